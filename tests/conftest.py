@@ -1,0 +1,54 @@
+"""Fixtures every test may use: the golden cases and the tiny towers."""
+
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+GOLDEN = Path(os.environ.get("CLIM_GOLDEN", Path(__file__).parent / "golden"))
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One case: `meta` is its JSON sidecar, `arrays` the npz beside it."""
+
+    meta: dict
+    arrays: dict[str, np.ndarray]
+    folder: Path
+
+    def tensor(self, key: str) -> torch.Tensor:
+        return torch.from_numpy(self.arrays[key])
+
+    def under(self, prefix: str) -> dict[str, torch.Tensor]:
+        """Tensors whose key starts with `prefix`, without it: `under("sd/")` is the state dict."""
+        return {k[len(prefix) :]: torch.from_numpy(v) for k, v in self.arrays.items() if k.startswith(prefix)}
+
+
+@lru_cache(maxsize=None)
+def load_case(family: str, name: str) -> GoldenCase:
+    folder = GOLDEN / family
+    meta = json.loads((folder / f"{name}.json").read_text())
+    npz = folder / f"{name}.npz"
+    arrays = dict(np.load(npz)) if npz.exists() else {}
+    return GoldenCase(meta, arrays, folder)
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """`golden("case02_vit")` -> GoldenCase of tests/golden/clip (or of the folder in CLIM_GOLDEN)."""
+    return lambda name, family="clip": load_case(family, name)
+
+
+@pytest.fixture(autouse=True)
+def _one_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads():
+    torch.set_num_threads(int(os.environ.get("CLIM_TEST_THREADS", "2")))

@@ -1,0 +1,170 @@
+"""Prompt templates and class embeddings: how a class name becomes a unit row in the image-text space."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+# The sentence patterns of ViLD (arXiv 2104.13921, appendix; Apache-2.0 release), as open-vocabulary detectors use
+# them: patterns that are not sentences begin with "This is". {} is the class name, {article} is "a" or "an".
+VILD_TEMPLATES: tuple[str, ...] = (
+    "There is {article} {} in the scene.",
+    "There is the {} in the scene.",
+    "This is a photo of {article} {} in the scene.",
+    "This is a photo of the {} in the scene.",
+    "This is a photo of one {} in the scene.",
+    "itap of {article} {}.",
+    "itap of my {}.",
+    "itap of the {}.",
+    "This is a photo of {article} {}.",
+    "This is a photo of my {}.",
+    "This is a photo of the {}.",
+    "This is a photo of one {}.",
+    "This is a photo of many {}.",
+    *(f"This is a {quality} photo of {target} {{}}." for quality in ("good", "bad") for target in ("{article}", "the")),
+    *(
+        f"This is a photo of {target} {quality} {{}}."
+        for quality in ("nice", "cool", "weird", "small", "large", "clean", "dirty")
+        for target in ("a", "the")
+    ),
+    *(
+        f"This is a {quality} photo of {target} {{}}."
+        for quality in ("bright", "dark")
+        for target in ("{article}", "the")
+    ),
+    "This is a photo of a hard to see {}.",
+    "This is a photo of the hard to see {}.",
+    *(
+        f"This is a {quality} photo of {target} {{}}."
+        for quality in ("low resolution", "cropped", "close-up", "jpeg corrupted", "blurry", "pixelated")
+        for target in ("{article}", "the")
+    ),
+    "This is a black and white photo of the {}.",
+    "This is a black and white photo of {article} {}.",
+    *(
+        f"This is {article} {kind} {{}}."
+        for kind in ("plastic", "toy", "plushie", "cartoon")
+        for article in ("a", "the")
+    ),
+    "This is an embroidered {}.",
+    "This is the embroidered {}.",
+    "This is a painting of the {}.",
+    "This is a painting of a {}.",
+)
+
+# One plain sentence and the bare name, for quick looks and for captions that are names.
+PHOTO_TEMPLATE: tuple[str, ...] = ("a photo of {article} {}.",)
+NAME_TEMPLATE: tuple[str, ...] = ("{}",)
+
+
+def readable_name(name: str) -> str:
+    """The class name as words: underscores become spaces, "/" becomes " or ", lower case, no final dot."""
+    return name.replace("_", " ").replace("/", " or ").lower().rstrip(".")
+
+
+def class_prompts(name: str, templates: Sequence[str] = VILD_TEMPLATES) -> list[str]:
+    """Every template filled with one class name: 63 sentences by default.
+
+    The article is "an" when the name as given begins with a, e, i, o or u in lower case (the rule that the published
+    class embeddings were made with). Raises ValueError for an empty name or a template without ``{}``.
+    """
+    words = readable_name(name)
+    if not words:
+        raise ValueError(f"class name {name!r} has no letters: give every class a name")
+    for template in templates:
+        if "{}" not in template:
+            raise ValueError(f"template {template!r} has no place for the class name: put {{}} into it")
+    article = "an" if name[0] in "aeiou" else "a"
+    return [template.format(words, article=article) for template in templates]
+
+
+@torch.no_grad()
+def embed_classes(
+    model: nn.Module,
+    names: Sequence[str],
+    *,
+    templates: Sequence[str] = VILD_TEMPLATES,
+    batch_size: int = 512,
+    cache: str | os.PathLike | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """One unit row per class: mean over its prompts of unit text features, normalised again.
+
+    Args:
+        model: a RegionModel (needs ``encode_text``, ``tokenizer``, ``clip``).
+        names: K class names.
+        templates: patterns with ``{}`` and, where wanted, ``{article}``.
+        batch_size: prompts per forward pass of the text tower.
+        cache: a folder. The result is stored there under a hash of the text tower's weights, templates and names and
+            read back next time; None computes always.
+        progress: called with (prompts done, prompts in all) after each forward pass.
+
+    Returns (K, C) float32 on the model's device. Raises ValueError for no names or bad templates.
+    """
+    if isinstance(names, str) or not names:
+        raise ValueError(f"names={names!r} is not a list of class names: pass at least one, as a list")
+    if isinstance(templates, str) or not templates:
+        raise ValueError(f"templates={templates!r} is not a list of patterns: pass at least one, as a tuple")
+    prompts = [class_prompts(name, templates) for name in names]  # K lists of P
+    device = next(model.parameters()).device
+    stored = (
+        None if cache is None else Path(cache) / f"classes-{embedding_key(model, names, templates)[:24]}.safetensors"
+    )
+    if stored is not None and stored.exists():
+        with safe_open(stored, framework="pt") as file:
+            return file.get_tensor("embeddings").to(device)
+
+    training = model.training
+    model.eval()
+    flat = [prompt for group in prompts for prompt in group]
+    # Sums per class are kept instead of every prompt's feature: 1203 classes x 63 prompts would be 76 k rows.
+    sums: Tensor | None = None
+    for start in range(0, len(flat), batch_size):
+        tokens = model.tokenizer(flat[start : start + batch_size]).to(device)
+        features = model.encode_text(tokens, normalize=True).float()  # (b, C)
+        owner = torch.arange(start, start + len(features), device=device) // len(templates)
+        if sums is None:
+            sums = features.new_zeros(len(names), features.shape[1])
+        sums.index_add_(0, owner, features)
+        if progress is not None:
+            progress(start + len(features), len(flat))
+    model.train(training)
+    embeddings = F.normalize(sums, dim=-1)  # the mean's direction: its length does not matter
+    if stored is not None:
+        _store(stored, embeddings, names, templates)
+    return embeddings
+
+
+def embedding_key(model: nn.Module, names: Sequence[str], templates: Sequence[str]) -> str:
+    """SHA-256 (hex) of the text tower's weights and the order, names and templates that embeddings depend on.
+
+    The image tower and the logit scale are left out, so an image-only fine-tuning keeps its class embeddings.
+    Raises ValueError when a weight is empty.
+    """
+    digest = hashlib.sha256(json.dumps([list(names), list(templates)]).encode())
+    for key, value in sorted(model.clip.state_dict().items()):
+        if key.startswith("visual.") or key in ("logit_scale", "logit_bias"):
+            continue
+        if value.numel() == 0:
+            raise ValueError(
+                f"{key} is empty here (partitioned by ZeRO-3?): embed the classes before the engine is built, "
+                "or inside deepspeed.zero.GatheredParameters"
+            )
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _store(path: Path, embeddings: Tensor, names: Sequence[str], templates: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    about = {"names": json.dumps(list(names)), "templates": json.dumps(list(templates))}
+    save_file({"embeddings": embeddings.cpu().contiguous()}, unfinished, metadata=about)
+    os.replace(unfinished, path)  # readers see the whole file or none

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -148,17 +148,29 @@ def embedding_key(model: nn.Module, names: Sequence[str], templates: Sequence[st
     The image tower and the logit scale are left out, so an image-only fine-tuning keeps its class embeddings.
     Raises ValueError when a weight is empty.
     """
-    digest = hashlib.sha256(json.dumps([list(names), list(templates)]).encode())
-    for key, value in sorted(model.clip.state_dict().items()):
-        if key.startswith("visual.") or key in ("logit_scale", "logit_bias"):
-            continue
+    text_weights = {
+        key: value
+        for key, value in model.clip.state_dict().items()
+        if not key.startswith("visual.") and key not in ("logit_scale", "logit_bias")
+    }
+    words = json.dumps([list(names), list(templates), hash_weights(text_weights)])
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
+def hash_weights(state_dict: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of names, dtypes, shapes and bytes of all tensors, in the order of their names.
+
+    Raises ValueError for an empty tensor, which is what ZeRO-3 leaves of a partitioned weight.
+    """
+    digest = hashlib.sha256()
+    for key, value in sorted(state_dict.items()):
         if value.numel() == 0:
             raise ValueError(
-                f"{key} is empty here (partitioned by ZeRO-3?): embed the classes before the engine is built, "
+                f"{key} is empty here (partitioned by ZeRO-3?): do this before the engine is built, "
                 "or inside deepspeed.zero.GatheredParameters"
             )
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

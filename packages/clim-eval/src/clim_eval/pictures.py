@@ -1,0 +1,208 @@
+"""Pictures of results: similarity maps on images and bars of accuracies. Matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart also without full colour vision; black and yellow are left out.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A8A8A")
+INK = "#222222"
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+def similarity_figure(
+    image: np.ndarray | Tensor,
+    maps: np.ndarray | Tensor,
+    texts: Sequence[str],
+    *,
+    boxes: np.ndarray | Tensor | None = None,
+    masks: np.ndarray | Tensor | None = None,
+    scores: Sequence[float] | None = None,
+    title: str = "",
+    columns: int = 4,
+) -> Figure:
+    """The image, and for each text its similarity map over the image with the best box or mask.
+
+    Args:
+        image: (H, W, 3) array or (3, H, W) tensor, uint8.
+        maps: (N, h, w) cosines on a grid that covers the whole image. Each panel has its own colour scale, because
+            the cosines of different texts have different levels; the bar beside it gives the values.
+        texts: N texts.
+        boxes: (N, 4) XYXY in [0, 1] of the image, drawn as rectangles.
+        masks: (N, h, w) booleans, drawn as outlines.
+        scores: N numbers, written beside the texts.
+        title: a line above everything.
+        columns: panels per row.
+
+    Raises ValueError when the numbers of maps, texts, boxes, masks or scores differ.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    image, maps = _pixels(image), np.asarray(maps, dtype=np.float32)
+    for name, given in (("maps", maps), ("boxes", boxes), ("masks", masks), ("scores", scores)):
+        if given is not None and len(given) != len(texts):
+            raise ValueError(f"{len(given)} {name} for {len(texts)} texts: pass one for each text")
+    panels = len(texts) + 1
+    columns = min(columns, panels)
+    rows = -(-panels // columns)
+    height, width = image.shape[:2]
+    side = 3.3  # inches of a panel's longer side
+    size = (side * min(1.0, width / height), side * min(1.0, height / width))
+    with rc_context(STYLE):
+        figure = Figure(figsize=(columns * (size[0] + 0.75), rows * (size[1] + 0.45) + 0.4 * bool(title)))
+        figure.set_layout_engine("constrained")
+        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+        axes[0].imshow(image)
+        axes[0].set_title("image", fontweight="normal")
+        for index, text in enumerate(texts):
+            label = text if scores is None else f"{text}   {scores[index]:.3f}"
+            box = None if boxes is None else np.asarray(boxes[index])
+            mask = None if masks is None else np.asarray(masks[index])
+            _draw_map(figure, axes[index + 1], image, maps[index], box=box, mask=mask)
+            axes[index + 1].set_title(_short(label))
+        for axis in axes:
+            axis.set_xticks([])
+            axis.set_yticks([])
+        for axis in axes[panels:]:
+            axis.set_visible(False)
+        if title:
+            figure.suptitle(title)
+    return figure
+
+
+def accuracy_bars(
+    arms: Mapping[str, Mapping[str, float]],
+    *,
+    metrics: Sequence[str] | None = None,
+    names: Mapping[str, str] | None = None,
+    errors: Mapping[str, Mapping[str, float]] | None = None,
+    title: str = "",
+) -> Figure:
+    """Grouped bars: one group per metric, one colour per arm, fractions shown in percent.
+
+    Args:
+        arms: {arm: {metric: fraction in [0, 1]}}.
+        metrics: which metrics, in order; default: those of the first arm.
+        names: what to write under a group instead of the metric's name.
+        errors: {arm: {metric: half length of the error bar}}, fractions.
+        title: a line above the bars.
+
+    A metric that an arm does not have is left empty. Raises ValueError without arms, or for a metric no arm has.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    if not arms:
+        raise ValueError("no arms to draw: pass {arm: {metric: value}}")
+    metrics = list(metrics if metrics is not None else next(iter(arms.values())))
+    for metric in metrics:
+        if not any(metric in values for values in arms.values()):
+            raise ValueError(f"no arm has the metric {metric!r}: choose from {sorted(set().union(*arms.values()))}")
+    names = names or {}
+    bar = 0.82 / len(arms)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(max(5.0, 1.4 + len(metrics) * max(1.0, 0.52 * len(arms))), 4.2))
+        figure.set_layout_engine("constrained")
+        axis = figure.subplots()
+        places = np.arange(len(metrics))
+        for index, (arm, values) in enumerate(arms.items()):
+            heights = np.array([100 * values.get(metric, np.nan) for metric in metrics], dtype=float)
+            spread = None
+            if errors and arm in errors:
+                spread = np.array([100 * errors[arm].get(metric, np.nan) for metric in metrics])
+            offsets = places + (index - (len(arms) - 1) / 2) * bar
+            color = PALETTE[index % len(PALETTE)]
+            drawn = axis.bar(
+                offsets, heights, 0.92 * bar, yerr=spread, label=arm, color=color, ecolor="#555555", capsize=2
+            )
+            labels = ["" if np.isnan(value) else f"{value:.1f}" for value in heights]
+            axis.bar_label(drawn, labels=labels, padding=2, fontsize=8 if len(arms) < 6 else 7)
+        axis.set_xticks(places, [names.get(metric, metric.replace(".", "\n", 1)) for metric in metrics])
+        axis.tick_params(axis="x", length=0)
+        axis.set_ylabel("%")
+        axis.margins(y=0.12)
+        axis.set_ylim(bottom=0)
+        axis.grid(axis="y", color="#e4e4e4")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+        if len(arms) > 1:
+            axis.legend(frameon=False, ncols=min(3, len(arms)), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        if title:
+            figure.suptitle(title, fontweight="bold", fontsize=11)
+    return figure
+
+
+def _draw_map(figure: Figure, axis: Axes, image: np.ndarray, values: np.ndarray, *, box, mask) -> None:
+    from matplotlib.patches import Rectangle
+
+    height, width = image.shape[:2]
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    # A grey picture under the map, so that colour means similarity only.
+    axis.imshow(image @ np.array([0.299, 0.587, 0.114]), cmap="gray", vmin=0, vmax=255, extent=extent)
+    low, high = np.quantile(values, 0.02), values.max()
+    drawn = axis.imshow(
+        values, cmap="turbo", vmin=low, vmax=max(high, low + 1e-6), alpha=0.55, extent=extent, interpolation="bilinear"
+    )
+    bar = figure.colorbar(drawn, ax=axis, fraction=0.045, pad=0.02)
+    bar.ax.tick_params(labelsize=7, length=2)
+    bar.ax.locator_params(nbins=4)
+    bar.solids.set_alpha(1)
+    bar.outline.set_visible(False)
+    if mask is not None and mask.any():
+        _outline(axis, mask, width / mask.shape[1], height / mask.shape[0])
+    if box is not None:
+        x0, y0, x1, y1 = box * np.array([width, height, width, height]) - 0.5
+        for color, thickness in (("black", 4), ("white", 2)):  # readable on any ground
+            axis.add_patch(
+                Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=color, linewidth=thickness, clip_on=False)
+            )
+    axis.set_xlim(-0.5, width - 0.5)
+    axis.set_ylim(height - 0.5, -0.5)
+
+
+def _outline(axis: Axes, mask: np.ndarray, step_x: float, step_y: float) -> None:
+    """Draw the edges between cells inside and outside of a mask on the grid."""
+    from matplotlib.collections import LineCollection
+
+    padded = np.pad(mask.astype(bool), 1)
+    lines = []
+    for row, column in np.argwhere(padded[:, 1:] != padded[:, :-1]):  # vertical edges
+        lines.append([(column, row - 1), (column, row)])
+    for row, column in np.argwhere(padded[1:] != padded[:-1]):  # horizontal edges
+        lines.append([(column - 1, row), (column, row)])
+    scaled = np.array(lines, dtype=float) * (step_x, step_y) - 0.5
+    for color, thickness in (("black", 3), ("white", 1.5)):
+        axis.add_collection(LineCollection(list(scaled), colors=color, linewidths=thickness, capstyle="round"))
+
+
+def _pixels(image: np.ndarray | Tensor) -> np.ndarray:
+    array = np.asarray(image)
+    if isinstance(image, Tensor):
+        array = array.transpose(1, 2, 0)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+        raise ValueError(
+            f"image of shape {array.shape} and type {array.dtype}: pass a uint8 (H, W, 3) array or (3, H, W) tensor"
+        )
+    return array
+
+
+def _short(text: str, limit: int = 34) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

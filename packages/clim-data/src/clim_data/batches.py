@@ -1,0 +1,143 @@
+"""Raw samples to one MosaicBatch: choose captions, plan, decode each image once into its tile, assemble."""
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clim_data.images import WHITE, decode_rgb, open_image
+from clim_data.mosaics import MosaicBatch, MosaicConfig, assemble_mosaics, plan_mosaics
+from clim_data.report import BrokenSample
+from clim_data.shards import RawSample
+from clim_data.transforms import crop_resize, sample_crop_window
+
+BACKGROUNDS = ("white", "random")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Everything random about an epoch follows from these two numbers and a sample's name."""
+
+    seed: int
+    epoch: int
+
+    def rng(self, sample: str, purpose: str) -> random.Random:
+        """Generator for one decision about one sample; independent of batch, rank and worker."""
+        text = f"{self.seed}/{self.epoch}/{purpose}/{sample}"
+        return random.Random(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big"))
+
+
+def read_captions(sample: RawSample) -> list[str]:
+    """Captions of a sample: "captions" of its json, or its txt, or "caption" of its json (img2dataset).
+
+    Raises:
+        BrokenSample: the json cannot be parsed, the txt is not UTF-8, or every caption is empty.
+    """
+    meta = _parse_meta(sample)
+    listed = meta.get("captions")
+    if listed is None and sample.text is not None:
+        try:
+            listed = [sample.text.decode("utf-8")]
+        except UnicodeDecodeError as fault:
+            raise BrokenSample("bad caption", sample.name, str(fault)) from None
+    if listed is None:
+        listed = [meta.get("caption")]
+    if not isinstance(listed, list):
+        raise BrokenSample("bad json", sample.name, f'"captions" is a {type(listed).__name__}, not a list')
+    captions = [c.strip() for c in listed if isinstance(c, str) and c.strip()]
+    if not captions:
+        raise BrokenSample("empty caption", sample.name)
+    return captions
+
+
+def _parse_meta(sample: RawSample) -> dict:
+    if sample.meta is None:
+        return {}
+    try:
+        meta = json.loads(sample.meta)
+    except ValueError as fault:
+        raise BrokenSample("bad json", sample.name, str(fault)) from None
+    if not isinstance(meta, dict):
+        raise BrokenSample("bad json", sample.name, f"a {type(meta).__name__}, not an object")
+    return meta
+
+
+def decode_tile(
+    sample: RawSample, size: tuple[int, int], draw: Draw, *, config: MosaicConfig, background: str = "white"
+) -> Tensor:
+    """Random resized crop of one image at its final size: uint8 (3, height, width).
+
+    The window is drawn on the stored size, so the decoder already knows how few pixels suffice (JPEG DCT scaling).
+
+    Raises:
+        BrokenSample: the image cannot be decoded.
+    """
+    image = open_image(sample.image, sample.name)
+    full_width, full_height = image.size
+    window = sample_crop_window(
+        (full_height, full_width), draw.rng(sample.name, "crop"), scale=config.crop_scale, ratio=config.crop_ratio
+    )
+    shrink = min((window[2] - window[0]) / size[1], (window[3] - window[1]) / size[0])
+    enough = (full_width / shrink, full_height / shrink) if shrink > 1 else None
+    colour = WHITE
+    if background == "random":
+        rng = draw.rng(sample.name, "background")
+        colour = (int(rng.random() * 256), int(rng.random() * 256), int(rng.random() * 256))
+    decoded = decode_rgb(image, at_least=enough, background=colour, name=sample.name)
+    across, down = decoded.shape[2] / full_width, decoded.shape[1] / full_height
+    left, top = round(window[0] * across), round(window[1] * down)
+    right, bottom = max(left + 1, round(window[2] * across)), max(top + 1, round(window[3] * down))
+    return crop_resize(decoded, (left, top, right, bottom), size)
+
+
+def build_batch(
+    samples: Sequence[RawSample], draw: Draw, config: MosaicConfig, *, background: str = "white"
+) -> tuple[MosaicBatch | None, list[BrokenSample]]:
+    """One batch from the samples that can be used, and the faults of the others.
+
+    A sample that turns out to be broken leaves the batch smaller and the rest laid out anew; it is never replaced.
+    Images are decoded once, but those whose tile changes size because of a broken neighbour twice.
+
+    Returns:
+        The batch (None when no sample is left) and the faults.
+    """
+    faults: list[BrokenSample] = []
+    good: list[tuple[RawSample, str]] = []
+    for sample in samples:
+        try:
+            captions = read_captions(sample)
+        except BrokenSample as fault:
+            faults.append(fault)
+            continue
+        good.append((sample, captions[int(draw.rng(sample.name, "caption").random() * len(captions))]))
+    done: dict[tuple[int, tuple[int, int]], Tensor] = {}
+    while True:
+        plan = plan_mosaics(len(good), config)
+        sizes = plan.tile_sizes(config)
+        broken = set()
+        for i, ((sample, _), size) in enumerate(zip(good, sizes)):
+            if (id(sample), size) in done:
+                continue
+            try:
+                done[id(sample), size] = decode_tile(sample, size, draw, config=config, background=background)
+            except BrokenSample as fault:
+                faults.append(fault)
+                broken.add(i)
+        if not broken:
+            break
+        good = [pair for i, pair in enumerate(good) if i not in broken]
+    if not good:
+        return None, faults
+    tiles = [done[id(sample), size] for (sample, _), size in zip(good, sizes)]
+    singles = torch.empty(plan.num_singles, config.single_px, config.single_px, 3, dtype=torch.uint8).permute(
+        0, 3, 1, 2
+    )
+    for target, tile in zip(singles, tiles[plan.num_tiles :]):
+        target.copy_(tile)
+    mosaics = assemble_mosaics(tiles, plan, config)
+    captions, keys = [caption for _, caption in good], [sample.key for sample, _ in good]
+    return MosaicBatch(mosaics, plan.boxes(config), singles, captions, keys), faults

@@ -1,0 +1,107 @@
+"""Image bytes to RGB pixels: one decoder with size limit, alpha compositing and JPEG DCT scaling."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clim_data.report import BrokenSample
+
+WHITE = (255, 255, 255)
+
+
+def open_image(source: bytes | str | Path, name: str = "") -> Image.Image:
+    """Open an image by its header only; pixels are decoded later.
+
+    Pixels stay in the stored orientation (an EXIF rotation is not applied), the frame that COCO-style
+    annotations use.
+
+    Raises:
+        BrokenSample: no such file, not an image, or more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+    """
+    name = name or (str(source) if not isinstance(source, bytes) else "image")
+    try:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except FileNotFoundError:
+        raise BrokenSample("missing image", name, "no such file") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as fault:
+        raise BrokenSample("image too large", name, _too_large(str(fault))) from None
+    except Exception as fault:  # a damaged header can make a Pillow plugin raise nearly anything
+        raise BrokenSample("unreadable image", name, _first_line(fault)) from None
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise BrokenSample("image too large", name, _too_large(f"{image.width} x {image.height} pixels"))
+    return image
+
+
+def decode_rgb(
+    source: bytes | str | Path | Image.Image,
+    *,
+    at_least: tuple[float, float] | None = None,
+    background: tuple[int, int, int] = WHITE,
+    name: str = "",
+) -> Tensor:
+    """Decode to RGB, shape (3, H, W), uint8 (a channels-last view, which the resizer is fastest on).
+
+    Args:
+        source: encoded bytes, a path, or an image from `open_image`.
+        at_least: (width, height) in pixels that is enough for the caller. A JPEG may then come out
+            smaller than stored, by 1/2, 1/4 or 1/8 (DCT scaling), but never smaller than this.
+        background: colour under transparent pixels.
+        name: what to call the image in an error.
+
+    Raises:
+        BrokenSample: the file is missing, damaged, truncated or absurdly large.
+    """
+    return pixels(load_rgb(source, at_least=at_least, background=background, name=name))
+
+
+def load_rgb(
+    source: bytes | str | Path | Image.Image,
+    *,
+    at_least: tuple[float, float] | None = None,
+    background: tuple[int, int, int] = WHITE,
+    name: str = "",
+) -> Image.Image:
+    """Same as `decode_rgb`, as a PIL image of mode RGB."""
+    image = source if isinstance(source, Image.Image) else open_image(source, name)
+    try:
+        if at_least is not None:
+            image.draft(image.mode, (max(1, int(np.ceil(at_least[0]))), max(1, int(np.ceil(at_least[1])))))
+        image.load()
+        return to_rgb(image, background)
+    except Exception as fault:  # see open_image
+        raise BrokenSample("unreadable image", name or "image", _first_line(fault)) from None
+
+
+def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
+    """Convert any PIL mode to RGB; transparent pixels show `background`, 16-bit grey is scaled to 8 bit."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        canvas = Image.new("RGBA", rgba.size, (*background, 255))
+        return Image.alpha_composite(canvas, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def pixels(image: Image.Image) -> Tensor:
+    """PIL image of mode RGB or L -> uint8 tensor (C, H, W)."""
+    array = np.array(image)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    return torch.from_numpy(array).permute(2, 0, 1)
+
+
+def _too_large(what: str) -> str:
+    return f"{what}; raise PIL.Image.MAX_IMAGE_PIXELS (now {Image.MAX_IMAGE_PIXELS}) if such images are meant"
+
+
+def _first_line(fault: Exception) -> str:
+    text = str(fault).splitlines()
+    return f"{type(fault).__name__}: {text[0]}" if text else type(fault).__name__

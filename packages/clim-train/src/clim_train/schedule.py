@@ -1,0 +1,68 @@
+"""Learning rate as a pure function of the optimizer step.
+
+Steps count from 0 and the rate is set before the step is taken. `total` is the number of optimizer steps of the run.
+"""
+
+import math
+
+from clim_train.config import OptimConfig, ScheduleConfig
+
+
+def warmup_lr(step: int, *, base: float, warmup: int) -> float:
+    """Linear warm-up that reaches `base` at the last of `warmup` steps: base * (step + 1) / warmup."""
+    return base * (step + 1) / warmup
+
+
+def cosine_lr(step: int, *, base: float, warmup: int, total: int) -> float:
+    """Warm-up, then half a cosine from `base` to 0 at step `total` (SGDR, arXiv 1608.03983, without restarts)."""
+    if step < warmup:
+        return warmup_lr(step, base=base, warmup=warmup)
+    progress = (step - warmup) / max(total - warmup, 1)
+    return 0.5 * (1 + math.cos(math.pi * progress)) * base
+
+
+def const_lr(step: int, *, base: float, warmup: int) -> float:
+    """Warm-up, then `base`."""
+    return warmup_lr(step, base=base, warmup=warmup) if step < warmup else base
+
+
+def const_cooldown_lr(
+    step: int, *, base: float, warmup: int, total: int, cooldown: int, power: float = 1.0, end: float = 0.0
+) -> float:
+    """Warm-up, then `base`, then a polynomial of degree `power` from `base` to `end` over the last `cooldown` steps."""
+    start = total - cooldown
+    if step < warmup or step < start:
+        return const_lr(step, base=base, warmup=warmup)
+    remaining = 1 - (step - start) / max(cooldown, 1)
+    return remaining**power * (base - end) + end
+
+
+def learning_rate(step: int, total: int, optim: OptimConfig, schedule: ScheduleConfig) -> float:
+    """The rate of a run's configuration at optimizer step `step` of `total`."""
+    common = {"base": optim.lr, "warmup": schedule.warmup_steps}
+    if schedule.kind == "cosine":
+        return cosine_lr(step, total=total, **common)
+    if schedule.kind == "const":
+        return const_lr(step, **common)
+    return const_cooldown_lr(
+        step,
+        total=total,
+        cooldown=schedule.cooldown_steps,
+        power=schedule.cooldown_power,
+        end=schedule.cooldown_end_lr,
+        **common,
+    )
+
+
+def total_steps(batches_per_epoch: int, accumulation: int, schedule: ScheduleConfig) -> int:
+    """Optimizer steps of a run: `schedule.steps`, or whole groups of `accumulation` batches times the epochs.
+
+    Batches that are left over at the end of an epoch are not used. Raises ValueError when an epoch has no whole group.
+    """
+    per_epoch = batches_per_epoch // accumulation
+    if per_epoch == 0:
+        raise ValueError(
+            f"an epoch has {batches_per_epoch} batches, fewer than engine.accumulation={accumulation}: "
+            "use more data, a smaller data.batch_size or less accumulation"
+        )
+    return schedule.steps if schedule.steps is not None else per_epoch * schedule.epochs

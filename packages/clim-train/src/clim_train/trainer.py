@@ -1,0 +1,285 @@
+"""One trainer for every task: set up, fit, log, evaluate, save, export."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from clim_models import interpolate_weights
+
+from clim_train.checkpoints import UNIVERSAL, CheckpointFolder
+from clim_train.config import TrainConfig
+from clim_train.engine import Engine, choose_device, start_distributed
+from clim_train.metrics import MetricLog, RunningMean
+from clim_train.randomness import random_states, seed_everything, set_random_states, without_random
+from clim_train.run_folder import checksum, load_start_weights, save_start_weights, versions, write_json, write_text
+from clim_train.schedule import learning_rate, total_steps
+from clim_train.task import Task
+
+Evaluators = Mapping[str, Callable[[], Mapping[str, float]]]
+
+
+class Loader(Protocol):
+    """Batches of this rank. Every rank has the same number, and a position that can be saved and continued."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]:
+        """What is left of the current epoch; the next call begins the next epoch. Batches have `.to(device)`."""
+        ...
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+class Trainer:
+    """Trains a task on a loader as a `TrainConfig` says, and writes the run folder.
+
+    Args:
+        config: `config.model`, `config.data` and `config.task` are recorded; `task` and `loader` are what is used.
+        task: its model must not be shared with another trainer that is still open.
+        loader: see `Loader`.
+        evaluators: name -> function that returns metrics; they appear as "name/metric". Every rank calls them.
+        resume: continue from the newest checkpoint of `config.run.folder`.
+
+    Use as a context manager, or call `close`: one trainer at a time can be open in a process.
+
+    Raises ValueError when the run folder has another run (or none, with `resume`) and when the machine cannot do what
+    `config.engine` asks for.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        task: Task,
+        loader: Loader,
+        evaluators: Evaluators | None = None,
+        *,
+        resume: bool = False,
+    ):
+        self.config, self.task, self.loader = config, task, loader
+        self.evaluators = dict(evaluators or {})
+        self.folder = Path(config.run.folder)
+        self.checkpoints = CheckpointFolder(self.folder / "checkpoints", config.run.keep)
+        self.step = 0
+        self.total = total_steps(len(loader), config.engine.accumulation, config.schedule)
+        self.metrics: dict[str, float] = {}
+        self._micro_batches_seen = 0  # of the current epoch
+        self._means = RunningMean()
+        self._is_open = False
+        self.setup(resume)
+
+    # -- set up ------------------------------------------------------------------------------------------------
+
+    def setup(self, resume: bool) -> None:
+        self.device = choose_device(self.config)
+        start_distributed(self.device)
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        checkpoint = self.checkpoints.latest() if resume else None
+        self._prepare_folder(resume)
+        universal = checkpoint is not None and self._needs_universal(checkpoint)
+        self._keep_start_weights(resume)
+        seed_everything(self.config.run.seed + self.rank)
+        self.engine = Engine(self.task, self.config, device=self.device, universal=universal)
+        self._is_open = True
+        if checkpoint is not None:
+            self._load(checkpoint, universal)
+        run = self.config.run
+        self.log_file = MetricLog(
+            self.folder,
+            start=self.step,
+            total=self.total,
+            bar=run.bar,
+            tensorboard=run.tensorboard,
+            active=self.rank == 0,
+        )
+
+    def _prepare_folder(self, resume: bool) -> None:
+        started = (self.folder / "config.json").exists()
+        dist.barrier()
+        if started and not resume:
+            raise ValueError(
+                f"{self.folder} already holds a run: `clim-train resume {self.folder}` continues it; "
+                "choose another --run.folder for a new one"
+            )
+        if resume and not started:
+            raise ValueError(f"{self.folder} holds no run to resume: start one with `clim-train RECIPE`")
+        if self.rank == 0:
+            self.checkpoints.prepare()
+            if not started:
+                write_json(self.folder / "versions.json", versions(self.world_size, self.device))
+                write_text(self.folder / "config.json", self.config.to_json())
+        dist.barrier()
+
+    def _keep_start_weights(self, resume: bool) -> None:
+        """The weights training started from, for the export; the trained part is in the run folder, too."""
+        trained = set(self.task.trainable_parameters())
+        state = {name: value.detach().cpu().clone() for name, value in self.task.model.state_dict().items()}
+        frozen_sum = checksum({name: value for name, value in state.items() if name not in trained})
+        path = self.folder / "start.safetensors"
+        if resume and path.exists():
+            state.update(load_start_weights(path, frozen_sum))
+        elif self.rank == 0:
+            save_start_weights(path, {name: state[name] for name in sorted(trained)}, frozen_sum)
+        dist.barrier()
+        self._start_state = state
+
+    def _needs_universal(self, checkpoint: Path) -> bool:
+        """Whether the checkpoint was written by another number of ranks. Raises ValueError if it is not converted."""
+        saved = json.loads((checkpoint / "trainer.json").read_text())
+        if saved["world_size"] == self.world_size:
+            return False
+        if not checkpoint.with_name(checkpoint.name + UNIVERSAL).is_dir():
+            raise ValueError(
+                f"{checkpoint} was written by {saved['world_size']} processes, this run has {self.world_size}: "
+                f"run `clim-train convert {self.folder}` once, then the same resume command again"
+            )
+        return True
+
+    # -- fit ---------------------------------------------------------------------------------------------------
+
+    def fit(self) -> dict[str, float]:
+        """Trains to the last step, evaluates, saves and exports; returns the last metrics.
+
+        Afterwards the trainer is closed and `task.model` has the trained weights (the export: interpolated ones).
+        """
+        run = self.config.run
+        if self.step == 0:
+            self.evaluate()
+        for batch in self._batches():
+            self._means.add(self.engine.forward_backward(batch))
+            self.engine.step(self.lr)
+            if self._micro_batches_seen % self.config.engine.accumulation:
+                continue
+            self.step += 1
+            self.log_file.advance()
+            done = self.step == self.total
+            if self.step % run.log_every == 0 or done:
+                self.log()
+            if done or (run.eval_every and self.step % run.eval_every == 0):
+                self.evaluate()
+            if done or self.step % run.save_every == 0:
+                self.save()
+        self.close()
+        self.export()
+        return self.metrics
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next optimizer step."""
+        return learning_rate(self.step, self.total, self.config.optim, self.config.schedule)
+
+    @property
+    def samples_per_step(self) -> int:
+        return self.config.data.batch_size * self.config.engine.accumulation * self.world_size
+
+    def _batches(self) -> Iterator[Any]:
+        """Micro-batches on the device until the last step; those that fill no accumulation are left out."""
+        usable = len(self.loader) // self.config.engine.accumulation * self.config.engine.accumulation
+        while self.step < self.total:
+            for batch in without_random(iter(self.loader)):
+                if self._micro_batches_seen < usable:
+                    self._micro_batches_seen += 1
+                    yield batch.to(self.device)
+                if self.step == self.total:
+                    return
+            self._micro_batches_seen = 0
+
+    # -- log ---------------------------------------------------------------------------------------------------
+
+    def log(self) -> None:
+        """One line of metrics: means since the previous one, over all ranks. Collective."""
+        values = self._means.reduce()
+        values["lr"] = learning_rate(self.step - 1, self.total, self.config.optim, self.config.schedule)
+        values["epoch"] = self.step * self.config.engine.accumulation / len(self.loader)
+        values["samples_per_s"] = self.log_file.samples_per_second(self.step, self.samples_per_step)
+        self._record(values)
+
+    def _record(self, values: Mapping[str, float]) -> None:
+        self.metrics.update(values)
+        self.log_file.write(self.step, values)
+
+    # -- evaluate ----------------------------------------------------------------------------------------------
+
+    def evaluate(self) -> dict[str, float]:
+        """Runs the evaluators on the model as it is; training afterwards is as if it had not happened. Collective."""
+        values: dict[str, float] = {}
+        random_state = random_states()
+        with self.engine.evaluating(), torch.no_grad():
+            for name, evaluator in self.evaluators.items():
+                values.update({f"{name}/{metric}": value for metric, value in evaluator().items()})
+        set_random_states(random_state)
+        if values:
+            self._record(values)
+        self.log_file.restart_clock(self.step)
+        return values
+
+    # -- save --------------------------------------------------------------------------------------------------
+
+    def save(self) -> Path:
+        """A checkpoint of everything that decides the next steps, complete or not there at all. Collective."""
+        partial = self.checkpoints.folder / self.checkpoints.partial_name(self.step)
+        self.engine.save(self.checkpoints.folder, partial.name)
+        torch.save({"random": random_states(), "means": self._means.state_dict()}, partial / f"rank{self.rank:05d}.pt")
+        if self.rank == 0:
+            state = {
+                "step": self.step,
+                "micro_batches_seen": self._micro_batches_seen,
+                "world_size": self.world_size,
+                "metrics": self.metrics,
+                "loader": self.loader.state_dict(),
+            }
+            (partial / "trainer.json").write_text(json.dumps(state) + "\n")
+        dist.barrier()
+        if self.rank == 0:
+            self.checkpoints.commit(self.step)
+        dist.barrier()
+        self.log_file.restart_clock(self.step)
+        return self.checkpoints.folder / self.checkpoints.name(self.step)
+
+    def _load(self, checkpoint: Path, universal: bool) -> None:
+        self.engine.load(checkpoint.parent, checkpoint.name + (UNIVERSAL if universal else ""))
+        state = json.loads((checkpoint / "trainer.json").read_text())
+        self.step, self._micro_batches_seen = state["step"], state["micro_batches_seen"]
+        self.metrics = state["metrics"]
+        self.loader.load_state_dict(state["loader"])
+        own = checkpoint / f"rank{self.rank:05d}.pt"
+        # With another number of ranks there is no exact state for each: the random numbers start anew.
+        if not universal:
+            saved = torch.load(own, weights_only=True)
+            self._means.load_state_dict(saved["means"], self.device)
+            set_random_states(saved["random"])
+
+    def export(self) -> Path | None:
+        """Writes `model/` of the run folder: `run.alpha` parts trained, the rest start weights; on rank 0.
+
+        Call it after `close`. Returns the folder, or None on other ranks.
+        """
+        if self._is_open:
+            raise ValueError("the engine still holds the weights: call close() before export()")
+        if self.rank != 0:
+            return None
+        trained = {name: value.cpu() for name, value in self.task.model.state_dict().items()}
+        state = interpolate_weights(trained, self._start_state, self.config.run.alpha)
+        self.task.save(self.folder / "model", state)
+        return self.folder / "model"
+
+    # -- end ---------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Ends the engine; `task.model` is whole again and has the trained weights in its start precision."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self.log_file.close()
+        trained = self.engine.close()
+        self.task.model.load_state_dict({**self._start_state, **trained})
+
+    def __enter__(self) -> "Trainer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -51,7 +51,7 @@ def random_backgrounds(n: int, size: int, generator: torch.Generator) -> Tensor:
     return torch.where(kind > 0.85, torch.ones_like(chosen), chosen).clamp(0, 1)
 
 
-def jitter_colours(images: Tensor, generator: torch.Generator, strength: float = 0.25) -> Tensor:
+def jitter_colours(images: Tensor, generator: torch.Generator, strength: float = 0.4) -> Tensor:
     """Random brightness, contrast and saturation of each image (B, 3, H, W) in [0, 1]."""
     n, device = len(images), images.device
 

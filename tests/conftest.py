@@ -3,7 +3,7 @@
 import json
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ class GoldenCase:
         return {k[len(prefix) :]: torch.from_numpy(v) for k, v in self.arrays.items() if k.startswith(prefix)}
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_case(family: str, name: str) -> GoldenCase:
     folder = GOLDEN / family
     meta = json.loads((folder / f"{name}.json").read_text())

@@ -1,0 +1,137 @@
+"""Build a RegionModel from an open_clip name and weights from anywhere."""
+
+import copy
+import difflib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.model import set_model_preprocess_cfg
+from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+from .checkpoint import load_checkpoint
+from .region_model import RegionModel
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TINY, SHIPPED = "clim-tiny", "emoji"  # the model that ships with the project, and the tag of its weights
+
+
+def create_model(
+    name: str,
+    pretrained: str | Path | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    precision: str = "fp32",
+    device: str | torch.device = "cpu",
+    **options: str | bool,
+) -> RegionModel:
+    """Build a RegionModel.
+
+    Args:
+        name: any open_clip model name, or "clim-tiny".
+        pretrained: None (random weights), a tag of open_clip ("emoji" for "clim-tiny"), a local `.pt` or
+            `.safetensors`, or a run folder of ours.
+        image_size: side, or (H, W), that evaluation should use; weights are not touched, since position embeddings
+            follow the image anyway. None keeps the size of the pretraining.
+        precision: "fp32", "bf16" or "fp16": the dtype of all weights and features.
+        device: where the model goes.
+        **options: `antialias`, `partial_patches`, `box_patches` of RegionModel.
+
+    Raises:
+        ValueError: unknown name (close ones are listed), tag, precision or option, or weights that do not fit.
+        FileNotFoundError: `pretrained` looks like a path and is not there.
+        ImportError: the model needs an extra; the message has the `pip install` line.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r}; legal values are {', '.join(PRECISIONS)}")
+    unknown = options.keys() - {"antialias", "partial_patches", "box_patches"}
+    if unknown:
+        raise ValueError(f"unknown option {sorted(unknown)}; legal ones are antialias, partial_patches, box_patches")
+    config = model_config(name)
+    tag = _tag(name, pretrained)
+    if name == TINY:
+        from .tiny import build_clim_tiny
+
+        clip = build_clim_tiny(pretrained == SHIPPED)
+    else:
+        clip = open_clip.create_model(name, pretrained=tag, pretrained_hf=False)
+        _set_preprocessing(clip, name, tag)
+    model = RegionModel(clip, **options)
+    model.name, model.config = name, config
+    if pretrained is not None and tag is None:
+        load_checkpoint(model, _weights(name, pretrained, config))
+    if image_size is not None:
+        model.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    return model.to(device=device, dtype=PRECISIONS[precision]).eval()
+
+
+def model_config(name: str) -> dict:
+    """open_clip's `model_cfg` of a name, as a copy.
+
+    Raises:
+        ValueError: unknown name; the closest are listed.
+    """
+    if name == TINY:
+        from . import tiny  # noqa: F401  registers the trunk and the configuration
+    config = open_clip.get_model_config(name)
+    if config is None:
+        close = difflib.get_close_matches(name, [*open_clip.list_models(), TINY], n=4, cutoff=0.4)
+        raise ValueError(f"unknown model {name!r}; did you mean {', '.join(close)}? open_clip.list_models() lists all")
+    return copy.deepcopy(config)
+
+
+def tokenizer_for(model: RegionModel) -> Callable[[list[str]], torch.Tensor]:
+    """The tokenizer of a model; a model wrapped without a name gets CLIP's BPE with its own context length."""
+    if model.name is not None:
+        model_config(model.name)
+        return open_clip.get_tokenizer(model.name)
+    length = getattr(model.clip, "context_length", None) or getattr(model.clip.text, "context_length", 77)
+    return open_clip.SimpleTokenizer(context_length=length)
+
+
+def _tag(name: str, pretrained: str | Path | None) -> str | None:
+    """The tag meant by `pretrained`, or None if it is a path (or nothing)."""
+    if pretrained is None:
+        return None
+    tags = [SHIPPED] if name == TINY else list_pretrained_tags_by_model(name)
+    if str(pretrained) in tags:
+        wanted = name != TINY and get_pretrained_cfg(name, str(pretrained)).get("quick_gelu", False)
+        if wanted and not model_config(name).get("quick_gelu", False):
+            raise ValueError(f"weights {pretrained!r} need QuickGELU; use the model name '{name}-quickgelu'")
+        return str(pretrained)
+    if Path(pretrained).exists():
+        return None
+    known = ", ".join(tags) or "none for this model"
+    if Path(pretrained).suffix or "/" in str(pretrained):
+        raise FileNotFoundError(f"no weights at {pretrained}; check the path, or pass a tag: {known}")
+    raise ValueError(f"unknown weights {pretrained!r} for {name!r}; pass a path or one of the tags: {known}")
+
+
+def _weights(name: str, pretrained: str | Path, config: dict) -> Path:
+    """Path of local weights; a run folder must be of the same architecture."""
+    path = Path(pretrained)
+    described = path / "open_clip_config.json"
+    if described.exists():
+        saved = json.loads(described.read_text())["model_cfg"]
+        differing = sorted(k for k in saved.keys() | config.keys() if saved.get(k) != config.get(k))
+        if differing:
+            own = (
+                json.loads((path / "config.json").read_text()).get("name") if (path / "config.json").exists() else None
+            )
+            raise ValueError(
+                f"{path} holds {own or 'another model'}, not {name!r} (they differ in {differing}); pass that name"
+            )
+    return path
+
+
+def _set_preprocessing(clip: torch.nn.Module, name: str, tag: str | None) -> None:
+    """Mean and std of the pretraining: of the tag, else of the model's other tags, where they all agree."""
+    if tag is not None:
+        return
+    keys = ("mean", "std")
+    known = [get_pretrained_cfg(name, t) for t in list_pretrained_tags_by_model(name)]
+    found = {tuple(tuple(c[k]) for k in keys) for c in known if all(c.get(k) for k in keys)}
+    if len(found) == 1:
+        mean, std = found.pop()
+        set_model_preprocess_cfg(clip, {**clip.visual.preprocess_cfg, "mean": mean, "std": std})

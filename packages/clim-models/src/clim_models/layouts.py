@@ -1,0 +1,80 @@
+"""Other people's key names -> open_clip's. Pure functions; models never see a foreign name.
+
+Known layouts: open_clip (also OpenAI's, which has the same names), EVA-CLIP (original and as released by CLIPSelf),
+and ours (`clip.` in front). A text tower without the `text.` prefix is moved there where the model has one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+# Entries that describe an OpenAI archive and are no weights. Their presence marks a QuickGELU model.
+OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
+TEXT_PARTS = ("text_projection", "positional_embedding", "token_embedding", "transformer.", "ln_final.")
+EVA_NAMES = (
+    ("attn.inner_attn_ln.", "attn.norm."),
+    ("mlp.ffn_ln.", "mlp.norm."),
+    ("mlp.w1.", "mlp.fc1_g."),
+    ("mlp.w2.", "mlp.fc1_x."),
+    ("mlp.w3.", "mlp.fc2."),
+)
+EVA_SEPARATE = (("attn.q_bias", "attn.q_proj.bias"), ("attn.v_bias", "attn.v_proj.bias"))
+
+
+def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a training checkpoint: looks inside `state_dict`, `model` or `module`, strips `module.`.
+
+    Raises:
+        ValueError: there is no mapping of tensors inside.
+    """
+    for key in ("state_dict", "model", "module"):
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+    tensors = {str(k): v for k, v in checkpoint.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise ValueError(
+            f"no weights in this file (top-level keys: {sorted(map(str, checkpoint))[:8]}); pass a state dict or a "
+            "checkpoint that holds one under 'state_dict'"
+        )
+    for prefix in ("module.", "_orig_mod.", "clip."):
+        if all(k.startswith(prefix) for k in tensors):
+            tensors = {k[len(prefix) :]: v for k, v in tensors.items()}
+    return tensors
+
+
+def recognise(keys: set[str]) -> str:
+    """Name of the layout: "eva-clip", "openai" or "open_clip"."""
+    if any(".inner_attn_ln." in k or "attn.rope.freqs" in k for k in keys) or "visual.pos_embed" in keys:
+        return "eva-clip"
+    return "openai" if OPENAI_MARKS[0] in keys else "open_clip"
+
+
+def to_open_clip(tensors: Mapping[str, Tensor], *, text_prefix: bool) -> dict[str, Tensor]:
+    """Rename every key to open_clip's.
+
+    Args:
+        tensors: weights in any known layout.
+        text_prefix: the model keeps its text tower under `text.` (CustomTextCLIP).
+    """
+    layout = recognise(set(tensors))
+    renamed = {}
+    for key, value in tensors.items():
+        if key in OPENAI_MARKS or ".rope.freqs_" in key:
+            continue  # descriptions and recomputed tables, not weights
+        renamed[_eva_name(key, tensors) if layout == "eva-clip" else key] = value
+    if text_prefix:
+        renamed = {f"text.{k}" if k.startswith(TEXT_PARTS) else k: v for k, v in renamed.items()}
+        if "text.logit_scale" in renamed:
+            renamed["logit_scale"] = renamed.pop("text.logit_scale")
+    return renamed
+
+
+def _eva_name(key: str, tensors: Mapping[str, Tensor]) -> str:
+    if not key.startswith("visual."):
+        return key
+    name = "visual.trunk." + key.removeprefix("visual.")
+    separate = "visual.blocks.0.attn.q_proj.weight" in tensors
+    for old, new in EVA_NAMES + (EVA_SEPARATE if separate else ()):
+        name = name.replace(old, new)
+    return name

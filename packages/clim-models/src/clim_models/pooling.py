@@ -1,0 +1,138 @@
+"""Pool a feature map inside boxes and masks: pure functions, batched over every region of every image.
+
+Letters: B images, C channels, h w positions of the map, n_i regions of image i, R = sum of n_i regions.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torchvision.ops import roi_align
+
+# Boxes may stick out by rounding only. Anything further is a mistake of units.
+BOX_SLACK = 1e-3
+
+
+def check_boxes(boxes: Sequence[Tensor], batch_size: int) -> None:
+    """Reject boxes that are not one (n_i, 4) XYXY tensor per image in [0, 1].
+
+    The range is looked at only for boxes on the CPU, where it costs nothing; on a GPU it would stop the queue.
+
+    Raises:
+        ValueError: wrong number of tensors, wrong shape, or coordinates outside [0, 1].
+    """
+    if isinstance(boxes, Tensor) or len(boxes) != batch_size:
+        got = f"a tensor of shape {tuple(boxes.shape)}" if isinstance(boxes, Tensor) else f"{len(boxes)} entries"
+        raise ValueError(f"boxes={got} for {batch_size} images; pass a list with one (n_i, 4) tensor per image")
+    for i, b in enumerate(boxes):
+        if b.ndim != 2 or b.shape[1] != 4:
+            raise ValueError(f"boxes[{i}] has shape {tuple(b.shape)}; pass (n, 4) rows x0, y0, x1, y1")
+        if b.device.type == "cpu" and b.numel():
+            low, high = b.min().item(), b.max().item()
+            if low < -BOX_SLACK or high > 1 + BOX_SLACK or low != low:
+                raise ValueError(
+                    f"boxes[{i}] has coordinates from {low:.4g} to {high:.4g}, outside [0, 1]; "
+                    "divide pixel boxes by the width and height of the image that is passed"
+                )
+
+
+def check_masks(masks: Sequence[Tensor], batch_size: int, grid: tuple[int, int]) -> None:
+    """Reject masks that are not one (n_i, h, w) tensor per image on the patch grid.
+
+    Raises:
+        ValueError: wrong number of tensors or a wrong grid.
+    """
+    if isinstance(masks, Tensor) or len(masks) != batch_size:
+        got = f"a tensor of shape {tuple(masks.shape)}" if isinstance(masks, Tensor) else f"{len(masks)} entries"
+        raise ValueError(f"masks={got} for {batch_size} images; pass a list with one (n_i, h, w) tensor per image")
+    for i, m in enumerate(masks):
+        if m.ndim != 3 or tuple(m.shape[1:]) != tuple(grid):
+            raise ValueError(
+                f"masks[{i}] has shape {tuple(m.shape)}, the feature map has {grid[0]}x{grid[1]} positions; "
+                f"resize the masks to (n, {grid[0]}, {grid[1]}) (model.grid_size(H, W) gives the grid)"
+            )
+
+
+def pool_boxes(feature_map: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+    """Average a feature map inside boxes by bilinear sampling (RoIAlign 1x1, aligned, adaptive sampling).
+
+    Args:
+        feature_map: (B, C, h, w).
+        boxes: one (n_i, 4) XYXY tensor per image, normalised to [0, 1] of the image.
+
+    Returns:
+        (R, C) in the order of the images; a box without area gives zeros.
+
+    Raises:
+        ValueError: see :func:`check_boxes`.
+
+    Source: RoIAlign, arXiv 1703.06870; the papers' readout (arXiv 2310.01403, 2312.11376).
+    """
+    return align_boxes(feature_map, boxes, 1).flatten(1)
+
+
+def align_boxes(feature_map: Tensor, boxes: Sequence[Tensor], size: int | tuple[int, int]) -> Tensor:
+    """RoIAlign of normalised boxes to `size` bins: (B, C, h, w) -> (R, C, size, size)."""
+    check_boxes(boxes, feature_map.shape[0])
+    h, w = feature_map.shape[-2:]
+    # The CPU kernel has no bfloat16, and sums of half floats lose digits: pool in float32.
+    map32 = feature_map.float()
+    scale = torch.tensor([w, h, w, h], dtype=torch.float32, device=feature_map.device)
+    rois = [b.to(feature_map.device, torch.float32) * scale for b in boxes]
+    return roi_align(map32, rois, size, spatial_scale=1.0, sampling_ratio=-1, aligned=True).to(feature_map.dtype)
+
+
+def pool_masks(feature_map: Tensor, masks: Sequence[Tensor]) -> Tensor:
+    """Mean of a feature map inside masks, all regions in one matrix product.
+
+    Args:
+        feature_map: (B, C, h, w).
+        masks: one (n_i, h, w) tensor per image (bool, 0/1 or weights) on the map's grid.
+
+    Returns:
+        (R, C); an empty mask gives zeros.
+
+    Raises:
+        ValueError: see :func:`check_masks`.
+    """
+    check_masks(masks, feature_map.shape[0], tuple(feature_map.shape[-2:]))
+    weights, present = pad_regions([m.flatten(1) for m in masks], feature_map)  # (B, n, hw), (B, n)
+    weights = weights / (weights.sum(-1, keepdim=True) + 1e-12)
+    means = weights @ feature_map.flatten(2).float().transpose(1, 2)  # (B, n, C)
+    return means[present].to(feature_map.dtype)
+
+
+def pad_regions(rows: Sequence[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Stack ragged regions: B tensors (n_i, K) -> float32 (B, max n, K) padded with 0, and which rows are real."""
+    rows = [r.to(like.device, torch.float32) for r in rows]
+    counts = torch.tensor([r.shape[0] for r in rows], device=like.device)
+    padded = pad_sequence(rows, batch_first=True)
+    present = torch.arange(padded.shape[1], device=like.device) < counts[:, None]
+    return padded, present
+
+
+def box_patch_masks(boxes: Tensor, grid: tuple[int, int], rounding: str = "nearest") -> Tensor:
+    """Patches that belong to each box: (n, 4) XYXY in [0, 1] -> bool (n, h, w).
+
+    Args:
+        rounding: "nearest" rounds the edges and keeps at least one patch per box, "truncate" cuts both edges down
+            (the original masked-attention readout: thin boxes may own no patch at all).
+    """
+    h, w = grid
+    scaled = boxes.float() * torch.tensor([w, h, w, h], dtype=torch.float32, device=boxes.device)
+    if rounding == "truncate":
+        x0, y0, x1, y1 = scaled.long().unbind(-1)
+    else:
+        low = torch.stack([scaled[:, 0].round().clamp(0, w - 1), scaled[:, 1].round().clamp(0, h - 1)], -1)
+        # An edge that rounds onto its partner still owns the patch under the box's centre.
+        centre_x = ((scaled[:, 0] + scaled[:, 2]) / 2).floor().clamp(0, w - 1)
+        centre_y = ((scaled[:, 1] + scaled[:, 3]) / 2).floor().clamp(0, h - 1)
+        x0, y0 = torch.minimum(low[:, 0], centre_x), torch.minimum(low[:, 1], centre_y)
+        x1 = torch.maximum(scaled[:, 2].round(), centre_x + 1)
+        y1 = torch.maximum(scaled[:, 3].round(), centre_y + 1)
+    columns = torch.arange(w, device=boxes.device)
+    rows = torch.arange(h, device=boxes.device)
+    inside_x = (columns >= x0[:, None]) & (columns < x1[:, None])  # (n, w)
+    inside_y = (rows >= y0[:, None]) & (rows < y1[:, None])  # (n, h)
+    return inside_y[:, :, None] & inside_x[:, None, :]

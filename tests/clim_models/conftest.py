@@ -1,0 +1,17 @@
+"""Every kind of tiny tower by name."""
+
+import pytest
+from tiny_towers import TIMM, build_clip, build_eva, build_resnet, build_timm, build_vit
+
+__all__ = ["build_clip", "build_eva", "build_resnet", "build_timm", "build_vit"]
+
+
+@pytest.fixture
+def towers(golden):
+    """name -> builder of a tiny RegionModel, every supported kind."""
+    return {
+        "vit": build_vit,
+        "eva": lambda **o: build_eva(golden("case01_eva_b"), **o),
+        "resnet": build_resnet,
+        **{f"timm_{kind}": (lambda k=kind, **o: build_timm(k, **o)) for kind in TIMM},
+    }

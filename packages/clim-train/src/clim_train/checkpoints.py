@@ -1,7 +1,8 @@
 """The folder of checkpoints: a checkpoint is there whole or not at all, whenever the process is killed.
 
 A checkpoint is written as `step-00000100.partial`, renamed when every rank has finished, and only then named in
-`latest`, a one-line file for people and tools that is itself replaced in one move. Old checkpoints are renamed before they are deleted.
+`latest`, a one-line file for people and tools that is itself replaced in one move. Old checkpoints are renamed
+before they are deleted.
 """
 
 import os

@@ -141,7 +141,7 @@ class EngineConfig:
 
     zero_stage: int = 1
     precision: Precision = "amp_bf16"
-    """`amp_bf16`: fp32 weights, bf16 arithmetic (autocast). `bf16`, `fp16`: weights too, fp32 copies in the optimizer."""
+    """`amp_bf16`: bf16 arithmetic on fp32 weights (autocast). `bf16`, `fp16`: weights too, with fp32 master copies."""
     accumulation: int = 1
     """Micro-batches per optimizer step. The contrastive batch is one micro-batch over all ranks."""
     offload: Offload = "none"

@@ -98,7 +98,7 @@ class Engine:
     Several engines can live one after another in a process, each closed before the next begins.
 
     Args:
-        task: on the CPU or on `device`; moved and cast here. Its 0-dimensional parameters have shape (1,) until `close`.
+        task: moved and cast here. Its 0-dimensional parameters have shape (1,) until `close`.
         config: of the run.
         device: from `choose_device`; `start_distributed` was called.
         universal: see `deepspeed_config`.

@@ -128,7 +128,7 @@ class TextFeatures:
     def is_frozen(self) -> bool:
         """Whether nothing but the image tower and the logit scale trains."""
         trained = (name for name, p in self.model.named_parameters() if p.requires_grad)
-        return all(name.startswith("clip.visual.") or name.startswith("clip.logit_") for name in trained)
+        return all(name.startswith(("clip.visual.", "clip.logit_")) for name in trained)
 
     @torch.no_grad()
     def _encode(self, captions: list[str]) -> Tensor:

@@ -1,0 +1,144 @@
+"""What the training tests train: tiny towers open_clip knows by name, a loader made of noise, short configurations."""
+
+import dataclasses
+import json
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import open_clip
+import torch
+from clim_data import MosaicBatch, MosaicConfig, plan_mosaics
+from clim_models import RegionModel, create_model
+from clim_train.config import DataConfig, EngineConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
+from clim_train.tasks import ClimTask
+from clim_train.trainer import Trainer
+from timm.models import register_model
+from timm.models.eva import Eva
+
+TEXT = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+VIT, EVA = "tiny-train-vit", "tiny-train-eva"
+MOSAIC = MosaicConfig(canvas_px=32, single_px=16, mix={2: 1}, min_singles=2)
+UNIT = 6  # images of one unit: a 2x2 mosaic and two singles
+
+
+@cache
+def register_tiny_towers() -> None:
+    """Makes `create_model(VIT)` and `create_model(EVA)` work."""
+
+    def tiny_train_eva(pretrained=False, **options):
+        options = {k: v for k, v in options.items() if not k.startswith(("pretrained", "cache"))}
+        sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
+        kind = {"qkv_fused": False, "swiglu_mlp": True, "scale_mlp": True, "scale_attn_inner": True}
+        return Eva(**sizes, **kind, use_rot_pos_emb=True, ref_feat_shape=(16, 16), **options)
+
+    tiny_train_eva.__module__ = __name__
+    register_model(tiny_train_eva)
+    vit = {"image_size": 16, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8}
+    eva = {"image_size": 16, "timm_model_name": "tiny_train_eva", "timm_pool": "token", "timm_proj": None}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, vision in ((VIT, vit), (EVA, eva)):
+            config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": TEXT}
+            if name == EVA:
+                config["custom_text"] = True
+            (Path(folder) / f"{name}.json").write_text(json.dumps(config))
+        open_clip.add_model_config(folder)
+
+
+def tiny_model(name: str = VIT, *, unlocked_blocks: int = 2) -> RegionModel:
+    """A model with random weights, the same each time."""
+    register_tiny_towers()
+    torch.manual_seed(7)
+    model = create_model(name)
+    model.freeze(unlocked_blocks)
+    return model
+
+
+def unit(index: int) -> MosaicBatch:
+    """Six images of noise and their captions; some captions return in other units."""
+    noise = torch.Generator().manual_seed(index)
+    mosaics = torch.randint(0, 256, (1, 3, 32, 32), generator=noise, dtype=torch.uint8)
+    singles = torch.randint(0, 256, (2, 3, 16, 16), generator=noise, dtype=torch.uint8)
+    captions = [f"thing {(index * 5 + i) % 9}" for i in range(UNIT)]
+    return MosaicBatch(mosaics, plan_mosaics(UNIT, MOSAIC).boxes(MOSAIC), singles, captions, list(captions))
+
+
+def join(units: list[MosaicBatch]) -> MosaicBatch:
+    """The batch of one process that has the units of several."""
+    captions = [c for u in units for c in u.captions[:4]] + [c for u in units for c in u.captions[4:]]
+    mosaics, singles = (torch.cat([getattr(u, kind) for u in units]) for kind in ("mosaics", "singles"))
+    return MosaicBatch(mosaics, [box for u in units for box in u.boxes], singles, captions, list(captions))
+
+
+class NoiseLoader:
+    """`length` batches per epoch; two units per batch over all ranks, whatever their number (1 or 2)."""
+
+    def __init__(self, length: int = 3, rank: int = 0, world_size: int = 1):
+        self.length, self.rank, self.world_size = length, rank, world_size
+        self.epoch = self.position = 0
+
+    def __len__(self):
+        return self.length
+
+    def __iter__(self):
+        epoch = self.epoch
+        for i in range(self.position, self.length):
+            torch.rand(1)  # as a DataLoader does
+            units = [unit(2 * (epoch * self.length + i) + k) for k in range(2)]
+            self.position = i + 1
+            if self.position == self.length:
+                self.epoch, self.position = epoch + 1, 0
+            yield join(units) if self.world_size == 1 else units[self.rank]
+
+    def state_dict(self):
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state):
+        self.epoch, self.position = state["epoch"], state["position"]
+
+
+def tiny_config(folder, *, steps: int = 6, world_size: int = 1, **engine) -> TrainConfig:
+    """Six steps with a checkpoint every two, every step logged."""
+    return TrainConfig(
+        data=DataConfig(batch_size=2 * UNIT // world_size, mosaic=MOSAIC),
+        # A large eps keeps AdamW from blowing rounding noise up to whole steps.
+        optim=OptimConfig(lr=1e-2, eps=1e-3, clip_norm=1.0),
+        schedule=ScheduleConfig(steps=steps, warmup_steps=2),
+        engine=EngineConfig(**{"zero_stage": 1, "precision": "fp32", "device": "cpu", **engine}),
+        run=RunConfig(folder=str(folder), log_every=1, save_every=2, alpha=0.7, bar=False, tensorboard=False),
+    )
+
+
+def tiny_trainer(config: TrainConfig, *, model: RegionModel | None = None, resume: bool = False, **options) -> Trainer:
+    """A trainer on the tiny ViT and the noise loader of this rank."""
+    rank, world_size = options.pop("rank", 0), options.pop("world_size", 1)
+    task = ClimTask(model or tiny_model(), mask_duplicate_captions=options.pop("mask_duplicate_captions", False))
+    return Trainer(config, task, NoiseLoader(rank=rank, world_size=world_size), resume=resume, **options)
+
+
+class Interrupted(Exception):
+    """Stands for a killed process."""
+
+
+def fit_until(trainer: Trainer, step: int) -> None:
+    """Trains until the checkpoint of `step` is written, then stops as if killed."""
+    save = trainer.save
+
+    def save_and_stop():
+        save()
+        if trainer.step == step:
+            raise Interrupted
+
+    trainer.save = save_and_stop
+    try:
+        trainer.fit()
+    except Interrupted:
+        trainer.close()
+
+
+def with_run(config: TrainConfig, **changes) -> TrainConfig:
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
+
+
+def with_engine(config: TrainConfig, **changes) -> TrainConfig:
+    return dataclasses.replace(config, engine=dataclasses.replace(config.engine, **changes))

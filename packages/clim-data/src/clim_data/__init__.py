@@ -7,11 +7,16 @@ from clim_data.version import __version__
 # Loaded on first use: torch and torchvision take seconds to import.
 _EXPORTS = {
     "BrokenSample": "report",
+    "CaptionSample": "captions",
     "Draw": "batches",
+    "ImageCaptions": "captions",
+    "InstanceRegions": "regions",
     "MosaicBatch": "mosaics",
     "MosaicConfig": "mosaics",
     "MosaicLoader": "loader",
     "MosaicPlan": "mosaics",
+    "PanopticRegions": "regions",
+    "RegionSample": "regions",
     "SkipReport": "report",
     "assemble_mosaics": "mosaics",
     "build_batch": "batches",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart also without full colour vision; black and yellow are left out.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A8A8A")
 INK = "#222222"
+SIDE = 3.3  # inches of a panel's longer side
 STYLE = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -47,7 +49,7 @@ def similarity_figure(
         texts: N texts.
         boxes: (N, 4) XYXY in [0, 1] of the image, drawn as rectangles.
         masks: (N, h, w) booleans, drawn as outlines.
-        scores: N numbers, written beside the texts.
+        scores: N cosines, written under the panels.
         title: a line above everything.
         columns: panels per row.
 
@@ -64,20 +66,22 @@ def similarity_figure(
     columns = min(columns, panels)
     rows = -(-panels // columns)
     height, width = image.shape[:2]
-    side = 3.3  # inches of a panel's longer side
-    size = (side * min(1.0, width / height), side * min(1.0, height / width))
+    size = (SIDE * min(1.0, width / height), SIDE * min(1.0, height / width))  # inches of a panel
     with rc_context(STYLE):
-        figure = Figure(figsize=(columns * (size[0] + 0.75), rows * (size[1] + 0.45) + 0.4 * bool(title)))
+        figure = Figure(figsize=(columns * (size[0] + 0.75), rows * (size[1] + 0.95) + 0.4 * bool(title)))
         figure.set_layout_engine("constrained")
         axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         axes[0].imshow(image)
         axes[0].set_title("image", fontweight="normal")
         for index, text in enumerate(texts):
-            label = text if scores is None else f"{text}   {scores[index]:.3f}"
             box = None if boxes is None else np.asarray(boxes[index])
             mask = None if masks is None else np.asarray(masks[index])
-            _draw_map(figure, axes[index + 1], image, maps[index], box=box, mask=mask)
-            axes[index + 1].set_title(_short(label))
+            _draw_map(axes[index + 1], image, maps[index], box=box, mask=mask)
+            axes[index + 1].set_title(
+                "\n".join(wrap(text, width=max(14, round(11 * size[0])), max_lines=2, placeholder=" …"))
+            )
+            if scores is not None:
+                axes[index + 1].set_xlabel(f"cosine {scores[index]:.3f}", fontsize=9)
         for axis in axes:
             axis.set_xticks([])
             axis.set_yticks([])
@@ -117,9 +121,9 @@ def accuracy_bars(
         if not any(metric in values for values in arms.values()):
             raise ValueError(f"no arm has the metric {metric!r}: choose from {sorted(set().union(*arms.values()))}")
     names = names or {}
-    bar = 0.82 / len(arms)
+    bar = min(0.82 / len(arms), 0.5)
     with rc_context(STYLE):
-        figure = Figure(figsize=(max(5.0, 1.4 + len(metrics) * max(1.0, 0.52 * len(arms))), 4.2))
+        figure = Figure(figsize=(min(12.0, max(5.0, 1.4 + len(metrics) * max(1.0, 0.5 * len(arms)))), 4.2))
         figure.set_layout_engine("constrained")
         axis = figure.subplots()
         places = np.arange(len(metrics))
@@ -150,7 +154,7 @@ def accuracy_bars(
     return figure
 
 
-def _draw_map(figure: Figure, axis: Axes, image: np.ndarray, values: np.ndarray, *, box, mask) -> None:
+def _draw_map(axis: Axes, image: np.ndarray, values: np.ndarray, *, box, mask) -> None:
     from matplotlib.patches import Rectangle
 
     height, width = image.shape[:2]
@@ -158,10 +162,13 @@ def _draw_map(figure: Figure, axis: Axes, image: np.ndarray, values: np.ndarray,
     # A grey picture under the map, so that colour means similarity only.
     axis.imshow(image @ np.array([0.299, 0.587, 0.114]), cmap="gray", vmin=0, vmax=255, extent=extent)
     low, high = np.quantile(values, 0.02), values.max()
+    high = max(high, low + 1e-6)
+    # Weak similarity is also more transparent, so that the picture stays visible where nothing was found.
+    strength = np.clip((values - low) / (high - low), 0, 1)
     drawn = axis.imshow(
-        values, cmap="turbo", vmin=low, vmax=max(high, low + 1e-6), alpha=0.55, extent=extent, interpolation="bilinear"
+        values, cmap="turbo", vmin=low, vmax=high, alpha=0.25 + 0.5 * strength, extent=extent, interpolation="bilinear"
     )
-    bar = figure.colorbar(drawn, ax=axis, fraction=0.045, pad=0.02)
+    bar = axis.figure.colorbar(drawn, cax=axis.inset_axes((1.025, 0, 0.12 / (SIDE * min(1.0, width / height)), 1)))
     bar.ax.tick_params(labelsize=7, length=2)
     bar.ax.locator_params(nbins=4)
     bar.solids.set_alpha(1)
@@ -202,7 +209,3 @@ def _pixels(image: np.ndarray | Tensor) -> np.ndarray:
             f"image of shape {array.shape} and type {array.dtype}: pass a uint8 (H, W, 3) array or (3, H, W) tensor"
         )
     return array
-
-
-def _short(text: str, limit: int = 34) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -71,7 +71,7 @@ def write_report(
     page = report_page(report)
     (folder / "figures" if figures else folder).mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        _write_png(folder / report["figures"][name], figure)
+        write_png(folder / report["figures"][name], figure)
     _write(folder / "report.md", page.encode())
     _write(folder / "report.json", text.encode())
     return report
@@ -166,6 +166,18 @@ def plain(value: Any) -> Any:
     raise ValueError(f"a report cannot hold {value!r} of type {type(value).__name__}: pass numbers, text, lists, dicts")
 
 
+def write_png(path: Path, figure: Figure | str | os.PathLike) -> None:
+    """Save a matplotlib Figure as a PNG of 150 dpi, or copy an existing PNG; the file appears whole or not at all."""
+    if isinstance(figure, str | os.PathLike):
+        if not Path(figure).is_file():
+            raise FileNotFoundError(f"{figure} does not exist: pass a matplotlib Figure or the path of a PNG")
+        _write(path, Path(figure).read_bytes())
+        return
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    figure.savefig(unfinished, dpi=150, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.08)
+    os.replace(unfinished, path)
+
+
 def _checked_metric(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _checked_metric(f"{name}.{key}", item) for key, item in value.items()}
@@ -195,17 +207,6 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "figure"
-
-
-def _write_png(path: Path, figure: Any) -> None:
-    if isinstance(figure, str | os.PathLike):
-        if not Path(figure).is_file():
-            raise FileNotFoundError(f"{figure} does not exist: pass a matplotlib Figure or the path of a PNG")
-        _write(path, Path(figure).read_bytes())
-        return
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(unfinished, dpi=150, format="png", facecolor="white")
-    os.replace(unfinished, path)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,6 +1,7 @@
 """Read weights from any known file into a RegionModel, strictly, and say what was recognised."""
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,7 +76,9 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         if _is_torchscript(path):
-            return torch.jit.load(str(path), map_location="cpu").state_dict()
+            with warnings.catch_warnings():  # OpenAI published TorchScript archives, and nothing else reads them
+                warnings.simplefilter("ignore")
+                return torch.jit.load(str(path), map_location="cpu").state_dict()
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_unpickling_reason(path)) from error

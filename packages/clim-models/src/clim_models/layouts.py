@@ -58,11 +58,12 @@ def to_open_clip(tensors: Mapping[str, Tensor], *, text_prefix: bool) -> dict[st
         text_prefix: the model keeps its text tower under `text.` (CustomTextCLIP).
     """
     layout = recognise(set(tensors))
+    eva_names = EVA_NAMES + (EVA_SEPARATE if any(".attn.q_proj." in k for k in tensors) else ())
     renamed = {}
     for key, value in tensors.items():
         if key in OPENAI_MARKS or ".rope.freqs_" in key:
             continue  # descriptions and recomputed tables, not weights
-        renamed[_eva_name(key, tensors) if layout == "eva-clip" else key] = value
+        renamed[_eva_name(key, eva_names) if layout == "eva-clip" else key] = value
     if text_prefix:
         renamed = {f"text.{k}" if k.startswith(TEXT_PARTS) else k: v for k, v in renamed.items()}
         if "text.logit_scale" in renamed:
@@ -70,11 +71,10 @@ def to_open_clip(tensors: Mapping[str, Tensor], *, text_prefix: bool) -> dict[st
     return renamed
 
 
-def _eva_name(key: str, tensors: Mapping[str, Tensor]) -> str:
+def _eva_name(key: str, names: tuple[tuple[str, str], ...]) -> str:
     if not key.startswith("visual."):
         return key
     name = "visual.trunk." + key.removeprefix("visual.")
-    separate = "visual.blocks.0.attn.q_proj.weight" in tensors
-    for old, new in EVA_NAMES + (EVA_SEPARATE if separate else ()):
+    for old, new in names:
         name = name.replace(old, new)
     return name

@@ -4,6 +4,7 @@ Letters: B images, C channels, h w positions of the map, n_i regions of image i,
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -110,6 +111,38 @@ def pad_regions(rows: Sequence[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
     padded = pad_sequence(rows, batch_first=True)
     present = torch.arange(padded.shape[1], device=like.device) < counts[:, None]
     return padded, present
+
+
+@dataclass(frozen=True)
+class PackedRegions:
+    """Ragged regions of several outputs side by side.
+
+    allowed: bool (B, Q, h*w), the positions of each region. present: bool (B, Q), False for rows that only fill up
+    the batch. columns: output name -> its range of Q.
+    """
+
+    allowed: Tensor
+    present: Tensor
+    columns: dict[str, tuple[int, int]]
+
+    def split(self, features: Tensor) -> dict[str, Tensor]:
+        """(B, Q, C) of all regions -> (R, C) per output, padding dropped."""
+        present = self.present.to(features.device)
+        return {name: features[:, a:b][present[:, a:b]] for name, (a, b) in self.columns.items()}
+
+
+def pack_regions(rows: dict[str, list[Tensor]]) -> PackedRegions:
+    """Pad bool (n_i, h*w) masks of each output to one batch; padding sees every position, so no query is empty."""
+    allowed, present, columns, start = [], [], {}, 0
+    for name, masks in rows.items():
+        padded = pad_sequence(masks, batch_first=True, padding_value=True)  # (B, max n, h*w)
+        counts = torch.tensor([m.shape[0] for m in masks], device=padded.device)
+        width = padded.shape[1]
+        allowed.append(padded)
+        present.append(torch.arange(width, device=padded.device) < counts[:, None])
+        columns[name] = (start, start + width)
+        start += width
+    return PackedRegions(torch.cat(allowed, 1), torch.cat(present, 1), columns)
 
 
 def box_patch_masks(boxes: Tensor, grid: tuple[int, int], rounding: str = "nearest") -> Tensor:

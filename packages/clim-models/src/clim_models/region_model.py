@@ -9,10 +9,9 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from .freezing import freeze_model, norm_layers
-from .pooling import box_patch_masks, check_boxes, check_masks, pool_boxes, pool_masks
+from .pooling import PackedRegions, box_patch_masks, check_boxes, check_masks, pack_regions, pool_boxes, pool_masks
 from .towers import Readout, find_tower
 
 READOUTS = ("value_residual", "value")
@@ -247,8 +246,8 @@ class RegionModel(nn.Module):
         if masks is not None:
             check_masks(masks, images.shape[0], grid)
         covered = images[..., : grid[0] * self.stride, : grid[1] * self.stride]
-        regions = self._attention_regions(outputs, boxes, masks, grid)
-        allowed = None if regions is None else regions[0].to(covered.device)
+        regions = self._regions_that_attend(outputs, boxes, masks, grid)
+        allowed = None if regions is None else regions.allowed.to(covered.device)
         stem = self.tower.stem(covered.to(self.dtype), allowed)
         maps = {
             readout: F.normalize(self.tower.dense(stem, readout), dim=1)
@@ -270,7 +269,7 @@ class RegionModel(nn.Module):
             elif kind == "boxes" and self.tower.aligns_boxes:
                 found[name] = self.tower.align(stem, list(boxes))
         if regions is not None:
-            found.update(_split_regions(self.tower.attend(stem, allowed), *regions[1:]))
+            found.update(regions.split(self.tower.attend(stem, allowed)))
         if normalize:
             found = {n: x if n.startswith("dense") else F.normalize(x, dim=-1) for n, x in found.items()}
         return found
@@ -279,31 +278,14 @@ class RegionModel(nn.Module):
         """The same as `encode_regions`, so that hooks and engines see a call of the module."""
         return self.encode_regions(images, boxes, **options)
 
-    def _attention_regions(
-        self, outputs: Sequence[str], boxes, masks, grid: tuple[int, int]
-    ) -> tuple[Tensor, Tensor, dict[str, tuple[int, int]]] | None:
-        """The regions whose class tokens go through the tower: boxes and masks of an image side by side.
-
-        Returns:
-            allowed bool (B, Q, h*w), which rows are real (B, Q), and the columns of each output; None without any.
-        """
+    def _regions_that_attend(self, outputs, boxes, masks, grid: tuple[int, int]) -> PackedRegions | None:
+        """Boxes and masks whose class tokens go through the tower together, or None."""
         rows = {}
         if "boxes_attention" in outputs and not self.tower.aligns_boxes:
             rows["boxes_attention"] = [box_patch_masks(b, grid, self.box_patches).flatten(1) for b in boxes]
         if "masks_attention" in outputs:
             rows["masks_attention"] = [m.flatten(1).bool() for m in masks]
-        if not rows:
-            return None
-        padded, present, columns, start = [], [], {}, 0
-        for name, kind in rows.items():
-            # Rows that only fill up the batch see every patch; they are dropped in the end.
-            padded.append(pad_sequence(kind, batch_first=True, padding_value=True))  # (B, max n, h*w)
-            counts = torch.tensor([r.shape[0] for r in kind], device=padded[-1].device)
-            width = padded[-1].shape[1]
-            present.append(torch.arange(width, device=counts.device) < counts[:, None])
-            columns[name] = (start, start + width)
-            start += width
-        return torch.cat(padded, 1), torch.cat(present, 1), columns
+        return pack_regions(rows) if rows else None
 
     # Training
 
@@ -360,12 +342,6 @@ def _with_readout(kind: str, readout: str) -> str:
     if readout not in READOUTS:
         raise ValueError(f"readout={readout!r}; legal values are 'value_residual' and 'value'")
     return kind if readout == "value_residual" else f"{kind}_value"
-
-
-def _split_regions(features: Tensor, present: Tensor, columns: dict[str, tuple[int, int]]) -> dict[str, Tensor]:
-    """(B, Q, C) of all regions -> (R, C) per output, padding dropped."""
-    present = present.to(features.device)
-    return {name: features[:, a:b][present[:, a:b]] for name, (a, b) in columns.items()}
 
 
 def _mode(mode: str, pooled: str) -> bool:

@@ -1,0 +1,92 @@
+"""create_model: names, weights, precision, image size."""
+
+import clim_models
+import open_clip
+import pytest
+import torch
+from clim_models import create_model, save_model
+from open_clip.factory import _MODEL_CONFIGS
+from tiny_towers import TEXT
+
+VISION = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
+
+
+@pytest.fixture
+def names():
+    """Two tiny configurations known to open_clip for the time of a test."""
+    base = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": {**TEXT, "vocab_size": 49408, "context_length": 77}}
+    added = {"test-vit": base, "test-vit-quickgelu": {**base, "quick_gelu": True}}
+    _MODEL_CONFIGS.update(added)
+    yield list(added)
+    for name in added:
+        del _MODEL_CONFIGS[name]
+
+
+def test_create_and_round_trip_through_a_run_folder(names, tmp_path):
+    model = create_model(names[0])
+    assert not model.training
+    assert model.name == names[0]
+    save_model(model, tmp_path / "run")
+    again = create_model(names[0], pretrained=tmp_path / "run", image_size=48)
+    assert again.image_size == (48, 48)
+    x = torch.randn(1, 3, 48, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(again.encode_dense(x), model.encode_dense(x))
+    with pytest.raises(ValueError, match="holds test-vit, not 'test-vit-quickgelu'"):
+        create_model(names[1], pretrained=tmp_path / "run")
+
+
+def test_precision_and_tokenizer(names):
+    model = create_model(names[0], precision="bf16", image_size=(32, 64))
+    assert model.dtype == torch.bfloat16
+    assert model.image_size == (32, 64)
+    tokens = model.tokenizer(["a cat"])
+    assert tokens.shape == (1, 77)
+    assert model.encode_text(tokens).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"name": "EVA02-B-61"}, ValueError, "did you mean EVA02-B-16"),
+        ({"name": "test-vit", "precision": "int8"}, ValueError, "legal values are fp32, bf16, fp16"),
+        ({"name": "test-vit", "pretrained": "laion9b"}, ValueError, "one of the tags: none for this model"),
+        ({"name": "ViT-B-16", "pretrained": "laion9b"}, ValueError, "laion2b_s34b_b88k"),
+        ({"name": "ViT-B-16", "pretrained": "openai"}, ValueError, "use the model name 'ViT-B-16-quickgelu'"),
+        ({"name": "test-vit", "pretrained": "weights/none.pt"}, FileNotFoundError, "check the path"),
+        ({"name": "test-vit", "box_rounding": "nearest"}, ValueError, "unknown option"),
+    ],
+)
+def test_mistakes(names, arguments, error, message):
+    with pytest.raises(error, match=message):
+        create_model(**arguments)
+
+
+def test_preprocessing_follows_the_pretraining_of_the_name(monkeypatch):
+    """SigLIP was trained with mean and std 0.5: local weights of that name must be fed the same."""
+    from clim_models import create
+
+    clip = torch.nn.Module()
+    clip.visual = torch.nn.Module()
+    clip.visual.preprocess_cfg = {"size": 224}
+    create._set_preprocessing(clip, "ViT-B-16-SigLIP", None)
+    assert clip.visual.preprocess_cfg["mean"] == (0.5, 0.5, 0.5)
+
+
+def test_public_names_are_importable():
+    assert all(hasattr(clim_models, name) for name in clim_models.__all__)
+    assert "EVA02-B-16" in open_clip.list_models()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("EVA02-B-16", "eva"), ("RN50", "resnet"), ("convnext_base_w", "timm_cnn")])
+def test_full_size_names_build_on_the_meta_device(name, kind):
+    """The real configurations fit the towers, without allocating their weights."""
+    from clim_models.create import model_config
+    from clim_models.towers import find_tower
+
+    config = model_config(name)
+    with torch.device("meta"):
+        visual = open_clip.model._build_vision_tower(config["embed_dim"], config["vision_cfg"], False)
+    tower = find_tower(visual)
+    assert tower.kind == kind
+    assert tower.stride in (16, 32)

@@ -95,6 +95,19 @@ def test_no_regions_give_no_metrics(toy):
     assert evaluator.collect(toy.Regions(1)).counts()["regions"] == 0
 
 
+def test_unreadable_images_are_named(toy):
+    from dataclasses import replace
+
+    data = [toy.Regions(4)[i] for i in range(4)]
+    broken = toy.Regions(1)[0]
+    broken.error = "b.jpg: truncated"
+    evaluator = RegionClassification(toy.ToyModel(), toy.class_rows())
+    assert evaluator.collect([*data, broken]).unreadable == ("b.jpg: truncated",)
+    assert evaluator.run([*data, broken]) == evaluator.run(data)
+    with pytest.raises(ValueError, match="need masks"):
+        evaluator.run([replace(data[1], masks=None)])
+
+
 def test_mistakes_are_told(toy):
     model, rows = toy.ToyModel(), toy.class_rows()
     with pytest.raises(ValueError, match=READOUTS[-1]):

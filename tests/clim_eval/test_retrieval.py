@@ -60,10 +60,20 @@ def test_one_caption_of_two_images_is_right_for_both(toy):
     assert metrics == {"i2t.R@1": 1.0, "t2i.R@1": 1.0}
 
 
+def test_images_without_captions_are_left_out_and_named(toy):
+    data = [toy.Captioned(6)[i] for i in range(6)]
+    retrieval = ImageTextRetrieval(toy.ToyModel(), ks=(1,))
+    metrics = retrieval.run(data)
+    assert retrieval.skipped == []
+    blind = (torch.zeros(3, toy.SIDE, toy.SIDE, dtype=torch.uint8), [], 77)
+    assert retrieval.run([data[0], blind, *data[1:]])["i2t.R@1"] == metrics["i2t.R@1"]
+    assert retrieval.skipped == [77]
+
+
 def test_retrieval_mistakes_are_told(toy):
     retrieval = ImageTextRetrieval(toy.ToyModel())
     with pytest.raises(ValueError, match="list of captions"):
-        retrieval.run([(toy.Captioned(1)[0][0], [], 5)])
+        retrieval.run([(toy.Captioned(1)[0][0], "one string", 5)])
     with pytest.raises(ValueError, match="no image"):
         retrieval.run(toy.Captioned(0))
     with pytest.raises(ValueError, match="ks"):

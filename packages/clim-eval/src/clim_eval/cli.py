@@ -10,8 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from clim_eval.accuracy import ROUNDINGS
-from clim_eval.commands import run_embed, run_regions, run_report, run_retrieval, run_show
+from clim_eval.commands import PROTOCOLS, run_embed, run_regions, run_report, run_retrieval, run_show
 from clim_eval.regions import READOUTS
 from clim_eval.version import __version__
 
@@ -43,8 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
     _data_options(regions)
     regions.add_argument("--outputs", nargs="+", default=["boxes", "masks"], choices=READOUTS, help="readouts")
     regions.add_argument("--crops", action="store_true", help="also classify every region's crop (slow reference)")
-    regions.add_argument("--rounding", choices=ROUNDINGS, default="exact", help="fp16 is the published figures' way")
-    regions.add_argument("--no-antialias", action="store_true", help="resize masks without antialias (published)")
+    regions.add_argument(
+        "--protocol",
+        choices=tuple(PROTOCOLS),
+        default="exact",
+        help="published: every rounding of the original evaluators, to compare with figures in papers",
+    )
     regions.add_argument("--class-embeddings", type=Path, help=".safetensors of `embed`, or .npy; default: computed")
     _class_options(regions)
     _run_options(regions)

@@ -1,6 +1,7 @@
 """What each command of ``clim-eval`` does with its parsed options."""
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,16 @@ from clim_eval.ranks import rank_and_world
 from clim_eval.regions import RegionClassification
 from clim_eval.report import combine_reports, metric_table, read_report, write_png, write_report
 from clim_eval.retrieval import ImageTextRetrieval
+
+# Options of the data set and of the evaluator: ours, and those behind the figures in papers (class means in half
+# precision, masks resized without antialias, stuff boxes one pixel short, Pillow's resize, 100 segments per image).
+PROTOCOLS = {
+    "exact": ({}, {"rounding": "exact"}),
+    "published": (
+        {"antialias": False, "resize": "pil", "max_regions": 100, "stuff_box": "inclusive"},
+        {"rounding": "fp16"},
+    ),
+}
 
 
 def run_regions(options: Namespace) -> None:
@@ -33,13 +44,14 @@ def run_regions(options: Namespace) -> None:
         classes,
         outputs=options.outputs,
         crops=options.crops,
-        rounding=options.rounding,
+        **PROTOCOLS[options.protocol][1],
         batch_size=options.batch_size,
         workers=options.workers,
         progress=True,
     )
     rows = evaluator.collect(data)
     metrics = evaluator.summarize(rows)
+    _tell_skipped(rows.unreadable)
     if not metrics:
         raise ValueError(f"{annotations} has no region of 64 to 1048576 pixels: check that it belongs to --images")
     readouts = {name: {} for name in rows.ranks}
@@ -54,7 +66,7 @@ def run_regions(options: Namespace) -> None:
         title=f"Region classification of {options.model}",
         metrics=metrics,
         config=_config(options, model),
-        data=data_fingerprint([annotations], rows.counts()),
+        data=data_fingerprint([annotations], {**rows.counts(), "unreadable": len(rows.unreadable)}),
         figure=lambda: accuracy_bars(readouts, metrics=shown, title=f"{options.model}: mean class accuracy"),
     )
 
@@ -68,7 +80,9 @@ def run_retrieval(options: Namespace) -> None:
     model = _load_model(options)
     data = ImageCaptions(options.images, options.captions_json, options.image_px or model.image_size[0])
     retrieval = ImageTextRetrieval(model, batch_size=options.batch_size, workers=options.workers, progress=True)
+    left_out = list(data.skipped.entries)  # before the run adds files that turn out to be broken
     metrics = retrieval.run(data)
+    _tell_skipped([*left_out, *(f"image {image_id}" for image_id in retrieval.skipped)])
     directions = {
         title: {name.partition(".")[2]: value for name, value in metrics.items() if name.startswith(start)}
         for start, title in (("i2t", "image to text"), ("t2i", "text to image"))
@@ -78,7 +92,7 @@ def run_retrieval(options: Namespace) -> None:
         title=f"Image-text retrieval of {options.model}",
         metrics=metrics,
         config=_config(options, model),
-        data=data_fingerprint([options.captions_json], {"images": len(data)}),
+        data=data_fingerprint([options.captions_json], {"images": len(data) - len(retrieval.skipped)}),
         figure=lambda: accuracy_bars(directions, title=f"{options.model}: retrieval recall"),
     )
 
@@ -168,10 +182,12 @@ def _region_data(options: Namespace, model):
         "image_px": options.image_px or 64 * model.stride,
         "stride": model.stride,
         "crop_px": model.image_size[0] if options.crops else None,
-        "antialias": not options.no_antialias,
+        **PROTOCOLS[options.protocol][0],
     }
     if options.instances_json:
-        return InstanceRegions(options.images, options.instances_json, **sizes)
+        sizes.pop("stuff_box", None)  # instances have no stuff
+        masks = any(name.startswith("masks") for name in options.outputs)
+        return InstanceRegions(options.images, options.instances_json, masks=masks, **sizes)
     folder = options.panoptic_dir or options.panoptic_json.with_suffix("")
     _need(folder, "--panoptic-dir", folder=True)
     return PanopticRegions(options.images, options.panoptic_json, folder, **sizes)
@@ -194,6 +210,13 @@ def _finish(options: Namespace, *, title: str, metrics: dict, config: dict, data
             options.out, title=title, metrics=metrics, config=config, data=data, figures={"accuracy": figure()}
         )
         print(f"report: {options.out / 'report.md'}")
+
+
+def _tell_skipped(names: Sequence[str], limit: int = 5) -> None:
+    """Name on stderr what could not be evaluated, on rank 0."""
+    if names and rank_and_world()[0] == 0:
+        more = f" and {len(names) - limit} more" if len(names) > limit else ""
+        print(f"left out {len(names)}: {'; '.join(names[:limit])}{more}", file=sys.stderr)
 
 
 def _config(options: Namespace, model) -> dict:

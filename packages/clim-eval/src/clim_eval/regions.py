@@ -28,6 +28,7 @@ class RegionRows:
     areas: np.ndarray  # (N,) pixels of the original image
     ranks: dict[str, np.ndarray]  # readout -> (N,) wrong classes at least as similar as the right one
     similarities: dict[str, np.ndarray]  # readout -> (N,) cosine with the right class
+    unreadable: tuple[str, ...] = ()  # why images of the data set could not be read; they have no rows
 
     def counts(self) -> dict[str, int]:
         """Numbers of images with regions, regions, things, stuff and classes that occur."""
@@ -116,13 +117,14 @@ class RegionClassification:
         )
         training = self.model.training
         self.model.eval()
-        part = []
+        part, faults = [], []
         try:
             for batch in live(batches, total, "regions", self.progress):
                 part += self._classify([(key, sample) for key, sample in batch if len(sample.labels)])
+                faults += [(key, sample.error) for key, sample in batch if getattr(sample, "error", "")]
         finally:
             self.model.train(training)
-        return self._stack(merge_by_key(gather_parts(part)))
+        return self._stack(merge_by_key(gather_parts(part)), tuple(merge_by_key(gather_parts(faults))))
 
     def _classify(self, batch: list[tuple[Any, Any]]) -> list[tuple[Any, dict]]:
         """(key, columns of this image's regions) for each image of one batch; images without regions cost nothing."""
@@ -163,6 +165,11 @@ class RegionClassification:
         regions = {}
         for kind in ("boxes", "masks"):
             if any(name.startswith(kind) for name in self.outputs):
+                if any(getattr(sample, kind) is None for sample in samples):
+                    raise ValueError(
+                        f"outputs={self.outputs} need {kind}, but the data brings none: build it with {kind}, "
+                        f"or leave out the outputs named {kind}..."
+                    )
                 regions[kind] = [getattr(sample, kind).to(pixels.device) for sample in samples]
         named = self.model.encode_regions(pixels, **regions, outputs=self.outputs)
         return [(name, named[name]) for name in self.outputs]
@@ -179,7 +186,7 @@ class RegionClassification:
             [self.model.encode_image(self.model.normalize_pixels(chunk)) for chunk in crops.split(self.crop_batch)]
         )
 
-    def _stack(self, images: list[dict]) -> RegionRows:
+    def _stack(self, images: list[dict], unreadable: tuple[str, ...]) -> RegionRows:
         names = (*self.outputs, *(("crops",) if self.crops else ()))
 
         def column(read, dtype) -> np.ndarray:
@@ -192,4 +199,5 @@ class RegionClassification:
             areas=column(lambda image: image["areas"], np.float32),
             ranks={name: column(lambda image, n=name: image["ranks"][n], np.int64) for name in names},
             similarities={name: column(lambda image, n=name: image["similarities"][n], np.float32) for name in names},
+            unreadable=unreadable,
         )

@@ -20,7 +20,8 @@ class ImageTextRetrieval:
 
     Captions that are equal as strings are one text, right for every image that has it (so duplicates, frequent in
     small sets, are neither lost nor decided by order). A wrong answer with exactly the same score counts as ranked
-    before. Text-to-image recall averages over all (image, caption) pairs.
+    before. Text-to-image recall averages over all (image, caption) pairs. Images without captions (which is what
+    ``clim_data.ImageCaptions`` makes of an unreadable file) are left out; ``skipped`` names those of the last run.
 
     Args:
         model: RegionModel.
@@ -49,6 +50,7 @@ class ImageTextRetrieval:
         self.chunk = chunk
         self.workers = workers
         self.progress = progress
+        self.skipped: list = []  # image ids
 
     @torch.no_grad()
     def run(self, data: Any) -> dict[str, float]:
@@ -56,7 +58,7 @@ class ImageTextRetrieval:
 
         ``data`` is a dataset of ``(image, captions, image_id)`` (``clim_data.ImageCaptions``): uint8 (3, H, W) pixels
         of one size and a list of strings; or a loader of lists of them. Every rank of a process group must call this.
-        Raises ValueError without any image, or for an image without captions.
+        Raises ValueError when no image has a caption.
         """
         training = self.model.training
         self.model.eval()
@@ -86,12 +88,14 @@ class ImageTextRetrieval:
         for batch in live(batches, total, "images", self.progress):
             features = _encode_pixels(self.model, [item[0] for _, item in batch]).cpu().numpy()
             for row, (key, (_, captions, image_id)) in zip(features, batch, strict=True):
-                if isinstance(captions, str) or not captions:
+                if isinstance(captions, str):
                     raise ValueError(f"image {image_id} has captions={captions!r}: give each image a list of captions")
-                part.append((key, (row, list(captions))))
-        rows = merge_by_key(gather_parts(part))
+                part.append((key, (row, list(captions), image_id)))
+        everything = merge_by_key(gather_parts(part))
+        rows = [(row, captions) for row, captions, _ in everything if captions]
+        self.skipped = [image_id for _, captions, image_id in everything if not captions]
         if not rows:
-            raise ValueError("the data holds no image: check its folder and annotation file")
+            raise ValueError("the data holds no image with a caption: check its folder and annotation file")
         features = torch.from_numpy(np.stack([row for row, _ in rows]))
         return features.to(next(self.model.parameters()).device), [captions for _, captions in rows]
 

@@ -1,0 +1,71 @@
+"""The evaluator end to end against the original one, on its tiny EVA model and synthetic images."""
+
+import numpy as np
+import pytest
+import torch
+from clim_data import PanopticRegions
+from clim_eval.regions import RegionClassification
+
+NAMES = {"boxes": "rois", "masks": "maskpool", "crops": "crops"}
+
+
+@pytest.fixture(scope="module")
+def run(golden, tiny_towers):
+    """(evaluator, rows) with and without antialias of the masks."""
+    case, weights = golden("case07_eval_run"), golden("case01_eva_b")
+    model = tiny_towers.build_eva(weights)
+    folder = case.folder / "case07_data"
+    config = case.meta["config"]
+
+    def evaluate(antialias):
+        data = PanopticRegions(
+            folder / "images",
+            folder / "panoptic.json",
+            folder / "panoptic",
+            image_px=config["det_image_size"],
+            stride=config["downsample_factor"],
+            crop_px=config["crop_size"],
+            antialias=antialias,
+            resize="pil",
+            stuff_box="inclusive",
+        )
+        evaluator = RegionClassification(model, case.tensor("in/embeddings"), rounding="fp16", batch_size=2)
+        return evaluator, evaluator.collect(data)
+
+    return {antialias: evaluate(antialias) for antialias in (True, False)}
+
+
+@pytest.mark.parametrize("readout", NAMES)
+def test_golden_predictions_of_every_region(golden, run, readout):
+    case, (_, rows) = golden("case07_eval_run"), run[True]
+    np.testing.assert_array_equal(rows.labels, case.arrays["out/labels"])
+    np.testing.assert_array_equal(rows.is_thing, case.arrays["out/is_thing"] > 0)
+    np.testing.assert_allclose(rows.areas, case.arrays["out/box_sizes"], rtol=1e-5)
+    similarity = case.arrays[f"out/similarity_{NAMES[readout]}"]
+    np.testing.assert_allclose(rows.similarities[readout], similarity, atol=5e-5)
+    correct = rows.ranks[readout][:, None] == np.arange(case.arrays["out/correct_rois"].shape[1])
+    np.testing.assert_array_equal(correct, case.arrays[f"out/correct_{NAMES[readout]}"] > 0)
+
+
+def test_golden_masks_without_antialias(golden, run):
+    case, (_, rows) = golden("case07_eval_run"), run[False]
+    similarity = case.arrays["out/similarity_maskpool_no_antialias"]
+    np.testing.assert_allclose(rows.similarities["masks"], similarity, atol=5e-5)
+    correct = case.arrays["out/correct_maskpool_no_antialias"] > 0
+    np.testing.assert_array_equal(rows.ranks["masks"][:, None] == np.arange(correct.shape[1]), correct)
+    assert not np.array_equal(rows.similarities["masks"], run[True][1].similarities["masks"])
+
+
+def test_golden_metrics(golden, run):
+    case, (evaluator, rows) = golden("case07_eval_run"), run[True]
+    metrics = evaluator.summarize(rows)
+    ours = {original: name for name, original in NAMES.items()}
+    found = 0
+    for key, expected in case.arrays.items():
+        if key.startswith("out/metric/"):
+            readout, group, kind = key.removeprefix("out/metric/").split(".")
+            value = metrics[f"{ours[readout]}.{group}.{kind.replace('macc', 'mAcc')}"]
+            assert value == pytest.approx(float(expected), abs=1e-9), key
+            found += 1
+    assert found == len(case.meta["metrics"])
+    assert torch.is_tensor(evaluator.class_embeddings)

@@ -1,0 +1,20 @@
+"""The example of the package's README runs as it is printed."""
+
+import re
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+README = Path(__file__).parents[2] / "packages" / "clim-models" / "README.md"
+
+
+def test_first_example(tmp_path, monkeypatch, capsys):
+    code = re.search(r"```python\n(.*?)```", README.read_text(), re.S)[1]
+    Image.effect_noise((300, 200), 80).convert("RGB").save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(compile(code, "README", "exec"), scope)
+    assert scope["texts"].shape == (2, 512)
+    torch.testing.assert_close(scope["texts"].norm(dim=-1), torch.ones(2))
+    assert "tensor([[" in capsys.readouterr().out

@@ -10,7 +10,7 @@ from clim_data import PanopticRegions
 from clim_eval.cli import main
 from clim_eval.regions import RegionClassification
 from clim_eval.report import read_report
-from clim_models import create_model
+from clim_models import create_model, save_model
 from clim_models.prompts import embed_classes
 from PIL import Image
 from safetensors import safe_open
@@ -172,6 +172,18 @@ def test_mistakes_are_one_line_and_exit_2(model_options, data, capsys, change, m
     assert error.count("\n") == 1
     assert error.startswith("clim-eval regions: ")
     assert message in error
+
+
+def test_a_run_folder_knows_its_model(model_options, data, tmp_path, capsys):
+    save_model(create_model(NAME, pretrained=model_options[3]), tmp_path / "run")
+    image = str(sorted((data / "images").iterdir())[0])
+    argv = ["show", image, "a cat", "--image-px", "96", "--out"]
+    assert main([*argv, str(tmp_path / "a.png"), "--pretrained", str(tmp_path / "run")]) == 0
+    assert main([*argv, str(tmp_path / "b.png"), *model_options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == lines[2]
+    assert main([*argv, str(tmp_path / "c.png")]) == 2
+    assert "--model NAME" in capsys.readouterr().err
 
 
 def test_missing_reports_and_images_exit_2(model_options, tmp_path, capsys):

@@ -33,14 +33,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="clim-eval", description=__doc__, formatter_class=_Formatter)
+    parser = argparse.ArgumentParser(
+        prog="clim-eval", description="Evaluate region-trained CLIP models and picture what they see."
+    )
     parser.add_argument("--version", action="version", version=f"clim-eval {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
     regions = _command(commands, "regions", run_regions, "name annotated boxes and masks, mean accuracy over classes")
     _model_options(regions, "64 patches, which is 1024 for patches of 16")
     _data_options(regions)
-    regions.add_argument("--outputs", nargs="+", default=["boxes", "masks"], choices=READOUTS, help="readouts")
+    regions.add_argument(
+        "--outputs",
+        nargs="+",
+        default=["boxes", "masks"],
+        choices=READOUTS,
+        metavar="READOUT",
+        help=f"of {', '.join(READOUTS)}; default: boxes masks",
+    )
     regions.add_argument("--crops", action="store_true", help="also classify every region's crop (slow reference)")
     regions.add_argument(
         "--protocol",
@@ -86,7 +95,8 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Show defaults, but not those that say nothing."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        says_nothing = action.default is None or isinstance(action.default, bool | list)
+        return action.help if says_nothing else super()._get_help_string(action)
 
 
 def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -97,7 +107,7 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
 
 def _model_options(parser: argparse.ArgumentParser, image_px: str = "") -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("--model", required=True, help="open_clip name such as EVA02-B-16, or clim-tiny")
+    group.add_argument("--model", help="open_clip name such as EVA02-B-16, or clim-tiny; a run folder knows its own")
     group.add_argument("--pretrained", help="open_clip tag, .pt or .safetensors file, or run folder")
     if image_px:
         group.add_argument("--image-px", type=int, help=f"side of the input in pixels; default: {image_px}")

@@ -171,8 +171,18 @@ def run_show(options: Namespace) -> None:
 def _load_model(options: Namespace):
     from clim_models import create_model
 
+    options.model = options.model or _model_of_run(options.pretrained)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     return create_model(options.model, pretrained=options.pretrained, precision=options.precision, device=device)
+
+
+def _model_of_run(pretrained: str | None) -> str:
+    """The model name that a run folder states in its config.json."""
+    described = Path(pretrained) / "config.json" if pretrained else None
+    name = json.loads(described.read_text()).get("name") if described and described.is_file() else None
+    if not name:
+        raise ValueError("which model? pass --model NAME, or --pretrained RUN with the folder of a run")
+    return name
 
 
 def _region_data(options: Namespace, model):

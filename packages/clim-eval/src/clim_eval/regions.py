@@ -57,6 +57,9 @@ class RegionClassification:
         workers: loading processes, when ``run`` gets a dataset.
         progress: show a live bar on rank 0.
 
+    A mask that covers no patch has no feature and counts as wrong (the original evaluators break that tie between all
+    classes arbitrarily).
+
     With a torch.distributed process group every rank calls ``run``; each evaluates its own part and all return the
     same result. Raises ValueError for unknown outputs or rounding.
     """

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from clim_data.coco import find_image, group_by_image, read_annotations
+from clim_data.captions_file import captions_of_images
+from clim_data.coco import find_image
 from clim_data.images import load_rgb, pixels
 from clim_data.report import BrokenSample, SkipReport, check_on_error
 from clim_data.transforms import center_crop
@@ -80,14 +81,3 @@ class ImageCaptions(Dataset):
             return CaptionSample(torch.zeros(3, self.image_px, self.image_px, dtype=torch.uint8), [], image_id)
         picture = image if self.resize == "pil" else pixels(image)
         return CaptionSample(center_crop(picture, self.image_px), list(captions), image_id)
-
-
-def captions_of_images(captions_json: str | Path) -> list[tuple[dict, list[str]]]:
-    """(image record, captions) of every image of a COCO captions file or a CC3M-style file, in file order."""
-    record = read_annotations(captions_json, "images")
-    if isinstance(record.get("annotations"), list):
-        groups = group_by_image(record["annotations"])
-        return [(im, [a.get("caption", "") for a in groups.get(im["id"], [])]) for im in record["images"]]
-    if not all(isinstance(image.get("captions"), list) for image in record["images"]):
-        raise ValueError(f'{captions_json} has neither "annotations" nor "captions" in each image: see the README')
-    return [(image, image["captions"]) for image in record["images"]]

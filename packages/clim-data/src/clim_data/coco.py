@@ -31,9 +31,11 @@ def read_annotations(path: str | Path, *tables: str) -> dict:
 
 
 def group_by_image(annotations: list[dict]) -> dict[int, list[dict]]:
-    """Annotations of each image id, in file order."""
+    """Annotations of each image id, in file order; ValueError when one names no image."""
     groups: dict[int, list[dict]] = defaultdict(list)
-    for annotation in annotations:
+    for number, annotation in enumerate(annotations):
+        if not isinstance(annotation, dict) or "image_id" not in annotation:
+            raise ValueError(f'annotation {number} has no "image_id": {annotation!r}; give a COCO-style file')
         groups[annotation["image_id"]].append(annotation)
     return groups
 
@@ -67,19 +69,27 @@ def inside(folder: str | Path, name: str) -> Path:
 
 
 def find_image(folder: str | Path, image: dict) -> Path:
-    """Path of an image record below `folder`.
-
-    A name with its split, as LVIS has it ("train2017/0001.jpg"), is found below the folder that holds the splits and
-    below the folder of the split itself.
+    """Path of an image record below `folder` (see `locate`).
 
     Raises:
         BrokenSample: the record has no name, its name leads out of the folder, or there is no such file.
     """
-    name = image_file_name(image)
+    return locate(folder, image_file_name(image))
+
+
+def locate(folder: str | Path, name: str) -> Path:
+    """Path of an image file by the name that an annotation gives it.
+
+    A name with its split, as LVIS has it ("train2017/0001.jpg"), is found below the folder that holds the splits, and
+    in the folder of that split itself.
+
+    Raises:
+        BrokenSample: the name leads out of the folder, or there is no such file.
+    """
     path = inside(folder, name)
     if path.is_file():
         return path
-    last = inside(folder, posixpath.basename(name))
-    if last.is_file():
-        return last
+    first, _, rest = posixpath.normpath(name).partition("/")
+    if rest and first == Path(folder).resolve().name and (Path(folder) / rest).is_file():
+        return Path(folder) / rest
     raise BrokenSample("missing image", str(path), "no such file")

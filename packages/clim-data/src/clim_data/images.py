@@ -1,14 +1,18 @@
 """Image bytes to RGB pixels: one decoder with size limit, alpha compositing and JPEG DCT scaling."""
 
+from __future__ import annotations
+
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from clim_data.report import BrokenSample
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WHITE = (255, 255, 255)
 
@@ -92,6 +96,8 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Imag
 
 def pixels(image: Image.Image) -> Tensor:
     """PIL image of mode RGB or L -> uint8 tensor (C, H, W)."""
+    import torch  # here, so that packing and checking images does not wait for it
+
     array = np.array(image)
     if array.ndim == 2:
         array = array[:, :, None]

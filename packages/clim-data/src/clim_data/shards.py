@@ -84,7 +84,7 @@ def index_tar(path: str | Path, name: str | None = None) -> ShardIndex:
             for member in tar:
                 if member.isfile():
                     _add_member(groups, member)
-            if not _has_end_mark(stream, tar_bytes):
+            if not has_end_mark(stream, tar_bytes):
                 faults.append(BrokenSample("cut shard", name, f"no end-of-archive mark after {tar_bytes} bytes"))
     except tarfile.ReadError as fault:
         detail = f"{fault} after {len(groups)} samples; shards are plain tars, not compressed ones"
@@ -115,7 +115,8 @@ def _add_member(groups: list, member: tarfile.TarInfo) -> None:
     groups[-1][1][suffix] = (member.offset_data, member.size)
 
 
-def _has_end_mark(stream, tar_bytes: int) -> bool:
+def has_end_mark(stream, tar_bytes: int) -> bool:
+    """Whether an open tar ends with the two empty blocks that its writer adds last."""
     if tar_bytes < 1024:
         return False
     stream.seek(tar_bytes - 1024)

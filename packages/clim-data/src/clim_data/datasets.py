@@ -1,0 +1,132 @@
+"""Known data sets: which files they consist of, where these come from, and what they make possible.
+
+`PARTS` can be extended by other packages: `register_part(Part(...))`.
+"""
+
+from dataclasses import dataclass
+
+COCO_FOLDERS = ("", "coco", "COCO", "coco2017")
+LVIS_FOLDERS = ("", "lvis", "lvis_v1", "coco", "annotations", "coco/annotations")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing a data set needs.
+
+    kind: "json" (an annotation file), "images" or "pngs" (a folder of files) or "tars" (shards).
+    path: below one of `folders`, which are relative to the data root. count: files, or entries of the list `table`
+    of a json; None when the official number is not fixed. source: where it is published.
+    """
+
+    kind: str
+    path: str
+    source: str
+    count: int | None = None
+    folders: tuple[str, ...] = COCO_FOLDERS
+    table: str = "images"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A use of a data set: complete when all checks of any one alternative hold."""
+
+    name: str
+    title: str
+    alternatives: tuple[tuple[Check, ...], ...]
+    recipes: tuple[str, ...]
+
+
+COCO_ANNOTATIONS = "http://images.cocodataset.org/annotations/annotations_trainval2017.zip"
+COCO_PANOPTIC = "http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip"
+LVIS_SITE = "https://www.lvisdataset.org/dataset"
+CC3M_SITE = "https://ai.google.com/research/ConceptualCaptions/download"
+
+_TRAIN = Check("images", "train2017", "http://images.cocodataset.org/zips/train2017.zip", 118287)
+_VAL = Check("images", "val2017", "http://images.cocodataset.org/zips/val2017.zip", 5000)
+
+
+def _coco(kind: str, split: str, count: int) -> Check:
+    source = COCO_PANOPTIC if kind == "panoptic" else COCO_ANNOTATIONS
+    return Check("json", f"annotations/{kind}_{split}2017.json", source, count)
+
+
+def _segments(split: str, count: int) -> Check:
+    return Check("pngs", f"annotations/panoptic_{split}2017", COCO_PANOPTIC, count)
+
+
+_LVIS_TRAIN = Check("json", "lvis_v1_train.json", LVIS_SITE, 100170, LVIS_FOLDERS)
+_LVIS_VAL = Check("json", "lvis_v1_val.json", LVIS_SITE, 19809, LVIS_FOLDERS)
+
+PARTS: dict[str, Part] = {}
+
+
+def register_part(part: Part) -> None:
+    """Add a part to what `clim-data doctor` knows; ValueError when its name is taken."""
+    if part.name in PARTS:
+        raise ValueError(f"a part named {part.name!r} is registered already: choose another name")
+    PARTS[part.name] = part
+
+
+for _part in (
+    Part(
+        "coco-captions",
+        "COCO 2017 captions, training split",
+        ((_TRAIN, _coco("captions", "train", 118287)),),
+        ("clim-train clim_coco_vitb16", "clim-train clim_coco_evab16"),
+    ),
+    Part(
+        "coco-captions-val",
+        "COCO 2017 captions, validation split",
+        ((_VAL, _coco("captions", "val", 5000)),),
+        ("clim-eval retrieval",),
+    ),
+    Part(
+        "coco-panoptic-val",
+        "COCO 2017 panoptic, validation split",
+        ((_VAL, _coco("panoptic", "val", 5000), _segments("val", 5000)),),
+        ("clim-eval regions",),
+    ),
+    Part(
+        "coco-panoptic",
+        "COCO 2017 panoptic, training split",
+        ((_TRAIN, _coco("panoptic", "train", 118287), _segments("train", 118287)),),
+        ("clim-data pack coco-panoptic",),
+    ),
+    Part(
+        "coco-instances",
+        "COCO 2017 instances, training split",
+        ((_TRAIN, _coco("instances", "train", 118287)),),
+        ("clim-data pack coco-instances",),
+    ),
+    Part(
+        "coco-instances-val",
+        "COCO 2017 instances, validation split",
+        ((_VAL, _coco("instances", "val", 5000)),),
+        ("clim-eval regions",),
+    ),
+    Part(
+        "lvis",
+        "LVIS v1 (images of COCO 2017)",
+        ((_TRAIN, _VAL, _LVIS_TRAIN, _LVIS_VAL),),
+        ("clim-data pack lvis", "clim-eval regions"),
+    ),
+    Part(
+        "lvis-captions",
+        "COCO captions of the LVIS v1 training images",
+        ((_TRAIN, _LVIS_TRAIN, _coco("captions", "train", 118287)),),
+        ("clim-train clim_lvis_vitb16",),
+    ),
+    Part(
+        "cc3m",
+        "Conceptual Captions 3M, as img2dataset shards or as images and json",
+        (
+            (Check("tars", "cc3m", CC3M_SITE, folders=("", "shards")),),
+            (
+                Check("images", "images", CC3M_SITE, folders=("cc3m", "CC3M")),
+                Check("json", "train.json", CC3M_SITE, folders=("cc3m", "CC3M", "cc3m/annotations")),
+            ),
+        ),
+        ("clim-train clim_cc3m_vitb16",),
+    ),
+):
+    register_part(_part)

@@ -1,0 +1,171 @@
+"""Look at a data root and say which data sets are whole, broken or missing, and what they enable."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from clim_data.datasets import PARTS, Check, Part
+from clim_data.images import load_rgb
+from clim_data.report import BrokenSample
+from clim_data.shards import IMAGE_SUFFIXES, has_end_mark
+
+PRESENT, BROKEN, MISSING = "present", "broken", "missing"
+
+
+@dataclass
+class Finding:
+    """State of one file or folder: "present", "broken" or "missing", what was found, and where to get it."""
+
+    path: str
+    state: str
+    detail: str
+    source: str
+    bytes: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Diagnosis:
+    """State of one part: complete when everything it needs is present."""
+
+    name: str
+    title: str
+    complete: bool
+    findings: list[Finding]
+    recipes: tuple[str, ...]
+
+
+def diagnose(
+    root: str | Path,
+    needs: Iterable[str] = (),
+    *,
+    check_images: bool = False,
+    check_json: bool = False,
+) -> list[Diagnosis]:
+    """Check the parts named in `needs` (all known ones when empty) below `root`.
+
+    Folders are counted, annotation files checked for a whole beginning and end, shards for their end mark.
+    `check_images` decodes every image, `check_json` parses every annotation file and counts its entries.
+
+    Raises:
+        FileNotFoundError: there is no such root. ValueError: a need is not known.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}: give the folder that holds your data sets")
+    unknown = [need for need in needs if need not in PARTS]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)} is not known: choose from {', '.join(PARTS)}")
+    seen: dict[Check, Finding] = {}
+
+    def look(check: Check) -> Finding:
+        if check not in seen:
+            seen[check] = examine(root, check, check_images=check_images, check_json=check_json)
+        return seen[check]
+
+    return [_diagnose_part(PARTS[name], look) for name in (list(needs) or PARTS)]
+
+
+def _diagnose_part(part: Part, look) -> Diagnosis:
+    options = [[look(check) for check in checks] for checks in part.alternatives]
+    best = max(options, key=lambda found: sum(f.state == PRESENT for f in found) / len(found))
+    return Diagnosis(part.name, part.title, all(f.state == PRESENT for f in best), best, part.recipes)
+
+
+def examine(root: Path, check: Check, *, check_images: bool = False, check_json: bool = False) -> Finding:
+    """Find one file or folder below the root and judge it."""
+    places = [root / folder / check.path for folder in check.folders]
+    place = next((p for p in places if p.exists()), None)
+    if place is None:
+        return Finding(str(places[0]), MISSING, "not found", check.source)
+    if check.kind == "json":
+        return _examine_json(place, check, parse=check_json)
+    return _examine_folder(place, check, decode=check_images)
+
+
+def _examine_json(path: Path, check: Check, *, parse: bool) -> Finding:
+    size = path.stat().st_size
+    found = Finding(str(path), BROKEN, "", check.source, size)
+    with open(path, "rb") as stream:
+        start = stream.read(64).lstrip()[:1]
+        stream.seek(max(0, size - 64))
+        end = stream.read().rstrip()[-1:]
+    if start != b"{" or end != b"}":
+        found.detail = "not a whole json file: fetch it again"
+        return found
+    if not parse:
+        found.state, found.detail = PRESENT, "begins and ends as json"
+        return found
+    try:
+        entries = json.loads(path.read_bytes()).get(check.table)
+    except ValueError as fault:
+        found.detail = f"not valid json: {fault}"
+        return found
+    count = len(entries) if isinstance(entries, list) else 0
+    found.state, found.detail = _judge(count, check.count, check.table)
+    return found
+
+
+def _examine_folder(path: Path, check: Check, *, decode: bool) -> Finding:
+    suffixes = {"images": IMAGE_SUFFIXES, "pngs": ("png",), "tars": ("tar",)}[check.kind]
+    files, size = [], 0
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.rpartition(".")[2].lower() in suffixes and entry.is_file():
+                files.append(entry.path)
+                size += entry.stat().st_size
+    state, detail = _judge(len(files), check.count, "files")
+    found = Finding(str(path), state, detail, check.source, size)
+    if check.kind == "tars":
+        found.faults = [f"{file}: cut shard" for file in sorted(files) if not _is_whole_tar(file)]
+    elif decode:
+        found.faults = list(_unreadable(sorted(files), path.name))
+    if found.faults:
+        found.state, found.detail = BROKEN, f"{detail}, {len(found.faults)} of them unreadable"
+    return found
+
+
+def _judge(count: int, expected: int | None, unit: str) -> tuple[str, str]:
+    if expected is None:
+        return (PRESENT if count else BROKEN), f"{count:,} {unit}"
+    if count < expected:
+        return BROKEN, f"{count:,} of {expected:,} {unit}"
+    return PRESENT, f"{count:,} {unit}"
+
+
+def _is_whole_tar(path: str) -> bool:
+    with open(path, "rb") as stream:
+        return has_end_mark(stream, os.path.getsize(path))
+
+
+def _unreadable(files: list[str], label: str) -> Iterable[str]:
+    for file in tqdm(files, desc=f"decoding {label}", unit="image"):
+        try:
+            load_rgb(file, name=file)
+        except BrokenSample as fault:
+            yield str(fault)
+
+
+def to_text(diagnoses: list[Diagnosis], *, max_faults: int = 10) -> str:
+    """Readable report of `diagnose`."""
+    lines = []
+    for part in diagnoses:
+        lines.append(f"{'complete  ' if part.complete else 'incomplete'}  {part.name}: {part.title}")
+        for f in part.findings:
+            size = f" ({f.bytes / 1e6:,.1f} MB)" if f.bytes else ""
+            lines.append(f"    {f.state:8} {f.path}: {f.detail}{size}")
+            lines += [f"             {fault}" for fault in f.faults[:max_faults]]
+            if len(f.faults) > max_faults:
+                lines.append(f"             and {len(f.faults) - max_faults} more")
+            if f.state != PRESENT:
+                lines.append(f"             from {f.source}")
+        lines.append(f"    enables  {', '.join(part.recipes)}")
+    return "\n".join(lines)
+
+
+def to_json(diagnoses: list[Diagnosis]) -> str:
+    return json.dumps([asdict(d) for d in diagnoses], indent=2)

@@ -1,0 +1,163 @@
+"""What goes into shards: lists of images with their annotations, from COCO, LVIS and CC3M files and from folders."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from clim_data.captions_file import captions_of_images
+from clim_data.coco import group_by_image, image_file_name, inside, read_annotations
+from clim_data.report import BrokenSample
+from clim_data.shards import IMAGE_SUFFIXES
+
+INSTANCE_FIELDS = ("id", "category_id", "bbox", "area", "iscrowd", "segmentation")
+
+
+@dataclass(frozen=True)
+class PackItem:
+    """One sample to pack: its key, the image's folder and name in it, the json beside it.
+
+    `files` has further files by suffix, as (folder, name). `fault` is set when the sample cannot be packed whatever
+    is on the disk; it is then reported and left out.
+    """
+
+    key: str
+    folder: str
+    name: str
+    meta: dict
+    files: dict[str, tuple[str, str]] = field(default_factory=dict)
+    fault: tuple[str, str, str] | None = None
+
+    def identity(self) -> list:
+        """What decides the packed bytes, apart from the files' content; the place of the folders does not count."""
+        return [self.key, self.name, self.meta, {k: name for k, (_, name) in self.files.items()}, self.fault]
+
+
+@dataclass(frozen=True)
+class PackList:
+    """All samples of one pack, in order, and what holds for the whole set (such as its categories)."""
+
+    kind: str
+    items: list[PackItem]
+    common: dict = field(default_factory=dict)
+
+
+def caption_items(images_dir: str | Path, captions_json: str | Path, *, kind: str = "coco-captions") -> PackList:
+    """Images of a COCO captions file or a CC3M-style file (`captions` in each image record)."""
+    pairs = sorted(captions_of_images(captions_json), key=lambda pair: str(pair[0]["id"]).zfill(20))
+    return PackList(kind, _keyed([_item(images_dir, image, {"captions": _clean(texts)}) for image, texts in pairs]))
+
+
+def instance_items(
+    images_dir: str | Path,
+    instances_json: str | Path,
+    *,
+    captions_json: Iterable[str | Path] = (),
+    kind: str = "coco-instances",
+) -> PackList:
+    """Images of a COCO or LVIS instances file; `captions_json` adds the captions of the same image ids."""
+    record = read_annotations(instances_json, "images", "annotations", "categories")
+    captions: dict[int, list[str]] = {}
+    for path in captions_json:
+        captions |= {image["id"]: _clean(texts) for image, texts in captions_of_images(path)}
+    groups = group_by_image(record["annotations"])
+    items = []
+    for image in sorted(record["images"], key=lambda im: im["id"]):
+        kept = [{k: a[k] for k in INSTANCE_FIELDS if k in a} for a in groups.get(image["id"], [])]
+        meta: dict = {"instances": kept}
+        if captions:
+            meta["captions"] = captions.get(image["id"], [])
+        items.append(_item(images_dir, image, meta))
+    return PackList(kind, _keyed(items), {"categories": record["categories"]})
+
+
+def panoptic_items(images_dir: str | Path, panoptic_json: str | Path, panoptic_dir: str | Path) -> PackList:
+    """Images of a COCO panoptic file with their segment png."""
+    record = read_annotations(panoptic_json, "images", "annotations", "categories")
+    images = {image["id"]: image for image in record["images"]}
+    items = []
+    for image_id, (annotation, *_) in sorted(group_by_image(record["annotations"]).items()):
+        item = _item(images_dir, images.get(image_id, {"id": image_id}), {"segments_info": annotation["segments_info"]})
+        items.append(replace(item, files={"panoptic.png": (str(panoptic_dir), annotation["file_name"])}))
+    return PackList("coco-panoptic", _keyed(items), {"categories": record["categories"]})
+
+
+def folder_items(folder: str | Path, *, captions_file: str | Path | None = None) -> PackList:
+    """Every jpg, jpeg, png and webp below a folder, with captions.
+
+    Captions come from `captions_file`, or from `metadata.jsonl` in the folder, or else from a txt of the same name
+    beside each image, one caption a line. A captions file is a json object {file name: caption or list}, or has one
+    json object a line with "file_name" and "text", "caption" or "captions".
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {folder}: give the folder that holds the images")
+    listed = root / "metadata.jsonl"
+    if captions_file is None and listed.is_file():
+        captions_file = listed
+    table = read_caption_table(captions_file) if captions_file is not None else None
+    items = []
+    for path in sorted(p for p in root.rglob("*") if p.suffix.lower().lstrip(".") in IMAGE_SUFFIXES):
+        name = path.relative_to(root).as_posix()
+        if table is not None:
+            texts = table.get(name, [])
+        else:
+            beside = path.with_suffix(".txt")
+            texts = beside.read_text(encoding="utf-8", errors="replace").splitlines() if beside.is_file() else []
+        fault = None if _clean(texts) else ("empty caption", str(path), "no caption for this image")
+        items.append(PackItem(name, str(root), name, {"file_name": name, "captions": _clean(texts)}, {}, fault))
+    if not items:
+        raise FileNotFoundError(f"{folder} holds no {', '.join(IMAGE_SUFFIXES)} file: give the folder with the images")
+    return PackList("folder", _keyed(items))
+
+
+def read_caption_table(path: str | Path) -> dict[str, list[str]]:
+    """Captions by file name from a json object or a jsonl file (see `folder_items`).
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: a line or the file is not as described.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no captions file {path}: give a json or jsonl file")
+    try:
+        if path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            table = {row["file_name"]: row.get("captions", row.get("caption", row.get("text"))) for row in rows}
+        else:
+            table = dict(json.loads(path.read_bytes()).items())
+    except (ValueError, KeyError, AttributeError, TypeError) as fault:
+        raise ValueError(f"{path} cannot be used ({fault!r}): see `folder` in the README for its layout") from None
+    return {name: [texts] if isinstance(texts, str) else list(texts or []) for name, texts in table.items()}
+
+
+def _item(images_dir: str | Path, image: dict, meta: dict) -> PackItem:
+    meta = {"image_id": image["id"], **meta}
+    try:
+        name = image_file_name(image)
+        inside(images_dir, name)
+        if "captions" in meta and not meta["captions"]:
+            raise BrokenSample("empty caption", f"image {image['id']}", "no caption with text")
+    except BrokenSample as fault:
+        return PackItem(str(image["id"]), str(images_dir), "", meta, {}, (fault.reason, fault.name, fault.detail))
+    return PackItem(os.path.basename(name), str(images_dir), name, {**meta, "file_name": name})
+
+
+def _clean(texts: list) -> list[str]:
+    return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
+
+
+def _keyed(items: list[PackItem]) -> list[PackItem]:
+    """Give every sample a key that webdataset reads as one name: no dot, no slash, no two alike."""
+    used: set[str] = set()
+    keyed = []
+    for item in items:
+        stem = os.path.splitext(item.key)[0].strip("/") or "sample"
+        base = key = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)
+        number = 2
+        while key in used:
+            key, number = f"{base}-{number}", number + 1
+        used.add(key)
+        keyed.append(replace(item, key=key))
+    return keyed

@@ -1,0 +1,92 @@
+import json
+
+import pytest
+from clim_data.cli import main
+from clim_data.datasets import PARTS, Check, Part, register_part
+from clim_data.doctor import diagnose
+
+
+@pytest.fixture
+def tiny(tmp_path, images):
+    """A registered data set of three images and a json, whole under tmp_path/root."""
+    checks = (
+        Check("images", "pictures", "https://example.org/pictures.zip", 3),
+        Check("json", "notes.json", "https://example.org/notes.zip", 3, ("", "notes")),
+    )
+    tars = (Check("tars", "tiny-shards", "https://example.org/shards"),)
+    register_part(Part("tiny", "Tiny set", (checks, tars), ("clim-train tiny",)))
+    root = tmp_path / "root"
+    (root / "coco" / "pictures").mkdir(parents=True)
+    for i in range(3):
+        (root / "coco" / "pictures" / f"{i}.jpg").write_bytes(images.encoded(images.pixels(i, 20, 20)))
+    (root / "notes").mkdir()
+    (root / "notes" / "notes.json").write_text(json.dumps({"images": [{"id": i} for i in range(3)]}))
+    yield root
+    del PARTS["tiny"]
+
+
+def test_a_whole_set_is_complete_and_says_what_it_enables(tiny, capsys):
+    assert main(["doctor", str(tiny), "--need", "tiny", "--check-images", "--check-json"]) == 0
+    out = capsys.readouterr().out
+    assert "complete    tiny: Tiny set" in out
+    assert "3 files" in out
+    assert "enables  clim-train tiny" in out
+
+
+@pytest.mark.parametrize(
+    ("damage", "options", "detail"),
+    [
+        (lambda root: (root / "coco" / "pictures" / "1.jpg").unlink(), [], "2 of 3 files"),
+        (lambda root: (root / "notes" / "notes.json").write_text('{"images": ['), [], "not a whole json file"),
+        (lambda root: (root / "notes" / "notes.json").write_text(""), [], "not a whole json file"),
+        (lambda root: (root / "notes" / "notes.json").write_text('{"a": , }'), ["--check-json"], "not valid json"),
+        (lambda root: (root / "notes" / "notes.json").write_text('{"images": []}'), ["--check-json"], "0 of 3 images"),
+        (
+            lambda root: (root / "coco" / "pictures" / "2.jpg").write_bytes(b"x"),
+            ["--check-images"],
+            "2.jpg: unreadable",
+        ),
+        (lambda root: (root / "notes" / "notes.json").unlink(), [], "from https://example.org/notes.zip"),
+    ],
+)
+def test_what_is_broken_or_missing_is_said_with_its_source(tiny, capsys, damage, options, detail):
+    damage(tiny)
+    assert main(["doctor", str(tiny), "--need", "tiny", *options]) == 1
+    out = capsys.readouterr().out
+    assert "incomplete  tiny" in out
+    assert detail in out
+
+
+def test_shards_are_an_alternative_and_cut_ones_are_named(tiny, tar, tmp_path):
+    (tiny / "notes" / "notes.json").unlink()
+    (tiny / "tiny-shards").mkdir()
+    shard = tar(tiny / "tiny-shards" / "0.tar", [("a.txt", b"1")])
+    (found,) = diagnose(tiny, ["tiny"])
+    assert found.complete
+    shard.write_bytes(shard.read_bytes()[:700])
+    (found,) = diagnose(tiny, ["tiny"])
+    assert not found.complete
+
+
+def test_all_parts_are_listed_and_json_can_be_read(tmp_path, capsys):
+    assert main(["doctor", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [part["name"] for part in found] == list(PARTS)
+    assert not any(part["complete"] for part in found)
+    assert all(f["source"].startswith("http") for part in found for f in part["findings"])
+
+
+def test_mistakes_are_told(tmp_path, capsys):
+    assert main(["doctor", str(tmp_path / "nowhere")]) == 2
+    assert "give the folder that holds your data sets" in capsys.readouterr().err
+    assert main(["doctor", str(tmp_path), "--need", "coco-caption"]) == 2
+    assert "coco-captions" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="registered already"):
+        register_part(PARTS["cc3m"])
+
+
+def test_official_layout_of_a_subset_is_found(coco_cc):
+    (part,) = diagnose(coco_cc, ["coco-panoptic-val"], check_json=True)
+    assert not part.complete
+    assert [f.state for f in part.findings] == ["broken"] * 3
+    assert "of 5,000 files" in part.findings[0].detail

@@ -107,6 +107,14 @@ def test_resumed_stream_equals_the_uninterrupted_one(make_shards, stop_after, wo
     assert all(same(a, b) for a, b in zip(taken, expected, strict=True))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_random_state_of_training_is_left_alone(make_shards, workers):
+    loader = MosaicLoader(make_shards([8]), batch_size=4, mosaic=SMALL, workers=workers)
+    before = torch.get_rng_state()
+    list(loader)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_resume_reads_nothing_of_what_is_skipped(make_shards, monkeypatch):
     shards = make_shards([10])
     loader = MosaicLoader(shards, batch_size=2, mosaic=SMALL)
@@ -211,6 +219,29 @@ def test_failing_remote_shard_is_named(make_shards, tmp_path):
         MosaicLoader([*good, bad], batch_size=5, mosaic=SMALL, on_error="raise")
 
 
+def test_remote_shard_that_changed_is_not_misread(make_shards, tmp_path):
+    (shard,) = make_shards([4])
+    MosaicLoader(f"pipe:cat {shard}", batch_size=2, mosaic=SMALL)
+    for copy in (tmp_path / "cache" / "shards").glob("*.tar"):
+        copy.unlink()
+    make_shards([9])
+    loader = MosaicLoader(f"pipe:cat {shard}", batch_size=2, mosaic=SMALL)
+    with pytest.raises(ValueError, match="has changed since it was counted: empty the cache"):
+        list(loader)
+
+
+def test_half_uploaded_remote_shard_is_asked_for_again(make_shards, tmp_path):
+    (shard,) = make_shards([4])
+    with open(shard, "rb") as stream:
+        whole = stream.read()
+    (tmp_path / "remote.tar").write_bytes(whole[: len(whole) // 2])
+    url = f"pipe:cat {tmp_path}/remote.tar"
+    assert MosaicLoader(url, batch_size=1, mosaic=SMALL).skipped.total
+    (tmp_path / "remote.tar").write_bytes(whole)
+    loader = MosaicLoader(url, batch_size=4, mosaic=SMALL)
+    assert (loader.num_samples, loader.skipped.total) == (4, 0)
+
+
 def test_background_of_transparent_images(tmp_path, tar, images):
     clear = np.zeros((20, 20, 4), dtype=np.uint8)
     members = []
@@ -236,6 +267,7 @@ def test_background_of_transparent_images(tmp_path, tar, images):
         ({"batch_size": 2, "on_error": "ignore"}, "on_error='ignore'"),
         ({"batch_size": 2, "background": "pink"}, "background='pink'"),
         ({"batch_size": 2, "workers": -1}, "workers=-1"),
+        ({"batch_size": 2, "seed": -1}, "seed=-1"),
         ({"batch_size": 2, "world_size": 9}, "9 ranks need at least 9"),
         ({"batch_size": 9, "drop_last": True}, "need at least 9"),
     ],

@@ -1,3 +1,4 @@
+import re
 from itertools import pairwise
 
 import pytest
@@ -104,8 +105,9 @@ def test_golden_split_order_boxes_and_mosaics(golden):
         torch.testing.assert_close(torch.cat(boxes), case.tensor(f"out/{name}/pseudo_boxes"), atol=1e-6, rtol=0)
         mosaics = assemble_mosaics(images, plan, config)
         torch.testing.assert_close(mosaics, case.tensor(f"out/{name}/mosaicked_images"), atol=5e-5, rtol=0)
-        two = f"out/{name}/mosaic_a_minibatch_2x2_of_first_8"
-        if two in case.arrays:
-            expected = case.tensor(two)
-            for i, mosaic in enumerate(expected):
-                assert torch.equal(stitch_tiles(images[4 * i : 4 * i + 4], 2), mosaic)
+    plain = [re.fullmatch(r"out/(\w+)/mosaic_a_minibatch_(\d+)x\2_of_first_\d+", key) for key in case.arrays]
+    for match in filter(None, plain):
+        images, side = case.tensor(f"in/{match[1]}/images"), int(match[2])
+        for i, mosaic in enumerate(case.tensor(match[0])):
+            assert torch.equal(stitch_tiles(images[side * side * i : side * side * (i + 1)], side), mosaic)
+    assert any(plain)

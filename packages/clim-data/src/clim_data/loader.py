@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from clim_data.batches import BACKGROUNDS, Draw, build_batch
@@ -86,11 +87,10 @@ class MosaicLoader:
     ):
         if background not in BACKGROUNDS:
             raise ValueError(f"background={background!r} is not known: use one of {BACKGROUNDS}")
-        for name, value, low in (
-            ("batch_size", batch_size, 1),
-            ("workers", workers, 0),
-            ("cache_shards", cache_shards, 1),
-        ):
+        least = {"batch_size": 1, "workers": 0, "cache_shards": 1, "seed": 0}
+        given = {"batch_size": batch_size, "workers": workers, "cache_shards": cache_shards, "seed": seed}
+        for name, low in least.items():
+            value = given[name]
             if not isinstance(value, int) or value < low:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least {low}")
         if not 0 <= rank < world_size:
@@ -124,7 +124,14 @@ class MosaicLoader:
     def __iter__(self) -> Iterator[MosaicBatch]:
         steps, epoch = self._steps(self._consumed), self.epoch
         shares = [(epoch, *rank_share(*step, self.rank, self.world_size)) for step in steps]
-        decoded = DataLoader(self._batches, batch_size=None, sampler=shares, num_workers=self.workers)
+        # Its own generator: the workers' seeds must not be drawn from the one that training uses.
+        decoded = DataLoader(
+            self._batches,
+            batch_size=None,
+            sampler=shares,
+            num_workers=self.workers,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
         for (start, stop), (batch, faults) in zip(steps, decoded, strict=True):
             self.skipped.extend(faults)
             if faults and self._batches.on_error == "raise":

@@ -174,13 +174,7 @@ class ByteReader:
 
     def read(self, path: str | Path, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`; OSError when the file ends before."""
-        path = str(path)
-        descriptor = self._open.pop(path, None)
-        if descriptor is None:
-            descriptor = os.open(path, os.O_RDONLY)
-            while len(self._open) >= self.keep_open:
-                os.close(self._open.popitem(last=False)[1])
-        self._open[path] = descriptor
+        descriptor = self._descriptor(str(path))
         data = os.pread(descriptor, size, offset)
         while len(data) < size:
             more = os.pread(descriptor, size - len(data), offset + len(data))
@@ -188,6 +182,19 @@ class ByteReader:
                 raise OSError(f"{path} ends before byte {offset + size}")
             data += more
         return data
+
+    def size(self, path: str | Path) -> int:
+        """Bytes of the file, which stays readable from here on even if its name is removed."""
+        return os.fstat(self._descriptor(str(path))).st_size
+
+    def _descriptor(self, path: str) -> int:
+        descriptor = self._open.pop(path, None)
+        if descriptor is None:
+            descriptor = os.open(path, os.O_RDONLY)
+            while len(self._open) >= self.keep_open:
+                os.close(self._open.popitem(last=False)[1])
+        self._open[path] = descriptor
+        return descriptor
 
     def close(self) -> None:
         while self._open:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -173,12 +173,23 @@ class SampleStore:
         index, place = self.indexes[shard], int(i - self.starts[shard])
         source, key = self.shards[shard], str(index.keys[place])
         name = f"{shard_name(source)}/{key}"
-        path = self.cache.fetch(source) if is_remote(source) else source
+        spans = index.spans[place].tolist()
         try:
-            parts = [self._reader.read(path, *span) if span[0] >= 0 else None for span in index.spans[place].tolist()]
+            path = self._local_copy(source, index) if is_remote(source) else source
+            parts = [self._reader.read(path, *span) if span[0] >= 0 else None for span in spans]
         except OSError as fault:
             raise BrokenSample("cut shard", name, str(fault)) from fault
         return RawSample(name, key, *parts)
+
+    def _local_copy(self, url: str, index: ShardIndex) -> Path:
+        """Fetched shard; OSError when it is no longer the one that was indexed, or is dropped at once, repeatedly."""
+        for _ in range(5):
+            path = self.cache.fetch(url)
+            with suppress(FileNotFoundError):  # another process made room in the cache
+                if self._reader.size(path) != index.tar_bytes:
+                    raise OSError(f"{url} has changed since it was counted: empty the cache {self.cache_folder}")
+                return path
+        raise OSError(f"{url} is dropped from {self.cache_folder} as soon as it is fetched: raise cache_shards")
 
     def fingerprint(self) -> str:
         """16 hex digits that change with the shards' order, sizes or sample keys; folders do not matter."""
@@ -209,8 +220,12 @@ class SampleStore:
         place = self.cache_folder / "index" / (self.cache.path(url).stem + ".json")
         index = read_index(place)
         if index is None:
-            index = index_tar(self.cache.fetch(url), shard_name(url))
-            write_json(place, index.to_json())
+            path = self.cache.fetch(url)
+            index = index_tar(path, shard_name(url))
+            if any(fault.reason in ("cut shard", "not a tar") for fault in index.faults):
+                path.unlink(missing_ok=True)  # the next start asks again: it may still have been uploading
+            else:
+                write_json(place, index.to_json())
         return index
 
 

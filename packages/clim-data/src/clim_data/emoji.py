@@ -1,7 +1,7 @@
-"""The embedded emoji image-text set: drawings of named things by four vendors, and the split that keeps a vendor and concepts unseen.
+"""The embedded emoji image-text set: drawings by four vendors, and the split that keeps a vendor and concepts unseen.
 
-An emoji drawing is not a photograph, and figures measured on this set say nothing about photographs: it exists so that the whole method can be run,
-tested and shown anywhere, on real image-text pairs, in minutes.
+A drawing is not a photograph, and figures measured on this set say nothing about photographs: it exists so that the
+whole method can be run, tested and shown anywhere, on real image-text pairs, in minutes.
 """
 
 import hashlib
@@ -20,7 +20,8 @@ from PIL import Image
 EMBEDDED = Path(__file__).parent / "embedded"
 TEST_VENDOR = "twemoji"
 _SIGNS = re.compile(
-    r"^(man|woman|person|people|family|couple)-|^kiss-(man|woman)|^letter-|^input-|oclock$|-thirty$|arrow|button|-sign$|-symbol$"
+    r"^(man|woman|person|people|family|couple)-|^kiss-(man|woman)"  # variants of persons
+    r"|^letter-|^input-|oclock$|-thirty$|arrow|button|-sign$|-symbol$"
 )
 
 
@@ -31,10 +32,11 @@ def caption_of(name: str) -> str:
 
 @dataclass(frozen=True)
 class EmojiSplit:
-    """Which drawings train and which test; the parts share no concept, and `test_vendor` draws nothing that trains or is used for choices.
+    """Which drawings train and which test; nothing by `test_vendor` trains or is used for choices.
 
-    train_names: every name that may train; train_concepts: the object-like ones among them, the classes of the trained-concept scenes.
-    val_concepts: never trained, for choices (drawn by the training vendors). test_concepts: never trained and never used for choices.
+    train_names: every name that may train; train_concepts: the object-like ones among them, classes of test scenes.
+    val_concepts: never trained, for choices (drawn by the training vendors).
+    test_concepts: never trained and never used for choices.
     """
 
     train_vendors: tuple[str, ...]
@@ -47,7 +49,11 @@ class EmojiSplit:
 
 @dataclass(frozen=True)
 class EmojiSet:
-    """All drawings of a zip made by `clim_data.emoji_build`. `size` is the side in pixels; `drawings[vendor]` lists the names that vendor draws."""
+    """All drawings of a zip made by `clim_data.emoji_build`.
+
+    size: side of a drawing in pixels; drawings: the names that each vendor draws; synonyms: groups of names that share
+    one drawing at some vendor; sources: packages, versions, authors and licences.
+    """
 
     path: Path
     size: int
@@ -66,7 +72,7 @@ class EmojiSet:
 
     @cached_property
     def canonical(self) -> tuple[str, ...]:
-        """Names without those that share their drawing with a shorter-sorted one, so that a name and its synonym are never two classes."""
+        """One name of each group of synonyms (the first in order), so that two classes never share a drawing."""
         repeated = {name for group in self.synonyms for name in group[1:]}
         return tuple(name for name in self.names if name not in repeated)
 
@@ -81,7 +87,7 @@ class EmojiSet:
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        """Every drawing, uint8 RGBA (N, size, size, 4), vendor by vendor in the order of `drawings`; decoded at first use (about 2 s, 100 MB at 64 px)."""
+        """Every drawing, uint8 RGBA (N, size, size, 4), vendor by vendor; decoded at first use (2 s, 100 MB)."""
         out = np.empty((len(self._index), self.size, self.size, 4), np.uint8)
         with zipfile.ZipFile(self.path) as archive:
             for (vendor, name), i in self._index.items():
@@ -96,9 +102,7 @@ class EmojiSet:
         try:
             return self._index[vendor, name]
         except KeyError:
-            raise ValueError(
-                f"{vendor!r} draws no {name!r}; vendors are {self.vendors}, names are in .drawings[vendor]"
-            ) from None
+            raise ValueError(f"{vendor!r} draws no {name!r}; choose from .drawings of {self.vendors}") from None
 
     def image(self, vendor: str, name: str) -> np.ndarray:
         """One drawing, uint8 RGBA (size, size, 4)."""
@@ -110,7 +114,7 @@ class EmojiSet:
             return [archive.read(f"{vendor}/{name}.webp") for name in names]
 
     def split(self, *, test_concepts: int = 120, val_concepts: int = 100, seed: int = 0) -> EmojiSplit:
-        """Hold out the vendor twemoji, and concepts in an order fixed by the seed (sha256 of seed and name: the same on every machine)."""
+        """Hold out the vendor twemoji, and concepts in an order fixed by the seed (by sha256, so the same anywhere)."""
         order = sorted(self.concepts, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
         test = frozenset(order[:test_concepts])
         val = frozenset(order[test_concepts : test_concepts + val_concepts])
@@ -129,9 +133,7 @@ def load_emoji(path: str | Path = EMBEDDED / "emoji64.zip") -> EmojiSet:
     """Open the embedded set, or another build of it; FileNotFoundError says how to build one."""
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(
-            f"no drawings at {path}; build them with: python -m clim_data.emoji_build --output {path}"
-        )
+        raise FileNotFoundError(f"no drawings at {path}; run: python -m clim_data.emoji_build --output {path}")
     with zipfile.ZipFile(path) as archive:
         sources = json.loads(archive.read("SOURCES.json"))
         members = sorted(name[:-5] for name in archive.namelist() if name.endswith(".webp"))
@@ -145,9 +147,10 @@ def load_emoji(path: str | Path = EMBEDDED / "emoji64.zip") -> EmojiSet:
 def write_emoji_shards(
     folder: str | Path, *, emoji: EmojiSet | None = None, split: EmojiSplit | None = None, per_shard: int = 512
 ) -> list[Path]:
-    """Write the training drawings (training vendors, training names) as webdataset shards: webp bytes (RGBA) and a json with the caption.
+    """Write the training drawings (training vendors and names) as webdataset shards and return their paths.
 
-    The order is fixed and mixes vendors; returns the shard paths. Each tar is written under another name and renamed when it is whole.
+    A sample is the webp (RGBA) and a json with the caption. The order is fixed and mixes vendors. Each tar is written
+    under another name and renamed when it is whole.
     """
     emoji = emoji or load_emoji()
     split = split or emoji.split()

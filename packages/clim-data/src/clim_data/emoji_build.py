@@ -1,7 +1,8 @@
 """Build the embedded emoji image-text set from four npm packages: ``python -m clim_data.emoji_build``.
 
-The packages hold one SVG body per name. A name is kept when at least three vendors draw it; skin-tone variants, country flags, keycaps, hidden
-(deprecated) names and empty renders are dropped. Same archives, same bytes out: the zip has fixed times and sorted members.
+The packages hold one SVG body per name. A name is kept when at least three vendors draw it; skin-tone variants, country
+flags, keycaps, hidden (deprecated) names and empty renders are dropped. Same archives, same bytes out: the zip has
+fixed times and sorted members.
 """
 
 import argparse
@@ -29,7 +30,7 @@ _NOT_PICTURES = ("flag-", "keycap-")
 
 @dataclass(frozen=True)
 class Source:
-    """One npm package of drawings: its pinned version, the sha512 of its archive (npm's own integrity string) and its licence."""
+    """One npm package of drawings: pinned version, sha512 of its archive (npm's integrity string), author, licence."""
 
     vendor: str
     version: str
@@ -84,7 +85,7 @@ SOURCES = (
 
 
 def fetch_archive(source: Source, folder: Path) -> Path:
-    """Return the package archive in `folder`, downloaded with `npm pack` unless it is there already; its sha512 must match the pinned one."""
+    """Return the package archive in `folder`, downloaded with `npm pack` unless it is there; its sha512 must match."""
     path = folder / source.archive
     if not path.exists():
         try:
@@ -109,7 +110,7 @@ def read_icons(path: Path) -> dict:
 
 
 def visible_names(icons: dict) -> set[str]:
-    """Names of an icon set, aliases included, that are neither hidden (deprecated) nor the mirror image of another name."""
+    """Names of an icon set, aliases included, that are neither hidden (deprecated) nor mirror images of others."""
     entries = {**icons.get("aliases", {}), **icons["icons"]}
     return {name for name, entry in entries.items() if not (entry.get("hidden") or entry.get("hFlip"))}
 
@@ -165,7 +166,7 @@ def synonyms(sets: dict[str, dict], names: list[str]) -> list[list[str]]:
 
 
 def build(output: Path, archives: Path, *, size: int = 64) -> dict:
-    """Write the zip (`VENDOR/NAME.webp`, lossless RGBA, plus `SOURCES.json`) and return the content of `SOURCES.json`."""
+    """Write the zip (`VENDOR/NAME.webp`, lossless RGBA, and `SOURCES.json`); returns the content of the latter."""
     sets = {source.vendor: read_icons(fetch_archive(source, archives)) for source in SOURCES}
     visible = {vendor: visible_names(icons) for vendor, icons in sets.items()}
     names = chosen_names(visible)

@@ -1,4 +1,4 @@
-"""Batched augmentation of RGBA drawings on tensors: one affine warp, a random background and colour jitter for the whole batch at once.
+"""Augmentation of a whole batch of RGBA drawings at once, on tensors: affine warp, background, colour jitter.
 
 Letters: B drawings, H W pixels.
 """
@@ -15,7 +15,7 @@ def warp_drawings(
 ) -> Tensor:
     """Scale, rotate, shift and mirror each drawing at random inside its frame.
 
-    drawings: premultiplied float RGBA (B, 4, H, W) in [0, 1]; the result has the same layout, transparent where nothing was drawn.
+    drawings: premultiplied float RGBA (B, 4, H, W) in [0, 1]; so is the result, transparent where nothing was drawn.
     """
     n, device = len(drawings), drawings.device
 

@@ -1,7 +1,8 @@
-"""Image-level pretraining of clim-tiny on the embedded emoji set: ``python -m clim_train.pretrain_tiny --minutes 45 --seed 0``.
+"""Image-level pretraining of clim-tiny on the embedded emoji set: ``python -m clim_train.pretrain_tiny``.
 
-Ordinary CLIP training (symmetric InfoNCE of single 64 px drawings against captions) with the frozen MiniLM text tower, whose features are computed once.
-The held-out vendor and the held-out and validation concepts of `EmojiSet.split()` are never seen. The file it writes is what `clim_models.tiny` ships.
+Ordinary CLIP training (symmetric InfoNCE of single 64 px drawings against captions) with the frozen MiniLM text tower,
+whose features are computed once. The held-out vendor and the test and validation concepts of `EmojiSet.split()` are
+never seen. The file it writes is what `clim_models.tiny` ships.
 """
 
 import argparse
@@ -91,7 +92,7 @@ def accuracy(model: nn.Module, table: tuple[Tensor, Tensor], classes: Tensor, *,
 
 
 def parameter_groups(model: nn.Module, config: PretrainConfig) -> list[dict]:
-    """Trainable groups; the first three stem stages are frozen, the others learn slowly, and vectors are not decayed."""
+    """Trainable groups; the first three stem stages are frozen, the others learn slowly, vectors are not decayed."""
     stem = model.visual.trunk.patch_embed.backbone
     stem.conv_stem.requires_grad_(False)
     stem.stages[:3].requires_grad_(False)
@@ -136,7 +137,7 @@ def save_weights(model: nn.Module, path: Path, metadata: dict) -> None:
 
 
 class Evaluation:
-    """The image-level figures reported beside the weights: trained concepts by the unseen vendor, and the validation concepts."""
+    """The image-level figures stored with the weights: the unseen vendor, and the validation concepts."""
 
     def __init__(self, emoji: EmojiSet, split: EmojiSplit, model: nn.Module, device: str) -> None:
         self.classes, self.tables = {}, {}
@@ -163,7 +164,8 @@ def train(
 ) -> dict[str, float]:
     """Train `model.visual` and `model.logit_scale` in place; returns steps, seconds and the last smoothed loss.
 
-    table: drawings and name indices; texts: (templates, names, C) unit features. `on_interval(state)` is called every `save_every_s` seconds.
+    table: drawings and name indices; texts: (templates, names, C) unit features; `on_interval(state)` is called every
+    `save_every_s` seconds.
     """
     device = torch.device(config.device)
     generator = torch.Generator(device).manual_seed(config.seed)
@@ -227,7 +229,8 @@ def pretrain(config: PretrainConfig, output: Path, command: str) -> dict:
         "precision": config.precision,
         "batch_size": config.batch_size,
         "data": f"{len(table[0])} drawings of {len(split.train_names)} names by {', '.join(split.train_vendors)}",
-        "never_seen": f"vendor {split.test_vendor}; {len(split.test_concepts)} test and {len(split.val_concepts)} validation concepts",
+        "never_seen": f"vendor {split.test_vendor}; {len(split.test_concepts)} test concepts; "
+        f"{len(split.val_concepts)} validation concepts",
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {config.device}",
     }
@@ -265,7 +268,10 @@ def main(argv: list[str] | None = None) -> None:
     output = args.pop("output")
     config = PretrainConfig(**args)
     budget = f"--steps {config.steps}" if config.steps else f"--minutes {config.minutes:g}"
-    command = f"python -m clim_train.pretrain_tiny {budget} --seed {config.seed} --batch-size {config.batch_size} --lr {config.lr:g} --precision {config.precision}"
+    command = (
+        f"python -m clim_train.pretrain_tiny {budget} --seed {config.seed} --batch-size {config.batch_size} "
+        f"--lr {config.lr:g} --precision {config.precision}"
+    )
     metadata = pretrain(config, output, command)
     print(f"{metadata['steps']} steps in {metadata['seconds']} s; {metadata['accuracy']}; weights: {output}")
 

@@ -26,6 +26,7 @@ from clim_train.quickstart_arms import (
 )
 from clim_train.quickstart_data import SPLITS, prepare_data
 from clim_train.quickstart_report import similarity_pictures, write_quickstart_report
+from clim_train.tasks.clim import TextFeatures
 
 NOTE = (
     "One pass: RoIAlign of the dense map (value path of the last block). Value path: without residual and MLP. "
@@ -52,6 +53,7 @@ def run(
     split: str = "test",
     scenes: int = 200,
     scene_px: int = 192,
+    classes: int | None = None,
 ) -> str:
     """Run every arm for every seed, write the report to `folder` and return the printed tables.
 
@@ -63,8 +65,8 @@ def run(
     stages.begin("clim-tiny, shards and scenes")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = create_model("clim-tiny", pretrained="emoji", device=device)
-    data = prepare_data(folder / "data", model, which=split, scenes=scenes, scene_px=scene_px)
-    start = image_tower(model)
+    data = prepare_data(folder / "data", model, which=split, scenes=scenes, scene_px=scene_px, classes=classes)
+    start, texts = image_tower(model), TextFeatures(model, size=65536)
     stages.begin(f"evaluating: {START}")
     arms: dict[str, list[dict[str, float]]] = {START: [evaluate(model, data)]}
     towers = {"before": start}
@@ -75,7 +77,7 @@ def run(
             config = arm_config(
                 arm, options, shards=data.shards, folder=folder / "runs" / f"{arm}-seed{seed}", seed=seed
             )
-            train_arm(arm, model, config)
+            train_arm(arm, model, config, texts)
             arms.setdefault(title, []).append(evaluate(model, data))
         trained = image_tower(model)
         towers.setdefault("after CLIM", trained)
@@ -104,6 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--split", choices=SPLITS, default="test", help="val: for choices")
     parser.add_argument("--scenes", type=int, default=200, help="composed scenes per evaluation set")
     parser.add_argument("--scene-px", type=int, default=192, help="side at which the model sees a scene")
+    parser.add_argument("--classes", type=int, help="only so many classes of each set, for a quick look")
     for field in dataclasses.fields(ArmOptions):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=field.type, default=getattr(defaults, field.name))
     args = parser.parse_args(argv)
@@ -116,6 +119,7 @@ def main(argv: list[str] | None = None) -> None:
         split=args.split,
         scenes=args.scenes,
         scene_px=args.scene_px,
+        classes=args.classes,
     )
     print(f"\n{tables}\n\n{NOTE}\n")
     print(f"{time.monotonic() - begin:.0f} s. Report: {(args.out / 'report.md').resolve()}")

@@ -19,7 +19,7 @@ from torch import Tensor
 from clim_train.config import TrainConfig
 from clim_train.quickstart_data import QuickstartData
 from clim_train.recipes import clim_quickstart
-from clim_train.tasks.clim import ClimTask
+from clim_train.tasks.clim import ClimTask, TextFeatures
 
 ARMS = {"image": "+ image-level training", "tiles": "+ region loss, no mosaics", "clim": "+ CLIM (mosaics)"}
 START = "pretrained clim-tiny"
@@ -93,14 +93,18 @@ def arm_config(arm: str, options: ArmOptions, *, shards: tuple[str, ...], folder
     )
 
 
-def train_arm(arm: str, model: RegionModel, config: TrainConfig) -> dict[str, float]:
-    """Train `model` in place as one arm and return the last training metrics."""
+def train_arm(arm: str, model: RegionModel, config: TrainConfig, texts: TextFeatures) -> dict[str, float]:
+    """Train `model` in place as one arm and return the last training metrics.
+
+    texts: text features of `model`, kept between the arms because the text tower is frozen in all of them.
+    """
     from clim_train.build import build_loader, gradient_path
     from clim_train.trainer import Trainer
 
     model.freeze(config.model.unlocked_blocks, path=gradient_path(config))
     kind = SingleTileTask if arm == "tiles" else ClimTask
     task = kind(model, mask_duplicate_captions=config.task.mask_duplicate_captions, box_mode=config.task.box_mode)
+    task.text_features = texts
     return Trainer(config, task, build_loader(config)).fit()
 
 

@@ -65,18 +65,25 @@ def set_plan(split: EmojiSplit, which: str) -> dict[str, tuple[tuple[str, ...], 
 
 
 def prepare_data(
-    folder: Path, model: RegionModel, *, which: str = "test", scenes: int = 200, scene_px: int = 192
+    folder: Path,
+    model: RegionModel,
+    *,
+    which: str = "test",
+    scenes: int = 200,
+    scene_px: int = 192,
+    classes: int | None = None,
 ) -> QuickstartData:
     """Write shards and scenes below `folder` and embed the classes; the same files come out each time.
 
-    model: whose text tower, stride and native size are used; scene_px: side of a scene for the model.
+    model: whose text tower, stride and native size are used; scene_px: side of a scene for the model; classes: only so
+    many classes of each set (for a quick look; accuracies are then of an easier task), None for all.
     """
     emoji = load_emoji()
     split = emoji.split()
     shards = tuple(str(path) for path in write_emoji_shards(folder / "shards", emoji=emoji, split=split))
     sets = []
     for seed, (name, (vendors, concepts)) in enumerate(set_plan(split, which).items()):
-        root = folder / "scenes" / name
+        root, concepts = folder / "scenes" / name, concepts[:classes]
         target = compose_scenes(
             root, vendor=vendors, concepts=concepts, count=scenes, emoji=emoji, seed=100 * SPLITS.index(which) + seed
         )
@@ -88,9 +95,14 @@ def prepare_data(
             stride=model.stride,
             crop_px=model.image_size[0],
         )
-        embeddings = normalize(text_features(model.clip, concepts).mean(0), dim=-1)
+        embeddings = normalize(class_features(model, concepts), dim=-1)
         sets.append(SceneSet(name, regions, single_drawings(emoji, vendors, concepts), concepts, embeddings))
     return QuickstartData(shards, tuple(sets), split)
+
+
+def class_features(model: RegionModel, concepts: Sequence[str]) -> Tensor:
+    """(K, C): mean over the templates of the pretraining of each class's unit text features."""
+    return text_features(model.clip, tuple(concepts)).mean(0)
 
 
 def single_drawings(emoji: EmojiSet, vendors: Sequence[str], concepts: Sequence[str]) -> list[tuple[Tensor, int, str]]:

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parent))
+import clim_eval.cli  # noqa: F401  that it starts light is one of the things tested
 from clim_eval.regions import RegionClassification
 from clim_eval.retrieval import ImageTextRetrieval, ZeroShotClassification
 from toy import Captioned, Labelled, Regions, ToyModel, class_rows
@@ -50,7 +51,8 @@ def main(rank, world_size, folder):
         padded_loader(Captioned(9), rank, world_size),
         padded_loader(labelled, rank, world_size),
     )
-    torch.save({"own": own, "padded": padded}, folder / f"rank{rank}.pt")
+    imported = [name for name in ("open_clip", "transformers", "deepspeed", "matplotlib") if name in sys.modules]
+    torch.save({"own": own, "padded": padded, "imported": imported}, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 

@@ -133,7 +133,7 @@ def two_ranks(tmp_path_factory):
         for rank in range(RANKS)
     ]
     for process in running:
-        _, errors = process.communicate(timeout=180)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors.decode()
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
@@ -150,6 +150,11 @@ def test_two_ranks_equal_one_process(toy, rank_worker, two_ranks, how):
         assert torch.equal(found["image_ids"], alone["image_ids"])
         for name, ranks in alone["ranks"].items():
             assert torch.equal(found["ranks"][name], ranks)
+
+
+def test_evaluators_and_cli_start_without_heavy_libraries(two_ranks):
+    """Report commands and worker processes need no open_clip, transformers, deepspeed or matplotlib."""
+    assert two_ranks[0]["imported"] == []
 
 
 def test_ranks_share_the_work(toy, rank_worker, two_ranks):

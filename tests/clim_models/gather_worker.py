@@ -7,19 +7,25 @@ FOLDER/in.pt holds {name: {"images", "texts", "scale", "ids" or None, "counts"}}
 rank's loss (scale).
 """
 
+import importlib.util
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from clim_models.losses import GatherFeatures, contrastive_loss
+
+# The module alone: its package would bring open_clip, which takes longer to import than the test to run.
+package = importlib.util.find_spec("clim_models")
+spec = importlib.util.spec_from_file_location("losses", Path(package.origin).with_name("losses.py"))
+losses = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(losses)
 
 
 def main(rank, world_size, folder):
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / "store"), world_size)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
-    gather = GatherFeatures(world_size, rank)
+    gather = losses.GatherFeatures(world_size, rank)
     results = {}
     for name, case in torch.load(folder / "in.pt", weights_only=True).items():
         start = sum(case["counts"][:rank])
@@ -27,7 +33,7 @@ def main(rank, world_size, folder):
         images, texts = (case[key][mine].clone().requires_grad_() for key in ("images", "texts"))
         scale = case["scale"].clone().requires_grad_()
         ids = None if case["ids"] is None else case["ids"][mine]
-        loss = contrastive_loss(images, texts, scale, caption_ids=ids, gather=gather)
+        loss = losses.contrastive_loss(images, texts, scale, caption_ids=ids, gather=gather)
         loss.backward()
         results[name] = {"loss": loss.detach(), "images": images.grad, "texts": texts.grad, "scale": scale.grad}
     torch.save(results, folder / f"rank{rank}.pt")

@@ -1,5 +1,7 @@
 """Region classification, retrieval and zero-shot evaluation of RegionModels, with reports and pictures."""
 
+from importlib import import_module
+
 from clim_eval.accuracy import class_accuracy_table, label_ranks, mean_class_accuracy, top_k_accuracy
 from clim_eval.pictures import accuracy_bars, similarity_figure
 from clim_eval.provenance import data_fingerprint, package_versions, weights_fingerprint
@@ -7,6 +9,14 @@ from clim_eval.regions import RegionClassification, RegionRows
 from clim_eval.report import combine_reports, read_report, write_report
 from clim_eval.retrieval import ImageTextRetrieval, ZeroShotClassification
 from clim_eval.version import __version__
+
+# Loaded on first use: they import clim_models, and with it open_clip, which takes seconds.
+_LATER = {
+    "encode_texts": "show",
+    "load_class_embeddings": "embeddings",
+    "locate_texts": "show",
+    "save_class_embeddings": "embeddings",
+}
 
 __all__ = [
     "ImageTextRetrieval",
@@ -18,12 +28,22 @@ __all__ = [
     "class_accuracy_table",
     "combine_reports",
     "data_fingerprint",
+    "encode_texts",
     "label_ranks",
+    "load_class_embeddings",
+    "locate_texts",
     "mean_class_accuracy",
     "package_versions",
     "read_report",
+    "save_class_embeddings",
     "similarity_figure",
     "top_k_accuracy",
     "weights_fingerprint",
     "write_report",
 ]
+
+
+def __getattr__(name: str):
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

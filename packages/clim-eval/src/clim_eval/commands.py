@@ -10,7 +10,7 @@ import torch
 
 from clim_eval.pictures import accuracy_bars, similarity_figure
 from clim_eval.provenance import data_fingerprint, weights_fingerprint
-from clim_eval.ranks import rank_and_world
+from clim_eval.ranks import gather_parts, rank_and_world
 from clim_eval.regions import RegionClassification
 from clim_eval.report import combine_reports, metric_table, read_report, write_png, write_report
 from clim_eval.retrieval import ImageTextRetrieval
@@ -172,8 +172,11 @@ def _load_model(options: Namespace):
     from clim_models import create_model
 
     options.model = options.model or _model_of_run(options.pretrained)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return create_model(options.model, pretrained=options.pretrained, precision=options.precision, device=device)
+    options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)  # without --pretrained, every rank and every run gets the same random weights
+    return create_model(
+        options.model, pretrained=options.pretrained, precision=options.precision, device=options.device
+    )
 
 
 def _model_of_run(pretrained: str | None) -> str:
@@ -231,8 +234,11 @@ def _tell_skipped(names: Sequence[str], limit: int = 5) -> None:
 
 def _config(options: Namespace, model) -> dict:
     """The options of the command and the hash of the weights they led to."""
+    weights = gather_parts(weights_fingerprint(model))
+    if len(set(weights)) > 1:
+        raise ValueError(f"the ranks hold different weights {weights}: give all of them the same --pretrained")
     chosen = {name: value for name, value in vars(options).items() if name not in ("run", "out")}
-    return {**chosen, "ranks": rank_and_world()[1], "weights": weights_fingerprint(model)}
+    return {**chosen, "ranks": len(weights), "weights": weights[0]}
 
 
 def _is_main(name: str) -> bool:

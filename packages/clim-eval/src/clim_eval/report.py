@@ -138,9 +138,9 @@ def report_page(report: Mapping[str, Any]) -> str:
     parts += list(report["notes"])
     parts += [f"## {name}\n\n![{name}](<{path}>)" for name, path in report["figures"].items()]
     if report["data"]:
-        parts += ["## Data", _markdown(["", "value"], _leaves(report["data"]))]
-    parts += ["## Configuration", _markdown(["option", "value"], _leaves(report["config"]))]
-    parts += ["## Versions", _markdown(["package", "version"], [[k, str(v)] for k, v in report["versions"].items()])]
+        parts += ["## Data", _markdown(["", "value"], _leaves(report["data"]), text=True)]
+    parts += ["## Configuration", _markdown(["option", "value"], _leaves(report["config"]), text=True)]
+    parts += ["## Versions", _markdown(["package", "version"], _leaves(report["versions"]), text=True)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -193,15 +193,15 @@ def _leaves(tree: Any, prefix: str = "") -> list[list[str]]:
     return [[prefix, "" if tree is None else str(tree)]]
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool = False) -> str:
     rows = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [head, *rows]]
     widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(head))]
-    # Names to the left, numbers to the right, readable also as plain text.
+    # Names and texts to the left, numbers to the right, readable also as plain text.
+    right = [bool(i) and not text for i in range(len(head))]
     lines = [
-        "| " + " | ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))) + " |"
-        for row in rows
+        "| " + " | ".join(c.rjust(w) if r else c.ljust(w) for r, c, w in zip(right, row, widths)) + " |" for row in rows
     ]
-    rule = "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|"
+    rule = "|" + "|".join("-" * (w + 1) + (":" if r else "-") for r, w in zip(right, widths)) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
 
 

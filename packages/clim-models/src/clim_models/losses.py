@@ -85,7 +85,8 @@ def contrastive_loss(
 
         loss = 1 / 2N * sum_i [ -log softmax_j(s x_i . y_j)[i] - log softmax_j(s y_i . x_j)[i] ]
 
-    (CLIP, arXiv 2103.00020, section 2.3). Logits and softmax are computed in float32 whatever the features are.
+    (CLIP, arXiv 2103.00020, section 2.3). Logits and softmax are computed in float32 whatever the features are, also
+    under autocast.
 
     Args:
         image_features: (n, C) unit rows of this rank; row i belongs to text row i.
@@ -113,17 +114,24 @@ def contrastive_loss(
         raise ValueError("contrastive_loss got no rows: pass at least one pair of features")
 
     labels = torch.arange(start, start + rows, device=image_features.device)
-    image_logits = logit_scale * (image_features.float() @ all_texts.float().T)  # (n, N)
-    text_logits = image_logits.T if gather is None else logit_scale * (text_features.float() @ all_images.float().T)
+    same = None
     if caption_ids is not None:
         same = caption_ids[:, None] == all_ids[None, :]  # (n, N)
         same[torch.arange(rows, device=same.device), labels] = False
-        image_logits = image_logits.masked_fill(same, float("-inf"))
-        text_logits = text_logits.masked_fill(same, float("-inf"))
-    both_ways = F.cross_entropy(image_logits, labels, reduction="sum") + F.cross_entropy(
-        text_logits, labels, reduction="sum"
-    )
+    with torch.autocast(image_features.device.type, enabled=False):
+        image_logits = logit_scale * (image_features.float() @ all_texts.float().T)  # (n, N)
+        if gather is None:
+            text_logits = image_logits.T
+        else:
+            text_logits = logit_scale * (text_features.float() @ all_images.float().T)
+        both_ways = _summed_cross_entropy(image_logits, labels, same) + _summed_cross_entropy(text_logits, labels, same)
     return both_ways * (world_size / (2 * total))
+
+
+def _summed_cross_entropy(logits: Tensor, labels: Tensor, left_out: Tensor | None) -> Tensor:
+    if left_out is not None:
+        logits = logits.masked_fill(left_out, float("-inf"))
+    return F.cross_entropy(logits, labels, reduction="sum")
 
 
 def _check_pairs(image_features: Tensor, text_features: Tensor, caption_ids: Tensor | None) -> None:

@@ -98,10 +98,9 @@ def pixels(image: Image.Image) -> Tensor:
     """PIL image of mode RGB or L -> uint8 tensor (C, H, W)."""
     import torch  # here, so that packing and checking images does not wait for it
 
-    array = np.array(image)
-    if array.ndim == 2:
-        array = array[:, :, None]
-    return torch.from_numpy(array).permute(2, 0, 1)
+    # One packing and one copy; numpy would ask Pillow for the packed bytes twice.
+    packed = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return packed.view(image.height, image.width, len(image.getbands())).permute(2, 0, 1)
 
 
 def _too_large(what: str) -> str:

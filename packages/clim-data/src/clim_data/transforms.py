@@ -145,8 +145,10 @@ def masks_to_grid(masks: Tensor, grid: int, *, antialias: bool = True) -> Tensor
 def _place(image: Tensor, target: int, *, top: int, left: int) -> Tensor:
     height, width = image.shape[-2:]
     if image.is_floating_point():
-        canvas = image.new_zeros(image.shape[0], target, target)
+        canvas = image.new_empty(image.shape[0], target, target)
     else:  # channels last, as decoded: copying rows is several times faster than changing the layout
-        canvas = image.new_zeros(target, target, image.shape[0]).permute(2, 0, 1)
+        canvas = image.new_empty(target, target, image.shape[0]).permute(2, 0, 1)
+    canvas[:, :top] = canvas[:, top + height :] = 0
+    canvas[:, :, :left] = canvas[:, :, left + width :] = 0
     canvas[:, top : top + height, left : left + width] = image
     return canvas

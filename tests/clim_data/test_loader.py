@@ -283,6 +283,15 @@ def test_missing_source_names_the_fix(tmp_path):
         MosaicLoader(tmp_path / "*.tar", batch_size=2)
 
 
+def test_every_exported_name_can_be_loaded():
+    import clim_data
+
+    for name in clim_data.__all__:
+        assert getattr(clim_data, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        clim_data.nothing  # noqa: B018
+
+
 def test_import_of_the_package_is_lazy():
     import subprocess
 

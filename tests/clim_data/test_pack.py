@@ -7,7 +7,7 @@ import pytest
 import webdataset
 from clim_data import MosaicConfig, MosaicLoader
 from clim_data.cli import main
-from clim_data.pack import MANIFEST, pack
+from clim_data.pack import MANIFEST, write_shards
 from clim_data.pack_items import caption_items, folder_items, instance_items, panoptic_items
 
 SMALL = MosaicConfig(canvas_px=16, single_px=8)
@@ -37,7 +37,7 @@ def contents(folder):
 
 def test_shards_hold_the_original_bytes_and_are_plain_webdataset(coco, tmp_path):
     folder, annotations = coco
-    report = pack(caption_items(folder, annotations), tmp_path / "out", samples_per_shard=3)
+    report = write_shards(caption_items(folder, annotations), tmp_path / "out", samples_per_shard=3)
     assert (report.shards, report.written, report.samples) == (3, 3, 7)
     shards = sorted(str(p) for p in (tmp_path / "out").glob("*.tar"))
     with warnings.catch_warnings():
@@ -54,7 +54,7 @@ def test_shards_hold_the_original_bytes_and_are_plain_webdataset(coco, tmp_path)
 
 def test_packed_shards_train_with_their_index(coco, tmp_path, monkeypatch):
     folder, annotations = coco
-    pack(caption_items(folder, annotations), tmp_path / "out", samples_per_shard=3)
+    write_shards(caption_items(folder, annotations), tmp_path / "out", samples_per_shard=3)
     monkeypatch.setattr("clim_data.shards.index_tar", lambda *_: pytest.fail("the index beside the shard was not used"))
     loader = MosaicLoader(tmp_path / "out", batch_size=7, mosaic=SMALL)
     (batch,) = list(loader)
@@ -64,13 +64,13 @@ def test_packed_shards_train_with_their_index(coco, tmp_path, monkeypatch):
 def test_packing_again_changes_nothing_and_workers_do_not_matter(coco, tmp_path):
     folder, annotations = coco
     out = tmp_path / "out"
-    pack(caption_items(folder, annotations), out, samples_per_shard=3)
+    write_shards(caption_items(folder, annotations), out, samples_per_shard=3)
     before = contents(out)
-    report = pack(caption_items(folder, annotations), out, samples_per_shard=3)
+    report = write_shards(caption_items(folder, annotations), out, samples_per_shard=3)
     assert report.written == 0
     assert report.samples == 7
     assert contents(out) == before
-    pack(caption_items(folder, annotations), tmp_path / "two", samples_per_shard=3, workers=2)
+    write_shards(caption_items(folder, annotations), tmp_path / "two", samples_per_shard=3, workers=2)
     assert {k: v[0] for k, v in contents(tmp_path / "two").items()} == {k: v[0] for k, v in before.items()}
 
 
@@ -79,7 +79,7 @@ def test_a_killed_pack_leaves_no_shard_that_looks_whole_and_is_finished_later(co
     folder, annotations = coco
     out = tmp_path / "out"
     whole = tmp_path / "whole"
-    pack(caption_items(folder, annotations), whole, samples_per_shard=3)
+    write_shards(caption_items(folder, annotations), whole, samples_per_shard=3)
     reference = {k: v[0] for k, v in contents(whole).items()}
     pid = os.fork()
     if pid == 0:  # dies like a killed process: no cleanup runs
@@ -94,13 +94,13 @@ def test_a_killed_pack_leaves_no_shard_that_looks_whole_and_is_finished_later(co
             written.append(original(source, target))
 
         os.replace = replace
-        pack(caption_items(folder, annotations), out, samples_per_shard=3)
+        write_shards(caption_items(folder, annotations), out, samples_per_shard=3)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
     left = {p.name for p in out.glob("*.tar")}
     assert left == {"shard-000000.tar"} | ({"shard-000001.tar"} if stage == "before the index" else set())
     assert all((out / name).read_bytes() == reference[name] for name in left)
-    report = pack(caption_items(folder, annotations), out, samples_per_shard=3)
+    report = write_shards(caption_items(folder, annotations), out, samples_per_shard=3)
     assert report.written == 2
     assert {k: v[0] for k, v in contents(out).items()} == reference
 
@@ -117,7 +117,7 @@ def test_bad_samples_are_left_out_and_named(coco, tmp_path):
     record["annotations"] += [{"id": 90 + i, "image_id": 50 + i, "caption": "x"} for i in range(2)]
     record["annotations"] = [a for a in record["annotations"] if a["image_id"] != 4]
     annotations.write_text(json.dumps(record))
-    report = pack(caption_items(folder, annotations), tmp_path / "out", check_images=True)
+    report = write_shards(caption_items(folder, annotations), tmp_path / "out", check_images=True)
     assert report.samples == 3
     assert report.skipped.counts == {
         "unreadable image": 2,
@@ -126,11 +126,11 @@ def test_bad_samples_are_left_out_and_named(coco, tmp_path):
         "path outside the folder": 2,
     }
     assert any("secret" in name for name in report.skipped.names["path outside the folder"])
-    again = pack(caption_items(folder, annotations), tmp_path / "out", check_images=True)
+    again = write_shards(caption_items(folder, annotations), tmp_path / "out", check_images=True)
     assert again.written == 0
     assert again.skipped == report.skipped
     with pytest.raises(ValueError, match=r"unreadable image|missing image|empty caption"):
-        pack(caption_items(folder, annotations), tmp_path / "strict", on_error="raise", check_images=True)
+        write_shards(caption_items(folder, annotations), tmp_path / "strict", on_error="raise", check_images=True)
     assert not list((tmp_path / "strict").glob("*.tar"))
 
 
@@ -140,19 +140,19 @@ def test_images_that_arrive_later_are_added(coco, tmp_path):
     data = absent.read_bytes()
     absent.unlink()
     out = tmp_path / "out"
-    assert pack(caption_items(folder, annotations), out, samples_per_shard=3).samples == 6
+    assert write_shards(caption_items(folder, annotations), out, samples_per_shard=3).samples == 6
     absent.write_bytes(data)
-    report = pack(caption_items(folder, annotations), out, samples_per_shard=3)
+    report = write_shards(caption_items(folder, annotations), out, samples_per_shard=3)
     assert (report.written, report.samples, report.skipped.total) == (1, 7, 0)
 
 
 def test_another_pack_in_the_folder_is_refused_or_replaced(coco, tmp_path):
     folder, annotations = coco
     out = tmp_path / "out"
-    pack(caption_items(folder, annotations), out, samples_per_shard=2)
+    write_shards(caption_items(folder, annotations), out, samples_per_shard=2)
     with pytest.raises(ValueError, match="--overwrite"):
-        pack(caption_items(folder, annotations), out, samples_per_shard=4)
-    pack(caption_items(folder, annotations), out, samples_per_shard=4, overwrite=True)
+        write_shards(caption_items(folder, annotations), out, samples_per_shard=4)
+    write_shards(caption_items(folder, annotations), out, samples_per_shard=4, overwrite=True)
     assert len(list(out.glob("*.tar"))) == len(list(out.glob("*.index.json"))) == 2
     assert len(next(iter(MosaicLoader(out, batch_size=7, mosaic=SMALL)))) == 7
 
@@ -169,7 +169,7 @@ def test_lvis_and_instances_with_captions(coco, tmp_path):
     (tmp_path / "lvis.json").write_text(json.dumps(record))
     for place in (folder, tmp_path):
         listing = instance_items(place, tmp_path / "lvis.json", captions_json=[annotations], kind="lvis")
-        report = pack(listing, tmp_path / f"out-{place.name}")
+        report = write_shards(listing, tmp_path / f"out-{place.name}")
         assert report.samples == 3
         out = report.folder
         assert json.loads((out / MANIFEST).read_text())["categories"] == record["categories"]
@@ -182,7 +182,7 @@ def test_lvis_and_instances_with_captions(coco, tmp_path):
 def test_panoptic_shards_keep_the_segment_png(golden, tmp_path):
     data = golden("case07_panoptic").folder / "case07_data"
     listing = panoptic_items(data / "images", data / "panoptic.json", data / "panoptic")
-    report = pack(listing, tmp_path / "out")
+    report = write_shards(listing, tmp_path / "out")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         samples = list(webdataset.WebDataset(str(tmp_path / "out" / "shard-000000.tar"), shardshuffle=False))
@@ -203,7 +203,7 @@ def test_folder_with_texts_or_a_table(tmp_path, images):
     (folder / "b.c.txt").write_text("three")
     listing = folder_items(folder)
     assert [item.meta["captions"] for item in listing.items] == [["one", "two"], ["three"], []]
-    report = pack(listing, tmp_path / "out")
+    report = write_shards(listing, tmp_path / "out")
     assert report.samples == 2
     assert report.skipped.counts == {"empty caption": 1}
     (folder / "metadata.jsonl").write_text('{"file_name": "sub.dir/a.jpg", "text": "four"}\n')
@@ -223,7 +223,7 @@ def test_mpo_and_other_formats(tmp_path, images):
     (tmp_path / "x.png").write_bytes(images.encoded(np.zeros((4, 4, 3), np.uint8), "BMP"))
     (tmp_path / "x.txt").write_text("t")
     with pytest.raises(ValueError, match="unsupported format: BMP"):
-        pack(folder_items(tmp_path), tmp_path / "out", on_error="raise")
+        write_shards(folder_items(tmp_path), tmp_path / "out", on_error="raise")
 
 
 def test_command_line_packs_and_reports(coco, tmp_path, capsys):
@@ -243,7 +243,7 @@ def test_command_line_packs_and_reports(coco, tmp_path, capsys):
 
 def test_photographs_from_pack_to_batch(coco_cc, tmp_path):
     listing = caption_items(coco_cc / "train2017", coco_cc / "annotations" / "captions_train2017.json")
-    report = pack(listing, tmp_path / "out", samples_per_shard=5, check_images=True)
+    report = write_shards(listing, tmp_path / "out", samples_per_shard=5, check_images=True)
     assert report.samples >= 13
     loader = MosaicLoader(tmp_path / "out", batch_size=13, mosaic=MosaicConfig(canvas_px=96, single_px=32))
     batch = next(iter(loader))

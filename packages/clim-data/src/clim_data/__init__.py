@@ -15,14 +15,22 @@ _EXPORTS = {
     "MosaicConfig": "mosaics",
     "MosaicLoader": "loader",
     "MosaicPlan": "mosaics",
+    "PackReport": "pack",
     "PanopticRegions": "regions",
     "RegionSample": "regions",
     "SkipReport": "report",
     "assemble_mosaics": "mosaics",
     "build_batch": "batches",
+    "caption_items": "pack_items",
     "decode_rgb": "images",
+    "diagnose": "doctor",
+    "folder_items": "pack_items",
+    "instance_items": "pack_items",
+    "panoptic_items": "pack_items",
     "plan_mosaics": "mosaics",
+    "register_part": "datasets",
     "stitch_tiles": "mosaics",
+    "write_shards": "pack",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]

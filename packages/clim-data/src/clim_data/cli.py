@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from clim_data import doctor, pack_items
 from clim_data.datasets import PARTS
-from clim_data.pack import pack
+from clim_data.pack import write_shards
 from clim_data.version import __version__
 
 
@@ -90,7 +90,7 @@ def _folder_listing(args) -> pack_items.PackList:
 
 
 def _pack(args) -> int:
-    report = pack(
+    report = write_shards(
         args.listing(args),
         args.output,
         name=args.name or args.kind,

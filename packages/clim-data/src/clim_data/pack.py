@@ -50,7 +50,7 @@ class _ShardJob:
     on_error: str
 
 
-def pack(
+def write_shards(
     listing: PackList,
     folder: str | Path,
     *,

@@ -115,7 +115,7 @@ def test_embed_names_from_a_list(model_options, tmp_path):
 
 
 def test_retrieval_names_what_it_leaves_out(model_options, data, tmp_path, capsys):
-    images = json.loads((data / "panoptic.json").read_text())["images"]
+    images = json.loads((data / "panoptic.json").read_text())["images"][:4]
     captions = [{"id": i, "image_id": image["id"], "caption": f"scene {i}"} for i, image in enumerate(images)]
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": captions[1:]}))
     argv = ["retrieval", *model_options, "--images", str(data / "images")]
@@ -142,7 +142,7 @@ def test_reports_side_by_side(model_options, data, tmp_path, capsys):
 
 @pytest.mark.parametrize("draw", ["box", "mask", "none"])
 def test_show_draws_every_text(model_options, data, tmp_path, capsys, draw):
-    image = next(path for path in sorted((data / "images").iterdir()) if path.suffix == ".jpg")
+    image = sorted((data / "images").iterdir())[-1]
     out = tmp_path / "sub" / "picture.png"
     argv = ["show", str(image), "a red box", "the sky", *model_options, "--draw", draw, "--image-px", "96"]
     assert main([*argv, "--out", str(out)]) == 0

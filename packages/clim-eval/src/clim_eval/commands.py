@@ -210,7 +210,7 @@ def _embed(options: Namespace, model, names: Sequence[str]) -> torch.Tensor:
     from clim_eval.embeddings import cache_folder, embed_with_bar
 
     cache = None if options.no_cache else options.cache or cache_folder()
-    return embed_with_bar(model, names, options.templates, cache, show=rank_and_world()[0] == 0)
+    return embed_with_bar(model, names, options.templates, cache=cache, show=rank_and_world()[0] == 0)
 
 
 def _finish(options: Namespace, *, title: str, metrics: dict, config: dict, data: dict, figure) -> None:

@@ -21,7 +21,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clim" / "classes"
 
 
-def embed_with_bar(model: nn.Module, names: Sequence[str], templates: str, cache: Path | None, show: bool) -> Tensor:
+def embed_with_bar(model: nn.Module, names: Sequence[str], templates: str, *, cache: Path | None, show: bool) -> Tensor:
     """`clim_models.prompts.embed_classes` with templates by name and a live bar; (K, C) unit rows."""
     with tqdm(desc="classes", unit="prompt", disable=not show, leave=False) as bar:
 

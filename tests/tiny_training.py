@@ -45,11 +45,18 @@ def register_tiny_towers() -> None:
         open_clip.add_model_config(folder)
 
 
+@cache
+def tokenizer():
+    """One for all models: reading the vocabulary takes longer than the training of a test."""
+    return open_clip.get_tokenizer(VIT)
+
+
 def tiny_model(name: str = VIT, *, unlocked_blocks: int = 2) -> RegionModel:
     """A model with random weights, the same each time."""
     register_tiny_towers()
     torch.manual_seed(7)
     model = create_model(name)
+    model.tokenizer = tokenizer()
     model.freeze(unlocked_blocks)
     return model
 

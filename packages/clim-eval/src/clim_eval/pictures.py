@@ -59,9 +59,7 @@ def similarity_figure(
     from matplotlib.figure import Figure
 
     image, maps = _pixels(image), np.asarray(maps, dtype=np.float32)
-    for name, given in (("maps", maps), ("boxes", boxes), ("masks", masks), ("scores", scores)):
-        if given is not None and len(given) != len(texts):
-            raise ValueError(f"{len(given)} {name} for {len(texts)} texts: pass one for each text")
+    _check_counts(len(texts), maps=maps, boxes=boxes, masks=masks, scores=scores)
     panels = len(texts) + 1
     columns = min(columns, panels)
     rows = -(-panels // columns)
@@ -140,18 +138,28 @@ def accuracy_bars(
             labels = ["" if np.isnan(value) else f"{value:.1f}" for value in heights]
             axis.bar_label(drawn, labels=labels, padding=2, fontsize=8 if len(arms) < 6 else 7)
         axis.set_xticks(places, [names.get(metric, metric.replace(".", "\n", 1)) for metric in metrics])
-        axis.tick_params(axis="x", length=0)
-        axis.set_ylabel("%")
-        axis.margins(y=0.12)
-        axis.set_ylim(bottom=0)
-        axis.grid(axis="y", color="#e4e4e4")
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
+        _tidy_bars(axis)
         if len(arms) > 1:
             axis.legend(frameon=False, ncols=min(3, len(arms)), loc="lower center", bbox_to_anchor=(0.5, 1.0))
         if title:
             figure.suptitle(title, fontweight="bold", fontsize=11)
     return figure
+
+
+def _check_counts(texts: int, **given: Sequence | None) -> None:
+    for name, values in given.items():
+        if values is not None and len(values) != texts:
+            raise ValueError(f"{len(values)} {name} for {texts} texts: pass one for each text")
+
+
+def _tidy_bars(axis: Axes) -> None:
+    axis.tick_params(axis="x", length=0)
+    axis.set_ylabel("%")
+    axis.margins(y=0.12)
+    axis.set_ylim(bottom=0)
+    axis.grid(axis="y", color="#e4e4e4")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_map(axis: Axes, image: np.ndarray, values: np.ndarray, *, box, mask) -> None:

@@ -1,0 +1,103 @@
+"""Writes the table of results into README.md from results/*.json, so that no figure is typed by hand.
+
+python benchmarks/table.py           rewrite the table
+python benchmarks/table.py --check   fail if the table is not that of the files
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- results: written by table.py -->", "<!-- end of results -->"
+HEAD = (
+    "| benchmark | on | ours | other | times as fast (lowest to highest pair) | by CPU time | target "
+    "| peak memory of the call, MiB | target |"
+)
+
+
+def table(results: Path) -> str:
+    """Markdown of all result files of a folder: what they were measured on, and one row for each comparison.
+
+    Raises:
+        FileNotFoundError: the folder has no result.
+    """
+    files = sorted(results.glob("*.json"))
+    if not files:
+        raise FileNotFoundError(f"no results in {results.name}/: run the benchmarks first (`hatch run bench:all`)")
+    records = [json.loads(path.read_text()) for path in files]
+    lines = [HEAD, "|" + "---|" * (HEAD.count("|") - 1)]
+    lines += [row(record, measured) for record in records for measured in record["comparisons"]]
+    lines += ["", "Measured on:", ""]
+    machines = dict.fromkeys(describe(record["machine"]) for record in records)
+    for machine in machines:
+        names = [f"`{r['benchmark']}`" for r in records if describe(r["machine"]) == machine]
+        lines.append(f"- {', '.join(names)}: {machine}")
+    return "\n".join(lines)
+
+
+def row(record: dict, measured: dict) -> str:
+    """One comparison as a row of the table."""
+    ours, other = measured["ours"], measured["other"]
+    ratio = f"**{measured['ratio']:.2f}** ({measured['ratio_low']:.2f} to {measured['ratio_high']:.2f})"
+    memory, memory_target = "", ""
+    if ours["call_mib"] is not None:
+        memory = f"{ours['call_mib']:.0f} / {other['call_mib']:.0f}"
+    if measured["memory_target"] is not None:
+        memory += f" = **{measured['memory_ratio']:.2f}**" if measured["memory_ratio"] is not None else ""
+        memory_target = f"at most {measured['memory_target']:.2f}"
+    cells = [
+        f"`{record['benchmark']}`: {measured['name']}",
+        measured["sizes"],
+        side(ours),
+        side(other),
+        ratio,
+        f"{measured['cpu_ratio']:.2f}",
+        "" if measured["target"] is None else f"{measured['target']:g}",
+        memory,
+        memory_target,
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def side(measured: dict) -> str:
+    """Label, time of a call and items per second."""
+    rate = f"{measured['items_per_s']:.3g} {measured['item']}s/s"
+    return f"{measured['label']}: {measured['median_s'] * 1000:.0f} ms, {rate}"
+
+
+def describe(machine: dict) -> str:
+    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
+    device = "" if machine["device"] == "cpu" else f"{machine['device']}, "
+    threads = f"{machine['threads']} thread" + ("s" if machine["threads"] != 1 else "")
+    hardware = f"{device}{machine['processor']}, {machine['cores']} cores, {threads}"
+    return f"{hardware}; Python {machine['python']}, {packages}"
+
+
+def insert(text: str, new: str) -> str:
+    """`text` with what stands between the two marks replaced. Raises ValueError without marks."""
+    before, found, rest = text.partition(BEGIN)
+    _, closed, after = rest.partition(END)
+    if not found or not closed:
+        raise ValueError(f"the page has no lines {BEGIN!r} and {END!r}: add them where the table belongs")
+    return f"{before}{BEGIN}\n\n{new}\n\n{END}{after}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--page", type=Path, default=HERE / "README.md")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 if the table is old")
+    args = parser.parse_args(argv)
+    old = args.page.read_text()
+    new = insert(old, table(args.results))
+    if args.check:
+        return int(new != old)
+    args.page.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

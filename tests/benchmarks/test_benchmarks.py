@@ -1,0 +1,104 @@
+"""Every benchmark runs on tiny sizes, writes what it promises, and refuses sides that do different things."""
+
+import importlib
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import register_tiny_towers
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+NAMES = ("input_path", "dense_attention", "region_evaluation", "mask_pooling", "training_step")
+TINY = {
+    "input_path": ["--images", "5", "--source-px", "48", "64", "--canvas-px", "128"],
+    "dense_attention": ["--model", "tiny-train-eva", "--image-px", "32", "--batch", "2"],
+    "region_evaluation": ["--model", "tiny-train-vit", "--image-px", "32", "--images", "3", "--batch", "2"],
+    "mask_pooling": ["--batch", "2", "--masks", "3", "--grid", "8", "--channels", "16"],
+    "training_step": ["--model", "tiny-train-vit", "--canvas-px", "32", "--single-px", "16", "--unlocked-blocks", "1"],
+}
+COMPARISONS = {"input_path": 3, "mask_pooling": 2}
+
+
+@pytest.fixture(scope="module")
+def benchmarks():
+    """The scripts as modules, imported by their bare names as they import each other."""
+    sys.path.insert(0, str(BENCHMARKS))
+    modules = {name: importlib.import_module(name) for name in (*NAMES, "side_by_side", "table")}
+    yield modules
+    sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_writes_ratio_and_memory(benchmarks, name, tmp_path, capsys, monkeypatch):
+    register_tiny_towers()
+    # The tiny towers are registered in this process only, so here memory is measured in it as well.
+    monkeypatch.setattr(benchmarks["side_by_side"], "peak_memory", in_this_process(benchmarks["side_by_side"]))
+    benchmarks[name].main([*TINY[name], "--pairs", "2", "--threads", "1", "--results", str(tmp_path)])
+    record = json.loads((tmp_path / f"{name}.json").read_text())
+    assert record["benchmark"] == name
+    assert record["machine"]["threads"] == 1
+    assert len(record["comparisons"]) == COMPARISONS.get(name, 1)
+    printed = capsys.readouterr().out
+    for measured in record["comparisons"]:
+        assert measured["ratio_low"] <= measured["ratio"] <= measured["ratio_high"]
+        assert measured["pairs"] == 2
+        for side in ("ours", "other"):
+            assert measured[side]["median_s"] > 0
+            assert measured[side]["process_mib"] >= measured[side]["call_mib"] >= 0
+        assert measured["name"] in printed
+        assert measured["sizes"] in printed
+    rows = benchmarks["table"].table(tmp_path).splitlines()
+    assert sum(line.startswith(f"| `{name}`") for line in rows) == len(record["comparisons"])
+    assert len({line.count("|") for line in rows if line.startswith("|")}) == 1
+
+
+def in_this_process(side_by_side):
+    def measure(candidate, settings):
+        call = candidate.build()
+        try:
+            return side_by_side._peak_of_first_call(call, settings.device)
+        finally:
+            getattr(call, "close", lambda: None)()
+
+    return measure
+
+
+def test_memory_of_a_fresh_process_is_that_of_the_call(benchmarks):
+    sbs = benchmarks["side_by_side"]
+    mib = 64
+    vector = sbs.Candidate("vector", partial(partial, torch.ones, mib * 2**18))  # build() returns a function
+    measured = sbs.peak_memory(vector, sbs.Settings(threads=1))
+    assert mib <= measured["call_mib"] < mib + 16
+    assert measured["process_mib"] > measured["call_mib"]
+
+
+def test_sides_that_differ_are_refused(benchmarks):
+    sbs = benchmarks["side_by_side"]
+    agree = partial(sbs.largest_difference, tolerance=1e-6)
+    comparison = sbs.Comparison(
+        "unequal",
+        "one number",
+        ours=sbs.Candidate("one", partial(partial, torch.ones, 1)),
+        other=sbs.Candidate("zero", partial(partial, torch.zeros, 1)),
+        agree=agree,
+    )
+    with pytest.raises(ValueError, match="not the same work"):
+        sbs.compare(comparison, sbs.Settings(pairs=1, memory=False))
+    with pytest.raises(ValueError, match="shapes"):
+        agree(torch.ones(2), torch.ones(3))
+    with pytest.raises(ValueError, match="not the same work"):
+        agree(torch.ones(1), torch.full((1,), float("nan")))
+
+
+def test_table_of_the_readme_is_that_of_the_results(benchmarks):
+    assert benchmarks["table"].main(["--check"]) == 0
+
+
+def test_table_refuses_a_page_without_marks_and_a_folder_without_results(benchmarks, tmp_path):
+    with pytest.raises(ValueError, match="add them"):
+        benchmarks["table"].insert("no marks", "table")
+    with pytest.raises(FileNotFoundError, match="run the benchmarks"):
+        benchmarks["table"].table(tmp_path)

@@ -143,6 +143,28 @@ def fit_until(trainer: Trainer, step: int) -> None:
         trainer.close()
 
 
+SMALL = [
+    "--model.pretrained=None",
+    "--data.batch-size=31",
+    "--data.mosaic.canvas-px=48",
+    "--data.mosaic.single-px=16",
+    "--data.mosaic.min-singles=1",
+    "--data.workers=0",
+    "--schedule.steps=2",
+    "--schedule.warmup-steps=1",
+    "--engine.device=cpu",
+    "--run.log-every=1",
+    "--run.no-bar",
+    "--run.no-tensorboard",
+]
+
+
+def small_command(name, shards, folder, *more) -> list[str]:
+    """Arguments of `clim-train` that train recipe `name` for two steps on a tiny tower."""
+    tower = EVA if "eva" in name else VIT
+    return [name, f"--model.name={tower}", "--data.shards", str(shards), f"--run.folder={folder}", *SMALL, *more]
+
+
 def with_run(config: TrainConfig, **changes) -> TrainConfig:
     return dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
 

@@ -92,7 +92,10 @@ def test_two_ranks_train_as_one_process(launched, tmp_path, stage):
 
 @pytest.mark.parametrize("stage", [1, 3])
 def test_two_ranks_resume_exactly(launched, stage):
-    assert losses(launched / f"parts{stage}") == losses(launched / f"whole{stage}")
+    # Stage 3 gathers weights together once it knows their order, one by one before: other memory alignment, and with it
+    # other rounding (the last digit) in the matrix products of the first step.
+    tolerance = 0 if stage == 1 else 1e-6
+    assert losses(launched / f"parts{stage}") == pytest.approx(losses(launched / f"whole{stage}"), rel=tolerance, abs=0)
 
 
 @pytest.mark.parametrize("stage", [1, 3])

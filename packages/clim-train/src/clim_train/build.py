@@ -1,9 +1,13 @@
 """From a configuration to the parts that a `Trainer` is given: model, task, loader and evaluators."""
 
+from functools import partial
+
 import clim_models
 import torch.distributed as dist
-from clim_data import MosaicLoader, plan_mosaics
+from clim_data import ImageCaptions, MosaicLoader, PanopticRegions, plan_mosaics
+from clim_eval import ImageTextRetrieval, RegionClassification
 from clim_models import RegionModel
+from clim_models.prompts import embed_classes
 
 from clim_train.config import TrainConfig
 from clim_train.randomness import seed_everything
@@ -64,5 +68,27 @@ def build_loader(config: TrainConfig) -> MosaicLoader:
 
 
 def build_evaluators(config: TrainConfig, model: RegionModel) -> Evaluators:
-    """What `config.evaluation` names files for; empty without."""
-    return {}
+    """Region accuracy and image-text retrieval on the files `config.evaluation` names; empty without.
+
+    Raises FileNotFoundError for files that are not there.
+    """
+    where, found = config.evaluation, {}
+    if where.panoptic_json is not None:
+        crop_px = model.image_size[0] if where.crops else None
+        regions = PanopticRegions(
+            where.images,
+            where.panoptic_json,
+            where.panoptic_dir,
+            image_px=where.image_px,
+            stride=model.stride,
+            crop_px=crop_px,
+        )
+        # The text tower is frozen, so the embeddings of the classes hold for the whole run.
+        embeddings = embed_classes(model, regions.class_names)
+        found["regions"] = partial(
+            RegionClassification(model, embeddings, crops=where.crops, workers=config.data.workers).run, regions
+        )
+    if where.captions_json is not None:
+        captions = ImageCaptions(where.images, where.captions_json, model.image_size[0])
+        found["retrieval"] = partial(ImageTextRetrieval(model, workers=config.data.workers).run, captions)
+    return found

@@ -118,9 +118,7 @@ def _newest_checkpoint(run: str) -> Path:
 
 def _one(values: Sequence[str], form: str) -> str:
     if len(values) != 1:
-        raise ValueError(
-            f"`clim-train {form}` takes one argument, not {len(values)}: {' '.join(values) or 'none given'}"
-        )
+        raise ValueError(f"one argument is needed, {len(values)} were given: use `clim-train {form}`")
     return values[0]
 
 

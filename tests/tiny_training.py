@@ -77,11 +77,19 @@ def join(units: list[MosaicBatch]) -> MosaicBatch:
     return MosaicBatch(mosaics, [box for u in units for box in u.boxes], singles, captions, list(captions))
 
 
-class NoiseLoader:
-    """`length` batches per epoch; two units per batch over all ranks, whatever their number (1 or 2)."""
+def without_singles(batch: MosaicBatch) -> MosaicBatch:
+    """Only the mosaic of a unit."""
+    return MosaicBatch(batch.mosaics, batch.boxes, batch.singles[:0], batch.captions[:4], batch.keys[:4])
 
-    def __init__(self, length: int = 3, rank: int = 0, world_size: int = 1):
-        self.length, self.rank, self.world_size = length, rank, world_size
+
+class NoiseLoader:
+    """`length` batches per epoch; two units per batch over all ranks, whatever their number (1 or 2).
+
+    uneven: the second unit has no single images.
+    """
+
+    def __init__(self, length: int = 3, rank: int = 0, world_size: int = 1, uneven: bool = False):
+        self.length, self.rank, self.world_size, self.uneven = length, rank, world_size, uneven
         self.epoch = self.position = 0
 
     def __len__(self):
@@ -92,6 +100,8 @@ class NoiseLoader:
         for i in range(self.position, self.length):
             torch.rand(1)  # as a DataLoader does
             units = [unit(2 * (epoch * self.length + i) + k) for k in range(2)]
+            if self.uneven:
+                units[1] = without_singles(units[1])
             self.position = i + 1
             if self.position == self.length:
                 self.epoch, self.position = epoch + 1, 0
@@ -118,9 +128,9 @@ def tiny_config(folder, *, steps: int = 6, world_size: int = 1, **engine) -> Tra
 
 def tiny_trainer(config: TrainConfig, *, model: RegionModel | None = None, resume: bool = False, **options) -> Trainer:
     """A trainer on the tiny ViT and the noise loader of this rank."""
-    rank, world_size = options.pop("rank", 0), options.pop("world_size", 1)
-    task = ClimTask(model or tiny_model(), mask_duplicate_captions=options.pop("mask_duplicate_captions", False))
-    return Trainer(config, task, NoiseLoader(rank=rank, world_size=world_size), resume=resume, **options)
+    loader = NoiseLoader(**{name: options.pop(name) for name in ("rank", "world_size", "uneven") if name in options})
+    task = ClimTask(model or tiny_model(), lockstep=config.engine.zero_stage == 3)
+    return Trainer(config, task, loader, resume=resume, **options)
 
 
 class Interrupted(Exception):

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 from clim_data import MosaicLoader
-from clim_train.cli import main
-from clim_train.config import TrainConfig
+from clim_train.cli import keep_global_batch, main
+from clim_train.config import DataConfig, TrainConfig
 from clim_train.metrics import read_metrics
 from clim_train.trainer import Trainer
 from tiny_training import Interrupted, small_command
@@ -103,6 +103,14 @@ def test_evaluation_on_coco_files(golden, shards, tmp_path):
     measured = [line for line in read_metrics(tmp_path / "run") if any(k.startswith("regions/") for k in line)]
     assert [line["step"] for line in measured] == [0, 2]
     assert all(0 <= value <= 1 for k, value in measured[-1].items() if k.endswith("mAcc1"))
+
+
+def test_other_number_of_processes_keeps_the_global_batch():
+    config = TrainConfig(data=DataConfig(batch_size=32))
+    assert keep_global_batch(config, before=4, now=8).data.batch_size == 16
+    assert keep_global_batch(config, before=4, now=4) == config
+    with pytest.raises(ValueError, match="a number of processes that divides 128"):
+        keep_global_batch(config, before=4, now=3)
 
 
 def test_shards_of_two_ranks_are_disjoint(shards):

@@ -95,6 +95,12 @@ def test_batches_of_one_kind(kept):
     out = ClimTask(tiny_model()).loss(batch)
     out["loss"].backward()
     assert torch.isfinite(out["loss"])
+    # A pass over a blank image of the missing kind changes neither loss nor gradients.
+    task = ClimTask(tiny_model(), lockstep=True)
+    again = task.loss(batch)
+    again["loss"].backward()
+    assert again["loss"].item() == out["loss"].item()
+    assert all(torch.isfinite(p.grad).all() for p in task.trainable_parameters().values())
 
 
 def test_duplicate_captions_are_no_negatives_only_when_asked():

@@ -278,3 +278,40 @@ def test_engine_options_reach_the_engine(tmp_path):
         assert trainer.engine._engine.zero_optimization_stage() == 2
         assert trainer.engine._engine.gradient_accumulation_steps() == 3
         assert trainer.samples_per_step == 36
+
+
+class Reconstruction:
+    """The task of the README."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def loss(self, batch):
+        return {"loss": (self.model(batch) - batch).square().mean()}
+
+    def trainable_parameters(self):
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def save(self, folder, state):
+        folder.mkdir(exist_ok=True)
+        torch.save(dict(state), folder / "weights.pt")
+
+
+class ConstantLoader(NoiseLoader):
+    def __iter__(self):
+        return iter([torch.eye(4)] * self.length)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_task_of_ones_own(tmp_path, stage):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 4))
+    model[0].requires_grad_(False)
+    frozen = model[0].weight.clone()
+    with Trainer(tiny_config(tmp_path, steps=9, zero_stage=stage), Reconstruction(model), ConstantLoader()) as trainer:
+        trainer.fit()
+    assert losses(tmp_path)[-1] < losses(tmp_path)[0]
+    assert torch.equal(model[0].weight, frozen)
+    saved = torch.load(tmp_path / "model" / "weights.pt")
+    assert saved.keys() == model.state_dict().keys()
+    assert saved["1.num_batches_tracked"] == model[1].num_batches_tracked == 9

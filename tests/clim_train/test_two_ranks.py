@@ -91,6 +91,12 @@ def test_two_ranks_train_as_one_process(launched, tmp_path, stage):
 
 
 @pytest.mark.parametrize("stage", [1, 3])
+def test_rank_without_single_images_neither_waits_nor_counts_wrong(launched, tmp_path, stage):
+    tiny_trainer(tiny_config(tmp_path, zero_stage=stage), uneven=True).fit()
+    assert losses(launched / f"uneven{stage}") == pytest.approx(losses(tmp_path), rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
 def test_two_ranks_resume_exactly(launched, stage):
     # Stage 3 gathers weights together once it knows their order, one by one before: other memory alignment, and with it
     # other rounding (the last digit) in the matrix products of the first step.

@@ -59,6 +59,8 @@ def train(rank: int, folder: Path) -> None:
         tiny_trainer(parts, resume=True, **options).fit()
         stopped = with_run(whole, folder=str(folder / f"stopped{stage}"))
         fit_until(tiny_trainer(stopped, **options), 4)
+        uneven = with_run(whole, folder=str(folder / f"uneven{stage}"))
+        tiny_trainer(uneven, uneven=True, **options).fit()
 
 
 def be_killed_while_saving(rank: int, folder: Path) -> None:

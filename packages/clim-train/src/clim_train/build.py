@@ -46,6 +46,8 @@ def build_task(config: TrainConfig, model: RegionModel) -> ClimTask:
         mask_duplicate_captions=config.task.mask_duplicate_captions,
         box_mode=config.task.box_mode,
         text_cache=config.task.text_cache,
+        # Without mosaics there is one kind of batch, and no rank can differ.
+        lockstep=config.engine.zero_stage == 3 and config.data.mosaic.group_size > 0,
     )
 
 

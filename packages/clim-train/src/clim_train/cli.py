@@ -1,6 +1,9 @@
 """The command `clim-train`, also `python -m clim_train` and `deepspeed --module clim_train`."""
 
+import dataclasses
 import inspect
+import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,8 +74,27 @@ def train(config: TrainConfig, *, resuming: bool = False) -> None:
 
 
 def resume(run: str) -> None:
-    """Continues a run folder at its newest checkpoint, with its own configuration."""
-    train(TrainConfig.load(run), resuming=True)
+    """Continues a run folder at its newest checkpoint, with its own configuration and global batch."""
+    config = TrainConfig.load(run)
+    checkpoint = CheckpointFolder(Path(run) / "checkpoints").latest()
+    if checkpoint is not None:
+        before = json.loads((checkpoint / "trainer.json").read_text())["world_size"]
+        config = keep_global_batch(config, before, int(os.environ.get("WORLD_SIZE", "1")))
+    train(config, resuming=True)
+
+
+def keep_global_batch(config: TrainConfig, before: int, now: int) -> TrainConfig:
+    """The configuration for `now` processes whose steps take as many images as those of `before` processes.
+
+    Raises ValueError when the images cannot be shared out evenly.
+    """
+    images = config.data.batch_size * before
+    if images % now:
+        raise ValueError(
+            f"a step of this run has {images} images, which {now} processes cannot share evenly: "
+            f"use a number of processes that divides {images}"
+        )
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=images // now))
 
 
 def convert(run: str) -> Path:

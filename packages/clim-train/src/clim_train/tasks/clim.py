@@ -32,6 +32,8 @@ class ClimTask:
         box_mode: "align" pools the dense map (the paper's v2), "attention" lets a class token attend in the tile (v1).
         mask_duplicate_captions: pairs with the same caption, on any rank, are not negatives of each other.
         text_cache: captions whose feature is kept; the least recently used go first. 0 keeps none.
+        lockstep: every rank runs the image tower on mosaics and on single images in every step, on a blank one where
+            its batch has none (skipped samples can do that). ZeRO-3 needs it: its ranks gather weights together.
 
     Raises ValueError for an unknown `box_mode` or a negative `text_cache`.
     """
@@ -43,6 +45,7 @@ class ClimTask:
         mask_duplicate_captions: bool = False,
         box_mode: str = "align",
         text_cache: int = 65536,
+        lockstep: bool = False,
     ):
         if box_mode not in ("align", "attention"):
             raise ValueError(f"box_mode={box_mode!r} is not possible: use 'align' or 'attention'")
@@ -51,6 +54,7 @@ class ClimTask:
         self.model = model
         self.box_mode = box_mode
         self.mask_duplicate_captions = mask_duplicate_captions
+        self.lockstep = lockstep
         self.text_features = TextFeatures(model, text_cache)
 
     @property
@@ -76,13 +80,19 @@ class ClimTask:
 
     def image_features(self, batch: MosaicBatch) -> Tensor:
         """(N, C) unit rows: tiles mosaic by mosaic, row-major, then the single images; row i has caption i."""
+        if not len(batch):
+            raise ValueError("the batch has neither mosaics nor single images: give the loader data")
         rows = []
         if len(batch.mosaics):
             rows.append(self.model.encode_boxes(self._pixels(batch.mosaics), batch.boxes, mode=self.box_mode))
+        elif self.lockstep:
+            # No rows, but a graph: the backward pass, too, runs through the tower.
+            whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=batch.mosaics.device)
+            rows.append(self.model.encode_boxes(self._blank(batch.mosaics), [whole], mode=self.box_mode)[:0])
         if len(batch.singles):
             rows.append(self.model.encode_image(self._pixels(batch.singles)))
-        if not rows:
-            raise ValueError("the batch has neither mosaics nor single images: give the loader data")
+        elif self.lockstep:
+            rows.append(self.model.encode_image(self._blank(batch.singles))[:0])
         return torch.cat(rows)
 
     def gather(self) -> GatherFeatures | None:
@@ -96,6 +106,9 @@ class ClimTask:
         prefix = "clip."
         weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         clim_models.save_model(self.model, folder, state_dict=weights)
+
+    def _blank(self, none: Tensor) -> Tensor:
+        return self._pixels(none.new_zeros(1, *none.shape[1:]))
 
     def _pixels(self, pixels: Tensor) -> Tensor:
         return pixels if pixels.is_floating_point() else self.model.normalize_pixels(pixels)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from clim_models import create_model, interpolate_weights
 
+from clim_train.pretrain_tiny import unpadded
 from clim_train.quickstart_arms import (
     ALPHAS,
     ARMS,
@@ -65,6 +66,7 @@ def run(
     stages.begin("clim-tiny, shards and scenes")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = create_model("clim-tiny", pretrained="emoji", device=device)
+    model.tokenizer = unpadded(model.tokenizer)
     data = prepare_data(folder / "data", model, which=split, scenes=scenes, scene_px=scene_px, classes=classes)
     start, texts = image_tower(model), TextFeatures(model, size=65536)
     stages.begin(f"evaluating: {START}")

@@ -7,7 +7,7 @@ import torch
 from clim_data import MosaicConfig, assemble_mosaics, plan_mosaics
 from clim_data.emoji import load_emoji
 from clim_data.mosaics import MosaicBatch
-from clim_train.quickstart import main
+from clim_train.quickstart import free_folder, main
 from clim_train.quickstart_arms import ARMS, START, ArmOptions, SingleTileTask, arm_config, cut_tiles
 from clim_train.quickstart_data import set_plan
 from clim_train.quickstart_report import arm_table, summarize
@@ -104,3 +104,11 @@ def test_table_has_mean_and_spread_in_percent():
 def test_steps_are_checked():
     with pytest.raises(ValueError, match="at least one step"):
         ArmOptions(steps=0)
+
+
+def test_default_folder_is_never_an_old_one(tmp_path):
+    path = tmp_path / "quickstart"
+    assert free_folder(path) == path
+    path.mkdir()
+    (tmp_path / "quickstart-2").mkdir()
+    assert free_folder(path) == tmp_path / "quickstart-3"

@@ -8,6 +8,7 @@ never seen. Ends with a table, `report.md`, `report.json` and figures.
 import argparse
 import dataclasses
 import time
+from itertools import chain, count
 from pathlib import Path
 
 import torch
@@ -99,11 +100,19 @@ def run(
     )
 
 
+def free_folder(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3, ... that does not exist yet."""
+    candidates = chain([path], (path.with_name(f"{path.name}-{i}") for i in count(2)))
+    return next(candidate for candidate in candidates if not candidate.exists())
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line of the quick start."""
     defaults = ArmOptions()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("quickstart"), help="folder of the report and the runs")
+    parser.add_argument(
+        "--out", type=Path, help="folder of report and runs (default: quickstart, or quickstart-2, ...)"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="several give mean and spread")
     parser.add_argument("--split", choices=SPLITS, default="test", help="val: for choices")
     parser.add_argument("--scenes", type=int, default=200, help="composed scenes per evaluation set")
@@ -114,8 +123,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     options = ArmOptions(**{field.name: getattr(args, field.name) for field in dataclasses.fields(ArmOptions)})
     begin = time.monotonic()
+    out = args.out or free_folder(Path("quickstart"))
     tables = run(
-        args.out,
+        out,
         options,
         seeds=tuple(args.seeds),
         split=args.split,
@@ -124,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
         classes=args.classes,
     )
     print(f"\n{tables}\n\n{NOTE}\n")
-    print(f"{time.monotonic() - begin:.0f} s. Report: {(args.out / 'report.md').resolve()}")
+    print(f"{time.monotonic() - begin:.0f} s. Report: {(out / 'report.md').resolve()}")
 
 
 if __name__ == "__main__":

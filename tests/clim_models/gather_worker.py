@@ -7,18 +7,12 @@ FOLDER/in.pt holds {name: {"images", "texts", "scale", "ids" or None, "counts"}}
 rank's loss (scale).
 """
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-
-# The module alone: its package would bring open_clip, which takes longer to import than the test to run.
-package = importlib.util.find_spec("clim_models")
-spec = importlib.util.spec_from_file_location("losses", Path(package.origin).with_name("losses.py"))
-losses = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(losses)
+from clim_models import losses
 
 
 def main(rank, world_size, folder):

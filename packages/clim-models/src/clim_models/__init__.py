@@ -1,25 +1,29 @@
-"""Any open_clip model with dense, box and mask features.
+"""Any open_clip model with dense, box and mask features. See README.md; names here are the API."""
 
->>> import clim_models
->>> model = clim_models.create_model("ViT-B-16-quickgelu", pretrained="openai")  # doctest: +SKIP
-"""
+from importlib import import_module
 
-from .checkpoint import LoadReport, load_checkpoint
-from .create import create_model
-from .export import save_model
-from .interpolation import interpolate_weights
-from .pooling import pool_boxes, pool_masks
-from .region_model import RegionModel
-from .version import __version__
+from clim_models.version import __version__
 
-__all__ = [
-    "LoadReport",
-    "RegionModel",
-    "__version__",
-    "create_model",
-    "interpolate_weights",
-    "load_checkpoint",
-    "pool_boxes",
-    "pool_masks",
-    "save_model",
-]
+# Loaded on first use: open_clip, timm and torchvision take seconds to import.
+_EXPORTS = {
+    "LoadReport": "checkpoint",
+    "RegionModel": "region_model",
+    "create_model": "create",
+    "interpolate_weights": "interpolation",
+    "load_checkpoint": "checkpoint",
+    "pool_boxes": "pooling",
+    "pool_masks": "pooling",
+    "save_model": "export",
+}
+
+__all__ = ["__version__", *sorted(_EXPORTS)]
+
+
+def __getattr__(name: str):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

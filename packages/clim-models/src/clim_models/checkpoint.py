@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .layouts import recognise, to_open_clip, unwrap
+from clim_models.layouts import recognise, to_open_clip, unwrap
 
 WEIGHTS_FILE = "model.safetensors"
 LISTED = 8

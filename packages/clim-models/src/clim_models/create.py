@@ -11,8 +11,8 @@ import torch
 from open_clip.model import set_model_preprocess_cfg
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
-from .checkpoint import load_checkpoint
-from .region_model import RegionModel
+from clim_models.checkpoint import load_checkpoint
+from clim_models.region_model import RegionModel
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TINY, SHIPPED = "clim-tiny", "emoji"  # the model that ships with the project, and the tag of its weights
@@ -51,7 +51,7 @@ def create_model(
     config = model_config(name)
     tag = _tag(name, pretrained)
     if name == TINY:
-        from .tiny import build_clim_tiny
+        from clim_models.tiny import build_clim_tiny
 
         clip = build_clim_tiny(pretrained == SHIPPED)
     else:
@@ -73,7 +73,7 @@ def model_config(name: str) -> dict:
         ValueError: unknown name; the closest are listed.
     """
     if name == TINY:
-        from . import tiny  # noqa: F401  registers the trunk and the configuration
+        from clim_models import tiny  # noqa: F401  registers the trunk and the configuration
     config = open_clip.get_model_config(name)
     if config is None:
         close = difflib.get_close_matches(name, [*open_clip.list_models(), TINY], n=4, cutoff=0.4)

@@ -8,9 +8,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .checkpoint import WEIGHTS_FILE
-from .region_model import RegionModel
-from .version import __version__
+from clim_models.checkpoint import WEIGHTS_FILE
+from clim_models.region_model import RegionModel
+from clim_models.version import __version__
 
 
 def save_model(model: RegionModel, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None) -> Path:

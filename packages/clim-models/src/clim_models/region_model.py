@@ -10,9 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .freezing import freeze_model, norm_layers
-from .pooling import PackedRegions, box_patch_masks, check_boxes, check_masks, pack_regions, pool_boxes, pool_masks
-from .towers import Readout, find_tower
+from clim_models.freezing import freeze_model, norm_layers
+from clim_models.pooling import (
+    PackedRegions,
+    box_patch_masks,
+    check_boxes,
+    check_masks,
+    pack_regions,
+    pool_boxes,
+    pool_masks,
+)
+from clim_models.towers import Readout, find_tower
 
 READOUTS = ("value_residual", "value")
 OUTPUTS = (
@@ -111,7 +119,7 @@ class RegionModel(nn.Module):
     @cached_property
     def tokenizer(self) -> Callable[[list[str]], Tensor]:
         """Texts -> (N, T) token ids, the tokenizer of the model's own configuration."""
-        from .create import tokenizer_for
+        from clim_models.create import tokenizer_for
 
         return tokenizer_for(self)
 

@@ -7,11 +7,11 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import nn
 
-from .base import Tower
-from .modified_resnet import ResNetTower
-from .open_clip_vit import OpenClipViT
-from .timm_cnn import TimmCNN
-from .timm_vit import LatentPooledViT, TimmViT
+from clim_models.towers.base import Tower
+from clim_models.towers.modified_resnet import ResNetTower
+from clim_models.towers.open_clip_vit import OpenClipViT
+from clim_models.towers.timm_cnn import TimmCNN
+from clim_models.towers.timm_vit import LatentPooledViT, TimmViT
 
 SUPPORTED = (
     "open_clip VisionTransformer (ViT-B-32, ViT-B-16-quickgelu, ViT-L-14, ...)",

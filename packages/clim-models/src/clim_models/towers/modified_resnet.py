@@ -6,9 +6,9 @@ Letters: B images, N = h*w positions, D = channels of layer4, C embedding, Q reg
 import torch
 from torch import Tensor, cat, nn
 
-from ..pooling import align_boxes
-from ..positions import resample_positions
-from .base import Readout, Stem, masked_attention, maybe_checkpoint, split_heads, to_map
+from clim_models.pooling import align_boxes
+from clim_models.positions import resample_positions
+from clim_models.towers.base import Readout, Stem, masked_attention, maybe_checkpoint, split_heads, to_map
 
 
 class ResNetTower:

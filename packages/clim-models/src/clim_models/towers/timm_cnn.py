@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .base import Readout, Stem, maybe_checkpoint
+from clim_models.towers.base import Readout, Stem, maybe_checkpoint
 
 
 class TimmCNN:

@@ -8,10 +8,10 @@ from timm.layers import AttentionPoolLatent
 from timm.models.eva import Eva
 from torch import Tensor, cat, nn
 
-from ..positions import resample_positions, rotary_table
-from .base import Readout, Stem, masked_attention, maybe_checkpoint, split_heads, to_map
-from .blocks import TimmBlock
-from .token_tower import TokenTower
+from clim_models.positions import resample_positions, rotary_table
+from clim_models.towers.base import Readout, Stem, masked_attention, maybe_checkpoint, split_heads, to_map
+from clim_models.towers.blocks import TimmBlock
+from clim_models.towers.token_tower import TokenTower
 
 
 class TimmViT(TokenTower):

@@ -180,15 +180,16 @@ def background(rng: np.random.Generator, size: int, kind: str) -> np.ndarray:
         mixed = first + (second - first) * rng.uniform(0.1, 0.5) * (wave[..., None] + 1) / 2
         return (mixed + rng.normal(0, 6, (size, size, 1))).clip(0, 255)
     if kind == "photo":
-        # Octaves of smooth colour noise over a vertical gradient: soft shapes with finer detail, like an unsharp photo.
-        sky, ground = rng.uniform(0, 255, (2, 3))
+        # Octaves of smooth noise over a vertical gradient: soft shapes with finer detail, like an unsharp photo. As in
+        # photographs, light varies more than colour.
+        sky, ground = rng.uniform(40, 215, (2, 1)) + rng.uniform(-40, 40, (2, 3))
         image = sky + (ground - sky) * np.linspace(0, 1, size)[:, None, None] ** rng.uniform(0.5, 2)
         image = np.repeat(image, size, axis=1)
         for cells in (3, 6, 12, 24, 48):
-            noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
-            image = image + (np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC), float) - 127.5) * (
-                1.2 / cells**0.5
-            )
+            light, colour = rng.normal(0, 60, (cells, cells, 1)), rng.normal(0, 15, (cells, cells, 3))
+            noise = Image.fromarray((127.5 + light + colour).clip(0, 255).astype(np.uint8))
+            smooth = np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC), float) - 127.5
+            image = image + smooth * (1.2 / cells**0.5)
         return image.clip(0, 255)
     raise ValueError(f"kind={kind!r}; legal values are {BACKGROUNDS}")
 

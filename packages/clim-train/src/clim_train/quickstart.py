@@ -8,6 +8,7 @@ never seen. Ends with a table, `report.md`, `report.json` and figures.
 import argparse
 import dataclasses
 import time
+from collections.abc import Mapping
 from itertools import chain, count
 from pathlib import Path
 
@@ -42,6 +43,11 @@ class Stages:
     def __init__(self, total: int) -> None:
         self.total, self.done, self.start = total, 0, time.monotonic()
 
+    def result(self, metrics: Mapping[str, float], part: str) -> None:
+        """Print the two figures that matter most for a set."""
+        region, image = (metrics[f"{part}.{name}"] for name in ("boxes.mAcc1", "image.top1"))
+        print(f"      {part.replace('_', ' ')}: region {100 * region:.1f} %, image {100 * image:.1f} %", flush=True)
+
     def begin(self, what: str) -> None:
         self.done += 1
         print(f"[{self.done}/{self.total}] {time.monotonic() - self.start:4.0f} s  {what}", flush=True)
@@ -71,7 +77,9 @@ def run(
     data = prepare_data(folder / "data", model, which=split, scenes=scenes, scene_px=scene_px, classes=classes)
     start, texts = image_tower(model), TextFeatures(model, size=65536)
     stages.begin(f"evaluating: {START}")
+    first = data.sets[0].name
     arms: dict[str, list[dict[str, float]]] = {START: [evaluate(model, data)]}
+    stages.result(arms[START][0], first)
     towers = {"before": start}
     for seed in seeds:
         for arm, title in ARMS.items():
@@ -82,6 +90,7 @@ def run(
             )
             train_arm(arm, model, config, texts)
             arms.setdefault(title, []).append(evaluate(model, data))
+            stages.result(arms[title][-1], first)
         trained = image_tower(model)
         towers.setdefault("after CLIM", trained)
         stages.begin(f"evaluating: CLIM and pretrained weights interpolated, seed {seed}")

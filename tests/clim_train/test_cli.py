@@ -130,7 +130,7 @@ def test_module_runs_under_the_launcher_with_two_processes(shards, tmp_path):
     environment.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators=2", "--master_port=29517"]
     ran = subprocess.run(
-        [*launcher, "--module", "clim_train", *options], env=environment, capture_output=True, text=True, timeout=600
+        [*launcher, "--module", "clim_train", *options], env=environment, capture_output=True, text=True, timeout=900
     )
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2]

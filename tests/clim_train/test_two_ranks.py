@@ -117,6 +117,11 @@ def test_other_number_of_ranks_says_what_to_run_and_then_continues(launched, sta
     assert losses(folder) == pytest.approx(losses(launched / f"whole{stage}"), rel=1e-4)
 
 
+def test_stage_0_continues_on_any_number_of_ranks(launched):
+    tiny_trainer(tiny_config(launched / "stopped0", zero_stage=0), resume=True).fit()
+    assert losses(launched / "stopped0") == pytest.approx(losses(launched / "whole1"), rel=1e-4)
+
+
 def test_kill_while_saving_leaves_the_checkpoint_before(launched):
     checkpoints = launched / "killed" / "checkpoints"
     assert (checkpoints / "step-00000004.partial").is_dir()

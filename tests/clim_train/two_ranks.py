@@ -63,6 +63,12 @@ def train(rank: int, folder: Path) -> None:
         tiny_trainer(uneven, uneven=True, **options).fit()
 
 
+def train_without_partitions(rank: int, folder: Path) -> None:
+    """A run at stage 0 that stops at step 4."""
+    options = {"rank": rank, "world_size": 2}
+    fit_until(tiny_trainer(tiny_config(folder / "stopped0", world_size=2, zero_stage=0), **options), 4)
+
+
 def be_killed_while_saving(rank: int, folder: Path) -> None:
     """Both processes die by SIGKILL with the checkpoint of step 4 written in part."""
     trainer = tiny_trainer(tiny_config(folder / "killed", world_size=2), rank=rank, world_size=2)
@@ -86,6 +92,7 @@ def main() -> None:
         for mask in (False, True):
             torch.save(task_gradients(rank, name, mask), folder / f"{name}-{mask}-{rank}.pt")
     train(rank, folder)
+    train_without_partitions(rank, folder)
     if rank == 0:
         (folder / "done.json").write_text(json.dumps({"world_size": dist.get_world_size()}))
     dist.barrier()

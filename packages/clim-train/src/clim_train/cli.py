@@ -67,7 +67,12 @@ def show(recipe: str) -> str:
 def train(config: TrainConfig, *, resuming: bool = False) -> None:
     """Builds what the configuration names and trains it to the end."""
     trainer = _trainer(config, resuming=resuming)
-    metrics = trainer.fit()
+    try:
+        metrics = trainer.fit()
+    except KeyboardInterrupt:
+        raise SystemExit(
+            f"interrupted at step {trainer.step}: `clim-train resume {trainer.folder}` continues"
+        ) from None
     if trainer.rank == 0:
         loss = f", last loss {metrics['loss']:.4f}" if "loss" in metrics else ""
         print(f"{trainer.step} steps{loss}; model in {trainer.folder / 'model'}")

@@ -130,8 +130,8 @@ class Trainer:
     def _needs_universal(self, checkpoint: Path) -> bool:
         """Whether the checkpoint was written by another number of ranks. Raises ValueError if it is not converted."""
         saved = json.loads((checkpoint / "trainer.json").read_text())
-        if saved["world_size"] == self.world_size:
-            return False
+        if saved["world_size"] == self.world_size or self.config.engine.zero_stage == 0:
+            return False  # nothing is partitioned at stage 0
         if not checkpoint.with_name(checkpoint.name + UNIVERSAL).is_dir():
             raise ValueError(
                 f"{checkpoint} was written by {saved['world_size']} processes, this run has {self.world_size}: "
@@ -246,10 +246,9 @@ class Trainer:
         self.step, self._micro_batches_seen = state["step"], state["micro_batches_seen"]
         self.metrics = state["metrics"]
         self.loader.load_state_dict(state["loader"])
-        own = checkpoint / f"rank{self.rank:05d}.pt"
         # With another number of ranks there is no exact state for each: the random numbers start anew.
-        if not universal:
-            saved = torch.load(own, weights_only=True)
+        if state["world_size"] == self.world_size:
+            saved = torch.load(checkpoint / f"rank{self.rank:05d}.pt", weights_only=True)
             self._means.load_state_dict(saved["means"], self.device)
             set_random_states(saved["random"])
 

@@ -8,12 +8,12 @@ never seen. Ends with a table, `report.md`, `report.json` and figures.
 import argparse
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
 
 import torch
-from clim_models import create_model, interpolate_weights
+from clim_models import RegionModel, create_model, interpolate_weights
 
 from clim_train.pretrain_tiny import unpadded
 from clim_train.quickstart_arms import (
@@ -27,7 +27,7 @@ from clim_train.quickstart_arms import (
     set_image_tower,
     train_arm,
 )
-from clim_train.quickstart_data import SPLITS, prepare_data
+from clim_train.quickstart_data import SPLITS, QuickstartData, prepare_data
 from clim_train.quickstart_report import similarity_pictures, write_quickstart_report
 from clim_train.tasks.clim import TextFeatures
 
@@ -43,68 +43,80 @@ class Stages:
     def __init__(self, total: int) -> None:
         self.total, self.done, self.start = total, 0, time.monotonic()
 
-    def result(self, metrics: Mapping[str, float], part: str) -> None:
-        """Print the two figures that matter most for a set."""
-        region, image = (metrics[f"{part}.{name}"] for name in ("boxes.mAcc1", "image.top1"))
-        print(f"      {part.replace('_', ' ')}: region {100 * region:.1f} %, image {100 * image:.1f} %", flush=True)
-
     def begin(self, what: str) -> None:
         self.done += 1
         print(f"[{self.done}/{self.total}] {time.monotonic() - self.start:4.0f} s  {what}", flush=True)
+
+
+class Comparison:
+    """Arms that start from the same image tower, evaluated on the same data; `results` has a list of runs per arm."""
+
+    def __init__(self, model: RegionModel, data: QuickstartData, options: ArmOptions, folder: Path) -> None:
+        self.model, self.data, self.options, self.folder = model, data, options, folder
+        self.start, self.texts = image_tower(model), TextFeatures(model, size=65536)
+        self.results: dict[str, list[dict[str, float]]] = {}
+        self.towers = {"before": self.start}
+
+    def evaluate(self, title: str, *, crops: bool = True) -> None:
+        """Evaluate the model as it is, keep the metrics as one run of arm `title`, print two of them."""
+        metrics = evaluate(self.model, self.data, crops=crops)
+        self.results.setdefault(title, []).append(metrics)
+        part = self.data.sets[0].name
+        region, image = (100 * metrics[f"{part}.{name}"] for name in ("boxes.mAcc1", "image.top1"))
+        print(f"      {title}: region {region:.1f} %, image {image:.1f} % ({part.replace('_', ' ')})", flush=True)
+
+    def train(self, arm: str, seed: int) -> None:
+        """Train one arm from the start and evaluate it; CLIM also at three mixtures with the start."""
+        set_image_tower(self.model, self.start)
+        folder = self.folder / "runs" / f"{arm}-seed{seed}"
+        config = arm_config(arm, self.options, shards=self.data.shards, folder=folder, seed=seed)
+        train_arm(arm, self.model, config, self.texts)
+        self.evaluate(ARMS[arm])
+        if arm == "clim":
+            trained = image_tower(self.model)
+            self.towers.setdefault("after CLIM", trained)
+            for alpha in ALPHAS:
+                set_image_tower(self.model, interpolate_weights(trained, self.start, alpha))
+                self.evaluate(f"CLIM, alpha {alpha}", crops=False)
 
 
 def run(
     folder: Path,
     options: ArmOptions,
     *,
-    seeds: tuple[int, ...] = (0,),
+    arms: Sequence[str] = tuple(ARMS),
+    seeds: Sequence[int] = (0,),
     split: str = "test",
     scenes: int = 200,
     scene_px: int = 192,
     classes: int | None = None,
 ) -> str:
-    """Run every arm for every seed, write the report to `folder` and return the printed tables.
+    """Run the arms for every seed, write the report to `folder` and return the printed tables.
 
     Raises ValueError when `folder` already holds runs.
     """
     if (folder / "runs").exists():
         raise ValueError(f"{folder} already holds a quick start; delete it, or choose another folder with --out")
-    stages = Stages(2 + len(seeds) * (len(ARMS) + 1) + 1)
+    stages = Stages(3 + len(seeds) * len(arms))
     stages.begin("clim-tiny, shards and scenes")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = create_model("clim-tiny", pretrained="emoji", device=device)
+    model = create_model("clim-tiny", pretrained="emoji", device="cuda" if torch.cuda.is_available() else "cpu")
     model.tokenizer = unpadded(model.tokenizer)
     data = prepare_data(folder / "data", model, which=split, scenes=scenes, scene_px=scene_px, classes=classes)
-    start, texts = image_tower(model), TextFeatures(model, size=65536)
-    stages.begin(f"evaluating: {START}")
-    first = data.sets[0].name
-    arms: dict[str, list[dict[str, float]]] = {START: [evaluate(model, data)]}
-    stages.result(arms[START][0], first)
-    towers = {"before": start}
+    comparison = Comparison(model, data, options, folder)
+    stages.begin("evaluating the start")
+    comparison.evaluate(START)
     for seed in seeds:
-        for arm, title in ARMS.items():
-            stages.begin(f"training and evaluating: {title}, seed {seed}, {options.steps} steps")
-            set_image_tower(model, start)
-            config = arm_config(
-                arm, options, shards=data.shards, folder=folder / "runs" / f"{arm}-seed{seed}", seed=seed
-            )
-            train_arm(arm, model, config, texts)
-            arms.setdefault(title, []).append(evaluate(model, data))
-            stages.result(arms[title][-1], first)
-        trained = image_tower(model)
-        towers.setdefault("after CLIM", trained)
-        stages.begin(f"evaluating: CLIM and pretrained weights interpolated, seed {seed}")
-        for alpha in ALPHAS:
-            set_image_tower(model, interpolate_weights(trained, start, alpha))
-            arms.setdefault(f"CLIM, alpha {alpha}", []).append(evaluate(model, data, crops=False))
+        for arm in arms:
+            stages.begin(f"training and evaluating: {ARMS[arm]}, seed {seed}, {options.steps} steps")
+            comparison.train(arm, seed)
     stages.begin("figures and report")
     config = {"options": dataclasses.asdict(options), "seeds": list(seeds), "split": split, "scene_px": scene_px}
     return write_quickstart_report(
         folder,
-        arms,
+        comparison.results,
         parts=data.sets,
         config=config,
-        pictures=similarity_pictures(model, towers, data.sets[0]),
+        pictures=similarity_pictures(model, comparison.towers, data.sets[0]),
         notes=[NOTE],
     )
 
@@ -123,6 +135,7 @@ def main(argv: list[str] | None = None) -> None:
         "--out", type=Path, help="folder of report and runs (default: quickstart, or quickstart-2, ...)"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="several give mean and spread")
+    parser.add_argument("--arms", choices=tuple(ARMS), nargs="+", default=list(ARMS), help="which arms to train")
     parser.add_argument("--split", choices=SPLITS, default="test", help="val: for choices")
     parser.add_argument("--scenes", type=int, default=200, help="composed scenes per evaluation set")
     parser.add_argument("--scene-px", type=int, default=192, help="side at which the model sees a scene")
@@ -136,7 +149,8 @@ def main(argv: list[str] | None = None) -> None:
     tables = run(
         out,
         options,
-        seeds=tuple(args.seeds),
+        arms=args.arms,
+        seeds=args.seeds,
         split=args.split,
         scenes=args.scenes,
         scene_px=args.scene_px,

@@ -65,7 +65,7 @@ def comparison(args) -> sbs.Comparison:
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
-    parser = sbs.argument_parser(__doc__, pairs=5)
+    parser = sbs.argument_parser(__doc__, pairs=3)
     parser.add_argument("--model", default="EVA02-B-16", help="open_clip name with a tower of timm")
     parser.add_argument("--image-px", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=1)

@@ -112,10 +112,10 @@ def comparison(args) -> sbs.Comparison:
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
-    parser = sbs.argument_parser(__doc__, pairs=5)
+    parser = sbs.argument_parser(__doc__, pairs=3)
     parser.add_argument("--model", default="ViT-B-16", help="open_clip name")
     parser.add_argument("--image-px", type=int, default=512, help="side of the letterboxed images")
-    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--batch", type=int, default=4, help="images per forward")
     parser.add_argument("--regions", type=int, default=12, help="regions per image")
     args = parser.parse_args(argv)

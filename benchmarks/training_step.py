@@ -128,7 +128,7 @@ def standard_cases(precision: str, device: str) -> list[Case]:
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
-    parser = sbs.argument_parser(__doc__, pairs=5)
+    parser = sbs.argument_parser(__doc__, pairs=3)
     parser.add_argument("--precision", choices=("fp32", "amp_bf16", "bf16"), default="fp32")
     own = parser.add_argument_group("a case of your own, instead of the two standard ones")
     own.add_argument("--model", help="open_clip name")

@@ -5,7 +5,7 @@ import open_clip
 import pytest
 import torch
 from clim_models import create_model, save_model
-from open_clip.factory import _MODEL_CONFIGS
+from open_clip import factory
 from tiny_towers import TEXT
 
 VISION = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
@@ -16,10 +16,10 @@ def names():
     """Two tiny configurations known to open_clip for the time of a test."""
     base = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": {**TEXT, "vocab_size": 49408, "context_length": 77}}
     added = {"test-vit": base, "test-vit-quickgelu": {**base, "quick_gelu": True}}
-    _MODEL_CONFIGS.update(added)
+    factory._MODEL_CONFIGS.update(added)  # the module's own name: open_clip binds a new dict at each rescan
     yield list(added)
     for name in added:
-        del _MODEL_CONFIGS[name]
+        del factory._MODEL_CONFIGS[name]
 
 
 def test_create_and_round_trip_through_a_run_folder(names, tmp_path):

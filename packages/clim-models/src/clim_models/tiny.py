@@ -19,7 +19,6 @@ import open_clip
 import timm
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.factory import _MODEL_CONFIGS
 from safetensors import safe_open
 from safetensors.torch import load_file
 from timm.layers import HybridEmbed
@@ -184,7 +183,8 @@ def _load_text(model: nn.Module) -> None:
 
 def register_clim_tiny() -> None:
     """Make `open_clip.create_model("clim-tiny")` and `open_clip.get_tokenizer("clim-tiny")` work."""
-    _MODEL_CONFIGS[NAME] = clim_tiny_config()
+    # Through the module: open_clip binds a new dictionary whenever a configuration is added.
+    open_clip.factory._MODEL_CONFIGS[NAME] = clim_tiny_config()
 
 
 def _package_folder(package: str) -> Path:

@@ -69,6 +69,7 @@ def describe(machine: dict) -> str:
     device = "" if machine["device"] == "cpu" else f"{machine['device']}, "
     threads = f"{machine['threads']} thread" + ("s" if machine["threads"] != 1 else "")
     hardware = f"{device}{machine['processor']}, {machine['cores']} cores, {threads}"
+    hardware += f", load average {machine['load_at_start']} when it began"
     return f"{hardware}; Python {machine['python']}, {packages}"
 
 

@@ -5,12 +5,14 @@ from JPEG files: forward, backward, optimizer. Loading is not in it; it runs bes
 measures it. There is no target: mosaics buy region features, and this is their price or their discount.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import side_by_side as sbs
 import torch
+import torch.distributed as dist
 from clim_data.batches import Draw, build_batch
 from clim_data.mosaics import MosaicBatch, MosaicConfig, plan_mosaics
 from clim_models import create_model
@@ -81,6 +83,10 @@ def open_engine(case: Case) -> Engine:
         engine=EngineConfig(zero_stage=1, precision=case.precision, device=torch.device(case.device).type),
     )
     torch.manual_seed(0)
+    if not dist.is_initialized():
+        # A process that measures memory inherits the address of its parent's group of one; it needs its own.
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name, None)
     device = choose_device(config)
     start_distributed(device)
     model = create_model(case.model)

@@ -26,8 +26,9 @@ def test_create_and_round_trip_through_a_run_folder(names, tmp_path):
     model = create_model(names[0])
     assert not model.training
     assert model.name == names[0]
-    save_model(model, tmp_path / "run")
+    save_model(model, tmp_path / "run" / "model")  # where a training puts its export
     again = create_model(names[0], pretrained=tmp_path / "run", image_size=48)
+    assert create_model(names[0], pretrained=tmp_path / "run" / "model").name == names[0]
     assert again.image_size == (48, 48)
     x = torch.randn(1, 3, 48, 48)
     with torch.no_grad():

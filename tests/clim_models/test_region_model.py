@@ -3,7 +3,7 @@
 import pytest
 import torch
 from clim_models import RegionModel
-from clim_models.region_model import OUTPUTS
+from clim_models.outputs import OUTPUTS
 from tiny_towers import build_clip, build_eva, build_vit
 
 TOLERANCE = {"atol": 5e-5, "rtol": 0}

@@ -4,7 +4,7 @@ import open_clip
 import pytest
 import timm
 import torch
-from clim_models import create_model, tiny
+from clim_models import create_model, save_model, tiny
 from timm.models.vision_transformer import VisionTransformer
 
 pytest.importorskip("transformers")
@@ -105,3 +105,17 @@ def test_missing_or_foreign_weights_are_refused(model, tmp_path):
     save_file({"visual.other": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="does not fit clim-tiny"):
         tiny.load_shipped_weights(model, tmp_path / "x.safetensors")
+
+
+@torch.no_grad()
+def test_export_is_whole_for_plain_open_clip(tmp_path):
+    model = create_model("clim-tiny", pretrained="emoji")
+    save_model(model, tmp_path)
+    plain = open_clip.create_model(f"local-dir:{tmp_path}").eval()
+    texts = ["a drawing of a red apple", "sun behind small cloud"]
+    tokens = open_clip.get_tokenizer(f"local-dir:{tmp_path}")(texts)
+    torch.testing.assert_close(tokens, model.tokenizer(texts))
+    torch.testing.assert_close(plain.encode_text(tokens), model.encode_text(tokens, normalize=False))
+    again = create_model("clim-tiny", pretrained=tmp_path)
+    pixels = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(again.encode_dense(pixels), model.encode_dense(pixels))

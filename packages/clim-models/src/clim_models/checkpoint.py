@@ -69,7 +69,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         FileNotFoundError, ValueError: as `load_checkpoint`.
     """
     if path.is_dir():
-        path = path / WEIGHTS_FILE
+        path = export_folder(path) / WEIGHTS_FILE
     if not path.exists():
         raise FileNotFoundError(f"no weights at {path}; check the path, or pass an open_clip tag")
     try:
@@ -85,6 +85,12 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0][:160]
         raise ValueError(f"{path} is truncated or damaged ({reason}); download or export it again") from error
+
+
+def export_folder(path: Path) -> Path:
+    """Where the export is: the folder itself, or `model` in the run folder of a training; files stay as they are."""
+    inside = path / "model"
+    return inside if not (path / WEIGHTS_FILE).exists() and (inside / WEIGHTS_FILE).exists() else path
 
 
 def _is_torchscript(path: Path) -> bool:

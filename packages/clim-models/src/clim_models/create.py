@@ -11,7 +11,7 @@ import torch
 from open_clip.model import set_model_preprocess_cfg
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
-from clim_models.checkpoint import load_checkpoint
+from clim_models.checkpoint import export_folder, load_checkpoint
 from clim_models.region_model import RegionModel
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -109,16 +109,15 @@ def _tag(name: str, pretrained: str | Path | None) -> str | None:
 
 
 def _weights(name: str, pretrained: str | Path, config: dict) -> Path:
-    """Path of local weights; a run folder must be of the same architecture."""
-    path = Path(pretrained)
+    """Path of local weights; an export must be of the same model (its name, or else all of its configuration)."""
+    path = export_folder(Path(pretrained))
     described = path / "open_clip_config.json"
     if described.exists():
+        named = path / "config.json"
+        own = json.loads(named.read_text()).get("name") if named.exists() else None
         saved = json.loads(described.read_text())["model_cfg"]
         differing = sorted(k for k in saved.keys() | config.keys() if saved.get(k) != config.get(k))
-        if differing:
-            own = (
-                json.loads((path / "config.json").read_text()).get("name") if (path / "config.json").exists() else None
-            )
+        if own != name and differing:
             raise ValueError(
                 f"{path} holds {own or 'another model'}, not {name!r} (they differ in {differing}); pass that name"
             )

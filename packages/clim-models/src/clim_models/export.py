@@ -14,7 +14,7 @@ from clim_models.version import __version__
 
 
 def save_model(model: RegionModel, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None) -> Path:
-    """Export to `folder`: model.safetensors, config.json and open_clip_config.json, each written atomically.
+    """Export to `folder`: model.safetensors, config.json, open_clip_config.json and a Hugging Face tokenizer's files.
 
     Args:
         model: built by `create_model` (its configuration is known) or with `model.config` set.
@@ -40,6 +40,8 @@ def save_model(model: RegionModel, folder: str | Path, *, state_dict: Mapping[st
     os.replace(partial, folder / WEIGHTS_FILE)
     preprocess = {"mean": list(model.image_mean), "std": list(model.image_std), "size": list(model.image_size)}
     _write_json(folder / "open_clip_config.json", {"model_cfg": model.config, "preprocess_cfg": preprocess})
+    if "hf_tokenizer_name" in model.config.get("text_cfg", {}):  # open_clip looks for its files beside the weights
+        model.tokenizer.save_pretrained(str(folder))
     _write_json(folder / "config.json", {"name": model.name, "clim_models": __version__, "tower": model.tower_kind})
     return folder
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clim_models.freezing import freeze_model, norm_layers
+from clim_models.outputs import READOUTS, check_outputs, is_attention, with_readout
 from clim_models.pooling import (
     PackedRegions,
     box_patch_masks,
@@ -21,14 +22,6 @@ from clim_models.pooling import (
     pool_masks,
 )
 from clim_models.towers import Readout, find_tower
-
-READOUTS = ("value_residual", "value")
-OUTPUTS = (
-    "image",
-    *(f"{kind}{suffix}" for kind in ("dense", "boxes", "masks") for suffix in ("", "_value")),
-    "boxes_attention",
-    "masks_attention",
-)
 
 
 class RegionModel(nn.Module):
@@ -173,7 +166,7 @@ class RegionModel(nn.Module):
         Raises:
             ValueError: see `grid_size`; an unknown readout.
         """
-        name = _with_readout("dense", readout)
+        name = with_readout("dense", readout)
         return self.encode_regions(images, outputs=(name,), normalize=normalize)[name]
 
     def encode_boxes(
@@ -199,7 +192,7 @@ class RegionModel(nn.Module):
         Raises:
             ValueError: wrong boxes, mode or readout, or a tower without attention readout.
         """
-        name = "boxes_attention" if _mode(mode, "align") else _with_readout("boxes", readout)
+        name = "boxes_attention" if is_attention(mode, "align") else with_readout("boxes", readout)
         return self.encode_regions(images, boxes=boxes, outputs=(name,), normalize=normalize)[name]
 
     def encode_masks(
@@ -224,7 +217,7 @@ class RegionModel(nn.Module):
         Raises:
             ValueError: wrong masks, mode or readout, or a tower without attention readout.
         """
-        name = "masks_attention" if _mode(mode, "mean") else _with_readout("masks", readout)
+        name = "masks_attention" if is_attention(mode, "mean") else with_readout("masks", readout)
         return self.encode_regions(images, masks=masks, outputs=(name,), normalize=normalize)[name]
 
     def encode_regions(
@@ -247,7 +240,7 @@ class RegionModel(nn.Module):
         Raises:
             ValueError: an unknown output, a missing argument, or any error of the single functions.
         """
-        _check_outputs(outputs, boxes, masks)
+        check_outputs(outputs, boxes, masks)
         grid = self.grid_size(images.shape[-2], images.shape[-1])
         if boxes is not None:
             check_boxes(boxes, images.shape[0])
@@ -282,9 +275,17 @@ class RegionModel(nn.Module):
             found = {n: x if n.startswith("dense") else F.normalize(x, dim=-1) for n, x in found.items()}
         return found
 
-    def forward(self, images: Tensor, boxes: Sequence[Tensor] | None = None, **options) -> dict[str, Tensor]:
+    def forward(
+        self,
+        images: Tensor,
+        boxes: Sequence[Tensor] | None = None,
+        masks: Sequence[Tensor] | None = None,
+        outputs: Sequence[str] = ("boxes", "masks"),
+        *,
+        normalize: bool = True,
+    ) -> dict[str, Tensor]:
         """The same as `encode_regions`, so that hooks and engines see a call of the module."""
-        return self.encode_regions(images, boxes, **options)
+        return self.encode_regions(images, boxes, masks, outputs, normalize=normalize)
 
     def _regions_that_attend(self, outputs, boxes, masks, grid: tuple[int, int]) -> PackedRegions | None:
         """Boxes and masks whose class tokens go through the tower together, or None."""
@@ -344,25 +345,3 @@ class RegionModel(nn.Module):
         direct = [p for m in owners if m is not None for p in m.parameters(recurse=False)]
         direct += [p for m in self.tower.direct_modules(attention=attention) for p in m.parameters()]
         return list({id(p): p for p in direct}.values())
-
-
-def _with_readout(kind: str, readout: str) -> str:
-    if readout not in READOUTS:
-        raise ValueError(f"readout={readout!r}; legal values are 'value_residual' and 'value'")
-    return kind if readout == "value_residual" else f"{kind}_value"
-
-
-def _mode(mode: str, pooled: str) -> bool:
-    """True for attention, False for the pooled mode of the caller."""
-    if mode not in (pooled, "attention"):
-        raise ValueError(f"mode={mode!r}; legal values are {pooled!r} and 'attention'")
-    return mode == "attention"
-
-
-def _check_outputs(outputs: Sequence[str], boxes, masks) -> None:
-    for name in outputs:
-        if name not in OUTPUTS:
-            raise ValueError(f"output {name!r} is unknown; legal values are {', '.join(OUTPUTS)}")
-        for kind, given in (("boxes", boxes), ("masks", masks)):
-            if name.startswith(kind) and given is None:
-                raise ValueError(f"output {name!r} needs {kind}; pass {kind}=[...] with one tensor per image")

@@ -42,7 +42,9 @@ def row(record: dict, measured: dict) -> str:
     if ours["call_mib"] is not None:
         memory = f"{ours['call_mib']:.0f} / {other['call_mib']:.0f}"
     if measured["memory_target"] is not None:
-        memory += f" = **{measured['memory_ratio']:.2f}**" if measured["memory_ratio"] is not None else ""
+        if measured["memory_ratio"] is not None:
+            memory += f" = **{measured['memory_ratio']:.2f}**"
+            memory += f" (whole process {ours['process_mib']:.0f} / {other['process_mib']:.0f})"
         memory_target = f"at most {measured['memory_target']:.2f}"
     cells = [
         f"`{record['benchmark']}`: {measured['name']}",
@@ -60,7 +62,7 @@ def row(record: dict, measured: dict) -> str:
 
 def side(measured: dict) -> str:
     """Label, time of a call and items per second."""
-    rate = f"{measured['items_per_s']:.3g} {measured['item']}s/s"
+    rate = f"{float(format(measured['items_per_s'], '.3g')):,g} {measured['item']}s/s"
     return f"{measured['label']}: {measured['median_s'] * 1000:.0f} ms, {rate}"
 
 

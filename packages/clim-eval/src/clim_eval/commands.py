@@ -180,11 +180,16 @@ def _load_model(options: Namespace):
 
 
 def _model_of_run(pretrained: str | None) -> str:
-    """The model name that a run folder states in its config.json."""
-    described = Path(pretrained) / "config.json" if pretrained else None
+    """The model name in the config.json of an export, or of the one inside a run folder."""
+    from clim_models.checkpoint import export_folder
+
+    described = export_folder(Path(pretrained)) / "config.json" if pretrained else None
     name = json.loads(described.read_text()).get("name") if described and described.is_file() else None
     if not name:
-        raise ValueError("which model? pass --model NAME, or --pretrained RUN with the folder of a run")
+        raise ValueError(
+            "which model? pass --model NAME, or --pretrained RUN with the folder of a finished run "
+            "(`clim-train export RUN` finishes a stopped one)"
+        )
     return name
 
 

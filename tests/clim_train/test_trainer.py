@@ -7,7 +7,9 @@ import open_clip
 import pytest
 import torch
 from clim_models import create_model
+from clim_train import engine
 from clim_train.config import TrainConfig
+from clim_train.engine import deepspeed_config
 from clim_train.metrics import read_metrics
 from clim_train.optim import build_optimizer
 from clim_train.randomness import random_states
@@ -261,6 +263,23 @@ def test_same_losses_with_checkpointed_gradients_at_stage_3(tmp_path):
     model.set_grad_checkpointing(True)
     tiny_trainer(with_run(config, folder=str(tmp_path / "checkpointed")), model=model).fit()
     assert losses(tmp_path / "checkpointed") == pytest.approx(losses(tmp_path / "plain"), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", [VIT, EVA])
+def test_attention_readout_trains_alike_at_every_stage(tmp_path, monkeypatch, name):
+    """Region class tokens read the attention weights of every block outside their modules; ZeRO-3 must gather them."""
+
+    def nothing_stays(config, **options):
+        content = deepspeed_config(config, **options)
+        content["zero_optimization"]["stage3_param_persistence_threshold"] = 0  # tiny weights would never be taken away
+        return content
+
+    monkeypatch.setattr(engine, "deepspeed_config", nothing_stays)
+    for stage in (1, 3):
+        config = tiny_config(tmp_path / str(stage), steps=4, zero_stage=stage)
+        task = ClimTask(tiny_model(name, unlocked_blocks=9), box_mode="attention", lockstep=stage == 3)
+        Trainer(config, task, NoiseLoader()).fit()
+    assert losses(tmp_path / "3") == pytest.approx(losses(tmp_path / "1"), rel=1e-5)
 
 
 def test_loading_draws_no_random_numbers(tmp_path):

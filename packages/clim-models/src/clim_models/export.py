@@ -40,8 +40,11 @@ def save_model(model: RegionModel, folder: str | Path, *, state_dict: Mapping[st
     os.replace(partial, folder / WEIGHTS_FILE)
     preprocess = {"mean": list(model.image_mean), "std": list(model.image_std), "size": list(model.image_size)}
     _write_json(folder / "open_clip_config.json", {"model_cfg": model.config, "preprocess_cfg": preprocess})
-    if "hf_tokenizer_name" in model.config.get("text_cfg", {}):  # open_clip looks for its files beside the weights
-        model.tokenizer.save_pretrained(str(folder))
+    if "hf_tokenizer_name" in model.config.get("text_cfg", {}):
+        # open_clip looks for its files beside the weights; a tokenizer of the user's own may have none.
+        save_tokenizer = getattr(model.tokenizer, "save_pretrained", None)
+        if save_tokenizer is not None:
+            save_tokenizer(str(folder))
     _write_json(folder / "config.json", {"name": model.name, "clim_models": __version__, "tower": model.tower_kind})
     return folder
 

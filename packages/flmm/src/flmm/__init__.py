@@ -1,0 +1,20 @@
+"""Masks for the phrases a frozen multimodal LLM says. See README.md; names here are the API."""
+
+from importlib import import_module
+
+from flmm.version import __version__
+
+# Loaded on first use: torch and transformers take seconds to import.
+_EXPORTS: dict[str, str] = {}
+
+__all__ = ["__version__", *sorted(_EXPORTS)]
+
+
+def __getattr__(name: str):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -142,6 +142,12 @@ def test_run_folder(tmp_path):
     assert len(moved) > 10
     for key, value in exported.items():
         torch.testing.assert_close(value, 0.7 * trained[key] + 0.3 * start[key])
+    # What moved is there as it was and as it became, under the same names.
+    before, after = (load_file(folder / f"{name}.safetensors") for name in ("start", "trained"))
+    assert before.keys() == after.keys() == set(trainer.task.trainable_parameters())
+    for key, value in after.items():
+        assert torch.equal(value, trained[key.removeprefix("clip.")])
+        assert torch.equal(before[key], start[key.removeprefix("clip.")])
 
 
 def test_export_loads_in_create_model_and_in_plain_open_clip(tmp_path):
@@ -334,3 +340,9 @@ def test_task_of_ones_own(tmp_path, stage):
     saved = torch.load(tmp_path / "model" / "weights.pt")
     assert saved.keys() == model.state_dict().keys()
     assert saved["1.num_batches_tracked"] == model[1].num_batches_tracked == 9
+    # Any alpha can be made of the export, the start and the trained weights: running statistics count among them.
+    before, after = (load_file(tmp_path / f"{name}.safetensors") for name in ("start", "trained"))
+    assert before.keys() == after.keys() == {k for k, v in saved.items() if v.is_floating_point() and k[0] != "0"}
+    for key, value in after.items():
+        torch.testing.assert_close(saved[key], 0.7 * value + 0.3 * before[key])
+        assert torch.equal(value, model.state_dict()[key])

@@ -24,9 +24,7 @@ class EngineModule(nn.Module):
 
     def __init__(self, task: Task, *, autocast: torch.dtype | None = None):
         super().__init__()
-        names = set(task.trainable_parameters())
-        for name, parameter in task.model.named_parameters():
-            parameter.requires_grad_(name in names)
+        freeze_the_rest(task)
         self.model = trainable_tree(task.model)
         self.autocast = autocast
         # Not as attributes: they would be registered as submodules, frozen parts and all.
@@ -40,6 +38,24 @@ class EngineModule(nn.Module):
         if "loss" not in scalars:
             raise ValueError(f"the task returned {sorted(scalars)}: its loss(batch) must have a 'loss'")
         return scalars["loss"], {name: value.detach().float() for name, value in scalars.items()}
+
+
+def freeze_the_rest(task: Task) -> None:
+    """Takes `requires_grad` from every parameter of the model that the task does not train."""
+    names = set(task.trainable_parameters())
+    for name, parameter in task.model.named_parameters():
+        parameter.requires_grad_(name in names)
+
+
+def trained_entries(task: Task) -> list[str]:
+    """Names in `task.model.state_dict()` of all floats that training can change.
+
+    These are the trainable parameters, and the buffers (running statistics) of modules whose parameters all train;
+    other modules stay in evaluation mode. `RegionModel.freeze` never trains batch norms, so it has no such buffers.
+    """
+    freeze_the_rest(task)
+    buffers = {name for name, buffer in trainable_tree(task.model).named_buffers() if buffer.is_floating_point()}
+    return sorted({*task.trainable_parameters(), *buffers} & task.model.state_dict().keys())
 
 
 def trainable_tree(module: nn.Module) -> nn.Module:

@@ -53,11 +53,16 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     return f"{crc:08x}"
 
 
+def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes CPU tensors as safetensors in one move; the file is whole or not there."""
+    draft = path.with_name(path.name + ".tmp")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, draft, metadata=dict(metadata or {}))
+    os.replace(draft, path)
+
+
 def save_start_weights(path: Path, trained: Mapping[str, Tensor], frozen_checksum: str) -> None:
     """Weights that training starts from, and the checksum of those that stay as they are."""
-    draft = path.with_name(path.name + ".tmp")
-    save_file({k: v.contiguous() for k, v in trained.items()}, draft, metadata={"frozen": frozen_checksum})
-    os.replace(draft, path)
+    save_weights(path, trained, {"frozen": frozen_checksum})
 
 
 def load_start_weights(path: Path, frozen_checksum: str) -> dict[str, Tensor]:

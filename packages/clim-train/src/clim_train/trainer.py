@@ -12,9 +12,18 @@ from clim_models import interpolate_weights
 from clim_train.checkpoints import UNIVERSAL, CheckpointFolder
 from clim_train.config import TrainConfig
 from clim_train.engine import Engine, choose_device, start_distributed
+from clim_train.engine_module import trained_entries
 from clim_train.metrics import MetricLog, RunningMean
 from clim_train.randomness import random_states, seed_everything, set_random_states, without_random
-from clim_train.run_folder import checksum, load_start_weights, save_start_weights, versions, write_json, write_text
+from clim_train.run_folder import (
+    checksum,
+    load_start_weights,
+    save_start_weights,
+    save_weights,
+    versions,
+    write_json,
+    write_text,
+)
 from clim_train.schedule import learning_rate, total_steps
 from clim_train.task import Task
 
@@ -116,14 +125,14 @@ class Trainer:
 
     def _keep_start_weights(self, resume: bool) -> None:
         """The weights training started from, for the export; the trained part is in the run folder, too."""
-        trained = set(self.task.trainable_parameters())
+        self._trained = trained_entries(self.task)
         state = {name: value.detach().cpu().clone() for name, value in self.task.model.state_dict().items()}
-        frozen_sum = checksum({name: value for name, value in state.items() if name not in trained})
+        frozen_sum = checksum({name: value for name, value in state.items() if name not in set(self._trained)})
         path = self.folder / "start.safetensors"
         if resume and path.exists():
             state.update(load_start_weights(path, frozen_sum))
         elif self.rank == 0:
-            save_start_weights(path, {name: state[name] for name in sorted(trained)}, frozen_sum)
+            save_start_weights(path, {name: state[name] for name in self._trained}, frozen_sum)
         dist.barrier()
         self._start_state = state
 
@@ -255,6 +264,8 @@ class Trainer:
     def export(self) -> Path | None:
         """Writes `model/` of the run folder: `run.alpha` parts trained, the rest start weights; on rank 0.
 
+        Beside it `trained.safetensors` has the trained weights as they are, under the names of `start.safetensors`:
+        from the three, any other alpha can be made.
         Call it after `close`. Returns the folder, or None on other ranks.
         """
         if self._is_open:
@@ -262,6 +273,7 @@ class Trainer:
         if self.rank != 0:
             return None
         trained = {name: value.cpu() for name, value in self.task.model.state_dict().items()}
+        save_weights(self.folder / "trained.safetensors", {name: trained[name] for name in self._trained})
         state = interpolate_weights(trained, self._start_state, self.config.run.alpha)
         self.task.save(self.folder / "model", state)
         return self.folder / "model"
@@ -275,7 +287,8 @@ class Trainer:
         self._is_open = False
         self.log_file.close()
         trained = self.engine.close()
-        self.task.model.load_state_dict({**self._start_state, **trained})
+        persistent = {name: value for name, value in trained.items() if name in self._start_state}
+        self.task.model.load_state_dict({**self._start_state, **persistent})
 
     def __enter__(self) -> "Trainer":
         return self

@@ -74,7 +74,7 @@ def test_pack_regions_keeps_order_and_drops_padding():
         "b": [torch.ones(1, 3, dtype=torch.bool)] * 2,
     }
     packed = pack_regions(rows)
-    features = torch.arange(packed.present.numel()).view(2, -1, 1)
+    features = torch.arange(packed.allowed[..., 0].numel()).view(2, -1, 1)
     split = packed.split(features)
     assert split["a"].flatten().tolist() == [0, 1]
     assert split["b"].flatten().tolist() == [2, 5]

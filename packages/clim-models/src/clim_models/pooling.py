@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import roi_align
 
@@ -18,7 +19,8 @@ BOX_SLACK = 1e-3
 def check_boxes(boxes: Sequence[Tensor], batch_size: int) -> None:
     """Reject boxes that are not one (n_i, 4) XYXY tensor per image in [0, 1].
 
-    The range is looked at only for boxes on the CPU, where it costs nothing; on a GPU it would stop the queue.
+    The range is looked at only for boxes on the CPU, where it costs nothing; on a GPU it would stop the queue, and
+    fake tensors (which stand for shapes, in estimates and exports) have no values.
 
     Raises:
         ValueError: wrong number of tensors, wrong shape, or coordinates outside [0, 1].
@@ -29,7 +31,7 @@ def check_boxes(boxes: Sequence[Tensor], batch_size: int) -> None:
     for i, b in enumerate(boxes):
         if b.ndim != 2 or b.shape[1] != 4:
             raise ValueError(f"boxes[{i}] has shape {tuple(b.shape)}; pass (n, 4) rows x0, y0, x1, y1")
-        if b.device.type == "cpu" and b.numel():
+        if b.device.type == "cpu" and b.numel() and not isinstance(b, FakeTensor):
             low, high = b.min().item(), b.max().item()
             if low < -BOX_SLACK or high > 1 + BOX_SLACK or low != low:
                 raise ValueError(
@@ -98,51 +100,47 @@ def pool_masks(feature_map: Tensor, masks: Sequence[Tensor]) -> Tensor:
         ValueError: see :func:`check_masks`.
     """
     check_masks(masks, feature_map.shape[0], tuple(feature_map.shape[-2:]))
-    weights, present = pad_regions([m.flatten(1) for m in masks], feature_map)  # (B, n, hw), (B, n)
-    weights = weights / (weights.sum(-1, keepdim=True) + 1e-12)
+    counts = [len(m) for m in masks]
+    weights = pad_sequence([m.flatten(1).to(feature_map.device, torch.float32) for m in masks], batch_first=True)
+    weights = weights / (weights.sum(-1, keepdim=True) + 1e-12)  # (B, n, hw)
     means = weights @ feature_map.flatten(2).float().transpose(1, 2)  # (B, n, C)
-    return means[present].to(feature_map.dtype)
+    return drop_padding(means, counts).to(feature_map.dtype)
 
 
-def pad_regions(rows: Sequence[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Stack ragged regions: B tensors (n_i, K) -> float32 (B, max n, K) padded with 0, and which rows are real."""
-    rows = [r.to(like.device, torch.float32) for r in rows]
-    counts = torch.tensor([r.shape[0] for r in rows], device=like.device)
-    padded = pad_sequence(rows, batch_first=True)
-    present = torch.arange(padded.shape[1], device=like.device) < counts[:, None]
-    return padded, present
+def drop_padding(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """(B, n, C) -> (R, C): the first `counts[i]` rows of each image. Counted on the host: the device never waits."""
+    width = rows.shape[1]
+    kept = [i * width + j for i, count in enumerate(counts) for j in range(count)]
+    return rows.flatten(0, 1)[torch.tensor(kept, dtype=torch.int64, device=rows.device)]
 
 
 @dataclass(frozen=True)
 class PackedRegions:
     """Ragged regions of several outputs side by side.
 
-    allowed: bool (B, Q, h*w), the positions of each region. present: bool (B, Q), False for rows that only fill up
-    the batch. columns: output name -> its range of Q.
+    allowed: bool (B, Q, h*w), the positions of each region; rows that only fill up the batch see all of them.
+    counts: output name -> regions of each image. columns: output name -> its range of Q.
     """
 
     allowed: Tensor
-    present: Tensor
+    counts: dict[str, list[int]]
     columns: dict[str, tuple[int, int]]
 
     def split(self, features: Tensor) -> dict[str, Tensor]:
         """(B, Q, C) of all regions -> (R, C) per output, padding dropped."""
-        present = self.present.to(features.device)
-        return {name: features[:, a:b][present[:, a:b]] for name, (a, b) in self.columns.items()}
+        return {name: drop_padding(features[:, a:b], self.counts[name]) for name, (a, b) in self.columns.items()}
 
 
 def pack_regions(rows: dict[str, list[Tensor]]) -> PackedRegions:
     """Pad bool (n_i, h*w) masks of each output to one batch; padding sees every position, so no query is empty."""
-    allowed, present, columns, start = [], [], {}, 0
+    allowed, columns, start = [], {}, 0
     for name, masks in rows.items():
         padded = pad_sequence(masks, batch_first=True, padding_value=True)  # (B, max n, h*w)
-        counts = torch.tensor([m.shape[0] for m in masks], device=padded.device)
-        width = padded.shape[1]
         allowed.append(padded)
-        present.append(torch.arange(width, device=padded.device) < counts[:, None])
-        columns[name] = (start, start + width)
-        start += width
-    return PackedRegions(torch.cat(allowed, 1), torch.cat(present, 1), columns)
+        columns[name] = (start, start + padded.shape[1])
+        start += padded.shape[1]
+    counts = {name: [len(m) for m in masks] for name, masks in rows.items()}
+    return PackedRegions(torch.cat(allowed, 1), counts, columns)
 
 
 def box_patch_masks(boxes: Tensor, grid: tuple[int, int], rounding: str = "nearest") -> Tensor:

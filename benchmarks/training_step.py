@@ -16,7 +16,7 @@ import torch.distributed as dist
 from clim_data.batches import Draw, build_batch
 from clim_data.mosaics import MosaicBatch, MosaicConfig, plan_mosaics
 from clim_models import create_model
-from clim_train.config import DataConfig, EngineConfig, OptimConfig, TrainConfig
+from clim_train.config import EngineConfig, OptimConfig, PairDataConfig, TrainConfig
 from clim_train.engine import Engine, choose_device, start_distributed
 from clim_train.tasks import ClimTask
 from input_path import samples
@@ -78,7 +78,7 @@ class Step:
 def open_engine(case: Case) -> Engine:
     """A model with random weights in an engine, the same each time."""
     config = TrainConfig(
-        data=DataConfig(batch_size=case.images),
+        data=PairDataConfig(batch_size=case.images),
         optim=OptimConfig(lr=LEARNING_RATE),
         engine=EngineConfig(zero_stage=1, precision=case.precision, device=torch.device(case.device).type),
     )

@@ -8,7 +8,7 @@ import sys
 import pytest
 from clim_data import MosaicLoader
 from clim_train.cli import keep_global_batch, main
-from clim_train.config import DataConfig, TrainConfig
+from clim_train.config import PairDataConfig, TrainConfig
 from clim_train.metrics import read_metrics
 from clim_train.trainer import Trainer
 from tiny_training import Interrupted, small_command
@@ -106,7 +106,7 @@ def test_evaluation_on_coco_files(golden, shards, tmp_path):
 
 
 def test_other_number_of_processes_keeps_the_global_batch():
-    config = TrainConfig(data=DataConfig(batch_size=32))
+    config = TrainConfig(data=PairDataConfig(batch_size=32))
     assert keep_global_batch(config, before=4, now=8).data.batch_size == 16
     assert keep_global_batch(config, before=4, now=4) == config
     with pytest.raises(ValueError, match="a number of processes that divides 128"):

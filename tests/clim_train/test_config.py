@@ -1,18 +1,24 @@
 """Configurations are checked when they are built and survive JSON and the command line."""
 
 import dataclasses
+import json
 
 import pytest
 from clim_data import MosaicConfig
+from clim_train.cli import configure
 from clim_train.config import (
-    DataConfig,
+    BoxDataConfig,
+    ClimConfig,
+    ClipSelfConfig,
+    CropDataConfig,
     EngineConfig,
     EvaluationConfig,
     ModelConfig,
     OptimConfig,
+    PairDataConfig,
+    RegionClipConfig,
     RunConfig,
     ScheduleConfig,
-    TaskConfig,
     TrainConfig,
 )
 from clim_train.recipes import RECIPES
@@ -20,11 +26,24 @@ from clim_train.recipes import RECIPES
 BAD = [
     (ModelConfig, {"unlocked_blocks": -1}),
     (ModelConfig, {"name": ""}),
-    (DataConfig, {"batch_size": 0}),
-    (DataConfig, {"on_error": "ignore"}),
-    (TaskConfig, {"name": "clipself"}),
-    (TaskConfig, {"box_mode": "crop"}),
-    (TaskConfig, {"text_cache": -1}),
+    (PairDataConfig, {"batch_size": 0}),
+    (PairDataConfig, {"on_error": "ignore"}),
+    (PairDataConfig, {"kind": "boxes"}),
+    (CropDataConfig, {"max_split": 0}),
+    (CropDataConfig, {"scales": (320, 0)}),
+    (CropDataConfig, {"context": 0.5}),
+    (CropDataConfig, {"min_box_px": 32, "max_box_px": 16}),
+    (CropDataConfig, {"images_json": "some.json"}),
+    (CropDataConfig, {"shards": ("a.tar",), "images": "folder"}),
+    (BoxDataConfig, {"max_boxes": 0}),
+    (BoxDataConfig, {"shards": ("a.tar",), "images": "folder"}),
+    (ClimConfig, {"name": "clipself"}),
+    (ClimConfig, {"box_mode": "crop"}),
+    (ClimConfig, {"text_cache": -1}),
+    (ClipSelfConfig, {"teacher_batch": 0}),
+    (ClipSelfConfig, {"teacher_precision": "int8"}),
+    (RegionClipConfig, {"sampled_classes": 0}),
+    (RegionClipConfig, {"sampling": "twice"}),
     (OptimConfig, {"lr": -1.0}),
     (OptimConfig, {"betas": (0.9, 1.0)}),
     (OptimConfig, {"eps": 0.0}),
@@ -59,10 +78,53 @@ def test_json_round_trip(name):
     config = RECIPES[name]()
     config = dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, shards=("a.tar", "b.tar"), mosaic=MosaicConfig(mix={2: 3})),
+        data=dataclasses.replace(config.data, shards=("a.tar", "b.tar")),
         optim=OptimConfig(clip_norm=1.0),
     )
     assert TrainConfig.from_json(config.to_json()) == config
+
+
+METHODS = [
+    (ClimConfig(box_mode="attention"), PairDataConfig(mosaic=MosaicConfig(mix={2: 3}))),
+    (ClipSelfConfig(teacher_batch=8), CropDataConfig(scales=(320, 640), boxes="proposals.json")),
+    (RegionClipConfig(sampled_classes=None), BoxDataConfig(boxes="boxes.json")),
+]
+
+
+@pytest.mark.parametrize(("task", "data"), METHODS, ids=lambda value: getattr(value, "name", "data"))
+def test_json_round_trip_keeps_the_kinds(task, data):
+    config = TrainConfig(task=task, data=data)
+    again = TrainConfig.from_json(config.to_json())
+    assert again == config
+    assert (type(again.task), type(again.data)) == (type(task), type(data))
+
+
+@pytest.mark.parametrize("task", [task for task, _ in METHODS], ids=lambda task: task.name)
+@pytest.mark.parametrize("data", [data for _, data in METHODS], ids=lambda data: data.kind)
+def test_methods_refuse_data_of_another_kind(task, data):
+    if task.DATA is type(data):
+        TrainConfig(task=task, data=data)
+        return
+    with pytest.raises(ValueError, match=f"data.kind='{data.kind}' is not possible: use .*{task.DATA.__name__}"):
+        TrainConfig(task=task, data=data)
+
+
+def test_configurations_from_before_there_were_kinds_still_load():
+    old = {"data": {"shards": ["a.tar"], "batch_size": 8, "mosaic": {"mix": {"2": 1}}}, "task": {"name": "clim"}}
+    assert TrainConfig.from_json(json.dumps(old)).data == PairDataConfig(
+        shards=("a.tar",), batch_size=8, mosaic=MosaicConfig(mix={2: 1})
+    )
+
+
+@pytest.mark.parametrize(("task", "data"), METHODS, ids=lambda value: getattr(value, "name", "data"))
+def test_options_of_a_recipe_are_flags_and_its_kinds_fixed(task, data, monkeypatch, capsys):
+    monkeypatch.setitem(RECIPES, "mine", lambda: TrainConfig(task=task, data=data))
+    config = configure("mine", ["--data.batch-size=3", "--data.shards", "a", "b", "--task.box-mode=align"])
+    assert (config.data.batch_size, config.data.shards, config.task.box_mode) == (3, ("a", "b"), "align")
+    assert (type(config.task), type(config.data)) == (type(task), type(data))
+    with pytest.raises(SystemExit):
+        configure("mine", ["--data.kind=others"])
+    assert "--data.kind" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize(
@@ -74,6 +136,13 @@ def test_json_round_trip(name):
         ('{"optim": {"lr": "fast"}}', "config.optim.lr='fast'"),
         ('{"engine": {"zero_stage": true}}', "config.engine.zero_stage=True"),
         ('{"run": {"alpha": 2}}', "run.alpha"),
+        (
+            '{"task": {"name": "clipsalf"}}',
+            "config.task.name='clipsalf' is not possible: use one of 'clim', 'clipself'",
+        ),
+        ('{"task": {"name": "clipself"}}', "data.kind='pairs' is not possible: use data of kind 'crops'"),
+        ('{"data": {"kind": "crops", "mosaic": {}}}', "config.data has unknown options"),
+        ('{"data": 3}', "config.data has unknown options 3"),
     ],
 )
 def test_json_with_mistakes_is_refused(text, part):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from clim_train.config import DataConfig, EngineConfig, OptimConfig, TrainConfig
+from clim_train.config import EngineConfig, OptimConfig, PairDataConfig, TrainConfig
 from clim_train.engine import choose_device, deepspeed_config
 from clim_train.engine_module import EngineModule, replace_parameters, trainable_tree
 from clim_train.tasks import ClimTask
@@ -12,7 +12,7 @@ from torch import nn
 
 def test_configuration_says_what_the_run_says():
     config = TrainConfig(
-        data=DataConfig(batch_size=5),
+        data=PairDataConfig(batch_size=5),
         optim=OptimConfig(clip_norm=0.5),
         engine=EngineConfig(zero_stage=3, precision="bf16", accumulation=4, offload="optimizer_and_parameters"),
     )

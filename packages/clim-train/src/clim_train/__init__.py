@@ -6,16 +6,20 @@ from clim_train.version import __version__
 
 # Loaded on first use: torch, open_clip and deepspeed take seconds to import.
 _EXPORTS = {
+    "BoxDataConfig": "config",
+    "ClimConfig": "config",
     "ClimTask": "tasks.clim",
-    "DataConfig": "config",
+    "ClipSelfConfig": "config",
+    "CropDataConfig": "config",
     "EngineConfig": "config",
     "EvaluationConfig": "config",
     "ModelConfig": "config",
     "OptimConfig": "config",
+    "PairDataConfig": "config",
+    "RegionClipConfig": "config",
     "RunConfig": "config",
     "ScheduleConfig": "config",
     "Task": "task",
-    "TaskConfig": "config",
     "TrainConfig": "config",
     "Trainer": "trainer",
     "build_evaluators": "build",

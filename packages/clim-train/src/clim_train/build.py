@@ -31,12 +31,13 @@ def build_model(config: TrainConfig) -> RegionModel:
 
 def gradient_path(config: TrainConfig) -> str:
     """Which path of the image tower the batches use, so that nothing trains that never gets a gradient."""
+    regions = "dense" if config.task.box_mode == "align" else "attention"
+    if config.task.name != "clim":
+        return regions
     plan = plan_mosaics(config.data.batch_size, config.data.mosaic)
     if not plan.sides:
         return "image"
-    if plan.num_singles:
-        return "all"
-    return "dense" if config.task.box_mode == "align" else "attention"
+    return "all" if plan.num_singles else regions
 
 
 def build_task(config: TrainConfig, model: RegionModel) -> ClimTask:

@@ -55,7 +55,9 @@ def configure(recipe: str, options: Sequence[str]) -> TrainConfig:
     import tyro
 
     default = find_recipe(recipe)()
-    return tyro.cli(TrainConfig, prog=f"clim-train {recipe}", default=default, args=list(options))
+    # The recipe's kinds of task and data stay: their options are flags, not subcommands.
+    kind = tyro.conf.AvoidSubcommands[TrainConfig]
+    return tyro.cli(kind, prog=f"clim-train {recipe}", default=default, args=list(options))
 
 
 def show(recipe: str) -> str:

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from clim_data import MosaicConfig
 
 from clim_train.config import (
-    DataConfig,
+    ClimConfig,
     EngineConfig,
     ModelConfig,
     OptimConfig,
+    PairDataConfig,
     RunConfig,
     ScheduleConfig,
-    TaskConfig,
     TrainConfig,
 )
 
@@ -41,8 +41,8 @@ def clim_coco_vitb16() -> TrainConfig:
     """
     return TrainConfig(
         model=ModelConfig(name="ViT-B-16-quickgelu", pretrained="openai", unlocked_blocks=6),
-        data=DataConfig(batch_size=32, mosaic=MosaicConfig(canvas_px=1024, single_px=224)),
-        task=TaskConfig(box_mode="align", mask_duplicate_captions=False),
+        data=PairDataConfig(batch_size=32, mosaic=MosaicConfig(canvas_px=1024, single_px=224)),
+        task=ClimConfig(box_mode="align", mask_duplicate_captions=False),
         optim=OPENAI_VIT,
         schedule=ScheduleConfig(kind="cosine", epochs=100, warmup_steps=1000),
         engine=EngineConfig(zero_stage=1, precision="amp_bf16"),
@@ -114,8 +114,8 @@ def clim_coco_evab16() -> TrainConfig:
         model=ModelConfig(
             name="EVA02-B-16", pretrained="merged2b_s8b_b131k", unlocked_blocks=12, grad_checkpointing=True
         ),
-        data=DataConfig(batch_size=32, mosaic=MosaicConfig(canvas_px=1024, single_px=224)),
-        task=TaskConfig(box_mode="align", mask_duplicate_captions=False),
+        data=PairDataConfig(batch_size=32, mosaic=MosaicConfig(canvas_px=1024, single_px=224)),
+        task=ClimConfig(box_mode="align", mask_duplicate_captions=False),
         optim=EVA02,
         schedule=ScheduleConfig(kind="cosine", epochs=100, warmup_steps=1000),
         engine=EngineConfig(zero_stage=1, precision="amp_bf16"),
@@ -139,13 +139,13 @@ def clim_quickstart() -> TrainConfig:
     """
     return TrainConfig(
         model=ModelConfig(name="clim-tiny", pretrained="emoji", unlocked_blocks=7),
-        data=DataConfig(
+        data=PairDataConfig(
             batch_size=144,
             mosaic=MosaicConfig(canvas_px=192, single_px=64, mix={2: 1, 3: 1, 4: 1}, min_singles=57),
             background="random",
             workers=1,
         ),
-        task=TaskConfig(box_mode="align", mask_duplicate_captions=True),
+        task=ClimConfig(box_mode="align", mask_duplicate_captions=True),
         optim=OptimConfig(lr=3e-3, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1, clip_norm=1.0),
         schedule=ScheduleConfig(kind="cosine", steps=250, warmup_steps=25),
         engine=EngineConfig(zero_stage=1, precision="fp32"),

@@ -8,6 +8,7 @@ from clim_models.version import __version__
 _EXPORTS = {
     "LoadReport": "checkpoint",
     "RegionModel": "region_model",
+    "UNetHead": "unet_head",
     "create_model": "create",
     "interpolate_weights": "interpolation",
     "load_checkpoint": "checkpoint",

@@ -1,9 +1,10 @@
-"""Other people's key names -> open_clip's. Pure functions; models never see a foreign name.
+"""Other people's key names -> open_clip's, or UNetHead's. Pure functions; models never see a foreign name.
 
 Known layouts: open_clip (also OpenAI's, which has the same names), EVA-CLIP (original and as released by CLIPSelf),
 and ours (`clip.` in front). A text tower without the `text.` prefix is moved there where the model has one.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,15 @@ EVA_NAMES = (
     ("mlp.w1.", "mlp.fc1_g."),
     ("mlp.w2.", "mlp.fc1_x."),
     ("mlp.w3.", "mlp.fc2."),
+)
+# mmsegmentation's U-Net, as released by F-LMM, -> UNetHead. The number after encoder.i. counts the pooling before it.
+UNET_NAMES = (
+    (r"^encoder\.(\d+)\.[01]\.convs\.", r"encoder.\1."),
+    (r"^decoder\.(\d+)\.conv_block\.convs\.", r"decoder.\1.fuse."),
+    (r"^decoder\.(\d+)\.upsample\.interp_upsample\.1\.", r"decoder.\1.reduce."),
+    (r"\.conv\.", ".0."),
+    (r"\.gn\.", ".1."),
+    (r"^conv_seg\.", "predict."),
 )
 EVA_SEPARATE = (("attn.q_bias", "attn.q_proj.bias"), ("attn.v_bias", "attn.v_proj.bias"))
 
@@ -78,3 +88,15 @@ def _eva_name(key: str, names: tuple[tuple[str, str], ...]) -> str:
     for old, new in names:
         name = name.replace(old, new)
     return name
+
+
+def to_unet_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names of F-LMM's released mask head (without `mask_head.`) -> those of UNetHead; ours stay as they are."""
+    if not any(k.startswith("conv_seg.") for k in tensors):
+        return dict(tensors)
+    renamed = {}
+    for key, value in tensors.items():
+        for old, new in UNET_NAMES:
+            key = re.sub(old, new, key)
+        renamed[key] = value
+    return renamed

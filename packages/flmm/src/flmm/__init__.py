@@ -5,7 +5,19 @@ from importlib import import_module
 from flmm.version import __version__
 
 # Loaded on first use: torch and transformers take seconds to import.
-_EXPORTS: dict[str, str] = {}
+_EXPORTS: dict[str, str] = {
+    "AnyResolutionTiles": "frames",
+    "HybridSquare": "frames",
+    "ImageFrame": "frames",
+    "PadToSquare": "frames",
+    "PreparedImage": "frames",
+    "PromptStyle": "prompts",
+    "TokenizedText": "narratives",
+    "phrase_token_spans": "narratives",
+    "prompt_style": "prompts",
+    "tokenize_expressions": "narratives",
+    "tokenize_segments": "narratives",
+}
 
 __all__ = ["__version__", *sorted(_EXPORTS)]
 

@@ -10,7 +10,7 @@ import open_clip
 import torch
 from clim_data import MosaicBatch, MosaicConfig, plan_mosaics
 from clim_models import RegionModel, create_model
-from clim_train.config import PairDataConfig, EngineConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
+from clim_train.config import EngineConfig, OptimConfig, PairDataConfig, RunConfig, ScheduleConfig, TrainConfig
 from clim_train.tasks import ClimTask
 from clim_train.trainer import Trainer
 from timm.models import register_model
@@ -115,13 +115,13 @@ class NoiseLoader:
 
 
 def tiny_config(folder, *, steps: int = 6, world_size: int = 1, **engine) -> TrainConfig:
-    """Six steps with a checkpoint every two, every step logged."""
+    """Six steps with a checkpoint every two, every step logged; stage 3 takes every weight away between its uses."""
     return TrainConfig(
         data=PairDataConfig(batch_size=2 * UNIT // world_size, mosaic=MOSAIC),
         # A large eps keeps AdamW from blowing rounding noise up to whole steps.
         optim=OptimConfig(lr=1e-2, eps=1e-3, clip_norm=1.0),
         schedule=ScheduleConfig(steps=steps, warmup_steps=2),
-        engine=EngineConfig(**{"zero_stage": 1, "precision": "fp32", "device": "cpu", **engine}),
+        engine=EngineConfig(**{"zero_stage": 1, "precision": "fp32", "device": "cpu", "whole_below": 0, **engine}),
         run=RunConfig(folder=str(folder), log_every=1, save_every=2, alpha=0.7, bar=False, tensorboard=False),
     )
 

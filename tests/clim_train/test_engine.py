@@ -14,13 +14,16 @@ def test_configuration_says_what_the_run_says():
     config = TrainConfig(
         data=PairDataConfig(batch_size=5),
         optim=OptimConfig(clip_norm=0.5),
-        engine=EngineConfig(zero_stage=3, precision="bf16", accumulation=4, offload="optimizer_and_parameters"),
+        engine=EngineConfig(
+            zero_stage=3, precision="bf16", accumulation=4, offload="optimizer_and_parameters", whole_below=7
+        ),
     )
     ours = deepspeed_config(config)
     assert ours["train_micro_batch_size_per_gpu"] == 5
     assert ours["gradient_accumulation_steps"] == 4
     assert ours["gradient_clipping"] == 0.5
     assert ours["zero_optimization"]["stage"] == 3
+    assert ours["zero_optimization"]["stage3_param_persistence_threshold"] == 7
     assert ours["zero_optimization"]["offload_optimizer"] == {"device": "cpu"}
     assert ours["zero_optimization"]["offload_param"] == {"device": "cpu"}
     assert (ours["bf16"]["enabled"], ours["fp16"]["enabled"]) == (True, False)

@@ -7,9 +7,7 @@ import open_clip
 import pytest
 import torch
 from clim_models import create_model
-from clim_train import engine
 from clim_train.config import TrainConfig
-from clim_train.engine import deepspeed_config
 from clim_train.metrics import read_metrics
 from clim_train.optim import build_optimizer
 from clim_train.randomness import random_states
@@ -272,15 +270,8 @@ def test_same_losses_with_checkpointed_gradients_at_stage_3(tmp_path):
 
 
 @pytest.mark.parametrize("name", [VIT, EVA])
-def test_attention_readout_trains_alike_at_every_stage(tmp_path, monkeypatch, name):
+def test_attention_readout_trains_alike_at_every_stage(tmp_path, name):
     """Region class tokens read the attention weights of every block outside their modules; ZeRO-3 must gather them."""
-
-    def nothing_stays(config, **options):
-        content = deepspeed_config(config, **options)
-        content["zero_optimization"]["stage3_param_persistence_threshold"] = 0  # tiny weights would never be taken away
-        return content
-
-    monkeypatch.setattr(engine, "deepspeed_config", nothing_stays)
     for stage in (1, 3):
         config = tiny_config(tmp_path / str(stage), steps=4, zero_stage=stage)
         task = ClimTask(tiny_model(name, unlocked_blocks=9), box_mode="attention", lockstep=stage == 3)
@@ -303,6 +294,16 @@ def test_engine_options_reach_the_engine(tmp_path):
         assert trainer.engine._engine.zero_optimization_stage() == 2
         assert trainer.engine._engine.gradient_accumulation_steps() == 3
         assert trainer.samples_per_step == 36
+
+
+@pytest.mark.parametrize(("whole_below", "share"), [(0, 0), (100_000, 1)])
+def test_stage_3_takes_weights_away_unless_they_are_small(tmp_path, whole_below, share):
+    """The tests of stage 3 rely on the first: at DeepSpeed's default, tiny weights stay once they were gathered."""
+    with tiny_trainer(tiny_config(tmp_path / "run", zero_stage=3, whole_below=whole_below)) as trainer:
+        trainer.engine.forward_backward(next(trainer._batches()))
+        trainer.engine.step(0.1)
+        parameters = list(trainer.engine._engine.module.parameters())
+        assert sum(tuple(p.shape) != (0,) for p in parameters) == share * len(parameters)
 
 
 class Reconstruction:

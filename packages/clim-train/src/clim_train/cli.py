@@ -132,7 +132,7 @@ def _trainer(config: TrainConfig, *, resuming: bool):
     from clim_train.engine import choose_device, start_distributed
     from clim_train.trainer import Trainer
 
-    start_distributed(choose_device(config))
+    start_distributed(choose_device(config), timeout_minutes=config.engine.timeout_minutes)
     loader = build_loader(config)
     model = build_model(config)
     return Trainer(config, build_task(config, model), loader, build_evaluators(config, model), resume=resuming)

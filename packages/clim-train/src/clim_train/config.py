@@ -118,11 +118,15 @@ class EngineConfig:
     offload: Offload = "none"
     """Keep optimizer states (and, at stage 3, parameters) in host memory."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    whole_below: int = 100_000
+    """Stage 3: parameters with fewer elements stay whole on every rank (DeepSpeed's persistence threshold)."""
+    timeout_minutes: int = 30
+    """A rank that waits longer than this for the others ends with an error."""
 
     def __post_init__(self) -> None:
         for name in ("precision", "offload", "device"):
             check_choice(self, "engine", name)
-        check_at_least(self, "engine", accumulation=1)
+        check_at_least(self, "engine", accumulation=1, whole_below=0, timeout_minutes=1)
         if self.zero_stage not in (0, 1, 2, 3):
             reject("engine.zero_stage", self.zero_stage, "0, 1, 2 or 3")
         if self.zero_stage == 0 and self.precision in ("bf16", "fp16"):

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,8 @@ def deepspeed_config(config: TrainConfig, *, universal: bool = False) -> dict[st
     """
     engine = config.engine
     zero: dict[str, Any] = {"stage": engine.zero_stage}
+    if engine.zero_stage == 3:
+        zero["stage3_param_persistence_threshold"] = engine.whole_below
     if engine.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
     if engine.offload == "optimizer_and_parameters":
@@ -59,10 +62,11 @@ def choose_device(config: TrainConfig) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def start_distributed(device: torch.device) -> None:
+def start_distributed(device: torch.device, *, timeout_minutes: int = 30) -> None:
     """Joins the process group of the launcher (deepspeed, torchrun), or makes one of a single process.
 
-    Safe to call again. Raises ValueError when the process group is of another kind of device.
+    Safe to call again; the timeout, after which a collective that waits for another rank fails, is that of the first
+    call. Raises ValueError when the process group is of another kind of device.
     """
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     if "RANK" not in os.environ:
@@ -83,7 +87,11 @@ def start_distributed(device: torch.device) -> None:
         # The shared-memory collectives would be compiled on first use; gloo does without.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not torch.distributed.is_initialized() or not deepspeed.comm.is_initialized():
-        deepspeed.init_distributed(dist_backend="gloo" if device.type == "cpu" else "nccl", verbose=False)
+        deepspeed.init_distributed(
+            dist_backend="gloo" if device.type == "cpu" else "nccl",
+            timeout=timedelta(minutes=timeout_minutes),
+            verbose=False,
+        )
 
 
 def _free_port() -> int:

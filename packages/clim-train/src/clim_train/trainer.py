@@ -85,7 +85,7 @@ class Trainer:
 
     def setup(self, resume: bool) -> None:
         self.device = choose_device(self.config)
-        start_distributed(self.device)
+        start_distributed(self.device, timeout_minutes=self.config.engine.timeout_minutes)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         checkpoint = self.checkpoints.latest() if resume else None
         self._prepare_folder(resume)

@@ -54,6 +54,18 @@ def tar():
 
 
 @pytest.fixture
+def write_json(tmp_path):
+    """`write_json(name, images, annotations, categories=...)` writes a COCO file; returns its path."""
+
+    def write(name, images, annotations, categories=({"id": 1, "name": "object"},)):
+        path = tmp_path / name
+        path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": list(categories)}))
+        return path
+
+    return write
+
+
+@pytest.fixture
 def make_shards(tmp_path):
     """`make_shards([5, 3], ...)` writes shards of so many samples; returns their paths.
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from clim_data import MosaicConfig, MosaicLoader
-from clim_data.loader import global_steps, rank_share
+from clim_data.epochs import global_steps, rank_share
 
 SMALL = MosaicConfig(canvas_px=32, single_px=16)
 

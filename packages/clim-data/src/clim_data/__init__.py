@@ -6,11 +6,16 @@ from clim_data.version import __version__
 
 # Loaded on first use: torch and torchvision take seconds to import.
 _EXPORTS = {
+    "BoxBatch": "region_batches",
+    "BoxLoader": "loader",
     "BrokenSample": "report",
     "CaptionSample": "captions",
+    "CropBatch": "region_batches",
+    "CropLoader": "loader",
     "Draw": "batches",
     "ImageCaptions": "captions",
     "InstanceRegions": "regions",
+    "MULTI_SCALES": "crops",
     "MosaicBatch": "mosaics",
     "MosaicConfig": "mosaics",
     "MosaicLoader": "loader",

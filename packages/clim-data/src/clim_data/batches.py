@@ -20,10 +20,15 @@ BACKGROUNDS = ("white", "random")
 
 @dataclass(frozen=True)
 class Draw:
-    """Everything random about an epoch follows from these two numbers and a sample's name."""
+    """Everything random about an epoch follows from its seed, its number and a sample's name.
+
+    `step` tells the batches of an epoch apart, for what they draw as a whole: the number of samples that all ranks
+    used before. It is the same on all ranks.
+    """
 
     seed: int
     epoch: int
+    step: int = 0
 
     def rng(self, sample: str, purpose: str) -> random.Random:
         """Generator for one decision about one sample; independent of batch, rank and worker."""
@@ -59,34 +64,52 @@ def _parse_meta(sample: RawSample) -> dict:
         return {}
     try:
         meta = json.loads(sample.meta)
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise BrokenSample("bad json", sample.name, str(fault)) from None
     if not isinstance(meta, dict):
         raise BrokenSample("bad json", sample.name, f"a {type(meta).__name__}, not an object")
     return meta
 
 
+def check_background(background: str) -> str:
+    """Return `background` when it is one of BACKGROUNDS, else raise ValueError."""
+    if background not in BACKGROUNDS:
+        raise ValueError(f"background={background!r} is not known: use one of {BACKGROUNDS}")
+    return background
+
+
+def background_colour(sample: RawSample, draw: Draw, background: str) -> tuple[int, int, int]:
+    """What shows through transparent pixels: white, or a colour drawn for the sample and the epoch."""
+    if background == "white":
+        return WHITE
+    rng = draw.rng(sample.name, "background")
+    return int(rng.random() * 256), int(rng.random() * 256), int(rng.random() * 256)
+
+
 def decode_tile(
-    sample: RawSample, size: tuple[int, int], draw: Draw, *, config: MosaicConfig, background: str = "white"
+    sample: RawSample,
+    size: tuple[int, int],
+    draw: Draw,
+    *,
+    config: MosaicConfig,
+    background: str = "white",
+    max_pixels: int | None = None,
 ) -> Tensor:
     """Random resized crop of one image at its final size: uint8 (3, height, width).
 
     The window is drawn on the stored size, so the decoder already knows how few pixels suffice (JPEG DCT scaling).
 
     Raises:
-        BrokenSample: the image cannot be decoded.
+        BrokenSample: the image cannot be decoded, or has more than `max_pixels` (see `open_image`).
     """
-    image = open_image(sample.image, sample.name)
+    image = open_image(sample.image, sample.name, max_pixels=max_pixels)
     full_width, full_height = image.size
     window = sample_crop_window(
         (full_height, full_width), draw.rng(sample.name, "crop"), scale=config.crop_scale, ratio=config.crop_ratio
     )
     shrink = min((window[2] - window[0]) / size[1], (window[3] - window[1]) / size[0])
     enough = (full_width / shrink, full_height / shrink) if shrink > 1 else None
-    colour = WHITE
-    if background == "random":
-        rng = draw.rng(sample.name, "background")
-        colour = (int(rng.random() * 256), int(rng.random() * 256), int(rng.random() * 256))
+    colour = background_colour(sample, draw, background)
     decoded = decode_rgb(image, at_least=enough, background=colour, name=sample.name)
     across, down = decoded.shape[2] / full_width, decoded.shape[1] / full_height
     left, top = round(window[0] * across), round(window[1] * down)
@@ -95,7 +118,12 @@ def decode_tile(
 
 
 def build_batch(
-    samples: Sequence[RawSample], draw: Draw, config: MosaicConfig, *, background: str = "white"
+    samples: Sequence[RawSample],
+    draw: Draw,
+    config: MosaicConfig,
+    *,
+    background: str = "white",
+    max_pixels: int | None = None,
 ) -> tuple[MosaicBatch | None, list[BrokenSample]]:
     """One batch from the samples that can be used, and the faults of the others.
 
@@ -114,6 +142,7 @@ def build_batch(
             faults.append(fault)
             continue
         good.append((sample, captions[int(draw.rng(sample.name, "caption").random() * len(captions))]))
+    options = {"config": config, "background": background, "max_pixels": max_pixels}
     done: dict[tuple[int, tuple[int, int]], Tensor] = {}
     while True:
         plan = plan_mosaics(len(good), config)
@@ -123,7 +152,7 @@ def build_batch(
             if (id(sample), size) in done:
                 continue
             try:
-                done[id(sample), size] = decode_tile(sample, size, draw, config=config, background=background)
+                done[id(sample), size] = decode_tile(sample, size, draw, **options)
             except BrokenSample as fault:
                 faults.append(fault)
                 broken.add(i)
@@ -141,3 +170,15 @@ def build_batch(
     mosaics = assemble_mosaics(tiles, plan, config)
     captions, keys = [caption for _, caption in good], [sample.key for sample, _ in good]
     return MosaicBatch(mosaics, plan.boxes(config), singles, captions, keys), faults
+
+
+@dataclass(frozen=True)
+class MosaicBuilder:
+    """`build_batch` with its options, as a loader's workers call it."""
+
+    config: MosaicConfig
+    background: str
+    max_pixels: int | None
+
+    def __call__(self, samples: Sequence[RawSample], draw: Draw) -> tuple[MosaicBatch | None, list[BrokenSample]]:
+        return build_batch(samples, draw, self.config, background=self.background, max_pixels=self.max_pixels)

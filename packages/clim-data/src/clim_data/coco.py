@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from urllib.parse import urlparse
 
-from clim_data.report import BrokenSample
+from clim_data.report import BrokenSample, leads_out
 
 
 def read_annotations(path: str | Path, *tables: str) -> dict:
@@ -21,7 +21,7 @@ def read_annotations(path: str | Path, *tables: str) -> dict:
         raise FileNotFoundError(f"no annotation file {path}: `clim-data doctor` says where it comes from")
     try:
         record = json.loads(path.read_bytes())
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise ValueError(f"{path} is not valid json ({fault}): fetch it again, it may be cut off") from None
     for table in tables:
         if not isinstance(record, dict) or not isinstance(record.get(table), list):
@@ -62,10 +62,9 @@ def inside(folder: str | Path, name: str) -> Path:
     Raises:
         BrokenSample: the name leads out of the folder.
     """
-    flat = posixpath.normpath(name.replace("\\", "/"))
-    if not name or flat == ".." or flat.startswith(("../", "/")) or ":" in flat.split("/")[0]:
-        raise BrokenSample("path outside the folder", name or "(empty name)", f"leads out of {folder}")
-    return Path(folder) / flat
+    if not isinstance(name, str) or leads_out(name):
+        raise BrokenSample("path outside the folder", str(name) or "(empty name)", f"leads out of {folder}")
+    return Path(folder) / posixpath.normpath(name.replace("\\", "/"))
 
 
 def find_image(folder: str | Path, image: dict) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,29 +17,53 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WHITE = (255, 255, 255)
+MAX_PIXELS = 128_000_000
+_SHRINK = "make it smaller, or raise max_pixels or CLIM_DATA_MAX_PIXELS"
 
 
-def open_image(source: bytes | str | Path, name: str = "") -> Image.Image:
+def pixel_limit(max_pixels: int | None = None) -> int:
+    """Pixels that an image may have: the argument, or else `CLIM_DATA_MAX_PIXELS`, or else 128 million.
+
+    Raises:
+        ValueError: the environment variable is no whole number above 0.
+    """
+    if max_pixels is not None:
+        return max_pixels
+    stated = os.environ.get("CLIM_DATA_MAX_PIXELS", str(MAX_PIXELS))
+    if not stated.isdecimal() or int(stated) < 1:
+        raise ValueError(f"CLIM_DATA_MAX_PIXELS={stated!r} must be a whole number of at least 1, or not be set")
+    return int(stated)
+
+
+def open_image(source: bytes | str | Path, name: str = "", *, max_pixels: int | None = None) -> Image.Image:
     """Open an image by its header only; pixels are decoded later.
 
     Pixels stay in the stored orientation (an EXIF rotation is not applied), the frame that COCO-style
     annotations use.
 
+    Args:
+        source: encoded bytes, or a path.
+        name: what to call the image in an error.
+        max_pixels: see `pixel_limit`. Pillow itself refuses more than twice `PIL.Image.MAX_IMAGE_PIXELS`.
+
     Raises:
-        BrokenSample: no such file, not an image, or more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+        BrokenSample: no such file, not an image, or more pixels than the limit.
     """
+    limit = pixel_limit(max_pixels)
     name = name or (str(source) if not isinstance(source, bytes) else "image")
     try:
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        with warnings.catch_warnings():  # Pillow warns of half of what it refuses; the limit here is ours
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except FileNotFoundError:
         raise BrokenSample("missing image", name, "no such file") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as fault:
-        raise BrokenSample("image too large", name, _too_large(str(fault))) from None
+    except Image.DecompressionBombError as fault:
+        raise BrokenSample("image too large", name, f"{fault}; {_SHRINK} and PIL.Image.MAX_IMAGE_PIXELS") from None
     except Exception as fault:  # a damaged header can make a Pillow plugin raise nearly anything
         raise BrokenSample("unreadable image", name, _first_line(fault)) from None
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise BrokenSample("image too large", name, _too_large(f"{image.width} x {image.height} pixels"))
+    if image.width * image.height > limit:
+        detail = f"its header says {image.width} x {image.height} pixels, at most {limit} are decoded; {_SHRINK}"
+        raise BrokenSample("image too large", name, detail)
     return image
 
 
@@ -101,10 +127,6 @@ def pixels(image: Image.Image) -> Tensor:
     # One packing and one copy; numpy would ask Pillow for the packed bytes twice.
     packed = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return packed.view(image.height, image.width, len(image.getbands())).permute(2, 0, 1)
-
-
-def _too_large(what: str) -> str:
-    return f"{what}; raise PIL.Image.MAX_IMAGE_PIXELS (now {Image.MAX_IMAGE_PIXELS}) if such images are meant"
 
 
 def _first_line(fault: Exception) -> str:

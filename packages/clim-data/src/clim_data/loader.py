@@ -1,46 +1,17 @@
-"""The training stream: equal batch counts for every rank, every sample once per epoch, exact resume."""
+"""The training streams: mosaics with captions, images with crops, images with labelled boxes."""
 
-from collections.abc import Iterator
+from pathlib import Path
 
-import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
-
-from clim_data.batches import BACKGROUNDS, Draw, build_batch
+from clim_data.batches import MosaicBuilder
+from clim_data.box_table import BoxRules, keep_images, load_boxes
+from clim_data.epochs import EpochLoader, check_stream, check_whole
 from clim_data.mosaics import MosaicBatch, MosaicConfig
-from clim_data.report import BrokenSample, SkipReport, check_on_error
-from clim_data.sources import SampleStore, Sources, epoch_order
-
-STATE_VERSION = 1
+from clim_data.region_batches import BoxBatch, BoxBuilder, CropBatch, CropBuilder
+from clim_data.sources import SampleStore, Sources
 
 
-def global_steps(n: int, global_batch: int, world_size: int, *, drop_last: bool = False) -> list[tuple[int, int]]:
-    """Cut n samples into the (start, stop) ranges of the steps that all ranks take together.
-
-    All steps have `global_batch` samples but the last. What is left is one smaller step; when it is less than one
-    sample for each rank it joins the step before, whose ranks then have one sample more at most. With
-    `drop_last` it is lost, at most global_batch - 1 samples.
-    """
-    edges = list(range(0, n - global_batch + 1, global_batch))
-    steps = [(start, start + global_batch) for start in edges]
-    done = len(steps) * global_batch
-    if done == n or drop_last:
-        return steps
-    if n - done >= world_size:
-        return [*steps, (done, n)]
-    if not steps:
-        return []
-    return [*steps[:-1], (steps[-1][0], n)]
-
-
-def rank_share(start: int, stop: int, rank: int, world_size: int) -> tuple[int, int]:
-    """Range of one step that belongs to `rank`; shares differ by one sample at most."""
-    size = stop - start
-    return start + size * rank // world_size, start + size * (rank + 1) // world_size
-
-
-class MosaicLoader:
-    """Endless epochs of `MosaicBatch`es from webdataset shards.
+class MosaicLoader(EpochLoader[MosaicBatch]):
+    """Endless epochs of `MosaicBatch`es from webdataset shards, or folders of images with a txt beside each.
 
     The order of the samples is a function of (seed, epoch); `rank` takes its share of every step; workers only decode.
     So the batches do not depend on the number of workers, and every rank has the same number of them. Captions, crops
@@ -50,16 +21,18 @@ class MosaicLoader:
     A broken sample makes its batch smaller. A batch in which nothing can be read raises, it never disappears.
 
     Args:
-        sources: shard paths, globs, folders, or URLs (`https://...`, `s3://...`, `pipe:...`), braces allowed.
+        sources: shard paths, globs, folders, or URLs (`https://...`, `s3://...`, `pipe:...`), braces allowed. A folder
+            without shards is read as images; captions are the lines of the txt beside each, or `metadata.jsonl`.
         batch_size: images per rank and step, before mosaics are laid out.
         mosaic: layout and sizes.
         seed: of order, captions and crops.
         rank, world_size: of this process.
         workers: decoding processes; 0 decodes in this one.
         on_error: "skip" names broken samples in `skipped`, "raise" raises.
-        shuffle: False keeps the order of the shards, for every epoch.
+        shuffle: False keeps the order of the sources, for every epoch.
         drop_last: drop an incomplete last step (see `global_steps`); by default nothing is lost.
         background: what shows through transparent pixels, "white" or "random" (a colour for each image and epoch).
+        max_pixels: images with more are refused by their header (default: see `clim_data.images.pixel_limit`).
         cache_folder: where remote shards and large indexes are kept.
         cache_shards: remote shards in use at a time, also the window of their shuffle.
 
@@ -82,144 +55,164 @@ class MosaicLoader:
         shuffle: bool = True,
         drop_last: bool = False,
         background: str = "white",
-        cache_folder: str | None = None,
+        max_pixels: int | None = None,
+        cache_folder: str | Path | None = None,
         cache_shards: int = 16,
     ):
-        if background not in BACKGROUNDS:
-            raise ValueError(f"background={background!r} is not known: use one of {BACKGROUNDS}")
-        least = {"batch_size": 1, "workers": 0, "cache_shards": 1, "seed": 0}
-        given = {"batch_size": batch_size, "workers": workers, "cache_shards": cache_shards, "seed": seed}
-        for name, low in least.items():
-            value = given[name]
-            if not isinstance(value, int) or value < low:
-                raise ValueError(f"{name}={value!r} must be a whole number of at least {low}")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank={rank} must be at least 0 and below world_size={world_size}")
-        self.batch_size, self.rank, self.world_size, self.workers = batch_size, rank, world_size, workers
-        self.seed, self.drop_last = seed, drop_last
-        store = SampleStore(
-            sources, on_error=check_on_error(on_error), cache_folder=cache_folder, cache_shards=cache_shards
-        )
-        self.skipped: SkipReport = store.skipped
-        window = cache_shards if store.remote else None
-        self._batches = _Batches(store, mosaic or MosaicConfig(), seed, (shuffle, window), background, on_error)
-        self._fingerprint = store.fingerprint()
-        self.epoch, self._consumed = 0, 0
-        if not self._steps(0):
-            least = batch_size * world_size if drop_last else world_size
-            raise ValueError(
-                f"{len(store)} usable samples are too few: {world_size} ranks need at least {least}; "
-                f"give more shards or fewer ranks ({self.skipped.summary()})"
-            )
-
-    @property
-    def num_samples(self) -> int:
-        """Samples in all shards; those that turn out to be broken when decoded are still counted."""
-        return len(self._batches.store)
-
-    def __len__(self) -> int:
-        """Batches of a whole epoch, the same number on every rank."""
-        return len(self._steps(0))
-
-    def __iter__(self) -> Iterator[MosaicBatch]:
-        steps, epoch = self._steps(self._consumed), self.epoch
-        shares = [(epoch, *rank_share(*step, self.rank, self.world_size)) for step in steps]
-        # Its own generator: the workers' seeds must not be drawn from the one that training uses.
-        decoded = DataLoader(
-            self._batches,
-            batch_size=None,
-            sampler=shares,
-            num_workers=self.workers,
-            generator=torch.Generator().manual_seed(self.seed),
-        )
-        for (start, stop), (batch, faults) in zip(steps, decoded, strict=True):
-            self.skipped.extend(faults)
-            if faults and self._batches.on_error == "raise":
-                raise faults[0]
-            if batch is None:
-                raise ValueError(
-                    f"no sample of the batch at {start} in epoch {epoch} on rank {self.rank} can be read: "
-                    f"{self.skipped.summary(3)}; remove these samples from the shards (see `clim-data pack`)"
-                )
-            self._consumed = stop
-            if stop == steps[-1][1]:
-                self.epoch, self._consumed = epoch + 1, 0
-            yield batch
-
-    def state_dict(self) -> dict:
-        """Position in the stream after the last batch that was handed out: small, plain, equal on all ranks."""
-        return {
-            "version": STATE_VERSION,
-            "epoch": self.epoch,
-            "consumed": self._consumed,
-            "seed": self.seed,
-            "fingerprint": self._fingerprint,
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        """Continue after the batch at which `state` was taken; nothing that is skipped is read or decoded.
-
-        The position counts samples of all ranks, so another batch size or world size continues with the samples
-        that are left (in other batches).
-
-        Raises:
-            ValueError: the state is of other shards, another seed or another version.
-        """
-        own = self.state_dict()
-        for name in ("version", "seed", "fingerprint"):
-            if state.get(name) != own[name]:
-                raise ValueError(
-                    f"the saved position has {name} {state.get(name)!r}, this loader {own[name]!r}: "
-                    "resume with the shards and the seed of the interrupted run"
-                )
-        self.epoch, self._consumed = int(state["epoch"]), int(state["consumed"])
-        if not self._steps(self._consumed):
-            self.epoch, self._consumed = self.epoch + 1, 0
-
-    def fingerprint(self) -> str:
-        """16 hex digits that identify the shards (names, sizes, sample keys), wherever they are stored."""
-        return self._fingerprint
-
-    def _steps(self, consumed: int) -> list[tuple[int, int]]:
-        left = self.num_samples - consumed
-        steps = global_steps(left, self.batch_size * self.world_size, self.world_size, drop_last=self.drop_last)
-        return [(start + consumed, stop + consumed) for start, stop in steps]
+        stream = {"batch_size": batch_size, "seed": seed, "rank": rank, "world_size": world_size, "workers": workers}
+        check_stream(**stream, on_error=on_error, max_pixels=max_pixels, background=background)
+        store = SampleStore(sources, on_error=on_error, cache_folder=cache_folder, cache_shards=cache_shards)
+        build = MosaicBuilder(mosaic or MosaicConfig(), background, max_pixels)
+        super().__init__(store, build, **stream, shuffle=shuffle, drop_last=drop_last)
 
 
-class _Batches(Dataset):
-    """Map from (epoch, start, stop) to a batch and its faults: all that a worker process needs."""
+class CropLoader(EpochLoader[CropBatch]):
+    """Endless epochs of `CropBatch`es for self-distillation (CLIPSelf, arXiv 2310.01403): images and crops of them.
+
+    Without `boxes`, an image is cut into a random grid of m x n cells (m / 2 <= n <= 2 m, at most `max_split` each
+    way), and up to `max_cells` of them, in random order, are its regions and its crops. With `boxes`, its regions are
+    up to `max_cells` random ones of its boxes, clipped to the image, and its crops are `context` times as large.
+    An image is decoded once; the letterboxed image and all crops are made from that.
+
+    Images need no captions. Order, ranks, workers, broken samples and resuming are those of `MosaicLoader`.
+
+    Args:
+        sources: as in `MosaicLoader`; also plain folders of image files.
+        batch_size: images per rank and step.
+        image_px: side of the letterboxed image. crop_px: side of a crop.
+        boxes: COCO json of boxes (any categories) by file name; images without a usable box are left out.
+        images_json: use only the images of this COCO json, for grids (`boxes` does so anyway).
+        max_split: of a grid (6 and 16 are those of the paper's code). max_cells: regions of an image, at most.
+        context: size of a crop, in sizes of its box; only with `boxes`.
+        area_px: square roots of the smallest and largest area of a box in original pixels; only with `boxes`.
+        scales: sides of the image, one of which is drawn for each step, the same for all ranks, in place of
+            `image_px`, which must be one of them (see `MULTI_SCALES`); () for `image_px` always.
+        seed, rank, world_size, workers, on_error, shuffle, drop_last, background, max_pixels, cache_folder,
+            cache_shards: as in `MosaicLoader`.
+
+    Raises:
+        ValueError: an option is out of range, the json names no image of the sources, or there are fewer samples
+            than ranks.
+        FileNotFoundError: a source matches nothing, or there is no such json.
+    """
 
     def __init__(
         self,
-        store: SampleStore,
-        config: MosaicConfig,
-        seed: int,
-        order: tuple[bool, int | None],
-        background: str,
-        on_error: str,
+        sources: Sources,
+        *,
+        batch_size: int,
+        image_px: int,
+        crop_px: int,
+        boxes: str | Path | None = None,
+        images_json: str | Path | None = None,
+        max_split: int = 6,
+        max_cells: int = 20,
+        context: float = 1.5,
+        area_px: tuple[float, float] = (8, 1024),
+        scales: tuple[int, ...] = (),
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        on_error: str = "skip",
+        shuffle: bool = True,
+        drop_last: bool = False,
+        background: str = "white",
+        max_pixels: int | None = None,
+        cache_folder: str | Path | None = None,
+        cache_shards: int = 16,
     ):
-        self.store, self.config, self.seed, self.background, self.on_error = store, config, seed, background, on_error
-        self.shuffle, self.window = order
-        self._order: tuple[int, np.ndarray] | None = None
+        stream = {"batch_size": batch_size, "seed": seed, "rank": rank, "world_size": world_size, "workers": workers}
+        check_stream(**stream, on_error=on_error, max_pixels=max_pixels, background=background)
+        for name, value in (("image_px", image_px), ("crop_px", crop_px), ("max_split", max_split)):
+            check_whole(name, value, 1)
+        check_whole("max_cells", max_cells, 1)
+        if scales and image_px not in scales:
+            raise ValueError(f"image_px={image_px} is not one of scales={tuple(scales)}: add it, or leave scales empty")
+        for side in scales:
+            check_whole("scales", side, 1)
+        if context < 1:
+            raise ValueError(f"context={context} must be at least 1, the box itself")
+        if boxes is not None and images_json is not None:
+            raise ValueError("images_json restricts grids; boxes restricts the images itself: give one of them")
+        rules = BoxRules(area_px=tuple(area_px), labelled=False)
+        store = SampleStore(
+            sources, texts=False, on_error=on_error, cache_folder=cache_folder, cache_shards=cache_shards
+        )
+        if images_json is not None:
+            keep_images(images_json, store)
+        table = load_boxes(boxes, store, rules) if boxes is not None else None
+        build = CropBuilder(
+            image_px=image_px,
+            crop_px=crop_px,
+            table=table,
+            max_split=max_split,
+            max_cells=max_cells,
+            context=context,
+            scales=tuple(scales),
+            background=background,
+            max_pixels=max_pixels,
+        )
+        stamp = table.stamp() if table is not None else ""
+        super().__init__(store, build, **stream, shuffle=shuffle, drop_last=drop_last, build_stamp=stamp)
 
-    def __getitem__(self, share: tuple[int, int, int]) -> tuple[MosaicBatch | None, list[BrokenSample]]:
-        epoch, start, stop = share
-        samples, faults = [], []
-        for i in self._epoch_order(epoch)[start:stop]:
-            try:
-                samples.append(self.store.read(int(i)))
-            except BrokenSample as fault:
-                faults.append(fault)
-        if faults and self.on_error == "raise":  # the main process raises: a worker's traceback would hide the name
-            return None, faults
-        batch, more = build_batch(samples, Draw(self.seed, epoch), self.config, background=self.background)
-        return batch, faults + more
 
-    def _epoch_order(self, epoch: int) -> np.ndarray:
-        if self._order is None or self._order[0] != epoch:
-            counts = [len(index) for index in self.store.indexes]
-            order = np.arange(len(self.store))
-            if self.shuffle:
-                order = epoch_order(counts, seed=self.seed, epoch=epoch, window=self.window)
-            self._order = (epoch, order)
-        return self._order[1]
+class BoxLoader(EpochLoader[BoxBatch]):
+    """Endless epochs of `BoxBatch`es: images with the labelled boxes of a COCO json (RegionCLIP-style training).
+
+    Boxes are clipped to their image. Images without a usable box are left out. Order, ranks, workers, broken samples
+    and resuming are those of `MosaicLoader`; images need no captions.
+
+    Args:
+        sources: as in `MosaicLoader`; also plain folders of image files.
+        batch_size: images per rank and step.
+        image_px: side of the letterboxed image.
+        boxes: COCO json with categories; its file names are those in the folder, or without ending the keys in shards.
+        max_boxes: of an image; when it has more, so many are drawn anew in every epoch.
+        area_px: square roots of the smallest and largest area of a box in original pixels; None for any.
+        crowd: "skip" crowd regions or "keep" them.
+        seed, rank, world_size, workers, on_error, shuffle, drop_last, background, max_pixels, cache_folder,
+            cache_shards: as in `MosaicLoader`.
+
+    Raises:
+        ValueError: an option is out of range, the json names no image of the sources, or there are fewer samples
+            than ranks.
+        FileNotFoundError: a source matches nothing, or there is no such json.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        *,
+        batch_size: int,
+        image_px: int,
+        boxes: str | Path,
+        max_boxes: int = 20,
+        area_px: tuple[float, float] | None = None,
+        crowd: str = "skip",
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        on_error: str = "skip",
+        shuffle: bool = True,
+        drop_last: bool = False,
+        background: str = "white",
+        max_pixels: int | None = None,
+        cache_folder: str | Path | None = None,
+        cache_shards: int = 16,
+    ):
+        stream = {"batch_size": batch_size, "seed": seed, "rank": rank, "world_size": world_size, "workers": workers}
+        check_stream(**stream, on_error=on_error, max_pixels=max_pixels, background=background)
+        check_whole("image_px", image_px, 1)
+        check_whole("max_boxes", max_boxes, 1)
+        rules = BoxRules(area_px=None if area_px is None else tuple(area_px), crowd=crowd)
+        store = SampleStore(
+            sources, texts=False, on_error=on_error, cache_folder=cache_folder, cache_shards=cache_shards
+        )
+        table = load_boxes(boxes, store, rules)
+        build = BoxBuilder(
+            image_px=image_px, table=table, max_boxes=max_boxes, background=background, max_pixels=max_pixels
+        )
+        self.class_names: list[str] = list(table.class_names)
+        super().__init__(store, build, **stream, shuffle=shuffle, drop_last=drop_last, build_stamp=table.stamp())

@@ -1,6 +1,5 @@
 """What goes into shards: lists of images with their annotations, from COCO, LVIS and CC3M files and from folders."""
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -8,8 +7,9 @@ from pathlib import Path
 
 from clim_data.captions_file import captions_of_images
 from clim_data.coco import group_by_image, image_file_name, inside, read_annotations
+from clim_data.folders import CAPTION_LIST, captions_beside, image_files, read_caption_table
 from clim_data.report import BrokenSample
-from clim_data.shards import IMAGE_SUFFIXES
+from clim_data.shards import IMAGE_SUFFIXES, sample_key
 
 INSTANCE_FIELDS = ("id", "category_id", "bbox", "area", "iscrowd", "segmentation")
 
@@ -93,43 +93,18 @@ def folder_items(folder: str | Path, *, captions_file: str | Path | None = None)
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give the folder that holds the images")
-    listed = root / "metadata.jsonl"
+    listed = root / CAPTION_LIST
     if captions_file is None and listed.is_file():
         captions_file = listed
     table = read_caption_table(captions_file) if captions_file is not None else None
     items = []
-    for path in sorted(p for p in root.rglob("*") if p.suffix.lower().lstrip(".") in IMAGE_SUFFIXES):
-        name = path.relative_to(root).as_posix()
-        if table is not None:
-            texts = table.get(name, [])
-        else:
-            beside = path.with_suffix(".txt")
-            texts = beside.read_text(encoding="utf-8", errors="replace").splitlines() if beside.is_file() else []
-        fault = None if _clean(texts) else ("empty caption", str(path), "no caption for this image")
+    for name in image_files(root):
+        texts = table.get(name, []) if table is not None else captions_beside(root / name) or []
+        fault = None if _clean(texts) else ("empty caption", str(root / name), "no caption for this image")
         items.append(PackItem(name, str(root), name, {"file_name": name, "captions": _clean(texts)}, {}, fault))
     if not items:
         raise FileNotFoundError(f"{folder} holds no {', '.join(IMAGE_SUFFIXES)} file: give the folder with the images")
     return PackList("folder", _keyed(items))
-
-
-def read_caption_table(path: str | Path) -> dict[str, list[str]]:
-    """Captions by file name from a json object or a jsonl file (see `folder_items`).
-
-    Raises:
-        FileNotFoundError: no such file. ValueError: a line or the file is not as described.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no captions file {path}: give a json or jsonl file")
-    try:
-        if path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            table = {row["file_name"]: row.get("captions", row.get("caption", row.get("text"))) for row in rows}
-        else:
-            table = dict(json.loads(path.read_bytes()).items())
-    except (ValueError, KeyError, AttributeError, TypeError) as fault:
-        raise ValueError(f"{path} cannot be used ({fault!r}): see `folder` in the README for its layout") from None
-    return {name: [texts] if isinstance(texts, str) else list(texts or []) for name, texts in table.items()}
 
 
 def _item(images_dir: str | Path, image: dict, meta: dict) -> PackItem:
@@ -153,8 +128,7 @@ def _keyed(items: list[PackItem]) -> list[PackItem]:
     used: set[str] = set()
     keyed = []
     for item in items:
-        stem = os.path.splitext(item.key)[0].strip("/") or "sample"
-        base = key = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)
+        base = key = sample_key(item.key)
         number = 2
         while key in used:
             key, number = f"{base}-{number}", number + 1

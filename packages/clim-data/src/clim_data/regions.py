@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from clim_data import transforms as T
 from clim_data.coco import find_image, group_by_image, inside, label_of_category, read_annotations
+from clim_data.crops import crop_window
 from clim_data.images import load_rgb, pixels
 from clim_data.report import BrokenSample, SkipReport, check_on_error
 
@@ -88,17 +89,6 @@ class RegionView:
             raise ValueError(f'resize={self.resize!r} is not known: use "torch" or "pil"')
         if self.context < 1:
             raise ValueError(f"context={self.context} must be at least 1, the box itself")
-
-
-def crop_window(
-    box: tuple[float, float, float, float], size: tuple[int, int], context: float
-) -> tuple[float, float, float, float]:
-    """`context` times the box around its centre, clipped to the image of `size` = (height, width): XYXY in pixels."""
-    x0, y0, x1, y1 = box
-    centre_x, centre_y, half_w, half_h = (x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) * context / 2, (y1 - y0) * context / 2
-    height, width = size
-    left, top = max(0.0, centre_x - half_w), max(0.0, centre_y - half_h)
-    return left, top, min(float(width), centre_x + half_w), min(float(height), centre_y + half_h)
 
 
 def make_region_sample(

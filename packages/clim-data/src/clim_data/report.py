@@ -1,5 +1,6 @@
-"""What could not be read: one error type and one report that counts and names it."""
+"""What could not be read or is refused: one error type and one report that counts and names it."""
 
+import posixpath
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -63,6 +64,13 @@ class SkipReport:
 
     def to_dict(self) -> dict:
         return {"total": self.total, "counts": self.counts, "names": self.names}
+
+
+def leads_out(name: str) -> bool:
+    """Whether a relative file name is empty, absolute (also on Windows), holds a null, or climbs out of its folder."""
+    flat = posixpath.normpath(name.replace("\\", "/"))
+    climbs = flat == ".." or flat.startswith(("../", "/")) or ":" in flat.split("/")[0]
+    return not name or climbs or "\0" in name
 
 
 def check_on_error(on_error: str) -> str:

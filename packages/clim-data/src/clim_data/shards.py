@@ -10,27 +10,32 @@ import os
 import tarfile
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from clim_data.report import BrokenSample
+from clim_data.report import BrokenSample, leads_out
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 INDEX_SUFFIX = ".index.json"
+MAX_MEMBER_BYTES = 512 << 20  # of one file in a shard: more than any image that is decoded
 
 
 @dataclass(frozen=True)
 class RawSample:
-    """One undecoded sample: `name` is "shard/key", `key` what the shard calls it; absent files are None."""
+    """One undecoded sample: `name` is "shard/key", `key` what the shard calls it; absent files are None.
+
+    `number` is its place in the store that it was read from.
+    """
 
     name: str
     key: str
     image: bytes
     text: bytes | None
     meta: bytes | None
+    number: int = -1
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,19 @@ class ShardIndex:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def has_text(self) -> np.ndarray:
+        """bool (n,): whether the sample has a txt or a json."""
+        return (self.spans[:, 1:, 0] >= 0).any(axis=1)
+
+    def take(self, kept: np.ndarray) -> "ShardIndex":
+        """The index of some of the samples; `kept` is bool (n,)."""
+        return replace(self, keys=self.keys[kept], spans=self.spans[kept])
+
+    def stamp(self) -> str:
+        """What identifies the tar beside its name and keys."""
+        return str(self.tar_bytes)
 
     def to_json(self) -> dict:
         samples = [[str(key), *span.reshape(-1).tolist()] for key, span in zip(self.keys, self.spans)]
@@ -68,9 +86,10 @@ class ShardIndex:
 def index_tar(path: str | Path, name: str | None = None) -> ShardIndex:
     """Read the headers of a plain tar and group its members into samples by the name up to the first dot.
 
-    A sample is kept when it is whole: an image (jpg, jpeg, png, webp) and a txt or json, every byte of them inside
-    the file. What is not kept is listed in `faults`: samples without image or text, a cut shard, a file that is no
-    tar. Duplicate keys are told apart by their place.
+    A sample is kept when it is whole: an image (jpg, jpeg, png, webp), a txt or json if there are any, every byte of
+    them inside the file. What is not kept is listed in `faults`: samples without image, a cut shard, a file that is
+    no tar, a member whose name leads out of its folder or that is absurdly large. Links and devices are not looked
+    at, and no member is ever written to the disk. Duplicate keys are told apart by their place.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -83,7 +102,8 @@ def index_tar(path: str | Path, name: str | None = None) -> ShardIndex:
         with open(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
                 if member.isfile():
-                    _add_member(groups, member)
+                    fault = _add_member(groups, member, name)
+                    faults += [fault] if fault else []
             if not has_end_mark(stream, tar_bytes):
                 faults.append(BrokenSample("cut shard", name, f"no end-of-archive mark after {tar_bytes} bytes"))
     except tarfile.ReadError as fault:
@@ -94,9 +114,8 @@ def index_tar(path: str | Path, name: str | None = None) -> ShardIndex:
         image = next((files[s] for s in IMAGE_SUFFIXES if s in files), None)
         text, meta = files.get("txt", (-1, 0)), files.get("json", (-1, 0))
         end = max([start + size for start, size in (image or (0, 0), text, meta)])
-        if image is None or (text[0] < 0 and meta[0] < 0):
-            missing = "no image" if image is None else "no txt or json"
-            faults.append(BrokenSample("incomplete sample", f"{name}/{key}", missing))
+        if image is None:
+            faults.append(BrokenSample("incomplete sample", f"{name}/{key}", "no image"))
         elif end > tar_bytes:
             faults.append(BrokenSample("cut shard", f"{name}/{key}", f"ends at byte {end} of {tar_bytes}"))
         else:
@@ -106,13 +125,25 @@ def index_tar(path: str | Path, name: str | None = None) -> ShardIndex:
     return ShardIndex(*arrays, tuple(faults), tar_bytes)
 
 
-def _add_member(groups: list, member: tarfile.TarInfo) -> None:
+def _add_member(groups: list, member: tarfile.TarInfo, shard: str) -> BrokenSample | None:
+    if leads_out(member.name):
+        return BrokenSample("path outside the folder", f"{shard}/{member.name}", "leads out of the shard")
+    if member.size > MAX_MEMBER_BYTES:
+        detail = f"{member.size} bytes, at most {MAX_MEMBER_BYTES} are read"
+        return BrokenSample("file too large", f"{shard}/{member.name}", detail)
     folder, _, file = member.name.rpartition("/")
     stem, _, suffix = file.partition(".")
     key, suffix = (f"{folder}/{stem}" if folder else stem), suffix.lower()
     if not groups or groups[-1][0] != key or suffix in groups[-1][1]:
         groups.append((key, {}))
     groups[-1][1][suffix] = (member.offset_data, member.size)
+    return None
+
+
+def sample_key(file_name: str) -> str:
+    """Key that `clim-data pack` gives an image: its name without ending, and without what webdataset cuts at."""
+    stem = os.path.splitext(file_name)[0].strip("/") or "sample"
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)
 
 
 def has_end_mark(stream, tar_bytes: int) -> bool:

@@ -1,4 +1,4 @@
-"""Sources of samples: local tars by path, glob or list, and remote tars through fsspec or a pipe.
+"""Sources of samples: local tars by path, glob or list, folders of images, and remote tars by fsspec or a pipe.
 
 A remote shard is fetched whole into a cache folder when one of its samples is first wanted; at most
 twice `cache_shards` of them stay there. Reading is then the same as for local files.
@@ -17,10 +17,12 @@ import numpy as np
 from braceexpand import braceexpand
 from tqdm import tqdm
 
+from clim_data.folders import FolderIndex, image_files
 from clim_data.report import BrokenSample, SkipReport
 from clim_data.shards import ByteReader, RawSample, ShardIndex, index_tar, load_index, read_index, write_json
 
 Sources = str | Path | Sequence[str | Path]
+Index = ShardIndex | FolderIndex
 
 
 def default_cache_folder() -> Path:
@@ -34,9 +36,10 @@ def is_remote(source: str) -> bool:
 
 
 def expand_sources(sources: Sources) -> list[str]:
-    """Shard paths and URLs of a glob, folder, list or URL with braces, in a fixed order, each once.
+    """Shard paths, URLs and image folders of a glob, folder, list or URL with braces, in a fixed order, each once.
 
-    `{000..012}` and `{a,b}` are expanded in paths and URLs; a folder means every `*.tar` below it.
+    `{000..012}` and `{a,b}` are expanded in paths and URLs. A folder means every `*.tar` below it; one without any
+    is itself a source, if it holds images.
 
     Raises:
         FileNotFoundError: a path or glob matches nothing.
@@ -49,12 +52,20 @@ def expand_sources(sources: Sources) -> list[str]:
             if is_remote(item):
                 shards.append(item)
             elif os.path.isdir(item):
-                shards += _found(sorted(map(str, Path(item).rglob("*.tar"))), f"{item} holds no *.tar")
+                shards += _of_folder(item)
             else:
-                shards += _found(sorted(glob.glob(item)), f"{item} matches no file")
+                found = _found(sorted(glob.glob(item)), f"{item} matches no file")
+                shards += [name for path in found for name in (_of_folder(path) if os.path.isdir(path) else [path])]
     if not shards:
         raise ValueError("sources is empty: give at least one shard path, glob, folder or URL")
     return list(dict.fromkeys(shards))
+
+
+def _of_folder(folder: str) -> list[str]:
+    tars = sorted(map(str, Path(folder).rglob("*.tar")))
+    if tars:
+        return tars
+    return _found([folder] if image_files(folder) else [], f"{folder} holds no *.tar and no image")
 
 
 def _found(paths: list[str], otherwise: str) -> list[str]:
@@ -144,42 +155,78 @@ def open_remote(url: str):
 
 
 class SampleStore:
-    """All samples of a list of shards, numbered 0..n-1 in shard order, readable in any order.
+    """All samples of a list of shards and image folders, numbered 0..n-1 in that order, readable in any order.
 
     Args:
         sources: see `expand_sources`.
+        texts: leave out samples without a txt or json in their shard, without captions in their folder.
         on_error: "skip" leaves out broken shards and samples and names them in `skipped`; "raise" raises.
         cache_folder: where remote shards and large indexes are kept (default: `default_cache_folder()`).
         cache_shards: how many remote shards are used side by side; twice as many are kept.
     """
 
-    def __init__(self, sources: Sources, *, on_error: str = "skip", cache_folder=None, cache_shards: int = 16):
+    def __init__(
+        self,
+        sources: Sources,
+        *,
+        texts: bool = True,
+        on_error: str = "skip",
+        cache_folder: str | Path | None = None,
+        cache_shards: int = 16,
+    ):
+        if not isinstance(cache_shards, int) or cache_shards < 1:
+            raise ValueError(f"cache_shards={cache_shards!r} must be a whole number of at least 1")
         self.shards = expand_sources(sources)
         self.cache_folder = Path(cache_folder) if cache_folder else default_cache_folder()
         self.cache = ShardCache(self.cache_folder, 2 * cache_shards)
-        self.remote = any(map(is_remote, self.shards))
-        self.skipped = SkipReport()
+        # Few remote shards are in use at a time, so the shuffle moves through them in windows.
+        self.shuffle_window = cache_shards if any(map(is_remote, self.shards)) else None
+        self.on_error, self.skipped = on_error, SkipReport()
         self._reader = ByteReader()
         bar = tqdm(self.shards, desc="indexing shards", unit="shard", delay=2, leave=False)
-        self.indexes = [self._index(shard, on_error) for shard in bar]
-        self.starts = np.cumsum([0] + [len(index) for index in self.indexes])
+        self._number([self._index(shard, texts) for shard in bar])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
+    def _number(self, indexes: list[Index]) -> None:
+        self.indexes, self.counts = indexes, [len(index) for index in indexes]
+        self.starts = np.cumsum([0, *self.counts])
+
+    def keep(self, kept: np.ndarray) -> None:
+        """Leave out samples for good: `kept` is bool (len(self),). Those that stay are numbered anew."""
+        parts = np.split(kept, self.starts[1:-1])
+        self._number([index.take(part) for index, part in zip(self.indexes, parts, strict=True)])
+
+    def note(self, fault: BrokenSample) -> None:
+        """Name what is left out in `skipped`, or raise it, as `on_error` says."""
+        if self.on_error == "raise":
+            raise fault
+        self.skipped.add(fault)
+
     def read(self, i: int) -> RawSample:
-        """Sample `i`, not decoded. BrokenSample when its shard has become unreadable."""
-        shard = int(np.searchsorted(self.starts, i, side="right")) - 1
-        index, place = self.indexes[shard], int(i - self.starts[shard])
-        source, key = self.shards[shard], str(index.keys[place])
+        """Sample `i`, not decoded.
+
+        Raises:
+            BrokenSample: its file or shard has gone, has changed since it was indexed, or cannot be read.
+        """
+        part = int(np.searchsorted(self.starts, i, side="right")) - 1
+        index, place = self.indexes[part], int(i - self.starts[part])
+        source, key = self.shards[part], str(index.keys[place])
         name = f"{shard_name(source)}/{key}"
-        spans = index.spans[place].tolist()
         try:
+            if isinstance(index, FolderIndex):
+                return index.read(place, i)
             path = self._local_copy(source, index) if is_remote(source) else source
+            if (size := self._reader.size(path)) > index.tar_bytes:
+                detail = f"{source} has {size} bytes, not {index.tar_bytes} as when it was indexed; start again"
+                raise BrokenSample("changed shard", name, detail)
+            spans = index.spans[place].tolist()
             parts = [self._reader.read(path, *span) if span[0] >= 0 else None for span in spans]
         except OSError as fault:
-            raise BrokenSample("cut shard", name, str(fault)) from fault
-        return RawSample(name, key, *parts)
+            reason = "unreadable image" if isinstance(index, FolderIndex) else "cut shard"
+            raise BrokenSample(reason, name, str(fault)) from fault
+        return RawSample(name, key, *parts, number=i)
 
     def _local_copy(self, url: str, index: ShardIndex) -> Path:
         """Fetched shard; OSError when it is no longer the one that was indexed, or is dropped at once, repeatedly."""
@@ -192,27 +239,33 @@ class SampleStore:
         raise OSError(f"{url} is dropped from {self.cache_folder} as soon as it is fetched: raise cache_shards")
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with the shards' order, sizes or sample keys; folders do not matter."""
+        """16 hex digits that change with the order, sizes or keys of the sources; where they lie does not matter."""
         digest = hashlib.sha256()
         for source, index in zip(self.shards, self.indexes):
-            digest.update(f"{shard_name(source)}|{index.tar_bytes}|{len(index)}|".encode())
+            digest.update(f"{shard_name(source)}|{index.stamp()}|{len(index)}|".encode())
             digest.update("\n".join(index.keys.tolist()).encode())
         return digest.hexdigest()[:16]
 
     def close(self) -> None:
         self._reader.close()
 
-    def _index(self, source: str, on_error: str) -> ShardIndex:
+    def _index(self, source: str, texts: bool) -> Index:
         try:
             if is_remote(source):
                 index = self._remote_index(source)
+            elif os.path.isdir(source):
+                index = FolderIndex.of(source)
             else:
                 index = load_index(Path(source), self.cache_folder)
         except BrokenSample as fault:
             index = ShardIndex(np.array([], dtype=np.str_), np.zeros((0, 3, 2), np.int64), (fault,), 0)
-        if index.faults and on_error == "raise":
-            raise index.faults[0]
-        self.skipped.extend(index.faults)
+        if texts and not index.has_text.all():
+            missing = "no captions beside it" if isinstance(index, FolderIndex) else "no txt or json"
+            for key in index.keys[~index.has_text].tolist():
+                self.note(BrokenSample("incomplete sample", f"{shard_name(source)}/{key}", missing))
+            index = index.take(index.has_text)
+        for fault in index.faults:
+            self.note(fault)
         return index
 
     def _remote_index(self, url: str) -> ShardIndex:

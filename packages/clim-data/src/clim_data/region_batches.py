@@ -1,0 +1,190 @@
+"""Raw samples to batches of images with boxes: crops for self-distillation, labelled boxes for RegionCLIP."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from clim_data import transforms as T
+from clim_data.batches import Draw, background_colour
+from clim_data.box_table import BoxTable, inside_image
+from clim_data.crops import Window, crop_window, cut_crops, draw_cells, draw_order, enough_pixels
+from clim_data.images import decode_rgb, open_image
+from clim_data.report import BrokenSample
+from clim_data.shards import RawSample
+
+
+@dataclass(frozen=True)
+class CropBatch:
+    """Images and crops of their regions.
+
+    images: uint8 (B, 3, S, S), letterboxed, zeros at the right and the bottom; channels-last in memory.
+    boxes: B tensors (n_i, 4) float32, XYXY in [0, 1] of the padded square.
+    crops: uint8 (sum n_i, 3, c, c), image by image in the order of the boxes, letterboxed around their centre.
+    keys: B names.
+    """
+
+    images: Tensor
+    boxes: list[Tensor]
+    crops: Tensor
+    keys: list[str]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "CropBatch":
+        """Copy of the batch with its tensors on `device`."""
+        return self._with_tensors(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "CropBatch":
+        """Copy of the batch in page-locked memory, for copies to a GPU beside its work."""
+        return self._with_tensors(lambda t: t.pin_memory())
+
+    def _with_tensors(self, move: Callable[[Tensor], Tensor]) -> "CropBatch":
+        return replace(self, images=move(self.images), boxes=[move(b) for b in self.boxes], crops=move(self.crops))
+
+
+@dataclass(frozen=True)
+class BoxBatch:
+    """Images with labelled boxes.
+
+    images, boxes, keys: as in `CropBatch`.
+    labels: int64 (sum n_i,), indices into the loader's `class_names`, image by image in the order of the boxes.
+    """
+
+    images: Tensor
+    boxes: list[Tensor]
+    labels: Tensor
+    keys: list[str]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "BoxBatch":
+        """Copy of the batch with its tensors on `device`."""
+        return self._with_tensors(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "BoxBatch":
+        """Copy of the batch in page-locked memory, for copies to a GPU beside its work."""
+        return self._with_tensors(lambda t: t.pin_memory())
+
+    def _with_tensors(self, move: Callable[[Tensor], Tensor]) -> "BoxBatch":
+        return replace(self, images=move(self.images), boxes=[move(b) for b in self.boxes], labels=move(self.labels))
+
+
+@dataclass(frozen=True)
+class _View:
+    """One image at the model's size, its boxes, and what goes with each box (crops or labels)."""
+
+    image: Tensor
+    boxes: Tensor
+    beside: Tensor
+    key: str
+
+
+@dataclass(frozen=True)
+class CropBuilder:
+    """Makes `CropBatch`es: see `CropLoader` for the options. `table` is None for random grids."""
+
+    image_px: int
+    crop_px: int
+    table: BoxTable | None
+    max_split: int
+    max_cells: int
+    context: float
+    scales: tuple[int, ...]
+    background: str
+    max_pixels: int | None
+
+    def __call__(self, samples: Sequence[RawSample], draw: Draw) -> tuple[CropBatch | None, list[BrokenSample]]:
+        image_px = self.image_px
+        if self.scales:
+            image_px = self.scales[int(draw.rng(f"step {draw.step}", "scale").random() * len(self.scales))]
+        views, faults = _views(samples, lambda sample: self._view(sample, draw, image_px))
+        if not views:
+            return None, faults
+        crops = torch.cat([view.beside for view in views])
+        return CropBatch(_stack(views), [view.boxes for view in views], crops, [view.key for view in views]), faults
+
+    def _view(self, sample: RawSample, draw: Draw, image_px: int) -> _View:
+        image = open_image(sample.image, sample.name, max_pixels=self.max_pixels)
+        size = image.height, image.width
+        boxes, windows = self._regions(sample, draw, size)
+        enough = enough_pixels(size, windows, image_px=image_px, crop_px=self.crop_px)
+        colour = background_colour(sample, draw, self.background)
+        picture = decode_rgb(image, at_least=enough, background=colour, name=sample.name)
+        down, across = picture.shape[1] / size[0], picture.shape[2] / size[1]
+        scaled = [(left * across, top * down, right * across, bottom * down) for left, top, right, bottom in windows]
+        crops = cut_crops(picture, scaled, self.crop_px)
+        return _View(T.letterbox(picture, image_px), boxes, crops, sample.key)
+
+    def _regions(self, sample: RawSample, draw: Draw, size: tuple[int, int]) -> tuple[Tensor, list[Window]]:
+        """(boxes XYXY in [0, 1] of the padded square, crop windows XYXY in pixels) of an image of (height, width)."""
+        rng = draw.rng(sample.name, "regions")
+        if self.table is None:
+            cells = draw_cells(rng, self.max_split, self.max_cells) * _extent(size)
+            return cells / max(size), [tuple(cell) for cell in cells.tolist()]
+        boxes, _ = self.table.of_image(sample, size)
+        boxes = boxes[draw_order(rng, len(boxes))[: self.max_cells]]
+        windows = [crop_window(box, size, self.context) for box in boxes.tolist()]
+        return padded_boxes(boxes, size), windows
+
+
+@dataclass(frozen=True)
+class BoxBuilder:
+    """Makes `BoxBatch`es: see `BoxLoader` for the options."""
+
+    image_px: int
+    table: BoxTable
+    max_boxes: int
+    background: str
+    max_pixels: int | None
+
+    def __call__(self, samples: Sequence[RawSample], draw: Draw) -> tuple[BoxBatch | None, list[BrokenSample]]:
+        views, faults = _views(samples, lambda sample: self._view(sample, draw))
+        if not views:
+            return None, faults
+        labels = torch.cat([view.beside for view in views])
+        return BoxBatch(_stack(views), [view.boxes for view in views], labels, [view.key for view in views]), faults
+
+    def _view(self, sample: RawSample, draw: Draw) -> _View:
+        image = open_image(sample.image, sample.name, max_pixels=self.max_pixels)
+        size = image.height, image.width
+        boxes, labels = self.table.of_image(sample, size)
+        if len(boxes) > self.max_boxes:
+            chosen = sorted(draw_order(draw.rng(sample.name, "regions"), len(boxes))[: self.max_boxes])
+            boxes, labels = boxes[chosen], labels[chosen]
+        enough = enough_pixels(size, [], image_px=self.image_px, crop_px=0)
+        colour = background_colour(sample, draw, self.background)
+        picture = decode_rgb(image, at_least=enough, background=colour, name=sample.name)
+        return _View(T.letterbox(picture, self.image_px), padded_boxes(boxes, size), labels, sample.key)
+
+
+def padded_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes in pixels of an image of (height, width), clipped to it -> float32 XYXY in [0, 1] of the padded square."""
+    return (inside_image(boxes, size) / max(size)).float()
+
+
+def _extent(size: tuple[int, int]) -> Tensor:
+    height, width = size
+    return torch.tensor([width, height, width, height], dtype=torch.float32)
+
+
+def _views(samples: Sequence[RawSample], view: Callable[[RawSample], _View]) -> tuple[list[_View], list[BrokenSample]]:
+    views, faults = [], []
+    for sample in samples:
+        try:
+            views.append(view(sample))
+        except BrokenSample as fault:
+            faults.append(fault)
+    return views, faults
+
+
+def _stack(views: Sequence[_View]) -> Tensor:
+    """(B, 3, S, S), channels-last in memory as the views are."""
+    side = views[0].image.shape[-1]
+    images = torch.empty(len(views), side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    for target, view in zip(images, views):
+        target.copy_(view.image)
+    return images

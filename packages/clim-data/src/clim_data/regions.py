@@ -229,7 +229,7 @@ class PanopticRegions(_RegionDataset):
     def _regions(self, record: dict, image: Image.Image) -> list[Region]:
         annotation = self.annotations[record["id"]]
         path = inside(self.panoptic_dir, annotation["file_name"])
-        segments = read_segment_ids(path)
+        segments = read_segment_ids(path, str(path))
         if segments.shape != (image.height, image.width):
             raise BrokenSample("size mismatch", str(path), f"{segments.shape} is not the image's {image.size[::-1]}")
         regions = []
@@ -308,9 +308,9 @@ def mask_box(mask: np.ndarray, *, inclusive: bool = False) -> tuple[float, float
     return float(columns[0]), float(rows[0]), float(columns[-1] + end), float(rows[-1] + end)
 
 
-def read_segment_ids(path: Path) -> np.ndarray:
-    """Segment ids (H, W) int64 of a COCO panoptic png: R + 256 G + 65536 B."""
-    colours = np.asarray(load_rgb(path, name=str(path))).astype(np.int64)
+def read_segment_ids(png: Path | bytes, name: str = "") -> np.ndarray:
+    """Segment ids (H, W) int64 of a COCO panoptic png, a path or its bytes: R + 256 G + 65536 B."""
+    colours = np.asarray(load_rgb(png, name=name)).astype(np.int64)
     return colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
 
 

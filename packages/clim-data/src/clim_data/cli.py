@@ -1,11 +1,11 @@
-"""Command line: `clim-data pack KIND ...` and `clim-data doctor ROOT`."""
+"""Command line: `clim-data pack KIND ...`, `clim-data doctor ROOT`, and the commands of `cli_derived`."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 
-from clim_data import doctor, pack_items
+from clim_data import cli_derived, doctor, pack_items
 from clim_data.datasets import PARTS
 from clim_data.pack import write_shards
 from clim_data.version import __version__
@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--images", required=True, metavar="DIR", help="folder of images, with a txt beside each")
     command.add_argument("--captions", metavar="FILE", help="json or jsonl with the captions of all files instead")
     _doctor_command(commands)
+    cli_derived.add_commands(commands)
     return parser
 
 

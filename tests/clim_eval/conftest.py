@@ -1,12 +1,19 @@
 """Modules beside the tests that several of them share."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
+TINY = "clim-eval-test-vit"
+CONFIG = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1},
+}
 
 
 def load_beside(path: Path, name: str):
@@ -32,3 +39,19 @@ def rank_worker(toy):
 def tiny_towers():
     """The builders of tiny towers of tests/clim_models: build_eva(case), build_vit(), ..."""
     return load_beside(HERE.parent / "clim_models" / "conftest.py", "clim_models_tiny_towers")
+
+
+@pytest.fixture(scope="session")
+def model_options(tmp_path_factory):
+    """Options of a tiny model that open_clip knows by name, with weights on disk."""
+    import open_clip
+    import torch
+    from clim_models import create_model
+
+    folder = tmp_path_factory.mktemp("model")
+    (folder / f"{TINY}.json").write_text(json.dumps(CONFIG))
+    open_clip.add_model_config(folder / f"{TINY}.json")
+    torch.manual_seed(0)
+    model = create_model(TINY)
+    torch.save(model.clip.state_dict(), folder / "weights.pt")
+    return ["--model", TINY, "--pretrained", str(folder / "weights.pt"), "--device", "cpu"]

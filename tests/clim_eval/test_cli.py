@@ -3,7 +3,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from clim_data import PanopticRegions
@@ -14,25 +13,6 @@ from clim_models import create_model, save_model
 from clim_models.prompts import embed_classes
 from PIL import Image
 from safetensors import safe_open
-
-NAME = "clim-eval-test-vit"
-CONFIG = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1},
-}
-
-
-@pytest.fixture(scope="module")
-def model_options(tmp_path_factory):
-    """Options of a tiny model that open_clip knows by name, with weights on disk."""
-    folder = tmp_path_factory.mktemp("model")
-    (folder / f"{NAME}.json").write_text(json.dumps(CONFIG))
-    open_clip.add_model_config(folder / f"{NAME}.json")
-    torch.manual_seed(0)
-    model = create_model(NAME)
-    torch.save(model.clip.state_dict(), folder / "weights.pt")
-    return ["--model", NAME, "--pretrained", str(folder / "weights.pt"), "--device", "cpu"]
 
 
 @pytest.fixture
@@ -55,7 +35,7 @@ def test_regions_write_what_the_evaluator_finds(model_options, data, tmp_path, c
     argv = ["regions", *model_options, *region_options(data), *outputs, "--crops", "--templates", "photo"]
     assert main([*argv, "--out", str(out)]) == 0
     report = read_report(out)
-    model = create_model(NAME, pretrained=model_options[3])
+    model = create_model(model_options[1], pretrained=model_options[3])
     regions = PanopticRegions(
         data / "images", data / "panoptic.json", data / "panoptic", image_px=96, stride=16, crop_px=32
     )
@@ -65,7 +45,7 @@ def test_regions_write_what_the_evaluator_finds(model_options, data, tmp_path, c
     assert report["metrics"] == evaluator.summarize(rows)
     assert report["data"]["counts"] == {**rows.counts(), "unreadable": 0}
     assert list(report["data"]["files"]) == ["panoptic.json"]
-    assert report["config"]["model"] == NAME
+    assert report["config"]["model"] == model_options[1]
     assert (out / "figures" / "accuracy.png").stat().st_size > 1000
     shown = capsys.readouterr().out
     assert "boxes_attention" in shown
@@ -175,7 +155,7 @@ def test_mistakes_are_one_line_and_exit_2(model_options, data, capsys, change, m
 
 
 def test_a_run_folder_knows_its_model(model_options, data, tmp_path, capsys):
-    save_model(create_model(NAME, pretrained=model_options[3]), tmp_path / "run" / "model")
+    save_model(create_model(model_options[1], pretrained=model_options[3]), tmp_path / "run" / "model")
     (tmp_path / "run" / "config.json").write_text("{}")  # a training's own configuration names no export
     image = str(sorted((data / "images").iterdir())[0])
     argv = ["show", image, "a cat", "--image-px", "96", "--out"]

@@ -3,7 +3,7 @@
 from importlib import import_module
 
 from clim_eval.accuracy import class_accuracy_table, label_ranks, mean_class_accuracy, top_k_accuracy
-from clim_eval.pictures import accuracy_bars, similarity_figure
+from clim_eval.pictures import accuracy_bars, similarity_figure, tradeoff_figure
 from clim_eval.provenance import data_fingerprint, package_versions, weights_fingerprint
 from clim_eval.regions import RegionClassification, RegionRows
 from clim_eval.report import combine_reports, read_report, write_report
@@ -12,9 +12,15 @@ from clim_eval.version import __version__
 
 # Loaded on first use: they import clim_models, and with it open_clip, which takes seconds.
 _LATER = {
+    "WeightEnds": "alpha",
+    "alpha_sweep": "alpha",
+    "checkpoint_ends": "alpha",
+    "class_images": "labelled_images",
     "encode_texts": "show",
     "load_class_embeddings": "embeddings",
     "locate_texts": "show",
+    "pareto_alphas": "alpha",
+    "run_ends": "alpha",
     "save_class_embeddings": "embeddings",
 }
 
@@ -22,10 +28,14 @@ __all__ = [
     "ImageTextRetrieval",
     "RegionClassification",
     "RegionRows",
+    "WeightEnds",
     "ZeroShotClassification",
     "__version__",
     "accuracy_bars",
+    "alpha_sweep",
+    "checkpoint_ends",
     "class_accuracy_table",
+    "class_images",
     "combine_reports",
     "data_fingerprint",
     "encode_texts",
@@ -34,10 +44,13 @@ __all__ = [
     "locate_texts",
     "mean_class_accuracy",
     "package_versions",
+    "pareto_alphas",
     "read_report",
+    "run_ends",
     "save_class_embeddings",
     "similarity_figure",
     "top_k_accuracy",
+    "tradeoff_figure",
     "weights_fingerprint",
     "write_report",
 ]

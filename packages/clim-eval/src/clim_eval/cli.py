@@ -1,25 +1,28 @@
-"""``clim-eval regions | retrieval | embed | report | show``."""
+"""``clim-eval regions | retrieval | zeroshot | alpha | embed | report | show``."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from clim_eval.commands import PROTOCOLS, run_embed, run_regions, run_report, run_retrieval, run_show
+from clim_eval.command_parts import PROTOCOLS
+from clim_eval.commands import run_embed, run_regions, run_report, run_retrieval, run_show, run_zeroshot
 from clim_eval.regions import READOUTS
 from clim_eval.version import __version__
 
+SHARED = ("regions", "retrieval", "zeroshot", "alpha")  # evaluations whose items the ranks share
 TEMPLATE_NAMES = ("vild", "photo", "name")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 when the input was wrong (one line on stderr says how to fix it)."""
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser().parse_args(_without_local_rank(sys.argv[1:] if argv is None else argv))
     started = _join_process_group(arguments)
     try:
         arguments.run(arguments)
@@ -42,23 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     regions = _command(commands, "regions", run_regions, "name annotated boxes and masks, mean accuracy over classes")
     _model_options(regions, "64 patches, which is 1024 for patches of 16")
     _data_options(regions)
-    regions.add_argument(
-        "--outputs",
-        nargs="+",
-        default=["boxes", "masks"],
-        choices=READOUTS,
-        metavar="READOUT",
-        help=f"of {', '.join(READOUTS)}; default: boxes masks",
-    )
-    regions.add_argument("--crops", action="store_true", help="also classify every region's crop (slow reference)")
-    regions.add_argument(
-        "--protocol",
-        choices=tuple(PROTOCOLS),
-        default="exact",
-        help="published: every rounding of the original evaluators, to compare with figures in papers",
-    )
-    regions.add_argument("--class-embeddings", type=Path, help=".safetensors of `embed`, or .npy; default: computed")
-    _class_options(regions)
+    _readout_options(regions)
     _run_options(regions)
 
     retrieval = _command(commands, "retrieval", run_retrieval, "image-text retrieval recall in both directions")
@@ -66,6 +53,16 @@ def build_parser() -> argparse.ArgumentParser:
     retrieval.add_argument("--images", type=Path, required=True, help="folder of images")
     retrieval.add_argument("--captions-json", type=Path, required=True, help="COCO captions annotation file")
     _run_options(retrieval, batch_size=64)
+
+    zeroshot = _command(commands, "zeroshot", run_zeroshot, "zero-shot classification of images, top-1 and top-5")
+    _model_options(zeroshot, "the model's own")
+    zeroshot.add_argument("--images", type=Path, required=True, help="folder with a folder for each class, or shards")
+    zeroshot.add_argument("--names", type=Path, help="class names, one a line; default: the names of the folders")
+    zeroshot.add_argument("--class-embeddings", type=Path, help=".safetensors of `embed`, or .npy; default: computed")
+    _class_options(zeroshot)
+    _run_options(zeroshot, batch_size=64)
+
+    _add_alpha(commands)
 
     embed = _command(commands, "embed", run_embed, "compute class embeddings from prompt templates")
     _model_options(embed)
@@ -91,6 +88,28 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_alpha(commands: Any) -> None:
+    alpha = _command(
+        commands, "alpha", _later("alpha_command", "run_alpha"), "evaluate a training at several weight interpolations"
+    )
+    alpha.add_argument("run_folder", nargs="?", type=Path, metavar="RUN", help="run folder of an exported training")
+    alpha.add_argument("--alphas", nargs="+", type=float, default=[0, 0.3, 0.5, 0.7, 1], help="0: start, 1: trained")
+    alpha.add_argument("--student", help="instead of RUN: trained checkpoint")
+    alpha.add_argument("--teacher", help="instead of RUN: checkpoint, or open_clip tag, that the training started from")
+    alpha.add_argument("--model", help="open_clip name; a run folder knows its own")
+    alpha.add_argument("--image-px", type=int, help="side of the input for regions; default: 64 patches")
+    _device_options(alpha)
+    _data_options(alpha, required=False)
+    _readout_options(alpha)
+    group = alpha.add_argument_group("image-level data")
+    group.add_argument("--captions-json", type=Path, help="COCO captions annotation file, for retrieval")
+    group.add_argument("--caption-images", type=Path, help="folder of its images; default: --images")
+    group.add_argument("--zeroshot-images", type=Path, help="folder with a folder for each class, or shards")
+    group.add_argument("--zeroshot-names", type=Path, help="class names, one a line; default: names of the folders")
+    alpha.add_argument("--keep-gb", type=float, default=4, help="decoded images kept between alphas, per process")
+    _run_options(alpha)
+
+
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Show defaults, but not those that say nothing."""
 
@@ -111,17 +130,46 @@ def _model_options(parser: argparse.ArgumentParser, image_px: str = "") -> None:
     group.add_argument("--pretrained", help="open_clip tag, .pt or .safetensors file, or run folder")
     if image_px:
         group.add_argument("--image-px", type=int, help=f"side of the input in pixels; default: {image_px}")
+    _device_options(group)
+
+
+def _device_options(group: Any) -> None:
     group.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     group.add_argument("--device", help="default: cuda if there is one, else cpu")
 
 
-def _data_options(parser: argparse.ArgumentParser) -> None:
+def _later(module: str, name: str) -> Any:
+    """A command whose module is imported when it runs: it brings open_clip, which takes seconds."""
+    return lambda options: getattr(import_module(f"clim_eval.{module}"), name)(options)
+
+
+def _data_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     group = parser.add_argument_group("data")
-    group.add_argument("--images", type=Path, required=True, help="folder of images, for example val2017")
-    source = group.add_mutually_exclusive_group(required=True)
+    group.add_argument("--images", type=Path, required=required, help="folder of images, for example val2017")
+    source = group.add_mutually_exclusive_group(required=required)
     source.add_argument("--panoptic-json", type=Path, help="COCO panoptic annotation file")
     source.add_argument("--instances-json", type=Path, help="COCO or LVIS instances annotation file")
     group.add_argument("--panoptic-dir", type=Path, help="folder of panoptic PNGs; default: beside the annotation file")
+
+
+def _readout_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--outputs",
+        nargs="+",
+        default=["boxes", "masks"],
+        choices=READOUTS,
+        metavar="READOUT",
+        help=f"of {', '.join(READOUTS)}; default: boxes masks",
+    )
+    parser.add_argument("--crops", action="store_true", help="also classify every region's crop (slow reference)")
+    parser.add_argument(
+        "--protocol",
+        choices=tuple(PROTOCOLS),
+        default="exact",
+        help="published: every rounding of the original evaluators, to compare with figures in papers",
+    )
+    parser.add_argument("--class-embeddings", type=Path, help=".safetensors of `embed`, or .npy; default: computed")
+    _class_options(parser)
 
 
 def _class_options(parser: argparse.ArgumentParser) -> None:
@@ -136,9 +184,14 @@ def _run_options(parser: argparse.ArgumentParser, batch_size: int = 8) -> None:
     parser.add_argument("--out", type=Path, help="folder for report.json, report.md and figures")
 
 
+def _without_local_rank(arguments: Sequence[str]) -> list[str]:
+    """DeepSpeed's launcher adds --local_rank=N, which the environment says as well."""
+    return [argument for argument in arguments if not argument.startswith(("--local_rank=", "--local-rank="))]
+
+
 def _join_process_group(arguments: argparse.Namespace) -> bool:
     """Under torchrun or the deepspeed launcher, share the work between the ranks."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or arguments.command not in ("regions", "retrieval"):
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or arguments.command not in SHARED:
         return False
     if arguments.device is None and torch.cuda.is_available():
         arguments.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"

@@ -30,6 +30,8 @@ class ImageTextRetrieval:
         chunk: queries compared at once with all candidates.
         workers: loading processes, when ``run`` gets a dataset.
         progress: show live bars on rank 0.
+        keep_texts: encode captions in the first run only; for an image tower that changes between runs on one data
+            set while the text tower does not.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class ImageTextRetrieval:
         chunk: int = 1024,
         workers: int = 0,
         progress: bool = False,
+        keep_texts: bool = False,
     ):
         if not ks or min(ks) < 1:
             raise ValueError(f"ks={ks!r} must be positive depths: for example (1, 5, 10)")
@@ -50,7 +53,9 @@ class ImageTextRetrieval:
         self.chunk = chunk
         self.workers = workers
         self.progress = progress
+        self.keep_texts = keep_texts
         self.skipped: list = []  # image ids
+        self._kept: tuple[list[str], Tensor] | None = None
 
     @torch.no_grad()
     def run(self, data: Any) -> dict[str, float]:
@@ -65,7 +70,7 @@ class ImageTextRetrieval:
         try:
             images, captions = self._encode_images(data)
             texts = list(dict.fromkeys(caption for group in captions for caption in group))
-            text_features = self._encode_texts(texts)
+            text_features = self._text_features(texts)
         finally:
             self.model.train(training)
         number = {text: index for index, text in enumerate(texts)}
@@ -99,6 +104,14 @@ class ImageTextRetrieval:
         features = torch.from_numpy(np.stack([row for row, _ in rows]))
         return features.to(next(self.model.parameters()).device), [captions for _, captions in rows]
 
+    def _text_features(self, texts: list[str]) -> Tensor:
+        if self._kept is not None and self._kept[0] == texts:
+            return self._kept[1]
+        features = self._encode_texts(texts)
+        if self.keep_texts:
+            self._kept = texts, features
+        return features
+
     def _encode_texts(self, texts: Sequence[str]) -> Tensor:
         """(T, C) unit rows on the model's device; each rank encodes every R-th chunk."""
         device = next(self.model.parameters()).device
@@ -113,6 +126,9 @@ class ImageTextRetrieval:
 
 class ZeroShotClassification:
     """Accuracy of whole-image features against class embeddings.
+
+    Items of label -1 (which is what `class_images` makes of an unreadable image) are left out; ``skipped``
+    names those of the last run.
 
     Args:
         model: RegionModel.
@@ -140,10 +156,11 @@ class ZeroShotClassification:
         self.batch_size = batch_size
         self.workers = workers
         self.progress = progress
+        self.skipped: list[str] = []
 
     @torch.no_grad()
     def run(self, data: Any) -> dict[str, float]:
-        """``{"top1": ..., "top5": ...}``, fractions of all images; nan without images.
+        """``{"top1": ..., "top5": ...}``, fractions of all readable images; nan without images.
 
         ``data`` is a dataset of ``(image, label, ...)`` with uint8 (3, H, W) pixels of one size, or a loader of lists
         of ``(image, label, image_id)``. Every rank of a process group must call this.
@@ -151,15 +168,20 @@ class ZeroShotClassification:
         batches, total = keyed_batches(data, _image_id, batch_size=self.batch_size, workers=self.workers)
         training = self.model.training
         self.model.eval()
-        part = []
+        part, faults = [], []
         try:
             for batch in live(batches, total, "images", self.progress):
+                faults += [(key, f"image {item[2]}") for key, item in batch if int(item[1]) == -1]
+                batch = [(key, item) for key, item in batch if int(item[1]) != -1]
+                if not batch:
+                    continue
                 features = _encode_pixels(self.model, [item[0] for _, item in batch])
                 labels = torch.tensor([int(item[1]) for _, item in batch], device=features.device)
                 ranks = label_ranks(features @ self.class_embeddings.to(features.device).T, labels).tolist()
                 part += [(key, rank) for (key, _), rank in zip(batch, ranks, strict=True)]
         finally:
             self.model.train(training)
+        self.skipped = merge_by_key(gather_parts(faults))
         return top_k_accuracy(merge_by_key(gather_parts(part)), self.ks)
 
 

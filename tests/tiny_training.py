@@ -8,7 +8,7 @@ from pathlib import Path
 
 import open_clip
 import torch
-from clim_data import MosaicBatch, MosaicConfig, plan_mosaics
+from clim_data import BoxBatch, CropBatch, MosaicBatch, MosaicConfig, plan_mosaics
 from clim_models import RegionModel, create_model
 from clim_train.config import EngineConfig, OptimConfig, PairDataConfig, RunConfig, ScheduleConfig, TrainConfig
 from clim_train.tasks import ClimTask
@@ -80,6 +80,34 @@ def join(units: list[MosaicBatch]) -> MosaicBatch:
 def without_singles(batch: MosaicBatch) -> MosaicBatch:
     """Only the mosaic of a unit."""
     return MosaicBatch(batch.mosaics, batch.boxes, batch.singles[:0], batch.captions[:4], batch.keys[:4])
+
+
+def boxed_images(index: int, counts: tuple[int, ...], px: int = 32) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Images of noise (B, 3, px, px) with so many boxes in each."""
+    noise = torch.Generator().manual_seed(index)
+    images = torch.randint(0, 256, (len(counts), 3, px, px), generator=noise, dtype=torch.uint8)
+    corners = [torch.rand(n, 2, 2, generator=noise).sort(1).values for n in counts]
+    return images, [torch.stack([c[:, 0] * 0.6, c[:, 1] * 0.4 + 0.6], 1).flatten(1) for c in corners]
+
+
+def crop_unit(index: int, counts: tuple[int, ...], *, px: int = 32, crop_px: int = 16) -> CropBatch:
+    """A batch for CLIPSelf: noise, boxes, and crops of other noise."""
+    images, boxes = boxed_images(index, counts, px)
+    noise = torch.Generator().manual_seed(index + 1000)
+    crops = torch.randint(0, 256, (sum(counts), 3, crop_px, crop_px), generator=noise, dtype=torch.uint8)
+    return CropBatch(images, boxes, crops, [f"{index}-{i}" for i in range(len(counts))])
+
+
+def box_unit(index: int, counts: tuple[int, ...], *, px: int = 32, classes: int = 9) -> BoxBatch:
+    """A batch for RegionCLIP-style training: noise, boxes, and labels drawn from so many classes."""
+    images, boxes = boxed_images(index, counts, px)
+    labels = torch.randint(classes, (sum(counts),), generator=torch.Generator().manual_seed(index + 2000))
+    return BoxBatch(images, boxes, labels, [f"{index}-{i}" for i in range(len(counts))])
+
+
+def class_embeddings(classes: int, channels: int = 16) -> torch.Tensor:
+    """(K, C) rows of any length, the same each time."""
+    return torch.randn(classes, channels, generator=torch.Generator().manual_seed(3))
 
 
 class NoiseLoader:

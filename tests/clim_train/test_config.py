@@ -33,9 +33,12 @@ BAD = [
     (CropDataConfig, {"scales": (320, 0)}),
     (CropDataConfig, {"context": 0.5}),
     (CropDataConfig, {"min_box_px": 32, "max_box_px": 16}),
-    (CropDataConfig, {"images_json": "some.json"}),
+    (CropDataConfig, {"scales": (320, 640)}),
+    (CropDataConfig, {"boxes": "boxes.json", "images_json": "some.json"}),
     (CropDataConfig, {"shards": ("a.tar",), "images": "folder"}),
+    (PairDataConfig, {"shards": ("a.tar",), "images": "folder"}),
     (BoxDataConfig, {"max_boxes": 0}),
+    (BoxDataConfig, {"background": "pink"}),
     (BoxDataConfig, {"shards": ("a.tar",), "images": "folder"}),
     (ClimConfig, {"name": "clipself"}),
     (ClimConfig, {"box_mode": "crop"}),
@@ -86,7 +89,7 @@ def test_json_round_trip(name):
 
 METHODS = [
     (ClimConfig(box_mode="attention"), PairDataConfig(mosaic=MosaicConfig(mix={2: 3}))),
-    (ClipSelfConfig(teacher_batch=8), CropDataConfig(scales=(320, 640), boxes="proposals.json")),
+    (ClipSelfConfig(teacher_batch=8), CropDataConfig(scales=(320, 640, 1024), boxes="proposals.json")),
     (RegionClipConfig(sampled_classes=None), BoxDataConfig(boxes="boxes.json")),
 ]
 

@@ -1,18 +1,27 @@
 """From a configuration to the parts that a `Trainer` is given: model, task, loader and evaluators."""
 
+import copy
+from collections.abc import Sequence
 from functools import partial
 
 import clim_models
+import torch
 import torch.distributed as dist
-from clim_data import ImageCaptions, MosaicLoader, PanopticRegions, plan_mosaics
+from clim_data import BoxLoader, CropLoader, ImageCaptions, MosaicLoader, PanopticRegions, plan_mosaics
 from clim_eval import ImageTextRetrieval, RegionClassification
+from clim_eval.embeddings import cache_folder, embed_with_bar, load_class_embeddings
 from clim_models import RegionModel
+from clim_models.create import model_config
 from clim_models.prompts import embed_classes
+from torch import Tensor
 
-from clim_train.config import TrainConfig
+from clim_train.config import BoxDataConfig, ClipSelfConfig, CropDataConfig, RegionClipConfig, TrainConfig
+from clim_train.engine import WEIGHT_DTYPES, choose_device
 from clim_train.randomness import seed_everything
-from clim_train.tasks.clim import ClimTask
-from clim_train.trainer import Evaluators
+from clim_train.task import Task
+from clim_train.tasks import ClimTask, ClipSelfTask, RegionClipTask
+from clim_train.tasks.region_parts import ranks
+from clim_train.trainer import Evaluators, Loader
 
 
 def build_model(config: TrainConfig) -> RegionModel:
@@ -40,34 +49,109 @@ def gradient_path(config: TrainConfig) -> str:
     return "all" if plan.num_singles else regions
 
 
-def build_task(config: TrainConfig, model: RegionModel) -> ClimTask:
-    """The training method of `config.task`."""
+def build_task(config: TrainConfig, model: RegionModel, class_names: Sequence[str] = ()) -> Task:
+    """The training method of `config.task`. Call it before `model` is trained: a teacher is made of it as it is.
+
+    `class_names`: of the loader, for `regionclip`.
+    """
+    task = config.task
+    if isinstance(task, ClipSelfConfig):
+        precision = task.teacher_precision or config.engine.precision
+        teacher = copy.deepcopy(model).to(dtype=WEIGHT_DTYPES[precision])
+        return ClipSelfTask(
+            model,
+            teacher,
+            box_mode=task.box_mode,
+            teacher_batch=task.teacher_batch,
+            teacher_autocast=torch.bfloat16 if precision == "amp_bf16" else None,
+        )
+    if isinstance(task, RegionClipConfig):
+        return RegionClipTask(
+            model,
+            build_class_embeddings(config, model, class_names),
+            box_mode=task.box_mode,
+            sampled_classes=task.sampled_classes,
+            sampling=task.sampling,
+        )
     return ClimTask(
         model,
-        mask_duplicate_captions=config.task.mask_duplicate_captions,
-        box_mode=config.task.box_mode,
-        text_cache=config.task.text_cache,
+        mask_duplicate_captions=task.mask_duplicate_captions,
+        box_mode=task.box_mode,
+        text_cache=task.text_cache,
         # Without mosaics there is one kind of batch, and no rank can differ.
         lockstep=config.engine.zero_stage == 3 and config.data.mosaic.group_size > 0,
     )
 
 
-def build_loader(config: TrainConfig) -> MosaicLoader:
-    """This rank's share of the shards. Raises ValueError when no shards are named."""
-    if not config.data.shards:
-        raise ValueError("no training data: name shards with --data.shards 'FOLDER/*.tar' (see `clim-data pack`)")
-    alone = not dist.is_initialized()
-    return MosaicLoader(
-        config.data.shards,
-        batch_size=config.data.batch_size,
-        mosaic=config.data.mosaic,
-        seed=config.run.seed,
-        rank=0 if alone else dist.get_rank(),
-        world_size=1 if alone else dist.get_world_size(),
-        workers=config.data.workers,
-        on_error=config.data.on_error,
-        background=config.data.background,
-    )
+def build_class_embeddings(config: TrainConfig, model: RegionModel, class_names: Sequence[str]) -> Tensor:
+    """(K, C) embeddings of the classes: from `task.embeddings`, or of their names by the model's text tower.
+
+    Those of names are cached. Raises ValueError when the file lacks classes, or when its width is not the model's.
+    """
+    task = config.task
+    if task.embeddings is None:
+        # On the device that training will use: thousands of names take hours on a CPU.
+        return embed_with_bar(
+            model.to(choose_device(config)), class_names, task.templates, cache=cache_folder(), show=_rank() == 0
+        )
+    embeddings = load_class_embeddings(task.embeddings, class_names)
+    if embeddings.shape[1] != model.embed_dim:
+        raise ValueError(
+            f"the embeddings of {task.embeddings} have {embeddings.shape[1]} channels, {config.model.name} has "
+            f"{model.embed_dim}: make them with `clim-eval embed` and this model"
+        )
+    return embeddings
+
+
+def build_loader(config: TrainConfig) -> Loader:
+    """This rank's share of the data. Raises ValueError when none are named."""
+    data = config.data
+    sources = data.shards or ([data.images] if data.images is not None else [])
+    if not sources:
+        raise ValueError(
+            "no training data: name shards with --data.shards 'FOLDER/*.tar' (see `clim-data pack`), or a folder of "
+            "image files with --data.images FOLDER"
+        )
+    stream = {
+        "batch_size": data.batch_size,
+        "seed": config.run.seed,
+        "rank": _rank(),
+        "world_size": ranks(),
+        "workers": data.workers,
+        "on_error": data.on_error,
+        "background": data.background,
+    }
+    if isinstance(data, CropDataConfig):
+        return CropLoader(
+            sources,
+            image_px=data.image_px,
+            crop_px=data.crop_px or native_px(config),
+            boxes=data.boxes,
+            images_json=data.images_json,
+            max_split=data.max_split,
+            max_cells=data.max_cells,
+            context=data.context,
+            area_px=(data.min_box_px, data.max_box_px),
+            scales=data.scales,
+            **stream,
+        )
+    if isinstance(data, BoxDataConfig):
+        if data.boxes is None:
+            raise ValueError(
+                "no boxes: name a COCO json of labelled boxes with --data.boxes FILE (see `clim-eval pseudo-label`)"
+            )
+        return BoxLoader(sources, image_px=data.image_px, boxes=data.boxes, max_boxes=data.max_boxes, **stream)
+    return MosaicLoader(sources, mosaic=data.mosaic, **stream)
+
+
+def native_px(config: TrainConfig) -> int:
+    """Side of the images the model was made for, known without building it."""
+    size = config.model.image_size or model_config(config.model.name)["vision_cfg"]["image_size"]
+    return size if isinstance(size, int) else size[0]
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def build_evaluators(config: TrainConfig, model: RegionModel) -> Evaluators:

@@ -25,6 +25,8 @@ class PairDataConfig:
     kind: Literal["pairs"] = "pairs"
     shards: tuple[str, ...] = ()
     """webdataset tars: paths, folders, globs or URLs."""
+    images: str | None = None
+    """A folder of image files with captions (NAME.txt beside each, or metadata.jsonl), in place of shards."""
     batch_size: int = 32
     """Images per rank and micro-batch, tiles of mosaics included."""
     mosaic: MosaicConfig = field(default_factory=MosaicConfig)
@@ -37,6 +39,7 @@ class PairDataConfig:
         for name in ("kind", "background", "on_error"):
             check_choice(self, "data", name)
         check_at_least(self, "data", batch_size=1, workers=0)
+        _check_sources(self)
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,7 @@ class CropDataConfig:
     images: str | None = None
     """A folder of image files, in place of shards."""
     images_json: str | None = None
-    """COCO json whose "images" name the files of the folder that are used; None uses all of them (those that `boxes`
-    lists, where it is given)."""
+    """COCO json: only images that it lists are used, for grids (`boxes` does so anyway); None uses all."""
     boxes: str | None = None
     """COCO json of proposals (see `clim-data proposals`); None draws a random grid for each image and epoch."""
     batch_size: int = 2
@@ -61,7 +63,7 @@ class CropDataConfig:
     image_px: int = 1024
     """Side of the square that an image is letterboxed to."""
     scales: tuple[int, ...] = ()
-    """Multi-scale training: the sides to draw from, one for each batch; () always takes `image_px`."""
+    """Multi-scale training: the sides to draw from, one for each step, `image_px` among them; () always takes that."""
     crop_px: int | None = None
     """Side of the teacher's crops; None takes the model's native image size."""
     max_split: int = 6
@@ -74,19 +76,21 @@ class CropDataConfig:
     """Proposals only: smaller ones (square root of the area, original pixels) are left out."""
     max_box_px: int = 1024
     """Proposals only: larger ones (square root of the area, original pixels) are left out."""
+    background: Literal["white", "random"] = "white"
+    """What shows through transparent pixels."""
     workers: int = 4
     on_error: OnError = "skip"
 
     def __post_init__(self) -> None:
-        check_choice(self, "data", "kind")
-        check_choice(self, "data", "on_error")
+        for name in ("kind", "background", "on_error"):
+            check_choice(self, "data", name)
         check_at_least(self, "data", batch_size=1, image_px=1, crop_px=1, max_split=1, max_cells=1, workers=0)
         check_at_least(self, "data", context=1.0, min_box_px=0, max_box_px=self.min_box_px)
-        if any(side < 1 for side in self.scales):
-            reject("data.scales", self.scales, "sides of at least 1 pixel, or none for a single scale")
+        if self.scales and (min(self.scales) < 1 or self.image_px not in self.scales):
+            reject("data.scales", self.scales, f"sides of at least 1 pixel with image_px={self.image_px} among them")
         _check_sources(self)
-        if self.images_json is not None and self.images is None:
-            reject("data.images_json", self.images_json, "it together with the folder data.images")
+        if self.images_json is not None and self.boxes is not None:
+            reject("data.images_json", self.images_json, "it without data.boxes, which restricts the images itself")
 
 
 @dataclass(frozen=True)
@@ -106,12 +110,14 @@ class BoxDataConfig:
     """Side of the square that an image is letterboxed to."""
     max_boxes: int = 20
     """Boxes per image: of more, so many are drawn."""
+    background: Literal["white", "random"] = "white"
+    """What shows through transparent pixels."""
     workers: int = 4
     on_error: OnError = "skip"
 
     def __post_init__(self) -> None:
-        check_choice(self, "data", "kind")
-        check_choice(self, "data", "on_error")
+        for name in ("kind", "background", "on_error"):
+            check_choice(self, "data", name)
         check_at_least(self, "data", batch_size=1, image_px=1, max_boxes=1, workers=0)
         _check_sources(self)
 
@@ -119,7 +125,7 @@ class BoxDataConfig:
 DataConfig = PairDataConfig | CropDataConfig | BoxDataConfig
 
 
-def _check_sources(data: CropDataConfig | BoxDataConfig) -> None:
+def _check_sources(data: DataConfig) -> None:
     if data.shards and data.images is not None:
         reject("data.images", data.images, "either it or data.shards, not both")
 

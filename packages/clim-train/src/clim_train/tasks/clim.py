@@ -9,13 +9,14 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import clim_models
 import torch
 import torch.distributed as dist
 from clim_data.mosaics import MosaicBatch
 from clim_models import RegionModel
 from clim_models.losses import GatherFeatures, contrastive_loss
 from torch import Tensor, nn
+
+from clim_train.tasks.region_parts import pixels, ranks, save_weights, trained_parameters
 
 MAX_LOG_SCALE = math.log(100)
 
@@ -63,7 +64,7 @@ class ClimTask:
         return {name: (0.0, MAX_LOG_SCALE) for name in self.trainable_parameters() if name.endswith("logit_scale")}
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        return trained_parameters(self.model, logit_scale=True)
 
     def loss(self, batch: MosaicBatch) -> dict[str, Tensor]:
         """{"loss", "logit_scale"} of one batch: uint8 pixels, or floats that are normalised already."""
@@ -97,21 +98,17 @@ class ClimTask:
 
     def gather(self) -> GatherFeatures | None:
         """How rows of other ranks are reached; None for a single process."""
-        if not dist.is_initialized() or dist.get_world_size() == 1:
-            return None
-        return GatherFeatures(dist.get_world_size(), dist.get_rank())
+        return GatherFeatures(ranks(), dist.get_rank()) if ranks() > 1 else None
 
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         """Writes `folder` for `create_model(name, pretrained=folder)` and plain open_clip."""
-        prefix = "clip."
-        weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        clim_models.save_model(self.model, folder, state_dict=weights)
+        save_weights(self.model, folder, state)
 
     def _blank(self, none: Tensor) -> Tensor:
         return self._pixels(none.new_zeros(1, *none.shape[1:]))
 
-    def _pixels(self, pixels: Tensor) -> Tensor:
-        return pixels if pixels.is_floating_point() else self.model.normalize_pixels(pixels)
+    def _pixels(self, images: Tensor) -> Tensor:
+        return pixels(self.model, images)
 
 
 class TextFeatures:

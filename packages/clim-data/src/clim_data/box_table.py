@@ -50,7 +50,7 @@ class BoxTable:
 
     boxes: float64 (N, 4), XYXY in pixels of the stored image, as annotated. labels: int64 (N,), -1 without categories.
     starts: int64 (n + 1,), where each image's boxes begin. sizes: int64 (n, 2), height and width that the json gives.
-    class_names: by label, in the order of the category ids.
+    class_names: by label, in the order of the category ids. images: (id, file name) of each image in the json.
     """
 
     boxes: np.ndarray
@@ -58,6 +58,7 @@ class BoxTable:
     starts: np.ndarray
     sizes: np.ndarray
     class_names: tuple[str, ...]
+    images: tuple[tuple[int | str, str], ...]
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -81,7 +82,12 @@ class BoxTable:
         starts = np.concatenate([[0], np.cumsum(counts)])
         members = np.repeat(self.starts[rows] - starts[:-1], counts) + np.arange(starts[-1])
         return replace(
-            self, boxes=self.boxes[members], labels=self.labels[members], starts=starts, sizes=self.sizes[rows]
+            self,
+            boxes=self.boxes[members],
+            labels=self.labels[members],
+            starts=starts,
+            sizes=self.sizes[rows],
+            images=tuple(self.images[row] for row in rows),
         )
 
     def stamp(self) -> str:
@@ -110,6 +116,7 @@ def load_boxes(path: str | Path, store: SampleStore, rules: BoxRules) -> BoxTabl
     if len(size_of) < len(rows):
         raise ValueError(f"{path}: two images have one id: give every image an id of its own")
     table = _read_boxes(record, size_of, store, rules)
+    table = replace(table, images=tuple(zip(size_of, names, strict=True)))
     matched = match_samples(names, store, path)
     used = np.flatnonzero(matched >= 0)
     empty = np.diff(table.starts)[matched[used]] == 0
@@ -235,7 +242,7 @@ def _read_boxes(record: dict, size_of: dict, store: SampleStore, rules: BoxRules
     starts = np.concatenate([[0], np.cumsum([len(boxes) for boxes in found.values()], dtype=np.int64)])
     sizes = np.array(list(size_of.values()), dtype=np.int64).reshape(-1, 2)
     names = tuple(str(c.get("name", c["id"])) for c in sorted(categories, key=lambda c: c["id"]))
-    return BoxTable(np.ascontiguousarray(array[:, :4]), array[:, 4].astype(np.int64), starts, sizes, names)
+    return BoxTable(np.ascontiguousarray(array[:, :4]), array[:, 4].astype(np.int64), starts, sizes, names, ())
 
 
 def _usable_box(annotation: dict, size: Sequence[int], rules: BoxRules) -> tuple[float, float, float, float] | None:

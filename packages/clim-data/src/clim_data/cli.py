@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     command = _pack_command(kinds, "folder", _folder_listing)
     command.add_argument("--images", required=True, metavar="DIR", help="folder of images, with a txt beside each")
     command.add_argument("--captions", metavar="FILE", help="json or jsonl with the captions of all files instead")
+    _grounding_commands(kinds)
     _doctor_command(commands)
     cli_derived.add_commands(commands)
     return parser
@@ -60,6 +61,25 @@ def _pack_command(kinds, kind: str, listing) -> argparse.ArgumentParser:
     command.add_argument("--overwrite", action="store_true", help="replace another pack in the folder")
     command.set_defaults(run=_pack, listing=listing)
     return command
+
+
+def _grounding_commands(kinds) -> None:
+    command = _pack_command(kinds, "png", _narrative_listing)
+    command.add_argument("--images", required=True, metavar="DIR", help="folder of COCO images")
+    command.add_argument("--annotations", required=True, metavar="JSON", help="Panoptic Narrative Grounding json")
+    command.add_argument("--panoptic-json", required=True, metavar="JSON", help="COCO panoptic json of the same split")
+    command.add_argument("--panoptic", required=True, metavar="DIR", help="folder of the segment png files")
+    command = _pack_command(kinds, "refcoco", _expression_listing)
+    command.add_argument("--images", required=True, metavar="DIR", help="folder of COCO images, train2014 or train2017")
+    command.add_argument(
+        "--refs", required=True, metavar="FILE", help="refs(unc).p, refs(umd).p, refs(google).p or json"
+    )
+    command.add_argument("--annotations", required=True, metavar="JSON", help="instances.json of the set")
+    command.add_argument("--split", required=True, help="train, val, testA, testB or test")
+    command.add_argument("--text", choices=("raw", "sent"), default="raw", help="sentences as typed, or cleaned")
+    command.add_argument(
+        "--bad-masks", choices=("skip", "empty"), default="skip", help="objects without a valid polygon"
+    )
 
 
 def _doctor_command(commands) -> None:
@@ -88,6 +108,19 @@ def _panoptic_listing(args) -> pack_items.PackList:
 
 def _folder_listing(args) -> pack_items.PackList:
     return pack_items.folder_items(args.images, captions_file=args.captions)
+
+
+def _narrative_listing(args) -> pack_items.PackList:
+    from clim_data.png import narrative_items  # brings torch
+
+    return narrative_items(args.images, args.annotations, args.panoptic_json, args.panoptic)
+
+
+def _expression_listing(args) -> pack_items.PackList:
+    from clim_data.refcoco import expression_items  # brings torch
+
+    options = {"split": args.split, "text": args.text, "bad_masks": args.bad_masks}
+    return expression_items(args.images, args.refs, args.annotations, **options)
 
 
 def _pack(args) -> int:

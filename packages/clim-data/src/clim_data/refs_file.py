@@ -1,0 +1,95 @@
+"""Referring-expression files: the pickles and json files of RefCOCO, RefCOCO+ and RefCOCOg.
+
+A pickle is a program. These are read by an unpickler that knows lists, dicts, tuples, texts, bytes and numbers and
+refuses everything that has to be imported, so a file from anywhere can be opened.
+"""
+
+import io
+import json
+import pickle
+from collections import Counter
+from pathlib import Path
+
+from clim_data.report import BrokenSample
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Containers, texts and numbers only."""
+
+    def find_class(self, module: str, name: str):
+        raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
+
+    def persistent_load(self, pid):
+        raise pickle.UnpicklingError("it refers to objects outside the file")
+
+
+def load_plain_pickle(data: bytes):
+    """The object in a pickle of plain data, also one written by Python 2 (its byte strings become latin-1 text).
+
+    Raises:
+        ValueError: the pickle is damaged, or it holds anything that would have to be imported.
+    """
+    try:
+        return _PlainUnpickler(io.BytesIO(data), encoding="latin1").load()
+    except Exception as fault:  # damaged pickles raise nearly anything
+        reason = f"{type(fault).__name__}: {fault}"
+    raise ValueError(f"not a pickle of plain data ({reason}): fetch it again, or convert it to json where you trust it")
+
+
+def read_refs(path: str | Path) -> list[dict]:
+    """The references of `refs(unc).p`, `refs(umd).p`, `refs(google).p`, or of a json file with the same list.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is neither, or not a list of references with "image_id", "ann_id", "split" and "sentences".
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no references file {path}: `clim-data doctor` says where it comes from")
+    data = path.read_bytes()
+    if path.suffix == ".json":
+        try:
+            refs = json.loads(data)
+        except (ValueError, RecursionError) as fault:
+            raise ValueError(f"{path} is not valid json ({fault}): fetch it again, it may be cut off") from None
+    else:
+        try:
+            refs = load_plain_pickle(data)
+        except ValueError as fault:
+            raise ValueError(f"{path}: {fault}") from None
+    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
+        raise ValueError(f"{path} is not a list of references: give refs(unc).p, refs(umd).p, refs(google).p or a json")
+    for number, ref in enumerate(refs):
+        wrong = [k for k, kind in (("image_id", int), ("ann_id", int), ("split", str)) if type(ref.get(k)) is not kind]
+        if wrong or not isinstance(ref.get("sentences"), list):
+            raise ValueError(
+                f"{path}: reference {number} has no usable {', '.join(wrong) or 'sentences'}; fetch it again"
+            )
+    return refs
+
+
+def refs_of_split(refs: list[dict], split: str) -> list[dict]:
+    """References of one split in file order; ValueError lists the splits there are."""
+    chosen = [ref for ref in refs if ref["split"] == split]
+    if not chosen:
+        found = ", ".join(f"{name} ({count:,})" for name, count in Counter(ref["split"] for ref in refs).items())
+        raise ValueError(f"split={split!r} has no reference: choose from {found}")
+    return chosen
+
+
+def sentences_of(ref: dict, text: str) -> tuple[list[tuple[int, str]], list[BrokenSample]]:
+    """([(sentence id, lower-case text)], faults) of a reference.
+
+    Args:
+        text: "raw" (as typed, which F-LMM reads) or "sent" (cleaned, without punctuation).
+    """
+    sentences, faults = [], []
+    for number, sentence in enumerate(ref["sentences"]):
+        name = f"reference {ref.get('ref_id', ref['ann_id'])} sentence {number}"
+        value = sentence.get(text) if isinstance(sentence, dict) else None
+        if not isinstance(value, str) or not value.strip():
+            faults.append(BrokenSample("empty expression", name, f'no text in "{text}"'))
+        else:
+            sent_id = sentence.get("sent_id")
+            sentences.append((sent_id if isinstance(sent_id, int) else number, value.lower()))
+    return sentences, faults

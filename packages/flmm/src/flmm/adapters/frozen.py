@@ -1,0 +1,241 @@
+"""A frozen multimodal LLM that is asked for phrase features, not for text.
+
+What differs between LMMs (pixels, where image tokens are, how they lie on the image, extra inputs) is a `Family`, one
+small file each; running the model, padding batches and listening to its attention is here, once.
+
+Letters: B images, N phrases of an image, T tokens of its phrases, S sequence, L layers, H heads, D hidden width,
+C = L * H * grids attention maps of a phrase, h w their grid.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from flmm.adapters.layout import ImageLayout
+from flmm.attention import use_rows_attention
+from flmm.capture import Capture, PhraseRows, TokenRows
+from flmm.frames import PreparedImage
+from flmm.narratives import TokenizedText
+from flmm.prompts import PromptStyle
+
+
+class Family(Protocol):
+    """What differs between LMMs. A new one is a class with these members; README.md, "Adding an LMM"."""
+
+    grids: int
+    """Views of an image among its tokens: 1, or 2 where a coarse one goes before the tiles."""
+
+    style: PromptStyle
+    """Its chat format."""
+
+    spaced: bool
+    """Its tokenizer needs a space before each segment of a text (see `flmm.narratives`)."""
+
+    image_token_id: int
+
+    def prepare(self, image: Image.Image) -> PreparedImage:
+        """Pixels as the model takes them, without a batch axis, and where the image is in them."""
+        ...
+
+    def layout(self, prepared: PreparedImage) -> ImageLayout:
+        """How many tokens the image becomes, and how they lie on it."""
+        ...
+
+    def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
+        """Arguments of the model's forward beside ids and mask, for images in the order of their tokens in (B, S)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image, and a prompt and answer about it.
+
+    image: as `Family.prepare` makes it. text: holds the image token once, or once for each of the image's tokens.
+    """
+
+    image: PreparedImage
+    text: TokenizedText
+
+
+@dataclass(frozen=True)
+class PhraseFeatures:
+    """What a frozen LMM tells about the phrases of one image: all that training the heads needs.
+
+    maps: (N, C, h, w) float32 attention maps. states: (L, T, D) hidden states in the model's dtype.
+    lengths: tokens of each phrase, their sum is T. layout: how maps lie on the image.
+    """
+
+    maps: Tensor
+    states: Tensor
+    lengths: tuple[int, ...]
+    layout: ImageLayout
+
+
+@dataclass(frozen=True)
+class Generated:
+    """An answer and what its tokens attended to.
+
+    ids: (A,) generated tokens. maps: (A - 1, C, t) attention of all but the last one, which is said but never read.
+    states: (L, A - 1, D). layout: how the t image tokens lie on the image.
+    """
+
+    ids: Tensor
+    maps: Tensor
+    states: Tensor
+    layout: ImageLayout
+
+    def phrases(self, spans: Sequence[tuple[int, int]]) -> PhraseFeatures:
+        """Features of token spans (start, end exclusive) of the answer, tokens averaged in the model's dtype.
+
+        Raises:
+            ValueError: a span is empty or reaches beyond the tokens that have features.
+        """
+        known = self.maps.shape[0]
+        if wrong := [span for span in spans if not 0 <= span[0] < span[1] <= known]:
+            raise ValueError(f"token spans {wrong} are not in the answer's {known} tokens with features: pass others")
+        columns = [self.maps[a:b].mean(dim=0) for a, b in spans]
+        rows = [self.states[:, a:b] for a, b in spans]
+        maps = torch.stack(columns) if columns else self.maps[:0]
+        states = torch.cat(rows, dim=1) if rows else self.states[:, :0]
+        return PhraseFeatures(self.layout.arrange(maps), states, tuple(b - a for a, b in spans), self.layout)
+
+
+class FrozenLMM(nn.Module):
+    """A transformers image-text model, frozen and in evaluation mode, whose attention can be listened to.
+
+    Args:
+        model: its `model` is run without the vocabulary layer, `model.language_model` is listened to.
+        family: what is special about it.
+        tokenizer: for texts; not needed for samples that are tokenized already.
+
+    Raises:
+        ValueError: the language model's attention cannot be captured, or transformers is too old.
+    """
+
+    def __init__(self, model: nn.Module, family: Family, tokenizer: Any = None):
+        super().__init__()
+        self.model = model.requires_grad_(False)
+        self.family = family
+        self.tokenizer = tokenizer
+        use_rows_attention(self.language_model)
+        self.eval()
+
+    @property
+    def language_model(self) -> nn.Module:
+        return self.model.model.language_model
+
+    @property
+    def layers(self) -> int:
+        return len(self.language_model.layers)
+
+    @property
+    def map_channels(self) -> int:
+        """C: attention maps of a phrase."""
+        return self.layers * self.language_model.config.num_attention_heads * self.family.grids
+
+    @property
+    def hidden_size(self) -> int:
+        return self.language_model.config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def train(self, mode: bool = True) -> "FrozenLMM":
+        """Stays in evaluation mode: a frozen model has no other."""
+        return super().train(False)
+
+    def forward(self, samples: Sequence[Sample], *, merge: str = "mean") -> list[PhraseFeatures]:
+        """Features of the phrases of several images, from one batch.
+
+        Args:
+            samples: images with their texts; texts are padded on the right.
+            merge: of a phrase's tokens, "mean" or "max".
+
+        Raises:
+            ValueError: a text without its image token or longer than the model's context, or an unknown merge.
+        """
+        layouts = [self.family.layout(sample.image) for sample in samples]
+        texts = [self._expanded(s.text, layout.tokens) for s, layout in zip(samples, layouts)]
+        phrases = [[(t.phrase_ids == k).nonzero().flatten() for k in range(t.phrases)] for t in texts]
+        ids, mask = pad_right([t.input_ids for t in texts])
+        rows = [PhraseRows(p, merge) for p in phrases]
+        columns = [self._columns(t.input_ids) for t in texts]
+        inputs = self._inputs([s.image for s in samples], ids)
+        with torch.no_grad(), Capture(self.language_model, rows=rows, columns=columns) as capture:
+            self.model.model(**inputs, attention_mask=_on(mask, self.device), use_cache=False)
+        return [
+            PhraseFeatures(layout.arrange(capture.maps(i)), capture.states(i), tuple(rows[i].lengths), layout)
+            for i, layout in enumerate(layouts)
+        ]
+
+    def generate(
+        self, images: Sequence[PreparedImage], prompt_ids: Tensor, *, max_new_tokens: int, **options: Any
+    ) -> Generated:
+        """Greedy answer to a prompt about one or more images; attention is that to the first image.
+
+        Args:
+            images: in the order of their tokens.
+            prompt_ids: (S,) with one image token for each image, or one for each of their tokens.
+            options: of transformers' generate, such as `stopping_criteria`.
+
+        Raises:
+            ValueError: another number of image tokens than images, or no room in the context.
+        """
+        from transformers import GenerationConfig  # seconds to import
+
+        layouts = [self.family.layout(image) for image in images]
+        text = TokenizedText(prompt_ids, torch.full_like(prompt_ids, -1), len(prompt_ids))
+        text = self._expanded(text, *(layout.tokens for layout in layouts), room=max_new_tokens)
+        length = len(text.input_ids)
+        columns = self._columns(text.input_ids)[: layouts[0].tokens]
+        inputs = self._inputs(images, text.input_ids[None])
+        own = self.model.generation_config
+        ends = own.eos_token_id if own.eos_token_id is not None else self.language_model.config.eos_token_id
+        pad = own.pad_token_id if own.pad_token_id is not None else (ends[0] if isinstance(ends, list) else ends)
+        greedy = GenerationConfig(
+            max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=ends, pad_token_id=pad, use_cache=True
+        )
+        with torch.no_grad(), Capture(self.language_model, rows=[TokenRows(length)], columns=[columns]) as capture:
+            mask = torch.ones_like(inputs["input_ids"])
+            ids = self.model.generate(**inputs, attention_mask=mask, generation_config=greedy, **options)
+        return Generated(ids[0, length:].cpu(), capture.maps(0), capture.states(0), layouts[0])
+
+    def _inputs(self, images: Sequence[PreparedImage], ids: Tensor) -> dict[str, Tensor]:
+        inputs = {"input_ids": ids, **self.family.model_inputs(images, ids)}
+        return {name: _on(value, self.device, self.model.dtype) for name, value in inputs.items()}
+
+    def _columns(self, ids: Tensor) -> Tensor:
+        return (ids == self.family.image_token_id).nonzero().flatten()
+
+    def _expanded(self, text: TokenizedText, *counts: int, room: int = 0) -> TokenizedText:
+        """The text with as many image tokens as the images have."""
+        found = len(self._columns(text.input_ids))
+        if found != sum(counts):
+            text = text.expand(self.family.image_token_id, counts)
+        limit = getattr(self.language_model.config, "max_position_embeddings", None)
+        if limit is not None and len(text.input_ids) + room > limit:
+            raise ValueError(
+                f"{len(text.input_ids)} tokens of prompt, image and answer{f' and {room} to generate' * bool(room)} "
+                f"do not fit the context of {limit}; shorten the text, or split its phrases over several samples"
+            )
+        return text
+
+
+def pad_right(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Token ids (S_i,) -> (B, S) filled with 0, and the mask (B, S) of real tokens, None where nothing is padded."""
+    ids = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
+    lengths = torch.tensor([len(s) for s in sequences])
+    if (lengths == ids.shape[1]).all():
+        return ids, None
+    return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+
+
+def _on(value: Tensor | None, device: torch.device, dtype: torch.dtype | None = None) -> Tensor | None:
+    if value is None:
+        return None
+    return value.to(device, dtype if dtype is not None and value.is_floating_point() else None)

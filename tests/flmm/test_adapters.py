@@ -1,0 +1,142 @@
+"""Every family on a tiny random model: maps against eager attention, and where they lie on the image."""
+
+import pytest
+import torch
+from flmm.adapters import build_lmm, register_family, registry, supported_families
+from flmm.attention import ATTENTION_NAME
+from PIL import Image
+from tiny_lmms import FAMILIES, IMAGE_ID, picture, sample, tiny_lmm
+from transformers import GPT2Config, GPT2LMHeadModel
+
+SIZES = [(60, 90), (100, 40)]  # (height, width)
+
+
+def eager_maps(lmm, one) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, L * H, t) attention of one sample from whole matrices, and (L, T, D) states of its phrase tokens."""
+    layout = lmm.family.layout(one.image)
+    text = one.text.expand(IMAGE_ID, [layout.tokens])
+    lmm.language_model.set_attn_implementation("eager")
+    inputs = lmm.family.model_inputs([one.image], text.input_ids[None])
+    with torch.no_grad():
+        output = lmm.model(
+            input_ids=text.input_ids[None], **inputs, output_attentions=True, output_hidden_states=True, use_cache=False
+        )
+    lmm.language_model.set_attn_implementation(ATTENTION_NAME)
+    columns = text.input_ids == IMAGE_ID
+    attention = torch.cat([layer[0] for layer in output.attentions])  # (L * H, S, S)
+    phrases = [text.phrase_ids == k for k in range(text.phrases)]
+    maps = torch.stack([attention[:, p][:, :, columns].mean(1) for p in phrases])
+    order = torch.cat([p.nonzero().flatten() for p in phrases])
+    return maps, torch.stack([layer[0][order] for layer in output.hidden_states[1:]])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_batch_agrees_with_eager_attention_of_each_image(name):
+    lmm = tiny_lmm(name)
+    samples = [sample(lmm, picture(*size, seed=i), phrases=2 + i, seed=i) for i, size in enumerate(SIZES)]
+    for one, found in zip(samples, lmm(samples), strict=True):
+        maps, states = eager_maps(lmm, one)
+        torch.testing.assert_close(found.maps, found.layout.arrange(maps), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(found.states, states, atol=1e-4, rtol=1e-4)
+        assert found.maps.shape[:2] == (one.text.phrases, lmm.map_channels)
+        assert found.states.shape == (lmm.layers, sum(found.lengths), lmm.hidden_size)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["wide", "tall"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_spot_in_the_image_is_found_in_its_cells(name, size):
+    """Tokens whose features change when a spot is painted must lie where the spot is, in every grid."""
+    lmm = tiny_lmm(name)
+    height, width = size
+    for down, across in ((0.25, 0.75), (0.7, 0.2)):
+        plain = picture(height, width)
+        painted = plain.copy()
+        spot = Image.new("RGB", (width // 5, height // 5), "white")
+        painted.paste(spot, (int(across * width) - spot.width // 2, int(down * height) - spot.height // 2))
+        features = [image_features(lmm, image) for image in (plain, painted)]
+        layout = lmm.family.layout(lmm.family.prepare(plain))
+        assert len(features[0]) == layout.tokens
+        change = (features[1] - features[0]).norm(dim=-1)[None, None]  # (1, 1, t)
+        for grid in layout.crop(layout.arrange(change))[0]:
+            rows, columns = grid.shape
+            weights = (grid - grid.median()).clamp(min=0) ** 2
+            y = ((torch.arange(rows) + 0.5) / rows * weights.sum(1)).sum() / weights.sum()
+            x = ((torch.arange(columns) + 0.5) / columns * weights.sum(0)).sum() / weights.sum()
+            assert abs(y - down) < 0.5 / rows + 0.1
+            assert abs(x - across) < 0.5 / columns + 0.1
+
+
+def image_features(lmm, image) -> torch.Tensor:
+    """(t, D) what the model puts in place of the image's tokens."""
+    prepared = lmm.family.prepare(image)
+    ids = torch.full((1, lmm.family.layout(prepared).tokens), IMAGE_ID)
+    inputs = lmm.family.model_inputs([prepared], ids)
+    inputs.pop("mm_token_type_ids", None)
+    with torch.no_grad():
+        found = lmm.model.model.get_image_features(**inputs, return_dict=True).pooler_output
+    return torch.cat(list(found)).flatten(0, -2)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_generated_tokens_have_the_features_of_teacher_forcing(name):
+    lmm = tiny_lmm(name)
+    one = sample(lmm, picture(*SIZES[0]), phrases=0)
+    answer = lmm.generate([one.image], one.text.input_ids, max_new_tokens=5)
+    assert answer.maps.shape == (len(answer.ids) - 1, lmm.map_channels // lmm.family.grids, answer.layout.tokens)
+    said = answer.ids[:-1]
+    ids = torch.cat([one.text.input_ids, said])
+    owners = torch.cat([one.text.phrase_ids, torch.zeros_like(said)])
+    text = type(one.text)(ids, owners, one.text.prompt_tokens)
+    (forced,) = lmm([type(one)(one.image, text)])
+    found = answer.phrases([(0, len(said))])
+    torch.testing.assert_close(found.maps, forced.maps, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.states, forced.states, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"\(0, 9\).*not in the answer's"):
+        answer.phrases([(0, 9)])
+
+
+def test_the_lmm_stays_frozen_and_in_evaluation_mode():
+    lmm = tiny_lmm("llava")
+    lmm.train()
+    assert not any(module.training for module in lmm.modules())
+    assert not any(p.requires_grad for p in lmm.parameters())
+
+
+def test_a_text_beyond_the_context_is_refused():
+    lmm = tiny_lmm("llava")
+    one = sample(lmm, picture(*SIZES[0]))
+    lmm.language_model.config.max_position_embeddings = 70
+    with pytest.raises(ValueError, match="do not fit the context of 70"):
+        lmm([one])
+    with pytest.raises(ValueError, match="20 to generate"):
+        lmm.generate([one.image], one.text.input_ids, max_new_tokens=20)
+
+
+def test_a_text_without_the_image_token_is_refused():
+    lmm = tiny_lmm("llava")
+    one = sample(lmm, picture(*SIZES[0]))
+    one.text.input_ids[2] = 9
+    with pytest.raises(ValueError, match="0 image tokens for 1 images"):
+        lmm([one])
+
+
+def test_an_unknown_family_names_the_known_ones():
+    model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=10))
+    with pytest.raises(ValueError, match=r"type 'gpt2'.*deepseek_vl, deepseek_vl_hybrid, internvl.*register_family"):
+        build_lmm(model, None)
+
+
+def test_a_family_of_ones_own(monkeypatch):
+    monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
+    with pytest.raises(ValueError, match="family for 'llava' already"):
+        register_family("llava", dict)
+    register_family("gpt2", lambda config, image_processor: (config, image_processor))
+    assert "gpt2" in supported_families()
+    assert registry.family_for(GPT2Config(), "processor")[1] == "processor"
+
+
+def test_a_llava_without_a_fixed_grid_is_refused():
+    lmm = tiny_lmm("llava")
+    lmm.model.config.vision_config.image_size = None
+    with pytest.raises(ValueError, match="no fixed square grid"):
+        registry.family_for(lmm.model.config, None)

@@ -1,0 +1,84 @@
+"""Phrase features of the golden LMMs: what the original code computed from whole attention matrices."""
+
+import pytest
+import torch
+from golden_lmms import golden_lmm, sample_of
+
+CASES = ("llava", "llava_next", "deepseek_vl")
+
+
+def names(case) -> list[str]:
+    return list(case.meta["samples"])
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_golden_maps_of_single_images(golden, family):
+    case = golden("forward", f"flmm/{family}")
+    lmm = golden_lmm(case)
+    for name in names(case):
+        (found,) = lmm([sample_of(case, name)], merge=case.meta["merge"])
+        expected = case.tensor(f"{name}__mask_attentions")
+        assert found.maps.shape == expected.shape
+        assert lmm.map_channels == expected.shape[1]
+        torch.testing.assert_close(found.maps, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_golden_hidden_states(golden, family):
+    """With the layer weights as they begin, all equal, the sum is a mean over layers."""
+    case = golden("forward", f"flmm/{family}")
+    lmm = golden_lmm(case)
+    for name in names(case):
+        (found,) = lmm([sample_of(case, name)])
+        rows = case.tensor(f"{name}__phrase_rows")
+        merged = case.tensor(f"{name}__merged_mask_ids")[rows]
+        order = torch.cat([rows[merged == k] for k in range(len(found.lengths))])
+        last = found.states[-1].norm(dim=-1)
+        torch.testing.assert_close(last, case.tensor(f"{name}__last_hidden_l2")[order], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_golden_batch_of_images_is_each_alone(golden, family):
+    case = golden("forward", f"flmm/{family}")
+    lmm = golden_lmm(case)
+    samples = [sample_of(case, name) for name in names(case)]
+    if len(samples) == 1:  # a second, shorter one: only its first phrase's words
+        text = samples[0].text
+        end = int((text.phrase_ids == 0).nonzero().max()) + 1
+        short = type(text)(text.input_ids[:end], text.phrase_ids[:end], text.prompt_tokens)
+        samples.append(type(samples[0])(samples[0].image, short))
+    together = lmm(samples)
+    for sample, found in zip(samples, together, strict=True):
+        (alone,) = lmm([sample])
+        torch.testing.assert_close(found.maps, alone.maps, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(found.states, alone.states, atol=1e-4, rtol=1e-4)
+
+
+def test_golden_merge_max(golden):
+    case = golden("forward", "flmm/llava")
+    (found,) = golden_lmm(case)([sample_of(case, "s0")], merge="max")
+    torch.testing.assert_close(found.maps, case.tensor("merge_max__mask_attentions"), atol=1e-5, rtol=1e-4)
+
+
+def test_golden_bfloat16_lmm(golden):
+    case = golden("forward", "flmm/llava")
+    (found,) = golden_lmm(case, torch.bfloat16)([sample_of(case, "s0")])
+    expected = case.tensor("lmm_bf16__mask_attentions")
+    assert found.states.dtype == torch.bfloat16
+    # Rounding alone moves the original's maps that far; ours must not be farther off than twice that.
+    rounding = (case.tensor("s0__mask_attentions") - expected).norm()
+    assert (found.maps - expected).norm() < 2 * rounding
+    assert rounding < 0.1 * expected.norm()
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_golden_sequences_and_columns(golden, family):
+    case = golden("forward", f"flmm/{family}")
+    lmm = golden_lmm(case)
+    for name in names(case):
+        sample = sample_of(case, name)
+        layout = lmm.family.layout(sample.image)
+        text = lmm._expanded(sample.text, layout.tokens)
+        assert len(text.input_ids) == case.meta["samples"][name]["seq_len"]
+        assert torch.equal(text.phrase_ids, case.tensor(f"{name}__merged_mask_ids").clamp(min=-1))
+        assert torch.equal(lmm._columns(text.input_ids), case.tensor(f"{name}__image_columns"))

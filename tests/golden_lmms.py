@@ -1,0 +1,86 @@
+"""LMMs and samples of the golden flmm cases; every size comes from their sidecars.
+
+Tests import them as `from golden_lmms import golden_lmm` (pytest puts this folder on the path).
+"""
+
+import json
+import warnings
+
+import torch
+from flmm.adapters import build_lmm
+from flmm.adapters.frozen import FrozenLMM, Sample
+from flmm.frames import ImageFrame, PreparedImage
+from flmm.narratives import TokenizedText
+from transformers import (
+    AutoModelForImageTextToText,
+    CLIPImageProcessorPil,
+    DeepseekVLImageProcessorPil,
+    LlavaNextImageProcessorPil,
+)
+
+
+def frame_of(record: dict) -> ImageFrame:
+    """An `ImageFrame` from a sidecar's entry of a sample (meta_data and image_size_wh)."""
+    meta = record["meta_data"]
+    content, padded = ((meta[k]["height"], meta[k]["width"]) for k in ("image_shape", "padded_shape"))
+    before = meta["padding"]
+    width, height = record["image_size_wh"]
+    return ImageFrame((height, width), content, padded, before["before_height"], before["before_width"])
+
+
+def sample_of(case, name: str) -> Sample:
+    """A golden sample with the very pixels and ids that the original got."""
+    record = case.meta["samples"][name]
+    if f"{name}__pixel_values" in case.arrays:
+        pixels = case.tensor(f"{name}__pixel_values")
+    else:
+        pixels = (case.tensor(f"{name}__pixel_values_u8").float() / 255 - 0.5) / 0.5
+    ids, phrases = case.tensor(f"{name}__input_ids"), case.tensor(f"{name}__mask_ids")
+    prompt = int((case.tensor(f"{name}__labels") == -100).sum())
+    return Sample(PreparedImage({"pixel_values": pixels}, frame_of(record)), TokenizedText(ids, phrases, prompt))
+
+
+def golden_lmm(case, dtype: torch.dtype = torch.float32) -> FrozenLMM:
+    """The frozen LMM of the case in this folder."""
+    if (case.folder / "hf").exists():
+        return _from_hf(case, dtype)
+    return _deepseek(case, dtype)
+
+
+def _from_hf(case, dtype: torch.dtype) -> FrozenLMM:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, loaded = AutoModelForImageTextToText.from_pretrained(
+            case.folder / "hf", dtype=dtype, output_loading_info=True
+        )
+    assert not loaded["missing_keys"]
+    assert not loaded["unexpected_keys"]
+    side = model.config.vision_config.image_size
+    if model.config.model_type == "llava":
+        processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    else:
+        processor = LlavaNextImageProcessorPil(
+            size={"shortest_edge": side},
+            crop_size={"height": side, "width": side},
+            image_grid_pinpoints=case.meta["grid_pinpoints"],
+        )
+    return build_lmm(model, processor)
+
+
+def _deepseek(case, dtype: torch.dtype) -> FrozenLMM:
+    from flmm.layouts import deepseek_config, deepseek_to_transformers
+    from safetensors.torch import load_file
+    from transformers import DeepseekVLForConditionalGeneration
+
+    lmm = json.loads((case.folder / "lmm.json").read_text())
+    tower = lmm["registered_sizes"]["siglip"]
+    sizes = {k: tower[k] for k in ("image_size", "patch_size", "width", "layers", "heads", "mlp_ratio")}
+    ids = case.tensor("s0__input_ids")
+    image_token = int(ids.mode().values)
+    config = deepseek_config(lmm["config"]["language_config"], tower=sizes, image_token_id=image_token)
+    model = DeepseekVLForConditionalGeneration(config).to(dtype)
+    model.load_state_dict(deepseek_to_transformers(load_file(case.folder / "lmm.safetensors")))
+    half = (0.5, 0.5, 0.5)
+    side = tower["image_size"]
+    processor = DeepseekVLImageProcessorPil(size={"height": side, "width": side}, image_mean=half, image_std=half)
+    return build_lmm(model, processor)

@@ -40,7 +40,7 @@ class BoxRules:
     def __post_init__(self):
         if self.crowd not in ("keep", "skip"):
             raise ValueError(f'crowd={self.crowd!r} is not known: use "keep" or "skip"')
-        if self.area_px is not None and not 0 <= self.area_px[0] < self.area_px[1]:
+        if self.area_px is not None and not (len(self.area_px) == 2 and 0 <= self.area_px[0] < self.area_px[1]):
             raise ValueError(f"area_px={self.area_px!r} must be (low, high) with 0 <= low < high, or None")
 
 
@@ -125,7 +125,8 @@ def load_boxes(path: str | Path, store: SampleStore, rules: BoxRules) -> BoxTabl
     used = used[~empty]
     if not len(used):
         raise ValueError(
-            f"no sample of the sources has a usable box in {path} ({store.skipped.summary(3)}): check both"
+            f"no image of the sources has a usable box in {path} ({store.skipped.summary(3)}): "
+            "give the json that was made for these images"
         )
     kept = np.zeros(len(store), dtype=bool)
     kept[used] = True

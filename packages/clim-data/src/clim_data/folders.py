@@ -111,14 +111,19 @@ class FolderIndex:
             return ""
         return hashlib.sha256(json.dumps([self.table.get(key) for key in self.keys.tolist()]).encode()).hexdigest()
 
-    def read(self, place: int, number: int) -> RawSample:
-        """The image's bytes, with its captions as the json of a shard would have them; `number` is kept in it.
+    def read(self, place: int, name: str, number: int) -> RawSample:
+        """The image's bytes, with its captions as the json of a shard would have them.
 
         Raises:
-            OSError: the file has gone, or cannot be read.
+            BrokenSample: the file has gone, or cannot be read.
         """
         key = str(self.keys[place])
         path = Path(self.root) / key
+        try:
+            image = path.read_bytes()
+        except OSError as fault:
+            reason = "missing image" if isinstance(fault, FileNotFoundError) else "unreadable image"
+            raise BrokenSample(reason, name, str(fault)) from None
         captions = self.table.get(key) if self.table is not None else captions_beside(path)
         meta = None if captions is None else json.dumps({"captions": captions}).encode()
-        return RawSample(f"{Path(self.root).name}/{key}", key, path.read_bytes(), None, meta, number)
+        return RawSample(name, key, image, None, meta, number)

@@ -65,7 +65,7 @@ def _of_folder(folder: str) -> list[str]:
     tars = sorted(map(str, Path(folder).rglob("*.tar")))
     if tars:
         return tars
-    return _found([folder] if image_files(folder) else [], f"{folder} holds no *.tar and no image")
+    return _found([os.path.abspath(folder)] if image_files(folder) else [], f"{folder} holds no *.tar and no image")
 
 
 def _found(paths: list[str], otherwise: str) -> list[str]:
@@ -216,7 +216,7 @@ class SampleStore:
         name = f"{shard_name(source)}/{key}"
         try:
             if isinstance(index, FolderIndex):
-                return index.read(place, i)
+                return index.read(place, name, i)
             path = self._local_copy(source, index) if is_remote(source) else source
             if (size := self._reader.size(path)) > index.tar_bytes:
                 detail = f"{source} has {size} bytes, not {index.tar_bytes} as when it was indexed; start again"
@@ -224,8 +224,7 @@ class SampleStore:
             spans = index.spans[place].tolist()
             parts = [self._reader.read(path, *span) if span[0] >= 0 else None for span in spans]
         except OSError as fault:
-            reason = "unreadable image" if isinstance(index, FolderIndex) else "cut shard"
-            raise BrokenSample(reason, name, str(fault)) from fault
+            raise BrokenSample("cut shard", name, str(fault)) from fault
         return RawSample(name, key, *parts, number=i)
 
     def _local_copy(self, url: str, index: ShardIndex) -> Path:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Metrics that are fractions in [0, 1] and are shown in percent.
-FRACTION = re.compile(r"(^|\.)(mAcc\d+|top\d+|R@\d+)$")
+FRACTION = re.compile(r"(^|\.)(mAcc\d+|top\d+|R@\d+|AR(_\w+)?|acc@[\d.]+|[cmo]IoU|Pr@[\d.]+|pixel_accuracy)$")
 
 
 def write_report(
@@ -126,7 +126,7 @@ def metric_table(metrics: Mapping[str, Any]) -> str:
 
 
 def show_number(name: str, value: float | None) -> str:
-    """A metric for people: fractions (mAcc, top, R@) in percent with two digits, other numbers with four figures."""
+    """A metric for people: fractions (`FRACTION`) in percent with two digits, other numbers with four figures."""
     if value is None or math.isnan(value):
         return "-"
     return f"{100 * value:.2f} %" if FRACTION.search(name) else f"{value:.4g}"

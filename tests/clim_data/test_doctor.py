@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 from clim_data.cli import main
@@ -90,3 +91,32 @@ def test_official_layout_of_a_subset_is_found(coco_cc):
     assert not part.complete
     assert [f.state for f in part.findings] == ["broken"] * 3
     assert "of 5,000 files" in part.findings[0].detail
+
+
+def test_the_referring_sets_are_found_in_their_official_layout(golden, tmp_path):
+    source = golden("demo/text_logic", "flmm").folder / "data"
+    folder = tmp_path / "refcoco"
+    folder.mkdir()
+    shutil.copyfile(source / "refcoco" / "instances.json", folder / "instances.json")
+    pickled = (source / "refcoco" / "refs(unc).p").read_bytes()
+    (folder / "refs(unc).p").write_bytes(pickled)
+    shutil.copytree(source / "images", tmp_path / "coco" / "train2014")
+    (part,) = diagnose(tmp_path, ["refcoco"])
+    assert [f.state for f in part.findings] == ["present", "present", "broken"]
+    assert "of 82,783 files" in part.findings[2].detail
+    (part,) = diagnose(tmp_path, ["refcoco"], check_json=True)
+    assert "of 50,000 references" in part.findings[0].detail
+    (folder / "refs(unc).p").write_bytes(pickled[:-9])
+    assert "not a whole pickle" in diagnose(tmp_path, ["refcoco"])[0].findings[0].detail
+    (folder / "refs(unc).p").write_bytes(b"cos\nsystem\n.")
+    assert "wants to import os.system" in diagnose(tmp_path, ["refcoco"], check_json=True)[0].findings[0].detail
+
+
+def test_narratives_are_a_list_and_count_as_such(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    path = tmp_path / "annotations" / "png_coco_val2017.json"
+    path.write_text(json.dumps([{"image_id": "1", "segments": []}] * 3))
+    found = diagnose(tmp_path, ["png-val"], check_json=True)[0].findings[-1]
+    assert (found.state, found.detail) == ("present", "3 narratives")
+    path.write_text("[1, 2}")
+    assert diagnose(tmp_path, ["png-val"])[0].findings[-1].state == "broken"

@@ -13,9 +13,10 @@ LVIS_FOLDERS = ("", "lvis", "lvis_v1", "coco", "annotations", "coco/annotations"
 class Check:
     """One thing a data set needs.
 
-    kind: "json" (an annotation file), "images" or "pngs" (a folder of files) or "tars" (shards).
+    kind: "json" (an annotation file), "pickle" (references), "images" or "pngs" (a folder of files) or "tars" (shards).
     path: below one of `folders`, which are relative to the data root. count: files, or entries of the list `table`
-    of a json; None when the official number is not fixed. source: where it is published.
+    of a json, or of the list that a json or pickle is; None when the official number is not fixed. source: where it is
+    published.
     """
 
     kind: str
@@ -41,6 +42,10 @@ COCO_PANOPTIC = "http://images.cocodataset.org/annotations/panoptic_annotations_
 LVIS_SITE = "https://www.lvisdataset.org/dataset"
 CC3M_SITE = "https://ai.google.com/research/ConceptualCaptions/download"
 
+PNG_SITE = "https://bcv-uniandes.github.io/panoptic-narrative-grounding/"
+REFER_SITE = "https://github.com/lichengunc/refer"
+VISCOT_SITE = "https://huggingface.co/datasets/deepcs233/Visual-CoT"
+
 _TRAIN = Check("images", "train2017", "http://images.cocodataset.org/zips/train2017.zip", 118287)
 _VAL = Check("images", "val2017", "http://images.cocodataset.org/zips/val2017.zip", 5000)
 
@@ -56,6 +61,51 @@ def _segments(split: str, count: int) -> Check:
 
 _LVIS_TRAIN = Check("json", "lvis_v1_train.json", LVIS_SITE, 100170, LVIS_FOLDERS)
 _LVIS_VAL = Check("json", "lvis_v1_val.json", LVIS_SITE, 19809, LVIS_FOLDERS)
+
+_TRAIN_2014 = Check("images", "train2014", "http://images.cocodataset.org/zips/train2014.zip", 82783)
+
+# Questions of the Visual CoT benchmark, by set.
+_VISCOT = {
+    "cub": 492,
+    "docvqa": 888,
+    "dude": 603,
+    "flickr30k": 1546,
+    "gqa": 978,
+    "infographicsvqa": 360,
+    "openimages": 945,
+    "sroie": 686,
+    "textcap": 853,
+    "textvqa": 526,
+    "vsr": 404,
+}
+
+
+def _narratives(split: str) -> Check:
+    return Check("json", f"annotations/png_coco_{split}2017.json", PNG_SITE, table="narratives")
+
+
+def _referring(name: str, title: str, refs: str, *, references: int, images: int) -> Part:
+    """A part of the RefCOCO family: its two files, and the images under their names of 2014 or of 2017."""
+    folders = (name, f"refer/{name}", f"refer_seg/{name}", f"refer/data/{name}")
+    files = (
+        Check("pickle", refs, REFER_SITE, references, folders, "references"),
+        Check("json", "instances.json", REFER_SITE, images, folders),
+    )
+    return Part(name, title, ((*files, _TRAIN_2014), (*files, _TRAIN)), ("clim-data pack refcoco",))
+
+
+def _visual_cot() -> Part:
+    folders = ("viscot", "viscot/benchmark", "Visual-CoT/viscot/benchmark")
+    images = ("viscot/cot_image_data", "cot_image_data", "Visual-CoT/cot_image_data")
+    questions = [Check("json", f"{k}.json", VISCOT_SITE, n, folders, "questions") for k, n in _VISCOT.items()]
+    pictures = [Check("images", name, VISCOT_SITE, folders=images) for name in _VISCOT]
+    return Part(
+        "viscot",
+        "Visual CoT benchmark, questions and images",
+        ((*questions, *pictures),),
+        ("flmm: visual chain of thought",),
+    )
+
 
 PARTS: dict[str, Part] = {}
 
@@ -128,5 +178,21 @@ for _part in (
         ),
         ("clim-train clim_cc3m_vitb16",),
     ),
+    Part(
+        "png",
+        "Panoptic Narrative Grounding, training split",
+        ((_TRAIN, _coco("panoptic", "train", 118287), _segments("train", 118287), _narratives("train")),),
+        ("clim-data pack png",),
+    ),
+    Part(
+        "png-val",
+        "Panoptic Narrative Grounding, validation split",
+        ((_VAL, _coco("panoptic", "val", 5000), _segments("val", 5000), _narratives("val")),),
+        ("clim-data pack png",),
+    ),
+    _referring("refcoco", "RefCOCO (UNC split)", "refs(unc).p", references=50000, images=19994),
+    _referring("refcoco+", "RefCOCO+ (UNC split)", "refs(unc).p", references=49856, images=19992),
+    _referring("refcocog", "RefCOCOg (UMD split)", "refs(umd).p", references=49822, images=25799),
+    _visual_cot(),
 ):
     register_part(_part)

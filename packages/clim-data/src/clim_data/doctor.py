@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from clim_data.datasets import PARTS, Check, Part
 from clim_data.images import load_rgb
+from clim_data.refs_file import read_refs
 from clim_data.report import BrokenSample
 from clim_data.shards import IMAGE_SUFFIXES, has_end_mark
 
@@ -84,6 +85,8 @@ def examine(root: Path, check: Check, *, check_images: bool = False, check_json:
         return Finding(str(places[0]), MISSING, "not found", check.source)
     if check.kind == "json":
         return _examine_json(place, check, parse=check_json)
+    if check.kind == "pickle":
+        return _examine_pickle(place, check, parse=check_json)
     return _examine_folder(place, check, decode=check_images)
 
 
@@ -94,19 +97,39 @@ def _examine_json(path: Path, check: Check, *, parse: bool) -> Finding:
         start = stream.read(64).lstrip()[:1]
         stream.seek(max(0, size - 64))
         end = stream.read().rstrip()[-1:]
-    if start != b"{" or end != b"}":
+    if start + end not in (b"{}", b"[]"):
         found.detail = "not a whole json file: fetch it again"
         return found
     if not parse:
         found.state, found.detail = PRESENT, "begins and ends as json"
         return found
     try:
-        entries = json.loads(path.read_bytes()).get(check.table)
+        content = json.loads(path.read_bytes())
     except ValueError as fault:
         found.detail = f"not valid json: {fault}"
         return found
+    entries = content.get(check.table) if isinstance(content, dict) else content
     count = len(entries) if isinstance(entries, list) else 0
     found.state, found.detail = _judge(count, check.count, check.table)
+    return found
+
+
+def _examine_pickle(path: Path, check: Check, *, parse: bool) -> Finding:
+    """A references pickle: whole when it ends with the stop mark; parsed, without running code, when asked for."""
+    found = Finding(str(path), BROKEN, "", check.source, path.stat().st_size)
+    with open(path, "rb") as stream:
+        stream.seek(max(0, found.bytes - 1))
+        ends = stream.read() == b"."
+    if not ends:
+        found.detail = "not a whole pickle: fetch it again"
+        return found
+    if not parse:
+        found.state, found.detail = PRESENT, "ends as a pickle"
+        return found
+    try:
+        found.state, found.detail = _judge(len(read_refs(path)), check.count, check.table)
+    except ValueError as fault:
+        found.detail = str(fault)
     return found
 
 

@@ -1,0 +1,282 @@
+"""Coarse masks refined by SAM, all phrases of all images in one pass (F-LMM, arXiv 2406.05821).
+
+Letters: B images, n_i phrases of image i, N their sum, t tokens of a phrase, D channels of SAM's prompts, H W pixels of
+an image, h w the grid of the image embedding. See sam_prompts.py for the frames.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
+from transformers import SamModel
+
+from flmm.sam_decoder import decode
+from flmm.sam_prompts import (
+    Size,
+    binary_masks,
+    boxes_to_square,
+    closest_candidates,
+    mask_boxes,
+    masks_to_image,
+    prompt_masks,
+    resize_image,
+)
+from flmm.sam_weights import POSITIONS, check_names, load_sam, to_transformers
+
+# Of the images SAM was trained on, in 0..255.
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class ImageEmbedding:
+    """What SAM's image encoder made of an image: features (D, h, w), and the image's (H, W) in pixels."""
+
+    features: Tensor
+    size: Size
+
+
+@dataclass(frozen=True)
+class SamPrompts:
+    """Prompts of N phrases.
+
+    boxes: (N, 4) XYXY in the padded square. sparse: (N, S, D), box corners first, then text. present: bool (N, S).
+    dense: (N, D, h, w). binary: per image bool (n_i, H, W), the coarse masks at half probability.
+    """
+
+    boxes: Tensor
+    sparse: Tensor
+    present: Tensor
+    dense: Tensor
+    binary: list[Tensor]
+
+
+class SamRefiner(nn.Module):
+    """SAM with a coarse mask, its box and the words of a phrase as prompts.
+
+    The image encoder is frozen, stays in evaluation mode, and runs once per image without gradients. Prompt encoder
+    and mask decoder train, except the positional encoding.
+
+    Args:
+        sam: transformers' SamModel; `load_sam` and `from_pretrained` read one. Its parts become parts of this module.
+        use_text, use_mask, use_box: which prompts are given; at least one.
+        multimask: of SAM's three candidates take the one closest to the coarse mask, instead of its single mask.
+        phrases_per_pass: phrases the decoder handles at a time. None: all with gradients or on an accelerator; one on
+            a CPU without gradients, where a phrase's maps then stay in the cache.
+
+    Raises:
+        ValueError: no prompt is used, or `phrases_per_pass` below 1.
+    """
+
+    def __init__(
+        self,
+        sam: SamModel,
+        *,
+        use_text: bool = True,
+        use_mask: bool = True,
+        use_box: bool = True,
+        multimask: bool = False,
+        phrases_per_pass: int | None = None,
+    ):
+        super().__init__()
+        if not (use_text or use_mask or use_box):
+            raise ValueError("SAM needs a prompt: leave at least one of use_text, use_mask, use_box on")
+        if phrases_per_pass is not None and phrases_per_pass < 1:
+            raise ValueError(f"phrases_per_pass={phrases_per_pass!r} is not possible: pass 1 or more, or None")
+        self.use_text, self.use_mask, self.use_box = use_text, use_mask, use_box
+        self.multimask = multimask
+        self.phrases_per_pass = phrases_per_pass
+        self.grad_checkpointing = False
+        self.image_encoder = sam.vision_encoder.requires_grad_(False).eval()
+        self.prompt_encoder = sam.prompt_encoder.requires_grad_(True)
+        self.mask_decoder = sam.mask_decoder.requires_grad_(True)
+        self.prompt_encoder.shared_embedding.requires_grad_(False)
+        self.edge = self.prompt_encoder.input_image_size
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options) -> Self:
+        """From a SAM file in the original layout, a folder in transformers', or a hub name; options as the class."""
+        return cls(load_sam(source), **options)
+
+    def forward(
+        self,
+        images: Sequence[Image.Image | ImageEmbedding],
+        coarse: Sequence[Tensor],
+        text: Sequence[Sequence[Tensor]] | None = None,
+    ) -> list[Tensor]:
+        """Refined logits of every phrase at the size of its image.
+
+        Args:
+            images: B images (any mode), or their embeddings from `embed`.
+            coarse: per image (n_i, h', w') coarse logits of the whole image, of any grid. Gradients flow into them
+                through the mask prompt only.
+            text: per image n_i tensors (t, D), the projected words of each phrase; any number of them each. Needed
+                and used with `use_text` only.
+
+        Returns:
+            Per image float32 (n_i, H, W); positive is inside.
+
+        Raises:
+            ValueError: numbers or shapes that do not belong together.
+        """
+        self._check(images, coarse, text)
+        embeddings = self._embedded(images)
+        prompts = self.encode_prompts([e.size for e in embeddings], coarse, text)
+        low_res, _ = self.decode(embeddings, prompts, [len(c) for c in coarse])
+        parts = low_res.split([len(c) for c in coarse])
+        refined = []
+        for part, embedding, binary in zip(parts, embeddings, prompts.binary, strict=True):
+            full = masks_to_image(part.flatten(0, 1), embedding.size, edge=self.edge)
+            candidates = full.view(len(part), part.shape[1], *embedding.size)  # (n_i, K, H, W)
+            refined.append(closest_candidates(candidates, binary) if self.multimask else candidates[:, 0])
+        return refined
+
+    @torch.no_grad()
+    def embed(self, images: Sequence[Image.Image]) -> list[ImageEmbedding]:
+        """The image encoder's output, all images in one pass; what `forward` takes instead of images.
+
+        Raises ValueError when the image encoder has been taken away (`refiner.image_encoder = None`).
+        """
+        if self.image_encoder is None:
+            raise ValueError("this SamRefiner has no image encoder: pass ImageEmbeddings instead of images")
+        weight = next(self.image_encoder.parameters())
+        pixels = [resize_image(image, self.edge) for image in images]
+        batch = torch.zeros(len(pixels), 3, self.edge, self.edge)
+        mean, std = (torch.tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
+        for padded, image in zip(batch, pixels, strict=True):
+            padded[:, : image.shape[1], : image.shape[2]] = (image - mean) / std
+        features = self.image_encoder(batch.to(weight.device, weight.dtype)).last_hidden_state  # (B, D, h, w)
+        return [ImageEmbedding(f, (i.height, i.width)) for f, i in zip(features, images, strict=True)]
+
+    def encode_prompts(
+        self, sizes: Sequence[Size], coarse: Sequence[Tensor], text: Sequence[Sequence[Tensor]] | None = None
+    ) -> SamPrompts:
+        """Prompts of all phrases; sizes are the (H, W) of the images, the rest as in `forward`."""
+        encoder = self.prompt_encoder
+        dtype = encoder.no_mask_embed.weight.dtype
+        binary = [binary_masks(c, size) for c, size in zip(coarse, sizes, strict=True)]
+        boxes = torch.cat(
+            [boxes_to_square(mask_boxes(b), size, edge=self.edge) for b, size in zip(binary, sizes, strict=True)]
+        )
+        masks = None
+        if self.use_mask:
+            mask_edge = 4 * encoder.image_embedding_size[0]
+            masks = [
+                prompt_masks(c, s, edge=self.edge, mask_edge=mask_edge) for c, s in zip(coarse, sizes, strict=True)
+            ]
+            masks = torch.cat(masks)[:, None].to(dtype)  # (N, 1, m, m)
+        corners, dense = encoder(None, None, boxes[:, None], masks)  # (N, 1, 2, D), (N, D, h, w)
+        tokens = [corners[:, 0, : 2 if self.use_box else 0].to(dtype)]
+        counts = torch.zeros(len(boxes), dtype=torch.int64)
+        if self.use_text:
+            words = [phrase.to(boxes.device, dtype) for phrases in text for phrase in phrases]
+            counts = torch.tensor([len(phrase) for phrase in words], dtype=torch.int64)
+            if words:
+                tokens.append(pad_sequence(words, batch_first=True))  # (N, max t, D)
+        sparse = torch.cat(tokens, dim=1)
+        used = (counts + tokens[0].shape[1]).to(boxes.device)
+        present = torch.arange(sparse.shape[1], device=boxes.device) < used[:, None]
+        return SamPrompts(boxes, sparse, present, dense, binary)
+
+    def decode(
+        self, embeddings: Sequence[ImageEmbedding], prompts: SamPrompts, counts: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (N, K, 4h, 4w) of the padded square and predicted IoU (N, K); `counts` are the n_i of the images."""
+        positions = self._positions().to(prompts.dense.dtype)
+        features = torch.stack([e.features.to(prompts.dense) for e in embeddings])
+        owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(features.device)
+        at_once = self.phrases_per_pass or self._all_or_one(len(owner))
+        passes = []
+        for start in range(0, max(len(owner), 1), at_once):
+            part = slice(start, start + at_once)
+            image = features[owner[part]] + prompts.dense[part]  # (N, D, h, w)
+            passes.append(self._run(image, positions, prompts.sparse[part], prompts.present[part]))
+        masks, ious = zip(*passes, strict=True)
+        return torch.cat(masks), torch.cat(ious)
+
+    def load_released(self, tensors: Mapping[str, Tensor]) -> None:
+        """Prompt encoder and mask decoder from a released F-LMM checkpoint.
+
+        Args:
+            tensors: its entries below `sam.model.`, without that prefix. The positional encoding, a buffer that
+                DeepSpeed adds to some of these files, may be missing: SAM's own stays then.
+
+        Raises:
+            ValueError: missing, unexpected or mis-shaped keys, which are listed.
+        """
+        own = {k: v for k, v in self.state_dict().items() if not k.startswith("image_encoder.")}
+        new = {k: v for k, v in to_transformers(tensors).items() if not k.startswith("vision_encoder.")}
+        new.setdefault(POSITIONS, own[POSITIONS])
+        check_names(own, new, source="the checkpoint's SAM")
+        self.load_state_dict(new, strict=False)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.image_encoder is not None:
+            self.image_encoder.eval()
+        return self
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the decoder's activations in the backward pass: less memory, more time, the same numbers."""
+        self.grad_checkpointing = enable
+
+    def direct_parameters(self) -> list[nn.Parameter]:
+        """Parameters that are read outside the forward of the module that owns them: all of both parts.
+
+        Engines that take weights away between forwards (ZeRO-3) must know them.
+        """
+        return [*self.prompt_encoder.parameters(), *self.mask_decoder.parameters()]
+
+    def _positions(self) -> Tensor:
+        """(1, D, h, w): the encoding of the centres of the grid's cells."""
+        h, w = self.prompt_encoder.image_embedding_size
+        device = self.prompt_encoder.no_mask_embed.weight.device
+        y, x = ((torch.arange(n, device=device) + 0.5) / n for n in (h, w))
+        centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (h, w, 2)
+        return self.prompt_encoder.shared_embedding(centres).permute(2, 0, 1)[None]
+
+    def _all_or_one(self, phrases: int) -> int:
+        on_cpu = self.prompt_encoder.no_mask_embed.weight.device.type == "cpu"
+        return 1 if on_cpu and not torch.is_grad_enabled() else max(phrases, 1)
+
+    def _run(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        def run(image: Tensor, positions: Tensor, sparse: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+            return decode(self.mask_decoder, image, positions, sparse=sparse, present=present, multimask=self.multimask)
+
+        if self.grad_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(run, *inputs, use_reentrant=False)
+        return run(*inputs)
+
+    def _embedded(self, images: Sequence[Image.Image | ImageEmbedding]) -> list[ImageEmbedding]:
+        new = iter(self.embed(bare) if (bare := [i for i in images if not isinstance(i, ImageEmbedding)]) else ())
+        return [i if isinstance(i, ImageEmbedding) else next(new) for i in images]
+
+    def _check(
+        self,
+        images: Sequence[Image.Image | ImageEmbedding],
+        coarse: Sequence[Tensor],
+        text: Sequence[Sequence[Tensor]] | None,
+    ) -> None:
+        if not isinstance(images, Sequence) or isinstance(coarse, Tensor) or not 0 < len(images) == len(coarse):
+            raise ValueError("pass lists with one image and one (n, h, w) tensor of coarse logits each")
+        for i, masks in enumerate(coarse):
+            if masks.ndim != 3:
+                raise ValueError(f"coarse[{i}] has shape {tuple(masks.shape)}; pass (n, h, w) logits")
+        if not self.use_text:
+            return
+        counts, wanted = [len(phrases) for phrases in text or ()], [len(masks) for masks in coarse]
+        if counts != wanted:
+            raise ValueError(
+                f"there are {wanted} coarse masks and {counts} phrases of text per image; pass one (t, D) tensor per "
+                "mask, or build SamRefiner(..., use_text=False)"
+            )
+        width = self.prompt_encoder.hidden_size
+        for phrase in (phrase for phrases in text for phrase in phrases):
+            if phrase.ndim != 2 or phrase.shape[1] != width:
+                raise ValueError(f"a phrase has the shape {tuple(phrase.shape)}; pass (tokens, {width})")

@@ -4,7 +4,7 @@ Letters: B images, n_i phrases of image i, N their sum, t tokens of a phrase, D 
 an image, h w the grid of the image embedding. See sam_prompts.py for the frames.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -27,7 +27,7 @@ from flmm.sam_prompts import (
     prompt_masks,
     resize_image,
 )
-from flmm.sam_weights import POSITIONS, check_names, load_sam, to_transformers
+from flmm.sam_weights import load_sam
 
 # Of the images SAM was trained on, in 0..255.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -199,22 +199,6 @@ class SamRefiner(nn.Module):
             passes.append(self._run(image, positions, prompts.sparse[part], prompts.present[part]))
         masks, ious = zip(*passes, strict=True)
         return torch.cat(masks), torch.cat(ious)
-
-    def load_released(self, tensors: Mapping[str, Tensor]) -> None:
-        """Prompt encoder and mask decoder from a released F-LMM checkpoint.
-
-        Args:
-            tensors: its entries below `sam.model.`, without that prefix. The positional encoding, a buffer that
-                DeepSpeed adds to some of these files, may be missing: SAM's own stays then.
-
-        Raises:
-            ValueError: missing, unexpected or mis-shaped keys, which are listed.
-        """
-        own = {k: v for k, v in self.state_dict().items() if not k.startswith("image_encoder.")}
-        new = {k: v for k, v in to_transformers(tensors).items() if not k.startswith("vision_encoder.")}
-        new.setdefault(POSITIONS, own[POSITIONS])
-        check_names(own, new, source="the checkpoint's SAM")
-        self.load_state_dict(new, strict=False)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

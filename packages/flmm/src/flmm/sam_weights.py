@@ -71,12 +71,18 @@ def load_sam(source: str | Path, *, decoder_heads: int = 8) -> SamModel:
             tell; 8 in every released SAM.
 
     Raises:
-        FileNotFoundError: a path with a suffix of weights that does not exist.
+        FileNotFoundError: nothing is there.
         ValueError: the file is damaged, or no SAM: missing, unexpected and mis-shaped keys are listed.
     """
     path = Path(source)
     if not (path.is_file() or path.suffix in (".pth", ".pt", ".bin", ".safetensors")):
-        return SamModel.from_pretrained(source, dtype=torch.float32)
+        try:
+            return SamModel.from_pretrained(source, dtype=torch.float32)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"no SAM at {source} ({str(error).splitlines()[0]}); pass a file like sam_vit_l_0b3195.pth, a folder "
+                "with a SamModel of transformers, or a hub name like facebook/sam-vit-large"
+            ) from error
     tensors = to_transformers(unwrap(read_checkpoint(path)))
     if POSITIONS not in tensors or "vision_encoder.pos_embed" not in tensors:
         raise ValueError(

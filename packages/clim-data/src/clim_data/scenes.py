@@ -6,7 +6,7 @@ Letters: S side of a scene in pixels, h w size of a cut-out in pixels.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,8 +91,6 @@ def compose_scenes(
         )
     rng = np.random.default_rng(seed)
     target = SceneFolder(Path(folder), tuple(concepts))
-    for path in (target.images, target.panoptic):
-        path.mkdir(parents=True, exist_ok=True)
     queue = _name_queue(rng, [*dict.fromkeys(name for _, name in drawings)], count * objects, objects)
     by_name: dict[str, list[str]] = {}
     for v, name in drawings:
@@ -102,7 +100,7 @@ def compose_scenes(
         names = tuple(queue[i * objects : (i + 1) * objects])
         cutouts = [emoji.image(by_name[name][rng.integers(len(by_name[name]))], name) for name in names]
         scenes.append(compose(cutouts, names, rng, image_px=image_px, object_px=object_px))
-    _write(target, scenes)
+    write_scenes(target, scenes)
     return target
 
 
@@ -194,7 +192,10 @@ def background(rng: np.random.Generator, size: int, kind: str) -> np.ndarray:
     raise ValueError(f"kind={kind!r}; legal values are {BACKGROUNDS}")
 
 
-def _write(target: SceneFolder, scenes: Sequence[Scene]) -> None:
+def write_scenes(target: SceneFolder, scenes: Iterable[Scene]) -> None:
+    """Write scenes as images, panoptic json + png, instances and captions; scene i gets the image id i + 1."""
+    for path in (target.images, target.panoptic):
+        path.mkdir(parents=True, exist_ok=True)
     category = {name: i + 1 for i, name in enumerate(target.classes)}
     images, panoptic, instances, captions = [], [], [], []
     for image_id, scene in enumerate(scenes, start=1):
@@ -220,7 +221,8 @@ def _write(target: SceneFolder, scenes: Sequence[Scene]) -> None:
             instances.append({"id": len(instances) + 1, "image_id": image_id, **info, "segmentation": segmentation})
         panoptic.append({"image_id": image_id, "file_name": f"{stem}.png", "segments_info": infos})
         shown = [caption_of(name) for name in scene.names]
-        captions.append({"id": image_id, "image_id": image_id, "caption": f"{', '.join(shown[:-1])} and {shown[-1]}"})
+        caption = " and ".join(part for part in (", ".join(shown[:-1]), shown[-1]) if part)
+        captions.append({"id": image_id, "image_id": image_id, "caption": caption})
     categories = [{"id": i, "name": caption_of(name), "supercategory": "drawing"} for name, i in category.items()]
     things = [{**c, "isthing": 1, "color": [c["id"] & 255, c["id"] >> 8, 128]} for c in categories]
     files = {

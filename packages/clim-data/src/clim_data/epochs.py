@@ -12,6 +12,7 @@ from clim_data.batches import Draw, check_background
 from clim_data.report import BrokenSample, SkipReport, check_on_error
 from clim_data.shards import RawSample
 from clim_data.sources import SampleStore, epoch_order
+from clim_data.worker_signals import leave_signals_to_parent, sigterm_held_back
 
 STATE_VERSION = 1
 
@@ -120,7 +121,10 @@ class EpochLoader(Generic[Batch]):
             sampler=shares,
             num_workers=self.workers,
             generator=torch.Generator().manual_seed(self.seed),
+            worker_init_fn=leave_signals_to_parent,
         )
+        with sigterm_held_back():
+            decoded = iter(decoded)  # starts the workers
         for (start, stop), (batch, faults) in zip(steps, decoded, strict=True):
             self.skipped.extend(faults)
             if faults and self._batches.store.on_error == "raise":

@@ -11,6 +11,7 @@ import torch
 from clim_data import BoxBatch, CropBatch, MosaicBatch, MosaicConfig, plan_mosaics
 from clim_models import RegionModel, create_model
 from clim_train.config import EngineConfig, OptimConfig, PairDataConfig, RunConfig, ScheduleConfig, TrainConfig
+from clim_train.peers import AgreedError
 from clim_train.tasks import ClimTask
 from clim_train.trainer import Trainer
 from timm.models import register_model
@@ -161,8 +162,8 @@ def tiny_trainer(config: TrainConfig, *, model: RegionModel | None = None, resum
     return Trainer(config, task, loader, resume=resume, **options)
 
 
-class Interrupted(Exception):
-    """Stands for a killed process."""
+class Interrupted(AgreedError):
+    """Stands for a killed process; all ranks raise it at the same step."""
 
 
 def fit_until(trainer: Trainer, step: int) -> None:

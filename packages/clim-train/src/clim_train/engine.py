@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,6 +95,34 @@ def start_distributed(device: torch.device, *, timeout_minutes: int = 30) -> Non
         )
 
 
+@contextmanager
+def only_tensors(source: Path) -> Iterator[None]:
+    """Inside, `torch.load` reads tensors, plain values and the few classes in DeepSpeed's checkpoints, nothing else.
+
+    DeepSpeed asks for whole pickles, which could run anything; torch can be told to refuse them whatever a caller asks
+    for. The classes let through hold numbers, and making them does nothing else. Raises ValueError for a file that has
+    others; `source` is named in the message.
+    """
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    switches = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
+    before = {name: os.environ.get(name) for name in switches}
+    os.environ.update(switches)
+    try:
+        with torch.serialization.safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]):
+            yield
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{source} holds Python objects that could run code, so it was not written by clim-train as it is: "
+            "use a checkpoint from a source you know"
+        ) from error
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -155,15 +184,45 @@ class Engine:
         self._engine.step()
 
     def save(self, folder: Path, tag: str) -> None:
-        """Every rank writes its part of `folder`/`tag`. Collective."""
-        self._engine.save_checkpoint(str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True)
+        """Every rank writes its part of `folder`/`tag`. Collective.
+
+        Raises OSError or RuntimeError (torch's writer) on the ranks that could not write, after the collective part.
+        """
+        failed: list[Exception] = []
+        write = self._engine.checkpoint_engine.save
+
+        def write_or_remember(*arguments: Any, **options: Any) -> None:
+            # The ranks wait for each other between files: an error that left here would leave the others waiting.
+            if failed:
+                return
+            try:
+                write(*arguments, **options)
+            except (OSError, RuntimeError) as error:
+                failed.append(error)
+
+        self._engine.checkpoint_engine.save = write_or_remember
+        # A script that reads checkpoints, copied beside them by rank 0: `clim-train export` does that here.
+        self._engine._copy_recovery_script = lambda path: None
+        try:
+            self._engine.save_checkpoint(str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True)
+        finally:
+            del self._engine.checkpoint_engine.save
+        if failed:
+            raise failed[0]
+
+    def weights_finite(self) -> Tensor:
+        """A bool on the device: whether all weights that this rank holds are finite."""
+        held = [getattr(p, "ds_tensor", p).detach() for p in self._engine.module.parameters()]
+        return torch.stack([tensor.isfinite().all().to(self.device) for tensor in held]).all()
 
     def load(self, folder: Path, tag: str) -> None:
         """Weights, optimizer and counters of `folder`/`tag`, exactly as saved. Collective.
 
-        Raises FileNotFoundError when nothing was loaded.
+        Nothing in the files is executed. Raises FileNotFoundError when nothing was loaded, ValueError when a file holds
+        more than tensors and plain values.
         """
-        path, _ = self._engine.load_checkpoint(str(folder), tag=tag)
+        with only_tensors(folder / tag):
+            path, _ = self._engine.load_checkpoint(str(folder), tag=tag)
         if path is None:
             raise FileNotFoundError(f"{folder / tag} holds no DeepSpeed checkpoint: resume another run or checkpoint")
 
@@ -249,7 +308,10 @@ def _stand_ins(tree: torch.nn.Module) -> list[torch.nn.Module]:
 
 
 def to_universal(checkpoint: Path, output: Path) -> None:
-    """Rewrites a checkpoint folder so that any number of ranks can load it (DeepSpeed's universal checkpoint)."""
+    """Rewrites a checkpoint folder so that any number of ranks can load it (DeepSpeed's universal checkpoint).
+
+    Nothing in the files is executed; raises ValueError when one holds more than tensors and plain values.
+    """
     from deepspeed.checkpoint.ds_to_universal import main
 
     options = SimpleNamespace(
@@ -261,4 +323,5 @@ def to_universal(checkpoint: Path, output: Path) -> None:
         strict=True,
         inject_missing_state=True,
     )
-    main(options)
+    with only_tensors(checkpoint):
+        main(options)

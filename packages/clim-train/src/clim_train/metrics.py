@@ -12,6 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
+from clim_train.run_folder import write_text
+
 
 class RunningMean:
     """Means of device scalars since the last `reduce`, kept on the device: adding does not wait for it."""
@@ -85,6 +87,11 @@ class MetricLog:
         if shown:
             self._bar.set_postfix(shown)
 
+    def flush(self) -> None:
+        """Lines so far to the disk: a checkpoint is never newer than its metrics."""
+        if self._active:
+            os.fsync(self._file.fileno())
+
     def restart_clock(self, step: int) -> None:
         """Leaves what happened since the last line (an evaluation, a checkpoint) out of the speed."""
         self._last = (time.perf_counter(), step)
@@ -115,18 +122,21 @@ def _drop_lines_after(path: Path, step: int) -> None:
     """Keeps the lines up to `step`, without a last line that was cut short; the file is replaced in one move."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except json.JSONDecodeError:
-            break
-    draft = path.with_suffix(".tmp")
-    draft.write_text("".join(kept))
-    os.replace(draft, path)
+    kept = [json.dumps(line) + "\n" for line in _whole_lines(path) if line["step"] <= step]
+    write_text(path, "".join(kept))
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`."""
-    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    """The lines of a run's `metrics.jsonl`, without a last one that a killed run left half written."""
+    return _whole_lines(Path(folder) / "metrics.jsonl")
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Lines up to the first that is not whole, which only the end of the process can have left."""
+    lines = []
+    for text in path.read_bytes().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines

@@ -32,12 +32,28 @@ def versions(world_size: int, device: torch.device) -> dict[str, Any]:
     return {"python": platform.python_version(), **found, "processes": world_size, "device": f"{device.type}: {name}"}
 
 
+def flush(path: Path) -> None:
+    """A file or folder to the disk, so that a power cut, too, finds what was renamed complete."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_file(draft: Path, path: Path) -> None:
+    """Moves a finished draft over `path`; whenever the machine stops, one of the two is there, whole."""
+    flush(draft)
+    os.replace(draft, path)
+    flush(path.parent)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a small file in one move, so that it is never read half written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".tmp")
     draft.write_text(text)
-    os.replace(draft, path)
+    replace_file(draft, path)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -57,7 +73,7 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Writes CPU tensors as safetensors in one move; the file is whole or not there."""
     draft = path.with_name(path.name + ".tmp")
     save_file({k: v.contiguous() for k, v in tensors.items()}, draft, metadata=dict(metadata or {}))
-    os.replace(draft, path)
+    replace_file(draft, path)
 
 
 def save_start_weights(path: Path, trained: Mapping[str, Tensor], frozen_checksum: str) -> None:

@@ -1,6 +1,7 @@
 """One trainer for every task: set up, fit, log, evaluate, save, export."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,11 +10,14 @@ import torch
 import torch.distributed as dist
 from clim_models import interpolate_weights
 
-from clim_train.checkpoints import UNIVERSAL, CheckpointFolder
+from clim_train.checkpoints import UNIVERSAL, CheckpointFolder, write_together
 from clim_train.config import TrainConfig
-from clim_train.engine import Engine, choose_device, start_distributed
+from clim_train.engine import Engine, choose_device, only_tensors, start_distributed
 from clim_train.engine_module import trained_entries
+from clim_train.finite import FiniteWatch
+from clim_train.manifest import damage
 from clim_train.metrics import MetricLog, RunningMean
+from clim_train.peers import AgreedError, failures_shared, first_problem, from_first_rank
 from clim_train.randomness import random_states, seed_everything, set_random_states, without_random
 from clim_train.run_folder import (
     checksum,
@@ -25,7 +29,11 @@ from clim_train.run_folder import (
     write_text,
 )
 from clim_train.schedule import learning_rate, total_steps
+from clim_train.skips import SkipCount
+from clim_train.stopping import StopRequest, StopVote, TrainingStopped
 from clim_train.task import Task
+
+logger = logging.getLogger(__name__)
 
 Evaluators = Mapping[str, Callable[[], Mapping[str, float]]]
 
@@ -56,8 +64,8 @@ class Trainer:
 
     Use as a context manager, or call `close`: one trainer at a time can be open in a process.
 
-    Raises ValueError when the run folder has another run (or none, with `resume`) and when the machine cannot do what
-    `config.engine` asks for.
+    Raises ValueError when the run folder has another run (or none, with `resume`), when it has checkpoints and none is
+    whole, and when the machine cannot do what `config.engine` asks for.
     """
 
     def __init__(
@@ -77,7 +85,7 @@ class Trainer:
         self.total = total_steps(len(loader), config.engine.accumulation, config.schedule)
         self.metrics: dict[str, float] = {}
         self._micro_batches_seen = 0  # of the current epoch
-        self._means = RunningMean()
+        self._means, self._finite = RunningMean(), FiniteWatch()
         self._is_open = False
         self.setup(resume)
 
@@ -87,8 +95,8 @@ class Trainer:
         self.device = choose_device(self.config)
         start_distributed(self.device, timeout_minutes=self.config.engine.timeout_minutes)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
-        checkpoint = self.checkpoints.latest() if resume else None
         self._prepare_folder(resume)
+        checkpoint = self._newest_whole() if resume else None
         universal = checkpoint is not None and self._needs_universal(checkpoint)
         self._keep_start_weights(resume)
         seed_everything(self.config.run.seed + self.rank)
@@ -96,6 +104,8 @@ class Trainer:
         self._is_open = True
         if checkpoint is not None:
             self._load(checkpoint, universal)
+        self._last_good = checkpoint
+        self._skips = SkipCount(self.loader, self.device)
         run = self.config.run
         self.log_file = MetricLog(
             self.folder,
@@ -123,6 +133,19 @@ class Trainer:
                 write_text(self.folder / "config.json", self.config.to_json())
         dist.barrier()
 
+    def _newest_whole(self) -> Path | None:
+        """The newest checkpoint that is as it was written; damaged newer ones are named and set aside. Collective."""
+        names = from_first_rank([path.name for path in self.checkpoints.complete()])
+        found, damaged = self.checkpoints.newest_whole(
+            lambda path: first_problem(damage(path, self.rank, self.world_size)), names
+        )
+        for name, fault in damaged.items():
+            if self.rank == 0:
+                self.checkpoints.set_aside(name)
+                logger.warning("%s is damaged (%s): the run continues from %s", name, fault, found)
+        dist.barrier()
+        return found
+
     def _keep_start_weights(self, resume: bool) -> None:
         """The weights training started from, for the export; the trained part is in the run folder, too."""
         self._trained = trained_entries(self.task)
@@ -141,10 +164,15 @@ class Trainer:
         saved = json.loads((checkpoint / "trainer.json").read_text())
         if saved["world_size"] == self.world_size or self.config.engine.zero_stage == 0:
             return False  # nothing is partitioned at stage 0
-        if not checkpoint.with_name(checkpoint.name + UNIVERSAL).is_dir():
+        converted = checkpoint.with_name(checkpoint.name + UNIVERSAL)
+        if not converted.is_dir():
             raise ValueError(
                 f"{checkpoint} was written by {saved['world_size']} processes, this run has {self.world_size}: "
                 f"run `clim-train convert {self.folder}` once, then the same resume command again"
+            )
+        if fault := first_problem(damage(converted, self.rank, self.world_size)):
+            raise ValueError(
+                f"{converted} is damaged ({fault}): delete it, then run `clim-train convert {self.folder}`"
             )
         return True
 
@@ -154,27 +182,41 @@ class Trainer:
         """Trains to the last step, evaluates, saves and exports; returns the last metrics.
 
         Afterwards the trainer is closed and `task.model` has the trained weights (the export: interpolated ones).
+
+        Raises on every rank, whichever of them had the cause: TrainingStopped after SIGTERM or SIGINT (handled
+        meanwhile, see `StopRequest`), when the step is finished and a checkpoint saved; NotFiniteError for a loss or
+        weights that are not finite; CheckpointNotWritten; PeerFailed where another rank's error ends this one.
         """
-        run = self.config.run
-        if self.step == 0:
-            self.evaluate()
-        for batch in self._batches():
-            self._means.add(self.engine.forward_backward(batch))
-            self.engine.step(self.lr)
-            if self._micro_batches_seen % self.config.engine.accumulation:
-                continue
-            self.step += 1
-            self.log_file.advance()
-            done = self.step == self.total
-            if self.step % run.log_every == 0 or done:
-                self.log()
-            if done or (run.eval_every and self.step % run.eval_every == 0):
+        with failures_shared(), StopRequest() as request, StopVote(request) as vote:
+            if self.step == 0:
                 self.evaluate()
-            if done or self.step % run.save_every == 0:
-                self.save()
-        self.close()
-        self.export()
+            for batch in self._batches():
+                scalars = self.engine.forward_backward(batch)
+                self._finite.add(self.step + 1, scalars["loss"], batch)
+                self._means.add(scalars)
+                self.engine.step(self.lr)
+                if self._micro_batches_seen % self.config.engine.accumulation == 0:
+                    self._finish_step(vote.stop())
+            self._report_skips()
+            self.close()
+            self.export()
         return self.metrics
+
+    def _finish_step(self, stop: bool) -> None:
+        """Counts the optimizer step, then logs, evaluates, saves and stops when it is time to."""
+        run = self.config.run
+        self.step += 1
+        self.log_file.advance()
+        done = self.step == self.total
+        if self.step % run.log_every == 0 or done:
+            self.log()
+        if done or (run.eval_every and self.step % run.eval_every == 0):
+            self.evaluate()
+        if done or stop or self.step % run.save_every == 0:
+            self.save()
+        if stop and not done:
+            self._report_skips()
+            raise TrainingStopped(self.step, self.folder)
 
     @property
     def lr(self) -> float:
@@ -200,8 +242,12 @@ class Trainer:
     # -- log ---------------------------------------------------------------------------------------------------
 
     def log(self) -> None:
-        """One line of metrics: means since the previous one, over all ranks. Collective."""
-        values = self._means.reduce()
+        """One line of metrics: means since the previous one, over all ranks. Collective.
+
+        Raises NotFiniteError, before anything is written, when a loss was not finite.
+        """
+        self._finite.check(self._last_good)
+        values = {**self._means.reduce(), **self._skips.total()}
         values["lr"] = learning_rate(self.step - 1, self.total, self.config.optim, self.config.schedule)
         values["epoch"] = self.step * self.config.engine.accumulation / len(self.loader)
         values["samples_per_s"] = self.log_file.samples_per_second(self.step, self.samples_per_step)
@@ -210,6 +256,12 @@ class Trainer:
     def _record(self, values: Mapping[str, float]) -> None:
         self.metrics.update(values)
         self.log_file.write(self.step, values)
+
+    def _report_skips(self) -> None:
+        """Names what the loader left out, in `skipped.json` and in a warning. Collective."""
+        summary = self._skips.write(self.folder / "skipped.json")
+        if summary and self.rank == 0:
+            logger.warning("samples were left out, all named in %s:\n%s", self.folder / "skipped.json", summary)
 
     # -- evaluate ----------------------------------------------------------------------------------------------
 
@@ -229,9 +281,20 @@ class Trainer:
     # -- save --------------------------------------------------------------------------------------------------
 
     def save(self) -> Path:
-        """A checkpoint of everything that decides the next steps, complete or not there at all. Collective."""
-        partial = self.checkpoints.folder / self.checkpoints.partial_name(self.step)
-        self.engine.save(self.checkpoints.folder, partial.name)
+        """A checkpoint of everything that decides the next steps, complete or not there at all. Collective.
+
+        Raises NotFiniteError (nothing is written then) or CheckpointNotWritten.
+        """
+        self._finite.check(self._last_good)
+        self._finite.check_weights(self.engine.weights_finite(), self._last_good)
+        self.log_file.flush()
+        self._last_good = write_together(self.checkpoints, self.step, self._write_parts)
+        self.log_file.restart_clock(self.step)
+        return self._last_good
+
+    def _write_parts(self, partial: Path) -> None:
+        """This rank's files of a checkpoint."""
+        self.engine.save(partial.parent, partial.name)
         torch.save({"random": random_states(), "means": self._means.state_dict()}, partial / f"rank{self.rank:05d}.pt")
         if self.rank == 0:
             state = {
@@ -242,12 +305,6 @@ class Trainer:
                 "loader": self.loader.state_dict(),
             }
             (partial / "trainer.json").write_text(json.dumps(state) + "\n")
-        dist.barrier()
-        if self.rank == 0:
-            self.checkpoints.commit(self.step)
-        dist.barrier()
-        self.log_file.restart_clock(self.step)
-        return self.checkpoints.folder / self.checkpoints.name(self.step)
 
     def _load(self, checkpoint: Path, universal: bool) -> None:
         self.engine.load(checkpoint.parent, checkpoint.name + (UNIVERSAL if universal else ""))
@@ -257,7 +314,8 @@ class Trainer:
         self.loader.load_state_dict(state["loader"])
         # With another number of ranks there is no exact state for each: the random numbers start anew.
         if state["world_size"] == self.world_size:
-            saved = torch.load(checkpoint / f"rank{self.rank:05d}.pt", weights_only=True)
+            with only_tensors(checkpoint):
+                saved = torch.load(checkpoint / f"rank{self.rank:05d}.pt", weights_only=True)
             self._means.load_state_dict(saved["means"], self.device)
             set_random_states(saved["random"])
 
@@ -293,5 +351,8 @@ class Trainer:
     def __enter__(self) -> "Trainer":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is None or self.world_size == 1 or issubclass(kind, AgreedError):
+            self.close()
+        elif self._is_open:
+            self.log_file.close()  # the rest is collective, and the other ranks are elsewhere

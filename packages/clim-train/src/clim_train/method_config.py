@@ -85,7 +85,7 @@ class CropDataConfig:
         for name in ("kind", "background", "on_error"):
             check_choice(self, "data", name)
         check_at_least(self, "data", batch_size=1, image_px=1, crop_px=1, max_split=1, max_cells=1, workers=0)
-        check_at_least(self, "data", context=1.0, min_box_px=0, max_box_px=self.min_box_px)
+        check_at_least(self, "data", context=1.0, min_box_px=0, max_box_px=self.min_box_px + 1)
         if self.scales and (min(self.scales) < 1 or self.image_px not in self.scales):
             reject("data.scales", self.scales, f"sides of at least 1 pixel with image_px={self.image_px} among them")
         _check_sources(self)

@@ -309,7 +309,8 @@ class Trainer:
     def _load(self, checkpoint: Path, universal: bool) -> None:
         self.engine.load(checkpoint.parent, checkpoint.name + (UNIVERSAL if universal else ""))
         state = json.loads((checkpoint / "trainer.json").read_text())
-        self.step, self._micro_batches_seen = state["step"], state["micro_batches_seen"]
+        # After the last batch of an epoch the loader already stands at the next one, of which nothing has been seen.
+        self.step, self._micro_batches_seen = state["step"], state["micro_batches_seen"] % len(self.loader)
         self.metrics = state["metrics"]
         self.loader.load_state_dict(state["loader"])
         # With another number of ranks there is no exact state for each: the random numbers start anew.

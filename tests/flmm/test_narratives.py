@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from clim_data import PanopticNarratives, ReferringExpressions
 from flmm.frames import ImageFrame
-from flmm.narratives import phrase_token_spans, tokenize_expressions, tokenize_segments
+from flmm.narratives import phrase_token_spans, tokenize_expressions, tokenize_sample, tokenize_segments
 from flmm.prompts import DESCRIBE, STYLES, prompt_style
 from transformers import AutoTokenizer
 
@@ -32,7 +33,7 @@ def tokenizer_of(golden_folder):
 
 
 def cases(folder, kind):
-    for path in sorted((folder / "datasets").glob(f"{kind}_*.json")):
+    for path in sorted((folder / "datasets").glob(f"{kind}*.json")):
         yield json.loads(path.read_text()), np.load(path.with_suffix(".npz"))
 
 
@@ -88,6 +89,29 @@ def test_golden_expressions_for_every_tokenizer_and_prompt(golden_folder, tokeni
             check(text, meta, arrays, sample, tokenizer)
             count += 1
     assert count
+
+
+def test_golden_texts_from_the_readers(golden_folder, tokenizer_of):
+    """Files to ids in one go: the readers of clim-data, then the tokenizer."""
+    data = golden_folder / "data"
+    narratives = PanopticNarratives(data / "images", data / "png.json", data / "panoptic.json", data / "panoptic")
+    by_place = {int(narratives[i].key.rpartition("-")[2]): narratives[i] for i in range(len(narratives))}
+    for meta, arrays in cases(golden_folder, "png_llava"):
+        tokenizer = tokenizer_of(meta)
+        for sample, record in meta["samples"].items():
+            given = by_place[record.get("png_index", int(sample[1:]))]
+            check(tokenize_sample(tokenizer, prompt_of(meta), given), meta, arrays, sample, tokenizer)
+    refs = data / "refcoco" / "refs(unc).p", data / "refcoco" / "instances.json"
+    options = {"split": "train", "sentences": "first", "together": True, "bad_masks": "empty"}
+    expressions = ReferringExpressions(data / "images", *refs, **options)
+    by_image = {expressions[i].image.name: expressions[i] for i in range(len(expressions))}
+    for meta, arrays in cases(golden_folder, "refcoco_llava_select_first"):
+        tokenizer = tokenizer_of(meta)
+        train = [(name, r) for name, r in meta["samples"].items() if name.startswith("train") and "_split" not in name]
+        for sample, record in train:
+            text = tokenize_sample(tokenizer, prompt_of(meta), by_image[record["img"]])
+            check(text, meta, arrays, sample, tokenizer)
+        assert train
 
 
 def test_golden_masks_follow_the_image(golden_folder):

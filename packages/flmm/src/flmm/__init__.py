@@ -19,6 +19,7 @@ _EXPORTS: dict[str, str] = {
     "phrase_token_spans": "narratives",
     "prompt_style": "prompts",
     "tokenize_expressions": "narratives",
+    "tokenize_sample": "narratives",
     "tokenize_segments": "narratives",
 }
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+from clim_data import GroundingSample
 from torch import Tensor
 
 NO_PHRASE = -1
@@ -113,6 +114,24 @@ def tokenize_expressions(
     for index, expression in enumerate(expressions):
         pieces += [(_encode(tokenizer, expression, spaced=spaced), index), (stop, NO_PHRASE)]
     return _join(ids, pieces)
+
+
+def tokenize_sample(
+    tokenizer: TextEncoder,
+    prompt: str | Sequence[int],
+    sample: GroundingSample,
+    *,
+    special_tokens: bool = True,
+    spaced: bool = False,
+) -> TokenizedText:
+    """Prompt, then the text of a sample of clim-data: a narrative, or expressions; phrase k has the sample's mask k.
+
+    Arguments are those of `tokenize_segments`.
+    """
+    options = {"special_tokens": special_tokens, "spaced": spaced}
+    if sample.kind == "expressions":
+        return tokenize_expressions(tokenizer, prompt, [phrase.text for phrase in sample.phrases], **options)
+    return tokenize_segments(tokenizer, prompt, sample.segments, **options)
 
 
 def phrase_token_spans(

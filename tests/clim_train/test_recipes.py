@@ -1,5 +1,8 @@
 """Every recipe builds and trains two steps on a tiny tower and real shards, through the command line."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 from clim_train.build import build_evaluators, gradient_path
@@ -7,14 +10,50 @@ from clim_train.cli import configure, main
 from clim_train.config import TrainConfig
 from clim_train.metrics import read_metrics
 from clim_train.recipes import RECIPES, find_recipe, recipe_table
+from PIL import Image
 from safetensors.torch import load_file
-from tiny_training import small_command, tiny_model
+from tiny_training import EVA, register_tiny_towers, small_command, tiny_model
+
+REGIONS = [name for name in RECIPES if not name.startswith("clim_")]
+
+
+@pytest.fixture(scope="module")
+def boxed_folder(tmp_path_factory):
+    """A folder of images of noise, and a COCO json with two labelled boxes in each."""
+    folder = tmp_path_factory.mktemp("boxed")
+    (folder / "images").mkdir()
+    noise = np.random.default_rng(0)
+    images, boxes = [], []
+    for i in range(8):
+        Image.fromarray(noise.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / "images" / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "height": 40, "width": 48})
+        for k, (x, y) in enumerate([(2, 3), (20, 10)]):
+            box = {"id": 2 * i + k, "image_id": i, "category_id": 1 + (i + k) % 2, "bbox": [x, y, 18, 16]}
+            boxes.append({**box, "area": 18 * 16, "iscrowd": 0})
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "red ball"}]
+    content = {"images": images, "annotations": boxes, "categories": categories}
+    (folder / "boxes.json").write_text(json.dumps(content))
+    return folder
+
+
+def region_command(name, data, folder) -> list[str]:
+    """Two steps of a clipself or regionclip recipe on a tiny tower and a folder of images."""
+    options = ["--model.pretrained=None", f"--model.name={EVA}", f"--data.images={data / 'images'}"]
+    options += ["--data.image-px=48", "--data.batch-size=4", "--data.workers=0"]
+    if name.startswith("regionclip") or "proposals" in name:
+        options.append(f"--data.boxes={data / 'boxes.json'}")
+    elif "json" in RECIPES[name].__doc__:
+        options.append(f"--data.images-json={data / 'boxes.json'}")
+    run = ["--schedule.steps=2", "--schedule.warmup-steps=1", "--engine.device=cpu", f"--run.folder={folder}"]
+    return [name, *options, *run, "--run.log-every=1", "--run.no-bar", "--run.no-tensorboard"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipe_trains_two_steps(name, shards, tmp_path):
+def test_recipe_trains_two_steps(name, shards, boxed_folder, tmp_path):
     folder = tmp_path / "run"
-    assert main(small_command(name, shards, folder)) == 0
+    command = region_command(name, boxed_folder, folder) if name in REGIONS else small_command(name, shards, folder)
+    register_tiny_towers()
+    assert main(command) == 0
     lines = read_metrics(folder)
     assert [line["step"] for line in lines] == [1, 2]
     assert all(0 < line["loss"] < 20 for line in lines)
@@ -47,6 +86,32 @@ def test_paper_recipes_have_the_published_settings(name):
     assert config.data.mosaic.crop_scale == (0.9, 1.0)
     assert not config.task.mask_duplicate_captions
     assert config.optim.clip_norm is None
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_region_recipes_have_the_published_settings(name):
+    entry = find_recipe(name)
+    config = entry()
+    large = "eval14" in name
+    assert config.model.name == ("EVA02-L-14-336" if large else "EVA02-B-16")
+    assert (config.model.unlocked_blocks, config.run.alpha) == ((24, 0.95) if large else (12, 0.7))
+    assert (config.data.image_px, config.data.batch_size, entry.facts.gpus) == (896 if large else 1024, 2, 8)
+    assert (config.schedule.epochs, config.schedule.warmup_steps, config.schedule.kind) == (6, 1000, "cosine")
+    assert (config.optim.lr, config.optim.weight_decay, config.optim.clip_norm) == (1e-5, 0.1, None)
+    assert (config.optim.betas, config.optim.eps) == ((0.9, 0.999), 1e-8)
+    assert entry.facts.images == (100_170 if "lvis" in name else 118_287)
+    if name.startswith("clipself"):
+        assert (config.data.max_split, config.data.max_cells, config.data.context) == (6, 20, 1.5)
+        assert (config.data.min_box_px, config.data.max_box_px, config.data.scales) == (8, 1024, ())
+    else:
+        assert config.task.sampled_classes == 100
+
+
+@pytest.mark.parametrize("name", ["clipself_coco_patches_evab16", "clipself_lvis_patches_evab16"])
+def test_steps_of_the_one_process_run_are_those_of_eight_gpus(name):
+    entry = find_recipe(name)
+    steps = entry.facts.images // (entry.facts.gpus * entry().data.batch_size) * entry().schedule.epochs
+    assert f"--schedule.steps {steps}" in " ".join(entry.__doc__.split())
 
 
 def test_eva_recipe_uses_the_betas_of_eva():

@@ -1,11 +1,4 @@
-"""Recipes: functions that return the complete configuration of a run.
-
-`clim-train list` prints them, `clim-train show NAME` prints one in full, `clim-train NAME --section.option value`
-runs one with changes. Shards are never part of a recipe: name yours with `--data.shards`.
-"""
-
-import difflib
-from collections.abc import Callable
+"""CLIM (arXiv 2312.11376): mosaics of captioned images."""
 
 from clim_data import MosaicConfig
 
@@ -19,11 +12,11 @@ from clim_train.config import (
     ScheduleConfig,
     TrainConfig,
 )
+from clim_train.recipes.backbones import CC3M_IMAGES, COCO_IMAGES, EVA02, LVIS_IMAGES, OPENAI_VIT
+from clim_train.recipes.registry import recipe
 
-OPENAI_VIT = OptimConfig(lr=1e-5, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1)
-EVA02 = OptimConfig(lr=1e-5, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)
 
-
+@recipe(gpus=4, images=COCO_IMAGES, data="COCO captions")
 def clim_coco_vitb16() -> TrainConfig:
     """CLIM of OpenAI's ViT-B/16 on COCO captions.
 
@@ -35,9 +28,13 @@ def clim_coco_vitb16() -> TrainConfig:
     Expected: the authors' detector on this backbone has 25.7 (paper) and 29.7 (released) AP50 of novel classes on
         OV-COCO (readme of the authors' release). Region accuracy at 224 px, measured by a third party: COCO boxes
         top-1 41.4 before, 53.4 after; Flickr30k text-to-image R@1 73.6 before, 71.2 after. Not repeated by us.
-    Differs from the original: gradients are averaged over GPUs, where the original never exchanged them, so a step
-        sees 4 x 32 images instead of 32; each image is resized once into its tile (--data.mosaic.tile-source-px 224
-        restores 224 px tiles enlarged to the canvas); arithmetic is bf16 where the device has it.
+    Differs from the original: gradients are averaged over GPUs. The original gathered features for its loss but never
+        exchanged gradients, so that each GPU trained a copy of its own on a quarter of the images, and one of the
+        copies was kept. No option restores drifting copies; what the kept one learned from is nearest to one process
+        with --data.batch-size 32 --schedule.steps 92400 (100 epochs of a quarter of the images), which has 31 instead
+        of 127 negatives per pair. Each image is resized once into its tile (--data.mosaic.tile-source-px 224 restores
+        224 px tiles enlarged to the canvas). Any number of images makes a batch. Arithmetic is bf16
+        (--engine.precision fp32 restores fp32).
     """
     return TrainConfig(
         model=ModelConfig(name="ViT-B-16-quickgelu", pretrained="openai", unlocked_blocks=6),
@@ -50,6 +47,7 @@ def clim_coco_vitb16() -> TrainConfig:
     )
 
 
+@recipe(gpus=4, images=CC3M_IMAGES, data="CC3M")
 def clim_cc3m_vitb16() -> TrainConfig:
     """CLIM of OpenAI's ViT-B/16 on CC3M.
 
@@ -73,6 +71,7 @@ def clim_cc3m_vitb16() -> TrainConfig:
     )
 
 
+@recipe(gpus=4, images=LVIS_IMAGES, data="COCO captions, LVIS images")
 def clim_lvis_vitb16() -> TrainConfig:
     """CLIM of OpenAI's ViT-B/16 for LVIS: COCO captions of the LVIS training images.
 
@@ -97,15 +96,16 @@ def clim_lvis_vitb16() -> TrainConfig:
     )
 
 
+@recipe(gpus=4, images=COCO_IMAGES, data="COCO captions")
 def clim_coco_evab16() -> TrainConfig:
     """CLIM of EVA02-CLIP-B/16 on COCO captions: not in the paper.
 
     Paper: the method of CLIM (arXiv 2312.11376) with backbone, unlocked blocks, canvas and alpha of CLIPSelf
     (arXiv 2310.01403), so that both methods can be compared on one backbone.
 
-    Command: deepspeed --num_gpus 8 --module clim_train clim_coco_evab16 --model.pretrained
-        EVA02_CLIP_B_psz16_s8B.pt --data.batch-size 16 --data.shards 'coco-train/*.tar'
-    Hardware: 8 GPUs; all 12 blocks train at 1024 px, with gradient checkpointing.
+    Command: deepspeed --num_gpus 4 --module clim_train clim_coco_evab16 --model.pretrained
+        EVA02_CLIP_B_psz16_s8B.pt --data.shards 'coco-train/*.tar'
+    Hardware: 4 GPUs, or 8 with --data.batch-size 16; all 12 blocks train at 1024 px, with gradient checkpointing.
     Data: as `clim_coco_vitb16`. Weights: EVA02_CLIP_B_psz16_s8B.pt, or the open_clip tag set here.
     Expected: unknown. Nobody has published this combination and we have not run it.
     Differs from the original: there is none; from CLIPSelf's runs, the loss and the data.
@@ -123,6 +123,7 @@ def clim_coco_evab16() -> TrainConfig:
     )
 
 
+@recipe(gpus=1, images=None, data="embedded drawings")
 def clim_quickstart() -> TrainConfig:
     """CLIM of clim-tiny on the embedded emoji drawings: minutes on two CPU cores.
 
@@ -151,34 +152,3 @@ def clim_quickstart() -> TrainConfig:
         engine=EngineConfig(zero_stage=1, precision="fp32"),
         run=RunConfig(folder="runs/clim_quickstart", alpha=0.7, log_every=5, save_every=100),
     )
-
-
-RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    recipe.__name__: recipe
-    for recipe in (clim_coco_vitb16, clim_cc3m_vitb16, clim_lvis_vitb16, clim_coco_evab16, clim_quickstart)
-}
-
-
-def find_recipe(name: str) -> Callable[[], TrainConfig]:
-    """The recipe called `name`. Raises ValueError with all names, and the closest first."""
-    if name not in RECIPES:
-        close = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"there is no recipe {name!r}: {hint}The recipes are {', '.join(RECIPES)}")
-    return RECIPES[name]
-
-
-def recipe_table() -> str:
-    """Name, backbone, data per step, length and first sentence of every recipe, as a Markdown table."""
-    rows = [("recipe", "backbone", "batch x canvas", "length", "what")]
-    for name, recipe in RECIPES.items():
-        config = recipe()
-        length = f"{config.schedule.steps} steps" if config.schedule.steps else f"{config.schedule.epochs} epochs"
-        batch = f"{config.data.batch_size} x {config.data.mosaic.canvas_px} px"
-        rows.append((name, config.model.name, batch, length, (recipe.__doc__ or "").split("\n")[0]))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)

@@ -1,0 +1,129 @@
+"""What a step costs, found by running the real loss on fake tensors: true shapes and lifetimes, nothing computed.
+
+No formula per tower is needed: checkpointing, frozen blocks, a teacher and any input size count as they are.
+"""
+
+import gc
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """One micro-batch on one GPU.
+
+    held_bytes: tensors kept from forward to backward. peak_bytes: most that is alive at once beside weights and
+    optimizer states, every gradient included. peak_bytes_without_gradients: the same if each weight's gradient were
+    given away as soon as it is complete. flops: of forward and backward, a multiplication and an addition counted
+    as two.
+    """
+
+    held_bytes: int
+    peak_bytes: int
+    peak_bytes_without_gradients: int
+    flops: int
+
+
+def step_cost(
+    loss: Callable[[Any], dict[str, Tensor]],
+    make_batch: Callable[[], Any],
+    parameters: Iterable[nn.Parameter],
+    weights: Iterable[Tensor],
+    *,
+    autocast: torch.dtype | None = None,
+) -> StepCost:
+    """Cost of `loss(batch)["loss"].backward()` where text features are known from an earlier step.
+
+    Args:
+        loss: of a task; it must not look at values of tensors on its way (`.item()`). Use the task for nothing else
+            afterwards: what it caches is fake.
+        make_batch: makes the batch from `torch.zeros` and the like; called under fake tensors.
+        parameters: what trains.
+        weights: all parameters and buffers, which are there before the step and not counted.
+        autocast: dtype of the arithmetic, None for that of the weights.
+    """
+    parameters, weights = list(parameters), list(weights)
+    kept = _trace(loss, make_batch, weights, autocast)
+    _drop_gradients(parameters)
+    hooks = [p.register_post_accumulate_grad_hook(_drop_gradient) for p in parameters]
+    freed = _trace(loss, make_batch, weights, autocast)
+    for hook in hooks:
+        hook.remove()
+    return StepCost(freed.held, kept.peak, freed.peak, freed.flops)
+
+
+@dataclass(frozen=True)
+class _Trace:
+    held: int
+    peak: int
+    flops: int
+
+
+def _trace(loss: Callable, make_batch: Callable, weights: list[Tensor], autocast: torch.dtype | None) -> _Trace:
+    live, flops = LiveBytes(), FlopCounterMode(display=False)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    stand_ins = [fake.from_tensor(tensor) for tensor in weights]  # held, so that each keeps its storage
+    live.ignore(stand_ins)
+    gc.collect()
+    gc.freeze()  # the collections on the way look at what the step makes, and at nothing else
+    with fake, flops, live:
+        batch = make_batch()
+        with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+            value = loss(batch)["loss"]
+        held = live.now
+        value.backward()
+    gc.unfreeze()
+    return _Trace(held, live.peak, flops.get_total_flops())
+
+
+def _drop_gradient(parameter: nn.Parameter) -> None:
+    parameter.grad = None
+
+
+def _drop_gradients(parameters: list[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
+
+
+class LiveBytes(TorchDispatchMode):
+    """Bytes of all storages that operations made under this mode and that are still alive: `now`, and its `peak`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for value in tree_leaves(out):
+            if isinstance(value, Tensor):
+                self._meet(value.untyped_storage())
+        return out
+
+    def ignore(self, tensors: Iterable[Tensor]) -> None:
+        """Does not count the storages of `tensors`, which were there before."""
+        self._sizes.update((tensor.untyped_storage()._cdata, 0) for tensor in tensors)
+
+    def _meet(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._sizes:
+            return
+        self._sizes[key] = storage.nbytes()
+        self.now += self._sizes[key]
+        weakref.finalize(storage, self._forget, key)
+        if self.now > self.peak:
+            # Recomputed activations hang in reference cycles that only fake tensors have.
+            gc.collect()
+            self.peak = max(self.peak, self.now)
+
+    def _forget(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)

@@ -7,13 +7,21 @@ import json
 import warnings
 
 import torch
+from clim_models import UNetHead
 from flmm.adapters import build_lmm
 from flmm.adapters.frozen import FrozenLMM, Sample
 from flmm.frames import ImageFrame, PreparedImage
+from flmm.grounded import GroundedLMM
+from flmm.layouts import deepseek_config, deepseek_to_transformers
 from flmm.narratives import TokenizedText
+from flmm.sam_refiner import SamRefiner
+from flmm.sam_weights import load_sam
+from PIL import Image
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForImageTextToText,
     CLIPImageProcessorPil,
+    DeepseekVLForConditionalGeneration,
     DeepseekVLImageProcessorPil,
     LlavaNextImageProcessorPil,
 )
@@ -47,6 +55,41 @@ def golden_lmm(case, dtype: torch.dtype = torch.float32) -> FrozenLMM:
     return _deepseek(case, dtype)
 
 
+def golden_grounded(case, dtype: torch.dtype = torch.float32, *, merge: str | None = None) -> GroundedLMM:
+    """LMM, mask head and SAM of a case, with the trained weights in the layout of a released checkpoint."""
+    lmm = golden_lmm(case, dtype)
+    unet = case.meta["unet"]
+    head = UNetHead(
+        lmm.map_channels,
+        base=unet["base_channels"],
+        normalize_input=unet["normalize_input"],
+        upsample_input=unet["upsample_input"],
+    )
+    model = GroundedLMM(lmm, head, golden_sam(case), merge=merge or case.meta["merge"]).eval()
+    model.load_heads(released(case))
+    return model
+
+
+def golden_sam(case) -> SamRefiner:
+    folder = case.folder.parent / "sam"
+    heads = json.loads((folder / "sam_tiny.json").read_text())["config"]["dec_num_heads"]
+    return SamRefiner(load_sam(folder / "sam_tiny.safetensors", decoder_heads=heads))
+
+
+def released(case) -> dict[str, torch.Tensor]:
+    """Every trained tensor of a case under its released name; SAM's stand in its own file for most cases."""
+    if (case.folder / "trainable.safetensors").exists():
+        return load_file(case.folder / "trainable.safetensors")
+    sam = load_file(case.folder.parent / "sam" / "sam_tiny.safetensors")
+    own = {f"sam.model.{k}": v for k, v in sam.items() if k.startswith(("prompt_encoder.", "mask_decoder."))}
+    return {**own, **load_file(case.folder / "trainable_no_sam.safetensors")}
+
+
+def picture_of(case, name: str) -> Image.Image:
+    """The original image of a sample."""
+    return Image.open(case.folder.parent / "data" / "images" / case.meta["samples"][name]["file_name"])
+
+
 def _from_hf(case, dtype: torch.dtype) -> FrozenLMM:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -68,10 +111,6 @@ def _from_hf(case, dtype: torch.dtype) -> FrozenLMM:
 
 
 def _deepseek(case, dtype: torch.dtype) -> FrozenLMM:
-    from flmm.layouts import deepseek_config, deepseek_to_transformers
-    from safetensors.torch import load_file
-    from transformers import DeepseekVLForConditionalGeneration
-
     lmm = json.loads((case.folder / "lmm.json").read_text())
     tower = lmm["registered_sizes"]["siglip"]
     sizes = {k: tower[k] for k in ("image_size", "patch_size", "width", "layers", "heads", "mlp_ratio")}

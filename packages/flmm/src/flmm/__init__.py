@@ -7,20 +7,31 @@ from flmm.version import __version__
 # Loaded on first use: torch and transformers take seconds to import.
 _EXPORTS: dict[str, str] = {
     "AnyResolutionTiles": "frames",
+    "FrozenLMM": "adapters.frozen",
+    "Generated": "adapters.frozen",
+    "GroundedLMM": "grounded",
+    "Grounding": "grounded",
     "HybridSquare": "frames",
+    "ImageEmbedding": "sam_refiner",
     "ImageFrame": "frames",
     "PadToSquare": "frames",
+    "PhraseFeatures": "adapters.frozen",
     "PreparedImage": "frames",
     "PromptStyle": "prompts",
-    "ImageEmbedding": "sam_refiner",
     "SamRefiner": "sam_refiner",
+    "Sample": "adapters.frozen",
     "TokenizedText": "narratives",
+    "build_lmm": "adapters",
+    "load_lmm": "adapters",
     "load_sam": "sam_weights",
     "phrase_token_spans": "narratives",
     "prompt_style": "prompts",
+    "register_family": "adapters",
+    "supported_families": "adapters",
     "tokenize_expressions": "narratives",
     "tokenize_sample": "narratives",
     "tokenize_segments": "narratives",
+    "use_rows_attention": "attention",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]

@@ -1,0 +1,121 @@
+"""A frozen LMM with the heads that turn its attention into masks (F-LMM, arXiv 2406.05821).
+
+Letters: B images, N phrases of an image, T tokens of its phrases, t of one phrase, L layers of the LMM, D its hidden
+width, E channels of SAM's prompts, p q size of coarse logits, H W pixels of the image.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from clim_models import UNetHead
+from PIL import Image
+from torch import Tensor, nn
+
+from flmm.adapters.frozen import FrozenLMM, PhraseFeatures, Sample
+from flmm.capture import MERGES
+from flmm.checkpoints import OWN_POSITIONS, read_heads, write_heads
+from flmm.sam_refiner import ImageEmbedding, SamRefiner
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """Masks of the N phrases of an image, as logits: positive is inside.
+
+    coarse: (N, p, q) over the whole image, from the mask head. refined: (N, H, W) float32, from SAM.
+    """
+
+    coarse: Tensor
+    refined: Tensor
+
+
+class GroundedLMM(nn.Module):
+    """Adapter + mask head + SAM: phrases of a text about an image -> their masks.
+
+    What trains: `text_layer_weights`, `text_proj`, `mask_head`, and SAM's prompt encoder and mask decoder. The LMM
+    and SAM's image encoder stay frozen and in evaluation mode.
+
+    Args:
+        lmm: an LMM of `flmm.load_lmm` or `flmm.build_lmm`.
+        mask_head: takes `lmm.map_channels` maps of a phrase.
+        sam: refines the coarse masks.
+        merge: how attention of the tokens of a phrase becomes one map, "mean" or "max".
+
+    Raises:
+        ValueError: a mask head for another LMM, or an unknown merge.
+    """
+
+    def __init__(self, lmm: FrozenLMM, mask_head: UNetHead, sam: SamRefiner, *, merge: str = "mean"):
+        super().__init__()
+        if mask_head.in_channels != lmm.map_channels:
+            raise ValueError(
+                f"the mask head takes {mask_head.in_channels} maps and this LMM has {lmm.map_channels}; build "
+                f"UNetHead(in_channels={lmm.map_channels})"
+            )
+        if merge not in MERGES:
+            raise ValueError(f"merge={merge!r}; legal values are {', '.join(map(repr, MERGES))}")
+        self.lmm, self.mask_head, self.sam, self.merge = lmm, mask_head, sam, merge
+        self.own_positions = True
+        self.text_layer_weights = nn.Parameter(torch.ones(lmm.layers))
+        self.text_proj = nn.Linear(lmm.hidden_size, sam.prompt_encoder.hidden_size)
+
+    def forward(self, samples: Sequence[Sample], images: Sequence[Image.Image | ImageEmbedding]) -> list[Grounding]:
+        """Masks of the phrases of several images, the LMM's part in one batch.
+
+        Args:
+            samples: one for each image, with the phrases marked in its text.
+            images: the original images, for SAM, or their embeddings from `sam.embed`.
+
+        Raises:
+            ValueError: see `FrozenLMM.forward` and `SamRefiner.forward`.
+        """
+        return self.ground(self.lmm(samples, merge=self.merge), images)
+
+    def ground(
+        self, features: Sequence[PhraseFeatures], images: Sequence[Image.Image | ImageEmbedding]
+    ) -> list[Grounding]:
+        """The part that trains: features of phrases, just made or kept from before -> masks."""
+        coarse = [self.coarse_masks(of_image) for of_image in features]
+        text = [self.text_embeddings(of_image) for of_image in features]
+        refined = self.sam(images, coarse, text)
+        return [Grounding(c, r) for c, r in zip(coarse, refined, strict=True)]
+
+    def coarse_masks(self, features: PhraseFeatures) -> Tensor:
+        """(N, p, q) logits over the image: the mask head sees the padding too, and it is cut off afterwards."""
+        return features.layout.crop(self.mask_head(features.maps))
+
+    def text_embeddings(self, features: PhraseFeatures) -> list[Tensor]:
+        """N tensors (t, E): hidden states of each phrase's tokens, summed over layers by learned weights, projected."""
+        projected = self.text_proj(self.sum_states(features.states).to(self.text_proj.weight.dtype))  # (T, E)
+        return list(projected.split(list(features.lengths)))
+
+    def sum_states(self, states: Tensor) -> Tensor:
+        """(L, T, D) -> (T, D), layers weighted by the softmax of `text_layer_weights`, in the wider dtype of both."""
+        weights = self.text_layer_weights.softmax(0)
+        return (states * weights[:, None, None]).sum(0)
+
+    def trained_names(self) -> list[str]:
+        """Names in the state dict of everything that trains."""
+        return [name for name, p in self.named_parameters() if p.requires_grad]
+
+    def saved_names(self) -> list[str]:
+        """What a file of heads holds: everything that trains, and SAM's positional encoding if a file brought its own.
+
+        DeepSpeed adds that buffer to released checkpoints, rounded to bfloat16 as their heads were trained with it.
+        """
+        return [*self.trained_names(), *([] if self.own_positions else [OWN_POSITIONS])]
+
+    def load_heads(self, source: str | Path | Mapping[str, Any]) -> None:
+        """Everything that was trained, from a file of `save_heads` or a released F-LMM checkpoint.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: damaged, or of another LMM or SAM; what differs is listed.
+        """
+        read_heads(self, source)
+
+    def save_heads(self, path: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> Path:
+        """Write what trained, and nothing frozen, as safetensors; `state_dict` replaces the model's own values."""
+        return write_heads(self, path, state_dict)

@@ -67,10 +67,12 @@ def build_parser() -> argparse.ArgumentParser:
     embed = _command(commands, "embed", run_embed, "compute class embeddings from prompt templates")
     _model_options(embed)
     source = embed.add_mutually_exclusive_group(required=True)
-    source.add_argument("--names", type=Path, help="text file with one class name per line")
+    source.add_argument("--names", type=Path, help="text file with one class name or noun per line")
     source.add_argument("--categories-json", type=Path, help="COCO-style file; classes in the order of their ids")
     _class_options(embed)
-    embed.add_argument("--out", type=Path, required=True, help="NAME.safetensors")
+    embed.add_argument("--out", type=Path, required=True, help="NAME.safetensors, or NAME.npy with NAME.npy.json")
+
+    _add_pseudo_label(commands)
 
     report = _command(commands, "report", run_report, "put several reports side by side")
     report.add_argument("reports", nargs="+", type=Path, metavar="RUN_OR_JSON", help="report.json or its folder")
@@ -108,6 +110,40 @@ def _add_alpha(commands: Any) -> None:
     group.add_argument("--zeroshot-names", type=Path, help="class names, one a line; default: names of the folders")
     alpha.add_argument("--keep-gb", type=float, default=4, help="decoded images kept between alphas, per process")
     _run_options(alpha)
+
+
+def _add_pseudo_label(commands: Any) -> None:
+    label = _command(
+        commands, "pseudo-label", _later("pseudo_command", "run_pseudo_label"), "name class-agnostic boxes with nouns"
+    )
+    _model_options(label, "64 patches (for features of whole images)")
+    group = label.add_argument_group("data")
+    group.add_argument("--images", nargs="+", required=True, metavar="SOURCE", help="folder of images, or shards")
+    group.add_argument(
+        "--boxes", type=Path, required=True, help="COCO json of proposals; their categories do not count"
+    )
+    group.add_argument("--nouns", type=Path, required=True, help="text, one a line, or embeddings of `embed`")
+    captions = group.add_mutually_exclusive_group()
+    captions.add_argument("--captions-json", type=Path, help="COCO captions; default: what the images bring")
+    captions.add_argument("--no-captions", action="store_true", help="choose among all nouns for every image")
+    group.add_argument("--min-box-px", type=float, default=8, help="smallest square root of a box's area, pixels")
+    group.add_argument("--max-box-px", type=float, default=1024, help="largest square root of a box's area, pixels")
+    label.add_argument(
+        "--features",
+        choices=("crops", "boxes", "boxes_value", "boxes_attention"),
+        default="crops",
+        help="crops: each box as an image of its own, what an untrained CLIP names best; boxes...: of the dense map",
+    )
+    label.add_argument("--context", type=float, default=1.5, help="size of a crop in sizes of its box")
+    label.add_argument("--min-score", type=float, default=0.0, help="least probability of the noun among all nouns")
+    label.add_argument("--max-boxes", type=int, default=20, help="boxes per image, those with the best scores")
+    _class_options(label)
+    label.add_argument("--batch-size", type=int, help="crops (default 256) or whole images (8) per forward pass")
+    label.add_argument("--workers", type=int, default=0, help="loading processes")
+    label.add_argument("--part-images", type=int, default=512, help="images per part; a killed run loses one part")
+    label.add_argument("--patience", type=float, default=1800, help="seconds rank 0 waits without news of the others")
+    label.add_argument("--overwrite", action="store_true", help="replace an output of other input or options")
+    label.add_argument("--out", "--output", type=Path, required=True, help="COCO json to write")
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -1,5 +1,6 @@
 """Class embeddings on disk: made once per text tower, templates and names, read by every evaluation."""
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from clim_models.prompts import NAME_TEMPLATE, PHOTO_TEMPLATE, VILD_TEMPLATES, embed_classes
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -33,42 +34,90 @@ def embed_with_bar(model: nn.Module, names: Sequence[str], templates: str, *, ca
 
 
 def save_class_embeddings(path: str | os.PathLike, embeddings: Tensor, names: Sequence[str], templates: str) -> None:
-    """Write (K, C) rows with their names to a .safetensors file, atomically."""
+    """Write (K, C) rows with their names, each file whole or not at all.
+
+    NAME.safetensors holds the names. NAME.npy is a plain array; its names are in NAME.npy.json, with a hash of the
+    array, so that a file of other classes is noticed. Raises ValueError for another ending.
+    """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"{path} should end in .safetensors: name the file NAME.safetensors")
+    rows, about = embeddings.float().cpu().contiguous(), {"names": list(names), "templates": templates}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    about = {"names": json.dumps(list(names)), "templates": templates}
-    save_file({"embeddings": embeddings.float().cpu().contiguous()}, unfinished, metadata=about)
+    if path.suffix == ".safetensors":
+        metadata = {"names": json.dumps(about["names"]), "templates": templates}
+        save_file({"embeddings": rows}, unfinished, metadata=metadata)
+    elif path.suffix == ".npy":
+        with open(unfinished, "wb") as out:
+            np.save(out, rows.numpy())
+        about["sha256"] = hashlib.sha256(unfinished.read_bytes()).hexdigest()
+        beside = unfinished.with_name(unfinished.name + ".json")
+        beside.write_text(json.dumps(about, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(beside, names_file(path))
+    else:
+        raise ValueError(f"{path} should end in .safetensors or .npy: name the file NAME.safetensors")
     os.replace(unfinished, path)
 
 
-def load_class_embeddings(path: str | os.PathLike, names: Sequence[str]) -> Tensor:
-    """(K, C) rows for ``names`` from a file of `save_class_embeddings`, or from a .npy with one row per class.
+def names_file(path: Path) -> Path:
+    """Where the class names of a .npy are."""
+    return path.with_name(path.name + ".json")
 
-    Rows of our own files are picked by name; a .npy has no names, so its rows must be in the data's order (sorted
-    category ids). Raises FileNotFoundError, or ValueError when classes are missing.
+
+def read_class_embeddings(path: str | os.PathLike) -> tuple[Tensor, list[str] | None]:
+    """(K, C) rows of a file and the names of the classes; a .npy that others made has none (None).
+
+    Raises FileNotFoundError, and ValueError when the file holds no class embeddings, or other ones than its names.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: make it with `clim-eval embed --out {path}`")
+    remake = "make the file with `clim-eval embed`"
     if path.suffix == ".npy":
+        return _read_npy(path, remake)
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            if "embeddings" not in file.keys() or "names" not in about:  # noqa: SIM118
+                raise ValueError(f"{path} holds no class embeddings: {remake}")
+            return file.get_tensor("embeddings"), json.loads(about["names"])
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged ({error}): {remake}") from error
+
+
+def _read_npy(path: Path, remake: str) -> tuple[Tensor, list[str] | None]:
+    try:
         rows = torch.from_numpy(np.load(path, allow_pickle=False)).float()
-        if rows.ndim != 2 or len(rows) != len(names):
+    except (ValueError, EOFError, TypeError) as error:
+        raise ValueError(f"{path} is no array of numbers ({error}): {remake}") from error
+    if rows.ndim != 2:
+        raise ValueError(f"{path} has shape {tuple(rows.shape)}, not (K, C): {remake}")
+    if not names_file(path).is_file():
+        return rows, None
+    about = json.loads(names_file(path).read_text(encoding="utf-8"))
+    if about["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
+        raise ValueError(f"{path} is not the array that {names_file(path).name} names: {remake} again")
+    return rows, about["names"]
+
+
+def load_class_embeddings(path: str | os.PathLike, names: Sequence[str]) -> Tensor:
+    """(K, C) rows for ``names`` from a file of `save_class_embeddings`, or from another .npy with one row per class.
+
+    Rows of our own files are picked by name; another .npy has no names, so its rows must be in the data's order
+    (sorted category ids). Raises FileNotFoundError, or ValueError when classes are missing.
+    """
+    rows, known = read_class_embeddings(path)
+    if known is None:
+        if len(rows) != len(names):
             raise ValueError(
                 f"{path} has shape {tuple(rows.shape)} for {len(names)} classes: pass one row per class of the data, "
                 "in the order of their ids"
             )
         return rows
-    with safe_open(path, framework="pt") as file:
-        if "embeddings" not in file.keys() or "names" not in (file.metadata() or {}):  # noqa: SIM118
-            raise ValueError(f"{path} holds no class embeddings: make the file with `clim-eval embed`")
-        rows, known = file.get_tensor("embeddings"), json.loads(file.metadata()["names"])
-    missing = [name for name in names if name not in known]
+    place = {name: row for row, name in enumerate(known)}
+    missing = [name for name in names if name not in place]
     if missing:
         raise ValueError(
             f"{path} has no embedding of {missing[:5]} ({len(missing)} of {len(names)} classes): "
-            "make it again with `clim-eval embed` from the annotation file you evaluate"
+            "make it again with `clim-eval embed` from the names or annotation file of this data"
         )
-    return rows[[known.index(name) for name in names]]
+    return rows[[place[name] for name in names]]

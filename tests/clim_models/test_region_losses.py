@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from clim_models.losses import cosine_distillation, federated_class_weights, federated_region_loss
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 
 def unit_rows(n, channels=6, seed=0):
@@ -165,6 +166,20 @@ def test_mean_over_ranks_with_their_share_of_rows_is_the_loss_of_all(kind, split
     total.backward()
     torch.testing.assert_close(total, expected)
     torch.testing.assert_close(parts.grad, whole.grad)
+
+
+def test_no_loss_looks_at_values():
+    """Fake tensors have none: whatever would make a GPU wait (`.item()`, `nonzero`, `unique`) fails on them."""
+    with FakeTensorMode():
+        features, embeddings = (torch.zeros(n, 6, requires_grad=True) for n in (4, 7))
+        labels = torch.zeros(4, dtype=torch.int64)
+        weights = federated_class_weights(torch.zeros(7), torch.zeros(7), 9, repeat_present=True)
+        loss = federated_region_loss(features, embeddings, labels, torch.ones(()), class_weights=weights)
+        loss = loss + cosine_distillation(features, features, rows=torch.ones(()))
+        loss.backward()
+        with pytest.raises(DataDependentOutputException):
+            loss.item()
+    assert features.grad.shape == (4, 6)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "federated"])

@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
-from clim_data import MosaicBatch, MosaicConfig, plan_mosaics
+from clim_data import BoxBatch, CropBatch, MosaicBatch, MosaicConfig, plan_mosaics
 from clim_train.config import OptimConfig
 from clim_train.optim import build_optimizer
 from clim_train.tasks import ClimTask, ClipSelfTask, RegionClipTask
 from tiny_towers import build_clip, build_eva, build_timm, build_vit
 from tiny_training import box_unit, class_embeddings, crop_unit
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 METHODS = ("clim", "clipself", "regionclip")
 TOWERS = ("vit", "eva", "resnet", "timm_convnext", "timm_cls", "timm_efficientnet")
@@ -109,3 +110,18 @@ def test_batch_without_boxes_reaches_every_parameter_of_the_tower(method, tower,
     empty = crop_unit(1, (0, 0), px=px) if method == "clipself" else box_unit(1, (0, 0), px=px)
     task.loss(empty)["loss"].backward()
     assert [name for name, p in task.trainable_parameters().items() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("mode", ["align", "attention"])
+@pytest.mark.parametrize("method", ["clipself", "regionclip"])
+def test_step_never_looks_at_values(method, mode, golden):
+    """Fake tensors have none: what would make a GPU wait for the host (`.item()`, `nonzero`) fails on them."""
+    task, _ = build_method(method, build_vit(), mode)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        images, boxes = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), [torch.zeros(3, 4), torch.zeros(0, 4)]
+        if method == "clipself":
+            batch = CropBatch(images, boxes, torch.zeros(3, 3, 32, 32, dtype=torch.uint8), ["a", "b"])
+        else:
+            batch = BoxBatch(images, boxes, torch.zeros(3, dtype=torch.int64), ["a", "b"])
+        task.loss(batch)["loss"].backward()
+    assert all(p.grad is not None for p in task.trainable_parameters().values())

@@ -4,6 +4,7 @@ CLIPSelf (arXiv 2310.01403): a teacher sees crops of the image, a student the sa
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -57,12 +58,27 @@ def crop_window(box: Sequence[float], size: tuple[int, int], context: float) -> 
 def cut_crops(picture: T.Picture, windows: Sequence[Window], crop_px: int) -> Tensor:
     """Cut windows out of one image, each letterboxed around its centre: uint8 (n, 3, crop_px, crop_px).
 
-    The windows are XYXY in pixels of `picture`, a PIL image or a tensor (see `clim_data.transforms`).
+    The windows are XYXY in pixels of `picture`, a PIL image or a tensor (see `clim_data.transforms`). Those of a tensor
+    that have one size are resized by one call.
     """
-    crops = torch.empty(len(windows), crop_px, crop_px, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-    for target, window in zip(crops, windows):
-        target.copy_(T.letterbox_centred(T.crop(picture, window), crop_px))
+    crops = torch.zeros(len(windows), crop_px, crop_px, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    cuts = [T.crop(picture, window) for window in windows]
+    for place, cut in enumerate(cuts):
+        groups[T.size_of(cut)].append(place)
+    for cut_size, places in groups.items():
+        size, top, left = T.centred_place(*cut_size, crop_px)
+        for place, crop in zip(places, _resized([cuts[place] for place in places], size), strict=True):
+            crops[place, :, top : top + size[0], left : left + size[1]] = crop
     return crops
+
+
+def _resized(cuts: Sequence[T.Picture], size: tuple[int, int]) -> Sequence[Tensor] | Tensor:
+    """Cuts of one size, resized to (height, width)."""
+    if not isinstance(cuts[0], Tensor):
+        return [T.to_pixels(T.resize(cut, size)) for cut in cuts]
+    # Stacked as they lie in memory, channels last, which the resizer is fastest on.
+    return T.resize(torch.stack([cut.permute(1, 2, 0) for cut in cuts]).permute(0, 3, 1, 2), size)
 
 
 def enough_pixels(

@@ -75,9 +75,8 @@ class BoxBatch:
 
 @dataclass(frozen=True)
 class _View:
-    """One image at the model's size, its boxes, and what goes with each box (crops or labels)."""
+    """The boxes of one image, and what goes with each (crops or labels)."""
 
-    image: Tensor
     boxes: Tensor
     beside: Tensor
     key: str
@@ -101,23 +100,24 @@ class CropBuilder:
         image_px = self.image_px
         if self.scales:
             image_px = self.scales[int(draw.rng(f"step {draw.step}", "scale").random() * len(self.scales))]
-        views, faults = _views(samples, lambda sample: self._view(sample, draw, image_px))
+        images, views, faults = _views(samples, image_px, lambda sample, canvas: self._view(sample, draw, canvas))
         if not views:
             return None, faults
         crops = torch.cat([view.beside for view in views])
-        return CropBatch(_stack(views), [view.boxes for view in views], crops, [view.key for view in views]), faults
+        return CropBatch(images, [view.boxes for view in views], crops, [view.key for view in views]), faults
 
-    def _view(self, sample: RawSample, draw: Draw, image_px: int) -> _View:
+    def _view(self, sample: RawSample, draw: Draw, canvas: Tensor) -> _View:
         image = open_image(sample.image, sample.name, max_pixels=self.max_pixels)
         size = image.height, image.width
         boxes, windows = self._regions(sample, draw, size)
-        enough = enough_pixels(size, windows, image_px=image_px, crop_px=self.crop_px)
+        enough = enough_pixels(size, windows, image_px=canvas.shape[-1], crop_px=self.crop_px)
         colour = background_colour(sample, draw, self.background)
         picture = decode_rgb(image, at_least=enough, background=colour, name=sample.name)
         down, across = picture.shape[1] / size[0], picture.shape[2] / size[1]
         scaled = [(left * across, top * down, right * across, bottom * down) for left, top, right, bottom in windows]
         crops = cut_crops(picture, scaled, self.crop_px)
-        return _View(T.letterbox(picture, image_px), boxes, crops, sample.key)
+        T.letterbox_into(picture, canvas)
+        return _View(boxes, crops, sample.key)
 
     def _regions(self, sample: RawSample, draw: Draw, size: tuple[int, int]) -> tuple[Tensor, list[Window]]:
         """(boxes XYXY in [0, 1] of the padded square, crop windows XYXY in pixels) of an image of (height, width)."""
@@ -142,13 +142,13 @@ class BoxBuilder:
     max_pixels: int | None
 
     def __call__(self, samples: Sequence[RawSample], draw: Draw) -> tuple[BoxBatch | None, list[BrokenSample]]:
-        views, faults = _views(samples, lambda sample: self._view(sample, draw))
+        images, views, faults = _views(samples, self.image_px, lambda sample, canvas: self._view(sample, draw, canvas))
         if not views:
             return None, faults
         labels = torch.cat([view.beside for view in views])
-        return BoxBatch(_stack(views), [view.boxes for view in views], labels, [view.key for view in views]), faults
+        return BoxBatch(images, [view.boxes for view in views], labels, [view.key for view in views]), faults
 
-    def _view(self, sample: RawSample, draw: Draw) -> _View:
+    def _view(self, sample: RawSample, draw: Draw, canvas: Tensor) -> _View:
         image = open_image(sample.image, sample.name, max_pixels=self.max_pixels)
         size = image.height, image.width
         boxes, labels = self.table.of_image(sample, size)
@@ -158,7 +158,8 @@ class BoxBuilder:
         enough = enough_pixels(size, [], image_px=self.image_px, crop_px=0)
         colour = background_colour(sample, draw, self.background)
         picture = decode_rgb(image, at_least=enough, background=colour, name=sample.name)
-        return _View(T.letterbox(picture, self.image_px), padded_boxes(boxes, size), labels, sample.key)
+        T.letterbox_into(picture, canvas)
+        return _View(padded_boxes(boxes, size), labels, sample.key)
 
 
 def padded_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -171,20 +172,18 @@ def _extent(size: tuple[int, int]) -> Tensor:
     return torch.tensor([width, height, width, height], dtype=torch.float32)
 
 
-def _views(samples: Sequence[RawSample], view: Callable[[RawSample], _View]) -> tuple[list[_View], list[BrokenSample]]:
+def _views(
+    samples: Sequence[RawSample], image_px: int, view: Callable[[RawSample, Tensor], _View]
+) -> tuple[Tensor, list[_View], list[BrokenSample]]:
+    """The images (B, 3, S, S) that `view` filled, channels-last in memory, what it returned, and what it could not do.
+
+    `view` is given a sample and the square for its image.
+    """
+    images = torch.empty(len(samples), image_px, image_px, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     views, faults = [], []
     for sample in samples:
         try:
-            views.append(view(sample))
+            views.append(view(sample, images[len(views)]))
         except BrokenSample as fault:
             faults.append(fault)
-    return views, faults
-
-
-def _stack(views: Sequence[_View]) -> Tensor:
-    """(B, 3, S, S), channels-last in memory as the views are."""
-    side = views[0].image.shape[-1]
-    images = torch.empty(len(views), side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-    for target, view in zip(images, views):
-        target.copy_(view.image)
-    return images
+    return images[: len(views)], views, faults

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from clim_data import transforms as T
 from clim_data.coco import find_image, group_by_image, inside, label_of_category, read_annotations
-from clim_data.crops import crop_window
+from clim_data.crops import crop_window, cut_crops
 from clim_data.images import load_rgb, pixels
 from clim_data.report import BrokenSample, SkipReport, check_on_error
 
@@ -107,8 +107,7 @@ def make_region_sample(
     crops = None
     if view.crop_px is not None:
         windows = [crop_window(r.box, size, view.context if r.is_thing else 1.0) for r in regions]
-        cut = [T.letterbox_centred(T.crop(picture, window), view.crop_px) for window in windows]
-        crops = torch.stack(cut) if cut else torch.zeros(0, 3, view.crop_px, view.crop_px, dtype=torch.uint8)
+        crops = cut_crops(picture, windows, view.crop_px)
     return RegionSample(
         image=T.letterbox(picture, view.image_px),
         boxes=(boxes / max(size)).float(),

@@ -55,14 +55,26 @@ def letterbox_scale(height: int, width: int, target: int) -> float:
 def letterbox(image: Picture, target: int, *, antialias: bool = True) -> Tensor:
     """Longest side to `target` px, zeros at the right and the bottom: (C, target, target)."""
     resized = to_pixels(resize(image, longest_side_size(*size_of(image), target), antialias=antialias))
-    return _place(resized, target, top=0, left=0)
+    return _place(resized, _canvas(resized, target), top=0, left=0)
+
+
+def letterbox_into(image: Picture, canvas: Tensor) -> None:
+    """`letterbox` that fills a square of a batch, (3, target, target) uint8, and needs no memory of its own for it."""
+    size = longest_side_size(*size_of(image), canvas.shape[-1])
+    _place(to_pixels(resize(image, size)), canvas, top=0, left=0)
+
+
+def centred_place(height: int, width: int, target: int) -> tuple[tuple[int, int], int, int]:
+    """((height, width), top, left) of an image in the square of `letterbox_centred`."""
+    size = longest_side_size(height, width, target)
+    return size, (target - size[0]) // 2, (target - size[1]) // 2
 
 
 def letterbox_centred(image: Picture, target: int) -> Tensor:
     """Longest side to `target` px, zeros around it; an odd spare pixel goes right or below: (C, target, target)."""
-    resized = to_pixels(resize(image, longest_side_size(*size_of(image), target)))
-    height, width = size_of(resized)
-    return _place(resized, target, top=(target - height) // 2, left=(target - width) // 2)
+    size, top, left = centred_place(*size_of(image), target)
+    resized = to_pixels(resize(image, size))
+    return _place(resized, _canvas(resized, target), top=top, left=left)
 
 
 def center_crop(image: Picture, target: int) -> Tensor:
@@ -142,12 +154,17 @@ def masks_to_grid(masks: Tensor, grid: int, *, antialias: bool = True) -> Tensor
     return (letterbox(masks.float(), grid, antialias=antialias) > 0).to(torch.uint8)
 
 
-def _place(image: Tensor, target: int, *, top: int, left: int) -> Tensor:
-    height, width = image.shape[-2:]
+def _canvas(image: Tensor, target: int) -> Tensor:
+    """An empty square for `image`."""
     if image.is_floating_point():
-        canvas = image.new_empty(image.shape[0], target, target)
-    else:  # channels last, as decoded: copying rows is several times faster than changing the layout
-        canvas = image.new_empty(target, target, image.shape[0]).permute(2, 0, 1)
+        return image.new_empty(image.shape[0], target, target)
+    # Channels last, as decoded: copying rows is several times faster than changing the layout.
+    return image.new_empty(target, target, image.shape[0]).permute(2, 0, 1)
+
+
+def _place(image: Tensor, canvas: Tensor, *, top: int, left: int) -> Tensor:
+    """Put `image` into `canvas` with zeros around it."""
+    height, width = image.shape[-2:]
     canvas[:, :top] = canvas[:, top + height :] = 0
     canvas[:, :, :left] = canvas[:, :, left + width :] = 0
     canvas[:, top : top + height, left : left + width] = image

@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamAttention, SamMaskDecoder, SamTwoWayAttentionBlock
 
+# Every position becomes 16 pixels of 32 channels: so many positions at a time fit into the cache of a CPU.
+UPSCALED_AT_ONCE = 1024
+
 
 def decode(
     decoder: SamMaskDecoder, image: Tensor, positions: Tensor, *, sparse: Tensor, present: Tensor, multimask: bool
@@ -108,13 +111,14 @@ def upscale(decoder: SamMaskDecoder, keys: Tensor, weights: Tensor, grid: tuple[
     Transposed convolutions of stride and size 2 give every position four pixels of its own: linear maps, whose pixels
     are brought into place only at the end, where they are single numbers.
     """
-    norm = decoder.upscale_layer_norm
-    x = _four_pixels(decoder.upscale_conv1, keys)  # (N, P, 4, D / 4)
-    x = decoder.activation(F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
-    x = decoder.activation(_four_pixels(decoder.upscale_conv2, x))  # (N, P, 4, 4, D / 8)
-    masks = x.flatten(1, 3) @ weights.transpose(1, 2)  # (N, P 4 4, K)
+    norm, masks = decoder.upscale_layer_norm, []
+    for part in keys.split(UPSCALED_AT_ONCE, dim=1):
+        x = _four_pixels(decoder.upscale_conv1, part)  # (N, P, 4, D / 4)
+        x = decoder.activation(F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+        x = decoder.activation(_four_pixels(decoder.upscale_conv2, x))  # (N, P, 4, 4, D / 8)
+        masks.append(x.flatten(1, 3) @ weights.transpose(1, 2))  # (N, P 4 4, K)
     (h, w), count = grid, weights.shape[1]
-    masks = masks.view(len(keys), h, w, 2, 2, 2, 2, count).permute(0, 7, 1, 3, 5, 2, 4, 6)
+    masks = torch.cat(masks, dim=1).view(len(keys), h, w, 2, 2, 2, 2, count).permute(0, 7, 1, 3, 5, 2, 4, 6)
     return masks.reshape(len(keys), count, 4 * h, 4 * w)
 
 

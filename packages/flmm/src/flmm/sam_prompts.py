@@ -53,7 +53,7 @@ def least_value(coarse: Tensor) -> Tensor:
 def binary_masks(coarse: Tensor, original: Size) -> Tensor:
     """Coarse logits (n, h, w) -> bool (n, H, W): PROBABILITIES are interpolated, then compared with one half."""
     probabilities = coarse.detach().float().sigmoid()[:, None]
-    return F.interpolate(probabilities, size=original, mode="bilinear", align_corners=False)[:, 0] > 0.5
+    return _bilinear(probabilities, original)[:, 0] > 0.5
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
@@ -79,15 +79,15 @@ def boxes_to_square(boxes: Tensor, original: Size, *, edge: int) -> Tensor:
 def masks_to_image(low_res: Tensor, original: Size, *, edge: int) -> Tensor:
     """SAM's masks (n, m, m) of the padded square -> float32 logits (n, H, W) of the original image.
 
-    Equal to enlarging them to the square, cropping it to the resized frame and interpolating that to the original
-    size, each bilinearly; one matrix on either side, as in `prompt_masks`.
+    They are enlarged to the square, cut to the resized frame and interpolated to the original size, each bilinearly;
+    first all rows and then all columns, which is the same and never makes the full square.
     """
     height, width = resized_size(original, edge)
-    mask_edge = low_res.shape[-1]
-    down = _chain(mask_edge, edge, height, original[0], device=low_res.device)  # (H, m)
-    across = _chain(mask_edge, edge, width, original[1], device=low_res.device)  # (W, m)
-    with torch.autocast(low_res.device.type, enabled=False):
-        return down @ low_res.float() @ across.T
+    masks = low_res.float()[:, None]  # (n, 1, m, m)
+    m = masks.shape[-1]
+    masks = _bilinear(_bilinear(masks, (edge, m))[..., :height, :], (original[0], m))
+    masks = _bilinear(_bilinear(masks, (original[0], edge))[..., :width], original)
+    return masks[:, 0]
 
 
 def closest_candidates(candidates: Tensor, masks: Tensor) -> Tensor:
@@ -97,6 +97,10 @@ def closest_candidates(candidates: Tensor, masks: Tensor) -> Tensor:
     union = (positive | masks[:, None]).flatten(2).sum(2)
     best = (intersection / union.clamp(min=1)).argmax(1)
     return candidates[torch.arange(len(best), device=best.device), best]
+
+
+def _bilinear(x: Tensor, size: Size) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,13 +46,14 @@ class ImageEmbedding:
 class SamPrompts:
     """Prompts of N phrases.
 
-    boxes: (N, 4) XYXY in the padded square. sparse: (N, S, D), box corners first, then text. present: bool (N, S).
-    dense: (N, D, h, w). binary: per image bool (n_i, H, W), the coarse masks at half probability.
+    boxes: (N, 4) XYXY in the padded square. sparse: (N, S, D), box corners first, then text, then zeros. lengths: how
+    many of the S tokens each phrase has. dense: (N, D, h, w). binary: per image bool (n_i, H, W), the coarse masks at
+    half probability.
     """
 
     boxes: Tensor
     sparse: Tensor
-    present: Tensor
+    lengths: list[int]
     dense: Tensor
     binary: list[Tensor]
 
@@ -172,31 +173,33 @@ class SamRefiner(nn.Module):
             ]
             masks = torch.cat(masks)[:, None].to(dtype)  # (N, 1, m, m)
         corners, dense = encoder(None, None, boxes[:, None], masks)  # (N, 1, 2, D), (N, D, h, w)
-        tokens = [corners[:, 0, : 2 if self.use_box else 0].to(dtype)]
-        counts = torch.zeros(len(boxes), dtype=torch.int64)
-        if self.use_text:
+        sparse = corners[:, 0, : 2 if self.use_box else 0].to(dtype)
+        lengths = [sparse.shape[1]] * len(boxes)
+        if self.use_text and lengths:
             words = [phrase.to(boxes.device, dtype) for phrases in text for phrase in phrases]
-            counts = torch.tensor([len(phrase) for phrase in words], dtype=torch.int64)
-            if words:
-                tokens.append(pad_sequence(words, batch_first=True))  # (N, max t, D)
-        sparse = torch.cat(tokens, dim=1)
-        used = (counts + tokens[0].shape[1]).to(boxes.device)
-        present = torch.arange(sparse.shape[1], device=boxes.device) < used[:, None]
-        return SamPrompts(boxes, sparse, present, dense, binary)
+            sparse = torch.cat([sparse, pad_sequence(words, batch_first=True)], dim=1)  # (N, S, D)
+            lengths = [length + len(phrase) for length, phrase in zip(lengths, words, strict=True)]
+        return SamPrompts(boxes, sparse, lengths, dense, binary)
 
     def decode(
         self, embeddings: Sequence[ImageEmbedding], prompts: SamPrompts, counts: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """Logits (N, K, 4h, 4w) of the padded square and predicted IoU (N, K); `counts` are the n_i of the images."""
-        positions = self._positions().to(prompts.dense.dtype)
-        features = torch.stack([e.features.to(prompts.dense) for e in embeddings])
-        owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(features.device)
+        device, dense = prompts.dense.device, prompts.dense
+        features = torch.stack([e.features.to(dense) for e in embeddings])
+        # The decoder reads channels of a position side by side, and so do the dense prompts lie in memory.
+        features = features.contiguous(memory_format=torch.channels_last)
+        owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
+        lengths = torch.tensor(prompts.lengths, dtype=torch.int64)
+        positions = self._positions().to(dense)
         at_once = self.phrases_per_pass or self._all_or_one(len(owner))
         passes = []
         for start in range(0, max(len(owner), 1), at_once):
             part = slice(start, start + at_once)
-            image = features[owner[part]] + prompts.dense[part]  # (N, D, h, w)
-            passes.append(self._run(image, positions, prompts.sparse[part], prompts.present[part]))
+            longest = max(prompts.lengths[part], default=0)
+            present = (torch.arange(longest) < lengths[part, None]).to(device)  # (N, S)
+            image = features[owner[part]] + dense[part]  # (N, D, h, w)
+            passes.append(self._run(image, positions, prompts.sparse[part, :longest], present))
         masks, ious = zip(*passes, strict=True)
         return torch.cat(masks), torch.cat(ious)
 

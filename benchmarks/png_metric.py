@@ -22,15 +22,15 @@ def random_ious(phrases: int) -> Tensor:
     return torch.where(torch.rand(phrases, generator=generator) < 0.2, torch.zeros(()), values)
 
 
-def closed_form(phrases: int) -> Callable[[], Tensor]:
+def closed_form(phrases: int, step: float) -> Callable[[], Tensor]:
     values = random_ious(phrases).numpy()
-    return lambda: torch.tensor(average_recall(values, step=ORIGINAL_STEP), dtype=torch.float64)
+    return lambda: torch.tensor(average_recall(values, step=step), dtype=torch.float64)
 
 
-def sweep(phrases: int) -> Callable[[], Tensor]:
+def sweep(phrases: int, step: float) -> Callable[[], Tensor]:
     """Recall at every threshold, then the left Riemann sum under that curve."""
     values = random_ious(phrases)
-    thresholds = torch.arange(0, 1, ORIGINAL_STEP, dtype=torch.float64)
+    thresholds = torch.arange(0, 1, step, dtype=torch.float64)
 
     def run() -> Tensor:
         recall = torch.tensor([(values >= t).double().mean().item() for t in thresholds.tolist()], dtype=torch.float64)
@@ -80,6 +80,7 @@ def one_by_one(images: int, phrases: int, size: tuple[int, int], *, device: str)
 def main(argv: Sequence[str] | None = None) -> dict:
     parser = sbs.argument_parser(__doc__, pairs=5, threads=1)
     parser.add_argument("--phrases", type=int, default=40000, help="IoUs of the average recall")
+    parser.add_argument("--step", type=float, default=ORIGINAL_STEP, help="between thresholds")
     parser.add_argument("--images", type=int, default=8, help="images of the overlaps")
     parser.add_argument("--image-phrases", type=int, default=12, help="phrases of an image")
     parser.add_argument("--image-px", type=int, nargs=2, default=(480, 640), metavar=("H", "W"))
@@ -91,9 +92,9 @@ def main(argv: Sequence[str] | None = None) -> dict:
     comparisons = [
         sbs.Comparison(
             "average recall",
-            f"{args.phrases:,} phrases, {round(1 / ORIGINAL_STEP):,} thresholds",
-            ours=sbs.Candidate("closed form", partial(closed_form, args.phrases)),
-            other=sbs.Candidate("sweep", partial(sweep, args.phrases)),
+            f"{args.phrases:,} phrases, {round(1 / args.step):,} thresholds",
+            ours=sbs.Candidate("closed form", partial(closed_form, args.phrases, args.step)),
+            other=sbs.Candidate("sweep", partial(sweep, args.phrases, args.step)),
             agree=agree,
             items=args.phrases,
             item="phrase",

@@ -181,6 +181,8 @@ def test_interpolation_is_linear_and_checked():
     for key, value in mixed.items():
         torch.testing.assert_close(value, b[key] * 0.25 + a[key] * 0.75)
     assert all(torch.equal(v, b[k]) for k, v in interpolate_weights(b, a, 1).items())
+    frozen = {"w": torch.randn(1000)}  # 0.7 w + 0.3 w is another float than w here and there
+    assert torch.equal(interpolate_weights(frozen, {"w": frozen["w"].clone()}, 0.7)["w"], frozen["w"])
     with pytest.raises(ValueError, match=r"from 0 .teacher. to 1"):
         interpolate_weights(a, b, 1.5)
     with pytest.raises(ValueError, match="keys in one only"):

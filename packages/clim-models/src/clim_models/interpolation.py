@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 
@@ -9,6 +10,8 @@ def interpolate_weights(
     student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], alpha: float
 ) -> dict[str, Tensor]:
     """alpha * student + (1 - alpha) * teacher for every float entry; integer entries are the student's.
+
+    Entries that are equal in both, such as frozen weights, stay as they are to the last bit.
 
     Args:
         student, teacher: state dicts with the same keys and shapes.
@@ -30,8 +33,10 @@ def interpolate_weights(
         )
     mixed = {}
     for key, value in student.items():
-        if value.is_floating_point():
-            mix = value.float() * alpha + teacher[key].to(value.device).float() * (1 - alpha)
+        other = teacher[key].to(value.device)
+        # Rounding would change weights that were never trained, and with them the hash of a frozen tower.
+        if value.is_floating_point() and not torch.equal(value, other.to(value.dtype)):
+            mix = value.float() * alpha + other.float() * (1 - alpha)
             mixed[key] = mix.to(value.dtype)
         else:
             mixed[key] = value.clone()

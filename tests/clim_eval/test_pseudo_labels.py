@@ -167,7 +167,15 @@ def test_shards_bring_their_captions_and_files_that_break_are_named(scenes, tiny
     capsys.readouterr()
     assert main(command(scenes, out, tiny, "--images", str(broken), "--overwrite", "--workers", "1")) == 0
     assert "skipped 2, unreadable image: images/000000000001.png" in capsys.readouterr().out
-    assert len(json.loads(out.read_text())["images"]) == SCENES - 2
+    record = json.loads(out.read_text())
+    assert len(record["images"]) == SCENES - 2
+    assert [fault["reason"] for fault in record["skipped"]] == ["unreadable image"] * 2
+
+    (tmp_path / "other.txt").write_text("spaceship\n")
+    assert main(command(scenes, out, tiny, "--nouns", str(tmp_path / "other.txt"), "--overwrite")) == 2
+    error = capsys.readouterr().err
+    assert f"{SCENES} have captions without a noun" in error
+    assert error.rstrip().endswith("or lower --min-score")
 
 
 class OneHot(torch.nn.Module):

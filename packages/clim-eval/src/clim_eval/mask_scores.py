@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clim_eval.ranks import gather_parts
+from clim_eval.report import plain
 
 # So many values of resized logits exist at a time; a batch of more masks is done in pieces.
 _VALUES = 1 << 26
@@ -78,8 +79,8 @@ class MaskScores:
     Args:
         folder: for the lines; None keeps them in memory only.
         rank: of this process.
-        config: what the scores depend on (model, checkpoint, data, protocol), any json value; it is written to
-            `config.json` and must be the same when a folder is used again.
+        config: what the scores depend on (model, checkpoint, data, protocol), a dataclass or json value; it is written
+            to `config.json` and must be the same when a folder is used again.
 
     Raises:
         ValueError: the folder holds scores of another config, or a damaged line that is not its file's last.
@@ -91,7 +92,7 @@ class MaskScores:
         if self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._claim(json.loads(json.dumps(config)), rank)
+        self._claim(json.loads(json.dumps(plain(config))), rank)
         self._own = self._folder / f"scores-{rank:04d}.jsonl"
         _drop_torn_line(self._own)
         self._read()

@@ -165,6 +165,11 @@ def _join(job: PartJob, nouns: Sequence[str], skipped: SkipReport) -> None:
     for part in job.read():
         counts.update(part["counts"])
         skipped.extend(BrokenSample(*fault) for fault in part["skipped"])
+    if not counts["boxes"]:
+        raise ValueError(
+            f"no box of {counts['images']} images got a noun ({counts['without_candidates']} have captions without a "
+            f"noun of the list; {skipped.summary(3)}): check the nouns, or lower --min-score"
+        )
     annotations = (annotation for part in job.read() for annotation in part["annotations"])
     job.join(
         {
@@ -172,6 +177,7 @@ def _join(job: PartJob, nouns: Sequence[str], skipped: SkipReport) -> None:
             "categories": [{"id": number, "name": noun} for number, noun in enumerate(nouns, start=1)],
             "images": (image for part in job.read() for image in part["images"]),
             "annotations": ({"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)),
+            "skipped": [{"reason": reason, "name": name} for name, (reason, _) in skipped.entries.items()],
         }
     )
     said = f"{counts['captioned']} with captions, of which {counts['without_candidates']} name no noun of the list"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,43 @@ def test_wrong_files_are_told(source, tmp_path):
     (tmp_path / "none.json").write_text("[]")
     with pytest.raises(ValueError, match="no usable narrative"):
         PanopticNarratives(images, tmp_path / "none.json", panoptic, pngs)
+
+
+def damaged(path, content, replacement):
+    """Overwrite the first occurrence of some bytes of a file with as many others."""
+    data = path.read_bytes()
+    assert content in data
+    path.write_bytes(data.replace(content, replacement.ljust(len(content)), 1))
+
+
+@pytest.mark.parametrize(
+    ("content", "replacement", "reason"),
+    [
+        (b'"phrases"', b'"phrasen"', "not a narrative"),
+        (b'"segments"', b'"segmente"', "malformed narrative"),
+        (b'{"file_name"', b'{"file_name', "bad json"),
+        (b".panoptic.png", b".other", "not a narrative|cut shard"),
+    ],
+)
+def test_damaged_shards_are_told_sample_by_sample(source, tmp_path, content, replacement, reason):
+    write_shards(narrative_items(*places(source)), tmp_path)
+    damaged(tmp_path / "shard-000000.tar", content, replacement)
+    data = PanopticNarratives.from_shards(tmp_path)
+    with pytest.raises(BrokenSample, match=reason):
+        data[0]
+    assert data[1].load()[1].any()
+
+
+def test_a_member_of_negative_size_is_refused(source, tmp_path):
+    write_shards(narrative_items(*places(source)), tmp_path)
+    shard = tmp_path / "shard-000000.tar"
+    data = bytearray(shard.read_bytes())
+    start = data.index(b".panoptic.png") // 512 * 512
+    header = tarfile.TarInfo.frombuf(bytes(data[start : start + 512]), "utf-8", "strict")
+    data[start + 124 : start + 136] = b"\xff" * 11 + b"\x00"  # base-256: -256
+    data[start + 148 : start + 156] = b" " * 8
+    data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+    shard.write_bytes(data)
+    assert header.size > 0
+    with pytest.raises(BrokenSample, match="negative size"):
+        PanopticNarratives.from_shards(tmp_path)[0]

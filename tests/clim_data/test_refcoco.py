@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clim_data.cli import main
-from clim_data.refcoco import PROTOCOLS, ReferringExpressions
+from clim_data.pack import write_shards
+from clim_data.refcoco import PROTOCOLS, ReferringExpressions, expression_items
 from clim_data.refs_file import load_plain_pickle, read_refs
+from clim_data.report import BrokenSample
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +216,19 @@ def test_wrong_options_are_told(source, tmp_path):
         read(tmp_path, "val")
     with pytest.raises(FileNotFoundError, match="no references file"):
         read(source, "val", refs="refs(google).p")
+
+
+def test_damaged_records_of_shards_are_left_out_and_named(source, tmp_path):
+    listing = expression_items(
+        source / "images", source / "refcoco" / "refs.json", source / "refcoco" / "instances.json", split="val"
+    )
+    write_shards(listing, tmp_path)
+    shard = tmp_path / "shard-000000.tar"
+    whole = [sample.image_id for sample in ReferringExpressions.from_shards(tmp_path)]
+    shard.write_bytes(shard.read_bytes().replace(b'"sentences"', b'"sentenced"', 1))
+    data = ReferringExpressions.from_shards(tmp_path)
+    assert 0 < len(data) < len(whole)
+    assert data.skipped.counts == {"malformed expressions": 1}
+    assert {data[i].image_id for i in range(len(data))} < set(whole)
+    with pytest.raises(BrokenSample, match="malformed expressions"):
+        ReferringExpressions.from_shards(tmp_path, together=True)[0]

@@ -102,22 +102,30 @@ class ShardStore:
         return len(self._spans)
 
     def record(self, number: int) -> dict:
+        """BrokenSample when it has no json, or one that is no record."""
         path, spans = self._place(number)
+        name = f"{Path(path).name} sample {number}"
+        if spans[2, 0] < 0:
+            raise BrokenSample("bad json", name, "it has none")
         try:
-            return json.loads(self._reader.read(path, *spans[2].tolist()))
-        except (OSError, ValueError) as fault:
-            raise BrokenSample("bad json", f"{Path(path).name} sample {number}", str(fault)) from None
+            record = json.loads(self._reader.read(path, *spans[2].tolist()))
+        except (OSError, ValueError, RecursionError) as fault:
+            raise BrokenSample("bad json", name, str(fault)) from None
+        if not isinstance(record, dict):
+            raise BrokenSample("bad json", name, "not an object")
+        return record
 
     def __getitem__(self, number: int) -> Stored:
         """BrokenSample when the shard was cut or changed."""
+        record = self.record(number)
         path, spans = self._place(number)
         (image, size), (start, _) = spans[0].tolist(), spans[2].tolist()
         try:
             data = self._reader.read(path, image, size)
             files = dict(self._between(path, image + size, start))
-        except OSError as fault:
-            raise BrokenSample("cut shard", Path(path).name, str(fault)) from None
-        return Stored(self.record(number), data, files)
+        except (OSError, tarfile.TarError) as fault:
+            raise BrokenSample("cut shard", f"{Path(path).name} sample {number}", str(fault)) from None
+        return Stored(record, data, files)
 
     def _place(self, number: int) -> tuple[str, np.ndarray]:
         if not 0 <= number < len(self):
@@ -132,5 +140,7 @@ class ShardStore:
         while place < len(block):
             member = tarfile.TarInfo.frombuf(block[place : place + _BLOCK], tarfile.ENCODING, "surrogateescape")
             place += _BLOCK
+            if member.size < 0:
+                raise tarfile.InvalidHeaderError("a file of negative size")
             yield member.name.rpartition("/")[2].partition(".")[2], block[place : place + member.size]
             place += -(-member.size // _BLOCK) * _BLOCK

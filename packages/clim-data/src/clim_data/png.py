@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from clim_data.coco import image_file_name, inside
 from clim_data.grounding import NO_PHRASE, GroundingSample, PanopticMasks, Phrase
-from clim_data.grounding_stores import FileStore, GroundingStore, ShardStore
+from clim_data.grounding_stores import FileStore, GroundingStore, ShardStore, Stored
 from clim_data.json_stream import stream_json
 from clim_data.pack_items import PackItem, PackList
 from clim_data.report import BrokenSample, SkipReport
@@ -60,10 +60,15 @@ class PanopticNarratives(Dataset):
     def __getitem__(self, number: int) -> GroundingSample:
         """BrokenSample when the image is missing, or a shard does not hold narratives."""
         stored = self.store[number]
-        record = stored.record
-        if "phrases" not in record or PANOPTIC not in stored.files:
-            raise BrokenSample("not a narrative", str(record.get("key")), "pack it with `clim-data pack png`")
-        phrases = record["phrases"]
+        if "phrases" not in stored.record or PANOPTIC not in stored.files:
+            raise BrokenSample("not a narrative", str(stored.record.get("key")), "pack it with `clim-data pack png`")
+        try:
+            return self._sample(stored)
+        except (KeyError, TypeError, ValueError) as fault:
+            raise BrokenSample("malformed narrative", str(stored.record.get("key")), repr(fault)) from None
+
+    def _sample(self, stored: Stored) -> GroundingSample:
+        record, phrases = stored.record, stored.record["phrases"]
         texts = {phrase: text for text, phrase in record["segments"]}
         masks = PanopticMasks(stored.files[PANOPTIC], tuple(tuple(p["ids"]) for p in phrases), record["key"])
         return GroundingSample(

@@ -101,7 +101,7 @@ class ReferringExpressions(Dataset):
             raise ValueError(f"seed={seed!r} must be a whole number of at least 0")
         self.store, self.sentences, self.together = store, sentences, together
         self.seed, self.redraw, self.epoch = seed, redraw, 0
-        self._places = None if together else _places(store, sentences)
+        self._places = None if together else self._all_places()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the sentences of `dataset[i]`; only "random" depends on it."""
@@ -114,7 +114,13 @@ class ReferringExpressions(Dataset):
         return self.at(number, epoch=self.epoch)
 
     def at(self, number: int, *, epoch: int) -> GroundingSample:
-        """Sample of one epoch, a function of its arguments; BrokenSample when the image is missing."""
+        """Sample of one epoch, a function of its arguments; BrokenSample when the image or its record is unusable."""
+        try:
+            return self._at(number, epoch)
+        except (KeyError, TypeError) as fault:
+            raise BrokenSample("malformed expressions", f"sample {number}", repr(fault)) from None
+
+    def _at(self, number: int, epoch: int) -> GroundingSample:
         if self._places is None:
             stored = self.store[number]
             objects = _objects(stored)
@@ -129,6 +135,22 @@ class ReferringExpressions(Dataset):
         else:
             chosen = target["sentences"][sentence]
         return self._sample(stored, [(target, chosen)])
+
+    def _all_places(self) -> np.ndarray:
+        """int32 (M, 3): image, object and sentence of every sample of one expression."""
+        places = []
+        for image in range(len(self.store)):
+            try:
+                counts = [len(target["sentences"]) for target in self.store.record(image).get("objects", ())]
+            except BrokenSample as fault:
+                self.skipped.add(fault)
+                continue
+            except (KeyError, TypeError) as fault:
+                self.skipped.add(BrokenSample("malformed expressions", f"image {image} of the shards", repr(fault)))
+                continue
+            for place, count in enumerate(counts):
+                places += [(image, place, k) for k in range(count if self.sentences == "all" else 1)]
+        return np.array(places, dtype=np.int32).reshape(-1, 3)
 
     def _chosen(self, target: dict, stored: Stored, epoch: int) -> list:
         """[sentence id, text] of the sentences of an object that are used."""
@@ -155,16 +177,6 @@ class ReferringExpressions(Dataset):
             image=stored.image,
             mask_source=masks,
         )
-
-
-def _places(store: GroundingStore, sentences: str) -> np.ndarray:
-    """int32 (M, 3): image, object and sentence of every sample of one expression."""
-    places = []
-    for image in range(len(store)):
-        for place, target in enumerate(store.record(image).get("objects", ())):
-            count = len(target["sentences"]) if sentences == "all" else 1
-            places += [(image, place, sentence) for sentence in range(count)]
-    return np.array(places, dtype=np.int32).reshape(-1, 3)
 
 
 def _objects(stored: Stored) -> list[dict]:

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return args.run(args)
-    except (ValueError, FileNotFoundError) as fault:
+    except (ValueError, FileNotFoundError, ImportError) as fault:
         print(f"clim-data: {fault}", file=sys.stderr)
         return 2
 
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="clim-data", description="Shards and checks for region training of CLIP.")
     parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     commands = parser.add_subparsers(dest="command", required=True)
     packer = commands.add_parser("pack", help="write webdataset shards", description="Write webdataset shards.")
     kinds = packer.add_subparsers(dest="kind", required=True)

@@ -26,7 +26,7 @@ from clim_data.report import BrokenSample, SkipReport, check_on_error
 from clim_data.shards import INDEX_SUFFIX, index_tar, write_json
 
 MANIFEST = "pack.json"
-_SUFFIX_OF_FORMAT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+SUFFIX_OF_FORMAT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
 @dataclass
@@ -191,7 +191,7 @@ def _members(item: PackItem, *, check: bool) -> list[tuple[str, bytes]]:
     path = str(locate(item.folder, item.name))
     data = _read(path)
     image = open_image(data, path)
-    suffix, (width, height) = _SUFFIX_OF_FORMAT.get(image.format or ""), image.size
+    suffix, (width, height) = SUFFIX_OF_FORMAT.get(image.format or ""), image.size
     if suffix is None:
         raise BrokenSample("unsupported format", path, f"{image.format}; convert it to jpg, png or webp")
     if check:

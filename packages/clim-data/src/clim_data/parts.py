@@ -88,7 +88,9 @@ class PartJob:
         write_json(self._path(number), record)
 
     def failed(self, fault: BaseException) -> None:
-        """Tell rank 0 that this rank gives up, so that it does not wait."""
+        """Tell the other ranks, if there are any, that this one gives up: rank 0 does not wait for it."""
+        if self.world_size == 1:
+            return
         write_json(self._failure_note(self.rank), {"fault": f"{type(fault).__name__}: {fault}"})
 
     def wait(self, *, poll: float = 1.0) -> None:
@@ -126,6 +128,10 @@ class PartJob:
     def join(self, entries: dict[str, Any]) -> None:
         """Write the output, `info` first and then `entries` (see `write_coco`), and remove the parts."""
         write_coco(self.output, {"info": self.info, **entries})
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the parts of all ranks."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _how_to_go_on(self, missing: list[int]) -> str:

@@ -1,0 +1,7 @@
+"""`python -m clim_data` and `deepspeed --module clim_data`."""
+
+import sys
+
+from clim_data.cli import main
+
+sys.exit(main())

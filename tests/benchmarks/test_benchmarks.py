@@ -11,9 +11,18 @@ import torch
 from tiny_training import register_tiny_towers
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-NAMES = ("input_path", "dense_attention", "region_evaluation", "mask_pooling", "png_metric", "training_step")
+NAMES = (
+    "input_path",
+    "crop_input",
+    "dense_attention",
+    "region_evaluation",
+    "mask_pooling",
+    "png_metric",
+    "training_step",
+)
 TINY = {
     "input_path": ["--images", "5", "--source-px", "48", "64", "--canvas-px", "128"],
+    "crop_input": ["--images", "2", "--source-px", "48", "64", "--image-px", "96", "--crop-px", "24"],
     "dense_attention": ["--model", "tiny-train-eva", "--image-px", "32", "--batch", "2"],
     "region_evaluation": ["--model", "tiny-train-vit", "--image-px", "32", "--images", "3", "--batch", "2"],
     "png_metric": [
@@ -32,7 +41,7 @@ TINY = {
     "mask_pooling": ["--batch", "2", "--masks", "3", "--grid", "8", "--channels", "16"],
     "training_step": ["--model", "tiny-train-vit", "--canvas-px", "32", "--single-px", "16", "--unlocked-blocks", "1"],
 }
-COMPARISONS = {"input_path": 3, "mask_pooling": 2, "png_metric": 2}
+COMPARISONS = {"input_path": 3, "crop_input": 2, "mask_pooling": 2, "png_metric": 2}
 
 
 @pytest.fixture(scope="module")

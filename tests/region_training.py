@@ -28,17 +28,19 @@ def join_regions(units: list) -> CropBatch | BoxBatch:
     return type(units[0])(tensors[0], boxes, tensors[1], keys)
 
 
-def region_task(method: str, *, name: str = VIT, sampled_classes: int | None = None) -> ClipSelfTask | RegionClipTask:
+def region_task(
+    method: str, *, name: str = VIT, box_mode: str = "align", sampled_classes: int | None = None
+) -> ClipSelfTask | RegionClipTask:
     """The task of a method on a tiny tower, the same each time."""
     model = tiny_model(name)
-    model.freeze(2, path="dense")
+    model.freeze(2, path="dense" if box_mode == "align" else "attention")
     if method == "clipself":
         teacher = tiny_model(name)
         with torch.no_grad():  # away from the student, whose gradients would else be small
             for p in teacher.visual.parameters():
                 p.add_(torch.randn_like(p) * 0.05)
-        return ClipSelfTask(model, teacher)
-    return RegionClipTask(model, class_embeddings(CLASSES), sampled_classes=sampled_classes)
+        return ClipSelfTask(model, teacher, box_mode=box_mode)
+    return RegionClipTask(model, class_embeddings(CLASSES), box_mode=box_mode, sampled_classes=sampled_classes)
 
 
 class RegionNoiseLoader:
@@ -80,14 +82,9 @@ def region_config(method: str, folder, *, world_size: int = 1, **engine) -> Trai
 
 
 def region_trainer(
-    config: TrainConfig,
-    *,
-    rank: int = 0,
-    world_size: int = 1,
-    sampled_classes: int | None = None,
-    resume: bool = False,
+    config: TrainConfig, *, rank: int = 0, world_size: int = 1, resume: bool = False, **options
 ) -> Trainer:
-    """A trainer on the tiny ViT and the noise of this rank."""
+    """A trainer on the tiny ViT and the noise of this rank; `options` are those of `region_task`."""
     method = config.task.name
-    task = region_task(method, sampled_classes=sampled_classes)
+    task = region_task(method, **options)
     return Trainer(config, task, RegionNoiseLoader(method, rank, world_size), resume=resume)

@@ -23,6 +23,7 @@ from clim_train.metrics import read_metrics
 from clim_train.recipes import RECIPES
 from clim_train.trainer import Trainer
 from PIL import Image
+from region_training import REGION_METHODS, region_config, region_trainer
 from safetensors.torch import load_file
 from tiny_training import VIT, Interrupted, tiny_model
 
@@ -158,6 +159,21 @@ def test_interrupted_run_resumes_exactly(recipe, pictures, tmp_path, monkeypatch
     keys = ("step", "loss", "lr", "boxes")
     whole, parts = ([[line[k] for k in keys] for line in read_metrics(tmp_path / name)] for name in ("whole", "parts"))
     assert parts == whole
+
+
+def losses(method, folder, *, box_mode="align", **engine):
+    region_trainer(region_config(method, folder, **engine), box_mode=box_mode).fit()
+    return [line["loss"] for line in read_metrics(folder)]
+
+
+@pytest.mark.parametrize("method", REGION_METHODS)
+def test_engines_give_the_same_losses(method, tmp_path):
+    """16-bit arithmetic nearly, weights that are taken away and offloaded exactly; teacher and embeddings outside."""
+    expected = losses(method, tmp_path / "fp32")
+    assert losses(method, tmp_path / "bf16", zero_stage=2, precision="bf16") == pytest.approx(expected, rel=0.02)
+    whole = losses(method, tmp_path / "attention", box_mode="attention")
+    options = {"zero_stage": 3, "offload": "optimizer_and_parameters"}
+    assert losses(method, tmp_path / "z3", box_mode="attention", **options) == pytest.approx(whole, rel=1e-5)
 
 
 def region_configs(**engine):

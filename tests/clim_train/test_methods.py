@@ -13,7 +13,7 @@ from tiny_training import box_unit, class_embeddings, crop_unit
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 METHODS = ("clim", "clipself", "regionclip")
-TOWERS = ("vit", "eva", "resnet", "timm_convnext", "timm_cls", "timm_efficientnet")
+TOWERS = ("vit", "eva", "resnet", "timm_convnext", "timm_cls")
 WITH_ATTENTION = ("vit", "eva", "resnet", "timm_cls")
 CLASSES = 9
 

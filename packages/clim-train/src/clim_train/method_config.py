@@ -5,7 +5,7 @@ A recipe fixes both kinds, so that their options are plain flags: `--task.box-mo
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from clim_data.mosaics import MosaicConfig
 
@@ -169,9 +169,10 @@ class ClipSelfConfig:
         check_choice(self, "task", "name")
         check_choice(self, "task", "box_mode")
         check_at_least(self, "task", teacher_batch=1)
-        if self.teacher_precision is not None and self.teacher_precision not in Precision.__args__:
-            legal = ", ".join(repr(p) for p in Precision.__args__)
-            reject("task.teacher_precision", self.teacher_precision, f"one of {legal}, or None for engine.precision")
+        legal = get_args(Precision)
+        if self.teacher_precision is not None and self.teacher_precision not in legal:
+            named = ", ".join(repr(precision) for precision in legal)
+            reject("task.teacher_precision", self.teacher_precision, f"one of {named}, or None for engine.precision")
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,9 @@ def test_kept_items_stay_within_the_budget(toy, workers):
     data = toy.Regions(9)
     loader = KeptItems(data, batch_size=4, workers=workers, budget=3 * tensor_bytes(data[4]))
     for _ in range(2):
-        items = {item.image_id: item for batch in loader for item in batch}
+        expected, batches = len(loader), list(loader)
+        assert len(batches) == expected
+        items = {item.image_id: item for batch in batches for item in batch}
         assert sorted(items) == [1000 + i for i in range(9)]
         assert all(torch.equal(items[1000 + i].image, data[i].image) for i in range(9))
     assert 0 < len(loader._kept) < 9

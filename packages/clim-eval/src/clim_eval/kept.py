@@ -29,6 +29,11 @@ class KeptItems:
         self.indices = range(rank, len(data), world_size)
         self._kept: dict[int, Any] = {}
 
+    def __len__(self) -> int:
+        """Lists of the next pass: kept and unkept items are not mixed."""
+        kept = len(self._kept)
+        return sum(-(-count // self.batch_size) for count in (kept, len(self.indices) - kept))
+
     def __iter__(self) -> Iterator[list]:
         known = list(self._kept.values())
         for start in range(0, len(known), self.batch_size):

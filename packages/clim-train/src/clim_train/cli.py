@@ -12,6 +12,7 @@ from pathlib import Path
 from clim_train.checkpoints import UNIVERSAL, CheckpointFolder
 from clim_train.config import TrainConfig
 from clim_train.peers import AgreedError, PeerFailed, failures_shared
+from clim_train.presets import on_small_gpu
 from clim_train.recipes import find_recipe, recipe_table
 from clim_train.stopping import EXIT_STOPPED, TrainingStopped
 
@@ -23,6 +24,9 @@ USAGE = """usage: clim-train RECIPE [--section.option value ...]   train; RECIPE
        clim-train export RUN                            write RUN/model from its newest checkpoint
        clim-train list                                  the recipes as a table
        clim-train show RECIPE                           a recipe's description and all its options
+       clim-train estimate RECIPE --gpus 8              memory and time it will take (estimate --help)
+
+RECIPE --preset 24gb (or 12gb): the recipe's steps on one small GPU
 
 one node:   deepspeed --num_gpus 8 --module clim_train RECIPE ...
 many nodes: deepspeed --hostfile hosts --module clim_train RECIPE ...
@@ -46,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(recipe_table())
         elif command == "show":
             print(show(_one(rest, "show RECIPE")))
+        elif command == "estimate":
+            from clim_train.estimate_command import estimate_recipe
+
+            print(estimate_recipe(rest, configure))
         elif command == "resume":
             run, trusted = _run_and_trust(rest, "resume RUN")
             resume(run, trusted=trusted)
@@ -77,10 +85,17 @@ def _explain(reason: object, status: int) -> int:
 
 
 def configure(recipe: str, options: Sequence[str]) -> TrainConfig:
-    """The recipe's configuration with `--section.option value` applied. `--help` prints all options and exits."""
+    """The recipe's configuration with `--preset NAME`, then `--section.option value` applied.
+
+    `--help` prints all options and exits.
+    """
     import tyro
 
-    default = find_recipe(recipe)()
+    entry = find_recipe(recipe)
+    default = entry()
+    preset, options = _preset(options)
+    if preset is not None:
+        default = on_small_gpu(default, preset, gpus=entry.facts.gpus)
     # The recipe's kinds of task and data stay: their options are flags, not subcommands.
     kind = tyro.conf.AvoidSubcommands[TrainConfig]
     return tyro.cli(kind, prog=f"clim-train {recipe}", default=default, args=list(options))
@@ -171,6 +186,17 @@ def export(run: str, *, trusted: bool = False) -> Path:
     trainer.close()
     trainer.export()
     return trainer.folder / "model"
+
+
+def _preset(options: Sequence[str]) -> tuple[str | None, list[str]]:
+    """`--preset NAME` (or `--preset=NAME`) taken out of the options."""
+    options = list(options)
+    for place, option in enumerate(options):
+        if option == "--preset":
+            return "".join(options[place + 1 : place + 2]), options[:place] + options[place + 2 :]
+        if option.startswith("--preset="):
+            return option.removeprefix("--preset="), options[:place] + options[place + 1 :]
+    return None, options
 
 
 def _start(config: TrainConfig) -> None:

@@ -1,0 +1,145 @@
+"""The estimate against what torch's allocator counts in a real step, and the arithmetic of ZeRO by hand."""
+
+import dataclasses
+
+import pytest
+import torch
+from clim_models import create_model
+from clim_train.cli import configure, main
+from clim_train.config import EngineConfig
+from clim_train.estimate import build_task_for_shapes, estimate, example_batch, memory_of, modules_of
+from clim_train.presets import PRESETS, on_small_gpu
+from clim_train.recipes import RECIPES, find_recipe
+from clim_train.step_cost import StepCost, step_cost
+from tiny_training import EVA, register_tiny_towers
+from torch.profiler import ProfilerActivity, profile
+
+SIZES = {
+    "clim_coco_evab16": [f"--model.name={EVA}", "--data.mosaic.canvas-px=256", "--data.mosaic.single-px=128"],
+    "clipself_coco_patches_evab16": [f"--model.name={EVA}", "--data.image-px=256", "--data.batch-size=8"],
+    "regionclip_coco_evab16": [f"--model.name={EVA}", "--data.image-px=256", "--data.batch-size=8"],
+}
+
+
+def small(name: str, *options: str):
+    register_tiny_towers()
+    return configure(name, [*SIZES[name], "--model.pretrained=None", "--engine.precision=fp32", *options])
+
+
+def task_of(config):
+    model = create_model(config.model.name)
+    model.freeze(config.model.unlocked_blocks, path="all" if config.task.name == "clim" else "dense")
+    model.set_grad_checkpointing(config.model.grad_checkpointing)
+    return build_task_for_shapes(config, model)
+
+
+def measured_peak(config) -> int:
+    """Most bytes that a real step holds at once, as torch's CPU allocator reports them."""
+    task = task_of(config)
+    task.loss(example_batch(config))  # text features are known from here on
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        task.loss(example_batch(config))["loss"].backward()
+    events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_estimated_memory_of_a_step_is_within_a_fifth_of_the_measured(name, checkpointing):
+    config = small(name, f"--model.{'' if checkpointing else 'no-'}grad-checkpointing")
+    task = task_of(config)
+    weights = [t for module in modules_of(task) for t in [*module.parameters(), *module.buffers()]]
+    cost = step_cost(task.loss, lambda: example_batch(config), task.trainable_parameters().values(), weights)
+    measured = measured_peak(config)
+    assert measured > 2e6
+    assert 0.8 < cost.peak_bytes / measured < 1.2
+
+
+def test_flops_are_those_of_the_matrix_products():
+    layer = torch.nn.Linear(64, 32)
+    loss = lambda batch: {"loss": layer(batch).square().mean()}  # noqa: E731
+    weights = list(layer.parameters())
+    cost = step_cost(loss, lambda: torch.zeros(10, 64), weights, weights)
+    assert cost.flops == 2 * (2 * 10 * 64 * 32)  # forward, and the weight's gradient; the input has none
+    assert all(p.grad is None for p in weights)
+
+
+def engine_memory(gpus=4, **engine):
+    config = dataclasses.replace(find_recipe("clim_coco_vitb16")(), engine=EngineConfig(**engine))
+    return memory_of(config, 1000, 500, StepCost(0, 9000, 5000, 0), gpus=gpus)
+
+
+def test_zero_stages_share_what_the_paper_says():
+    def stored(stage, precision="amp_bf16"):
+        memory, host = engine_memory(zero_stage=stage, precision=precision)
+        assert host == 0
+        assert memory.frozen_weights == 500
+        return memory.trained_weights, memory.gradients, memory.optimizer_states
+
+    assert stored(0) == (4000, 4000, 8000)
+    assert stored(1) == (4000, 4000, 3000)
+    assert stored(2) == (4000, 1000, 3000)
+    assert stored(3) == (1000, 1000, 3000)
+    assert stored(2, "bf16") == (2000, 500, 3000)
+
+
+def test_offload_moves_states_to_the_host():
+    memory, host = engine_memory(zero_stage=2, precision="amp_bf16", offload="optimizer")
+    assert (memory.optimizer_states, memory.gradients, memory.trained_weights, host) == (0, 0, 4000, 250 * 16)
+    memory, host = engine_memory(zero_stage=3, precision="amp_bf16", offload="optimizer_and_parameters")
+    assert (memory.trained_weights, host) == (0, 250 * 16 + 1000)
+
+
+def test_steps_and_hours_follow_from_images_and_speed():
+    config = small("clipself_coco_patches_evab16")
+    found = estimate(config, gpus=2, tflops=1e-3, images=1601)
+    assert found.steps == 100 * config.schedule.epochs
+    assert found.step_seconds == pytest.approx(found.flops / 1e9)
+    assert found.hours == pytest.approx(found.steps * found.step_seconds / 3600)
+    assert estimate(config, gpus=2, tflops=1, images=None).hours is None
+
+
+def test_the_teacher_counts_as_frozen_weights():
+    config = small("clipself_coco_patches_evab16")
+    teacher = sum(p.numel() for p in task_of(config).teacher.parameters())
+    alone = sum(p.numel() for p in task_of(config).model.parameters() if not p.requires_grad)
+    assert estimate(config, gpus=1, tflops=1).frozen == alone + teacher
+
+
+def test_command_prints_memory_and_time(capsys):
+    name = "clipself_coco_patches_evab16"
+    register_tiny_towers()
+    options = [*SIZES[name], "--model.pretrained=None"]
+    assert main(["estimate", name, "--gpus", "8", "--images", "118287", *options]) == 0
+    text = capsys.readouterr().out
+    assert "8 x 8 x 1" in text
+    assert "optimizer states" in text
+    assert "hours" in text
+    assert main(["estimate", name, "--gpus", "0", *options]) == 2
+    assert "use at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "clim_quickstart"])
+def test_presets_keep_the_images_of_a_step(name, preset):
+    entry = find_recipe(name)
+    config, plain = configure(name, ["--preset", preset]), entry()
+    images = plain.data.batch_size * entry.facts.gpus
+    assert config.data.batch_size * config.engine.accumulation == images
+    assert config.model.grad_checkpointing
+    if config.task.name == "clim":
+        assert config.engine.accumulation == 1  # accumulated images would not be each other's negatives
+
+
+def test_options_win_over_a_preset():
+    config = configure("clipself_coco_patches_evab16", ["--preset=12gb", "--engine.accumulation=4"])
+    assert (config.data.batch_size, config.engine.accumulation) == (1, 4)
+
+
+def test_unknown_presets_are_refused():
+    with pytest.raises(ValueError, match="24gb, 12gb"):
+        on_small_gpu(find_recipe("clim_coco_vitb16")(), "6gb", gpus=1)

@@ -33,9 +33,7 @@ NAMES = ("dog", "cat", "tree")
 @pytest.fixture(autouse=True)
 def _recipes(monkeypatch):
     monkeypatch.setitem(RECIPES, "mine_clipself", lambda: TrainConfig(task=ClipSelfConfig(), data=CropDataConfig()))
-    monkeypatch.setitem(
-        RECIPES, "mine_regionclip", lambda: TrainConfig(task=RegionClipConfig(templates="name"), data=BoxDataConfig())
-    )
+    monkeypatch.setitem(RECIPES, "mine_regionclip", lambda: TrainConfig(task=RegionClipConfig(), data=BoxDataConfig()))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +115,7 @@ def test_clipself_runs(options, shards, pictures, tmp_path):
 
 def test_regionclip_runs_with_names_embedded_by_the_model(pictures, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    options = [f"--data.images={pictures}", f"--data.boxes={pictures}/boxes.json"]
+    options = [f"--data.images={pictures}", f"--data.boxes={pictures}/boxes.json", "--task.templates=name"]
     assert main(command("mine_regionclip", tmp_path / "run", *options)) == 0
     assert all(line["classes"] == len(NAMES) for line in check_run(tmp_path / "run"))
 

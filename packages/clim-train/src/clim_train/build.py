@@ -150,10 +150,6 @@ def native_px(config: TrainConfig) -> int:
     return size if isinstance(size, int) else size[0]
 
 
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
 def build_evaluators(config: TrainConfig, model: RegionModel) -> Evaluators:
     """Region accuracy and image-text retrieval on the files `config.evaluation` names; empty without.
 
@@ -179,3 +175,7 @@ def build_evaluators(config: TrainConfig, model: RegionModel) -> Evaluators:
         captions = ImageCaptions(where.images, where.captions_json, model.image_size[0])
         found["retrieval"] = partial(ImageTextRetrieval(model, workers=config.data.workers).run, captions)
     return found
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0

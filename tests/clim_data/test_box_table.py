@@ -62,6 +62,8 @@ def test_boxes_are_clipped_and_labelled_by_the_order_of_the_ids(folder, write_js
         (box_record(7, 0, category_id=4), "unknown category"),
         (box_record(7, 55), "box without image"),
         ({"id": 7, "category_id": 1, "bbox": [1, 1, 9, 9]}, "box without image"),
+        (box_record(7, [0]), "box without image"),
+        (box_record(7, 0, category_id=[1]), "unknown category"),
     ],
 )
 def test_boxes_that_cannot_be_used_are_counted_and_named(folder, write_json, record, reason):
@@ -171,6 +173,8 @@ def test_names_are_matched_in_shards(folder, tmp_path, tar, write_json):
     loader = BoxLoader(shard, batch_size=4, image_px=8, boxes=path, shuffle=False)
     assert [b.keys for b in loader] == [["a", "x/b", "odd_name_1"]]
     assert loader.skipped.total == 0
+    alike = tar(tmp_path / "t.tar", [("x/b.jpg", data), ("b.jpg", data)])  # a key goes before the end of another
+    assert [b.keys for b in BoxLoader(alike, batch_size=4, image_px=8, boxes=path)] == [["b"]]
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -215,6 +219,8 @@ def test_names_that_fit_twice_are_refused(folder, tmp_path, tar, write_json):
         ({"images": [], "annotations": []}, 'no list "categories"'),
         ({"images": [{"id": 0, "file_name": "a.jpg"}], "annotations": [], "categories": []}, "no height and width"),
         ({"images": [{"file_name": "a.jpg"}], "annotations": [], "categories": []}, 'no "id"'),
+        ({"images": [{"id": [1]}], "annotations": [], "categories": []}, 'no "id"'),
+        ({"images": IMAGES, "annotations": ["box"], "categories": []}, "annotation 0 is 'box', not an object"),
         ("[" * 100_000, "is not valid json"),
         ("{", "is not valid json"),
     ],

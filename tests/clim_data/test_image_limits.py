@@ -4,7 +4,7 @@ import struct
 import zlib
 
 import pytest
-from clim_data import ImageCaptions, InstanceRegions, MosaicConfig, MosaicLoader
+from clim_data import BoxLoader, CropLoader, ImageCaptions, InstanceRegions, MosaicConfig, MosaicLoader
 from clim_data.images import decode_rgb, open_image, pixel_limit
 from clim_data.report import BrokenSample
 
@@ -44,6 +44,8 @@ def test_the_limit_is_an_option_and_an_environment_variable(images, monkeypatch)
         monkeypatch.setenv("CLIM_DATA_MAX_PIXELS", value)
         with pytest.raises(ValueError, match=f"CLIM_DATA_MAX_PIXELS='{value}' must be a whole number"):
             pixel_limit()
+        with pytest.raises(ValueError, match="CLIM_DATA_MAX_PIXELS"):
+            MosaicLoader("nowhere.tar", batch_size=1)
 
 
 def test_large_images_below_the_limit_are_opened_without_a_warning():
@@ -66,6 +68,28 @@ def test_a_bomb_in_a_shard_is_skipped_or_named(tmp_path, tar, images, on_error):
     small = MosaicLoader(shard, batch_size=2, mosaic=MosaicConfig(canvas_px=16, single_px=8), max_pixels=399)
     with pytest.raises(ValueError, match=r"no sample of the batch .* can be read"):
         list(small)
+
+
+@pytest.mark.parametrize("on_error", ["skip", "raise"])
+@pytest.mark.parametrize("boxes", [False, True])
+def test_a_bomb_in_a_folder_is_skipped_or_named(tmp_path, images, write_json, boxes, on_error):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "bomb.png").write_bytes(bomb(100, 400))
+    (tmp_path / "photos" / "good.png").write_bytes(images.encoded(images.pixels(1, 30, 40), "PNG"))
+    sizes = {"bomb.png": (400, 100), "good.png": (30, 40)}
+    records = [{"id": i, "file_name": n, "height": h, "width": w} for i, (n, (h, w)) in enumerate(sizes.items())]
+    annotations = [{"id": i, "image_id": i, "category_id": 1, "bbox": [0, 0, 9, 9]} for i in range(2)]
+    options = {"batch_size": 2, "image_px": 16, "on_error": on_error, "max_pixels": 20_000}
+    if boxes:
+        loader = BoxLoader(tmp_path / "photos", boxes=write_json("b.json", records, annotations), **options)
+    else:
+        loader = CropLoader(tmp_path / "photos", crop_px=8, **options)
+    if on_error == "raise":
+        with pytest.raises(BrokenSample, match=r"photos/bomb\.png: image too large.*100 x 400 pixels, at most 20000"):
+            list(loader)
+        return
+    (batch,) = list(loader)
+    assert (batch.keys, loader.skipped.counts) == (["good.png"], {"image too large": 1})
 
 
 def test_bombs_in_evaluation_data_are_named(tmp_path, write_json):

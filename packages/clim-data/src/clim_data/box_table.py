@@ -144,7 +144,7 @@ def image_names(images: Sequence[dict], store: SampleStore) -> tuple[list[str], 
     """(file names, places in the list) of the image records that have a name which stays in its folder."""
     names, rows = [], []
     for row, image in enumerate(images):
-        if not isinstance(image, dict) or "id" not in image:
+        if not isinstance(image, dict) or not isinstance(image.get("id"), int | str):
             raise ValueError(f'image {row} has no "id": {image!r}; give a COCO-style file')
         try:
             name = image_file_name(image)
@@ -197,16 +197,18 @@ def inside_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _names_of_samples(store: SampleStore) -> dict[str, int]:
-    known: dict[str, int] = {}
+    """Number of a sample by its key, and by the name under which else it may be known; keys go first."""
+    keys: dict[str, int] = {}
+    others: dict[str, int] = {}
     number = 0
     for source, index in zip(store.shards, store.indexes, strict=True):
         folder = Path(source).resolve().name if isinstance(index, FolderIndex) else None
         for key in index.keys.tolist():
             other = key.rpartition("/")[2] if folder is None else f"{folder}/{key}"
-            for name in {key, other}:
-                known[name] = number if known.get(name, number) == number else AMBIGUOUS
+            for known, name in ((keys, key), (others, other)):
+                known[name] = AMBIGUOUS if name in known else number
             number += 1
-    return known
+    return {**others, **keys}
 
 
 def _size(image: dict, path: str | Path) -> tuple[int, int]:
@@ -223,12 +225,14 @@ def _read_boxes(record: dict, size_of: dict, store: SampleStore, rules: BoxRules
     found: dict[object, list[tuple[float, ...]]] = {image_id: [] for image_id in size_of}
     listed = {image["id"] for image in record["images"]}
     for place, annotation in enumerate(record["annotations"]):
+        if not isinstance(annotation, dict):
+            raise ValueError(f"annotation {place} is {annotation!r}, not an object; give a COCO-style file")
         if rules.crowd == "skip" and annotation.get("iscrowd"):
             continue
         try:
             image_id = annotation.get("image_id")
-            if image_id not in size_of:
-                if image_id in listed:
+            if not isinstance(image_id, int | str) or image_id not in size_of:
+                if isinstance(image_id, int | str) and image_id in listed:
                     continue  # the image was refused, and named, already
                 raise BrokenSample(
                     "box without image", f"annotation {annotation.get('id', place)}", f"image {image_id}"
@@ -268,6 +272,6 @@ def _usable_box(annotation: dict, size: Sequence[int], rules: BoxRules) -> tuple
 
 def _label(annotation: dict, label_of: dict) -> int:
     category = annotation.get("category_id")
-    if category not in label_of:
+    if not isinstance(category, int | str) or category not in label_of:
         raise BrokenSample("unknown category", f"annotation {annotation.get('id')}", f"category_id {category!r}")
     return label_of[category]

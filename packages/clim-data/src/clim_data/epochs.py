@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from clim_data.batches import Draw, check_background
+from clim_data.images import pixel_limit
 from clim_data.report import BrokenSample, SkipReport, check_on_error
 from clim_data.shards import RawSample
 from clim_data.sources import SampleStore, epoch_order
@@ -196,8 +197,7 @@ def check_stream(
     check_whole("seed", seed, 0)
     check_on_error(on_error)
     check_background(background)
-    if max_pixels is not None:
-        check_whole("max_pixels", max_pixels, 1)
+    check_whole("max_pixels", pixel_limit(max_pixels), 1)
     if not 0 <= rank < world_size:
         raise ValueError(f"rank={rank} must be at least 0 and below world_size={world_size}")
 

@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForImageTextToText,
+    AutoTokenizer,
     CLIPImageProcessorPil,
     DeepseekVLForConditionalGeneration,
     DeepseekVLImageProcessorPil,
@@ -68,6 +69,11 @@ def golden_grounded(case, dtype: torch.dtype = torch.float32, *, merge: str | No
     model = GroundedLMM(lmm, head, golden_sam(case), merge=merge or case.meta["merge"]).eval()
     model.load_heads(released(case))
     return model
+
+
+def tokenizer_of(case, name: str):
+    """One of the golden tokenizers, "llava", "deepseek" or "plain"."""
+    return AutoTokenizer.from_pretrained(case.folder.parent / "data" / f"tokenizer_{name}")
 
 
 def golden_sam(case) -> SamRefiner:

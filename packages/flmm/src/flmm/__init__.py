@@ -21,7 +21,10 @@ _EXPORTS: dict[str, str] = {
     "SamRefiner": "sam_refiner",
     "Sample": "adapters.frozen",
     "TokenizedText": "narratives",
+    "ask": "chat",
     "build_lmm": "adapters",
+    "ground_answer": "chat",
+    "ground_phrases": "chat",
     "load_lmm": "adapters",
     "load_sam": "sam_weights",
     "phrase_token_spans": "narratives",
@@ -32,6 +35,7 @@ _EXPORTS: dict[str, str] = {
     "tokenize_sample": "narratives",
     "tokenize_segments": "narratives",
     "use_rows_attention": "attention",
+    "visual_answer": "visual_cot",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]

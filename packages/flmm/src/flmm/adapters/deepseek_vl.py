@@ -16,6 +16,10 @@ class DeepseekVL:
 
     grids = 1
     style = STYLES["deepseek"]
+    system = (
+        "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+        "provides, and assist the user with a variety of tasks using natural language.\n\n"
+    )
     spaced = False
 
     def __init__(self, config: Any, image_processor: Any):

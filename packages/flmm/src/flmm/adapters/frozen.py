@@ -7,7 +7,7 @@ Letters: B images, N phrases of an image, T tokens of its phrases, S sequence, L
 C = L * H * grids attention maps of a phrase, h w their grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,6 +31,9 @@ class Family(Protocol):
 
     style: PromptStyle
     """Its chat format."""
+
+    system: str
+    """What precedes the prompt of a conversation; prompts of training have none."""
 
     spaced: bool
     """Its tokenizer needs a space before each segment of a text (see `flmm.narratives`)."""
@@ -174,14 +177,19 @@ class FrozenLMM(nn.Module):
         ]
 
     def generate(
-        self, images: Sequence[PreparedImage], prompt_ids: Tensor, *, max_new_tokens: int, **options: Any
+        self,
+        images: Sequence[PreparedImage],
+        prompt_ids: Tensor,
+        *,
+        max_new_tokens: int,
+        stop: Callable[[Tensor], bool] | None = None,
     ) -> Generated:
         """Greedy answer to a prompt about one or more images; attention is that to the first image.
 
         Args:
             images: in the order of their tokens.
             prompt_ids: (S,) with one image token for each image, or one for each of their tokens.
-            options: of transformers' generate, such as `stopping_criteria`.
+            stop: asked after every token with all generated ids (A,); True ends the answer there.
 
         Raises:
             ValueError: another number of image tokens than images, or no room in the context.
@@ -202,7 +210,9 @@ class FrozenLMM(nn.Module):
         )
         with torch.no_grad(), Capture(self.language_model, rows=[TokenRows(length)], columns=[columns]) as capture:
             mask = torch.ones_like(inputs["input_ids"])
-            ids = self.model.generate(**inputs, attention_mask=mask, generation_config=greedy, **options)
+            ids = self.model.generate(
+                **inputs, attention_mask=mask, generation_config=greedy, stopping_criteria=_stopping(stop, length)
+            )
         return Generated(ids[0, length:].cpu(), capture.maps(0), capture.states(0), layouts[0])
 
     def _inputs(self, images: Sequence[PreparedImage], ids: Tensor) -> dict[str, Tensor]:
@@ -224,6 +234,13 @@ class FrozenLMM(nn.Module):
                 f"do not fit the context of {limit}; shorten the text, or split its phrases over several samples"
             )
         return text
+
+
+def _stopping(stop: Callable[[Tensor], bool] | None, prompt_tokens: int) -> list:
+    """transformers' stopping criteria for a batch of one."""
+    if stop is None:
+        return []
+    return [lambda ids, scores, **_: torch.tensor([stop(ids[0, prompt_tokens:])], device=ids.device)]
 
 
 def pad_right(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:

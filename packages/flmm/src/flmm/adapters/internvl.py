@@ -23,6 +23,7 @@ class InternVL:
     style = PromptStyle(
         "<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n", image_token="<img><IMG_CONTEXT></img>"
     )
+    system = ""
     spaced = True
 
     def __init__(self, config: Any, image_processor: Any):

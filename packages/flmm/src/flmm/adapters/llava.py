@@ -22,6 +22,7 @@ class Llava:
 
     grids = 1
     style = STYLES["vicuna"]
+    system = ""
     spaced = False
 
     def __init__(self, config: Any, image_processor: Any):

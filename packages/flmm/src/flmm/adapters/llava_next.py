@@ -23,6 +23,7 @@ class LlavaNext:
     """
 
     grids = 2
+    system = ""
 
     def __init__(self, config: Any, image_processor: Any):
         text = config.text_config.model_type

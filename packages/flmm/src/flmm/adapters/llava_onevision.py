@@ -19,6 +19,7 @@ class LlavaOnevision:
 
     grids = 2
     style = PromptStyle("<|im_start|>user {input}<|im_end|><|im_start|>assistant\n")
+    system = ""
     spaced = True
 
     def __init__(self, config: Any, image_processor: Any):

@@ -23,6 +23,7 @@ class Qwen25VL:
         image_token="<|vision_start|><|image_pad|><|vision_end|>",
         separator="",
     )
+    system = ""
     spaced = True
 
     def __init__(self, config: Any, image_processor: Any):

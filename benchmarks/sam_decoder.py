@@ -93,7 +93,7 @@ def comparisons(args) -> list[sbs.Comparison]:
     return [
         sbs.Comparison(
             name=f"{phrases} phrases" if phrases > 1 else "1 phrase",
-            sizes=f"decoder of ViT-B, {phrases} phrases of 1 to 8 words, image of {size[1]}x{size[0]} px, fp32",
+            sizes=f"decoder of ViT-B, phrases of 1 to 8 words, image of {size[1]}x{size[0]} px, fp32",
             ours=sbs.Candidate("SamRefiner", partial(together, phrases, size, args.sam_px, device=args.device)),
             other=sbs.Candidate("loop", partial(loop, phrases, size, args.sam_px, device=args.device)),
             agree=partial(sbs.largest_difference, tolerance=TOLERANCE),

@@ -19,6 +19,7 @@ NAMES = (
     "mask_pooling",
     "png_metric",
     "training_step",
+    "sam_decoder",
 )
 TINY = {
     "input_path": ["--images", "5", "--source-px", "48", "64", "--canvas-px", "128"],
@@ -39,6 +40,7 @@ TINY = {
         "32",
     ],
     "mask_pooling": ["--batch", "2", "--masks", "3", "--grid", "8", "--channels", "16"],
+    "sam_decoder": ["--phrases", "3", "--image-px", "48", "64", "--sam-px", "128"],
     "training_step": ["--model", "tiny-train-vit", "--canvas-px", "32", "--single-px", "16", "--unlocked-blocks", "1"],
 }
 COMPARISONS = {"input_path": 3, "crop_input": 2, "mask_pooling": 2, "png_metric": 2}

@@ -1,6 +1,7 @@
 """SamRefiner against the original wrapper (golden), and its batches against phrases one by one."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from flmm.sam_prompts import binary_masks, least_value, mask_boxes, prompt_masks
 from flmm.sam_refiner import ImageEmbedding, SamRefiner
 from flmm.sam_weights import POSITIONS, load_sam, to_transformers
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 
 SAM = Path(os.environ.get("CLIM_GOLDEN", Path(__file__).parents[1] / "golden")) / "flmm" / "sam"
@@ -330,6 +332,18 @@ def test_half_precision_words_meet_float32_heads(tiny):
         a = SamRefiner(tiny)(images, coarse, [[t.bfloat16() for t in phrases] for phrases in text])
         b = SamRefiner(tiny)(images, coarse, [[t.bfloat16().float() for t in phrases] for phrases in text])
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_example_of_the_readme_runs_as_printed(tmp_path, monkeypatch):
+    readme = (Path(__file__).parents[2] / "packages" / "flmm" / "README.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "SamRefiner.from" in block)
+    torch.save(load_file(SAM / "sam_tiny.safetensors"), tmp_path / "sam_vit_l_0b3195.pth")
+    scene()[0][0].save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(compile(code, "README.md", "exec"), scope)
+    assert scope["masks"].shape == (3, 90, 120)
+    assert torch.equal(scope["masks"], scope["again"])
 
 
 def test_wrong_input_is_refused(tiny):

@@ -1,4 +1,4 @@
-"""``clim-eval regions | retrieval | zeroshot | alpha | embed | report | show``."""
+"""``clim-eval regions | retrieval | zeroshot | alpha | embed | pseudo-label | report | show``."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from clim_eval.command_parts import PROTOCOLS
 from clim_eval.commands import run_embed, run_regions, run_report, run_retrieval, run_show, run_zeroshot
-from clim_eval.regions import READOUTS
+from clim_eval.regions import BOX_FEATURES, READOUTS
 from clim_eval.version import __version__
 
 SHARED = ("regions", "retrieval", "zeroshot", "alpha")  # evaluations whose items the ranks share
@@ -130,7 +130,7 @@ def _add_pseudo_label(commands: Any) -> None:
     group.add_argument("--max-box-px", type=float, default=1024, help="largest square root of a box's area, pixels")
     label.add_argument(
         "--features",
-        choices=("crops", "boxes", "boxes_value", "boxes_attention"),
+        choices=BOX_FEATURES,
         default="crops",
         help="crops: each box as an image of its own, what an untrained CLIP names best; boxes...: of the dense map",
     )

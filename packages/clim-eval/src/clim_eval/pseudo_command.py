@@ -33,6 +33,8 @@ def run_pseudo_label(options: Namespace) -> None:
     rank, world_size = launched_rank()
     if options.part_images < 1:
         raise ValueError(f"--part-images {options.part_images}: pass at least 1 image")
+    if options.out.is_dir():
+        raise ValueError(f"--out {options.out} is a folder: name the json file to write")
     need_path(options.boxes, "--boxes")
     if options.device is None and torch.cuda.is_available():
         options.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"

@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from clim_eval.captions_of_samples import CaptionTable
-
-FEATURES = ("crops", "boxes", "boxes_value", "boxes_attention")
+from clim_eval.regions import BOX_FEATURES
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ class BoxNamer:
         model: RegionModel.
         embeddings: (K, C) of the nouns; normalised here.
         finder: gives the nouns of captions (see `clim_eval.noun_matching.NounFinder`).
-        features: one of `FEATURES`: "crops" encodes each box's crop as an image of its own, the others pool the dense
+        features: one of `BOX_FEATURES`: "crops" encodes each box's crop as an image of its own, the others pool the dense
             map of the whole image.
         min_score: boxes below are left out.
         max_boxes: at most so many of an image, those with the best scores; None for all.
@@ -141,8 +140,8 @@ class BoxNamer:
         max_boxes: int | None = 20,
         batch_size: int = 256,
     ):
-        if features not in FEATURES:
-            raise ValueError(f"features={features!r} is unknown: use one of {FEATURES}")
+        if features not in BOX_FEATURES:
+            raise ValueError(f"features={features!r} is unknown: use one of {BOX_FEATURES}")
         if not 0 <= min_score < 1:
             raise ValueError(f"min_score={min_score} must be a probability from 0 to below 1")
         if max_boxes is not None and max_boxes < 1:

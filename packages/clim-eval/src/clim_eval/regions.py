@@ -16,6 +16,7 @@ from clim_eval.accuracy import ROUNDINGS, class_accuracy_table, label_ranks
 from clim_eval.ranks import gather_parts, keyed_batches, live, merge_by_key
 
 READOUTS = ("boxes", "boxes_value", "boxes_attention", "masks", "masks_value", "masks_attention")
+BOX_FEATURES = ("crops", *(name for name in READOUTS if name.startswith("boxes")))  # what a box can be named by
 
 
 @dataclass(frozen=True)

@@ -204,15 +204,28 @@ def test_ranks_share_the_images_and_rank_0_writes_what_one_process_would(photos,
     assert (reports[0].images, reports[0].skipped.total) == (6, 1)
 
 
-def test_rank_0_names_the_rank_that_fails(photos, tmp_path):
-    options = {"world_size": 2, "part_images": 2}
-    with pytest.raises(RuntimeError):
-        find_proposals(photos, tmp_path / "boxes.json", Corners(stop_after=2), rank=1, **options)
+def test_rank_0_names_the_rank_that_fails_and_forgets_it_when_started_again(photos, tmp_path):
+    def run(rank, finder):
+        return find_proposals(photos, tmp_path / "boxes.json", finder, rank=rank, world_size=2, part_images=2)
+
+    class Meanwhile(Corners):
+        """Rank 0, during whose work rank 1 fails."""
+
+        def __call__(self, images):
+            if not self.seen:
+                with pytest.raises(RuntimeError, match="killed"):
+                    run(1, Corners(stop_after=2))
+            return super().__call__(images)
+
     with pytest.raises(
         ValueError, match=r"rank 1 stopped \(RuntimeError: killed\); 3 of 4 parts .* same command again"
     ):
-        find_proposals(photos, tmp_path / "boxes.json", Corners(), rank=0, **options)
+        run(0, Meanwhile())
     assert not (tmp_path / "boxes.json").exists()
+    late = threading.Timer(0.3, run, (1, Corners()))
+    late.start()
+    assert run(0, Corners()).images == 7
+    late.join()
 
 
 def test_sources_that_cannot_be_told_apart_are_refused(photos, tmp_path, images):

@@ -79,8 +79,12 @@ class PartJob:
         return False
 
     def mine(self) -> list[int]:
-        """Numbers of this rank's parts that are still to be done. Clears the note of an earlier failure of the rank."""
-        self._failure_note(self.rank).unlink(missing_ok=True)
+        """Numbers of this rank's parts that are still to be done; call it once, at the start.
+
+        Clears the note of an earlier failure of this rank; rank 0 clears all, since it may start before the others.
+        """
+        for rank in range(self.world_size) if self.rank == 0 else (self.rank,):
+            self._failure_note(rank).unlink(missing_ok=True)
         return [n for n in range(self.rank, self.parts, self.world_size) if not self._path(n).exists()]
 
     def write(self, number: int, record: dict) -> None:

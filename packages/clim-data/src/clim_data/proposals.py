@@ -147,9 +147,7 @@ def find_proposals(
         ValueError, FileNotFoundError: an option is out of range, nothing can be read, or a rank is missing.
     """
     check_on_error(on_error)
-    for option, value in (("workers", workers), ("part_images", part_images)):
-        if value is not None and value < 1:
-            raise ValueError(f"{option}={value} must be at least 1")
+    _check_at_least_1(workers=workers, part_images=part_images)
     store = SampleStore(sources, texts=False, on_error=on_error)
     ids, names = _identities(store, annotations)
     if not len(store):
@@ -195,6 +193,12 @@ def convert_results(
     records = (r for image, kept in zip(images, found, strict=True) for r in box_records(image["id"], *kept))
     write_coco(output, {"info": info, **_entries(images, records, report.skipped)})
     return report
+
+
+def _check_at_least_1(**options: int | None) -> None:
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
 
 
 def _identities(store: SampleStore, annotations: str | Path | None) -> tuple[Sequence[int], Sequence[str]]:

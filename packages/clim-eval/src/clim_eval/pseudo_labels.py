@@ -120,8 +120,8 @@ class BoxNamer:
         model: RegionModel.
         embeddings: (K, C) of the nouns; normalised here.
         finder: gives the nouns of captions (see `clim_eval.noun_matching.NounFinder`).
-        features: one of `BOX_FEATURES`: "crops" encodes each box's crop as an image of its own, the others pool the dense
-            map of the whole image.
+        features: one of `BOX_FEATURES`: "crops" encodes each box's crop as an image of its own, the others are readouts
+            of the whole image.
         min_score: boxes below are left out.
         max_boxes: at most so many of an image, those with the best scores; None for all.
         batch_size: crops, or whole images, per forward pass; crops of several images share one.

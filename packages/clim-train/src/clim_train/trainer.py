@@ -248,6 +248,8 @@ class Trainer:
         """
         self._finite.check(self._last_good)
         values = {**self._means.reduce(), **self._skips.total()}
+        if self.engine.updates_left_out:
+            values["updates_left_out"] = self.engine.updates_left_out
         values["lr"] = learning_rate(self.step - 1, self.total, self.config.optim, self.config.schedule)
         values["epoch"] = self.step * self.config.engine.accumulation / len(self.loader)
         values["samples_per_s"] = self.log_file.samples_per_second(self.step, self.samples_per_step)

@@ -15,7 +15,7 @@ from tiny_training import EVA, register_tiny_towers
 from torch.profiler import ProfilerActivity, profile
 
 SIZES = {
-    "clim_coco_evab16": [f"--model.name={EVA}", "--data.mosaic.canvas-px=256", "--data.mosaic.single-px=128"],
+    "clim_coco_vitb16": ["--model.name=ViT-B-32", "--data.mosaic.canvas-px=224", "--data.batch-size=8"],
     "clipself_coco_patches_evab16": [f"--model.name={EVA}", "--data.image-px=256", "--data.batch-size=8"],
     "regionclip_coco_evab16": [f"--model.name={EVA}", "--data.image-px=256", "--data.batch-size=8"],
 }

@@ -214,11 +214,11 @@ class SamRefiner(nn.Module):
         self.grad_checkpointing = enable
 
     def direct_parameters(self) -> list[nn.Parameter]:
-        """Parameters that are read outside the forward of the module that owns them: all of both parts.
+        """Parameters that are read outside the forward of the module that owns them: all that train.
 
         Engines that take weights away between forwards (ZeRO-3) must know them.
         """
-        return [*self.prompt_encoder.parameters(), *self.mask_decoder.parameters()]
+        return [p for p in self.parameters() if p.requires_grad]
 
     def _positions(self) -> Tensor:
         """(1, D, h, w): the encoding of the centres of the grid's cells."""

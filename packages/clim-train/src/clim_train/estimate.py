@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from clim_data import BoxBatch, CropBatch, MosaicBatch, plan_mosaics
 from clim_data.crops import grid_choices
+from clim_data.epochs import global_steps
 from torch import nn
 
 from clim_train.build import build_model, build_task, native_px
@@ -200,5 +201,5 @@ def _steps(config: TrainConfig, gpus: int, images: int | None) -> int | None:
         return config.schedule.steps
     if images is None:
         return None
-    per_epoch = images // (gpus * config.data.batch_size) // config.engine.accumulation
-    return per_epoch * config.schedule.epochs
+    batches = len(global_steps(images, gpus * config.data.batch_size, gpus))
+    return batches // config.engine.accumulation * config.schedule.epochs

@@ -31,7 +31,7 @@ def clim_coco_vitb16() -> TrainConfig:
     Differs from the original: gradients are averaged over GPUs. The original gathered features for its loss but never
         exchanged gradients, so that each GPU trained a copy of its own on a quarter of the images, and one of the
         copies was kept. No option restores drifting copies; what the kept one learned from is nearest to one process
-        with --data.batch-size 32 --schedule.steps 92400 (100 epochs of a quarter of the images), which has 31 instead
+        with --data.batch-size 32 --schedule.steps 92500 (100 epochs of a quarter of the images), which has 31 instead
         of 127 negatives per pair. Each image is resized once into its tile (--data.mosaic.tile-source-px 224 restores
         224 px tiles enlarged to the canvas). Any number of images makes a batch. Arithmetic is bf16
         (--engine.precision fp32 restores fp32).

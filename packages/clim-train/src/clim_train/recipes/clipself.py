@@ -41,7 +41,7 @@ def clipself_coco_patches_evab16() -> TrainConfig:
         before, 52.3 after. Not repeated by us.
     Differs from the original: gradients are averaged over GPUs. The original never exchanged them, so that the kept
         weights are those of one process with 2 images per step: one process with --data.batch-size 2
-        --schedule.steps 44352 is that run. Rotary positions are right on any grid; weights that cannot get a
+        --schedule.steps 44358 is that run. Rotary positions are right on any grid; weights that cannot get a
         gradient (query and key of the last block) do not train; arithmetic is bf16 (--engine.precision fp32 restores
         fp32); unreadable images are skipped and named instead of replaced.
     """
@@ -110,7 +110,7 @@ def clipself_lvis_patches_evab16() -> TrainConfig:
     Data: COCO's train2017 and val2017 side by side in DATA, which lvis_v1_train.json takes its images from.
     Expected: 25.3 mask AP of rare classes on OV-LVIS with the authors' F-ViT detector (its readme). Not repeated
         by us.
-    Differs from the original: as `clipself_coco_patches_evab16`; its run on one process has --schedule.steps 37560.
+    Differs from the original: as `clipself_coco_patches_evab16`; its run on one process has --schedule.steps 37566.
     """
     return _clipself("clipself_lvis_patches_evab16", EVA_B16, image_px=1024, alpha=0.7)
 

@@ -42,7 +42,7 @@ def regionclip_coco_evab16() -> TrainConfig:
         70.1 after. Not repeated by us.
     Differs from the original: gradients are averaged over GPUs. The original never exchanged them, so that the kept
         weights are those of one process with 2 images per step: one process with --data.batch-size 2
-        --schedule.steps 44352 is that run. No class is asked about twice (--task.sampling original restores that);
+        --schedule.steps 44358 is that run. No class is asked about twice (--task.sampling original restores that);
         rotary positions, training weights, precision and unreadable images as `clipself_coco_patches_evab16`; and in
         the boxes and nouns.
     """

@@ -22,6 +22,7 @@ USAGE = """usage: clim-train RECIPE [--section.option value ...]   train; RECIPE
        clim-train resume RUN                            continue a run folder exactly
        clim-train convert RUN                           rewrite its newest checkpoint for another number of processes
        clim-train export RUN                            write RUN/model from its newest checkpoint
+                                                        (resume, export: --trust lets its config.json run commands)
        clim-train list                                  the recipes as a table
        clim-train show RECIPE                           a recipe's description and all its options
        clim-train estimate RECIPE --gpus 8              memory and time it will take (estimate --help)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import multiprocessing
 import tarfile
 
 import pytest
@@ -64,6 +65,22 @@ def test_a_shard_that_is_cut_during_an_epoch_raises_with_its_name(shards, kind, 
     cut(shards[0][1], 0.5)
     with pytest.raises(BrokenSample, match=r"part-00001\.tar/\d+: cut shard: .*ends before byte"):
         list(loader)
+
+
+@pytest.mark.parametrize("how", ["error", "break"])
+def test_workers_end_with_the_epoch_not_with_the_last_reference(shards, how):
+    before = {process.pid for process in multiprocessing.active_children()}
+    loader = loader_of("grid", shards, workers=1, batch_size=2, on_error="raise")
+    held = []
+    if how == "error":
+        cut(shards[0][0], 0.1)
+        with pytest.raises(BrokenSample) as caught:
+            list(loader)
+        held.append(caught)  # the error's traceback holds the frames of the epoch
+    else:
+        for _batch in loader:
+            break
+    assert {process.pid for process in multiprocessing.active_children()} == before
 
 
 @pytest.mark.parametrize("kind", KINDS)

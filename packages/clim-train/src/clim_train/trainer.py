@@ -15,10 +15,10 @@ from clim_train.config import TrainConfig
 from clim_train.engine import Engine, choose_device, only_tensors, start_distributed
 from clim_train.engine_module import trained_entries
 from clim_train.finite import FiniteWatch
-from clim_train.manifest import damage
 from clim_train.metrics import MetricLog, RunningMean
-from clim_train.peers import AgreedError, failures_shared, first_problem, from_first_rank
+from clim_train.peers import AgreedError, failures_shared
 from clim_train.randomness import random_states, seed_everything, set_random_states, without_random
+from clim_train.resuming import needs_universal, newest_whole
 from clim_train.run_folder import (
     checksum,
     load_start_weights,
@@ -96,8 +96,9 @@ class Trainer:
         start_distributed(self.device, timeout_minutes=self.config.engine.timeout_minutes)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self._prepare_folder(resume)
-        checkpoint = self._newest_whole() if resume else None
-        universal = checkpoint is not None and self._needs_universal(checkpoint)
+        checkpoint = newest_whole(self.checkpoints) if resume else None
+        stage = self.config.engine.zero_stage
+        universal = checkpoint is not None and needs_universal(checkpoint, zero_stage=stage)
         self._keep_start_weights(resume)
         seed_everything(self.config.run.seed + self.rank)
         self.engine = Engine(self.task, self.config, device=self.device, universal=universal)
@@ -133,19 +134,6 @@ class Trainer:
                 write_text(self.folder / "config.json", self.config.to_json())
         dist.barrier()
 
-    def _newest_whole(self) -> Path | None:
-        """The newest checkpoint that is as it was written; damaged newer ones are named and set aside. Collective."""
-        names = from_first_rank([path.name for path in self.checkpoints.complete()])
-        found, damaged = self.checkpoints.newest_whole(
-            lambda path: first_problem(damage(path, self.rank, self.world_size)), names
-        )
-        for name, fault in damaged.items():
-            if self.rank == 0:
-                self.checkpoints.set_aside(name)
-                logger.warning("%s is damaged (%s): the run continues from %s", name, fault, found)
-        dist.barrier()
-        return found
-
     def _keep_start_weights(self, resume: bool) -> None:
         """The weights training started from, for the export; the trained part is in the run folder, too."""
         self._trained = trained_entries(self.task)
@@ -158,23 +146,6 @@ class Trainer:
             save_start_weights(path, {name: state[name] for name in self._trained}, frozen_sum)
         dist.barrier()
         self._start_state = state
-
-    def _needs_universal(self, checkpoint: Path) -> bool:
-        """Whether the checkpoint was written by another number of ranks. Raises ValueError if it is not converted."""
-        saved = json.loads((checkpoint / "trainer.json").read_text())
-        if saved["world_size"] == self.world_size or self.config.engine.zero_stage == 0:
-            return False  # nothing is partitioned at stage 0
-        converted = checkpoint.with_name(checkpoint.name + UNIVERSAL)
-        if not converted.is_dir():
-            raise ValueError(
-                f"{checkpoint} was written by {saved['world_size']} processes, this run has {self.world_size}: "
-                f"run `clim-train convert {self.folder}` once, then the same resume command again"
-            )
-        if fault := first_problem(damage(converted, self.rank, self.world_size)):
-            raise ValueError(
-                f"{converted} is damaged ({fault}): delete it, then run `clim-train convert {self.folder}`"
-            )
-        return True
 
     # -- fit ---------------------------------------------------------------------------------------------------
 

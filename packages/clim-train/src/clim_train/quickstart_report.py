@@ -35,7 +35,7 @@ def summarize(runs: Sequence[Metrics]) -> tuple[dict[str, float], dict[str, floa
 
 def arm_table(arms: Mapping[str, Sequence[Metrics]], part: str) -> str:
     """Markdown table of one evaluation set: an arm per row, percent, with the spread over seeds where there is one."""
-    rows = [["", *COLUMNS.values()], ["---", *["---:"] * len(COLUMNS)]]
+    rows = [["", *COLUMNS.values()]]
     for arm, runs in arms.items():
         means, spread = summarize(runs)
         cells = []
@@ -44,10 +44,15 @@ def arm_table(arms: Mapping[str, Sequence[Metrics]], part: str) -> str:
             text = f"{100 * means[name]:.1f}" if name in means else "-"
             cells.append(f"{text} ± {100 * spread[name]:.1f}" if name in spread and name in means else text)
         rows.append([arm, *cells])
+    return aligned_table(rows)
+
+
+def aligned_table(rows: Sequence[Sequence[str]]) -> str:
+    """Markdown table, readable as text: first row the head, first column to the left, the others to the right."""
     width = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    rows[1] = ["-" * width[0], *["-" * (w - 1) + ":" for w in width[1:]]]
+    rule = ["-" * width[0], *["-" * (w - 1) + ":" for w in width[1:]]]
     lines = []
-    for row in rows:
+    for row in [rows[0], rule, *rows[1:]]:
         padded = [row[0].ljust(width[0]), *(cell.rjust(w) for cell, w in zip(row[1:], width[1:], strict=True))]
         lines.append("| " + " | ".join(padded) + " |")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-GOLDEN = Path(os.environ.get("CLIM_GOLDEN", Path(__file__).parent / "golden"))
+GOLDEN = Path(os.environ.get("CLIM_GOLDEN", Path(__file__).parent / "golden")).absolute()
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,12 @@ class GoldenCase:
 
     def tensor(self, key: str) -> torch.Tensor:
         return torch.from_numpy(self.arrays[key])
+
+    def strided(self, key: str) -> tuple[torch.Tensor, int]:
+        """(tensor, N) of `key_strideN`, which holds every N-th row and column of a map; (tensor, 1) of a whole one."""
+        found = [(name, re.fullmatch(re.escape(key) + r"_stride(\d+)", name)) for name in self.arrays]
+        strided = [(self.tensor(name), int(match[1])) for name, match in found if match]
+        return strided[0] if strided else (self.tensor(key), 1)
 
     def under(self, prefix: str) -> dict[str, torch.Tensor]:
         """Tensors whose key starts with `prefix`, without it: `under("sd/")` is the state dict."""

@@ -13,7 +13,8 @@ from timm.models import register_model
 def eva_config(meta: dict) -> dict:
     """open_clip's model_cfg for the EVA tower a sidecar describes; its trunk is registered with timm."""
     v = meta["config"]["vision_cfg"]
-    name = f"eva_golden_{v['width']}_{v['layers']}_{v['patch_size']}_{v['image_size']}_{v['head_width']}"
+    sizes = ("width", "layers", "patch_size", "image_size", "head_width", "mlp_ratio", "pt_hw_seq_len")
+    name = "eva_golden_" + "_".join(str(v[key]).replace(".", "p") for key in sizes)
 
     def build(pretrained=False, **kwargs):
         kwargs.pop("pretrained_cfg", None)

@@ -12,8 +12,8 @@ NAMES = {"boxes": "rois", "masks": "maskpool", "crops": "crops"}
 @pytest.fixture(scope="module")
 def run(golden, tiny_towers):
     """(evaluator, rows) with and without antialias of the masks."""
-    case, weights = golden("case07_eval_run"), golden("case01_eva_b")
-    model = tiny_towers.build_eva(weights)
+    case = golden("case07_eval_run")
+    model = tiny_towers.build_eva(golden(case.meta["weights_from"].split(".")[0]), partial_patches="crop")
     folder = case.folder / "case07_data"
     config = case.meta["config"]
 

@@ -60,7 +60,8 @@ def test_golden_cases_are_found():
 def test_golden_initial_weights(golden):
     stats = golden("unet/init_stats", "flmm").meta["stats"]
     base, in_channels = stats["encoder.0.0.convs.0.conv.weight"]["shape"][:2]
-    head = UNetHead(in_channels, base=base)
+    stages = 1 + max(int(key.split(".")[1]) for key in stats if key.startswith("encoder."))
+    head = UNetHead(in_channels, base=base, stages=stages)
     wanted = to_unet_head(stats)
     own = head.state_dict()
     assert own.keys() == wanted.keys()

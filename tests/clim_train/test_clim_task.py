@@ -41,8 +41,9 @@ def test_golden_clim_end_to_end(golden):
 
 def check_run(golden, case, run, facts):
     weights = golden(case.meta["weights_from"].split(".")[0])
-    # The original cuts boxes to whole patches in its attention readout.
-    model = build_clip(weights, box_patches="truncate")
+    # The original cuts images and, in its attention readout, boxes to whole patches.
+    quick_gelu = "quickgelu" in case.meta["weights_from"].lower()
+    model = build_clip(weights, quick_gelu=quick_gelu, partial_patches="crop", box_patches="truncate")
     ids = case.tensor("in/e2e/texts")
     model.tokenizer = lambda names: torch.stack([ids[int(name)] for name in names])
     model.freeze(facts["unlocked_groups"])

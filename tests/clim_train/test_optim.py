@@ -9,13 +9,14 @@ from clim_train.optim import build_optimizer, decays, parameter_groups
 from tiny_towers import build_clip, build_eva
 from torch import nn
 
-WEIGHTS = {"eva": "case01_eva_b", "vit": "case02_vit", "resnet": "case03_resnet"}
+TOWERS = ("eva", "vit", "resnet")
 
 
-@pytest.mark.parametrize("tower", WEIGHTS)
+@pytest.mark.parametrize("tower", TOWERS)
 def test_golden_decay_rule_on_original_names(golden, tower):
-    shapes = golden(WEIGHTS[tower]).under("sd/")
-    for listed in golden("case09_lock").meta["models"][tower]["k"].values():
+    lock = golden("case09_lock").meta
+    shapes = golden(lock["weights"][tower]).under("sd/")
+    for listed in lock["models"][tower]["k"].values():
         groups = {True: [], False: []}
         for name in listed["trainable"]:
             groups[decays(name, shapes[name].ndim)].append(name)
@@ -23,12 +24,13 @@ def test_golden_decay_rule_on_original_names(golden, tower):
         assert sorted(groups[False]) == sorted(listed["no_decay"])
 
 
-@pytest.mark.parametrize("tower", WEIGHTS)
+@pytest.mark.parametrize("tower", TOWERS)
 def test_golden_decay_groups_of_our_models(golden, tower):
     """Other names (timm's for EVA), same shapes in each group; what gets no gradient may be missing."""
-    case = golden(WEIGHTS[tower])
+    lock = golden("case09_lock").meta
+    case = golden(lock["weights"][tower])
     shapes = case.under("sd/")
-    for k, listed in golden("case09_lock").meta["models"][tower]["k"].items():
+    for k, listed in lock["models"][tower]["k"].items():
         if k == "0":
             continue  # the original unlocks everything (EVA) or a frozen tower's pooling (ResNet): faults not kept
         model = build_eva(case) if tower == "eva" else build_clip(case)

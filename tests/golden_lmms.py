@@ -77,9 +77,13 @@ def tokenizer_of(case, name: str):
 
 
 def golden_sam(case) -> SamRefiner:
-    folder = case.folder.parent / "sam"
-    heads = json.loads((folder / "sam_tiny.json").read_text())["config"]["dec_num_heads"]
-    return SamRefiner(load_sam(folder / "sam_tiny.safetensors", decoder_heads=heads))
+    weights = case.folder.parent / "sam" / "sam_tiny.safetensors"
+    return SamRefiner(load_sam(weights, decoder_heads=decoder_heads(case)))
+
+
+def decoder_heads(case) -> int:
+    """Heads of the golden SAM's decoder, which its weights do not tell."""
+    return json.loads((case.folder.parent / "sam" / "sam_tiny.json").read_text())["config"]["dec_num_heads"]
 
 
 def released(case) -> dict[str, torch.Tensor]:

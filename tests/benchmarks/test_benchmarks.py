@@ -41,9 +41,7 @@ TINY = {
         "32",
     ],
     "mask_pooling": ["--batch", "2", "--masks", "3", "--grid", "8", "--channels", "16"],
-    "attention_capture": [
-        *["--layers", "2", "--heads", "2", "--tokens", "60", "--image-tokens", "30", "--phrases", "2"]
-    ],
+    "attention_capture": ["--layers", "2", "--heads=2", "--tokens", "60", "--image-tokens=30", "--phrases", "2"],
     "sam_decoder": ["--phrases", "3", "--image-px", "48", "64", "--sam-px", "128"],
     "training_step": ["--model", "tiny-train-vit", "--canvas-px", "32", "--single-px", "16", "--unlocked-blocks", "1"],
 }

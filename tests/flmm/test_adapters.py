@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-from flmm.adapters import build_lmm, register_family, registry, supported_families
 from flmm.attention import ATTENTION_NAME
 from PIL import Image
 from tiny_lmms import FAMILIES, IMAGE_ID, picture, sample, tiny_lmm
-from transformers import GPT2Config, GPT2LMHeadModel
 
 SIZES = [(60, 90), (100, 40)]  # (height, width)
 
@@ -118,25 +116,3 @@ def test_a_text_without_the_image_token_is_refused():
     one.text.input_ids[2] = 9
     with pytest.raises(ValueError, match="0 image tokens for 1 images"):
         lmm([one])
-
-
-def test_an_unknown_family_names_the_known_ones():
-    model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=10))
-    with pytest.raises(ValueError, match=r"type 'gpt2'.*deepseek_vl, deepseek_vl_hybrid, internvl.*register_family"):
-        build_lmm(model, None)
-
-
-def test_a_family_of_ones_own(monkeypatch):
-    monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
-    with pytest.raises(ValueError, match="family for 'llava' already"):
-        register_family("llava", dict)
-    register_family("gpt2", lambda config, image_processor: (config, image_processor))
-    assert "gpt2" in supported_families()
-    assert registry.family_for(GPT2Config(), "processor")[1] == "processor"
-
-
-def test_a_llava_without_a_fixed_grid_is_refused():
-    lmm = tiny_lmm("llava")
-    lmm.model.config.vision_config.image_size = None
-    with pytest.raises(ValueError, match="no fixed square grid"):
-        registry.family_for(lmm.model.config, None)

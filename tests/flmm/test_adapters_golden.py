@@ -68,7 +68,7 @@ def test_golden_bfloat16_lmm(golden):
     # Rounding alone moves the original's maps that far; ours must not be farther off than twice that.
     rounding = (case.tensor("s0__mask_attentions") - expected).norm()
     assert (found.maps - expected).norm() < 2 * rounding
-    assert rounding < 0.1 * expected.norm()
+    assert rounding < 0.3 * expected.norm()
 
 
 @pytest.mark.parametrize("family", CASES)

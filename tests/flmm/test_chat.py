@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from flmm.chat import ask, ground_answer, ground_phrases, plain_decoder, prompt_ids, text_and_offsets
+from flmm.chat import Answer, ask, ground_answer, ground_phrases, plain_decoder, prompt_ids, text_and_offsets
 from golden_lmms import golden_grounded, tokenizer_of
 from PIL import Image
 from torch.nn import functional as F
@@ -55,15 +55,18 @@ def test_golden_grounding_of_an_answer(chat):
 
 def test_golden_words_of_an_answer_are_grounded(chat):
     _, model, image, answer = chat
-    words = answer.text.split()
-    found = ground_answer(model, image, answer, [words[-1]])
-    assert found.phrases == (words[-1],)
+    last = answer.text.split()[-1]
+    found = ground_answer(model, image, answer, [last])
+    assert found.phrases == (last,)
+    assert answer.text[slice(*found.spans[0])] == last
     assert found.masks.refined.shape == (1, image.height, image.width)
+    assert not found.masks.refined.requires_grad
     whole = ground_answer(model, image, answer, chunker=lambda text: [])
     assert whole.phrases == (answer.text.rstrip(),)
-    assert not found.masks.refined.requires_grad
     with pytest.raises(ValueError, match="'a unicorn' is not in the answer"):
         ground_answer(model, image, answer, ["a unicorn"])
+    with pytest.raises(ValueError, match="no phrase to ground"):
+        ground_answer(model, image, Answer("", (), answer.generated))
 
 
 def test_golden_phrases_of_ones_own(chat):

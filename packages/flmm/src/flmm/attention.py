@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 ATTENTION_NAME = "flmm_rows"
-OLDEST_TRANSFORMERS = (5, 0)
+OLDEST_TRANSFORMERS = (5, 6)
 _LISTENER = "_flmm_listener"
 
 

@@ -29,11 +29,36 @@ def heads_from_released(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def read_heads(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
-    """Load trained heads into a `GroundedLMM`, strictly; see `GroundedLMM.load_heads`."""
-    raw = source if isinstance(source, Mapping) else read_checkpoint(Path(source))
-    name = "the state dict" if isinstance(source, Mapping) else str(source)
-    new = heads_from_released(unwrap(raw))
+def open_heads(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a file of heads, or of a state dict, under the names of `GroundedLMM`; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError, ValueError: as `clim_models.checkpoint.read_checkpoint`.
+    """
+    return heads_from_released(unwrap(source if isinstance(source, Mapping) else read_checkpoint(Path(source))))
+
+
+def mask_head_width(tensors: Mapping[str, Tensor]) -> int:
+    """Channels of the first stage of the mask head in a file of heads.
+
+    Raises:
+        ValueError: there is no mask head in it.
+    """
+    last = tensors.get(f"{HEAD}predict.weight")
+    if last is None:
+        raise ValueError(
+            f"there is no mask head among {sorted(tensors)[:4]} ...; pass a file of GroundedLMM.save_heads or a "
+            "released F-LMM checkpoint"
+        )
+    return last.shape[1]
+
+
+def read_heads(model: nn.Module, new: Mapping[str, Tensor], *, name: str) -> None:
+    """Load tensors of `open_heads` into a `GroundedLMM`, strictly; `name` is what errors call them.
+
+    Raises:
+        ValueError: missing, unexpected or mis-shaped entries, which are listed.
+    """
     own = dict(model.state_dict())
     model.own_positions = OWN_POSITIONS not in new
     trained = {key: own[key] for key in model.saved_names()}

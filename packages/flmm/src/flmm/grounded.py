@@ -14,9 +14,10 @@ from clim_models import UNetHead
 from PIL import Image
 from torch import Tensor, nn
 
+from flmm.adapters import load_lmm
 from flmm.adapters.frozen import FrozenLMM, PhraseFeatures, Sample
 from flmm.capture import MERGES
-from flmm.checkpoints import OWN_POSITIONS, read_heads, write_heads
+from flmm.checkpoints import OWN_POSITIONS, mask_head_width, open_heads, read_heads, write_heads
 from flmm.sam_refiner import ImageEmbedding, SamRefiner
 
 
@@ -96,6 +97,10 @@ class GroundedLMM(nn.Module):
         weights = self.text_layer_weights.softmax(0)
         return (states * weights[:, None, None]).sum(0)
 
+    def direct_parameters(self) -> list[nn.Parameter]:
+        """Parameters that are read outside the forward of the module that owns them, for engines like ZeRO-3."""
+        return [self.text_layer_weights, *self.sam.direct_parameters()]
+
     def trained_names(self) -> list[str]:
         """Names in the state dict of everything that trains."""
         return [name for name, p in self.named_parameters() if p.requires_grad]
@@ -114,8 +119,38 @@ class GroundedLMM(nn.Module):
             FileNotFoundError: there is no such file.
             ValueError: damaged, or of another LMM or SAM; what differs is listed.
         """
-        read_heads(self, source)
+        name = "the state dict" if isinstance(source, Mapping) else str(source)
+        read_heads(self, open_heads(source), name=name)
 
     def save_heads(self, path: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> Path:
         """Write what trained, and nothing frozen, as safetensors; `state_dict` replaces the model's own values."""
         return write_heads(self, path, state_dict)
+
+
+def load_grounded(
+    lmm: str | Path | FrozenLMM,
+    *,
+    sam: str | Path,
+    heads: str | Path | None = None,
+    dtype: str = "bfloat16",
+    device: str = "cpu",
+) -> GroundedLMM:
+    """A whole grounded LMM from its files, in evaluation mode.
+
+    Args:
+        lmm: folder or hub id, or an LMM that is loaded already.
+        sam: file in SAM's original layout, folder or hub id.
+        heads: file of `GroundedLMM.save_heads` or a released F-LMM checkpoint; None for new heads that are to train.
+        dtype: of the LMM; the heads and SAM are float32.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+        ValueError: one is damaged, or they do not belong together.
+    """
+    frozen = lmm if isinstance(lmm, FrozenLMM) else load_lmm(lmm, dtype=dtype)
+    tensors = None if heads is None else open_heads(heads)
+    width = {} if tensors is None else {"base": mask_head_width(tensors)}
+    model = GroundedLMM(frozen, UNetHead(frozen.map_channels, **width), SamRefiner.from_pretrained(sam))
+    if tensors is not None:
+        read_heads(model, tensors, name=str(heads))
+    return model.to(device).eval()

@@ -11,6 +11,7 @@ from torch import nn
 from flmm.adapters.frozen import Family, FrozenLMM
 from flmm.attention import check_transformers
 
+DTYPES = ("bfloat16", "float16", "float32")
 # model_type -> module and class in this folder; imported on use.
 _FAMILIES: dict[str, Callable[..., Family] | tuple[str, str]] = {
     "llava": ("llava", "Llava"),
@@ -20,6 +21,10 @@ _FAMILIES: dict[str, Callable[..., Family] | tuple[str, str]] = {
     "internvl": ("internvl", "InternVL"),
     "llava_onevision": ("llava_onevision", "LlavaOnevision"),
     "qwen2_5_vl": ("qwen2_5_vl", "Qwen25VL"),
+}
+# Layouts that transformers does not read, and where the same weights are in one that it does.
+_ELSEWHERE = {
+    "multi_modality": " (the authors' layout of DeepSeek-VL; use deepseek-community/deepseek-vl-1.3b-chat or -7b-chat)"
 }
 
 
@@ -45,16 +50,19 @@ def family_for(config: Any, image_processor: Any) -> Family:
     Raises:
         ValueError: none is known; the message lists those that are.
     """
-    entry = _FAMILIES.get(config.model_type)
+    return _family_class(config.model_type)(config, image_processor)
+
+
+def _family_class(model_type: str) -> Callable[..., Family]:
+    entry = _FAMILIES.get(model_type)
     if entry is None:
+        hint = _ELSEWHERE.get(model_type, "")
         raise ValueError(
-            f"no adapter for LMMs of type {config.model_type!r}; supported are {', '.join(supported_families())}. To "
+            f"no adapter for LMMs of type {model_type!r}{hint}; supported are {', '.join(supported_families())}. To "
             "add one, write a class with the members of flmm.adapters.frozen.Family and pass it to "
-            "flmm.adapters.register_family (README.md, 'Adding an LMM')"
+            "flmm.register_family (README.md, 'Adding an LMM')"
         )
-    if isinstance(entry, tuple):
-        entry = getattr(import_module(f"flmm.adapters.{entry[0]}"), entry[1])
-    return entry(config, image_processor)
+    return getattr(import_module(f"flmm.adapters.{entry[0]}"), entry[1]) if isinstance(entry, tuple) else entry
 
 
 def build_lmm(model: nn.Module, image_processor: Any, tokenizer: Any = None) -> FrozenLMM:
@@ -79,13 +87,24 @@ def load_lmm(name: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") 
         dtype: of the weights, "bfloat16", "float16" or "float32".
 
     Raises:
-        ValueError: transformers is too old, no adapter for this LMM, or weights that are not there.
+        ValueError: an unknown dtype, transformers is too old, no adapter for this LMM, or weights that are not there.
         FileNotFoundError: no such folder or hub model.
     """
     check_transformers()
-    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}; legal values are {', '.join(DTYPES)}")
+    from transformers import (
+        AutoConfig,
+        AutoImageProcessor,
+        AutoModelForImageTextToText,
+        AutoTokenizer,
+        PreTrainedConfig,
+    )
 
     try:
+        if not (model_type := PreTrainedConfig.get_config_dict(name)[0].get("model_type")):
+            raise FileNotFoundError("there is no config.json with a model_type")
+        _family_class(model_type)  # before transformers complains about types that it does not know either
         config = AutoConfig.from_pretrained(name)
         processor = AutoImageProcessor.from_pretrained(name)
         family = family_for(config, processor)

@@ -1,0 +1,55 @@
+"""The examples of the README run as they are printed, in order, with small models in the places of large ones."""
+
+import re
+from pathlib import Path
+
+import flmm
+import torch
+from flmm.adapters import registry
+from golden_lmms import golden_lmm, golden_sam, released, tokenizer_of
+from tiny_lmms import picture
+from transformers import CLIPImageProcessorPil
+
+README = (Path(__file__).parents[2] / "packages" / "flmm" / "README.md").read_text()
+
+
+def test_golden_examples(golden, tmp_path, monkeypatch, capsys):
+    case = golden("forward", "flmm/llava")
+
+    def small_lmm(*_, **__):
+        lmm = golden_lmm(case)
+        lmm.tokenizer = tokenizer_of(case, "llava")
+        return lmm
+
+    monkeypatch.setattr("flmm.grounded.load_lmm", small_lmm)
+    monkeypatch.setattr(flmm.SamRefiner, "from_pretrained", classmethod(lambda cls, source: golden_sam(case)))
+    monkeypatch.setattr(flmm, "load_lmm", small_lmm, raising=False)
+    monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
+    monkeypatch.chdir(tmp_path)
+    torch.save(released(case), "frozen_llava_1_5_vicuna_7b_unet_sam_l.pth")
+    picture(60, 90).save("photo.jpg")
+
+    scope: dict = {}
+    blocks = [b for b in re.findall(r"```python\n(.*?)```", README, re.S) if "SamRefiner.from" not in b]
+    for block in blocks:
+        exec(compile(block, "README", "exec"), scope)
+    assert len(blocks) == 4
+    assert scope["masks"].shape == (2, 60, 90)
+    assert scope["features"].maps.shape[:2] == (2, scope["lmm"].map_channels)
+    assert scope["capture"].maps(0).shape == (2, 8, 5)
+    assert "torch.Size([2, 8, 5])" in capsys.readouterr().out
+    # The example of a family is as good as ours for the same model.
+    lmm = scope["lmm"]
+    example = scope["PaddedSquare"](lmm.model.config, CLIPImageProcessorPil(size={"shortest_edge": side(lmm)}))
+    prepared = example.prepare(scope["image"])
+    assert torch.equal(prepared.pixel_values, lmm.family.prepare(scope["image"]).pixel_values)
+    assert torch.equal(example.layout(prepared).grids[0], lmm.family.layout(prepared).grids[0])
+
+
+def side(lmm) -> int:
+    return lmm.model.config.vision_config.image_size
+
+
+def test_every_family_is_in_the_table():
+    rows = re.findall(r"^\| `(\w+)` \|", README, re.M)
+    assert sorted(rows) == flmm.supported_families()

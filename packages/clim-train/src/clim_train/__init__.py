@@ -7,6 +7,7 @@ from clim_train.version import __version__
 # Loaded on first use: torch, open_clip and deepspeed take seconds to import.
 _EXPORTS = {
     "BoxDataConfig": "config",
+    "CheckpointNotWritten": "checkpoints",
     "ClimConfig": "config",
     "ClimTask": "tasks.clim",
     "ClipSelfConfig": "config",
@@ -15,8 +16,10 @@ _EXPORTS = {
     "EngineConfig": "config",
     "EvaluationConfig": "config",
     "ModelConfig": "config",
+    "NotFiniteError": "finite",
     "OptimConfig": "config",
     "PairDataConfig": "config",
+    "PeerFailed": "peers",
     "RegionClipConfig": "config",
     "RegionClipTask": "tasks.regionclip",
     "RunConfig": "config",
@@ -24,6 +27,7 @@ _EXPORTS = {
     "Task": "task",
     "TrainConfig": "config",
     "Trainer": "trainer",
+    "TrainingStopped": "stopping",
     "build_evaluators": "build",
     "build_loader": "build",
     "build_model": "build",

@@ -3,6 +3,7 @@
 Letters: N phrases, H W size of the image in pixels.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -127,6 +128,10 @@ class RecordTable:
 
     def __len__(self) -> int:
         return len(self._ends) - 1
+
+    def stamp(self) -> str:
+        """Hexadecimal checksum of all records."""
+        return hashlib.sha256(self._blob).hexdigest()[:16]
 
     def __getitem__(self, number: int) -> dict:
         if not 0 <= number < len(self):

@@ -1,5 +1,6 @@
 """Where grounding records come from: annotation files beside image folders, or shards made by `clim-data pack`."""
 
+import hashlib
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -39,6 +40,10 @@ class GroundingStore(Protocol):
 
     def __getitem__(self, number: int) -> Stored: ...
 
+    def stamp(self) -> str:
+        """Changes with the records and their order; where they lie does not matter."""
+        ...
+
 
 class FileStore:
     """Records of annotation files; images and other files stay where they are.
@@ -68,6 +73,9 @@ class FileStore:
     def __len__(self) -> int:
         return len(self._table)
 
+    def stamp(self) -> str:
+        return self._table.stamp()
+
     def record(self, number: int) -> dict:
         return self._table[number]["record"]
 
@@ -96,10 +104,14 @@ class ShardStore:
         self.faults = [fault for index in indices for fault in index.faults]
         self._shard = np.concatenate([np.full(len(index), i, dtype=np.int32) for i, index in enumerate(indices)])
         self._spans = np.concatenate([index.spans for index in indices])
+        self._stamps = [f"{Path(path).name}|{index.stamp()}" for path, index in zip(paths, indices)]
         self._reader = ByteReader()
 
     def __len__(self) -> int:
         return len(self._spans)
+
+    def stamp(self) -> str:
+        return hashlib.sha256("\n".join(self._stamps).encode()).hexdigest()[:16]
 
     def record(self, number: int) -> dict:
         """BrokenSample when it has no json, or one that is no record."""

@@ -57,6 +57,14 @@ class PanopticNarratives(Dataset):
     def __len__(self) -> int:
         return len(self.store)
 
+    def stamp(self) -> str:
+        """Changes with the narratives and their order."""
+        return self.store.stamp()
+
+    def at(self, number: int, *, epoch: int) -> GroundingSample:
+        """Sample of one epoch, as `ReferringExpressions.at`: narratives are the same in all."""
+        return self[number]
+
     def __getitem__(self, number: int) -> GroundingSample:
         """BrokenSample when the image is missing, or a shard does not hold narratives."""
         stored = self.store[number]

@@ -110,6 +110,11 @@ class ReferringExpressions(Dataset):
     def __len__(self) -> int:
         return len(self.store) if self._places is None else len(self._places)
 
+    def stamp(self) -> str:
+        """Changes with the expressions, their order, and how sentences are chosen."""
+        drawn = f"|{self.seed}|{self.redraw}" if self.sentences == "random" else ""
+        return f"{self.store.stamp()}|{self.sentences}|{self.together}{drawn}"
+
     def __getitem__(self, number: int) -> GroundingSample:
         return self.at(number, epoch=self.epoch)
 

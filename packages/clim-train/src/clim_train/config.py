@@ -73,11 +73,14 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     weight_decay: float = 0.1
+    decay: Literal["matrices", "all"] = "matrices"
+    """Which parameters decay: those of two and more dimensions that are no norm, or all."""
     clip_norm: float | None = None
     """Largest L2 norm of the gradient; None does not clip."""
 
     def __post_init__(self) -> None:
         check_at_least(self, "optim", lr=0.0, weight_decay=0.0)
+        check_choice(self, "optim", "decay")
         if self.eps <= 0:
             reject("optim.eps", self.eps, "a positive number")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -95,6 +98,10 @@ class ScheduleConfig:
     steps: int | None = None
     """Optimizer steps of the whole run; None takes them from `epochs`."""
     warmup_steps: int = 1000
+    warmup_share: float | None = None
+    """Share of the run's steps in place of `warmup_steps`."""
+    warmup_start: float | None = None
+    """Rate of the first step as a share of `optim.lr`; None: that of one step of the warm-up."""
     cooldown_steps: int = 0
     cooldown_power: float = 1.0
     cooldown_end_lr: float = 0.0
@@ -104,6 +111,10 @@ class ScheduleConfig:
         check_at_least(
             self, "schedule", epochs=1, steps=1, warmup_steps=0, cooldown_steps=0, cooldown_power=0, cooldown_end_lr=0
         )
+        for name in ("warmup_share", "warmup_start"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                reject(f"schedule.{name}", value, "a number from 0 to 1, or None")
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,14 @@ def parameter_groups(
     parameters: Mapping[str, nn.Parameter],
     *,
     weight_decay: float,
+    decay: str = "matrices",
     bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> list[dict]:
     """AdamW parameter groups: decayed, not decayed, and one group for each parameter with bounds.
 
     A bounded parameter has a group of its own, with its `bounds`, so that the limits still apply where DeepSpeed
-    flattens a group into one partitioned vector.
+    flattens a group into one partitioned vector. With `decay` "all" every parameter decays, else those that `decays`
+    names.
 
     Raises ValueError when there is nothing to train or a bound names no parameter.
     """
@@ -36,13 +38,14 @@ def parameter_groups(
             f"bounds name parameters that do not train: {unknown}; name some of {list(parameters)[:5]} ..."
         )
     free = {name: p for name, p in parameters.items() if name not in bounds}
-    decayed = [p for name, p in free.items() if decays(name, p.ndim)]
-    plain = [p for name, p in free.items() if not decays(name, p.ndim)]
+    shrinks = {name: decay == "all" or decays(name, p.ndim) for name, p in parameters.items()}
+    decayed = [p for name, p in free.items() if shrinks[name]]
+    plain = [p for name, p in free.items() if not shrinks[name]]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
     groups += [
         {
             "params": [parameters[name]],
-            "weight_decay": weight_decay if decays(name, parameters[name].ndim) else 0.0,
+            "weight_decay": weight_decay if shrinks[name] else 0.0,
             "bounds": limits,
         }
         for name, limits in bounds.items()
@@ -58,7 +61,7 @@ def build_optimizer(
     fused: bool = False,
 ) -> torch.optim.AdamW:
     """AdamW over `parameter_groups`; after each step every bounded parameter is clamped to its limits."""
-    groups = parameter_groups(parameters, weight_decay=config.weight_decay, bounds=bounds)
+    groups = parameter_groups(parameters, weight_decay=config.weight_decay, decay=config.decay, bounds=bounds)
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused or None)
     optimizer.register_step_post_hook(_clamp_to_bounds)
     return optimizer

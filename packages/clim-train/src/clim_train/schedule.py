@@ -8,38 +8,53 @@ import math
 from clim_train.config import OptimConfig, ScheduleConfig
 
 
-def warmup_lr(step: int, *, base: float, warmup: int) -> float:
-    """Linear warm-up that reaches `base` at the last of `warmup` steps: base * (step + 1) / warmup."""
-    return base * (step + 1) / warmup
+def warmup_lr(step: int, *, base: float, warmup: int, start: float | None = None) -> float:
+    """Linear warm-up that reaches `base` at the last of `warmup` steps.
+
+    It begins with base / warmup, or where `start` is given with start * base.
+    """
+    if start is None:
+        return base * (step + 1) / warmup
+    return base * (start + (1 - start) * (step / (warmup - 1) if warmup > 1 else 1))
 
 
-def cosine_lr(step: int, *, base: float, warmup: int, total: int) -> float:
+def cosine_lr(step: int, *, base: float, warmup: int, total: int, start: float | None = None) -> float:
     """Warm-up, then half a cosine from `base` to 0 at step `total` (SGDR, arXiv 1608.03983, without restarts)."""
     if step < warmup:
-        return warmup_lr(step, base=base, warmup=warmup)
+        return warmup_lr(step, base=base, warmup=warmup, start=start)
     progress = (step - warmup) / max(total - warmup, 1)
     return 0.5 * (1 + math.cos(math.pi * progress)) * base
 
 
-def const_lr(step: int, *, base: float, warmup: int) -> float:
+def const_lr(step: int, *, base: float, warmup: int, start: float | None = None) -> float:
     """Warm-up, then `base`."""
-    return warmup_lr(step, base=base, warmup=warmup) if step < warmup else base
+    return warmup_lr(step, base=base, warmup=warmup, start=start) if step < warmup else base
 
 
 def const_cooldown_lr(
-    step: int, *, base: float, warmup: int, total: int, cooldown: int, power: float = 1.0, end: float = 0.0
+    step: int,
+    *,
+    base: float,
+    warmup: int,
+    total: int,
+    cooldown: int,
+    power: float = 1.0,
+    end: float = 0.0,
+    start: float | None = None,
 ) -> float:
     """Warm-up, then `base`, then a polynomial of degree `power` from `base` to `end` over the last `cooldown` steps."""
-    start = total - cooldown
-    if step < warmup or step < start:
-        return const_lr(step, base=base, warmup=warmup)
-    remaining = 1 - (step - start) / max(cooldown, 1)
+    first = total - cooldown
+    if step < warmup or step < first:
+        return const_lr(step, base=base, warmup=warmup, start=start)
+    remaining = 1 - (step - first) / max(cooldown, 1)
     return remaining**power * (base - end) + end
 
 
 def learning_rate(step: int, total: int, optim: OptimConfig, schedule: ScheduleConfig) -> float:
     """The rate of a run's configuration at optimizer step `step` of `total`."""
-    common = {"base": optim.lr, "warmup": schedule.warmup_steps}
+    share = schedule.warmup_share
+    warmup = schedule.warmup_steps if share is None else int(share * total)
+    common = {"base": optim.lr, "warmup": warmup, "start": schedule.warmup_start}
     if schedule.kind == "cosine":
         return cosine_lr(step, total=total, **common)
     if schedule.kind == "const":

@@ -43,6 +43,22 @@ class ImageEmbedding:
 
 
 @dataclass(frozen=True)
+class ResizedImage:
+    """An image as SAM's image encoder wants it, before normalisation: what loading processes prepare.
+
+    pixels: uint8 (3, h, w) of `resize_image`. size: the image's own (H, W).
+    """
+
+    pixels: Tensor
+    size: Size
+
+    @classmethod
+    def of(cls, image: Image.Image, edge: int) -> Self:
+        """Resize for a SAM whose `SamRefiner.edge` is this."""
+        return cls(resize_image(image, edge), (image.height, image.width))
+
+
+@dataclass(frozen=True)
 class SamPrompts:
     """Prompts of N phrases.
 
@@ -139,7 +155,7 @@ class SamRefiner(nn.Module):
         return refined
 
     @torch.no_grad()
-    def embed(self, images: Sequence[Image.Image]) -> list[ImageEmbedding]:
+    def embed(self, images: Sequence[Image.Image | ResizedImage]) -> list[ImageEmbedding]:
         """The image encoder's output, all images in one pass; what `forward` takes instead of images.
 
         Raises ValueError when the image encoder has been taken away (`refiner.image_encoder = None`).
@@ -147,13 +163,14 @@ class SamRefiner(nn.Module):
         if self.image_encoder is None:
             raise ValueError("this SamRefiner has no image encoder: pass ImageEmbeddings instead of images")
         weight = next(self.image_encoder.parameters())
-        pixels = [resize_image(image, self.edge) for image in images]
-        batch = torch.zeros(len(pixels), 3, self.edge, self.edge)
+        resized = [i if isinstance(i, ResizedImage) else ResizedImage.of(i, self.edge) for i in images]
+        batch = torch.zeros(len(resized), 3, self.edge, self.edge)
         mean, std = (torch.tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
-        for padded, image in zip(batch, pixels, strict=True):
-            padded[:, : image.shape[1], : image.shape[2]] = (image - mean) / std
+        for padded, image in zip(batch, resized, strict=True):
+            pixels = image.pixels.cpu()
+            padded[:, : pixels.shape[1], : pixels.shape[2]] = (pixels - mean) / std
         features = self.image_encoder(batch.to(weight.device, weight.dtype)).last_hidden_state  # (B, D, h, w)
-        return [ImageEmbedding(f, (i.height, i.width)) for f, i in zip(features, images, strict=True)]
+        return [ImageEmbedding(f, i.size) for f, i in zip(features, resized, strict=True)]
 
     def encode_prompts(
         self, sizes: Sequence[Size], coarse: Sequence[Tensor], text: Sequence[Sequence[Tensor]] | None = None

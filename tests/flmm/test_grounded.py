@@ -1,6 +1,7 @@
 """The whole path from an image and its phrases to masks: golden values, losses, gradients, steps of training."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -249,6 +250,22 @@ def test_golden_several_images_in_one_step(golden, embedded):
             (alone,) = model([sample], [embedding])
             torch.testing.assert_close(found.coarse, alone.coarse, atol=1e-4, rtol=1e-3)
             torch.testing.assert_close(found.refined, alone.refined, atol=1e-4, rtol=1e-3)
+
+
+def test_golden_images_without_phrases_keep_a_gradient_path(golden, embedded):
+    """Ranks with and without phrases must run the same backward pass."""
+    case = load(golden, "llava")
+    model = golden_grounded(case).train()
+    sample = sample_of(case, "s0")
+    nothing = replace(sample, text=replace(sample.text, phrase_ids=torch.full_like(sample.text.phrase_ids, -1)))
+    (found,) = model([nothing], [embedded(case, "s0")])
+    assert found.coarse.shape[0] == found.refined.shape[0] == 0
+    sum(
+        value for name, value in mask_losses([found.refined], [torch.zeros(0, 4, 4)]).items() if "loss" in name
+    ).backward()
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+    assert model.text_layer_weights.grad is not None
+    assert next(model.mask_head.parameters()).grad is not None
 
 
 def test_golden_heads_of_another_lmm_are_refused(golden):

@@ -81,6 +81,10 @@ class GroundedLMM(nn.Module):
         coarse = [self.coarse_masks(of_image) for of_image in features]
         text = [self.text_embeddings(of_image) for of_image in features]
         refined = self.sam(images, coarse, text)
+        if not any(of_image.lengths for of_image in features):
+            # SAM then reads no text; on ranks without phrases the backward pass must be that of the others.
+            none = sum(self._project(of_image).sum() for of_image in features)
+            refined = [masks + none for masks in refined]
         return [Grounding(c, r) for c, r in zip(coarse, refined, strict=True)]
 
     def coarse_masks(self, features: PhraseFeatures) -> Tensor:
@@ -89,8 +93,10 @@ class GroundedLMM(nn.Module):
 
     def text_embeddings(self, features: PhraseFeatures) -> list[Tensor]:
         """N tensors (t, E): hidden states of each phrase's tokens, summed over layers by learned weights, projected."""
-        projected = self.text_proj(self.sum_states(features.states).to(self.text_proj.weight.dtype))  # (T, E)
-        return list(projected.split(list(features.lengths)))
+        return list(self._project(features).split(list(features.lengths)))
+
+    def _project(self, features: PhraseFeatures) -> Tensor:
+        return self.text_proj(self.sum_states(features.states).to(self.text_proj.weight.dtype))  # (T, E)
 
     def sum_states(self, states: Tensor) -> Tensor:
         """(L, T, D) -> (T, D), layers weighted by the softmax of `text_layer_weights`, in the wider dtype of both."""

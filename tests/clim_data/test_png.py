@@ -38,7 +38,7 @@ def expected_samples(golden):
     """(golden case, sample name, place in the file) of every narrative that the original read."""
     case = golden("datasets/png_llava", "flmm")
     for name, record in case.meta["samples"].items():
-        yield case, name, record.get("png_index", int(name[1:]))
+        yield case, name, record["png_index"] if "png_index" in record else int(name[1:])
 
 
 def test_golden_narratives_have_the_originals_phrases_masks_and_flags(golden, golden_source):

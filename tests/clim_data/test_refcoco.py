@@ -53,11 +53,10 @@ def images_of(case):
     return found
 
 
-@pytest.mark.parametrize(
-    ("case_name", "sentences"), [("refcoco_llava_original", "all"), ("refcoco_llava_select_first", "first")]
-)
-def test_golden_texts_and_masks_of_every_image_and_object(golden, golden_source, case_name, sentences):
+@pytest.mark.parametrize("case_name", ["refcoco_llava_original", "refcoco_llava_select_first"])
+def test_golden_texts_and_masks_of_every_image_and_object(golden, golden_source, case_name):
     case = golden(f"datasets/{case_name}", "flmm")
+    sentences = {"original": "all", "select_first": "first"}[case.meta["text_mode"]]
     expected = images_of(case)
     for split in {split for split, _, _ in expected}:
         together = read(golden_source, split, sentences=sentences, together=True, bad_masks="empty")

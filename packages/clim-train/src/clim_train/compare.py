@@ -8,6 +8,7 @@ is started again in the same folder does only what is missing.
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +26,14 @@ from clim_train.compare_data import ComparisonData, embedded_data
 from clim_train.compare_report import look_figures, write_comparison
 from clim_train.compare_runs import ArmRunner
 from clim_train.config import ModelConfig
+from clim_train.peers import AgreedError
 from clim_train.pretrain_tiny import unpadded
 from clim_train.quickstart import Stages
 from clim_train.quickstart_data import SPLITS
 from clim_train.recipes import clim_quickstart
 from clim_train.recipes.backbones import EVA02, OPENAI_VIT
 from clim_train.run_folder import write_json
+from clim_train.stopping import EXIT_STOPPED, TrainingStopped
 
 # Chosen on the validation split, see docs/comparison.md.
 EMBEDDED_LRS = {"image": 1e-3, "clim": 3e-3, "clipself": 3e-3, "clipself_boxes": 3e-3, "regionclip": 3e-3}
@@ -251,15 +254,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of the comparison."""
+    """Command line of the comparison; status 75 when it was stopped in a training, 1 when one failed."""
     parser = build_parser()
     args = parser.parse_args(argv)
     begin = time.monotonic()
     try:
         plan, model, prepare = coco_plan(args) if args.coco else embedded_plan(args)
         table = compare(args.out, plan, model, prepare)
+    except TrainingStopped as stopped:
+        print(f"stopped at step {stopped.step}, checkpoint saved: the same command continues", file=sys.stderr)
+        sys.exit(EXIT_STOPPED)
+    except AgreedError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
     except (ValueError, FileNotFoundError) as error:
-        parser.error(" ".join(str(error).split()))
+        parser.exit(2, f"{parser.prog}: {' '.join(str(error).split())}\n")
     print(f"\n{table}\n\n{time.monotonic() - begin:.0f} s. Report: {(args.out / 'report.md').resolve()}")
 
 

@@ -116,7 +116,7 @@ def embedded_data(
         folder / "train", vendor=split.train_vendors, concepts=trained, count=train_scenes, emoji=emoji, seed=TRAIN_SEED
     )
     nouns = folder / "nouns.safetensors"
-    rows = normalize(class_features(model, trained), dim=-1)
+    rows = unit_features(model, trained)
     save_class_embeddings(nouns, rows, [caption_of(name) for name in trained], "name")
     regions, zeroshot = [], {}
     for seed, (group, (vendors, concepts)) in enumerate(group_plan(split, which).items()):
@@ -129,7 +129,7 @@ def embedded_data(
             emoji=emoji,
             seed=100 * SPLITS.index(which) + seed,
         )
-        embeddings = normalize(class_features(model, concepts), dim=-1)
+        embeddings = rows if concepts == trained else unit_features(model, concepts)
         regions.append(RegionSet(scene_regions(target, model, scene_px), embeddings, {group: range(len(concepts))}))
         drawings = single_drawings(emoji, vendors, concepts)
         zeroshot[group] = LabelledSet([(image, label, i) for i, (image, label, _) in enumerate(drawings)], embeddings)
@@ -140,6 +140,11 @@ def embedded_data(
         ImageCaptions(first.images, first.captions_json, scene_px),
         zeroshot,
     )
+
+
+def unit_features(model: RegionModel, concepts: Sequence[str]) -> Tensor:
+    """(K, C) unit class embeddings of drawings' names."""
+    return normalize(class_features(model, concepts), dim=-1)
 
 
 def scene_regions(scenes: SceneFolder, model: RegionModel, scene_px: int) -> PanopticRegions:

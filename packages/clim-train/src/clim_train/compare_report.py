@@ -104,9 +104,10 @@ def tradeoffs(rows: Rows, points: Points) -> dict[str, Figure]:
         curves = {
             arm: {
                 f"{alpha:g}": (found["seen.boxes.all.mAcc1"], found[metric])
-                for alpha, found in sorted({0.0: start, **_means(along), 1.0: means[arm]}.items())
+                for alpha, found in sorted({0.0: start, **_means(points.get(arm, {})), 1.0: means[arm]}.items())
             }
-            for arm, along in points.items()
+            for arm in means
+            if arm != START
         }
         figures[f"region accuracy against {name}"] = tradeoff_figure(
             curves,

@@ -49,6 +49,11 @@ def sample_of(case, name: str) -> Sample:
     return Sample(PreparedImage({"pixel_values": pixels}, frame_of(record)), TokenizedText(ids, phrases, prompt))
 
 
+def first_of(case) -> str:
+    """Name of the first sample: the one of the variants (merge, bfloat16)."""
+    return min(case.meta["samples"])
+
+
 def golden_lmm(case, dtype: torch.dtype = torch.float32) -> FrozenLMM:
     """The frozen LMM of the case in this folder."""
     if (case.folder / "hf").exists():
@@ -124,8 +129,7 @@ def _deepseek(case, dtype: torch.dtype) -> FrozenLMM:
     lmm = json.loads((case.folder / "lmm.json").read_text())
     tower = lmm["registered_sizes"]["siglip"]
     sizes = {k: tower[k] for k in ("image_size", "patch_size", "width", "layers", "heads", "mlp_ratio")}
-    ids = case.tensor("s0__input_ids")
-    image_token = int(ids.mode().values)
+    image_token = int(case.tensor(f"{first_of(case)}__input_ids").mode().values)
     config = deepseek_config(lmm["config"]["language_config"], tower=sizes, image_token_id=image_token)
     model = DeepseekVLForConditionalGeneration(config).to(dtype)
     model.load_state_dict(deepseek_to_transformers(load_file(case.folder / "lmm.safetensors")))

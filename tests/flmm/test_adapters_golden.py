@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden_lmms import golden_lmm, sample_of
+from golden_lmms import first_of, golden_lmm, sample_of
 
 CASES = ("llava", "llava_next", "deepseek_vl")
 
@@ -56,17 +56,17 @@ def test_golden_batch_of_images_is_each_alone(golden, family):
 
 def test_golden_merge_max(golden):
     case = golden("forward", "flmm/llava")
-    (found,) = golden_lmm(case)([sample_of(case, "s0")], merge="max")
+    (found,) = golden_lmm(case)([sample_of(case, first_of(case))], merge="max")
     torch.testing.assert_close(found.maps, case.tensor("merge_max__mask_attentions"), atol=1e-5, rtol=1e-4)
 
 
 def test_golden_bfloat16_lmm(golden):
     case = golden("forward", "flmm/llava")
-    (found,) = golden_lmm(case, torch.bfloat16)([sample_of(case, "s0")])
+    (found,) = golden_lmm(case, torch.bfloat16)([sample_of(case, first_of(case))])
     expected = case.tensor("lmm_bf16__mask_attentions")
     assert found.states.dtype == torch.bfloat16
     # Rounding alone moves the original's maps that far; ours must not be farther off than twice that.
-    rounding = (case.tensor("s0__mask_attentions") - expected).norm()
+    rounding = (case.tensor(f"{first_of(case)}__mask_attentions") - expected).norm()
     assert (found.maps - expected).norm() < 2 * rounding
     assert rounding < 0.3 * expected.norm()
 

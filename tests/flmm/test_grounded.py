@@ -1,5 +1,6 @@
 """The whole path from an image and its phrases to masks: golden values, losses, gradients, steps of training."""
 
+import re
 from copy import deepcopy
 from dataclasses import replace
 
@@ -10,11 +11,10 @@ from clim_models.mask_losses import mask_losses
 from flmm.checkpoints import heads_from_released
 from flmm.grounded import GroundedLMM, load_grounded
 from flmm.sam_weights import load_sam
-from golden_lmms import decoder_heads, golden_grounded, golden_sam, picture_of, released, sample_of
+from golden_lmms import decoder_heads, first_of, golden_grounded, golden_sam, picture_of, released, sample_of
 from safetensors.torch import load_file
 
 CASES = ("llava", "llava_next", "deepseek_vl")
-STRIDE = 3
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,8 @@ def test_golden_masks(golden, embedded, family):
         if f"{name}__unet_out" in case.arrays:
             close(model.mask_head(one.maps), case.tensor(f"{name}__unet_out"))
         close(masks.coarse, case.tensor(f"{name}__pred_masks"))
-        close(masks.refined[..., ::STRIDE, ::STRIDE], case.tensor(f"{name}__sam_pred_masks_stride{STRIDE}"))
+        expected, step = case.strided(f"{name}__sam_pred_masks")
+        close(masks.refined[..., ::step, ::step], expected)
         width, height = case.meta["samples"][name]["image_size_wh"]
         assert masks.refined.shape[1:] == (height, width)
 
@@ -101,7 +102,9 @@ def test_golden_losses_and_gradients(golden, embedded, family):
         [case.tensor(f"{name}__masks") for name in names],
     )
     for name, value in training["loss_dict"].items():
-        assert found[name].item() == pytest.approx(value, rel=1e-4, abs=1e-5), name
+        # Accuracy and IoU count pixels beyond a threshold: rounding may turn a few of those that lie on it.
+        slack = {"rel": 1e-4, "abs": 1e-5} if "loss" in name else {"rel": 1e-3, "abs": 1e-3}
+        assert found[name].item() == pytest.approx(value, **slack), name
     total = sum(value for name, value in found.items() if "loss" in name)
     assert total.item() == pytest.approx(training["total_loss"], rel=1e-4)
     total.backward()
@@ -119,15 +122,20 @@ def test_golden_losses_and_gradients(golden, embedded, family):
 
 def test_golden_trajectory(golden, embedded):
     case = load(golden, "llava")
-    steps = case.meta["training"]["trajectory"]["steps"]
+    trajectory = case.meta["training"]["trajectory"]
+    facts = re.search(
+        r"AdamW\(lr=([\d.e-]+), betas=\(([\d.]+), ?([\d.]+)\), weight_decay=([\d.e-]+)\), clip_grad_norm ([\d.]+)",
+        trajectory["optimizer"],
+    )
+    lr, *betas, decay, largest = map(float, facts.groups())
     names = list(case.meta["samples"])
     model = golden_grounded(case).train()
     features = features_of(model, case, names)
     embeddings = [embedded(case, name) for name in names]
     targets = [case.tensor(f"{name}__masks") for name in names]
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01)
-    for step in steps:
+    optimizer = torch.optim.AdamW(parameters, lr=lr, betas=tuple(betas), weight_decay=decay)
+    for step in trajectory["steps"]:
         found = losses(model, features, embeddings, targets)
         total = sum(value for name, value in found.items() if "loss" in name)
         assert total.item() == pytest.approx(step["total"], rel=2e-3)
@@ -135,7 +143,7 @@ def test_golden_trajectory(golden, embedded):
             continue
         optimizer.zero_grad()
         total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, largest)
         assert norm.item() == pytest.approx(step["grad_norm"], rel=2e-2)
         optimizer.step()
 
@@ -143,19 +151,19 @@ def test_golden_trajectory(golden, embedded):
 def test_golden_merge_max(golden):
     case = load(golden, "llava")
     model = golden_grounded(case, merge="max")
-    (features,) = features_of(model, case, ["s0"])
+    (features,) = features_of(model, case, [first_of(case)])
     expected = case.tensor("merge_max__pred_masks")
-    torch.testing.assert_close(model.coarse_masks(features)[: len(expected)], expected, atol=1e-4, rtol=1e-3)
+    close(model.coarse_masks(features)[: len(expected)], expected)
 
 
 def test_golden_bfloat16_lmm_with_float32_heads(golden):
     case = load(golden, "llava")
     model = golden_grounded(case, torch.bfloat16)
-    (features,) = features_of(model, case, ["s0"])
+    (features,) = features_of(model, case, [first_of(case)])
     expected = case.tensor("lmm_bf16__pred_masks")
     found = model.coarse_masks(features)[: len(expected)]
     assert found.dtype == torch.float32
-    rounding = (case.tensor("s0__pred_masks")[: len(expected)] - expected).norm()
+    rounding = (case.tensor(f"{first_of(case)}__pred_masks")[: len(expected)] - expected).norm()
     assert (found - expected).norm() < 2 * rounding
     assert model.text_embeddings(features)[0].dtype == torch.float32
 
@@ -198,9 +206,9 @@ def test_golden_whole_models_load_from_files(golden, embedded, tmp_path):
     )
     torch.save(released(case), tmp_path / "heads.pth")
     model = load_grounded(reference.lmm, sam=tmp_path / "sam", heads=tmp_path / "heads.pth")
-    features = features_of(model, case, ["s0"])
+    features = features_of(model, case, [first_of(case)])
     with torch.no_grad():
-        (found,), (expected,) = (m.ground(features, [embedded(case, "s0")]) for m in (model, reference))
+        (found,), (expected,) = (m.ground(features, [embedded(case, first_of(case))]) for m in (model, reference))
     torch.testing.assert_close(found.refined, expected.refined, atol=1e-5, rtol=1e-4)
     assert not model.training
     fresh = load_grounded(reference.lmm, sam=tmp_path / "sam")
@@ -229,8 +237,9 @@ def test_golden_wrong_checkpoints_are_refused(golden, tmp_path):
     missing = {k: v for k, v in tensors.items() if k != "text_proj.bias"}
     with pytest.raises(ValueError, match=r"missing \(1\): text_proj.bias"):
         model.load_heads(missing)
-    with pytest.raises(ValueError, match=r"mis-shaped \(1\): text_layer_weights \(7,\) for"):
-        model.load_heads({**tensors, "text_layer_weights": torch.ones(7)})
+    longer = torch.ones(len(tensors["text_layer_weights"]) + 1)
+    with pytest.raises(ValueError, match=rf"mis-shaped \(1\): text_layer_weights \({len(longer)},\) for"):
+        model.load_heads({**tensors, "text_layer_weights": longer})
     with pytest.raises(ValueError, match=r"unexpected \(1\): lmm.weight"):
         model.load_heads({**tensors, "lmm.weight": torch.ones(7)})
     with pytest.raises(FileNotFoundError):
@@ -248,17 +257,17 @@ def test_golden_several_images_in_one_step(golden, embedded):
         together = model(samples, embeddings)
         for sample, embedding, found in zip(samples, embeddings, together, strict=True):
             (alone,) = model([sample], [embedding])
-            torch.testing.assert_close(found.coarse, alone.coarse, atol=1e-4, rtol=1e-3)
-            torch.testing.assert_close(found.refined, alone.refined, atol=1e-4, rtol=1e-3)
+            close(found.coarse, alone.coarse)
+            close(found.refined, alone.refined)
 
 
 def test_golden_images_without_phrases_keep_a_gradient_path(golden, embedded):
     """Ranks with and without phrases must run the same backward pass."""
     case = load(golden, "llava")
     model = golden_grounded(case).train()
-    sample = sample_of(case, "s0")
+    sample = sample_of(case, first_of(case))
     nothing = replace(sample, text=replace(sample.text, phrase_ids=torch.full_like(sample.text.phrase_ids, -1)))
-    (found,) = model([nothing], [embedded(case, "s0")])
+    (found,) = model([nothing], [embedded(case, first_of(case))])
     assert found.coarse.shape[0] == found.refined.shape[0] == 0
     sum(
         value for name, value in mask_losses([found.refined], [torch.zeros(0, 4, 4)]).items() if "loss" in name
@@ -271,7 +280,8 @@ def test_golden_images_without_phrases_keep_a_gradient_path(golden, embedded):
 def test_golden_heads_of_another_lmm_are_refused(golden):
     case = load(golden, "llava")
     model = golden_grounded(case)
-    with pytest.raises(ValueError, match=rf"takes 5 maps and this LMM has {model.lmm.map_channels}"):
-        GroundedLMM(model.lmm, UNetHead(5, base=2), model.sam)
+    more = model.lmm.map_channels + 1
+    with pytest.raises(ValueError, match=rf"takes {more} maps and this LMM has {more - 1}"):
+        GroundedLMM(model.lmm, UNetHead(more, base=2), model.sam)
     with pytest.raises(ValueError, match="'mean', 'max'"):
         GroundedLMM(model.lmm, model.mask_head, model.sam, merge="sum")

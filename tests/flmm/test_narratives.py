@@ -1,6 +1,7 @@
 """Token ids and phrase ids: the original data sets' values for every prompt and tokenizer."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,10 +9,8 @@ import torch
 from clim_data import PanopticNarratives, ReferringExpressions
 from flmm.frames import ImageFrame
 from flmm.narratives import phrase_token_spans, tokenize_expressions, tokenize_sample, tokenize_segments
-from flmm.prompts import DESCRIBE, STYLES, prompt_style
+from flmm.prompts import STYLES, prompt_style
 from transformers import AutoTokenizer
-
-WHATS_SHOWN = "What is shown in this image?"  # the request of one training set of the original
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +39,10 @@ def cases(folder, kind):
 def prompt_of(meta):
     """The sidecar's prompt, made by our styles."""
     (style,) = {s for s in STYLES.values() if s.template == meta["instruction_template"]}
-    asked = meta["prompt"].removesuffix("  (class default)")  # a remark of the sidecar
-    text = WHATS_SHOWN if WHATS_SHOWN in asked else DESCRIBE
-    prompt = style.prompt(text, image_tokens=asked.count(style.image_token))
+    asked = re.sub(r"  \(.*\)$", "", meta["prompt"])  # a remark of the sidecar
+    images = asked.count(style.image_token)
+    text = asked.removeprefix(style.image_token * images + style.separator)
+    prompt = style.prompt(text, image_tokens=images)
     assert prompt == style.template.format(input=asked)
     return prompt
 
@@ -55,6 +55,11 @@ def check(tokenized, meta, arrays, sample, tokenizer):
     assert tokenized.phrase_ids.tolist() == arrays[f"{sample}__mask_ids"].tolist()
     labels = torch.where(tokenized.labels < 0, tokenized.labels, ids)
     assert labels.tolist() == arrays[f"{sample}__labels"].tolist()
+
+
+def png_place(sample, record):
+    """Place of a sample's narrative in the file."""
+    return record["png_index"] if "png_index" in record else int(sample[1:])
 
 
 def numbered(segments):
@@ -72,7 +77,7 @@ def test_golden_narratives_for_every_tokenizer_and_prompt(golden_folder, tokeniz
     for meta, arrays in cases(golden_folder, "png"):
         tokenizer = tokenizer_of(meta)
         for sample, record in meta["samples"].items():
-            index = record.get("png_index", int(sample[1:]))
+            index = png_place(sample, record)
             text = tokenize_segments(tokenizer, prompt_of(meta), numbered(narratives[index]["segments"]))
             check(text, meta, arrays, sample, tokenizer)
             assert text.phrases == len(record["mask_infos"])
@@ -99,19 +104,24 @@ def test_golden_texts_from_the_readers(golden_folder, tokenizer_of):
     for meta, arrays in cases(golden_folder, "png_llava"):
         tokenizer = tokenizer_of(meta)
         for sample, record in meta["samples"].items():
-            given = by_place[record.get("png_index", int(sample[1:]))]
+            given = by_place[png_place(sample, record)]
             check(tokenize_sample(tokenizer, prompt_of(meta), given), meta, arrays, sample, tokenizer)
     refs = data / "refcoco" / "refs(unc).p", data / "refcoco" / "instances.json"
-    options = {"split": "train", "sentences": "first", "together": True, "bad_masks": "empty"}
-    expressions = ReferringExpressions(data / "images", *refs, **options)
-    by_image = {expressions[i].image.name: expressions[i] for i in range(len(expressions))}
+    options = {"sentences": "first", "together": True, "bad_masks": "empty"}
+    count = 0
     for meta, arrays in cases(golden_folder, "refcoco_llava_select_first"):
         tokenizer = tokenizer_of(meta)
-        train = [(name, r) for name, r in meta["samples"].items() if name.startswith("train") and "_split" not in name]
-        for sample, record in train:
-            text = tokenize_sample(tokenizer, prompt_of(meta), by_image[record["img"]])
-            check(text, meta, arrays, sample, tokenizer)
-        assert train
+        for sample, record in meta["samples"].items():
+            if "_split" in sample:
+                continue
+            split = sample.rstrip("0123456789")
+            expressions = ReferringExpressions(data / "images", *refs, split=split, **options)
+            (given,) = (
+                e for e in map(expressions.__getitem__, range(len(expressions))) if e.image.name == record["img"]
+            )
+            check(tokenize_sample(tokenizer, prompt_of(meta), given), meta, arrays, sample, tokenizer)
+            count += 1
+    assert count
 
 
 def test_golden_masks_follow_the_image(golden_folder):

@@ -1,5 +1,6 @@
 """SamRefiner against the original wrapper (golden), and its batches against phrases one by one."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -17,7 +18,7 @@ from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEnc
 
 SAM = Path(os.environ.get("CLIM_GOLDEN", Path(__file__).parents[1] / "golden")) / "flmm" / "sam"
 CASES = sorted(path.stem for path in SAM.glob("case*.json"))
-VARIANTS = ("default", "no_text", "no_mask", "no_box", "box_only", "multimask")
+VARIANTS = {name: list(json.loads((SAM / f"{name}.json").read_text())["variants"]) for name in CASES}
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 
 
@@ -60,11 +61,13 @@ def test_golden_image(golden, embeddings, name):
     edge = max(case.meta["input_size"])
     resized = resize_image(image, edge)
     assert list(resized_size((image.height, image.width), edge)) == case.meta["input_size"] == list(resized.shape[1:])
-    assert torch.equal(resized.permute(1, 2, 0)[::8, ::8], case.tensor("resized_image_stride8"))
+    expected, step = case.strided("resized_image")
+    assert torch.equal(resized.permute(1, 2, 0)[::step, ::step], expected)
     assert resized.long().sum((1, 2)).tolist() == case.arrays["resized_image_sum"].tolist()
     features = embeddings[name].features
     assert embeddings[name].size == tuple(case.meta["original_size"])
-    torch.testing.assert_close(features[None, :, ::4, ::4], case.tensor("image_embedding_stride4"), **CLOSE)
+    expected, step = case.strided("image_embedding")
+    torch.testing.assert_close(features[None, :, ::step, ::step], expected, **CLOSE)
     torch.testing.assert_close(features.norm().item(), case.meta["image_embedding_stats"]["l2"], atol=0, rtol=1e-5)
 
 
@@ -74,8 +77,9 @@ def test_golden_prompts(golden, sam, name):
     coarse, size = case.tensor("pred_masks"), tuple(case.meta["original_size"])
     edge = max(case.meta["input_size"])
     torch.testing.assert_close(least_value(coarse).item(), case.meta["pad_value_of_prompt_masks"])
-    masks = prompt_masks(coarse, size, edge=edge, mask_edge=edge // 4)
-    torch.testing.assert_close(masks[:, None, ::4, ::4], case.tensor("prompt_masks_stride4"), **CLOSE)
+    masks = prompt_masks(coarse, size, edge=edge, mask_edge=case.meta["prompt_mask_stats"]["shape"][-1])
+    expected, step = case.strided("prompt_masks")
+    torch.testing.assert_close(masks[:, None, ::step, ::step], expected, **CLOSE)
     torch.testing.assert_close(masks.norm().item(), case.meta["prompt_mask_stats"]["l2"], atol=0, rtol=1e-5)
 
     binary = binary_masks(coarse, size)
@@ -88,12 +92,12 @@ def test_golden_prompts(golden, sam, name):
     prompts = SamRefiner(sam).encode_prompts([size], [coarse], [texts_of(case)])
     torch.testing.assert_close(prompts.boxes, case.tensor("default__boxes_input")[:, 0], **CLOSE)
     torch.testing.assert_close(prompts.sparse[:, :2], case.tensor("default__sparse_box"), **CLOSE)
-    torch.testing.assert_close(prompts.dense[:, :, ::8, ::8], case.tensor("default__dense_stride8"), **CLOSE)
+    expected, step = case.strided("default__dense")
+    torch.testing.assert_close(prompts.dense[:, :, ::step, ::step], expected, **CLOSE)
     assert prompts.lengths == case.meta["variants"]["default"]["sparse_tokens"]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "variant"), [(name, variant) for name in CASES for variant in VARIANTS[name]])
 def test_golden_masks(golden, sam, embeddings, name, variant):
     case = golden(f"sam/{name}", "flmm")
     refiner = SamRefiner(sam, **flags_of(case.meta["variants"][variant]))
@@ -104,11 +108,12 @@ def test_golden_masks(golden, sam, embeddings, name, variant):
         masks = refiner([embeddings[name]], coarse, texts)[0]
     assert prompts.lengths == case.meta["variants"][variant]["sparse_tokens"]
     torch.testing.assert_close(iou, case.tensor(f"{variant}__iou_predictions"), **CLOSE)
-    if f"{variant}__low_res_stride4" in case.arrays:
-        torch.testing.assert_close(low_res[..., ::4, ::4], case.tensor(f"{variant}__low_res_stride4"), **CLOSE)
+    if any(key.startswith(f"{variant}__low_res") for key in case.arrays):
+        expected, step = case.strided(f"{variant}__low_res")
+        torch.testing.assert_close(low_res[..., ::step, ::step], expected, **CLOSE)
     wanted = case.tensor(f"{variant}__sam_masks")
-    stride = 1 if wanted.shape == masks.shape else 2
-    torch.testing.assert_close(masks[:, ::stride, ::stride], wanted, **CLOSE)
+    step = round(masks.shape[-1] / wanted.shape[-1])
+    torch.testing.assert_close(masks[:, ::step, ::step], wanted, **CLOSE)
     torch.testing.assert_close(masks.norm().item(), case.meta["sam_mask_stats"][variant]["l2"], atol=1e-3, rtol=1e-4)
 
 
@@ -119,7 +124,8 @@ def test_golden_gradients(golden, embeddings, name):
     coarse = case.tensor("pred_masks").requires_grad_()
     texts = [text.requires_grad_() for text in texts_of(case)]
     masks = refiner([embeddings[name]], [coarse], [texts])[0]
-    cotangent = np.cos(0.37 * np.arange(masks.numel(), dtype=np.float64)).astype(np.float32)
+    frequency = float(re.search(r"cos\(([\d.]+)\*arange", case.meta["grad_note"])[1])
+    cotangent = np.cos(frequency * np.arange(masks.numel(), dtype=np.float64)).astype(np.float32)
     (masks * torch.from_numpy(cotangent).view_as(masks) / masks.numel() ** 0.5).sum().backward()
     torch.testing.assert_close(coarse.grad, case.tensor("grad__pred_masks"), **CLOSE)
     for i, text in enumerate(texts):

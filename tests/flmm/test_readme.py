@@ -13,7 +13,7 @@ from transformers import CLIPImageProcessorPil
 README = (Path(__file__).parents[2] / "packages" / "flmm" / "README.md").read_text()
 
 
-def test_golden_examples(golden, tmp_path, monkeypatch, capsys):
+def test_examples_run(golden, tmp_path, monkeypatch, capsys):
     case = golden("forward", "flmm/llava")
 
     def small_lmm(*_, **__):

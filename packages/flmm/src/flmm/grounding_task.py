@@ -80,7 +80,7 @@ class GroundingTask:
         """{"loss", "loss_mask", "loss_dice", "accuracy", "aiou", the same four with "sam_" before them, "phrases"}.
 
         "loss" is the sum of the four losses; "phrases" their mean number over the ranks. Averaged over ranks, the
-        others are means over all phrases.
+        others are means over all phrases. With a cache also "kept", the share of items whose features were in it.
         """
         device = self.model.text_layer_weights.device
         features = self.frozen_features(batch.items, device)
@@ -88,13 +88,17 @@ class GroundingTask:
         count = batch.phrases
         if count == 0:  # the ranks still have to run the same modules, and every weight needs a gradient
             features, targets = [self._nothing(device)], [torch.zeros(1, 1, 1, device=device)]
-        found = self.model.ground([f.phrases for f in features], [f.embedding for f in features])
-        coarse = mask_losses([masks.coarse for masks in found], targets)
-        refined = mask_losses([masks.refined for masks in found], targets)
+        masks = self.model.ground([f.phrases for f in features], [f.embedding for f in features])
+        coarse = mask_losses([m.coarse for m in masks], targets)
+        refined = mask_losses([m.refined for m in masks], targets)
         rows = rows_per_rank(count, device)
         figures = {**coarse, **{f"sam_{name}": value for name, value in refined.items()}}
         figures = {name: value * (count / rows) for name, value in figures.items()}
-        return {"loss": sum(v for name, v in figures.items() if "loss" in name), **figures, "phrases": rows}
+        found = {"loss": sum(v for name, v in figures.items() if "loss" in name), **figures, "phrases": rows}
+        if self.cache is not None:
+            kept = sum(item.kept is not None for item in batch.items)
+            found["kept"] = torch.full((), kept / max(len(batch), 1), device=device)
+        return found
 
     @torch.no_grad()
     def frozen_features(self, items: Sequence[GroundingItem], device: torch.device) -> list[FrozenFeatures]:

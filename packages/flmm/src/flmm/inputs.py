@@ -3,6 +3,7 @@
 Letters: N phrases of an image, h w size of the image in the LMM's frame.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,11 +33,13 @@ class GroundingItem:
     """One image with its phrases, ready for `GroundingTask`.
 
     key: names it. masks: bool (N, h, w), the true masks at the size the image has in the LMM's frame.
+    text: stamp of the text and its phrases.
     sample, image: for the LMM and for SAM; None where `kept` has what they make of them.
     """
 
     key: str
     masks: Tensor
+    text: str = ""
     sample: Sample | None = None
     image: ResizedImage | None = None
     kept: FrozenFeatures | None = None
@@ -110,7 +113,12 @@ def training_item(maker: SampleMaker, sample: GroundingSample, *, key: str, sam_
     image, masks = sample.load()
     prepared = maker(sample, image)
     small = prepared.image.frame.resize_masks(torch.from_numpy(masks))  # (N, h, w)
-    return GroundingItem(key, small, prepared, ResizedImage.of(image, sam_px))
+    return GroundingItem(key, small, text_stamp(sample), prepared, ResizedImage.of(image, sam_px))
+
+
+def text_stamp(sample: GroundingSample) -> str:
+    """8 hex digits that change with the kind of text, its words and its phrases."""
+    return f"{zlib.crc32(repr((sample.kind, sample.segments)).encode()):08x}"
 
 
 def frozen_inputs(items: Sequence[GroundingItem]) -> tuple[list[Sample], list[ResizedImage]]:

@@ -36,7 +36,7 @@ from clim_train.run_folder import write_json
 from clim_train.stopping import EXIT_STOPPED, TrainingStopped
 
 # Chosen on the validation split, see docs/comparison.md.
-EMBEDDED_LRS = {"image": 1e-3, "clim": 3e-3, "clipself": 3e-3, "clipself_boxes": 3e-3, "regionclip": 3e-3}
+EMBEDDED_LRS = {"image": 3e-4, "clim": 3e-3, "clipself": 3e-3, "clipself_boxes": 3e-3, "regionclip": 3e-3}
 COCO_LR = 1e-5  # of the papers, for every method
 ALPHAS = (0.3, 0.5, 0.7)
 DRAWING_OPTIONS = ("split", "scenes", "train_scenes", "classes")

@@ -91,3 +91,12 @@ def test_full_size_names_build_on_the_meta_device(name, kind):
     tower = find_tower(visual)
     assert tower.kind == kind
     assert tower.stride in (16, 32)
+
+
+def test_only_random_weights_are_warned_about(names, tmp_path, caplog):
+    model = create_model(names[0])
+    assert "Model initialized randomly." in caplog.text
+    save_model(model, tmp_path / "run")
+    caplog.clear()
+    create_model(names[0], pretrained=tmp_path / "run")
+    assert not caplog.records

@@ -119,3 +119,8 @@ def test_export_is_whole_for_plain_open_clip(tmp_path):
     again = create_model("clim-tiny", pretrained=tmp_path)
     pixels = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(again.encode_dense(pixels), model.encode_dense(pixels))
+
+
+def test_shipped_weights_are_not_called_random(caplog):
+    create_model("clim-tiny", pretrained="emoji")
+    assert not caplog.records

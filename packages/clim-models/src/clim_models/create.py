@@ -4,6 +4,7 @@ import copy
 import difflib
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import open_clip
@@ -12,6 +13,7 @@ from open_clip.model import set_model_preprocess_cfg
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
 from clim_models.checkpoint import export_folder, load_checkpoint
+from clim_models.open_clip_notes import no_weights_yet
 from clim_models.region_model import RegionModel
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -55,7 +57,8 @@ def create_model(
 
         clip = build_clim_tiny(pretrained == SHIPPED)
     else:
-        clip = open_clip.create_model(name, pretrained=tag, pretrained_hf=False)
+        with no_weights_yet() if pretrained is not None else nullcontext():
+            clip = open_clip.create_model(name, pretrained=tag, pretrained_hf=False)
         _set_preprocessing(clip, name, tag)
     model = RegionModel(clip, **options)
     model.name, model.config = name, config

@@ -27,6 +27,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from clim_models.open_clip_notes import no_weights_yet
+
 NAME = "clim-tiny"
 TRUNK = "clim_tiny_vit"
 WEIGHTS = Path(__file__).parent / "weights" / "clim_tiny.safetensors"
@@ -142,7 +144,8 @@ def build_clim_tiny(pretrained: bool = True) -> nn.Module:
     ValueError when a pinned hash does not match.
     """
     register_clim_tiny()
-    model = open_clip.create_model(NAME, pretrained_image=not pretrained, pretrained_text=False)
+    with no_weights_yet():
+        model = open_clip.create_model(NAME, pretrained_image=not pretrained, pretrained_text=False)
     if pretrained:
         load_shipped_weights(model)
     else:

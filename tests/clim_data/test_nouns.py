@@ -129,3 +129,12 @@ def test_what_is_missing_is_named(tmp_path, capsys, monkeypatch):
         hanta_tagger()
     assert main(["nouns", "--captions", "none.json", "--output", str(tmp_path / "nouns.txt")]) == 2
     assert 'pip install "clim-data[nouns]"' in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_a_message(tmp_path, capsys):
+    pytest.importorskip("HanTa")
+    (tmp_path / "captions.txt").write_text("a dog\n")
+    (tmp_path / "file").write_text("")
+    output = str(tmp_path / "file" / "nouns.txt")
+    assert main(["nouns", "--captions", str(tmp_path / "captions.txt"), "--output", output, "--min-count", "1"]) == 2
+    assert "check that path, who may write there" in capsys.readouterr().err

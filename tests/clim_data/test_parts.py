@@ -106,3 +106,12 @@ def test_the_launchers_environment_gives_rank_and_world_size(monkeypatch):
     monkeypatch.setenv("RANK", "8")
     with pytest.raises(ValueError, match="unset both"):
         launched_rank()
+
+
+def test_a_place_that_cannot_be_written_is_noticed_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        job(tmp_path / "file").mine()
+    (tmp_path / "out.json").mkdir()
+    with pytest.raises(ValueError, match="name a file"):
+        job(tmp_path).finished()

@@ -19,6 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError, ImportError) as fault:
         print(f"clim-data: {fault}", file=sys.stderr)
         return 2
+    except OSError as fault:
+        print(f"clim-data: {fault}: check that path, who may write there, and the room on its disk", file=sys.stderr)
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:

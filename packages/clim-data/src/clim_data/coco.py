@@ -18,7 +18,10 @@ def read_annotations(path: str | Path, *tables: str) -> dict:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no annotation file {path}: `clim-data doctor` says where it comes from")
+        raise FileNotFoundError(
+            f"no annotation file {path}: `clim-data doctor` says where official ones come from, `clim-data proposals` "
+            "makes boxes"
+        )
     try:
         record = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as fault:

@@ -122,7 +122,11 @@ for _part in (
         "coco-captions",
         "COCO 2017 captions, training split",
         ((_TRAIN, _coco("captions", "train", 118287)),),
-        ("clim-train clim_coco_vitb16", "clim-train clim_coco_evab16"),
+        (
+            "clim-train clim_coco_vitb16",
+            "clim-train clim_coco_evab16",
+            "clim-data nouns, proposals and clim-eval pseudo-label for clim-train regionclip_coco_evab16, ..._eval14",
+        ),
     ),
     Part(
         "coco-captions-val",
@@ -146,7 +150,11 @@ for _part in (
         "coco-instances",
         "COCO 2017 instances, training split",
         ((_TRAIN, _coco("instances", "train", 118287)),),
-        ("clim-data pack coco-instances",),
+        (
+            "clim-train clipself_coco_patches_evab16, ..._eval14",
+            "clim-data pack coco-instances",
+            "clim-data ov-split coco",
+        ),
     ),
     Part(
         "coco-instances-val",
@@ -158,7 +166,12 @@ for _part in (
         "lvis",
         "LVIS v1 (images of COCO 2017)",
         ((_TRAIN, _VAL, _LVIS_TRAIN, _LVIS_VAL),),
-        ("clim-data pack lvis", "clim-eval regions"),
+        (
+            "clim-train clipself_lvis_patches_evab16, ..._eval14",
+            "clim-data pack lvis",
+            "clim-data ov-split lvis",
+            "clim-eval regions",
+        ),
     ),
     Part(
         "lvis-captions",

@@ -63,8 +63,10 @@ class PartJob:
         """Whether the output is there already.
 
         Raises:
-            ValueError: there is an output of another job, and `overwrite` does not allow to replace it.
+            ValueError: there is an output of another job, and `overwrite` does not allow to replace it; or a folder.
         """
+        if self.output.is_dir():
+            raise ValueError(f"{self.output} is a folder: name a file for the output")
         head = f'{{"info":{compact(self.info)},'.encode()
         try:
             with open(self.output, "rb") as stream:
@@ -85,6 +87,7 @@ class PartJob:
         """
         for rank in range(self.world_size) if self.rank == 0 else (self.rank,):
             self._failure_note(rank).unlink(missing_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is noticed before the work
         return [n for n in range(self.rank, self.parts, self.world_size) if not self._path(n).exists()]
 
     def write(self, number: int, record: dict) -> None:

@@ -199,3 +199,22 @@ def test_real_photos(model_options, tmp_path, capsys):
     argv += ["--captions-json", str(folder / "annotations" / "captions_val2017.json"), "--out", str(tmp_path / "t")]
     assert main(argv) == 0
     assert read_report(tmp_path / "t")["metrics"]["t2i.R@1"] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("out", "fix"), [("e.txt", "should end in .safetensors or .npy"), ("names.txt/e.npy", "who may")]
+)
+def test_where_embeddings_go_is_checked_before_they_are_computed(out, fix, tmp_path, capsys):
+    names = tmp_path / "names.txt"
+    names.write_text("dog\n")
+    assert main(["embed", "--model", "no-such-model", "--names", str(names), "--out", str(tmp_path / out)]) == 2
+    assert fix in capsys.readouterr().err
+
+
+def test_random_weights_are_said(model_options, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("dog\n")
+    argv = ["embed", "--names", str(tmp_path / "names.txt"), "--templates", "name", "--out", str(tmp_path / "e.npy")]
+    assert main([*argv, *model_options[:2]]) == 0
+    assert "no --pretrained: the weights of the model are random" in capsys.readouterr().err
+    assert main([*argv, *model_options]) == 0
+    assert "random" not in capsys.readouterr().err

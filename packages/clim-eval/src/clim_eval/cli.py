@@ -29,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError, ImportError) as error:
         print(f"clim-eval {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except OSError as error:
+        fix = "check that path, who may write there, and the room on its disk"
+        print(f"clim-eval {arguments.command}: {error}: {fix}", file=sys.stderr)
+        return 2
     finally:
         if started:
             dist.destroy_process_group()

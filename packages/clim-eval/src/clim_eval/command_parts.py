@@ -31,6 +31,8 @@ def load_model(options: Namespace):
     options.model = options.model or model_of_run(options.pretrained)
     options.device = pick_device(options)
     torch.manual_seed(0)  # without --pretrained, every rank and every run gets the same random weights
+    if options.pretrained is None and rank_and_world()[0] == 0:
+        print("no --pretrained: the weights of the model are random, which only shows that it runs", file=sys.stderr)
     return create_model(
         options.model, pretrained=options.pretrained, precision=options.precision, device=options.device
     )

@@ -113,8 +113,9 @@ def run_zeroshot(options: Namespace) -> None:
 
 def run_embed(options: Namespace) -> None:
     """Class embeddings to a file."""
-    from clim_eval.embeddings import save_class_embeddings
+    from clim_eval.embeddings import embeddings_path, save_class_embeddings
 
+    embeddings_path(options.out)
     if options.names:
         names = read_names(options.names, "--names")
     else:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,23 +40,33 @@ def save_class_embeddings(path: str | os.PathLike, embeddings: Tensor, names: Se
     NAME.safetensors holds the names. NAME.npy is a plain array; its names are in NAME.npy.json, with a hash of the
     array, so that a file of other classes is noticed. Raises ValueError for another ending.
     """
-    path = Path(path)
+    path = embeddings_path(path)
     rows, about = embeddings.float().cpu().contiguous(), {"names": list(names), "templates": templates}
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     if path.suffix == ".safetensors":
         metadata = {"names": json.dumps(about["names"]), "templates": templates}
         save_file({"embeddings": rows}, unfinished, metadata=metadata)
-    elif path.suffix == ".npy":
+    else:
         with open(unfinished, "wb") as out:
             np.save(out, rows.numpy())
         about["sha256"] = hashlib.sha256(unfinished.read_bytes()).hexdigest()
         beside = unfinished.with_name(unfinished.name + ".json")
         beside.write_text(json.dumps(about, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(beside, names_file(path))
-    else:
-        raise ValueError(f"{path} should end in .safetensors or .npy: name the file NAME.safetensors")
     os.replace(unfinished, path)
+
+
+def embeddings_path(path: str | os.PathLike) -> Path:
+    """Where class embeddings will be written, checked before hours are spent on them; makes the folder.
+
+    Raises ValueError for another ending than .safetensors and .npy, OSError for a folder that cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".npy"):
+        raise ValueError(f"{path} should end in .safetensors or .npy: name the file NAME.safetensors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        return path
 
 
 def names_file(path: Path) -> Path:

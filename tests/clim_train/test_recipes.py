@@ -1,6 +1,8 @@
 """Every recipe builds and trains two steps on a tiny tower and real shards, through the command line."""
 
 import json
+import re
+import shlex
 
 import numpy as np
 import pytest
@@ -102,6 +104,8 @@ def test_region_recipes_have_the_published_settings(name):
     assert entry.facts.images == (100_170 if "lvis" in name else 118_287)
     if name.startswith("clipself"):
         assert (config.data.max_split, config.data.max_cells, config.data.context) == (6, 20, 1.5)
+        # Without a file of boxes the images would be cut into grids, which is another recipe.
+        assert (config.data.boxes is None) == ("patches" in name)
         assert (config.data.min_box_px, config.data.max_box_px, config.data.scales) == (8, 1024, ())
     else:
         assert config.task.sampled_classes == 100
@@ -126,6 +130,25 @@ def test_docstrings_say_what_a_user_needs(name):
         assert part in text
     assert name in text
     assert name in recipe_table()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_commands_of_docstrings_parse(name):
+    text = RECIPES[name].__doc__
+    command = re.search(r"Command: (.*?)(?: \(`|\n *Hardware:)", text, re.DOTALL).group(1)
+    program, *words = shlex.split(command)
+    if program == "deepspeed":
+        launcher, words = words[: words.index("--module") + 2], words[words.index("--module") + 2 :]
+        assert launcher == ["--num_gpus", str(find_recipe(name).facts.gpus), "--module", "clim_train"]
+    else:
+        assert program == "clim-train"
+    recipe, *options = words
+    assert recipe == name
+    assert configure(recipe, options) != find_recipe(name)()  # the data are named
+    for words in re.findall(r"`clim-train estimate ([^`]*)`", text):
+        assert words.split()[0] in RECIPES
+    for option, value in re.findall(r"(--[a-z]+\.[a-z.-]+)\s+(\d+|original|fp32)\b", text):
+        configure(name, [option, value])
 
 
 def test_gradient_path_follows_the_batches():

@@ -2,7 +2,7 @@
 
 import pytest
 from clim_train.config import OptimConfig, ScheduleConfig
-from clim_train.schedule import const_cooldown_lr, const_lr, cosine_lr, learning_rate, total_steps
+from clim_train.schedule import const_cooldown_lr, const_lr, cosine_lr, learning_rate, total_steps, warmup_note
 
 
 def golden_sets(case):
@@ -48,3 +48,12 @@ def test_total_steps_counts_whole_accumulations():
     assert total_steps(11, 4, ScheduleConfig(epochs=3, steps=100)) == 100
     with pytest.raises(ValueError, match="less accumulation"):
         total_steps(3, 4, ScheduleConfig())
+
+
+def test_runs_that_end_within_their_warm_up_are_said():
+    optim = OptimConfig(lr=1e-5)
+    note = warmup_note(120, optim, ScheduleConfig(epochs=6, warmup_steps=1000))
+    assert "after 120 steps" in note
+    assert "1.2e-06 of 1.0e-05; use --schedule.warmup-share 0.1" in note
+    assert warmup_note(1000, optim, ScheduleConfig(epochs=6, warmup_steps=1000)) is None
+    assert warmup_note(120, optim, ScheduleConfig(epochs=6, warmup_share=0.1)) is None

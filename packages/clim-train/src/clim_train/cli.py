@@ -14,6 +14,7 @@ from clim_train.config import TrainConfig
 from clim_train.peers import AgreedError, PeerFailed, failures_shared
 from clim_train.presets import on_small_gpu
 from clim_train.recipes import find_recipe, recipe_table
+from clim_train.schedule import warmup_note
 from clim_train.stopping import EXIT_STOPPED, TrainingStopped
 
 PLAIN_URLS = ("http://", "https://", "s3://", "gs://", "hf://")
@@ -71,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _explain(error, 1)
     except (ValueError, FileNotFoundError) as error:
         return _explain(error, 2)
+    except (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+        return _explain(f"{error}: check that path and who may write there, or name another", 2)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -113,6 +116,9 @@ def train(config: TrainConfig, *, resuming: bool = False) -> None:
     _start(config)
     with failures_shared():
         trainer = _trainer(config, resuming=resuming)
+        note = warmup_note(trainer.total, config.optim, config.schedule)
+        if note and trainer.rank == 0 and not resuming:
+            print(f"clim-train: {note}", file=sys.stderr, flush=True)
         metrics = trainer.fit()
     if trainer.rank == 0:
         loss = f", last loss {metrics['loss']:.4f}" if "loss" in metrics else ""

@@ -69,6 +69,17 @@ def learning_rate(step: int, total: int, optim: OptimConfig, schedule: ScheduleC
     )
 
 
+def warmup_note(total: int, optim: OptimConfig, schedule: ScheduleConfig) -> str | None:
+    """What to tell the user of a run whose `total` steps end before its warm-up does; None for any other."""
+    if schedule.warmup_share is not None or total >= schedule.warmup_steps:
+        return None
+    highest = learning_rate(total - 1, total, optim, schedule)
+    return (
+        f"the run ends after {total:,} steps, within its warm-up of {schedule.warmup_steps:,}: the learning rate will "
+        f"not exceed {highest:.1e} of {optim.lr:.1e}; use --schedule.warmup-share 0.1, or more --schedule.epochs"
+    )
+
+
 def total_steps(batches_per_epoch: int, accumulation: int, schedule: ScheduleConfig) -> int:
     """Optimizer steps of a run: `schedule.steps`, or whole groups of `accumulation` batches times the epochs.
 

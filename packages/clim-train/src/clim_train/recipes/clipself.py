@@ -13,10 +13,10 @@ from clim_train.recipes.backbones import COCO_IMAGES, EVA02, EVA_B16, EVA_L14, L
 from clim_train.recipes.registry import recipe
 
 
-def _clipself(folder: str, model: ModelConfig, *, image_px: int, alpha: float) -> TrainConfig:
+def _clipself(folder: str, model: ModelConfig, *, image_px: int, alpha: float, boxes: str | None = None) -> TrainConfig:
     return TrainConfig(
         model=model,
-        data=CropDataConfig(batch_size=2, image_px=image_px, max_split=6, max_cells=20, context=1.5),
+        data=CropDataConfig(batch_size=2, image_px=image_px, max_split=6, max_cells=20, context=1.5, boxes=boxes),
         task=ClipSelfConfig(box_mode="align"),
         optim=EVA02,
         schedule=ScheduleConfig(kind="cosine", epochs=6, warmup_steps=1000),
@@ -79,7 +79,7 @@ def clipself_coco_proposals_evab16() -> TrainConfig:
         which came from a detector trained on base classes. Not repeated by us.
     Differs from the original: as `clipself_coco_patches_evab16`, and in the proposals.
     """
-    return _clipself("clipself_coco_proposals_evab16", EVA_B16, image_px=1024, alpha=0.7)
+    return _clipself("clipself_coco_proposals_evab16", EVA_B16, image_px=1024, alpha=0.7, boxes="proposals.json")
 
 
 @recipe(gpus=8, images=COCO_IMAGES, data="COCO images, proposals")
@@ -95,7 +95,7 @@ def clipself_coco_proposals_eval14() -> TrainConfig:
     Expected: 44.3 AP50 of novel classes on OV-COCO with the authors' F-ViT detector (its readme). Not repeated by us.
     Differs from the original: as `clipself_coco_proposals_evab16`.
     """
-    return _clipself("clipself_coco_proposals_eval14", EVA_L14, image_px=896, alpha=0.95)
+    return _clipself("clipself_coco_proposals_eval14", EVA_L14, image_px=896, alpha=0.95, boxes="proposals.json")
 
 
 @recipe(gpus=8, images=LVIS_IMAGES, data="LVIS images")

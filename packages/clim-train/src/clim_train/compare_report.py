@@ -160,9 +160,11 @@ def write_comparison(
     rows: the start and the arms. points: the arms at alphas between 0 and 1. about: how the figures were made.
     """
     between = {f"{arm}, alpha {alpha:g}": runs for arm, along in points.items() for alpha, runs in along.items()}
-    tables = [result_table(rows), budget_table(arms, options), best_lines(rows)]
+    table = result_table(rows)
+    notes = [table, f"Highest of the trained arms:\n\n{best_lines(rows)}"]
     if between:
-        tables.append(result_table(between))
+        notes.append(f"Between start and trained weights:\n\n{result_table(between)}")
+    notes.append(f"What a step was:\n\n{budget_table(arms, options)}")
     counts = ", ".join(f"{name}: {count}" for name, count in data.counts().items())
     metrics = {}
     for row, runs in {**rows, **between}.items():
@@ -177,6 +179,6 @@ def write_comparison(
         config={"options": options, **about},
         figures={**tradeoffs(rows, points), **pictures},
         data=data.counts(),
-        notes=[*tables, f"Measured on {counts}."],
+        notes=[*notes, f"Measured on {counts}."],
     )
-    return tables[0]
+    return table

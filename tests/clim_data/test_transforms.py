@@ -59,10 +59,10 @@ def test_golden_random_resize_and_training_crop(golden):
 
 
 def assert_near_pillow(fast, exact):
-    """One grey level, and two for at most a few values in 100,000 (both round between their two passes)."""
+    """One grey level, and two for less than one value in 1,000 (both round between their two passes)."""
     difference = (fast.int() - exact.int()).abs()
     assert difference.max() <= 2
-    assert (difference > 1).sum() <= 5e-5 * difference.numel()
+    assert (difference > 1).sum() <= 1e-3 * difference.numel()
 
 
 def pattern(formula, width, height):

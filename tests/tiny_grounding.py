@@ -56,6 +56,10 @@ WORDS = [
 ]
 
 
+# Phrases of the pictures of two processes; None cannot be read.
+UNEVEN = (1, 4, None, 2, 3, None, None, 1)
+
+
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """Whole words, all others <unk>."""
     vocabulary = {word: i for i, word in enumerate(WORDS)} | {"<image>": IMAGE_ID}
@@ -84,7 +88,11 @@ def tiny_sam() -> SamModel:
     )
     prompts = SamPromptEncoderConfig(hidden_size=16, image_size=64, patch_size=16, mask_input_channels=4)
     decoder = SamMaskDecoderConfig(hidden_size=16, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=16)
-    return SamModel(SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder))
+    sam = SamModel(SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)).eval()
+    with torch.no_grad():
+        for parameter in sam.parameters():  # far from the start, where masks are zero but for rounding
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return sam
 
 
 def tiny_grounded(family: str = "llava", *, seed: int = 3) -> GroundedLMM:
@@ -203,6 +211,7 @@ def fit_until(trainer: Trainer, step: int) -> None:
 
 __all__ = [
     "FAMILIES",
+    "UNEVEN",
     "WORDS",
     "Boxes",
     "Interrupted",

@@ -7,6 +7,7 @@ from importlib import import_module
 # Command -> its module, imported on use, and what it does. A module has `main(arguments)`, which raises ValueError or
 # FileNotFoundError for mistakes of the user.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "eval": ("eval_command", "masks of a data set against the true ones: eval png, refcoco or viscot"),
     "train": ("train_command", "train the heads as a recipe says; train list, train show RECIPE, train resume RUN"),
 }
 

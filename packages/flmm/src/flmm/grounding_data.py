@@ -98,7 +98,7 @@ class GroundingBuilder:
             try:
                 items.append(self._item(place, draw.epoch))
             except BrokenSample as fault:
-                faults.append(BrokenSample(fault.reason, f"{place.source}/{fault.name}", fault.args[0]))
+                faults.append(BrokenSample(fault.reason, f"{place.source}/{fault.name}", fault.detail))
         return GroundingBatch(tuple(items)), faults
 
     def _item(self, place: Place, epoch: int) -> GroundingItem:

@@ -313,6 +313,14 @@ def read_segment_ids(png: Path | bytes, name: str = "") -> np.ndarray:
     return colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
 
 
+def encode_mask(mask: np.ndarray) -> dict:
+    """bool (H, W) -> COCO RLE as JSON holds it: {"size": [H, W], "counts": text}."""
+    from pycocotools import mask as coco_mask
+
+    code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": [int(edge) for edge in code["size"]], "counts": code["counts"].decode()}
+
+
 def decode_segmentation(segmentation: list | dict, height: int, width: int) -> np.ndarray:
     """COCO polygons or RLE -> bool (height, width), by pycocotools.
 

@@ -7,7 +7,10 @@ from importlib import import_module
 # Command -> its module, imported on use, and what it does. A module has `main(arguments)`, which raises ValueError or
 # FileNotFoundError for mistakes of the user.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "ground": ("ground_command", "masks of phrases in an image, drawn, and as COCO RLE json"),
+    "chat": ("chat_command", "ask about an image in the terminal; answers are drawn with the masks of their phrases"),
     "eval": ("eval_command", "masks of a data set against the true ones: eval png, refcoco or viscot"),
+    "demo-model": ("demo.command", "write the demo LMM, which needs no download, as a Hugging Face folder"),
     "train": ("train_command", "train the heads as a recipe says; train list, train show RECIPE, train resume RUN"),
 }
 

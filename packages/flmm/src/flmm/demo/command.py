@@ -1,0 +1,29 @@
+"""`flmm demo-model FOLDER`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str]) -> None:
+    """Raises ValueError or FileNotFoundError for mistakes of the user."""
+    parser = argparse.ArgumentParser(
+        prog="flmm demo-model",
+        description="Write the demo LMM, a LLaVA of one million parameters that describes composed scenes of emoji, as "
+        "a Hugging Face folder: --lmm FOLDER takes it, and so does AutoModelForImageTextToText.",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--scenes", type=int, default=0, metavar="N", help="also compose N test scenes, FOLDER/scenes")
+    options = parser.parse_args(argv)
+    from flmm.demo.model_files import write_demo_model
+    from flmm.demo.scenes import compose_demo_scenes
+
+    if options.folder.exists() and any(options.folder.iterdir()):
+        raise ValueError(f"{options.folder} is not empty: choose a new folder")
+    folder, about = write_demo_model(options.folder)
+    print(folder)
+    if "test" in about:
+        shares = ", ".join(f"{name} {100 * value:.0f} %" for name, value in about["test"].items())
+        print(f"right on scenes of drawings it never saw: {shares}")
+    if options.scenes:
+        print(compose_demo_scenes(folder / "scenes", "test", count=options.scenes).scenes.images)

@@ -1,0 +1,58 @@
+"""The demo LMM that ships with flmm: its weights file, and the Hugging Face folder made of it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from flmm.demo.lmm import build_demo_llava, save_folder, word_tokenizer
+
+WEIGHTS = Path(__file__).parent / "weights" / "demo_lmm.safetensors"
+COMMAND = "hatch run pretrain-demo-lmm"
+
+
+def write_demo_model(folder: str | Path, *, weights: str | Path = WEIGHTS) -> tuple[Path, dict[str, Any]]:
+    """Write the pretrained demo LMM as a Hugging Face folder; returns it and how the weights were made.
+
+    Raises:
+        FileNotFoundError: there is no file of weights.
+        ValueError: the weights are of another model.
+    """
+    tokenizer = word_tokenizer()
+    model = build_demo_llava(tokenizer)
+    about = load_weights(model, weights)
+    return save_folder(model, tokenizer, folder), about
+
+
+def load_weights(model: Any, path: str | Path = WEIGHTS) -> dict[str, Any]:
+    """Load weights into a demo LLaVA, strictly; returns the file's account of how they were made.
+
+    Raises FileNotFoundError and ValueError as `write_demo_model`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no demo LMM at {path}: make it with `{COMMAND}`, or reinstall flmm")
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (not a dict)
+        metadata = file.metadata() or {}
+    own = model.state_dict()
+    wrong = sorted(own.keys() ^ tensors.keys()) or [k for k in own if own[k].shape != tensors[k].shape]
+    if wrong:
+        raise ValueError(f"{path} is of another demo LMM ({wrong[:3]} differ): make it anew with `{COMMAND}`")
+    model.load_state_dict(tensors)
+    return json.loads(metadata.get("about", "{}"))
+
+
+def save_weights(model: Any, path: str | Path, about: Mapping[str, Any]) -> Path:
+    """Write all weights as float16 with an account of how they were made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    tensors = {k: v.detach().to("cpu", torch.float16).contiguous().clone() for k, v in model.state_dict().items()}
+    save_file(tensors, partial, metadata={"format": "pt", "about": json.dumps(about)})
+    partial.replace(path)
+    return path

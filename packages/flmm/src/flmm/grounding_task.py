@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from clim_models.mask_losses import mask_losses
 from clim_train.run_folder import write_json
-from clim_train.tasks.region_parts import rows_per_rank
+from clim_train.tasks.region_parts import ranks, rows_per_rank
 from torch import Tensor, nn
 
 from flmm.adapters.frozen import PhraseFeatures
@@ -44,10 +45,7 @@ class TrainedHeads(GroundedLMM):
         self.sam = _with_parts(model.sam, image_encoder=None)
 
     def direct_parameters(self) -> list[nn.Parameter]:
-        """All of them: ranks run the mask head once per image, and may have different numbers of images.
-
-        Weights that an engine gathers module by module would make the ranks wait for each other; these are few.
-        """
+        """All of them: they are few, and so an engine gathers them once a step and not module by module."""
         return [p for p in self.parameters() if p.requires_grad]
 
 
@@ -85,16 +83,22 @@ class GroundingTask:
         device = self.model.text_layer_weights.device
         features = self.frozen_features(batch.items, device)
         targets = [item.masks.to(device) for item in batch.items]
-        count = batch.phrases
-        if count == 0:  # the ranks still have to run the same modules, and every weight needs a gradient
-            features, targets = [self._nothing(device)], [torch.zeros(1, 1, 1, device=device)]
+        count, images = batch.phrases, max(len(batch), 1)
+        # Under ZeRO-3 ranks that run a module unequally often wait for each other forever: those with fewer images
+        # run it on nothing.
+        spare = most_images(images, device) - len(batch)
+        features += [self._nothing(device)] * spare
+        targets += [torch.zeros(1, 1, 1, device=device)] * spare
         masks = self.model.ground([f.phrases for f in features], [f.embedding for f in features])
-        coarse = mask_losses([m.coarse for m in masks], targets)
-        refined = mask_losses([m.refined for m in masks], targets)
+        coarse = mask_losses([m.coarse for m in masks[:images]], targets[:images])
+        refined = mask_losses([m.refined for m in masks[:images]], targets[:images])
         rows = rows_per_rank(count, device)
         figures = {**coarse, **{f"sam_{name}": value for name, value in refined.items()}}
         figures = {name: value * (count / rows) for name, value in figures.items()}
-        found = {"loss": sum(v for name, v in figures.items() if "loss" in name), **figures, "phrases": rows}
+        total = sum(value for name, value in figures.items() if "loss" in name)
+        for unused in masks[images:]:
+            total = total + 0 * (unused.coarse.sum() + unused.refined.sum())
+        found = {"loss": total, **figures, "phrases": rows}
         if self.cache is not None:
             kept = sum(item.kept is not None for item in batch.items)
             found["kept"] = torch.full((), kept / max(len(batch), 1), device=device)
@@ -136,6 +140,15 @@ class GroundingTask:
         """Writes heads.safetensors (only what trained; `GroundedLMM.load_heads` reads it) and grounding.json."""
         self.model.save_heads(Path(folder) / HEADS_FILE, state)
         write_json(Path(folder) / ABOUT_FILE, self.about)
+
+
+def most_images(images: int, device: torch.device) -> int:
+    """The largest number of images that a rank has in this step."""
+    if ranks() == 1:
+        return images
+    most = torch.tensor(images, device=device)
+    dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    return int(most)
 
 
 def _with_parts(sam: SamRefiner, **parts: nn.Module | None) -> SamRefiner:

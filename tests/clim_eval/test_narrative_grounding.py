@@ -23,10 +23,10 @@ def test_golden_averages_of_the_original(golden):
     arrays = case.arrays
     found = narrative_metrics(arrays["ious"], arrays["plural"], arrays["isthing"], protocol="original")
     for theirs, ours in NAMES.items():
-        assert found[ours] == pytest.approx(case.meta["results"][theirs], abs=1e-7)
+        assert found[ours] == pytest.approx(case.meta["results"][theirs], abs=5e-7)  # some are float32
     exact = narrative_metrics(arrays["ious"], arrays["plural"], arrays["isthing"])
-    assert exact["AR"] == pytest.approx(case.meta["mean_iou_for_comparison"]["all"], abs=1e-7)
-    assert all(abs(exact[name.removeprefix("original.")] - found[name]) <= 1e-5 for name in NAMES.values())
+    assert exact["AR"] == pytest.approx(case.meta["mean_iou_for_comparison"]["all"], abs=5e-7)
+    assert all(abs(exact[name.removeprefix("original.")] - found[name]) <= 1.1e-5 for name in NAMES.values())
 
 
 @pytest.mark.parametrize("step", [1e-3, 0.01, 0.3])

@@ -8,7 +8,7 @@ from flmm.demo.captions import CaptionConfig, CaptionedScenes, caption_accuracy,
 from flmm.demo.lmm import build_demo_llava, word_tokenizer
 from flmm.demo.model_files import WEIGHTS, load_weights, save_weights, write_demo_model
 from flmm.demo.names import names_in, recalled, train_names
-from flmm.demo.pretrain import in_memory
+from flmm.demo.pretrain import in_memory, pretrain
 from flmm.demo.scenes import COLUMNS, CONCEPTS, ROWS, compose_demo_scenes, demo_words
 
 
@@ -117,3 +117,11 @@ def test_tower_learns_the_names(samples):
     assert recalled(torch.tensor([[3.0, 2, 1], [0, 5, 1]]), torch.tensor([[1.0, 0, 1], [0, 1, 0]])) == pytest.approx(
         2 / 3
     )
+
+
+def test_pretraining_writes_weights_that_load(tmp_path):
+    names, captions = (CaptionConfig(steps=n, batch_size=2, warmup_steps=1) for n in (1, 2))
+    about = pretrain(tmp_path / "w.safetensors", names, captions, scenes=4, held_out=2)
+    assert load_weights(build_demo_llava(word_tokenizer()), tmp_path / "w.safetensors") == about
+    assert about["captions"]["steps"] == 2
+    assert 0 <= about["test"]["names"] <= 1

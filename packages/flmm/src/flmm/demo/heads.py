@@ -31,7 +31,7 @@ HEAD_WIDTH = 16
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """Training of the heads: defaults were tried on the validation scenes."""
+    """Training of the heads."""
 
     steps: int = 400
     batch_size: int = 8

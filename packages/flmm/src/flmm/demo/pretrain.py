@@ -24,8 +24,8 @@ from flmm.demo.names import train_names
 from flmm.demo.scenes import compose_demo_scenes
 
 # Chosen by hand in a few short runs, by the accuracy on validation scenes.
-NAMES = CaptionConfig(steps=300, batch_size=32, lr=1.5e-3, warmup_steps=30, bf16=True)
-CAPTIONS = CaptionConfig(steps=900, batch_size=16, lr=1e-3, warmup_steps=50, bf16=True)
+NAMES = CaptionConfig(steps=400, batch_size=32, lr=1.5e-3, warmup_steps=30, bf16=True)
+CAPTIONS = CaptionConfig(steps=1800, batch_size=16, lr=1.5e-3, warmup_steps=50, bf16=True)
 
 
 def pretrain(

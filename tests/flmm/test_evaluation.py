@@ -181,7 +181,7 @@ def test_visual_questions_are_answered_and_saved(model, tmp_path):
     with pytest.raises(ValueError, match="answers of another configuration"):
         answer_questions(model, questions, **{**options, "focus": None})
     (tmp_path / "else.json").write_text("[{}]")
-    with pytest.raises(ValueError, match="no file of the Visual CoT benchmark"):
+    with pytest.raises(ValueError, match="not a file of the Visual CoT benchmark"):
         read_questions(tmp_path / "else.json")
 
 

@@ -107,7 +107,7 @@ def test_commands_that_only_print(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no-such-command"], "there is no command 'no-such-command': use one of train"),
+        (["no-such-command"], "there is no command 'no-such-command': use one of ground"),
         (["train", "flmm_lava"], "there is no recipe 'flmm_lava': did you mean 'flmm_llava"),
         (["train", "resume"], "use `flmm train resume RUN`"),
         (["train", "flmm_deepseek_vl_7b", "--engine.device=cpu"], "no training data: name folders of shards"),

@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> None:
     """Raises ValueError or FileNotFoundError for mistakes of the user."""
     options = build_parser().parse_args(argv)
     from flmm.chat import ask, ground_answer
-    from flmm.ground import found_masks, read_image, save_grounding
+    from flmm.image_phrases import found_masks, read_image, save_grounding
     from flmm.phrases import has_spacy
 
     image = read_image(options.image)

@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> None:
     """Raises ValueError or FileNotFoundError for mistakes of the user."""
     options = build_parser().parse_args(argv)
-    from flmm.ground import ground, read_image, save_grounding
+    from flmm.image_phrases import ground, read_image, save_grounding
 
     out = options.out or Path(f"{options.image.stem}.grounded.png")
     image = read_image(options.image)  # before the minutes that loading can take

@@ -20,7 +20,7 @@ from flmm.demo.lmm import build_demo_llava, save_folder, word_tokenizer
 from flmm.demo.quickstart import compared, score_table
 from flmm.demo.sam import build_demo_sam
 from flmm.demo.scenes import compose_demo_scenes
-from flmm.ground import ground, masks_record, read_image, save_grounding
+from flmm.image_phrases import ground, masks_record, read_image, save_grounding
 from flmm.loading import heads_file, trained_with
 from flmm.pictures import grounding_figure
 from PIL import Image

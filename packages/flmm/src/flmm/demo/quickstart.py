@@ -76,7 +76,7 @@ def run(
     before = drawn(model, test, pictures)
 
     stages.begin(f"training the heads, {options.steps} steps of {options.batch_size} scenes")
-    about = {"lmm": str(lmm_folder), "sam": str(sam_folder)}
+    about = {"lmm": str(lmm_folder.resolve()), "sam": str(sam_folder.resolve())}
     train_heads(model, train, options, folder=folder / "run", about=about, seed=seed)
 
     stages.begin("after training")
@@ -154,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for figure in sorted((out / "figures").glob("*.png")):
             (args.docs / f"flmm_{figure.name}").write_bytes(figure.read_bytes())
     print(f"{time.monotonic() - begin:.0f} s. Report: {(out / 'report.md').resolve()}")
-    print(f'Next: flmm ground IMAGE "a frog" --lmm {out}/lmm --checkpoint {out}/run')
+    print(f'Next: flmm ground IMAGE "a frog" --checkpoint {out}/run')
 
 
 if __name__ == "__main__":

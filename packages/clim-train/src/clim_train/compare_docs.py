@@ -5,11 +5,11 @@ are copied to `figures/` beside the page. Text outside of it stays.
 """
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from clim_eval import read_report
+from PIL import Image
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 CAPTIONS = {
@@ -46,12 +46,14 @@ def results(report: dict) -> str:
 
 
 def copy_figures(report: dict, report_folder: Path, target: Path) -> list[str]:
-    """Copies the figures as compare_*.png and returns the Markdown that shows them."""
+    """Copies the figures, in 256 colours, as compare_*.png and returns the Markdown that shows them."""
     target.mkdir(parents=True, exist_ok=True)
     shown = []
     for name, path in report["figures"].items():
         file = f"compare_{Path(path).name}"
-        shutil.copyfile(report_folder / path, target / file)
+        with Image.open(report_folder / path) as picture:
+            # 256 colours: a repository keeps every version of its pictures for good.
+            picture.convert("RGB").quantize(256).save(target / file, optimize=True)
         shown.append(f"![{CAPTIONS.get(name, name)}](figures/{file})")
     return shown
 

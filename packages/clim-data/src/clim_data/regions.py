@@ -5,6 +5,7 @@ letterboxed to a square, boxes relative to that square, masks on the patch grid,
 """
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,7 @@ def empty_region_sample(view: RegionView, image_id: int, error: str, *, masks: b
     return RegionSample(**{**vars(sample), "error": error})
 
 
-class _RegionDataset(Dataset):
+class _RegionDataset(Dataset, ABC):
     """What the two readers share: sizes of the view, size filter, skipping. `_regions` yields one image's regions."""
 
     def __init__(self, images_dir: str | Path, images: list[dict], categories: list[dict], view: RegionView, **rules):
@@ -162,8 +163,8 @@ class _RegionDataset(Dataset):
             return empty_region_sample(self.view, record["id"], str(fault), masks=self.with_masks)
         return make_region_sample(image, regions, self.view, image_id=record["id"], masks=self.with_masks)
 
-    def _regions(self, record: dict, image: Image.Image) -> list[Region]:
-        raise NotImplementedError
+    @abstractmethod
+    def _regions(self, record: dict, image: Image.Image) -> list[Region]: ...
 
     def _keep(self, annotations: list[dict]) -> list[dict]:
         """Annotations that count: the first `max_regions`, without crowds when they are skipped."""

@@ -6,6 +6,7 @@ for retrieval. One that cannot be read is black and has the label -1.
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def class_images(source: str | Path, image_px: int, *, names: Sequence[str] | No
     return ClassShards(source, image_px, names=names)
 
 
-class ClassImages(Dataset):
+class ClassImages(Dataset, ABC):
     """What both readers share; ``class_names[label]`` is the name of a label, ``skipped`` what could not be read."""
 
     def __init__(self, image_px: int, class_names: Sequence[str]):
@@ -46,16 +47,16 @@ class ClassImages(Dataset):
             self.skipped.add(fault)
             return torch.zeros(3, self.image_px, self.image_px, dtype=torch.uint8), -1, fault.name
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
+    @abstractmethod
     def read(self, i: int) -> tuple[str, bytes | Path, int]:
         """Name, encoded image and label of item i; BrokenSample when there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def listing(self) -> list[str]:
         """What tells this set of images from another."""
-        raise NotImplementedError
 
     def description(self) -> dict:
         """Fingerprint and counts for a report: equal for the same images and class names."""

@@ -3,14 +3,11 @@
 A recipe (see `clim_train.recipes`) is a function that returns one `TrainConfig`.
 """
 
-import dataclasses
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from clim_train.config_checks import check_at_least, check_choice, reject
-from clim_train.config_json import build
+from clim_train.config_json import JsonConfig
 from clim_train.method_config import (
     BoxDataConfig,
     ClimConfig,
@@ -203,7 +200,7 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(JsonConfig):
     """Everything a run depends on. `to_json` and `from_json` round-trip it."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -217,23 +214,3 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_match(self.task, self.data)
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> "TrainConfig":
-        """Reads what `to_json` wrote. Raises ValueError for unknown, missing or illegal options."""
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"the configuration is not JSON ({error}): use the config.json of a run folder") from error
-        return build(cls, values, "config")
-
-    @classmethod
-    def load(cls, run_folder: str | Path) -> "TrainConfig":
-        """The configuration of a run folder. Raises FileNotFoundError where there is none."""
-        path = Path(run_folder) / "config.json"
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist: give the folder of a run that was started before")
-        return cls.from_json(path.read_text())

@@ -1,9 +1,11 @@
 """Nested dataclasses from plain JSON values, every mistake named by its place."""
 
 import dataclasses
+import json
 import types
 import typing
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 # A union of dataclasses says in one of these fields, a Literal with a single value, which of them is meant.
 _DISCRIMINATORS = ("name", "kind")
@@ -57,3 +59,27 @@ def _convert_union(hint: Any, value: Any, where: str) -> Any:
         legal = ", ".join(repr(name) for name in kinds)
         raise ValueError(f"{where}.{option}={chosen!r} is not possible: use one of {legal}")
     return build(kinds[chosen], value, where)
+
+
+class JsonConfig:
+    """What frozen dataclasses of options inherit to be written to a run folder and read back."""
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Reads what `to_json` wrote. Raises ValueError for unknown, missing or illegal options."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"the configuration is not JSON ({error}): use the config.json of a run folder") from error
+        return build(cls, values, "config")
+
+    @classmethod
+    def load(cls, run_folder: str | Path) -> Self:
+        """The configuration of a run folder. Raises FileNotFoundError where there is none."""
+        path = Path(run_folder) / "config.json"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist: give the folder of a run that was started before")
+        return cls.from_json(path.read_text())

@@ -1,14 +1,11 @@
 """What a training run of the heads is told: frozen dataclasses beside those of clim-train, whose Trainer reads them."""
 
-import dataclasses
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from clim_train.config import EngineConfig, OptimConfig, RunConfig, ScheduleConfig
 from clim_train.config_checks import check_at_least, check_choice, reject
-from clim_train.config_json import build
+from clim_train.config_json import JsonConfig
 
 from flmm.capture import MERGES
 from flmm.prompts import DESCRIBE
@@ -99,7 +96,7 @@ def grounding_schedule(*, epochs: int = 8) -> ScheduleConfig:
 
 
 @dataclass(frozen=True)
-class GroundingConfig:
+class GroundingConfig(JsonConfig):
     """Everything a run depends on. `to_json` and `from_json` round-trip it."""
 
     model: GroundedModelConfig = field(default_factory=GroundedModelConfig)
@@ -115,23 +112,3 @@ class GroundingConfig:
             reject("engine.precision", self.engine.precision, "'fp32' or 'amp_bf16': the heads stay float32")
         if self.cache.folder is not None and self.data.redraw:
             reject("data.redraw", self.data.redraw, "False with cache.folder: features of other sentences are others")
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> "GroundingConfig":
-        """Reads what `to_json` wrote. Raises ValueError for unknown, missing or illegal options."""
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"the configuration is not JSON ({error}): use the config.json of a run folder") from error
-        return build(cls, values, "config")
-
-    @classmethod
-    def load(cls, run_folder: str | Path) -> "GroundingConfig":
-        """The configuration of a run folder. Raises FileNotFoundError where there is none."""
-        path = Path(run_folder) / "config.json"
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist: give the folder of a run that was started before")
-        return cls.from_json(path.read_text())

@@ -222,16 +222,27 @@ def test_crops_have_the_native_size_of_the_model():
 @pytest.mark.parametrize(
     ("recipe", "options", "message"),
     [
-        ("mine_clipself", [], "--data.images FOLDER"),
+        ("mine_clipself", [], "no training data: this recipe learns from images, whose captions it does not read"),
         ("mine_regionclip", ["--data.images={pictures}"], "--data.boxes FILE"),
-        ("mine_clipself", ["--data.images={pictures}/nothing"], "nothing"),
+        (
+            "mine_clipself",
+            ["--data.images={pictures}/nothing"],
+            "nothing is not a folder: this recipe learns from images",
+        ),
+        (
+            "mine_regionclip",
+            ["--data.images={pictures}/nothing"],
+            "boxes of a COCO json (--data.boxes FILE); ",
+        ),
         ("mine_clipself", ["--data.images={pictures}", "--data.boxes={pictures}/no.json"], "no.json"),
     ],
 )
 def test_missing_data_are_named_with_the_option(recipe, options, message, pictures, tmp_path, capsys):
     options = [option.format(pictures=pictures) for option in options]
     assert main(command(recipe, tmp_path / "run", *options)) == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said
+    assert "clim-data pack" not in said  # no shards are needed, and packing makes no boxes
 
 
 def test_embeddings_of_another_model_are_refused(tmp_path):

@@ -70,7 +70,7 @@ def _of_folder(folder: str) -> list[str]:
 
 def _found(paths: list[str], otherwise: str) -> list[str]:
     if not paths:
-        raise FileNotFoundError(f"{otherwise}: check the path, or make shards with `clim-data pack`")
+        raise FileNotFoundError(f"{otherwise}: check the path; name shards (tars) or a folder of jpg, png or webp")
     return paths
 
 

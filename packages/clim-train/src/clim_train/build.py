@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import clim_models
 import torch
@@ -15,13 +16,20 @@ from clim_models.create import model_config
 from clim_models.prompts import embed_classes
 from torch import Tensor
 
-from clim_train.config import BoxDataConfig, ClipSelfConfig, CropDataConfig, RegionClipConfig, TrainConfig
+from clim_train.config import BoxDataConfig, ClipSelfConfig, CropDataConfig, DataConfig, RegionClipConfig, TrainConfig
 from clim_train.engine import WEIGHT_DTYPES, choose_device
 from clim_train.randomness import seed_everything
 from clim_train.task import Task
 from clim_train.tasks import ClimTask, ClipSelfTask, RegionClipTask
 from clim_train.tasks.region_parts import ranks
 from clim_train.trainer import Evaluators, Loader
+
+LEARNED_FROM = {
+    "pairs": "images with captions (see `clim-data pack`)",
+    "crops": "images, whose captions it does not read",
+    "boxes": "images and the labelled boxes of a COCO json (--data.boxes FILE)",
+}
+"""What training data are, by `data.kind`, for messages."""
 
 
 def build_model(config: TrainConfig) -> RegionModel:
@@ -104,14 +112,12 @@ def build_class_embeddings(config: TrainConfig, model: RegionModel, class_names:
 
 
 def build_loader(config: TrainConfig) -> Loader:
-    """This rank's share of the data. Raises ValueError when none are named."""
+    """This rank's share of the data.
+
+    Raises ValueError when none are named, FileNotFoundError when they are not there.
+    """
     data = config.data
-    sources = data.shards or ([data.images] if data.images is not None else [])
-    if not sources:
-        raise ValueError(
-            "no training data: name shards with --data.shards 'FOLDER/*.tar' (see `clim-data pack`), or a folder of "
-            "image files with --data.images FOLDER"
-        )
+    sources = _sources(data)
     stream = {
         "batch_size": data.batch_size,
         "seed": config.run.seed,
@@ -142,6 +148,21 @@ def build_loader(config: TrainConfig) -> Loader:
             )
         return BoxLoader(sources, image_px=data.image_px, boxes=data.boxes, max_boxes=data.max_boxes, **stream)
     return MosaicLoader(sources, mosaic=data.mosaic, **stream)
+
+
+def _sources(data: DataConfig) -> list[str]:
+    """Shards, or the folder of images. Raises ValueError and FileNotFoundError that say what these data are."""
+    fix = (
+        f"this recipe learns from {LEARNED_FROM[data.kind]}; name a folder of image files with --data.images FOLDER, "
+        "or shards with --data.shards 'FOLDER/*.tar'"
+    )
+    if data.images is not None:
+        if not Path(data.images).is_dir():
+            raise FileNotFoundError(f"--data.images {data.images} is not a folder: {fix}")
+        return [data.images]
+    if not data.shards:
+        raise ValueError(f"no training data: {fix}")
+    return list(data.shards)
 
 
 def native_px(config: TrainConfig) -> int:

@@ -85,10 +85,11 @@ def test_generated_tokens_have_the_features_of_teacher_forcing(name):
     ids = torch.cat([one.text.input_ids, said])
     owners = torch.cat([one.text.phrase_ids, torch.zeros_like(said)])
     text = type(one.text)(ids, owners, one.text.prompt_tokens)
-    (forced,) = lmm([type(one)(one.image, text)])
-    found = answer.phrases([(0, len(said))])
-    torch.testing.assert_close(found.maps, forced.maps, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(found.states, forced.states, atol=1e-4, rtol=1e-4)
+    for merge in ("mean", "max"):
+        (forced,) = lmm([type(one)(one.image, text)], merge=merge)
+        found = answer.phrases([(0, len(said))], merge=merge)
+        torch.testing.assert_close(found.maps, forced.maps, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(found.states, forced.states, atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match=r"\(0, 9\).*not in the answer's"):
         answer.phrases([(0, 9)])
 

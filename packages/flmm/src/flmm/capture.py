@@ -30,6 +30,23 @@ class Rows(Protocol):
         ...
 
 
+def merge_tokens(rows: Tensor, lengths: Sequence[int], merge: str) -> Tensor:
+    """Rows (H, T, C) of the tokens of N phrases, one phrase after the other -> (H, N, C) in the same dtype.
+
+    Args:
+        lengths: tokens of each phrase, at least one each; their sum is T.
+        merge: "mean" (in float32, then rounded to the dtype) or "max" over the tokens of a phrase.
+    """
+    counts = torch.tensor(lengths, dtype=torch.long, device=rows.device)
+    owners = torch.repeat_interleave(counts, output_size=rows.shape[1])  # (T,) phrase of each token
+    if merge == "max":
+        lowest = rows.new_full((rows.shape[0], len(lengths), rows.shape[2]), float("-inf"))
+        return lowest.scatter_reduce(1, owners[:, None].expand_as(rows), rows, "amax")
+    phrases = torch.arange(len(lengths), device=rows.device)
+    weights = (owners == phrases[:, None]) / counts[:, None]  # (N, T)
+    return (weights @ rows.float()).to(rows.dtype)
+
+
 class PhraseRows:
     """The words of phrases, merged per phrase.
 
@@ -62,12 +79,7 @@ class PhraseRows:
         return self.positions[inside]
 
     def reduce(self, rows: Tensor) -> Tensor:
-        if rows.shape[1] == 0:
-            return rows
-        parts = rows.split(self.lengths, dim=1)
-        if self.merge == "max":
-            return torch.stack([p.amax(dim=1) for p in parts], dim=1)
-        return torch.stack([p.mean(dim=1) for p in parts], dim=1)
+        return rows if rows.shape[1] == 0 else merge_tokens(rows, self.lengths, self.merge)
 
 
 class TokenRows:
@@ -115,6 +127,7 @@ class Capture:
         self._maps: dict[tuple[int, int], dict[int, Tensor]] = defaultdict(dict)
         self._states: dict[tuple[int, int], dict[int, Tensor]] = defaultdict(dict)
         self._spans: dict[int, tuple[int, int]] = {}
+        self._placed: dict[int, tuple[tuple, Tensor, Tensor]] = {}
         self._handles: list = []
 
     def __enter__(self) -> "Capture":
@@ -148,20 +161,28 @@ class Capture:
         stop = start + queries
         self._spans[layer] = (start, stop)
         dropped = max(0, stop - keys)  # keys that a sliding window's cache has forgotten
-        for item, (rows, columns) in enumerate(zip(self.rows, self.columns)):
-            positions = rows.within(start, stop)
-            weights = attention_rows(query, key, mask, item=item, rows=positions.to(query.device) - start)
-            columns = columns.to(query.device) - dropped
-            seen = weights[..., columns.clamp(min=0)]
+        for item, rows in enumerate(self.rows):
+            positions, columns = self._place(item, start, stop, query.device)
+            weights = attention_rows(query, key, mask, item=item, rows=positions)
             if dropped:
-                seen = seen.masked_fill(columns < 0, 0)
+                seen = weights[..., (columns - dropped).clamp(min=0)].masked_fill(columns < dropped, 0)
+            else:
+                seen = weights[..., columns]
             self._maps[layer, item][start] = rows.reduce(seen)  # (H, N, C)
+
+    def _place(self, item: int, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Wanted rows of a pass, counted from `start`, and columns, on `device`; copied once a pass, not each layer."""
+        now = (start, stop, device)
+        if item not in self._placed or self._placed[item][0] != now:
+            rows = self.rows[item].within(start, stop) - start
+            self._placed[item] = (now, rows.to(device), self.columns[item].to(device))
+        return self._placed[item][1:]
 
     def _state_hook(self, layer: int):
         def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
             start, stop = self._spans[layer]
-            for item, rows in enumerate(self.rows):
-                positions = rows.within(start, stop).to(output.device) - start
+            for item in range(len(self.rows)):
+                positions, _ = self._place(item, start, stop, output.device)
                 self._states[layer, item][start] = output[item][positions].detach()  # (T, D)
 
         return keep

@@ -72,7 +72,7 @@ def ground_answer(
     if not spans:
         raise ValueError("the answer has no phrase to ground: ask another question, or pass phrases to ground_phrases")
     tokens = phrase_token_spans(answer.offsets, spans, straddling="drop")
-    (masks,) = model.ground([answer.generated.phrases(tokens)], [image])
+    (masks,) = model.ground([answer.generated.phrases(tokens, merge=model.merge)], [image])
     return GroundedText(answer.text, tuple(answer.text[a:b] for a, b in spans), tuple(spans), masks)
 
 

@@ -109,7 +109,7 @@ def _think(model: GroundedLMM, image: Image.Image, question: str, max_tokens: in
         stop=lambda so_far: decode(so_far.tolist()).endswith("."),
     )
     known = len(said.maps)
-    return decode(said.ids[:known].tolist()), said.phrases([(0, known)]) if known else None
+    return decode(said.ids[:known].tolist()), said.phrases([(0, known)], merge=model.merge) if known else None
 
 
 def _question_features(model: GroundedLMM, image: Image.Image, question: str) -> PhraseFeatures:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from flmm.adapters.layout import ImageLayout
 from flmm.attention import use_rows_attention
-from flmm.capture import Capture, PhraseRows, TokenRows
+from flmm.capture import Capture, PhraseRows, TokenRows, merge_tokens
 from flmm.frames import PreparedImage
 from flmm.narratives import TokenizedText
 from flmm.prompts import PromptStyle
@@ -91,8 +91,8 @@ class Generated:
     states: Tensor
     layout: ImageLayout
 
-    def phrases(self, spans: Sequence[tuple[int, int]]) -> PhraseFeatures:
-        """Features of token spans (start, end exclusive) of the answer, tokens averaged in the model's dtype.
+    def phrases(self, spans: Sequence[tuple[int, int]], *, merge: str = "mean") -> PhraseFeatures:
+        """Features of token spans (start, end exclusive) of the answer; `merge` as in `FrozenLMM.forward`.
 
         Raises:
             ValueError: a span is empty or reaches beyond the tokens that have features.
@@ -100,11 +100,11 @@ class Generated:
         known = self.maps.shape[0]
         if wrong := [span for span in spans if not 0 <= span[0] < span[1] <= known]:
             raise ValueError(f"token spans {wrong} are not in the answer's {known} tokens with features: pass others")
-        columns = [self.maps[a:b].mean(dim=0) for a, b in spans]
-        rows = [self.states[:, a:b] for a, b in spans]
-        maps = torch.stack(columns) if columns else self.maps[:0]
-        states = torch.cat(rows, dim=1) if rows else self.states[:, :0]
-        return PhraseFeatures(self.layout.arrange(maps), states, tuple(b - a for a, b in spans), self.layout)
+        lengths = tuple(b - a for a, b in spans)
+        tokens = [token for a, b in spans for token in range(a, b)]
+        rows = self.maps[tokens].transpose(0, 1)  # (C, T, t)
+        maps = merge_tokens(rows, lengths, merge).transpose(0, 1)  # (N, C, t)
+        return PhraseFeatures(self.layout.arrange(maps), self.states[:, tokens], lengths, self.layout)
 
 
 class FrozenLMM(nn.Module):

@@ -1,5 +1,6 @@
 """Files of trained heads: ours (safetensors), and the released F-LMM checkpoints (`.pth`)."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from clim_models.layouts import to_unet_head, unwrap
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from flmm.head_facts import KEY, check_facts
 from flmm.sam_weights import POSITIONS, check_names, to_transformers
 
 # Released names begin with the first; ours with the second.
@@ -38,31 +40,49 @@ def open_heads(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     return heads_from_released(unwrap(source if isinstance(source, Mapping) else read_checkpoint(Path(source))))
 
 
-def mask_head_width(tensors: Mapping[str, Tensor]) -> int:
-    """Channels of the first stage of the mask head in a file of heads.
+def mask_head_sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """{"in_channels", "base", "stages"} of the mask head in a file of heads.
 
     Raises:
         ValueError: there is no mask head in it.
     """
-    last = tensors.get(f"{HEAD}predict.weight")
-    if last is None:
+    first, last = tensors.get(f"{HEAD}encoder.0.0.0.weight"), tensors.get(f"{HEAD}predict.weight")
+    if first is None or last is None:
         raise ValueError(
             f"there is no mask head among {sorted(tensors)[:4]} ...; pass a file of GroundedLMM.save_heads or a "
             "released F-LMM checkpoint"
         )
-    return last.shape[1]
+    stages = {key.split(".")[2] for key in tensors if key.startswith(f"{HEAD}encoder.")}
+    return {"in_channels": first.shape[1], "base": last.shape[1], "stages": len(stages)}
 
 
-def read_heads(model: nn.Module, new: Mapping[str, Tensor], *, name: str) -> None:
-    """Load tensors of `open_heads` into a `GroundedLMM`, strictly; `name` is what errors call them.
+def read_heads(
+    model: nn.Module, new: Mapping[str, Tensor], *, name: str, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Load tensors of `open_heads` into a `GroundedLMM`, strictly.
+
+    Args:
+        name: what errors call them. facts: what their file says about them (`head_facts.read_facts`).
 
     Raises:
-        ValueError: missing, unexpected or mis-shaped entries, which are listed.
+        ValueError: missing, unexpected or mis-shaped entries, which are listed; or heads of another LMM or SAM.
     """
+    maps, layers = model.mask_head.in_channels, len(model.text_layer_weights)
+    try:
+        found = mask_head_sizes(new)["in_channels"]
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if found != maps:
+        raise ValueError(
+            f"{name} was trained for another LMM: its mask head takes {found} maps of a phrase, and this LMM, of "
+            f"{layers} layers, has {maps}. Use the LMM it was trained with"
+        )
+    check_facts(model.facts(), facts or {}, name=name)
     own = dict(model.state_dict())
-    model.own_positions = OWN_POSITIONS not in new
-    trained = {key: own[key] for key in model.saved_names()}
+    brought = OWN_POSITIONS in new
+    trained = {key: own[key] for key in [*model.trained_names(), *([OWN_POSITIONS] if brought else [])]}
     check_names(trained, new, source=name)
+    model.own_positions = not brought
     model.load_state_dict(new, strict=False)
 
 
@@ -79,6 +99,7 @@ def write_heads(model: nn.Module, path: str | Path, state_dict: Mapping[str, Ten
         raise ValueError(f"the state dict lacks {len(lost)} trained entries, such as {lost[0]}; pass the whole one")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.part")
-    save_file({n: values[n].detach().cpu().contiguous().clone() for n in names}, partial, metadata={"format": "pt"})
+    metadata = {"format": "pt", KEY: json.dumps(model.facts())}
+    save_file({n: values[n].detach().cpu().contiguous().clone() for n in names}, partial, metadata=metadata)
     os.replace(partial, path)
     return path

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from flmm.adapters import load_lmm
 from flmm.adapters.frozen import FrozenLMM, PhraseFeatures, Sample
 from flmm.capture import MERGES
-from flmm.checkpoints import OWN_POSITIONS, mask_head_width, open_heads, read_heads, write_heads
+from flmm.checkpoints import OWN_POSITIONS, mask_head_sizes, open_heads, read_heads, write_heads
+from flmm.head_facts import chosen_merge, frozen_parts, read_facts, trained_parts
 from flmm.sam_refiner import ImageEmbedding, SamRefiner
 
 
@@ -59,6 +60,7 @@ class GroundedLMM(nn.Module):
             raise ValueError(f"merge={merge!r}; legal values are {', '.join(map(repr, MERGES))}")
         self.lmm, self.mask_head, self.sam, self.merge = lmm, mask_head, sam, merge
         self.own_positions = True
+        self.made_for = frozen_parts(lmm, sam)
         self.text_layer_weights = nn.Parameter(torch.ones(lmm.layers))
         self.text_proj = nn.Linear(lmm.hidden_size, sam.prompt_encoder.hidden_size)
 
@@ -118,18 +120,22 @@ class GroundedLMM(nn.Module):
         """
         return [*self.trained_names(), *([] if self.own_positions else [OWN_POSITIONS])]
 
+    def facts(self) -> dict[str, Any]:
+        """What a file of heads says beside the weights: "merge", "mask_head", "prompts", "lmm", "sam_image_encoder"."""
+        return {"merge": self.merge, **trained_parts(self.mask_head, self.sam), **self.made_for}
+
     def load_heads(self, source: str | Path | Mapping[str, Any]) -> None:
         """Everything that was trained, from a file of `save_heads` or a released F-LMM checkpoint.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: damaged, or of another LMM or SAM; what differs is listed.
+            ValueError: damaged, of another LMM or SAM, or trained with another `merge`; what differs is listed.
         """
         name = "the state dict" if isinstance(source, Mapping) else str(source)
-        read_heads(self, open_heads(source), name=name)
+        read_heads(self, open_heads(source), name=name, facts=read_facts(source))
 
     def save_heads(self, path: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> Path:
-        """Write what trained, and nothing frozen, as safetensors; `state_dict` replaces the model's own values."""
+        """Write what trained and `facts`, and nothing frozen, as safetensors; `state_dict` replaces the model's values."""
         return write_heads(self, path, state_dict)
 
 
@@ -138,25 +144,32 @@ def load_grounded(
     *,
     sam: str | Path,
     heads: str | Path | None = None,
+    merge: str | None = None,
     dtype: str = "bfloat16",
     device: str = "cpu",
 ) -> GroundedLMM:
-    """A whole grounded LMM from its files, in evaluation mode.
+    """A whole grounded LMM from its files, in evaluation mode, built as the heads say they were trained.
 
     Args:
         lmm: folder or hub id, or an LMM that is loaded already.
         sam: file in SAM's original layout, folder or hub id.
         heads: file of `GroundedLMM.save_heads` or a released F-LMM checkpoint; None for new heads that are to train.
+        merge: "mean" or "max"; None: that of the heads. Released checkpoints do not say; all published ones are "mean".
         dtype: of the LMM; the heads and SAM are float32.
 
     Raises:
         FileNotFoundError: one of them is not there.
         ValueError: one is damaged, or they do not belong together.
     """
+    name = str(heads)
+    tensors, facts = ({}, {}) if heads is None else (open_heads(heads), read_facts(heads))
+    merge = chosen_merge(facts, merge, name=name)
     frozen = lmm if isinstance(lmm, FrozenLMM) else load_lmm(lmm, dtype=dtype)
-    tensors = None if heads is None else open_heads(heads)
-    width = {} if tensors is None else {"base": mask_head_width(tensors)}
-    model = GroundedLMM(frozen, UNetHead(frozen.map_channels, **width), SamRefiner.from_pretrained(sam))
-    if tensors is not None:
-        read_heads(model, tensors, name=str(heads))
+    sizes = facts.get("mask_head", {})
+    if heads is not None and not sizes:
+        sizes = {key: value for key, value in mask_head_sizes(tensors).items() if key != "in_channels"}
+    refiner = SamRefiner.from_pretrained(sam, **facts.get("prompts", {}))
+    model = GroundedLMM(frozen, UNetHead(frozen.map_channels, **sizes), refiner, merge=merge)
+    if heads is not None:
+        read_heads(model, tensors, name=name, facts=facts)
     return model.to(device).eval()

@@ -21,8 +21,7 @@ def build_model(config: GroundingConfig) -> GroundedLMM:
     """The frozen models and the heads; new heads are drawn from `run.seed`, the same on every rank."""
     seed_everything(config.run.seed)
     wanted = config.model
-    model = load_grounded(wanted.lmm, sam=wanted.sam, heads=wanted.heads, dtype=wanted.lmm_dtype)
-    model.merge = wanted.merge
+    model = load_grounded(wanted.lmm, sam=wanted.sam, heads=wanted.heads, merge=wanted.merge, dtype=wanted.lmm_dtype)
     model.sam.image_encoder.to(getattr(torch, wanted.sam_dtype))
     for part in (model.mask_head, model.sam):
         part.set_grad_checkpointing(wanted.grad_checkpointing)

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from flmm.adapters.frozen import PhraseFeatures
 from flmm.adapters.layout import single_grid
 from flmm.grounded import GroundedLMM
+from flmm.head_facts import ABOUT_FILE
 from flmm.inputs import FrozenFeatures, GroundingBatch, GroundingItem, frozen_inputs
 from flmm.sam_refiner import ImageEmbedding, SamRefiner
 
-HEADS_FILE, ABOUT_FILE = "heads.safetensors", "grounding.json"
+HEADS_FILE = "heads.safetensors"
 
 
 class FeatureKeeper(Protocol):
@@ -39,7 +40,7 @@ class TrainedHeads(GroundedLMM):
     def __init__(self, model: GroundedLMM):
         nn.Module.__init__(self)
         self.lmm = None
-        self.merge, self.own_positions = model.merge, model.own_positions
+        self.merge, self.own_positions, self.made_for = model.merge, model.own_positions, model.made_for
         self._parameters = model._parameters  # the very dict: an engine puts new parameters into it
         self.mask_head, self.text_proj = model.mask_head, model.text_proj
         self.sam = _with_parts(model.sam, image_encoder=None)

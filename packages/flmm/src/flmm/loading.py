@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from flmm.grounded import GroundedLMM
+from flmm.head_facts import ABOUT_FILE
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +63,7 @@ def heads_file(checkpoint: Path) -> Path:
 
 def trained_with(heads: Path, part: str) -> str:
     """The "lmm" or "sam" that the training beside this file used; ValueError where nothing says so."""
-    about = heads.with_name("grounding.json")
+    about = heads.with_name(ABOUT_FILE)
     named = json.loads(about.read_text()).get(part) if about.is_file() else None
     if not named:
         raise ValueError(f"nothing beside {heads} says which {part.upper()} it was trained with: pass --{part}")

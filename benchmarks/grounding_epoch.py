@@ -1,8 +1,8 @@
 """An epoch of training the heads with kept features of the frozen models against one that computes them.
 
-Both read the same pictures through `GroundingLoader`, and end with the losses and gradients of every batch. A LLaVA of
-random weights with four layers stands for the LMM and a SAM of one layer for the image encoder; the real ones are
-hundreds of times as heavy, while the heads differ less, so that the ratio here is far below that of a real run.
+Both read the same pictures through `GroundingLoader`, and end with the losses and gradients of every batch. Image
+tower, SAM and mask head have the sizes of LLaVA-1.5's CLIP ViT-L/14, SAM ViT-B and F-LMM; weights are random. The
+language model is a thin one: the real one has over ten times its weights, so that a real run gains more.
 """
 
 import io
@@ -70,22 +70,30 @@ class Pictures:
 
 
 def grounded(args) -> GroundedLMM:
-    """A small LLaVA and SAM with heads of the published size."""
+    """A LLaVA, a SAM and heads, all with random weights."""
     torch.manual_seed(0)
-    wide = {"hidden_size": args.width, "intermediate_size": 2 * args.width, "num_attention_heads": 8}
-    vision = {"model_type": "clip_vision_model", **wide, "num_hidden_layers": 4, "image_size": 336, "patch_size": 14}
-    text = {"model_type": "llama", **wide, "num_hidden_layers": 4, "vocab_size": 16}
-    config = hf.LlavaConfig(vision_config=vision, text_config=text, image_token_index=WORDS.index("<image>"))
+    tower = {"model_type": "clip_vision_model", **transformer(args.tower), "image_size": 336, "patch_size": 14}
+    llama = {"model_type": "llama", **transformer(args.llama), "vocab_size": 16}
+    config = hf.LlavaConfig(vision_config=tower, text_config=llama, image_token_index=WORDS.index("<image>"))
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", unk_token="<unk>")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     processor = hf.CLIPImageProcessorPil(size={"shortest_edge": 336})
     lmm = build_lmm(hf.LlavaForConditionalGeneration(config).to(args.device), processor, tokenizer)
-    tower = hf.SamVisionConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=4, image_size=args.sam_px)
+    width, layers, heads = args.sam
+    tower = hf.SamVisionConfig(
+        hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, image_size=args.sam_px
+    )
     sam = hf.SamModel(hf.SamConfig(vision_config=tower, prompt_encoder_config={"image_size": args.sam_px}))
     model = GroundedLMM(lmm, UNetHead(lmm.map_channels, base=args.base), SamRefiner(sam))
     return model.to(args.device).train()
+
+
+def transformer(sizes: Sequence[int]) -> dict[str, int]:
+    """Settings of a transformer of (width, layers, heads)."""
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    return dict(zip(names, (*sizes, 4 * sizes[0]), strict=True))
 
 
 class Epoch:
@@ -127,8 +135,9 @@ def comparisons(args) -> list[sbs.Comparison]:
     return [
         sbs.Comparison(
             name="an epoch of the heads",
-            sizes=f"{args.images} images of {width}x{height} px with {args.phrases} phrases, LLaVA of 4 layers, width "
-            f"{args.width} at 336 px, SAM at {args.sam_px} px with 1 layer, U-Net of base {args.base}, fp32",
+            sizes=f"{args.images} images of {width}x{height} px with {args.phrases} phrases; width x layers of CLIP tower "
+            f"{by(args.tower)} at 336 px, Llama {by(args.llama)}, SAM encoder {by(args.sam)} at {args.sam_px} px; U-Net "
+            f"of base {args.base}; fp32",
             ours=sbs.Candidate("kept features", partial(epoch, args, keep=True)),
             other=sbs.Candidate("computed", partial(epoch, args, keep=False)),
             agree=partial(sbs.largest_difference, tolerance=TOLERANCE),
@@ -138,14 +147,22 @@ def comparisons(args) -> list[sbs.Comparison]:
     ]
 
 
+def by(sizes: Sequence[int]) -> str:
+    """Width and layers as text."""
+    return f"{sizes[0]} x {sizes[1]}"
+
+
 def main(argv: Sequence[str] | None = None) -> dict:
-    parser = sbs.argument_parser(__doc__, pairs=5)
-    parser.add_argument("--images", type=int, default=4, help="images of the epoch")
-    parser.add_argument("--phrases", type=int, default=2, help="phrases of an image")
-    parser.add_argument("--image-px", type=int, nargs=2, default=[240, 320], help="height and width of the images")
-    parser.add_argument("--sam-px", type=int, default=512, help="side of SAM's own square")
-    parser.add_argument("--width", type=int, default=256, help="hidden width of the LMM and its tower")
-    parser.add_argument("--base", type=int, default=16, help="channels of the mask head's first stage")
+    parser = sbs.argument_parser(__doc__, pairs=3)
+    three = {"type": int, "nargs": 3, "metavar": ("WIDTH", "LAYERS", "HEADS")}
+    parser.add_argument("--images", type=int, default=2, help="images of the epoch")
+    parser.add_argument("--phrases", type=int, default=3, help="phrases of an image")
+    parser.add_argument("--image-px", type=int, nargs=2, default=[480, 640], help="height and width of the images")
+    parser.add_argument("--tower", **three, default=[1024, 24, 16], help="the LMM's image tower")
+    parser.add_argument("--llama", **three, default=[1024, 4, 16], help="the LMM's language model")
+    parser.add_argument("--sam", **three, default=[768, 12, 12], help="SAM's image encoder")
+    parser.add_argument("--sam-px", type=int, default=1024, help="side of SAM's own square")
+    parser.add_argument("--base", type=int, default=64, help="channels of the mask head's first stage")
     args = parser.parse_args(argv)
     return sbs.run("grounding_epoch", comparisons(args), sbs.settings_from(args))
 

@@ -44,7 +44,10 @@ TINY = {
     "mask_pooling": ["--batch", "2", "--masks", "3", "--grid", "8", "--channels", "16"],
     "attention_capture": ["--layers", "2", "--heads=2", "--tokens", "60", "--image-tokens=30", "--phrases", "2"],
     "sam_decoder": ["--phrases", "3", "--image-px", "48", "64", "--sam-px", "128"],
-    "grounding_epoch": ["--images", "2", "--phrases=1", "--width", "32", "--base", "2", "--sam-px", "128"],
+    "grounding_epoch": [
+        *("--images", "2", "--phrases", "1", "--image-px", "48", "64", "--base", "2", "--sam-px", "128"),
+        *("--tower", "32", "1", "2", "--llama", "32", "2", "2", "--sam", "16", "1", "2"),
+    ],
     "training_step": ["--model", "tiny-train-vit", "--canvas-px", "32", "--single-px", "16", "--unlocked-blocks", "1"],
 }
 COMPARISONS = {"input_path": 3, "crop_input": 2, "mask_pooling": 2, "png_metric": 2}

@@ -135,9 +135,9 @@ def comparisons(args) -> list[sbs.Comparison]:
     return [
         sbs.Comparison(
             name="an epoch of the heads",
-            sizes=f"{args.images} images of {width}x{height} px with {args.phrases} phrases; width x layers of CLIP tower "
-            f"{by(args.tower)} at 336 px, Llama {by(args.llama)}, SAM encoder {by(args.sam)} at {args.sam_px} px; U-Net "
-            f"of base {args.base}; fp32",
+            sizes=f"{args.images} images of {width}x{height} px, {args.phrases} phrases each; width x layers: CLIP "
+            f"{by(args.tower)} at 336 px, Llama {by(args.llama)}, SAM encoder {by(args.sam)} at {args.sam_px} px; "
+            f"U-Net of base {args.base}, fp32",
             ours=sbs.Candidate("kept features", partial(epoch, args, keep=True)),
             other=sbs.Candidate("computed", partial(epoch, args, keep=False)),
             agree=partial(sbs.largest_difference, tolerance=TOLERANCE),

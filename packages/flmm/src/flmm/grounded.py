@@ -135,7 +135,7 @@ class GroundedLMM(nn.Module):
         read_heads(self, open_heads(source), name=name, facts=read_facts(source))
 
     def save_heads(self, path: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> Path:
-        """Write what trained and `facts`, and nothing frozen, as safetensors; `state_dict` replaces the model's values."""
+        """Write what trained with `facts`, and nothing frozen, as safetensors; `state_dict` replaces own values."""
         return write_heads(self, path, state_dict)
 
 

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flmm.adapters.frozen import FrozenLMM, Generated, Sample
+from flmm.adapters.frozen import FrozenLMM, Generated, PhraseFeatures, Sample
 from flmm.grounded import GroundedLMM, Grounding
 from flmm.narratives import phrase_token_spans, tokenize_expressions
 from flmm.phrases import Chunker, noun_chunks, phrase_spans, spans_to_ground
 from flmm.prompts import DESCRIBE
+from flmm.sam_refiner import ImageEmbedding
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class GroundedText:
-    """Phrases and their masks, in the same order. spans: characters of each phrase in the text."""
+    """Phrases and their masks, in the same order.
+
+    spans: characters of each phrase in the text. features: what the masks were made of.
+    """
 
     text: str
     phrases: tuple[str, ...]
     spans: tuple[tuple[int, int], ...]
     masks: Grounding
+    features: PhraseFeatures
 
 
 def ask(lmm: FrozenLMM, image: Image.Image, question: str, *, max_new_tokens: int = 512) -> Answer:
@@ -54,7 +59,7 @@ def ask(lmm: FrozenLMM, image: Image.Image, question: str, *, max_new_tokens: in
 @torch.no_grad()
 def ground_answer(
     model: GroundedLMM,
-    image: Image.Image,
+    image: Image.Image | ImageEmbedding,
     answer: Answer,
     phrases: Sequence[str] | None = None,
     *,
@@ -63,6 +68,7 @@ def ground_answer(
     """Masks of phrases of an answer, without running the LMM again.
 
     Args:
+        image: or SAM's embedding of it (`model.sam.embed`), where it was made already.
         phrases: words as they stand in the answer; None finds its noun chunks by `chunker`.
 
     Raises:
@@ -72,8 +78,9 @@ def ground_answer(
     if not spans:
         raise ValueError("the answer has no phrase to ground: ask another question, or pass phrases to ground_phrases")
     tokens = phrase_token_spans(answer.offsets, spans, straddling="drop")
-    (masks,) = model.ground([answer.generated.phrases(tokens, merge=model.merge)], [image])
-    return GroundedText(answer.text, tuple(answer.text[a:b] for a, b in spans), tuple(spans), masks)
+    features = answer.generated.phrases(tokens, merge=model.merge)
+    (masks,) = model.ground([features], [image])
+    return GroundedText(answer.text, tuple(answer.text[a:b] for a, b in spans), tuple(spans), masks, features)
 
 
 @torch.no_grad()
@@ -85,14 +92,22 @@ def ground_phrases(
     Raises:
         ValueError: no phrase, an empty one, or more than the context holds.
     """
+    (masks,) = model.ground([phrase_features(model, image, phrases, request=request)], [image])
+    return masks
+
+
+def phrase_features(
+    model: GroundedLMM, image: Image.Image, phrases: Sequence[str], *, request: str = DESCRIBE
+) -> PhraseFeatures:
+    """The frozen LMM's part of `ground_phrases`, which takes the same arguments and raises the same."""
     if not phrases:
         raise ValueError("there is nothing to ground: pass at least one phrase")
     lmm = model.lmm
     text = tokenize_expressions(
         tokenizer_of(lmm), lmm.family.style.prompt(request), list(phrases), spaced=lmm.family.spaced
     )
-    (masks,) = model([Sample(lmm.family.prepare(image), text)], [image])
-    return masks
+    (features,) = lmm([Sample(lmm.family.prepare(image), text)], merge=model.merge)
+    return features
 
 
 def prompt_ids(lmm: FrozenLMM, prompt: str, *, system: bool = True) -> Tensor:

@@ -15,6 +15,7 @@ from flmm.adapters.frozen import PhraseFeatures, Sample
 from flmm.chat import plain_decoder, prompt_ids, tokenizer_of
 from flmm.grounded import GroundedLMM
 from flmm.narratives import TokenizedText
+from flmm.sam_refiner import ImageEmbedding
 
 FOCUSES = ("thought", "question", None)
 THINK = "First think which object in this image is most relevant to the question."
@@ -49,6 +50,7 @@ def visual_answer(
     box_scale: float = 1.0,
     max_thought_tokens: int = 16,
     max_new_tokens: int = 32,
+    embedding: ImageEmbedding | None = None,
 ) -> VisualAnswer:
     """Answer a question, greedily.
 
@@ -57,6 +59,7 @@ def visual_answer(
         refine: SAM refines the mask before its box is taken.
         suffix: added to the question for the answer, such as "\\nAnswer the question using a single word or phrase.".
         box_scale: enlarges the box around its centre.
+        embedding: SAM's of the image, where it was made already; None makes it when it is needed.
 
     Raises:
         ValueError: an unknown focus, no tokenizer, or no room in the LMM's context.
@@ -71,7 +74,7 @@ def visual_answer(
         thought, features = _think(model, image, question, max_thought_tokens)
     else:
         thought, features = "", _question_features(model, image, question)
-    mask = None if features is None else _mask(model, image, features, refine=refine)
+    mask = None if features is None else _mask(model, embedding or image, features, refine=refine)
     box = whole if mask is None else mask_box(mask > 0, scale=box_scale)
     answer = _say(model, [image, image.crop(box)], _closer_look(model, question + suffix), max_new_tokens)
     return VisualAnswer(answer, thought, mask, box)
@@ -124,9 +127,9 @@ def _question_features(model: GroundedLMM, image: Image.Image, question: str) ->
     return lmm([Sample(lmm.family.prepare(image), TokenizedText(ids[:end], owners, end))], merge=model.merge)[0]
 
 
-def _mask(model: GroundedLMM, image: Image.Image, features: PhraseFeatures, *, refine: bool) -> Tensor:
+def _mask(model: GroundedLMM, image: Image.Image | ImageEmbedding, features: PhraseFeatures, *, refine: bool) -> Tensor:
     """(H, W) logits of the only phrase."""
-    size = (image.height, image.width)
+    size = image.size if isinstance(image, ImageEmbedding) else (image.height, image.width)
     coarse = model.coarse_masks(features)[None]
     coarse = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)[0]  # (1, H, W)
     if not refine:

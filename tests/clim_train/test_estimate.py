@@ -59,6 +59,19 @@ def test_estimated_memory_of_a_step_is_within_a_fifth_of_the_measured(name, chec
     assert 0.8 < cost.peak_bytes / measured < 1.2
 
 
+def test_peak_without_gradients_is_that_of_a_step_that_gives_each_away():
+    """Six layers of 400 kB behind each other: kept, all gradients are there at the end; given away, one at a time."""
+    layers = torch.nn.Sequential(*(torch.nn.Linear(320, 320, bias=False) for _ in range(6)))
+    weights, count = list(layers.parameters()), []
+    batch = lambda: torch.zeros(2, 320)  # noqa: E731
+    cost = step_cost(lambda x: {"loss": layers(x).sum()}, batch, weights, weights, advance=lambda: count.append(1))
+    one = weights[0].nbytes
+    assert 6 * one <= cost.peak_bytes < 6.2 * one
+    assert one <= cost.peak_bytes_without_gradients < 2.2 * one
+    assert len(count) > 18  # each layer forward and twice backward
+    assert all(p.grad is None for p in weights)
+
+
 def test_flops_are_those_of_the_matrix_products():
     layer = torch.nn.Linear(64, 32)
     loss = lambda batch: {"loss": layer(batch).square().mean()}  # noqa: E731
@@ -110,12 +123,14 @@ def test_the_teacher_counts_as_frozen_weights():
     assert estimate(config, gpus=1, tflops=1).frozen == alone + teacher
 
 
-def test_command_prints_memory_and_time(capsys):
+def test_command_prints_memory_and_time(capsys, caplog):
     name = "clipself_coco_patches_evab16"
     register_tiny_towers()
     options = [*SIZES[name], "--model.pretrained=None"]
     assert main(["estimate", name, "--gpus", "8", "--images", "118287", *options]) == 0
-    text = capsys.readouterr().out
+    text, progress = capsys.readouterr()
+    assert "tracing a step" in progress
+    assert not caplog.records  # no warning of random weights, which are meant here
     assert "8 x 8 x 1" in text
     assert "optimizer states" in text
     assert "hours" in text

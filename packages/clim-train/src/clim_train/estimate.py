@@ -12,7 +12,9 @@ import torch
 from clim_data import BoxBatch, CropBatch, MosaicBatch, plan_mosaics
 from clim_data.crops import grid_choices
 from clim_data.epochs import global_steps
+from clim_models.open_clip_notes import no_weights_yet
 from torch import nn
+from tqdm import tqdm
 
 from clim_train.build import build_model, build_task, native_px
 from clim_train.config import CropDataConfig, PairDataConfig, TrainConfig
@@ -77,29 +79,36 @@ class Estimate:
         return None if self.steps is None else self.steps * self.step_seconds / 3600
 
 
-def estimate(config: TrainConfig, *, gpus: int, tflops: float, images: int | None = None) -> Estimate:
+def estimate(
+    config: TrainConfig, *, gpus: int, tflops: float, images: int | None = None, progress: bool = False
+) -> Estimate:
     """Memory and time of a run of `config`.
 
     Args:
         gpus: GPUs that share the run, `config.data.batch_size` images each per micro-batch.
         tflops: arithmetic that one GPU sustains, 1e12 floating-point operations per second.
         images: of the data set; not needed where the schedule says its steps.
+        progress: show a live line on stderr.
 
     The weights are random ones on the CPU, whatever `config.model.pretrained` is: only their shapes count.
     """
     engine = config.engine
     # Without weights from a file; a tower as it is built, in the precision of the run.
     config = replace(config, model=replace(config.model, pretrained=None))
-    model = build_model(config).to(dtype=WEIGHT_DTYPES[engine.precision])
-    task = build_task_for_shapes(config, model)
-    trained = list(task.trainable_parameters().values())
-    cost = step_cost(
-        task.loss,
-        lambda: example_batch(config),
-        trained,
-        [tensor for module in modules_of(task) for tensor in [*module.parameters(), *module.buffers()]],
-        autocast=torch.bfloat16 if engine.precision == "amp_bf16" else None,
-    )
+    with tqdm(desc=f"building {config.model.name}", unit=" operations", disable=not progress, leave=False) as bar:
+        with no_weights_yet():
+            model = build_model(config).to(dtype=WEIGHT_DTYPES[engine.precision])
+        task = build_task_for_shapes(config, model)
+        trained = list(task.trainable_parameters().values())
+        bar.set_description("tracing a step")
+        cost = step_cost(
+            task.loss,
+            lambda: example_batch(config),
+            trained,
+            [tensor for module in modules_of(task) for tensor in [*module.parameters(), *module.buffers()]],
+            autocast=torch.bfloat16 if engine.precision == "amp_bf16" else None,
+            advance=bar.update,
+        )
     frozen = [p for module in modules_of(task) for p in module.parameters() if not p.requires_grad]
     memory, host = memory_of(config, sum(p.numel() for p in trained), sum(p.nbytes for p in frozen), cost, gpus=gpus)
     flops = cost.flops * engine.accumulation

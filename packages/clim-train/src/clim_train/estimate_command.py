@@ -50,7 +50,7 @@ def estimate_recipe(argv: Sequence[str], configure: Callable[[str, Sequence[str]
         raise ValueError(
             f"--share {known.share:g}, --tflops {known.tflops} are not possible: use positive numbers, a share up to 1"
         )
-    found = estimate(config, gpus=gpus, tflops=sustained, images=known.images or facts.images)
+    found = estimate(config, gpus=gpus, tflops=sustained, images=known.images or facts.images, progress=True)
     speed = f"{sustained:.0f} TFLOPS" + ("" if known.tflops else f" ({known.share:.0%} of a {known.gpu}'s peak)")
     return estimate_text(known.recipe, config, found, speed)
 

@@ -40,6 +40,7 @@ def step_cost(
     weights: Iterable[Tensor],
     *,
     autocast: torch.dtype | None = None,
+    advance: Callable[[], object] | None = None,
 ) -> StepCost:
     """Cost of `loss(batch)["loss"].backward()` where text features are known from an earlier step.
 
@@ -50,43 +51,31 @@ def step_cost(
         parameters: what trains.
         weights: all parameters and buffers, which are there before the step and not counted.
         autocast: dtype of the arithmetic, None for that of the weights.
+        advance: called after each operation, to show that something happens.
     """
     parameters, weights = list(parameters), list(weights)
-    kept = _trace(loss, make_batch, weights, autocast)
-    _drop_gradients(parameters)
-    hooks = [p.register_post_accumulate_grad_hook(_drop_gradient) for p in parameters]
-    freed = _trace(loss, make_batch, weights, autocast)
-    for hook in hooks:
-        hook.remove()
-    return StepCost(freed.held, kept.peak, freed.peak, freed.flops)
-
-
-@dataclass(frozen=True)
-class _Trace:
-    held: int
-    peak: int
-    flops: int
-
-
-def _trace(loss: Callable, make_batch: Callable, weights: list[Tensor], autocast: torch.dtype | None) -> _Trace:
-    live, flops = LiveBytes(), FlopCounterMode(display=False)
+    live, flops = LiveBytes(advance), FlopCounterMode(display=False)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     stand_ins = [fake.from_tensor(tensor) for tensor in weights]  # held, so that each keeps its storage
     live.ignore(stand_ins)
+    _drop_gradients(parameters)
+    hooks = [p.register_post_accumulate_grad_hook(live.give_away_gradient) for p in parameters]
     gc.collect()
     gc.freeze()  # the collections on the way look at what the step makes, and at nothing else
-    with fake, flops, live:
-        batch = make_batch()
-        with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-            value = loss(batch)["loss"]
-        held = live.now
-        value.backward()
+    with fake:
+        with torch.no_grad():
+            loss(make_batch())  # the earlier step
+        with flops, live:
+            batch = make_batch()
+            with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+                value = loss(batch)["loss"]
+            held = live.now
+            value.backward()
     gc.unfreeze()
-    return _Trace(held, live.peak, flops.get_total_flops())
-
-
-def _drop_gradient(parameter: nn.Parameter) -> None:
-    parameter.grad = None
+    for hook in hooks:
+        hook.remove()
+    _drop_gradients(parameters)
+    return StepCost(held, live.peak, live.peak_without_gradients, flops.get_total_flops())
 
 
 def _drop_gradients(parameters: list[nn.Parameter]) -> None:
@@ -95,23 +84,35 @@ def _drop_gradients(parameters: list[nn.Parameter]) -> None:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of all storages that operations made under this mode and that are still alive: `now`, and its `peak`."""
+    """Bytes of all storages that operations made under this mode and that are still alive: `now`, and its `peak`.
 
-    def __init__(self) -> None:
+    peak_without_gradients: the peak had each weight's gradient been given away when it was complete. `advance` is
+    called after each operation.
+    """
+
+    def __init__(self, advance: Callable[[], object] | None = None) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self.now = self.peak = self.peak_without_gradients = 0
+        self._given_away = 0
         self._sizes: dict[int, int] = {}
+        self._advance = advance
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for value in tree_leaves(out):
             if isinstance(value, Tensor):
                 self._meet(value.untyped_storage())
+        if self._advance is not None:
+            self._advance()
         return out
 
     def ignore(self, tensors: Iterable[Tensor]) -> None:
         """Does not count the storages of `tensors`, which were there before."""
         self._sizes.update((tensor.untyped_storage()._cdata, 0) for tensor in tensors)
+
+    def give_away_gradient(self, parameter: nn.Parameter) -> None:
+        """A hook for complete gradients, which stay alive to the end of the step."""
+        self._given_away += self._sizes.get(parameter.grad.untyped_storage()._cdata, 0)
 
     def _meet(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
@@ -120,10 +121,11 @@ class LiveBytes(TorchDispatchMode):
         self._sizes[key] = storage.nbytes()
         self.now += self._sizes[key]
         weakref.finalize(storage, self._forget, key)
-        if self.now > self.peak:
+        if self.now > self.peak or self.now - self._given_away > self.peak_without_gradients:
             # Recomputed activations hang in reference cycles that only fake tensors have.
             gc.collect()
             self.peak = max(self.peak, self.now)
+            self.peak_without_gradients = max(self.peak_without_gradients, self.now - self._given_away)
 
     def _forget(self, key: int) -> None:
         self.now -= self._sizes.pop(key)

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 from clim_data import MosaicLoader
-from clim_train.cli import keep_global_batch, main
+from clim_train.cli import main
 from clim_train.config import PairDataConfig, TrainConfig
 from clim_train.metrics import read_metrics
+from clim_train.run_commands import keep_global_batch
 from clim_train.trainer import Trainer
 from tiny_training import Interrupted, small_command
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from clim_train.checkpoints import CheckpointFolder
-from clim_train.cli import convert
 from clim_train.metrics import read_metrics
+from clim_train.run_commands import convert_run
 from clim_train.tasks import ClimTask
 from tiny_training import EVA, VIT, join, tiny_config, tiny_model, tiny_trainer, unit
 
@@ -113,7 +113,7 @@ def test_other_number_of_ranks_says_what_to_run_and_then_continues(launched, sta
     config = tiny_config(folder, zero_stage=stage)
     with pytest.raises(ValueError, match=rf"clim-train convert {folder}"):
         tiny_trainer(config, resume=True)
-    convert(str(folder))
+    convert_run(str(folder))
     trainer = tiny_trainer(config, resume=True)
     assert trainer.step == 4
     trainer.fit()
@@ -129,7 +129,7 @@ def test_kill_while_saving_leaves_the_checkpoint_before(launched):
     checkpoints = launched / "killed" / "checkpoints"
     assert (checkpoints / "step-00000004.partial").is_dir()
     assert CheckpointFolder(checkpoints).latest().name == "step-00000002"
-    convert(str(launched / "killed"))
+    convert_run(str(launched / "killed"))
     trainer = tiny_trainer(tiny_config(launched / "killed"), resume=True)
     assert trainer.step == 2
     assert not (checkpoints / "step-00000004.partial").exists()

@@ -1,15 +1,23 @@
 """`flmm train`: recipes, their options, and a whole run from shards and folders to a file of heads, and resumed."""
 
 import json
+import os
+import re
+import shlex
 import shutil
+import signal
 
 import pytest
+import torch
 from clim_data import expression_items, narrative_items, write_shards
 from clim_train.config import OptimConfig, ScheduleConfig
+from clim_train.manifest import checksums, write_manifest
 from clim_train.schedule import learning_rate
+from clim_train.trainer import Trainer
 from conftest import GOLDEN
 from flmm.cli import main
 from flmm.grounding_config import GroundingConfig
+from flmm.head_facts import read_facts
 from flmm.recipes import RECIPES
 from flmm.train_command import configure
 from safetensors.torch import load_file
@@ -73,6 +81,62 @@ def test_a_run_from_shards_to_heads_and_further(places, tmp_path, capsys):
     (run / "config.json").write_text(json.dumps(config))
     assert main(["train", "resume", str(run)]) == 0, capsys.readouterr().err
     assert "2 steps, last loss" in capsys.readouterr().out
+    check_other_processes(run, capsys)
+    check_untrusted_data(run, tmp_path / "proof", capsys)
+
+
+def check_other_processes(run, capsys):
+    """As if two processes had written the newest checkpoint: the command that the message names converts it."""
+    state = max((run / "checkpoints").glob("step-*/trainer.json"))
+    state.write_text(json.dumps({**json.loads(state.read_text()), "world_size": 2}))
+    write_manifest(state.parent, checksums(state.parent))
+    expected = load_file(run / "model" / "heads.safetensors")
+    shutil.rmtree(run / "model")
+    assert main(["train", "export", str(run)]) == 2
+    said = capsys.readouterr().err
+    (named,) = re.findall(r"was written by 2 processes, this run has 1: run `flmm (.*)` once", said)
+    assert main(shlex.split(named)) == 0
+    assert main(["train", "export", str(run)]) == 0, capsys.readouterr().err
+    found = load_file(run / "model" / "heads.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def check_untrusted_data(run, proof, capsys):
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["narratives"] = [f"pipe:touch {proof}"]
+    (run / "config.json").write_text(json.dumps(config))
+    for one in ("resume", "export"):
+        assert main(["train", one, str(run)]) == 2
+        assert "may run a command: look at it" in capsys.readouterr().err
+    assert not proof.exists()
+
+
+def test_a_stopped_run_is_exported_and_continued_by_the_commands_it_names(places, tmp_path, capsys, monkeypatch):
+    run, weights = tmp_path / "run", {}
+    log = Trainer.log
+
+    def log_and_ask_to_stop(trainer):
+        log(trainer)
+        weights.update({k: v.detach().clone() for k, v in trainer.task.trainable_parameters().items()})
+        if trainer.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "log", log_and_ask_to_stop)
+    assert main(command(places, run, "--schedule.steps=3", "--engine.zero-stage=0", "--model.merge=max")) == 75
+    monkeypatch.undo()
+    (named,) = re.findall(r"flmm: stopped at step 2, checkpoint saved: `flmm (.*)` continues", capsys.readouterr().err)
+    assert main(command(places, run)) == 2
+    assert f"already holds a run: `flmm {named}` continues it" in capsys.readouterr().err
+    assert main(["train", "export", str(run)]) == 0, capsys.readouterr().err
+    heads = load_file(run / "model" / "heads.safetensors")
+    assert heads.keys() == weights.keys()
+    assert all(torch.equal(heads[name], value) for name, value in weights.items())
+    assert read_facts(run / "model" / "heads.safetensors")["merge"] == "max"
+    assert main(shlex.split(named)) == 0, capsys.readouterr().err
+    assert "3 steps, last loss" in capsys.readouterr().out
+    trained = load_file(run / "model" / "heads.safetensors")
+    assert not all(torch.equal(heads[name], trained[name]) for name in heads)
 
 
 def test_recipes_are_those_of_the_paper():
@@ -110,6 +174,10 @@ def test_commands_that_only_print(capsys):
         (["no-such-command"], "there is no command 'no-such-command': use one of ground"),
         (["train", "flmm_lava"], "there is no recipe 'flmm_lava': did you mean 'flmm_llava"),
         (["train", "resume"], "use `flmm train resume RUN`"),
+        (["train", "export", "a", "b"], "use `flmm train export RUN`"),
+        (["train", "export", "nowhere"], "nowhere has no complete checkpoint"),
+        (["train", "convert", "nowhere"], "nowhere has no complete checkpoint"),
+        (["train", "resume", "nowhere"], "give the folder of a run"),
         (["train", "flmm_deepseek_vl_7b", "--engine.device=cpu"], "no training data: name folders of shards"),
     ],
 )

@@ -135,8 +135,12 @@ class CheckpointFolder:
             shutil.rmtree(old)
 
 
-def write_together(folder: CheckpointFolder, step: int, write: Callable[[Path], None]) -> Path:
+def write_together(
+    folder: CheckpointFolder, step: int, write: Callable[[Path], None], *, program: str = "clim-train"
+) -> Path:
     """A checkpoint of all ranks, complete or not there: each writes its parts with `write(partial)`. Collective.
+
+    `program`: whose `resume` continues the run.
 
     Raises CheckpointNotWritten on all ranks when one cannot write; what was written of it is removed.
     """
@@ -157,6 +161,6 @@ def write_together(folder: CheckpointFolder, step: int, write: Callable[[Path], 
         kept = ", ".join(path.name for path in folder.complete()) or "none"
         raise CheckpointNotWritten(
             f"the checkpoint of step {step} could not be written ({problem}; {free:.2f} GB are free there). Those "
-            f"before it are as they were: {kept}. Make room, then `clim-train resume {folder.folder.parent}` continues"
+            f"before it are as they were: {kept}. Make room, then `{program} resume {folder.folder.parent}` continues"
         )
     return folder.folder / folder.name(step)

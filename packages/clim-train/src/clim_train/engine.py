@@ -123,7 +123,7 @@ def only_tensors(source: Path) -> Iterator[None]:
             yield
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{source} holds Python objects that could run code, so it was not written by clim-train as it is: "
+            f"{source} holds Python objects that could run code, so training did not write it as it is: "
             "use a checkpoint from a source you know"
         ) from error
     finally:
@@ -214,7 +214,7 @@ class Engine:
                 failed.append(error)
 
         self._engine.checkpoint_engine.save = write_or_remember
-        # A script that reads checkpoints, copied beside them by rank 0: `clim-train export` does that here.
+        # A script that reads checkpoints, copied beside them by rank 0: the command `export` does that here.
         self._engine._copy_recovery_script = lambda path: None
         try:
             self._engine.save_checkpoint(str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True)

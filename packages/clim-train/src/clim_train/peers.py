@@ -139,6 +139,6 @@ class _Board:
             if first.startswith(f"rank {self._rank} "):
                 return
             if not self._ended.wait(GRACE_S):
-                print(f"clim-train: {first}; rank {self._rank} ends, too", file=sys.stderr, flush=True)
+                print(f"{first}; rank {self._rank} ends, too", file=sys.stderr, flush=True)
                 os._exit(_FAILED)
             return

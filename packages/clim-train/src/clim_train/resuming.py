@@ -28,18 +28,16 @@ def newest_whole(checkpoints: CheckpointFolder) -> Path | None:
     return found
 
 
-def needs_universal(checkpoint: Path, *, zero_stage: int) -> bool:
+def needs_universal(checkpoint: Path, *, zero_stage: int, program: str = "clim-train") -> bool:
     """Whether another number of ranks wrote the checkpoint, so that its conversion is to be loaded. Collective.
 
-    Raises ValueError if it was not converted, or if its conversion is damaged.
+    Raises ValueError if it was not converted by `program`, or if its conversion is damaged.
     """
     before = json.loads((checkpoint / "trainer.json").read_text())["world_size"]
     if before == dist.get_world_size() or zero_stage == 0:
         return False  # nothing is partitioned at stage 0
-    converted, command = (
-        checkpoint.with_name(checkpoint.name + UNIVERSAL),
-        f"clim-train convert {checkpoint.parents[1]}",
-    )
+    converted = checkpoint.with_name(checkpoint.name + UNIVERSAL)
+    command = f"{program} convert {checkpoint.parents[1]}"
     if not converted.is_dir():
         raise ValueError(
             f"{checkpoint} was written by {before} processes, this run has {dist.get_world_size()}: "

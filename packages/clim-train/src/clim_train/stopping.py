@@ -18,10 +18,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class TrainingStopped(AgreedError):
-    """The run was asked to stop; its checkpoint of `step` is saved."""
+    """The run was asked to stop; its checkpoint of `step` is saved. `program`: whose `resume` continues it."""
 
-    def __init__(self, step: int, folder: object):
-        super().__init__(f"stopped at step {step}, checkpoint saved: `clim-train resume {folder}` continues")
+    def __init__(self, step: int, folder: object, program: str = "clim-train"):
+        super().__init__(f"stopped at step {step}, checkpoint saved: `{program} resume {folder}` continues")
         self.step = step
 
 

@@ -61,6 +61,7 @@ class Trainer:
         loader: see `Loader`.
         evaluators: name -> function that returns metrics; they appear as "name/metric". Every rank calls them.
         resume: continue from the newest checkpoint of `config.run.folder`.
+        program: the command that trains, resumes, converts and exports such runs, for messages.
 
     Use as a context manager, or call `close`: one trainer at a time can be open in a process.
 
@@ -76,8 +77,9 @@ class Trainer:
         evaluators: Evaluators | None = None,
         *,
         resume: bool = False,
+        program: str = "clim-train",
     ):
-        self.config, self.task, self.loader = config, task, loader
+        self.config, self.task, self.loader, self.program = config, task, loader, program
         self.evaluators = dict(evaluators or {})
         self.folder = Path(config.run.folder)
         self.checkpoints = CheckpointFolder(self.folder / "checkpoints", config.run.keep)
@@ -98,7 +100,7 @@ class Trainer:
         self._prepare_folder(resume)
         checkpoint = newest_whole(self.checkpoints) if resume else None
         stage = self.config.engine.zero_stage
-        universal = checkpoint is not None and needs_universal(checkpoint, zero_stage=stage)
+        universal = checkpoint is not None and needs_universal(checkpoint, zero_stage=stage, program=self.program)
         self._keep_start_weights(resume)
         seed_everything(self.config.run.seed + self.rank)
         self.engine = Engine(self.task, self.config, device=self.device, universal=universal)
@@ -122,11 +124,11 @@ class Trainer:
         dist.barrier()
         if started and not resume:
             raise ValueError(
-                f"{self.folder} already holds a run: `clim-train resume {self.folder}` continues it; "
+                f"{self.folder} already holds a run: `{self.program} resume {self.folder}` continues it; "
                 "choose another --run.folder for a new one"
             )
         if resume and not started:
-            raise ValueError(f"{self.folder} holds no run to resume: start one with `clim-train RECIPE`")
+            raise ValueError(f"{self.folder} holds no run to resume: start one with `{self.program} RECIPE`")
         if self.rank == 0:
             self.checkpoints.prepare()
             if not started:
@@ -187,7 +189,7 @@ class Trainer:
             self.save()
         if stop and not done:
             self._report_skips()
-            raise TrainingStopped(self.step, self.folder)
+            raise TrainingStopped(self.step, self.folder, self.program)
 
     @property
     def lr(self) -> float:
@@ -261,7 +263,7 @@ class Trainer:
         self._finite.check(self._last_good)
         self._finite.check_weights(self.engine.weights_finite(), self._last_good)
         self.log_file.flush()
-        self._last_good = write_together(self.checkpoints, self.step, self._write_parts)
+        self._last_good = write_together(self.checkpoints, self.step, self._write_parts, program=self.program)
         self.log_file.restart_clock(self.step)
         return self._last_good
 

@@ -64,7 +64,7 @@ def build_cache(
     return FeatureCache(config.cache.folder, facts, rank=rank, max_bytes=limit)
 
 
-def build_trainer(config: GroundingConfig, *, resume: bool = False) -> Trainer:
+def build_trainer(config: GroundingConfig, *, resume: bool = False, program: str = "flmm train") -> Trainer:
     """Everything a run needs; the process group is there already (`clim_train.engine.start_distributed`)."""
     sources = build_sources(config)  # before the minutes that loading can take
     model = build_model(config)
@@ -84,7 +84,7 @@ def build_trainer(config: GroundingConfig, *, resume: bool = False) -> Trainer:
         on_error=config.data.on_error,
     )
     about = {"lmm": config.model.lmm, "sam": config.model.sam, "merge": config.model.merge}
-    return Trainer(config, GroundingTask(model, cache=cache, about=about), loader, resume=resume)
+    return Trainer(config, GroundingTask(model, cache=cache, about=about), loader, resume=resume, program=program)
 
 
 def _name(shards: str) -> str:

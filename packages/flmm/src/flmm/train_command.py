@@ -1,25 +1,30 @@
-"""`flmm train RECIPE`, `flmm train resume RUN`, `flmm train list`, `flmm train show RECIPE`."""
+"""`flmm train RECIPE`, `flmm train resume RUN`, and what else is done with runs; what they share is clim-train's."""
 
 import inspect
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from flmm.grounding_config import GroundingConfig
 from flmm.recipes import find_recipe, recipe_table
 
+PROGRAM = "flmm train"
 USAGE = """usage: flmm train RECIPE [--section.option value ...]   train; RECIPE --help lists every option
        flmm train resume RUN                            continue a run folder exactly
+       flmm train convert RUN                           rewrite its newest checkpoint for another number of processes
+       flmm train export RUN                            write RUN/model, the heads, from its newest checkpoint
+                                                        (resume, export: --trust lets its config.json run commands)
        flmm train list                                  the recipes as a table
        flmm train show RECIPE                           a recipe's description and all its options
 
 one node:   deepspeed --num_gpus 8 --module flmm train RECIPE ...
+many nodes: deepspeed --hostfile hosts --module flmm train RECIPE ...
 """
 
 
 def main(argv: Sequence[str]) -> None:
     """Raises ValueError or FileNotFoundError for mistakes of the user, and what `Trainer.fit` raises."""
+    from clim_train.run_commands import convert_run, one_argument, run_and_trust
+
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return
@@ -27,11 +32,17 @@ def main(argv: Sequence[str]) -> None:
     if command == "list":
         print(recipe_table())
     elif command == "show":
-        name = _one(rest, "show RECIPE")
+        name = one_argument(rest, f"{PROGRAM} show RECIPE")
         function = find_recipe(name)
         print(f"{name}\n\n{inspect.getdoc(function)}\n\n{function().to_json()}")
     elif command == "resume":
-        resume(_one(rest, "resume RUN"))
+        run, trusted = run_and_trust(rest, f"{PROGRAM} resume RUN")
+        resume(run, trusted=trusted)
+    elif command == "convert":
+        print(convert_run(one_argument(rest, f"{PROGRAM} convert RUN")))
+    elif command == "export":
+        run, trusted = run_and_trust(rest, f"{PROGRAM} export RUN")
+        print(export(run, trusted=trusted))
     else:
         train(configure(command, rest))
 
@@ -40,37 +51,46 @@ def configure(recipe: str, options: Sequence[str]) -> GroundingConfig:
     """The recipe's configuration with `--section.option value` applied; `--help` prints all options and exits."""
     import tyro
 
-    return tyro.cli(GroundingConfig, prog=f"flmm train {recipe}", default=find_recipe(recipe)(), args=list(options))
+    return tyro.cli(GroundingConfig, prog=f"{PROGRAM} {recipe}", default=find_recipe(recipe)(), args=list(options))
 
 
 def train(config: GroundingConfig, *, resuming: bool = False) -> None:
     """Builds what the configuration names and trains it to the end."""
-    # Imported here: torch, transformers and deepspeed take seconds, which `list` and `--help` need not wait for.
-    from clim_train.engine import choose_device, start_distributed
-    from clim_train.peers import failures_shared
+    from clim_train.run_commands import train_run
 
-    from flmm.grounding_build import build_trainer
-
-    start_distributed(choose_device(config), timeout_minutes=config.engine.timeout_minutes)
-    with failures_shared():
-        trainer = build_trainer(config, resume=resuming)
-        metrics = trainer.fit()
-    if trainer.rank == 0:
-        loss = f", last loss {metrics['loss']:.4f}" if "loss" in metrics else ""
-        print(f"{trainer.step} steps{loss}; heads in {trainer.folder / 'model' / 'heads.safetensors'}")
+    made = "heads in {}/model/heads.safetensors"
+    train_run(config, _trainer, program=PROGRAM, resuming=resuming, made=made)
 
 
-def resume(run: str) -> None:
-    """Continues a run folder at its newest checkpoint, with its own configuration and global batch."""
-    from clim_train.cli import keep_global_batch
+def resume(run: str, *, trusted: bool = False) -> None:
+    """Continues a run folder at its newest checkpoint, with its own configuration and global batch.
+
+    Raises ValueError for data that could run a command, unless `trusted`.
+    """
+    from clim_train.run_commands import resumed_config
+
+    train(resumed_config(_config_of(run, trusted=trusted), run), resuming=True)
+
+
+def export(run: str, *, trusted: bool = False) -> Path:
+    """Writes `RUN/model` from the newest checkpoint of a run that was stopped. `trusted`: as in `resume`."""
+    from clim_train.run_commands import export_run, newest_checkpoint
+
+    newest_checkpoint(run)
+    return export_run(_config_of(run, trusted=trusted), _trainer)
+
+
+def _config_of(run: str, *, trusted: bool) -> GroundingConfig:
+    from clim_train.run_commands import refuse_commands
 
     config = GroundingConfig.load(run)
-    # config.json has the images per process that the run was started with, whoever continued it since.
-    before = json.loads((Path(run) / "versions.json").read_text())["processes"]
-    train(keep_global_batch(config, before, int(os.environ.get("WORLD_SIZE", "1"))), resuming=True)
+    if not trusted:
+        refuse_commands([config.data.narratives, config.data.expressions], run)
+    return config
 
 
-def _one(values: Sequence[str], form: str) -> str:
-    if len(values) != 1:
-        raise ValueError(f"one argument is needed, {len(values)} were given: use `flmm train {form}`")
-    return values[0]
+def _trainer(config: GroundingConfig, *, resume: bool):
+    # Imported here: torch, transformers and deepspeed take seconds, which `list` and `--help` need not wait for.
+    from flmm.grounding_build import build_trainer
+
+    return build_trainer(config, resume=resume, program=PROGRAM)

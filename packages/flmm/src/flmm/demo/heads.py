@@ -79,7 +79,7 @@ def train_heads(
     loader = GroundingLoader(
         {"scenes": scenes}, model.lmm, sam_px=model.sam.edge, batch_size=options.batch_size, seed=seed
     )
-    metrics = Trainer(config, GroundingTask(model, about=about), loader).fit()
+    metrics = Trainer(config, GroundingTask(model, about=about), loader, program="flmm train").fit()
     model.eval()
     return metrics
 

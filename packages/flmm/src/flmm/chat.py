@@ -16,6 +16,8 @@ from flmm.phrases import Chunker, noun_chunks, phrase_spans, spans_to_ground
 from flmm.prompts import DESCRIBE
 from flmm.sam_refiner import ImageEmbedding
 
+LONGEST_ANSWER = 512
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -44,14 +46,22 @@ class GroundedText:
     features: PhraseFeatures
 
 
-def ask(lmm: FrozenLMM, image: Image.Image, question: str, *, max_new_tokens: int = 512) -> Answer:
+def ask(lmm: FrozenLMM, image: Image.Image, question: str, *, max_new_tokens: int | None = None) -> Answer:
     """A greedy answer to a question about an image.
+
+    Args:
+        max_new_tokens: longest answer; None: 512, or what the LMM's context leaves.
 
     Raises:
         ValueError: the LMM has no tokenizer, or question and answer do not fit its context.
     """
     ids = prompt_ids(lmm, lmm.family.style.prompt(question))
-    generated = lmm.generate([lmm.family.prepare(image)], ids, max_new_tokens=max_new_tokens)
+    prepared = lmm.family.prepare(image)
+    if max_new_tokens is None:
+        held = lmm.family.layout(prepared).tokens + int((ids != lmm.family.image_token_id).sum())
+        left = LONGEST_ANSWER if lmm.context is None else lmm.context - held
+        max_new_tokens = min(LONGEST_ANSWER, max(left, 1))
+    generated = lmm.generate([prepared], ids, max_new_tokens=max_new_tokens)
     text, offsets = text_and_offsets(generated.ids[: len(generated.maps)].tolist(), plain_decoder(lmm.tokenizer))
     return Answer(text, offsets, generated)
 

@@ -14,7 +14,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("-q", "--question", action="append", help="ask this instead of reading questions; repeatable")
     add_model_options(parser)
-    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer")
+    parser.add_argument("--max-new-tokens", type=int, help="longest answer; default: 512, or what fits")
     parser.add_argument("-o", "--out", type=Path, help="folder of the pictures; default: IMAGE.chat")
     return parser
 

@@ -14,7 +14,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """--checkpoint, --lmm, --sam, --dtype, --device."""
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--checkpoint", required=True, type=Path, help="heads: folder of a training, heads.safetensors, released .pth"
+        "--checkpoint", type=Path, help="needed; heads: folder of a training, heads.safetensors, released .pth"
     )
     group.add_argument(
         "--lmm", metavar="PATH_OR_HUB_ID", help="such as llava-hf/llava-1.5-7b-hf; default: what it was trained with"
@@ -47,11 +47,16 @@ def load_from_options(options: argparse.Namespace) -> GroundedLMM:
     return model
 
 
-def heads_file(checkpoint: Path) -> Path:
+def heads_file(checkpoint: Path | None) -> Path:
     """The file of heads: itself, or in the folder of a training (RUN or RUN/model).
 
-    Raises FileNotFoundError where there is none.
+    Raises FileNotFoundError where there is none, ValueError where none was named.
     """
+    if checkpoint is None:
+        raise ValueError(
+            "masks need trained heads: pass --checkpoint with the folder of a training (`hatch run flmm-quickstart` "
+            "makes flmm-quickstart/run in minutes, offline), or with a released F-LMM .pth beside --lmm and --sam"
+        )
     if not checkpoint.is_dir():
         return checkpoint
     tried = [checkpoint / "heads.safetensors", checkpoint / "model" / "heads.safetensors"]

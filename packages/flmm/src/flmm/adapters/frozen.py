@@ -145,6 +145,11 @@ class FrozenLMM(nn.Module):
         return self.language_model.config.hidden_size
 
     @property
+    def context(self) -> int | None:
+        """Tokens of prompt, images and answer that it can hold; None where its configuration does not say."""
+        return getattr(self.language_model.config, "max_position_embeddings", None)
+
+    @property
     def device(self) -> torch.device:
         return self.model.device
 
@@ -227,7 +232,7 @@ class FrozenLMM(nn.Module):
         found = len(self._columns(text.input_ids))
         if found != sum(counts):
             text = text.expand(self.family.image_token_id, counts)
-        limit = getattr(self.language_model.config, "max_position_embeddings", None)
+        limit = self.context
         if limit is not None and len(text.input_ids) + room > limit:
             raise ValueError(
                 f"{len(text.input_ids)} tokens of prompt, image and answer{f' and {room} to generate' * bool(room)} "

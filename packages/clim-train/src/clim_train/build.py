@@ -1,6 +1,5 @@
 """From a configuration to the parts that a `Trainer` is given: model, task, loader and evaluators."""
 
-import copy
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from clim_eval import ImageTextRetrieval, RegionClassification
 from clim_eval.embeddings import cache_folder, embed_with_bar, load_class_embeddings
 from clim_models import RegionModel
 from clim_models.create import model_config
+from clim_models.image_side import copy_image_side
 from clim_models.prompts import embed_classes
 from torch import Tensor
 
@@ -65,7 +65,7 @@ def build_task(config: TrainConfig, model: RegionModel, class_names: Sequence[st
     task = config.task
     if isinstance(task, ClipSelfConfig):
         precision = task.teacher_precision or config.engine.precision
-        teacher = copy.deepcopy(model).to(dtype=WEIGHT_DTYPES[precision])
+        teacher = copy_image_side(model).to(dtype=WEIGHT_DTYPES[precision])
         return ClipSelfTask(
             model,
             teacher,

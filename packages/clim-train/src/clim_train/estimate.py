@@ -100,7 +100,7 @@ def estimate(
             model = build_model(config).to(dtype=WEIGHT_DTYPES[engine.precision])
         task = build_task_for_shapes(config, model)
         trained = list(task.trainable_parameters().values())
-        bar.set_description("tracing a step")
+        bar.set_description_str("tracing a step")
         cost = step_cost(
             task.loss,
             lambda: example_batch(config),

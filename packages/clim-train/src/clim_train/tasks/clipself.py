@@ -28,8 +28,9 @@ class ClipSelfTask:
     Args:
         model: the student; `freeze(unlocked_blocks, path="dense")` decides what trains. The logit scale never does,
             since the loss has no use for it.
-        teacher: another RegionModel with the start weights. It is frozen here and is no part of `model`: engines
-            neither partition nor checkpoint it. It follows the batches to their device, with the dtype it has.
+        teacher: another RegionModel with the start weights; its image side is enough (`copy_image_side`). It is frozen
+            here and is no part of `model`: engines neither partition nor checkpoint it. It follows the batches to
+            their device, with the dtype it has.
         box_mode: "align" pools the dense map (the paper's), "attention" lets a class token attend in the box.
         teacher_batch: crops per forward of the teacher; None takes all of a batch at once.
         teacher_autocast: dtype of the teacher's arithmetic where its weights are float32; None: that of its weights.

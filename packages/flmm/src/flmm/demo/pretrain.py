@@ -41,10 +41,10 @@ def pretrain(
     tokenizer = word_tokenizer()
     model = build_demo_llava(tokenizer)
     begin = time.monotonic()
-    recalled = _watched(
+    recalled = watched(
         "names", (share for _, share in train_names(model, learnt, names)), names.steps, "names recalled"
     )
-    loss = _watched("captions", train_captions(model, tokenizer, learnt, captions), captions.steps, "loss")
+    loss = watched("captions", train_captions(model, tokenizer, learnt, captions), captions.steps, "loss")
     about = {
         "command": COMMAND,
         "scenes": scenes,
@@ -73,7 +73,7 @@ def in_memory(sample: GroundingSample) -> GroundingSample:
     return dataclasses.replace(sample, image=Path(sample.image).read_bytes(), mask_source=masks)
 
 
-def _watched(title: str, values: Iterator[float], total: int, name: str) -> float:
+def watched(title: str, values: Iterator[float], total: int, name: str) -> float:
     """Runs a training with a bar; returns the smoothed last value."""
     smoothed = None
     with tqdm(values, total=total, desc=title) as bar:

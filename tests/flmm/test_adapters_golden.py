@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from flmm.capture import Capture, TokenRows
 from golden_lmms import first_of, golden_lmm, sample_of
 
 CASES = ("llava", "llava_next", "deepseek_vl")
@@ -82,3 +83,49 @@ def test_golden_sequences_and_columns(golden, family):
         assert len(text.input_ids) == case.meta["samples"][name]["seq_len"]
         assert torch.equal(text.phrase_ids, case.tensor(f"{name}__merged_mask_ids").clamp(min=-1))
         assert torch.equal(lmm._columns(text.input_ids), case.tensor(f"{name}__image_columns"))
+        if f"{name}__merged_labels" in case.arrays:
+            assert torch.equal(text.labels, case.tensor(f"{name}__merged_labels"))
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_golden_grids(golden, family):
+    case = golden("forward", f"flmm/{family}")
+    lmm = golden_lmm(case)
+    for name, record in case.meta["samples"].items():
+        image = sample_of(case, name).image
+        layout = lmm.family.layout(image)
+        assert layout.tokens == case.meta.get("num_image_tokens", len(case.arrays[f"{name}__image_columns"]))
+        if "clip_shape" in case.meta:
+            assert tuple(layout.grids[-1].shape) == (case.meta["clip_shape"],) * 2
+        if "fine_shape" in record:
+            assert list(layout.grids[-1].shape) == record["fine_shape"]
+            assert case.arrays[f"{name}__image_feature_shape"].tolist() == record["fine_shape"]
+            assert len(image.pixel_values) == record["num_tiles"]
+            assert list(image.frame.image_size) == case.arrays[f"{name}__image_sizes"].tolist()
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_golden_attention_and_states_of_every_token(golden, family):
+    """Nothing merged: rows of attention as the original's softmax gave them, and the last hidden state."""
+    case = golden("forward", f"flmm/{family}")
+    lmm = golden_lmm(case)
+    for name in names(case):
+        sample = sample_of(case, name)
+        text = lmm._expanded(sample.text, lmm.family.layout(sample.image).tokens)
+        everywhere = torch.arange(len(text.input_ids))
+        inputs = lmm._inputs([sample.image], text.input_ids[None])
+        with torch.no_grad(), Capture(lmm.language_model, rows=[TokenRows(0)], columns=[everywhere]) as capture:
+            lmm.model.model(**inputs, attention_mask=torch.ones_like(text.input_ids)[None], use_cache=False)
+        norms = capture.states(0)[-1].norm(dim=-1)
+        torch.testing.assert_close(norms, case.tensor(f"{name}__last_hidden_l2"), atol=1e-4, rtol=1e-4)
+        attention = capture.maps(0).unflatten(1, (lmm.layers, -1)).permute(1, 2, 0, 3)  # (L, H, S, S)
+        assert not attention.triu(1).any()
+        rows, columns = (case.tensor(f"{name}__{part}") for part in ("phrase_rows", "image_columns"))
+        parts = {
+            "attn_phrase_rows_to_image": attention[:, :, rows][..., columns],
+            "attn_first_phrase_row_to_image": attention[:, :, rows[0]][..., columns],
+            "attn_layer0_head0_full": attention[0, 0],
+        }
+        for part, found in parts.items():
+            if f"{name}__{part}" in case.arrays:
+                torch.testing.assert_close(found, case.tensor(f"{name}__{part}"), atol=1e-5, rtol=1e-4)

@@ -135,6 +135,7 @@ def test_golden_masks_follow_the_image(golden_folder):
                     (m["height"], m["width"]) for m in (record["meta_data"][k] for k in ("image_shape", "padded_shape"))
                 )
                 frame = ImageFrame.centred(tuple(gt.shape[-2:]), shape, padded)
+                assert list(frame.image_size) == arrays[f"{sample}__image_sizes"].tolist()
                 masks = frame.resize_masks(gt)
                 assert torch.equal(masks, torch.from_numpy(arrays[f"{sample}__masks"]))
                 canvas = torch.zeros(len(gt), *padded, dtype=gt.dtype)

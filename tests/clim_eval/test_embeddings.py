@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from clim_eval.embeddings import cache_folder, load_class_embeddings, save_class_embeddings
+from clim_eval.embeddings import cache_folder, load_class_embeddings, read_class_embeddings, save_class_embeddings
+from tiny_training import EVA, VIT, tiny_model
 
 NAMES = ["cat", "dog", "wall-other"]
 
@@ -29,6 +30,43 @@ def test_mistakes_are_told(tmp_path):
         load_class_embeddings(tmp_path / "none.safetensors", NAMES)
     with pytest.raises(ValueError, match=r"\.safetensors"):
         save_class_embeddings(tmp_path / "c.bin", torch.eye(3), NAMES, "vild")
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "npy"])
+def test_rows_of_another_text_tower_are_refused(tmp_path, ending, capsys):
+    model, path = tiny_model(VIT), tmp_path / f"rows.{ending}"
+    save_class_embeddings(path, torch.randn(3, model.embed_dim), NAMES, "vild", model=model)
+    other = tiny_model(EVA)
+    assert other.embed_dim == model.embed_dim
+    with pytest.raises(ValueError, match=rf"of {VIT}, another model than the one in use \({EVA}\): make them with"):
+        load_class_embeddings(path, NAMES, model=other)
+    same = tiny_model(VIT)
+    with torch.no_grad():
+        for name, p in same.named_parameters():
+            if name.startswith("clip.visual."):
+                p.add_(1)  # region training leaves the text tower as it is
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert load_class_embeddings(path, NAMES, model=same.to(dtype)).shape == (3, model.embed_dim)
+    with torch.no_grad():
+        for p in same.float().clip.parameters():
+            p.add_(1e-3)
+    with pytest.raises(ValueError, match="a model of that name with other weights"):
+        read_class_embeddings(path, model=same)
+    assert not capsys.readouterr().err
+
+
+def test_rows_that_do_not_say_whose_they_are_are_taken_with_a_notice(tmp_path, capsys, monkeypatch):
+    model = tiny_model(VIT)
+    np.save(tmp_path / "rows.npy", np.eye(3, model.embed_dim))
+    save_class_embeddings(tmp_path / "old.safetensors", torch.eye(3, model.embed_dim), NAMES, "vild")
+    for name in ("rows.npy", "old.safetensors"):
+        load_class_embeddings(tmp_path / name, NAMES, model=model)
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert f"{name} does not say which model made it: it is taken for {VIT}" in said
+    monkeypatch.setenv("RANK", "1")
+    load_class_embeddings(tmp_path / "rows.npy", NAMES, model=model)
+    assert not capsys.readouterr().err
 
 
 def test_the_cache_follows_the_users_setting(monkeypatch, tmp_path):

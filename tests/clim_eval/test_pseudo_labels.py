@@ -238,7 +238,7 @@ def test_mistakes_are_one_line(scenes, tiny, tmp_path, capsys, change, message):
 
 
 def test_embeddings_of_another_model_or_without_names_are_refused(scenes, tiny, tmp_path, capsys):
-    np.save(tmp_path / "rows.npy", np.eye(5, dtype=np.float32))
+    np.save(tmp_path / "rows.npy", np.eye(5, 16, dtype=np.float32))
     assert main(command(scenes, tmp_path / "out.json", tiny, "--nouns", str(tmp_path / "rows.npy"))) == 2
     assert "has no names" in capsys.readouterr().err
     save_class_embeddings(tmp_path / "rows.npy", torch.eye(5), NOUNS[:5], "photo")

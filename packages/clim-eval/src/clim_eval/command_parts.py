@@ -89,7 +89,7 @@ def class_rows(options: Namespace, model, names: Sequence[str]) -> torch.Tensor:
         return embed_names(options, model, names)
     from clim_eval.embeddings import load_class_embeddings
 
-    return load_class_embeddings(options.class_embeddings, names).to(model.device)
+    return load_class_embeddings(options.class_embeddings, names, model=model).to(model.device)
 
 
 def embed_names(options: Namespace, model, names: Sequence[str]) -> torch.Tensor:

@@ -126,7 +126,7 @@ def run_embed(options: Namespace) -> None:
         names = [category["name"] for category in sorted(content["categories"], key=lambda category: category["id"])]
     model = load_model(options)
     embeddings = embed_names(options, model, names)
-    save_class_embeddings(options.out, embeddings, names, options.templates)
+    save_class_embeddings(options.out, embeddings, names, options.templates, model=model)
     print(f"{len(names)} classes x {embeddings.shape[1]} channels: {options.out}")
 
 

@@ -6,14 +6,18 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from clim_models import RegionModel
 from clim_models.prompts import NAME_TEMPLATE, PHOTO_TEMPLATE, VILD_TEMPLATES, embed_classes
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from clim_eval.text_tower import check_text_tower, text_tower_note
 
 TEMPLATES = {"vild": VILD_TEMPLATES, "photo": PHOTO_TEMPLATE, "name": NAME_TEMPLATE}
 
@@ -34,17 +38,27 @@ def embed_with_bar(model: nn.Module, names: Sequence[str], templates: str, *, ca
         return embed_classes(model, names, templates=TEMPLATES[templates], cache=cache, progress=advance)
 
 
-def save_class_embeddings(path: str | os.PathLike, embeddings: Tensor, names: Sequence[str], templates: str) -> None:
+def save_class_embeddings(
+    path: str | os.PathLike,
+    embeddings: Tensor,
+    names: Sequence[str],
+    templates: str,
+    *,
+    model: RegionModel | None = None,
+) -> None:
     """Write (K, C) rows with their names, each file whole or not at all.
 
     NAME.safetensors holds the names. NAME.npy is a plain array; its names are in NAME.npy.json, with a hash of the
-    array, so that a file of other classes is noticed. Raises ValueError for another ending.
+    array, so that a file of other classes is noticed. `model`: the one that made the rows, so that readers notice when
+    they have another. Raises ValueError for another ending.
     """
     path = embeddings_path(path)
     rows, about = embeddings.float().cpu().contiguous(), {"names": list(names), "templates": templates}
+    if model is not None:
+        about["text_tower"] = text_tower_note(model)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     if path.suffix == ".safetensors":
-        metadata = {"names": json.dumps(about["names"]), "templates": templates}
+        metadata = {key: value if key == "templates" else json.dumps(value) for key, value in about.items()}
         save_file({"embeddings": rows}, unfinished, metadata=metadata)
     else:
         with open(unfinished, "wb") as out:
@@ -74,11 +88,23 @@ def names_file(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def read_class_embeddings(path: str | os.PathLike) -> tuple[Tensor, list[str] | None]:
+def read_class_embeddings(
+    path: str | os.PathLike, *, model: RegionModel | None = None
+) -> tuple[Tensor, list[str] | None]:
     """(K, C) rows of a file and the names of the classes; a .npy that others made has none (None).
 
-    Raises FileNotFoundError, and ValueError when the file holds no class embeddings, or other ones than its names.
+    Raises FileNotFoundError, and ValueError when the file holds no class embeddings, other ones than its names, or
+    those of another text tower than that of `model`. A file that does not say whose they are is taken as it is, which
+    is said on stderr.
     """
+    rows, about = _read(path)
+    if model is not None:
+        check_text_tower(Path(path), about.get("text_tower"), rows.shape[1], model)
+    return rows, about.get("names")
+
+
+def _read(path: str | os.PathLike) -> tuple[Tensor, dict[str, Any]]:
+    """(K, C) rows and what the file says about them: nothing, or "names" and maybe "text_tower"."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: make it with `clim-eval embed --out {path}`")
@@ -90,12 +116,13 @@ def read_class_embeddings(path: str | os.PathLike) -> tuple[Tensor, list[str] | 
             about = file.metadata() or {}
             if "embeddings" not in file.keys() or "names" not in about:  # noqa: SIM118
                 raise ValueError(f"{path} holds no class embeddings: {remake}")
-            return file.get_tensor("embeddings"), json.loads(about["names"])
+            said = {key: json.loads(about[key]) for key in ("names", "text_tower") if key in about}
+            return file.get_tensor("embeddings"), said
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}): {remake}") from error
 
 
-def _read_npy(path: Path, remake: str) -> tuple[Tensor, list[str] | None]:
+def _read_npy(path: Path, remake: str) -> tuple[Tensor, dict[str, Any]]:
     try:
         rows = torch.from_numpy(np.load(path, allow_pickle=False)).float()
     except (ValueError, EOFError, TypeError) as error:
@@ -103,20 +130,21 @@ def _read_npy(path: Path, remake: str) -> tuple[Tensor, list[str] | None]:
     if rows.ndim != 2:
         raise ValueError(f"{path} has shape {tuple(rows.shape)}, not (K, C): {remake}")
     if not names_file(path).is_file():
-        return rows, None
+        return rows, {}
     about = json.loads(names_file(path).read_text(encoding="utf-8"))
     if about["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
         raise ValueError(f"{path} is not the array that {names_file(path).name} names: {remake} again")
-    return rows, about["names"]
+    return rows, about
 
 
-def load_class_embeddings(path: str | os.PathLike, names: Sequence[str]) -> Tensor:
+def load_class_embeddings(path: str | os.PathLike, names: Sequence[str], *, model: RegionModel | None = None) -> Tensor:
     """(K, C) rows for ``names`` from a file of `save_class_embeddings`, or from another .npy with one row per class.
 
     Rows of our own files are picked by name; another .npy has no names, so its rows must be in the data's order
-    (sorted category ids). Raises FileNotFoundError, or ValueError when classes are missing.
+    (sorted category ids). Raises FileNotFoundError, or ValueError when classes are missing, and for embeddings of
+    another text tower than that of `model` (see `read_class_embeddings`).
     """
-    rows, known = read_class_embeddings(path)
+    rows, known = read_class_embeddings(path, model=model)
     if known is None:
         if len(rows) != len(names):
             raise ValueError(

@@ -75,19 +75,14 @@ def run_pseudo_label(options: Namespace) -> None:
 def nouns_of(options: Namespace, model: Any) -> tuple[list[str], Tensor]:
     """The nouns of --nouns and their (K, C) embeddings, computed for a text file.
 
-    Raises FileNotFoundError, and ValueError for a file without names or embeddings of another model's width.
+    Raises FileNotFoundError, and ValueError for a file without names or embeddings of another model.
     """
     if options.nouns.suffix not in (".safetensors", ".npy"):
         names = read_names(options.nouns, "--nouns")
         return names, embed_names(options, model, names)
-    embeddings, names = read_class_embeddings(options.nouns)
+    embeddings, names = read_class_embeddings(options.nouns, model=model)
     if names is None:
         raise ValueError(f"{options.nouns} has no names: make it with `clim-eval embed --names nouns.txt`")
-    if embeddings.shape[1] != model.embed_dim:
-        raise ValueError(
-            f"{options.nouns} has {embeddings.shape[1]} channels, {options.model} has {model.embed_dim}: make the file "
-            "with `clim-eval embed` and this model"
-        )
     return names, embeddings
 
 

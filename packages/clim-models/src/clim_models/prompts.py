@@ -148,13 +148,17 @@ def embedding_key(model: nn.Module, names: Sequence[str], templates: Sequence[st
     The image tower and the logit scale are left out, so an image-only fine-tuning keeps its class embeddings.
     Raises ValueError when a weight is empty.
     """
-    text_weights = {
+    words = json.dumps([list(names), list(templates), hash_weights(text_weights(model))])
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
+def text_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of a RegionModel's text tower: all but the image tower and the logit scale."""
+    return {
         key: value
         for key, value in model.clip.state_dict().items()
         if not key.startswith("visual.") and key not in ("logit_scale", "logit_bias")
     }
-    words = json.dumps([list(names), list(templates), hash_weights(text_weights)])
-    return hashlib.sha256(words.encode()).hexdigest()
 
 
 def hash_weights(state_dict: Mapping[str, Tensor]) -> str:

@@ -94,7 +94,7 @@ def build_task(config: TrainConfig, model: RegionModel, class_names: Sequence[st
 def build_class_embeddings(config: TrainConfig, model: RegionModel, class_names: Sequence[str]) -> Tensor:
     """(K, C) embeddings of the classes: from `task.embeddings`, or of their names by the model's text tower.
 
-    Those of names are cached. Raises ValueError when the file lacks classes, or when its width is not the model's.
+    Those of names are cached. Raises ValueError when the file lacks classes, or is of another model.
     """
     task = config.task
     if task.embeddings is None:
@@ -102,13 +102,7 @@ def build_class_embeddings(config: TrainConfig, model: RegionModel, class_names:
         return embed_with_bar(
             model.to(choose_device(config)), class_names, task.templates, cache=cache_folder(), show=_rank() == 0
         )
-    embeddings = load_class_embeddings(task.embeddings, class_names)
-    if embeddings.shape[1] != model.embed_dim:
-        raise ValueError(
-            f"the embeddings of {task.embeddings} have {embeddings.shape[1]} channels, {config.model.name} has "
-            f"{model.embed_dim}: make them with `clim-eval embed` and this model"
-        )
-    return embeddings
+    return load_class_embeddings(task.embeddings, class_names, model=model)
 
 
 def build_loader(config: TrainConfig) -> Loader:

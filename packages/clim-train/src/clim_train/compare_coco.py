@@ -101,7 +101,8 @@ def coco_training(folder: Path, model: RegionModel, files: CocoFiles, unseen: Se
     if not names:
         raise ValueError(f"{files.nouns} has no noun that may be trained on: make the list with `clim-data nouns`")
     nouns = folder / "nouns.safetensors"
-    save_class_embeddings(nouns, embed_with_bar(model, names, TEMPLATES, cache=None, show=True), names, TEMPLATES)
+    rows = embed_with_bar(model, names, TEMPLATES, cache=None, show=True)
+    save_class_embeddings(nouns, rows, names, TEMPLATES, model=model)
     if files.shards:
         return TrainingData(files.shards, files.shards, files.proposals, nouns)
     kept = [

@@ -117,7 +117,7 @@ def embedded_data(
     )
     nouns = folder / "nouns.safetensors"
     rows = unit_features(model, trained)
-    save_class_embeddings(nouns, rows, [caption_of(name) for name in trained], "name")
+    save_class_embeddings(nouns, rows, [caption_of(name) for name in trained], "name", model=model)
     regions, zeroshot = [], {}
     for seed, (group, (vendors, concepts)) in enumerate(group_plan(split, which).items()):
         concepts = concepts[:classes]

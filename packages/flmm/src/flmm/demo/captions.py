@@ -1,8 +1,9 @@
 """Training the demo LMM to describe scenes, all weights, by the loss of the next word alone.
 
-Two kinds of text: the narrative of a scene from left to right, and its things one by one, in any order, with where they
-are ("a cat at top left ."). The second makes the LMM look for a thing when it reads its name, as it must when somebody
-grounds phrases of their own. Its places, nine coarse words, come from the centres of the masks; no mask is shown.
+Two kinds of text: the narrative of a scene from left to right, and its things one by one in any order. After a phrase
+may stand where its things are ("two bears top left bottom right"): the word that comes after a name then depends on
+where the named thing is, so the LMM learns to look for a thing when it reads its name, as it must when somebody grounds
+phrases of their own. Places, nine coarse ones, are of the things' centres; no mask is shown.
 
 Letters: N scenes, T tokens, P side of a scene in pixels.
 """
@@ -18,6 +19,7 @@ from clim_data import GroundingSample
 from clim_data.images import pixels
 from torch import Tensor, nn
 
+from flmm.demo.painting import PaintedScene, ScenePainter
 from flmm.demo.scenes import COLUMNS, ROWS
 from flmm.frames import normalise
 from flmm.narratives import IGNORED_LABEL, NO_PHRASE, TokenizedText, tokenize_sample, tokenize_segments
@@ -26,9 +28,9 @@ from flmm.prompts import DESCRIBE, STYLES
 
 @dataclass(frozen=True)
 class CaptionConfig:
-    """How the demo LMM is trained. narratives: share of texts that are narratives. foreign: share of batches whose
-    question has words that it does not know, so that any question is answered by a description. bf16: arithmetic in
-    bfloat16 (autocast) on float32 weights.
+    """How the demo LMM is trained. lists: share of texts that name the things in any order. placed: share of phrases
+    that are followed by their places. foreign: share of batches whose question has words that it does not know, so
+    that any question is answered by a description. bf16: arithmetic in bfloat16 (autocast) on float32 weights.
     """
 
     steps: int = 900
@@ -36,7 +38,8 @@ class CaptionConfig:
     lr: float = 1e-3
     warmup_steps: int = 100
     weight_decay: float = 0.05
-    narratives: float = 0.75
+    lists: float = 0.35
+    placed: float = 0.35
     foreign: float = 0.2
     bf16: bool = False
     seed: int = 0
@@ -46,66 +49,45 @@ class CaptionConfig:
             raise ValueError(f"steps={self.steps} and batch_size={self.batch_size} must be at least 1")
 
 
-class CaptionedScenes:
-    """Scenes in memory, with their mirror images.
-
-    pixels: uint8 (2 N, 3, P, P), the mirrored ones last. samples: their texts. places: where each phrase is.
-    """
-
-    def __init__(self, samples: Sequence[GroundingSample]):
-        scenes, places = [], []
-        for sample in samples:
-            image, masks = sample.load()
-            scenes.append(pixels(image))
-            places.append([_place(mask) for mask in masks])
-        kept = torch.stack(scenes)
-        self.pixels = torch.cat([kept, kept.flip(-1)])
-        self.samples = [*samples, *(mirrored(sample) for sample in samples)]
-        self.places = [*places, *([(row, 2 - column) for row, column in reversed(p)] for p in places)]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def located(self, number: int, order: Sequence[int]) -> list[tuple[str, int]]:
-        """Segments of a text that names the phrases in `order`, each with its place."""
-        segments = []
-        for index, phrase in enumerate(order):
-            row, column = self.places[number][phrase]
-            text = self.samples[number].phrases[phrase].text
-            segments += [(text, index), (f"at {ROWS[row]} {COLUMNS[column]} .", -1)]
-        return segments
+def painted_batch(
+    painter: ScenePainter, rng: np.random.Generator, count: int, **kinds: Any
+) -> tuple[Tensor, list[PaintedScene]]:
+    """Pictures with some brightness of their own, float 0..255 (N, 3, P, P), and their scenes."""
+    scenes = [painter.paint(rng, **kinds) for _ in range(count)]
+    images = torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2)
+    return brightened(images, rng), scenes
 
 
-def mirrored(sample: GroundingSample) -> GroundingSample:
-    """The text of a scene's mirror image: the phrases change their order, the words between them stay."""
-    phrases = tuple(reversed(sample.phrases))
-    segments = tuple((phrases[index].text, index) if index >= 0 else (text, -1) for text, index in sample.segments)
-    return replace(sample, segments=segments, phrases=phrases)
+def told_segments(scene: PaintedScene, rng: np.random.Generator, config: CaptionConfig) -> list[tuple[str, int]]:
+    """Segments of a text about a scene: a narrative or a list, with or without places."""
+    if rng.random() < config.lists:
+        phrases = [text for text, phrase in scene.segments if phrase >= 0]
+        order = rng.permutation(len(phrases)).tolist()
+        parts = [part for phrase in order for part in ((phrases[phrase], phrase), (".", -1))]
+    else:
+        parts = scene.segments
+    told, count = [], 0
+    for text, phrase in parts:
+        told.append((text, count if phrase >= 0 else -1))
+        count += phrase >= 0
+        if phrase >= 0 and rng.random() < config.placed:
+            told.append((" ".join(f"{ROWS[y]} {COLUMNS[x]}" for y, x in scene.places[phrase]), -1))
+    return told
 
 
-def _place(mask: np.ndarray) -> tuple[int, int]:
-    """(row, column) of the third of the picture in which a mask's centre is."""
-    return tuple(min(int(3 * axis.mean() / size), 2) for axis, size in zip(np.nonzero(mask), mask.shape))
-
-
-def train_captions(model: nn.Module, tokenizer: Any, scenes: CaptionedScenes, config: CaptionConfig) -> Iterator[float]:
+def train_captions(model: nn.Module, tokenizer: Any, painter: ScenePainter, config: CaptionConfig) -> Iterator[float]:
     """Train all weights of a LLaVA in place; yields the loss of every step."""
     rng = np.random.default_rng(config.seed)
-    optimizer = optimizer_of(list(model.named_parameters()), config)
+    optimizers = optimizers_of(list(model.named_parameters()), config)
     model.train()
     for step in range(config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
-        picked = rng.integers(len(scenes), size=config.batch_size)
+        set_learning_rate(optimizers, learning_rate(step, config))
+        images, scenes = painted_batch(painter, rng, config.batch_size)
         prompt = random_prompt(rng, tokenizer, config.foreign)
-        texts = [_text(tokenizer, prompt, scenes, i, rng, config) for i in picked]
-        images = brightened(scenes.pixels[picked], rng)
+        texts = [tokenize_segments(tokenizer, prompt, told_segments(scene, rng, config)) for scene in scenes]
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):  # left each step: it keeps cast weights
             loss = caption_loss(model, tokenizer, images, texts)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        take_step(optimizers, loss, list(model.parameters()))
         yield loss.item()
     model.eval()
 
@@ -115,14 +97,6 @@ def random_prompt(rng: np.random.Generator, tokenizer: Any, foreign: float) -> s
     if rng.random() >= foreign:
         return STYLES["vicuna"].prompt(DESCRIBE)
     return STYLES["vicuna"].prompt(" ".join([tokenizer.unk_token] * rng.integers(2, 12)))
-
-
-def _text(tokenizer, prompt: str, scenes: CaptionedScenes, number: int, rng, config: CaptionConfig) -> TokenizedText:
-    sample = scenes.samples[number]
-    if rng.random() < config.narratives:
-        return tokenize_sample(tokenizer, prompt, sample)
-    order = rng.permutation(len(sample.phrases)).tolist()
-    return tokenize_segments(tokenizer, prompt, scenes.located(number, order))
 
 
 def caption_loss(model: nn.Module, tokenizer: Any, images: Tensor, texts: Sequence[TokenizedText]) -> Tensor:
@@ -194,13 +168,39 @@ def learning_rate(step: int, config: CaptionConfig) -> float:
     return config.lr * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
 
 
-def optimizer_of(named: Sequence[tuple[str, nn.Parameter]], config: CaptionConfig) -> torch.optim.Optimizer:
+def optimizer_of(named: Sequence[tuple[str, nn.Parameter]], config: Any) -> torch.optim.Optimizer:
     """AdamW; vectors and embeddings do not decay."""
     decayed, others = [], []
     for name, parameter in named:
         (decayed if parameter.ndim > 1 and "embed" not in name else others).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+
+
+def optimizers_of(named: Sequence[tuple[str, nn.Parameter]], config: CaptionConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, which needs about half the steps of AdamW here, and AdamW for the rest."""
+    matrices = [parameter for name, parameter in named if parameter.ndim == 2 and ".layers." in name]
+    inside = {id(parameter) for parameter in matrices}
+    others = [parameter for _, parameter in named if id(parameter) not in inside]
+    muon = torch.optim.Muon(matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return [muon, torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), weight_decay=0.0)]
+
+
+def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
+    """The same for all; Muon's steps are made as large as AdamW's."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def take_step(optimizers: Sequence[torch.optim.Optimizer], loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+    """Backward pass, gradients clipped to a norm of 1, and a step of each optimizer."""
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
 
 
 def pixel_values(images: Tensor) -> Tensor:

@@ -86,11 +86,15 @@ def train_heads(
 
 @torch.no_grad()
 def predict(model: GroundedLMM, sample: GroundingSample) -> dict[str, Tensor]:
-    """Logits of a scene's phrases, float (N, H, W) on the CPU: "coarse" of the mask head and "refined" by SAM."""
+    """Of a scene's phrases, float on the CPU: "attention" of the LMM to the image, the mean over layers and heads of
+    each one's shares (N, h, w), and logits (N, H, W), "coarse" of the mask head and "refined" by SAM.
+    """
     image = sample.load_image()
-    (found,) = model([SampleMaker(model.lmm)(sample, image)], [image])
+    (features,) = model.lmm([SampleMaker(model.lmm)(sample, image)], merge=model.merge)
+    (found,) = model.ground([features], [image])
+    shares = features.maps / features.maps.sum((-2, -1), keepdim=True)
     coarse = F.interpolate(found.coarse[None].float(), (image.height, image.width), mode="bilinear")[0]
-    return {"coarse": coarse.cpu(), "refined": found.refined.cpu()}
+    return {"attention": shares.mean(1).cpu(), "coarse": coarse.cpu(), "refined": found.refined.cpu()}
 
 
 def evaluate(model: GroundedLMM, scenes: PanopticNarratives) -> dict[str, dict[str, float]]:
@@ -103,6 +107,7 @@ def evaluate(model: GroundedLMM, scenes: PanopticNarratives) -> dict[str, dict[s
         sample = scenes[number]
         truth = true_masks(sample)
         found = predict(model, sample)
+        del found["attention"]
         found["shuffled"] = found["refined"].roll(1, 0)
         for name, logits in found.items():
             if name != "shuffled" or len(truth) > 1:

@@ -7,14 +7,29 @@ Letters: N scenes, K names, t patches, D width of the tower.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from clim_data.narrative_scenes import plural
 from torch import Tensor, nn
 
-from flmm.demo.captions import CaptionConfig, CaptionedScenes, brightened, learning_rate, optimizer_of, pixel_values
+from flmm.demo.captions import (
+    CaptionConfig,
+    learning_rate,
+    optimizers_of,
+    painted_batch,
+    pixel_values,
+    set_learning_rate,
+    take_step,
+)
+from flmm.demo.painting import PaintedScene, ScenePainter
 from flmm.demo.scenes import CONCEPTS
+
+# The first share of the steps has small pictures of one thing each, several for the price of a scene.
+SINGLE = 0.55
+SMALL_PX = 40
+PER_SCENE = 3
 
 
 class NameHead(nn.Module):
@@ -30,39 +45,40 @@ class NameHead(nn.Module):
         return self.score(self.norm(patches)).logsumexp(1)
 
 
-def names_in(scenes: CaptionedScenes) -> Tensor:
-    """float (N, K): 1 where a scene's caption has the name, singular or plural."""
+def names_in(scenes: Sequence[PaintedScene]) -> Tensor:
+    """float (N, K): 1 where a scene's narrative has the name, singular or plural."""
     rows = []
-    for sample in scenes.samples:
-        words = {word for phrase in sample.phrases for word in phrase.text.split()}
-        rows.append([float(bool(words & {name, f"{name}s", f"{name}es"})) for name in CONCEPTS])
+    for scene in scenes:
+        words = {word for text, phrase in scene.segments if phrase >= 0 for word in text.split()}
+        rows.append([float(bool(words & {name, plural(name)})) for name in CONCEPTS])
     return torch.tensor(rows)
 
 
-def train_names(model: nn.Module, scenes: CaptionedScenes, config: CaptionConfig) -> Iterator[tuple[float, float]]:
+def train_names(model: nn.Module, painter: ScenePainter, config: CaptionConfig) -> Iterator[tuple[float, float]]:
     """Train the vision tower of a LLaVA in place; yields loss and share of names recalled of every step.
 
     A name counts as recalled when it is among the image's k best-scored ones, k names being in its caption.
     """
     rng = np.random.default_rng(config.seed)
     tower = model.model.vision_tower.train()
-    head, truth = NameHead(tower.config.hidden_size), names_in(scenes)
+    head = NameHead(tower.config.hidden_size)
     named = list(itertools.chain(tower.named_parameters(), head.named_parameters()))
-    optimizer = optimizer_of(named, config)
+    optimizers = optimizers_of(named, config)
     for step in range(config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
-        picked = rng.integers(len(scenes), size=config.batch_size)
-        values = pixel_values(brightened(scenes.pixels[picked], rng))
+        set_learning_rate(optimizers, learning_rate(step, config))
+        small = step < SINGLE * config.steps
+        if small:
+            count = PER_SCENE * config.batch_size
+            images, scenes = painted_batch(painter, rng, count, most=1, pairs=0.0, side=SMALL_PX)
+        else:
+            images, scenes = painted_batch(painter, rng, config.batch_size)
+        truth = names_in(scenes)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):  # left each step: it keeps cast weights
-            patches = tower(values, output_hidden_states=True).hidden_states[-1][:, 1:]  # (N, t, D)
-        scores = head(patches.float())
-        loss = nn.functional.binary_cross_entropy_with_logits(scores, truth[picked])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_([p for _, p in named if p.grad is not None], 1.0)
-        optimizer.step()
-        yield loss.item(), recalled(scores.detach(), truth[picked])
+            found = tower(pixel_values(images), output_hidden_states=True, interpolate_pos_encoding=small)
+        scores = head(found.hidden_states[-1][:, 1:].float())  # without the class token: (N, t, D) -> (N, K)
+        loss = nn.functional.binary_cross_entropy_with_logits(scores, truth)
+        take_step(optimizers, loss, [p for _, p in named])
+        yield loss.item(), recalled(scores.detach(), truth)
     tower.eval()
 
 

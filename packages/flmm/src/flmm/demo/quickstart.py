@@ -17,16 +17,20 @@ from clim_data import PanopticNarratives
 from clim_eval import write_report
 from clim_train.quickstart import Stages, free_folder
 from clim_train.quickstart_report import aligned_table
+from PIL import Image
 
 from flmm.adapters import load_lmm
+from flmm.chat import ask
 from flmm.demo.captions import caption_accuracy
 from flmm.demo.heads import HeadOptions, build_grounded, evaluate, evaluate_chance, predict, train_heads, true_masks
 from flmm.demo.model_files import write_demo_model
 from flmm.demo.sam import build_demo_sam
+from flmm.demo.scene_figure import GroundedScene, scenes_picture
 from flmm.demo.scenes import compose_demo_scenes
 from flmm.grounded import GroundedLMM
-from flmm.pictures import scenes_figure
+from flmm.prompts import DESCRIBE
 
+LONGEST_TEXT = 40
 COLUMNS = {
     "AR": "average recall",
     "AR_singulars": "singulars",
@@ -49,7 +53,7 @@ def run(
     train_scenes: int = 600,
     test_scenes: int = 150,
     split: str = "test",
-    pictures: int = 3,
+    pictures: int = 6,
     seed: int = 0,
 ) -> str:
     """Run everything in `folder` and return the printed table.
@@ -93,7 +97,7 @@ def run(
         title="flmm quick start",
         metrics=rows,
         config={**config, "test_scenes": test_scenes, "lmm": trained},
-        figures={"grounded scenes": compared(test, before, after)},
+        figures={"grounded scenes": compared(model, test, before, after)},
         notes=[table, f"The LMM's descriptions of the test scenes, right: {told}.", NOTE],
     )
     return table
@@ -105,20 +109,35 @@ def score_table(rows: dict[str, dict[str, float]]) -> str:
     return aligned_table([["", *COLUMNS.values()], *cells])
 
 
-def drawn(model: GroundedLMM, scenes: PanopticNarratives, count: int) -> list[np.ndarray]:
-    """Refined masks bool (N, H, W) of the first scenes."""
-    return [(predict(model, scenes[i])["refined"] > 0).numpy() for i in range(min(count, len(scenes)))]
+def drawn(model: GroundedLMM, scenes: PanopticNarratives, count: int) -> list[dict[str, np.ndarray]]:
+    """What `predict` finds in the first scenes."""
+    first = [scenes[i] for i in range(min(count, len(scenes)))]
+    return [{name: found.numpy() for name, found in predict(model, sample).items()} for sample in first]
 
 
-def compared(scenes: PanopticNarratives, before: Sequence[np.ndarray], after: Sequence[np.ndarray]):
-    """A figure with a scene in each row: true masks, before and after training."""
-    samples = [scenes[i] for i in range(len(after))]
-    masks = [
-        {sample.caption: true_masks(sample).numpy(), "before": first, "after": last}
-        for sample, first, last in zip(samples, before, after, strict=True)
-    ]
-    phrases = [[phrase.text for phrase in sample.phrases] for sample in samples]
-    return scenes_figure([sample.load_image() for sample in samples], masks, phrases)
+def compared(
+    model: GroundedLMM,
+    scenes: PanopticNarratives,
+    before: Sequence[dict[str, np.ndarray]],
+    after: Sequence[dict[str, np.ndarray]],
+):
+    """A picture of the first scenes, before and after training; see `flmm.demo.scene_figure`."""
+    rows = []
+    for number, (first, last) in enumerate(zip(before, after, strict=True)):
+        sample = scenes[number]
+        image = sample.load_image()
+        rows.append(
+            GroundedScene(
+                image=image,
+                phrases=tuple(phrase.text for phrase in sample.phrases),
+                said=ask(model.lmm, image, DESCRIBE, max_new_tokens=LONGEST_TEXT).text,
+                attention=last["attention"],
+                truth=true_masks(sample).numpy(),
+                before=first["refined"],
+                after=last["refined"],
+            )
+        )
+    return scenes_picture(rows)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -152,7 +171,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.docs:
         args.docs.mkdir(parents=True, exist_ok=True)
         for figure in sorted((out / "figures").glob("*.png")):
-            (args.docs / f"flmm_{figure.name}").write_bytes(figure.read_bytes())
+            with Image.open(figure) as picture:  # 256 colours: a repository keeps every version of its pictures
+                picture.convert("RGB").quantize(256).save(args.docs / f"flmm_{figure.name}", optimize=True)
     print(f"{time.monotonic() - begin:.0f} s. Report: {(out / 'report.md').resolve()}")
     print(f'Next: flmm ground IMAGE "a frog" --checkpoint {out}/run')
 

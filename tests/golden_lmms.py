@@ -4,6 +4,7 @@ Tests import them as `from golden_lmms import golden_lmm` (pytest puts this fold
 """
 
 import json
+import re
 import warnings
 
 import torch
@@ -74,6 +75,17 @@ def golden_grounded(case, dtype: torch.dtype = torch.float32, *, merge: str | No
     model = GroundedLMM(lmm, head, golden_sam(case), merge=merge or case.meta["merge"]).eval()
     model.load_heads(released(case))
     return model
+
+
+def golden_steps(case) -> tuple[dict, list[dict]]:
+    """AdamW's settings (as `OptimConfig` names them), and the total loss before each step and after the last."""
+    trajectory = case.meta["training"]["trajectory"]
+    facts = re.search(
+        r"AdamW\(lr=([\d.e-]+), betas=\(([\d.]+), ?([\d.]+)\), weight_decay=([\d.e-]+)\), clip_grad_norm ([\d.]+)",
+        trajectory["optimizer"],
+    )
+    lr, *betas, decay, largest = map(float, facts.groups())
+    return {"lr": lr, "betas": tuple(betas), "weight_decay": decay, "clip_norm": largest}, trajectory["steps"]
 
 
 def tokenizer_of(case, name: str):

@@ -1,6 +1,5 @@
 """The whole path from an image and its phrases to masks: golden values, losses, gradients, steps of training."""
 
-import re
 from copy import deepcopy
 from dataclasses import replace
 
@@ -11,7 +10,16 @@ from clim_models.mask_losses import mask_losses
 from flmm.checkpoints import heads_from_released
 from flmm.grounded import GroundedLMM, load_grounded
 from flmm.sam_weights import load_sam
-from golden_lmms import decoder_heads, first_of, golden_grounded, golden_sam, picture_of, released, sample_of
+from golden_lmms import (
+    decoder_heads,
+    first_of,
+    golden_grounded,
+    golden_sam,
+    golden_steps,
+    picture_of,
+    released,
+    sample_of,
+)
 from safetensors.torch import load_file
 
 CASES = ("llava", "llava_next", "deepseek_vl")
@@ -122,20 +130,16 @@ def test_golden_losses_and_gradients(golden, embedded, family):
 
 def test_golden_trajectory(golden, embedded):
     case = load(golden, "llava")
-    trajectory = case.meta["training"]["trajectory"]
-    facts = re.search(
-        r"AdamW\(lr=([\d.e-]+), betas=\(([\d.]+), ?([\d.]+)\), weight_decay=([\d.e-]+)\), clip_grad_norm ([\d.]+)",
-        trajectory["optimizer"],
-    )
-    lr, *betas, decay, largest = map(float, facts.groups())
+    optim, steps = golden_steps(case)
+    largest = optim.pop("clip_norm")
     names = list(case.meta["samples"])
     model = golden_grounded(case).train()
     features = features_of(model, case, names)
     embeddings = [embedded(case, name) for name in names]
     targets = [case.tensor(f"{name}__masks") for name in names]
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, betas=tuple(betas), weight_decay=decay)
-    for step in trajectory["steps"]:
+    optimizer = torch.optim.AdamW(parameters, **optim)
+    for step in steps:
         found = losses(model, features, embeddings, targets)
         total = sum(value for name, value in found.items() if "loss" in name)
         assert total.item() == pytest.approx(step["total"], rel=2e-3)

@@ -1,17 +1,21 @@
 """Training of the heads: the loss, what the engine gets, golden losses and steps, whole runs at every ZeRO stage."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from clim_models.mask_losses import mask_losses
+from clim_train.config import EngineConfig, OptimConfig, RunConfig, ScheduleConfig
 from clim_train.engine_module import EngineModule, trained_entries
 from clim_train.metrics import read_metrics
+from clim_train.trainer import Trainer
 from flmm.checkpoints import heads_from_released
+from flmm.grounding_config import GroundingConfig, GroundingDataConfig
 from flmm.grounding_task import GroundingTask
 from flmm.inputs import GroundingBatch, GroundingItem
 from flmm.sam_refiner import ResizedImage
-from golden_lmms import golden_grounded, picture_of, sample_of
+from golden_lmms import golden_grounded, golden_steps, picture_of, sample_of
 from safetensors.torch import load_file
 from tiny_grounding import batch_of, fit_until, tiny_config, tiny_grounded, tiny_trainer
 
@@ -118,6 +122,49 @@ def test_golden_losses_and_gradients(golden, family):
     for name, parameter in task.trainable_parameters().items():
         norm = 0.0 if parameter.grad is None else parameter.grad.norm().item()
         assert norm == pytest.approx(norms[name].item(), rel=5e-3, abs=5e-6), name
+
+
+class SameBatch:
+    """A loader of one batch, which every step gets."""
+
+    def __init__(self, batch: GroundingBatch):
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self):
+        return iter([self.batch])
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        raise NotImplementedError
+
+
+def test_golden_steps_of_a_run(golden, tmp_path):
+    """The original's optimizer steps, by the trainer: its loss, clipping and AdamW, read back from the metrics."""
+    case = golden("forward", "flmm/llava")
+    optim, steps = golden_steps(case)
+    *trained, after = steps
+    task = GroundingTask(golden_grounded(case))
+    names = list(case.meta["samples"])
+    batch = golden_batch(case, task.model, names)
+    kept = task.frozen_features(batch.items, torch.device("cpu"))
+    batch = GroundingBatch(tuple(replace(item, kept=features) for item, features in zip(batch.items, kept)))
+    config = GroundingConfig(
+        data=GroundingDataConfig(batch_size=len(names), workers=0),
+        optim=OptimConfig(**optim, eps=1e-8, decay="all"),
+        schedule=ScheduleConfig(kind="const", steps=len(trained), warmup_steps=0),
+        engine=EngineConfig(zero_stage=0, precision="fp32", device="cpu"),
+        run=RunConfig(folder=str(tmp_path / "run"), log_every=1, bar=False, tensorboard=False),
+    )
+    Trainer(config, task, SameBatch(batch)).fit()
+    found = [line["loss"] for line in read_metrics(tmp_path / "run")]
+    assert found == pytest.approx([step["total"] for step in trained], rel=2e-3)
+    with torch.no_grad():
+        assert task.loss(batch)["loss"].item() == pytest.approx(after["total"], rel=2e-3)
 
 
 def test_runs_at_every_stage_are_the_same_and_resume(tmp_path):

@@ -19,6 +19,8 @@ AT_HOME = {
     "webdataset": "clim-data/",
     "pycocotools": "clim-data/",
     "transformers": "flmm/",
+    "starlette": {"flmm/src/flmm/web/server.py"},
+    "uvicorn": {"flmm/src/flmm/web/command.py"},
 }
 
 

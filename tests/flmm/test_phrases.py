@@ -16,6 +16,7 @@ def test_golden_phrases_of_answers(golden):
 @pytest.mark.parametrize(
     ("text", "chunks"),
     [
+        ("a bear left of two dogs and the left of a tree .", ["a bear", "two dogs", "the left", "a tree"]),
         ("A big dog is standing beside a tree.", ["A big dog", "a tree"]),
         ("It looks at the man holding a yellow umbrella.", ["the man", "a yellow umbrella"]),
         ("Two red cars, a bus and three people on the street", ["Two red cars", "a bus", "three people", "the street"]),

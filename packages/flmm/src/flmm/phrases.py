@@ -70,6 +70,8 @@ def _chunk_end(words: Sequence[str], start: int) -> int:
         if word in _ENDS or word in _DETERMINERS or word in _EMPTY_WORDS:
             break
         following = words[end + 1].lower() if end + 1 < len(words) else ""
+        if end > start + 1 and word in ("left", "right") and following == "of":  # "a dog left of a tree"
+            break
         linked = following in _ENDS or following in _DETERMINERS
         verbal = word.endswith(("ing", "ed")) or (singular and re.search(r"[^s]s$", word) is not None)
         if end > start + 1 and linked and verbal:  # "a man holding a", "a cat sits on"

@@ -1,0 +1,127 @@
+"""Masks and attention as small PNGs that the page lays over the picture, and results as JSON.
+
+Letters: N phrases, H W pixels of the picture, h w of an attention map.
+"""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from flmm.pictures import colour_of
+from flmm.web.session import Found, Look
+from flmm.web.upload import Upload, read_upload
+
+# Masks of small pictures are drawn larger, so that their outline stays thin.
+DRAWN_PX = 640
+FILL_OPACITY = 115  # of 255
+THUMBNAIL_PX = 160
+
+
+def mask_png(mask: np.ndarray, colour: str) -> bytes:
+    """A mask bool (H, W): transparent outside, see-through in the colour ("#rrggbb") inside, with a white outline."""
+    times = max(1, round(DRAWN_PX / max(mask.shape)))
+    drawn = mask.repeat(times, axis=0).repeat(times, axis=1)
+    inner = drawn
+    for _ in range(max(1, round(max(drawn.shape) / DRAWN_PX))):
+        inner = _eroded(inner)
+    levels = drawn.astype(np.uint8) + (drawn & ~inner)  # 0 outside, 1 inside, 2 outline
+    image = Image.frombytes("P", (drawn.shape[1], drawn.shape[0]), levels.astype(np.uint8).tobytes())
+    image.putpalette([0, 0, 0, *bytes.fromhex(colour[1:]), 255, 255, 255])
+    return _png(image, transparency=bytes([0, FILL_OPACITY, 255]))
+
+
+def heat_png(attention: np.ndarray) -> bytes:
+    """An attention map (h, w) in colours, from its least to its 99th percentile: single tokens can stand far out."""
+    from matplotlib import colormaps
+
+    least, most = attention.min(), np.percentile(attention, 99)
+    shown = np.clip((attention - least) / max(most - least, 1e-12), 0, 1)
+    return _png(Image.fromarray((255 * colormaps["inferno"](shown)[..., :3]).astype(np.uint8)))
+
+
+def picture_view(name: str, upload: Upload) -> dict[str, Any]:
+    """What the page is told of a picture: its name, size, pixels, and a note where it was shrunk."""
+    width, height = upload.image.size
+    note = ""
+    if upload.shrunk:
+        was = "{} x {}".format(*upload.original_size)
+        note = f"{was} pixels, shrunk to {width} x {height} for this page; `flmm ground` keeps the size"
+    return {"picture": name, "width": width, "height": height, "note": note, "source": _shown(upload.image)}
+
+
+def thumbnail(data: bytes, name: str) -> bytes:
+    """A small JPEG of a picture's file; raises ValueError as `read_upload`."""
+    image = read_upload(data, name).image
+    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    return _jpeg(image)
+
+
+def found_view(found: Found) -> dict[str, Any]:
+    """What the page is told of masks: pieces of the text, and for each phrase its mask, attention, area and box."""
+    height, width = found.masks.shape[1:]
+    phrases = [
+        {
+            "phrase": kept["phrase"],
+            "colour": colour_of(index),
+            "area": kept["area"],
+            "share": kept["area"] / (height * width),
+            "box": kept["bbox"],
+            "mask": _url(mask_png(mask, colour_of(index))),
+            "attention": _url(heat_png(attention)),
+        }
+        for index, (kept, mask, attention) in enumerate(zip(found.record["phrases"], found.masks, found.attention))
+    ]
+    return {"result": found.result, "pieces": pieces(found.text, found.spans), "phrases": phrases}
+
+
+def look_view(look: Look) -> dict[str, Any]:
+    """What the page is told of a closer look. The box is XYXY in pixels."""
+    mask = None if look.mask is None else _url(mask_png(look.mask, colour_of(0)))
+    return {
+        "question": look.question,
+        "thought": look.thought.strip(),
+        "answer": look.answer.strip(),
+        "box": list(look.box),
+        "colour": colour_of(0),
+        "mask": mask,
+        "crop": _shown(look.crop),
+    }
+
+
+def pieces(text: str, spans: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
+    """A text cut at its phrases, in order: {"text", "phrase": number of the phrase, or None between phrases}."""
+    cut, end = [], 0
+    for number, (start, stop) in enumerate(spans):
+        cut += [{"text": text[end:start], "phrase": None}, {"text": text[start:stop], "phrase": number}]
+        end = stop
+    return [piece for piece in [*cut, {"text": text[end:], "phrase": None}] if piece["text"]]
+
+
+def _eroded(mask: np.ndarray) -> np.ndarray:
+    """Without the pixels that touch the outside, of the mask or of the picture."""
+    around = np.pad(mask, 1)
+    return mask & around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+
+
+def _png(image: Image.Image, **options: Any) -> bytes:
+    written = io.BytesIO()
+    image.save(written, "PNG", **options)
+    return written.getvalue()
+
+
+def _shown(image: Image.Image) -> str:
+    """A picture for the page: as it is where it is small and will be enlarged, else as JPEG."""
+    return _url(_png(image)) if max(image.size) <= DRAWN_PX else _url(_jpeg(image), "jpeg")
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    written = io.BytesIO()
+    image.save(written, "JPEG", quality=92)
+    return written.getvalue()
+
+
+def _url(data: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,235 @@
+"""What the page does, without the page: pictures, questions and phrases in; words, masks and attention out.
+
+Letters: N phrases, H W pixels of the picture, h w a finer grid than the LMM's tokens.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from clim_data.regions import decode_segmentation
+from PIL import Image
+from torch.nn import functional as F
+
+from flmm.adapters.frozen import PhraseFeatures
+from flmm.chat import Answer, ask, ground_answer, phrase_features
+from flmm.grounded import GroundedLMM, Grounding
+from flmm.image_phrases import found_masks, masks_record, save_grounding
+from flmm.phrases import Chunker, noun_chunks
+from flmm.sam_refiner import ImageEmbedding
+from flmm.visual_cot import FOCUSES, visual_answer
+from flmm.web.kept import Kept
+from flmm.web.upload import Upload, read_upload
+
+# An answer of a 7B LMM with 256 tokens keeps 0.6 GB (LLaVA-1.5) to 3 GB (LLaVA-NeXT) of attention.
+ANSWERS_KEPT = 2
+PICTURES_KEPT = 16
+RESULTS_KEPT = 64
+FINER = 4
+
+
+@dataclass
+class Picture:
+    """A picture, and SAM's embedding of it once something was grounded in it."""
+
+    upload: Upload
+    embedding: ImageEmbedding | None = None
+
+    @property
+    def image(self) -> Image.Image:
+        return self.upload.image
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer that is kept with its features. picture: the one that was asked about."""
+
+    picture: Picture
+    question: str
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Found:
+    """Phrases and where they are.
+
+    result: its name for `Demo.files`. text: what was said, "" for phrases of one's own. phrases: N texts. spans: the
+    characters (start, end) of each in the text. masks: bool (N, H, W). attention: float32 (N, h, w), the mean of all
+    layers and heads, over the whole picture. record: plain data, see `flmm.image_phrases.masks_record`.
+    """
+
+    result: str
+    text: str
+    phrases: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...]
+    masks: np.ndarray
+    attention: np.ndarray
+    record: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Visual chain of thought. mask: bool (H, W) of what matters, None where the LMM had no thought.
+
+    box: (x0, y0, x1, y1) in pixels, of what was looked at; crop: that part.
+    """
+
+    question: str
+    thought: str
+    answer: str
+    mask: np.ndarray | None
+    box: tuple[int, int, int, int]
+    crop: Image.Image
+
+
+class Demo:
+    """One model and what was last done with it. Methods that run the model must not run side by side.
+
+    The frozen LMM runs once for an answer and SAM's image encoder once for a picture, whatever is grounded in them.
+
+    Args:
+        model: of `flmm.load_grounded`.
+        max_new_tokens: longest answer, as `flmm.ask` takes it.
+        chunker: finds the phrases of an answer.
+    """
+
+    def __init__(self, model: GroundedLMM, *, max_new_tokens: int | None = None, chunker: Chunker = noun_chunks):
+        self.model, self.max_new_tokens, self.chunker = model, max_new_tokens, chunker
+        self._pictures: Kept[Picture] = Kept(PICTURES_KEPT, "this picture is no longer kept: choose it again")
+        self._answers: Kept[Said] = Kept(ANSWERS_KEPT, "this answer is no longer kept: ask again")
+        self._results: Kept[tuple[Picture, dict]] = Kept(
+            RESULTS_KEPT, "these masks are no longer kept: make them again"
+        )
+
+    def add_picture(self, data: bytes, name: str = "the file") -> tuple[str, Upload]:
+        """Read a picture from the bytes of its file; returns its name here, and what was read.
+
+        Raises ValueError as `read_upload`.
+        """
+        upload = read_upload(data, name)
+        return self._pictures.add(Picture(upload)), upload
+
+    def ask(self, picture: str, question: str) -> tuple[str, str]:
+        """Answer a question; returns the answer's name here, and its text. Earlier questions are not remembered.
+
+        Raises:
+            ValueError: no picture, no question, too long for the LMM, or it said nothing.
+        """
+        shown = self._picture(picture)
+        question = _given(question, "question")
+        answer = ask(self.model.lmm, shown.image, question, max_new_tokens=self.max_new_tokens)
+        if not answer.text.strip():
+            raise ValueError("the model said nothing: ask in other words")
+        return self._answers.add(Said(shown, question, answer)), answer.text
+
+    def mark(self, answer: str, phrases: Sequence[str] | None = None) -> Found:
+        """Masks of phrases of an answer; None finds its noun chunks. The LMM does not run.
+
+        Raises:
+            ValueError: the answer is not kept, or a phrase is not in it.
+        """
+        said = self._answers[answer]
+        if phrases is not None:
+            phrases = _lines(phrases)
+        embedding = self._embedding(said.picture)
+        grounded = ground_answer(self.model, embedding, said.answer, phrases, chunker=self.chunker)
+        masks, features = grounded.masks, grounded.features
+        return self._found(said.picture, masks, features, grounded.phrases, said=said, spans=grounded.spans)
+
+    @torch.no_grad()
+    def ground(self, picture: str, phrases: Sequence[str]) -> Found:
+        """Masks of phrases of one's own; empty lines are left out.
+
+        Raises:
+            ValueError: no picture, no phrase, or too many for the LMM.
+        """
+        shown, phrases = self._picture(picture), _lines(phrases)
+        features = phrase_features(self.model, shown.image, phrases)
+        (masks,) = self.model.ground([features], [self._embedding(shown)])
+        return self._found(shown, masks, features, phrases)
+
+    def look_again(self, picture: str, question: str, focus: str = "thought") -> Look:
+        """Find what matters for a question ("thought": the LMM names it; "question": its words), look closely, answer.
+
+        Raises:
+            ValueError: no picture, no question, an unknown focus, or too long for the LMM.
+        """
+        shown = self._picture(picture)
+        question = _given(question, "question")
+        if focus not in FOCUSES or focus is None:
+            raise ValueError(f"focus={focus!r}; legal values are 'thought', 'question'")
+        embedding = self._embedding(shown)
+        seen = visual_answer(self.model, shown.image, question, focus=focus, embedding=embedding)
+        mask = None if seen.mask is None else (seen.mask > 0).cpu().numpy()
+        return Look(question, seen.thought, seen.answer, mask, seen.box, shown.image.crop(seen.box))
+
+    def files(self, result: str) -> tuple[bytes, bytes]:
+        """The drawn masks as PNG, and the masks as COCO RLE json: what `flmm ground` writes.
+
+        Raises ValueError when the result is not kept.
+        """
+        picture, record = self._results[result]
+        found = record["phrases"]
+        masks = np.stack([decode_segmentation(one["segmentation"], *record["size"]) for one in found])
+        about = {key: value for key, value in record.items() if key not in ("size", "phrases")}
+        with tempfile.TemporaryDirectory(prefix="flmm-demo-") as folder:
+            path, beside = save_grounding(
+                Path(folder) / "masks.png",
+                picture.image,
+                masks,
+                [one["phrase"] for one in found],
+                title=about.get("answer", "").strip(),
+                about=about,
+            )
+            return path.read_bytes(), beside.read_bytes()
+
+    def _picture(self, name: str) -> Picture:
+        return self._pictures[_given(name, "picture")]
+
+    def _embedding(self, picture: Picture) -> ImageEmbedding:
+        if picture.embedding is None:
+            (picture.embedding,) = self.model.sam.embed([picture.image])
+        return picture.embedding
+
+    def _found(
+        self,
+        picture: Picture,
+        grounding: Grounding,
+        features: PhraseFeatures,
+        phrases: Sequence[str],
+        *,
+        said: Said | None = None,
+        spans: tuple[tuple[int, int], ...] = (),
+    ) -> Found:
+        masks = found_masks(grounding)
+        about = {} if said is None else {"question": said.question, "answer": said.answer.text}
+        record = {**about, **masks_record(masks, phrases)}
+        result = self._results.add((picture, record))
+        return Found(result, about.get("answer", ""), tuple(phrases), spans, masks, mean_attention(features), record)
+
+
+def mean_attention(features: PhraseFeatures) -> np.ndarray:
+    """Attention of each phrase, averaged over layers and heads, on the whole image: float32 (N, h, w).
+
+    The grid is finer than that of the tokens, because padding ends within a token.
+    """
+    maps = features.maps.mean(dim=1, keepdim=True)
+    maps = F.interpolate(maps, scale_factor=FINER, mode="bilinear", align_corners=False)[:, 0]
+    return features.layout.crop(maps).cpu().numpy()
+
+
+def _given(text: str, what: str) -> str:
+    wanted = {"picture": "choose a picture first", "question": "type a question first"}
+    if not text.strip():
+        raise ValueError(f"there is no {what}: {wanted[what]}")
+    return text.strip()
+
+
+def _lines(phrases: Sequence[str]) -> list[str]:
+    if not (kept := [phrase.strip() for phrase in phrases if phrase.strip()]):
+        raise ValueError("there is no phrase: type one or more, each on its own line")
+    return kept

@@ -88,6 +88,8 @@ def test_golden_big_letterbox_by_pillow_and_by_torchvision(golden):
         torch.testing.assert_close(rows, case.tensor(f"out/{name}/row_sums"), atol=1e-2, rtol=0)
         assert_near_pillow(T.letterbox(pixels(image), facts["size"]), exact)
         assert T.longest_side_size(facts["h"], facts["w"], facts["size"]) == tuple(facts["content_hw"])
+        scale = T.letterbox_scale(facts["h"], facts["w"], facts["size"])
+        assert scale == pytest.approx(float(case.arrays[f"out/{name}/scale"]))
 
 
 def test_golden_masks_with_and_without_antialias(golden):

@@ -7,6 +7,19 @@ import pytest
 import torch
 from clim_eval import mask_scores
 from clim_eval.mask_scores import MaskOverlaps, MaskScores, ious, mask_overlaps
+from conftest import GOLDEN
+
+LOSSES = sorted(path.stem for path in (GOLDEN / "flmm" / "losses").glob("case*.json"))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_golden_overlaps(golden, name):
+    case = golden(f"losses/{name}", "flmm")
+    found = mask_overlaps(case.tensor("logits"), case.tensor("gt") > 0)
+    assert found.intersections.tolist() == case.arrays["intersection"].tolist()
+    assert found.unions.tolist() == case.arrays["union"].tolist()
+    iou = ious(found.intersections.numpy(), found.unions.numpy(), empty=0.0)
+    assert iou == pytest.approx(case.arrays["iou"], rel=1e-6)
 
 
 def random_pair(seed, masks=3, small=(9, 7), large=(21, 16)):

@@ -4,7 +4,9 @@ import pytest
 import torch
 from clim_models import RegionModel
 from clim_models.outputs import OUTPUTS
+from clim_models.positions import resample_positions, rotary_table
 from tiny_towers import build_clip, build_eva, build_vit
+from torch import nn
 
 TOLERANCE = {"atol": 5e-5, "rtol": 0}
 EVA_CASES = ["case01_eva_b", "case01_eva_l"]
@@ -69,8 +71,6 @@ def test_golden_eva_features(golden, name):
 
 @pytest.mark.parametrize("name", EVA_CASES)
 def test_golden_eva_norm_eps_positions_and_rope(golden, name):
-    from clim_models.positions import resample_positions, rotary_table
-
     case = golden(name)
     model = build_eva(case)
     trunk = model.visual.trunk
@@ -120,6 +120,13 @@ def test_golden_vit_features(golden, activation):
         got["pseudo_boxes_v2_normalized_large"] = model.encode_boxes(large, boxes)
         got["encode_masks_large"] = model.encode_masks(large, masks)
         got["encode_masks_attn_large"] = model.encode_masks(large, masks, mode="attention")
+        both = model.encode_regions(large, boxes, outputs=("boxes", "image"))
+        got["rois_and_image.rois"], got["rois_and_image.image"] = both["boxes"], both["image"]
+        table, native = model.visual.positional_embedding[None], model.grid_size(*model.image_size)
+        for suffix in ("large", "nonsquare"):
+            new = model.grid_size(*case.tensor(f"in/x_{suffix}").shape[-2:])
+            if f"out/{activation}/pos_embed_{suffix}" in case.arrays:  # for one activation: they do not depend on it
+                got[f"pos_embed_{suffix}"] = resample_positions(table, native, new, prefix=1, antialias=False)[0]
     for key, value in got.items():
         expected = case.tensor(f"out/{activation}/{key}")
         torch.testing.assert_close(value, expected, **TOLERANCE, msg=lambda m, k=key: f"{k}: {m}")
@@ -141,8 +148,48 @@ def test_golden_resnet_features(golden):
             got[f"roi_dense{suffix}"] = model.encode_boxes(images, boxes, normalize=False)
         large = case.tensor("in/x_large")
         got["mask_pool_large"] = model.encode_masks(large, masks_of(case, "_large", len(large)), normalize=False)
+        table = model.visual.attnpool.positional_embedding[None]
+        old, new = (model.grid_size(*size) for size in (model.image_size, large.shape[-2:]))
+        got["pos_embed_large"] = resample_positions(table, old, new, prefix=1, antialias=False)[0]
     for key, value in got.items():
         torch.testing.assert_close(value, case.tensor(f"out/{key}"), **TOLERANCE, msg=lambda m, k=key: f"{k}: {m}")
+
+
+def layers_of(model: RegionModel) -> tuple[str, dict[str, nn.Module]]:
+    """Name of what enters the first layer, and the layers, as the sidecars call them.
+
+    Without a transformer's last block: it runs for those tokens only that are read.
+    """
+    visual = model.visual
+    if model.tower_kind == "resnet":
+        return "stem", {f"layer{i}": getattr(visual, f"layer{i}") for i in range(1, 5)}
+    eva = model.tower_kind == "eva"
+    blocks = visual.trunk.blocks if eva else visual.transformer.resblocks
+    return "tokens_embed" if eva else "tokens_ln_pre", {
+        f"tokens_block{i}": block for i, block in enumerate(blocks[:-1])
+    }
+
+
+@pytest.mark.parametrize("name", [*EVA_CASES, "case02_vit", "case03_resnet"])
+def test_golden_layer_by_layer(golden, name):
+    """What each layer makes of the first image; a fault of one layer shows where it is."""
+    case = golden(name)
+    model = build_eva(case) if name in EVA_CASES else build_clip(case)
+    before, layers = layers_of(model)
+    seen = {}
+    for layer, module in layers.items():
+        last = module[-1] if isinstance(module, nn.Sequential) else module  # stages are run block by block
+        last.register_forward_hook(lambda _, __, output, layer=layer: seen.update({layer: output}))
+    first = next(iter(layers.values()))
+    first = first[0] if isinstance(first, nn.Sequential) else first
+    first.register_forward_pre_hook(lambda _, inputs: seen.update({before: inputs[0]}))
+    with torch.no_grad():
+        model.encode_image(case.tensor("in/x")[:1])
+    assert list(seen) == [before, *layers]
+    prefix = "out/quickgelu/dbg_" if name == "case02_vit" else "out/dbg_"
+    for layer, value in seen.items():
+        expected = case.tensor(prefix + layer)
+        torch.testing.assert_close(value, expected, atol=1e-4, rtol=0, msg=lambda m, k=layer: f"{k}: {m}")
 
 
 def sample(model: RegionModel, images: int = 2, size=(64, 96)):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from flmm.chat import Answer, ask, ground_answer, ground_phrases, plain_decoder, prompt_ids, text_and_offsets
-from golden_lmms import golden_grounded, tokenizer_of
+from golden_lmms import close_masks, golden_grounded, tokenizer_of
 from PIL import Image
 from torch.nn import functional as F
 
@@ -48,7 +48,7 @@ def test_golden_grounding_of_an_answer(chat):
     coarse = F.interpolate(found.coarse[None], size=(image.height, image.width), mode="bilinear")[0]
     for masks, name in ((coarse, "ground__pred_masks"), (found.refined, "ground__sam_pred_masks")):
         expected, step = case.strided(name)
-        torch.testing.assert_close(masks[..., ::step, ::step], expected, atol=1e-3, rtol=1e-3)
+        close_masks(masks[..., ::step, ::step], expected)
 
 
 def test_golden_words_of_an_answer_are_grounded(chat):

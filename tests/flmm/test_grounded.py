@@ -11,6 +11,7 @@ from flmm.checkpoints import heads_from_released
 from flmm.grounded import GroundedLMM, load_grounded
 from flmm.sam_weights import load_sam
 from golden_lmms import (
+    close_masks,
     decoder_heads,
     first_of,
     golden_grounded,
@@ -55,12 +56,6 @@ def losses(model: GroundedLMM, features, embeddings, targets) -> dict[str, torch
     return {**coarse, **{f"sam_{name}": value for name, value in refined.items()}}
 
 
-def close(found: torch.Tensor, expected: torch.Tensor) -> None:
-    """Equal to 1e-4 as a whole; norms over few values amplify the difference of single pixels."""
-    torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
-    assert (found - expected).norm() < 1e-4 * expected.norm()
-
-
 @pytest.mark.parametrize("family", CASES)
 def test_golden_masks(golden, embedded, family):
     case = load(golden, family)
@@ -71,10 +66,10 @@ def test_golden_masks(golden, embedded, family):
         found = model.ground(features, [embedded(case, name) for name in names])
     for name, one, masks in zip(names, features, found, strict=True):
         if f"{name}__unet_out" in case.arrays:
-            close(model.mask_head(one.maps), case.tensor(f"{name}__unet_out"))
-        close(masks.coarse, case.tensor(f"{name}__pred_masks"))
+            close_masks(model.mask_head(one.maps), case.tensor(f"{name}__unet_out"))
+        close_masks(masks.coarse, case.tensor(f"{name}__pred_masks"))
         expected, step = case.strided(f"{name}__sam_pred_masks")
-        close(masks.refined[..., ::step, ::step], expected)
+        close_masks(masks.refined[..., ::step, ::step], expected)
         width, height = case.meta["samples"][name]["image_size_wh"]
         assert masks.refined.shape[1:] == (height, width)
 
@@ -157,7 +152,7 @@ def test_golden_merge_max(golden):
     model = golden_grounded(case, merge="max")
     (features,) = features_of(model, case, [first_of(case)])
     expected = case.tensor("merge_max__pred_masks")
-    close(model.coarse_masks(features)[: len(expected)], expected)
+    close_masks(model.coarse_masks(features)[: len(expected)], expected)
 
 
 def test_golden_bfloat16_lmm_with_float32_heads(golden):
@@ -263,8 +258,8 @@ def test_golden_several_images_in_one_step(golden, embedded):
         together = model(samples, embeddings)
         for sample, embedding, found in zip(samples, embeddings, together, strict=True):
             (alone,) = model([sample], [embedding])
-            close(found.coarse, alone.coarse)
-            close(found.refined, alone.refined)
+            close_masks(found.coarse, alone.coarse)
+            close_masks(found.refined, alone.refined)
 
 
 def test_golden_images_without_phrases_keep_a_gradient_path(golden, embedded):

@@ -41,7 +41,7 @@ COLUMNS = {
 NOTE = (
     "Average recall is the mean IoU over phrases. Whole image: every phrase gets all pixels. All things: every phrase "
     "gets the union of the scene's true masks. Wrong phrase: each gets the trained mask of the scene's next one. "
-    "The SAM here is tiny, and its image encoder has random weights: what it adds says nothing about a real SAM. "
+    "The SAM here is tiny and was pretrained on such scenes: what it adds says nothing about a real SAM. "
     "Drawings are not photographs: these figures say nothing about photographs."
 )
 
@@ -66,10 +66,10 @@ def run(
     stages.begin("demo LMM and scenes")
     lmm_folder, trained = write_demo_model(folder / "lmm")
     sam_folder = folder / "sam"
-    build_demo_sam(seed).save_pretrained(sam_folder)
+    build_demo_sam().save_pretrained(sam_folder)
     train = compose_demo_scenes(folder / "scenes" / "train", "train", count=train_scenes, seed=seed).read()
     test = compose_demo_scenes(folder / "scenes" / split, split, count=test_scenes, seed=seed).read()
-    model = build_grounded(load_lmm(lmm_folder, dtype="float32"), build_demo_sam(seed), seed=seed)
+    model = build_grounded(load_lmm(lmm_folder, dtype="float32"), build_demo_sam(), seed=seed)
     captions = caption_accuracy(model.lmm.model, model.lmm.tokenizer, [test[i] for i in range(len(test))])
     told = ", ".join(f"{name} {100 * value:.1f} %" for name, value in captions.items())
     print(f"      the LMM's descriptions of the test scenes, right: {told}", flush=True)

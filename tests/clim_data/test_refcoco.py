@@ -25,7 +25,8 @@ def source():
     return Path(__file__).parents[1] / "golden" / "flmm" / "data"
 
 
-def read(folder, split, refs="refs(unc).p", **options):
+def read(folder, split, refs=None, **options):
+    refs = refs or next((folder / "refcoco").glob("refs(*).p")).name
     return ReferringExpressions(
         folder / "images", folder / "refcoco" / refs, folder / "refcoco" / "instances.json", split=split, **options
     )

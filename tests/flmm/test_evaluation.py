@@ -107,8 +107,9 @@ def command(golden, tmp_path_factory):
         narrative_items(DATA / "images", DATA / "png.json", DATA / "panoptic.json", DATA / "panoptic"), folder / "png"
     )
     refs = next((DATA / "refcoco").glob("refs*.json"))
+    split = max(ref["split"] for ref in json.loads(refs.read_text()))  # "val", where there is one
     write_shards(
-        expression_items(DATA / "images", refs, DATA / "refcoco" / "instances.json", split="val"), folder / "refcoco"
+        expression_items(DATA / "images", refs, DATA / "refcoco" / "instances.json", split=split), folder / "refcoco"
     )
     named = [f"--lmm={folder / 'lmm'}", f"--sam={folder / 'sam'}", f"--checkpoint={folder / 'heads.pth'}"]
     return folder, [*named, "--device=cpu", "--dtype=float32"]
@@ -183,6 +184,11 @@ def test_visual_questions_are_answered_and_saved(model, tmp_path):
     (tmp_path / "else.json").write_text("[{}]")
     with pytest.raises(ValueError, match="not a file of the Visual CoT benchmark"):
         read_questions(tmp_path / "else.json")
+
+
+def test_golden_overlap_of_boxes(golden):
+    for case in golden("demo/text_logic", "flmm").meta["iou"]:
+        assert box_iou(case["a"], case["b"]) == pytest.approx(case["iou"])
 
 
 def test_overlap_of_boxes():

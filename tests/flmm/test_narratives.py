@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 from clim_data import PanopticNarratives, ReferringExpressions
-from flmm.frames import ImageFrame
+from flmm.frames import ImageFrame, PadToSquare
 from flmm.narratives import phrase_token_spans, tokenize_expressions, tokenize_sample, tokenize_segments
 from flmm.prompts import STYLES, prompt_style
+from PIL import Image
 from transformers import AutoTokenizer
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +109,7 @@ def test_golden_texts_from_the_readers(golden_folder, tokenizer_of):
         for sample, record in meta["samples"].items():
             given = by_place[png_place(sample, record)]
             check(tokenize_sample(tokenizer, prompt_of(meta), given), meta, arrays, sample, tokenizer)
-    refs = data / "refcoco" / "refs(unc).p", data / "refcoco" / "instances.json"
+    refs = next((data / "refcoco").glob("refs(*).p")), data / "refcoco" / "instances.json"
     options = {"sentences": "first", "together": True, "bad_masks": "empty"}
     count = 0
     for meta, arrays in cases(golden_folder, "refcoco_llava_select_first"):
@@ -136,6 +139,12 @@ def test_golden_masks_follow_the_image(golden_folder):
                 )
                 frame = ImageFrame.centred(tuple(gt.shape[-2:]), shape, padded)
                 assert list(frame.image_size) == arrays[f"{sample}__image_sizes"].tolist()
+                if f"{sample}__pixel_values" in arrays:  # of the family that gets a padded picture
+                    name = record["file_name"] or record["img"]
+                    picture, _ = PadToSquare(None, CLIP_MEAN, CLIP_STD).padded(
+                        Image.open(golden_folder / "data" / "images" / name)
+                    )
+                    assert np.array_equal(np.asarray(picture), arrays[f"{sample}__pixel_values"])
                 masks = frame.resize_masks(gt)
                 assert torch.equal(masks, torch.from_numpy(arrays[f"{sample}__masks"]))
                 canvas = torch.zeros(len(gt), *padded, dtype=gt.dtype)

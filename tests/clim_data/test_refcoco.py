@@ -26,7 +26,8 @@ def source():
 
 
 def read(folder, split, refs=None, **options):
-    refs = refs or next((folder / "refcoco").glob("refs(*).p")).name
+    found = [refs] if refs else [path.name for path in (folder / "refcoco").glob("refs(*).p")]
+    refs = found[0] if found else "refs(unc).p"
     return ReferringExpressions(
         folder / "images", folder / "refcoco" / refs, folder / "refcoco" / "instances.json", split=split, **options
     )

@@ -6,9 +6,9 @@ import shutil
 import pytest
 import torch
 from flmm import build_lmm, load_lmm, register_family, supported_families
-from flmm.adapters import registry
+from flmm.adapters import deepseek_authors, registry
 from flmm.chat import ask
-from golden_lmms import golden_lmm, tokenizer_of
+from golden_lmms import first_of, golden_lmm, sample_of, tokenizer_of
 from tiny_lmms import FAMILIES, picture, sample, tiny_lmm
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -51,13 +51,90 @@ def test_golden_folder_without_some_weights_is_refused(folder, tmp_path):
 
 
 def test_folders_that_are_no_lmm(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no LMM at"):
-        load_lmm(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "multi_modality"}))
-    with pytest.raises(ValueError, match=r"'multi_modality' \(the authors' layout.*deepseek-community"):
+    with pytest.raises(FileNotFoundError, match=r"no config.json with a model_type: pass the folder of an LMM"):
         load_lmm(tmp_path)
     with pytest.raises(ValueError, match="bfloat16, float16, float32"):
         load_lmm(tmp_path, dtype="int8")
+
+
+@pytest.fixture(scope="module")
+def authors(golden, tmp_path_factory):
+    """A DeepSeek-VL as its authors release it, with the golden weights."""
+    case = golden("forward", "flmm/deepseek_vl")
+    folder = tmp_path_factory.mktemp("authors")
+    about = json.loads((case.folder / "lmm.json").read_text())
+    language = {"model_type": "llama", "torch_dtype": "float16", **about["config"]["language_config"]}
+    config = {"model_type": "multi_modality", **about["config"], "language_config": language}
+    (folder / "config.json").write_text(json.dumps(config))
+    shutil.copyfile(case.folder / "lmm.safetensors", folder / "model.safetensors")
+    for file in (case.folder.parent / "data" / "tokenizer_deepseek").iterdir():
+        shutil.copyfile(file, folder / file.name)
+    half = [0.5, 0.5, 0.5]
+    pixels = {"image_size": about["registered_sizes"]["siglip"]["image_size"], "image_mean": half, "image_std": half}
+    (folder / "preprocessor_config.json").write_text(json.dumps({**pixels, "min_size": 14}))
+    tower = about["config"]["vision_config"]["params"]["model_name"]
+    sizes = {k: about["registered_sizes"]["siglip"][k] for k in deepseek_authors.TOWERS["siglip_large_patch16_384"]}
+    return folder, {tower: sizes}
+
+
+def test_golden_folder_of_deepseek_s_authors(golden, authors, monkeypatch):
+    folder, towers = authors
+    monkeypatch.setattr(deepseek_authors, "TOWERS", towers)
+    case = golden("forward", "flmm/deepseek_vl")
+    reference, found = golden_lmm(case), load_lmm(folder, dtype="float32")
+    assert found.model.config.model_type == "deepseek_vl"
+    assert found.family.image_token_id == reference.family.image_token_id
+    for name, value in reference.model.state_dict().items():
+        assert torch.equal(found.model.state_dict()[name], value), name
+    image = picture(60, 90)
+    assert torch.equal(found.family.prepare(image).pixel_values, reference.family.prepare(image).pixel_values)
+    sample = sample_of(case, first_of(case))
+    torch.testing.assert_close(found([sample])[0].maps, reference([sample])[0].maps)
+    own = tokenizer_of(case, "deepseek")
+    assert found.tokenizer.encode("a dog<image_placeholder>.") == own.encode("a dog<image_placeholder>.")
+    assert load_lmm(folder).model.dtype == torch.bfloat16
+
+
+def test_golden_folders_of_the_authors_that_cannot_be_read(authors, tmp_path, monkeypatch):
+    folder, towers = authors
+    with pytest.raises(ValueError, match=r"vision tower 'CLIPVisionTower' that .* use deepseek-community"):
+        load_lmm(folder)  # a tower of that name is not known
+    monkeypatch.setattr(deepseek_authors, "TOWERS", towers)
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    config = json.loads((broken / "config.json").read_text())
+    hybrid = {**config, "vision_config": {"cls": "HybridVisionTower", "params": {}}}
+    (broken / "config.json").write_text(json.dumps(hybrid))
+    with pytest.raises(ValueError, match=r"'HybridVisionTower' that flmm reads in transformers' layout only"):
+        load_lmm(broken)
+    config["language_config"]["num_hidden_layers"] += 1
+    (broken / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"not those of DeepSeek-VL 1.3B: missing \['model.language_model.layers"):
+        load_lmm(broken)
+    for file, message in (
+        ("model.safetensors", "no weights in"),
+        ("preprocessor_config.json", "no preprocessor_config"),
+        ("tokenizer.json", "no tokenizer.json"),
+    ):
+        (broken / file).unlink()
+        with pytest.raises(FileNotFoundError, match=message):
+            load_lmm(broken)
+
+
+def test_llama_s_class_of_a_tokenizer_puts_a_bos_first(authors, tmp_path):
+    folder, _ = authors
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(folder / file, tmp_path / file)
+    whole = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**whole, "post_processor": None}))
+    about = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    found = {}
+    for added in (True, False):
+        config = {**about, "tokenizer_class": "LlamaTokenizerFast", "add_bos_token": added}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        found[added] = deepseek_authors._tokenizer(tmp_path)
+    bos = found[True].bos_token_id
+    assert found[True].encode("a dog") == [bos, *found[False].encode("a dog")]
+    assert bos not in found[False].encode("a dog")
 
 
 def test_an_unknown_family_names_the_known_ones():

@@ -85,7 +85,7 @@ def test_what_is_no_sam_is_refused(sizes, tmp_path):
     (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(ValueError, match="download or export it again"):
         load_sam(tmp_path / "cut.pth")
-    with pytest.raises(FileNotFoundError, match="no weights at"):
+    with pytest.raises(FileNotFoundError, match="there is no SAM"):
         load_sam(tmp_path / "nothing.pth")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="facebook/sam-vit-large"):

@@ -81,7 +81,9 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         raise ValueError(_unpickling_reason(path)) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0][:160]
+        if isinstance(error, KeyError):  # what torch makes of a first byte that is no pickle's
+            raise ValueError(_unpickling_reason(path)) from error
+        reason = f"{error}".partition(". ")[0].partition("\n")[0][:160]
         raise ValueError(f"{path} is truncated or damaged ({reason}); download or export it again") from error
 
 

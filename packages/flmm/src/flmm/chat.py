@@ -19,6 +19,10 @@ from flmm.sam_refiner import ImageEmbedding
 LONGEST_ANSWER = 512
 
 
+class NoPhrases(ValueError):
+    """An answer without a phrase to ground: it is empty, or has no noun chunk."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What an LMM said.
@@ -82,11 +86,11 @@ def ground_answer(
         phrases: words as they stand in the answer; None finds its noun chunks by `chunker`.
 
     Raises:
-        ValueError: the answer is empty, or a phrase is not in it.
+        NoPhrases: the answer has nothing to ground. ValueError: one of `phrases` is not in it.
     """
     spans = spans_to_ground(answer.text, chunker) if phrases is None else phrase_spans(answer.text, phrases)
     if not spans:
-        raise ValueError("the answer has no phrase to ground: ask another question, or pass phrases to ground_phrases")
+        raise NoPhrases("the answer has no phrase to ground: ask another question, or pass phrases to ground_phrases")
     tokens = phrase_token_spans(answer.offsets, spans, straddling="drop")
     features = answer.generated.phrases(tokens, merge=model.merge)
     (masks,) = model.ground([features], [image])
@@ -110,14 +114,21 @@ def phrase_features(
     model: GroundedLMM, image: Image.Image, phrases: Sequence[str], *, request: str = DESCRIBE
 ) -> PhraseFeatures:
     """The frozen LMM's part of `ground_phrases`, which takes the same arguments and raises the same."""
-    if not phrases:
-        raise ValueError("there is nothing to ground: pass at least one phrase")
+    check_phrases(phrases)
     lmm = model.lmm
     text = tokenize_expressions(
         tokenizer_of(lmm), lmm.family.style.prompt(request), list(phrases), spaced=lmm.family.spaced
     )
     (features,) = lmm([Sample(lmm.family.prepare(image), text)], merge=model.merge)
     return features
+
+
+def check_phrases(phrases: Sequence[str]) -> None:
+    """Raises ValueError where there is no phrase, or an empty one."""
+    if not phrases:
+        raise ValueError("there is nothing to ground: pass at least one phrase")
+    if empty := [number for number, phrase in enumerate(phrases, start=1) if not phrase.strip()]:
+        raise ValueError(f"phrase {empty[0]} of {len(phrases)} is empty: leave it out")
 
 
 def prompt_ids(lmm: FrozenLMM, prompt: str, *, system: bool = True) -> Tensor:

@@ -22,22 +22,31 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> None:
     """Raises ValueError or FileNotFoundError for mistakes of the user."""
     options = build_parser().parse_args(argv)
-    from flmm.chat import ask, ground_answer
-    from flmm.image_phrases import found_masks, read_image, save_grounding
+    from flmm.chat import NoPhrases, ask, ground_answer
+    from flmm.image_phrases import found_masks, picture_path, read_image, save_grounding
     from flmm.phrases import has_spacy
 
     image = read_image(options.image)
     folder = options.out or Path(f"{options.image.stem}.chat")
+    picture_path(folder / "answer-1.png")
     model = load_from_options(options)
     if not has_spacy():
         say("phrases are found by simple rules; for better ones: pip install 'flmm[chat]' and en_core_web_sm")
     for number, question in enumerate(questions(options.question), start=1):
         say("answering ...")
-        answer = ask(model.lmm, image, question, max_new_tokens=options.max_new_tokens)
-        print(answer.text.strip() or "(the model said nothing)", flush=True)
-        if not answer.text.strip():
+        try:
+            answer = ask(model.lmm, image, question, max_new_tokens=options.max_new_tokens)
+        except ValueError as mistake:  # such as a question that is too long
+            if options.question:
+                raise
+            say(str(mistake))
             continue
-        found = ground_answer(model, image, answer)
+        print(answer.text.strip() or "(the model said nothing)", flush=True)
+        try:
+            found = ground_answer(model, image, answer)
+        except NoPhrases:
+            say("nothing in this answer can be grounded")
+            continue
         said = {"image": options.image.name, "question": question, "answer": answer.text}
         path = folder / f"answer-{number}.png"
         masks = found_masks(found.masks)

@@ -37,7 +37,13 @@ def open_heads(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError, ValueError: as `clim_models.checkpoint.read_checkpoint`.
     """
-    return heads_from_released(unwrap(source if isinstance(source, Mapping) else read_checkpoint(Path(source))))
+    if isinstance(source, Mapping):
+        return heads_from_released(unwrap(source))
+    if not Path(source).is_file():
+        raise FileNotFoundError(
+            f"there are no heads {source}: pass the heads.safetensors of a training, or a released F-LMM .pth"
+        )
+    return heads_from_released(unwrap(read_checkpoint(Path(source))))
 
 
 def mask_head_sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
@@ -81,7 +87,7 @@ def read_heads(
     own = dict(model.state_dict())
     brought = OWN_POSITIONS in new
     trained = {key: own[key] for key in [*model.trained_names(), *([OWN_POSITIONS] if brought else [])]}
-    check_names(trained, new, source=name)
+    check_names(trained, new, source=name, what="LMM and SAM")
     model.own_positions = not brought
     model.load_state_dict(new, strict=False)
 

@@ -57,7 +57,8 @@ class ImageFrame:
         (ph, pw), (height, width) = size, self.content_size
         tall, wide = self.padded_size
         top, left = int(self.top * ph / tall), int(self.left * pw / wide)
-        return top, left, int(height * ph / tall + 0.5), int(width * pw / wide + 0.5)
+        height, width = int(height * ph / tall + 0.5), int(width * pw / wide + 0.5)
+        return top, left, max(height, 1), max(width, 1)
 
     def crop(self, maps: Tensor) -> Tensor:
         """Cut the padding off maps (..., p, q) over the padded frame."""

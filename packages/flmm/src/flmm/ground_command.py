@@ -22,10 +22,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> None:
     """Raises ValueError or FileNotFoundError for mistakes of the user."""
     options = build_parser().parse_args(argv)
-    from flmm.image_phrases import ground, read_image, save_grounding
+    from flmm.chat import check_phrases
+    from flmm.image_phrases import ground, picture_path, read_image, save_grounding
 
-    out = options.out or Path(f"{options.image.stem}.grounded.png")
-    image = read_image(options.image)  # before the minutes that loading can take
+    # What can be wrong is looked at before the minutes that loading can take.
+    image = read_image(options.image)
+    out = picture_path(options.out or Path(f"{options.image.stem}.grounded.png"))
+    check_phrases(options.phrases)
     model = load_from_options(options)
     begin = time.monotonic()
     masks = ground(image, options.phrases, model)

@@ -19,6 +19,7 @@ from flmm.adapters.frozen import FrozenLMM, PhraseFeatures, Sample
 from flmm.capture import MERGES
 from flmm.checkpoints import OWN_POSITIONS, mask_head_sizes, open_heads, read_heads, write_heads
 from flmm.head_facts import chosen_merge, frozen_parts, read_facts, trained_parts
+from flmm.hub import check_device
 from flmm.sam_refiner import ImageEmbedding, SamRefiner
 
 
@@ -159,16 +160,17 @@ def load_grounded(
 
     Raises:
         FileNotFoundError: one of them is not there.
-        ValueError: one is damaged, or they do not belong together.
+        ValueError: one is damaged, they do not belong together, or there is no such device.
     """
+    check_device(device)
     name = str(heads)
     tensors, facts = ({}, {}) if heads is None else (open_heads(heads), read_facts(heads))
     merge = chosen_merge(facts, merge, name=name)
-    frozen = lmm if isinstance(lmm, FrozenLMM) else load_lmm(lmm, dtype=dtype)
     sizes = facts.get("mask_head", {})
     if heads is not None and not sizes:
         sizes = {key: value for key, value in mask_head_sizes(tensors).items() if key != "in_channels"}
-    refiner = SamRefiner.from_pretrained(sam, **facts.get("prompts", {}))
+    refiner = SamRefiner.from_pretrained(sam, **facts.get("prompts", {}))  # before the LMM, which takes longest
+    frozen = lmm if isinstance(lmm, FrozenLMM) else load_lmm(lmm, dtype=dtype)
     model = GroundedLMM(frozen, UNetHead(frozen.map_channels, **sizes), refiner, merge=merge)
     if heads is not None:
         read_heads(model, tensors, name=name, facts=facts)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from clim_data import BrokenSample
 from clim_data.images import open_image, to_rgb
 from clim_data.regions import encode_mask
 from clim_eval.report import write_png
@@ -43,11 +44,11 @@ def read_image(image: Image.Image | str | Path) -> Image.Image:
     path = Path(image)
     if not path.is_file():
         raise FileNotFoundError(f"there is no image {path}: pass the path of a JPEG, PNG or WebP file")
-    opened = open_image(path, path.name)
     try:
+        opened = open_image(path, path.name)
         return to_rgb(ImageOps.exif_transpose(opened))
-    except OSError as fault:
-        raise ValueError(f"{path} is damaged ({fault}): pass a whole image file") from fault
+    except (BrokenSample, OSError) as fault:
+        raise ValueError(f"{path} is damaged or no image ({fault}): pass a whole JPEG, PNG or WebP file") from fault
 
 
 def found_masks(masks: Grounding) -> np.ndarray:
@@ -72,6 +73,24 @@ def _box(mask: np.ndarray) -> list[int]:
     return [int(v) for v in (columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)]
 
 
+def picture_path(path: str | Path) -> Path:
+    """The path of a picture that is to be written; its folder is made.
+
+    Raises:
+        ValueError: it does not end in .png, or that folder cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"cannot write a picture as {path.name}: give a name that ends in .png")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ValueError(f"cannot write into {path.parent} ({fault}): name another place") from fault
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"cannot write {path}: check that path and who may write there, or name another")
+    return path
+
+
 def save_grounding(
     path: str | Path,
     image: Image.Image,
@@ -84,12 +103,9 @@ def save_grounding(
     """Write the drawn masks as PNG, and beside it the same name with .json: `about` and `masks_record`.
 
     Raises:
-        ValueError: the path does not end in .png.
+        ValueError: as `picture_path`.
     """
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"cannot write a picture as {path.name}: give a name that ends in .png")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = picture_path(path)
     beside = path.with_suffix(".json")
     write_png(path, grounding_figure(image, masks, phrases, title=title))
     partial = beside.with_name(f".{beside.name}.part")

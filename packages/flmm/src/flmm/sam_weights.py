@@ -14,6 +14,12 @@ from clim_models.layouts import unwrap
 from torch import Tensor
 from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 
+from flmm.hub import read_part, source_options
+
+_FIX = (
+    "pass a file like sam_vit_l_0b3195.pth, a folder with a SamModel of transformers, or a hub id like "
+    "facebook/sam-vit-large"
+)
 POSITIONS = "prompt_encoder.shared_embedding.positional_embedding"
 SHARED_POSITIONS = "shared_image_embedding.positional_embedding"
 # Original -> transformers, applied in this order.
@@ -76,25 +82,36 @@ def load_sam(source: str | Path, *, decoder_heads: int = 8) -> SamModel:
     """
     path = Path(source)
     if not (path.is_file() or path.suffix in (".pth", ".pt", ".bin", ".safetensors")):
-        try:
-            return SamModel.from_pretrained(source, dtype=torch.float32)
-        except OSError as error:
-            raise FileNotFoundError(
-                f"no SAM at {source} ({str(error).splitlines()[0]}); pass a file like sam_vit_l_0b3195.pth, a folder "
-                "with a SamModel of transformers, or a hub name like facebook/sam-vit-large"
-            ) from error
+        return _from_folder(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no SAM {path}: {_FIX}")
     tensors = to_transformers(unwrap(read_checkpoint(path)))
     if POSITIONS not in tensors or "vision_encoder.pos_embed" not in tensors:
-        raise ValueError(
-            f"{path} is no whole SAM (it has {sorted(tensors)[:4]} ...); pass a file like sam_vit_l_0b3195.pth, or a "
-            "folder with a SamModel of transformers"
-        )
+        raise ValueError(f"{path} is no whole SAM (it has {sorted(tensors)[:4]} ...): {_FIX}")
     tensors[SHARED_POSITIONS] = tensors[POSITIONS]
     with torch.device("meta"):  # no random weights first: ViT-H has 640 million
         model = SamModel(config_of(tensors, decoder_heads=decoder_heads))
     check_names(model.state_dict(), tensors, source=str(path))
     model.load_state_dict({k: v.float() for k, v in tensors.items()}, assign=True)
     return model.eval()
+
+
+def _from_folder(source: str | Path) -> SamModel:
+    """From a folder in transformers' layout, or from the hub."""
+    where = source_options(source, what="a SAM")
+    raw, _ = read_part(source, "config.json", SamConfig.get_config_dict, **where)
+    if "model_type" not in raw:
+        raise FileNotFoundError(f"{source} has no config.json of a model: {_FIX}")
+    if (kind := raw["model_type"]) != "sam":
+        raise ValueError(f"{source} is no SAM, but a model of type {kind!r}: {_FIX}")
+    model, loaded = read_part(
+        source, "the weights", SamModel.from_pretrained, dtype=torch.float32, output_loading_info=True, **where
+    )
+    if missing := sorted(loaded["missing_keys"]):
+        raise ValueError(
+            f"{source} lacks {len(missing)} weights, such as {', '.join(missing[:3])}; they would be random: {_FIX}"
+        )
+    return model
 
 
 def config_of(tensors: Mapping[str, Tensor], *, decoder_heads: int = 8) -> SamConfig:
@@ -141,8 +158,8 @@ def config_of(tensors: Mapping[str, Tensor], *, decoder_heads: int = 8) -> SamCo
     )
 
 
-def check_names(own: Mapping[str, Tensor], new: Mapping[str, Tensor], *, source: str) -> None:
-    """Raises ValueError unless both have the same names and shapes; lists what differs."""
+def check_names(own: Mapping[str, Tensor], new: Mapping[str, Tensor], *, source: str, what: str = "SAM") -> None:
+    """Raises ValueError unless both have the same names and shapes; lists what differs. `what`: `own` in messages."""
     missing, unexpected = sorted(own.keys() - new.keys()), sorted(new.keys() - own.keys())
     shapes = [
         f"{k} {tuple(new[k].shape)} for {tuple(own[k].shape)}"
@@ -153,7 +170,7 @@ def check_names(own: Mapping[str, Tensor], new: Mapping[str, Tensor], *, source:
     found = [f"  {title} ({len(keys)}): {', '.join(keys[:8])}" for title, keys in lists if keys]
     if found:
         raise ValueError(
-            "\n".join([f"{source} does not fit this SAM:", *found, "Use the weights of the SAM it was trained with"])
+            "\n".join([f"{source} does not fit this {what}:", *found, f"Use weights that belong to this {what}"])
         )
 
 

@@ -234,9 +234,13 @@ class FrozenLMM(nn.Module):
             text = text.expand(self.family.image_token_id, counts)
         limit = self.context
         if limit is not None and len(text.input_ids) + room > limit:
+            cut = text.phrase_ids[max(limit - room, 0) :]
+            whole = min([*cut[cut >= 0].tolist(), text.phrases])  # phrases before the first one that is cut
+            fit = f" (the first {whole} of its {text.phrases} phrases would)" if text.phrases else ""
             raise ValueError(
                 f"{len(text.input_ids)} tokens of prompt, image and answer{f' and {room} to generate' * bool(room)} "
-                f"do not fit the context of {limit}; shorten the text, or split its phrases over several samples"
+                f"do not fit the context of {limit}{fit}; shorten the text by {len(text.input_ids) + room - limit} "
+                "tokens, or split its phrases over several samples"
             )
         return text
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from flmm.adapters.frozen import Family, FrozenLMM
 from flmm.attention import check_transformers
+from flmm.hub import check_device, read_part, source_options
 
 DTYPES = ("bfloat16", "float16", "float32")
 # model_type -> module and class in this folder; imported on use.
@@ -21,10 +22,6 @@ _FAMILIES: dict[str, Callable[..., Family] | tuple[str, str]] = {
     "internvl": ("internvl", "InternVL"),
     "llava_onevision": ("llava_onevision", "LlavaOnevision"),
     "qwen2_5_vl": ("qwen2_5_vl", "Qwen25VL"),
-}
-# Layouts that transformers does not read, and where the same weights are in one that it does.
-_ELSEWHERE = {
-    "multi_modality": " (the authors' layout of DeepSeek-VL; use deepseek-community/deepseek-vl-1.3b-chat or -7b-chat)"
 }
 
 
@@ -56,9 +53,8 @@ def family_for(config: Any, image_processor: Any) -> Family:
 def _family_class(model_type: str) -> Callable[..., Family]:
     entry = _FAMILIES.get(model_type)
     if entry is None:
-        hint = _ELSEWHERE.get(model_type, "")
         raise ValueError(
-            f"no adapter for LMMs of type {model_type!r}{hint}; supported are {', '.join(supported_families())}. To "
+            f"no adapter for LMMs of type {model_type!r}; supported are {', '.join(supported_families())}. To "
             "add one, write a class with the members of flmm.adapters.frozen.Family and pass it to "
             "flmm.register_family (README.md, 'Adding an LMM')"
         )
@@ -83,43 +79,60 @@ def load_lmm(name: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") 
     """Load a model folder or a model of the Hugging Face hub.
 
     Args:
-        name: folder, or hub id such as "llava-hf/llava-1.5-7b-hf".
+        name: folder, or hub id such as "llava-hf/llava-1.5-7b-hf", in transformers' layout (DeepSeek-VL 1.3B also in
+            its authors'). Models of the hub that are in its cache need no network.
         dtype: of the weights, "bfloat16", "float16" or "float32".
 
     Raises:
-        ValueError: an unknown dtype, transformers is too old, no adapter for this LMM, or weights that are not there.
-        FileNotFoundError: no such folder or hub model.
+        ValueError: an unknown dtype or device, transformers is too old, no adapter for this LMM, or weights or other
+            files that are not whole.
+        FileNotFoundError: no such folder or hub model, or a part of it is missing.
     """
     check_transformers()
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}; legal values are {', '.join(DTYPES)}")
-    from transformers import (
-        AutoConfig,
-        AutoImageProcessor,
-        AutoModelForImageTextToText,
-        AutoTokenizer,
-        PreTrainedConfig,
-    )
+    check_device(device)
+    from transformers import PreTrainedConfig
 
-    try:
-        if not (model_type := PreTrainedConfig.get_config_dict(name)[0].get("model_type")):
-            raise FileNotFoundError("there is no config.json with a model_type")
-        _family_class(model_type)  # before transformers complains about types that it does not know either
-        config = AutoConfig.from_pretrained(name)
-        processor = AutoImageProcessor.from_pretrained(name)
-        family = family_for(config, processor)
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model, loaded = AutoModelForImageTextToText.from_pretrained(
-            name, dtype=getattr(torch, dtype), output_loading_info=True
+    from flmm.adapters import deepseek_authors
+
+    where = source_options(name, what="an LMM")
+    raw, _ = read_part(name, "config.json", PreTrainedConfig.get_config_dict, **where)
+    if not (model_type := raw.get("model_type")):
+        raise FileNotFoundError(f"{name} has no config.json with a model_type: pass the folder of an LMM, or a hub id")
+    if model_type == deepseek_authors.MODEL_TYPE:
+        model, processor, tokenizer = deepseek_authors.read_authors_model(
+            name, raw, dtype=getattr(torch, dtype), **where
         )
-    except OSError as error:
-        raise FileNotFoundError(
-            f"no LMM at {name}: {str(error).splitlines()[0]}; pass a folder with config.json, weights, tokenizer and "
-            "preprocessor_config.json, or a hub id that can be downloaded"
-        ) from error
+        family = family_for(model.config, processor)
+    else:
+        _family_class(model_type)  # before transformers complains about types that it does not know either
+        model, family, tokenizer = _read_model(name, dtype, where)
+    tokenizer.model_max_length = int(1e30)  # the context is checked with the image's tokens, see FrozenLMM
+    return FrozenLMM(model.to(device), family, tokenizer)
+
+
+def _read_model(name: str | Path, dtype: str, where: dict[str, bool]) -> tuple[nn.Module, Family, Any]:
+    """A model in transformers' layout, its family and its tokenizer."""
+    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+
+    config = read_part(name, "config.json", AutoConfig.from_pretrained, **where)
+    processor = read_part(name, "the image processor", AutoImageProcessor.from_pretrained, **where)
+    family = family_for(config, processor)
+    tokenizer = read_part(name, "the tokenizer", AutoTokenizer.from_pretrained, **where)
+    model, loaded = read_part(
+        name,
+        "the weights",
+        AutoModelForImageTextToText.from_pretrained,
+        config=config,
+        dtype=getattr(torch, dtype),
+        attn_implementation="sdpa",  # whatever its config.json asks for; FrozenLMM then captures beside it
+        output_loading_info=True,
+        **where,
+    )
     if missing := sorted(loaded["missing_keys"]):
         raise ValueError(
             f"{name} lacks {len(missing)} weights, such as {', '.join(missing[:3])}; they would be random. Download "
             "the model again, or convert it to transformers' layout"
         )
-    return FrozenLMM(model.to(device), family, tokenizer)
+    return model, family, tokenizer

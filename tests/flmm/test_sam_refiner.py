@@ -58,6 +58,7 @@ def test_golden_cases_are_found():
 def test_golden_image(golden, embeddings, name):
     case = golden(f"sam/{name}", "flmm")
     image = Image.open(SAM / case.meta["image"])
+    assert np.array_equal(np.asarray(image.convert("RGB")), case.arrays["image_rgb"])
     edge = max(case.meta["input_size"])
     resized = resize_image(image, edge)
     assert list(resized_size((image.height, image.width), edge)) == case.meta["input_size"] == list(resized.shape[1:])
@@ -127,7 +128,8 @@ def test_golden_gradients(golden, embeddings, name):
     frequency = float(re.search(r"cos\(([\d.]+)\*arange", case.meta["grad_note"])[1])
     cotangent = np.cos(frequency * np.arange(masks.numel(), dtype=np.float64)).astype(np.float32)
     (masks * torch.from_numpy(cotangent).view_as(masks) / masks.numel() ** 0.5).sum().backward()
-    torch.testing.assert_close(coarse.grad, case.tensor("grad__pred_masks"), **CLOSE)
+    wanted = case.tensor("grad__pred_masks")
+    torch.testing.assert_close(coarse.grad, wanted, atol=1e-4 * max(wanted.abs().max().item(), 1), rtol=1e-4)
     for i, text in enumerate(texts):
         torch.testing.assert_close(text.grad, case.tensor(f"grad__text_embeds_{i}"), **CLOSE)
     assert_parameter_gradients(refiner, case.meta["param_grad_l2"])

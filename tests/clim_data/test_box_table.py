@@ -1,12 +1,15 @@
 """Which boxes of a json count, which sample each image of it is, and what is said about the rest."""
 
+import itertools
 import json
+import weakref
 
 import numpy as np
 import pytest
 import torch
-from clim_data import BoxLoader, CropLoader
+from clim_data import BoxLoader, CropLoader, box_json
 from clim_data.box_table import BoxRules, load_boxes
+from clim_data.json_stream import stream_json
 from clim_data.report import BrokenSample
 from clim_data.sources import SampleStore
 
@@ -32,6 +35,7 @@ def folder(tmp_path, images):
 NAMES = ("a.jpg", "b.jpg", "sub/c.jpg")
 IMAGES = [image_record(i, name) for i, name in enumerate(NAMES)]
 GOOD = [box_record(10 + i, i) for i in range(3)]
+CATEGORIES = [{"id": 1, "name": "object"}]
 
 
 def loaded(folder, path, **options):
@@ -214,21 +218,67 @@ def test_names_that_fit_twice_are_refused(folder, tmp_path, tar, write_json):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"annotations": [], "categories": []}, 'no list "images"'),
-        ({"images": [], "categories": []}, 'no list "annotations"'),
-        ({"images": [], "annotations": []}, 'no list "categories"'),
-        ({"images": [{"id": 0, "file_name": "a.jpg"}], "annotations": [], "categories": []}, "no height and width"),
-        ({"images": [{"file_name": "a.jpg"}], "annotations": [], "categories": []}, 'no "id"'),
-        ({"images": [{"id": [1]}], "annotations": [], "categories": []}, 'no "id"'),
-        ({"images": IMAGES, "annotations": ["box"], "categories": []}, "annotation 0 is 'box', not an object"),
-        ("[" * 100_000, "is not valid json"),
-        ("{", "is not valid json"),
+        ({"annotations": GOOD, "categories": CATEGORIES}, 'no list "images"'),
+        ({"images": [], "annotations": GOOD, "categories": CATEGORIES}, 'no list "images", or nothing in it'),
+        ({"images": IMAGES, "categories": CATEGORIES}, "no image of the sources has a usable box"),
+        ({"images": IMAGES, "annotations": GOOD}, 'no list "categories", or nothing in it .found "annotations", "ima'),
+        ({"images": [{"id": 0, "file_name": "a.jpg"}], "categories": CATEGORIES}, "no height and width"),
+        ({"images": [{"file_name": "a.jpg"}], "annotations": [], "categories": CATEGORIES}, 'no "id"'),
+        ({"images": [{"id": [1]}], "categories": CATEGORIES}, 'no "id"'),
+        ({"images": IMAGES, "annotations": ["box"], "categories": CATEGORIES}, "annotation 0 is 'box', not an object"),
+        ("[" * 100_000, "is not a whole json file"),
+        ("{", "is not a whole json file"),
+        (json.dumps({"categories": CATEGORIES, "images": IMAGES, "annotations": GOOD})[:-9], "is not a whole json"),
     ],
 )
 def test_files_that_are_no_boxes_are_refused(folder, tmp_path, record, message):
     (tmp_path / "b.json").write_text(record if isinstance(record, str) else json.dumps(record))
     with pytest.raises(ValueError, match=message):
         loaded(folder, tmp_path / "b.json")
+
+
+def test_the_order_of_the_lists_changes_nothing(folder, tmp_path):
+    annotations = [
+        *reversed(GOOD),
+        box_record(20, 0, (5, 5, 9, 9)),
+        box_record(21, 55),
+        box_record(22, 2, (0, 0, 0, 0)),
+    ]
+    record = {"images": IMAGES, "annotations": annotations, "categories": CATEGORIES, "info": {"year": 2017}}
+    tables, skipped = [], []
+    for names in itertools.permutations(record):
+        path = tmp_path / "b.json"
+        path.write_text(json.dumps({name: record[name] for name in names}))
+        store = SampleStore(folder, texts=False)
+        tables.append(load_boxes(path, store, BoxRules()))
+        skipped.append(store.skipped.names)
+    assert tables[0].starts.tolist() == [0, 2, 3, 4]
+    assert tables[0].boxes[:2].tolist() == [[2, 3, 22, 13], [5, 5, 14, 14]]
+    assert skipped[0] == {"box without image": ["annotation 21"], "bad box": ["annotation 22"]}
+    assert all(table.stamp() == tables[0].stamp() for table in tables)
+    assert all(names == skipped[0] for names in skipped)
+
+
+def test_boxes_are_not_kept_as_objects(folder, write_json, monkeypatch):
+    many = [box_record(i, i % 3, (1.25, 2.5, 3 + i / 100, 4.125)) for i in range(300)]
+    path, alive = write_json("b.json", IMAGES, many), []
+
+    class Record(dict):
+        """A dict that can be watched."""
+
+    def watched(path):
+        seen = []
+        for name, item in stream_json(path):
+            record = Record(item)
+            seen.append(weakref.ref(record))
+            yield name, record
+            if name == "annotations":
+                alive.append(sum(ref() is not None for ref in seen))
+
+    monkeypatch.setattr(box_json, "stream_json", watched)
+    assert len(load_boxes(path, SampleStore(folder, texts=False), BoxRules()).boxes) == 300
+    assert len(alive) == 600  # the categories come last in this file, so it is read twice
+    assert max(alive) <= 2
 
 
 def test_missing_file_names_the_fix(folder, tmp_path):

@@ -1,7 +1,6 @@
 """Boxes of a COCO json as arrays, and which sample of the sources each image of the json is."""
 
 import hashlib
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,37 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clim_data.coco import image_file_name, label_of_category, read_annotations
+from clim_data.box_json import BoxRules, read_boxes, read_lists
+from clim_data.coco import image_file_name
 from clim_data.folders import FolderIndex
 from clim_data.report import BrokenSample, leads_out
 from clim_data.shards import RawSample, sample_key
 from clim_data.sources import SampleStore
 
 AMBIGUOUS = -1
-
-
-@dataclass(frozen=True)
-class BoxRules:
-    """Which boxes of a json count.
-
-    Args:
-        area_px: square roots of the smallest and largest area in pixels of the image; None for any size.
-        crowd: "keep" crowd regions or "skip" them.
-        labelled: whether every box must have one of the json's categories.
-
-    Raises:
-        ValueError: an option is out of range.
-    """
-
-    area_px: tuple[float, float] | None = None
-    crowd: str = "keep"
-    labelled: bool = True
-
-    def __post_init__(self):
-        if self.crowd not in ("keep", "skip"):
-            raise ValueError(f'crowd={self.crowd!r} is not known: use "keep" or "skip"')
-        if self.area_px is not None and not (len(self.area_px) == 2 and 0 <= self.area_px[0] < self.area_px[1]):
-            raise ValueError(f"area_px={self.area_px!r} must be (low, high) with 0 <= low < high, or None")
 
 
 @dataclass(frozen=True)
@@ -109,14 +85,22 @@ def load_boxes(path: str | Path, store: SampleStore, rules: BoxRules) -> BoxTabl
         FileNotFoundError: no such json.
         ValueError: it is no COCO file with sizes of the images, or no image of it has a sample and a box.
     """
-    tables = ("images", "annotations", "categories") if rules.labelled else ("images", "annotations")
-    record = read_annotations(path, *tables)
-    names, rows = image_names(record["images"], store)
-    size_of = {record["images"][row]["id"]: _size(record["images"][row], path) for row in rows}
+    lists = read_lists(path, "images", *(["categories"] if rules.labelled else []))
+    images, categories = lists["images"], lists.get("categories", [])
+    names, rows = image_names(images, store)
+    size_of = {images[row]["id"]: _size(images[row], path) for row in rows}
     if len(size_of) < len(rows):
         raise ValueError(f"{path}: two images have one id: give every image an id of its own")
-    table = _read_boxes(record, size_of, store, rules)
-    table = replace(table, images=tuple(zip(size_of, names, strict=True)))
+    refused = frozenset(image["id"] for image in images) - size_of.keys()
+    found = read_boxes(path, size_of, categories, store, rules, refused=refused)
+    table = BoxTable(
+        found.boxes,
+        found.labels,
+        np.concatenate([[0], np.cumsum(found.counts)]),
+        np.array(list(size_of.values()), dtype=np.int64).reshape(-1, 2),
+        tuple(str(c.get("name", c["id"])) for c in sorted(categories, key=lambda c: c["id"])),
+        tuple(zip(size_of, names, strict=True)),
+    )
     matched = match_samples(names, store, path)
     used = np.flatnonzero(matched >= 0)
     empty = np.diff(table.starts)[matched[used]] == 0
@@ -136,7 +120,7 @@ def load_boxes(path: str | Path, store: SampleStore, rules: BoxRules) -> BoxTabl
 
 def keep_images(path: str | Path, store: SampleStore) -> None:
     """Leave only those samples in `store` that are images of a COCO json; raises as `load_boxes`."""
-    names, _ = image_names(read_annotations(path, "images")["images"], store)
+    names, _ = image_names(read_lists(path, "images")["images"], store)
     store.keep(match_samples(names, store, path) >= 0)
 
 
@@ -216,62 +200,3 @@ def _size(image: dict, path: str | Path) -> tuple[int, int]:
         return int(image["height"]), int(image["width"])
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path}: image {image.get('id')!r} has no height and width: add them, in pixels") from None
-
-
-def _read_boxes(record: dict, size_of: dict, store: SampleStore, rules: BoxRules) -> BoxTable:
-    """Usable boxes of the images whose ids are the keys of `size_of`, in its order."""
-    categories = record.get("categories", []) if rules.labelled else []
-    label_of = label_of_category(categories)
-    found: dict[object, list[tuple[float, ...]]] = {image_id: [] for image_id in size_of}
-    listed = {image["id"] for image in record["images"]}
-    for place, annotation in enumerate(record["annotations"]):
-        if not isinstance(annotation, dict):
-            raise ValueError(f"annotation {place} is {annotation!r}, not an object; give a COCO-style file")
-        if rules.crowd == "skip" and annotation.get("iscrowd"):
-            continue
-        try:
-            image_id = annotation.get("image_id")
-            if not isinstance(image_id, int | str) or image_id not in size_of:
-                if isinstance(image_id, int | str) and image_id in listed:
-                    continue  # the image was refused, and named, already
-                raise BrokenSample(
-                    "box without image", f"annotation {annotation.get('id', place)}", f"image {image_id}"
-                )
-            box = _usable_box(annotation, size_of[image_id], rules)
-            if box is not None:
-                found[image_id].append((*box, _label(annotation, label_of) if rules.labelled else -1))
-        except BrokenSample as fault:
-            store.note(fault)
-    rows = [row for boxes in found.values() for row in boxes]
-    array = np.array(rows, dtype=np.float64).reshape(-1, 5)
-    starts = np.concatenate([[0], np.cumsum([len(boxes) for boxes in found.values()], dtype=np.int64)])
-    sizes = np.array(list(size_of.values()), dtype=np.int64).reshape(-1, 2)
-    names = tuple(str(c.get("name", c["id"])) for c in sorted(categories, key=lambda c: c["id"]))
-    return BoxTable(np.ascontiguousarray(array[:, :4]), array[:, 4].astype(np.int64), starts, sizes, names, ())
-
-
-def _usable_box(annotation: dict, size: Sequence[int], rules: BoxRules) -> tuple[float, float, float, float] | None:
-    """XYXY in pixels; None for a box that the rules leave out.
-
-    Raises:
-        BrokenSample: it is no box, or none of it is in the image of (height, width).
-    """
-    name, given = f"annotation {annotation.get('id')}", annotation.get("bbox")
-    try:
-        x, y, width, height = (float(v) for v in given)
-    except (TypeError, ValueError):
-        raise BrokenSample("bad box", name, f"bbox is {given!r}, not [x, y, width, height]") from None
-    if not (math.isfinite(x + y + width + height) and width > 0 and height > 0):
-        raise BrokenSample("bad box", name, f"bbox {given!r} has no area")
-    if not (x < size[1] and y < size[0] and x + width > 0 and y + height > 0):
-        raise BrokenSample("box outside the image", name, f"bbox {given!r} in {size[1]} x {size[0]} pixels")
-    if rules.area_px is not None and not rules.area_px[0] ** 2 <= width * height <= rules.area_px[1] ** 2:
-        return None
-    return x, y, x + width, y + height
-
-
-def _label(annotation: dict, label_of: dict) -> int:
-    category = annotation.get("category_id")
-    if not isinstance(category, int | str) or category not in label_of:
-        raise BrokenSample("unknown category", f"annotation {annotation.get('id')}", f"category_id {category!r}")
-    return label_of[category]

@@ -16,12 +16,7 @@ def read_annotations(path: str | Path, *tables: str) -> dict:
         FileNotFoundError: no such file.
         ValueError: not json (cut off while copying?), or a list is missing.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no annotation file {path}: `clim-data doctor` says where official ones come from, `clim-data proposals` "
-            "makes boxes"
-        )
+    path = require_annotation_file(path)
     try:
         record = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as fault:
@@ -31,6 +26,17 @@ def read_annotations(path: str | Path, *tables: str) -> dict:
             found = sorted(record) if isinstance(record, dict) else type(record).__name__
             raise ValueError(f'{path} has no list "{table}" (found {found}): give a COCO-style annotation file')
     return record
+
+
+def require_annotation_file(path: str | Path) -> Path:
+    """The path, if there is a file; else FileNotFoundError."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no annotation file {path}: `clim-data doctor` says where official ones come from, `clim-data proposals` "
+            "makes boxes"
+        )
+    return path
 
 
 def group_by_image(annotations: list[dict]) -> dict[int, list[dict]]:

@@ -27,7 +27,7 @@ def stream_json(path: str | Path, *, chunk: int = CHUNK) -> Iterator[tuple[str, 
         text = _Text(stream, chunk)
         try:
             yield from _outermost(text)
-        except ValueError as fault:
+        except (ValueError, RecursionError) as fault:
             raise ValueError(f"{path} is not a whole json file ({fault}): fetch it again, it may be cut off") from None
 
 

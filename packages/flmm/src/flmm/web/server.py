@@ -41,7 +41,7 @@ STATIC = {
     "page.css": ("page.css", "text/css"),
     "page.js": ("page.js", "text/javascript"),
 }
-MOST_WAITING = 32
+MOST_WAITING = 64
 MAX_JSON_BYTES = 1 << 20
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
@@ -59,6 +59,31 @@ class Refused(Exception):
         self.status = status
 
 
+class Line:
+    """One thing is done at a time, beside the server's own work; what comes meanwhile waits."""
+
+    def __init__(self, name: str):
+        self.worker = ThreadPoolExecutor(1, f"flmm-{name}")
+        self.waiting = 0
+
+    async def run(self, job: Callable[[], Any]) -> Any:
+        """Raises Refused when too many wait, and what the job raises."""
+        if self.waiting >= MOST_WAITING:
+            raise Refused(503, f"{self.waiting} requests are waiting already: try again in a while")
+        self.waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.worker, job)
+        finally:
+            self.waiting -= 1
+
+    async def answer(self, job: Callable[[], Any]) -> Response:
+        """What the job gives, as JSON."""
+        return JSONResponse(await self.run(job))
+
+    def close(self) -> None:
+        self.worker.shutdown(cancel_futures=True)
+
+
 class Endpoints:
     """What each address does.
 
@@ -70,10 +95,7 @@ class Endpoints:
 
     def __init__(self, demo: Demo, *, about: str, examples: Sequence[Path]):
         self.demo, self.about_model, self.examples = demo, about, list(examples)
-        # One model: what comes meanwhile waits in line. Files are read and drawn beside it, one at a time as well.
-        self.model_worker = ThreadPoolExecutor(1, "flmm-model")
-        self.file_worker = ThreadPoolExecutor(1, "flmm-files")
-        self.waiting = 0
+        self.model, self.files = Line("model"), Line("files")
 
     def routes(self) -> list[Route]:
         posts = {"picture": self.picture, "example": self.example, "ask": self.ask}
@@ -95,42 +117,39 @@ class Endpoints:
     async def picture(self, request: Request) -> Response:
         data = await uploaded(request)
         name = unquote(request.headers.get("x-file-name", "")) or "the file"
-        return await self.in_line(self.file_worker, lambda: picture_view(*self.demo.add_picture(data, name)))
+        return await self.files.answer(lambda: picture_view(*self.demo.add_picture(data, name)))
 
     async def example(self, request: Request) -> Response:
         path = self.chosen((await fields(request, example=int))["example"])
-        return await self.in_line(
-            self.file_worker, lambda: picture_view(*self.demo.add_picture(path.read_bytes(), path.name))
-        )
+        return await self.files.answer(lambda: picture_view(*self.demo.add_picture(path.read_bytes(), path.name)))
 
     async def thumbnail(self, request: Request) -> Response:
         path = self.chosen(request.path_params["number"])
-        return Response(thumbnail(path.read_bytes(), path.name), media_type="image/jpeg")
+        small = await self.files.run(lambda: thumbnail(path.read_bytes(), path.name))
+        return Response(small, media_type="image/jpeg")
 
     async def ask(self, request: Request) -> Response:
         given = await fields(request, picture=str, question=str)
-        return await self.in_line(
-            self.model_worker, lambda: dict(zip(("answer", "text"), self.demo.ask(**given), strict=True))
-        )
+        return await self.model.answer(lambda: dict(zip(("answer", "text"), self.demo.ask(**given), strict=True)))
 
     async def mark(self, request: Request) -> Response:
         given = await fields(request, answer=str, phrases=list)
         answer, phrases = given["answer"], given["phrases"] or None
-        return await self.in_line(self.model_worker, lambda: found_view(self.demo.mark(answer, phrases)))
+        return await self.model.answer(lambda: found_view(self.demo.mark(answer, phrases)))
 
     async def ground(self, request: Request) -> Response:
         given = await fields(request, picture=str, phrases=list)
-        return await self.in_line(self.model_worker, lambda: found_view(self.demo.ground(**given)))
+        return await self.model.answer(lambda: found_view(self.demo.ground(**given)))
 
     async def look(self, request: Request) -> Response:
         given = await fields(request, picture=str, question=str, focus=str)
-        return await self.in_line(self.model_worker, lambda: look_view(self.demo.look_again(**given)))
+        return await self.model.answer(lambda: look_view(self.demo.look_again(**given)))
 
     async def result(self, request: Request) -> Response:
         name, _, kind = request.path_params["name"].rpartition(".")
         if kind not in ("png", "json"):
             raise Refused(404, "there is no such file: take .png or .json")
-        drawn, record = await self.finished(self.file_worker, lambda: self.demo.files(name))
+        drawn, record = await self.files.run(lambda: self.demo.files(name))
         disposition = {"Content-Disposition": f'attachment; filename="masks.{kind}"'}
         if kind == "png":
             return Response(drawn, media_type="image/png", headers=disposition)
@@ -141,21 +160,9 @@ class Endpoints:
             raise Refused(404, f"there is no example {number}: there are {len(self.examples)}")
         return self.examples[number]
 
-    async def in_line(self, worker: ThreadPoolExecutor, job: Callable[[], Any]) -> Response:
-        return JSONResponse(await self.finished(worker, job))
-
-    async def finished(self, worker: ThreadPoolExecutor, job: Callable[[], Any]) -> Any:
-        if self.waiting >= MOST_WAITING:
-            raise Refused(503, f"{self.waiting} requests are waiting already: try again in a while")
-        self.waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(worker, job)
-        finally:
-            self.waiting -= 1
-
     def close(self) -> None:
-        for worker in (self.model_worker, self.file_worker):
-            worker.shutdown(cancel_futures=True)
+        self.model.close()
+        self.files.close()
 
 
 def build_app(

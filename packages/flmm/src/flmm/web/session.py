@@ -25,7 +25,7 @@ from flmm.visual_cot import FOCUSES, visual_answer
 from flmm.web.kept import Kept
 from flmm.web.upload import Upload, read_upload
 
-# An answer of a 7B LMM with 256 tokens keeps 0.6 GB (LLaVA-1.5) to 3 GB (LLaVA-NeXT) of attention.
+# The attention of 512 tokens of a 7B LMM in bfloat16 is 0.6 GB for LLaVA-1.5 and up to 3 GB for LLaVA-NeXT.
 ANSWERS_KEPT = 2
 PICTURES_KEPT = 16
 RESULTS_KEPT = 64

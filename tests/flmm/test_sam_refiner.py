@@ -90,11 +90,13 @@ def test_golden_prompts(golden, sam, name):
     boxes = torch.where((boxes < 0).any(1, keepdim=True), whole, boxes)
     assert torch.equal(mask_boxes(binary).long(), boxes)
 
+    grid = sam.prompt_encoder.image_embedding_size
     prompts = SamRefiner(sam).encode_prompts([size], [coarse], [texts_of(case)])
     torch.testing.assert_close(prompts.boxes, case.tensor("default__boxes_input")[:, 0], **CLOSE)
     torch.testing.assert_close(prompts.sparse[:, :2], case.tensor("default__sparse_box"), **CLOSE)
     expected, step = case.strided("default__dense")
-    torch.testing.assert_close(prompts.dense[:, :, ::step, ::step], expected, **CLOSE)
+    dense = (prompts.channels @ prompts.weight.T + prompts.bias).unflatten(1, grid).permute(0, 3, 1, 2)
+    torch.testing.assert_close(dense[:, :, ::step, ::step], expected, **CLOSE)
     assert prompts.lengths == case.meta["variants"]["default"]["sparse_tokens"]
 
 

@@ -6,68 +6,112 @@ D channels, H heads, d channels of a head, K masks of a phrase.
 A dozen tokens meet 4096 positions. Where transformers projects every position of every phrase to keys, values and
 queries, here the projections are multiplied into the tokens: q . (W x) = (W^T q) . x. The numbers are the same, no
 projected image is made, and the positions are read where they lie. Phrases have different numbers of tokens; those
-that only fill up the batch are masked wherever tokens are attended to, so they change nothing.
+that only fill up the batch are masked wherever tokens are attended to, so they change nothing. All positions of a
+phrase are megabytes: they stay cut into parts from the first layer to the last, p positions each.
 Source: SAM, arXiv 2304.02643, appendix A.
 """
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.models.sam.modeling_sam import SamAttention, SamMaskDecoder, SamTwoWayAttentionBlock
+from transformers.models.sam.modeling_sam import SamAttention, SamMaskDecoder, SamMLPBlock, SamTwoWayAttentionBlock
 
-# Every position becomes 16 pixels of 32 channels: so many positions at a time fit into the cache of a CPU.
-UPSCALED_AT_ONCE = 1024
+from flmm.products import linear, matmul
+
+# Positions that a CPU works on at a time: what is made of them (a megabyte, two while masks are enlarged) then stays in
+# its caches, and there are still few calls. An accelerator takes all of them.
+POSITIONS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class PromptedImage:
+    """The image side of N phrases: the image's embedding plus each phrase's dense prompt, which is a linear map of few
+    channels and is made where it is needed.
+
+    features: (N, P, D), or (1, P, D) for phrases of one image. channels: (N, P, c). weight: (D, c). bias: (D,).
+    positions: (1, P, D), the positional encoding of the grid.
+    """
+
+    features: Tensor
+    channels: Tensor
+    weight: Tensor
+    bias: Tensor
+    positions: Tensor
+
+    def parts(self) -> Iterator[Tensor]:
+        """Embedding plus prompt, (N, p, D) for some positions after the other."""
+        for features, channels in zip(_split(self.features), _split(self.channels), strict=True):
+            yield linear(channels, self.weight, self.bias, plus=features)
+
+    def places(self) -> list[Tensor]:
+        return _split(self.positions)
 
 
 def decode(
-    decoder: SamMaskDecoder, image: Tensor, positions: Tensor, *, sparse: Tensor, present: Tensor, multimask: bool
+    decoder: SamMaskDecoder, image: PromptedImage, *, sparse: Tensor, present: Tensor, multimask: bool
 ) -> tuple[Tensor, Tensor]:
     """Masks of N phrases.
 
     Args:
-        image: (N, D, h, w) embedding of each phrase's image plus its dense prompt.
-        positions: (1, D, h, w) positional encoding of the grid.
         sparse: (N, S, D) prompt tokens.
         present: bool (N, S), False for tokens that fill up the batch.
         multimask: the three candidates instead of the single mask.
 
     Returns:
-        Logits (N, K, 4h, 4w) and predicted IoU (N, K).
+        Logits (N, K, P, 4, 4) of the pixels of each position, and predicted IoU (N, K).
     """
-    grid = image.shape[-2:]
-    outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(len(image), -1, -1)
-    tokens = torch.cat([outputs, sparse.to(outputs.dtype)], dim=1)  # (N, T, D)
-    present = F.pad(present, (outputs.shape[1], 0), value=True)  # (N, T)
-    positions = positions.flatten(2).transpose(1, 2)  # (1, P, D)
-    keys = image.flatten(2).transpose(1, 2).contiguous()  # (N, P, D)
+    outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([outputs.expand(len(sparse), -1, -1), sparse.to(outputs.dtype)], dim=1)  # (N, T, D)
+    present = F.pad(present, (len(outputs), 0), value=True)  # (N, T)
+    places, keys = image.places(), image.parts()
     queries = tokens
     for block in decoder.transformer.layers:
-        queries, keys = _two_way(block, queries, keys, tokens=tokens, positions=positions, present=present)
+        queries, keys = _two_way(block, queries, keys, tokens=tokens, places=places, present=present)
+    kept = range(decoder.num_mask_tokens)[1 if multimask else 0 : None if multimask else 1]
+    # Where gradients are wanted all masks go on to the end: those left out train with a gradient of zero, not without.
+    made = range(decoder.num_mask_tokens) if torch.is_grad_enabled() else kept
+    read = [0, *(1 + i for i in made)]  # what has become of the other tokens is not looked at any more
     final = decoder.transformer.final_attn_token_to_image
-    attended = tokens_read_image(final, queries + tokens, keys + positions, keys)
-    queries = decoder.transformer.layer_norm_final_attn(queries + attended)
-    kept = slice(1, None) if multimask else slice(0, 1)
-    # All hypernetworks run, also those of masks that are left out: they train with a gradient of zero, not without.
-    weights = [mlp(queries[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
-    masks = upscale(decoder, keys, torch.stack(weights, dim=1)[:, kept], grid)
-    return masks, decoder.iou_prediction_head(queries[:, 0])[:, kept]
+    attended, keys = tokens_read_image(final, (queries + tokens)[:, read], keys, places=places)
+    queries = decoder.transformer.layer_norm_final_attn(queries[:, read] + attended)
+    weights = [decoder.output_hypernetworks_mlps[i](queries[:, 1 + place]) for place, i in enumerate(made)]
+    weights = torch.stack(weights, dim=1)[:, made.index(kept[0]) :][:, : len(kept)]
+    return upscale(decoder, keys, weights), decoder.iou_prediction_head(queries[:, 0])[:, kept[0] :][:, : len(kept)]
+
+
+def _split(positions: Tensor) -> tuple[Tensor, ...]:
+    """(N, P, C) -> parts (N, p, C); an accelerator takes all at once."""
+    return positions.split(POSITIONS_AT_ONCE if positions.device.type == "cpu" else positions.shape[1], dim=1)
 
 
 def _two_way(
-    block: SamTwoWayAttentionBlock, queries: Tensor, keys: Tensor, *, tokens: Tensor, positions: Tensor, present: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Tokens attend to each other and to the image, then the image to the tokens."""
+    block: SamTwoWayAttentionBlock,
+    queries: Tensor,
+    keys: Iterable[Tensor],
+    *,
+    tokens: Tensor,
+    places: Sequence[Tensor],
+    present: Tensor,
+) -> tuple[Tensor, Iterator[Tensor]]:
+    """Tokens attend to each other and to the image, then the image to the tokens: that, part by part, when asked."""
     placed = queries if block.skip_first_layer_pe else queries + tokens
     attended = tokens_read_tokens(block.self_attn, placed, queries, present=present)
     queries = block.layer_norm1(attended if block.skip_first_layer_pe else queries + attended)
-    placed_keys = keys + positions
-    attended = tokens_read_image(block.cross_attn_token_to_image, queries + tokens, placed_keys, keys)
+    attended, keys = tokens_read_image(block.cross_attn_token_to_image, queries + tokens, keys, places=places)
     queries = block.layer_norm2(queries + attended)
-    queries = block.layer_norm3(queries + block.mlp(queries))
-    read = image_reads_tokens(
-        block.cross_attn_image_to_token, keys, placed_keys, tokens=queries + tokens, values=queries, present=present
+    queries = block.layer_norm3(queries + _mlp(block.mlp, queries))
+    written = image_reads_tokens(
+        block.cross_attn_image_to_token, keys, places=places, tokens=queries + tokens, values=queries, present=present
     )
-    return queries, block.layer_norm4(read)
+    return queries, map(block.layer_norm4, written)
+
+
+def _mlp(mlp: SamMLPBlock, tokens: Tensor) -> Tensor:
+    hidden = mlp.act(linear(tokens, mlp.lin1.weight, mlp.lin1.bias))
+    return linear(hidden, mlp.lin2.weight, mlp.lin2.bias)
 
 
 def tokens_read_tokens(attention: SamAttention, tokens: Tensor, values: Tensor, *, present: Tensor) -> Tensor:
@@ -78,55 +122,71 @@ def tokens_read_tokens(attention: SamAttention, tokens: Tensor, values: Tensor, 
     return attention.out_proj(read.transpose(1, 2).flatten(2))
 
 
-def tokens_read_image(attention: SamAttention, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attention of tokens (N, T, D) to positions: keys and values (N, P, D) -> (N, T, D)."""
+def tokens_read_image(
+    attention: SamAttention, tokens: Tensor, keys: Iterable[Tensor], *, places: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Attention of tokens (N, T, D) to positions, whose keys (N, p, D) are the values too.
+
+    Returns (N, T, D), and the keys. Every part is scored as soon as it is made, while it is in the cache.
+    """
     q = attention.scaling * _heads(attention.q_proj(tokens), attention)  # (N, T, H, d)
-    folded, bias = _fold(q, attention.k_proj)  # (N, H T, D), (N, H T, 1)
-    weights = torch.baddbmm(bias, folded, keys.transpose(1, 2)).softmax(-1)  # (N, H T, P)
-    means = (weights @ values).unflatten(1, (attention.num_attention_heads, -1))  # (N, H, T, D)
+    folded, offsets = _fold(q, attention.k_proj)  # (N, H T, D), (N, H T, 1)
+    parts, scores = [], []
+    for part, place in zip(keys, places, strict=True):
+        parts.append(part)
+        scores.append(matmul(folded, (part + place).transpose(1, 2)) + offsets)  # (N, H T, p)
+    weights = torch.cat(scores, dim=2).softmax(-1).split([part.shape[1] for part in parts], dim=2)
+    means = sum(matmul(w, part) for w, part in zip(weights, parts, strict=True))  # (N, H T, D)
+    means = means.unflatten(1, (attention.num_attention_heads, -1))
     v_weight = attention.v_proj.weight.unflatten(0, (attention.num_attention_heads, -1))  # (H, d, D)
     read = torch.einsum("nhtc,hdc->nthd", means, v_weight).flatten(2)
-    return attention.out_proj(read + attention.v_proj.bias)
+    return attention.out_proj(read + attention.v_proj.bias), parts
 
 
 def image_reads_tokens(
-    attention: SamAttention, image: Tensor, placed: Tensor, *, tokens: Tensor, values: Tensor, present: Tensor
-) -> Tensor:
-    """`image` plus the attention of its positions `placed` (both (N, P, D)) to tokens and values (N, T, D)."""
+    attention: SamAttention,
+    keys: Sequence[Tensor],
+    *,
+    places: Sequence[Tensor],
+    tokens: Tensor,
+    values: Tensor,
+    present: Tensor,
+) -> Iterator[Tensor]:
+    """Parts (N, p, D) of keys plus their attention to tokens and values (N, T, D), one part after the other."""
     heads = attention.num_attention_heads
     k = attention.scaling * _heads(attention.k_proj(tokens), attention)  # (N, T, H, d)
-    folded, bias = _fold(k, attention.q_proj)
-    scores = torch.baddbmm(bias, folded, placed.transpose(1, 2)).unflatten(1, (heads, -1))  # (N, H, T, P)
-    weights = scores.masked_fill(~present[:, None, :, None], float("-inf")).softmax(2)
+    folded, offsets = _fold(k, attention.q_proj)
+    offsets = offsets.masked_fill(~present.repeat(1, heads)[..., None], float("-inf"))
     v = _heads(attention.v_proj(values), attention)
     out = attention.out_proj.weight.unflatten(1, (heads, -1))  # (D, H, d)
     # The weights of a head sum to 1, so that its share of the bias can travel with the values.
     written = torch.einsum("nthd,chd->nhtc", v, out).flatten(1, 2) + attention.out_proj.bias / heads  # (N, H T, D)
-    return torch.baddbmm(image, weights.flatten(1, 2).transpose(1, 2), written)
+    for part, place in zip(keys, places, strict=True):
+        scores = matmul(folded, (part + place).transpose(1, 2)) + offsets
+        weights = scores.unflatten(1, (heads, -1)).softmax(2).flatten(1, 2)  # (N, H T, p)
+        yield matmul(weights.transpose(1, 2), written, plus=part)
 
 
-def upscale(decoder: SamMaskDecoder, keys: Tensor, weights: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Positions (N, P, D) to 4 x 4 pixels each, times the masks' weights (N, K, D / 8) -> logits (N, K, 4h, 4w).
+def upscale(decoder: SamMaskDecoder, keys: Iterable[Tensor], weights: Tensor) -> Tensor:
+    """Positions (N, p, D) to 4 x 4 pixels each, times the masks' weights (N, K, D / 8) -> logits (N, K, P, 4, 4).
 
-    Transposed convolutions of stride and size 2 give every position four pixels of its own: linear maps, whose pixels
-    are brought into place only at the end, where they are single numbers.
+    Transposed convolutions of stride and size 2 give every position four pixels of its own: linear maps.
     """
     norm, masks = decoder.upscale_layer_norm, []
-    for part in keys.split(UPSCALED_AT_ONCE, dim=1):
-        x = _four_pixels(decoder.upscale_conv1, part)  # (N, P, 4, D / 4)
+    first, second = _four_pixels(decoder.upscale_conv1), _four_pixels(decoder.upscale_conv2)
+    for part in keys:
+        x = linear(part, *first).unflatten(-1, (4, -1))  # (N, p, 4, D / 4)
         x = decoder.activation(F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
-        x = decoder.activation(_four_pixels(decoder.upscale_conv2, x))  # (N, P, 4, 4, D / 8)
-        masks.append(x.flatten(1, 3) @ weights.transpose(1, 2))  # (N, P 4 4, K)
-    (h, w), count = grid, weights.shape[1]
-    masks = torch.cat(masks, dim=1).view(len(keys), h, w, 2, 2, 2, 2, count).permute(0, 7, 1, 3, 5, 2, 4, 6)
-    return masks.reshape(len(keys), count, 4 * h, 4 * w)
+        x = decoder.activation(linear(x, *second)).flatten(2).unflatten(2, (16, -1))  # (N, p, 16, D / 8)
+        masks.append(matmul(x.flatten(1, 2), weights.transpose(1, 2)))  # (N, 16 p, K)
+    pixels = torch.cat(masks, dim=1).unflatten(1, (-1, 2, 2, 2, 2))  # (N, P, y, x, y, x, K): coarse, then fine
+    return pixels.permute(0, 6, 1, 2, 4, 3, 5).flatten(3, 4).flatten(4, 5)
 
 
-def _four_pixels(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    """(..., C) -> (..., 4, c): top left, top right, bottom left, bottom right of each position."""
-    channels = conv.out_channels
-    weight = conv.weight.permute(2, 3, 1, 0).reshape(4 * channels, -1)  # (C, c, 2, 2) -> (4 c, C)
-    return F.linear(x, weight, conv.bias.repeat(4)).unflatten(-1, (4, channels))
+def _four_pixels(conv: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
+    """Weight (4 c, C) and bias (4 c,) of the top left, top right, bottom left, bottom right pixel of a position."""
+    weight = conv.weight.permute(2, 3, 1, 0).reshape(-1, conv.in_channels)  # (C, c, 2, 2) -> (4 c, C)
+    return weight, conv.bias.repeat(4)
 
 
 def _fold(x: Tensor, projection: nn.Linear) -> tuple[Tensor, Tensor]:

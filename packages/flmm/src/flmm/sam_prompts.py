@@ -5,13 +5,19 @@ top left corner of a padded square of `edge` pixels (SAM, arXiv 2304.02643; F-LM
 Letters: n masks of one image, h w the grid of their coarse logits, m the edge of SAM's own masks (256).
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from flmm.products import linear
+
 Size = tuple[int, int]
+# Of an image, whose interpolation is a matrix product: few enough to need few rows of SAM's mask.
+ROWS_AT_ONCE = 64
 
 
 def resized_size(size: Size, edge: int) -> Size:
@@ -36,8 +42,8 @@ def prompt_masks(coarse: Tensor, original: Size, *, edge: int, mask_edge: int) -
     """
     coarse = coarse.float()
     height, width = resized_size(original, edge)
-    down = _chain(coarse.shape[-2], height, edge, mask_edge, device=coarse.device)  # (m, h)
-    across = _chain(coarse.shape[-1], width, edge, mask_edge, device=coarse.device)  # (m, w)
+    down = _chain(coarse.shape[-2], height, edge, mask_edge).to(coarse.device)  # (m, h)
+    across = _chain(coarse.shape[-1], width, edge, mask_edge).to(coarse.device)  # (m, w)
     outside = 1 - down.sum(1)[:, None] * across.sum(1)  # the share of padding in each pixel
     with torch.autocast(coarse.device.type, enabled=False):
         inside = down @ coarse @ across.T  # (n, m, m)
@@ -79,15 +85,15 @@ def boxes_to_square(boxes: Tensor, original: Size, *, edge: int) -> Tensor:
 def masks_to_image(low_res: Tensor, original: Size, *, edge: int) -> Tensor:
     """SAM's masks (n, m, m) of the padded square -> float32 logits (n, H, W) of the original image.
 
-    They are enlarged to the square, cut to the resized frame and interpolated to the original size, each bilinearly;
-    first all rows and then all columns, which is the same and never makes the full square.
+    Equal to enlarging them to the square, cutting them to the resized frame and interpolating to the original size,
+    each bilinearly; all columns first and then all rows, by one small matrix each.
     """
     height, width = resized_size(original, edge)
-    masks = low_res.float()[:, None]  # (n, 1, m, m)
-    m = masks.shape[-1]
-    masks = _bilinear(_bilinear(masks, (edge, m))[..., :height, :], (original[0], m))
-    masks = _bilinear(_bilinear(masks, (original[0], edge))[..., :width], original)
-    return masks[:, 0]
+    m = low_res.shape[-1]
+    down, across = _chain(m, edge, height, original[0]), _chain(m, edge, width, original[1])  # (H, m), (W, m)
+    with torch.autocast(low_res.device.type, enabled=False):
+        rows = linear(low_res.float(), across.to(low_res.device))  # (n, m, W)
+        return torch.cat([weights.to(rows.device) @ rows[:, near] for weights, near in _bands(down)], dim=1)
 
 
 def closest_candidates(candidates: Tensor, masks: Tensor) -> Tensor:
@@ -109,9 +115,20 @@ def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
     return flags.argmax(1), occupied.shape[1] - flags.flip(1).argmax(1)
 
 
-def _chain(source: int, enlarged: int, framed: int, target: int, *, device: torch.device) -> Tensor:
+def _chain(source: int, enlarged: int, framed: int, target: int) -> Tensor:
     """The matrix (target, source) of: interpolate `source` to `enlarged`, cut or pad to `framed`, interpolate."""
-    rows = torch.eye(source, device=device)[None]  # torch's own rule, applied to every unit vector
+    rows = torch.eye(source)[None]  # torch's own rule, applied to every unit vector
     rows = F.interpolate(rows, size=enlarged, mode="linear", align_corners=False)
     rows = F.pad(rows, (0, framed - enlarged))  # a negative pad cuts
     return F.interpolate(rows, size=target, mode="linear", align_corners=False)[0].T
+
+
+def _bands(matrix: Tensor) -> Iterator[tuple[Tensor, slice]]:
+    """Rows of a matrix of `_chain`, some after the other: without the columns that are zero, and which are left.
+
+    Interpolation looks at neighbours only, so that most of the matrix is zero.
+    """
+    for rows in matrix.split(ROWS_AT_ONCE):
+        used = rows.any(0).nonzero()
+        near = slice(used[0].item(), used[-1].item() + 1)
+        yield rows[:, near], near

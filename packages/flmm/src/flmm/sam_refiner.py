@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import SamModel
 
-from flmm.sam_decoder import decode
+from flmm.sam_decoder import PromptedImage, decode
 from flmm.sam_prompts import (
     Size,
     binary_masks,
@@ -63,14 +63,16 @@ class SamPrompts:
     """Prompts of N phrases.
 
     boxes: (N, 4) XYXY in the padded square. sparse: (N, S, D), box corners first, then text, then zeros. lengths: how
-    many of the S tokens each phrase has. dense: (N, D, h, w). binary: per image bool (n_i, H, W), the coarse masks at
-    half probability.
+    many of the S tokens each phrase has. channels (N, h w, c), weight (D, c), bias (D,): the dense prompt is
+    weight @ channels + bias at each position. binary: per image bool (n_i, H, W), the coarse masks at half probability.
     """
 
     boxes: Tensor
     sparse: Tensor
     lengths: list[int]
-    dense: Tensor
+    channels: Tensor
+    weight: Tensor
+    bias: Tensor
     binary: list[Tensor]
 
 
@@ -182,43 +184,59 @@ class SamRefiner(nn.Module):
         boxes = torch.cat(
             [boxes_to_square(mask_boxes(b), size, edge=self.edge) for b, size in zip(binary, sizes, strict=True)]
         )
-        masks = None
-        if self.use_mask:
-            mask_edge = 4 * encoder.image_embedding_size[0]
-            masks = [
-                prompt_masks(c, s, edge=self.edge, mask_edge=mask_edge) for c, s in zip(coarse, sizes, strict=True)
-            ]
-            masks = torch.cat(masks)[:, None].to(dtype)  # (N, 1, m, m)
-        corners, dense = encoder(None, None, boxes[:, None], masks)  # (N, 1, 2, D), (N, D, h, w)
+        corners, _ = encoder(None, None, boxes[:, None], None)  # (N, 1, 2, D)
         sparse = corners[:, 0, : 2 if self.use_box else 0].to(dtype)
         lengths = [sparse.shape[1]] * len(boxes)
         if self.use_text and lengths:
             words = [phrase.to(boxes.device, dtype) for phrases in text for phrase in phrases]
             sparse = torch.cat([sparse, pad_sequence(words, batch_first=True)], dim=1)  # (N, S, D)
             lengths = [length + len(phrase) for length, phrase in zip(lengths, words, strict=True)]
-        return SamPrompts(boxes, sparse, lengths, dense, binary)
+        return SamPrompts(boxes, sparse, lengths, *self._dense(sizes, coarse), binary)
+
+    def _dense(self, sizes: Sequence[Size], coarse: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Channels, weight and bias of the dense prompts: the input of the last layer of the mask's network, and it."""
+        encoder, none = self.prompt_encoder, self.prompt_encoder.no_mask_embed.weight
+        h, w = encoder.image_embedding_size
+        if not self.use_mask:  # one vector, the same everywhere
+            return none.new_zeros(sum(map(len, coarse)), h * w, 1), none.new_zeros(none.shape[1], 1), none[0]
+        net = encoder.mask_embed
+        masks = [prompt_masks(c, s, edge=self.edge, mask_edge=4 * h) for c, s in zip(coarse, sizes, strict=True)]
+        x = torch.cat(masks)[:, None].to(none.dtype)  # (N, 1, m, m)
+        x = net.activation(net.layer_norm1(net.conv1(x)))
+        x = net.activation(net.layer_norm2(net.conv2(x)))  # (N, c, h, w)
+        return x.flatten(2).transpose(1, 2), net.conv3.weight.flatten(1), net.conv3.bias
 
     def decode(
         self, embeddings: Sequence[ImageEmbedding], prompts: SamPrompts, counts: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """Logits (N, K, 4h, 4w) of the padded square and predicted IoU (N, K); `counts` are the n_i of the images."""
-        device, dense = prompts.dense.device, prompts.dense
-        features = torch.stack([e.features.to(dense) for e in embeddings])
-        # The decoder reads channels of a position side by side, and so do the dense prompts lie in memory.
-        features = features.contiguous(memory_format=torch.channels_last)
-        owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
+        h, w = self.prompt_encoder.image_embedding_size
+        features = torch.stack([e.features.to(prompts.channels) for e in embeddings])
+        features = features.flatten(2).transpose(1, 2).contiguous()  # (B, h w, D)
+        owner = [i for i, count in enumerate(counts) for _ in range(count)]
         lengths = torch.tensor(prompts.lengths, dtype=torch.int64)
-        positions = self._positions().to(dense)
+        positions = self._positions().to(features)
         at_once = self.phrases_per_pass or self._all_or_one(len(owner))
         passes = []
         for start in range(0, max(len(owner), 1), at_once):
             part = slice(start, start + at_once)
             longest = max(prompts.lengths[part], default=0)
-            present = (torch.arange(longest) < lengths[part, None]).to(device)  # (N, S)
-            image = features[owner[part]] + dense[part]  # (N, D, h, w)
-            passes.append(self._run(image, positions, prompts.sparse[part, :longest], present))
-        masks, ious = zip(*passes, strict=True)
-        return torch.cat(masks), torch.cat(ious)
+            present = (torch.arange(longest) < lengths[part, None]).to(features.device)  # (N, S)
+            image = _of_each(features, owner[part])
+            passes.append(
+                self._run(
+                    image,
+                    prompts.channels[part],
+                    prompts.weight,
+                    prompts.bias,
+                    positions,
+                    prompts.sparse[part, :longest],
+                    present,
+                )
+            )
+        masks, ious = (torch.cat(results) for results in zip(*passes, strict=True))
+        masks = masks.unflatten(2, (h, w)).transpose(3, 4)  # (N, K, h, 4, w, 4)
+        return masks.flatten(4, 5).flatten(2, 3), ious
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -238,20 +256,22 @@ class SamRefiner(nn.Module):
         return [p for p in self.parameters() if p.requires_grad]
 
     def _positions(self) -> Tensor:
-        """(1, D, h, w): the encoding of the centres of the grid's cells."""
+        """(1, h w, D): the encoding of the centres of the grid's cells."""
         h, w = self.prompt_encoder.image_embedding_size
         device = self.prompt_encoder.no_mask_embed.weight.device
         y, x = ((torch.arange(n, device=device) + 0.5) / n for n in (h, w))
         centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (h, w, 2)
-        return self.prompt_encoder.shared_embedding(centres).permute(2, 0, 1)[None]
+        return self.prompt_encoder.shared_embedding(centres).flatten(0, 1)[None]
 
     def _all_or_one(self, phrases: int) -> int:
         on_cpu = self.prompt_encoder.no_mask_embed.weight.device.type == "cpu"
         return 1 if on_cpu and not torch.is_grad_enabled() else max(phrases, 1)
 
     def _run(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        def run(image: Tensor, positions: Tensor, sparse: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-            return decode(self.mask_decoder, image, positions, sparse=sparse, present=present, multimask=self.multimask)
+        def run(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+            *image, sparse, present = inputs
+            image = PromptedImage(*image)
+            return decode(self.mask_decoder, image, sparse=sparse, present=present, multimask=self.multimask)
 
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(run, *inputs, use_reentrant=False)
@@ -284,3 +304,8 @@ class SamRefiner(nn.Module):
         for phrase in (phrase for phrases in text for phrase in phrases):
             if phrase.ndim != 2 or phrase.shape[1] != width:
                 raise ValueError(f"a phrase has the shape {tuple(phrase.shape)}; pass (tokens, {width})")
+
+
+def _of_each(features: Tensor, owner: list[int]) -> Tensor:
+    """(B, P, D) of the images -> (N, P, D) of the phrases' images, or (1, P, D) where all phrases have the same."""
+    return features[owner[0], None] if len(set(owner)) == 1 else features[owner]

@@ -1,0 +1,39 @@
+"""Matrix products by the faster of the two libraries for float32 that torch has on a CPU.
+
+torch multiplies with MKL, which leaves half of the vector units of AMD's processors unused. oneDNN, which torch uses
+for convolutions and for compiled models, uses all of them; on Intel's both are equally fast. It is reached by an
+operator without a gradient, so that it serves where none is wanted.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+
+
+def matmul(a: Tensor, b: Tensor, *, plus: Tensor | None = None) -> Tensor:
+    """(N, M, C) @ (N, C, K), plus (N, M, K) -> (N, M, K)."""
+    if len(a) == 1 and _by_onednn(a, b):
+        return linear(a, b[0].T, plus=plus)
+    return torch.bmm(a, b) if plus is None else torch.baddbmm(plus, a, b)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, plus: Tensor | None = None) -> Tensor:
+    """x (..., C) times weight (K, C), plus bias (K,), plus (..., K) of the same shape -> (..., K)."""
+    if not _by_onednn(x, weight):
+        y = F.linear(x, weight, bias)
+        return y if plus is None else y + plus
+    if plus is None:
+        return _onednn(x, weight, bias, "none", [], "")
+    return _onednn.binary(x, plus, weight, bias, "add")
+
+
+def _by_onednn(*factors: Tensor) -> bool:
+    return (
+        _onednn is not None
+        and torch.backends.mkldnn.enabled
+        and all(f.device.type == "cpu" and f.dtype is torch.float32 for f in factors)
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+    )

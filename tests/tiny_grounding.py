@@ -4,7 +4,9 @@ Tests import them as `from tiny_grounding import tiny_grounded, Pictures` (pytes
 """
 
 import io
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -101,6 +103,22 @@ def tiny_grounded(family: str = "llava", *, seed: int = 3) -> GroundedLMM:
     lmm.tokenizer = word_tokenizer()
     torch.manual_seed(seed)
     return GroundedLMM(lmm, UNetHead(lmm.map_channels, base=2, upsample_input=16), SamRefiner(tiny_sam()))
+
+
+def save_tiny_grounded(folder: Path) -> GroundedLMM:
+    """Its files: folder/lmm, folder/sam and folder/heads, whose grounding.json names the others."""
+    torch.manual_seed(5)
+    sam = tiny_sam()
+    lmm = tiny_lmm("llava")
+    lmm.tokenizer = word_tokenizer()
+    model = GroundedLMM(lmm, UNetHead(lmm.map_channels, base=2, upsample_input=16), SamRefiner(sam)).eval()
+    for part in (lmm.model, lmm.tokenizer, FAMILIES["llava"]()[1]):
+        part.save_pretrained(folder / "lmm")
+    sam.save_pretrained(folder / "sam")
+    model.save_heads(folder / "heads" / "heads.safetensors")
+    named = {"lmm": str(folder / "lmm"), "sam": str(folder / "sam")}
+    (folder / "heads" / "grounding.json").write_text(json.dumps(named))
+    return model
 
 
 class Boxes:
@@ -219,6 +237,7 @@ __all__ = [
     "batch_of",
     "fit_until",
     "narrative",
+    "save_tiny_grounded",
     "tiny_config",
     "tiny_grounded",
     "tiny_sam",

@@ -19,26 +19,18 @@ from flmm.narratives import tokenize_expressions
 from flmm.prompts import DESCRIBE
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_grounding import tiny_grounded, tiny_sam
-from tiny_lmms import FAMILIES, picture, sample
+from tiny_grounding import save_tiny_grounded
+from tiny_lmms import picture, sample
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with lmm, sam, heads and images, whole and broken."""
     folder = tmp_path_factory.mktemp("errors")
-    model = tiny_grounded()
-    processor = FAMILIES["llava"]()[1]
-    for part in (model.lmm.model, model.lmm.tokenizer, processor):
-        part.save_pretrained(folder / "lmm")
-    tiny_sam().save_pretrained(folder / "sam")
-    heads = model.save_heads(folder / "heads" / "heads.safetensors")
-    (folder / "heads" / "grounding.json").write_text(
-        json.dumps({"lmm": str(folder / "lmm"), "sam": str(folder / "sam")})
-    )
+    save_tiny_grounded(folder)
     picture(40, 56).save(folder / "ok.png")
     break_images(folder)
-    break_heads(folder, heads)
+    break_heads(folder, folder / "heads" / "heads.safetensors")
     break_models(folder)
     return folder
 

@@ -45,13 +45,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Raises ValueError or FileNotFoundError for mistakes of the user."""
+    """Raises ValueError or FileNotFoundError for mistakes of the user, PeerFailed where another process has failed."""
     options = build_parser().parse_args(argv)
+    from clim_train.peers import failures_shared
+
     join_ranks()
-    if options.kind == "viscot":
-        answer_benchmark(options)
-    else:
-        score(options)
+    with failures_shared():
+        if options.kind == "viscot":
+            answer_benchmark(options)
+        else:
+            score(options)
 
 
 def join_ranks() -> None:
@@ -69,11 +72,11 @@ def score(options: argparse.Namespace) -> None:
 
     from flmm.evaluation import GroundingEvaluation, report_scores
 
-    data = open_data(options)  # before the minutes that loading can take
-    model = load_from_options(on_own_gpu(options))
+    data = open_data(options)  # like all that can be wrong, before the minutes that loading can take
     config = what_counts(options)
     rank, _ = rank_and_world()
     scores = MaskScores(options.out / "samples", rank=rank, config={**config, "data": data.stamp()})
+    model = load_from_options(on_own_gpu(options))
     evaluation = GroundingEvaluation(
         model, data, batch_size=options.batch_size, workers=options.workers, limit=options.limit
     )

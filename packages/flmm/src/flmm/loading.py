@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -76,5 +77,6 @@ def trained_with(heads: Path, part: str) -> str:
 
 
 def say(text: str) -> None:
-    """A message to the person at the terminal, beside the command's output."""
-    print(text, file=sys.stderr, flush=True)
+    """A message to the person at the terminal, beside the command's output; the first of several processes says it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)

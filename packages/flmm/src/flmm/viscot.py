@@ -89,11 +89,18 @@ def answer_questions(
     rank, world_size = rank_and_world()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out / "config.json", {"focus": focus, "refine": refine, "of": config})
+    claimed = {"focus": focus, "refine": refine, "of": config}
+    if rank == 0:
+        _claim(out / "config.json", claimed)
+    gather_parts(None)  # waits for rank 0
+    _claim(out / "config.json", claimed)
     done = {record["key"] for record in saved_answers(out)}
     mine = [q for q in questions[slice(*rank_share(0, len(questions), rank, world_size))] if q.key not in done]
     skipped = SkipReport()
-    with (out / f"answers-{rank:04d}.jsonl").open("a", encoding="utf-8") as file:
+    own = out / f"answers-{rank:04d}.jsonl"
+    torn = own.is_file() and not own.read_bytes().endswith(b"\n")  # by a kill: what follows begins a line of its own
+    with own.open("a", encoding="utf-8") as file:
+        file.write("\n" * torn)
         for asked in live(mine, len(mine), "answering", bar):
             try:
                 record = _answer(model, asked, Path(images), focus=focus, refine=refine)

@@ -18,3 +18,11 @@ def test_first_example(tmp_path, monkeypatch, capsys):
     assert scope["texts"].shape == (2, 512)
     torch.testing.assert_close(scope["texts"].norm(dim=-1), torch.ones(2))
     assert "tensor([[" in capsys.readouterr().out
+
+
+def test_mask_head_learns_from_the_losses():
+    code = re.search(r"```python\n(import torch\nfrom clim_models import UNetHead.*?)```", README.read_text(), re.S)[1]
+    scope: dict = {}
+    exec(compile(code, "README", "exec"), scope)
+    assert scope["logits"].shape == (5, 64, 64)
+    assert all(p.grad is not None for p in scope["head"].parameters())

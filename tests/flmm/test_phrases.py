@@ -31,6 +31,12 @@ def test_simple_chunks(text, chunks):
     assert simple_chunks(text) == chunks
 
 
+def test_chunks_are_found_again_in_a_text_with_uneven_spaces():
+    text = "A  big dog sits near the\nred car\u00a0."
+    assert simple_chunks(text) == ["A  big dog", "the\nred car"]
+    assert spans_to_ground(text, simple_chunks) == [(0, 10), (21, 32)]
+
+
 def test_pronouns_the_image_and_parts_are_left_out():
     assert groundable(["It", "the image", "a dog", "a dog", "the man", "the man's hat", "them", " "]) == [
         "a dog",

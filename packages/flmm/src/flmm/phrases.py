@@ -44,17 +44,19 @@ def has_spacy() -> bool:
 def simple_chunks(text: str) -> list[str]:
     """Noun chunks that begin with a determiner, without a language model: "a big dog", "the man", "two red cars".
 
-    Bare plurals and names are missed, and an unusual verb may be taken for a noun; install spaCy for more.
+    Chunks are as they stand in the text, spaces and line ends included. Bare plurals and names are missed, and an
+    unusual verb may be taken for a noun; install spaCy for more.
     """
     found = []
     for clause in re.split(r"[^\w\s'-]+", text):
-        words = clause.split()
+        places = [match.span() for match in re.finditer(r"\S+", clause)]
+        words = [clause[a:b] for a, b in places]
         start = 0
         while start < len(words):
             if words[start].lower() in _DETERMINERS:
                 end = _chunk_end(words, start)
                 if end > start + 1:
-                    found.append(" ".join(words[start:end]))
+                    found.append(clause[places[start][0] : places[end - 1][1]])
                 start = max(end, start + 1)
             else:
                 start += 1

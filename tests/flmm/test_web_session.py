@@ -7,15 +7,11 @@ import numpy as np
 import pytest
 import torch
 from clim_data.regions import decode_segmentation
-from flmm.adapters.frozen import PhraseFeatures
-from flmm.adapters.layout import single_grid
 from flmm.chat import ask, ground_answer, ground_phrases
-from flmm.frames import ImageFrame
 from flmm.image_phrases import found_masks, save_grounding
 from flmm.visual_cot import visual_answer
 from flmm.web.drawing import found_view, heat_png, look_view, mask_png, picture_view, pieces
 from flmm.web.kept import Kept
-from flmm.web.session import mean_attention
 from flmm.web.upload import LONGEST_EDGE_PX, read_upload
 from PIL import Image
 from tiny_lmms import picture
@@ -161,20 +157,6 @@ def test_answers_take_what_the_context_leaves(monkeypatch):
     monkeypatch.setattr(demo.model.lmm.language_model.config, "max_position_embeddings", tokens)
     with pytest.raises(ValueError, match="do not fit the context"):
         demo.ask(name, QUESTION)
-
-
-def test_attention_lies_on_the_image_without_padding():
-    maps = torch.zeros(2, 3, 4, 4)
-    maps[0, :, 1, 3] = torch.tensor([1.0, 2.0, 3.0])  # first phrase looks right, in the upper of the image's two rows
-    frame = ImageFrame((20, 40), (20, 40), (40, 40), 10, 0)
-    features = PhraseFeatures(maps, torch.zeros(1, 2, 1), (1, 1), single_grid(4, 4, padding=frame))
-    found = mean_attention(features)
-    assert found.shape == (2, 8, 16)
-    row, column = np.unravel_index(found[0].argmax(), found[0].shape)
-    assert row < 4
-    assert column >= 12
-    assert 0 < found[0].max() <= 2
-    assert found[1].max() == 0
 
 
 def test_uploads(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from flmm.grounding_config import GroundedModelConfig, GroundingConfig, Groundin
 from flmm.grounding_data import GroundingLoader
 from flmm.grounding_task import GroundingTask
 from flmm.inputs import SampleMaker
+from flmm.mean_attention import mean_attention
 from flmm.sam_refiner import SamRefiner
 
 HEAD_WIDTH = 16
@@ -86,15 +87,14 @@ def train_heads(
 
 @torch.no_grad()
 def predict(model: GroundedLMM, sample: GroundingSample) -> dict[str, Tensor]:
-    """Of a scene's phrases, float on the CPU: "attention" of the LMM to the image, the mean over layers and heads of
-    each one's shares (N, h, w), and logits (N, H, W), "coarse" of the mask head and "refined" by SAM.
+    """Of a scene's phrases, float on the CPU: "attention" of the LMM to the image (N, h, w), see `flmm.mean_attention`,
+    and logits (N, H, W), "coarse" of the mask head and "refined" by SAM.
     """
     image = sample.load_image()
     (features,) = model.lmm([SampleMaker(model.lmm)(sample, image)], merge=model.merge)
     (found,) = model.ground([features], [image])
-    shares = features.maps / features.maps.sum((-2, -1), keepdim=True)
     coarse = F.interpolate(found.coarse[None].float(), (image.height, image.width), mode="bilinear")[0]
-    return {"attention": shares.mean(1).cpu(), "coarse": coarse.cpu(), "refined": found.refined.cpu()}
+    return {"attention": mean_attention(features).cpu(), "coarse": coarse.cpu(), "refined": found.refined.cpu()}
 
 
 def evaluate(model: GroundedLMM, scenes: PanopticNarratives) -> dict[str, dict[str, float]]:

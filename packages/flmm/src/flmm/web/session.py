@@ -1,6 +1,6 @@
 """What the page does, without the page: pictures, questions and phrases in; words, masks and attention out.
 
-Letters: N phrases, H W pixels of the picture, h w a finer grid than the LMM's tokens.
+Letters: N phrases, H W pixels of the picture, h w the grid of an attention map.
 """
 
 import tempfile
@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from clim_data.regions import decode_segmentation
 from PIL import Image
-from torch.nn import functional as F
 
 from flmm.adapters.frozen import PhraseFeatures
 from flmm.chat import Answer, ask, ground_answer, phrase_features
 from flmm.grounded import GroundedLMM, Grounding
 from flmm.image_phrases import found_masks, masks_record, save_grounding
+from flmm.mean_attention import mean_attention
 from flmm.phrases import Chunker, noun_chunks
 from flmm.sam_refiner import ImageEmbedding
 from flmm.visual_cot import FOCUSES, visual_answer
@@ -29,7 +29,6 @@ from flmm.web.upload import Upload, read_upload
 ANSWERS_KEPT = 2
 PICTURES_KEPT = 16
 RESULTS_KEPT = 64
-FINER = 4
 
 
 @dataclass
@@ -58,8 +57,8 @@ class Found:
     """Phrases and where they are.
 
     result: its name for `Demo.files`. text: what was said, "" for phrases of one's own. phrases: N texts. spans: the
-    characters (start, end) of each in the text. masks: bool (N, H, W). attention: float32 (N, h, w), the mean of all
-    layers and heads, over the whole picture. record: plain data, see `flmm.image_phrases.masks_record`.
+    characters (start, end) of each in the text. masks: bool (N, H, W). attention: float32 (N, h, w), see
+    `flmm.mean_attention`. record: plain data, see `flmm.image_phrases.masks_record`.
     """
 
     result: str
@@ -209,17 +208,8 @@ class Demo:
         about = {} if said is None else {"question": said.question, "answer": said.answer.text}
         record = {**about, **masks_record(masks, phrases)}
         result = self._results.add((picture, record))
-        return Found(result, about.get("answer", ""), tuple(phrases), spans, masks, mean_attention(features), record)
-
-
-def mean_attention(features: PhraseFeatures) -> np.ndarray:
-    """Attention of each phrase, averaged over layers and heads, on the whole image: float32 (N, h, w).
-
-    The grid is finer than that of the tokens, because padding ends within a token.
-    """
-    maps = features.maps.mean(dim=1, keepdim=True)
-    maps = F.interpolate(maps, scale_factor=FINER, mode="bilinear", align_corners=False)[:, 0]
-    return features.layout.crop(maps).cpu().numpy()
+        attention = mean_attention(features).cpu().numpy()
+        return Found(result, about.get("answer", ""), tuple(phrases), spans, masks, attention, record)
 
 
 def _given(text: str, what: str) -> str:

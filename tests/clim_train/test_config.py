@@ -58,6 +58,8 @@ BAD = [
     (OptimConfig, {"clip_norm": 0.0}),
     (ScheduleConfig, {"kind": "linear"}),
     (ScheduleConfig, {"steps": 0}),
+    (ScheduleConfig, {"cooldown_steps": 100}),
+    (ScheduleConfig, {"kind": "const", "cooldown_end_lr": 1e-7}),
     (EngineConfig, {"zero_stage": 4}),
     (EngineConfig, {"precision": "int8"}),
     (EngineConfig, {"zero_stage": 0, "precision": "bf16"}),

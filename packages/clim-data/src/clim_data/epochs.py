@@ -67,7 +67,6 @@ class EpochLoader(Generic[Batch]):
         store: the samples; what it left out is in its `skipped`, to which the loader adds.
         build: makes one batch of some samples, and names those that it could not use. It is pickled to the workers.
         build_stamp: what else the batches depend on (such as a file of boxes); part of `fingerprint()`.
-        shuffle_window: see `epoch_order`.
         batch_size, seed, rank, world_size, workers, shuffle, drop_last: see `MosaicLoader`.
 
     Raises:

@@ -22,7 +22,8 @@ def save_model(model: RegionModel, folder: str | Path, *, state_dict: Mapping[st
 
     Returns:
         The folder. Load it with `create_model(name, pretrained=folder)` or
-        `open_clip.create_model("local-dir:" + folder)`.
+        `open_clip.create_model("local-dir:" + folder)`. Where the configuration names a Hugging Face text tower by a
+        path (clim-tiny), open_clip wants it at that path; `create_model` finds it where it is now.
 
     Raises:
         ValueError: the model has no configuration.

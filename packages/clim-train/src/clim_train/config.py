@@ -6,7 +6,7 @@ A recipe (see `clim_train.recipes`) is a function that returns one `TrainConfig`
 from dataclasses import dataclass, field
 from typing import Literal
 
-from clim_train.config_checks import check_at_least, check_choice, reject
+from clim_train.config_checks import check_at_least, check_choice, check_default, reject
 from clim_train.config_json import JsonConfig
 from clim_train.method_config import (
     BoxDataConfig,
@@ -108,6 +108,9 @@ class ScheduleConfig:
         check_at_least(
             self, "schedule", epochs=1, steps=1, warmup_steps=0, cooldown_steps=0, cooldown_power=0, cooldown_end_lr=0
         )
+        if self.kind != "const_cooldown":
+            names = ("cooldown_steps", "cooldown_power", "cooldown_end_lr")
+            check_default(self, "schedule", names, "it together with schedule.kind 'const_cooldown'")
         for name in ("warmup_share", "warmup_start"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:

@@ -1,6 +1,7 @@
 """How a configuration refuses a value: option, value and legal values in one sentence."""
 
 import typing
+from dataclasses import fields
 from typing import Any
 
 
@@ -23,3 +24,11 @@ def check_at_least(owner: Any, section: str, **minima: float) -> None:
         value = getattr(owner, name)
         if value is not None and value < minimum:
             reject(f"{section}.{name}", value, f"a value of at least {minimum}")
+
+
+def check_default(owner: Any, section: str, names: tuple[str, ...], legal: str) -> None:
+    """Raises ValueError for an option that was set where it has no effect."""
+    defaults = {option.name: option.default for option in fields(owner)}
+    for name in names:
+        if getattr(owner, name) != defaults[name]:
+            reject(f"{section}.{name}", getattr(owner, name), legal)

@@ -4,12 +4,12 @@ A recipe fixes both kinds, so that their options are plain flags: `--task.box-mo
 `config.json` the kind is said by `task.name` and `data.kind`.
 """
 
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, get_args
 
 from clim_data.mosaics import MosaicConfig
 
-from clim_train.config_checks import check_at_least, check_choice, reject
+from clim_train.config_checks import check_at_least, check_choice, check_default, reject
 
 BoxMode = Literal["align", "attention"]
 Precision = Literal["fp32", "amp_bf16", "bf16", "fp16"]
@@ -92,9 +92,9 @@ class CropDataConfig:
         if self.images_json is not None and self.boxes is not None:
             reject("data.images_json", self.images_json, "it without data.boxes, which restricts the images itself")
         if self.boxes is None:
-            _check_default(self, "data", ("context", "min_box_px", "max_box_px"), "it together with data.boxes")
+            check_default(self, "data", ("context", "min_box_px", "max_box_px"), "it together with data.boxes")
         else:
-            _check_default(self, "data", ("max_split",), "it without data.boxes, for grids")
+            check_default(self, "data", ("max_split",), "it without data.boxes, for grids")
 
 
 @dataclass(frozen=True)
@@ -132,14 +132,6 @@ DataConfig = PairDataConfig | CropDataConfig | BoxDataConfig
 def _check_sources(data: DataConfig) -> None:
     if data.shards and data.images is not None:
         reject("data.images", data.images, "either it or data.shards, not both")
-
-
-def _check_default(owner: Any, section: str, names: tuple[str, ...], legal: str) -> None:
-    """Raises ValueError for an option that was set where it has no effect."""
-    defaults = {option.name: option.default for option in fields(owner)}
-    for name in names:
-        if getattr(owner, name) != defaults[name]:
-            reject(f"{section}.{name}", getattr(owner, name), legal)
 
 
 # -- methods -----------------------------------------------------------------------------------------------------
@@ -210,9 +202,9 @@ class RegionClipConfig:
             check_choice(self, "task", name)
         check_at_least(self, "task", sampled_classes=1)
         if self.embeddings is not None:
-            _check_default(self, "task", ("templates",), "it without task.embeddings, for names")
+            check_default(self, "task", ("templates",), "it without task.embeddings, for names")
         if self.sampled_classes is None:
-            _check_default(self, "task", ("sampling",), "it together with a number of task.sampled_classes")
+            check_default(self, "task", ("sampling",), "it together with a number of task.sampled_classes")
 
 
 TaskConfig = ClimConfig | ClipSelfConfig | RegionClipConfig

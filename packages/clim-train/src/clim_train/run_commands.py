@@ -34,8 +34,11 @@ def train_run(
     made: str = "model in {}/model",
 ) -> None:
     """Trains what the configuration names to the end; `made` is the last word, of what is where in the run folder."""
+    from clim_train.run_folder import check_run_folder
+
     _start(config)
     with failures_shared():
+        check_run_folder(config.run.folder, resume=resuming, program=program)  # before loading, which can take minutes
         trainer = build(config, resume=resuming)
         note = warmup_note(trainer.total, config.optim, config.schedule)
         if note and trainer.rank == 0 and not resuming:

@@ -20,6 +20,19 @@ PACKAGES = (
 )  # fmt: skip
 
 
+def check_run_folder(folder: str | Path, *, resume: bool, program: str) -> bool:
+    """Whether a run was started in the folder. Raises ValueError unless it is to be resumed and there, or new."""
+    started = (Path(folder) / "config.json").exists()
+    if started and not resume:
+        raise ValueError(
+            f"{folder} already holds a run: `{program} resume {folder}` continues it; "
+            "choose another --run.folder for a new one"
+        )
+    if resume and not started:
+        raise ValueError(f"{folder} holds no run to resume: start one with `{program} RECIPE`")
+    return started
+
+
 def versions(world_size: int, device: torch.device) -> dict[str, Any]:
     """Versions of what the numbers of a run depend on, number of processes and kind of device."""
     found = {}

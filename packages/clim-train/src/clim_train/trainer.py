@@ -20,6 +20,7 @@ from clim_train.peers import AgreedError, failures_shared
 from clim_train.randomness import random_states, seed_everything, set_random_states, without_random
 from clim_train.resuming import needs_universal, newest_whole
 from clim_train.run_folder import (
+    check_run_folder,
     checksum,
     load_start_weights,
     save_start_weights,
@@ -120,15 +121,8 @@ class Trainer:
         )
 
     def _prepare_folder(self, resume: bool) -> None:
-        started = (self.folder / "config.json").exists()
+        started = check_run_folder(self.folder, resume=resume, program=self.program)
         dist.barrier()
-        if started and not resume:
-            raise ValueError(
-                f"{self.folder} already holds a run: `{self.program} resume {self.folder}` continues it; "
-                "choose another --run.folder for a new one"
-            )
-        if resume and not started:
-            raise ValueError(f"{self.folder} holds no run to resume: start one with `{self.program} RECIPE`")
         if self.rank == 0:
             self.checkpoints.prepare()
             if not started:

@@ -28,21 +28,23 @@ def write_demo_model(folder: str | Path, *, weights: str | Path = WEIGHTS) -> tu
     return save_folder(model, tokenizer, folder), about
 
 
-def load_weights(model: Any, path: str | Path = WEIGHTS) -> dict[str, Any]:
-    """Load weights into a demo LLaVA, strictly; returns the file's account of how they were made.
+def load_weights(
+    model: Any, path: str | Path = WEIGHTS, *, what: str = "demo LMM", command: str = COMMAND
+) -> dict[str, Any]:
+    """Load weights into a demo LLaVA (or another model: `what`, made by `command`), strictly.
 
-    Raises FileNotFoundError and ValueError as `write_demo_model`.
+    Returns the file's account of how they were made. Raises FileNotFoundError and ValueError as `write_demo_model`.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no demo LMM at {path}: make it with `{COMMAND}`, or reinstall flmm")
+        raise FileNotFoundError(f"no {what} at {path}: make it with `{command}`, or reinstall flmm")
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (not a dict)
         metadata = file.metadata() or {}
     own = model.state_dict()
     wrong = sorted(own.keys() ^ tensors.keys()) or [k for k in own if own[k].shape != tensors[k].shape]
     if wrong:
-        raise ValueError(f"{path} is of another demo LMM ({wrong[:3]} differ): make it anew with `{COMMAND}`")
+        raise ValueError(f"{path} is of another {what} ({wrong[:3]} differ): make it anew with `{command}`")
     model.load_state_dict(tensors)
     return json.loads(metadata.get("about", "{}"))
 

@@ -1,5 +1,6 @@
-"""A small SAM with random weights, whose image encoder stays random: it tells colours and edges, and no objects."""
+"""The demo SAM that ships with flmm: a SamModel of half a million parameters, pretrained on composed scenes."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -7,31 +8,57 @@ import torch
 from flmm.demo.scenes import IMAGE_PX
 
 PATCH_PX = 4
-WIDTH = 32
+WINDOW_PX = 36
+VISION_WIDTH = 96
+VISION_LAYERS = 3
+WIDTH = 64
+HEADS = 4
+WEIGHTS = Path(__file__).parent / "weights" / "demo_sam.safetensors"
+COMMAND = "hatch run pretrain-demo-sam"
 
 
-def build_demo_sam(seed: int = 0) -> Any:
-    """A SamModel for images of `IMAGE_PX`, the same for the same seed. Its image encoder is 48 wide and one layer deep.
-
-    No SAM can be pretrained in minutes. What its refiner learns on top of random features is little; it is there so
-    that the same code runs as with a real one.
-    """
+def random_demo_sam(seed: int = 0) -> Any:
+    """A SamModel for images of `IMAGE_PX` with random weights, the same for the same seed: where pretraining starts."""
     from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 
     vision = SamVisionConfig(
-        hidden_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=4,
+        hidden_size=VISION_WIDTH,
+        num_hidden_layers=VISION_LAYERS,
+        num_attention_heads=HEADS,
         image_size=IMAGE_PX,
         patch_size=PATCH_PX,
         output_channels=WIDTH,
-        window_size=IMAGE_PX // PATCH_PX,
-        global_attn_indexes=[0],
-        mlp_dim=96,
+        window_size=WINDOW_PX // PATCH_PX,
+        global_attn_indexes=[VISION_LAYERS - 1],
+        mlp_dim=2 * VISION_WIDTH,
         num_pos_feats=WIDTH // 2,
+        # As the original initialises them; transformers' defaults are for weights that will be loaded.
+        scale=1.0,
+        initializer_range=0.1,
     )
-    prompts = SamPromptEncoderConfig(hidden_size=WIDTH, image_size=IMAGE_PX, patch_size=PATCH_PX, mask_input_channels=8)
-    decoder = SamMaskDecoderConfig(hidden_size=WIDTH, mlp_dim=64, num_attention_heads=4, iou_head_hidden_dim=32)
+    prompts = SamPromptEncoderConfig(
+        hidden_size=WIDTH, image_size=IMAGE_PX, patch_size=PATCH_PX, mask_input_channels=16
+    )
+    decoder = SamMaskDecoderConfig(
+        hidden_size=WIDTH, mlp_dim=2 * WIDTH, num_attention_heads=HEADS, iou_head_hidden_dim=WIDTH
+    )
+    config = SamConfig(
+        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder, initializer_range=0.1
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return SamModel(SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder))
+        return SamModel(config)
+
+
+def build_demo_sam(weights: str | Path = WEIGHTS) -> Any:
+    """The pretrained demo SAM, in float32 and evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no file of weights.
+        ValueError: the weights are of another model.
+    """
+    from flmm.demo.model_files import load_weights
+
+    model = random_demo_sam()
+    load_weights(model, weights, what="demo SAM", command=COMMAND)
+    return model.eval()

@@ -17,7 +17,7 @@ from flmm.demo.heads import (
     true_masks,
 )
 from flmm.demo.lmm import build_demo_llava, save_folder, word_tokenizer
-from flmm.demo.quickstart import compared, score_table
+from flmm.demo.quickstart import compared, drawn, score_table
 from flmm.demo.sam import build_demo_sam
 from flmm.demo.scenes import compose_demo_scenes
 from flmm.image_phrases import ground, masks_record, read_image, save_grounding
@@ -91,8 +91,10 @@ def test_scores_of_guesses(trained):
     rows = evaluate(model, scenes)
     assert set(rows) == {"coarse", "refined", "shuffled"}
     assert "average recall" in score_table({**chance, **rows})
-    masks = [true_masks(scenes[0]).numpy()]
-    assert len(compared(scenes, masks, masks).axes) == 3
+    found = drawn(model, scenes, 2)
+    assert [len(one["refined"]) for one in found] == [len(scenes[i].phrases) for i in range(2)]
+    # Beside truth, before and after one picture of attention for each phrase; all rows are as long as the longest.
+    assert len(compared(model, scenes, found, found).axes) == 2 * (3 + max(len(scenes[i].phrases) for i in range(2)))
 
 
 def _with_union(sample):
@@ -110,7 +112,7 @@ def test_mistakes_end_with_the_fix(trained, tmp_path):
         read_image(tmp_path / "text.png")
     with pytest.raises(ValueError, match="at least one phrase"):
         ground(image, [], model)
-    with pytest.raises(ValueError, match="do not fit the context of 256; shorten the text"):
+    with pytest.raises(ValueError, match=r"do not fit the context of 256 .*; shorten the text"):
         ground(image, ["a frog " * 100], model)
     with pytest.raises(FileNotFoundError, match=r"no heads.safetensors in .*: pass a training's folder"):
         heads_file(tmp_path)

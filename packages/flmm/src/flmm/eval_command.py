@@ -102,7 +102,7 @@ def score(options: argparse.Namespace) -> None:
         pictures=options.pictures,
     )
     for name, value in metrics.items():
-        print(f"{100 * value:6.2f} %  {name}")
+        print(f"{100 * value:6.2f} %  {name}" if value == value else f"     -    {name} (no such phrases)")
     print(options.out / "report.md")
 
 

@@ -39,7 +39,7 @@ class Round:
 NAMES = CaptionConfig(steps=1000, batch_size=32, lr=2e-3, warmup_steps=30, bf16=True)
 CAPTIONS = (
     Round(CaptionConfig(steps=4000, batch_size=16, lr=2e-3, warmup_steps=50, bf16=True), 2500),
-    Round(CaptionConfig(steps=1500, batch_size=16, lr=8e-4, warmup_steps=20, bf16=True, seed=1), 1500),
+    Round(CaptionConfig(steps=1500, batch_size=16, lr=8e-4, warmup_steps=20, bf16=True, seed=1), 1000),
 )
 
 

@@ -11,8 +11,9 @@ phrase are megabytes: they stay cut into parts from the first layer to the last,
 Source: SAM, arXiv 2304.02643, appendix A.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,10 +27,16 @@ from flmm.products import linear, matmul
 POSITIONS_AT_ONCE = 1024
 
 
+class Part(NamedTuple):
+    """Some positions of N phrases: their values (N, p, D), and their keys, which are the values plus the encoding."""
+
+    values: Tensor
+    keys: Tensor
+
+
 @dataclass(frozen=True)
 class PromptedImage:
-    """The image side of N phrases: the image's embedding plus each phrase's dense prompt, which is a linear map of few
-    channels and is made where it is needed.
+    """The image side of N phrases: embedding plus dense prompt, a linear map of few channels, made where it is read.
 
     features: (N, P, D), or (1, P, D) for phrases of one image. channels: (N, P, c). weight: (D, c). bias: (D,).
     positions: (1, P, D), the positional encoding of the grid.
@@ -46,8 +53,10 @@ class PromptedImage:
         for features, channels in zip(_split(self.features), _split(self.channels), strict=True):
             yield linear(channels, self.weight, self.bias, plus=features)
 
-    def places(self) -> list[Tensor]:
-        return _split(self.positions)
+    def placed(self, parts: Iterable[Tensor]) -> Iterator[Part]:
+        """What is at each position, of `parts` or of a later layer, with where it is."""
+        for part, place in zip(parts, _split(self.positions), strict=True):
+            yield Part(part, part + place)
 
 
 def decode(
@@ -66,20 +75,19 @@ def decode(
     outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = torch.cat([outputs.expand(len(sparse), -1, -1), sparse.to(outputs.dtype)], dim=1)  # (N, T, D)
     present = F.pad(present, (len(outputs), 0), value=True)  # (N, T)
-    places, keys = image.places(), image.parts()
-    queries = tokens
+    queries, parts = tokens, image.parts()
     for block in decoder.transformer.layers:
-        queries, keys = _two_way(block, queries, keys, tokens=tokens, places=places, present=present)
-    kept = range(decoder.num_mask_tokens)[1 if multimask else 0 : None if multimask else 1]
-    # Where gradients are wanted all masks go on to the end: those left out train with a gradient of zero, not without.
-    made = range(decoder.num_mask_tokens) if torch.is_grad_enabled() else kept
+        queries, parts = _two_way(block, queries, image.placed(parts), tokens=tokens, present=present)
+    count, kept = decoder.num_mask_tokens, slice(1, None) if multimask else slice(0, 1)
+    # With gradients all masks go on to the end: those that are left out train with a gradient of zero, not without.
+    made, chosen = (range(count), kept) if torch.is_grad_enabled() else (range(count)[kept], slice(None))
     read = [0, *(1 + i for i in made)]  # what has become of the other tokens is not looked at any more
     final = decoder.transformer.final_attn_token_to_image
-    attended, keys = tokens_read_image(final, (queries + tokens)[:, read], keys, places=places)
+    attended, parts = tokens_read_image(final, (queries + tokens)[:, read], image.placed(parts))
     queries = decoder.transformer.layer_norm_final_attn(queries[:, read] + attended)
     weights = [decoder.output_hypernetworks_mlps[i](queries[:, 1 + place]) for place, i in enumerate(made)]
-    weights = torch.stack(weights, dim=1)[:, made.index(kept[0]) :][:, : len(kept)]
-    return upscale(decoder, keys, weights), decoder.iou_prediction_head(queries[:, 0])[:, kept[0] :][:, : len(kept)]
+    masks = upscale(decoder, [part.values for part in parts], torch.stack(weights, dim=1)[:, chosen])
+    return masks, decoder.iou_prediction_head(queries[:, 0])[:, kept]
 
 
 def _split(positions: Tensor) -> tuple[Tensor, ...]:
@@ -90,21 +98,20 @@ def _split(positions: Tensor) -> tuple[Tensor, ...]:
 def _two_way(
     block: SamTwoWayAttentionBlock,
     queries: Tensor,
-    keys: Iterable[Tensor],
+    image: Iterable[Part],
     *,
     tokens: Tensor,
-    places: Sequence[Tensor],
     present: Tensor,
 ) -> tuple[Tensor, Iterator[Tensor]]:
     """Tokens attend to each other and to the image, then the image to the tokens: that, part by part, when asked."""
     placed = queries if block.skip_first_layer_pe else queries + tokens
     attended = tokens_read_tokens(block.self_attn, placed, queries, present=present)
     queries = block.layer_norm1(attended if block.skip_first_layer_pe else queries + attended)
-    attended, keys = tokens_read_image(block.cross_attn_token_to_image, queries + tokens, keys, places=places)
+    attended, image = tokens_read_image(block.cross_attn_token_to_image, queries + tokens, image)
     queries = block.layer_norm2(queries + attended)
     queries = block.layer_norm3(queries + _mlp(block.mlp, queries))
     written = image_reads_tokens(
-        block.cross_attn_image_to_token, keys, places=places, tokens=queries + tokens, values=queries, present=present
+        block.cross_attn_image_to_token, image, tokens=queries + tokens, values=queries, present=present
     )
     return queries, map(block.layer_norm4, written)
 
@@ -122,21 +129,19 @@ def tokens_read_tokens(attention: SamAttention, tokens: Tensor, values: Tensor, 
     return attention.out_proj(read.transpose(1, 2).flatten(2))
 
 
-def tokens_read_image(
-    attention: SamAttention, tokens: Tensor, keys: Iterable[Tensor], *, places: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
-    """Attention of tokens (N, T, D) to positions, whose keys (N, p, D) are the values too.
+def tokens_read_image(attention: SamAttention, tokens: Tensor, image: Iterable[Part]) -> tuple[Tensor, list[Part]]:
+    """Attention of tokens (N, T, D) to the image -> (N, T, D), and the image.
 
-    Returns (N, T, D), and the keys. Every part is scored as soon as it is made, while it is in the cache.
+    Every part is scored as soon as it is made, while it is in the cache.
     """
     q = attention.scaling * _heads(attention.q_proj(tokens), attention)  # (N, T, H, d)
     folded, offsets = _fold(q, attention.k_proj)  # (N, H T, D), (N, H T, 1)
     parts, scores = [], []
-    for part, place in zip(keys, places, strict=True):
+    for part in image:
         parts.append(part)
-        scores.append(matmul(folded, (part + place).transpose(1, 2)) + offsets)  # (N, H T, p)
-    weights = torch.cat(scores, dim=2).softmax(-1).split([part.shape[1] for part in parts], dim=2)
-    means = sum(matmul(w, part) for w, part in zip(weights, parts, strict=True))  # (N, H T, D)
+        scores.append(matmul(folded, part.keys.transpose(1, 2)) + offsets)  # (N, H T, p)
+    weights = torch.cat(scores, dim=2).softmax(-1).split([part.keys.shape[1] for part in parts], dim=2)
+    means = sum(matmul(w, part.values) for w, part in zip(weights, parts, strict=True))  # (N, H T, D)
     means = means.unflatten(1, (attention.num_attention_heads, -1))
     v_weight = attention.v_proj.weight.unflatten(0, (attention.num_attention_heads, -1))  # (H, d, D)
     read = torch.einsum("nhtc,hdc->nthd", means, v_weight).flatten(2)
@@ -144,15 +149,9 @@ def tokens_read_image(
 
 
 def image_reads_tokens(
-    attention: SamAttention,
-    keys: Sequence[Tensor],
-    *,
-    places: Sequence[Tensor],
-    tokens: Tensor,
-    values: Tensor,
-    present: Tensor,
+    attention: SamAttention, image: Iterable[Part], *, tokens: Tensor, values: Tensor, present: Tensor
 ) -> Iterator[Tensor]:
-    """Parts (N, p, D) of keys plus their attention to tokens and values (N, T, D), one part after the other."""
+    """The image plus its attention to tokens and values (N, T, D): (N, p, D), one part after the other."""
     heads = attention.num_attention_heads
     k = attention.scaling * _heads(attention.k_proj(tokens), attention)  # (N, T, H, d)
     folded, offsets = _fold(k, attention.q_proj)
@@ -161,20 +160,20 @@ def image_reads_tokens(
     out = attention.out_proj.weight.unflatten(1, (heads, -1))  # (D, H, d)
     # The weights of a head sum to 1, so that its share of the bias can travel with the values.
     written = torch.einsum("nthd,chd->nhtc", v, out).flatten(1, 2) + attention.out_proj.bias / heads  # (N, H T, D)
-    for part, place in zip(keys, places, strict=True):
-        scores = matmul(folded, (part + place).transpose(1, 2)) + offsets
+    for part in image:
+        scores = matmul(folded, part.keys.transpose(1, 2)) + offsets
         weights = scores.unflatten(1, (heads, -1)).softmax(2).flatten(1, 2)  # (N, H T, p)
-        yield matmul(weights.transpose(1, 2), written, plus=part)
+        yield matmul(weights.transpose(1, 2), written, plus=part.values)
 
 
-def upscale(decoder: SamMaskDecoder, keys: Iterable[Tensor], weights: Tensor) -> Tensor:
+def upscale(decoder: SamMaskDecoder, parts: Iterable[Tensor], weights: Tensor) -> Tensor:
     """Positions (N, p, D) to 4 x 4 pixels each, times the masks' weights (N, K, D / 8) -> logits (N, K, P, 4, 4).
 
     Transposed convolutions of stride and size 2 give every position four pixels of its own: linear maps.
     """
     norm, masks = decoder.upscale_layer_norm, []
     first, second = _four_pixels(decoder.upscale_conv1), _four_pixels(decoder.upscale_conv2)
-    for part in keys:
+    for part in parts:
         x = linear(part, *first).unflatten(-1, (4, -1))  # (N, p, 4, D / 4)
         x = decoder.activation(F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
         x = decoder.activation(linear(x, *second)).flatten(2).unflatten(2, (16, -1))  # (N, p, 16, D / 8)

@@ -68,11 +68,11 @@ def mask_boxes(masks: Tensor) -> Tensor:
     An empty mask has the box of the whole image.
     """
     height, width = masks.shape[-2:]
-    x0, x1 = _extent(masks.any(dim=1))
-    y0, y1 = _extent(masks.any(dim=2))
+    rows, columns = masks.any(dim=2), masks.any(dim=1)
+    (x0, x1), (y0, y1) = _extent(columns), _extent(rows)
     boxes = torch.stack([x0, y0, x1, y1], dim=1)
     whole = boxes.new_tensor([0, 0, width, height])
-    return torch.where(masks.flatten(1).any(1)[:, None], boxes, whole).float()
+    return torch.where(rows.any(dim=1)[:, None], boxes, whole).float()
 
 
 def boxes_to_square(boxes: Tensor, original: Size, *, edge: int) -> Tensor:

@@ -222,18 +222,8 @@ class SamRefiner(nn.Module):
             part = slice(start, start + at_once)
             longest = max(prompts.lengths[part], default=0)
             present = (torch.arange(longest) < lengths[part, None]).to(features.device)  # (N, S)
-            image = _of_each(features, owner[part])
-            passes.append(
-                self._run(
-                    image,
-                    prompts.channels[part],
-                    prompts.weight,
-                    prompts.bias,
-                    positions,
-                    prompts.sparse[part, :longest],
-                    present,
-                )
-            )
+            image = (_of_each(features, owner[part]), prompts.channels[part], prompts.weight, prompts.bias, positions)
+            passes.append(self._run(*image, prompts.sparse[part, :longest], present))
         masks, ious = (torch.cat(results) for results in zip(*passes, strict=True))
         masks = masks.unflatten(2, (h, w)).transpose(3, 4)  # (N, K, h, 4, w, 4)
         return masks.flatten(4, 5).flatten(2, 3), ious

@@ -76,7 +76,9 @@ def chosen_merge(facts: Mapping[str, Any], merge: str | None, *, name: str) -> s
     """
     said = facts.get("merge")
     if None not in (said, merge) and said != merge:
-        raise ValueError(f"{name} was trained with merge={said!r}, not {merge!r}: use merge={said!r} (--model.merge {said})")
+        raise ValueError(
+            f"{name} was trained with merge={said!r}, not {merge!r}: use merge={said!r} (--model.merge {said})"
+        )
     return said or merge or "mean"
 
 

@@ -168,15 +168,6 @@ def learning_rate(step: int, config: CaptionConfig) -> float:
     return config.lr * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
 
 
-def optimizer_of(named: Sequence[tuple[str, nn.Parameter]], config: Any) -> torch.optim.Optimizer:
-    """AdamW; vectors and embeddings do not decay."""
-    decayed, others = [], []
-    for name, parameter in named:
-        (decayed if parameter.ndim > 1 and "embed" not in name else others).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
-
-
 def optimizers_of(named: Sequence[tuple[str, nn.Parameter]], config: CaptionConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, which needs about half the steps of AdamW here, and AdamW for the rest."""
     matrices = [parameter for name, parameter in named if parameter.ndim == 2 and ".layers." in name]

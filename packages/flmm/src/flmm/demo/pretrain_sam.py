@@ -55,6 +55,7 @@ class SamTraining:
 
 def pretrain_sam(output: Path, options: SamTraining, *, held_out: int = 150) -> dict[str, Any]:
     """Train from random weights, write them to `output`, and return the account that is stored with them."""
+    torch.manual_seed(options.seed)
     sam = random_demo_sam(options.seed)
     begin = time.monotonic()
     loss = watched("demo SAM", train_sam(sam, options), options.steps, "loss")

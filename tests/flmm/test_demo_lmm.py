@@ -8,6 +8,7 @@ import torch
 from clim_data.emoji import load_emoji
 from flmm.adapters import load_lmm
 from flmm.demo.captions import CaptionConfig, caption_accuracy, optimizers_of, told_segments, train_captions
+from flmm.demo.listed import ListedThings
 from flmm.demo.lmm import build_demo_llava, word_tokenizer
 from flmm.demo.model_files import WEIGHTS, load_weights, save_weights, write_demo_model
 from flmm.demo.names import names_in, recalled, train_names
@@ -35,6 +36,26 @@ class Still:
 
     def paint(self, rng, **kinds):
         return self.scene
+
+
+def test_listed_things_keep_their_masks(tmp_path):
+    scenes = compose_demo_scenes(tmp_path, "val", count=6, seed=3).read()
+    listed = ListedThings(scenes, seed=1)
+    orders = set()
+    for number in range(len(scenes)):
+        whole = scenes[number]
+        masks = dict(zip((phrase.text for phrase in whole.phrases), whole.load()[1], strict=True))
+        for epoch in range(4):
+            sample = listed.at(number, epoch=epoch)
+            texts = [phrase.text for phrase in sample.phrases]
+            assert 1 <= len(set(texts)) == len(texts) <= len(masks)
+            assert sample.segments == tuple((text, index) for index, text in enumerate(texts))
+            assert sample.kind == "expressions"
+            assert all(np.array_equal(mask, masks[text]) for text, mask in zip(texts, sample.load()[1], strict=True))
+            assert listed.at(number, epoch=epoch) == sample
+            orders.add((number, *texts))
+    assert len(orders) > 2 * len(scenes)
+    assert listed.stamp() != ListedThings(scenes, seed=2).stamp()
 
 
 def test_every_word_of_a_scene_is_known(samples):
@@ -178,7 +199,7 @@ def test_shipped_weights_describe_scenes_they_never_saw(samples):
     assert WEIGHTS.stat().st_size < 3_000_000
     right = caption_accuracy(model, tokenizer, samples)
     assert right["names"] > about["val"]["names"] - 0.2
-    assert right["tokens"] > 0.6
+    assert right["tokens"] > 0.8
 
 
 def test_tower_learns_the_names(samples):

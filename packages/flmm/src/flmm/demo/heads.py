@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flmm.adapters.frozen import FrozenLMM
+from flmm.demo.listed import ListedThings
 from flmm.grounded import GroundedLMM
 from flmm.grounding_config import GroundedModelConfig, GroundingConfig, GroundingDataConfig, grounding_optim
 from flmm.grounding_data import GroundingLoader
@@ -34,7 +35,7 @@ HEAD_WIDTH = 16
 class HeadOptions:
     """Training of the heads."""
 
-    steps: int = 400
+    steps: int = 700
     batch_size: int = 8
     lr: float = 2e-3
 
@@ -62,6 +63,8 @@ def train_heads(
 ) -> dict[str, float]:
     """Train the heads in place, as `flmm train` does; the run folder gets model/heads.safetensors.
 
+    Half of the texts are the scenes' narratives, half are some of their phrases in any order.
+
     Args:
         about: "lmm" and "sam", the folders they were saved in.
 
@@ -77,9 +80,8 @@ def train_heads(
         engine=EngineConfig(zero_stage=0, precision="fp32"),
         run=RunConfig(folder=str(folder), seed=seed, save_every=options.steps, keep=1, tensorboard=False),
     )
-    loader = GroundingLoader(
-        {"scenes": scenes}, model.lmm, sam_px=model.sam.edge, batch_size=options.batch_size, seed=seed
-    )
+    sources = {"scenes": scenes, "listed": ListedThings(scenes, seed)}
+    loader = GroundingLoader(sources, model.lmm, sam_px=model.sam.edge, batch_size=options.batch_size, seed=seed)
     metrics = Trainer(config, GroundingTask(model, about=about), loader, program="flmm train").fit()
     model.eval()
     return metrics
@@ -97,7 +99,7 @@ def predict(model: GroundedLMM, sample: GroundingSample) -> dict[str, Tensor]:
     return {"attention": mean_attention(features).cpu(), "coarse": coarse.cpu(), "refined": found.refined.cpu()}
 
 
-def evaluate(model: GroundedLMM, scenes: PanopticNarratives) -> dict[str, dict[str, float]]:
+def evaluate(model: GroundedLMM, scenes: PanopticNarratives | ListedThings) -> dict[str, dict[str, float]]:
     """Scores (see `clim_eval.narrative_scores`) of the mask head's masks, of SAM's, and of SAM's masks given to the
     wrong phrases: each phrase gets the mask of the next one of its scene. What "shuffled" loses shows how much masks
     follow the words, and not just what stands out; scenes with one phrase are left out of it.

@@ -23,6 +23,7 @@ from flmm.adapters import load_lmm
 from flmm.chat import ask
 from flmm.demo.captions import caption_accuracy
 from flmm.demo.heads import HeadOptions, build_grounded, evaluate, evaluate_chance, predict, train_heads, true_masks
+from flmm.demo.listed import ListedThings
 from flmm.demo.model_files import write_demo_model
 from flmm.demo.sam import build_demo_sam
 from flmm.demo.scene_figure import GroundedScene, scenes_picture
@@ -41,6 +42,7 @@ COLUMNS = {
 NOTE = (
     "Average recall is the mean IoU over phrases. Whole image: every phrase gets all pixels. All things: every phrase "
     "gets the union of the scene's true masks. Wrong phrase: each gets the trained mask of the scene's next one. "
+    "Own phrases: some of the scene's phrases, in any order and without the words between them. "
     "The SAM here is tiny and was pretrained on such scenes: what it adds says nothing about a real SAM. "
     "Drawings are not photographs: these figures say nothing about photographs."
 )
@@ -87,6 +89,7 @@ def run(
     scores = evaluate(model, test)
     rows["mask head"], rows["mask head + SAM"] = scores["coarse"], scores["refined"]
     rows["wrong phrase"] = scores["shuffled"]
+    rows["own phrases"] = evaluate(model, ListedThings(test, seed))["refined"]
     after = drawn(model, test, pictures)
 
     stages.begin("figures and report")

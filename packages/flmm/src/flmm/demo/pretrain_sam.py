@@ -38,7 +38,7 @@ class SamTraining:
     box_only: share of steps whose prompts are jittered true boxes alone.
     """
 
-    steps: int = 1300
+    steps: int = 2500
     batch_size: int = 8
     masks: int = 3
     lr: float = 2e-3

@@ -13,7 +13,7 @@ from flmm.demo.lmm import build_demo_llava, word_tokenizer
 from flmm.demo.model_files import WEIGHTS, load_weights, save_weights, write_demo_model
 from flmm.demo.names import names_in, recalled, train_names
 from flmm.demo.painting import PaintedScene, ScenePainter, layout, varied
-from flmm.demo.pretrain import Round, in_memory, pretrain
+from flmm.demo.pretrain import in_memory, pretrain
 from flmm.demo.scenes import COLUMNS, CONCEPTS, IMAGE_PX, OBJECT_PX, ROWS, compose_demo_scenes, demo_words
 
 
@@ -229,8 +229,8 @@ def test_matrices_of_layers_are_muons():
 
 def test_pretraining_writes_weights_that_load(tmp_path, painter):
     names = CaptionConfig(steps=1, batch_size=2, warmup_steps=1)
-    captions = [Round(CaptionConfig(steps=3, batch_size=2), 2), Round(CaptionConfig(steps=1, batch_size=2), 1)]
+    captions = CaptionConfig(steps=3, batch_size=2, warmup_steps=1)
     about = pretrain(tmp_path / "w.safetensors", names, captions, painter=painter, held_out=2)
     assert load_weights(build_demo_llava(word_tokenizer()), tmp_path / "w.safetensors") == about
-    assert [part["taken"] for part in about["captions"]] == [2, 1]
+    assert about["captions"]["steps"] == 3
     assert 0 <= about["test"]["names"] <= 1

@@ -279,7 +279,7 @@ def test_bad_options_are_rejected(make_shards, options, message):
 
 
 def test_missing_source_names_the_fix(tmp_path):
-    with pytest.raises(FileNotFoundError, match="clim-data pack"):
+    with pytest.raises(FileNotFoundError, match="matches no file: check the path; name shards"):
         MosaicLoader(tmp_path / "*.tar", batch_size=2)
 
 

@@ -81,7 +81,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         raise ValueError(_unpickling_reason(path)) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, KeyError):  # what torch makes of a first byte that is no pickle's
+        if isinstance(error, KeyError) and not _begins_as_checkpoint(path):  # torch stumbles over the first byte
             raise ValueError(_unpickling_reason(path)) from error
         reason = f"{error}".partition(". ")[0].partition("\n")[0][:160]
         raise ValueError(f"{path} is truncated or damaged ({reason}); download or export it again") from error
@@ -93,10 +93,19 @@ def export_folder(path: Path) -> Path:
     return inside if not (path / WEIGHTS_FILE).exists() and (inside / WEIGHTS_FILE).exists() else path
 
 
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
+
+
+def _begins_as_checkpoint(path: Path) -> bool:
+    """As a zip archive or a pickle does."""
+    return _first_bytes(path).startswith((b"PK", b"\x80"))
+
+
 def _unpickling_reason(path: Path) -> str:
-    head = path.open("rb").read(64)
-    if not head.startswith((b"PK", b"\x80")):
-        start = head[:16]
+    if not _begins_as_checkpoint(path):
+        start = _first_bytes(path)
         return f"{path} is not a checkpoint (it starts with {start!r}); pass a .pt, .bin or .safetensors file"
     return (
         f"{path} is no plain state dict: it holds Python objects whose loading could run code; "

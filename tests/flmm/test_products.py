@@ -7,7 +7,7 @@ from flmm.products import linear, matmul
 @pytest.fixture(params=["faster", "bmm"])
 def library(request, monkeypatch):
     if request.param == "bmm":
-        monkeypatch.setattr(products, "_onednn", None)
+        monkeypatch.setattr(products, "_onednn", lambda: None)
 
 
 @pytest.mark.parametrize("phrases", [1, 2])
@@ -37,3 +37,13 @@ def test_gradients_flow_and_autocast_is_obeyed():
     torch.testing.assert_close(weight.grad, 2 * x.detach()[0].sum(0).expand(6, 8))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert matmul(x, x.transpose(1, 2)).dtype is linear(x, weight).dtype is torch.bfloat16
+
+
+def _takes_no_text(*args):
+    raise RuntimeError("_linear_pointwise() expected 5 arguments")
+
+
+@pytest.mark.parametrize("operator", [_takes_no_text, lambda x, *_: x, None])
+def test_an_operator_that_is_not_as_known_is_left_alone(operator, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", operator, raising=False)
+    assert products._onednn.__wrapped__() is None

@@ -18,8 +18,10 @@ from torch.nn import functional as F
 from clim_eval.ranks import gather_parts
 from clim_eval.report import plain
 
-# So many values of resized logits exist at a time; a batch of more masks is done in pieces.
+# So many values of resized logits exist at a time; a batch of more masks is done in pieces. On a CPU they then stay in
+# its caches, and in memory that the process has already: several times as fast as all at once.
 _VALUES = 1 << 26
+_CPU_VALUES = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def mask_overlaps(logits: Tensor, masks: Tensor) -> MaskOverlaps:
     if logits.ndim != 3 or masks.ndim != 3 or len(logits) != len(masks):
         raise ValueError(f"logits {tuple(logits.shape)} and masks {tuple(masks.shape)}: pass (N, h, w) and (N, H, W)")
     height, width = masks.shape[-2:]
-    step = max(1, _VALUES // max(1, height * width))
+    at_once = _CPU_VALUES if masks.device.type == "cpu" else _VALUES
+    step = max(1, at_once // max(1, height * width))
     counts = torch.zeros(2, len(masks), dtype=torch.int64, device=masks.device)
     for start in range(0, len(masks), step):
         piece = slice(start, start + step)

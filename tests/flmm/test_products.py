@@ -26,7 +26,12 @@ def test_linear_layers(library, gradients):
     x, weight, bias, plus = torch.randn(2, 7, 4, 30), torch.randn(20, 30), torch.randn(20), torch.randn(2, 7, 4, 20)
     exact = x.double() @ weight.T.double()
     with torch.set_grad_enabled(gradients):
-        for given, wanted in (({}, exact), ({"bias": bias}, exact + bias), ({"plus": plus}, exact + plus)):
+        for given, wanted in (
+            ({}, exact),
+            ({"bias": bias}, exact + bias),
+            ({"plus": plus}, exact + plus),
+            ({"bias": bias, "plus": plus[:1]}, exact + bias + plus[:1]),
+        ):
             torch.testing.assert_close(linear(x, weight, **given).double(), wanted, atol=1e-5, rtol=1e-5)
 
 

@@ -224,8 +224,9 @@ def one_by_one(refiner, sam, scene_):
     return results
 
 
-def test_all_phrases_at_once_equal_transformers_one_by_one(tiny):
-    refiner = SamRefiner(tiny, phrases_per_pass=100)
+@pytest.mark.parametrize("at_once", [None, 2, 100])  # 2: several phrases of one image in a pass
+def test_phrases_together_equal_transformers_one_by_one(tiny, at_once):
+    refiner = SamRefiner(tiny, phrases_per_pass=at_once)
     images, coarse, text = scene()
     coarse[0][2] = -3.0  # an empty mask
     with torch.no_grad():

@@ -21,13 +21,14 @@ def matmul(a: Tensor, b: Tensor, *, plus: Tensor | None = None) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, plus: Tensor | None = None) -> Tensor:
-    """x (..., C) times weight (K, C), plus bias (K,), plus (..., K) of the same shape -> (..., K)."""
+    """x (..., C) times weight (K, C), plus bias (K,), plus (..., K), which may be broadcast -> (..., K)."""
     if not _by_onednn(x, weight):
         y = F.linear(x, weight, bias)
         return y if plus is None else y + plus
     if plus is None:
         return _onednn()(x, weight, bias, "none", [], "")
-    return _onednn().binary(x, plus, weight, bias, "add")
+    same = plus.expand(*x.shape[:-1], len(weight))  # the operator itself does not broadcast
+    return _onednn().binary(x, same, weight, bias, "add")
 
 
 def _by_onednn(*factors: Tensor) -> bool:

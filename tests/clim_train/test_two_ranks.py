@@ -1,9 +1,5 @@
 """Two processes, started once by the deepspeed launcher, against one process with the same global batch."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +9,7 @@ from clim_train.metrics import read_metrics
 from clim_train.run_commands import convert_run
 from clim_train.tasks import ClimTask
 from tiny_training import EVA, VIT, join, tiny_config, tiny_model, tiny_trainer, unit
+from two_processes import run_two_processes
 
 
 def losses(folder):
@@ -22,25 +19,7 @@ def losses(folder):
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
     """Folder of what two processes wrote; they end by being killed."""
-    folder = tmp_path_factory.mktemp("two_ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = [
-        sys.executable,
-        "-m",
-        "deepspeed.launcher.runner",
-        "--num_accelerators",
-        "2",
-        "--master_port",
-        str(port),
-    ]
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")}
-    environment.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
-    script = str(Path(__file__).with_name("two_ranks.py"))
-    ran = subprocess.run([*launcher, script, str(folder)], env=environment, capture_output=True, text=True, timeout=900)
-    assert (folder / "done.json").exists(), ran.stdout[-3000:] + ran.stderr[-6000:]
-    return folder
+    return run_two_processes(Path(__file__).with_name("two_ranks.py"), tmp_path_factory.mktemp("two_ranks"))
 
 
 def test_golden_features_of_two_processes(golden, launched):

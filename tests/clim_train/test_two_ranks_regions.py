@@ -1,9 +1,5 @@
 """CLIPSelf and RegionCLIP-style training in two processes, started once, against one with the same global batch."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +15,7 @@ from region_training import (
     region_unit,
 )
 from tiny_training import EVA, VIT
+from two_processes import run_two_processes
 
 
 def losses(folder):
@@ -28,17 +25,9 @@ def losses(folder):
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
     """Folder of what two processes wrote."""
-    folder = tmp_path_factory.mktemp("two_ranks_regions")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators=2", f"--master_port={port}"]
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")}
-    environment.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
-    script = str(Path(__file__).with_name("two_ranks_regions.py"))
-    ran = subprocess.run([*launcher, script, str(folder)], env=environment, capture_output=True, text=True, timeout=900)
-    assert (folder / "done.json").exists(), ran.stdout[-3000:] + ran.stderr[-6000:]
-    return folder
+    return run_two_processes(
+        Path(__file__).with_name("two_ranks_regions.py"), tmp_path_factory.mktemp("two_ranks_regions")
+    )
 
 
 @pytest.mark.parametrize("step", range(len(COUNTS)), ids=lambda step: str(COUNTS[step]))

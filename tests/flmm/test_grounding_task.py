@@ -140,7 +140,7 @@ class SameBatch:
         return {}
 
     def load_state_dict(self, state: dict) -> None:
-        raise NotImplementedError
+        raise AssertionError("this run is not resumed")
 
 
 def test_golden_steps_of_a_run(golden, tmp_path):

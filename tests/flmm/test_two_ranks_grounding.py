@@ -3,10 +3,6 @@
 The ranks have different numbers of phrases, of images, and in some steps one of them has nothing at all.
 """
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,22 +10,15 @@ import torch
 from clim_train.metrics import read_metrics
 from safetensors.torch import load_file
 from tiny_grounding import UNEVEN, Pictures, tiny_config, tiny_trainer
+from two_processes import run_two_processes
 
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
     """Folder of what two processes wrote."""
-    folder = tmp_path_factory.mktemp("two_ranks_grounding")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators=2", f"--master_port={port}"]
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")}
-    environment.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
-    script = str(Path(__file__).with_name("two_ranks_grounding.py"))
-    ran = subprocess.run([*launcher, script, str(folder)], env=environment, capture_output=True, text=True, timeout=600)
-    assert (folder / "done.json").exists(), ran.stdout[-3000:] + ran.stderr[-6000:]
-    return folder
+    return run_two_processes(
+        Path(__file__).with_name("two_ranks_grounding.py"), tmp_path_factory.mktemp("two_ranks_grounding")
+    )
 
 
 @pytest.mark.parametrize(("name", "images"), [("stage2", 2), ("stage3", 2), ("pairs", 4)])

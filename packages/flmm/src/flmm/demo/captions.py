@@ -11,7 +11,7 @@ Letters: N scenes, T tokens, P side of a scene in pixels.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -160,7 +160,16 @@ def brightened(images: Tensor, rng: np.random.Generator) -> Tensor:
     return (images.float() * factor + offset).clamp(0, 255)
 
 
-def learning_rate(step: int, config: CaptionConfig) -> float:
+class Descent(Protocol):
+    """What the optimizers need to know of a training."""
+
+    steps: int
+    lr: float
+    warmup_steps: int
+    weight_decay: float
+
+
+def learning_rate(step: int, config: Descent) -> float:
     """Linear warm-up, then half a cosine to 2% of the peak."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
@@ -168,7 +177,7 @@ def learning_rate(step: int, config: CaptionConfig) -> float:
     return config.lr * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
 
 
-def optimizers_of(named: Sequence[tuple[str, nn.Parameter]], config: CaptionConfig) -> list[torch.optim.Optimizer]:
+def optimizers_of(named: Sequence[tuple[str, nn.Parameter]], config: Descent) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, which needs about half the steps of AdamW here, and AdamW for the rest."""
     matrices = [parameter for name, parameter in named if parameter.ndim == 2 and ".layers." in name]
     inside = {id(parameter) for parameter in matrices}

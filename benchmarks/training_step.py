@@ -80,7 +80,7 @@ def open_engine(case: Case) -> Engine:
     config = TrainConfig(
         data=PairDataConfig(batch_size=case.images),
         optim=OptimConfig(lr=LEARNING_RATE),
-        engine=EngineConfig(zero_stage=1, precision=case.precision, device=torch.device(case.device).type),
+        engine=EngineConfig(precision=case.precision, device=torch.device(case.device).type),
     )
     torch.manual_seed(0)
     if not dist.is_initialized():

@@ -61,6 +61,7 @@ BAD = [
     (ScheduleConfig, {"cooldown_steps": 100}),
     (ScheduleConfig, {"kind": "const", "cooldown_end_lr": 1e-7}),
     (EngineConfig, {"zero_stage": 4}),
+    (EngineConfig, {"sharded_stage": 0}),
     (EngineConfig, {"precision": "int8"}),
     (EngineConfig, {"zero_stage": 0, "precision": "bf16"}),
     (EngineConfig, {"zero_stage": 0, "offload": "optimizer"}),
@@ -163,3 +164,21 @@ def test_json_with_mistakes_is_refused(text, part):
 def test_configurations_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrainConfig().run.seed = 3
+
+
+@pytest.mark.parametrize(
+    ("options", "ranks", "stage"),
+    [
+        ({"precision": "fp32"}, 1, 0),
+        ({"precision": "amp_bf16"}, 1, 0),
+        ({"precision": "amp_bf16"}, 2, 1),
+        ({"precision": "amp_bf16", "sharded_stage": 2}, 8, 2),
+        ({"precision": "bf16"}, 1, 1),  # stage 0 is wrong in DeepSpeed with 16-bit weights
+        ({"precision": "fp16"}, 1, 1),
+        ({"precision": "fp32", "offload": "optimizer"}, 1, 1),
+        ({"precision": "fp32", "zero_stage": 2}, 1, 2),
+        ({"precision": "fp32", "zero_stage": 0}, 2, 0),
+    ],
+)
+def test_one_rank_shards_nothing_unless_a_stage_is_named(options, ranks, stage):
+    assert EngineConfig(**options).for_ranks(ranks).zero_stage == stage

@@ -34,7 +34,7 @@ def test_configuration_says_what_the_run_says():
 
 def test_no_clipping_means_none():
     # DeepSpeed clips at 1.0 when it is not told otherwise.
-    assert deepspeed_config(TrainConfig())["gradient_clipping"] == 0.0
+    assert deepspeed_config(TrainConfig(engine=EngineConfig(zero_stage=1)))["gradient_clipping"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_no_clipping_means_none():
     [("fp32", False, False), ("amp_bf16", False, False), ("bf16", True, False), ("fp16", False, True)],
 )
 def test_precision_reaches_deepspeed(precision, bf16, fp16):
-    ours = deepspeed_config(TrainConfig(engine=EngineConfig(precision=precision)))
+    ours = deepspeed_config(TrainConfig(engine=EngineConfig(zero_stage=1, precision=precision)))
     assert (ours["bf16"]["enabled"], ours["fp16"]["enabled"]) == (bf16, fp16)
 
 

@@ -96,6 +96,21 @@ def test_resume_repeats_the_uninterrupted_run(tmp_path, stage, precision):
     assert all(torch.equal(whole[k], again[k]) for k in whole)
 
 
+def test_one_process_runs_without_sharding_and_its_folder_says_so(tmp_path):
+    """The losses are those of stage 1; a run that was saved at stage 1 resumes there."""
+    chosen = tiny_config(tmp_path / "chosen", zero_stage=None)
+    tiny_trainer(chosen).fit()
+    assert TrainConfig.load(tmp_path / "chosen").engine.zero_stage == 0
+
+    named = tiny_config(tmp_path / "named", zero_stage=1)
+    fit_until(tiny_trainer(named), 4)
+    trainer = tiny_trainer(TrainConfig.load(tmp_path / "named"), resume=True)
+    assert trainer.engine.config.engine.zero_stage == 1
+    trainer.fit()
+    # Both sum the same float32 numbers; the norm for clipping is summed in another order, once in each of six steps.
+    assert losses(tmp_path / "chosen") == pytest.approx(losses(tmp_path / "named"), rel=1e-5)
+
+
 def test_resume_within_an_epoch_and_an_accumulation_window_of_the_log(tmp_path):
     """Three batches per epoch, two per step, a line every four steps: nothing falls together."""
     config = with_run(tiny_config(tmp_path / "whole", steps=8, accumulation=2), log_every=4, save_every=3)

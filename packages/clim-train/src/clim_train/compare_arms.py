@@ -115,7 +115,7 @@ def arm_config(
         schedule=ScheduleConfig(
             kind="cosine", steps=options.steps, warmup_steps=min(1000, max(1, options.steps // 10))
         ),
-        engine=EngineConfig(zero_stage=1, precision="amp_bf16" if on_gpu else "fp32", device=options.device),
+        engine=EngineConfig(precision="amp_bf16" if on_gpu else "fp32", device=options.device),
         run=RunConfig(
             folder=str(folder), seed=seed, save_every=min(options.steps, 1000), log_every=5, tensorboard=False
         ),

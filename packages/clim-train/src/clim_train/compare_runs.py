@@ -146,7 +146,9 @@ class ArmRunner:
         if (folder / "cost.json").exists():
             return
         begun = (folder / "config.json").exists()
-        if begun and TrainConfig.load(folder) != config:
+        # An arm trains in this process alone; its folder names the ZeRO stage that ran.
+        recorded = replace(config, engine=config.engine.for_ranks(1))
+        if begun and TrainConfig.load(folder) != recorded:
             raise ValueError(f"{folder} was begun with other options: delete it, or choose another folder with --out")
         set_image_tower(self.model, self.start)
         memory = PeakMemory()

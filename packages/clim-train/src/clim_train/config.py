@@ -3,7 +3,7 @@
 A recipe (see `clim_train.recipes`) is a function that returns one `TrainConfig`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from clim_train.config_checks import check_at_least, check_choice, check_default, reject
@@ -121,7 +121,11 @@ class ScheduleConfig:
 class EngineConfig:
     """How DeepSpeed runs the steps."""
 
-    zero_stage: int = 1
+    zero_stage: int | None = None
+    """What ZeRO partitions over the ranks. None is `sharded_stage`, or 0 where there is nothing to shard: one rank in
+    `fp32` or `amp_bf16` without offload. Sharding over one rank costs memory and brings nothing."""
+    sharded_stage: int = 1
+    """The stage of several ranks where `zero_stage` is None."""
     precision: Precision = "amp_bf16"
     """`amp_bf16`: bf16 arithmetic on fp32 weights (autocast). `bf16`, `fp16`: weights too, with fp32 master copies."""
     accumulation: int = 1
@@ -138,8 +142,10 @@ class EngineConfig:
         for name in ("precision", "offload", "device"):
             check_choice(self, "engine", name)
         check_at_least(self, "engine", accumulation=1, whole_below=0, timeout_minutes=1)
-        if self.zero_stage not in (0, 1, 2, 3):
-            reject("engine.zero_stage", self.zero_stage, "0, 1, 2 or 3")
+        if self.zero_stage not in (None, 0, 1, 2, 3):
+            reject("engine.zero_stage", self.zero_stage, "0, 1, 2 or 3, or None to choose by the number of ranks")
+        if self.sharded_stage not in (1, 2, 3):
+            reject("engine.sharded_stage", self.sharded_stage, "1, 2 or 3")
         if self.zero_stage == 0 and self.precision in ("bf16", "fp16"):
             # Without ZeRO, DeepSpeed's 16-bit optimizer is off by one Adam step in its bias correction.
             reject(
@@ -151,6 +157,13 @@ class EngineConfig:
             reject("engine.offload", self.offload, "engine.zero_stage=1, 2 or 3 with it, or offload 'none'")
         if self.offload == "optimizer_and_parameters" and self.zero_stage != 3:
             reject("engine.offload", self.offload, "engine.zero_stage=3 with it, or offload 'optimizer'")
+
+    def for_ranks(self, world_size: int) -> "EngineConfig":
+        """Return the options with the stage that `world_size` ranks use. A stage that was named stays."""
+        if self.zero_stage is not None:
+            return self
+        unsharded = world_size == 1 and self.offload == "none" and self.precision in ("fp32", "amp_bf16")
+        return replace(self, zero_stage=0 if unsharded else self.sharded_stage)
 
 
 @dataclass(frozen=True)

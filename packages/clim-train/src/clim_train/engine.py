@@ -6,6 +6,7 @@ import pickle
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,9 +30,11 @@ def deepspeed_config(config: TrainConfig, *, universal: bool = False) -> dict[st
     """DeepSpeed's configuration for a run. The optimizer is ours (torch AdamW), so nothing is compiled.
 
     Args:
+        config: its `engine.zero_stage` is a number, see `EngineConfig.for_ranks`.
         universal: the next checkpoint that is loaded was converted with `to_universal`.
     """
     engine = config.engine
+    assert engine.zero_stage is not None
     # DeepSpeed's default takes 2 GB for float32 gradients, more than all gradients of most towers.
     zero: dict[str, Any] = {
         "stage": engine.zero_stage,
@@ -152,6 +155,7 @@ class Engine:
     def __init__(self, task: Task, config: TrainConfig, *, device: torch.device, universal: bool = False):
         import deepspeed
 
+        config = replace(config, engine=config.engine.for_ranks(torch.distributed.get_world_size()))
         self.task, self.config, self.device = task, config, device
         self._shapes = {name: p.shape for name, p in task.trainable_parameters().items()}
         precision = config.engine.precision
@@ -168,6 +172,9 @@ class Engine:
         self._engine, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, config=deepspeed_config(config, universal=universal)
         )
+        if config.engine.zero_stage == 0 and torch.distributed.get_world_size() == 1:
+            # Alone, the exchange would copy all gradients into one buffer and back.
+            self._engine.enable_backward_allreduce = False
         self._register_direct_parameters()
         self._engine.train()
 

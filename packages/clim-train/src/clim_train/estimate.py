@@ -92,9 +92,9 @@ def estimate(
 
     The weights are random ones on the CPU, whatever `config.model.pretrained` is: only their shapes count.
     """
-    engine = config.engine
+    engine = config.engine.for_ranks(gpus)
     # Without weights from a file; a tower as it is built, in the precision of the run.
-    config = replace(config, model=replace(config.model, pretrained=None))
+    config = replace(config, model=replace(config.model, pretrained=None), engine=engine)
     with tqdm(desc=f"building {config.model.name}", unit=" operations", disable=not progress, leave=False) as bar:
         with no_weights_yet():
             model = build_model(config).to(dtype=WEIGHT_DTYPES[engine.precision])
@@ -133,7 +133,7 @@ def memory_of(config: TrainConfig, trained: int, frozen_bytes: int, cost: StepCo
     ZeRO (arXiv 1910.02054): stage 1 shares the optimizer's states over GPUs, stage 2 the gradients too, stage 3 the
     weights too. DeepSpeed keeps a float32 copy of the weights with the states from stage 1 on, in every precision.
     """
-    engine = config.engine
+    engine = config.engine.for_ranks(gpus)
     weight_bytes = WEIGHT_DTYPES[engine.precision].itemsize
     stage, share = engine.zero_stage, -(-trained // gpus)
     weights = (share if stage == 3 else trained) * weight_bytes

@@ -57,7 +57,7 @@ def estimate_recipe(argv: Sequence[str], configure: Callable[[str, Sequence[str]
 
 def estimate_text(name: str, config: TrainConfig, found: Estimate, speed: str) -> str:
     """A table of memory and lines about time, in Markdown."""
-    engine, data = config.engine, config.data
+    engine, data = config.engine.for_ranks(found.gpus), config.data
     images = data.batch_size * engine.accumulation
     checkpointing = ", gradient checkpointing" if config.model.grad_checkpointing else ""
     lines = [

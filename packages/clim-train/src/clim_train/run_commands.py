@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PLAIN_URLS = ("http://", "https://", "s3://", "gs://", "hf://")
 
+UNSHARDED = "one process has nothing to shard: it runs at ZeRO stage 0 (--engine.zero-stage names another)"
+
 Config = TypeVar("Config")
 
 
@@ -43,6 +45,8 @@ def train_run(
         note = warmup_note(trainer.total, config.optim, config.schedule)
         if note and trainer.rank == 0 and not resuming:
             print(f"{program}: {note}", file=sys.stderr, flush=True)
+        if config.engine.zero_stage is None and trainer.config.engine.zero_stage == 0 and trainer.rank == 0:
+            print(f"{program}: {UNSHARDED}", file=sys.stderr, flush=True)
         metrics = trainer.fit()
     if trainer.rank == 0:
         loss = f", last loss {metrics['loss']:.4f}" if "loss" in metrics else ""

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -98,6 +99,8 @@ class Trainer:
         self.device = choose_device(self.config)
         start_distributed(self.device, timeout_minutes=self.config.engine.timeout_minutes)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        # The run folder names the stage that ran: the run keeps it, whoever resumes it with how many ranks.
+        self.config = replace(self.config, engine=self.config.engine.for_ranks(self.world_size))
         self._prepare_folder(resume)
         checkpoint = newest_whole(self.checkpoints) if resume else None
         stage = self.config.engine.zero_stage

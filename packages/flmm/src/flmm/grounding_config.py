@@ -104,7 +104,7 @@ class GroundingConfig(JsonConfig):
     cache: FeatureCacheConfig = field(default_factory=FeatureCacheConfig)
     optim: OptimConfig = field(default_factory=grounding_optim)
     schedule: ScheduleConfig = field(default_factory=grounding_schedule)
-    engine: EngineConfig = field(default_factory=lambda: EngineConfig(zero_stage=2, precision="fp32"))
+    engine: EngineConfig = field(default_factory=lambda: EngineConfig(sharded_stage=2, precision="fp32"))
     run: RunConfig = field(default_factory=lambda: RunConfig(folder="runs/flmm", save_every=500, keep=1))
 
     def __post_init__(self) -> None:

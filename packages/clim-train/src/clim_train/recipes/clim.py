@@ -42,7 +42,7 @@ def clim_coco_vitb16() -> TrainConfig:
         task=ClimConfig(box_mode="align", mask_duplicate_captions=False),
         optim=OPENAI_VIT,
         schedule=ScheduleConfig(kind="cosine", epochs=100, warmup_steps=1000),
-        engine=EngineConfig(zero_stage=1, precision="amp_bf16"),
+        engine=EngineConfig(precision="amp_bf16"),
         run=RunConfig(folder="runs/clim_coco_vitb16", alpha=0.7, save_every=1000),
     )
 
@@ -118,7 +118,7 @@ def clim_coco_evab16() -> TrainConfig:
         task=ClimConfig(box_mode="align", mask_duplicate_captions=False),
         optim=EVA02,
         schedule=ScheduleConfig(kind="cosine", epochs=100, warmup_steps=1000),
-        engine=EngineConfig(zero_stage=1, precision="amp_bf16"),
+        engine=EngineConfig(precision="amp_bf16"),
         run=RunConfig(folder="runs/clim_coco_evab16", alpha=0.7, save_every=1000),
     )
 
@@ -149,6 +149,6 @@ def clim_quickstart() -> TrainConfig:
         task=ClimConfig(box_mode="align", mask_duplicate_captions=True),
         optim=OptimConfig(lr=3e-3, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1, clip_norm=1.0),
         schedule=ScheduleConfig(kind="cosine", steps=250, warmup_steps=25),
-        engine=EngineConfig(zero_stage=1, precision="fp32"),
+        engine=EngineConfig(precision="fp32"),
         run=RunConfig(folder="runs/clim_quickstart", alpha=0.7, log_every=5, save_every=100),
     )

@@ -20,7 +20,7 @@ def _regionclip(folder: str, model: ModelConfig, *, image_px: int, alpha: float)
         task=RegionClipConfig(box_mode="align", sampled_classes=100, sampling="distinct"),
         optim=EVA02,
         schedule=ScheduleConfig(kind="cosine", epochs=6, warmup_steps=1000),
-        engine=EngineConfig(zero_stage=1, precision="amp_bf16"),
+        engine=EngineConfig(precision="amp_bf16"),
         run=RunConfig(folder=f"runs/{folder}", alpha=alpha, save_every=1000),
     )
 

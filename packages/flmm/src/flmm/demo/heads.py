@@ -77,7 +77,7 @@ def train_heads(
         data=GroundingDataConfig(batch_size=options.batch_size, workers=0),
         optim=grounding_optim(lr=options.lr),
         schedule=ScheduleConfig(steps=options.steps, warmup_share=0.05, warmup_start=1e-2),
-        engine=EngineConfig(zero_stage=0, precision="fp32"),
+        engine=EngineConfig(precision="fp32"),
         run=RunConfig(folder=str(folder), seed=seed, save_every=options.steps, keep=1, tensorboard=False),
     )
     sources = {"scenes": scenes, "listed": ListedThings(scenes, seed)}

@@ -17,7 +17,15 @@ from clim_data import CropBatch, MosaicConfig, plan_mosaics
 from clim_data.batches import Draw, build_batch
 from clim_models import create_model
 from clim_models.image_side import copy_image_side
-from clim_train.config import CropDataConfig, EngineConfig, OptimConfig, PairDataConfig, TrainConfig
+from clim_train.config import (
+    ClimConfig,
+    ClipSelfConfig,
+    CropDataConfig,
+    EngineConfig,
+    OptimConfig,
+    PairDataConfig,
+    TrainConfig,
+)
 from clim_train.engine import Engine, choose_device, start_distributed
 from clim_train.optim import build_optimizer
 from clim_train.task import Task
@@ -47,9 +55,10 @@ class Case:
 
     @property
     def config(self) -> TrainConfig:
-        data = PairDataConfig if self.method == "CLIM" else CropDataConfig
+        clim = self.method == "CLIM"
         return TrainConfig(
-            data=data(batch_size=self.images),
+            data=(PairDataConfig if clim else CropDataConfig)(batch_size=self.images),
+            task=ClimConfig() if clim else ClipSelfConfig(),
             optim=OptimConfig(lr=LEARNING_RATE),
             engine=EngineConfig(precision="fp32", device=torch.device(self.device).type),
         )

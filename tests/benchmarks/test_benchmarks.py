@@ -19,6 +19,7 @@ NAMES = (
     "mask_pooling",
     "png_metric",
     "training_step",
+    "plain_step",
     "attention_capture",
     "sam_decoder",
     "grounding_epoch",
@@ -48,9 +49,10 @@ TINY = {
         *("--images", "2", "--phrases", "1", "--image-px", "48", "64", "--base", "2", "--sam-px", "128"),
         *("--tower", "32", "1", "2", "--llama", "32", "2", "2", "--sam", "16", "1", "2"),
     ],
+    "plain_step": ["--model", "tiny-train-vit", "--image-px", "32", "--unlocked-blocks", "3"],
     "training_step": ["--model", "tiny-train-vit", "--canvas-px", "32", "--single-px", "16", "--unlocked-blocks", "1"],
 }
-COMPARISONS = {"input_path": 3, "crop_input": 2, "mask_pooling": 2, "png_metric": 2}
+COMPARISONS = {"plain_step": 2, "input_path": 3, "crop_input": 2, "mask_pooling": 2, "png_metric": 2}
 
 
 @pytest.fixture(scope="module")

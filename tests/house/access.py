@@ -1,7 +1,7 @@
 """The one place where the harness names modules of the packages that are no public `__init__.py`.
 
-Everything else goes through public names, console scripts, `python -m` and recipes. Who moves a module changes a line
-here and nothing else below `tests/house`.
+Everything else goes through public names, console scripts, `python -m` and recipes. Who moves a
+module changes a line here, and nothing else below `tests/house`.
 """
 
 import runpy
@@ -30,7 +30,10 @@ def helper(name: str) -> Any:
 
 
 def programs() -> dict[str, Callable[[Sequence[str]], int]]:
-    """Name -> main function of each console script, as the packages' own `pyproject.toml` files declare them."""
+    """Find the main function of each console script, by name.
+
+    The packages' own `pyproject.toml` files say where it is, so that a move needs no new install.
+    """
     found = {}
     for file in sorted(ROOT.glob("packages/*/pyproject.toml")):
         scripts = tomllib.loads(file.read_text())["project"].get("scripts", {})

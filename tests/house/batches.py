@@ -1,4 +1,4 @@
-"""Hashes of the first batches of every loader, on pictures that are drawn with whole numbers only."""
+"""Hashes of the first batches of every loader, on pictures made of whole numbers only."""
 
 import dataclasses
 import hashlib
@@ -20,19 +20,24 @@ RANKS = 2
 WORKERS = (0, 2)
 LOADERS = ("MosaicLoader", "CropLoader", "BoxLoader", "GroundingLoader")
 PICTURES = 48
-# What transparent pixels show and where crops lie is drawn: a seed other than 0, so that it has an effect.
+# Random backgrounds and crops follow from the seed: not 0, so that the seed is seen to count.
 SEED = 3
 
 
 def picture(number: int, height: int, width: int) -> np.ndarray:
-    """(height, width, 3) uint8: slopes whose steepness and colours follow from the number."""
+    """Return (height, width, 3) uint8: slopes whose steepness and colours depend on the number."""
     rows, columns = np.mgrid[0:height, 0:width]
-    channels = [(rows * (number % 5 + c) + columns * (number % 7 + 2 * c)) // 2 % 256 for c in range(3)]
+    channels = [
+        (rows * (number % 5 + c) + columns * (number % 7 + 2 * c)) // 2 % 256 for c in range(3)
+    ]
     return np.stack(channels, axis=-1).astype(np.uint8)
 
 
 def write_data(folder: Path) -> Path:
-    """Write images with captions and a COCO json of boxes; every fourth image is a png, one of them transparent."""
+    """Write images with captions, and a COCO json of boxes.
+
+    Every fourth image is a png, and every third of these has transparent pixels.
+    """
     images = folder / "images"
     images.mkdir(parents=True)
     records: list[dict[str, Any]] = []
@@ -70,7 +75,7 @@ def write_data(folder: Path) -> Path:
 
 
 def make_loader(name: str, data: Path, *, rank: int, workers: int) -> Any:
-    """A loader for one of two ranks."""
+    """Make the loader of one of two ranks."""
     stream = {"seed": SEED, "rank": rank, "world_size": RANKS, "workers": workers}
     images = [str(data / "images")]
 
@@ -80,7 +85,9 @@ def make_loader(name: str, data: Path, *, rank: int, workers: int) -> Any:
     if name == "CropLoader":
         return CropLoader(images, batch_size=3, image_px=64, crop_px=32, scales=(48, 64), **stream)
     if name == "BoxLoader":
-        return BoxLoader(images, batch_size=3, image_px=64, boxes=data / "boxes.json", max_boxes=2, **stream)
+        return BoxLoader(
+            images, batch_size=3, image_px=64, boxes=data / "boxes.json", max_boxes=2, **stream
+        )
 
     grounding = access.helper("grounding")
     model = grounding.tiny_grounded()
@@ -89,17 +96,25 @@ def make_loader(name: str, data: Path, *, rank: int, workers: int) -> Any:
 
 
 def collect(name: str, data: Path, *, rank: int, workers: int) -> list[dict[str, Any]]:
-    """For each of the first batches: sha256 of all it holds, and a few figures that other machines can compare."""
+    """Describe the first batches: sha256 of all that a batch holds, and figures with tolerances.
+
+    Other machines compare the figures, which are the names of the samples and means of tensors.
+    """
     loader = make_loader(name, data, rank=rank, workers=workers)
     found = []
     while len(found) < BATCHES:
         for batch in islice(loader, BATCHES - len(found)):
-            found.append({"sha256": digest(batch), "keys": list(batch.keys), "tensors": summaries(batch)})
+            found.append(
+                {"sha256": digest(batch), "keys": list(batch.keys), "tensors": summaries(batch)}
+            )
     return found
 
 
 def digest(batch: Any) -> str:
-    """sha256 of everything in a batch, in the order of its fields; names of classes and fields do not count."""
+    """Hash everything in a batch, in the order of its fields.
+
+    Names of classes and fields do not count, so that they can be renamed.
+    """
     total = hashlib.sha256()
     for leaf in leaves(batch):
         if isinstance(leaf, torch.Tensor):
@@ -111,13 +126,13 @@ def digest(batch: Any) -> str:
 
 
 def summaries(batch: Any) -> list[list[float]]:
-    """Size and mean of every tensor of a batch."""
+    """Return size and mean of every tensor of a batch."""
     tensors = [leaf for leaf in leaves(batch) if isinstance(leaf, torch.Tensor)]
     return [[t.numel(), t.double().mean().item() if t.numel() else 0.0] for t in tensors]
 
 
 def leaves(value: Any) -> Iterator[Any]:
-    """Tensors, numbers and texts of nested dataclasses, mappings and sequences; None is passed over."""
+    """Yield tensors, numbers and texts of nested dataclasses, mappings and sequences, not None."""
     if value is None:
         return
     if isinstance(value, np.ndarray):
@@ -135,4 +150,6 @@ def leaves(value: Any) -> Iterator[Any]:
         for item in value:
             yield from leaves(item)
     else:
-        raise TypeError(f"a batch holds a {type(value).__name__}, which has no hash yet: add it to `leaves`")
+        raise TypeError(
+            f"a batch holds a {type(value).__name__}, which has no hash yet: add it to `leaves`"
+        )

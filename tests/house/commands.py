@@ -28,8 +28,24 @@ COMMANDS = {
         "nouns",
         "ov-split",
     ),
-    "clim-eval": ("", "regions", "retrieval", "zeroshot", "alpha", "embed", "pseudo-label", "report", "show"),
-    "clim-train": ("", "estimate", "clim_coco_vitb16", "clipself_coco_patches_evab16", "regionclip_coco_evab16"),
+    "clim-eval": (
+        "",
+        "regions",
+        "retrieval",
+        "zeroshot",
+        "alpha",
+        "embed",
+        "pseudo-label",
+        "report",
+        "show",
+    ),
+    "clim-train": (
+        "",
+        "estimate",
+        "clim_coco_vitb16",
+        "clipself_coco_patches_evab16",
+        "regionclip_coco_evab16",
+    ),
     "flmm": (
         "",
         "ground",
@@ -46,30 +62,33 @@ COMMANDS = {
 }
 MODULES = ("clim_train.quickstart", "clim_train.compare")
 
-# Program and arguments of mistakes that people make. TMP holds what `write_mistakes` writes.
+# Program and arguments of mistakes that people make. TMP holds what `write_mistakes` writes, OUT is
+# a folder that does not exist yet.
+TRAIN = "clim-train clim_coco_vitb16 --engine.device cpu"
 MISTAKES = {
     "data: unknown command": "clim-data unpack",
-    "data: missing file": "clim-data pack coco-captions --images TMP/images --annotations TMP/no.json --output TMP/o1",
-    "data: missing images": "clim-data pack folder --images TMP/nowhere --output TMP/o2",
-    "data: folder without images": "clim-data pack folder --images TMP/empty --output TMP/o3",
-    "data: bad json": "clim-data pack coco-instances --images TMP/images --annotations TMP/bad.json --output TMP/o4",
-    "data: nothing to split": "clim-data ov-split coco --output TMP/o5",
-    "data: options that exclude each other": "clim-data proposals --from TMP/bad.json --output TMP/o6.json --top 3 "
+    "data: missing file": "clim-data pack coco-captions --images TMP/images "
+    "--annotations TMP/no.json --output OUT",
+    "data: missing images": "clim-data pack folder --images TMP/nowhere --output OUT",
+    "data: folder without images": "clim-data pack folder --images TMP/empty --output OUT",
+    "data: bad json": "clim-data pack coco-instances --images TMP/images "
+    "--annotations TMP/bad.json --output OUT",
+    "data: nothing to split": "clim-data ov-split coco --output OUT",
+    "data: options of another source": "clim-data proposals --from TMP/bad.json --output OUT "
     "--search-px 64",
-    "data: illegal choice": "clim-data pack folder --images TMP/images --output TMP/o7 --on-error ignore",
+    "data: illegal choice": "clim-data pack folder --images TMP/images --output OUT "
+    "--on-error ignore",
     "eval: missing report": "clim-eval report TMP/nowhere",
-    "eval: missing annotations": "clim-eval regions --images TMP/images --panoptic-json TMP/no.json --model RN50 "
-    "--device cpu",
+    "eval: missing annotations": "clim-eval regions --images TMP/images "
+    "--panoptic-json TMP/no.json --model RN50 --device cpu",
     "eval: bad json": "clim-eval report TMP/bad.json",
     "eval: missing option": "clim-eval embed --names TMP/no.txt",
     "train: unknown recipe": "clim-train clim_coco_vitb61",
     "train: unknown option": "clim-train clim_coco_vitb16 --optim.l 1",
     "train: illegal value": "clim-train clim_coco_vitb16 --run.alpha 3",
-    "train: no data": "clim-train clim_coco_vitb16 --engine.device cpu --run.folder TMP/r1",
-    "train: missing images": "clim-train clim_coco_vitb16 --engine.device cpu --run.folder TMP/r2 --data.images "
-    "TMP/nowhere",
-    "train: used run folder": "clim-train clim_coco_vitb16 --engine.device cpu --run.folder TMP/used --data.images "
-    "TMP/images",
+    "train: no data": f"{TRAIN} --run.folder OUT",
+    "train: missing images": f"{TRAIN} --run.folder OUT --data.images TMP/nowhere",
+    "train: used run folder": f"{TRAIN} --run.folder TMP/used --data.images TMP/images",
     "train: resume without a run": "clim-train resume TMP/empty",
     "train: resume a bad config.json": "clim-train resume TMP/used",
     "flmm: unknown command": "flmm point TMP/images/0000.png",
@@ -81,7 +100,7 @@ MISTAKES = {
 
 OPTION = re.compile(r"(?:^|, )(--?[A-Za-z][\w.-]*)")
 CHOICES = re.compile(r"^  \{([\w,-]+)\}", re.MULTILINE)
-# In a list of commands: `  ground   masks of ...`, and `usage: clim-train resume RUN   continue ...`.
+# Lines such as `  ground   masks of ...` and `usage: clim-train resume RUN   continue ...`.
 LISTED = re.compile(
     r"^(?:usage:| ) +(?:clim-train |flmm train )?(?!flmm )([a-z][a-z-]+|RECIPE)\b.* {2,}\S",
     re.MULTILINE,
@@ -100,7 +119,7 @@ def write_mistakes(folder: Path) -> Path:
 
 
 def collect_help() -> dict[str, Any]:
-    """Command -> exit status, option strings and subcommands that its `--help` shows."""
+    """Return exit status, option strings and subcommands of every command's `--help`."""
     found = {}
     mains = access.programs()
     for program, commands in COMMANDS.items():
@@ -109,7 +128,9 @@ def collect_help() -> dict[str, Any]:
             found[f"{program} {command}".strip()] = describe_help(status, text)
 
     for module in MODULES:
-        status, text, _ = run(lambda arguments, name=module: access.run_module(name, arguments), ["--help"])
+        status, text, _ = run(
+            lambda arguments, name=module: access.run_module(name, arguments), ["--help"]
+        )
         found[f"python -m {module}"] = describe_help(status, text)
     return found
 
@@ -122,7 +143,7 @@ def describe_help(status: int | str, text: str) -> dict[str, Any]:
 
 
 def options_in(text: str) -> Iterator[str]:
-    """Option strings of a help text of argparse or tyro, without those in sentences."""
+    """Yield the option strings of a help text of argparse or tyro, without those in sentences."""
     for line in text.splitlines():
         # Options and their help are two or more spaces apart, and so are the columns of tyro.
         for part in re.split(r" {2,}", line):
@@ -131,11 +152,14 @@ def options_in(text: str) -> Iterator[str]:
 
 
 def collect_mistakes(folder: Path) -> dict[str, Any]:
-    """Mistake -> exit status and first line of what is said about it."""
+    """Return the exit status and the first line of the message of every mistake."""
     mains = access.programs()
     found = {}
-    for title, line in MISTAKES.items():
-        program, *arguments = line.replace("TMP", str(folder)).split()
+    for number, (title, line) in enumerate(MISTAKES.items()):
+        places = {"TMP": str(folder), "OUT": str(folder / f"new{number}")}
+        for placeholder, path in places.items():
+            line = line.replace(placeholder, path)
+        program, *arguments = line.split()
         status, out, err = run(mains[program], arguments)
         said = reason(err or out, program)
         found[title] = {"status": status, "says": said.replace(str(folder), "TMP")}
@@ -143,7 +167,10 @@ def collect_mistakes(folder: Path) -> dict[str, Any]:
 
 
 def reason(text: str, program: str) -> str:
-    """The line that begins with the program's name, or the first one; without what Python's version decides."""
+    """Return the line that begins with the program's name, or the first one.
+
+    What depends on the version of Python, the list of choices, is left out.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     # tyro rules a line below the title of an error.
     if len(lines) > 1 and RULE.fullmatch(lines[1]):
@@ -152,8 +179,13 @@ def reason(text: str, program: str) -> str:
     return re.sub(r"\(choose from.*", "(choose from ...)", [*named, *lines, ""][0])
 
 
-def run(main: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> tuple[int | str, str, str]:
-    """(exit status, stdout, stderr) of a main function; for an error that it lets through, the error's name."""
+def run(
+    main: Callable[[Sequence[str]], Any], arguments: Sequence[str]
+) -> tuple[int | str, str, str]:
+    """Run a main function and return its exit status, stdout and stderr.
+
+    The status of an error that it lets through is the name of the error.
+    """
     out, err = io.StringIO(), io.StringIO()
     columns = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "4000"  # help and messages on one line each

@@ -1,4 +1,7 @@
-"""Losses of short trainings of every method and of flmm's heads, on the tiny models and noise of the other tests."""
+"""Losses of short trainings of every method and of flmm's heads.
+
+They run on the tiny models and the noise of the other tests, in one process.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,7 +17,7 @@ TRAININGS = ("clim", "clipself", "regionclip", "flmm")
 
 
 def collect(folder: Path, steps: int) -> dict[str, list[str]]:
-    """`training-zeroN` -> losses of the first steps of a run of `STEPS`, as hexadecimal floats."""
+    """Return the losses of the first steps of every run as hexadecimal floats, by `NAME-zeroN`."""
     found = {}
     for training in TRAININGS:
         for stage in STAGES:
@@ -40,7 +43,7 @@ def losses(training: str, stage: int, folder: Path, steps: int) -> list[str]:
 
 
 def _planned(training: str, stage: int, folder: Path) -> tuple[Any, Callable[[Any], Trainer]]:
-    """A configuration, and what makes its trainer."""
+    """Return a configuration, and the function that makes its trainer."""
     clim, regions, grounding = (access.helper(name) for name in ("clim", "regions", "grounding"))
     if training == "flmm":
         return grounding.tiny_config(folder, zero_stage=stage), grounding.tiny_trainer

@@ -1,4 +1,7 @@
-"""The machine and the libraries that a record was made with: figures are compared exactly on the same kind only."""
+"""The kind of machine that a record was made with: CPU and versions of libraries.
+
+Figures are compared exactly on the same kind of machine, and within a tolerance on others.
+"""
 
 import json
 import platform
@@ -9,17 +12,30 @@ from typing import Any
 import torch
 
 RECORDS = Path(__file__).parent / "records"
-LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "open_clip_torch", "timm", "transformers", "deepspeed")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pillow",
+    "open_clip_torch",
+    "timm",
+    "transformers",
+    "deepspeed",
+)
 
 
 def kind() -> dict[str, str]:
-    """What the last bits of a figure depend on."""
+    """Return what the last bits of a figure depend on."""
     found = {name: version(name) for name in LIBRARIES}
-    return {**found, "capability": torch.backends.cpu.get_cpu_capability(), "processor": processor()}
+    return {
+        **found,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "processor": processor(),
+    }
 
 
 def processor() -> str:
-    """Vendor, family and model of the CPU, by which libraries choose their kernels."""
+    """Return vendor, family and model of the CPU, by which libraries choose their kernels."""
     try:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     except OSError:
@@ -38,6 +54,6 @@ def save(name: str, content: dict[str, Any]) -> None:
 
 
 def load(name: str) -> tuple[dict[str, Any], bool]:
-    """A record, and whether it was made on this kind of machine."""
+    """Read a record; also say whether it was made on this kind of machine."""
     content = json.loads((RECORDS / f"{name}.json").read_text())
     return content, content.pop("kind") == kind()

@@ -8,7 +8,7 @@ from clim_train import TrainConfig
 from flmm import GroundingConfig
 from house import access, commands
 
-# Folder of the records -> program, arguments before `list` and `show`, and the class that reads a config.json.
+# Folder of the records -> program, arguments before `list` and `show`, class of the config.json.
 KINDS: dict[str, tuple[str, tuple[str, ...], Any]] = {
     "clim_train": ("clim-train", (), TrainConfig),
     "flmm": ("flmm", ("train",), GroundingConfig),
@@ -16,17 +16,21 @@ KINDS: dict[str, tuple[str, tuple[str, ...], Any]] = {
 
 
 def collect(kind: str) -> dict[str, str]:
-    """Recipe -> the text of its `config.json`."""
+    """Return the text of every recipe's `config.json`, by the name of the recipe."""
     program, before, _ = KINDS[kind]
     main = access.programs()[program]
 
     table = _output(main, [*before, "list"])
     names = re.findall(r"^\| (\w+)", table, re.MULTILINE)
-    return {name: config_of(_output(main, [*before, "show", name])) for name in names if name != "recipe"}
+    return {
+        name: config_of(_output(main, [*before, "show", name]))
+        for name in names
+        if name != "recipe"
+    }
 
 
 def config_of(shown: str) -> str:
-    """The configuration at the end of what `show` prints."""
+    """Return the configuration at the end of what `show` prints."""
     return shown[shown.index("\n{") + 1 :].strip() + "\n"
 
 

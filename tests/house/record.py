@@ -1,7 +1,8 @@
 """Write the records of today's behaviour anew: `python tests/house/record.py [NAME ...]`.
 
-Run it only when a change of behaviour is meant, and say in the commit which records changed and why. `configs` and
-`run` are what users have on their disks: they stay as they were written, and later code must read them.
+Run it only when a change of behaviour is intended, and say in the commit which records changed and
+why. `configs` and `run` are files that users have: they stay as commit ef84e5d wrote them, and
+later code must read them.
 """
 
 import argparse
@@ -18,17 +19,17 @@ from house import batches, commands, losses, machine, recipes, run_folder, signa
 
 
 def record_signatures(folder: Path) -> None:
-    """Signatures of all exported names."""
+    """Record the signatures of all exported names."""
     machine.save("signatures", {"packages": signatures.collect()})
 
 
 def record_losses(folder: Path) -> None:
-    """Losses of 20 steps of every training at ZeRO 0, 1 and 3."""
+    """Record the losses of 20 steps of every training at ZeRO 0, 1 and 3."""
     machine.save("losses", {"steps": losses.STEPS, "losses": losses.collect(folder, losses.STEPS)})
 
 
 def record_batches(folder: Path) -> None:
-    """First batches of every loader on two ranks."""
+    """Record the first batches of every loader on two ranks."""
     data = batches.write_data(folder / "data")
     found = {}
     for name in batches.LOADERS:
@@ -38,13 +39,13 @@ def record_batches(folder: Path) -> None:
 
 
 def record_commands(folder: Path) -> None:
-    """Options of every command, and how mistakes end."""
+    """Record the options of every command, and how mistakes end."""
     mistakes = commands.collect_mistakes(commands.write_mistakes(folder / "data"))
     machine.save("commands", {"help": commands.collect_help(), "mistakes": mistakes})
 
 
 def record_configs(folder: Path) -> None:
-    """`config.json` of every recipe."""
+    """Record the `config.json` of every recipe."""
     shutil.rmtree(machine.RECORDS / "configs", ignore_errors=True)
     for kind in recipes.KINDS:
         target = machine.RECORDS / "configs" / kind
@@ -54,7 +55,7 @@ def record_configs(folder: Path) -> None:
 
 
 def record_run(folder: Path) -> None:
-    """A run folder of three steps, and the losses of the whole run."""
+    """Record a run folder of three steps, and the losses of the whole run."""
     machine.save("run", run_folder.record(folder))
 
 
@@ -66,13 +67,18 @@ RECORDED = {
     "configs": record_configs,
     "run": record_run,
 }
-# What users have on their disks is written once.
+# Files that users have are written once.
 BY_DEFAULT = ("signatures", "losses", "batches", "commands")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECORDED)}; default: the first four")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(RECORDED)}; default: the first four",
+    )
     names = parser.parse_args().names or BY_DEFAULT
     if unknown := sorted(set(names) - set(RECORDED)):
         parser.error(f"there is no record {unknown[0]!r}: use {', '.join(RECORDED)}")

@@ -1,7 +1,7 @@
-"""A run folder of today that later code must continue: CLIM on a tiny tower, stopped after 3 of 5 steps.
+"""A run folder that later code must continue: CLIM on a tiny tower, stopped after 3 of 5 steps.
 
-Weights are made of whole numbers, so that the frozen ones have the same checksum on every machine, and none of them
-needs to be stored. Paths in the stored `config.json` are placeholders, which `place` fills in.
+Weights are made of whole numbers: the frozen ones have the same checksum on every machine, and need
+not be stored. Paths in the stored `config.json` begin with a placeholder, which `place` replaces.
 """
 
 import json
@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 TOWER = "house-vit"
 RECORDED = RECORDS / "run"
-DATA, WEIGHTS, RUN = "FOLDER/data", "FOLDER/weights.safetensors", "FOLDER/run"
+PLACEHOLDER = "FOLDER"
 STOPPED_AT, STEPS = 3, 5
 CONFIG = {
     "embed_dim": 8,
@@ -53,7 +53,7 @@ def register_tower(folder: Path) -> None:
 
 
 def write_weights(path: Path) -> Path:
-    """Write weights of the tower: multiples of 1/64 that follow from their place, the same on every machine."""
+    """Write weights of the tower: multiples of 1/64, the same on every machine."""
     state = create_model(TOWER).clip.state_dict()
     made = {}
     for number, (name, value) in enumerate(sorted(state.items())):
@@ -79,7 +79,10 @@ def prepare(folder: Path) -> Path:
 
 
 def record(folder: Path) -> dict[str, list[str]]:
-    """Train the run to its end, store it as it was after `STOPPED_AT` steps, and return the losses of all steps."""
+    """Train the run to its end, and store it as it was after `STOPPED_AT` steps.
+
+    Returns the losses of all steps.
+    """
     prepare(folder)
     names = [f"--model.name={TOWER}", f"--model.pretrained={folder / 'weights.safetensors'}"]
     places = [f"--data.images={folder / 'data' / 'images'}", f"--run.folder={folder / 'run'}"]
@@ -95,7 +98,9 @@ def store(folder: Path, target: Path) -> None:
     """Copy `folder/run` without what came after the stop, and with placeholders for paths."""
     run = folder / "run"
     shutil.rmtree(target, ignore_errors=True)
-    later = shutil.ignore_patterns("model", "trained.safetensors", f"step-{STEPS:08d}*", "skipped.json")
+    later = shutil.ignore_patterns(
+        "model", "trained.safetensors", f"step-{STEPS:08d}*", "skipped.json"
+    )
     shutil.copytree(run, target, ignore=later)
 
     (target / "checkpoints" / "latest").write_text(f"step-{STOPPED_AT:08d}\n")
@@ -103,7 +108,7 @@ def store(folder: Path, target: Path) -> None:
     kept = [line for line in metrics if json.loads(line)["step"] <= STOPPED_AT]
     (target / "metrics.jsonl").write_text("\n".join(kept) + "\n")
     config = (target / "config.json").read_text()
-    (target / "config.json").write_text(config.replace(str(folder), "FOLDER"))
+    (target / "config.json").write_text(config.replace(str(folder), PLACEHOLDER))
 
 
 def place(folder: Path) -> Path:
@@ -111,10 +116,10 @@ def place(folder: Path) -> Path:
     prepare(folder)
     run = Path(shutil.copytree(RECORDED, folder / "run"))
     config = (run / "config.json").read_text()
-    (run / "config.json").write_text(config.replace("FOLDER", str(folder)))
+    (run / "config.json").write_text(config.replace(PLACEHOLDER, str(folder)))
     return run
 
 
 def losses_of(run: Path) -> list[str]:
-    """Losses of a run's steps, as hexadecimal floats."""
+    """Return the losses of a run's steps, as hexadecimal floats."""
     return [line["loss"].hex() for line in read_metrics(run) if "loss" in line]

@@ -13,7 +13,7 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def collect() -> dict[str, dict[str, str]]:
-    """Package -> exported name -> signature, or the kind of what has none."""
+    """Return the description of every exported name, by package and name."""
     return {package: exported(package) for package in access.PACKAGES}
 
 
@@ -24,7 +24,7 @@ def exported(package: str) -> dict[str, str]:
 
 
 def describe(value: Any) -> str:
-    """`class(...)`, `function(...)`, or the value of a constant."""
+    """Return `class(...)`, `function(...)`, or the value of a constant."""
     if not callable(value):
         return f"{type(value).__name__} {value!r}"
     try:

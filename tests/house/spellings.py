@@ -1,4 +1,7 @@
-"""Tell-tales of plumbing that should have one home: each says whether a parsed file spells it out itself."""
+"""Tell-tales of plumbing that should have one home.
+
+Each function says whether a parsed file spells out the plumbing itself.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -8,7 +11,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def moves_a_draft(tree: ast.AST) -> bool:
-    """Whether a file is renamed: `os.replace(a, b)`, `os.rename(a, b)`, `path.replace(b)`, `path.rename(b)`."""
+    """Find `os.replace(a, b)`, `os.rename(a, b)`, `path.replace(b)` and `path.rename(b)`."""
     for call in _method_calls(tree):
         if call.func.attr not in ("replace", "rename") or call.keywords:
             continue
@@ -20,7 +23,7 @@ def moves_a_draft(tree: ast.AST) -> bool:
 
 
 def asks_for_ranks(tree: ast.AST) -> bool:
-    """Whether torch.distributed or a launcher's environment is asked for rank or number of processes."""
+    """Find questions to torch.distributed or the environment for rank or number of processes."""
     names = ("get_rank", "get_world_size")
     calls = any(call.func.attr in names for call in _method_calls(tree))
 
@@ -29,14 +32,16 @@ def asks_for_ranks(tree: ast.AST) -> bool:
 
 
 def boxes_a_mask(tree: ast.AST) -> bool:
-    """Whether a function reduces masks with `any` along two axes, which is how a box around pixels is found."""
+    """Find functions that reduce with `any` along two axes, as a box around pixels is found."""
     for function in ast.walk(tree):
         if isinstance(function, FUNCTIONS):
             axes = [_axis(call) for call in _method_calls(function) if call.func.attr == "any"]
             axes = [axis for axis in axes if axis is not None]
 
             # An axis that is no number is the variable of a loop over both.
-            is_loop = any(not isinstance(axis, ast.Constant) and not _is_negative(axis) for axis in axes)
+            is_loop = any(
+                not isinstance(axis, ast.Constant) and not _is_negative(axis) for axis in axes
+            )
             if is_loop or len({ast.dump(axis) for axis in axes}) > 1:
                 return True
     return False
@@ -49,7 +54,7 @@ def _method_calls(tree: ast.AST) -> Iterator[ast.Call]:
 
 
 def _axis(call: ast.Call) -> ast.expr | None:
-    """What a reduction is given as its axis, or None."""
+    """Return the axis that a reduction is given, or None."""
     for keyword in call.keywords:
         if keyword.arg in ("axis", "dim"):
             return keyword.value

@@ -13,7 +13,9 @@ def helps():
 
 @pytest.fixture(scope="module")
 def mistakes(tmp_path_factory):
-    return commands.collect_mistakes(commands.write_mistakes(tmp_path_factory.mktemp("mistakes") / "data"))
+    return commands.collect_mistakes(
+        commands.write_mistakes(tmp_path_factory.mktemp("mistakes") / "data")
+    )
 
 
 def test_records_have_what_is_asked(helps, mistakes):
@@ -35,12 +37,20 @@ def test_mistake_ends_as_recorded(title, mistakes):
 def test_every_command_is_asked(helps):
     """A command that is added has to be added to `commands.COMMANDS`, too."""
     asked = {name.rpartition(" ")[2] for name in helps}
-    runs = {"RECIPE", "list", "show", "resume", "convert", "export"}  # of one argument, without a parser
+    runs = {
+        "RECIPE",
+        "list",
+        "show",
+        "resume",
+        "convert",
+        "export",
+    }  # of one argument, without a parser
     kinds = {"coco", "lvis"}  # values of `ov-split`
     for name, shown in helps.items():
         assert set(shown["commands"]) - runs - kinds <= asked, name
 
 
 def test_options_in_sentences_do_not_count():
-    text = "usage: x [-h]\n\n  -o OUT, --out OUT  folder, see --images\n  --data.px INT  side\n -----\n"
+    lines = ("usage: x [-h]", "  -o OUT, --out OUT  folder, see --images", "  --data.px INT  side")
+    text = "\n".join([*lines, " -----"])
     assert list(commands.options_in(text)) == ["-o", "--out", "--data.px"]

@@ -1,11 +1,11 @@
-"""The first losses of every training are those of the record, bit for bit on the same kind of machine."""
+"""The first losses of every training are those of the record, exact on the same kind of machine."""
 
 import pytest
 from house import losses, machine
 
 STEPS = 3
 
-# float32 has 24 bits; sums of up to a thousand terms are taken in other orders by other libraries and CPUs.
+# float32 has 24 bits. Other libraries and CPUs add up to a thousand terms in other orders.
 TOLERANCE = 1000 * 2**-24
 
 

@@ -1,4 +1,7 @@
-"""Exported names and their signatures are those of the record; `record.py signatures` takes a change that is meant."""
+"""Exported names and their signatures are those of the record.
+
+After a change that is intended, `python tests/house/record.py signatures` writes the record anew.
+"""
 
 import pytest
 from house import access, machine, signatures

@@ -11,8 +11,8 @@ from functools import partial
 
 import side_by_side as sbs
 import torch
-from flmm.attention import use_rows_attention
-from flmm.capture import Capture, PhraseRows
+from flmm.attention.capture import Capture, PhraseRows
+from flmm.attention.rows import use_rows_attention
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 

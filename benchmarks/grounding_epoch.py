@@ -19,11 +19,11 @@ import transformers as hf
 from clim_data import GroundingSample, Phrase, SkipReport
 from clim_models import UNetHead
 from flmm.adapters import build_lmm
-from flmm.feature_cache import FeatureCache, frozen_facts
 from flmm.grounded import GroundedLMM
-from flmm.grounding_data import GroundingLoader
-from flmm.grounding_task import GroundingTask
-from flmm.sam_refiner import SamRefiner
+from flmm.refiners.sam.refiner import SamRefiner
+from flmm.training.data import GroundingLoader
+from flmm.training.feature_cache import FeatureCache, frozen_facts
+from flmm.training.task import GroundingTask
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor

@@ -16,11 +16,12 @@ from io import BytesIO
 import numpy as np
 import side_by_side as sbs
 import torch
-from clim_data.batches import Draw, build_batch
-from clim_data.images import decode_rgb
-from clim_data.mosaics import MosaicConfig, plan_mosaics
-from clim_data.shards import RawSample
-from clim_data.transforms import letterbox, sample_crop_window
+from clim_data.pixels.decode import decode_rgb
+from clim_data.pixels.transforms import letterbox, sample_crop_window
+from clim_data.sources.shards import RawSample
+from clim_data.streams.draw import Draw
+from clim_data.streams.mosaic_batches import build_batch
+from clim_data.streams.mosaics import MosaicConfig, plan_mosaics
 from pictures import jpeg_bytes
 from PIL import Image
 from torch import Tensor

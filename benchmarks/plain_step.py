@@ -14,22 +14,20 @@ import side_by_side as sbs
 import torch
 import torch.distributed as dist
 from clim_data import CropBatch, MosaicConfig, plan_mosaics
-from clim_data.batches import Draw, build_batch
+from clim_data.streams.draw import Draw
+from clim_data.streams.mosaic_batches import build_batch
 from clim_models import create_model
 from clim_models.image_side import copy_image_side
-from clim_train.config import (
-    ClimConfig,
-    ClipSelfConfig,
-    CropDataConfig,
-    EngineConfig,
-    OptimConfig,
-    PairDataConfig,
-    TrainConfig,
-)
-from clim_train.engine import Engine, choose_device, start_distributed
-from clim_train.optim import build_optimizer
+from clim_train.config import TrainConfig
+from clim_train.engine.deepspeed_compat import start_distributed
+from clim_train.engine.engine import Engine, choose_device
+from clim_train.engine.optim import build_optimizer
+from clim_train.methods.clim import ClimConfig, ClimTask
+from clim_train.methods.clipself import ClipSelfConfig, ClipSelfTask
+from clim_train.methods.crops import CropDataConfig
+from clim_train.methods.pairs import PairDataConfig
+from clim_train.options.sections import EngineConfig, OptimConfig
 from clim_train.task import Task
-from clim_train.tasks import ClimTask, ClipSelfTask
 from input_path import samples
 
 LEARNING_RATE = 1e-6

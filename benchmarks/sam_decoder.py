@@ -12,8 +12,9 @@ from functools import partial
 import side_by_side as sbs
 import torch
 import torch.nn.functional as F
-from flmm.sam_prompts import resized_size
-from flmm.sam_refiner import ImageEmbedding, SamRefiner
+from flmm.refiners.embedding import ImageEmbedding
+from flmm.refiners.sam.geometry import resized_size
+from flmm.refiners.sam.refiner import SamRefiner
 from torch import Tensor
 from transformers import SamConfig, SamModel, SamVisionConfig
 

@@ -13,12 +13,16 @@ from functools import partial
 import side_by_side as sbs
 import torch
 import torch.distributed as dist
-from clim_data.batches import Draw, build_batch
-from clim_data.mosaics import MosaicBatch, MosaicConfig, plan_mosaics
+from clim_data.streams.draw import Draw
+from clim_data.streams.mosaic_batches import build_batch
+from clim_data.streams.mosaics import MosaicBatch, MosaicConfig, plan_mosaics
 from clim_models import create_model
-from clim_train.config import EngineConfig, OptimConfig, PairDataConfig, TrainConfig
-from clim_train.engine import Engine, choose_device, start_distributed
-from clim_train.tasks import ClimTask
+from clim_train.config import TrainConfig
+from clim_train.engine.deepspeed_compat import start_distributed
+from clim_train.engine.engine import Engine, choose_device
+from clim_train.methods.clim import ClimTask
+from clim_train.methods.pairs import PairDataConfig
+from clim_train.options.sections import EngineConfig, OptimConfig
 from input_path import samples
 
 LEARNING_RATE = 1e-6

@@ -15,7 +15,7 @@ MAY_IMPORT = {
 }
 # Library -> the only files that may import it (relative to packages/); None stands for "nowhere".
 AT_HOME = {
-    "deepspeed": {"clim-train/src/clim_train/engine.py"},
+    "deepspeed": "clim-train/src/clim_train/engine/",
     "webdataset": "clim-data/",
     "pycocotools": "clim-data/",
     "transformers": "flmm/",

@@ -5,15 +5,15 @@ import re
 import shlex
 from pathlib import Path
 
-import clim_data.cli
-import clim_eval.cli
+import clim_data.commands.main
+import clim_eval.commands.main
 import pytest
-from clim_train.cli import configure
+from clim_train.commands.main import configure
 from clim_train.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("packages/*/README.md"), *ROOT.glob("docs/*.md")])
-PARSERS = {"clim-data": clim_data.cli._parser, "clim-eval": clim_eval.cli.build_parser}
+PARSERS = {"clim-data": clim_data.commands.main._parser, "clim-eval": clim_eval.commands.main.build_parser}
 LAUNCHED = re.compile(r"^(?:deepspeed|torchrun|python) .*?(?:--module|-m) clim_(data|eval|train)\b")
 NEEDED = {"list": 0, "show": 1, "resume": 1, "convert": 1, "export": 1}  # arguments of clim-train's other commands
 

@@ -2,7 +2,7 @@ import json
 import shutil
 
 import pytest
-from clim_data.cli import main
+from clim_data.commands.main import main
 from clim_data.datasets import PARTS, Check, Part, register_part
 from clim_data.doctor import diagnose
 

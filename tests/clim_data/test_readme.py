@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-from clim_data.cli import main
+from clim_data.commands.main import main
 
 README = Path(__file__).parents[2] / "packages" / "clim-data" / "README.md"
 

@@ -4,8 +4,8 @@ import json
 
 import torch
 from clim_data import BoxLoader, CropLoader
-from clim_data.images import decode_rgb
-from clim_data.transforms import crop, letterbox, letterbox_centred
+from clim_data.pixels.decode import decode_rgb
+from clim_data.pixels.transforms import crop, letterbox, letterbox_centred
 
 
 def test_crops_of_a_folder_of_photographs(coco_cc):

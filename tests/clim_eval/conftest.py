@@ -27,12 +27,12 @@ def load_beside(path: Path, name: str):
 
 @pytest.fixture(scope="session")
 def toy():
-    return load_beside(HERE / "toy.py", "toy")
+    return load_beside(HERE.parent / "helpers" / "toy.py", "toy")
 
 
 @pytest.fixture(scope="session")
 def rank_worker(toy):
-    return load_beside(HERE / "rank_worker.py", "clim_eval_rank_worker")
+    return load_beside(HERE.parent / "workers" / "rank_worker.py", "clim_eval_rank_worker")
 
 
 @pytest.fixture(scope="session")

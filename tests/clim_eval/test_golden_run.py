@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from clim_data import PanopticRegions
-from clim_eval.regions import RegionClassification
+from clim_eval.evaluators.regions import RegionClassification
 
 NAMES = {"boxes": "rois", "masks": "maskpool", "crops": "crops"}
 

@@ -5,11 +5,11 @@ import tarfile
 import numpy as np
 import pytest
 import torch
-from clim_eval.cli import main
+from clim_data.readers.labelled_images import ClassFolders, ClassShards, class_images
+from clim_eval.commands.main import main
 from clim_eval.embeddings import save_class_embeddings
-from clim_eval.labelled_images import ClassFolders, ClassShards, class_images
-from clim_eval.report import read_report
-from clim_eval.retrieval import ZeroShotClassification
+from clim_eval.evaluators.zeroshot import ZeroShotClassification
+from clim_eval.reports.report import read_report
 from PIL import Image
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}

@@ -3,7 +3,8 @@ import io
 import numpy as np
 import pytest
 import torch
-from clim_eval.pictures import accuracy_bars, similarity_figure
+from clim_eval.pictures.bars import accuracy_bars
+from clim_eval.pictures.similarity import similarity_figure
 from PIL import Image
 
 

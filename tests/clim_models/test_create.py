@@ -88,7 +88,7 @@ def test_public_names_are_importable():
 @pytest.mark.parametrize(("name", "kind"), [("EVA02-B-16", "eva"), ("RN50", "resnet"), ("convnext_base_w", "timm_cnn")])
 def test_full_size_names_build_on_the_meta_device(name, kind):
     """The real configurations fit the towers, without allocating their weights."""
-    from clim_models.create import model_config
+    from clim_models.names import model_config
     from clim_models.towers import find_tower
 
     config = model_config(name)

@@ -6,7 +6,8 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from clim_models.losses import cosine_distillation, federated_class_weights, federated_region_loss
+from clim_models.losses.distillation import cosine_distillation
+from clim_models.losses.federated import federated_class_weights, federated_region_loss
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 

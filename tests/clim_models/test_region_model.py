@@ -3,8 +3,8 @@
 import pytest
 import torch
 from clim_models import RegionModel
-from clim_models.outputs import OUTPUTS
-from clim_models.positions import resample_positions, rotary_table
+from clim_models.features import OUTPUTS
+from clim_models.towers.positions import resample_positions, rotary_table
 from tiny_towers import build_clip, build_eva, build_vit
 from torch import nn
 

@@ -53,7 +53,7 @@ def test_text_tower_tells_near_from_far(model):
 @torch.no_grad()
 def test_shipped_weights_name_drawings_of_an_unseen_vendor(model):
     """Far above chance (1 in 20), on drawings the weights were not trained on; the file says how it was made."""
-    from clim_data.emoji import caption_of, load_emoji
+    from clim_data.drawings.emoji import caption_of, load_emoji
 
     emoji = load_emoji()
     split = emoji.split()
@@ -67,7 +67,7 @@ def test_shipped_weights_name_drawings_of_an_unseen_vendor(model):
     hits = (images @ texts.T).argmax(1) == torch.arange(len(names))
     assert hits.float().mean() > 0.6
     metadata = tiny.load_shipped_weights(model)
-    assert metadata["command"].startswith("python -m clim_train.pretrain_tiny")
+    assert metadata["command"].startswith("python -m clim_train.pretrain_tiny")  # its place at that time
     assert split.test_vendor in metadata["never_seen"]
     assert tiny.WEIGHTS.stat().st_size < 8e6
 
@@ -98,7 +98,7 @@ def test_a_package_file_that_is_not_the_pinned_one_is_refused():
 
 
 def test_missing_or_foreign_weights_are_refused(model, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"python -m clim_train\.pretrain_tiny -o"):
+    with pytest.raises(FileNotFoundError, match=r"python -m clim_train\.experiments\.pretrain_tiny -o"):
         tiny.load_shipped_weights(model, tmp_path / "none.safetensors")
     from safetensors.torch import save_file
 

@@ -7,8 +7,8 @@ import shutil
 import tarfile
 
 import pytest
-from clim_train.cli import main
-from clim_train.metrics import read_metrics
+from clim_train.commands.main import main
+from clim_train.run.metrics import read_metrics
 from tiny_training import small_command
 
 

@@ -8,19 +8,15 @@ import pytest
 import torch
 from clim_models import create_model
 from clim_train.build import build_class_embeddings, build_loader, build_model, build_task, gradient_path, native_px
-from clim_train.cli import configure, main
-from clim_train.config import (
-    BoxDataConfig,
-    ClipSelfConfig,
-    CropDataConfig,
-    EngineConfig,
-    ModelConfig,
-    RegionClipConfig,
-    RunConfig,
-    TrainConfig,
-)
-from clim_train.metrics import read_metrics
+from clim_train.commands.main import configure, main
+from clim_train.config import TrainConfig
+from clim_train.methods.boxes import BoxDataConfig
+from clim_train.methods.clipself import ClipSelfConfig
+from clim_train.methods.crops import CropDataConfig
+from clim_train.methods.regionclip import RegionClipConfig
+from clim_train.options.sections import EngineConfig, ModelConfig, RunConfig
 from clim_train.recipes import RECIPES
+from clim_train.run.metrics import read_metrics
 from clim_train.trainer import Trainer
 from PIL import Image
 from region_training import REGION_METHODS, region_config, region_trainer

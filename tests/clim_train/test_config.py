@@ -5,21 +5,21 @@ import json
 
 import pytest
 from clim_data import MosaicConfig
-from clim_train.cli import configure
-from clim_train.config import (
-    BoxDataConfig,
-    ClimConfig,
-    ClipSelfConfig,
-    CropDataConfig,
+from clim_train.commands.main import configure
+from clim_train.config import TrainConfig
+from clim_train.methods.boxes import BoxDataConfig
+from clim_train.methods.clim import ClimConfig
+from clim_train.methods.clipself import ClipSelfConfig
+from clim_train.methods.crops import CropDataConfig
+from clim_train.methods.pairs import PairDataConfig
+from clim_train.methods.regionclip import RegionClipConfig
+from clim_train.options.sections import (
     EngineConfig,
     EvaluationConfig,
     ModelConfig,
     OptimConfig,
-    PairDataConfig,
-    RegionClipConfig,
     RunConfig,
     ScheduleConfig,
-    TrainConfig,
 )
 from clim_train.recipes import RECIPES
 

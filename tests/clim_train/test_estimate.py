@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 from clim_models import create_model
-from clim_train.cli import configure, main
-from clim_train.config import EngineConfig
+from clim_train.commands.main import configure, main
 from clim_train.estimate import build_task_for_shapes, estimate, example_batch, memory_of, modules_of
-from clim_train.presets import PRESETS, on_small_gpu
+from clim_train.options.sections import EngineConfig
 from clim_train.recipes import RECIPES, find_recipe
+from clim_train.recipes.presets import PRESETS, on_small_gpu
 from clim_train.step_cost import StepCost, step_cost
 from tiny_training import EVA, register_tiny_towers
 from torch.profiler import ProfilerActivity, profile

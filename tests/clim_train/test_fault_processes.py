@@ -10,10 +10,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from clim_train.checkpoints import CheckpointFolder
-from clim_train.cli import main
-from clim_train.metrics import read_metrics
-from clim_train.stopping import EXIT_STOPPED
+from clim_train.commands.main import main
+from clim_train.run.checkpoints import CheckpointFolder
+from clim_train.run.metrics import read_metrics
+from clim_train.run.stopping import EXIT_STOPPED
 from tiny_training import tiny_config, tiny_trainer
 
 
@@ -42,7 +42,7 @@ def ran(shards, tmp_path_factory):
     break_picture(folder / "shards", "00007")
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")}
     environment.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
-    script = str(Path(__file__).with_name("fault_processes.py"))
+    script = str(Path(__file__).parents[1] / "workers" / "fault_processes.py")
     command = [sys.executable, script, str(folder), str(shards)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

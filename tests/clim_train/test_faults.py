@@ -10,13 +10,13 @@ import threading
 
 import pytest
 import torch
-from clim_train.checkpoints import CheckpointFolder, CheckpointNotWritten
-from clim_train.cli import main
-from clim_train.finite import FiniteWatch, NotFiniteError
-from clim_train.manifest import MANIFEST, checksums, damage, write_manifest
-from clim_train.metrics import read_metrics
-from clim_train.stopping import StopRequest, TrainingStopped
-from clim_train.tasks import ClimTask
+from clim_train.commands.main import main
+from clim_train.methods.clim import ClimTask
+from clim_train.run.checkpoints import CheckpointFolder, CheckpointNotWritten
+from clim_train.run.finite import FiniteWatch, NotFiniteError
+from clim_train.run.manifest import MANIFEST, checksums, damage, write_manifest
+from clim_train.run.metrics import read_metrics
+from clim_train.run.stopping import StopRequest, TrainingStopped
 from clim_train.trainer import Trainer
 from tiny_training import NoiseLoader, fit_until, small_command, tiny_config, tiny_model, tiny_trainer, with_run
 
@@ -150,9 +150,9 @@ def test_full_disk_at_save_keeps_the_checkpoints_before(whole, tmp_path, monkeyp
         elif where == "mkdir":
             monkeypatch.setattr("pathlib.Path.mkdir", no_space)
         elif where == "manifest":
-            monkeypatch.setattr("clim_train.checkpoints.write_manifest", no_space)
+            monkeypatch.setattr("clim_train.run.checkpoints.write_manifest", no_space)
         else:
-            monkeypatch.setattr("clim_train.checkpoints.os.rename", no_space)
+            monkeypatch.setattr("clim_train.run.checkpoints.os.rename", no_space)
         return save()
 
     trainer.save = save_on_full_disk
@@ -170,7 +170,7 @@ def test_full_disk_at_save_keeps_the_checkpoints_before(whole, tmp_path, monkeyp
 
 
 def test_command_on_a_full_disk_ends_with_the_fix(shards, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("clim_train.trainer.write_json", no_space)
+    monkeypatch.setattr("clim_train.trainer.write_json_indented", no_space)
     assert main(small_command("clim_coco_vitb16", shards, tmp_path / "run")) == 1
     assert "No space left on device: make room, then `clim-train resume RUN`" in capsys.readouterr().err
 

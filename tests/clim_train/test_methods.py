@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 from clim_data import BoxBatch, CropBatch, MosaicBatch, MosaicConfig, plan_mosaics
-from clim_train.config import OptimConfig
-from clim_train.optim import build_optimizer
-from clim_train.tasks import ClimTask, ClipSelfTask, RegionClipTask
+from clim_train.engine.optim import build_optimizer
+from clim_train.methods.clim import ClimTask
+from clim_train.methods.clipself import ClipSelfTask
+from clim_train.methods.regionclip import RegionClipTask
+from clim_train.options.sections import OptimConfig
 from tiny_towers import build_clip, build_eva, build_timm, build_vit
 from tiny_training import box_unit, class_embeddings, crop_unit
 from torch._subclasses.fake_tensor import FakeTensorMode

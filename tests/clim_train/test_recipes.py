@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from clim_train.build import build_evaluators, gradient_path
-from clim_train.cli import configure, main
+from clim_train.commands.main import configure, main
 from clim_train.config import TrainConfig
-from clim_train.metrics import read_metrics
 from clim_train.recipes import RECIPES, find_recipe, recipe_table
+from clim_train.run.metrics import read_metrics
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_training import EVA, register_tiny_towers, small_command, tiny_model

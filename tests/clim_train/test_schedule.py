@@ -1,7 +1,7 @@
 """Learning rates against the original schedules, and the number of steps."""
 
 import pytest
-from clim_train.config import OptimConfig, ScheduleConfig
+from clim_train.options.sections import OptimConfig, ScheduleConfig
 from clim_train.schedule import const_cooldown_lr, const_lr, cosine_lr, learning_rate, total_steps, warmup_note
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from clim_models import create_model
 from clim_train.config import TrainConfig
-from clim_train.metrics import read_metrics
-from clim_train.optim import build_optimizer
-from clim_train.randomness import random_states
+from clim_train.engine.optim import build_optimizer
+from clim_train.methods.clim import ClimTask
+from clim_train.run.metrics import read_metrics
+from clim_train.run.randomness import random_states
 from clim_train.schedule import learning_rate
-from clim_train.tasks import ClimTask
 from clim_train.trainer import Trainer
 from safetensors.torch import load_file
 from tiny_training import (

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from clim_train.checkpoints import CheckpointFolder
-from clim_train.metrics import read_metrics
-from clim_train.run_commands import convert_run
-from clim_train.tasks import ClimTask
+from clim_train.commands.runs import convert_run
+from clim_train.methods.clim import ClimTask
+from clim_train.run.checkpoints import CheckpointFolder
+from clim_train.run.metrics import read_metrics
 from tiny_training import EVA, VIT, join, tiny_config, tiny_model, tiny_trainer, unit
 from two_processes import run_two_processes
 
@@ -19,7 +19,9 @@ def losses(folder):
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
     """Folder of what two processes wrote; they end by being killed."""
-    return run_two_processes(Path(__file__).with_name("two_ranks.py"), tmp_path_factory.mktemp("two_ranks"))
+    return run_two_processes(
+        Path(__file__).parents[1] / "workers" / "two_ranks.py", tmp_path_factory.mktemp("two_ranks")
+    )
 
 
 def test_golden_features_of_two_processes(golden, launched):

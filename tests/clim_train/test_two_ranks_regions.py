@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from clim_train.metrics import read_metrics
+from clim_train.run.metrics import read_metrics
 from region_training import (
     COUNTS,
     REGION_METHODS,
@@ -26,7 +26,7 @@ def losses(folder):
 def launched(tmp_path_factory):
     """Folder of what two processes wrote."""
     return run_two_processes(
-        Path(__file__).with_name("two_ranks_regions.py"), tmp_path_factory.mktemp("two_ranks_regions")
+        Path(__file__).parents[1] / "workers" / "two_ranks_regions.py", tmp_path_factory.mktemp("two_ranks_regions")
     )
 
 

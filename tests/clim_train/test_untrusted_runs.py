@@ -8,10 +8,10 @@ import shutil
 
 import pytest
 import torch
-from clim_train.cli import main, resume
+from clim_train.commands.main import main, resume
 from clim_train.config import TrainConfig
-from clim_train.engine import only_tensors
-from clim_train.manifest import checksums, damage, write_manifest
+from clim_train.engine.deepspeed_compat import only_tensors
+from clim_train.run.manifest import checksums, damage, write_manifest
 from tiny_training import fit_until, small_command, tiny_config, tiny_trainer
 
 
@@ -157,7 +157,7 @@ def test_processes_of_the_start_decide_the_global_batch(tmp_path, monkeypatch):
     state = json.loads((saved / "trainer.json").read_text())
     (saved / "trainer.json").write_text(json.dumps({**state, "world_size": 2}))
     seen = []
-    monkeypatch.setattr("clim_train.cli.train", lambda config, resuming: seen.append(config.data.batch_size))
+    monkeypatch.setattr("clim_train.commands.main.train", lambda config, resuming: seen.append(config.data.batch_size))
     monkeypatch.setenv("WORLD_SIZE", "2")
     resume(str(tmp_path))
     assert seen == [config.data.batch_size // 2]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from flmm.attention import ATTENTION_NAME
+from flmm.attention.rows import ATTENTION_NAME
 from PIL import Image
 from tiny_lmms import FAMILIES, IMAGE_ID, picture, sample, tiny_lmm
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from flmm.capture import Capture, TokenRows
+from flmm.attention.capture import Capture, TokenRows
 from golden_lmms import first_of, golden_lmm, sample_of
 
 CASES = ("llava", "llava_next", "deepseek_vl")

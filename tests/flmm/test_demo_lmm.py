@@ -5,16 +5,16 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from clim_data.emoji import load_emoji
+from clim_data.drawings.emoji import load_emoji
 from flmm.adapters import load_lmm
-from flmm.demo.captions import CaptionConfig, caption_accuracy, optimizers_of, told_segments, train_captions
-from flmm.demo.listed import ListedThings
 from flmm.demo.lmm import build_demo_llava, word_tokenizer
 from flmm.demo.model_files import WEIGHTS, load_weights, save_weights, write_demo_model
-from flmm.demo.names import names_in, recalled, train_names
-from flmm.demo.painting import PaintedScene, ScenePainter, layout, varied
-from flmm.demo.pretrain import in_memory, pretrain
 from flmm.demo.scenes import COLUMNS, CONCEPTS, IMAGE_PX, OBJECT_PX, ROWS, compose_demo_scenes, demo_words
+from flmm.experiments.captions import CaptionConfig, caption_accuracy, optimizers_of, told_segments, train_captions
+from flmm.experiments.listed import ListedThings
+from flmm.experiments.names import names_in, recalled, train_names
+from flmm.experiments.painting import PaintedScene, ScenePainter, layout, varied
+from flmm.experiments.pretrain import in_memory, pretrain
 
 
 @pytest.fixture(scope="module")

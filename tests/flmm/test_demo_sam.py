@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
-from clim_data.emoji import load_emoji
+from clim_data.drawings.emoji import load_emoji
 from flmm.demo.model_files import save_weights
-from flmm.demo.pretrain_sam import (
+from flmm.demo.sam import WEIGHTS, build_demo_sam, random_demo_sam
+from flmm.demo.scenes import IMAGE_PX
+from flmm.experiments.pretrain_sam import (
     SamTraining,
     ThingsHead,
     encoded,
@@ -17,11 +19,9 @@ from flmm.demo.pretrain_sam import (
     prompted_loss,
     train_sam,
 )
-from flmm.demo.sam import WEIGHTS, build_demo_sam, random_demo_sam
-from flmm.demo.sam_objects import LEAST_PX, ObjectScenes, jittered_boxes, rough_logits
-from flmm.demo.scenes import IMAGE_PX
-from flmm.sam_prompts import binary_masks
-from flmm.sam_refiner import SamRefiner
+from flmm.experiments.sam_objects import LEAST_PX, ObjectScenes, jittered_boxes, rough_logits
+from flmm.refiners.sam.geometry import binary_masks
+from flmm.refiners.sam.refiner import SamRefiner
 from safetensors import safe_open
 
 

@@ -9,14 +9,15 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from flmm import attention, hub
+from flmm import hub
 from flmm.adapters import load_lmm
-from flmm.chat import ask, ground_answer
-from flmm.cli import main
+from flmm.attention import rows as attention
+from flmm.commands.main import main
+from flmm.dialogue.answers import ask, ground_answer
 from flmm.grounded import load_grounded
-from flmm.image_phrases import read_image
-from flmm.narratives import tokenize_expressions
-from flmm.prompts import DESCRIBE
+from flmm.grounders.pictures import read_image
+from flmm.text.prompts import DESCRIBE
+from flmm.text.tokens import tokenize_expressions
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_grounding import save_tiny_grounded

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 from clim_models import UNetHead
-from clim_models.mask_losses import mask_losses
-from flmm.checkpoints import heads_from_released
+from clim_models.losses.masks import mask_losses
 from flmm.grounded import GroundedLMM, load_grounded
-from flmm.sam_weights import load_sam
+from flmm.heads.files import heads_from_released
+from flmm.refiners.sam.weights import load_sam
 from golden_lmms import (
     close_masks,
     decoder_heads,

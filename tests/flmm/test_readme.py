@@ -9,8 +9,8 @@ import flmm
 import pytest
 import torch
 from flmm.adapters import registry
-from flmm.cli import COMMANDS
-from flmm.train_command import configure
+from flmm.commands.main import COMMANDS
+from flmm.commands.train import configure
 from golden_lmms import golden_lmm, golden_sam, released, tokenizer_of
 from tiny_lmms import picture
 from transformers import CLIPImageProcessorPil

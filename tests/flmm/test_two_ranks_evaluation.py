@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from clim_data import expression_items, narrative_items, write_shards
 from clim_eval import MaskScores
-from clim_eval.report import read_report
+from clim_eval.reports.report import read_report
 from conftest import GOLDEN
-from flmm.cli import main
-from flmm.viscot import saved_answers
+from flmm.commands.main import main
+from flmm.evaluation.viscot import saved_answers
 from tiny_grounding import Pictures, save_tiny_grounded
 
 DATA = GOLDEN / "flmm" / "data"
@@ -69,7 +69,11 @@ def ran(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    script = [sys.executable, str(Path(__file__).with_name("evaluation_ranks.py")), str(folder / "commands.json")]
+    script = [
+        sys.executable,
+        str(Path(__file__).parents[1] / "workers" / "evaluation_ranks.py"),
+        str(folder / "commands.json"),
+    ]
     common = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = [
         subprocess.Popen(

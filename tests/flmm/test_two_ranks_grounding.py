@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from clim_train.metrics import read_metrics
+from clim_train.run.metrics import read_metrics
 from safetensors.torch import load_file
 from tiny_grounding import UNEVEN, Pictures, tiny_config, tiny_trainer
 from two_processes import run_two_processes
@@ -17,7 +17,7 @@ from two_processes import run_two_processes
 def launched(tmp_path_factory):
     """Folder of what two processes wrote."""
     return run_two_processes(
-        Path(__file__).with_name("two_ranks_grounding.py"), tmp_path_factory.mktemp("two_ranks_grounding")
+        Path(__file__).parents[1] / "workers" / "two_ranks_grounding.py", tmp_path_factory.mktemp("two_ranks_grounding")
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("clim_data", "clim_models", "clim_eval", "clim_train", "flmm")
 
-# What the training tests train, see the modules themselves. `tests` is on the path.
+# What the training tests train, see the modules themselves. `tests/helpers` is on the path.
 HELPERS = {
     "clim": "tiny_training",
     "regions": "region_training",

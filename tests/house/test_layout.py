@@ -7,20 +7,21 @@ from house import measures
 
 # At most. `python tests/house/measures.py --places` prints the figures and where they are from.
 LIMITS = {
-    "files in the fullest folder": 45,
+    "files in the fullest folder": 13,
     "functions with more than 8 parameters": 13,
     "parameters of the widest function": 22,
     "functions over 60 lines": 0,
     "files over 350 lines": 0,
-    "lines over 100 characters": 3001,
+    "lines over 100 characters": 2989,
     "nested comprehensions": 53,
-    "modules in import circles": 2,
-    "folders in import circles": 2,
-    "hidden names imported by other packages": 159,
-    "public names imported by a deep path": 30,
-    "files that rename a draft": 20,
-    "files that ask for rank or world size": 20,
-    "files that make the box of a mask": 6,
+    "modules in import circles": 0,
+    "folders in import circles": 0,
+    # Plumbing has moved to clim_data; the public `__init__.py` files of the subpackages follow.
+    "hidden names imported by other packages": 205,
+    "public names imported by a deep path": 27,
+    "files that rename a draft": 19,
+    "files that ask for rank or world size": 19,
+    "files that make the box of a mask": 4,
 }
 
 

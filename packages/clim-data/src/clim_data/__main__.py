@@ -2,6 +2,6 @@
 
 import sys
 
-from clim_data.cli import main
+from clim_data.commands.main import main
 
 sys.exit(main())

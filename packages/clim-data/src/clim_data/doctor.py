@@ -8,11 +8,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from clim_data.annotations.refer_files import read_refs
 from clim_data.datasets import PARTS, Check, Part
-from clim_data.images import load_rgb
-from clim_data.refs_file import read_refs
-from clim_data.report import BrokenSample
-from clim_data.shards import IMAGE_SUFFIXES, has_end_mark
+from clim_data.faults import BrokenSample
+from clim_data.files.names import IMAGE_SUFFIXES
+from clim_data.pixels.decode import load_rgb
+from clim_data.sources.shards import has_end_mark
 
 PRESENT, BROKEN, MISSING = "present", "broken", "missing"
 

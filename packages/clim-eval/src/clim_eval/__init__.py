@@ -2,33 +2,36 @@
 
 from importlib import import_module
 
-from clim_eval.accuracy import class_accuracy_table, label_ranks, mean_class_accuracy, top_k_accuracy
-from clim_eval.pictures import accuracy_bars, similarity_figure, tradeoff_figure
-from clim_eval.provenance import data_fingerprint, package_versions, weights_fingerprint
-from clim_eval.regions import RegionClassification, RegionRows
-from clim_eval.report import combine_reports, read_report, write_report
-from clim_eval.retrieval import ImageTextRetrieval, ZeroShotClassification
+from clim_eval.evaluators.regions import RegionClassification, RegionRows
+from clim_eval.evaluators.retrieval import ImageTextRetrieval
+from clim_eval.evaluators.zeroshot import ZeroShotClassification
+from clim_eval.metrics.accuracy import class_accuracy_table, label_ranks, mean_class_accuracy, top_k_accuracy
+from clim_eval.pictures.bars import accuracy_bars
+from clim_eval.pictures.similarity import similarity_figure
+from clim_eval.pictures.tradeoff import tradeoff_figure
+from clim_eval.reports.provenance import data_fingerprint, package_versions, weights_fingerprint
+from clim_eval.reports.report import combine_reports, read_report, write_report
 from clim_eval.version import __version__
 
 # Loaded on first use: they import clim_models, and with it open_clip, which takes seconds.
 _LATER = {
-    "MaskScores": "mask_scores",
-    "WeightEnds": "alpha",
-    "alpha_sweep": "alpha",
-    "average_recall": "narrative_grounding",
-    "checkpoint_ends": "alpha",
-    "class_images": "labelled_images",
-    "encode_texts": "show",
-    "load_class_embeddings": "embeddings",
-    "locate_texts": "show",
-    "mask_overlaps": "mask_scores",
-    "narrative_metrics": "narrative_grounding",
-    "narrative_scores": "narrative_grounding",
-    "pareto_alphas": "alpha",
-    "referring_metrics": "referring",
-    "referring_scores": "referring",
-    "run_ends": "alpha",
-    "save_class_embeddings": "embeddings",
+    "MaskScores": "clim_eval.evaluators.mask_scores",
+    "WeightEnds": "clim_eval.evaluators.alpha",
+    "alpha_sweep": "clim_eval.evaluators.alpha",
+    "average_recall": "clim_eval.metrics.narratives",
+    "checkpoint_ends": "clim_eval.evaluators.alpha",
+    "class_images": "clim_data.readers.labelled_images",
+    "encode_texts": "clim_eval.pictures.locate",
+    "load_class_embeddings": "clim_eval.embeddings",
+    "locate_texts": "clim_eval.pictures.locate",
+    "mask_overlaps": "clim_eval.metrics.masks",
+    "narrative_metrics": "clim_eval.metrics.narratives",
+    "narrative_scores": "clim_eval.evaluators.phrase_masks",
+    "pareto_alphas": "clim_eval.evaluators.alpha",
+    "referring_metrics": "clim_eval.metrics.referring",
+    "referring_scores": "clim_eval.evaluators.phrase_masks",
+    "run_ends": "clim_eval.evaluators.alpha",
+    "save_class_embeddings": "clim_eval.embeddings",
 }
 
 __all__ = [
@@ -73,4 +76,4 @@ __all__ = [
 def __getattr__(name: str):
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    return getattr(import_module(_LATER[name]), name)

@@ -1,5 +1,5 @@
 """``python -m clim_eval`` is ``clim-eval``."""
 
-from clim_eval.cli import main
+from clim_eval.commands.main import main
 
 raise SystemExit(main())

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from clim_models import RegionModel
-from clim_models.prompts import NAME_TEMPLATE, PHOTO_TEMPLATE, VILD_TEMPLATES, embed_classes
+from clim_models.text.class_embeddings import embed_classes
+from clim_models.text.prompts import NAME_TEMPLATE, PHOTO_TEMPLATE, VILD_TEMPLATES
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ def cache_folder() -> Path:
 
 
 def embed_with_bar(model: nn.Module, names: Sequence[str], templates: str, *, cache: Path | None, show: bool) -> Tensor:
-    """`clim_models.prompts.embed_classes` with templates by name and a live bar; (K, C) unit rows."""
+    """`clim_models.text.class_embeddings.embed_classes` with templates by name and a live bar; (K, C) unit rows."""
     with tqdm(desc="classes", unit="prompt", disable=not show, leave=False) as bar:
 
         def advance(done: int, total: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from clim_models import RegionModel
-from clim_models.prompts import text_weights
+from clim_models.text.class_embeddings import text_weights
 
 MATRICES = 8
 VALUES = 8  # of each

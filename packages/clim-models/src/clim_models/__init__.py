@@ -6,15 +6,15 @@ from clim_models.version import __version__
 
 # Loaded on first use: open_clip, timm and torchvision take seconds to import.
 _EXPORTS = {
-    "LoadReport": "checkpoint",
-    "RegionModel": "region_model",
-    "UNetHead": "unet_head",
-    "create_model": "create",
-    "interpolate_weights": "interpolation",
-    "load_checkpoint": "checkpoint",
-    "pool_boxes": "pooling",
-    "pool_masks": "pooling",
-    "save_model": "export",
+    "LoadReport": "clim_models.checkpoints.load",
+    "RegionModel": "clim_models.region_model",
+    "UNetHead": "clim_models.heads.unet",
+    "create_model": "clim_models.create",
+    "interpolate_weights": "clim_models.checkpoints.interpolation",
+    "load_checkpoint": "clim_models.checkpoints.load",
+    "pool_boxes": "clim_models.pooling",
+    "pool_masks": "clim_models.pooling",
+    "save_model": "clim_models.export",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]
@@ -23,7 +23,7 @@ __all__ = ["__version__", *sorted(_EXPORTS)]
 def __getattr__(name: str):
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    return getattr(import_module(_EXPORTS[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,9 +1,6 @@
 """Build a RegionModel from an open_clip name and weights from anywhere."""
 
-import copy
-import difflib
 import json
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,12 +9,12 @@ import torch
 from open_clip.model import set_model_preprocess_cfg
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
-from clim_models.checkpoint import export_folder, load_checkpoint
-from clim_models.open_clip_notes import no_weights_yet
+from clim_models.checkpoints.load import export_folder, load_checkpoint
+from clim_models.names import SHIPPED, TINY, model_config
+from clim_models.open_clip_compat import no_weights_yet
 from clim_models.region_model import RegionModel
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-TINY, SHIPPED = "clim-tiny", "emoji"  # the model that ships with the project, and the tag of its weights
 
 
 def create_model(
@@ -67,35 +64,6 @@ def create_model(
     if image_size is not None:
         model.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     return model.to(device=device, dtype=PRECISIONS[precision]).eval()
-
-
-def model_config(name: str) -> dict:
-    """open_clip's `model_cfg` of a name, as a copy.
-
-    Raises:
-        ValueError: unknown name; the closest are listed.
-        ImportError: clim-tiny without the packages it is made of.
-    """
-    if name == TINY:
-        from clim_models import tiny
-
-        # Importing `tiny` registers the name too, but only where its packages are installed. This
-        # call says which one is missing.
-        tiny.register_clim_tiny()
-    config = open_clip.get_model_config(name)
-    if config is None:
-        close = difflib.get_close_matches(name, [*open_clip.list_models(), TINY], n=4, cutoff=0.4)
-        raise ValueError(f"unknown model {name!r}; did you mean {', '.join(close)}? open_clip.list_models() lists all")
-    return copy.deepcopy(config)
-
-
-def tokenizer_for(model: RegionModel) -> Callable[[list[str]], torch.Tensor]:
-    """The tokenizer of a model; a model wrapped without a name gets CLIP's BPE with its own context length."""
-    if model.name is not None:
-        model_config(model.name)
-        return open_clip.get_tokenizer(model.name)
-    length = getattr(model.clip, "context_length", None) or getattr(model.clip.text, "context_length", 77)
-    return open_clip.SimpleTokenizer(context_length=length)
 
 
 def _tag(name: str, pretrained: str | Path | None) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clim_models.checkpoint import WEIGHTS_FILE
+from clim_models.checkpoints.load import WEIGHTS_FILE
 from clim_models.region_model import RegionModel
 from clim_models.version import __version__
 

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clim_models.freezing import freeze_model, norm_layers
-from clim_models.outputs import READOUTS, check_outputs, is_attention, with_readout
+from clim_models.features import READOUTS, check_outputs, is_attention, with_readout
 from clim_models.pooling import (
     PackedRegions,
     box_patch_masks,
@@ -21,7 +20,9 @@ from clim_models.pooling import (
     pool_boxes,
     pool_masks,
 )
-from clim_models.towers import Readout, find_tower
+from clim_models.towers.freezing import freeze_model, norm_layers
+from clim_models.towers.registry import find_tower
+from clim_models.towers.tower import Readout
 
 
 class RegionModel(nn.Module):
@@ -112,9 +113,9 @@ class RegionModel(nn.Module):
     @cached_property
     def tokenizer(self) -> Callable[[list[str]], Tensor]:
         """Texts -> (N, T) token ids, the tokenizer of the model's own configuration."""
-        from clim_models.create import tokenizer_for
+        from clim_models.text.tokenizer import tokenizer_for
 
-        return tokenizer_for(self)
+        return tokenizer_for(self.name, self.clip)
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the feature map of an image of `height` x `width` pixels.

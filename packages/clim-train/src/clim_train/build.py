@@ -8,21 +8,26 @@ import clim_models
 import torch
 import torch.distributed as dist
 from clim_data import BoxLoader, CropLoader, ImageCaptions, MosaicLoader, PanopticRegions, plan_mosaics
+from clim_data.processes.ranks import ranks
 from clim_eval import ImageTextRetrieval, RegionClassification
 from clim_eval.embeddings import cache_folder, embed_with_bar, load_class_embeddings
 from clim_models import RegionModel
-from clim_models.create import model_config
 from clim_models.image_side import copy_image_side
-from clim_models.prompts import embed_classes
+from clim_models.names import model_config
+from clim_models.text.class_embeddings import embed_classes
 from torch import Tensor
 
-from clim_train.config import BoxDataConfig, ClipSelfConfig, CropDataConfig, DataConfig, RegionClipConfig, TrainConfig
-from clim_train.engine import WEIGHT_DTYPES, choose_device
-from clim_train.randomness import seed_everything
-from clim_train.task import Task
-from clim_train.tasks import ClimTask, ClipSelfTask, RegionClipTask
-from clim_train.tasks.region_parts import ranks
-from clim_train.trainer import Evaluators, Loader
+from clim_train.config import TrainConfig
+from clim_train.engine.engine import WEIGHT_DTYPES, choose_device
+from clim_train.methods.boxes import BoxDataConfig
+from clim_train.methods.clim import ClimTask
+from clim_train.methods.clipself import ClipSelfConfig, ClipSelfTask
+from clim_train.methods.crops import CropDataConfig
+from clim_train.methods.regionclip import RegionClipConfig, RegionClipTask
+from clim_train.methods.table import DataConfig
+from clim_train.run.randomness import seed_everything
+from clim_train.task import Loader, Task
+from clim_train.trainer import Evaluators
 
 LEARNED_FROM = {
     "pairs": "images with captions (see `clim-data pack`)",

@@ -10,15 +10,17 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from clim_data import BoxBatch, CropBatch, MosaicBatch, plan_mosaics
-from clim_data.crops import grid_choices
-from clim_data.epochs import global_steps
-from clim_models.open_clip_notes import no_weights_yet
+from clim_data.pixels.crops import grid_choices
+from clim_data.streams.epochs import global_steps
+from clim_models.open_clip_compat import no_weights_yet
 from torch import nn
 from tqdm import tqdm
 
 from clim_train.build import build_model, build_task, native_px
-from clim_train.config import CropDataConfig, PairDataConfig, TrainConfig
-from clim_train.engine import BUCKET_ELEMENTS, WEIGHT_DTYPES
+from clim_train.config import TrainConfig
+from clim_train.engine.engine import BUCKET_ELEMENTS, WEIGHT_DTYPES
+from clim_train.methods.crops import CropDataConfig
+from clim_train.methods.pairs import PairDataConfig
 from clim_train.step_cost import StepCost, step_cost
 from clim_train.task import Task
 
@@ -159,7 +161,7 @@ def build_task_for_shapes(config: TrainConfig, model: nn.Module) -> Task:
     """The task, with class embeddings of the right shape where it needs some."""
     if config.task.name != "regionclip":
         return build_task(config, model)
-    from clim_train.tasks import RegionClipTask
+    from clim_train.methods.regionclip import RegionClipTask
 
     task = config.task
     embeddings = torch.ones(max(task.sampled_classes or 0, 1203), model.embed_dim)

@@ -5,7 +5,7 @@ Steps count from 0 and the rate is set before the step is taken. `total` is the 
 
 import math
 
-from clim_train.config import OptimConfig, ScheduleConfig
+from clim_train.options.sections import OptimConfig, ScheduleConfig
 
 
 def warmup_lr(step: int, *, base: float, warmup: int, start: float | None = None) -> float:

@@ -1,6 +1,6 @@
 """What a training method has to offer to be trained by `Trainer`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -33,3 +33,17 @@ class Task(Protocol):
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         """Write the model with the weights `state` (the whole state dict of `model`) in the form users load."""
         ...
+
+
+class Loader(Protocol):
+    """Batches of this rank. Every rank has the same number, and a position that can be saved and continued."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]:
+        """What is left of the current epoch; the next call begins the next epoch. Batches have `.to(device)`."""
+        ...
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...

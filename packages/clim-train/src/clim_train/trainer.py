@@ -5,53 +5,33 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from clim_data.files.atomic import write_json_indented, write_text
 from clim_models import interpolate_weights
 
-from clim_train.checkpoints import UNIVERSAL, CheckpointFolder, write_together
 from clim_train.config import TrainConfig
-from clim_train.engine import Engine, choose_device, only_tensors, start_distributed
-from clim_train.engine_module import trained_entries
-from clim_train.finite import FiniteWatch
-from clim_train.metrics import MetricLog, RunningMean
-from clim_train.peers import AgreedError, failures_shared
-from clim_train.randomness import random_states, seed_everything, set_random_states, without_random
-from clim_train.resuming import needs_universal, newest_whole
-from clim_train.run_folder import (
-    check_run_folder,
-    checksum,
-    load_start_weights,
-    save_start_weights,
-    save_weights,
-    versions,
-    write_json,
-    write_text,
-)
+from clim_train.engine.deepspeed_compat import only_tensors, start_distributed
+from clim_train.engine.engine import Engine, choose_device
+from clim_train.engine.module import trained_entries
+from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder, write_together
+from clim_train.run.finite import FiniteWatch
+from clim_train.run.folder import check_run_folder, versions
+from clim_train.run.metrics import MetricLog, RunningMean
+from clim_train.run.peers import AgreedError, failures_shared
+from clim_train.run.randomness import random_states, seed_everything, set_random_states, without_random
+from clim_train.run.resuming import needs_universal, newest_whole
+from clim_train.run.skips import SkipCount
+from clim_train.run.stopping import StopRequest, StopVote, TrainingStopped
+from clim_train.run.weights import checksum, load_start_weights, save_start_weights, save_weights
 from clim_train.schedule import learning_rate, total_steps
-from clim_train.skips import SkipCount
-from clim_train.stopping import StopRequest, StopVote, TrainingStopped
-from clim_train.task import Task
+from clim_train.task import Loader, Task
 
 logger = logging.getLogger(__name__)
 
 Evaluators = Mapping[str, Callable[[], Mapping[str, float]]]
-
-
-class Loader(Protocol):
-    """Batches of this rank. Every rank has the same number, and a position that can be saved and continued."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Any]:
-        """What is left of the current epoch; the next call begins the next epoch. Batches have `.to(device)`."""
-        ...
-
-    def state_dict(self) -> dict: ...
-
-    def load_state_dict(self, state: dict) -> None: ...
 
 
 class Trainer:
@@ -129,7 +109,7 @@ class Trainer:
         if self.rank == 0:
             self.checkpoints.prepare()
             if not started:
-                write_json(self.folder / "versions.json", versions(self.world_size, self.device))
+                write_json_indented(self.folder / "versions.json", versions(self.world_size, self.device))
                 write_text(self.folder / "config.json", self.config.to_json())
         dist.barrier()
 

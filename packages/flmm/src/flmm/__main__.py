@@ -2,6 +2,6 @@
 
 import sys
 
-from flmm.cli import main
+from flmm.commands.main import main
 
 sys.exit(main())

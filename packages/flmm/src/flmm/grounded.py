@@ -14,13 +14,15 @@ from clim_models import UNetHead
 from PIL import Image
 from torch import Tensor, nn
 
-from flmm.adapters import load_lmm
-from flmm.adapters.frozen import FrozenLMM, PhraseFeatures, Sample
-from flmm.capture import MERGES
-from flmm.checkpoints import OWN_POSITIONS, mask_head_sizes, open_heads, read_heads, write_heads
-from flmm.head_facts import chosen_merge, frozen_parts, read_facts, trained_parts
+from flmm.adapters.features import PhraseFeatures, Sample
+from flmm.adapters.frozen import FrozenLMM
+from flmm.adapters.registry import load_lmm
+from flmm.attention.capture import MERGES
+from flmm.heads.facts import chosen_merge, frozen_parts, read_facts, trained_parts
+from flmm.heads.files import OWN_POSITIONS, mask_head_sizes, open_heads, read_heads, write_heads
 from flmm.hub import check_device
-from flmm.sam_refiner import ImageEmbedding, SamRefiner
+from flmm.refiners.embedding import ImageEmbedding
+from flmm.refiners.sam.refiner import SamRefiner
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from timm.models.eva import EvaAttention, EvaBlock
 from timm.models.vision_transformer import Attention, Block
 from torch import Tensor, cat, nn
 
-from clim_models.towers.base import split_heads
+from clim_models.towers.attention import split_heads
 
 
 class BlockReader(Protocol):

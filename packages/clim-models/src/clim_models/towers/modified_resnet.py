@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, cat, nn
 
 from clim_models.pooling import align_boxes
-from clim_models.positions import resample_positions
-from clim_models.towers.base import Readout, Stem, masked_attention, maybe_checkpoint, split_heads, to_map
+from clim_models.towers.attention import masked_attention, maybe_checkpoint, split_heads, to_map
+from clim_models.towers.positions import resample_positions
+from clim_models.towers.tower import Readout, Stem
 
 
 class ResNetTower:

@@ -3,10 +3,10 @@
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, cat, nn
 
-from clim_models.positions import resample_positions
-from clim_models.towers.base import Stem
 from clim_models.towers.blocks import OpenClipBlock
+from clim_models.towers.positions import resample_positions
 from clim_models.towers.token_tower import TokenTower
+from clim_models.towers.tower import Stem
 
 
 class OpenClipViT(TokenTower):

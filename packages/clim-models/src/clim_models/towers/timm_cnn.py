@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from clim_models.towers.base import Readout, Stem, maybe_checkpoint
+from clim_models.towers.attention import maybe_checkpoint
+from clim_models.towers.tower import Readout, Stem
 
 
 class TimmCNN:

@@ -5,16 +5,9 @@ Letters: B images, N = h*w patches, P prefix tokens (class token first), D width
 
 from torch import Tensor, nn
 
-from clim_models.towers.base import (
-    Readout,
-    Stem,
-    mask_with_prefix,
-    masked_attention,
-    maybe_checkpoint,
-    split_heads,
-    to_map,
-)
+from clim_models.towers.attention import mask_with_prefix, masked_attention, maybe_checkpoint, split_heads, to_map
 from clim_models.towers.blocks import BlockReader
+from clim_models.towers.tower import Readout, Stem
 
 
 class TokenTower:

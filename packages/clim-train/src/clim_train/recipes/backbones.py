@@ -1,6 +1,6 @@
 """Backbones and optimizers that recipes share."""
 
-from clim_train.config import ModelConfig, OptimConfig
+from clim_train.options.sections import ModelConfig, OptimConfig
 
 COCO_IMAGES, LVIS_IMAGES, CC3M_IMAGES = 118_287, 100_170, 3_318_333
 """Images of train2017, of lvis_v1_train, and links of the CC3M training list (not all of them still work)."""

@@ -2,16 +2,10 @@
 
 from clim_data import MosaicConfig
 
-from clim_train.config import (
-    ClimConfig,
-    EngineConfig,
-    ModelConfig,
-    OptimConfig,
-    PairDataConfig,
-    RunConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
+from clim_train.config import TrainConfig
+from clim_train.methods.clim import ClimConfig
+from clim_train.methods.pairs import PairDataConfig
+from clim_train.options.sections import EngineConfig, ModelConfig, OptimConfig, RunConfig, ScheduleConfig
 from clim_train.recipes.backbones import CC3M_IMAGES, COCO_IMAGES, EVA02, LVIS_IMAGES, OPENAI_VIT
 from clim_train.recipes.registry import recipe
 
@@ -132,7 +126,7 @@ def clim_quickstart() -> TrainConfig:
     Command: clim-train clim_quickstart --data.shards 'emoji/*.tar' (`hatch run quickstart` makes the shards, trains
         this and its control runs, and reports them side by side)
     Hardware: two CPU cores, about 0.5 s per step.
-    Data: shards of `clim_data.emoji.write_emoji_shards`: three vendors, some concepts held out.
+    Data: shards of `clim_data.drawings.emoji.write_emoji_shards`: three vendors, some concepts held out.
     Expected: see the report of the quick start; drawings say nothing about photographs.
     Differs from the original: tiles of 64 px and equal captions are not negatives of each other, since a small set
         of concepts repeats them; the learning rate is that of a small model. All blocks and the position embedding

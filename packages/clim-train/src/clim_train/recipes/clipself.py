@@ -1,14 +1,9 @@
 """CLIPSelf (arXiv 2310.01403): the frozen start model's features of crops teach the dense features."""
 
-from clim_train.config import (
-    ClipSelfConfig,
-    CropDataConfig,
-    EngineConfig,
-    ModelConfig,
-    RunConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
+from clim_train.config import TrainConfig
+from clim_train.methods.clipself import ClipSelfConfig
+from clim_train.methods.crops import CropDataConfig
+from clim_train.options.sections import EngineConfig, ModelConfig, RunConfig, ScheduleConfig
 from clim_train.recipes.backbones import COCO_IMAGES, EVA02, EVA_B16, EVA_L14, LVIS_IMAGES
 from clim_train.recipes.registry import recipe
 

@@ -1,14 +1,9 @@
 """RegionCLIP-style training as in CLIPSelf's comparison (arXiv 2310.01403): boxes against pseudo-labelled nouns."""
 
-from clim_train.config import (
-    BoxDataConfig,
-    EngineConfig,
-    ModelConfig,
-    RegionClipConfig,
-    RunConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
+from clim_train.config import TrainConfig
+from clim_train.methods.boxes import BoxDataConfig
+from clim_train.methods.regionclip import RegionClipConfig
+from clim_train.options.sections import EngineConfig, ModelConfig, RunConfig, ScheduleConfig
 from clim_train.recipes.backbones import COCO_IMAGES, EVA02, EVA_B16, EVA_L14
 from clim_train.recipes.registry import recipe
 

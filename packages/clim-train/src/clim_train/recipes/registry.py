@@ -5,7 +5,8 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clim_train.config import PairDataConfig, TrainConfig
+from clim_train.config import TrainConfig
+from clim_train.methods.pairs import PairDataConfig
 
 
 @dataclass(frozen=True)

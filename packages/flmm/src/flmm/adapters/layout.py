@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flmm.frames import ImageFrame
+from flmm.adapters.frames import ImageFrame
 
 
 @dataclass(frozen=True)

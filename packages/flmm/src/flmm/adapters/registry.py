@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from flmm.adapters.frozen import Family, FrozenLMM
-from flmm.attention import check_transformers
+from flmm.adapters.family import Family
+from flmm.adapters.frozen import FrozenLMM
 from flmm.hub import check_device, read_part, source_options
+from flmm.transformers_compat import check_transformers
 
 DTYPES = ("bfloat16", "float16", "float32")
-# model_type -> module and class in this folder; imported on use.
+# model_type -> module and class in `families`; imported on use.
 _FAMILIES: dict[str, Callable[..., Family] | tuple[str, str]] = {
     "llava": ("llava", "Llava"),
     "llava_next": ("llava_next", "LlavaNext"),
@@ -55,10 +56,10 @@ def _family_class(model_type: str) -> Callable[..., Family]:
     if entry is None:
         raise ValueError(
             f"no adapter for LMMs of type {model_type!r}; supported are {', '.join(supported_families())}. To "
-            "add one, write a class with the members of flmm.adapters.frozen.Family and pass it to "
+            "add one, write a class with the members of flmm.adapters.family.Family and pass it to "
             "flmm.register_family (README.md, 'Adding an LMM')"
         )
-    return getattr(import_module(f"flmm.adapters.{entry[0]}"), entry[1]) if isinstance(entry, tuple) else entry
+    return getattr(import_module(f"flmm.adapters.families.{entry[0]}"), entry[1]) if isinstance(entry, tuple) else entry
 
 
 def build_lmm(model: nn.Module, image_processor: Any, tokenizer: Any = None) -> FrozenLMM:
@@ -94,16 +95,14 @@ def load_lmm(name: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") 
     check_device(device)
     from transformers import PreTrainedConfig
 
-    from flmm.adapters import deepseek_authors
+    from flmm.adapters.authors import deepseek
 
     where = source_options(name, what="an LMM")
     raw, _ = read_part(name, "config.json", PreTrainedConfig.get_config_dict, **where)
     if not (model_type := raw.get("model_type")):
         raise FileNotFoundError(f"{name} has no config.json with a model_type: pass the folder of an LMM, or a hub id")
-    if model_type == deepseek_authors.MODEL_TYPE:
-        model, processor, tokenizer = deepseek_authors.read_authors_model(
-            name, raw, dtype=getattr(torch, dtype), **where
-        )
+    if model_type == deepseek.MODEL_TYPE:
+        model, processor, tokenizer = deepseek.read_authors_model(name, raw, dtype=getattr(torch, dtype), **where)
         family = family_for(model.config, processor)
     else:
         _family_class(model_type)  # before transformers complains about types that it does not know either

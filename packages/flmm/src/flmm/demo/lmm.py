@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from flmm.demo.scenes import IMAGE_PX, demo_words
-from flmm.prompts import DESCRIBE, STYLES
+from flmm.text.prompts import DESCRIBE, STYLES
 
 PATCH_PX = 8
 WIDTH = 128

@@ -2,8 +2,13 @@
 
 from pathlib import Path
 
-from clim_data.emoji import load_emoji
-from clim_data.narrative_scenes import NarrativeScenes, compose_narrative_scenes, narrative_words, scene_vendors
+from clim_data.drawings.emoji import load_emoji
+from clim_data.drawings.narrative_scenes import (
+    NarrativeScenes,
+    compose_narrative_scenes,
+    narrative_words,
+    scene_vendors,
+)
 
 # Told apart by colour and shape, drawn by every vendor, and none of the held-out concepts.
 _CONCEPTS = "anchor bear carrot crown elephant frog guitar penguin pig rose"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from flmm.commands.options import add_model_options, heads_file, load_from_options, say
 from flmm.grounded import GroundedLMM
-from flmm.loading import add_model_options, heads_file, load_from_options, say
 
 PORT = 7860
 HOST = "127.0.0.1"
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     heads_file(options.checkpoint)
     examples = example_files(options.examples)
     with listening(options.host, options.port) as taken:  # before the minutes that loading can take
-        from flmm.phrases import has_spacy
+        from flmm.text.phrases import has_spacy
         from flmm.web.server import build_app
         from flmm.web.session import Demo
 

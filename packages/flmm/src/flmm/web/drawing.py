@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from flmm.pictures import colour_of
+from flmm.pictures.masks import colour_of
 from flmm.web.session import Found, Look
 from flmm.web.upload import Upload, read_upload
 

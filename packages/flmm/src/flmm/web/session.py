@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from clim_data.regions import decode_segmentation
+from clim_data.pixels.masks import decode_segmentation
 from PIL import Image
 
-from flmm.adapters.frozen import PhraseFeatures
-from flmm.chat import Answer, ask, ground_answer, phrase_features
+from flmm.adapters.features import PhraseFeatures
+from flmm.dialogue.answers import Answer, ask, ground_answer
+from flmm.dialogue.visual_cot import FOCUSES, visual_answer
 from flmm.grounded import GroundedLMM, Grounding
-from flmm.image_phrases import found_masks, masks_record, save_grounding
-from flmm.mean_attention import mean_attention
-from flmm.phrases import Chunker, noun_chunks
-from flmm.sam_refiner import ImageEmbedding
-from flmm.visual_cot import FOCUSES, visual_answer
+from flmm.grounders.heads import phrase_features
+from flmm.grounders.images import found_masks, masks_record, save_grounding
+from flmm.pictures.mean_attention import mean_attention
+from flmm.refiners.embedding import ImageEmbedding
+from flmm.text.phrases import Chunker, noun_chunks
 from flmm.web.kept import Kept
 from flmm.web.upload import Upload, read_upload
 
@@ -58,7 +59,7 @@ class Found:
 
     result: its name for `Demo.files`. text: what was said, "" for phrases of one's own. phrases: N texts. spans: the
     characters (start, end) of each in the text. masks: bool (N, H, W). attention: float32 (N, h, w), see
-    `flmm.mean_attention`. record: plain data, see `flmm.image_phrases.masks_record`.
+    `flmm.pictures.mean_attention`. record: plain data, see `flmm.grounders.images.masks_record`.
     """
 
     result: str

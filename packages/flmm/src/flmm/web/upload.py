@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from clim_data.images import open_image, to_rgb
-from clim_data.report import BrokenSample
+from clim_data.faults import BrokenSample
+from clim_data.pixels.decode import open_image, to_rgb
 from PIL import Image, ImageOps
 
 # Neither LMMs nor SAM see more than about a thousand pixels; masks and their pictures stay small enough for a page.
@@ -29,7 +29,8 @@ def read_upload(data: bytes, name: str = "the file") -> Upload:
     """A picture from the bytes of its file, turned as a camera's file says, and shrunk where it is large.
 
     Raises:
-        ValueError: no picture, a damaged one, too many bytes, or more pixels than `clim_data.images.pixel_limit`.
+        ValueError: no picture, a damaged one, too many bytes, or more pixels than
+            `clim_data.pixels.decode.pixel_limit`.
     """
     if not data:
         raise ValueError(f"{name} is empty: choose a JPEG, PNG or WebP picture")

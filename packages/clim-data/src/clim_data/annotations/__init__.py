@@ -1,0 +1,1 @@
+"""Official annotation files, read and checked."""

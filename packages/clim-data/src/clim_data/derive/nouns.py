@@ -1,0 +1,196 @@
+"""Noun concepts out of captions: the words that pseudo labels are chosen from, as a plain list.
+
+Each caption is tagged word by word. A noun counts once a caption, a plural as its singular. The list is a text file,
+one noun a line, most frequent first: a list of one's own, or this one edited, does as well.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from tqdm import tqdm
+
+from clim_data.annotations.caption_files import read_caption_table
+from clim_data.faults import BrokenSample, SkipReport
+from clim_data.files.atomic import write_json
+from clim_data.files.json_stream import stream_json
+from clim_data.sources.captions import read_captions
+from clim_data.sources.store import SampleStore
+
+# Words in lower case -> (word, dictionary form, whether it is a noun) of each.
+Tagger = Callable[[list[str]], list[tuple[str, str, bool]]]
+
+_TOKEN = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*|\S")
+_WORD = re.compile(r"[^\W\d_]{2,}(?:-[^\W\d_]+)*")
+_PLURAL_ENDINGS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("s", ""))
+_HISSING = ("ses", "xes", "zes", "ches", "shes", "oes")
+
+
+@dataclass(frozen=True)
+class NounRules:
+    """Which nouns are listed.
+
+    Args:
+        min_count: captions in which a noun must occur.
+        min_share: a word that is no noun in a larger share of its captions is none at all ("standing" is now and then).
+        compounds: also list pairs of neighbouring nouns ("teddy bear").
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    min_count: int = 10
+    min_share: float = 0.5
+    compounds: bool = False
+
+    def __post_init__(self):
+        if self.min_count < 1:
+            raise ValueError(f"min_count={self.min_count} must be at least 1")
+        if not 0 <= self.min_share <= 1:
+            raise ValueError(f"min_share={self.min_share} must be a share in [0, 1]")
+
+
+@dataclass
+class NounReport:
+    """The files that were written, the captions read, the nouns listed with their counts, what was left out."""
+
+    output: Path
+    captions: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    skipped: SkipReport = field(default_factory=SkipReport)
+
+
+def hanta_tagger() -> Tagger:
+    """The Hanover Tagger (Wartena 2019), whose English model comes inside its package.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        from HanTa.HanoverTagger import HanoverTagger
+    except ImportError as fault:
+        raise ImportError(f'nouns are found by HanTa ({fault}): pip install "clim-data[nouns]"') from None
+    tagger = HanoverTagger("morphmodel_en.pgz")
+
+    def tag(words: list[str]) -> list[tuple[str, str, bool]]:
+        # NN0, NN1, NN2 in the tags of the British National Corpus; names of persons and places are NP0.
+        return [(word, lemma.lower(), tag.startswith("NN")) for word, lemma, tag in tagger.tag_sent(words)]
+
+    return tag
+
+
+def read_caption_texts(source: str | Path, skipped: SkipReport) -> Iterator[str]:
+    """Captions of a text file (one a line), a COCO or CC3M-style json, a jsonl, a folder of images, or shards.
+
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: it holds no captions.
+    """
+    kind = Path(source).suffix.lower()
+    if kind == ".txt":
+        with open(source, encoding="utf-8", errors="replace") as lines:
+            yield from lines
+    elif kind == ".jsonl":
+        yield from (text for texts in read_caption_table(source).values() for text in texts)
+    elif kind == ".json":
+        for name, item in stream_json(source):
+            if not isinstance(item, dict):
+                continue
+            found = item.get("caption", []) if name == "annotations" else item.get("captions", [])
+            yield from [found] if isinstance(found, str) else found
+    else:
+        store = SampleStore(source)
+        skipped.entries.update(store.skipped.entries)
+        for number in range(len(store)):
+            try:
+                yield from read_captions(store.read(number))
+            except BrokenSample as fault:
+                skipped.add(fault)
+
+
+def count_nouns(captions: Iterable[str], tagger: Tagger, rules: NounRules) -> tuple[int, dict[str, int]]:
+    """Captions read, and how many of them hold each noun that `rules` lists, most frequent first, then by name."""
+    seen: Counter[str] = Counter()
+    nouns: Counter[str] = Counter()
+    pairs: Counter[tuple[str, str]] = Counter()
+    lemmas: dict[str, str] = {}
+    number = 0
+    for caption in captions:
+        words = _TOKEN.findall(caption.lower()) if isinstance(caption, str) else []
+        if not words:
+            continue
+        number += 1
+        tagged = tagger(words)
+        here = {word: lemma for word, lemma, is_noun in tagged if is_noun and _WORD.fullmatch(word)}
+        lemmas.update(here)
+        nouns.update(here.keys())
+        seen.update({word for word, _, _ in tagged})
+        if rules.compounds:
+            neighbours = pairwise(word if is_noun else "" for word, _, is_noun in tagged)
+            pairs.update({pair for pair in neighbours if here.keys() >= set(pair)})
+    kept = {word: count for word, count in nouns.items() if count >= rules.min_share * seen[word]}
+    names = {word: singular(word, lemmas[word], kept) for word in kept}
+    listed: Counter[str] = Counter()
+    for word, count in kept.items():
+        listed[names[word]] += count
+    for (first, second), count in pairs.items():
+        if first in names and second in names:
+            listed[f"{first} {names[second]}"] += count
+    order = sorted(listed.items(), key=lambda item: (-item[1], item[0]))
+    return number, {noun: count for noun, count in order if count >= rules.min_count}
+
+
+def singular(word: str, lemma: str, counts: dict[str, int]) -> str:
+    """Singular of a noun, given the tagger's dictionary form and how often other nouns occur.
+
+    Irregular plurals and words that are their own dictionary form ("pants", "bus") are the tagger's. Of the regular
+    origins of a plural ("leaves": leaf, leave) the most frequent noun is taken, since taggers guess them badly.
+    """
+    if lemma == word or not word.endswith("s"):
+        return lemma
+    origins = [word[: -len(end)] + instead for end, instead in _PLURAL_ENDINGS if word.endswith(end)]
+    if word.endswith(_HISSING):
+        origins.insert(0, word[:-2])
+    known = [origin for origin in origins if origin in counts]
+    if known:
+        return max(known, key=lambda origin: counts[origin])
+    return lemma if lemma in origins else origins[0]
+
+
+def write_nouns(
+    sources: Iterable[str | Path],
+    output: str | Path,
+    *,
+    rules: NounRules | None = None,
+    tagger: Tagger | None = None,
+) -> NounReport:
+    """List the nouns of all captions of `sources` in the text file `output`, and their counts in OUTPUT.counts.json.
+
+    Args:
+        sources: see `read_caption_texts`.
+        rules: which nouns are listed.
+        tagger: another than `hanta_tagger()`.
+
+    Raises:
+        FileNotFoundError, ValueError: a source is missing or holds no captions, or no noun is frequent enough.
+        ImportError: the tagger is not installed.
+    """
+    rules, tagger = rules or NounRules(), tagger or hanta_tagger()
+    report = NounReport(Path(output))
+    texts = (text for source in sources for text in read_caption_texts(source, report.skipped))
+    bar = tqdm(texts, desc="reading captions", unit="caption", unit_scale=True)
+    report.captions, report.counts = count_nouns(bar, tagger, rules)
+    if not report.captions:
+        raise ValueError(f"{', '.join(map(str, sources))} holds no captions: give a txt, json, jsonl, folder or shards")
+    if not report.counts:
+        raise ValueError(f"no noun is in {rules.min_count} of {report.captions} captions: lower --min-count")
+    report.output.parent.mkdir(parents=True, exist_ok=True)
+    part = report.output.with_name(f"{report.output.name}.part{os.getpid()}")
+    part.write_text("".join(f"{noun}\n" for noun in report.counts), encoding="utf-8")
+    record = {"captions": report.captions, "min_count": rules.min_count, "counts": report.counts}
+    write_json(report.output.with_name(report.output.name + ".counts.json"), record)
+    os.replace(part, report.output)
+    return report

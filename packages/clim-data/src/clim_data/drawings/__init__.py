@@ -1,0 +1,1 @@
+"""Demo data: drawings with names, and scenes composed of them."""

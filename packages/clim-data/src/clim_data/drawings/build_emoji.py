@@ -1,0 +1,230 @@
+"""Build the embedded emoji image-text set from four npm packages: ``python -m clim_data.drawings.build_emoji``.
+
+The packages hold one SVG body per name. A name is kept when at least three vendors draw it; skin-tone variants, country
+flags, keycaps, hidden (deprecated) names and empty renders are dropped. Same archives, same bytes out: the zip has
+fixed times and sorted members.
+"""
+
+import argparse
+import base64
+import hashlib
+import io
+import json
+import re
+import subprocess
+import tarfile
+import tempfile
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+EMBEDDED = Path(__file__).parents[1] / "embedded"
+_TONE = re.compile(r"-(dark|light|medium)(-|$)|skin-tone")
+_NOT_PICTURES = ("flag-", "keycap-")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One npm package of drawings: pinned version, sha512 of its archive (npm's integrity string), author, licence."""
+
+    vendor: str
+    version: str
+    integrity: str
+    author: str
+    license: str
+    url: str
+
+    @property
+    def package(self) -> str:
+        return f"@iconify-json/{self.vendor}"
+
+    @property
+    def archive(self) -> str:
+        return f"iconify-json-{self.vendor}-{self.version}.tgz"
+
+
+SOURCES = (
+    Source(
+        "noto",
+        "1.2.9",
+        "sha512-DQiuXENbun41ch+XPSV55H9FaWKpHTyz46YIKtSaKYD4fIDDzL1tR6H4np/T38jfrTAeI3rcKF0mqHYeZVAuaw==",
+        "Google Inc",
+        "Apache-2.0",
+        "https://github.com/googlefonts/noto-emoji",
+    ),
+    Source(
+        "twemoji",
+        "1.2.5",
+        "sha512-uKpuIEV0v6K5BW3Mjdyl+XKFVAbbcPxAgifKvEMtZoUZB5+YiY5zaMm2uNNCxyXzAWU9yNLlj41WU6/mvgALsw==",
+        "Twitter, Inc. and the twemoji contributors",
+        "CC-BY-4.0",
+        "https://github.com/jdecked/twemoji",
+    ),
+    Source(
+        "fluent-emoji-flat",
+        "1.2.6",
+        "sha512-RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw==",
+        "Microsoft Corporation",
+        "MIT",
+        "https://github.com/microsoft/fluentui-emoji",
+    ),
+    Source(
+        "emojione",
+        "1.2.3",
+        "sha512-T9+T3HIbJNLKKsmxYKlaYhvnHYkz/HNYTV7SHCXVZPfeUi4FqskY70YeN8yYAZT8cCv7w5vJxS4Q1m8zb9CMMg==",
+        "EmojiTwo / Emoji One",
+        "CC-BY-4.0",
+        "https://github.com/EmojiTwo/emojitwo",
+    ),
+)
+
+
+def fetch_archive(source: Source, folder: Path) -> Path:
+    """Return the package archive in `folder`, downloaded with `npm pack` unless it is there; its sha512 must match."""
+    path = folder / source.archive
+    if not path.exists():
+        try:
+            command = ["npm", "pack", f"{source.package}@{source.version}", "--silent"]
+            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                "npm is needed to download the drawings; install Node.js, or pass --archives"
+            ) from error
+    digest = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
+    if f"sha512-{digest}" != source.integrity:
+        raise ValueError(
+            f"{path} is not {source.package} {source.version}: its sha512 differs; delete it and run again"
+        )
+    return path
+
+
+def read_icons(path: Path) -> dict:
+    """Read `icons.json` (the iconify icon-set layout) out of a package archive."""
+    with tarfile.open(path) as archive:
+        return json.load(archive.extractfile("package/icons.json"))
+
+
+def visible_names(icons: dict) -> set[str]:
+    """Names of an icon set, aliases included, that are neither hidden (deprecated) nor mirror images of others."""
+    entries = {**icons.get("aliases", {}), **icons["icons"]}
+    return {name for name, entry in entries.items() if not (entry.get("hidden") or entry.get("hFlip"))}
+
+
+def chosen_names(sets: dict[str, set[str]], *, min_vendors: int = 3) -> list[str]:
+    """Sorted names in at least `min_vendors` of the sets, without skin tones, country flags and keycaps."""
+    counts = Counter(name for names in sets.values() for name in names)
+    kept = (name for name, count in counts.items() if count >= min_vendors)
+    return sorted(name for name in kept if not _TONE.search(name) and not name.startswith(_NOT_PICTURES))
+
+
+def svg_document(icons: dict, name: str) -> str:
+    """The SVG text of a name, with its alias resolved."""
+    while name not in icons["icons"]:
+        name = icons["aliases"][name]["parent"]
+    icon = icons["icons"][name]
+    width, height = (icon.get(key, icons.get(key, 16)) for key in ("width", "height"))
+    attributes = (
+        f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} {height}"'
+    )
+    return f"<svg {attributes}>{icon['body']}</svg>"
+
+
+def render(svg: str, size: int) -> np.ndarray:
+    """Render an SVG to a square uint8 RGBA array (size, size, 4); colour under zero alpha is zero."""
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise ImportError('rendering the drawings needs resvg-py: pip install "clim-data[emoji]"') from error
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))
+    pixels = np.array(Image.open(io.BytesIO(png)).convert("RGBA").resize((size, size)))
+    pixels[pixels[..., 3] == 0] = 0
+    return pixels
+
+
+def synonyms(sets: dict[str, dict], names: list[str]) -> list[list[str]]:
+    """Groups of kept names that share one drawing at some vendor (aliases of each other), each sorted."""
+    kept, parent = set(names), {}
+
+    def root(name: str) -> str:
+        while parent.get(name, name) != name:
+            name = parent[name]
+        return name
+
+    for icons in sets.values():
+        for alias, entry in icons.get("aliases", {}).items():
+            if alias in kept and not entry.get("hFlip"):
+                parent[root(alias)] = root(entry["parent"])
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(root(name), []).append(name)
+    return sorted(group for group in groups.values() if len(group) > 1)
+
+
+def build(output: Path, archives: Path, *, size: int = 64) -> dict:
+    """Write the zip (`VENDOR/NAME.webp`, lossless RGBA, and `SOURCES.json`); returns the content of the latter."""
+    sets = {source.vendor: read_icons(fetch_archive(source, archives)) for source in SOURCES}
+    visible = {vendor: visible_names(icons) for vendor, icons in sets.items()}
+    names = chosen_names(visible)
+    counts: Counter[str] = Counter()
+    members: dict[str, bytes] = {}
+    for vendor, icons in sets.items():
+        for name in tqdm([name for name in names if name in visible[vendor]], desc=vendor, unit="drawing"):
+            pixels = render(svg_document(icons, name), size)
+            if not pixels[..., 3].any():
+                continue
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "webp", lossless=True, quality=80, method=3)
+            members[f"{vendor}/{name}.webp"] = buffer.getvalue()
+            counts[vendor] += 1
+    sources = {
+        "size_px": size,
+        "names": len(names),
+        "drawings": sum(counts.values()),
+        "vendors": {
+            s.vendor: {
+                "package": f"{s.package} {s.version}",
+                "integrity": s.integrity,
+                "author": s.author,
+                "license": s.license,
+                "url": s.url,
+                "drawings": counts[s.vendor],
+            }
+            for s in SOURCES
+        },
+        "synonyms": synonyms(sets, names),
+    }
+    members["SOURCES.json"] = json.dumps(sources, indent=1).encode()
+    _write_zip(output, members)
+    return sources
+
+
+def _write_zip(output: Path, members: dict[str, bytes]) -> None:
+    partial = output.with_suffix(".part")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(members):
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), members[name])
+    partial.replace(output)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of the build."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=64, help="side of a drawing in pixels")
+    parser.add_argument("--output", type=Path, help="zip to write (default: the one inside clim_data)")
+    parser.add_argument("--archives", type=Path, help="folder that keeps the npm archives (default: a temporary one)")
+    args = parser.parse_args(argv)
+    output = args.output or EMBEDDED / f"emoji{args.size}.zip"
+    with tempfile.TemporaryDirectory() as scratch:
+        archives = args.archives or Path(scratch)
+        archives.mkdir(parents=True, exist_ok=True)
+        sources = build(output, archives, size=args.size)
+    print(f"{sources['drawings']} drawings of {sources['names']} names, {output.stat().st_size / 1e6:.1f} MB: {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Files of every kind: written whole, named in one way, read as text, JSON or plain pickles."""

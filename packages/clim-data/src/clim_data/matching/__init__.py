@@ -1,0 +1,1 @@
+"""Where a record of an annotation file meets a sample of a source."""

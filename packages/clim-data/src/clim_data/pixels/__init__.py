@@ -1,0 +1,1 @@
+"""Pixels, boxes and masks: decoding and geometry."""

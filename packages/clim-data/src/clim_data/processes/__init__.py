@@ -1,0 +1,1 @@
+"""Several processes at one job: ranks, parts of a job, worker processes."""

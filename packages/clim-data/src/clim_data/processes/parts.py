@@ -1,0 +1,140 @@
+"""Long jobs over many images, cut into parts that workers and ranks share; a killed job goes on where it was.
+
+Every finished part is a file of its own, written whole or not at all, in a folder beside the output. That folder is all
+that ranks have in common: rank r does the parts r, r + world_size, ..., rank 0 waits for the others and joins all.
+The folder's name holds a digest of what the job is about, so parts of different jobs never mix.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clim_data.files.atomic import write_json
+from clim_data.files.json_stream import compact, write_coco
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """One job that writes `output`, a json file, out of `parts` parts.
+
+    info: plain values that identify the job (inputs, options, version); it becomes the first entry of the output, and
+        an output that starts with the same `info` is the finished job. The same command on every rank gives the same.
+    rank, world_size: this process's share.
+    patience: seconds that rank 0 waits without seeing a new part before it names the ranks that are missing.
+    """
+
+    output: Path
+    info: dict[str, Any]
+    parts: int
+    rank: int = 0
+    world_size: int = 1
+    patience: float = 1800.0
+
+    def __post_init__(self):
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"rank={self.rank} must be within 0..world_size-1 = {self.world_size - 1}")
+        if self.patience <= 0:
+            raise ValueError(f"patience={self.patience} must be a number of seconds above 0")
+
+    @property
+    def folder(self) -> Path:
+        digest = hashlib.sha256(f"{self.parts}|{compact(self.info)}".encode()).hexdigest()[:12]
+        return self.output.with_name(f"{self.output.name}.parts-{digest}")
+
+    def finished(self, *, overwrite: bool = False) -> bool:
+        """Whether the output is there already.
+
+        Raises:
+            ValueError: there is an output of another job, and `overwrite` does not allow to replace it; or a folder.
+        """
+        if self.output.is_dir():
+            raise ValueError(f"{self.output} is a folder: name a file for the output")
+        head = f'{{"info":{compact(self.info)},'.encode()
+        try:
+            with open(self.output, "rb") as stream:
+                if stream.read(len(head)) == head:
+                    return True
+        except FileNotFoundError:
+            return False
+        if not overwrite:
+            raise ValueError(
+                f"{self.output} was made from other input or options: use --overwrite, or another --output"
+            )
+        return False
+
+    def mine(self) -> list[int]:
+        """Numbers of this rank's parts that are still to be done; call it once, at the start.
+
+        Clears the note of an earlier failure of this rank; rank 0 clears all, since it may start before the others.
+        """
+        for rank in range(self.world_size) if self.rank == 0 else (self.rank,):
+            self._failure_note(rank).unlink(missing_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is noticed before the work
+        return [n for n in range(self.rank, self.parts, self.world_size) if not self._path(n).exists()]
+
+    def write(self, number: int, record: dict) -> None:
+        """Store a finished part."""
+        write_json(self._path(number), record)
+
+    def failed(self, fault: BaseException) -> None:
+        """Tell the other ranks, if there are any, that this one gives up: rank 0 does not wait for it."""
+        if self.world_size == 1:
+            return
+        write_json(self._failure_note(self.rank), {"fault": f"{type(fault).__name__}: {fault}"})
+
+    def wait(self, *, poll: float = 1.0) -> None:
+        """Return when the parts of all ranks are there.
+
+        Raises:
+            ValueError: a rank noted a failure, or no part appeared for `patience` seconds; names the missing ranks.
+        """
+        before, since = -1, time.monotonic()
+        while missing := self.missing():
+            ranks = sorted({n % self.world_size for n in missing})
+            for rank in ranks:
+                if self._failure_note(rank).exists():
+                    fault = json.loads(self._failure_note(rank).read_bytes())["fault"]
+                    raise ValueError(f"rank {rank} stopped ({fault}); {self._how_to_go_on(missing)}")
+            if len(missing) != before:
+                before, since = len(missing), time.monotonic()
+            elif time.monotonic() - since > self.patience:
+                raise ValueError(
+                    f"nothing came from rank {', '.join(map(str, ranks))} for {self.patience:g} s; "
+                    f"{self._how_to_go_on(missing)}"
+                )
+            time.sleep(poll)
+
+    def missing(self) -> list[int]:
+        """Numbers of the parts, of all ranks, that are not there."""
+        there = {entry.name for entry in os.scandir(self.folder)} if self.folder.is_dir() else set()
+        return [n for n in range(self.parts) if self._path(n).name not in there]
+
+    def read(self) -> Iterator[dict]:
+        """All parts in order, one at a time."""
+        for number in range(self.parts):
+            yield json.loads(self._path(number).read_bytes())
+
+    def join(self, entries: dict[str, Any]) -> None:
+        """Write the output, `info` first and then `entries` (see `write_coco`), and remove the parts."""
+        write_coco(self.output, {"info": self.info, **entries})
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the parts of all ranks."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _how_to_go_on(self, missing: list[int]) -> str:
+        done = f"{self.parts - len(missing)} of {self.parts} parts are kept in {self.folder}"
+        return f"{done}: run the same command again to do the rest, on any number of ranks"
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:07d}.json"
+
+    def _failure_note(self, rank: int) -> Path:
+        return self.folder / f"rank{rank}.failed.json"

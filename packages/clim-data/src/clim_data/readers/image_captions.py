@@ -1,0 +1,83 @@
+"""Images with their captions, for image-text retrieval."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from clim_data.annotations.caption_files import captions_of_images
+from clim_data.faults import BrokenSample, SkipReport, check_on_error
+from clim_data.files.names import find_image
+from clim_data.pixels.decode import load_rgb, pixels
+from clim_data.pixels.transforms import center_crop
+
+
+class CaptionSample(NamedTuple):
+    """image: uint8 (3, S, S); captions: its texts, none when the image cannot be read; image_id."""
+
+    image: Tensor
+    captions: list[str]
+    image_id: int
+
+
+class ImageCaptions(Dataset):
+    """COCO captions: shortest side to `image_px`, central square, all captions of the image.
+
+    Images without a caption that has text are left out, and named in `skipped`.
+
+    Args:
+        images_dir, captions_json: COCO files, or the CC3M layout where each image record carries "captions".
+        image_px: side of the image in pixels.
+        resize: "torch" (fast) or "pil" (the original's pixels); see `clim_data.pixels.transforms`.
+        on_error: "skip" leaves out images whose file is missing or no image, and gives a black image without captions
+            for one that breaks off while it is decoded; "raise" raises.
+
+    Raises:
+        FileNotFoundError, ValueError: files are missing or no caption annotation; no image is usable.
+    """
+
+    def __init__(
+        self,
+        images_dir: str | Path,
+        captions_json: str | Path,
+        image_px: int,
+        *,
+        resize: str = "torch",
+        on_error: str = "skip",
+    ):
+        if resize not in ("torch", "pil"):
+            raise ValueError(f'resize={resize!r} is not known: use "torch" or "pil"')
+        if not Path(images_dir).is_dir():
+            raise FileNotFoundError(f"no image folder {images_dir}: give the folder that holds the image files")
+        self.image_px, self.resize, self.on_error = image_px, resize, check_on_error(on_error)
+        self.skipped = SkipReport()
+        self.items: list[tuple[Path, list[str], int]] = []
+        for image, captions in captions_of_images(captions_json):
+            try:
+                texts = [text.strip() for text in captions if isinstance(text, str) and text.strip()]
+                if not texts:
+                    raise BrokenSample("empty caption", f"image {image['id']}")
+                self.items.append((find_image(images_dir, image), texts, image["id"]))
+            except BrokenSample as fault:
+                if on_error == "raise":
+                    raise
+                self.skipped.add(fault)
+        if not self.items:
+            raise ValueError(f"{captions_json} names no image in {images_dir} ({self.skipped.summary(3)}): check both")
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> CaptionSample:
+        path, captions, image_id = self.items[i]
+        try:
+            image = load_rgb(path, name=str(path))
+        except BrokenSample as fault:
+            if self.on_error == "raise":
+                raise
+            self.skipped.add(fault)
+            return CaptionSample(torch.zeros(3, self.image_px, self.image_px, dtype=torch.uint8), [], image_id)
+        picture = image if self.resize == "pil" else pixels(image)
+        return CaptionSample(center_crop(picture, self.image_px), list(captions), image_id)

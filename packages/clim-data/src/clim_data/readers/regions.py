@@ -1,0 +1,297 @@
+"""Images with labelled regions, as the region evaluators see them: COCO panoptic and COCO or LVIS instances.
+
+The item definition is that of the CLIPSelf and CLIM evaluations (arXiv 2310.01403, 2312.11376): the image
+letterboxed to a square, boxes relative to that square, masks on the patch grid, a crop of every region.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from clim_data.annotations.coco import group_by_image, label_of_category, read_annotations
+from clim_data.faults import BrokenSample, SkipReport, check_on_error
+from clim_data.files.names import find_image, inside
+from clim_data.pixels import transforms as T
+from clim_data.pixels.boxes import mask_box, xywh_to_xyxy
+from clim_data.pixels.crops import crop_window, cut_crops
+from clim_data.pixels.decode import load_rgb, pixels
+from clim_data.pixels.masks import decode_segmentation, masks_to_grid, read_segment_ids
+
+
+@dataclass(frozen=True)
+class RegionSample:
+    """One image and its n usable regions.
+
+    image: uint8 (3, S, S), letterboxed, zeros at the right and the bottom.
+    boxes: float32 (n, 4), XYXY in [0, 1] of the padded square.
+    labels: int64 (n,).
+    areas: float32 (n,), width * height of the box in original pixels.
+    is_thing: bool (n,).
+    masks: uint8 (n, h, w) on the patch grid, None when they were not asked for.
+    crops: uint8 (n, 3, c, c) or None.
+    error: why nothing could be read; the image is then black and n = 0.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    areas: Tensor
+    is_thing: Tensor
+    masks: Tensor | None
+    crops: Tensor | None
+    image_id: int
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region in the frame of its image: box XYXY in pixels, label, thing or stuff, mask (H, W) bool or None."""
+
+    box: tuple[float, float, float, float]
+    label: int
+    is_thing: bool
+    mask: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class RegionView:
+    """How an image and its regions are brought to the sizes of the model.
+
+    Args:
+        image_px: side of the letterboxed square.
+        stride: patch size; masks get image_px / stride cells a side.
+        crop_px: side of the region crops, None for no crops.
+        antialias: of the mask resize; False is torchvision before 0.17, as in published numbers.
+        resize: "torch" (fast) or "pil" (bit for bit the original's image pixels); see `clim_data.pixels.transforms`.
+        context: window of a thing's crop, in sizes of its box.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    image_px: int
+    stride: int
+    crop_px: int | None = None
+    antialias: bool = True
+    resize: str = "torch"
+    context: float = 1.5
+
+    def __post_init__(self):
+        if self.stride < 1 or self.image_px < 1 or self.image_px % self.stride:
+            raise ValueError(f"image_px={self.image_px} must be a positive multiple of stride={self.stride}")
+        if self.crop_px is not None and self.crop_px < 1:
+            raise ValueError(f"crop_px={self.crop_px} must be None or at least 1")
+        if self.resize not in ("torch", "pil"):
+            raise ValueError(f'resize={self.resize!r} is not known: use "torch" or "pil"')
+        if self.context < 1:
+            raise ValueError(f"context={self.context} must be at least 1, the box itself")
+
+
+def make_region_sample(
+    image: Image.Image, regions: Sequence[Region], view: RegionView, *, image_id: int, masks: bool = True
+) -> RegionSample:
+    """Bring one RGB image and its regions to the model's sizes; boxes and masks are in the pixels of `image`."""
+    size = image.height, image.width
+    picture = image if view.resize == "pil" else pixels(image)
+    grid = view.image_px // view.stride
+    boxes = torch.tensor([r.box for r in regions], dtype=torch.float64).reshape(len(regions), 4)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    grids = None
+    if masks:
+        stacked = np.stack([r.mask for r in regions]) if regions else np.zeros((0, *size), dtype=bool)
+        grids = masks_to_grid(torch.from_numpy(stacked), grid, antialias=view.antialias)
+    crops = None
+    if view.crop_px is not None:
+        windows = [crop_window(r.box, size, view.context if r.is_thing else 1.0) for r in regions]
+        crops = cut_crops(picture, windows, view.crop_px)
+    return RegionSample(
+        image=T.letterbox(picture, view.image_px),
+        boxes=(boxes / max(size)).float(),
+        labels=torch.tensor([r.label for r in regions], dtype=torch.int64),
+        areas=areas.float(),
+        is_thing=torch.tensor([r.is_thing for r in regions], dtype=torch.bool),
+        masks=grids,
+        crops=crops,
+        image_id=image_id,
+    )
+
+
+def empty_region_sample(view: RegionView, image_id: int, error: str, *, masks: bool = True) -> RegionSample:
+    """Black image without regions, in place of one that cannot be read: it adds nothing to any metric."""
+    black = Image.new("RGB", (view.image_px, view.image_px))
+    sample = make_region_sample(black, [], view, image_id=image_id, masks=masks)
+    return RegionSample(**{**vars(sample), "error": error})
+
+
+class _RegionDataset(Dataset, ABC):
+    """What the two readers share: sizes of the view, size filter, skipping. `_regions` yields one image's regions."""
+
+    def __init__(self, images_dir: str | Path, images: list[dict], categories: list[dict], view: RegionView, **rules):
+        if not Path(images_dir).is_dir():
+            raise FileNotFoundError(f"no image folder {images_dir}: give the folder that holds the image files")
+        self.images_dir, self.images, self.view = Path(images_dir), images, view
+        self.area_px, self.crowd = rules["area_px"], rules["crowd"]
+        if self.crowd not in ("keep", "skip"):
+            raise ValueError(f'crowd={self.crowd!r} is not known: use "keep" or "skip"')
+        self.max_regions, self.on_error = rules["max_regions"], check_on_error(rules["on_error"])
+        self.with_masks: bool = rules["masks"]
+        self.label_of = label_of_category(categories)
+        ordered = sorted(categories, key=lambda c: c["id"])
+        self.category_ids = [c["id"] for c in ordered]
+        self.class_names: list[str] = [c["name"] for c in ordered]
+        self.class_is_thing: list[bool] = [bool(c.get("isthing", 1)) for c in ordered]
+        self.skipped = SkipReport()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> RegionSample:
+        record = self.images[i]
+        try:
+            path = find_image(self.images_dir, record)
+            image = load_rgb(path, name=str(path))
+            regions = self._regions(record, image)
+        except BrokenSample as fault:
+            if self.on_error == "raise":
+                raise
+            self.skipped.add(fault)
+            return empty_region_sample(self.view, record["id"], str(fault), masks=self.with_masks)
+        return make_region_sample(image, regions, self.view, image_id=record["id"], masks=self.with_masks)
+
+    @abstractmethod
+    def _regions(self, record: dict, image: Image.Image) -> list[Region]: ...
+
+    def _keep(self, annotations: list[dict]) -> list[dict]:
+        """Annotations that count: the first `max_regions`, without crowds when they are skipped."""
+        listed = annotations[: self.max_regions] if self.max_regions is not None else annotations
+        return [a for a in listed if self.crowd == "keep" or not a.get("iscrowd", 0)]
+
+    def _in_range(self, box: Sequence[float]) -> bool:
+        area = (box[2] - box[0]) * (box[3] - box[1])
+        return self.area_px[0] ** 2 <= area <= self.area_px[1] ** 2
+
+
+class PanopticRegions(_RegionDataset):
+    """COCO panoptic segments, one item for each annotated image.
+
+    A thing's box is that of its annotation, a stuff segment's box surrounds its mask. Segments whose box is smaller
+    than 8^2 or larger than 1024^2 original pixels are left out, and so are those without a pixel in the png. Thing
+    crops are 1.5 boxes wide, stuff crops tight. Labels number the sorted category ids.
+
+    Args:
+        images_dir, panoptic_json, panoptic_dir: COCO files; the png of an image is the "file_name" of its annotation.
+        image_px, stride, crop_px, antialias, resize: see `RegionView`.
+        stuff_box: "exact" surrounds every pixel; "inclusive" ends one pixel short, as in published numbers.
+        crowd: "keep" crowd segments, as in published numbers, or "skip" them.
+        max_regions: only the first so many segments of an image (published numbers: 100), None for all.
+        area_px: square roots of the smallest and largest box area in original pixels.
+        on_error: "skip" gives an empty item for an image that cannot be read and names it in `skipped`; or "raise".
+
+    Raises:
+        FileNotFoundError, ValueError: files are missing or no panoptic annotation; an option is out of range.
+    """
+
+    def __init__(
+        self,
+        images_dir: str | Path,
+        panoptic_json: str | Path,
+        panoptic_dir: str | Path,
+        *,
+        image_px: int,
+        stride: int,
+        crop_px: int | None = None,
+        antialias: bool = True,
+        resize: str = "torch",
+        stuff_box: str = "exact",
+        crowd: str = "keep",
+        max_regions: int | None = None,
+        area_px: tuple[float, float] = (8, 1024),
+        on_error: str = "skip",
+    ):
+        record = read_annotations(panoptic_json, "images", "annotations", "categories")
+        if not Path(panoptic_dir).is_dir():
+            raise FileNotFoundError(f"no segmentation folder {panoptic_dir}: unpack the panoptic png files there")
+        if stuff_box not in ("exact", "inclusive"):
+            raise ValueError(f'stuff_box={stuff_box!r} is not known: use "exact" or "inclusive"')
+        self.panoptic_dir, self.stuff_box = Path(panoptic_dir), stuff_box
+        self.annotations = {a["image_id"]: a for a in record["annotations"]}
+        images = [image for image in record["images"] if image["id"] in self.annotations]
+        view = RegionView(image_px, stride, crop_px, antialias, resize)
+        rules = {"area_px": area_px, "crowd": crowd, "max_regions": max_regions, "on_error": on_error, "masks": True}
+        super().__init__(images_dir, images, record["categories"], view, **rules)
+        self._thing = dict(zip(self.category_ids, self.class_is_thing))
+
+    def _regions(self, record: dict, image: Image.Image) -> list[Region]:
+        annotation = self.annotations[record["id"]]
+        path = inside(self.panoptic_dir, annotation["file_name"])
+        segments = read_segment_ids(path, str(path))
+        if segments.shape != (image.height, image.width):
+            raise BrokenSample("size mismatch", str(path), f"{segments.shape} is not the image's {image.size[::-1]}")
+        regions = []
+        for info in self._keep(annotation["segments_info"]):
+            is_thing = self._thing[info["category_id"]]
+            mask = segments == info["id"]
+            if not mask.any():
+                continue
+            box = xywh_to_xyxy(info["bbox"]) if is_thing else mask_box(mask, inclusive=self.stuff_box == "inclusive")
+            if self._in_range(box):
+                regions.append(Region(box, self.label_of[info["category_id"]], is_thing, mask))
+        return regions
+
+
+class InstanceRegions(_RegionDataset):
+    """COCO or LVIS instances, one item for each image that has any annotation; every region is a thing.
+
+    Arguments, item and size filter are those of `PanopticRegions`; the box is the annotation's, the mask its polygons
+    or RLE. LVIS images are found by the end of their "coco_url".
+
+    Args:
+        masks: False for files without segmentations (`RegionSample.masks` is then None).
+
+    Raises:
+        FileNotFoundError, ValueError: files are missing, or an annotation has no segmentation while `masks` is True.
+    """
+
+    def __init__(
+        self,
+        images_dir: str | Path,
+        instances_json: str | Path,
+        *,
+        image_px: int,
+        stride: int,
+        crop_px: int | None = None,
+        antialias: bool = True,
+        resize: str = "torch",
+        masks: bool = True,
+        crowd: str = "keep",
+        max_regions: int | None = None,
+        area_px: tuple[float, float] = (8, 1024),
+        on_error: str = "skip",
+    ):
+        record = read_annotations(instances_json, "images", "annotations", "categories")
+        self.annotations = group_by_image(record["annotations"])
+        if masks and not all(a.get("segmentation") for a in record["annotations"]):
+            raise ValueError(f"{instances_json} has annotations without segmentation: pass masks=False")
+        images = [image for image in record["images"] if image["id"] in self.annotations]
+        view = RegionView(image_px, stride, crop_px, antialias, resize)
+        rules = {"area_px": area_px, "crowd": crowd, "max_regions": max_regions, "on_error": on_error, "masks": masks}
+        super().__init__(images_dir, images, record["categories"], view, **rules)
+
+    def _regions(self, record: dict, image: Image.Image) -> list[Region]:
+        regions = []
+        for annotation in self._keep(self.annotations[record["id"]]):
+            box = xywh_to_xyxy(annotation["bbox"])
+            if not self._in_range(box):
+                continue
+            mask = None
+            if self.with_masks:
+                mask = decode_segmentation(annotation["segmentation"], image.height, image.width)
+            regions.append(Region(box, self.label_of[annotation["category_id"]], True, mask))
+        return regions

@@ -1,0 +1,1 @@
+"""Where samples lie: shards and folders, on this machine or remote, read and written."""

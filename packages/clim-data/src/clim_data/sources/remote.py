@@ -1,0 +1,90 @@
+"""Remote shards: opened, and kept in a cache on this machine."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from clim_data.faults import BrokenSample
+
+
+class ShardCache:
+    """Local copies of remote shards, shared by the processes of a machine; the oldest are dropped."""
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder, self.keep = folder / "shards", keep
+
+    def path(self, url: str) -> Path:
+        return self.folder / (hashlib.sha256(url.encode()).hexdigest()[:32] + ".tar")
+
+    def fetch(self, url: str) -> Path:
+        """Path of the local copy, downloaded first when it is not there.
+
+        Raises:
+            BrokenSample: the download failed; nothing half-written is left.
+        """
+        path = self.path(url)
+        if not self._touch(path):
+            with self._lock(path):
+                if not self._touch(path):
+                    self._drop_oldest()
+                    self._download(url, path)
+        return path
+
+    def _touch(self, path: Path) -> bool:
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _download(self, url: str, path: Path) -> None:
+        part = path.with_suffix(f".part{os.getpid()}")
+        try:
+            with open_remote(url) as stream, open(part, "wb") as out:
+                shutil.copyfileobj(stream, out, 1 << 20)
+            os.replace(part, path)
+        except ImportError:
+            raise
+        except Exception as fault:  # each protocol has its own errors
+            part.unlink(missing_ok=True)
+            raise BrokenSample("unreachable shard", url, f"{type(fault).__name__}: {fault}") from fault
+
+    def _drop_oldest(self) -> None:
+        held = []
+        for path in self.folder.glob("*.tar"):
+            try:
+                held.append((path.stat().st_mtime_ns, path))
+            except FileNotFoundError:
+                continue  # another process dropped it
+        for _, path in sorted(held)[: max(0, len(held) - self.keep + 1)]:
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _lock(self, path: Path):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def open_remote(url: str):
+    """Binary stream of a `pipe:` command (through webdataset) or of an fsspec URL.
+
+    Raises:
+        ImportError: fsspec or its protocol package is missing.
+    """
+    if url.startswith("pipe:"):
+        from webdataset.gopen import gopen
+
+        return gopen(url, "rb")
+    try:
+        import fsspec
+    except ImportError as fault:
+        raise ImportError(f'{url} needs fsspec: pip install "clim-data[remote]"') from fault
+    try:
+        return fsspec.open(url, "rb").open()
+    except ImportError as fault:
+        raise ImportError(f'{url}: {fault}; pip install "clim-data[remote]"') from fault

@@ -1,0 +1,150 @@
+"""Sources of samples: local tars by path, glob or list, folders of images, and remote tars by fsspec or a pipe.
+
+A remote shard is fetched whole into a cache folder when one of its samples is first wanted; at most
+twice `cache_shards` of them stay there. Reading is then the same as for local files.
+"""
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from clim_data.faults import BrokenSample, SkipReport
+from clim_data.files.atomic import write_json
+from clim_data.files.cache import default_cache_folder
+from clim_data.sources.expand import Sources, expand_sources, is_remote, shard_name
+from clim_data.sources.folders import FolderIndex
+from clim_data.sources.remote import ShardCache
+from clim_data.sources.shards import ByteReader, RawSample, ShardIndex, index_tar, load_index, read_index
+
+Index = ShardIndex | FolderIndex
+
+
+class SampleStore:
+    """All samples of a list of shards and image folders, numbered 0..n-1 in that order, readable in any order.
+
+    Args:
+        sources: see `expand_sources`.
+        texts: leave out samples without a txt or json in their shard, without captions in their folder.
+        on_error: "skip" leaves out broken shards and samples and names them in `skipped`; "raise" raises.
+        cache_folder: where remote shards and large indexes are kept (default: `default_cache_folder()`).
+        cache_shards: how many remote shards are used side by side; twice as many are kept.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        *,
+        texts: bool = True,
+        on_error: str = "skip",
+        cache_folder: str | Path | None = None,
+        cache_shards: int = 16,
+    ):
+        if not isinstance(cache_shards, int) or cache_shards < 1:
+            raise ValueError(f"cache_shards={cache_shards!r} must be a whole number of at least 1")
+        self.shards = expand_sources(sources)
+        self.cache_folder = Path(cache_folder) if cache_folder else default_cache_folder()
+        self.cache = ShardCache(self.cache_folder, 2 * cache_shards)
+        # Few remote shards are in use at a time, so the shuffle moves through them in windows.
+        self.shuffle_window = cache_shards if any(map(is_remote, self.shards)) else None
+        self.on_error, self.skipped = on_error, SkipReport()
+        self._reader = ByteReader()
+        bar = tqdm(self.shards, desc="indexing shards", unit="shard", delay=2, leave=False)
+        self._number([self._index(shard, texts) for shard in bar])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def _number(self, indexes: list[Index]) -> None:
+        self.indexes, self.counts = indexes, [len(index) for index in indexes]
+        self.starts = np.cumsum([0, *self.counts])
+
+    def keep(self, kept: np.ndarray) -> None:
+        """Leave out samples for good: `kept` is bool (len(self),). Those that stay are numbered anew."""
+        parts = np.split(kept, self.starts[1:-1])
+        self._number([index.take(part) for index, part in zip(self.indexes, parts, strict=True)])
+
+    def note(self, fault: BrokenSample) -> None:
+        """Name what is left out in `skipped`, or raise it, as `on_error` says."""
+        if self.on_error == "raise":
+            raise fault
+        self.skipped.add(fault)
+
+    def read(self, i: int) -> RawSample:
+        """Sample `i`, not decoded.
+
+        Raises:
+            BrokenSample: its file or shard has gone, has changed since it was indexed, or cannot be read.
+        """
+        part = int(np.searchsorted(self.starts, i, side="right")) - 1
+        index, place = self.indexes[part], int(i - self.starts[part])
+        source, key = self.shards[part], str(index.keys[place])
+        name = f"{shard_name(source)}/{key}"
+        try:
+            if isinstance(index, FolderIndex):
+                return index.read(place, name, i)
+            path = self._local_copy(source, index) if is_remote(source) else source
+            if (size := self._reader.size(path)) > index.tar_bytes:
+                detail = f"{source} has {size} bytes, not {index.tar_bytes} as when it was indexed; start again"
+                raise BrokenSample("changed shard", name, detail)
+            spans = index.spans[place].tolist()
+            parts = [self._reader.read(path, *span) if span[0] >= 0 else None for span in spans]
+        except OSError as fault:
+            raise BrokenSample("cut shard", name, str(fault)) from fault
+        return RawSample(name, key, *parts, number=i)
+
+    def _local_copy(self, url: str, index: ShardIndex) -> Path:
+        """Fetched shard; OSError when it is no longer the one that was indexed, or is dropped at once, repeatedly."""
+        for _ in range(5):
+            path = self.cache.fetch(url)
+            with suppress(FileNotFoundError):  # another process made room in the cache
+                if self._reader.size(path) != index.tar_bytes:
+                    raise OSError(f"{url} has changed since it was counted: empty the cache {self.cache_folder}")
+                return path
+        raise OSError(f"{url} is dropped from {self.cache_folder} as soon as it is fetched: raise cache_shards")
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the order, sizes or keys of the sources; where they lie does not matter."""
+        digest = hashlib.sha256()
+        for source, index in zip(self.shards, self.indexes):
+            digest.update(f"{shard_name(source)}|{index.stamp()}|{len(index)}|".encode())
+            digest.update("\n".join(index.keys.tolist()).encode())
+        return digest.hexdigest()[:16]
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _index(self, source: str, texts: bool) -> Index:
+        try:
+            if is_remote(source):
+                index = self._remote_index(source)
+            elif os.path.isdir(source):
+                index = FolderIndex.of(source)
+            else:
+                index = load_index(Path(source), self.cache_folder)
+        except BrokenSample as fault:
+            index = ShardIndex(np.array([], dtype=np.str_), np.zeros((0, 3, 2), np.int64), (fault,), 0)
+        if texts and not index.has_text.all():
+            missing = "no captions beside it" if isinstance(index, FolderIndex) else "no txt or json"
+            for key in index.keys[~index.has_text].tolist():
+                self.note(BrokenSample("incomplete sample", f"{shard_name(source)}/{key}", missing))
+            index = index.take(index.has_text)
+        for fault in index.faults:
+            self.note(fault)
+        return index
+
+    def _remote_index(self, url: str) -> ShardIndex:
+        """Cached index, or one made from a first download (a remote shard's samples must be counted once)."""
+        place = self.cache_folder / "index" / (self.cache.path(url).stem + ".json")
+        index = read_index(place)
+        if index is None:
+            path = self.cache.fetch(url)
+            index = index_tar(path, shard_name(url))
+            if any(fault.reason in ("cut shard", "not a tar") for fault in index.faults):
+                path.unlink(missing_ok=True)  # the next start asks again: it may still have been uploading
+            else:
+                write_json(place, index.to_json())
+        return index

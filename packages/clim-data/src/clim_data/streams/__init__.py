@@ -1,0 +1,1 @@
+"""Endless, resumable batches for training."""

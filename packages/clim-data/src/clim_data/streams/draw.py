@@ -1,0 +1,43 @@
+"""One draw of a sample in a stream, and the background of transparent pixels."""
+
+import hashlib
+import random
+from dataclasses import dataclass
+
+from clim_data.pixels.decode import WHITE
+from clim_data.sources.shards import RawSample
+
+BACKGROUNDS = ("white", "random")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Everything random about an epoch follows from its seed, its number and a sample's name.
+
+    `step` tells the batches of an epoch apart, for what they draw as a whole: the number of samples that all ranks
+    used before. It is the same on all ranks.
+    """
+
+    seed: int
+    epoch: int
+    step: int = 0
+
+    def rng(self, sample: str, purpose: str) -> random.Random:
+        """Generator for one decision about one sample; independent of batch, rank and worker."""
+        text = f"{self.seed}/{self.epoch}/{purpose}/{sample}"
+        return random.Random(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big"))
+
+
+def check_background(background: str) -> str:
+    """Return `background` when it is one of BACKGROUNDS, else raise ValueError."""
+    if background not in BACKGROUNDS:
+        raise ValueError(f"background={background!r} is not known: use one of {BACKGROUNDS}")
+    return background
+
+
+def background_colour(sample: RawSample, draw: Draw, background: str) -> tuple[int, int, int]:
+    """What shows through transparent pixels: white, or a colour drawn for the sample and the epoch."""
+    if background == "white":
+        return WHITE
+    rng = draw.rng(sample.name, "background")
+    return int(rng.random() * 256), int(rng.random() * 256), int(rng.random() * 256)

@@ -1,0 +1,257 @@
+"""Epochs over a store of samples: equal batch counts for every rank, every sample once per epoch, exact resume."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from clim_data.faults import BrokenSample, SkipReport, check_on_error
+from clim_data.pixels.decode import pixel_limit
+from clim_data.processes.worker_signals import leave_signals_to_parent, sigterm_held_back
+from clim_data.sources.shards import RawSample
+from clim_data.sources.store import SampleStore
+from clim_data.streams.draw import Draw, check_background
+
+STATE_VERSION = 1
+
+Batch = TypeVar("Batch")
+Built = tuple[Batch | None, list[BrokenSample]]
+Builder = Callable[[list[RawSample], Draw], Built]
+
+
+def global_steps(n: int, global_batch: int, world_size: int, *, drop_last: bool = False) -> list[tuple[int, int]]:
+    """Cut n samples into the (start, stop) ranges of the steps that all ranks take together.
+
+    All steps have `global_batch` samples but the last. What is left is one smaller step; when it is less than one
+    sample for each rank it joins the step before, whose ranks then have one sample more at most. With
+    `drop_last` it is lost, at most global_batch - 1 samples.
+    """
+    edges = list(range(0, n - global_batch + 1, global_batch))
+    steps = [(start, start + global_batch) for start in edges]
+    done = len(steps) * global_batch
+    if done == n or drop_last:
+        return steps
+    if n - done >= world_size:
+        return [*steps, (done, n)]
+    if not steps:
+        return []
+    return [*steps[:-1], (steps[-1][0], n)]
+
+
+def rank_share(start: int, stop: int, rank: int, world_size: int) -> tuple[int, int]:
+    """Range of one step that belongs to `rank`; shares differ by one sample at most."""
+    size = stop - start
+    return start + size * rank // world_size, start + size * (rank + 1) // world_size
+
+
+def check_whole(name: str, value, low: int) -> int:
+    """`value` when it is a whole number of at least `low`, else ValueError."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{name}={value!r} must be a whole number of at least {low}")
+    return value
+
+
+class EpochLoader(Generic[Batch]):
+    """Endless epochs of the batches that `build` makes of the samples of `store`.
+
+    The order of the samples is a function of (seed, epoch); `rank` takes its share of every step; workers only decode.
+    So the batches do not depend on the number of workers, and every rank has the same number of them.
+
+    `iter(loader)` yields what is left of the current epoch, then the epoch advances; call it again for the next one.
+    A broken sample makes its batch smaller. A batch in which nothing can be read raises, it never disappears.
+
+    Args:
+        store: the samples; what it left out is in its `skipped`, to which the loader adds.
+        build: makes one batch of some samples, and names those that it could not use. It is pickled to the workers.
+        build_stamp: what else the batches depend on (such as a file of boxes); part of `fingerprint()`.
+        batch_size, seed, rank, world_size, workers, shuffle, drop_last: see `MosaicLoader`.
+
+    Raises:
+        ValueError: an option is out of range, or there are fewer samples than ranks.
+    """
+
+    def __init__(
+        self,
+        store: SampleStore,
+        build: Builder,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        workers: int,
+        shuffle: bool,
+        drop_last: bool,
+        build_stamp: str = "",
+    ):
+        self.batch_size, self.rank, self.world_size, self.workers = batch_size, rank, world_size, workers
+        self.seed, self.drop_last = seed, drop_last
+        self.skipped: SkipReport = store.skipped
+        self._batches = _Batches(store, build, seed, shuffle)
+        self._fingerprint = store.fingerprint()
+        if build_stamp:
+            self._fingerprint = hashlib.sha256(f"{self._fingerprint}|{build_stamp}".encode()).hexdigest()[:16]
+        self.epoch, self._consumed = 0, 0
+        if not self._steps(0):
+            least = batch_size * world_size if drop_last else world_size
+            raise ValueError(
+                f"{len(store)} usable samples are too few: {world_size} ranks need at least {least}; "
+                f"give more data or fewer ranks ({self.skipped.summary()})"
+            )
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of one epoch; those that turn out to be broken when decoded are still counted."""
+        return len(self._batches.store)
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, the same number on every rank."""
+        return len(self._steps(0))
+
+    def __iter__(self) -> Iterator[Batch]:
+        steps, epoch = self._steps(self._consumed), self.epoch
+        shares = [(epoch, step[0], *rank_share(*step, self.rank, self.world_size)) for step in steps]
+        # Its own generator: the workers' seeds must not be drawn from the one that training uses.
+        decoded = DataLoader(
+            self._batches,
+            batch_size=None,
+            sampler=shares,
+            num_workers=self.workers,
+            generator=torch.Generator().manual_seed(self.seed),
+            worker_init_fn=leave_signals_to_parent,
+        )
+        with sigterm_held_back():
+            decoded = iter(decoded)  # starts the workers
+        try:
+            for (start, stop), (batch, faults) in zip(steps, decoded, strict=True):
+                self.skipped.extend(faults)
+                if faults and self._batches.store.on_error == "raise":
+                    raise faults[0]
+                if batch is None:
+                    raise ValueError(
+                        f"no sample of the batch at {start} in epoch {epoch} on rank {self.rank} can be read: "
+                        f"{self.skipped.summary(3)}; remove these samples from the data (see `clim-data pack`)"
+                    )
+                self._consumed = stop
+                if stop == steps[-1][1]:
+                    self.epoch, self._consumed = epoch + 1, 0
+                yield batch
+        finally:
+            del decoded  # ends the workers at once, though an error may hold this frame for long
+
+    def state_dict(self) -> dict:
+        """Position in the stream after the last batch that was handed out: small, plain, equal on all ranks."""
+        return {
+            "version": STATE_VERSION,
+            "epoch": self.epoch,
+            "consumed": self._consumed,
+            "seed": self.seed,
+            "fingerprint": self._fingerprint,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue after the batch at which `state` was taken; nothing that is skipped is read or decoded.
+
+        The position counts samples of all ranks, so another batch size or world size continues with the samples
+        that are left (in other batches).
+
+        Raises:
+            ValueError: the state is of other data, another seed or another version.
+        """
+        own = self.state_dict()
+        for name in ("version", "seed", "fingerprint"):
+            if state.get(name) != own[name]:
+                raise ValueError(
+                    f"the saved position has {name} {state.get(name)!r}, this loader {own[name]!r}: "
+                    "resume with the shards and the seed of the interrupted run"
+                )
+        self.epoch, self._consumed = int(state["epoch"]), int(state["consumed"])
+        if not self._steps(self._consumed):
+            self.epoch, self._consumed = self.epoch + 1, 0
+
+    def fingerprint(self) -> str:
+        """16 hex digits that identify the data (names, sizes, sample keys, boxes), wherever it is stored."""
+        return self._fingerprint
+
+    def _steps(self, consumed: int) -> list[tuple[int, int]]:
+        left = self.num_samples - consumed
+        steps = global_steps(left, self.batch_size * self.world_size, self.world_size, drop_last=self.drop_last)
+        return [(start + consumed, stop + consumed) for start, stop in steps]
+
+
+def check_stream(
+    *,
+    batch_size: int,
+    seed: int,
+    rank: int,
+    world_size: int,
+    workers: int,
+    on_error: str,
+    max_pixels: int | None,
+    background: str,
+) -> None:
+    """ValueError for an option of every stream that is out of range; called before any source is opened."""
+    check_whole("batch_size", batch_size, 1)
+    check_whole("workers", workers, 0)
+    check_whole("seed", seed, 0)
+    check_on_error(on_error)
+    check_background(background)
+    check_whole("max_pixels", pixel_limit(max_pixels), 1)
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank={rank} must be at least 0 and below world_size={world_size}")
+
+
+class _Batches(Dataset):
+    """Map from (epoch, start of the step, start, stop) to a batch and its faults: all that a worker needs."""
+
+    def __init__(self, store: SampleStore, build: Builder, seed: int, shuffle: bool):
+        self.store, self.build, self.seed, self.shuffle = store, build, seed, shuffle
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def __getitem__(self, share: tuple[int, int, int, int]) -> Built:
+        epoch, step, start, stop = share
+        samples, faults = [], []
+        for i in self._epoch_order(epoch)[start:stop]:
+            try:
+                samples.append(self.store.read(int(i)))
+            except BrokenSample as fault:
+                faults.append(fault)
+        if (
+            faults and self.store.on_error == "raise"
+        ):  # the main process raises: a worker's traceback would hide the name
+            return None, faults
+        batch, more = self.build(samples, Draw(self.seed, epoch, step))
+        return batch, faults + more
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        if self._order is None or self._order[0] != epoch:
+            order = np.arange(len(self.store))
+            if self.shuffle:
+                window = self.store.shuffle_window
+                order = epoch_order(self.store.counts, seed=self.seed, epoch=epoch, window=window)
+            self._order = (epoch, order)
+        return self._order[1]
+
+
+def epoch_order(counts: Iterable[int], *, seed: int, epoch: int, window: int | None = None) -> np.ndarray:
+    """Permutation of all sample numbers for one epoch, a pure function of its arguments.
+
+    Args:
+        counts: number of samples of each shard.
+        window: None shuffles all samples globally. A number shuffles the shards, cuts their list into windows of
+            that many, and shuffles the samples inside each window, so that few shards are open at a time.
+    """
+    counts = np.asarray(list(counts), dtype=np.int64)
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
+    if window is None:
+        return rng.permutation(int(counts.sum()))
+    starts = np.cumsum(counts) - counts
+    shards = rng.permutation(len(counts))
+    order = []
+    for first in range(0, len(shards), window):
+        members = [np.arange(starts[s], starts[s] + counts[s]) for s in shards[first : first + window]]
+        order.append(rng.permutation(np.concatenate(members)))
+    return np.concatenate(order)

@@ -1,0 +1,1 @@
+"""The command line `clim-eval`: one module for each command."""

@@ -1,0 +1,28 @@
+"""`clim-eval embed`: class embeddings to a file."""
+
+import json
+from argparse import Namespace
+
+from clim_data.command_line import need_path
+from clim_data.files.text import read_names
+
+from clim_eval.commands.shared import embed_names, load_model
+
+
+def run_embed(options: Namespace) -> None:
+    """Class embeddings to a file."""
+    from clim_eval.embeddings import embeddings_path, save_class_embeddings
+
+    embeddings_path(options.out)
+    if options.names:
+        names = read_names(options.names, "--names")
+    else:
+        need_path(options.categories_json, "--categories-json")
+        content = json.loads(options.categories_json.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not content.get("categories"):
+            raise ValueError(f"{options.categories_json} has no categories: pass a COCO-style annotation file")
+        names = [category["name"] for category in sorted(content["categories"], key=lambda category: category["id"])]
+    model = load_model(options)
+    embeddings = embed_names(options, model, names)
+    save_class_embeddings(options.out, embeddings, names, options.templates, model=model)
+    print(f"{len(names)} classes x {embeddings.shape[1]} channels: {options.out}")

@@ -1,0 +1,54 @@
+"""`clim-eval regions`: region classification on a COCO-style data set."""
+
+from argparse import Namespace
+
+from clim_eval.commands.shared import (
+    PROTOCOLS,
+    class_rows,
+    command_config,
+    finish,
+    load_model,
+    region_data,
+    region_file,
+    tell_skipped,
+)
+from clim_eval.evaluators.regions import RegionClassification
+from clim_eval.pictures.bars import accuracy_bars
+from clim_eval.reports.provenance import data_fingerprint
+
+
+def run_regions(options: Namespace) -> None:
+    """Region classification on a COCO-style data set."""
+    model = load_model(options)
+    data, annotations = region_data(options, model), region_file(options)
+    classes = class_rows(options, model, data.class_names)
+    evaluator = RegionClassification(
+        model,
+        classes,
+        outputs=options.outputs,
+        crops=options.crops,
+        **PROTOCOLS[options.protocol][1],
+        batch_size=options.batch_size,
+        workers=options.workers,
+        progress=True,
+    )
+    rows = evaluator.collect(data)
+    metrics = evaluator.summarize(rows)
+    tell_skipped(rows.unreadable)
+    if not metrics:
+        raise ValueError(f"{annotations} has no region of 64 to 1048576 pixels: check that it belongs to --images")
+    readouts = {name: {} for name in rows.ranks}
+    for name, value in metrics.items():
+        readout, _, rest = name.partition(".")
+        readouts[readout][rest] = value
+    shown = [
+        name for name in ("thing.mAcc1", "stuff.mAcc1", "thing.mAcc5", "stuff.mAcc5") if f"boxes.{name}" in metrics
+    ]
+    finish(
+        options,
+        title=f"Region classification of {options.model}",
+        metrics=metrics,
+        config=command_config(options, model),
+        data=data_fingerprint([annotations], {**rows.counts(), "unreadable": len(rows.unreadable)}),
+        figure=lambda: accuracy_bars(readouts, metrics=shown, title=f"{options.model}: mean class accuracy"),
+    )

@@ -1,0 +1,31 @@
+"""`clim-eval report`: several reports side by side."""
+
+from argparse import Namespace
+
+from clim_eval.pictures.bars import accuracy_bars
+from clim_eval.reports.report import combine_reports, read_report, write_report
+from clim_eval.reports.tables import metric_table
+
+
+def run_report(options: Namespace) -> None:
+    """Several reports side by side."""
+    reports = {}
+    for path in options.reports:
+        name = path.parent.name if path.name == "report.json" else path.name.removesuffix(".json")
+        name = name or str(path)
+        if name in reports:  # two runs of one name are told apart by their folders
+            name = str(path)
+        reports[name] = read_report(path)
+    arms = combine_reports(reports)
+    print(metric_table(arms))
+    if options.out:
+        fractions = [name for name in dict.fromkeys(n for arm in arms.values() for n in arm) if _is_main(name)]
+        figures = {"comparison": accuracy_bars(arms, metrics=fractions, title=options.title)} if fractions else {}
+        config = {name: report["config"] for name, report in reports.items()}
+        data = {name: report.get("data") for name, report in reports.items()}
+        write_report(options.out, title=options.title, metrics=arms, config=config, figures=figures, data=data)
+        print(f"report: {options.out / 'report.md'}")
+
+
+def _is_main(name: str) -> bool:
+    return name.endswith((".thing.mAcc1", ".stuff.mAcc1", "top1", "R@1"))

@@ -1,0 +1,129 @@
+"""What several commands of ``clim-eval`` do alike: find model and data, check paths, finish with a report."""
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from clim_data.command_line import need_path
+from clim_data.processes.ranks import gather_parts, rank_and_world
+
+from clim_eval.reports.provenance import weights_fingerprint
+from clim_eval.reports.report import write_report
+from clim_eval.reports.tables import metric_table
+
+# Options of the data set and of the evaluator: ours, and those behind the figures in papers (class means in half
+# precision, masks resized without antialias, stuff boxes one pixel short, Pillow's resize, 100 segments per image).
+PROTOCOLS = {
+    "exact": ({}, {"rounding": "exact"}),
+    "published": (
+        {"antialias": False, "resize": "pil", "max_regions": 100, "stuff_box": "inclusive"},
+        {"rounding": "fp16"},
+    ),
+}
+
+
+def load_model(options: Namespace):
+    """The RegionModel of --model, --pretrained, --precision and --device; fills in what was not given."""
+    from clim_models import create_model
+
+    options.model = options.model or model_of_run(options.pretrained)
+    options.device = pick_device(options)
+    torch.manual_seed(0)  # without --pretrained, every rank and every run gets the same random weights
+    if options.pretrained is None and rank_and_world()[0] == 0:
+        print("no --pretrained: the weights of the model are random, which only shows that it runs", file=sys.stderr)
+    return create_model(
+        options.model, pretrained=options.pretrained, precision=options.precision, device=options.device
+    )
+
+
+def pick_device(options: Namespace) -> str:
+    """--device, or what is there."""
+    return options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def model_of_run(pretrained: str | Path | None) -> str:
+    """The model name in the config.json of an export, or of the one inside a run folder."""
+    from clim_models.checkpoints.load import export_folder
+
+    described = export_folder(Path(pretrained)) / "config.json" if pretrained else None
+    name = json.loads(described.read_text()).get("name") if described and described.is_file() else None
+    if not name:
+        raise ValueError(
+            "which model? pass --model NAME, or --pretrained RUN with the folder of a finished run "
+            "(`clim-train export RUN` finishes a stopped one)"
+        )
+    return name
+
+
+def region_file(options: Namespace) -> Path | None:
+    """The annotation file of the regions, if one was given."""
+    return options.panoptic_json or options.instances_json
+
+
+def region_data(options: Namespace, model):
+    """The PanopticRegions or InstanceRegions of --images and --panoptic-json or --instances-json."""
+    from clim_data import InstanceRegions, PanopticRegions
+
+    need_path(options.images, "--images", folder=True)
+    need_path(region_file(options), "--panoptic-json" if options.panoptic_json else "--instances-json")
+    sizes = {
+        "image_px": options.image_px or 64 * model.stride,
+        "stride": model.stride,
+        "crop_px": model.image_size[0] if options.crops else None,
+        **PROTOCOLS[options.protocol][0],
+    }
+    if options.instances_json:
+        sizes.pop("stuff_box", None)  # instances have no stuff
+        masks = any(name.startswith("masks") for name in options.outputs)
+        return InstanceRegions(options.images, options.instances_json, masks=masks, **sizes)
+    folder = options.panoptic_dir or options.panoptic_json.with_suffix("")
+    need_path(folder, "--panoptic-dir", folder=True)
+    return PanopticRegions(options.images, options.panoptic_json, folder, **sizes)
+
+
+def class_rows(options: Namespace, model, names: Sequence[str]) -> torch.Tensor:
+    """(K, C) rows of --class-embeddings, or computed."""
+    if not options.class_embeddings:
+        return embed_names(options, model, names)
+    from clim_eval.embeddings import load_class_embeddings
+
+    return load_class_embeddings(options.class_embeddings, names, model=model).to(model.device)
+
+
+def embed_names(options: Namespace, model, names: Sequence[str]) -> torch.Tensor:
+    """(K, C) unit rows of names with --templates, from --cache where they are there."""
+    from clim_eval.embeddings import cache_folder, embed_with_bar
+
+    cache = None if options.no_cache else options.cache or cache_folder()
+    return embed_with_bar(model, names, options.templates, cache=cache, show=rank_and_world()[0] == 0)
+
+
+def finish(options: Namespace, *, title: str, metrics: dict, config: dict, data: dict, figure) -> None:
+    """Print the table and write the report, on rank 0."""
+    if rank_and_world()[0] != 0:
+        return
+    print(metric_table(metrics))
+    if options.out:
+        write_report(
+            options.out, title=title, metrics=metrics, config=config, data=data, figures={"accuracy": figure()}
+        )
+        print(f"report: {options.out / 'report.md'}")
+
+
+def tell_skipped(names: Sequence[str], limit: int = 5) -> None:
+    """Name on stderr what could not be evaluated, on rank 0."""
+    if names and rank_and_world()[0] == 0:
+        more = f" and {len(names) - limit} more" if len(names) > limit else ""
+        print(f"left out {len(names)}: {'; '.join(names[:limit])}{more}", file=sys.stderr)
+
+
+def command_config(options: Namespace, model) -> dict:
+    """The options of the command and the hash of the weights they led to."""
+    weights = gather_parts(weights_fingerprint(model))
+    if len(set(weights)) > 1:
+        raise ValueError(f"the ranks hold different weights {weights}: give all of them the same --pretrained")
+    chosen = {name: value for name, value in vars(options).items() if name not in ("run", "out")}
+    return {**chosen, "ranks": len(weights), "weights": weights[0]}

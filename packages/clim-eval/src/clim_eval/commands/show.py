@@ -1,0 +1,42 @@
+"""`clim-eval show`: similarity maps of texts on one image."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from clim_data.command_line import need_path
+
+from clim_eval.commands.shared import load_model
+from clim_eval.pictures.files import write_png
+from clim_eval.pictures.similarity import similarity_figure
+
+
+def run_show(options: Namespace) -> None:
+    """Similarity maps of texts on one image."""
+    from clim_data import decode_rgb
+    from clim_models.text.prompts import class_prompts
+
+    from clim_eval.embeddings import TEMPLATES
+    from clim_eval.pictures.locate import encode_texts, locate_texts
+
+    need_path(options.image, "IMAGE")
+    image = decode_rgb(options.image)
+    model = load_model(options)
+    prompts = (lambda text: class_prompts(text, TEMPLATES[options.templates])) if options.templates else None
+    texts = encode_texts(model, options.texts, prompts)
+    found = locate_texts(model, image, texts, image_px=options.image_px or 64 * model.stride, readout=options.readout)
+    figure = similarity_figure(
+        image,
+        found.maps,
+        options.texts,
+        boxes=found.boxes if options.draw == "box" else None,
+        masks=found.masks if options.draw == "mask" else None,
+        scores=found.scores,
+    )
+    out = options.out or Path(f"{options.image.stem}.similarity.png")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_png(out, figure)
+    height, width = image.shape[1:]
+    for text, score, box in zip(options.texts, found.scores, found.boxes, strict=True):
+        x0, y0, x1, y1 = (round(v) for v in (box * [width, height, width, height]).tolist())
+        print(f"{text}: cosine {score:.3f}, box x {x0}-{x1}, y {y0}-{y1} px")
+    print(f"picture: {out}")

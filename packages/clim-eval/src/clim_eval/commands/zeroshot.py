@@ -1,0 +1,33 @@
+"""`clim-eval zeroshot`: zero-shot classification of images with a class each."""
+
+from argparse import Namespace
+
+from clim_data.files.text import read_names
+
+from clim_eval.commands.shared import class_rows, command_config, finish, load_model, tell_skipped
+from clim_eval.evaluators.zeroshot import ZeroShotClassification
+from clim_eval.pictures.bars import accuracy_bars
+
+
+def run_zeroshot(options: Namespace) -> None:
+    """Zero-shot classification of images with a class each."""
+    from clim_data.readers.labelled_images import class_images
+
+    model = load_model(options)
+    names = read_names(options.names, "--names") if options.names else None
+    data = class_images(options.images, options.image_px or model.image_size[0], names=names)
+    rows = class_rows(options, model, data.class_names)
+    evaluator = ZeroShotClassification(
+        model, rows, batch_size=options.batch_size, workers=options.workers, progress=True
+    )
+    left_out = list(data.skipped.entries)
+    metrics = evaluator.run(data)
+    tell_skipped([*left_out, *evaluator.skipped])
+    finish(
+        options,
+        title=f"Zero-shot classification of {options.model}",
+        metrics=metrics,
+        config=command_config(options, model),
+        data=data.description(),
+        figure=lambda: accuracy_bars({options.model: metrics}, title=f"{options.model}: zero-shot accuracy"),
+    )

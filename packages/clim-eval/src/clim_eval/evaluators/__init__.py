@@ -1,0 +1,1 @@
+"""Evaluators: each runs a model over data and returns its metrics."""

@@ -1,0 +1,1 @@
+"""Names for boxes that have none: pseudo labels."""

@@ -1,0 +1,207 @@
+"""Nouns for boxes: a CLIP compares each box with the names of things, restricted to what the image's captions say.
+
+This is how RegionCLIP (arXiv 2112.09106, section 3.2) makes region-text pairs out of images without box labels. Where
+an image has captions, only nouns that occur in them are candidates (`clim_eval.labelling.nouns`).
+
+Letters: B images, n_i boxes of image i, N all boxes of a batch, K nouns, C channels, S square input side, c crop side.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from clim_data.faults import BrokenSample
+from clim_data.matching.boxes import BoxTable
+from clim_data.matching.captions import CaptionTable
+from clim_data.pixels.boxes import padded_boxes
+from clim_data.pixels.crops import crop_window, cut_crops, enough_pixels
+from clim_data.pixels.decode import decode_rgb, open_image
+from clim_data.pixels.transforms import letterbox
+from clim_data.sources.store import SampleStore
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from clim_eval.evaluators.regions import BOX_FEATURES
+
+
+@dataclass(frozen=True)
+class BoxView:
+    """One image as a model needs it to name its boxes.
+
+    number: of the sample in its store. boxes: (n, 4) XYXY in [0, 1] of the padded square. image: uint8 (3, S, S), or
+    None with crops. crops: uint8 (n, 3, c, c), or None without. captions: its texts; none when they are not known.
+    """
+
+    number: int
+    boxes: Tensor
+    image: Tensor | None
+    crops: Tensor | None
+    captions: list[str]
+
+
+@dataclass(frozen=True)
+class NamedBoxes:
+    """What one image's boxes were named: m of its n boxes, best first.
+
+    rows: (m,) which boxes. nouns: (m,) indices of nouns. scores: (m,) probabilities. cosines: (m,).
+    captioned: whether captions restricted the nouns. candidates: how many nouns were possible.
+    """
+
+    number: int
+    rows: list[int]
+    nouns: list[int]
+    scores: list[float]
+    cosines: list[float]
+    captioned: bool
+    candidates: int
+
+
+class BoxViews(Dataset):
+    """The images of a store with their boxes; an item is a BoxView, or the BrokenSample that says why there is none.
+
+    Args:
+        store, table: of `clim_data.matching.boxes.load_boxes`; sample i has the boxes of image i of the table.
+        captions: the captions of every sample.
+        crop_px, image_px: side of the crops, or of the whole images; the other is None.
+        context: window of a crop in sizes of its box.
+
+    Raises ValueError when both or neither are given.
+    """
+
+    def __init__(
+        self,
+        store: SampleStore,
+        table: BoxTable,
+        captions: CaptionTable,
+        *,
+        crop_px: int | None = None,
+        image_px: int | None = None,
+        context: float = 1.5,
+    ):
+        if (crop_px is None) == (image_px is None):
+            raise ValueError(f"crop_px={crop_px}, image_px={image_px}: pass one of them, for crops or for whole images")
+        self.store, self.table, self.captions = store, table, captions
+        self.crop_px, self.image_px, self.context = crop_px, image_px, context
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, i: int) -> BoxView | BrokenSample:
+        try:
+            return self._view(i)
+        except BrokenSample as fault:
+            return fault
+
+    def _view(self, i: int) -> BoxView:
+        sample = self.store.read(i)
+        captions = self.captions.of(sample)
+        image = open_image(sample.image, sample.name)
+        size = image.height, image.width
+        boxes, _ = self.table.of_image(sample, size)
+        if self.crop_px is None:
+            picture = decode_rgb(image, at_least=enough_pixels(size, [], image_px=self.image_px, crop_px=0))
+            return BoxView(i, padded_boxes(boxes, size), letterbox(picture, self.image_px), None, captions)
+        windows = [crop_window(box, size, self.context) for box in boxes.tolist()]
+        picture = decode_rgb(image, at_least=enough_pixels(size, windows, image_px=0, crop_px=self.crop_px))
+        down, across = picture.shape[1] / size[0], picture.shape[2] / size[1]
+        scaled = [(left * across, top * down, right * across, bottom * down) for left, top, right, bottom in windows]
+        return BoxView(i, padded_boxes(boxes, size), None, cut_crops(picture, scaled, self.crop_px), captions)
+
+
+class BoxNamer:
+    """Names the boxes of images.
+
+    The score of a box is the probability of its noun among *all* nouns (softmax of cosines times the model's
+    temperature), also where captions leave few candidates: a box on nothing in particular then scores low, although
+    one of few candidates is always the best of them.
+
+    Args:
+        model: RegionModel.
+        embeddings: (K, C) of the nouns; normalised here.
+        finder: gives the nouns of captions (see `clim_eval.labelling.nouns.NounFinder`).
+        features: one of `BOX_FEATURES`: "crops" encodes each box's crop as an image of its own, the others are readouts
+            of the whole image.
+        min_score: boxes below are left out.
+        max_boxes: at most so many of an image, those with the best scores; None for all.
+        batch_size: crops, or whole images, per forward pass; crops of several images share one.
+
+    Raises ValueError for options out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        embeddings: Tensor,
+        finder,
+        *,
+        features: str = "crops",
+        min_score: float = 0.0,
+        max_boxes: int | None = 20,
+        batch_size: int = 256,
+    ):
+        if features not in BOX_FEATURES:
+            raise ValueError(f"features={features!r} is unknown: use one of {BOX_FEATURES}")
+        if not 0 <= min_score < 1:
+            raise ValueError(f"min_score={min_score} must be a probability from 0 to below 1")
+        if max_boxes is not None and max_boxes < 1:
+            raise ValueError(f"max_boxes={max_boxes} must be at least 1, or None for all boxes")
+        self.model, self.finder, self.features = model, finder, features
+        self.embeddings = F.normalize(embeddings.float(), dim=-1).to(model.device)  # (K, C)
+        self.min_score, self.max_boxes, self.batch_size = min_score, max_boxes, batch_size
+
+    def name(self, views: Iterable[BoxView]) -> Iterator[NamedBoxes]:
+        """What the boxes of each image are called, in the order of the images."""
+        pending: list[BoxView] = []
+        for view in views:
+            pending.append(view)
+            if self._load(pending) >= self.batch_size:
+                yield from self._name_batch(pending)
+                pending = []
+        if pending:
+            yield from self._name_batch(pending)
+
+    def _load(self, views: Sequence[BoxView]) -> int:
+        return sum(len(view.boxes) for view in views) if self.features == "crops" else len(views)
+
+    @torch.no_grad()
+    def _name_batch(self, views: Sequence[BoxView]) -> list[NamedBoxes]:
+        features = self._encode(views).float()  # (N, C)
+        if not bool(torch.isfinite(features).all()):
+            raise ValueError(
+                "features hold NaN or infinity: check the model's weights and precision (try fp32 or bf16)"
+            )
+        cosines = features @ self.embeddings.T  # (N, K)
+        probabilities = (self.model.logit_scale.exp().float() * cosines).softmax(dim=-1)
+        sizes = [len(view.boxes) for view in views]
+        return [
+            self._best(view, own_cosines, own)
+            for view, own_cosines, own in zip(views, cosines.split(sizes), probabilities.split(sizes), strict=True)
+        ]
+
+    def _encode(self, views: Sequence[BoxView]) -> Tensor:
+        if self.features != "crops":
+            images = self.model.normalize_pixels(torch.stack([view.image for view in views]))  # (B, 3, S, S)
+            boxes = [view.boxes.to(images.device) for view in views]
+            return self.model.encode_regions(images, boxes=boxes, outputs=(self.features,))[self.features]
+        crops = torch.cat([view.crops for view in views])  # (N, 3, c, c)
+        return torch.cat(
+            [self.model.encode_image(self.model.normalize_pixels(part)) for part in crops.split(self.batch_size)]
+        )
+
+    def _best(self, view: BoxView, cosines: Tensor, probabilities: Tensor) -> NamedBoxes:
+        """cosines, probabilities: (n, K) of one image's boxes."""
+        candidates = torch.arange(probabilities.shape[1])
+        if view.captions:
+            candidates = torch.tensor(self.finder.find(view.captions), dtype=torch.int64)
+        captioned, number = bool(view.captions), len(candidates)
+        if not number:
+            return NamedBoxes(view.number, [], [], [], [], captioned, 0)
+        # By cosine: probabilities of far-off candidates may all be rounded to zero.
+        best_cosines, place = cosines[:, candidates.to(cosines.device)].max(dim=1)  # (n,)
+        nouns = candidates.to(place.device)[place]
+        scores = probabilities.gather(1, nouns[:, None])[:, 0]
+        order = scores.sort(descending=True, stable=True).indices
+        order = order[scores[order] >= self.min_score][: self.max_boxes]
+        chosen = (order, nouns[order], scores[order], best_cosines[order])
+        return NamedBoxes(view.number, *(values.tolist() for values in chosen), captioned, number)

@@ -1,0 +1,1 @@
+"""Figures: similarity maps, bars and trade-offs."""

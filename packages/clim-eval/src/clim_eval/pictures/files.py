@@ -1,0 +1,24 @@
+"""Figures as PNG files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clim_data.files.atomic import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write_png(path: Path, figure: Figure | str | os.PathLike) -> None:
+    """Save a matplotlib Figure as a PNG of 150 dpi, or copy an existing PNG; the file appears whole or not at all."""
+    if isinstance(figure, str | os.PathLike):
+        if not Path(figure).is_file():
+            raise FileNotFoundError(f"{figure} does not exist: pass a matplotlib Figure or the path of a PNG")
+        write_bytes(path, Path(figure).read_bytes())
+        return
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    figure.savefig(unfinished, dpi=150, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.08)
+    os.replace(unfinished, path)

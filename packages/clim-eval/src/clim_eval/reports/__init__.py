@@ -1,0 +1,1 @@
+"""Reports: one format, its tables, and where the numbers come from."""

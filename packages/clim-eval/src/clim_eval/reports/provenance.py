@@ -1,0 +1,53 @@
+"""Where a number comes from: package versions, the data's fingerprint, the model's hash."""
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import nn
+
+PACKAGES = (
+    *("clim-data", "clim-models", "clim-eval", "clim-train", "flmm"),
+    *("torch", "torchvision", "open_clip_torch", "timm", "transformers", "deepspeed", "numpy", "pillow"),
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python, of the packages that can change a result (those installed), and the accelerator's name."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    versions["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return versions
+
+
+def data_fingerprint(files: Sequence[str | Path], counts: Mapping[str, int]) -> dict:
+    """``{"fingerprint": hex, "files": {name: sha256}, "counts": {...}}``: equal when annotations and counts are equal.
+
+    File names without folders enter it, so the same data in another place has the same fingerprint. Raises
+    FileNotFoundError for a missing file.
+    """
+    hashes = {}
+    for path in map(Path, files):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is not a file: pass the annotation file that was evaluated")
+        with open(path, "rb") as file:
+            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    counts = {name: int(count) for name, count in sorted(counts.items())}
+    text = repr((sorted(hashes.items()), sorted(counts.items())))
+    return {"fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16], "files": hashes, "counts": counts}
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """First 16 hex digits of the SHA-256 of all weights and buffers, names, shapes and dtypes included."""
+    from clim_models.checkpoints.fingerprint import (
+        hash_weights,  # imported here: it brings open_clip, which reports do without
+    )
+
+    return hash_weights(model.state_dict())[:16]

@@ -1,0 +1,1 @@
+"""Weights: loaded from every layout, interpolated, and fingerprinted."""

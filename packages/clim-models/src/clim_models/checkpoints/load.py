@@ -1,0 +1,151 @@
+"""Read weights from any known file into a RegionModel, strictly, and say what was recognised."""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.transformer import QuickGELU
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from clim_models.checkpoints.layouts import recognise, to_open_clip, unwrap
+from clim_models.checkpoints.torchscript import is_torchscript, read_torchscript
+
+WEIGHTS_FILE = "model.safetensors"
+LISTED = 8
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_checkpoint` did: layout found, number of tensors, source (a path or "state dict")."""
+
+    layout: str
+    tensors: int
+    source: str
+
+
+def load_checkpoint(model: nn.Module, path_or_state_dict: str | Path | Mapping[str, Any]) -> LoadReport:
+    """Load weights into a RegionModel, strictly.
+
+    Args:
+        model: a RegionModel (or a bare open_clip model).
+        path_or_state_dict: a `.pt`/`.pth`/`.bin` or `.safetensors` file, a run folder of ours, or a state dict; in
+            the layout of open_clip, OpenAI (TorchScript archives too), EVA-CLIP, or a CLIPSelf/CLIM release.
+
+    Returns:
+        What was recognised.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a checkpoint, truncated, unsafe, or of another model: the differing keys are listed.
+    """
+    clip = getattr(model, "clip", model)
+    if isinstance(path_or_state_dict, Mapping):
+        source, raw = "state dict", path_or_state_dict
+    else:
+        path = Path(path_or_state_dict)
+        source, raw = str(path), read_checkpoint(path)
+    tensors = unwrap(raw)
+    layout = recognise(set(tensors))
+    _check_activation(clip, layout, source)
+    renamed = to_open_clip(tensors, text_prefix=hasattr(clip, "text"))
+    own = clip.state_dict()
+    # Frozen batch norms of the original releases have no counter; it plays no part in evaluation.
+    renamed.update({k: v for k, v in own.items() if k.endswith("num_batches_tracked") and k not in renamed})
+    _check_keys(own, renamed, layout=layout, source=source)
+    clip.load_state_dict(renamed, strict=True)
+    return LoadReport(layout, len(renamed), source)
+
+
+def read_checkpoint(path: Path) -> Mapping[str, Any]:
+    """The contents of a weights file or run folder; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_checkpoint`.
+    """
+    if path.is_dir():
+        path = export_folder(path) / WEIGHTS_FILE
+    if not path.exists():
+        raise FileNotFoundError(f"no weights at {path}; check the path, or pass an open_clip tag")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if is_torchscript(path):  # OpenAI's format
+            return read_torchscript(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(_unpickling_reason(path)) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
+        if isinstance(error, KeyError) and not _begins_as_checkpoint(path):  # torch stumbles over the first byte
+            raise ValueError(_unpickling_reason(path)) from error
+        reason = f"{error}".partition(". ")[0].partition("\n")[0][:160]
+        raise ValueError(f"{path} is truncated or damaged ({reason}); download or export it again") from error
+
+
+def export_folder(path: Path) -> Path:
+    """Where the export is: the folder itself, or `model` in the run folder of a training; files stay as they are."""
+    inside = path / "model"
+    return inside if not (path / WEIGHTS_FILE).exists() and (inside / WEIGHTS_FILE).exists() else path
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
+
+
+def _begins_as_checkpoint(path: Path) -> bool:
+    """As a zip archive or a pickle does."""
+    return _first_bytes(path).startswith((b"PK", b"\x80"))
+
+
+def _unpickling_reason(path: Path) -> str:
+    if not _begins_as_checkpoint(path):
+        start = _first_bytes(path)
+        return f"{path} is not a checkpoint (it starts with {start!r}); pass a .pt, .bin or .safetensors file"
+    return (
+        f"{path} is no plain state dict: it holds Python objects whose loading could run code; "
+        "save it again with torch.save(model.state_dict(), ...) or as .safetensors"
+    )
+
+
+def _check_activation(clip: nn.Module, layout: str, source: str) -> None:
+    """OpenAI's archives are QuickGELU models; with GELU they load and give wrong features."""
+    uses_quick = any(isinstance(m, QuickGELU) for m in clip.visual.modules())
+    uses_gelu = any(type(m) is nn.GELU for m in clip.visual.modules())
+    if layout == "openai" and uses_gelu and not uses_quick:
+        raise ValueError(
+            f"{source} holds OpenAI weights, which need QuickGELU; build the '-quickgelu' model of that name"
+        )
+
+
+def _check_keys(own: Mapping[str, Tensor], new: Mapping[str, Tensor], *, layout: str, source: str) -> None:
+    missing = sorted(own.keys() - new.keys())
+    unexpected = sorted(new.keys() - own.keys())
+    shared = own.keys() & new.keys()
+    shapes = [
+        f"{k} {tuple(new[k].shape)} for {tuple(own[k].shape)}" for k in sorted(shared) if new[k].shape != own[k].shape
+    ]
+    if not (missing or unexpected or shapes):
+        return
+    if len(shared) < 0.1 * len(own):
+        verdict = "an unknown layout, or no CLIP at all"
+    else:
+        verdict = "another model" if len(shapes) > 0.05 * len(own) or missing else "a model that differs in places"
+    lists = [_listed("missing", missing), _listed("unexpected", unexpected), _listed("mis-shaped", shapes)]
+    raise ValueError(
+        f"{source} does not fit: recognised layout {layout!r}, it looks like {verdict}.\n"
+        + "\n".join(text for text in lists if text)
+        + "\nBuild the model with the name and image size these weights were trained with"
+    )
+
+
+def _listed(title: str, keys: list[str]) -> str:
+    if not keys:
+        return ""
+    more = f", ... ({len(keys)} in all)" if len(keys) > LISTED else ""
+    return f"  {title}: {', '.join(keys[:LISTED])}{more}"

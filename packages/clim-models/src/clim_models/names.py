@@ -1,0 +1,28 @@
+"""Model names and their configurations."""
+
+import copy
+import difflib
+
+import open_clip
+
+TINY, SHIPPED = "clim-tiny", "emoji"  # the model that ships with the project, and the tag of its weights
+
+
+def model_config(name: str) -> dict:
+    """open_clip's `model_cfg` of a name, as a copy.
+
+    Raises:
+        ValueError: unknown name; the closest are listed.
+        ImportError: clim-tiny without the packages it is made of.
+    """
+    if name == TINY:
+        from clim_models import tiny
+
+        # Importing `tiny` registers the name too, but only where its packages are installed. This
+        # call says which one is missing.
+        tiny.register_clim_tiny()
+    config = open_clip.get_model_config(name)
+    if config is None:
+        close = difflib.get_close_matches(name, [*open_clip.list_models(), TINY], n=4, cutoff=0.4)
+        raise ValueError(f"unknown model {name!r}; did you mean {', '.join(close)}? open_clip.list_models() lists all")
+    return copy.deepcopy(config)

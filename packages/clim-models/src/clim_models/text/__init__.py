@@ -1,0 +1,1 @@
+"""Texts: prompts, class embeddings and tokenizers."""

@@ -1,0 +1,1 @@
+"""DeepSpeed behind one class: nothing else imports it."""

@@ -1,0 +1,1 @@
+"""Demonstrations and comparisons that use the core; the core never imports them."""

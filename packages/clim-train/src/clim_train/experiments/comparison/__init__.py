@@ -1,0 +1,1 @@
+"""Region training methods side by side."""

@@ -1,0 +1,34 @@
+"""What experiments print: stages with their time, aligned tables."""
+
+import time
+from collections.abc import Sequence
+from itertools import chain, count
+from pathlib import Path
+
+
+class Stages:
+    """Prints numbered stages with the time since the start."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.start = total, 0, time.monotonic()
+
+    def begin(self, what: str) -> None:
+        self.done += 1
+        print(f"[{self.done}/{self.total}] {time.monotonic() - self.start:4.0f} s  {what}", flush=True)
+
+
+def free_folder(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3, ... that does not exist yet."""
+    candidates = chain([path], (path.with_name(f"{path.name}-{i}") for i in count(2)))
+    return next(candidate for candidate in candidates if not candidate.exists())
+
+
+def aligned_table(rows: Sequence[Sequence[str]]) -> str:
+    """Markdown table, readable as text: first row the head, first column to the left, the others to the right."""
+    width = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    rule = ["-" * width[0], *["-" * (w - 1) + ":" for w in width[1:]]]
+    lines = []
+    for row in [rows[0], rule, *rows[1:]]:
+        padded = [row[0].ljust(width[0]), *(cell.rjust(w) for cell, w in zip(row[1:], width[1:], strict=True))]
+        lines.append("| " + " | ".join(padded) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,295 @@
+"""Image-level pretraining of clim-tiny on the embedded emoji set: ``python -m clim_train.experiments.pretrain_tiny``.
+
+Ordinary CLIP training (symmetric InfoNCE of single 64 px drawings against captions) with the frozen MiniLM text tower,
+whose features are computed once. The held-out vendor and the test and validation concepts of `EmojiSet.split()` are
+never seen. The file it writes is what `clim_models.tiny` ships.
+"""
+
+import argparse
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+import torch
+from clim_data.drawings.emoji import EmojiSet, EmojiSplit, caption_of, load_emoji
+from clim_models.losses.contrastive import contrastive_loss
+from clim_models.tiny import NAME, WEIGHTS, build_clim_tiny
+from open_clip import get_model_preprocess_cfg
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from clim_train.experiments.augment import augment_drawings, on_white
+
+TEMPLATES = ("{}", "a picture of a {}", "a drawing of a {}", "an icon of a {}")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Settings of one run; the budget is `steps` when given, else `minutes`."""
+
+    minutes: float = 45.0
+    steps: int | None = None
+    seed: int = 0
+    batch_size: int = 256
+    lr: float = 1e-3
+    stem_lr_factor: float = 0.2
+    weight_decay: float = 0.1
+    warmup: float = 0.04
+    precision: str = "fp32"
+    device: str = "cpu"
+    save_every_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision={self.precision!r}; legal values are 'fp32' and 'bf16'")
+        if (self.steps or self.minutes) <= 0:
+            raise ValueError("the budget is empty; give --minutes or --steps above 0")
+
+
+def text_features(model: nn.Module, names: tuple[str, ...]) -> Tensor:
+    """Unit text features of every name under every template, (templates, names, C)."""
+    tokenizer, rows = unpadded(open_clip.get_tokenizer(NAME)), []
+    device = model.logit_scale.device
+    for template in TEMPLATES:
+        ids = tokenizer([template.format(caption_of(name)) for name in names]).to(device)
+        with torch.no_grad():
+            rows.append(torch.cat([model.encode_text(part, normalize=True) for part in ids.split(256)]))
+    return torch.stack(rows)
+
+
+def unpadded(tokenizer: Callable[[list[str]], Tensor]) -> Callable[[list[str]], Tensor]:
+    """clim-tiny's tokenizer without the padding (id 0) that no text of the call needs.
+
+    The text tower masks padding, so features stay the same and short captions cost a third.
+    """
+
+    def tokenize(texts: list[str]) -> Tensor:
+        ids = tokenizer(texts)
+        return ids[:, : int((ids != 0).sum(1).max())]
+
+    return tokenize
+
+
+def drawing_table(emoji: EmojiSet, vendors: tuple[str, ...], names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """All drawings of some names by some vendors: uint8 RGBA (N, 4, H, W) and the index of each one's name (N,)."""
+    rows = [(emoji.index(v, n), i) for v in vendors for i, n in enumerate(names) if emoji.has(v, n)]
+    index, labels = zip(*rows, strict=True)
+    return torch.from_numpy(emoji.pixels[list(index)]).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+
+
+def normalize(images: Tensor, model: nn.Module) -> Tensor:
+    """uint8 (B, 3, H, W) -> float in the model's mean and standard deviation."""
+    config = get_model_preprocess_cfg(model)
+    mean, std = (torch.tensor(config[key], device=images.device).view(3, 1, 1) for key in ("mean", "std"))
+    return (images.float() / 255 - mean) / std
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, table: tuple[Tensor, Tensor], classes: Tensor, *, batch: int = 256) -> dict[str, float]:
+    """Image-level top-1 and top-5 of drawings on white against class embeddings (K, C); fractions."""
+    pixels, labels = table
+    was_training, device = model.visual.training, classes.device
+    model.visual.eval()
+    ranks = []
+    for part, label in zip(pixels.split(batch), labels.split(batch), strict=True):
+        features = model.encode_image(normalize(on_white(part.to(device)), model), normalize=True)
+        scores = features.float() @ classes.T
+        ranks.append((scores > scores.gather(1, label.to(device)[:, None])).sum(1))
+    model.visual.train(was_training)
+    rank = torch.cat(ranks)
+    return {"top1": (rank < 1).float().mean().item(), "top5": (rank < 5).float().mean().item()}
+
+
+def parameter_groups(model: nn.Module, config: PretrainConfig) -> list[dict]:
+    """Trainable groups; the first three stem stages are frozen, the others learn slowly, vectors are not decayed."""
+    stem = model.visual.trunk.patch_embed.backbone
+    stem.conv_stem.requires_grad_(False)
+    stem.stages[:3].requires_grad_(False)
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, p in [*model.visual.named_parameters(), ("logit_scale", model.logit_scale)]:
+        if p.requires_grad:
+            groups.setdefault(
+                (".backbone." in name, p.ndim > 1 and "_embed" not in name.rsplit(".", 1)[-1]), []
+            ).append(p)
+    return [
+        {
+            "params": ps,
+            "peak": config.lr * (config.stem_lr_factor if slow else 1.0),
+            "weight_decay": config.weight_decay if decay else 0.0,
+        }
+        for (slow, decay), ps in groups.items()
+    ]
+
+
+def schedule(progress: float, warmup: float) -> float:
+    """Share of the peak learning rate at a share `progress` of the budget: linear warm-up, then half a cosine to 0."""
+    if progress < warmup:
+        return max(progress, 1e-3) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
+
+
+def save_weights(model: nn.Module, path: Path, metadata: dict) -> None:
+    """Write `visual.*` and `logit_scale` as fp16 safetensors with string metadata, atomically."""
+    weights = {
+        k: v.detach().to("cpu", torch.float16).contiguous()
+        for k, v in model.state_dict().items()
+        if not k.startswith("text.")
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    save_file(
+        weights,
+        partial,
+        {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()},
+    )
+    partial.replace(path)
+
+
+class Evaluation:
+    """The image-level figures stored with the weights: the unseen vendor, and the validation concepts."""
+
+    def __init__(self, emoji: EmojiSet, split: EmojiSplit, model: nn.Module, device: str) -> None:
+        self.classes, self.tables = {}, {}
+        parts = {
+            "unseen_vendor": ((split.test_vendor,), split.train_concepts),
+            "validation_concepts": (split.train_vendors, split.val_concepts),
+        }
+        for part, (vendors, names) in parts.items():
+            self.classes[part] = nn.functional.normalize(text_features(model, names).mean(0), dim=-1).to(device)
+            self.tables[part] = drawing_table(emoji, vendors, names)
+
+    def run(self, model: nn.Module) -> dict[str, float]:
+        values = {}
+        for part, table in self.tables.items():
+            values |= {
+                f"{part}.{key}": round(value, 4) for key, value in accuracy(model, table, self.classes[part]).items()
+            }
+            values[f"{part}.ways"] = len(self.classes[part])
+        return values
+
+
+def train(
+    model: nn.Module, table: tuple[Tensor, Tensor], texts: Tensor, config: PretrainConfig, on_interval=None
+) -> dict[str, float]:
+    """Train `model.visual` and `model.logit_scale` in place; returns steps, seconds and the last smoothed loss.
+
+    table: drawings and name indices; texts: (templates, names, C) unit features; `on_interval(state)` is called every
+    `save_every_s` seconds.
+    """
+    device = torch.device(config.device)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    pixels, labels, texts = table[0].to(device), table[1].to(device), texts.to(device)
+    groups = parameter_groups(model, config)
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+    parameters = [p for group in groups for p in group["params"]]
+    total = config.steps or config.minutes * 60
+    bar = tqdm(total=round(total), unit="step" if config.steps else "s", desc="pretraining")
+    start = saved = time.monotonic()
+    state = {"steps": 0, "seconds": 0.0, "loss": float("nan")}
+    model.visual.train()
+    while (done := state["steps"] if config.steps else state["seconds"]) < total:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * schedule(done / total, config.warmup)
+        pick = torch.randint(len(pixels), (config.batch_size,), device=device, generator=generator)
+        template = torch.randint(len(texts), (config.batch_size,), device=device, generator=generator)
+        images = normalize(augment_drawings(pixels[pick], generator), model).contiguous(
+            memory_format=torch.channels_last
+        )
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            features = model.encode_image(images)
+        features = nn.functional.normalize(features.float(), dim=-1)
+        loss = contrastive_loss(
+            features, texts[template, labels[pick]], model.logit_scale.exp(), caption_ids=labels[pick]
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        model.logit_scale.data.clamp_(0, math.log(100))
+        state["steps"] += 1
+        state["seconds"] = time.monotonic() - start
+        state["loss"] = loss.item() if state["steps"] == 1 else 0.98 * state["loss"] + 0.02 * loss.item()
+        bar.n = min(round(state["steps"] if config.steps else state["seconds"]), bar.total)
+        bar.set_postfix(loss=f"{state['loss']:.3f}", steps=state["steps"], refresh=False)
+        bar.update(0)
+        if on_interval and time.monotonic() - saved > config.save_every_s:
+            saved = time.monotonic()
+            on_interval(dict(state))
+    bar.close()
+    model.visual.eval()
+    return state
+
+
+def pretrain(config: PretrainConfig, output: Path, command: str) -> dict:
+    """Pretrain clim-tiny, write its weights, and return the metadata stored with them."""
+    torch.manual_seed(config.seed)
+    emoji = load_emoji()
+    split = emoji.split()
+    model = build_clim_tiny(pretrained=False)
+    texts = text_features(model, split.train_names)
+    evaluation = Evaluation(emoji, split, model, config.device)
+    model.to(config.device, memory_format=torch.channels_last)
+    table = drawing_table(emoji, split.train_vendors, split.train_names)
+    metadata = {
+        "format": "pt",
+        "model": NAME,
+        "command": command,
+        "seed": config.seed,
+        "precision": config.precision,
+        "batch_size": config.batch_size,
+        "data": f"{len(table[0])} drawings of {len(split.train_names)} names by {', '.join(split.train_vendors)}",
+        "never_seen": f"vendor {split.test_vendor}; {len(split.test_concepts)} test concepts; "
+        f"{len(split.val_concepts)} validation concepts",
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {config.device}",
+    }
+
+    def keep(state: dict[str, float]) -> dict:
+        result = evaluation.run(model)
+        tqdm.write(json.dumps({**state, **result}))
+        metadata.update(
+            {
+                "steps": state["steps"],
+                "seconds": round(state["seconds"]),
+                "loss": round(state["loss"], 4),
+                "accuracy": result,
+            }
+        )
+        save_weights(model, output, metadata)
+        return metadata
+
+    return keep(train(model, table, texts, config, keep))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of the pretraining."""
+    defaults = PretrainConfig()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, default=WEIGHTS)
+    parser.add_argument("--minutes", type=float, default=defaults.minutes, help="time budget")
+    parser.add_argument("--steps", type=int, help="step budget, instead of --minutes")
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--batch-size", type=int, default=defaults.batch_size)
+    parser.add_argument("--lr", type=float, default=defaults.lr)
+    parser.add_argument("--precision", default=defaults.precision, help="fp32 or bf16 (autocast)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = vars(parser.parse_args(argv))
+    output = args.pop("output")
+    config = PretrainConfig(**args)
+    budget = f"--steps {config.steps}" if config.steps else f"--minutes {config.minutes:g}"
+    command = (
+        f"python -m clim_train.experiments.pretrain_tiny {budget} --seed {config.seed} "
+        f"--batch-size {config.batch_size} --lr {config.lr:g} --precision {config.precision}"
+    )
+    metadata = pretrain(config, output, command)
+    print(f"{metadata['steps']} steps in {metadata['seconds']} s; {metadata['accuracy']}; weights: {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The main job on real image-text pairs in minutes."""

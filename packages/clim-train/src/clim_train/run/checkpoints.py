@@ -1,0 +1,167 @@
+"""The folder of checkpoints: a checkpoint is there whole or not at all, whenever the process is killed.
+
+A checkpoint is written as `step-00000100.partial`, gets a manifest of sizes and checksums when every rank has finished,
+is renamed, and only then named in `latest`, a one-line file for people and tools that is itself replaced in one move.
+Old checkpoints are renamed before they are deleted. A checkpoint that no longer fits its manifest is passed over.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch.distributed as dist
+from clim_data.files.atomic import flush, write_text
+from clim_data.processes.ranks import gather_objects
+
+from clim_train.run.manifest import checksums, damage, write_manifest
+from clim_train.run.peers import AgreedError, attempt, first_problem
+
+_NAME = re.compile(r"step-(\d{8,})")
+_PARTIAL, _OLD, _DAMAGED, UNIVERSAL = ".partial", ".old", ".damaged", ".universal"
+
+
+class CheckpointNotWritten(AgreedError, OSError):
+    """A checkpoint could not be written; those before it are as they were."""
+
+
+class CheckpointFolder:
+    """Names, completes and removes checkpoints; what is in them is the caller's.
+
+    Args:
+        folder: made if missing.
+        keep: newest checkpoints that `commit` leaves.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder, self.keep = Path(folder), keep
+
+    def partial_name(self, step: int) -> str:
+        """Name, below `folder`, under which the checkpoint of `step` is to be written."""
+        return f"{self.name(step)}{_PARTIAL}"
+
+    @staticmethod
+    def name(step: int) -> str:
+        return f"step-{step:08d}"
+
+    def prepare(self) -> None:
+        """Removes what a killed process left unfinished. One process only."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.iterdir():
+            if path.name.endswith((_PARTIAL, _OLD)):
+                shutil.rmtree(path)
+
+    def commit(self, step: int, sums: Mapping[str, list[int]] | None = None) -> Path:
+        """Makes the partial checkpoint of `step` the latest, and removes the oldest. One process only.
+
+        `sums`: `checksums` of the partial checkpoint, where several processes have shared that work.
+        """
+        partial, final = self.folder / self.partial_name(step), self.folder / self.name(step)
+        write_manifest(partial, checksums(partial) if sums is None else sums)
+        for file in partial.rglob("*"):
+            flush(file)
+        if final.exists():
+            self._remove(final)
+        os.rename(partial, final)
+        self._point_to(final.name)
+        for old in self.complete()[: -self.keep]:
+            self._remove(self.folder / (old.name + UNIVERSAL))
+            self._remove(old)
+        for damaged in self.folder.glob(f"*{_DAMAGED}"):
+            self._remove(damaged)
+        return final
+
+    def discard(self, step: int) -> None:
+        """Removes a partial checkpoint that will not be completed; its space is needed. One process only."""
+        shutil.rmtree(self.folder / self.partial_name(step), ignore_errors=True)
+
+    def set_aside(self, name: str) -> None:
+        """Renames a damaged checkpoint, so that it no longer counts; the next commit removes it. One process only."""
+        for found in (name, name + UNIVERSAL):
+            path, aside = self.folder / found, self.folder / (found + _DAMAGED)
+            if path.exists():
+                self._remove(aside)
+                os.rename(path, aside)
+
+    def latest(self) -> Path | None:
+        """The newest complete checkpoint, or None.
+
+        It may be newer than what the file `latest` says, if the process was killed between the two moves of `commit`.
+        """
+        complete = self.complete()
+        return complete[-1] if complete else None
+
+    def newest_whole(
+        self, inspect: Callable[[Path], str | None] = damage, names: list[str] | None = None
+    ) -> tuple[Path | None, dict[str, str]]:
+        """The newest checkpoint without damage, and name -> damage of the newer ones.
+
+        Args:
+            inspect: says what is wrong with a checkpoint, or None.
+            names: the complete checkpoints, oldest first, if they are known.
+
+        Raises ValueError when there are checkpoints and none is whole.
+        """
+        damaged: dict[str, str] = {}
+        for name in reversed([path.name for path in self.complete()] if names is None else names):
+            fault = inspect(self.folder / name)
+            if fault is None:
+                return self.folder / name, damaged
+            damaged[name] = fault
+        if damaged:
+            listed = "; ".join(f"{name}: {fault}" for name, fault in damaged.items())
+            raise ValueError(
+                f"no checkpoint in {self.folder} is whole ({listed}): put back a copy of one, or delete this folder, "
+                "and resume starts over from the start weights"
+            )
+        return None, damaged
+
+    def complete(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda path: int(_NAME.fullmatch(path.name).group(1)))
+
+    def _point_to(self, name: str) -> None:
+        write_text(self.folder / "latest", name + "\n")
+
+    def _remove(self, path: Path) -> None:
+        if path.exists():
+            old = path.with_name(path.name + _OLD)
+            if old.exists():
+                shutil.rmtree(old)
+            os.rename(path, old)
+            shutil.rmtree(old)
+
+
+def write_together(
+    folder: CheckpointFolder, step: int, write: Callable[[Path], None], *, program: str = "clim-train"
+) -> Path:
+    """A checkpoint of all ranks, complete or not there: each writes its parts with `write(partial)`. Collective.
+
+    `program`: whose `resume` continues the run.
+
+    Raises CheckpointNotWritten on all ranks when one cannot write; what was written of it is removed.
+    """
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    partial = folder.folder / folder.partial_name(step)
+    # First the folder: a rank that cannot make it would leave the others waiting inside `write`.
+    problem = first_problem(attempt(lambda: partial.mkdir(parents=True, exist_ok=True)))
+    if problem is None:
+        problem = first_problem(attempt(lambda: write(partial)))
+    if problem is None:
+        sums = {k: v for share in gather_objects(checksums(partial, rank, world_size)) for k, v in share.items()}
+        problem = first_problem(attempt(lambda: folder.commit(step, sums)) if rank == 0 else None)
+    if problem is not None:
+        if rank == 0:
+            folder.discard(step)
+        dist.barrier()
+        free = shutil.disk_usage(folder.folder).free / 1e9
+        kept = ", ".join(path.name for path in folder.complete()) or "none"
+        raise CheckpointNotWritten(
+            f"the checkpoint of step {step} could not be written ({problem}; {free:.2f} GB are free there). Those "
+            f"before it are as they were: {kept}. Make room, then `{program} resume {folder.folder.parent}` continues"
+        )
+    return folder.folder / folder.name(step)

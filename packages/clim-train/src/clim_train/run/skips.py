@@ -1,0 +1,45 @@
+"""Samples that the loader left out, over all ranks: a number for the metrics, names for `skipped.json`."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from clim_data import SkipReport
+from clim_data.files.atomic import write_json_indented
+from clim_data.processes.ranks import alone, gather_objects
+
+
+class SkipCount:
+    """Counts what `loader.skipped` (a `SkipReport`) has; loaders without one count nothing.
+
+    What a loader found when it was built (samples missing from a shard) every rank knows; what it finds when it
+    decodes, only the rank whose share it was.
+    """
+
+    def __init__(self, loader: Any, device: torch.device):
+        self.report: SkipReport | None = getattr(loader, "skipped", None)
+        self._device = device
+        self._known_to_all = self.report.total if self.report else 0
+
+    def total(self) -> dict[str, float]:
+        """{"skipped": samples left out since this process started, on all ranks}. Collective."""
+        if self.report is None:
+            return {}
+        found = torch.tensor([self.report.total - self._known_to_all], device=self._device)
+        if not alone():
+            dist.all_reduce(found)
+        return {"skipped": self._known_to_all + int(found)}
+
+    def write(self, path: Path) -> str | None:
+        """Rank 0 writes counts and names of all ranks; returns a summary if there were any. Collective."""
+        if self.report is None:
+            return None
+        merged = SkipReport()
+        for entries in gather_objects(self.report.entries):
+            merged.entries.update(entries)
+        if not merged.total:
+            return None
+        if alone() or dist.get_rank() == 0:
+            write_json_indented(path, merged.to_dict())
+        return merged.summary()

@@ -1,0 +1,1 @@
+"""LMM families, one module for each `model_type` of transformers."""

@@ -1,0 +1,44 @@
+"""LLaVA-1.5: one square image, mean-coloured padding, one grid of tokens."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flmm.adapters.frames import PreparedImage
+from flmm.adapters.layout import ImageLayout, single_grid
+from flmm.adapters.preparers import PadToSquare
+from flmm.text.prompts import STYLES
+
+
+class Llava:
+    """transformers' "llava" (llava-hf/llava-1.5-7b-hf and its like).
+
+    The published checkpoints saw whole images scaled to fit, not the centre crops of the model's own processor.
+
+    Raises:
+        ValueError: the vision tower has no fixed square grid.
+    """
+
+    grids = 1
+    style = STYLES["vicuna"]
+    system = ""
+    spaced = False
+
+    def __init__(self, config: Any, image_processor: Any):
+        vision = config.vision_config
+        if not isinstance(getattr(vision, "image_size", None), int) or vision.model_type == "pixtral":
+            raise ValueError(
+                f"the vision tower {vision.model_type!r} of this LLaVA has no fixed square grid of tokens; use one "
+                "with a CLIP or SigLIP tower, or add a family of its own (README.md, 'Adding an LMM')"
+            )
+        self.image_token_id = config.image_token_id
+        self.side = vision.image_size // vision.patch_size
+        self.prepare = PadToSquare.of_processor(image_processor)
+
+    def layout(self, prepared: PreparedImage) -> ImageLayout:
+        return single_grid(self.side, self.side, padding=prepared.frame)
+
+    def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
+        return {"pixel_values": torch.stack([image.pixel_values for image in images])}

@@ -1,0 +1,71 @@
+"""`flmm chat IMAGE --lmm ... --checkpoint ...`: questions in the terminal, answers with grounded pictures."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from flmm.commands.options import add_model_options, load_from_options, say
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="flmm chat", description="Ask about an image; each answer is drawn with the masks of its phrases."
+    )
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("-q", "--question", action="append", help="ask this instead of reading questions; repeatable")
+    add_model_options(parser)
+    parser.add_argument("--max-new-tokens", type=int, help="longest answer; default: 512, or what fits")
+    parser.add_argument("-o", "--out", type=Path, help="folder of the pictures; default: IMAGE.chat")
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Raises ValueError or FileNotFoundError for mistakes of the user."""
+    options = build_parser().parse_args(argv)
+    from flmm.dialogue.answers import NoPhrases, ask, ground_answer
+    from flmm.grounders.images import found_masks, save_grounding
+    from flmm.grounders.pictures import picture_path, read_image
+    from flmm.text.phrases import has_spacy
+
+    image = read_image(options.image)
+    folder = options.out or Path(f"{options.image.stem}.chat")
+    picture_path(folder / "answer-1.png")
+    model = load_from_options(options)
+    if not has_spacy():
+        say("phrases are found by simple rules; for better ones: pip install 'flmm[chat]' and en_core_web_sm")
+    for number, question in enumerate(questions(options.question), start=1):
+        say("answering ...")
+        try:
+            answer = ask(model.lmm, image, question, max_new_tokens=options.max_new_tokens)
+        except ValueError as mistake:  # such as a question that is too long
+            if options.question:
+                raise
+            say(str(mistake))
+            continue
+        print(answer.text.strip() or "(the model said nothing)", flush=True)
+        try:
+            found = ground_answer(model, image, answer)
+        except NoPhrases:
+            say("nothing in this answer can be grounded")
+            continue
+        said = {"image": options.image.name, "question": question, "answer": answer.text}
+        path = folder / f"answer-{number}.png"
+        masks = found_masks(found.masks)
+        save_grounding(path, image, masks, found.phrases, title=answer.text.strip(), about=said)
+        print(f"  {', '.join(found.phrases)} -> {path}", flush=True)
+
+
+def questions(given: Sequence[str] | None) -> Iterator[str]:
+    """Those of the command line, or what is typed until an empty line or the end of the input."""
+    if given:
+        yield from given
+        return
+    say("type a question; an empty line ends the conversation")
+    while True:
+        try:
+            question = input("> ").strip()
+        except EOFError:
+            return
+        if not question:
+            return
+        yield question

@@ -1,0 +1,1 @@
+"""Evaluation of grounding: masks of phrases, and visual chain of thought."""

@@ -1,0 +1,200 @@
+"""Masks of a whole data set against the true ones: counts of every sample, by any number of processes, resumable.
+
+Letters: B images of a batch, N phrases of an image, H W its pixels.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from clim_data import BrokenSample, GroundingSample, SkipReport
+from clim_data.processes.ranks import gather_parts, rank_and_world
+from clim_data.streams.epochs import rank_share
+from clim_eval.evaluators.mask_scores import MaskScores
+from clim_eval.evaluators.sharing import live
+from clim_eval.metrics.masks import ious, mask_overlaps
+from clim_eval.reports.report import write_report
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from flmm.adapters.features import Sample
+from flmm.grounded import GroundedLMM
+from flmm.refiners.embedding import ImageEmbedding
+from flmm.refiners.sam.refiner import ResizedImage
+from flmm.samples import SampleMaker
+from flmm.text.prompts import DESCRIBE
+
+
+@dataclass(frozen=True)
+class EvaluationItem:
+    """A sample ready for the model. masks: bool (N, H, W), the true ones at the image's own size."""
+
+    record: GroundingSample
+    sample: Sample
+    image: ResizedImage
+    masks: Tensor
+
+
+class EvaluationItems(Dataset):
+    """Samples `numbers` of a data set; those that are `done` are None, unusable ones their `BrokenSample`."""
+
+    def __init__(
+        self, data: Any, maker: SampleMaker, *, sam_px: int, numbers: Sequence[int], done: Collection[str] = ()
+    ):
+        self.data, self.maker, self.sam_px, self.numbers, self.done = data, maker, sam_px, numbers, done
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> EvaluationItem | BrokenSample | None:
+        try:
+            record = self.data[self.numbers[place]]
+            if record.key in self.done:
+                return None
+            image, masks = record.load()
+            sample = self.maker(record, image)
+        except BrokenSample as fault:
+            return fault
+        return EvaluationItem(record, sample, ResizedImage.of(image, self.sam_px), torch.from_numpy(masks))
+
+
+class GroundingEvaluation:
+    """Grounds every sample of a data set and counts overlaps.
+
+    Nothing of full resolution outlives its batch. SAM sees an image once, also where several samples in a row have it.
+
+    Args:
+        model: in evaluation mode.
+        data: samples by number, such as the readers of clim-data.
+        request: what the LMM is asked.
+        batch_size: images of one pass of the LMM.
+        workers: processes that decode.
+        limit: only the first so many samples.
+    """
+
+    def __init__(
+        self,
+        model: GroundedLMM,
+        data: Any,
+        *,
+        request: str = DESCRIBE,
+        batch_size: int = 1,
+        workers: int = 0,
+        limit: int | None = None,
+    ):
+        self.model, self.data, self.batch_size, self.workers = model, data, batch_size, workers
+        self.maker = SampleMaker(model.lmm, request=request)
+        self.total = len(data) if limit is None else min(limit, len(data))
+        self.skipped = SkipReport()
+        self._embedded: dict[int, ImageEmbedding] = {}
+
+    def run(self, scores: MaskScores, *, bar: bool = True) -> SkipReport:
+        """Scores this rank's share of the samples that `scores` does not have; then all ranks join theirs.
+
+        Returns what could not be scored, of all ranks. Collective.
+        """
+        rank, world_size = rank_and_world()
+        items = EvaluationItems(
+            self.data,
+            self.maker,
+            sam_px=self.model.sam.edge,
+            numbers=range(*rank_share(0, self.total, rank, world_size)),  # neighbours share images
+            done=frozenset(scores.rows),
+        )
+        loader = DataLoader(items, batch_size=self.batch_size, num_workers=self.workers, collate_fn=list)
+        for batch in live(loader, len(loader), "grounding", bar):
+            self.skipped.extend(item for item in batch if isinstance(item, BrokenSample))
+            usable = [item for item in batch if isinstance(item, EvaluationItem)]
+            for item, logits in zip(usable, self.masks(usable), strict=True):
+                phrases = item.record.phrases
+                scores.add(
+                    item.record.key,
+                    mask_overlaps(logits, item.masks.to(logits.device)),
+                    is_plural=[phrase.is_plural for phrase in phrases],
+                    is_thing=[phrase.is_thing for phrase in phrases],
+                )
+        scores.gather()
+        for entries in gather_parts(self.skipped.entries):
+            self.skipped.entries.update(entries)
+        return self.skipped
+
+    @torch.no_grad()
+    def masks(self, items: Sequence[EvaluationItem]) -> list[Tensor]:
+        """Refined logits (N, H, W) of each item."""
+        if not items:
+            return []
+        known = {item.record.image_id: item.image for item in items}
+        new = [key for key in known if key not in self._embedded]
+        made = dict(zip(new, self.model.sam.embed([known[key] for key in new]), strict=True)) if new else {}
+        self._embedded = {key: made[key] if key in made else self._embedded[key] for key in known}
+        embeddings = [self._embedded[item.record.image_id] for item in items]
+        return [masks.refined for masks in self.model([item.sample for item in items], embeddings)]
+
+    def pictures(self, scores: MaskScores, *, count: int = 3) -> dict[str, Any]:
+        """{"best", "median", "worst"}: figures of so many samples each, true masks beside those found."""
+        from flmm.pictures.masks import scenes_figure
+
+        ranked = ranked_keys(scores)
+        middle = max(0, len(ranked) // 2 - count // 2)
+        chosen = {"worst": ranked[:count], "median": ranked[middle : middle + count], "best": ranked[::-1][:count]}
+        wanted = {key for keys in chosen.values() for key in keys}
+        shown = dict(self._shown(wanted, scores))
+        figures = {}
+        for name in ("best", "median", "worst"):
+            rows = [shown[key] for key in chosen[name] if key in shown]
+            if rows:
+                figures[name] = scenes_figure(*(list(column) for column in zip(*rows, strict=True)))
+        return figures
+
+    def _shown(self, wanted: Collection[str], scores: MaskScores) -> Iterator[tuple[str, tuple]]:
+        """(key, (image, masks by title, phrases)) of the wanted samples."""
+        for number in range(self.total):
+            try:
+                record = self.data[number]
+            except BrokenSample:
+                continue
+            if record.key not in wanted:
+                continue
+            (item,) = EvaluationItems(self.data, self.maker, sam_px=self.model.sam.edge, numbers=[number])
+            (logits,) = self.masks([item])
+            title = f"found, IoU {mean_iou(scores.rows[record.key]):.2f}"
+            masks = {"true": item.masks.numpy(), title: (logits > 0).cpu().numpy()}
+            yield record.key, (record.load_image(), masks, [phrase.text for phrase in record.phrases])
+
+
+def mean_iou(row: Mapping[str, Any]) -> float:
+    """Mean over the phrases of one sample's counts; 0 for an empty union."""
+    return float(ious(np.array(row["intersections"]), np.array(row["unions"]), empty=0.0).mean())
+
+
+def ranked_keys(scores: MaskScores) -> list[str]:
+    """Keys of all samples, the worst first; ties in the order of the keys."""
+    return sorted(scores.rows, key=lambda key: (mean_iou(scores.rows[key]), key))
+
+
+def report_scores(
+    folder: str | Path,
+    evaluation: GroundingEvaluation,
+    scores: MaskScores,
+    *,
+    title: str,
+    metrics: Mapping[str, float],
+    config: Any,
+    notes: Sequence[str] = (),
+    pictures: int = 3,
+) -> dict:
+    """Writes report.json, report.md and pictures into `folder`; call it on one rank. Returns the report."""
+    skipped = evaluation.skipped
+    left_out = [f"Not scored: {skipped.summary(5)}"] if skipped.total else []
+    figures = evaluation.pictures(scores, count=pictures) if pictures and len(scores) else {}
+    return write_report(
+        folder,
+        title=title,
+        metrics={**metrics, "samples": len(scores), "not_scored": skipped.total},
+        config=config,
+        figures=figures,
+        notes=[*notes, *left_out],
+    )

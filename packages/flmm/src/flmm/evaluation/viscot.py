@@ -1,0 +1,162 @@
+"""The Visual CoT benchmark: questions whose answer needs a look at a part of the image; answers are saved, not judged.
+
+The published scores come from a paid language model that compares answers with the true ones; that service is no part
+of this package. What it needs (question, true answer, answer) is in every record, and so is the overlap of boxes.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clim_data import BrokenSample, SkipReport
+from clim_data.files.atomic import write_json_indented
+from clim_data.pixels.decode import load_rgb
+from clim_data.processes.ranks import gather_parts, rank_and_world
+from clim_data.streams.epochs import rank_share
+from clim_eval.evaluators.sharing import live
+
+from flmm.dialogue.visual_cot import visual_answer
+from flmm.grounded import GroundedLMM
+
+SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class VisualQuestion:
+    """One question. image: below the images' folder. box: XYXY pixels of the part that matters."""
+
+    key: str
+    image: str
+    question: str
+    answer: str
+    box: Box
+
+
+def read_questions(path: str | Path) -> list[VisualQuestion]:
+    """The questions of one of the benchmark's json files.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: it is something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no questions {path}: `clim-data doctor` says where they come from")
+    try:
+        return [_question(path.stem, number, record) for number, record in enumerate(json.loads(path.read_text()))]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as fault:
+        raise ValueError(
+            f"{path} is not a file of the Visual CoT benchmark ({fault!r}): give one of its json"
+        ) from None
+
+
+def _question(name: str, number: int, record: dict) -> VisualQuestion:
+    said = [turn["value"] for turn in record["conversations"]]
+    asked = re.sub(r"Please provide the bounding box coordinate[^.]*\.", "", said[0].replace("<image>", "")).strip()
+    corners = [int(value) for value in re.findall(r"\d+", record["image"][1].rpartition("###")[2])]
+    if len(corners) != 4:
+        raise ValueError(f"question {number} has no box")
+    key = f"{name}-{record.get('question_id', number)}"
+    return VisualQuestion(key, record["image"][0], asked, said[-1], (corners[0], corners[1], corners[2], corners[3]))
+
+
+def answer_questions(
+    model: GroundedLMM,
+    questions: list[VisualQuestion],
+    *,
+    images: str | Path,
+    out: str | Path,
+    focus: str | None = "thought",
+    refine: bool = True,
+    config: Any = None,
+    bar: bool = True,
+) -> tuple[dict[str, float], SkipReport]:
+    """Answers this rank's share; each record is a line of `out`/answers-RANK.jsonl as soon as it is there.
+
+    A run that is started again in the folder goes on where it was. Collective.
+
+    Args:
+        images: folder that the questions' image names are below.
+        focus, refine: see `visual_answer`.
+        config: json value that the answers depend on; a folder is used again only with the same.
+
+    Raises ValueError when the folder has answers of another config.
+
+    Returns ({"box_iou": mean over all questions, "answered": their number}, what could not be read).
+    """
+    rank, world_size = rank_and_world()
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    claimed = {"focus": focus, "refine": refine, "of": config}
+    if rank == 0:
+        _claim(out / "config.json", claimed)
+    gather_parts(None)  # waits for rank 0
+    _claim(out / "config.json", claimed)
+    done = {record["key"] for record in saved_answers(out)}
+    mine = [q for q in questions[slice(*rank_share(0, len(questions), rank, world_size))] if q.key not in done]
+    skipped = SkipReport()
+    own = out / f"answers-{rank:04d}.jsonl"
+    torn = own.is_file() and not own.read_bytes().endswith(b"\n")  # by a kill: what follows begins a line of its own
+    with own.open("a", encoding="utf-8") as file:
+        file.write("\n" * torn)
+        for asked in live(mine, len(mine), "answering", bar):
+            try:
+                record = _answer(model, asked, Path(images), focus=focus, refine=refine)
+            except BrokenSample as fault:
+                skipped.add(fault)
+                continue
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+    for entries in gather_parts(skipped.entries):  # also waits for the other ranks' files
+        skipped.entries.update(entries)
+    overlaps = [box_iou(r["box"], r["gt_bbox"]) for r in saved_answers(out)]
+    mean = sum(overlaps) / len(overlaps) if overlaps else float("nan")
+    return {"box_iou": mean, "answered": float(len(overlaps))}, skipped
+
+
+def _claim(path: Path, config: dict[str, Any]) -> None:
+    if not path.exists():
+        write_json_indented(path, config)
+    elif json.loads(path.read_text()) != config:
+        raise ValueError(f"{path.parent} holds answers of another configuration: use another folder")
+
+
+def saved_answers(folder: str | Path) -> Iterator[dict[str, Any]]:
+    """All records in a folder of answers; a line that a killed run left unfinished is passed over."""
+    for path in sorted(Path(folder).glob("answers-*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue
+
+
+def _answer(
+    model: GroundedLMM, asked: VisualQuestion, images: Path, *, focus: str | None, refine: bool
+) -> dict[str, Any]:
+    path = images / asked.image
+    if ".." in Path(asked.image).parts or not path.is_file():
+        raise BrokenSample("missing image", asked.key, str(path))
+    image = load_rgb(path, name=asked.key)
+    said = visual_answer(model, image, asked.question, focus=focus, refine=refine, suffix=SHORT_ANSWER)
+    return {
+        "key": asked.key,
+        "image": asked.image,
+        "question": asked.question,
+        "thought": said.thought,
+        "box": list(said.box),
+        "gt_bbox": list(asked.box),
+        "answer": said.answer,
+        "gt": asked.answer,
+    }
+
+
+def box_iou(a: Box, b: Box) -> float:
+    """Intersection over union of two XYXY boxes, 0 where both are empty."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    inside = max(width, 0) * max(height, 0)
+    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - inside
+    return inside / union if union > 0 else 0.0

@@ -1,0 +1,1 @@
+"""Files of trained heads, and what they were trained with."""

@@ -1,0 +1,111 @@
+"""Files of trained heads: ours (safetensors), and the released F-LMM checkpoints (`.pth`)."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clim_models.checkpoints.layouts import to_unet_head, unwrap
+from clim_models.checkpoints.load import read_checkpoint
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from flmm.heads.facts import KEY, check_facts
+from flmm.refiners.sam.weights import POSITIONS, check_names, to_transformers
+
+# Released names begin with the first; ours with the second.
+RELEASED_SAM, OWN_SAM, HEAD = "sam.model.", "sam.", "mask_head."
+OWN_POSITIONS = f"{OWN_SAM}{POSITIONS}"
+
+
+def heads_from_released(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names of a released F-LMM checkpoint -> those of `GroundedLMM`; its own stay as they are."""
+    head = {k[len(HEAD) :]: v for k, v in tensors.items() if k.startswith(HEAD)}
+    sam = {k[len(RELEASED_SAM) :]: v for k, v in tensors.items() if k.startswith(RELEASED_SAM)}
+    rest = {k: v for k, v in tensors.items() if not k.startswith((HEAD, RELEASED_SAM))}
+    return {
+        **{f"{HEAD}{k}": v for k, v in to_unet_head(head).items()},
+        **{f"{OWN_SAM}{k}": v for k, v in to_transformers(sam).items()},
+        **rest,
+    }
+
+
+def open_heads(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a file of heads, or of a state dict, under the names of `GroundedLMM`; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError, ValueError: as `clim_models.checkpoints.load.read_checkpoint`.
+    """
+    if isinstance(source, Mapping):
+        return heads_from_released(unwrap(source))
+    if not Path(source).is_file():
+        raise FileNotFoundError(
+            f"there are no heads {source}: pass the heads.safetensors of a training, or a released F-LMM .pth"
+        )
+    return heads_from_released(unwrap(read_checkpoint(Path(source))))
+
+
+def mask_head_sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """{"in_channels", "base", "stages"} of the mask head in a file of heads.
+
+    Raises:
+        ValueError: there is no mask head in it.
+    """
+    first, last = tensors.get(f"{HEAD}encoder.0.0.0.weight"), tensors.get(f"{HEAD}predict.weight")
+    if first is None or last is None:
+        raise ValueError(
+            f"there is no mask head among {sorted(tensors)[:4]} ...; pass a file of GroundedLMM.save_heads or a "
+            "released F-LMM checkpoint"
+        )
+    stages = {key.split(".")[2] for key in tensors if key.startswith(f"{HEAD}encoder.")}
+    return {"in_channels": first.shape[1], "base": last.shape[1], "stages": len(stages)}
+
+
+def read_heads(
+    model: nn.Module, new: Mapping[str, Tensor], *, name: str, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Load tensors of `open_heads` into a `GroundedLMM`, strictly.
+
+    Args:
+        name: what errors call them. facts: what their file says about them (`head_facts.read_facts`).
+
+    Raises:
+        ValueError: missing, unexpected or mis-shaped entries, which are listed; or heads of another LMM or SAM.
+    """
+    maps, layers = model.mask_head.in_channels, len(model.text_layer_weights)
+    try:
+        found = mask_head_sizes(new)["in_channels"]
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if found != maps:
+        raise ValueError(
+            f"{name} was trained for another LMM: its mask head takes {found} maps of a phrase, and this LMM, of "
+            f"{layers} layers, has {maps}. Use the LMM it was trained with"
+        )
+    check_facts(model.facts(), facts or {}, name=name)
+    own = dict(model.state_dict())
+    brought = OWN_POSITIONS in new
+    trained = {key: own[key] for key in [*model.trained_names(), *([OWN_POSITIONS] if brought else [])]}
+    check_names(trained, new, source=name, what="LMM and SAM")
+    model.own_positions = not brought
+    model.load_state_dict(new, strict=False)
+
+
+def write_heads(model: nn.Module, path: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> Path:
+    """Write what trains of a `GroundedLMM`; see `GroundedLMM.save_heads`.
+
+    Raises:
+        ValueError: the state dict lacks something that trains.
+    """
+    path = Path(path)
+    values = model.state_dict() if state_dict is None else state_dict
+    names = model.saved_names()
+    if lost := [name for name in names if name not in values]:
+        raise ValueError(f"the state dict lacks {len(lost)} trained entries, such as {lost[0]}; pass the whole one")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    metadata = {"format": "pt", KEY: json.dumps(model.facts())}
+    save_file({n: values[n].detach().cpu().contiguous().clone() for n in names}, partial, metadata=metadata)
+    os.replace(partial, path)
+    return path

@@ -1,0 +1,1 @@
+"""From coarse masks to fine ones."""

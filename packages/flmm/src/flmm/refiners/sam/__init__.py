@@ -1,0 +1,1 @@
+"""Refinement by SAM: its decoder, prompts and weights."""

@@ -1,0 +1,1 @@
+"""Texts: tokens of phrases, noun chunks and prompts."""

@@ -1,0 +1,1 @@
+"""Training of the heads: options, data, task and recipes."""

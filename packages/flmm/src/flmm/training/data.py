@@ -1,0 +1,169 @@
+"""Batches for training the heads, from any number of grounding data sets together."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from clim_data import BrokenSample, Draw, GroundingSample, SkipReport
+from clim_data.streams.epochs import EpochLoader, check_stream
+
+from flmm.adapters.frozen import FrozenLMM
+from flmm.samples import GroundingBatch, GroundingItem, SampleMaker, training_item
+from flmm.text.prompts import DESCRIBE
+
+
+class GroundingData(Protocol):
+    """`clim_data.PanopticNarratives`, `clim_data.ReferringExpressions`, or a data set of one's own like them."""
+
+    skipped: SkipReport
+
+    def __len__(self) -> int: ...
+
+    def at(self, number: int, *, epoch: int) -> GroundingSample:
+        """A sample of one epoch, a function of its arguments; BrokenSample when it cannot be used."""
+        ...
+
+    def stamp(self) -> str:
+        """Changes with the samples and their order."""
+        ...
+
+
+class FeatureSource(Protocol):
+    """Kept features of samples; see `flmm.FeatureCache`."""
+
+    def find(self, key: str, sample: GroundingSample) -> GroundingItem | None: ...
+
+    def refresh(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Sample `number` of data set `source`."""
+
+    source: str
+    number: int
+
+
+class GroundingSources:
+    """Several data sets one after another, as the store of an `EpochLoader`; `skipped` has what each left out."""
+
+    shuffle_window = None
+
+    def __init__(self, sources: Mapping[str, GroundingData], *, on_error: str):
+        if not sources:
+            raise ValueError("no grounding data: give at least one data set")
+        self.sources, self.on_error = dict(sources), on_error
+        self.counts = [len(data) for data in self.sources.values()]
+        self._places = [(name, data) for name, data in self.sources.items()]
+        self.skipped = SkipReport()
+        for name, data in self.sources.items():
+            for key, (reason, detail) in data.skipped.entries.items():
+                self.skipped.add(BrokenSample(reason, f"{name}/{key}", detail))
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    def read(self, number: int) -> Place:
+        """Which sample it is; it is read in `GroundingBuilder`, which knows the epoch."""
+        for (name, _), count in zip(self._places, self.counts, strict=True):
+            if number < count:
+                return Place(name, number)
+            number -= count
+        raise IndexError(f"sample {number} is beyond the last one")
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the data sets, their samples and their order."""
+        stamps = "\n".join(f"{name}|{len(data)}|{data.stamp()}" for name, data in self.sources.items())
+        return hashlib.sha256(stamps.encode()).hexdigest()[:16]
+
+
+class GroundingBuilder:
+    """Decodes and prepares the samples of one batch, in a loading process."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, GroundingData],
+        makers: Mapping[str, SampleMaker],
+        *,
+        sam_px: int,
+        cache: FeatureSource | None,
+    ):
+        self.sources, self.makers, self.sam_px, self.cache = dict(sources), dict(makers), sam_px, cache
+
+    def __call__(self, places: list[Place], draw: Draw) -> tuple[GroundingBatch, list[BrokenSample]]:
+        """The batch, possibly empty, and what could not be used."""
+        items, faults = [], []
+        for place in places:
+            try:
+                items.append(self._item(place, draw.epoch))
+            except BrokenSample as fault:
+                faults.append(BrokenSample(fault.reason, f"{place.source}/{fault.name}", fault.detail))
+        return GroundingBatch(tuple(items)), faults
+
+    def _item(self, place: Place, epoch: int) -> GroundingItem:
+        sample = self.sources[place.source].at(place.number, epoch=epoch)
+        key = f"{place.source}/{sample.key}"
+        kept = self.cache.find(key, sample) if self.cache is not None else None
+        if kept is not None:
+            return kept
+        return training_item(self.makers[place.source], sample, key=key, sam_px=self.sam_px)
+
+
+class GroundingLoader(EpochLoader[GroundingBatch]):
+    """Endless epochs of `GroundingBatch`es from several data sets, concatenated and shuffled together.
+
+    The order is a function of (seed, epoch), every rank has the same number of batches, and `state_dict` continues
+    exactly (see `clim_data.streams.epochs.EpochLoader`). Samples that cannot be used (no phrase, an image or mask
+    that cannot be read, more text than the LMM's context holds) make a batch smaller, down to an empty one, and are
+    named in `skipped`.
+
+    Args:
+        sources: name -> data set; the name goes before the keys of its samples.
+        lmm: its family and tokenizer prepare the samples; the model itself stays in this process.
+        sam_px: side of SAM's input, `SamRefiner.edge`.
+        requests: what the LMM is asked, for data sets that have a request of their own (default: `prompts.DESCRIBE`).
+        cache: features that need not be computed again.
+        batch_size: images per rank and step.
+        seed, rank, world_size, workers, on_error, shuffle: as in `clim_data.MosaicLoader`.
+
+    Raises ValueError when an option is out of range, or for requests to unknown data sets.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, GroundingData],
+        lmm: FrozenLMM,
+        *,
+        sam_px: int,
+        batch_size: int,
+        requests: Mapping[str, str] | None = None,
+        cache: FeatureSource | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        on_error: str = "skip",
+        shuffle: bool = True,
+    ):
+        stream = {"batch_size": batch_size, "seed": seed, "rank": rank, "world_size": world_size, "workers": workers}
+        check_stream(**stream, on_error=on_error, max_pixels=None, background="white")
+        requests = dict(requests or {})
+        if unknown := sorted(set(requests) - set(sources)):
+            raise ValueError(f"requests for unknown data sets {unknown}: the data sets are {', '.join(sources)}")
+        makers = {name: SampleMaker(lmm, request=requests.get(name, DESCRIBE)) for name in sources}
+        prompts = "|".join(f"{name}:{maker.prompt}" for name, maker in makers.items())
+        self._cache = cache
+        super().__init__(
+            GroundingSources(sources, on_error=on_error),
+            GroundingBuilder(sources, makers, sam_px=sam_px, cache=cache),
+            **stream,
+            shuffle=shuffle,
+            drop_last=False,
+            build_stamp=prompts,
+        )
+
+    def __iter__(self):
+        if self._cache is not None:
+            self._cache.refresh()  # before the workers start, so that they know what earlier epochs kept
+        return super().__iter__()

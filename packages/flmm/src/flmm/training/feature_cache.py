@@ -1,0 +1,201 @@
+"""What the frozen models say about a sample, kept on the disk: later epochs and runs skip LMM and image encoder.
+
+Features are the attention maps of the phrases, the hidden states of their tokens, and SAM's embedding of the image.
+They are large: with LLaVA-1.5 2.4 MB a phrase, and 4 MB an image, before bfloat16 halves them. Nothing is rounded: maps
+are kept in 16 bits only where that changes no value.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from clim_data import GroundingSample
+from clim_data.files.atomic import write_json_indented
+from clim_train.run.weights import checksum
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from flmm.adapters.features import PhraseFeatures
+from flmm.adapters.frames import ImageFrame
+from flmm.adapters.layout import ImageLayout
+from flmm.grounded import GroundedLMM
+from flmm.refiners.embedding import ImageEmbedding
+from flmm.samples import FrozenFeatures, GroundingItem, text_stamp
+from flmm.version import __version__
+
+logger = logging.getLogger(__name__)
+
+SHARD_BYTES = 256 << 20
+ENTRIES = "entries"
+
+
+def frozen_facts(model: GroundedLMM, *, data: Mapping[str, str], requests: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that features depend on: weights, precision, prompts, processing and data. Reads all weights once.
+
+    Args:
+        data: name -> stamp of each data set. requests: name -> what the LMM is asked.
+    """
+    import transformers
+
+    lmm, encoder = model.lmm, model.sam.image_encoder
+    words = "" if lmm.tokenizer is None else json.dumps(sorted(lmm.tokenizer.get_vocab().items()))
+    return {
+        "lmm": _weights(lmm.model),
+        "lmm_config": hashlib.sha256(json.dumps(lmm.model.config.to_dict(), default=str).encode()).hexdigest()[:16],
+        "pixels": repr(lmm.family.prepare),
+        "vocabulary": hashlib.sha256(words.encode()).hexdigest()[:16],
+        "prompts": {name: lmm.family.style.prompt(request) for name, request in requests.items()},
+        "merge": model.merge,
+        "sam": _weights(encoder),
+        "sam_px": model.sam.edge,
+        "data": dict(data),
+        "versions": {"flmm": __version__, "transformers": transformers.__version__, "torch": torch.__version__},
+    }
+
+
+def _weights(module: torch.nn.Module) -> dict[str, str]:
+    state = {name: value.detach().cpu() for name, value in module.state_dict().items()}
+    kinds = sorted({str(value.dtype) for value in state.values() if value.is_floating_point()})
+    return {"checksum": checksum(state), "dtype": " ".join(kinds)}
+
+
+class FeatureCache:
+    """Features of samples in safetensors shards below `folder`, in a subfolder for each set of facts.
+
+    Other facts (weights, precision, prompts, data) lead to another subfolder, so nothing outdated is ever read. A shard
+    is written to a draft and moved: it is whole or not there. Ranks write their own shards and read all of them, those
+    of other ranks from the next epoch on. A shard that cannot be read counts as missing: its samples are computed.
+
+    Args:
+        folder: of the caches of any number of runs.
+        facts: from `frozen_facts`.
+        rank: of this process.
+        max_bytes: this rank writes no more than this; None: no limit.
+        shard_bytes: features are collected in memory up to this size.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        facts: Mapping[str, Any],
+        *,
+        rank: int = 0,
+        max_bytes: float | None = None,
+        shard_bytes: int = SHARD_BYTES,
+    ):
+        stamp = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        self.folder, self.rank, self.max_bytes, self.shard_bytes = Path(folder) / stamp, rank, max_bytes, shard_bytes
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "facts.json").exists():
+            write_json_indented(self.folder / "facts.json", dict(facts))
+        self._places: dict[str, tuple[Path, int, dict]] = {}
+        self._scanned: set[Path] = set()
+        self._pending: list[tuple[dict, dict[str, Tensor]]] = []
+        self._pending_keys: set[str] = set()
+        self._pending_bytes = 0
+        self.written_bytes = sum(path.stat().st_size for path in self._shards(f"{rank:04d}"))
+        self.refresh()
+
+    def __len__(self) -> int:
+        """Samples that can be found."""
+        return len(self._places)
+
+    def refresh(self) -> None:
+        """Write what is pending, and take in the shards of all ranks."""
+        self.flush()
+        for path in self._shards("*"):
+            if path not in self._scanned:
+                self._scanned.add(path)
+                self._scan(path)
+
+    def find(self, key: str, sample: GroundingSample) -> GroundingItem | None:
+        """The item of a sample with its features, or None; the image is not read.
+
+        Raises BrokenSample when its masks cannot be read.
+        """
+        place = self._places.get(key)
+        if place is None or place[2]["text"] != text_stamp(sample):
+            return None
+        path, number, entry = place
+        try:
+            with safe_open(path, framework="pt") as file:
+                maps, states, embedding = (file.get_tensor(f"{number}.{n}") for n in ("maps", "states", "embedding"))
+        except (OSError, SafetensorError) as fault:
+            logger.warning("%s cannot be read (%s): its samples are computed again", path, fault)
+            return None
+        frame = ImageFrame(*(tuple(v) if isinstance(v, list) else v for v in entry["frame"]))
+        layout = ImageLayout((), entry["tokens"], frame if entry["padded"] else None)
+        masks = frame.resize_masks(torch.from_numpy(sample.mask_source.masks(frame.image_size)))
+        phrases = PhraseFeatures(maps.float(), states, tuple(entry["lengths"]), layout)
+        kept = FrozenFeatures(phrases, ImageEmbedding(embedding, frame.image_size))
+        return GroundingItem(key, masks, text=entry["text"], kept=kept)
+
+    def keep(self, item: GroundingItem, features: FrozenFeatures) -> None:
+        """Take the features of an item, unless they are known or there is no room; written with a shard's worth."""
+        if item.key in self._places or item.key in self._pending_keys:
+            return
+        phrases, frame = features.phrases, item.sample.image.frame
+        tensors = {
+            "maps": _narrow(phrases.maps, phrases.states.dtype),
+            "states": phrases.states,
+            "embedding": features.embedding.features,
+        }
+        size = sum(value.numel() * value.element_size() for value in tensors.values())
+        if self.max_bytes is not None and self.written_bytes + self._pending_bytes + size > self.max_bytes:
+            return
+        entry = {
+            "key": item.key,
+            "text": item.text,
+            "lengths": list(phrases.lengths),
+            "tokens": phrases.layout.tokens,
+            "padded": phrases.layout.padding is not None,
+            "frame": [frame.image_size, frame.content_size, frame.padded_size, frame.top, frame.left],
+        }
+        self._pending.append((entry, {name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+        self._pending_keys.add(item.key)
+        self._pending_bytes += size
+        if self._pending_bytes >= self.shard_bytes:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending as one shard."""
+        if not self._pending:
+            return
+        number = len(self._shards(f"{self.rank:04d}"))
+        path = self.folder / f"features-{self.rank:04d}-{number:06d}.safetensors"
+        tensors = {
+            f"{i}.{name}": value for i, (_, values) in enumerate(self._pending) for name, value in values.items()
+        }
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        save_file(tensors, draft, metadata={ENTRIES: json.dumps([entry for entry, _ in self._pending])})
+        os.replace(draft, path)
+        self.written_bytes += self._pending_bytes
+        self._pending, self._pending_bytes = [], 0
+        self._pending_keys = set()
+        self._scanned.add(path)
+        self._scan(path)
+
+    def _scan(self, path: Path) -> None:
+        try:
+            with safe_open(path, framework="pt") as file:
+                entries = json.loads(file.metadata()[ENTRIES])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as fault:
+            logger.warning("%s cannot be read (%s): its samples are computed again", path, fault)
+            return
+        for number, entry in enumerate(entries):
+            self._places.setdefault(entry["key"], (path, number, entry))
+
+    def _shards(self, rank: str) -> list[Path]:
+        return sorted(self.folder.glob(f"features-{rank}-*.safetensors"))
+
+
+def _narrow(maps: Tensor, dtype: torch.dtype) -> Tensor:
+    """The maps in the LMM's dtype where that is exact."""
+    small = maps.to(dtype)
+    return small if torch.equal(small.float(), maps) else maps

@@ -1,0 +1,171 @@
+"""Training of the heads of a `GroundedLMM` (F-LMM, arXiv 2406.05821) as a task of clim-train.
+
+Letters: B images of a step, n_i phrases of image i, N their sum on this rank, L layers of the LMM, D its hidden width.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from clim_data.files.atomic import write_json_indented
+from clim_data.processes.ranks import ranks
+from clim_models.losses.masks import mask_losses
+from clim_train.methods.region_parts import rows_per_rank
+from torch import Tensor, nn
+
+from flmm.adapters.features import PhraseFeatures
+from flmm.adapters.layout import single_grid
+from flmm.grounded import GroundedLMM
+from flmm.heads.facts import ABOUT_FILE
+from flmm.refiners.embedding import ImageEmbedding
+from flmm.refiners.sam.refiner import SamRefiner
+from flmm.samples import FrozenFeatures, GroundingBatch, GroundingItem, frozen_inputs
+
+HEADS_FILE = "heads.safetensors"
+
+
+class FeatureKeeper(Protocol):
+    """Takes features that were computed; see `flmm.FeatureCache`."""
+
+    def keep(self, item: GroundingItem, features: FrozenFeatures) -> None: ...
+
+
+class TrainedHeads(GroundedLMM):
+    """The part of a `GroundedLMM` that trains, under the same names; modules and parameters are the model's own.
+
+    Engines get this, so that neither the LMM nor SAM's image encoder is cast, partitioned or checkpointed.
+    """
+
+    def __init__(self, model: GroundedLMM):
+        nn.Module.__init__(self)
+        self.lmm = None
+        self.merge, self.own_positions, self.made_for = model.merge, model.own_positions, model.made_for
+        self._parameters = model._parameters  # the very dict: an engine puts new parameters into it
+        self.mask_head, self.text_proj = model.mask_head, model.text_proj
+        self.sam = _with_parts(model.sam, image_encoder=None)
+
+    def direct_parameters(self) -> list[nn.Parameter]:
+        """All of them: they are few, and so an engine gathers them once a step and not module by module."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+
+class GroundingTask:
+    """Dice and cross-entropy of the coarse and of SAM's masks, each phrase with the same weight.
+
+    The loss is the mean over all phrases of the global batch: averaged over ranks, gradients are those of one process
+    with the images of all of them, also where ranks have unequally many phrases, or none. (In the original each GPU's
+    mean has the same weight.) Losses and masks are computed in float32 whatever the precision.
+
+    Args:
+        model: its LMM and image encoder stay outside of `self.model`, frozen, in the dtype they have; they follow the
+            batches to their device.
+        cache: is given the features of every item that had none.
+        about: what `save` writes into grounding.json, such as the names of LMM and SAM.
+    """
+
+    def __init__(
+        self, model: GroundedLMM, *, cache: FeatureKeeper | None = None, about: Mapping[str, Any] | None = None
+    ):
+        self.model = TrainedHeads(model)
+        self.lmm = model.lmm
+        self.encoder = _with_parts(model.sam, prompt_encoder=None, mask_decoder=None)
+        self.cache, self.about = cache, dict(about or {})
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def loss(self, batch: GroundingBatch) -> dict[str, Tensor]:
+        """{"loss", "loss_mask", "loss_dice", "accuracy", "aiou", the same four with "sam_" before them, "phrases"}.
+
+        "loss" is the sum of the four losses; "phrases" their mean number over the ranks. Averaged over ranks, the
+        others are means over all phrases. With a cache also "kept", the share of items whose features were in it.
+        """
+        device = self.model.text_layer_weights.device
+        features = self.frozen_features(batch.items, device)
+        targets = [item.masks.to(device) for item in batch.items]
+        count, images = batch.phrases, max(len(batch), 1)
+        # Under ZeRO-3 ranks that run a module unequally often wait for each other forever: those with fewer images
+        # run it on nothing.
+        spare = most_images(images, device) - len(batch)
+        features += [self._nothing(device)] * spare
+        targets += [torch.zeros(1, 1, 1, device=device)] * spare
+        masks = self.model.ground([f.phrases for f in features], [f.embedding for f in features])
+        coarse = mask_losses([m.coarse for m in masks[:images]], targets[:images])
+        refined = mask_losses([m.refined for m in masks[:images]], targets[:images])
+        rows = rows_per_rank(count, device)
+        figures = {**coarse, **{f"sam_{name}": value for name, value in refined.items()}}
+        figures = {name: value * (count / rows) for name, value in figures.items()}
+        total = sum(value for name, value in figures.items() if "loss" in name)
+        for unused in masks[images:]:
+            total = total + 0 * (unused.coarse.sum() + unused.refined.sum())
+        found = {"loss": total, **figures, "phrases": rows}
+        if self.cache is not None:
+            kept = sum(item.kept is not None for item in batch.items)
+            found["kept"] = torch.full((), kept / max(len(batch), 1), device=device)
+        return found
+
+    @torch.no_grad()
+    def frozen_features(self, items: Sequence[GroundingItem], device: torch.device) -> list[FrozenFeatures]:
+        """Features of the items' phrases and images on `device`: those that were kept, else from LMM and SAM."""
+        new = [item for item in items if item.kept is None]
+        made = iter(self._compute(new, device))
+        return [_on(item.kept, device) if item.kept is not None else next(made) for item in items]
+
+    def _compute(self, items: Sequence[GroundingItem], device: torch.device) -> list[FrozenFeatures]:
+        if not items:
+            return []
+        for module, where in ((self.lmm, self.lmm.device), (self.encoder, _device(self.encoder))):
+            if where != device:
+                module.to(device)
+        samples, images = frozen_inputs(items)
+        with torch.autocast(device.type, enabled=False):  # frozen models run in the dtype of their weights
+            phrases = self.lmm(samples, merge=self.model.merge)
+            made = [FrozenFeatures(p, e) for p, e in zip(phrases, self.encoder.embed(images), strict=True)]
+        if self.cache is not None:
+            for item, features in zip(items, made, strict=True):
+                self.cache.keep(item, features)
+        return made
+
+    def _nothing(self, device: torch.device) -> FrozenFeatures:
+        """A phrase that is nowhere in an image of nothing."""
+        layers, width = len(self.model.text_layer_weights), self.model.text_proj.in_features
+        channels, prompts = self.model.mask_head.in_channels, self.model.sam.prompt_encoder
+        grid = prompts.image_embedding_size
+        maps = torch.zeros(1, channels, 8, 8, device=device)
+        states = torch.zeros(layers, 1, width, device=device)
+        embedding = ImageEmbedding(torch.zeros(prompts.hidden_size, *grid, device=device), (64, 64))
+        return FrozenFeatures(PhraseFeatures(maps, states, (1,), single_grid(8, 8)), embedding)
+
+    def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
+        """Writes heads.safetensors (only what trained; `GroundedLMM.load_heads` reads it) and grounding.json."""
+        self.model.save_heads(Path(folder) / HEADS_FILE, state)
+        write_json_indented(Path(folder) / ABOUT_FILE, self.about)
+
+
+def most_images(images: int, device: torch.device) -> int:
+    """The largest number of images that a rank has in this step."""
+    if ranks() == 1:
+        return images
+    most = torch.tensor(images, device=device)
+    dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    return int(most)
+
+
+def _with_parts(sam: SamRefiner, **parts: nn.Module | None) -> SamRefiner:
+    """The same refiner with some of its parts replaced; the others are shared."""
+    other = copy.copy(sam)
+    other._modules = {**sam._modules, **parts}
+    return other
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def _on(kept: FrozenFeatures, device: torch.device) -> FrozenFeatures:
+    p, e = kept.phrases, kept.embedding
+    phrases = PhraseFeatures(p.maps.to(device), p.states.to(device), p.lengths, p.layout)
+    return FrozenFeatures(phrases, ImageEmbedding(e.features.to(device), e.size))

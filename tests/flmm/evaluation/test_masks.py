@@ -1,0 +1,204 @@
+"""Scores of data sets: counts, resuming, what is left out, pictures, and the commands."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from clim_data import expression_items, narrative_items, write_shards
+from clim_eval import MaskScores, narrative_scores, referring_scores
+from clim_eval.reports.report import read_report
+from conftest import GOLDEN
+from flmm.commands.main import main
+from flmm.evaluation.masks import GroundingEvaluation, mean_iou, ranked_keys, report_scores
+from flmm.evaluation.viscot import answer_questions, box_iou, read_questions, saved_answers
+from flmm.samples import SampleMaker
+from tiny_grounding import Pictures, tiny_grounded
+
+DATA = GOLDEN / "flmm" / "data"
+COUNTS = (2, 1, 3, None, 1)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_grounded().eval()
+
+
+def test_counts_are_those_of_every_mask_by_itself(model):
+    data = Pictures(COUNTS)
+    evaluation = GroundingEvaluation(model, data, batch_size=2)
+    scores = MaskScores()
+    skipped = evaluation.run(scores, bar=False)
+    assert skipped.counts == {"unreadable image": 1}
+    assert len(scores) == 4
+    maker = SampleMaker(model.lmm)
+    for number in (0, 2):
+        record = data[number]
+        image, masks = record.load()
+        with torch.no_grad():
+            (found,) = model([maker(record, image)], [image])
+        predicted = found.refined.numpy() > 0
+        row = scores.rows[record.key]
+        assert row["intersections"] == (predicted & masks).sum((1, 2)).tolist()
+        assert row["unions"] == (predicted | masks).sum((1, 2)).tolist()
+        assert row["is_plural"] == [phrase.is_plural for phrase in record.phrases]
+        expected = np.mean([i / u for i, u in zip(row["intersections"], row["unions"], strict=True)])
+        assert mean_iou(row) == pytest.approx(expected)
+    assert narrative_scores(scores)["AR"] >= 0
+    assert [mean_iou(scores.rows[key]) for key in ranked_keys(scores)] == sorted(map(mean_iou, scores.rows.values()))
+
+
+def test_an_evaluation_goes_on_where_it_was(model, tmp_path, monkeypatch):
+    data = Pictures(COUNTS)
+    part = MaskScores(tmp_path, config={"a": 1})
+    GroundingEvaluation(model, data, limit=2).run(part, bar=False)
+    assert len(part) == 2
+    seen = []
+    forward = type(model).forward
+    monkeypatch.setattr(type(model), "forward", lambda m, s, i: seen.append(len(s)) or forward(m, s, i))
+    scores = MaskScores(tmp_path, config={"a": 1})
+    GroundingEvaluation(model, data).run(scores, bar=False)
+    assert seen == [1, 1]
+    whole = MaskScores()
+    GroundingEvaluation(model, data).run(whole, bar=False)
+    assert scores.rows == whole.rows
+
+
+def test_an_image_is_embedded_once_for_samples_in_a_row(model, monkeypatch):
+    data = Pictures((1, 1, 1))
+    records = [data[0], data[0], data[1]]
+    calls = []
+    embed = model.sam.embed
+    monkeypatch.setattr(model.sam, "embed", lambda images: calls.append(len(images)) or embed(images))
+    GroundingEvaluation(model, records).run(MaskScores(), bar=False)
+    assert calls == [1, 1]
+
+
+def test_report_shows_the_best_the_middle_and_the_worst(model, tmp_path):
+    evaluation = GroundingEvaluation(model, Pictures(COUNTS))
+    scores = MaskScores()
+    evaluation.run(scores, bar=False)
+    report = report_scores(
+        tmp_path, evaluation, scores, title="tiny", metrics=narrative_scores(scores), config={}, pictures=1
+    )
+    assert report["metrics"]["not_scored"] == 1
+    assert set(report["figures"]) == {"best", "median", "worst"}
+    assert all((tmp_path / path).stat().st_size > 1000 for path in report["figures"].values())
+    assert "unreadable image" in (tmp_path / "report.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def command(golden, tmp_path_factory):
+    """Arguments that name a tiny LLaVA, SAM and heads as files."""
+    from golden_lmms import golden_grounded, golden_sam, released, tokenizer_of
+    from tiny_lmms import FAMILIES
+
+    case = golden("forward", "flmm/llava")
+    folder = tmp_path_factory.mktemp("models")
+    shutil.copytree(case.folder / "hf", folder / "lmm")
+    tokenizer_of(case, "llava").save_pretrained(folder / "lmm")
+    side = json.loads((folder / "lmm" / "config.json").read_text())["vision_config"]["image_size"]
+    FAMILIES["llava"]()[1].__class__(size={"shortest_edge": side}).save_pretrained(folder / "lmm")
+    assert golden_grounded(case).sam.edge == golden_sam(case).edge
+    torch.save(released(case), folder / "heads.pth")
+    _save_sam(case, folder / "sam")
+    write_shards(
+        narrative_items(DATA / "images", DATA / "png.json", DATA / "panoptic.json", DATA / "panoptic"), folder / "png"
+    )
+    refs = next((DATA / "refcoco").glob("refs*.json"))
+    split = max(ref["split"] for ref in json.loads(refs.read_text()))  # "val", where there is one
+    write_shards(
+        expression_items(DATA / "images", refs, DATA / "refcoco" / "instances.json", split=split), folder / "refcoco"
+    )
+    named = [f"--lmm={folder / 'lmm'}", f"--sam={folder / 'sam'}", f"--checkpoint={folder / 'heads.pth'}"]
+    return folder, [*named, "--device=cpu", "--dtype=float32"]
+
+
+def _save_sam(case, folder):
+    from flmm.refiners.sam.weights import load_sam
+    from golden_lmms import decoder_heads
+
+    load_sam(case.folder.parent / "sam" / "sam_tiny.safetensors", decoder_heads=decoder_heads(case)).save_pretrained(
+        folder
+    )
+
+
+def test_golden_narratives_by_command(command, tmp_path, capsys):
+    folder, named = command
+    arguments = ["eval", "png", f"--shards={folder / 'png'}", *named, "--workers=0", "--pictures=0"]
+    assert main([*arguments, f"-o={tmp_path / 'png'}"]) == 0, capsys.readouterr().err
+    report = read_report(tmp_path / "png")
+    assert 0 <= report["metrics"]["AR"] <= 1
+    assert report["metrics"]["original.AR"] == pytest.approx(report["metrics"]["AR"], abs=2e-5)
+    assert list((tmp_path / "png" / "samples").glob("scores-0000.jsonl"))
+    capsys.readouterr()
+    assert main([*arguments, f"-o={tmp_path / 'png'}"]) == 0
+    assert "samples are scored already" in capsys.readouterr().err
+    assert main([*arguments, f"-o={tmp_path / 'png'}", "--limit=1"]) == 2
+    assert "another configuration" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("protocol", ["standard", "original"])
+def test_golden_expressions_by_command(command, tmp_path, capsys, protocol):
+    folder, named = command
+    arguments = ["eval", "refcoco", f"--shards={folder / 'refcoco'}", f"--protocol={protocol}", *named]
+    assert main([*arguments, "--workers=0", "--pictures=0", f"-o={tmp_path}"]) == 0, capsys.readouterr().err
+    metrics = read_report(tmp_path)["metrics"]
+    assert {f"{protocol}.cIoU", f"{protocol}.mIoU", f"{protocol}.Pr@0.5"} <= set(metrics)
+    scores = MaskScores(tmp_path / "samples", config=json.loads((tmp_path / "samples" / "config.json").read_text()))
+    assert referring_scores(scores, protocol=protocol)[f"{protocol}.cIoU"] == metrics[f"{protocol}.cIoU"]
+
+
+def test_visual_questions_are_answered_and_saved(model, tmp_path):
+    images = tmp_path / "images" / "cub"
+    images.mkdir(parents=True)
+    for number in range(2):
+        (images / f"{number}.png").write_bytes(Pictures((1, 1))[number].image)
+    records = [
+        {
+            "question_id": number,
+            "image": [f"cub/{number}.png", f"cub/{number}.png###[2, 3, 20, 30]"],
+            "conversations": [
+                {"from": "human", "value": "<image>\nThe dog ? Please provide the bounding box coordinate of it."},
+                {"from": "gpt", "value": "[0, 1]"},
+                {"from": "human", "value": "<image>"},
+                {"from": "gpt", "value": "a dog"},
+            ],
+        }
+        for number in range(3)
+    ]
+    (tmp_path / "cub.json").write_text(json.dumps(records))
+    questions = read_questions(tmp_path / "cub.json")
+    assert (questions[0].question, questions[0].answer, questions[0].box) == ("The dog ?", "a dog", (2, 3, 20, 30))
+    options = {"images": tmp_path / "images", "out": tmp_path / "out", "focus": "question", "bar": False}
+    first, _ = answer_questions(model, questions[:1], **options)
+    figures, skipped = answer_questions(model, questions, **options)
+    assert (first["answered"], figures["answered"]) == (1, 2)
+    assert skipped.counts == {"missing image": 1}
+    saved = list(saved_answers(tmp_path / "out"))
+    assert [record["key"] for record in saved] == ["cub-0", "cub-1"]
+    assert figures["box_iou"] == pytest.approx(np.mean([box_iou(r["box"], r["gt_bbox"]) for r in saved]))
+    with pytest.raises(ValueError, match="answers of another configuration"):
+        answer_questions(model, questions, **{**options, "focus": None})
+    (tmp_path / "else.json").write_text("[{}]")
+    with pytest.raises(ValueError, match="not a file of the Visual CoT benchmark"):
+        read_questions(tmp_path / "else.json")
+
+
+def test_golden_overlap_of_boxes(golden):
+    for case in golden("demo/text_logic", "flmm").meta["iou"]:
+        assert box_iou(case["a"], case["b"]) == pytest.approx(case["iou"])
+
+
+def test_overlap_of_boxes():
+    assert box_iou((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
+    assert box_iou((0, 0, 1, 1), (2, 2, 3, 3)) == box_iou((1, 1, 1, 1), (1, 1, 1, 1)) == 0
+
+
+def test_data_has_to_be_named(command, tmp_path, capsys):
+    _, named = command
+    assert main(["eval", "png", "--images=x", *named, f"-o={tmp_path}"]) == 2
+    assert "Give either --shards, or --images, --narratives" in capsys.readouterr().err
+    assert main(["eval", "refcoco", "--shards=x", "--split=val", *named, f"-o={tmp_path}"]) == 2
+    assert "which data?" in capsys.readouterr().err

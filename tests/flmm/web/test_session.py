@@ -1,0 +1,258 @@
+"""The demo's logic on the tiny LMM: what is answered, grounded and kept, and how often the model runs."""
+
+import json
+import tempfile
+
+import numpy as np
+import pytest
+import torch
+from clim_data.pixels.masks import decode_segmentation
+from flmm.dialogue.answers import ask, ground_answer
+from flmm.dialogue.visual_cot import visual_answer
+from flmm.grounders.heads import ground_phrases
+from flmm.grounders.images import found_masks, save_grounding
+from flmm.web.drawing import found_view, heat_png, look_view, mask_png, picture_view, pieces
+from flmm.web.kept import Kept
+from flmm.web.upload import LONGEST_EDGE_PX, read_upload
+from PIL import Image
+from tiny_lmms import picture
+from tiny_web import QUESTION, file_of, first_words, speaking_demo
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return speaking_demo()
+
+
+@pytest.fixture
+def runs(demo):
+    """How often the LMM (a forward of its language model) and SAM's image encoder ran."""
+    counts = {"lmm": 0, "sam": 0}
+
+    def count(name):
+        return lambda *_: counts.update({name: counts[name] + 1})
+
+    hooks = [
+        demo.model.lmm.language_model.register_forward_pre_hook(count("lmm")),
+        demo.model.sam.image_encoder.register_forward_pre_hook(count("sam")),
+    ]
+    yield counts
+    for hook in hooks:
+        hook.remove()
+
+
+def test_answer_is_grounded_without_running_the_lmm_again(demo, runs):
+    image = picture(60, 90)
+    name, upload = demo.add_picture(file_of(image))
+    assert upload.image.size == (90, 60)
+    answer, text = demo.ask(name, f"  {QUESTION} ")
+    said = runs["lmm"]
+    assert said > 0
+    assert runs["sam"] == 0
+    found = demo.mark(answer)
+    again = demo.mark(answer, ["blue", " "])
+    assert runs == {"lmm": said, "sam": 1}
+
+    alone = ask(demo.model.lmm, image, QUESTION, max_new_tokens=12)
+    expected = ground_answer(demo.model, image, alone, chunker=first_words)
+    assert text == found.text == alone.text
+    assert found.phrases == expected.phrases == ("left", "dog")
+    assert [text[a:b] for a, b in found.spans] == list(found.phrases)
+    np.testing.assert_array_equal(found.masks, found_masks(expected.masks))
+    assert again.phrases == ("blue",)
+    assert again.masks.shape == (1, 60, 90)
+    assert not np.array_equal(again.attention, found.attention[:1])
+
+
+def test_phrases_of_ones_own(demo, runs):
+    image = picture(60, 90, seed=1)
+    name, _ = demo.add_picture(file_of(image))
+    found = demo.ground(name, ["a big dog", "", " the tree "])
+    demo.ground(name, ["a car"])
+    assert runs == {"lmm": 2, "sam": 1}
+    assert found.phrases == ("a big dog", "the tree")
+    assert found.spans == ()
+    np.testing.assert_array_equal(
+        found.masks, found_masks(ground_phrases(demo.model, image, ["a big dog", "the tree"]))
+    )
+    assert found.attention.shape[0] == 2
+
+
+def test_files_are_those_of_the_command(demo, tmp_path, monkeypatch):
+    image = picture(60, 90, seed=1)
+    name, _ = demo.add_picture(file_of(image))
+    found = demo.ground(name, ["a big dog", "the tree"])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    drawn, record = demo.files(found.result)
+    assert list((tmp_path / "temporary").iterdir()) == []
+    path, beside = save_grounding(tmp_path / "own.png", image, found.masks, found.phrases)
+    assert drawn == path.read_bytes()
+    assert json.loads(record) == json.loads(beside.read_text())
+    kept = json.loads(record)["phrases"][1]
+    np.testing.assert_array_equal(decode_segmentation(kept["segmentation"], 60, 90), found.masks[1])
+
+
+def test_files_of_an_answer_say_what_was_asked(demo):
+    name, _ = demo.add_picture(file_of(picture(60, 90)))
+    answer, text = demo.ask(name, QUESTION)
+    record = json.loads(demo.files(demo.mark(answer).result)[1])
+    assert (record["question"], record["answer"]) == (QUESTION, text)
+
+
+def test_closer_look(demo, runs):
+    image = picture(60, 90, seed=2)
+    name, _ = demo.add_picture(file_of(image))
+    demo.ground(name, ["a car"])
+    for focus in ("thought", "question"):
+        look = demo.look_again(name, QUESTION, focus)
+        expected = visual_answer(demo.model, image, QUESTION, focus=focus)
+        assert (look.thought, look.answer, look.box) == (expected.thought, expected.answer, expected.box)
+        np.testing.assert_array_equal(look.mask, expected.mask > 0)
+        assert look.crop.size == (look.box[2] - look.box[0], look.box[3] - look.box[1])
+    assert runs["sam"] == 3  # once for the picture here, and once for each of the two to compare with
+    view = look_view(look)
+    assert view["mask"].startswith("data:image/png;base64,")
+    assert view["box"] == list(look.box)
+
+
+def test_mistakes_end_with_the_fix(demo):
+    name, _ = demo.add_picture(file_of(picture(60, 90)))
+    answer, _ = demo.ask(name, QUESTION)
+    with pytest.raises(ValueError, match="no picture: choose a picture first"):
+        demo.ask("", QUESTION)
+    with pytest.raises(ValueError, match="no longer kept: choose it again"):
+        demo.ground("unknown", ["a car"])
+    with pytest.raises(ValueError, match="type a question first"):
+        demo.look_again(name, "  ")
+    with pytest.raises(ValueError, match="there is no phrase: type one or more"):
+        demo.ground(name, ["", "  "])
+    with pytest.raises(ValueError, match="'a unicorn' is not in the answer"):
+        demo.mark(answer, ["a unicorn"])
+    with pytest.raises(ValueError, match="legal values are 'thought', 'question'"):
+        demo.look_again(name, QUESTION, "box")
+    with pytest.raises(ValueError, match="do not fit the context"):
+        demo.ground(name, ["a big dog " * 2000])
+    demo.ask(name, QUESTION)
+    demo.ask(name, QUESTION)
+    with pytest.raises(ValueError, match="no longer kept: ask again"):
+        demo.mark(answer)
+
+
+def test_a_silent_model_is_told(demo, monkeypatch):
+    name, _ = demo.add_picture(file_of(picture(60, 90)))
+    with torch.no_grad():
+        head = demo.model.lmm.model.lm_head.weight
+        monkeypatch.setattr(demo.model.lmm.model.lm_head, "weight", torch.nn.Parameter(torch.zeros_like(head)))
+    with pytest.raises(ValueError, match="said nothing: ask in other words"):
+        demo.ask(name, QUESTION)
+
+
+def test_answers_take_what_the_context_leaves(monkeypatch):
+    demo = speaking_demo(max_new_tokens=None)
+    name, _ = demo.add_picture(file_of(picture(60, 90)))
+    tokens = demo.model.lmm.family.layout(demo.model.lmm.family.prepare(picture(60, 90))).tokens
+    monkeypatch.setattr(demo.model.lmm.language_model.config, "max_position_embeddings", tokens + 60)
+    _, text = demo.ask(name, QUESTION)
+    assert 30 < len(text.split()) < 60
+    monkeypatch.setattr(demo.model.lmm.language_model.config, "max_position_embeddings", tokens)
+    with pytest.raises(ValueError, match="do not fit the context"):
+        demo.ask(name, QUESTION)
+
+
+def test_uploads(tmp_path, monkeypatch):
+    large = read_upload(file_of(Image.new("RGB", (2 * LONGEST_EDGE_PX, 300)), "jpeg"))
+    assert large.image.size == (LONGEST_EDGE_PX, 150)
+    assert large.shrunk
+    assert f"{2 * LONGEST_EDGE_PX} x 300 pixels, shrunk to {LONGEST_EDGE_PX} x 150" in picture_view("p", large)["note"]
+    exif = (turned := Image.new("RGB", (20, 10))).getexif()
+    exif[0x0112] = 6
+    upload = read_upload(file_of(turned, "jpeg", exif=exif))
+    assert upload.image.size == upload.original_size == (10, 20)
+    assert picture_view("p", upload)["note"] == ""
+    assert read_upload(file_of(Image.new("RGBA", (4, 4), (0, 0, 0, 0)))).image.getpixel((1, 1)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "a.png is empty: choose"),
+        (b"no picture", "a.png cannot be read as a picture: choose"),
+        (file_of(Image.new("RGB", (4, 4)), "ppm"), "a.png cannot be read as a picture: choose"),
+        (file_of(picture(60, 90))[:400], "a.png is damaged"),
+        (file_of(Image.new("RGB", (60, 60))), "at most 1000 are decoded; make it smaller"),
+    ],
+)
+def test_bad_uploads_are_refused(data, message, monkeypatch):
+    monkeypatch.setenv("CLIM_DATA_MAX_PIXELS", "1000" if "1000" in message else "100000")
+    with pytest.raises(ValueError, match=message):
+        read_upload(data, "a.png")
+
+
+def test_bytes_are_limited(monkeypatch):
+    monkeypatch.setattr("flmm.web.upload.MAX_BYTES", 1 << 20)
+    with pytest.raises(ValueError, match="more than 1 MB: make it smaller"):
+        read_upload(bytes((1 << 20) + 1))
+
+
+def test_kept_forgets_what_was_used_longest_ago():
+    kept = Kept(2, "gone: make it again")
+    first, second = kept.add("first"), kept.add("second")
+    assert kept[first] == "first"
+    third = kept.add("third")
+    assert (kept[first], kept[third], len(kept)) == ("first", "third", 2)
+    with pytest.raises(ValueError, match="gone: make it again"):
+        kept[second]
+
+
+def test_pieces_of_a_text():
+    text = "😀 a dog and a cat"
+    spans = ((2, 7), (12, 17))
+    assert pieces(text, spans) == [
+        {"text": "😀 ", "phrase": None},
+        {"text": "a dog", "phrase": 0},
+        {"text": " and ", "phrase": None},
+        {"text": "a cat", "phrase": 1},
+    ]
+    assert pieces("", ()) == []
+
+
+def test_masks_are_drawn_in_their_colours(tmp_path):
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[10:30, 20:50] = True
+    (tmp_path / "mask.png").write_bytes(mask_png(mask, "#0072b2"))
+    drawn = Image.open(tmp_path / "mask.png").convert("RGBA")
+    times = drawn.width // 60
+    assert drawn.size == (60 * times, 40 * times)
+    assert drawn.width > 500
+    assert drawn.getpixel((5, 5))[3] == 0
+    inside = drawn.getpixel((35 * times, 20 * times))
+    assert inside[:3] == (0x00, 0x72, 0xB2)
+    assert 0 < inside[3] < 255
+    assert drawn.getpixel((20 * times, 20 * times)) == (255, 255, 255, 255)
+    covered = np.asarray(drawn)[..., 3] > 0
+    assert covered.sum() == mask.sum() * times**2
+
+
+def test_heat_is_light_where_attention_is(tmp_path):
+    attention = np.zeros((8, 8), dtype=np.float32)
+    attention[2, 5] = 0.3
+    (tmp_path / "heat.png").write_bytes(heat_png(attention))
+    light = np.asarray(Image.open(tmp_path / "heat.png").convert("L")).astype(int)
+    assert light.shape == (8, 8)
+    assert np.unravel_index(light.argmax(), light.shape) == (2, 5)
+    assert light.max() > 200
+    assert light.min() < 10
+    heat_png(np.ones((3, 3), dtype=np.float32))  # nothing stands out: no division by zero
+
+
+def test_view_of_masks(demo):
+    name, _ = demo.add_picture(file_of(picture(60, 90)))
+    found = demo.ground(name, ["a dog", "the tree"])
+    view = found_view(found)
+    assert [one["phrase"] for one in view["phrases"]] == ["a dog", "the tree"]
+    assert len({one["colour"] for one in view["phrases"]}) == 2
+    for one, mask in zip(view["phrases"], found.masks, strict=True):
+        assert one["area"] == mask.sum()
+        assert one["share"] == pytest.approx(mask.mean())
+    json.dumps(view)

@@ -1,8 +1,10 @@
-"""Phrase rows of a language model's attention to an image: captured beside SDPA, against `output_attentions=True`.
+"""Phrase rows of a language model's attention to an image: captured beside SDPA, against
+`output_attentions=True`.
 
-Both sides run the same random Llama on the same sequence and end with the same maps: attention of every head of every
-layer to the image's tokens, averaged over the words of each phrase. The other side is what one writes without a
-capture: unfused attention that returns all of its matrices, from which rows and columns are taken.
+Both sides run the same random Llama on the same sequence and end with the same maps: attention of
+every head of every layer to the image's tokens, averaged over the words of each phrase. The other
+side is what one writes without a capture: unfused attention that returns all of its matrices, from
+which rows and columns are taken.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +26,8 @@ WORDS = 3
 
 @dataclass(frozen=True)
 class Maps:
-    """maps: (phrases, layers * heads, image tokens). kept_bytes: of attention that was held until they were made."""
+    """maps: (phrases, layers * heads, image tokens). kept_bytes: of attention that was held until
+    they were made."""
 
     maps: Tensor
     kept_bytes: int
@@ -45,12 +48,16 @@ def random_model(layers: int, heads: int, *, dtype: str, device: str) -> LlamaMo
     return LlamaModel(config).to(device, getattr(torch, dtype)).eval()
 
 
-def sequence(tokens: int, image_tokens: int, phrases: int, device: str) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """(1, S) ids, the positions of the image's tokens, and those of each phrase's words at the end."""
+def sequence(
+    tokens: int, image_tokens: int, phrases: int, device: str
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """(1, S) ids, the positions of the image's tokens, and those of each phrase's words at the
+    end."""
     first = tokens - phrases * WORDS
     if IMAGE_START + image_tokens > first:
         raise ValueError(
-            f"{image_tokens} image tokens and {phrases} phrases do not fit {tokens} tokens: raise --tokens"
+            f"{image_tokens} image tokens and {phrases} phrases do not fit {tokens} tokens: raise "
+            "--tokens"
         )
     ids = torch.randint(0, 100, (1, tokens), generator=torch.Generator().manual_seed(1)).to(device)
     columns = torch.arange(IMAGE_START, IMAGE_START + image_tokens)
@@ -81,7 +88,10 @@ def returned(shape: dict, work: dict) -> Callable[[], Maps]:
     def call() -> Maps:
         attentions = model(input_ids=ids, use_cache=False, output_attentions=True).attentions
         rows = torch.cat(phrases)
-        layers = [layer[0][:, rows][..., columns].unflatten(1, (-1, WORDS)).mean(2) for layer in attentions]
+        layers = [
+            layer[0][:, rows][..., columns].unflatten(1, (-1, WORDS)).mean(2)
+            for layer in attentions
+        ]
         return Maps(torch.cat(layers).transpose(0, 1), sum(layer.nbytes for layer in attentions))
 
     return call
@@ -89,7 +99,10 @@ def returned(shape: dict, work: dict) -> Callable[[], Maps]:
 
 def agree(ours: Maps, other: Maps, *, tolerance: float) -> dict[str, float]:
     distance = sbs.largest_difference(ours.maps, other.maps, tolerance)
-    kept = {"kept MiB": ours.kept_bytes / sbs.MIB, "kept MiB of the other": other.kept_bytes / sbs.MIB}
+    kept = {
+        "kept MiB": ours.kept_bytes / sbs.MIB,
+        "kept MiB of the other": other.kept_bytes / sbs.MIB,
+    }
     return {**distance, **kept}
 
 
@@ -99,7 +112,8 @@ def comparison(args) -> sbs.Comparison:
     return sbs.Comparison(
         name="attention to the image",
         sizes=(
-            f"Llama of {args.layers} layers x {args.heads} heads, {args.tokens} tokens, {args.phrases} phrases of "
+            f"Llama of {args.layers} layers x {args.heads} heads, {args.tokens} tokens, "
+            f"{args.phrases} phrases of "
             f"{WORDS} words x {args.image_tokens} image tokens, {args.dtype}"
         ),
         ours=sbs.Candidate("rows beside SDPA", partial(captured, shape, work)),

@@ -1,7 +1,9 @@
-"""JPEG files to letterboxed squares and crops of their regions: clim_data against plain Pillow, as one would write it.
+"""JPEG files to letterboxed squares and crops of their regions: clim_data against plain Pillow, as
+one would write it.
 
-Two comparisons on one batch of 640x480 JPEGs, one thread, as in a worker of `CropLoader`. Both sides decode an image
-once, and make the same square and the same crops (bicubic, letterboxed) of the same regions:
+Two comparisons on one batch of 640x480 JPEGs, one thread, as in a worker of `CropLoader`. Both
+sides decode an image once, and make the same square and the same crops (bicubic, letterboxed) of
+the same regions:
 
 grid            cells of a random grid of each image, 20 at most
 proposals       20 boxes of each image, crops 1.5 times as large
@@ -31,7 +33,10 @@ Size = tuple[int, int]
 
 
 def samples(count: int, size: Size) -> list[RawSample]:
-    return [RawSample(f"bench/{i}", str(i), jpeg_bytes(i, *size), None, None, number=i) for i in range(count)]
+    return [
+        RawSample(f"bench/{i}", str(i), jpeg_bytes(i, *size), None, None, number=i)
+        for i in range(count)
+    ]
 
 
 def proposals(count: int, size: Size) -> BoxTable:
@@ -50,7 +55,9 @@ def proposals(count: int, size: Size) -> BoxTable:
     )
 
 
-def clim_crops(count: int, size: Size, px: tuple[int, int], table: BoxTable | None) -> Callable[[], CropBatch]:
+def clim_crops(
+    count: int, size: Size, px: tuple[int, int], table: BoxTable | None
+) -> Callable[[], CropBatch]:
     build = CropBuilder(
         image_px=px[0],
         crop_px=px[1],
@@ -66,8 +73,11 @@ def clim_crops(count: int, size: Size, px: tuple[int, int], table: BoxTable | No
     return lambda: build(batch, DRAW)[0]
 
 
-def pillow_crops(count: int, size: Size, px: tuple[int, int], table: BoxTable | None) -> Callable[[], list[Tensor]]:
-    """-> function that returns the squares and the crops; the windows are those of the other side."""
+def pillow_crops(
+    count: int, size: Size, px: tuple[int, int], table: BoxTable | None
+) -> Callable[[], list[Tensor]]:
+    """-> function that returns the squares and the crops; the windows are those of the other
+    side."""
     batch = samples(count, size)
     windows = [windows_of(sample, size, table) for sample in batch]
 
@@ -95,15 +105,21 @@ def windows_of(sample: RawSample, size: Size, table: BoxTable | None) -> list[tu
 def square(image: Image.Image, side: int, *, centred: bool) -> Tensor:
     """Longest side to `side`, on black: uint8 (3, side, side)."""
     scale = side / max(image.size)
-    resized = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    resized = image.resize(
+        (round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC
+    )
     canvas = Image.new("RGB", (side, side))
-    canvas.paste(resized, ((side - resized.width) // 2, (side - resized.height) // 2) if centred else (0, 0))
+    canvas.paste(
+        resized, ((side - resized.width) // 2, (side - resized.height) // 2) if centred else (0, 0)
+    )
     return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)
 
 
 def same_pixels(ours: CropBatch, other: Sequence[Tensor]) -> dict[str, float]:
     found = {}
-    for name, mine, theirs in zip(("images", "crops"), (ours.images, ours.crops), other, strict=True):
+    for name, mine, theirs in zip(
+        ("images", "crops"), (ours.images, ours.crops), other, strict=True
+    ):
         found[name] = sbs.largest_difference(mine, theirs, TOLERANCE)["largest difference"]
     return {f"largest difference of {name} in grey levels": value for name, value in found.items()}
 
@@ -129,7 +145,9 @@ def comparisons(count: int, size: Size, px: tuple[int, int]) -> list[sbs.Compari
 def main(argv: Sequence[str] | None = None) -> dict:
     parser = sbs.argument_parser(__doc__, pairs=15, threads=1)
     parser.add_argument("--images", type=int, default=8, help="images of the batch")
-    parser.add_argument("--source-px", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument(
+        "--source-px", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH")
+    )
     parser.add_argument("--image-px", type=int, default=1024)
     parser.add_argument("--crop-px", type=int, default=224)
     args = parser.parse_args(argv)

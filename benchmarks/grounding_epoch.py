@@ -1,8 +1,10 @@
-"""An epoch of training the heads with kept features of the frozen models against one that computes them.
+"""An epoch of training the heads with kept features of the frozen models against one that computes
+them.
 
-Both read the same pictures through `GroundingLoader`, and end with the losses and gradients of every batch. Image
-tower, SAM and mask head have the sizes of LLaVA-1.5's CLIP ViT-L/14, SAM ViT-B and F-LMM; weights are random. The
-language model is a thin one: the real one has over ten times its weights, so that a real run gains more.
+Both read the same pictures through `GroundingLoader`, and end with the losses and gradients of
+every batch. Image tower, SAM and mask head have the sizes of LLaVA-1.5's CLIP ViT-L/14, SAM ViT-B
+and F-LMM; weights are random. The language model is a thin one: the real one has over ten times its
+weights, so that a real run gains more.
 """
 
 import io
@@ -66,26 +68,44 @@ class Pictures:
         segments = tuple(("a dog" if k % 2 else "a tree left of", k) for k in range(self.phrases))
         phrases = tuple(Phrase(text, False, True, (k,)) for text, k in segments)
         masks = HalfImages(self.phrases)
-        return GroundingSample(f"{number:04d}", number, "narrative", segments, phrases, self.files[number], masks)
+        return GroundingSample(
+            f"{number:04d}", number, "narrative", segments, phrases, self.files[number], masks
+        )
 
 
 def grounded(args) -> GroundedLMM:
     """A LLaVA, a SAM and heads, all with random weights."""
     torch.manual_seed(0)
-    tower = {"model_type": "clip_vision_model", **transformer(args.tower), "image_size": 336, "patch_size": 14}
+    tower = {
+        "model_type": "clip_vision_model",
+        **transformer(args.tower),
+        "image_size": 336,
+        "patch_size": 14,
+    }
     llama = {"model_type": "llama", **transformer(args.llama), "vocab_size": 16}
-    config = hf.LlavaConfig(vision_config=tower, text_config=llama, image_token_index=WORDS.index("<image>"))
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    config = hf.LlavaConfig(
+        vision_config=tower, text_config=llama, image_token_index=WORDS.index("<image>")
+    )
+    words = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>")
+    )
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", unk_token="<unk>")
+    tokenizer = hf.PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<s>", unk_token="<unk>"
+    )
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     processor = hf.CLIPImageProcessorPil(size={"shortest_edge": 336})
     lmm = build_lmm(hf.LlavaForConditionalGeneration(config).to(args.device), processor, tokenizer)
     width, layers, heads = args.sam
     tower = hf.SamVisionConfig(
-        hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, image_size=args.sam_px
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        image_size=args.sam_px,
     )
-    sam = hf.SamModel(hf.SamConfig(vision_config=tower, prompt_encoder_config={"image_size": args.sam_px}))
+    sam = hf.SamModel(
+        hf.SamConfig(vision_config=tower, prompt_encoder_config={"image_size": args.sam_px})
+    )
     model = GroundedLMM(lmm, UNetHead(lmm.map_channels, base=args.base), SamRefiner(sam))
     return model.to(args.device).train()
 
@@ -97,10 +117,14 @@ def transformer(sizes: Sequence[int]) -> dict[str, int]:
 
 
 class Epoch:
-    """Called: losses (batches,) of one epoch, gradients made. With `keep` every feature is in a cache beforehand."""
+    """Called: losses (batches,) of one epoch, gradients made. With `keep` every feature is in a
+    cache beforehand."""
 
     def __init__(self, args, *, keep: bool):
-        self.model, self.data = grounded(args), Pictures(args.images, args.phrases, tuple(args.image_px))
+        self.model, self.data = (
+            grounded(args),
+            Pictures(args.images, args.phrases, tuple(args.image_px)),
+        )
         self.device, self.folder, self.cache = args.device, None, None
         if keep:
             self.folder = Path(tempfile.mkdtemp(prefix="grounding-epoch-"))
@@ -111,7 +135,12 @@ class Epoch:
     def __call__(self) -> Tensor:
         task = GroundingTask(self.model, cache=self.cache)
         loader = GroundingLoader(
-            {"p": self.data}, self.model.lmm, sam_px=self.model.sam.edge, batch_size=1, cache=self.cache, shuffle=False
+            {"p": self.data},
+            self.model.lmm,
+            sam_px=self.model.sam.edge,
+            batch_size=1,
+            cache=self.cache,
+            shuffle=False,
         )
         losses = []
         for batch in loader:
@@ -136,7 +165,8 @@ def comparisons(args) -> list[sbs.Comparison]:
         sbs.Comparison(
             name="an epoch of the heads",
             sizes=f"{args.images} images of {width}x{height} px, {args.phrases} phrases each; width x layers: CLIP "
-            f"{by(args.tower)} at 336 px, Llama {by(args.llama)}, SAM encoder {by(args.sam)} at {args.sam_px} px; "
+            f"{by(args.tower)} at 336 px, Llama {by(args.llama)}, SAM encoder {by(args.sam)} at "
+            f"{args.sam_px} px; "
             f"U-Net of base {args.base}, fp32",
             ours=sbs.Candidate("kept features", partial(epoch, args, keep=True)),
             other=sbs.Candidate("computed", partial(epoch, args, keep=False)),
@@ -157,12 +187,16 @@ def main(argv: Sequence[str] | None = None) -> dict:
     three = {"type": int, "nargs": 3, "metavar": ("WIDTH", "LAYERS", "HEADS")}
     parser.add_argument("--images", type=int, default=2, help="images of the epoch")
     parser.add_argument("--phrases", type=int, default=3, help="phrases of an image")
-    parser.add_argument("--image-px", type=int, nargs=2, default=[480, 640], help="height and width of the images")
+    parser.add_argument(
+        "--image-px", type=int, nargs=2, default=[480, 640], help="height and width of the images"
+    )
     parser.add_argument("--tower", **three, default=[1024, 24, 16], help="the LMM's image tower")
     parser.add_argument("--llama", **three, default=[1024, 4, 16], help="the LMM's language model")
     parser.add_argument("--sam", **three, default=[768, 12, 12], help="SAM's image encoder")
     parser.add_argument("--sam-px", type=int, default=1024, help="side of SAM's own square")
-    parser.add_argument("--base", type=int, default=64, help="channels of the mask head's first stage")
+    parser.add_argument(
+        "--base", type=int, default=64, help="channels of the mask head's first stage"
+    )
     args = parser.parse_args(argv)
     return sbs.run("grounding_epoch", comparisons(args), sbs.settings_from(args))
 

@@ -1,9 +1,11 @@
-"""JPEG files to mosaics and to letterboxed squares: clim_data against plain Pillow, as one would write it.
+"""JPEG files to mosaics and to letterboxed squares: clim_data against plain Pillow, as one would
+write it.
 
 Three comparisons on one batch of 640x480 JPEGs, one thread, as in a worker of a data loader:
 
 tiles           `build_batch` (DCT-scaled decode, one resize straight into the tile) against Pillow's decode,
-                crop, bicubic resize to 224 px, paste, and bicubic resize of each mosaic to the canvas
+                crop, bicubic resize to 224 px, paste, and bicubic resize of each mosaic to the
+                canvas
 tiles-224       the same with `tile_source_px=224`: both sides compute the same mosaics
 letterbox       `decode_rgb` and `letterbox` against Pillow's decode, bicubic resize, and paste on black
 """
@@ -62,7 +64,9 @@ def pillow_tiles(count: int, size: tuple[int, int], config: MosaicConfig) -> Cal
     def tile(sample: RawSample) -> Image.Image:
         image = Image.open(BytesIO(sample.image)).convert("RGB")
         rng = DRAW.rng(sample.name, "crop")
-        window = sample_crop_window((image.height, image.width), rng, scale=config.crop_scale, ratio=config.crop_ratio)
+        window = sample_crop_window(
+            (image.height, image.width), rng, scale=config.crop_scale, ratio=config.crop_ratio
+        )
         return image.crop(window).resize((PAPER_TILE_PX, PAPER_TILE_PX), Image.Resampling.BICUBIC)
 
     def call() -> Tensor:
@@ -71,7 +75,9 @@ def pillow_tiles(count: int, size: tuple[int, int], config: MosaicConfig) -> Cal
             stitched = Image.new("RGB", (side * PAPER_TILE_PX, side * PAPER_TILE_PX))
             for i in range(side * side):
                 row, column = divmod(i, side)
-                stitched.paste(tile(batch[start + i]), (column * PAPER_TILE_PX, row * PAPER_TILE_PX))
+                stitched.paste(
+                    tile(batch[start + i]), (column * PAPER_TILE_PX, row * PAPER_TILE_PX)
+                )
             start += side * side
             canvas = stitched.resize((config.canvas_px, config.canvas_px), Image.Resampling.BICUBIC)
             mosaics.append(torch.from_numpy(np.array(canvas)).permute(2, 0, 1))
@@ -81,15 +87,20 @@ def pillow_tiles(count: int, size: tuple[int, int], config: MosaicConfig) -> Cal
 
 
 def clim_letterbox(count: int, size: tuple[int, int], image_px: int) -> Callable[[], Tensor]:
-    """-> function that returns (B, 3, image_px, image_px) uint8, each image copied into the batch as a loader does."""
-    return _into_batch(count, size, image_px, lambda sample: letterbox(decode_rgb(sample.image), image_px))
+    """-> function that returns (B, 3, image_px, image_px) uint8, each image copied into the batch
+    as a loader does."""
+    return _into_batch(
+        count, size, image_px, lambda sample: letterbox(decode_rgb(sample.image), image_px)
+    )
 
 
 def pillow_letterbox(count: int, size: tuple[int, int], image_px: int) -> Callable[[], Tensor]:
     def one(sample: RawSample) -> Tensor:
         image = Image.open(BytesIO(sample.image)).convert("RGB")
         scale = image_px / max(image.size)
-        resized = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+        resized = image.resize(
+            (round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC
+        )
         square = Image.new("RGB", (image_px, image_px))
         square.paste(resized, (0, 0))
         return torch.from_numpy(np.array(square)).permute(2, 0, 1)
@@ -101,7 +112,8 @@ def _into_batch(
     count: int, size: tuple[int, int], image_px: int, one: Callable[[RawSample], Tensor]
 ) -> Callable[[], Tensor]:
     files = samples(count, *size)
-    # One batch, used again in each call: else a third of the time is the kernel's, which maps its pages anew.
+    # One batch, used again in each call: else a third of the time is the kernel's, which maps its
+    # pages anew.
     batch = torch.zeros(count, image_px, image_px, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
 
     def call() -> Tensor:
@@ -115,16 +127,23 @@ def _into_batch(
 def mean_difference(ours: Tensor, other: Tensor, tolerance: float) -> dict[str, float]:
     """Mean absolute difference in grey levels of all pixels, and of cells of 8x8 px.
 
-    Tiles that went through 224 px lack the detail of those that were resized once, so only the cells are compared.
-    Raises ValueError if the mosaics are not of the same images.
+    Tiles that went through 224 px lack the detail of those that were resized once, so only the
+    cells are compared. Raises ValueError if the mosaics are not of the same images.
     """
     if ours.shape != other.shape:
-        raise ValueError(f"mosaics have shapes {tuple(ours.shape)} and {tuple(other.shape)}: not the same work")
+        raise ValueError(
+            f"mosaics have shapes {tuple(ours.shape)} and {tuple(other.shape)}: not the same work"
+        )
     difference = ours.float() - other.float()
     cells = avg_pool2d(difference, 8).abs().mean().item()
     if cells > tolerance:
-        raise ValueError(f"8x8 px cells differ by {cells:.2f} grey levels on average: not the same work")
-    return {"mean difference in grey levels": difference.abs().mean().item(), "of 8x8 px cells": cells}
+        raise ValueError(
+            f"8x8 px cells differ by {cells:.2f} grey levels on average: not the same work"
+        )
+    return {
+        "mean difference in grey levels": difference.abs().mean().item(),
+        "of 8x8 px cells": cells,
+    }
 
 
 def same_squares(ours: Tensor, other: Tensor) -> dict[str, float]:
@@ -171,7 +190,9 @@ def comparisons(images: int, size: tuple[int, int], canvas_px: int) -> list[sbs.
 def main(argv: Sequence[str] | None = None) -> dict:
     parser = sbs.argument_parser(__doc__, pairs=15, threads=1)
     parser.add_argument("--images", type=int, default=29, help="images of the batch")
-    parser.add_argument("--source-px", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument(
+        "--source-px", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH")
+    )
     parser.add_argument("--canvas-px", type=int, default=1024)
     args = parser.parse_args(argv)
     made = comparisons(args.images, tuple(args.source_px), args.canvas_px)

@@ -1,7 +1,8 @@
-"""Mean features of 100 masks per image: `pool_masks` in one matrix product against a loop over the masks.
+"""Mean features of 100 masks per image: `pool_masks` in one matrix product against a loop over the
+masks.
 
-Two loops, as people write them: selecting the positions of each mask (`map[:, mask].mean(1)`), and multiplying the
-map by each mask.
+Two loops, as people write them: selecting the positions of each mask (`map[:, mask].mean(1)`), and
+multiplying the map by each mask.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,8 @@ def random_map(batch: int, channels: int, grid: int, device: str) -> Tensor:
 
 
 def random_masks(batch: int, count: int, grid: int, device: str) -> list[Tensor]:
-    """`batch` tensors (count, grid, grid) bool: ellipses from one cell to most of the map, small ones most often."""
+    """`batch` tensors (count, grid, grid) bool: ellipses from one cell to most of the map, small
+    ones most often."""
     generator = torch.Generator().manual_seed(1)
     y, x = torch.meshgrid(torch.arange(grid) + 0.5, torch.arange(grid) + 0.5, indexing="ij")
     centre = torch.rand(batch, count, 2, generator=generator) * grid
@@ -35,14 +37,24 @@ def random_masks(batch: int, count: int, grid: int, device: str) -> list[Tensor]
     return list(masks.to(device))
 
 
-def together(batch: int, channels: int, grid: int, *, count: int, device: str) -> Callable[[], Tensor]:
+def together(
+    batch: int, channels: int, grid: int, *, count: int, device: str
+) -> Callable[[], Tensor]:
     """-> function that returns (B * count, C)."""
-    feature_map, masks = random_map(batch, channels, grid, device), random_masks(batch, count, grid, device)
+    feature_map, masks = (
+        random_map(batch, channels, grid, device),
+        random_masks(batch, count, grid, device),
+    )
     return lambda: pool_masks(feature_map, masks)
 
 
-def loop_selecting(batch: int, channels: int, grid: int, *, count: int, device: str) -> Callable[[], Tensor]:
-    feature_map, masks = random_map(batch, channels, grid, device), random_masks(batch, count, grid, device)
+def loop_selecting(
+    batch: int, channels: int, grid: int, *, count: int, device: str
+) -> Callable[[], Tensor]:
+    feature_map, masks = (
+        random_map(batch, channels, grid, device),
+        random_masks(batch, count, grid, device),
+    )
     return lambda: torch.stack(
         [
             features[:, mask].mean(dim=1)
@@ -52,8 +64,13 @@ def loop_selecting(batch: int, channels: int, grid: int, *, count: int, device: 
     )
 
 
-def loop_multiplying(batch: int, channels: int, grid: int, *, count: int, device: str) -> Callable[[], Tensor]:
-    feature_map, masks = random_map(batch, channels, grid, device), random_masks(batch, count, grid, device)
+def loop_multiplying(
+    batch: int, channels: int, grid: int, *, count: int, device: str
+) -> Callable[[], Tensor]:
+    feature_map, masks = (
+        random_map(batch, channels, grid, device),
+        random_masks(batch, count, grid, device),
+    )
     return lambda: torch.stack(
         [
             (features * mask).sum(dim=(1, 2)) / mask.sum()

@@ -1,4 +1,5 @@
-"""JPEG files to measure on: colour noise with the spectrum of photographs, plus flat shapes with hard edges."""
+"""JPEG files to measure on: colour noise with the spectrum of photographs, plus flat shapes with
+hard edges."""
 
 import io
 
@@ -10,10 +11,11 @@ LUMA, CHROMA = 1.2, 1.6
 
 
 def photo_like(seed: int, height: int = 480, width: int = 640) -> np.ndarray:
-    """An image (height, width, 3) uint8 with about the spectrum of natural images: amplitude falls as 1 / frequency.
+    """An image (height, width, 3) uint8 with about the spectrum of natural images: amplitude falls
+    as 1 / frequency.
 
-    Source of the spectrum: D. J. Field, "Relations between the statistics of natural images and the response
-    properties of cortical cells", J. Opt. Soc. Am. A 4, 1987.
+    Source of the spectrum: D. J. Field, "Relations between the statistics of natural images and the
+    response properties of cortical cells", J. Opt. Soc. Am. A 4, 1987.
     """
     rng = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
@@ -30,7 +32,9 @@ def photo_like(seed: int, height: int = 480, width: int = 640) -> np.ndarray:
         luma[inside] += rng.normal(0, 0.8)
         blue[inside] += rng.normal(0, 0.8)
     # Colour varies less than brightness.
-    colours = np.stack([luma + 0.4 * red, luma - 0.2 * red - 0.1 * blue, luma + 0.4 * blue], axis=-1)
+    colours = np.stack(
+        [luma + 0.4 * red, luma - 0.2 * red - 0.1 * blue, luma + 0.4 * blue], axis=-1
+    )
     return np.clip(colours * 42 + 118, 0, 255).astype(np.uint8)
 
 

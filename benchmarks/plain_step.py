@@ -1,8 +1,9 @@
-"""One training step of clim-train in one process, next to a plain PyTorch loop: what the engine costs.
+"""One training step of clim-train in one process, next to a plain PyTorch loop: what the engine
+costs.
 
-Both sides train the same model with the same loss on the same batch: `Engine`, as `Trainer` drives it, and
-`loss.backward()` with torch's AdamW on the same parameters, as one would write it by hand. With one process there is
-nothing to shard or to exchange, so the engine should cost nothing.
+Both sides train the same model with the same loss on the same batch: `Engine`, as `Trainer` drives
+it, and `loss.backward()` with torch's AdamW on the same parameters, as one would write it by hand.
+With one process there is nothing to shard or to exchange, so the engine should cost nothing.
 """
 
 import os
@@ -38,7 +39,8 @@ MAX_SHARE = 1.02
 
 @dataclass(frozen=True)
 class Case:
-    """A method on a model: `images` per step of `image_px`, `unlocked_blocks` of the tower train."""
+    """A method on a model: `images` per step of `image_px`, `unlocked_blocks` of the tower
+    train."""
 
     method: str
     model: str
@@ -101,7 +103,8 @@ class PlainStep:
 
 
 def join_group(config: TrainConfig) -> torch.device:
-    """Make a process group of one; a process that measures memory must not use its parent's address."""
+    """Make a process group of one; a process that measures memory must not use its parent's
+    address."""
     if not dist.is_initialized():
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             os.environ.pop(name, None)
@@ -123,7 +126,9 @@ def task_of(case: Case) -> Task:
 def batch_of(case: Case):
     """Build the batch: mosaics of JPEGs, or noise with a grid of crops."""
     if case.method == "CLIM":
-        return build_batch(samples(case.images, *SOURCE_SIZE), Draw(seed=0, epoch=0), case.mosaic)[0]
+        return build_batch(samples(case.images, *SOURCE_SIZE), Draw(seed=0, epoch=0), case.mosaic)[
+            0
+        ]
     noise = torch.Generator().manual_seed(0)
     grid = [(x / 3, y / 3, (x + 1) / 3, (y + 1) / 3) for y in range(3) for x in range(3)]
     crop_px = case.image_px // 2

@@ -1,6 +1,8 @@
-"""Panoptic narrative grounding scores: average recall in closed form against a sweep over 100,000 thresholds.
+"""Panoptic narrative grounding scores: average recall in closed form against a sweep over 100,000
+thresholds.
 
-Second comparison: overlaps of all masks of an image in one call against one mask at a time, with `.item()` for each.
+Second comparison: overlaps of all masks of an image in one call against one mask at a time, with
+`.item()` for each.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,13 +35,17 @@ def sweep(phrases: int, step: float) -> Callable[[], Tensor]:
     thresholds = torch.arange(0, 1, step, dtype=torch.float64)
 
     def run() -> Tensor:
-        recall = torch.tensor([(values >= t).double().mean().item() for t in thresholds.tolist()], dtype=torch.float64)
+        recall = torch.tensor(
+            [(values >= t).double().mean().item() for t in thresholds.tolist()], dtype=torch.float64
+        )
         return (recall[:-1] * thresholds.diff()).sum()
 
     return run
 
 
-def random_masks(images: int, phrases: int, size: tuple[int, int], device: str) -> list[tuple[Tensor, Tensor]]:
+def random_masks(
+    images: int, phrases: int, size: tuple[int, int], device: str
+) -> list[tuple[Tensor, Tensor]]:
     """(logits (N, H, W), masks (N, H, W) bool) of every image: blobs, and the same blobs moved."""
     generator = torch.Generator().manual_seed(1)
     pairs = []
@@ -50,7 +56,9 @@ def random_masks(images: int, phrases: int, size: tuple[int, int], device: str) 
     return pairs
 
 
-def in_one_call(images: int, phrases: int, size: tuple[int, int], *, device: str) -> Callable[[], Tensor]:
+def in_one_call(
+    images: int, phrases: int, size: tuple[int, int], *, device: str
+) -> Callable[[], Tensor]:
     """-> function that returns float64 (images * phrases,)."""
     pairs = random_masks(images, phrases, size, device)
 
@@ -61,14 +69,18 @@ def in_one_call(images: int, phrases: int, size: tuple[int, int], *, device: str
     return run
 
 
-def one_by_one(images: int, phrases: int, size: tuple[int, int], *, device: str) -> Callable[[], Tensor]:
+def one_by_one(
+    images: int, phrases: int, size: tuple[int, int], *, device: str
+) -> Callable[[], Tensor]:
     pairs = random_masks(images, phrases, size, device)
 
     def run() -> Tensor:
         values = []
         for logits, masks in pairs:
             for logit, mask in zip(logits, masks, strict=True):
-                shares = torch.nn.functional.interpolate(logit.sigmoid()[None, None], mask.shape, mode="bilinear")[0, 0]
+                shares = torch.nn.functional.interpolate(
+                    logit.sigmoid()[None, None], mask.shape, mode="bilinear"
+                )[0, 0]
                 predicted, true = (shares > 0.5).float(), mask.float()
                 shared = (predicted * true).sum()
                 values.append((shared / (predicted.sum() + true.sum() - shared + 1e-12)).item())

@@ -1,8 +1,9 @@
 """Box and mask accuracy of labelled regions: one backbone pass per image against two.
 
-Ours is `clim_eval.RegionClassification`, which asks for boxes and masks in one forward. The other side is an
-evaluator as it is usually written: `encode_boxes`, then `encode_masks`, each with its own forward, and the same
-accuracy from the same functions. Images are in memory, so that only the evaluation is measured.
+Ours is `clim_eval.RegionClassification`, which asks for boxes and masks in one forward. The other
+side is an evaluator as it is usually written: `encode_boxes`, then `encode_masks`, each with its
+own forward, and the same accuracy from the same functions. Images are in memory, so that only the
+evaluation is measured.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +34,9 @@ def random_samples(images: int, regions: int, image_px: int, grid: int) -> list[
         inside_y = (cells + 1 / grid > top) & (cells < bottom)  # (n, h)
         labels = torch.randint(0, CLASSES, (regions,), generator=generator)
         return RegionSample(
-            image=torch.randint(0, 256, (3, image_px, image_px), generator=generator, dtype=torch.uint8),
+            image=torch.randint(
+                0, 256, (3, image_px, image_px), generator=generator, dtype=torch.uint8
+            ),
             boxes=boxes,
             labels=labels,
             areas=size.prod(dim=1) * image_px**2,
@@ -72,8 +75,12 @@ def two_passes(args) -> Callable[[], dict[str, float]]:
             images = model.normalize_pixels(torch.stack([sample.image for sample in batch]))
             labels = torch.cat([sample.labels for sample in batch]).to(images.device)
             features = {
-                "boxes": model.encode_boxes(images, [sample.boxes.to(images.device) for sample in batch]),
-                "masks": model.encode_masks(images, [sample.masks.to(images.device) for sample in batch]),
+                "boxes": model.encode_boxes(
+                    images, [sample.boxes.to(images.device) for sample in batch]
+                ),
+                "masks": model.encode_masks(
+                    images, [sample.masks.to(images.device) for sample in batch]
+                ),
             }
             for kind, rows in features.items():
                 ranks[kind].append(label_ranks(rows @ embeddings.T, labels).cpu())
@@ -91,7 +98,9 @@ def two_passes(args) -> Callable[[], dict[str, float]]:
 def same_metrics(ours: dict[str, float], other: dict[str, float]) -> dict[str, float]:
     """Raises ValueError unless both have the same metrics with the same values."""
     if ours.keys() != other.keys():
-        raise ValueError(f"metrics differ in {sorted(ours.keys() ^ other.keys())}: not the same work")
+        raise ValueError(
+            f"metrics differ in {sorted(ours.keys() ^ other.keys())}: not the same work"
+        )
     largest = max(abs(ours[name] - other[name]) for name in ours)
     if largest > 1e-9:
         raise ValueError(f"metrics differ by {largest:.3g}: not the same work")

@@ -1,7 +1,9 @@
-"""Two ways of doing one thing, timed alternately in one process, and the peak memory of each in a process of its own.
+"""Two ways of doing one thing, timed alternately in one process, and the peak memory of each in a
+process of its own.
 
-A benchmark is a list of `Comparison`s given to `run`. Each is printed and all are written to results/NAME.json, from
-which table.py makes the table of the README. Nothing here judges: a speed is measured, never asserted.
+A benchmark is a list of `Comparison`s given to `run`. Each is printed and all are written to
+results/NAME.json, from which table.py makes the table of the README. Nothing here judges: a speed
+is measured, never asserted.
 """
 
 import argparse
@@ -25,16 +27,25 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-VERSIONS = ("torch", "torchvision", "pillow", "open_clip_torch", "timm", "deepspeed", "transformers")
+VERSIONS = (
+    "torch",
+    "torchvision",
+    "pillow",
+    "open_clip_torch",
+    "timm",
+    "deepspeed",
+    "transformers",
+)
 MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the two sides. `build()` makes everything ready and returns the function that is measured.
+    """One of the two sides. `build()` makes everything ready and returns the function that is
+    measured.
 
-    `build` has to be picklable (a module's function, or a `functools.partial` of one): memory is measured in a fresh
-    process, which builds the candidate again.
+    `build` has to be picklable (a module's function, or a `functools.partial` of one): memory is
+    measured in a fresh process, which builds the candidate again.
     """
 
     label: str
@@ -49,9 +60,11 @@ class Comparison:
         name: of the comparison, unique in its benchmark.
         sizes: what was measured on, as text.
         ours, other: the sides; a ratio above 1 means that ours is faster.
-        agree: function of both outputs that returns how far they are apart, and raises ValueError if that is too far.
+        agree: function of both outputs that returns how far they are apart, and raises ValueError
+            if that is too far.
         target: the ratio of time that is wanted, None if there is none.
-        memory_target: the share of the other side's peak memory that is wanted, None if there is none.
+        memory_target: the share of the other side's peak memory that is wanted, None if there is
+            none.
         items: how many items one call handles, for items per second; their name is `item`.
     """
 
@@ -68,7 +81,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure: `pairs` timed pairs after one untimed call of each side, `threads` of torch, on `device`."""
+    """How to measure: `pairs` timed pairs after one untimed call of each side, `threads` of torch,
+    on `device`."""
 
     pairs: int = 5
     threads: int = 2
@@ -82,11 +96,19 @@ def argument_parser(doc: str, *, pairs: int, threads: int = 0) -> argparse.Argum
     parser = argparse.ArgumentParser(
         description=doc.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--pairs", type=int, default=pairs, help="timed pairs; the median ratio is reported")
+    parser.add_argument(
+        "--pairs", type=int, default=pairs, help="timed pairs; the median ratio is reported"
+    )
     parser.add_argument("--threads", type=int, default=threads or cores(), help="threads of torch")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (where the benchmark uses a model)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file that is written")
-    parser.add_argument("--no-memory", action="store_true", help="skip the two extra processes that measure memory")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu, cuda, cuda:1, ... (where the benchmark uses a model)"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="folder of the JSON file that is written"
+    )
+    parser.add_argument(
+        "--no-memory", action="store_true", help="skip the two extra processes that measure memory"
+    )
     return parser
 
 
@@ -95,7 +117,8 @@ def settings_from(args: argparse.Namespace) -> Settings:
 
 
 def run(name: str, comparisons: Sequence[Comparison], settings: Settings) -> dict:
-    """Measure all comparisons, print them, write `settings.results`/NAME.json, and return what was written."""
+    """Measure all comparisons, print them, write `settings.results`/NAME.json, and return what was
+    written."""
     with _threads_and_quiet(settings.threads):
         record = {
             "benchmark": name,
@@ -126,10 +149,12 @@ def _threads_and_quiet(threads: int) -> Iterator[None]:
 
 
 def compare(comparison: Comparison, settings: Settings) -> dict:
-    """Check that both sides agree, time them A B A B ..., measure the memory of each; all seconds are per call."""
+    """Check that both sides agree, time them A B A B ..., measure the memory of each; all seconds
+    are per call."""
     sides = (comparison.ours, comparison.other)
     calls = [side.build() for side in sides]
-    # The first calls are not timed: they fill caches, and their results show that both do the same thing.
+    # The first calls are not timed: they fill caches, and their results show that both do the same
+    # thing.
     agreement = comparison.agree(*[call() for call in calls])
     seconds: tuple[list[float], list[float]] = ([], [])
     cpu_seconds: tuple[list[float], list[float]] = ([], [])
@@ -163,9 +188,11 @@ def compare(comparison: Comparison, settings: Settings) -> dict:
 
 
 def time_call(call: Callable[[], Any], device: str) -> tuple[float, float]:
-    """(wall-clock seconds, CPU seconds of all threads) of one call, with the device's queue emptied before and after.
+    """(wall-clock seconds, CPU seconds of all threads) of one call, with the device's queue emptied
+    before and after.
 
-    CPU seconds hardly depend on what else the machine does meanwhile; they are printed beside the ratio.
+    CPU seconds hardly depend on what else the machine does meanwhile; they are printed beside the
+    ratio.
     """
     gc.collect()
     _synchronize(device)
@@ -179,8 +206,10 @@ def peak_memory(candidate: Candidate, settings: Settings) -> dict[str, float]:
     """Peak memory of the first call in a fresh process.
 
     Returns:
-        "call_mib": peak above what was in use just before the call. "process_mib": peak of the whole process during
-        the call, with Python, libraries and weights (on a GPU: of torch's allocator, with weights). Both in MiB.
+        "call_mib": peak above what was in use just before the call. "process_mib": peak of the
+            whole process during
+        the call, with Python, libraries and weights (on a GPU: of torch's allocator, with weights).
+        Both in MiB.
     """
     context = _process_context()
     receiver, sender = context.Pipe(duplex=False)
@@ -190,7 +219,9 @@ def peak_memory(candidate: Candidate, settings: Settings) -> dict[str, float]:
     try:
         result = receiver.recv()
     except EOFError:
-        raise RuntimeError(f"the process that measures {candidate.label!r} died: see its message above") from None
+        raise RuntimeError(
+            f"the process that measures {candidate.label!r} died: see its message above"
+        ) from None
     finally:
         process.join()
     return result
@@ -219,8 +250,11 @@ def _peak_of_first_call(call: Callable[[], Any], device: str) -> dict[str, float
 
 
 def _reset_peak_resident() -> int:
-    """Forget the peak that building the candidate left behind; returns the bytes that are resident now."""
-    with suppress(OSError):  # Linux only; elsewhere a peak that is lower than that of building cannot be seen
+    """Forget the peak that building the candidate left behind; returns the bytes that are resident
+    now."""
+    with suppress(
+        OSError
+    ):  # Linux only; elsewhere a peak that is lower than that of building cannot be seen
         Path("/proc/self/clear_refs").write_text("5")
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     return _peak_resident()
@@ -236,7 +270,8 @@ def _peak_resident() -> int:
 
 
 def _process_context():
-    """Processes that begin with the imports done and nothing else: no arrays, no threads of this process."""
+    """Processes that begin with the imports done and nothing else: no arrays, no threads of this
+    process."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -275,31 +310,45 @@ def describe(measured: dict) -> str:
         f"{measured['name']}: {measured['sizes']}",
         f"  {ours['label']}: {_seconds(ours)}",
         f"  {other['label']}: {_seconds(other)}",
-        f"  {measured['ratio']:.2f} times as fast ({measured['ratio_low']:.2f} to {measured['ratio_high']:.2f} "
+        f"  {measured['ratio']:.2f} times as fast ({measured['ratio_low']:.2f} to "
+        f"{measured['ratio_high']:.2f} "
         f"in {measured['pairs']} pairs{target}); {measured['cpu_ratio']:.2f} by CPU time",
     ]
     if measured["memory_ratio"] is not None:
-        wanted = "" if measured["memory_target"] is None else f", target {measured['memory_target']:.2f}"
+        wanted = (
+            "" if measured["memory_target"] is None else f", target {measured['memory_target']:.2f}"
+        )
         lines.append(
-            f"  peak memory of the call {ours['call_mib']:.0f} against {other['call_mib']:.0f} MiB: "
-            f"{measured['memory_ratio']:.2f} of it{wanted}; of the process {ours['process_mib']:.0f} against "
+            f"  peak memory of the call {ours['call_mib']:.0f} against {other['call_mib']:.0f} "
+            "MiB: "
+            f"{measured['memory_ratio']:.2f} of it{wanted}; of the process "
+            f"{ours['process_mib']:.0f} against "
             f"{other['process_mib']:.0f} MiB: {measured['process_memory_ratio']:.2f} of it"
         )
     agreement = ", ".join(f"{key} {value:.3g}" for key, value in measured["agreement"].items())
     return "\n".join([*lines, f"  outputs: {agreement}"])
 
 
-def largest_difference(ours: torch.Tensor, other: torch.Tensor, tolerance: float) -> dict[str, float]:
-    """How far two tensors are apart. Raises ValueError for different shapes or more than `tolerance`."""
+def largest_difference(
+    ours: torch.Tensor, other: torch.Tensor, tolerance: float
+) -> dict[str, float]:
+    """How far two tensors are apart. Raises ValueError for different shapes or more than
+    `tolerance`."""
     if ours.shape != other.shape:
-        raise ValueError(f"outputs have shapes {tuple(ours.shape)} and {tuple(other.shape)}: not the same work")
+        raise ValueError(
+            f"outputs have shapes {tuple(ours.shape)} and {tuple(other.shape)}: not the same work"
+        )
     difference = (ours.double() - other.double()).abs().max().item() if ours.numel() else 0.0
     if not difference <= tolerance:
-        raise ValueError(f"outputs differ by {difference:.3g}, more than {tolerance:g}: not the same work")
+        raise ValueError(
+            f"outputs differ by {difference:.3g}, more than {tolerance:g}: not the same work"
+        )
     return {"largest difference": difference}
 
 
-def _side(comparison: Comparison, candidate: Candidate, seconds: list[float], memory: dict | None) -> dict:
+def _side(
+    comparison: Comparison, candidate: Candidate, seconds: list[float], memory: dict | None
+) -> dict:
     median = statistics.median(seconds)
     return {
         "label": candidate.label,

@@ -1,4 +1,5 @@
-"""Writes the table of results into README.md from results/*.json, so that no figure is typed by hand.
+"""Writes the table of results into README.md from results/*.json, so that no figure is typed by
+hand.
 
 python benchmarks/table.py           rewrite the table
 python benchmarks/table.py --check   fail if the table is not that of the files
@@ -13,13 +14,15 @@ from pathlib import Path
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- results: written by table.py -->", "<!-- end of results -->"
 HEAD = (
-    "| benchmark | on | ours | other | times as fast (lowest to highest pair) | by CPU time | target "
+    "| benchmark | on | ours | other | times as fast (lowest to highest pair) | by CPU time | "
+    "target "
     "| peak memory of the call, MiB | target |"
 )
 
 
 def table(results: Path) -> str:
-    """Markdown of all result files of a folder: one row for each comparison, and what they were measured on."""
+    """Markdown of all result files of a folder: one row for each comparison, and what they were
+    measured on."""
     files = sorted(results.glob("*.json"))
     if not files:
         return "Nothing has been measured yet: `hatch run bench:all` does."
@@ -37,7 +40,9 @@ def table(results: Path) -> str:
 def row(record: dict, measured: dict) -> str:
     """One comparison as a row of the table."""
     ours, other = measured["ours"], measured["other"]
-    ratio = f"**{measured['ratio']:.2f}** ({measured['ratio_low']:.2f} to {measured['ratio_high']:.2f})"
+    ratio = (
+        f"**{measured['ratio']:.2f}** ({measured['ratio_low']:.2f} to {measured['ratio_high']:.2f})"
+    )
     memory, memory_target = "", ""
     if ours["call_mib"] is not None:
         memory = f"{ours['call_mib']:.0f} / {other['call_mib']:.0f}"
@@ -80,7 +85,9 @@ def insert(text: str, new: str) -> str:
     before, found, rest = text.partition(BEGIN)
     _, closed, after = rest.partition(END)
     if not found or not closed:
-        raise ValueError(f"the page has no lines {BEGIN!r} and {END!r}: add them where the table belongs")
+        raise ValueError(
+            f"the page has no lines {BEGIN!r} and {END!r}: add them where the table belongs"
+        )
     return f"{before}{BEGIN}\n\n{new}\n\n{END}{after}"
 
 
@@ -88,7 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--page", type=Path, default=HERE / "README.md")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 if the table is old")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit status 1 if the table is old"
+    )
     args = parser.parse_args(argv)
     old = args.page.read_text()
     new = insert(old, table(args.results))

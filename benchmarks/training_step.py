@@ -1,8 +1,9 @@
 """One CLIM training step on the same images, tiled as mosaics or left single: samples per second.
 
-The step is the real one: `ClimTask` in the DeepSpeed engine that `Trainer` uses, on batches that `build_batch` made
-from JPEG files: forward, backward, optimizer. Loading is not in it; it runs beside the step, and input_path.py
-measures it. There is no target: mosaics buy region features, and this is their price or their discount.
+The step is the real one: `ClimTask` in the DeepSpeed engine that `Trainer` uses, on batches that
+`build_batch` made from JPEG files: forward, backward, optimizer. Loading is not in it; it runs
+beside the step, and input_path.py measures it. There is no target: mosaics buy region features, and
+this is their price or their discount.
 """
 
 import os
@@ -31,7 +32,8 @@ SOURCE_SIZE = (480, 640)
 
 @dataclass(frozen=True)
 class Case:
-    """A model and a batch: `images` of which at least `min_singles` stay single, the others in mosaics."""
+    """A model and a batch: `images` of which at least `min_singles` stay single, the others in
+    mosaics."""
 
     name: str
     model: str
@@ -45,14 +47,18 @@ class Case:
 
     def layout(self, mosaics: bool) -> MosaicConfig:
         sizes = {"canvas_px": self.canvas_px, "single_px": self.single_px}
-        return MosaicConfig(**sizes, min_singles=self.min_singles) if mosaics else MosaicConfig(**sizes, mix={})
+        return (
+            MosaicConfig(**sizes, min_singles=self.min_singles)
+            if mosaics
+            else MosaicConfig(**sizes, mix={})
+        )
 
 
 class Step:
     """One optimizer step on one batch, called again and again.
 
-    Only one DeepSpeed engine can be open in a process, so both sides of a comparison share it: the steps have the
-    same parameters and the same optimizer, only their batches differ.
+    Only one DeepSpeed engine can be open in a process, so both sides of a comparison share it: the
+    steps have the same parameters and the same optimizer, only their batches differ.
     """
 
     engine: Engine | None = None
@@ -88,7 +94,8 @@ def open_engine(case: Case) -> Engine:
     )
     torch.manual_seed(0)
     if not dist.is_initialized():
-        # A process that measures memory inherits the address of its parent's group of one; it needs its own.
+        # A process that measures memory inherits the address of its parent's group of one; it needs
+        # its own.
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             os.environ.pop(name, None)
     device = choose_device(config)
@@ -99,12 +106,15 @@ def open_engine(case: Case) -> Engine:
 
 
 def build_step(case: Case, mosaics: bool) -> Step:
-    batch, _ = build_batch(samples(case.images, *SOURCE_SIZE), Draw(seed=0, epoch=0), case.layout(mosaics))
+    batch, _ = build_batch(
+        samples(case.images, *SOURCE_SIZE), Draw(seed=0, epoch=0), case.layout(mosaics)
+    )
     return Step(case, batch)
 
 
 def same_samples(ours: tuple[int, float], other: tuple[int, float]) -> dict[str, float]:
-    """Raises ValueError unless both steps trained on the same number of samples with a finite loss."""
+    """Raises ValueError unless both steps trained on the same number of samples with a finite
+    loss."""
     if ours[0] != other[0]:
         raise ValueError(f"steps have {ours[0]} and {other[0]} samples: not the same work")
     if not all(abs(loss) < float("inf") for _, loss in (ours, other)):
@@ -143,14 +153,22 @@ def main(argv: Sequence[str] | None = None) -> dict:
     own = parser.add_argument_group("a case of your own, instead of the two standard ones")
     own.add_argument("--model", help="open_clip name")
     own.add_argument("--images", type=int, default=29, help="images per step")
-    own.add_argument("--min-singles", type=int, default=0, help="images that stay single beside the mosaics")
+    own.add_argument(
+        "--min-singles", type=int, default=0, help="images that stay single beside the mosaics"
+    )
     own.add_argument("--canvas-px", type=int, default=1024, help="side of a mosaic")
     own.add_argument("--single-px", type=int, default=224, help="side of a single image")
     own.add_argument("--unlocked-blocks", type=int, default=6)
     args = parser.parse_args(argv)
     cases = standard_cases(args.precision, args.device)
     if args.model is not None:
-        sizes = (args.images, args.canvas_px, args.single_px, args.min_singles, args.unlocked_blocks)
+        sizes = (
+            args.images,
+            args.canvas_px,
+            args.single_px,
+            args.min_singles,
+            args.unlocked_blocks,
+        )
         cases = [Case("own case", args.model, *sizes, args.precision, args.device)]
     return sbs.run("training_step", [comparison(case) for case in cases], sbs.settings_from(args))
 

@@ -26,14 +26,21 @@ class GoldenCase:
         return torch.from_numpy(self.arrays[key])
 
     def strided(self, key: str) -> tuple[torch.Tensor, int]:
-        """(tensor, N) of `key_strideN`, which holds every N-th row and column of a map; (tensor, 1) of a whole one."""
-        found = [(name, re.fullmatch(re.escape(key) + r"_stride(\d+)", name)) for name in self.arrays]
+        """(tensor, N) of `key_strideN`, which holds every N-th row and column of a map; (tensor, 1)
+        of a whole one."""
+        found = [
+            (name, re.fullmatch(re.escape(key) + r"_stride(\d+)", name)) for name in self.arrays
+        ]
         strided = [(self.tensor(name), int(match[1])) for name, match in found if match]
         return strided[0] if strided else (self.tensor(key), 1)
 
     def under(self, prefix: str) -> dict[str, torch.Tensor]:
         """Tensors whose key starts with `prefix`, without it: `under("sd/")` is the state dict."""
-        return {k[len(prefix) :]: torch.from_numpy(v) for k, v in self.arrays.items() if k.startswith(prefix)}
+        return {
+            k[len(prefix) :]: torch.from_numpy(v)
+            for k, v in self.arrays.items()
+            if k.startswith(prefix)
+        }
 
 
 @cache
@@ -47,7 +54,8 @@ def load_case(family: str, name: str) -> GoldenCase:
 
 @pytest.fixture(scope="session")
 def golden():
-    """`golden("case02_vit")` -> GoldenCase of tests/golden/clip (or of the folder in CLIM_GOLDEN)."""
+    """`golden("case02_vit")` -> GoldenCase of tests/golden/clip (or of the folder in
+    CLIM_GOLDEN)."""
     return lambda name, family="clip": load_case(family, name)
 
 

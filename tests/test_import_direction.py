@@ -1,4 +1,5 @@
-"""The packages' place in the picture: who may import whom, and which heavy libraries stay in one place."""
+"""The packages' place in the picture: who may import whom, and which heavy libraries stay in one
+place."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Command lines of the READMEs and of the documentation parse: their subcommands, options and values exist."""
+"""Command lines of the READMEs and of the documentation parse: their subcommands, options and
+values exist."""
 
 import argparse
 import re
@@ -13,15 +14,27 @@ from clim_train.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("packages/*/README.md"), *ROOT.glob("docs/*.md")])
-PARSERS = {"clim-data": clim_data.commands.main._parser, "clim-eval": clim_eval.commands.main.build_parser}
+PARSERS = {
+    "clim-data": clim_data.commands.main._parser,
+    "clim-eval": clim_eval.commands.main.build_parser,
+}
 LAUNCHED = re.compile(r"^(?:deepspeed|torchrun|python) .*?(?:--module|-m) clim_(data|eval|train)\b")
-NEEDED = {"list": 0, "show": 1, "resume": 1, "convert": 1, "export": 1}  # arguments of clim-train's other commands
+NEEDED = {
+    "list": 0,
+    "show": 1,
+    "resume": 1,
+    "convert": 1,
+    "export": 1,
+}  # arguments of clim-train's other commands
 
 
 def block_commands(text: str) -> list[str]:
-    """The lines of code blocks that call one of our commands: continued lines joined, launchers taken off."""
+    """The lines of code blocks that call one of our commands: continued lines joined, launchers
+    taken off."""
     blocks = re.findall(r"^```(?:bash|sh)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = [line.strip() for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()]
+    lines = [
+        line.strip() for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()
+    ]
     lines = [LAUNCHED.sub(r"clim-\1", line) for line in lines]
     return [line for line in lines if re.match(r"clim-(data|eval|train) ", line)]
 
@@ -29,7 +42,9 @@ def block_commands(text: str) -> list[str]:
 def inline_commands(text: str) -> list[str]:
     """`clim-... SUBCOMMAND ...` within sentences and tables, where arguments may be left out."""
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    return [" ".join(code.split()) for code in re.findall(r"`(clim-(?:data|eval|train) [^`]+)`", prose)]
+    return [
+        " ".join(code.split()) for code in re.findall(r"`(clim-(?:data|eval|train) [^`]+)`", prose)
+    ]
 
 
 def words(command: str) -> list[str]:
@@ -37,7 +52,8 @@ def words(command: str) -> list[str]:
 
 
 def subparser(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.ArgumentParser:
-    """The parser of the (nested) subcommand that the arguments begin with; fails where there is no such."""
+    """The parser of the (nested) subcommand that the arguments begin with; fails where there is no
+    such."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction) and arguments:
             return subparser(action.choices[arguments[0]], arguments[1:])
@@ -90,13 +106,22 @@ def test_commands_within_sentences_exist(page):
 
 def test_commands_are_found_and_mistakes_in_them_noticed():
     page = "```bash\nclim-data nouns --captions a.json \\\n    --output n.txt   # all\nls\n```\nand `clim-train list`\n"
-    page += "```\ndeepspeed --num_gpus 8 --module clim_train clim_coco_vitb16 --optim.lr 1 ...\n```\n"
+    page += (
+        "```\ndeepspeed --num_gpus 8 --module clim_train clim_coco_vitb16 --optim.lr 1 ...\n```\n"
+    )
     commands = block_commands(page)
-    assert [words(command)[:2] for command in commands] == [["clim-data", "nouns"], ["clim-train", "clim_coco_vitb16"]]
+    assert [words(command)[:2] for command in commands] == [
+        ["clim-data", "nouns"],
+        ["clim-train", "clim_coco_vitb16"],
+    ]
     assert inline_commands(page) == ["clim-train list"]
     for command in commands:
         parse(command)
-    for wrong in ("clim-data noun --output a", "clim-data nouns --output a", "clim-train clim_coco_vitb16 --optim.l 1"):
+    for wrong in (
+        "clim-data noun --output a",
+        "clim-data nouns --output a",
+        "clim-train clim_coco_vitb16 --optim.l 1",
+    ):
         with pytest.raises(SystemExit):
             parse(wrong)
     with pytest.raises(ValueError, match="clim_coco_vitb16"):

@@ -1,4 +1,5 @@
-"""Every benchmark runs on tiny sizes, writes what it promises, and refuses sides that do different things."""
+"""Every benchmark runs on tiny sizes, writes what it promises, and refuses sides that do different
+things."""
 
 import importlib
 import json
@@ -26,9 +27,28 @@ NAMES = (
 )
 TINY = {
     "input_path": ["--images", "5", "--source-px", "48", "64", "--canvas-px", "128"],
-    "crop_input": ["--images", "2", "--source-px", "48", "64", "--image-px", "96", "--crop-px", "24"],
+    "crop_input": [
+        "--images",
+        "2",
+        "--source-px",
+        "48",
+        "64",
+        "--image-px",
+        "96",
+        "--crop-px",
+        "24",
+    ],
     "dense_attention": ["--model", "tiny-train-eva", "--image-px", "32", "--batch", "2"],
-    "region_evaluation": ["--model", "tiny-train-vit", "--image-px", "32", "--images", "3", "--batch", "2"],
+    "region_evaluation": [
+        "--model",
+        "tiny-train-vit",
+        "--image-px",
+        "32",
+        "--images",
+        "3",
+        "--batch",
+        "2",
+    ],
     "png_metric": [
         "--phrases",
         "50",
@@ -43,16 +63,52 @@ TINY = {
         "32",
     ],
     "mask_pooling": ["--batch", "2", "--masks", "3", "--grid", "8", "--channels", "16"],
-    "attention_capture": ["--layers", "2", "--heads=2", "--tokens", "60", "--image-tokens=30", "--phrases", "2"],
+    "attention_capture": [
+        "--layers",
+        "2",
+        "--heads=2",
+        "--tokens",
+        "60",
+        "--image-tokens=30",
+        "--phrases",
+        "2",
+    ],
     "sam_decoder": ["--phrases", "3", "--image-px", "48", "64", "--sam-px", "128"],
     "grounding_epoch": [
-        *("--images", "2", "--phrases", "1", "--image-px", "48", "64", "--base", "2", "--sam-px", "128"),
+        *(
+            "--images",
+            "2",
+            "--phrases",
+            "1",
+            "--image-px",
+            "48",
+            "64",
+            "--base",
+            "2",
+            "--sam-px",
+            "128",
+        ),
         *("--tower", "32", "1", "2", "--llama", "32", "2", "2", "--sam", "16", "1", "2"),
     ],
     "plain_step": ["--model", "tiny-train-vit", "--image-px", "32", "--unlocked-blocks", "3"],
-    "training_step": ["--model", "tiny-train-vit", "--canvas-px", "32", "--single-px", "16", "--unlocked-blocks", "1"],
+    "training_step": [
+        "--model",
+        "tiny-train-vit",
+        "--canvas-px",
+        "32",
+        "--single-px",
+        "16",
+        "--unlocked-blocks",
+        "1",
+    ],
 }
-COMPARISONS = {"plain_step": 2, "input_path": 3, "crop_input": 2, "mask_pooling": 2, "png_metric": 2}
+COMPARISONS = {
+    "plain_step": 2,
+    "input_path": 3,
+    "crop_input": 2,
+    "mask_pooling": 2,
+    "png_metric": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +124,12 @@ def benchmarks():
 def test_writes_ratio_and_memory(benchmarks, name, tmp_path, capsys, monkeypatch):
     register_tiny_towers()
     # The tiny towers are registered in this process only, so here memory is measured in it as well.
-    monkeypatch.setattr(benchmarks["side_by_side"], "peak_memory", in_this_process(benchmarks["side_by_side"]))
-    benchmarks[name].main([*TINY[name], "--pairs", "2", "--threads", "1", "--results", str(tmp_path)])
+    monkeypatch.setattr(
+        benchmarks["side_by_side"], "peak_memory", in_this_process(benchmarks["side_by_side"])
+    )
+    benchmarks[name].main(
+        [*TINY[name], "--pairs", "2", "--threads", "1", "--results", str(tmp_path)]
+    )
     record = json.loads((tmp_path / f"{name}.json").read_text())
     assert record["benchmark"] == name
     assert record["machine"]["threads"] == 1
@@ -102,7 +162,9 @@ def in_this_process(side_by_side):
 def test_memory_of_a_fresh_process_is_that_of_the_call(benchmarks):
     sbs = benchmarks["side_by_side"]
     mib = 64
-    vector = sbs.Candidate("vector", partial(partial, torch.ones, mib * 2**18))  # build() returns a function
+    vector = sbs.Candidate(
+        "vector", partial(partial, torch.ones, mib * 2**18)
+    )  # build() returns a function
     measured = sbs.peak_memory(vector, sbs.Settings(threads=1))
     assert mib <= measured["call_mib"] < mib + 16
     assert measured["process_mib"] > measured["call_mib"]

@@ -22,7 +22,10 @@ def smooth_pixels(seed: int, height: int, width: int) -> np.ndarray:
     """A smooth colour pattern, (height, width, 3) uint8, that JPEG keeps well."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
-    waves = [np.sin(x * rng.uniform(0.02, 0.2) + y * rng.uniform(0.02, 0.2) + rng.uniform(0, 6)) for _ in range(3)]
+    waves = [
+        np.sin(x * rng.uniform(0.02, 0.2) + y * rng.uniform(0.02, 0.2) + rng.uniform(0, 6))
+        for _ in range(3)
+    ]
     return ((np.stack(waves, axis=-1) * 0.45 + 0.5) * 255).astype(np.uint8)
 
 
@@ -43,8 +46,11 @@ def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
 
 @pytest.fixture
 def images():
-    """Functions that make test images: `images.pixels(seed, h, w)`, `images.encoded(array, "PNG")`."""
-    return type("Images", (), {"pixels": staticmethod(smooth_pixels), "encoded": staticmethod(encoded)})
+    """Functions that make test images: `images.pixels(seed, h, w)`, `images.encoded(array,
+    "PNG")`."""
+    return type(
+        "Images", (), {"pixels": staticmethod(smooth_pixels), "encoded": staticmethod(encoded)}
+    )
 
 
 @pytest.fixture
@@ -55,11 +61,16 @@ def tar():
 
 @pytest.fixture
 def write_json(tmp_path):
-    """`write_json(name, images, annotations, categories=...)` writes a COCO file; returns its path."""
+    """`write_json(name, images, annotations, categories=...)` writes a COCO file; returns its
+    path."""
 
     def write(name, images, annotations, categories=({"id": 1, "name": "object"},)):
         path = tmp_path / name
-        path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": list(categories)}))
+        path.write_text(
+            json.dumps(
+                {"images": images, "annotations": annotations, "categories": list(categories)}
+            )
+        )
         return path
 
     return write
@@ -85,7 +96,12 @@ def make_shards(tmp_path):
                 if layout == "clim":
                     members.append((f"{key}.json", json.dumps({"captions": texts}).encode()))
                 else:
-                    members.append((f"{key}.json", json.dumps({"caption": texts[0], "status": "success"}).encode()))
+                    members.append(
+                        (
+                            f"{key}.json",
+                            json.dumps({"caption": texts[0], "status": "success"}).encode(),
+                        )
+                    )
                     members.append((f"{key}.txt", texts[0].encode()))
                 number += 1
             paths.append(write_tar(target / f"part-{shard:05d}.tar", members))

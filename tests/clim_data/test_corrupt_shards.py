@@ -29,7 +29,9 @@ def loader_of(kind, shards, **options):
     paths, boxes = shards
     options = {"batch_size": 12, **options}
     if kind == "mosaic":
-        return MosaicLoader(paths, mosaic=MosaicConfig(canvas_px=24, single_px=8, mix={2: 1}), **options)
+        return MosaicLoader(
+            paths, mosaic=MosaicConfig(canvas_px=24, single_px=8, mix={2: 1}), **options
+        )
     if kind == "grid":
         return CropLoader(paths, image_px=16, crop_px=8, **options)
     return BoxLoader(paths, image_px=16, boxes=boxes, **options)
@@ -118,10 +120,13 @@ def test_a_shard_that_is_removed_during_an_epoch_is_named(shards, tmp_path):
     assert loader.skipped.counts == {"cut shard": 6}
 
 
-@pytest.mark.parametrize("name", ["/etc/x.jpg", "../x.jpg", "a/../../x.jpg", "..\\x.jpg", "C:/x.jpg"])
+@pytest.mark.parametrize(
+    "name", ["/etc/x.jpg", "../x.jpg", "a/../../x.jpg", "..\\x.jpg", "C:/x.jpg"]
+)
 def test_members_that_lead_out_of_the_shard_are_refused(tmp_path, tar, name):
     shard = tar(
-        tmp_path / "s.tar", [("ok.jpg", b"1"), ("ok.txt", b"t"), (name, b"2"), ("y.jpg", b"3"), ("y.txt", b"t")]
+        tmp_path / "s.tar",
+        [("ok.jpg", b"1"), ("ok.txt", b"t"), (name, b"2"), ("y.jpg", b"3"), ("y.txt", b"t")],
     )
     store = SampleStore(shard)
     assert [store.read(i).key for i in range(len(store))] == ["ok", "y"]
@@ -133,7 +138,10 @@ def test_members_that_lead_out_of_the_shard_are_refused(tmp_path, tar, name):
 def test_links_in_a_shard_are_not_followed(tmp_path):
     (tmp_path / "secret.jpg").write_bytes(b"secret")
     with tarfile.open(tmp_path / "s.tar", "w") as tar:
-        for kind, target in ((tarfile.SYMTYPE, "../secret.jpg"), (tarfile.LNKTYPE, str(tmp_path / "secret.jpg"))):
+        for kind, target in (
+            (tarfile.SYMTYPE, "../secret.jpg"),
+            (tarfile.LNKTYPE, str(tmp_path / "secret.jpg")),
+        ):
             link = tarfile.TarInfo("a.jpg")
             link.type, link.linkname = kind, target
             tar.addfile(link)
@@ -146,10 +154,16 @@ def test_links_in_a_shard_are_not_followed(tmp_path):
 
 def test_absurdly_large_members_are_refused_by_their_header(tmp_path, tar, monkeypatch):
     monkeypatch.setattr("clim_data.sources.shards.MAX_MEMBER_BYTES", 1000)
-    shard = tar(tmp_path / "s.tar", [("a.jpg", b"1" * 1001), ("a.txt", b"t"), ("b.jpg", b"1" * 1000), ("b.txt", b"t")])
+    shard = tar(
+        tmp_path / "s.tar",
+        [("a.jpg", b"1" * 1001), ("a.txt", b"t"), ("b.jpg", b"1" * 1000), ("b.txt", b"t")],
+    )
     store = SampleStore(shard)
     assert [store.read(i).key for i in range(len(store))] == ["b"]
-    assert store.skipped.names == {"file too large": ["s.tar/a.jpg"], "incomplete sample": ["s.tar/a"]}
+    assert store.skipped.names == {
+        "file too large": ["s.tar/a.jpg"],
+        "incomplete sample": ["s.tar/a"],
+    }
 
 
 def test_images_without_text_are_samples_for_crops_only(tmp_path, tar, images):
@@ -164,6 +178,8 @@ def test_images_without_text_are_samples_for_crops_only(tmp_path, tar, images):
 def test_nested_json_is_named_not_followed(tmp_path, tar, images):
     data = images.encoded(images.pixels(1, 20, 20))
     members = [("a.jpg", data), ("a.json", b"[" * 100_000), ("b.jpg", data), ("b.txt", b"text")]
-    loader = MosaicLoader(tar(tmp_path / "s.tar", members), batch_size=2, mosaic=MosaicConfig(canvas_px=8))
+    loader = MosaicLoader(
+        tar(tmp_path / "s.tar", members), batch_size=2, mosaic=MosaicConfig(canvas_px=8)
+    )
     (batch,) = list(loader)
     assert (batch.keys, loader.skipped.counts) == (["b"], {"bad json": 1})

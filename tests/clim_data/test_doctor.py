@@ -19,9 +19,13 @@ def tiny(tmp_path, images):
     root = tmp_path / "root"
     (root / "coco" / "pictures").mkdir(parents=True)
     for i in range(3):
-        (root / "coco" / "pictures" / f"{i}.jpg").write_bytes(images.encoded(images.pixels(i, 20, 20)))
+        (root / "coco" / "pictures" / f"{i}.jpg").write_bytes(
+            images.encoded(images.pixels(i, 20, 20))
+        )
     (root / "notes").mkdir()
-    (root / "notes" / "notes.json").write_text(json.dumps({"images": [{"id": i} for i in range(3)]}))
+    (root / "notes" / "notes.json").write_text(
+        json.dumps({"images": [{"id": i} for i in range(3)]})
+    )
     yield root
     del PARTS["tiny"]
 
@@ -38,16 +42,32 @@ def test_a_whole_set_is_complete_and_says_what_it_enables(tiny, capsys):
     ("damage", "options", "detail"),
     [
         (lambda root: (root / "coco" / "pictures" / "1.jpg").unlink(), [], "2 of 3 files"),
-        (lambda root: (root / "notes" / "notes.json").write_text('{"images": ['), [], "not a whole json file"),
+        (
+            lambda root: (root / "notes" / "notes.json").write_text('{"images": ['),
+            [],
+            "not a whole json file",
+        ),
         (lambda root: (root / "notes" / "notes.json").write_text(""), [], "not a whole json file"),
-        (lambda root: (root / "notes" / "notes.json").write_text('{"a": , }'), ["--check-json"], "not valid json"),
-        (lambda root: (root / "notes" / "notes.json").write_text('{"images": []}'), ["--check-json"], "0 of 3 images"),
+        (
+            lambda root: (root / "notes" / "notes.json").write_text('{"a": , }'),
+            ["--check-json"],
+            "not valid json",
+        ),
+        (
+            lambda root: (root / "notes" / "notes.json").write_text('{"images": []}'),
+            ["--check-json"],
+            "0 of 3 images",
+        ),
         (
             lambda root: (root / "coco" / "pictures" / "2.jpg").write_bytes(b"x"),
             ["--check-images"],
             "2.jpg: unreadable",
         ),
-        (lambda root: (root / "notes" / "notes.json").unlink(), [], "from https://example.org/notes.zip"),
+        (
+            lambda root: (root / "notes" / "notes.json").unlink(),
+            [],
+            "from https://example.org/notes.zip",
+        ),
     ],
 )
 def test_what_is_broken_or_missing_is_said_with_its_source(tiny, capsys, damage, options, detail):
@@ -109,7 +129,10 @@ def test_the_referring_sets_are_found_in_their_official_layout(golden, tmp_path)
     (folder / "refs(unc).p").write_bytes(pickled[:-9])
     assert "not a whole pickle" in diagnose(tmp_path, ["refcoco"])[0].findings[0].detail
     (folder / "refs(unc).p").write_bytes(b"cos\nsystem\n.")
-    assert "wants to import os.system" in diagnose(tmp_path, ["refcoco"], check_json=True)[0].findings[0].detail
+    assert (
+        "wants to import os.system"
+        in diagnose(tmp_path, ["refcoco"], check_json=True)[0].findings[0].detail
+    )
 
 
 def test_narratives_are_a_list_and_count_as_such(tmp_path):

@@ -20,5 +20,7 @@ def test_first_example_runs_as_printed(tmp_path, monkeypatch, images, capsys):
     exec(compile(example, "README.md", "exec"), {"__name__": "__main__"})
     printed = capsys.readouterr().out
     expected = re.search(r"# (\(3, 3, 1024.*)$", example, re.MULTILINE).group(1)
-    assert printed.replace("torch.Size(", "").replace("])", ")").replace("[", "(").startswith(expected)
+    assert (
+        printed.replace("torch.Size(", "").replace("])", ")").replace("[", "(").startswith(expected)
+    )
     assert printed.strip().endswith("nothing skipped")

@@ -19,7 +19,9 @@ def test_crops_of_a_folder_of_photographs(coco_cc):
         if len(seen) > 8:
             continue  # enough was compared
         crops = batch.crops.split([len(boxes) for boxes in batch.boxes])
-        for key, image, boxes, cut in zip(batch.keys, batch.images, batch.boxes, crops, strict=True):
+        for key, image, boxes, cut in zip(
+            batch.keys, batch.images, batch.boxes, crops, strict=True
+        ):
             whole = decode_rgb(folder / key)
             side = max(whole.shape[1:])
             assert torch.equal(image, letterbox(whole, 640))
@@ -40,7 +42,11 @@ def test_proposals_and_labelled_boxes_of_photographs(coco_cc):
     name_of = {c["id"]: c["name"] for c in record["categories"]}
     stated = {}
     for image in record["images"]:
-        rows = [a for a in record["annotations"] if a["image_id"] == image["id"] and not a.get("iscrowd")]
+        rows = [
+            a
+            for a in record["annotations"]
+            if a["image_id"] == image["id"] and not a.get("iscrowd")
+        ]
         stated[image["file_name"]] = (max(image["height"], image["width"]), rows)
     loader = BoxLoader(coco_cc / "val2017", batch_size=3, image_px=160, boxes=path, max_boxes=200)
     found = {}
@@ -48,7 +54,9 @@ def test_proposals_and_labelled_boxes_of_photographs(coco_cc):
         labels = batch.labels.split([len(boxes) for boxes in batch.boxes])
         for key, boxes, label in zip(batch.keys, batch.boxes, labels, strict=True):
             side, rows = stated[key]
-            assert [loader.class_names[i] for i in label] == [name_of[a["category_id"]] for a in rows]
+            assert [loader.class_names[i] for i in label] == [
+                name_of[a["category_id"]] for a in rows
+            ]
             x, y, w, h = torch.tensor([a["bbox"] for a in rows]).T
             expected = torch.stack([x, y, x + w, y + h], dim=1) / side
             torch.testing.assert_close(boxes, expected, atol=2e-3, rtol=0)  # clipped to the image

@@ -17,7 +17,8 @@ CONFIG = {
 
 
 def load_beside(path: Path, name: str):
-    """Import a file of the test folders by its path (pytest's importlib mode puts none of them on sys.path)."""
+    """Import a file of the test folders by its path (pytest's importlib mode puts none of them on
+    sys.path)."""
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         sys.modules[name] = importlib.util.module_from_spec(spec)

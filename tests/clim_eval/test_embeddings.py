@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from clim_eval.embeddings import cache_folder, load_class_embeddings, read_class_embeddings, save_class_embeddings
+from clim_eval.embeddings import (
+    cache_folder,
+    load_class_embeddings,
+    read_class_embeddings,
+    save_class_embeddings,
+)
 from tiny_training import EVA, VIT, tiny_model
 
 NAMES = ["cat", "dog", "wall-other"]
@@ -38,7 +43,9 @@ def test_rows_of_another_text_tower_are_refused(tmp_path, ending, capsys):
     save_class_embeddings(path, torch.randn(3, model.embed_dim), NAMES, "vild", model=model)
     other = tiny_model(EVA)
     assert other.embed_dim == model.embed_dim
-    with pytest.raises(ValueError, match=rf"of {VIT}, another model than the one in use \({EVA}\): make them with"):
+    with pytest.raises(
+        ValueError, match=rf"of {VIT}, another model than the one in use \({EVA}\): make them with"
+    ):
         load_class_embeddings(path, NAMES, model=other)
     same = tiny_model(VIT)
     with torch.no_grad():
@@ -46,7 +53,10 @@ def test_rows_of_another_text_tower_are_refused(tmp_path, ending, capsys):
             if name.startswith("clip.visual."):
                 p.add_(1)  # region training leaves the text tower as it is
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        assert load_class_embeddings(path, NAMES, model=same.to(dtype)).shape == (3, model.embed_dim)
+        assert load_class_embeddings(path, NAMES, model=same.to(dtype)).shape == (
+            3,
+            model.embed_dim,
+        )
     with torch.no_grad():
         for p in same.float().clip.parameters():
             p.add_(1e-3)
@@ -58,7 +68,9 @@ def test_rows_of_another_text_tower_are_refused(tmp_path, ending, capsys):
 def test_rows_that_do_not_say_whose_they_are_are_taken_with_a_notice(tmp_path, capsys, monkeypatch):
     model = tiny_model(VIT)
     np.save(tmp_path / "rows.npy", np.eye(3, model.embed_dim))
-    save_class_embeddings(tmp_path / "old.safetensors", torch.eye(3, model.embed_dim), NAMES, "vild")
+    save_class_embeddings(
+        tmp_path / "old.safetensors", torch.eye(3, model.embed_dim), NAMES, "vild"
+    )
     for name in ("rows.npy", "old.safetensors"):
         load_class_embeddings(tmp_path / name, NAMES, model=model)
         said = capsys.readouterr().err

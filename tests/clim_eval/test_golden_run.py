@@ -13,7 +13,9 @@ NAMES = {"boxes": "rois", "masks": "maskpool", "crops": "crops"}
 def run(golden, tiny_towers):
     """(evaluator, rows) with and without antialias of the masks."""
     case = golden("case07_eval_run")
-    model = tiny_towers.build_eva(golden(case.meta["weights_from"].split(".")[0]), partial_patches="crop")
+    model = tiny_towers.build_eva(
+        golden(case.meta["weights_from"].split(".")[0]), partial_patches="crop"
+    )
     folder = case.folder / "case07_data"
     config = case.meta["config"]
 
@@ -29,7 +31,9 @@ def run(golden, tiny_towers):
             resize="pil",
             stuff_box="inclusive",
         )
-        evaluator = RegionClassification(model, case.tensor("in/embeddings"), rounding="fp16", batch_size=2)
+        evaluator = RegionClassification(
+            model, case.tensor("in/embeddings"), rounding="fp16", batch_size=2
+        )
         return evaluator, evaluator.collect(data)
 
     return {antialias: evaluate(antialias) for antialias in (True, False)}
@@ -52,8 +56,8 @@ def test_golden_masks_without_antialias(golden, run):
     similarity = case.arrays["out/similarity_maskpool_no_antialias"]
     np.testing.assert_allclose(rows.similarities["masks"], similarity, atol=5e-5)
     correct = case.arrays["out/correct_maskpool_no_antialias"] > 0
-    # A mask that covers no patch scores zero for every class. The original lets torch.topk break that tie in whatever
-    # order it likes; here such a region is never right.
+    # A mask that covers no patch scores zero for every class. The original lets torch.topk break
+    # that tie in whatever order it likes; here such a region is never right.
     tied = similarity == 0
     assert not tied.all()
     found = rows.ranks["masks"][:, None] == np.arange(correct.shape[1])

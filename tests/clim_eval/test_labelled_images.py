@@ -70,7 +70,9 @@ def test_folders_are_classes_and_broken_images_are_named(folder):
     # Names change what is said, not which folder is which class.
     renamed = ClassFolders(folder, 6, names=["x", "y", "z"])
     assert renamed.class_names == ["x", "y", "z"]
-    assert ZeroShotClassification(ColourModel(), ROWS[[1, 0, 2]]).run(renamed)["top1"] == pytest.approx(1 / 3)
+    assert ZeroShotClassification(ColourModel(), ROWS[[1, 0, 2]]).run(renamed)[
+        "top1"
+    ] == pytest.approx(1 / 3)
     assert renamed.description()["fingerprint"] != data.description()["fingerprint"]
 
 
@@ -120,5 +122,7 @@ def test_the_command_reports_accuracy_and_what_is_left_out(model_options, folder
     (tmp_path / "names.txt").write_text("a\nb\na\n")
     assert main([*argv, "--names", str(tmp_path / "names.txt")]) == 2
     assert "more than once" in capsys.readouterr().err
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["title"].startswith("Zero-shot")
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["title"].startswith(
+        "Zero-shot"
+    )
     assert np.asarray(Image.open(tmp_path / "out" / "figures" / "accuracy.png")).std() > 1

@@ -19,7 +19,9 @@ def test_similarity_panels_show_the_map_and_the_box():
     maps = np.zeros((2, 4, 6), dtype=np.float32)
     maps[0, 1, 1] = maps[1, 3, 5] = 1
     boxes = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
-    figure = similarity_figure(image, maps, ["a cat", "a dog"], boxes=boxes, scores=[0.5, 0.25], title="two animals")
+    figure = similarity_figure(
+        image, maps, ["a cat", "a dog"], boxes=boxes, scores=[0.5, 0.25], title="two animals"
+    )
     panels = [axis for axis in figure.axes if axis.get_title()]
     assert [axis.get_title() for axis in panels] == ["image", "a cat", "a dog"]
     assert [axis.get_xlabel() for axis in panels[1:]] == ["cosine 0.500", "cosine 0.250"]
@@ -44,7 +46,9 @@ def test_mask_outline_runs_along_the_cells():
 
 
 def test_constant_maps_and_many_texts_can_be_drawn():
-    texts = [f"text number {i} which is long enough to be wrapped into lines and cut" for i in range(6)]
+    texts = [
+        f"text number {i} which is long enough to be wrapped into lines and cut" for i in range(6)
+    ]
     figure = similarity_figure(np.zeros((8, 5, 3), np.uint8), np.zeros((6, 2, 2)), texts)
     assert sum(axis.get_visible() and bool(axis.get_title()) for axis in figure.axes) == 7
     rendered(figure)
@@ -52,9 +56,15 @@ def test_constant_maps_and_many_texts_can_be_drawn():
 
 def test_bars_have_the_heights_of_the_metrics():
     arms = {"start": {"top1": 0.25, "i2t.R@1": 0.5}, "end": {"top1": 0.75}}
-    figure = accuracy_bars(arms, names={"top1": "images"}, errors={"end": {"top1": 0.02}}, title="t")
+    figure = accuracy_bars(
+        arms, names={"top1": "images"}, errors={"end": {"top1": 0.02}}, title="t"
+    )
     axis = figure.axes[0]
-    heights = [[bar.get_height() for bar in group] for group in axis.containers if hasattr(group, "datavalues")]
+    heights = [
+        [bar.get_height() for bar in group]
+        for group in axis.containers
+        if hasattr(group, "datavalues")
+    ]
     np.testing.assert_allclose(heights, [[25, 50], [75, np.nan]])
     assert [label.get_text() for label in axis.get_xticklabels()] == ["images", "i2t\nR@1"]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["start", "end"]

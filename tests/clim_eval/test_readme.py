@@ -1,4 +1,5 @@
-"""The example of the README that needs no data runs as it is printed, and every public name is in the README."""
+"""The example of the README that needs no data runs as it is printed, and every public name is in
+the README."""
 
 import re
 from pathlib import Path
@@ -10,7 +11,11 @@ README = Path(__file__).parents[2] / "packages" / "clim-eval" / "README.md"
 
 
 def test_masks_of_phrases(tmp_path, monkeypatch):
-    code = re.search(r"```python\n(import torch\nfrom clim_eval import MaskScores.*?)```", README.read_text(), re.S)[1]
+    code = re.search(
+        r"```python\n(import torch\nfrom clim_eval import MaskScores.*?)```",
+        README.read_text(),
+        re.S,
+    )[1]
     monkeypatch.chdir(tmp_path)
     first, again = {}, {}
     exec(compile(code, "README", "exec"), first)

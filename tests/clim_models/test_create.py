@@ -14,9 +14,15 @@ VISION = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_s
 @pytest.fixture
 def names():
     """Two tiny configurations known to open_clip for the time of a test."""
-    base = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": {**TEXT, "vocab_size": 49408, "context_length": 77}}
+    base = {
+        "embed_dim": 24,
+        "vision_cfg": VISION,
+        "text_cfg": {**TEXT, "vocab_size": 49408, "context_length": 77},
+    }
     added = {"test-vit": base, "test-vit-quickgelu": {**base, "quick_gelu": True}}
-    factory._MODEL_CONFIGS.update(added)  # the module's own name: open_clip binds a new dict at each rescan
+    factory._MODEL_CONFIGS.update(
+        added
+    )  # the module's own name: open_clip binds a new dict at each rescan
     yield list(added)
     for name in added:
         del factory._MODEL_CONFIGS[name]
@@ -56,11 +62,27 @@ def test_precision_and_tokenizer(names):
     ("arguments", "error", "message"),
     [
         ({"name": "EVA02-B-61"}, ValueError, "did you mean EVA02-B-16"),
-        ({"name": "test-vit", "precision": "int8"}, ValueError, "legal values are fp32, bf16, fp16"),
-        ({"name": "test-vit", "pretrained": "laion9b"}, ValueError, "one of the tags: none for this model"),
+        (
+            {"name": "test-vit", "precision": "int8"},
+            ValueError,
+            "legal values are fp32, bf16, fp16",
+        ),
+        (
+            {"name": "test-vit", "pretrained": "laion9b"},
+            ValueError,
+            "one of the tags: none for this model",
+        ),
         ({"name": "ViT-B-16", "pretrained": "laion9b"}, ValueError, "laion2b_s34b_b88k"),
-        ({"name": "ViT-B-16", "pretrained": "openai"}, ValueError, "use the model name 'ViT-B-16-quickgelu'"),
-        ({"name": "test-vit", "pretrained": "weights/none.pt"}, FileNotFoundError, "check the path"),
+        (
+            {"name": "ViT-B-16", "pretrained": "openai"},
+            ValueError,
+            "use the model name 'ViT-B-16-quickgelu'",
+        ),
+        (
+            {"name": "test-vit", "pretrained": "weights/none.pt"},
+            FileNotFoundError,
+            "check the path",
+        ),
         ({"name": "test-vit", "box_rounding": "nearest"}, ValueError, "unknown option"),
     ],
 )
@@ -85,7 +107,9 @@ def test_public_names_are_importable():
     assert "EVA02-B-16" in open_clip.list_models()
 
 
-@pytest.mark.parametrize(("name", "kind"), [("EVA02-B-16", "eva"), ("RN50", "resnet"), ("convnext_base_w", "timm_cnn")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("EVA02-B-16", "eva"), ("RN50", "resnet"), ("convnext_base_w", "timm_cnn")]
+)
 def test_full_size_names_build_on_the_meta_device(name, kind):
     """The real configurations fit the towers, without allocating their weights."""
     from clim_models.names import model_config
@@ -93,7 +117,9 @@ def test_full_size_names_build_on_the_meta_device(name, kind):
 
     config = model_config(name)
     with torch.device("meta"):
-        visual = open_clip.model._build_vision_tower(config["embed_dim"], config["vision_cfg"], False)
+        visual = open_clip.model._build_vision_tower(
+            config["embed_dim"], config["vision_cfg"], False
+        )
     tower = find_tower(visual)
     assert tower.kind == kind
     assert tower.stride in (16, 32)

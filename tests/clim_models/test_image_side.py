@@ -19,7 +19,9 @@ def test_features_are_those_of_the_model_whose_weights_it_does_not_share(towers,
             p.mul_(1.5)
         found = alone.encode_regions(images, boxes, outputs=("image", "boxes"))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    names = {name for name in model.state_dict() if name.startswith(("clip.visual.", "clip.logit_scale"))}
+    names = {
+        name for name in model.state_dict() if name.startswith(("clip.visual.", "clip.logit_scale"))
+    }
     assert alone.state_dict().keys() == names
     assert alone.training is model.training
     assert alone.trainable_parameter_names() == model.trainable_parameter_names()
@@ -31,7 +33,11 @@ def test_features_are_those_of_the_model_whose_weights_it_does_not_share(towers,
 def test_it_saves_the_memory_of_the_text_tower(towers, kind):
     model = towers[kind]()
     alone = copy_image_side(model)
-    text = sum(p.nbytes for n, p in model.clip.named_parameters() if not n.startswith(("visual.", "logit_")))
+    text = sum(
+        p.nbytes
+        for n, p in model.clip.named_parameters()
+        if not n.startswith(("visual.", "logit_"))
+    )
     whole, left = (sum(p.nbytes for p in m.parameters()) for m in (model, alone))
     assert text > 0
     assert left == whole - text

@@ -8,7 +8,10 @@ from torchvision.ops import roi_align
 
 def test_pool_boxes_is_roi_align_box_by_box():
     features = torch.randn(2, 5, 6, 9)
-    boxes = [torch.tensor([[0.1, 0.2, 0.6, 0.9], [0.0, 0.0, 1.0, 1.0]]), torch.tensor([[0.3, 0.3, 0.4, 0.35]])]
+    boxes = [
+        torch.tensor([[0.1, 0.2, 0.6, 0.9], [0.0, 0.0, 1.0, 1.0]]),
+        torch.tensor([[0.3, 0.3, 0.4, 0.35]]),
+    ]
     rows = []
     for image, image_boxes in zip(features, boxes):
         for box in image_boxes:
@@ -20,7 +23,9 @@ def test_pool_boxes_is_roi_align_box_by_box():
 def test_pool_boxes_of_whole_cells_is_their_mean():
     features = torch.randn(1, 3, 4, 4)
     boxes = [torch.tensor([[0.25, 0.5, 0.75, 1.0]])]
-    torch.testing.assert_close(pool_boxes(features, boxes)[0], features[0, :, 2:4, 1:3].mean((1, 2)))
+    torch.testing.assert_close(
+        pool_boxes(features, boxes)[0], features[0, :, 2:4, 1:3].mean((1, 2))
+    )
 
 
 def test_pool_masks_is_a_loop_over_masks():
@@ -48,7 +53,11 @@ def test_gradients_flow_through_both_poolings():
     ("box", "rounding", "expected"),
     [
         ([0.0, 0.0, 0.5, 0.5], "nearest", (0, 2, 0, 2)),
-        ([0.3, 0.3, 0.31, 0.9], "nearest", (1, 4, 1, 2)),  # thinner than a patch: still owns the one under it
+        (
+            [0.3, 0.3, 0.31, 0.9],
+            "nearest",
+            (1, 4, 1, 2),
+        ),  # thinner than a patch: still owns the one under it
         ([0.3, 0.3, 0.31, 0.9], "truncate", (1, 3, 1, 1)),  # the original cuts to nothing
         ([0.13, 0.0, 0.87, 1.0], "nearest", (0, 4, 1, 3)),
         ([1.0, 1.0, 1.0, 1.0], "nearest", (3, 4, 3, 4)),

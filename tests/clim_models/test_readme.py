@@ -21,7 +21,11 @@ def test_first_example(tmp_path, monkeypatch, capsys):
 
 
 def test_mask_head_learns_from_the_losses():
-    code = re.search(r"```python\n(import torch\nfrom clim_models import UNetHead.*?)```", README.read_text(), re.S)[1]
+    code = re.search(
+        r"```python\n(import torch\nfrom clim_models import UNetHead.*?)```",
+        README.read_text(),
+        re.S,
+    )[1]
     scope: dict = {}
     exec(compile(code, "README", "exec"), scope)
     assert scope["logits"].shape == (5, 64, 64)

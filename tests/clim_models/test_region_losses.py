@@ -1,4 +1,5 @@
-"""Distillation by cosine and the federated loss against slow, obvious versions and the original's samples."""
+"""Distillation by cosine and the federated loss against slow, obvious versions and the original's
+samples."""
 
 import itertools
 import re
@@ -12,7 +13,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 
 def unit_rows(n, channels=6, seed=0):
-    return F.normalize(torch.randn(n, channels, generator=torch.Generator().manual_seed(seed)), dim=-1)
+    return F.normalize(
+        torch.randn(n, channels, generator=torch.Generator().manual_seed(seed)), dim=-1
+    )
 
 
 def keys(classes, seed=0):
@@ -23,13 +26,16 @@ def present(labels, classes):
     return torch.bincount(torch.as_tensor(labels, dtype=torch.int64), minlength=classes)
 
 
-# -- cosine distillation -------------------------------------------------------------------------------------------
+# -- cosine distillation
+# -------------------------------------------------------------------------------------------
 
 
 def test_distillation_is_one_minus_the_mean_cosine_of_rows_of_any_length():
     student, teacher = 3 * unit_rows(4, seed=1), 0.5 * unit_rows(4, seed=2)
     cosines = [float(s @ t / (s.norm() * t.norm())) for s, t in zip(student, teacher, strict=True)]
-    assert cosine_distillation(student, teacher).item() == pytest.approx(1 - sum(cosines) / 4, abs=1e-6)
+    assert cosine_distillation(student, teacher).item() == pytest.approx(
+        1 - sum(cosines) / 4, abs=1e-6
+    )
     assert cosine_distillation(student, 7 * student).item() == pytest.approx(0, abs=1e-6)
 
 
@@ -45,14 +51,18 @@ def test_distillation_runs_in_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         loss = cosine_distillation(student.bfloat16(), teacher)
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(cosine_distillation(student.bfloat16().float(), teacher).item(), abs=1e-6)
+    assert loss.item() == pytest.approx(
+        cosine_distillation(student.bfloat16().float(), teacher).item(), abs=1e-6
+    )
 
 
-# -- classes that are asked about ----------------------------------------------------------------------------------
+# -- classes that are asked about
+# ----------------------------------------------------------------------------------
 
 
 def test_golden_samples_of_classes(golden):
-    """Present classes are all there, as many classes as in the original, and on demand as many of them twice."""
+    """Present classes are all there, as many classes as in the original, and on demand as many of
+    them twice."""
     case = golden("case06_regionclip")
     for facts in case.meta["fed_cases"]:
         labels = case.tensor(f"in/fed/{facts['name']}/labels")
@@ -68,11 +78,14 @@ def test_golden_samples_of_classes(golden):
         assert torch.equal(theirs[: facts["appeared"]], occurs.nonzero()[:, 0])
         assert distinct[occurs.bool()].eq(1).all()
         if facts["appeared"] >= size or size >= classes:  # nothing is left to chance
-            assert torch.equal(distinct, torch.bincount(theirs, minlength=classes).clamp(max=1).float())
+            assert torch.equal(
+                distinct, torch.bincount(theirs, minlength=classes).clamp(max=1).float()
+            )
 
 
 def test_golden_random_part_is_uniform_over_absent_classes(golden):
-    """As in the original's thousands of draws: every absent class equally often, present ones never by chance."""
+    """As in the original's thousands of draws: every absent class equally often, present ones never
+    by chance."""
     kind = r"random_part_counts_(\d+)_draws_of_(\d+)_from_(\d+)"
     meta = golden("case06_regionclip").meta
     (found,) = filter(None, (re.fullmatch(kind, key) for key in meta))
@@ -100,7 +113,10 @@ def test_present_classes_are_always_asked_about(size, asked):
 
 def test_batch_without_boxes_still_has_a_sample():
     assert federated_class_weights(present([], 6), keys(6), 2).sum() == 2
-    assert federated_class_weights(present([], 6), keys(6), 20, repeat_present=True).tolist() == [1] * 6
+    assert (
+        federated_class_weights(present([], 6), keys(6), 20, repeat_present=True).tolist()
+        == [1] * 6
+    )
 
 
 def test_only_some_present_classes_count_twice_where_few_are_missing():
@@ -112,12 +128,15 @@ def test_only_some_present_classes_count_twice_where_few_are_missing():
 
 def test_samples_follow_from_the_keys():
     occurs = present([3], 50)
-    assert torch.equal(federated_class_weights(occurs, keys(50), 10), federated_class_weights(occurs, keys(50), 10))
+    assert torch.equal(
+        federated_class_weights(occurs, keys(50), 10), federated_class_weights(occurs, keys(50), 10)
+    )
     other = federated_class_weights(occurs, keys(50, seed=1), 10)
     assert not torch.equal(federated_class_weights(occurs, keys(50), 10), other)
 
 
-# -- federated loss ------------------------------------------------------------------------------------------------
+# -- federated loss
+# ------------------------------------------------------------------------------------------------
 
 
 def slow_federated(features, embeddings, labels, temperature, weights):
@@ -135,7 +154,9 @@ def test_federated_loss_against_the_slow_version(weights):
     fast, slow = (unit_rows(4).requires_grad_() for _ in range(2))
     embeddings = unit_rows(7, seed=3)
     loss = federated_region_loss(fast, embeddings, labels, temperature, class_weights=weights)
-    expected = slow_federated(slow, embeddings, labels, temperature, torch.ones(7) if weights is None else weights)
+    expected = slow_federated(
+        slow, embeddings, labels, temperature, torch.ones(7) if weights is None else weights
+    )
     torch.testing.assert_close(loss, expected)
     loss.backward()
     expected.backward()
@@ -146,10 +167,13 @@ def test_federated_loss_runs_in_float32_under_autocast():
     labels = torch.tensor([0, 2, 2, 6])
     with torch.autocast("cpu", torch.bfloat16):
         loss = federated_region_loss(unit_rows(4), unit_rows(7, seed=3), labels, 100.0)
-    torch.testing.assert_close(loss, federated_region_loss(unit_rows(4), unit_rows(7, seed=3), labels, 100.0))
+    torch.testing.assert_close(
+        loss, federated_region_loss(unit_rows(4), unit_rows(7, seed=3), labels, 100.0)
+    )
 
 
-# -- both ----------------------------------------------------------------------------------------------------------
+# -- both
+# ----------------------------------------------------------------------------------------------------------
 
 
 def losses(kind, rows_of, features, **options):
@@ -161,7 +185,9 @@ def losses(kind, rows_of, features, **options):
 
 
 @pytest.mark.parametrize("kind", ["cosine", "federated"])
-@pytest.mark.parametrize("split", [(0, 5, 7), (0, 0, 7)], ids=["unequal ranks", "a rank without rows"])
+@pytest.mark.parametrize(
+    "split", [(0, 5, 7), (0, 0, 7)], ids=["unequal ranks", "a rank without rows"]
+)
 def test_mean_over_ranks_with_their_share_of_rows_is_the_loss_of_all(kind, split):
     whole = unit_rows(7, seed=4).requires_grad_()
     expected = losses(kind, slice(None), whole)
@@ -176,12 +202,15 @@ def test_mean_over_ranks_with_their_share_of_rows_is_the_loss_of_all(kind, split
 
 
 def test_no_loss_looks_at_values():
-    """Fake tensors have none: whatever would make a GPU wait (`.item()`, `nonzero`, `unique`) fails on them."""
+    """Fake tensors have none: whatever would make a GPU wait (`.item()`, `nonzero`, `unique`) fails
+    on them."""
     with FakeTensorMode():
         features, embeddings = (torch.zeros(n, 6, requires_grad=True) for n in (4, 7))
         labels = torch.zeros(4, dtype=torch.int64)
         weights = federated_class_weights(torch.zeros(7), torch.zeros(7), 9, repeat_present=True)
-        loss = federated_region_loss(features, embeddings, labels, torch.ones(()), class_weights=weights)
+        loss = federated_region_loss(
+            features, embeddings, labels, torch.ones(()), class_weights=weights
+        )
         loss = loss + cosine_distillation(features, features, rows=torch.ones(()))
         loss.backward()
         with pytest.raises(DataDependentOutputException):
@@ -201,20 +230,31 @@ def test_no_rows_give_zero_with_a_graph(kind):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: cosine_distillation(unit_rows(3), unit_rows(2)), "one teacher row for each student row"),
+        (
+            lambda: cosine_distillation(unit_rows(3), unit_rows(2)),
+            "one teacher row for each student row",
+        ),
         (lambda: federated_class_weights(torch.ones(3), torch.ones(2)), "one of each per class"),
         (lambda: federated_class_weights(torch.ones(3), torch.ones(3), 0), "or None for all"),
         (
-            lambda: federated_region_loss(unit_rows(3), unit_rows(4, 5), torch.zeros(3, dtype=int), 1.0),
+            lambda: federated_region_loss(
+                unit_rows(3), unit_rows(4, 5), torch.zeros(3, dtype=int), 1.0
+            ),
             "text tower of the same model",
         ),
         (
-            lambda: federated_region_loss(unit_rows(3), unit_rows(4), torch.zeros(2, dtype=int), 1.0),
+            lambda: federated_region_loss(
+                unit_rows(3), unit_rows(4), torch.zeros(2, dtype=int), 1.0
+            ),
             "one class index per region",
         ),
         (
             lambda: federated_region_loss(
-                unit_rows(3), unit_rows(4), torch.zeros(3, dtype=int), 1.0, class_weights=torch.ones(3)
+                unit_rows(3),
+                unit_rows(4),
+                torch.zeros(3, dtype=int),
+                1.0,
+                class_weights=torch.ones(3),
             ),
             "one weight per class",
         ),

@@ -1,4 +1,5 @@
-"""RegionModel: golden features of three tower families, and the properties every tower must have."""
+"""RegionModel: golden features of three tower families, and the properties every tower must
+have."""
 
 import pytest
 import torch
@@ -34,7 +35,9 @@ def boxes_of(case, images: int) -> list[torch.Tensor]:
 
 
 def masks_of(case, suffix: str, images: int) -> list[torch.Tensor]:
-    return by_image(case.tensor(f"in/masks{suffix}"), case.tensor(f"in/mask_image_index{suffix}"), images)
+    return by_image(
+        case.tensor(f"in/masks{suffix}"), case.tensor(f"in/mask_image_index{suffix}"), images
+    )
 
 
 @pytest.mark.parametrize("name", EVA_CASES)
@@ -52,7 +55,9 @@ def test_golden_eva_features(golden, name):
             "encode_text_normalized": model.encode_text(case.tensor("in/text")),
             "encode_dense_tokens": model.encode_dense(x).flatten(2).transpose(1, 2),
             "ext_encode_dense_nonsquare": model.encode_dense(case.tensor("in/x_nonsquare")),
-            "ext_encode_image_nonsquare": model.encode_image(case.tensor("in/x_nonsquare"), normalize=False),
+            "ext_encode_image_nonsquare": model.encode_image(
+                case.tensor("in/x_nonsquare"), normalize=False
+            ),
             "logit_scale_exp": model.logit_scale.exp(),
         }
         for suffix in ("", "_large", "_large2", "_odd"):
@@ -66,7 +71,9 @@ def test_golden_eva_features(golden, name):
         both = model.encode_regions(large, boxes, outputs=("boxes", "image"))
         got["rois_and_image.rois"], got["rois_and_image.image"] = both["boxes"], both["image"]
     for key, value in got.items():
-        torch.testing.assert_close(value, case.tensor(f"out/{key}"), **TOLERANCE, msg=lambda m, k=key: f"{k}: {m}")
+        torch.testing.assert_close(
+            value, case.tensor(f"out/{key}"), **TOLERANCE, msg=lambda m, k=key: f"{k}: {m}"
+        )
 
 
 @pytest.mark.parametrize("name", EVA_CASES)
@@ -85,11 +92,15 @@ def test_golden_eva_norm_eps_positions_and_rope(golden, name):
             sin, cos = rotary_table(trunk.rope, grid, torch.device("cpu")).chunk(2, -1)
             probes[f"rope_sin_{suffix}"], probes[f"rope_cos_{suffix}"] = sin, cos
         grid = model.grid_size(*case.tensor("in/x_nonsquare").shape[-2:])
-        probes["ext_rope_cos_nonsquare"] = rotary_table(trunk.rope, grid, torch.device("cpu")).chunk(2, -1)[1]
+        probes["ext_rope_cos_nonsquare"] = rotary_table(
+            trunk.rope, grid, torch.device("cpu")
+        ).chunk(2, -1)[1]
         for suffix in ("large", "nonsquare"):
             new = model.grid_size(*case.tensor(f"in/x_{suffix}").shape[-2:])
             old = trunk.patch_embed.grid_size
-            probes[f"pos_embed_{suffix}"] = resample_positions(trunk.pos_embed, old, new, prefix=1, antialias=False)
+            probes[f"pos_embed_{suffix}"] = resample_positions(
+                trunk.pos_embed, old, new, prefix=1, antialias=False
+            )
     for key, value in probes.items():
         torch.testing.assert_close(
             value, case.tensor(f"out/{key}"), atol=5e-6, rtol=0, msg=lambda m, k=key: f"{k}: {m}"
@@ -105,7 +116,9 @@ def test_golden_vit_features(golden, activation):
     got = {}
     with torch.no_grad():
         for suffix in ("", "_large", "_nonsquare"):
-            got[f"encode_image{suffix}"] = model.encode_image(case.tensor(f"in/x{suffix}"), normalize=False)
+            got[f"encode_image{suffix}"] = model.encode_image(
+                case.tensor(f"in/x{suffix}"), normalize=False
+            )
         for suffix in ("", "_large", "_nonsquare", "_odd"):
             got[f"encode_dense{suffix}"] = model.encode_dense(case.tensor(f"in/x{suffix}"))
         got["encode_text"] = model.encode_text(case.tensor("in/text"), normalize=False)
@@ -125,8 +138,12 @@ def test_golden_vit_features(golden, activation):
         table, native = model.visual.positional_embedding[None], model.grid_size(*model.image_size)
         for suffix in ("large", "nonsquare"):
             new = model.grid_size(*case.tensor(f"in/x_{suffix}").shape[-2:])
-            if f"out/{activation}/pos_embed_{suffix}" in case.arrays:  # for one activation: they do not depend on it
-                got[f"pos_embed_{suffix}"] = resample_positions(table, native, new, prefix=1, antialias=False)[0]
+            if (
+                f"out/{activation}/pos_embed_{suffix}" in case.arrays
+            ):  # for one activation: they do not depend on it
+                got[f"pos_embed_{suffix}"] = resample_positions(
+                    table, native, new, prefix=1, antialias=False
+                )[0]
     for key, value in got.items():
         expected = case.tensor(f"out/{activation}/{key}")
         torch.testing.assert_close(value, expected, **TOLERANCE, msg=lambda m, k=key: f"{k}: {m}")
@@ -144,15 +161,21 @@ def test_golden_resnet_features(golden):
         for suffix in ("", "_large"):
             images = case.tensor(f"in/x{suffix}")
             boxes = boxes_of(case, len(images))
-            got[f"roi_attnpool{suffix}"] = model.encode_boxes(images, boxes, mode="attention", normalize=False)
+            got[f"roi_attnpool{suffix}"] = model.encode_boxes(
+                images, boxes, mode="attention", normalize=False
+            )
             got[f"roi_dense{suffix}"] = model.encode_boxes(images, boxes, normalize=False)
         large = case.tensor("in/x_large")
-        got["mask_pool_large"] = model.encode_masks(large, masks_of(case, "_large", len(large)), normalize=False)
+        got["mask_pool_large"] = model.encode_masks(
+            large, masks_of(case, "_large", len(large)), normalize=False
+        )
         table = model.visual.attnpool.positional_embedding[None]
         old, new = (model.grid_size(*size) for size in (model.image_size, large.shape[-2:]))
         got["pos_embed_large"] = resample_positions(table, old, new, prefix=1, antialias=False)[0]
     for key, value in got.items():
-        torch.testing.assert_close(value, case.tensor(f"out/{key}"), **TOLERANCE, msg=lambda m, k=key: f"{k}: {m}")
+        torch.testing.assert_close(
+            value, case.tensor(f"out/{key}"), **TOLERANCE, msg=lambda m, k=key: f"{k}: {m}"
+        )
 
 
 def layers_of(model: RegionModel) -> tuple[str, dict[str, nn.Module]]:
@@ -180,7 +203,9 @@ def test_golden_layer_by_layer(golden, name):
     before, layers = layers_of(model)
     seen = {}
     for layer, module in layers.items():
-        last = module[-1] if isinstance(module, nn.Sequential) else module  # stages are run block by block
+        last = (
+            module[-1] if isinstance(module, nn.Sequential) else module
+        )  # stages are run block by block
         last.register_forward_hook(lambda _, __, output, layer=layer: seen.update({layer: output}))
     first = next(iter(layers.values()))
     first = first[0] if isinstance(first, nn.Sequential) else first
@@ -193,13 +218,18 @@ def test_golden_layer_by_layer(golden, name):
         if layer not in steps:
             continue
         expected = case.tensor(steps[layer])
-        torch.testing.assert_close(value, expected, atol=1e-4, rtol=0, msg=lambda m, k=layer: f"{k}: {m}")
+        torch.testing.assert_close(
+            value, expected, atol=1e-4, rtol=0, msg=lambda m, k=layer: f"{k}: {m}"
+        )
 
 
 def sample(model: RegionModel, images: int = 2, size=(64, 96)):
     size = tuple(max(s, 2 * model.stride) // model.stride * model.stride for s in size)
     x = torch.randn(images, 3, *size)
-    boxes = [torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.1, 0.2, 0.7, 0.9]]), torch.tensor([[0.5, 0.5, 0.6, 0.6]])]
+    boxes = [
+        torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.1, 0.2, 0.7, 0.9]]),
+        torch.tensor([[0.5, 0.5, 0.6, 0.6]]),
+    ]
     h, w = model.grid_size(*size)
     masks = [(torch.rand(3, h, w) > 0.4).int(), (torch.rand(1, h, w) > 0.4).int()]
     return x, boxes, masks
@@ -210,7 +240,9 @@ def test_encode_image_at_native_size_is_open_clips(towers, kind):
     model = towers[kind]()
     x = torch.randn(2, 3, *model.image_size)
     with torch.no_grad():
-        torch.testing.assert_close(model.encode_image(x), model.clip.encode_image(x, normalize=True), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            model.encode_image(x), model.clip.encode_image(x, normalize=True), atol=1e-5, rtol=0
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -232,14 +264,17 @@ def test_one_forward_gives_what_the_single_calls_give(towers, kind):
     for name, value in found.items():
         assert value.isfinite().all()
         assert not value.requires_grad
-        torch.testing.assert_close(value, single[name], atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            value, single[name], atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}"
+        )
         norms = value.norm(dim=1 if name.startswith("dense") else -1)
         torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["vit", "eva", "timm_cls"])
 def test_dense_is_the_last_block_under_a_diagonal_mask(towers, kind):
-    """Every patch attending to itself alone is the value path: an independent way to the same numbers."""
+    """Every patch attending to itself alone is the value path: an independent way to the same
+    numbers."""
     model = towers[kind]()
     x = torch.randn(2, 3, *model.image_size)
     tower = model.tower
@@ -248,9 +283,14 @@ def test_dense_is_the_last_block_under_a_diagonal_mask(towers, kind):
         blocked = ~torch.eye(stem.tokens.shape[1], dtype=torch.bool)
         mask = torch.zeros(blocked.shape).masked_fill(blocked, float("-inf"))
         options = {"rope": stem.rope} if kind == "eva" else {}
-        tokens = tower.project(tower.blocks[-1](stem.tokens, attn_mask=mask, **options))[:, tower.prefix :]
+        tokens = tower.project(tower.blocks[-1](stem.tokens, attn_mask=mask, **options))[
+            :, tower.prefix :
+        ]
         torch.testing.assert_close(
-            model.encode_dense(x, normalize=False).flatten(2).transpose(1, 2), tokens, atol=2e-5, rtol=0
+            model.encode_dense(x, normalize=False).flatten(2).transpose(1, 2),
+            tokens,
+            atol=2e-5,
+            rtol=0,
         )
 
 
@@ -298,7 +338,9 @@ def test_checkpointing_changes_no_loss_and_no_gradient(towers, kind):
         weights = {n: torch.linspace(-1, 1, v.numel()).view_as(v) for n, v in found.items()}
         loss = sum((v * weights[n]).sum() for n, v in found.items())
         loss.backward()
-        results.append((loss.item(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+        results.append(
+            (loss.item(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        )
     (loss_off, grads_off), (loss_on, grads_on) = results
     assert loss_off == loss_on
     assert grads_off.keys() == grads_on.keys()
@@ -314,7 +356,9 @@ def test_checkpointing_frees_memory_in_the_dense_path(towers):
         model = towers["vit"](layers=6)
         model.set_grad_checkpointing(checkpointing)
         sizes = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: (s.append(t.numel()), t)[1], lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, s=sizes: (s.append(t.numel()), t)[1], lambda t: t
+        ):
             model.encode_dense(torch.randn(2, 3, 64, 64)).sum()
         kept.append(sum(sizes))
     assert kept[1] < kept[0] / 3
@@ -325,9 +369,13 @@ def test_batches_are_independent_and_order_is_kept():
     x, boxes, masks = sample(model)
     with torch.no_grad():
         together = model.encode_regions(x, boxes, masks)
-        apart = [model.encode_regions(x[i : i + 1], boxes[i : i + 1], masks[i : i + 1]) for i in range(2)]
+        apart = [
+            model.encode_regions(x[i : i + 1], boxes[i : i + 1], masks[i : i + 1]) for i in range(2)
+        ]
     for name in together:
-        torch.testing.assert_close(together[name], torch.cat([a[name] for a in apart]), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            together[name], torch.cat([a[name] for a in apart]), atol=1e-6, rtol=0
+        )
 
 
 def test_images_without_regions():
@@ -344,7 +392,9 @@ def test_bf16_stays_close_and_keeps_its_dtype(towers):
         model = towers[kind]()
         x, boxes, masks = sample(model)
         with torch.no_grad():
-            exact = model.encode_regions(x, boxes, masks, ("dense", "boxes", "masks", "boxes_attention"))
+            exact = model.encode_regions(
+                x, boxes, masks, ("dense", "boxes", "masks", "boxes_attention")
+            )
             rounded = model.to(torch.bfloat16).encode_regions(x, boxes, masks, tuple(exact))
         for name, value in rounded.items():
             assert value.dtype == torch.bfloat16
@@ -371,7 +421,10 @@ def test_compile_of_encode_dense_gives_the_same_map():
 def test_normalize_pixels():
     model = build_vit()
     pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
-    mean, std = torch.tensor(model.image_mean).view(3, 1, 1), torch.tensor(model.image_std).view(3, 1, 1)
+    mean, std = (
+        torch.tensor(model.image_mean).view(3, 1, 1),
+        torch.tensor(model.image_std).view(3, 1, 1),
+    )
     torch.testing.assert_close(model.normalize_pixels(pixels), (pixels / 255 - mean) / std)
     with pytest.raises(ValueError, match="uint8"):
         model.normalize_pixels(pixels.float())
@@ -382,15 +435,24 @@ def test_normalize_pixels():
     [
         (lambda m, x: m.encode_dense(x[..., :30]), "does not divide into patches of 8 px.*32x32"),
         (lambda m, x: m.encode_dense(x[..., :4, :]), "smaller than one patch"),
-        (lambda m, x: m.encode_dense(x, readout="residual"), "legal values are 'value_residual' and 'value'"),
+        (
+            lambda m, x: m.encode_dense(x, readout="residual"),
+            "legal values are 'value_residual' and 'value'",
+        ),
         (lambda m, x: m.encode_boxes(x, [torch.zeros(1, 4)]), "1 entries for 2 images"),
-        (lambda m, x: m.encode_boxes(x, [torch.zeros(1, 4), torch.full((1, 4), 20.0)]), "divide pixel boxes"),
+        (
+            lambda m, x: m.encode_boxes(x, [torch.zeros(1, 4), torch.full((1, 4), 20.0)]),
+            "divide pixel boxes",
+        ),
         (lambda m, x: m.encode_boxes(x, [torch.zeros(1, 5)] * 2), "pass .n, 4. rows"),
         (
             lambda m, x: m.encode_boxes(x, [torch.zeros(0, 4)] * 2, mode="roi"),
             "legal values are 'align' and 'attention'",
         ),
-        (lambda m, x: m.encode_masks(x, [torch.ones(1, 5, 5)] * 2), "feature map has 4x4 positions"),
+        (
+            lambda m, x: m.encode_masks(x, [torch.ones(1, 5, 5)] * 2),
+            "feature map has 4x4 positions",
+        ),
         (lambda m, x: m.encode_regions(x, outputs=("boxes",)), "needs boxes"),
         (lambda m, x: m.encode_regions(x, outputs=("crops",)), "output 'crops' is unknown"),
     ],

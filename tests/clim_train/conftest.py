@@ -1,4 +1,5 @@
-"""Tiny towers for the training tests, on one thread: two only wait for each other on tensors this small."""
+"""Tiny towers for the training tests, on one thread: two only wait for each other on tensors this
+small."""
 
 import io
 import tarfile
@@ -33,7 +34,10 @@ def shards(tmp_path_factory):
                 pixels = torch.randint(0, 256, (20, 24, 3), generator=noise, dtype=torch.uint8)
                 picture = io.BytesIO()
                 Image.fromarray(pixels.numpy()).save(picture, "png")
-                for suffix, content in (("png", picture.getvalue()), ("txt", f"picture number {i % 30}".encode())):
+                for suffix, content in (
+                    ("png", picture.getvalue()),
+                    ("txt", f"picture number {i % 30}".encode()),
+                ):
                     entry = tarfile.TarInfo(f"{i:05d}.{suffix}")
                     entry.size = len(content)
                     tar.addfile(entry, io.BytesIO(content))

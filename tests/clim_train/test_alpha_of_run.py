@@ -24,7 +24,11 @@ def test_a_sweep_over_a_run_has_its_start_its_export_and_its_trained_weights(tmp
 
     results = alpha_sweep(model, ends, [0, 0.7, 1], {"model": look})
     assert list(results) == [0, 0.7, 1]
-    for found, expected in ((seen[0], first), (seen[1], exported), (seen[2], trainer.task.model.state_dict())):
+    for found, expected in (
+        (seen[0], first),
+        (seen[1], exported),
+        (seen[2], trainer.task.model.state_dict()),
+    ):
         assert found.keys() == expected.keys()
         for key, value in expected.items():
             torch.testing.assert_close(found[key], value, rtol=0, atol=1e-7)

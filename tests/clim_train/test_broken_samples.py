@@ -14,7 +14,8 @@ from tiny_training import small_command
 
 @pytest.fixture
 def broken_shards(shards, tmp_path):
-    """Three pictures of the second shard have no content, and it ends in the middle of its last sample."""
+    """Three pictures of the second shard have no content, and it ends in the middle of its last
+    sample."""
     folder = shutil.copytree(shards, tmp_path / "shards")
     path = folder / "00001.tar"
     with tarfile.open(path) as tar:
@@ -30,7 +31,9 @@ def broken_shards(shards, tmp_path):
 def test_broken_shard_is_survived_counted_and_named(broken_shards, tmp_path, caplog):
     options = ["--data.batch-size=8", "--schedule.steps=6"]
     with caplog.at_level(logging.WARNING, "clim_train"):
-        assert main(small_command("clim_coco_vitb16", broken_shards, tmp_path / "run", *options)) == 0
+        assert (
+            main(small_command("clim_coco_vitb16", broken_shards, tmp_path / "run", *options)) == 0
+        )
     counts = [line["skipped"] for line in read_metrics(tmp_path / "run")]
     report = json.loads((tmp_path / "run" / "skipped.json").read_text())
     named = [name for names in report["names"].values() for name in names]

@@ -1,4 +1,5 @@
-"""From a configuration to a run: CLIPSelf and RegionCLIP-style training by command, on shards and folders."""
+"""From a configuration to a run: CLIPSelf and RegionCLIP-style training by command, on shards and
+folders."""
 
 import contextlib
 import json
@@ -7,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 from clim_models import create_model
-from clim_train.build import build_class_embeddings, build_loader, build_model, build_task, gradient_path, native_px
+from clim_train.build import (
+    build_class_embeddings,
+    build_loader,
+    build_model,
+    build_task,
+    gradient_path,
+    native_px,
+)
 from clim_train.commands.main import configure, main
 from clim_train.config import TrainConfig
 from clim_train.methods.boxes import BoxDataConfig
@@ -28,13 +36,20 @@ NAMES = ("dog", "cat", "tree")
 
 @pytest.fixture(autouse=True)
 def _recipes(monkeypatch):
-    monkeypatch.setitem(RECIPES, "mine_clipself", lambda: TrainConfig(task=ClipSelfConfig(), data=CropDataConfig()))
-    monkeypatch.setitem(RECIPES, "mine_regionclip", lambda: TrainConfig(task=RegionClipConfig(), data=BoxDataConfig()))
+    monkeypatch.setitem(
+        RECIPES, "mine_clipself", lambda: TrainConfig(task=ClipSelfConfig(), data=CropDataConfig())
+    )
+    monkeypatch.setitem(
+        RECIPES,
+        "mine_regionclip",
+        lambda: TrainConfig(task=RegionClipConfig(), data=BoxDataConfig()),
+    )
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Eight pictures in a folder, a json of labelled boxes, one of proposals, and one that lists half of them."""
+    """Eight pictures in a folder, a json of labelled boxes, one of proposals, and one that lists
+    half of them."""
     folder = tmp_path_factory.mktemp("pictures")
     noise = np.random.default_rng(0)
     images, boxes = [], []
@@ -44,7 +59,15 @@ def pictures(tmp_path_factory):
         images.append({"id": i, "file_name": name, "height": 40, "width": 48})
         for k in range(i % 3 + 1):
             box = [2 + 5 * k, 3 + 4 * k, 20, 15 + k]
-            boxes.append({"id": len(boxes), "image_id": i, "category_id": (i + k) % 3 + 1, "bbox": box, "iscrowd": 0})
+            boxes.append(
+                {
+                    "id": len(boxes),
+                    "image_id": i,
+                    "category_id": (i + k) % 3 + 1,
+                    "bbox": box,
+                    "iscrowd": 0,
+                }
+            )
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(NAMES)]
     write = {
         "boxes": {"images": images, "annotations": boxes, "categories": categories},
@@ -86,9 +109,14 @@ def check_run(folder):
     lines = read_metrics(folder)
     assert [line["step"] for line in lines] == [1, 2]
     assert all(line["loss"] > 0 and line["boxes"] >= 1 for line in lines)
-    start, model = load_file(folder / "start.safetensors"), load_file(folder / "model" / "model.safetensors")
+    start, model = (
+        load_file(folder / "start.safetensors"),
+        load_file(folder / "model" / "model.safetensors"),
+    )
     assert not any("logit_scale" in key for key in start)
-    assert all(not torch.equal(value, model[key.removeprefix("clip.")]) for key, value in start.items())
+    assert all(
+        not torch.equal(value, model[key.removeprefix("clip.")]) for key, value in start.items()
+    )
     create_model(VIT, pretrained=folder / "model")
     return lines
 
@@ -97,11 +125,31 @@ def check_run(folder):
     "options",
     [
         ["--data.shards={shards}"],
-        ["--data.images={pictures}", "--data.images-json={pictures}/half.json", "--data.scales", "32", "24"],
-        ["--data.images={pictures}", "--data.boxes={pictures}/proposals.json", "--task.box-mode=attention"],
-        ["--data.images={pictures}", "--task.teacher-batch=3", "--task.teacher-precision=bf16", "--data.crop-px=24"],
+        [
+            "--data.images={pictures}",
+            "--data.images-json={pictures}/half.json",
+            "--data.scales",
+            "32",
+            "24",
+        ],
+        [
+            "--data.images={pictures}",
+            "--data.boxes={pictures}/proposals.json",
+            "--task.box-mode=attention",
+        ],
+        [
+            "--data.images={pictures}",
+            "--task.teacher-batch=3",
+            "--task.teacher-precision=bf16",
+            "--data.crop-px=24",
+        ],
     ],
-    ids=["grids of shards", "grids at two scales of listed images", "proposals", "teacher in parts"],
+    ids=[
+        "grids of shards",
+        "grids at two scales of listed images",
+        "proposals",
+        "teacher in parts",
+    ],
 )
 def test_clipself_runs(options, shards, pictures, tmp_path):
     options = [option.format(shards=shards, pictures=pictures) for option in options]
@@ -111,13 +159,20 @@ def test_clipself_runs(options, shards, pictures, tmp_path):
 
 def test_regionclip_runs_with_names_embedded_by_the_model(pictures, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    options = [f"--data.images={pictures}", f"--data.boxes={pictures}/boxes.json", "--task.templates=name"]
+    options = [
+        f"--data.images={pictures}",
+        f"--data.boxes={pictures}/boxes.json",
+        "--task.templates=name",
+    ]
     assert main(command("mine_regionclip", tmp_path / "run", *options)) == 0
     assert all(line["classes"] == len(NAMES) for line in check_run(tmp_path / "run"))
 
 
 def test_regionclip_runs_with_embeddings_of_a_file(pictures, tmp_path):
-    np.save(tmp_path / "embeddings.npy", np.random.default_rng(0).normal(size=(len(NAMES), 16)).astype(np.float32))
+    np.save(
+        tmp_path / "embeddings.npy",
+        np.random.default_rng(0).normal(size=(len(NAMES), 16)).astype(np.float32),
+    )
     options = [f"--data.images={pictures}", f"--data.boxes={pictures}/boxes.json"]
     options += [f"--task.embeddings={tmp_path}/embeddings.npy", "--task.sampled-classes=1"]
     assert main(command("mine_regionclip", tmp_path / "run", *options)) == 0
@@ -126,14 +181,21 @@ def test_regionclip_runs_with_embeddings_of_a_file(pictures, tmp_path):
 
 @pytest.mark.parametrize("recipe", ["mine_clipself", "mine_regionclip"])
 def test_interrupted_run_resumes_exactly(recipe, pictures, tmp_path, monkeypatch):
-    """Boxes, crops, samples of classes, and a teacher that is the start model again, not the trained one.
+    """Boxes, crops, samples of classes, and a teacher that is the start model again, not the
+    trained one.
 
     An epoch has four batches: the run is interrupted where one ends.
     """
     options = [f"--data.images={pictures}", "--schedule.steps=6", "--run.save-every=2"]
     if recipe == "mine_regionclip":
-        np.save(tmp_path / "embeddings.npy", np.random.default_rng(0).normal(size=(len(NAMES), 16)).astype(np.float32))
-        options += [f"--data.boxes={pictures}/boxes.json", f"--task.embeddings={tmp_path}/embeddings.npy"]
+        np.save(
+            tmp_path / "embeddings.npy",
+            np.random.default_rng(0).normal(size=(len(NAMES), 16)).astype(np.float32),
+        )
+        options += [
+            f"--data.boxes={pictures}/boxes.json",
+            f"--task.embeddings={tmp_path}/embeddings.npy",
+        ]
         options += ["--task.sampled-classes=2"]
     assert main(command(recipe, tmp_path / "whole", *options)) == 0
     save = Trainer.save
@@ -151,7 +213,10 @@ def test_interrupted_run_resumes_exactly(recipe, pictures, tmp_path, monkeypatch
     assert len(read_metrics(tmp_path / "parts")) == 4
     assert main(["resume", str(tmp_path / "parts")]) == 0
     keys = ("step", "loss", "lr", "boxes")
-    whole, parts = ([[line[k] for k in keys] for line in read_metrics(tmp_path / name)] for name in ("whole", "parts"))
+    whole, parts = (
+        [[line[k] for k in keys] for line in read_metrics(tmp_path / name)]
+        for name in ("whole", "parts")
+    )
     assert parts == whole
 
 
@@ -162,27 +227,39 @@ def losses(method, folder, *, box_mode="align", **engine):
 
 @pytest.mark.parametrize("method", REGION_METHODS)
 def test_engines_give_the_same_losses(method, tmp_path):
-    """16-bit arithmetic nearly, weights that are taken away and offloaded exactly; teacher and embeddings outside."""
+    """16-bit arithmetic nearly, weights that are taken away and offloaded exactly; teacher and
+    embeddings outside."""
     expected = losses(method, tmp_path / "fp32")
-    assert losses(method, tmp_path / "bf16", zero_stage=2, precision="bf16") == pytest.approx(expected, rel=0.02)
+    assert losses(method, tmp_path / "bf16", zero_stage=2, precision="bf16") == pytest.approx(
+        expected, rel=0.02
+    )
     whole = losses(method, tmp_path / "attention", box_mode="attention")
     options = {"zero_stage": 3, "offload": "optimizer_and_parameters"}
-    assert losses(method, tmp_path / "z3", box_mode="attention", **options) == pytest.approx(whole, rel=1e-5)
+    assert losses(method, tmp_path / "z3", box_mode="attention", **options) == pytest.approx(
+        whole, rel=1e-5
+    )
 
 
 def region_configs(**engine):
     model = ModelConfig(name=VIT, unlocked_blocks=1)
     engine = EngineConfig(device="cpu", **engine)
     return {
-        "clipself": TrainConfig(model=model, task=ClipSelfConfig(), data=CropDataConfig(), engine=engine),
-        "regionclip": TrainConfig(model=model, task=RegionClipConfig(), data=BoxDataConfig(), engine=engine),
+        "clipself": TrainConfig(
+            model=model, task=ClipSelfConfig(), data=CropDataConfig(), engine=engine
+        ),
+        "regionclip": TrainConfig(
+            model=model, task=RegionClipConfig(), data=BoxDataConfig(), engine=engine
+        ),
     }
 
 
 def test_only_the_path_of_the_method_trains():
     for config in region_configs().values():
         assert gradient_path(config) == "dense"
-    assert gradient_path(TrainConfig(task=ClipSelfConfig(box_mode="attention"), data=CropDataConfig())) == "attention"
+    assert (
+        gradient_path(TrainConfig(task=ClipSelfConfig(box_mode="attention"), data=CropDataConfig()))
+        == "attention"
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,7 +271,9 @@ def test_only_the_path_of_the_method_trains():
         ("fp32", "bf16", torch.bfloat16, None),
     ],
 )
-def test_teacher_is_a_copy_of_the_start_model_in_its_own_precision(engine, teacher, dtype, autocast):
+def test_teacher_is_a_copy_of_the_start_model_in_its_own_precision(
+    engine, teacher, dtype, autocast
+):
     config = TrainConfig(
         model=ModelConfig(name=VIT, unlocked_blocks=1, grad_checkpointing=True),
         task=ClipSelfConfig(teacher_precision=teacher),
@@ -206,7 +285,9 @@ def test_teacher_is_a_copy_of_the_start_model_in_its_own_precision(engine, teach
     assert (task.teacher.dtype, task.teacher_autocast) == (dtype, autocast)
     weights = model.state_dict()
     copies = task.teacher.state_dict()
-    assert copies.keys() == {name for name in weights if name.startswith(("clip.visual.", "clip.logit_scale"))}
+    assert copies.keys() == {
+        name for name in weights if name.startswith(("clip.visual.", "clip.logit_scale"))
+    }
     assert all(torch.equal(value, weights[name].to(dtype)) for name, value in copies.items())
     assert model.tower.grad_checkpointing
     assert not task.teacher.tower.grad_checkpointing
@@ -220,7 +301,11 @@ def test_crops_have_the_native_size_of_the_model():
 @pytest.mark.parametrize(
     ("recipe", "options", "message"),
     [
-        ("mine_clipself", [], "no training data: this recipe learns from images, whose captions it does not read"),
+        (
+            "mine_clipself",
+            [],
+            "no training data: this recipe learns from images, whose captions it does not read",
+        ),
         ("mine_regionclip", ["--data.images={pictures}"], "--data.boxes FILE"),
         (
             "mine_clipself",
@@ -232,10 +317,16 @@ def test_crops_have_the_native_size_of_the_model():
             ["--data.images={pictures}/nothing"],
             "boxes of a COCO json (--data.boxes FILE); ",
         ),
-        ("mine_clipself", ["--data.images={pictures}", "--data.boxes={pictures}/no.json"], "no.json"),
+        (
+            "mine_clipself",
+            ["--data.images={pictures}", "--data.boxes={pictures}/no.json"],
+            "no.json",
+        ),
     ],
 )
-def test_missing_data_are_named_with_the_option(recipe, options, message, pictures, tmp_path, capsys):
+def test_missing_data_are_named_with_the_option(
+    recipe, options, message, pictures, tmp_path, capsys
+):
     options = [option.format(pictures=pictures) for option in options]
     assert main(command(recipe, tmp_path / "run", *options)) == 2
     said = capsys.readouterr().err
@@ -246,9 +337,13 @@ def test_missing_data_are_named_with_the_option(recipe, options, message, pictur
 def test_embeddings_of_another_model_are_refused(tmp_path):
     np.save(tmp_path / "wide.npy", np.ones((len(NAMES), 24), np.float32))
     config = TrainConfig(
-        model=ModelConfig(name=VIT), task=RegionClipConfig(embeddings=str(tmp_path / "wide.npy")), data=BoxDataConfig()
+        model=ModelConfig(name=VIT),
+        task=RegionClipConfig(embeddings=str(tmp_path / "wide.npy")),
+        data=BoxDataConfig(),
     )
-    with pytest.raises(ValueError, match=rf"24 channels, {VIT} has 16: make them with `clim-eval embed`"):
+    with pytest.raises(
+        ValueError, match=rf"24 channels, {VIT} has 16: make them with `clim-eval embed`"
+    ):
         build_class_embeddings(config, tiny_model(), NAMES)
 
 
@@ -256,7 +351,12 @@ def test_folders_of_pictures_with_captions_are_data_for_clim(pictures, tmp_path)
     for i in range(8):
         (tmp_path / f"{i:05d}.png").write_bytes((pictures / f"{i:05d}.png").read_bytes())
         (tmp_path / f"{i:05d}.txt").write_text(f"picture {i}")
-    options = [f"--data.images={tmp_path}", "--data.batch-size=8", "--data.mosaic.canvas-px=32", "--data.workers=0"]
+    options = [
+        f"--data.images={tmp_path}",
+        "--data.batch-size=8",
+        "--data.mosaic.canvas-px=32",
+        "--data.workers=0",
+    ]
     batch = next(iter(build_loader(configure("clim_coco_vitb16", options))))
     assert sorted(batch.captions) == [f"picture {i}" for i in range(8)]
 

@@ -73,7 +73,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "options"), BAD, ids=lambda v: v.__name__ if isinstance(v, type) else str(v))
+@pytest.mark.parametrize(
+    ("kind", "options"), BAD, ids=lambda v: v.__name__ if isinstance(v, type) else str(v)
+)
 def test_illegal_values_are_rejected_with_option_value_and_fix(kind, options):
     with pytest.raises(ValueError) as error:
         kind(**options)
@@ -97,12 +99,17 @@ def test_json_round_trip(name):
 
 METHODS = [
     (ClimConfig(box_mode="attention"), PairDataConfig(mosaic=MosaicConfig(mix={2: 3}))),
-    (ClipSelfConfig(teacher_batch=8), CropDataConfig(scales=(320, 640, 1024), boxes="proposals.json")),
+    (
+        ClipSelfConfig(teacher_batch=8),
+        CropDataConfig(scales=(320, 640, 1024), boxes="proposals.json"),
+    ),
     (RegionClipConfig(sampled_classes=None), BoxDataConfig(boxes="boxes.json")),
 ]
 
 
-@pytest.mark.parametrize(("task", "data"), METHODS, ids=lambda value: getattr(value, "name", "data"))
+@pytest.mark.parametrize(
+    ("task", "data"), METHODS, ids=lambda value: getattr(value, "name", "data")
+)
 def test_json_round_trip_keeps_the_kinds(task, data):
     config = TrainConfig(task=task, data=data)
     again = TrainConfig.from_json(config.to_json())
@@ -116,22 +123,35 @@ def test_methods_refuse_data_of_another_kind(task, data):
     if task.DATA is type(data):
         TrainConfig(task=task, data=data)
         return
-    with pytest.raises(ValueError, match=f"data.kind='{data.kind}' is not possible: use .*{task.DATA.__name__}"):
+    with pytest.raises(
+        ValueError, match=f"data.kind='{data.kind}' is not possible: use .*{task.DATA.__name__}"
+    ):
         TrainConfig(task=task, data=data)
 
 
 def test_configurations_from_before_there_were_kinds_still_load():
-    old = {"data": {"shards": ["a.tar"], "batch_size": 8, "mosaic": {"mix": {"2": 1}}}, "task": {"name": "clim"}}
+    old = {
+        "data": {"shards": ["a.tar"], "batch_size": 8, "mosaic": {"mix": {"2": 1}}},
+        "task": {"name": "clim"},
+    }
     assert TrainConfig.from_json(json.dumps(old)).data == PairDataConfig(
         shards=("a.tar",), batch_size=8, mosaic=MosaicConfig(mix={2: 1})
     )
 
 
-@pytest.mark.parametrize(("task", "data"), METHODS, ids=lambda value: getattr(value, "name", "data"))
+@pytest.mark.parametrize(
+    ("task", "data"), METHODS, ids=lambda value: getattr(value, "name", "data")
+)
 def test_options_of_a_recipe_are_flags_and_its_kinds_fixed(task, data, monkeypatch, capsys):
     monkeypatch.setitem(RECIPES, "mine", lambda: TrainConfig(task=task, data=data))
-    config = configure("mine", ["--data.batch-size=3", "--data.shards", "a", "b", "--task.box-mode=align"])
-    assert (config.data.batch_size, config.data.shards, config.task.box_mode) == (3, ("a", "b"), "align")
+    config = configure(
+        "mine", ["--data.batch-size=3", "--data.shards", "a", "b", "--task.box-mode=align"]
+    )
+    assert (config.data.batch_size, config.data.shards, config.task.box_mode) == (
+        3,
+        ("a", "b"),
+        "align",
+    )
     assert (type(config.task), type(config.data)) == (type(task), type(data))
     with pytest.raises(SystemExit):
         configure("mine", ["--data.kind=others"])
@@ -151,7 +171,10 @@ def test_options_of_a_recipe_are_flags_and_its_kinds_fixed(task, data, monkeypat
             '{"task": {"name": "clipsalf"}}',
             "config.task.name='clipsalf' is not possible: use one of 'clim', 'clipself'",
         ),
-        ('{"task": {"name": "clipself"}}', "data.kind='pairs' is not possible: use data of kind 'crops'"),
+        (
+            '{"task": {"name": "clipself"}}',
+            "data.kind='pairs' is not possible: use data of kind 'crops'",
+        ),
         ('{"data": {"kind": "crops", "mosaic": {}}}', "config.data has unknown options"),
         ('{"data": 3}', "config.data has unknown options 3"),
     ],

@@ -1,4 +1,5 @@
-"""The estimate against what torch's allocator counts in a real step, and the arithmetic of ZeRO by hand."""
+"""The estimate against what torch's allocator counts in a real step, and the arithmetic of ZeRO by
+hand."""
 
 import dataclasses
 
@@ -6,7 +7,13 @@ import pytest
 import torch
 from clim_models import create_model
 from clim_train.commands.main import configure, main
-from clim_train.estimate import build_task_for_shapes, estimate, example_batch, memory_of, modules_of
+from clim_train.estimate import (
+    build_task_for_shapes,
+    estimate,
+    example_batch,
+    memory_of,
+    modules_of,
+)
 from clim_train.options.sections import EngineConfig
 from clim_train.recipes import RECIPES, find_recipe
 from clim_train.recipes.presets import PRESETS, on_small_gpu
@@ -15,20 +22,32 @@ from tiny_training import EVA, register_tiny_towers
 from torch.profiler import ProfilerActivity, profile
 
 SIZES = {
-    "clim_coco_vitb16": ["--model.name=ViT-B-32", "--data.mosaic.canvas-px=224", "--data.batch-size=8"],
-    "clipself_coco_patches_evab16": [f"--model.name={EVA}", "--data.image-px=256", "--data.batch-size=8"],
+    "clim_coco_vitb16": [
+        "--model.name=ViT-B-32",
+        "--data.mosaic.canvas-px=224",
+        "--data.batch-size=8",
+    ],
+    "clipself_coco_patches_evab16": [
+        f"--model.name={EVA}",
+        "--data.image-px=256",
+        "--data.batch-size=8",
+    ],
     "regionclip_coco_evab16": [f"--model.name={EVA}", "--data.image-px=256", "--data.batch-size=8"],
 }
 
 
 def small(name: str, *options: str):
     register_tiny_towers()
-    return configure(name, [*SIZES[name], "--model.pretrained=None", "--engine.precision=fp32", *options])
+    return configure(
+        name, [*SIZES[name], "--model.pretrained=None", "--engine.precision=fp32", *options]
+    )
 
 
 def task_of(config):
     model = create_model(config.model.name)
-    model.freeze(config.model.unlocked_blocks, path="all" if config.task.name == "clim" else "dense")
+    model.freeze(
+        config.model.unlocked_blocks, path="all" if config.task.name == "clim" else "dense"
+    )
     model.set_grad_checkpointing(config.model.grad_checkpointing)
     return build_task_for_shapes(config, model)
 
@@ -53,18 +72,27 @@ def test_estimated_memory_of_a_step_is_within_a_fifth_of_the_measured(name, chec
     config = small(name, f"--model.{'' if checkpointing else 'no-'}grad-checkpointing")
     task = task_of(config)
     weights = [t for module in modules_of(task) for t in [*module.parameters(), *module.buffers()]]
-    cost = step_cost(task.loss, lambda: example_batch(config), task.trainable_parameters().values(), weights)
+    cost = step_cost(
+        task.loss, lambda: example_batch(config), task.trainable_parameters().values(), weights
+    )
     measured = measured_peak(config)
     assert measured > 2e6
     assert 0.8 < cost.peak_bytes / measured < 1.2
 
 
 def test_peak_without_gradients_is_that_of_a_step_that_gives_each_away():
-    """Six layers of 400 kB behind each other: kept, all gradients are there at the end; given away, one at a time."""
+    """Six layers of 400 kB behind each other: kept, all gradients are there at the end; given away,
+    one at a time."""
     layers = torch.nn.Sequential(*(torch.nn.Linear(320, 320, bias=False) for _ in range(6)))
     weights, count = list(layers.parameters()), []
     batch = lambda: torch.zeros(2, 320)  # noqa: E731
-    cost = step_cost(lambda x: {"loss": layers(x).sum()}, batch, weights, weights, advance=lambda: count.append(1))
+    cost = step_cost(
+        lambda x: {"loss": layers(x).sum()},
+        batch,
+        weights,
+        weights,
+        advance=lambda: count.append(1),
+    )
     one = weights[0].nbytes
     assert 6 * one <= cost.peak_bytes < 6.2 * one
     assert one <= cost.peak_bytes_without_gradients < 2.2 * one
@@ -77,7 +105,9 @@ def test_flops_are_those_of_the_matrix_products():
     loss = lambda batch: {"loss": layer(batch).square().mean()}  # noqa: E731
     weights = list(layer.parameters())
     cost = step_cost(loss, lambda: torch.zeros(10, 64), weights, weights)
-    assert cost.flops == 2 * (2 * 10 * 64 * 32)  # forward, and the weight's gradient; the input has none
+    assert cost.flops == 2 * (
+        2 * 10 * 64 * 32
+    )  # forward, and the weight's gradient; the input has none
     assert all(p.grad is None for p in weights)
 
 
@@ -102,8 +132,15 @@ def test_zero_stages_share_what_the_paper_says():
 
 def test_offload_moves_states_to_the_host():
     memory, host = engine_memory(zero_stage=2, precision="amp_bf16", offload="optimizer")
-    assert (memory.optimizer_states, memory.gradients, memory.trained_weights, host) == (0, 0, 4000, 250 * 16)
-    memory, host = engine_memory(zero_stage=3, precision="amp_bf16", offload="optimizer_and_parameters")
+    assert (memory.optimizer_states, memory.gradients, memory.trained_weights, host) == (
+        0,
+        0,
+        4000,
+        250 * 16,
+    )
+    memory, host = engine_memory(
+        zero_stage=3, precision="amp_bf16", offload="optimizer_and_parameters"
+    )
     assert (memory.trained_weights, host) == (0, 250 * 16 + 1000)
 
 
@@ -147,7 +184,9 @@ def test_presets_keep_the_images_of_a_step(name, preset):
     assert config.data.batch_size * config.engine.accumulation == images
     assert config.model.grad_checkpointing
     if config.task.name == "clim":
-        assert config.engine.accumulation == 1  # accumulated images would not be each other's negatives
+        assert (
+            config.engine.accumulation == 1
+        )  # accumulated images would not be each other's negatives
 
 
 def test_options_win_over_a_preset():

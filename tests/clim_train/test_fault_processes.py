@@ -1,4 +1,5 @@
-"""Trainings that are killed, stopped or starved, alone and in pairs: nothing is lost, nobody waits for ever."""
+"""Trainings that are killed, stopped or starved, alone and in pairs: nothing is lost, nobody waits
+for ever."""
 
 import json
 import os
@@ -40,7 +41,11 @@ def ran(shards, tmp_path_factory):
     folder = tmp_path_factory.mktemp("faults")
     shutil.copytree(shards, folder / "shards")
     break_picture(folder / "shards", "00007")
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")}
+    environment = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
+    }
     environment.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
     script = str(Path(__file__).parents[1] / "workers" / "fault_processes.py")
     command = [sys.executable, script, str(folder), str(shards)]
@@ -51,7 +56,10 @@ def ran(shards, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ended(ran):
-    return {name: [status for status, _ in of] for name, of in json.loads((ran / "ended.json").read_text()).items()}
+    return {
+        name: [status for status, _ in of]
+        for name, of in json.loads((ran / "ended.json").read_text()).items()
+    }
 
 
 def log(ran, name, rank=0):
@@ -71,12 +79,16 @@ def test_killed_while_a_checkpoint_is_written(ran, ended, tmp_path):
 
 
 def test_command_stops_when_its_process_group_is_signalled(ran, ended):
-    """Its workers get the signal, too; the step is finished, a checkpoint saved, and the next command named."""
+    """Its workers get the signal, too; the step is finished, a checkpoint saved, and the next
+    command named."""
     assert ended["stopped"] == [EXIT_STOPPED], log(ran, "stopped")
-    step = int(CheckpointFolder(ran / "stopped" / "checkpoints").latest().name.removeprefix("step-"))
+    step = int(
+        CheckpointFolder(ran / "stopped" / "checkpoints").latest().name.removeprefix("step-")
+    )
     assert 3 <= step == read_metrics(ran / "stopped")[-1]["step"]
-    assert f"stopped at step {step}, checkpoint saved: `clim-train resume {ran / 'stopped'}` continues" in log(
-        ran, "stopped"
+    assert (
+        f"stopped at step {step}, checkpoint saved: `clim-train resume {ran / 'stopped'}` continues"
+        in log(ran, "stopped")
     )
     assert "Traceback" not in log(ran, "stopped")
 
@@ -95,7 +107,9 @@ def agreed(ran, ended):
 
 def test_signal_to_one_rank_stops_both_at_the_same_step(ran, agreed):
     assert agreed[0]["stopped2"] == agreed[1]["stopped2"]
-    assert "stopped at step 4, checkpoint saved" in agreed[0]["stopped2"]  # asked in step 3, agreed in the next
+    assert (
+        "stopped at step 4, checkpoint saved" in agreed[0]["stopped2"]
+    )  # asked in step 3, agreed in the next
     assert losses(ran / "stopped2") == pytest.approx(losses(ran / "whole2"), rel=1e-6)
 
 
@@ -104,7 +118,8 @@ def test_full_disk_of_one_rank_ends_both_and_keeps_what_was_there(ran, agreed):
         assert "the checkpoint of step 4 could not be written (rank 1: " in reports["full2"]
         assert "step-00000002. Make room, then `clim-train resume" in reports["full2"]
         assert reports["left in full2"] == ["latest", "step-00000002"]
-    # Memory is aligned otherwise after what failed in between, which rounds the last digit otherwise.
+    # Memory is aligned otherwise after what failed in between, which rounds the last digit
+    # otherwise.
     assert losses(ran / "full2") == pytest.approx(losses(ran / "whole2"), rel=1e-6)
 
 
@@ -117,8 +132,11 @@ def test_loss_of_one_rank_that_is_not_finite_ends_both(ran, agreed):
 
 
 def test_corrupt_input_of_one_rank_ends_both(ran, ended):
-    """Exit status 2 where the input is broken, 1 where another rank failed; both name the picture."""
-    assert sorted(ended["corrupt"]) == [1, 2], log(ran, "corrupt", 0)[-2000:] + log(ran, "corrupt", 1)[-2000:]
+    """Exit status 2 where the input is broken, 1 where another rank failed; both name the
+    picture."""
+    assert sorted(ended["corrupt"]) == [1, 2], (
+        log(ran, "corrupt", 0)[-2000:] + log(ran, "corrupt", 1)[-2000:]
+    )
     for rank in (0, 1):
         assert "00007" in log(ran, "corrupt", rank)
     other = ended["corrupt"].index(1)
@@ -136,7 +154,9 @@ def test_killed_rank_ends_the_other(ran, ended):
 def test_rank_that_cannot_notice_is_ended(ran, ended):
     """As with NCCL, where a collective does not fail when another rank goes."""
     assert ended["stuck"] == [1, 98]
-    assert "rank 1 failed with ValueError: this input is broken; rank 0 ends, too" in log(ran, "stuck", 0)
+    assert "rank 1 failed with ValueError: this input is broken; rank 0 ends, too" in log(
+        ran, "stuck", 0
+    )
 
 
 def test_resume_after_the_stop_of_a_command(ran, ended):

@@ -1,4 +1,5 @@
-"""What goes wrong in one process: damaged checkpoints, full disks, numbers that are not finite, signals."""
+"""What goes wrong in one process: damaged checkpoints, full disks, numbers that are not finite,
+signals."""
 
 import errno
 import json
@@ -18,7 +19,15 @@ from clim_train.run.manifest import MANIFEST, checksums, damage, write_manifest
 from clim_train.run.metrics import read_metrics
 from clim_train.run.stopping import StopRequest, TrainingStopped
 from clim_train.trainer import Trainer
-from tiny_training import NoiseLoader, fit_until, small_command, tiny_config, tiny_model, tiny_trainer, with_run
+from tiny_training import (
+    NoiseLoader,
+    fit_until,
+    small_command,
+    tiny_config,
+    tiny_model,
+    tiny_trainer,
+    with_run,
+)
 
 
 def losses(folder):
@@ -58,7 +67,8 @@ def remove(path):
     path.unlink()
 
 
-# -- damaged checkpoints ---------------------------------------------------------------------------------------
+# -- damaged checkpoints
+# ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -91,7 +101,9 @@ def test_damaged_checkpoint_is_passed_over(whole, killed, caplog, name, harm, sa
 def test_no_whole_checkpoint_is_an_error(killed):
     for step in ("step-00000002", "step-00000004"):
         cut(killed / "checkpoints" / step / "trainer.json")
-    with pytest.raises(ValueError, match=r"no checkpoint in .* is whole .*put back a copy of one, or delete"):
+    with pytest.raises(
+        ValueError, match=r"no checkpoint in .* is whole .*put back a copy of one, or delete"
+    ):
         tiny_trainer(tiny_config(killed), resume=True)
     assert main(["convert", str(killed)]) == 2
 
@@ -105,7 +117,9 @@ def test_damaged_conversion_is_not_used(whole, killed, monkeypatch):
     state = json.loads((saved / "trainer.json").read_text())
     (saved / "trainer.json").write_text(json.dumps({**state, "world_size": 2}))
     write_manifest(saved, checksums(saved))
-    with pytest.raises(ValueError, match=r"universal is damaged .* delete it, then run `clim-train convert"):
+    with pytest.raises(
+        ValueError, match=r"universal is damaged .* delete it, then run `clim-train convert"
+    ):
         tiny_trainer(tiny_config(killed), resume=True)
 
 
@@ -127,7 +141,8 @@ def test_ranks_share_the_checksums(tmp_path):
     assert [damage(tmp_path, rank, 2) is None for rank in (0, 1)] == [True, False]
 
 
-# -- full disk -------------------------------------------------------------------------------------------------
+# -- full disk
+# -------------------------------------------------------------------------------------------------
 
 
 def no_space(*arguments, **options):
@@ -159,7 +174,9 @@ def test_full_disk_at_save_keeps_the_checkpoints_before(whole, tmp_path, monkeyp
     with pytest.raises(CheckpointNotWritten) as raised, trainer:
         trainer.fit()
     monkeypatch.undo()
-    assert "checkpoint of step 4 could not be written (OSError: [Errno 28] No space left" in str(raised.value)
+    assert "checkpoint of step 4 could not be written (OSError: [Errno 28] No space left" in str(
+        raised.value
+    )
     assert str(raised.value).endswith(
         f"step-00000002. Make room, then `clim-train resume {tmp_path / 'run'}` continues"
     )
@@ -172,7 +189,10 @@ def test_full_disk_at_save_keeps_the_checkpoints_before(whole, tmp_path, monkeyp
 def test_command_on_a_full_disk_ends_with_the_fix(shards, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("clim_train.trainer.write_json_indented", no_space)
     assert main(small_command("clim_coco_vitb16", shards, tmp_path / "run")) == 1
-    assert "No space left on device: make room, then `clim-train resume RUN`" in capsys.readouterr().err
+    assert (
+        "No space left on device: make room, then `clim-train resume RUN`"
+        in capsys.readouterr().err
+    )
 
 
 def test_half_a_line_of_metrics_is_no_obstacle(whole, killed):
@@ -183,7 +203,8 @@ def test_half_a_line_of_metrics_is_no_obstacle(whole, killed):
     assert losses(killed) == losses(whole / "run")
 
 
-# -- not finite ------------------------------------------------------------------------------------------------
+# -- not finite
+# ------------------------------------------------------------------------------------------------
 
 
 class Overflows(ClimTask):
@@ -208,8 +229,11 @@ def overflowing(config, bad, *, gradient=False):
 
 @pytest.mark.parametrize("stage", [0, 1, 3])
 def test_loss_that_is_not_finite_is_named_exactly(tmp_path, stage):
-    """Two micro-batches per step, a line every four steps: the sixth micro-batch is found at the save of step 4."""
-    config = with_run(tiny_config(tmp_path, zero_stage=stage, accumulation=2), log_every=100, save_every=2)
+    """Two micro-batches per step, a line every four steps: the sixth micro-batch is found at the
+    save of step 4."""
+    config = with_run(
+        tiny_config(tmp_path, zero_stage=stage, accumulation=2), log_every=100, save_every=2
+    )
     with overflowing(config, bad=6) as trainer, pytest.raises(NotFiniteError) as raised:
         trainer.fit()
     assert raised.value.step == 3
@@ -221,7 +245,9 @@ def test_loss_that_is_not_finite_is_named_exactly(tmp_path, stage):
     message = str(raised.value)
     assert "the loss is not finite at step 3 (rank 0, batch of " + ", ".join(second.keys) in message
     assert f"{tmp_path / 'checkpoints' / 'step-00000002'} is the last good checkpoint" in message
-    assert [path.name for path in CheckpointFolder(tmp_path / "checkpoints").complete()] == ["step-00000002"]
+    assert [path.name for path in CheckpointFolder(tmp_path / "checkpoints").complete()] == [
+        "step-00000002"
+    ]
     assert not (tmp_path / "model").exists()
 
 
@@ -237,7 +263,9 @@ def test_update_that_breaks_the_weights_is_never_saved(tmp_path):
     """The loss of the step that breaks them is finite, and there is no next one before the save."""
     with (
         overflowing(tiny_config(tmp_path, zero_stage=0), bad=4, gradient=True) as trainer,
-        pytest.raises(NotFiniteError, match="weights are not finite after the update at step 4") as raised,
+        pytest.raises(
+            NotFiniteError, match="weights are not finite after the update at step 4"
+        ) as raised,
     ):
         trainer.fit()
     assert raised.value.keys[0]
@@ -247,8 +275,17 @@ def test_update_that_breaks_the_weights_is_never_saved(tmp_path):
 @pytest.mark.parametrize(("stage", "precision"), [(1, "fp32"), (2, "bf16"), (3, "fp32")])
 def test_gradients_that_are_not_finite_are_left_out_and_counted(tmp_path, stage, precision):
     """ZeRO does not take such a step; a run should not hide that."""
-    overflowing(tiny_config(tmp_path, zero_stage=stage, precision=precision), bad=4, gradient=True).fit()
-    assert [line.get("updates_left_out", 0) for line in read_metrics(tmp_path)] == [0, 0, 0, 1, 1, 1]
+    overflowing(
+        tiny_config(tmp_path, zero_stage=stage, precision=precision), bad=4, gradient=True
+    ).fit()
+    assert [line.get("updates_left_out", 0) for line in read_metrics(tmp_path)] == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        1,
+    ]
 
 
 @pytest.mark.parametrize("stage", [1, 3])
@@ -270,16 +307,21 @@ def test_watching_does_not_wait_for_the_device():
         watch.check(None)
 
 
-def test_command_says_what_to_do_about_a_loss_that_is_not_finite(shards, tmp_path, monkeypatch, capsys):
+def test_command_says_what_to_do_about_a_loss_that_is_not_finite(
+    shards, tmp_path, monkeypatch, capsys
+):
     loss = ClimTask.loss
-    monkeypatch.setattr(ClimTask, "loss", lambda task, batch: {"loss": loss(task, batch)["loss"] * float("inf")})
+    monkeypatch.setattr(
+        ClimTask, "loss", lambda task, batch: {"loss": loss(task, batch)["loss"] * float("inf")}
+    )
     assert main(small_command("clim_coco_vitb16", shards, tmp_path / "run")) == 1
     error = capsys.readouterr().err
     assert "the loss is not finite at step 1 (rank 0, batch of 000" in error
     assert "lower optim.lr or with optim.clip_norm" in error
 
 
-# -- stopping --------------------------------------------------------------------------------------------------
+# -- stopping
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -296,7 +338,12 @@ def test_signal_stops_after_the_step_with_a_checkpoint(whole, tmp_path, number):
         return forward_backward(batch)
 
     trainer.engine.forward_backward = signalled
-    with trainer, pytest.raises(TrainingStopped, match=f"stopped at step 3, .* `clim-train resume {tmp_path / 'run'}`"):
+    with (
+        trainer,
+        pytest.raises(
+            TrainingStopped, match=f"stopped at step 3, .* `clim-train resume {tmp_path / 'run'}`"
+        ),
+    ):
         trainer.fit()
     assert signal.getsignal(number) is before
     tiny_trainer(config, resume=True).fit()

@@ -1,4 +1,5 @@
-"""Every method on every kind of tower: what trains gets a gradient, and the loss of a fixed batch falls."""
+"""Every method on every kind of tower: what trains gets a gradient, and the loss of a fixed batch
+falls."""
 
 import copy
 
@@ -26,7 +27,9 @@ def build_tower(name, golden):
     if name == "vit":
         return build_vit()
     # Weights of the golden cases: those of a new ResNet end every branch with a norm of zero.
-    return build_eva(golden("case01_eva_b")) if name == "eva" else build_clip(golden("case03_resnet"))
+    return (
+        build_eva(golden("case01_eva_b")) if name == "eva" else build_clip(golden("case03_resnet"))
+    )
 
 
 def batch_captions():
@@ -50,21 +53,27 @@ def build_method(method, model, mode):
     native, px = model.image_size[0], 4 * model.stride
     if method == "clim":
         length = getattr(model.clip, "context_length", None) or model.clip.text.context_length
-        rows = {text: [1, i + 2, i + 8, 15] + [0] * (length - 4) for i, text in enumerate(batch_captions())}
+        rows = {
+            text: [1, i + 2, i + 8, 15] + [0] * (length - 4)
+            for i, text in enumerate(batch_captions())
+        }
         model.tokenizer = lambda texts: torch.tensor([rows[text] for text in texts])
         task, batch = ClimTask(model, box_mode=mode), mosaic_batch(px, native)
     elif method == "clipself":
         task = ClipSelfTask(model, copy.deepcopy(model), box_mode=mode)
         batch = crop_unit(1, (3, 0, 2), px=px, crop_px=native)
     else:
-        task = RegionClipTask(model, class_embeddings(CLASSES, model.embed_dim), box_mode=mode, sampled_classes=None)
+        task = RegionClipTask(
+            model, class_embeddings(CLASSES, model.embed_dim), box_mode=mode, sampled_classes=None
+        )
         batch = box_unit(1, (3, 0, 2), px=px, classes=CLASSES)
     model.freeze(99, path=path)
     return task, batch
 
 
 def train(task, batch, steps, lr):
-    """Losses of AdamW steps on one batch; after the first backward pass every trainable parameter has a gradient."""
+    """Losses of AdamW steps on one batch; after the first backward pass every trainable parameter
+    has a gradient."""
     parameters, losses = task.trainable_parameters(), []
     optimizer = build_optimizer(parameters, OptimConfig(lr=lr, betas=(0.9, 0.999), eps=1e-6))
     for step in range(steps):
@@ -83,7 +92,11 @@ def train(task, batch, steps, lr):
 @pytest.mark.parametrize("method", METHODS)
 def test_method_trains_tower(method, tower, golden):
     task, batch = build_method(method, build_tower(tower, golden), "align")
-    outside = {name: p.clone() for name, p in task.model.named_parameters() if name not in task.trainable_parameters()}
+    outside = {
+        name: p.clone()
+        for name, p in task.model.named_parameters()
+        if name not in task.trainable_parameters()
+    }
     losses = train(task, batch, 6, lr=2e-3)
     assert all(torch.isfinite(torch.tensor(losses)))
     assert losses[-1] < 0.95 * losses[0]
@@ -101,11 +114,13 @@ def test_method_trains_the_attention_readout(method, tower, golden):
 
 
 @pytest.mark.parametrize(
-    ("tower", "mode"), [*((t, "align") for t in TOWERS), *((t, "attention") for t in WITH_ATTENTION)]
+    ("tower", "mode"),
+    [*((t, "align") for t in TOWERS), *((t, "attention") for t in WITH_ATTENTION)],
 )
 @pytest.mark.parametrize("method", ["clipself", "regionclip"])
 def test_batch_without_boxes_reaches_every_parameter_of_the_tower(method, tower, mode, golden):
-    """Under ZeRO-3 a rank without boxes has to ask for the same weights as the others, in both passes."""
+    """Under ZeRO-3 a rank without boxes has to ask for the same weights as the others, in both
+    passes."""
     model = build_tower(tower, golden)
     task, _ = build_method(method, model, mode)
     px = 4 * model.stride
@@ -117,12 +132,18 @@ def test_batch_without_boxes_reaches_every_parameter_of_the_tower(method, tower,
 @pytest.mark.parametrize("mode", ["align", "attention"])
 @pytest.mark.parametrize("method", ["clipself", "regionclip"])
 def test_step_never_looks_at_values(method, mode, golden):
-    """Fake tensors have none: what would make a GPU wait for the host (`.item()`, `nonzero`) fails on them."""
+    """Fake tensors have none: what would make a GPU wait for the host (`.item()`, `nonzero`) fails
+    on them."""
     task, _ = build_method(method, build_vit(), mode)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        images, boxes = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), [torch.zeros(3, 4), torch.zeros(0, 4)]
+        images, boxes = (
+            torch.zeros(2, 3, 32, 32, dtype=torch.uint8),
+            [torch.zeros(3, 4), torch.zeros(0, 4)],
+        )
         if method == "clipself":
-            batch = CropBatch(images, boxes, torch.zeros(3, 3, 32, 32, dtype=torch.uint8), ["a", "b"])
+            batch = CropBatch(
+                images, boxes, torch.zeros(3, 3, 32, 32, dtype=torch.uint8), ["a", "b"]
+            )
         else:
             batch = BoxBatch(images, boxes, torch.zeros(3, dtype=torch.int64), ["a", "b"])
         task.loss(batch)["loss"].backward()

@@ -1,4 +1,5 @@
-"""Every recipe builds and trains two steps on a tiny tower and real shards, through the command line."""
+"""Every recipe builds and trains two steps on a tiny tower and real shards, through the command
+line."""
 
 import json
 import re
@@ -27,10 +28,17 @@ def boxed_folder(tmp_path_factory):
     noise = np.random.default_rng(0)
     images, boxes = [], []
     for i in range(8):
-        Image.fromarray(noise.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / "images" / f"{i}.png")
+        Image.fromarray(noise.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(
+            folder / "images" / f"{i}.png"
+        )
         images.append({"id": i, "file_name": f"{i}.png", "height": 40, "width": 48})
         for k, (x, y) in enumerate([(2, 3), (20, 10)]):
-            box = {"id": 2 * i + k, "image_id": i, "category_id": 1 + (i + k) % 2, "bbox": [x, y, 18, 16]}
+            box = {
+                "id": 2 * i + k,
+                "image_id": i,
+                "category_id": 1 + (i + k) % 2,
+                "bbox": [x, y, 18, 16],
+            }
             boxes.append({**box, "area": 18 * 16, "iscrowd": 0})
     categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "red ball"}]
     content = {"images": images, "annotations": boxes, "categories": categories}
@@ -46,14 +54,23 @@ def region_command(name, data, folder) -> list[str]:
         options.append(f"--data.boxes={data / 'boxes.json'}")
     elif "json" in RECIPES[name].__doc__:
         options.append(f"--data.images-json={data / 'boxes.json'}")
-    run = ["--schedule.steps=2", "--schedule.warmup-steps=1", "--engine.device=cpu", f"--run.folder={folder}"]
+    run = [
+        "--schedule.steps=2",
+        "--schedule.warmup-steps=1",
+        "--engine.device=cpu",
+        f"--run.folder={folder}",
+    ]
     return [name, *options, *run, "--run.log-every=1", "--run.no-bar", "--run.no-tensorboard"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_trains_two_steps(name, shards, boxed_folder, tmp_path):
     folder = tmp_path / "run"
-    command = region_command(name, boxed_folder, folder) if name in REGIONS else small_command(name, shards, folder)
+    command = (
+        region_command(name, boxed_folder, folder)
+        if name in REGIONS
+        else small_command(name, shards, folder)
+    )
     register_tiny_towers()
     assert main(command) == 0
     lines = read_metrics(folder)
@@ -61,8 +78,13 @@ def test_recipe_trains_two_steps(name, shards, boxed_folder, tmp_path):
     assert all(0 < line["loss"] < 20 for line in lines)
     config = TrainConfig.load(folder)
     assert config.optim == find_recipe(name)().optim
-    trained, start = load_file(folder / "model" / "model.safetensors"), load_file(folder / "start.safetensors")
-    assert any(not torch.equal(value, trained[key.removeprefix("clip.")]) for key, value in start.items())
+    trained, start = (
+        load_file(folder / "model" / "model.safetensors"),
+        load_file(folder / "start.safetensors"),
+    )
+    assert any(
+        not torch.equal(value, trained[key.removeprefix("clip.")]) for key, value in start.items()
+    )
 
 
 PAPER = ["clim_coco_vitb16", "clim_cc3m_vitb16", "clim_lvis_vitb16"]
@@ -84,7 +106,11 @@ def test_paper_recipes_have_the_published_settings(name):
     )
     assert (config.schedule.kind, config.schedule.warmup_steps) == ("cosine", 1000)
     assert config.schedule.epochs == (3 if "cc3m" in name else 100)
-    assert (config.data.batch_size, config.data.mosaic.canvas_px, config.run.alpha) == (32, 1024, 0.7)
+    assert (config.data.batch_size, config.data.mosaic.canvas_px, config.run.alpha) == (
+        32,
+        1024,
+        0.7,
+    )
     assert config.data.mosaic.crop_scale == (0.9, 1.0)
     assert not config.task.mask_duplicate_captions
     assert config.optim.clip_norm is None
@@ -97,8 +123,16 @@ def test_region_recipes_have_the_published_settings(name):
     large = "eval14" in name
     assert config.model.name == ("EVA02-L-14-336" if large else "EVA02-B-16")
     assert (config.model.unlocked_blocks, config.run.alpha) == ((24, 0.95) if large else (12, 0.7))
-    assert (config.data.image_px, config.data.batch_size, entry.facts.gpus) == (896 if large else 1024, 2, 8)
-    assert (config.schedule.epochs, config.schedule.warmup_steps, config.schedule.kind) == (6, 1000, "cosine")
+    assert (config.data.image_px, config.data.batch_size, entry.facts.gpus) == (
+        896 if large else 1024,
+        2,
+        8,
+    )
+    assert (config.schedule.epochs, config.schedule.warmup_steps, config.schedule.kind) == (
+        6,
+        1000,
+        "cosine",
+    )
     assert (config.optim.lr, config.optim.weight_decay, config.optim.clip_norm) == (1e-5, 0.1, None)
     assert (config.optim.betas, config.optim.eps) == ((0.9, 0.999), 1e-8)
     assert entry.facts.images == (100_170 if "lvis" in name else 118_287)
@@ -114,19 +148,33 @@ def test_region_recipes_have_the_published_settings(name):
 @pytest.mark.parametrize("name", ["clipself_coco_patches_evab16", "clipself_lvis_patches_evab16"])
 def test_steps_of_the_one_process_run_are_those_of_eight_gpus(name):
     entry = find_recipe(name)
-    steps = -(-entry.facts.images // (entry.facts.gpus * entry().data.batch_size)) * entry().schedule.epochs
+    steps = (
+        -(-entry.facts.images // (entry.facts.gpus * entry().data.batch_size))
+        * entry().schedule.epochs
+    )
     assert f"--schedule.steps {steps}" in " ".join(entry.__doc__.split())
 
 
 def test_eva_recipe_uses_the_betas_of_eva():
     config = find_recipe("clim_coco_evab16")()
-    assert (config.optim.betas, config.optim.eps, config.model.unlocked_blocks) == ((0.9, 0.999), 1e-8, 12)
+    assert (config.optim.betas, config.optim.eps, config.model.unlocked_blocks) == (
+        (0.9, 0.999),
+        1e-8,
+        12,
+    )
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_docstrings_say_what_a_user_needs(name):
     text = RECIPES[name].__doc__
-    for part in ("Paper:", "Command:", "Hardware:", "Data:", "Expected:", "Differs from the original:"):
+    for part in (
+        "Paper:",
+        "Command:",
+        "Hardware:",
+        "Data:",
+        "Expected:",
+        "Differs from the original:",
+    ):
         assert part in text
     assert name in text
     assert name in recipe_table()
@@ -139,7 +187,12 @@ def test_commands_of_docstrings_parse(name):
     program, *words = shlex.split(command)
     if program == "deepspeed":
         launcher, words = words[: words.index("--module") + 2], words[words.index("--module") + 2 :]
-        assert launcher == ["--num_gpus", str(find_recipe(name).facts.gpus), "--module", "clim_train"]
+        assert launcher == [
+            "--num_gpus",
+            str(find_recipe(name).facts.gpus),
+            "--module",
+            "clim_train",
+        ]
     else:
         assert program == "clim-train"
     recipe, *options = words

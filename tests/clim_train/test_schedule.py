@@ -2,7 +2,14 @@
 
 import pytest
 from clim_train.options.sections import OptimConfig, ScheduleConfig
-from clim_train.schedule import const_cooldown_lr, const_lr, cosine_lr, learning_rate, total_steps, warmup_note
+from clim_train.schedule import (
+    const_cooldown_lr,
+    const_lr,
+    cosine_lr,
+    learning_rate,
+    total_steps,
+    warmup_note,
+)
 
 
 def golden_sets(case):
@@ -15,7 +22,9 @@ def test_golden_cosine_and_const(golden):
     case = golden("case09_schedule")
     for i, steps, common, config in golden_sets(case):
         cosine = [cosine_lr(step, total=config["total"], **common) for step in steps]
-        assert cosine == pytest.approx(case.tensor(f"out/s{i}/cosine").tolist(), rel=1e-12, abs=1e-18)
+        assert cosine == pytest.approx(
+            case.tensor(f"out/s{i}/cosine").tolist(), rel=1e-12, abs=1e-18
+        )
         const = [const_lr(step, **common) for step in steps]
         assert const == pytest.approx(case.tensor(f"out/s{i}/const").tolist(), rel=1e-12)
 
@@ -27,8 +36,16 @@ def test_golden_cooldown(golden):
         assert keys
         for key in keys:
             words = case.meta["keys"][key]["description"].split()
-            power, end = float(words[words.index("power") + 1]), float(words[words.index("end") + 1])
-            options = {"total": config["total"], "cooldown": config["cooldown_steps"], "power": power, "end": end}
+            power, end = (
+                float(words[words.index("power") + 1]),
+                float(words[words.index("end") + 1]),
+            )
+            options = {
+                "total": config["total"],
+                "cooldown": config["cooldown_steps"],
+                "power": power,
+                "end": end,
+            }
             rates = [const_cooldown_lr(step, **options, **common) for step in steps]
             assert rates == pytest.approx(case.tensor(key).tolist(), rel=1e-12, abs=1e-18), key
 
@@ -36,11 +53,17 @@ def test_golden_cooldown(golden):
 def test_configuration_chooses_the_schedule():
     optim = OptimConfig(lr=2.0)
     cosine = ScheduleConfig(kind="cosine", warmup_steps=2)
-    assert [learning_rate(s, 6, optim, cosine) for s in (0, 1, 2, 4, 6)] == pytest.approx([1, 2, 2, 1, 0])
+    assert [learning_rate(s, 6, optim, cosine) for s in (0, 1, 2, 4, 6)] == pytest.approx(
+        [1, 2, 2, 1, 0]
+    )
     const = ScheduleConfig(kind="const", warmup_steps=0)
     assert [learning_rate(s, 6, optim, const) for s in (0, 5)] == [2, 2]
-    cooldown = ScheduleConfig(kind="const_cooldown", warmup_steps=0, cooldown_steps=4, cooldown_end_lr=1.0)
-    assert [learning_rate(s, 8, optim, cooldown) for s in (3, 4, 6, 8)] == pytest.approx([2, 2, 1.5, 1])
+    cooldown = ScheduleConfig(
+        kind="const_cooldown", warmup_steps=0, cooldown_steps=4, cooldown_end_lr=1.0
+    )
+    assert [learning_rate(s, 8, optim, cooldown) for s in (3, 4, 6, 8)] == pytest.approx(
+        [2, 2, 1.5, 1]
+    )
 
 
 def test_total_steps_counts_whole_accumulations():

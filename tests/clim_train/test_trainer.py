@@ -1,4 +1,5 @@
-"""Training in one process: every ZeRO stage, exact resume, the run folder, several trainers after one another."""
+"""Training in one process: every ZeRO stage, exact resume, the run folder, several trainers after
+one another."""
 
 import json
 import math
@@ -36,7 +37,9 @@ def reference_losses(steps=6, name=VIT):
     """The same training without DeepSpeed: plain AdamW, clipping and schedule."""
     config = tiny_config("unused", steps=steps)
     task, loader, seen = ClimTask(tiny_model(name)), NoiseLoader(), []
-    optimizer = build_optimizer(task.trainable_parameters(), config.optim, bounds=task.parameter_bounds)
+    optimizer = build_optimizer(
+        task.trainable_parameters(), config.optim, bounds=task.parameter_bounds
+    )
     while len(seen) < steps:
         for batch in loader:
             for group in optimizer.param_groups:
@@ -44,7 +47,9 @@ def reference_losses(steps=6, name=VIT):
             loss = task.loss(batch)["loss"]
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(task.trainable_parameters().values(), config.optim.clip_norm)
+            torch.nn.utils.clip_grad_norm_(
+                task.trainable_parameters().values(), config.optim.clip_norm
+            )
             optimizer.step()
             seen.append(loss.item())
     return seen[:steps]
@@ -67,7 +72,9 @@ def test_every_stage_trains_as_plain_pytorch(tmp_path, expected, name, stage):
 @pytest.mark.parametrize("precision", ["amp_bf16", "bf16"])
 def test_16_bits_stay_close_to_float32(tmp_path, expected, stage, precision):
     model = tiny_model()
-    tiny_trainer(tiny_config(tmp_path / "run", zero_stage=stage, precision=precision), model=model).fit()
+    tiny_trainer(
+        tiny_config(tmp_path / "run", zero_stage=stage, precision=precision), model=model
+    ).fit()
     assert losses(tmp_path / "run") == pytest.approx(expected[VIT], rel=3e-2)
     assert model.dtype == torch.float32
 
@@ -92,7 +99,9 @@ def test_resume_repeats_the_uninterrupted_run(tmp_path, stage, precision):
     assert trainer.step == 4
     trainer.fit()
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
-    whole, again = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts"))
+    whole, again = (
+        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts")
+    )
     assert all(torch.equal(whole[k], again[k]) for k in whole)
 
 
@@ -107,13 +116,16 @@ def test_one_process_runs_without_sharding_and_its_folder_says_so(tmp_path):
     trainer = tiny_trainer(TrainConfig.load(tmp_path / "named"), resume=True)
     assert trainer.engine.config.engine.zero_stage == 1
     trainer.fit()
-    # Both sum the same float32 numbers; the norm for clipping is summed in another order, once in each of six steps.
+    # Both sum the same float32 numbers; the norm for clipping is summed in another order, once in
+    # each of six steps.
     assert losses(tmp_path / "chosen") == pytest.approx(losses(tmp_path / "named"), rel=1e-5)
 
 
 def test_resume_within_an_epoch_and_an_accumulation_window_of_the_log(tmp_path):
     """Three batches per epoch, two per step, a line every four steps: nothing falls together."""
-    config = with_run(tiny_config(tmp_path / "whole", steps=8, accumulation=2), log_every=4, save_every=3)
+    config = with_run(
+        tiny_config(tmp_path / "whole", steps=8, accumulation=2), log_every=4, save_every=3
+    )
     tiny_trainer(config).fit()
     parts = with_run(config, folder=str(tmp_path / "parts"))
     fit_until(tiny_trainer(parts), 3)
@@ -123,7 +135,8 @@ def test_resume_within_an_epoch_and_an_accumulation_window_of_the_log(tmp_path):
 
 
 def test_accumulation_averages_micro_batches(tmp_path):
-    """With one optimizer step per epoch of two batches, the first two losses are of the start weights."""
+    """With one optimizer step per epoch of two batches, the first two losses are of the start
+    weights."""
     trainer = tiny_trainer(tiny_config(tmp_path / "run", steps=1, accumulation=3))
     task, loader = trainer.task, trainer.loader
     start = [task.loss(batch)["loss"].item() for batch in loader]
@@ -142,7 +155,10 @@ def test_run_folder(tmp_path):
     assert TrainConfig.load(folder) == config
     assert json.loads((folder / "versions.json").read_text())["processes"] == 1
     assert list((folder / "tensorboard").glob("events*"))
-    assert sorted(p.name for p in (folder / "checkpoints").glob("step-*")) == ["step-00000004", "step-00000006"]
+    assert sorted(p.name for p in (folder / "checkpoints").glob("step-*")) == [
+        "step-00000004",
+        "step-00000006",
+    ]
     lines = read_metrics(folder)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert all(line["samples_per_s"] > 0 and line["lr"] >= 0 for line in lines)
@@ -170,7 +186,9 @@ def test_export_loads_in_create_model_and_in_plain_open_clip(tmp_path):
     plain = open_clip.create_model(f"local-dir:{folder}").eval()
     images = torch.rand(2, 3, 16, 16)
     with torch.no_grad():
-        torch.testing.assert_close(ours.encode_image(images), plain.encode_image(images, normalize=True))
+        torch.testing.assert_close(
+            ours.encode_image(images), plain.encode_image(images, normalize=True)
+        )
 
 
 @pytest.mark.parametrize("stage", [1, 3])
@@ -192,10 +210,17 @@ def test_evaluation_sees_whole_weights_and_changes_nothing(tmp_path, stage):
     watched = with_run(config, folder=str(tmp_path / "watched"), eval_every=2)
     tiny_trainer(watched, model=model, evaluators={"probe": evaluator}).fit()
     assert losses(tmp_path / "watched") == losses(tmp_path / "plain")
-    assert [line["step"] for line in read_metrics(tmp_path / "watched") if "probe/sum" in line] == [0, 2, 4, 6]
+    assert [line["step"] for line in read_metrics(tmp_path / "watched") if "probe/sum" in line] == [
+        0,
+        2,
+        4,
+        6,
+    ]
     assert len(set(seen)) == 4
     evaluator()
-    assert seen[-1] == pytest.approx(seen[-2], abs=1e-6)  # the closed trainer left the evaluated weights behind
+    assert seen[-1] == pytest.approx(
+        seen[-2], abs=1e-6
+    )  # the closed trainer left the evaluated weights behind
 
 
 def test_trainings_after_one_another_on_one_model(tmp_path):
@@ -212,7 +237,9 @@ class NarrowTask(ClimTask):
     parameter_bounds = {"clip.logit_scale": (2.65, 2.665)}  # noqa: RUF012
 
 
-@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (1, "bf16"), (2, "fp32"), (3, "fp32")])
+@pytest.mark.parametrize(
+    ("stage", "precision"), [(0, "fp32"), (1, "bf16"), (2, "fp32"), (3, "fp32")]
+)
 def test_bounds_hold_at_every_stage(tmp_path, stage, precision):
     model = tiny_model()
     config = tiny_config(tmp_path, zero_stage=stage, precision=precision)
@@ -222,7 +249,9 @@ def test_bounds_hold_at_every_stage(tmp_path, stage, precision):
     low, high = math.exp(2.65), math.exp(2.665)
     slack = 1e-2 if precision == "bf16" else 1e-5  # the model's copy is rounded, the master is not
     assert all(low * (1 - slack) <= scale <= high * (1 + slack) for scale in scales)
-    assert min(abs(model.logit_scale.item() - limit) for limit in (2.65, 2.665)) < 1e-6  # it did reach a limit
+    assert (
+        min(abs(model.logit_scale.item() - limit) for limit in (2.65, 2.665)) < 1e-6
+    )  # it did reach a limit
 
 
 def test_started_folder_is_not_overwritten_and_missing_run_is_not_resumed(tmp_path):
@@ -271,7 +300,10 @@ def test_finished_run_resumes_to_its_end(tmp_path):
 
 
 def test_export_needs_a_closed_engine(tmp_path):
-    with tiny_trainer(tiny_config(tmp_path / "run")) as trainer, pytest.raises(ValueError, match="close"):
+    with (
+        tiny_trainer(tiny_config(tmp_path / "run")) as trainer,
+        pytest.raises(ValueError, match="close"),
+    ):
         trainer.export()
 
 
@@ -286,10 +318,13 @@ def test_same_losses_with_checkpointed_gradients_at_stage_3(tmp_path):
 
 @pytest.mark.parametrize("name", [VIT, EVA])
 def test_attention_readout_trains_alike_at_every_stage(tmp_path, name):
-    """Region class tokens read the attention weights of every block outside their modules; ZeRO-3 must gather them."""
+    """Region class tokens read the attention weights of every block outside their modules; ZeRO-3
+    must gather them."""
     for stage in (1, 3):
         config = tiny_config(tmp_path / str(stage), steps=4, zero_stage=stage)
-        task = ClimTask(tiny_model(name, unlocked_blocks=9), box_mode="attention", lockstep=stage == 3)
+        task = ClimTask(
+            tiny_model(name, unlocked_blocks=9), box_mode="attention", lockstep=stage == 3
+        )
         Trainer(config, task, NoiseLoader()).fit()
     assert losses(tmp_path / "3") == pytest.approx(losses(tmp_path / "1"), rel=1e-5)
 
@@ -313,8 +348,11 @@ def test_engine_options_reach_the_engine(tmp_path):
 
 @pytest.mark.parametrize(("whole_below", "share"), [(0, 0), (100_000, 1)])
 def test_stage_3_takes_weights_away_unless_they_are_small(tmp_path, whole_below, share):
-    """The tests of stage 3 rely on the first: at DeepSpeed's default, tiny weights stay once they were gathered."""
-    with tiny_trainer(tiny_config(tmp_path / "run", zero_stage=3, whole_below=whole_below)) as trainer:
+    """The tests of stage 3 rely on the first: at DeepSpeed's default, tiny weights stay once they
+    were gathered."""
+    with tiny_trainer(
+        tiny_config(tmp_path / "run", zero_stage=3, whole_below=whole_below)
+    ) as trainer:
         trainer.engine.forward_backward(next(trainer._batches()))
         trainer.engine.step(0.1)
         parameters = list(trainer.engine._engine.module.parameters())
@@ -346,19 +384,28 @@ class ConstantLoader(NoiseLoader):
 @pytest.mark.parametrize("stage", [1, 3])
 def test_task_of_ones_own(tmp_path, stage):
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 4))
+    model = torch.nn.Sequential(
+        torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 4)
+    )
     model[0].requires_grad_(False)
     frozen = model[0].weight.clone()
-    with Trainer(tiny_config(tmp_path, steps=9, zero_stage=stage), Reconstruction(model), ConstantLoader()) as trainer:
+    with Trainer(
+        tiny_config(tmp_path, steps=9, zero_stage=stage), Reconstruction(model), ConstantLoader()
+    ) as trainer:
         trainer.fit()
     assert losses(tmp_path)[-1] < losses(tmp_path)[0]
     assert torch.equal(model[0].weight, frozen)
     saved = torch.load(tmp_path / "model" / "weights.pt")
     assert saved.keys() == model.state_dict().keys()
     assert saved["1.num_batches_tracked"] == model[1].num_batches_tracked == 9
-    # Any alpha can be made of the export, the start and the trained weights: running statistics count among them.
+    # Any alpha can be made of the export, the start and the trained weights: running statistics
+    # count among them.
     before, after = (load_file(tmp_path / f"{name}.safetensors") for name in ("start", "trained"))
-    assert before.keys() == after.keys() == {k for k, v in saved.items() if v.is_floating_point() and k[0] != "0"}
+    assert (
+        before.keys()
+        == after.keys()
+        == {k for k, v in saved.items() if v.is_floating_point() and k[0] != "0"}
+    )
     for key, value in after.items():
         torch.testing.assert_close(saved[key], 0.7 * value + 0.3 * before[key])
         assert torch.equal(value, model.state_dict()[key])

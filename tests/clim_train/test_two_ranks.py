@@ -1,4 +1,5 @@
-"""Two processes, started once by the deepspeed launcher, against one process with the same global batch."""
+"""Two processes, started once by the deepspeed launcher, against one process with the same global
+batch."""
 
 from pathlib import Path
 
@@ -25,20 +26,24 @@ def launched(tmp_path_factory):
 
 
 def test_golden_features_of_two_processes(golden, launched):
-    """The original returns the mean over a rank's rows, and sums gradients over ranks; ours average to the global loss.
+    """The original returns the mean over a rank's rows, and sums gradients over ranks; ours average
+    to the global loss.
 
-    With equal shares, a rank's loss is the mean over its rows in both, so losses agree rank by rank. Feature gradients
-    are those of the SUM over ranks of the losses in both: the collective adds what each rank asks of a row. A
-    parameter's gradient, the sum over rows of (feature gradient x feature slope), is then averaged over the two ranks
-    by the engine: half of the sum, which is the gradient of the mean of the losses, the loss of one process with all
-    rows. So the golden single-process gradients are half of these.
+    With equal shares, a rank's loss is the mean over its rows in both, so losses agree rank by
+    rank. Feature gradients are those of the SUM over ranks of the losses in both: the collective
+    adds what each rank asks of a row. A parameter's gradient, the sum over rows of (feature
+    gradient x feature slope), is then averaged over the two ranks by the engine: half of the sum,
+    which is the gradient of the mean of the losses, the loss of one process with all rows. So the
+    golden single-process gradients are half of these.
     """
     case = golden("case04_clim_loss")
     ranks = [torch.load(launched / f"features{r}.pt") for r in (0, 1)]
     rows = sum(len(r["gi"]) for r in ranks)
     for r, ours in enumerate(ranks):
         for key, value in case.under(f"out/feat_2proc/rank{r}/").items():
-            torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=2e-6, msg=f"rank {r} {key}")
+            torch.testing.assert_close(
+                ours[key], value, rtol=1e-4, atol=2e-6, msg=f"rank {r} {key}"
+            )
     if rows != len(case.tensor("in/feat/image_features")):
         return  # one process had more rows than these two
     assert torch.stack([r["loss"] for r in ranks]).mean().item() == pytest.approx(
@@ -46,9 +51,13 @@ def test_golden_features_of_two_processes(golden, launched):
     )
     for ours, theirs in (("gi", "image_features"), ("gt", "text_features")):
         halved = torch.cat([r[ours] for r in ranks]) / 2
-        torch.testing.assert_close(halved, case.tensor(f"out/feat/grad_{theirs}"), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            halved, case.tensor(f"out/feat/grad_{theirs}"), rtol=1e-4, atol=1e-6
+        )
     mean_scale = torch.stack([r["gs"] for r in ranks]).mean()
-    torch.testing.assert_close(mean_scale, case.tensor("out/feat/grad_logit_scale"), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        mean_scale, case.tensor("out/feat/grad_logit_scale"), rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", [VIT, EVA])
@@ -82,10 +91,13 @@ def test_rank_without_single_images_neither_waits_nor_counts_wrong(launched, tmp
 
 @pytest.mark.parametrize("stage", [1, 3])
 def test_two_ranks_resume_exactly(launched, stage):
-    # Stage 3 gathers weights together once it knows their order, one by one before: other memory alignment, and with it
-    # other rounding (the last digit) in the matrix products of the first step.
+    # Stage 3 gathers weights together once it knows their order, one by one before: other memory
+    # alignment, and with it other rounding (the last digit) in the matrix products of the first
+    # step.
     tolerance = 0 if stage == 1 else 1e-6
-    assert losses(launched / f"parts{stage}") == pytest.approx(losses(launched / f"whole{stage}"), rel=tolerance, abs=0)
+    assert losses(launched / f"parts{stage}") == pytest.approx(
+        losses(launched / f"whole{stage}"), rel=tolerance, abs=0
+    )
 
 
 @pytest.mark.parametrize("stage", [1, 3])

@@ -1,4 +1,5 @@
-"""CLIPSelf and RegionCLIP-style training in two processes, started once, against one with the same global batch."""
+"""CLIPSelf and RegionCLIP-style training in two processes, started once, against one with the same
+global batch."""
 
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def losses(folder):
 def launched(tmp_path_factory):
     """Folder of what two processes wrote."""
     return run_two_processes(
-        Path(__file__).parents[1] / "workers" / "two_ranks_regions.py", tmp_path_factory.mktemp("two_ranks_regions")
+        Path(__file__).parents[1] / "workers" / "two_ranks_regions.py",
+        tmp_path_factory.mktemp("two_ranks_regions"),
     )
 
 
@@ -36,7 +38,9 @@ def launched(tmp_path_factory):
 def test_two_ranks_have_the_loss_and_gradients_of_one_process(launched, method, name, step):
     """Also with unequally many boxes, and with a rank that has none."""
     task = region_task(method, name=name)
-    loss = task.loss(join_regions([region_unit(method, rank, COUNTS[step][rank]) for rank in (0, 1)]))["loss"]
+    loss = task.loss(
+        join_regions([region_unit(method, rank, COUNTS[step][rank]) for rank in (0, 1)])
+    )["loss"]
     loss.backward()
     expected = {name: p.grad for name, p in task.trainable_parameters().items()}
     for rank in (0, 1):

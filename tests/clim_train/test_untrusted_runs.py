@@ -116,11 +116,15 @@ def test_what_deepspeed_saves_is_let_through(tmp_path):
 
 
 def test_whole_pickles_are_read_again_afterwards(tmp_path):
-    (tmp_path / "value.pt").write_bytes(pickle.dumps({"x": Payload(tmp_path / "proof")}, protocol=2))
+    (tmp_path / "value.pt").write_bytes(
+        pickle.dumps({"x": Payload(tmp_path / "proof")}, protocol=2)
+    )
     with pytest.raises(ValueError), only_tensors(tmp_path):
         torch.load(tmp_path / "value.pt", weights_only=False)
     assert not (tmp_path / "proof").exists()
-    with pytest.raises(RuntimeError, match="magic number"):  # it runs the pickle, then misses the rest
+    with pytest.raises(
+        RuntimeError, match="magic number"
+    ):  # it runs the pickle, then misses the rest
         torch.load(tmp_path / "value.pt", weights_only=False)
     assert (tmp_path / "proof").exists()
 
@@ -134,7 +138,10 @@ def test_commands_in_a_configuration_are_not_run(shards, tmp_path, capsys, sourc
     (run / "config.json").write_text(json.dumps(config))
     for command in ("resume", "export"):
         assert main([command, str(run)]) == 2
-        assert "may run a command: look at it, and if you trust it, say so with --trust" in capsys.readouterr().err
+        assert (
+            "may run a command: look at it, and if you trust it, say so with --trust"
+            in capsys.readouterr().err
+        )
     assert not proof.exists()
 
 
@@ -143,21 +150,29 @@ def test_trusted_commands_run(shards, tmp_path, monkeypatch):
     run, proof = tmp_path / "run", tmp_path / "proof"
     assert main(small_command("clim_coco_vitb16", shards, run)) == 0
     config = json.loads((run / "config.json").read_text())
-    config["data"]["shards"] = [f"pipe:touch {proof}; cat {path}" for path in sorted(shards.glob("*.tar"))]
+    config["data"]["shards"] = [
+        f"pipe:touch {proof}; cat {path}" for path in sorted(shards.glob("*.tar"))
+    ]
     (run / "config.json").write_text(json.dumps(config))
-    assert main(["resume", str(run), "--trust"]) == 2  # these shards have other names than those of the run
+    assert (
+        main(["resume", str(run), "--trust"]) == 2
+    )  # these shards have other names than those of the run
     assert proof.exists()
 
 
 def test_processes_of_the_start_decide_the_global_batch(tmp_path, monkeypatch):
-    """Not those of the last checkpoint: a run that went from 1 to 2 processes stays on 2 at the next resume."""
+    """Not those of the last checkpoint: a run that went from 1 to 2 processes stays on 2 at the
+    next resume."""
     config = tiny_config(tmp_path)
     fit_until(tiny_trainer(config), 2)
     saved = tmp_path / "checkpoints" / "step-00000002"
     state = json.loads((saved / "trainer.json").read_text())
     (saved / "trainer.json").write_text(json.dumps({**state, "world_size": 2}))
     seen = []
-    monkeypatch.setattr("clim_train.commands.main.train", lambda config, resuming: seen.append(config.data.batch_size))
+    monkeypatch.setattr(
+        "clim_train.commands.main.train",
+        lambda config, resuming: seen.append(config.data.batch_size),
+    )
     monkeypatch.setenv("WORLD_SIZE", "2")
     resume(str(tmp_path))
     assert seen == [config.data.batch_size // 2]

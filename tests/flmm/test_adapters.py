@@ -1,4 +1,5 @@
-"""Every family on a tiny random model: maps against eager attention, and where they lie on the image."""
+"""Every family on a tiny random model: maps against eager attention, and where they lie on the
+image."""
 
 import pytest
 import torch
@@ -10,14 +11,19 @@ SIZES = [(60, 90), (100, 40)]  # (height, width)
 
 
 def eager_maps(lmm, one) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, L * H, t) attention of one sample from whole matrices, and (L, T, D) states of its phrase tokens."""
+    """(N, L * H, t) attention of one sample from whole matrices, and (L, T, D) states of its phrase
+    tokens."""
     layout = lmm.family.layout(one.image)
     text = one.text.expand(IMAGE_ID, [layout.tokens])
     lmm.language_model.set_attn_implementation("eager")
     inputs = lmm.family.model_inputs([one.image], text.input_ids[None])
     with torch.no_grad():
         output = lmm.model(
-            input_ids=text.input_ids[None], **inputs, output_attentions=True, output_hidden_states=True, use_cache=False
+            input_ids=text.input_ids[None],
+            **inputs,
+            output_attentions=True,
+            output_hidden_states=True,
+            use_cache=False,
         )
     lmm.language_model.set_attn_implementation(ATTENTION_NAME)
     columns = text.input_ids == IMAGE_ID
@@ -31,7 +37,9 @@ def eager_maps(lmm, one) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_batch_agrees_with_eager_attention_of_each_image(name):
     lmm = tiny_lmm(name)
-    samples = [sample(lmm, picture(*size, seed=i), phrases=2 + i, seed=i) for i, size in enumerate(SIZES)]
+    samples = [
+        sample(lmm, picture(*size, seed=i), phrases=2 + i, seed=i) for i, size in enumerate(SIZES)
+    ]
     for one, found in zip(samples, lmm(samples), strict=True):
         maps, states = eager_maps(lmm, one)
         torch.testing.assert_close(found.maps, found.layout.arrange(maps), atol=1e-5, rtol=1e-4)
@@ -43,14 +51,17 @@ def test_batch_agrees_with_eager_attention_of_each_image(name):
 @pytest.mark.parametrize("size", SIZES, ids=["wide", "tall"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_spot_in_the_image_is_found_in_its_cells(name, size):
-    """Tokens whose features change when a spot is painted must lie where the spot is, in every grid."""
+    """Tokens whose features change when a spot is painted must lie where the spot is, in every
+    grid."""
     lmm = tiny_lmm(name)
     height, width = size
     for down, across in ((0.25, 0.75), (0.7, 0.2)):
         plain = picture(height, width)
         painted = plain.copy()
         spot = Image.new("RGB", (width // 5, height // 5), "white")
-        painted.paste(spot, (int(across * width) - spot.width // 2, int(down * height) - spot.height // 2))
+        painted.paste(
+            spot, (int(across * width) - spot.width // 2, int(down * height) - spot.height // 2)
+        )
         features = [image_features(lmm, image) for image in (plain, painted)]
         layout = lmm.family.layout(lmm.family.prepare(plain))
         assert len(features[0]) == layout.tokens
@@ -80,7 +91,11 @@ def test_generated_tokens_have_the_features_of_teacher_forcing(name):
     lmm = tiny_lmm(name)
     one = sample(lmm, picture(*SIZES[0]), phrases=0)
     answer = lmm.generate([one.image], one.text.input_ids, max_new_tokens=5)
-    assert answer.maps.shape == (len(answer.ids) - 1, lmm.map_channels // lmm.family.grids, answer.layout.tokens)
+    assert answer.maps.shape == (
+        len(answer.ids) - 1,
+        lmm.map_channels // lmm.family.grids,
+        answer.layout.tokens,
+    )
     said = answer.ids[:-1]
     ids = torch.cat([one.text.input_ids, said])
     owners = torch.cat([one.text.phrase_ids, torch.zeros_like(said)])

@@ -1,4 +1,5 @@
-"""Phrase features of the golden LMMs: what the original code computed from whole attention matrices."""
+"""Phrase features of the golden LMMs: what the original code computed from whole attention
+matrices."""
 
 import pytest
 import torch
@@ -35,7 +36,9 @@ def test_golden_hidden_states(golden, family):
         merged = case.tensor(f"{name}__merged_mask_ids")[rows]
         order = torch.cat([rows[merged == k] for k in range(len(found.lengths))])
         last = found.states[-1].norm(dim=-1)
-        torch.testing.assert_close(last, case.tensor(f"{name}__last_hidden_l2")[order], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            last, case.tensor(f"{name}__last_hidden_l2")[order], atol=1e-4, rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize("family", CASES)
@@ -58,7 +61,9 @@ def test_golden_batch_of_images_is_each_alone(golden, family):
 def test_golden_merge_max(golden):
     case = golden("forward", "flmm/llava")
     (found,) = golden_lmm(case)([sample_of(case, first_of(case))], merge="max")
-    torch.testing.assert_close(found.maps, case.tensor("merge_max__mask_attentions"), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        found.maps, case.tensor("merge_max__mask_attentions"), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_golden_bfloat16_lmm(golden):
@@ -66,7 +71,8 @@ def test_golden_bfloat16_lmm(golden):
     (found,) = golden_lmm(case, torch.bfloat16)([sample_of(case, first_of(case))])
     expected = case.tensor("lmm_bf16__mask_attentions")
     assert found.states.dtype == torch.bfloat16
-    # Rounding alone moves the original's maps that far; ours must not be farther off than twice that.
+    # Rounding alone moves the original's maps that far; ours must not be farther off than twice
+    # that.
     rounding = (case.tensor(f"{first_of(case)}__mask_attentions") - expected).norm()
     assert (found.maps - expected).norm() < 2 * rounding
     assert rounding < 0.3 * expected.norm()
@@ -94,7 +100,9 @@ def test_golden_grids(golden, family):
     for name, record in case.meta["samples"].items():
         image = sample_of(case, name).image
         layout = lmm.family.layout(image)
-        assert layout.tokens == case.meta.get("num_image_tokens", len(case.arrays[f"{name}__image_columns"]))
+        assert layout.tokens == case.meta.get(
+            "num_image_tokens", len(case.arrays[f"{name}__image_columns"])
+        )
         if "clip_shape" in case.meta:
             assert tuple(layout.grids[-1].shape) == (case.meta["clip_shape"],) * 2
         if "fine_shape" in record:
@@ -106,7 +114,8 @@ def test_golden_grids(golden, family):
 
 @pytest.mark.parametrize("family", CASES)
 def test_golden_attention_and_states_of_every_token(golden, family):
-    """Nothing merged: rows of attention as the original's softmax gave them, and the last hidden state."""
+    """Nothing merged: rows of attention as the original's softmax gave them, and the last hidden
+    state."""
     case = golden("forward", f"flmm/{family}")
     lmm = golden_lmm(case)
     for name in names(case):
@@ -114,13 +123,24 @@ def test_golden_attention_and_states_of_every_token(golden, family):
         text = lmm._expanded(sample.text, lmm.family.layout(sample.image).tokens)
         everywhere = torch.arange(len(text.input_ids))
         inputs = lmm._inputs([sample.image], text.input_ids[None])
-        with torch.no_grad(), Capture(lmm.language_model, rows=[TokenRows(0)], columns=[everywhere]) as capture:
-            lmm.model.model(**inputs, attention_mask=torch.ones_like(text.input_ids)[None], use_cache=False)
+        with (
+            torch.no_grad(),
+            Capture(lmm.language_model, rows=[TokenRows(0)], columns=[everywhere]) as capture,
+        ):
+            lmm.model.model(
+                **inputs, attention_mask=torch.ones_like(text.input_ids)[None], use_cache=False
+            )
         norms = capture.states(0)[-1].norm(dim=-1)
-        torch.testing.assert_close(norms, case.tensor(f"{name}__last_hidden_l2"), atol=1e-4, rtol=1e-4)
-        attention = capture.maps(0).unflatten(1, (lmm.layers, -1)).permute(1, 2, 0, 3)  # (L, H, S, S)
+        torch.testing.assert_close(
+            norms, case.tensor(f"{name}__last_hidden_l2"), atol=1e-4, rtol=1e-4
+        )
+        attention = (
+            capture.maps(0).unflatten(1, (lmm.layers, -1)).permute(1, 2, 0, 3)
+        )  # (L, H, S, S)
         assert not attention.triu(1).any()
-        rows, columns = (case.tensor(f"{name}__{part}") for part in ("phrase_rows", "image_columns"))
+        rows, columns = (
+            case.tensor(f"{name}__{part}") for part in ("phrase_rows", "image_columns")
+        )
         parts = {
             "attn_phrase_rows_to_image": attention[:, :, rows][..., columns],
             "attn_first_phrase_row_to_image": attention[:, :, rows[0]][..., columns],
@@ -128,4 +148,6 @@ def test_golden_attention_and_states_of_every_token(golden, family):
         }
         for part, found in parts.items():
             if f"{name}__{part}" in case.arrays:
-                torch.testing.assert_close(found, case.tensor(f"{name}__{part}"), atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(
+                    found, case.tensor(f"{name}__{part}"), atol=1e-5, rtol=1e-4
+                )

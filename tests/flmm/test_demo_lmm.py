@@ -9,8 +9,22 @@ from clim_data.drawings.emoji import load_emoji
 from flmm.adapters import load_lmm
 from flmm.demo.lmm import build_demo_llava, word_tokenizer
 from flmm.demo.model_files import WEIGHTS, load_weights, save_weights, write_demo_model
-from flmm.demo.scenes import COLUMNS, CONCEPTS, IMAGE_PX, OBJECT_PX, ROWS, compose_demo_scenes, demo_words
-from flmm.experiments.captions import CaptionConfig, caption_accuracy, optimizers_of, told_segments, train_captions
+from flmm.demo.scenes import (
+    COLUMNS,
+    CONCEPTS,
+    IMAGE_PX,
+    OBJECT_PX,
+    ROWS,
+    compose_demo_scenes,
+    demo_words,
+)
+from flmm.experiments.captions import (
+    CaptionConfig,
+    caption_accuracy,
+    optimizers_of,
+    told_segments,
+    train_captions,
+)
 from flmm.experiments.listed import ListedThings
 from flmm.experiments.names import names_in, recalled, train_names
 from flmm.experiments.painting import PaintedScene, ScenePainter, layout, varied
@@ -51,7 +65,10 @@ def test_listed_things_keep_their_masks(tmp_path):
             assert 1 <= len(set(texts)) == len(texts) <= len(masks)
             assert sample.segments == tuple((text, index) for index, text in enumerate(texts))
             assert sample.kind == "expressions"
-            assert all(np.array_equal(mask, masks[text]) for text, mask in zip(texts, sample.load()[1], strict=True))
+            assert all(
+                np.array_equal(mask, masks[text])
+                for text, mask in zip(texts, sample.load()[1], strict=True)
+            )
             assert listed.at(number, epoch=epoch) == sample
             orders.add((number, *texts))
     assert len(orders) > 2 * len(scenes)
@@ -77,7 +94,9 @@ def test_folder_is_read_as_any_lmm(tmp_path):
     read = load_lmm(folder, dtype="float32")
     for name, value in read.model.state_dict().items():
         torch.testing.assert_close(value, model.state_dict()[name].half().float(), rtol=0, atol=0)
-    assert read.tokenizer.encode("two bears at top left .") == tokenizer.encode("two bears at top left .")
+    assert read.tokenizer.encode("two bears at top left .") == tokenizer.encode(
+        "two bears at top left ."
+    )
     assert read.map_channels == read.layers * 4
 
 
@@ -97,7 +116,9 @@ def test_painted_scenes_are_told_from_left_to_right(painter):
         assert scene.pixels.shape == (IMAGE_PX, IMAGE_PX, 3)
         phrases = [text for text, phrase in scene.segments if phrase >= 0]
         assert [phrase for _, phrase in scene.segments if phrase >= 0] == list(range(len(phrases)))
-        assert [len(of) for of in scene.places] == [2 if text.startswith("two ") else 1 for text in phrases]
+        assert [len(of) for of in scene.places] == [
+            2 if text.startswith("two ") else 1 for text in phrases
+        ]
         columns = [np.mean([column for _, column in of]) for of in scene.places]
         assert all(
             b > a - 1 for a, b in itertools.pairwise(columns)
@@ -132,7 +153,10 @@ def test_layout_keeps_kinds_apart():
         assert (corners + sizes <= IMAGE_PX).all()
         middle = corners[:, 1] + np.array(sizes)[:, 1] / 2
         gaps.append(abs(middle[[0, 2]].mean() - middle[1]))
-        low, high = np.maximum(corners[0], corners[1]), np.minimum(corners[0] + sizes[0], corners[1] + sizes[1])
+        low, high = (
+            np.maximum(corners[0], corners[1]),
+            np.minimum(corners[0] + sizes[0], corners[1] + sizes[1]),
+        )
         shared.append((high - low).clip(min=0).prod())
     assert np.mean(np.array(gaps) >= 8) > 0.8
     assert np.mean(shared) < 40  # of some 500 pixels
@@ -151,7 +175,11 @@ def test_cutouts_vary():
 
 def test_texts_tell_places_and_lists(painter):
     rng = np.random.default_rng(4)
-    scene = next(s for s in (painter.paint(rng) for _ in range(200)) if len(s.places) == 3 and len(s.places[0]) == 2)
+    scene = next(
+        s
+        for s in (painter.paint(rng) for _ in range(200))
+        if len(s.places) == 3 and len(s.places[0]) == 2
+    )
     phrases = [text for text, phrase in scene.segments if phrase >= 0]
     plain = told_segments(scene, rng, CaptionConfig(lists=0.0, placed=0.0))
     assert plain == list(scene.segments)
@@ -161,12 +189,20 @@ def test_texts_tell_places_and_lists(painter):
     assert placed[:2] == [(phrases[0], 0), (pair, -1)]
     assert [part for part in placed if part in plain] == plain
     orders = {
-        tuple(text for text, phrase in told_segments(scene, rng, CaptionConfig(lists=1.0, placed=0.0)) if phrase >= 0)
+        tuple(
+            text
+            for text, phrase in told_segments(scene, rng, CaptionConfig(lists=1.0, placed=0.0))
+            if phrase >= 0
+        )
         for _ in range(40)
     }
     assert len(orders) == 6
     assert all(sorted(order) == sorted(phrases) for order in orders)
-    assert [p for _, p in told_segments(scene, rng, CaptionConfig(lists=1.0)) if p >= 0] == [0, 1, 2]
+    assert [p for _, p in told_segments(scene, rng, CaptionConfig(lists=1.0)) if p >= 0] == [
+        0,
+        1,
+        2,
+    ]
 
 
 def told(sample):
@@ -180,7 +216,9 @@ def test_captions_are_learnt(samples, bf16):
     torch.manual_seed(0)
     tokenizer = word_tokenizer()
     model = build_demo_llava(tokenizer)
-    config = CaptionConfig(steps=30, batch_size=4, lr=3e-3, warmup_steps=5, lists=0, placed=0, foreign=0, bf16=bf16)
+    config = CaptionConfig(
+        steps=30, batch_size=4, lr=3e-3, warmup_steps=5, lists=0, placed=0, foreign=0, bf16=bf16
+    )
     losses = list(train_captions(model, tokenizer, Still(told(samples[0])), config))
     assert np.mean(losses[-5:]) < 0.25 * losses[0]
     assert caption_accuracy(model, tokenizer, samples[:1])["tokens"] > 0.7
@@ -213,15 +251,17 @@ def test_tower_learns_the_names(samples):
     config = CaptionConfig(steps=24, batch_size=2, lr=2e-3, warmup_steps=3)
     losses = [loss for loss, _ in train_names(model, Still(scenes[0]), config)]
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
-    assert recalled(torch.tensor([[3.0, 2, 1], [0, 5, 1]]), torch.tensor([[1.0, 0, 1], [0, 1, 0]])) == pytest.approx(
-        2 / 3
-    )
+    assert recalled(
+        torch.tensor([[3.0, 2, 1], [0, 5, 1]]), torch.tensor([[1.0, 0, 1], [0, 1, 0]])
+    ) == pytest.approx(2 / 3)
 
 
 def test_matrices_of_layers_are_muons():
     model = build_demo_llava(word_tokenizer())
     muon, adam = optimizers_of(list(model.named_parameters()), CaptionConfig())
-    counts = [sum(p.numel() for group in o.param_groups for p in group["params"]) for o in (muon, adam)]
+    counts = [
+        sum(p.numel() for group in o.param_groups for p in group["params"]) for o in (muon, adam)
+    ]
     assert sum(counts) == sum(p.numel() for p in model.parameters())
     assert all(p.ndim == 2 for group in muon.param_groups for p in group["params"])
     assert counts[0] > 0.8 * sum(counts)

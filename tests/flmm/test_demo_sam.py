@@ -62,7 +62,10 @@ def test_scenes_have_things_of_the_training_vendors_and_the_same_for_the_same_se
 def test_rough_masks_are_rough():
     batch = ObjectScenes(seed=4).batch(40, 2)
     masks = batch.masks.flatten(0, 1)
-    found = [rough_logits(masks, batch.others.flatten(0, 1), torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+    found = [
+        rough_logits(masks, batch.others.flatten(0, 1), torch.Generator().manual_seed(s))
+        for s in (0, 0, 1)
+    ]
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
     binary = binary_masks(found[0], masks.shape[-2:])
@@ -90,7 +93,9 @@ def test_training_lowers_the_loss_and_trains_all_but_the_positions():
         with torch.no_grad():
             refiner = SamRefiner(sam, use_text=False)
             features = encoded(refiner, batch.images)
-            return prompted_loss(refiner, features, batch, true_boxes=0.5, generator=generator).item()
+            return prompted_loss(
+                refiner, features, batch, true_boxes=0.5, generator=generator
+            ).item()
 
     first = loss()
     options = SamTraining(steps=20, batch_size=2, masks=2, warmup_steps=5)
@@ -98,7 +103,11 @@ def test_training_lowers_the_loss_and_trains_all_but_the_positions():
     assert loss() < 0.8 * first
     after = sam.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert {name.split(".")[0] for name in changed} == {"vision_encoder", "prompt_encoder", "mask_decoder"}
+    assert {name.split(".")[0] for name in changed} == {
+        "vision_encoder",
+        "prompt_encoder",
+        "mask_decoder",
+    }
     assert not any(name.endswith("positional_embedding") for name in changed)
     assert "vision_encoder.patch_embed.projection.weight" in changed
 
@@ -115,7 +124,9 @@ def test_each_position_tells_its_own_pixels():
 
 def test_pretraining_writes_weights_that_load(tmp_path, capsys):
     path = tmp_path / "w.safetensors"
-    about = pretrain_sam(path, SamTraining(steps=2, batch_size=1, masks=1, warmup_steps=1), held_out=3)
+    about = pretrain_sam(
+        path, SamTraining(steps=2, batch_size=1, masks=1, warmup_steps=1), held_out=3
+    )
     with safe_open(path, "pt") as file:
         assert json.loads(file.metadata()["about"]) == about
     assert about["options"]["steps"] == 2

@@ -48,12 +48,17 @@ def break_heads(folder: Path, heads: Path) -> None:
     torch.save(tensors, folder / "heads.pth")
     (folder / "cut.pth").write_bytes((folder / "heads.pth").read_bytes()[:3000])
     (folder / "cut.safetensors").write_bytes(heads.read_bytes()[:3000])
-    torch.save({"visual.conv1.weight": torch.zeros(3), "logit_scale": torch.zeros(1)}, folder / "clip.pth")
+    torch.save(
+        {"visual.conv1.weight": torch.zeros(3), "logit_scale": torch.zeros(1)}, folder / "clip.pth"
+    )
     torch.save({k: v for k, v in tensors.items() if k != "text_proj.bias"}, folder / "missing.pth")
 
 
 def break_models(folder: Path) -> None:
-    for name, file in (("no_tokenizer", "tokenizer.json"), ("no_processor", "preprocessor_config.json")):
+    for name, file in (
+        ("no_tokenizer", "tokenizer.json"),
+        ("no_processor", "preprocessor_config.json"),
+    ):
         copied = shutil.copytree(folder / "lmm", folder / name)
         for found in (file, file.replace(".json", "_config.json")):
             (copied / found).unlink(missing_ok=True)
@@ -105,14 +110,22 @@ def test_mistakes_in_the_command(place, capsys, arguments, message):
         ("--checkpoint", "text.pth", "is not a checkpoint (it starts with b'hello')"),
         ("--checkpoint", "cut.pth", "is truncated or damaged"),
         ("--checkpoint", "cut.safetensors", "is truncated or damaged"),
-        ("--checkpoint", "clip.pth", "there is no mask head among ['logit_scale', 'visual.conv1.weight']"),
+        (
+            "--checkpoint",
+            "clip.pth",
+            "there is no mask head among ['logit_scale', 'visual.conv1.weight']",
+        ),
         ("--checkpoint", "missing.pth", "missing (1): text_proj.bias"),
         ("--checkpoint", "none.pth", "there are no heads"),
         ("--lmm", "no_tokenizer", "cannot read the tokenizer of"),
         ("--lmm", "no_processor", "cannot read the image processor of"),
         ("--lmm", "no_weights", "cannot read the weights of"),
         ("--lmm", "cut_lmm", "cannot read the weights of"),
-        ("--lmm", "other_family", "no adapter for LMMs of type 'blip_3000'; supported are deepseek_vl"),
+        (
+            "--lmm",
+            "other_family",
+            "no adapter for LMMs of type 'blip_3000'; supported are deepseek_vl",
+        ),
         ("--lmm", "nowhere", "there is no folder"),
         ("--lmm", "ok.png", "is a file: pass the folder of an LMM"),
         ("--sam", "cut_sam", "cannot read the weights of"),
@@ -130,7 +143,11 @@ def test_mistakes_in_the_files(place, capsys, option, name, message):
     said = explained(command(place, more=more), capsys)
     assert message in said
     assert (
-        ": pass " in said or "; pass " in said or "Use weights" in said or "again" in said or "to flmm.register" in said
+        ": pass " in said
+        or "; pass " in said
+        or "Use weights" in said
+        or "again" in said
+        or "to flmm.register" in said
     )
 
 
@@ -159,7 +176,9 @@ def test_a_text_beyond_the_context_says_how_much_fits(place, capsys):
             expanded(count)
 
 
-def test_a_place_that_cannot_be_written_is_told_before_loading(place, tmp_path, capsys, monkeypatch):
+def test_a_place_that_cannot_be_written_is_told_before_loading(
+    place, tmp_path, capsys, monkeypatch
+):
     (tmp_path / "file").write_text("")
     said = explained(command(place, more=["-o", tmp_path / "file" / "out.png"]), capsys)
     assert "cannot write into" in said
@@ -179,9 +198,14 @@ def test_a_hub_that_cannot_be_reached(place, capsys, monkeypatch):
     hub._hub_fault.cache_clear()
     for option in ("--lmm", "--sam"):
         said = explained(command(place, more=[option, "owner/name"]), capsys)
-        assert "the hub cannot be reached (no route): download it where there is a network (`hf download" in said
+        assert (
+            "the hub cannot be reached (no route): download it where there is a network (`hf "
+            "download" in said
+        )
     assert asked == [hub.ASK_S]  # once, and not for long
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda name, file: str(place / file))
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda name, file: str(place / file)
+    )
     assert hub.source_options("owner/name", what="an LMM") == {"local_files_only": True}
     hub._hub_fault.cache_clear()
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, name, timeout: None)
@@ -199,7 +223,9 @@ def test_transformers_that_are_too_old(place, capsys, monkeypatch):
 def test_attention_of_the_configuration_does_not_matter(place, tmp_path, asked):
     config = shutil.copytree(place / "lmm", tmp_path / "lmm") / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "_attn_implementation": asked}))
-    found, expected = (load_lmm(path, dtype="float32") for path in (tmp_path / "lmm", place / "lmm"))
+    found, expected = (
+        load_lmm(path, dtype="float32") for path in (tmp_path / "lmm", place / "lmm")
+    )
     one = sample(expected, picture(40, 56), phrases=1)
     torch.testing.assert_close(found([one])[0].maps, expected([one])[0].maps)
 
@@ -208,7 +234,10 @@ def test_attention_of_the_configuration_does_not_matter(place, tmp_path, asked):
 def test_attention_changed_after_loading_is_never_silently_empty(place, chosen):
     lmm = load_lmm(place / "lmm", dtype="float32")
     lmm.model.set_attn_implementation(chosen)
-    with pytest.raises(ValueError, match=rf"attn_implementation='{chosen}', whose attention cannot be captured; call"):
+    with pytest.raises(
+        ValueError,
+        match=rf"attn_implementation='{chosen}', whose attention cannot be captured; call",
+    ):
         lmm([sample(lmm, picture(40, 56), phrases=1)])
     attention.use_rows_attention(lmm.language_model)
     assert lmm([sample(lmm, picture(40, 56), phrases=1)])[0].maps.sum() > 0
@@ -216,7 +245,10 @@ def test_attention_changed_after_loading_is_never_silently_empty(place, chosen):
 
 def test_a_phrase_that_is_not_in_the_answer(place):
     model = load_grounded(
-        place / "lmm", sam=place / "sam", heads=place / "heads" / "heads.safetensors", dtype="float32"
+        place / "lmm",
+        sam=place / "sam",
+        heads=place / "heads" / "heads.safetensors",
+        dtype="float32",
     )
     answer = ask(model.lmm, picture(40, 56), "a dog", max_new_tokens=4)
     with pytest.raises(ValueError, match=r"a green zebra.* is not in"):
@@ -238,7 +270,9 @@ def test_images_of_every_kind(place, tmp_path, capsys, mode):
         image.save(path)
     found = read_image(path)
     assert found.mode == "RGB"
-    expected = {"turned": (image.height, image.width), "one": (1, 1)}.get(mode, (image.width, image.height))
+    expected = {"turned": (image.height, image.width), "one": (1, 1)}.get(
+        mode, (image.width, image.height)
+    )
     assert found.size == expected
     if mode == "I;16":
         grey = np.asarray(picture(40, 56).convert("L"), dtype=int)

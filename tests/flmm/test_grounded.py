@@ -1,4 +1,5 @@
-"""The whole path from an image and its phrases to masks: golden values, losses, gradients, steps of training."""
+"""The whole path from an image and its phrases to masks: golden values, losses, gradients, steps of
+training."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -81,7 +82,9 @@ def test_golden_summed_states_and_text(golden, family):
     for name in case.meta["samples"]:
         (features,) = features_of(model, case, [name])
         for k, text in enumerate(model.text_embeddings(features)):
-            torch.testing.assert_close(text, case.tensor(f"{name}__text_embeds_{k}"), atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(
+                text, case.tensor(f"{name}__text_embeds_{k}"), atol=1e-4, rtol=1e-3
+            )
         rows = case.tensor(f"{name}__phrase_rows")
         owners = case.tensor(f"{name}__merged_mask_ids")[rows]
         order = torch.argsort(owners, stable=True)
@@ -89,7 +92,9 @@ def test_golden_summed_states_and_text(golden, family):
             expected = case.tensor(f"{name}__hidden_states")[rows[order]]
         else:
             expected = case.tensor(f"{name}__hidden_states_phrase_rows")[order]
-        torch.testing.assert_close(model.sum_states(features.states), expected, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(
+            model.sum_states(features.states), expected, atol=1e-4, rtol=1e-3
+        )
 
 
 @pytest.mark.parametrize("family", CASES)
@@ -105,13 +110,16 @@ def test_golden_losses_and_gradients(golden, embedded, family):
         [case.tensor(f"{name}__masks") for name in names],
     )
     for name, value in training["loss_dict"].items():
-        # Accuracy and IoU count pixels beyond a threshold: rounding may turn a few of those that lie on it.
+        # Accuracy and IoU count pixels beyond a threshold: rounding may turn a few of those that
+        # lie on it.
         slack = {"rel": 1e-4, "abs": 1e-5} if "loss" in name else {"rel": 1e-3, "abs": 1e-3}
         assert found[name].item() == pytest.approx(value, **slack), name
     total = sum(value for name, value in found.items() if "loss" in name)
     assert total.item() == pytest.approx(training["total_loss"], rel=1e-4)
     total.backward()
-    norms = {k: torch.tensor(-1.0 if v is None else v) for k, v in training["param_grad_l2"].items()}
+    norms = {
+        k: torch.tensor(-1.0 if v is None else v) for k, v in training["param_grad_l2"].items()
+    }
     expected = heads_from_released(norms)
     assert set(expected) == set(model.trained_names())
     for name, parameter in model.named_parameters():
@@ -171,7 +179,9 @@ def test_golden_checkpoints_load_in_every_form(golden, tmp_path):
     case = load(golden, "llava")
     tensors = released(case)
     positions = "sam.model.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
-    rounded = load_file(case.folder.parent / "sam" / "sam_tiny.safetensors")[positions.removeprefix("sam.model.")]
+    rounded = load_file(case.folder.parent / "sam" / "sam_tiny.safetensors")[
+        positions.removeprefix("sam.model.")
+    ]
     rounded = rounded.to(torch.bfloat16).float()
     without = {k: v for k, v in tensors.items() if k != positions}
     reference = golden_grounded(case)
@@ -200,16 +210,18 @@ def test_golden_checkpoints_load_in_every_form(golden, tmp_path):
 def test_golden_whole_models_load_from_files(golden, embedded, tmp_path):
     case = load(golden, "llava_next")
     reference = golden_grounded(case)
-    load_sam(case.folder.parent / "sam" / "sam_tiny.safetensors", decoder_heads=decoder_heads(case)).save_pretrained(
-        tmp_path / "sam"
-    )
+    load_sam(
+        case.folder.parent / "sam" / "sam_tiny.safetensors", decoder_heads=decoder_heads(case)
+    ).save_pretrained(tmp_path / "sam")
     torch.save(released(case), tmp_path / "heads.pth")
     model = load_grounded(reference.lmm, sam=tmp_path / "sam", heads=tmp_path / "heads.pth")
     for option in ("normalize_input", "upsample_input"):  # which the weights do not tell
         setattr(model.mask_head, option, getattr(reference.mask_head, option))
     features = features_of(model, case, [first_of(case)])
     with torch.no_grad():
-        (found,), (expected,) = (m.ground(features, [embedded(case, first_of(case))]) for m in (model, reference))
+        (found,), (expected,) = (
+            m.ground(features, [embedded(case, first_of(case))]) for m in (model, reference)
+        )
     torch.testing.assert_close(found.refined, expected.refined, atol=1e-5, rtol=1e-4)
     assert not model.training
     fresh = load_grounded(reference.lmm, sam=tmp_path / "sam")
@@ -239,7 +251,9 @@ def test_golden_wrong_checkpoints_are_refused(golden, tmp_path):
     with pytest.raises(ValueError, match=r"missing \(1\): text_proj.bias"):
         model.load_heads(missing)
     longer = torch.ones(len(tensors["text_layer_weights"]) + 1)
-    with pytest.raises(ValueError, match=rf"mis-shaped \(1\): text_layer_weights \({len(longer)},\) for"):
+    with pytest.raises(
+        ValueError, match=rf"mis-shaped \(1\): text_layer_weights \({len(longer)},\) for"
+    ):
         model.load_heads({**tensors, "text_layer_weights": longer})
     with pytest.raises(ValueError, match=r"unexpected \(1\): lmm.weight"):
         model.load_heads({**tensors, "lmm.weight": torch.ones(7)})
@@ -267,11 +281,15 @@ def test_golden_images_without_phrases_keep_a_gradient_path(golden, embedded):
     case = load(golden, "llava")
     model = golden_grounded(case).train()
     sample = sample_of(case, first_of(case))
-    nothing = replace(sample, text=replace(sample.text, phrase_ids=torch.full_like(sample.text.phrase_ids, -1)))
+    nothing = replace(
+        sample, text=replace(sample.text, phrase_ids=torch.full_like(sample.text.phrase_ids, -1))
+    )
     (found,) = model([nothing], [embedded(case, first_of(case))])
     assert found.coarse.shape[0] == found.refined.shape[0] == 0
     sum(
-        value for name, value in mask_losses([found.refined], [torch.zeros(0, 4, 4)]).items() if "loss" in name
+        value
+        for name, value in mask_losses([found.refined], [torch.zeros(0, 4, 4)]).items()
+        if "loss" in name
     ).backward()
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
     assert model.text_layer_weights.grad is not None

@@ -1,4 +1,5 @@
-"""The examples of the README run as they are printed, in order, with small models in the places of large ones."""
+"""The examples of the README run as they are printed, in order, with small models in the places of
+large ones."""
 
 import re
 import shlex
@@ -17,7 +18,11 @@ from transformers import CLIPImageProcessorPil
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "packages" / "flmm" / "README.md").read_text()
-PAGES = [README, (ROOT / "README.md").read_text(), (ROOT / "docs" / "flmm_quickstart.md").read_text()]
+PAGES = [
+    README,
+    (ROOT / "README.md").read_text(),
+    (ROOT / "docs" / "flmm_quickstart.md").read_text(),
+]
 LAUNCHED = re.compile(r"^(?:deepspeed|torchrun|python) .*?(?:--module|-m) flmm\b")
 RUN_COMMANDS = {"list": 0, "show": 1, "resume": 1, "convert": 1, "export": 1}
 
@@ -31,7 +36,9 @@ def test_examples_run(golden, tmp_path, monkeypatch, capsys):
         return lmm
 
     monkeypatch.setattr("flmm.grounded.load_lmm", small_lmm)
-    monkeypatch.setattr(flmm.SamRefiner, "from_pretrained", classmethod(lambda cls, source: golden_sam(case)))
+    monkeypatch.setattr(
+        flmm.SamRefiner, "from_pretrained", classmethod(lambda cls, source: golden_sam(case))
+    )
     monkeypatch.setattr(flmm, "load_lmm", small_lmm, raising=False)
     monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
     monkeypatch.chdir(tmp_path)
@@ -39,7 +46,9 @@ def test_examples_run(golden, tmp_path, monkeypatch, capsys):
     picture(60, 90).save("photo.jpg")
 
     scope: dict = {}
-    blocks = [b for b in re.findall(r"```python\n(.*?)```", README, re.S) if "SamRefiner.from" not in b]
+    blocks = [
+        b for b in re.findall(r"```python\n(.*?)```", README, re.S) if "SamRefiner.from" not in b
+    ]
     for block in blocks:
         exec(compile(block, "README", "exec"), scope)
     assert len(blocks) == 4
@@ -49,7 +58,9 @@ def test_examples_run(golden, tmp_path, monkeypatch, capsys):
     assert "torch.Size([2, 8, 5])" in capsys.readouterr().out
     # The example of a family is as good as ours for the same model.
     lmm = scope["lmm"]
-    example = scope["PaddedSquare"](lmm.model.config, CLIPImageProcessorPil(size={"shortest_edge": side(lmm)}))
+    example = scope["PaddedSquare"](
+        lmm.model.config, CLIPImageProcessorPil(size={"shortest_edge": side(lmm)})
+    )
     prepared = example.prepare(scope["image"])
     assert torch.equal(prepared.pixel_values, lmm.family.prepare(scope["image"]).pixel_values)
     assert torch.equal(example.layout(prepared).grids[0], lmm.family.layout(prepared).grids[0])
@@ -65,10 +76,15 @@ def test_every_family_is_in_the_table():
 
 
 def commands(page: str) -> list[list[str]]:
-    """Words after `flmm` of the lines in code blocks that call it; continued lines joined, launchers taken off."""
+    """Words after `flmm` of the lines in code blocks that call it; continued lines joined,
+    launchers taken off."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", page, re.M | re.S)
-    lines = [line.strip() for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()]
-    found = [shlex.split(LAUNCHED.sub("flmm", line), comments=True) for line in lines if "flmm" in line]
+    lines = [
+        line.strip() for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()
+    ]
+    found = [
+        shlex.split(LAUNCHED.sub("flmm", line), comments=True) for line in lines if "flmm" in line
+    ]
     return [words[1:] for words in found if words[:1] == ["flmm"]]
 
 

@@ -1,5 +1,5 @@
-"""`flmm eval` in two processes, started once: the same files and figures as one process, also where one goes on after
-two, or two after one."""
+"""`flmm eval` in two processes, started once: the same files and figures as one process, also where
+one goes on after two, or two after one."""
 
 import json
 import os
@@ -22,11 +22,14 @@ DATA = GOLDEN / "flmm" / "data"
 
 
 def make_data(folder: Path) -> None:
-    narratives = narrative_items(DATA / "images", DATA / "png.json", DATA / "panoptic.json", DATA / "panoptic")
+    narratives = narrative_items(
+        DATA / "images", DATA / "png.json", DATA / "panoptic.json", DATA / "panoptic"
+    )
     write_shards(narratives, folder / "png")
     refs = next((DATA / "refcoco").glob("refs*.json"))
     write_shards(
-        expression_items(DATA / "images", refs, DATA / "refcoco" / "instances.json", split="val"), folder / "refcoco"
+        expression_items(DATA / "images", refs, DATA / "refcoco" / "instances.json", split="val"),
+        folder / "refcoco",
     )
     (folder / "images").mkdir()
     questions = []
@@ -47,7 +50,13 @@ def commands(folder: Path, out: str) -> dict[str, list[str]]:
     kinds = {
         "png": ["eval", "png", "--shards", str(folder / "png"), *scored],
         "refcoco": ["eval", "refcoco", "--shards", str(folder / "refcoco"), *scored],
-        "viscot": ["eval", "viscot", f"--questions={folder / 'cub.json'}", f"--images={folder / 'images'}", *named],
+        "viscot": [
+            "eval",
+            "viscot",
+            f"--questions={folder / 'cub.json'}",
+            f"--images={folder / 'images'}",
+            *named,
+        ],
     }
     kinds["viscot"].append("--focus=question")
     return {kind: [*arguments, "-o", str(folder / out / kind)] for kind, arguments in kinds.items()}
@@ -55,14 +64,18 @@ def commands(folder: Path, out: str) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """A folder with results of one process ("one"), of two ("two"), and of one and then two ("one_two")."""
+    """A folder with results of one process ("one"), of two ("two"), and of one and then two
+    ("one_two")."""
     folder = tmp_path_factory.mktemp("ranks")
     save_tiny_grounded(folder)
     make_data(folder)
     for arguments in commands(folder, "one").values():
         assert main(arguments) == 0
     shutil.copytree(folder / "one", folder / "one_two")
-    for lines in [*folder.glob("one_two/*/samples/scores-0000.jsonl"), *folder.glob("one_two/**/answers-0000.jsonl")]:
+    for lines in [
+        *folder.glob("one_two/*/samples/scores-0000.jsonl"),
+        *folder.glob("one_two/**/answers-0000.jsonl"),
+    ]:
         tear(lines, keep=1)
     runs = [*commands(folder, "two").values(), *commands(folder, "one_two").values()]
     (folder / "commands.json").write_text(json.dumps(runs))
@@ -74,10 +87,19 @@ def ran(tmp_path_factory):
         str(Path(__file__).parents[1] / "workers" / "evaluation_ranks.py"),
         str(folder / "commands.json"),
     ]
-    common = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
     ranks = [
         subprocess.Popen(
-            script, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+            script,
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(2)
     ]
@@ -106,7 +128,9 @@ def test_scores_are_those_of_one_process(ran, kind):
     assert len(rows) >= 2
     for runs in ("two", "one_two"):
         assert scored(ran / runs / kind) == (rows, metrics), runs
-        assert all(path.stat().st_size for path in (ran / runs / kind / "samples").glob("scores-*.jsonl"))
+        assert all(
+            path.stat().st_size for path in (ran / runs / kind / "samples").glob("scores-*.jsonl")
+        )
         assert len(list((ran / runs / kind / "samples").glob("scores-*.jsonl"))) == 2
 
 
@@ -122,11 +146,16 @@ def test_answers_are_those_of_one_process(ran):
 
 def test_one_process_goes_on_after_two(ran, capsys):
     shutil.copytree(ran / "two", ran / "two_one")
-    for lines in [*ran.glob("two_one/*/samples/scores-0001.jsonl"), *ran.glob("two_one/**/answers-0001.jsonl")]:
+    for lines in [
+        *ran.glob("two_one/*/samples/scores-0001.jsonl"),
+        *ran.glob("two_one/**/answers-0001.jsonl"),
+    ]:
         tear(lines, keep=0)
     for kind, arguments in commands(ran, "two_one").items():
         assert main(arguments) == 0, capsys.readouterr().err
         if kind != "viscot":
             assert scored(ran / "two_one" / kind) == scored(ran / "one" / kind)
     found = {record["key"]: record for record in saved_answers(ran / "two_one" / "viscot" / "cub")}
-    assert found == {record["key"]: record for record in saved_answers(ran / "one" / "viscot" / "cub")}
+    assert found == {
+        record["key"]: record for record in saved_answers(ran / "one" / "viscot" / "cub")
+    }

@@ -1,6 +1,8 @@
-"""Training of the heads in two processes, started once, against one process with the same global batch.
+"""Training of the heads in two processes, started once, against one process with the same global
+batch.
 
-The ranks have different numbers of phrases, of images, and in some steps one of them has nothing at all.
+The ranks have different numbers of phrases, of images, and in some steps one of them has nothing at
+all.
 """
 
 from pathlib import Path
@@ -17,7 +19,8 @@ from two_processes import run_two_processes
 def launched(tmp_path_factory):
     """Folder of what two processes wrote."""
     return run_two_processes(
-        Path(__file__).parents[1] / "workers" / "two_ranks_grounding.py", tmp_path_factory.mktemp("two_ranks_grounding")
+        Path(__file__).parents[1] / "workers" / "two_ranks_grounding.py",
+        tmp_path_factory.mktemp("two_ranks_grounding"),
     )
 
 

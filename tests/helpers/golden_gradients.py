@@ -1,4 +1,5 @@
-"""Comparison of a task's gradients with those of the original, whose parameters have other names."""
+"""Comparison of a task's gradients with those of the original, whose parameters have other
+names."""
 
 import pytest
 import torch
@@ -7,7 +8,10 @@ from clim_models.checkpoints.layouts import to_open_clip
 
 def our_names(names):
     """The names of a RegionModel's parameters for a list of original ones, in their order."""
-    return [f"clip.{name}" for name in to_open_clip({name: torch.zeros(()) for name in names}, text_prefix=False)]
+    return [
+        f"clip.{name}"
+        for name in to_open_clip({name: torch.zeros(()) for name in names}, text_prefix=False)
+    ]
 
 
 def assert_gradients(task, case, run, facts):
@@ -20,8 +24,12 @@ def assert_gradients(task, case, run, facts):
         if name in facts["no_grad_params"]:
             assert norm != norm or norm == 0
         else:
-            assert trained[ours[name]].grad.norm().item() == pytest.approx(norm, rel=1e-3, abs=1e-7), name
+            assert trained[ours[name]].grad.norm().item() == pytest.approx(
+                norm, rel=1e-3, abs=1e-7
+            ), name
     total = torch.stack([p.grad.double().norm() for p in trained.values()]).norm().item()
     assert total == pytest.approx(facts["total_grad_norm"], rel=1e-3)
     for name, gradient in case.under(f"out/{run}/grad/").items():
-        torch.testing.assert_close(trained[ours[name]].grad, gradient, rtol=1e-3, atol=2e-6, msg=f"{run} {name}")
+        torch.testing.assert_close(
+            trained[ours[name]].grad, gradient, rtol=1e-3, atol=2e-6, msg=f"{run} {name}"
+        )

@@ -32,17 +32,23 @@ from transformers import (
 
 def close_masks(found: torch.Tensor, expected: torch.Tensor) -> None:
     """Equal to 1e-4 as a whole; norms over few values amplify the difference of single pixels."""
-    torch.testing.assert_close(found, expected, atol=2e-3 * max(expected.std().item(), 1), rtol=1e-3)
+    torch.testing.assert_close(
+        found, expected, atol=2e-3 * max(expected.std().item(), 1), rtol=1e-3
+    )
     assert (found - expected).norm() < 1e-4 * expected.norm()
 
 
 def frame_of(record: dict) -> ImageFrame:
     """An `ImageFrame` from a sidecar's entry of a sample (meta_data and image_size_wh)."""
     meta = record["meta_data"]
-    content, padded = ((meta[k]["height"], meta[k]["width"]) for k in ("image_shape", "padded_shape"))
+    content, padded = (
+        (meta[k]["height"], meta[k]["width"]) for k in ("image_shape", "padded_shape")
+    )
     before = meta["padding"]
     width, height = record["image_size_wh"]
-    return ImageFrame((height, width), content, padded, before["before_height"], before["before_width"])
+    return ImageFrame(
+        (height, width), content, padded, before["before_height"], before["before_width"]
+    )
 
 
 def sample_of(case, name: str) -> Sample:
@@ -54,7 +60,10 @@ def sample_of(case, name: str) -> Sample:
         pixels = (case.tensor(f"{name}__pixel_values_u8").float() / 255 - 0.5) / 0.5
     ids, phrases = case.tensor(f"{name}__input_ids"), case.tensor(f"{name}__mask_ids")
     prompt = int((case.tensor(f"{name}__labels") == -100).sum())
-    return Sample(PreparedImage({"pixel_values": pixels}, frame_of(record)), TokenizedText(ids, phrases, prompt))
+    return Sample(
+        PreparedImage({"pixel_values": pixels}, frame_of(record)),
+        TokenizedText(ids, phrases, prompt),
+    )
 
 
 def first_of(case) -> str:
@@ -69,8 +78,11 @@ def golden_lmm(case, dtype: torch.dtype = torch.float32) -> FrozenLMM:
     return _deepseek(case, dtype)
 
 
-def golden_grounded(case, dtype: torch.dtype = torch.float32, *, merge: str | None = None) -> GroundedLMM:
-    """LMM, mask head and SAM of a case, with the trained weights in the layout of a released checkpoint."""
+def golden_grounded(
+    case, dtype: torch.dtype = torch.float32, *, merge: str | None = None
+) -> GroundedLMM:
+    """LMM, mask head and SAM of a case, with the trained weights in the layout of a released
+    checkpoint."""
     lmm = golden_lmm(case, dtype)
     unet = case.meta["unet"]
     head = UNetHead(
@@ -85,14 +97,20 @@ def golden_grounded(case, dtype: torch.dtype = torch.float32, *, merge: str | No
 
 
 def golden_steps(case) -> tuple[dict, list[dict]]:
-    """AdamW's settings (as `OptimConfig` names them), and the total loss before each step and after the last."""
+    """AdamW's settings (as `OptimConfig` names them), and the total loss before each step and after
+    the last."""
     trajectory = case.meta["training"]["trajectory"]
     facts = re.search(
         r"AdamW\(lr=([\d.e-]+), betas=\(([\d.]+), ?([\d.]+)\), weight_decay=([\d.e-]+)\), clip_grad_norm ([\d.]+)",
         trajectory["optimizer"],
     )
     lr, *betas, decay, largest = map(float, facts.groups())
-    return {"lr": lr, "betas": tuple(betas), "weight_decay": decay, "clip_norm": largest}, trajectory["steps"]
+    return {
+        "lr": lr,
+        "betas": tuple(betas),
+        "weight_decay": decay,
+        "clip_norm": largest,
+    }, trajectory["steps"]
 
 
 def tokenizer_of(case, name: str):
@@ -107,21 +125,30 @@ def golden_sam(case) -> SamRefiner:
 
 def decoder_heads(case) -> int:
     """Heads of the golden SAM's decoder, which its weights do not tell."""
-    return json.loads((case.folder.parent / "sam" / "sam_tiny.json").read_text())["config"]["dec_num_heads"]
+    return json.loads((case.folder.parent / "sam" / "sam_tiny.json").read_text())["config"][
+        "dec_num_heads"
+    ]
 
 
 def released(case) -> dict[str, torch.Tensor]:
-    """Every trained tensor of a case under its released name; SAM's stand in its own file for most cases."""
+    """Every trained tensor of a case under its released name; SAM's stand in its own file for most
+    cases."""
     if (case.folder / "trainable.safetensors").exists():
         return load_file(case.folder / "trainable.safetensors")
     sam = load_file(case.folder.parent / "sam" / "sam_tiny.safetensors")
-    own = {f"sam.model.{k}": v for k, v in sam.items() if k.startswith(("prompt_encoder.", "mask_decoder."))}
+    own = {
+        f"sam.model.{k}": v
+        for k, v in sam.items()
+        if k.startswith(("prompt_encoder.", "mask_decoder."))
+    }
     return {**own, **load_file(case.folder / "trainable_no_sam.safetensors")}
 
 
 def picture_of(case, name: str) -> Image.Image:
     """The original image of a sample."""
-    return Image.open(case.folder.parent / "data" / "images" / case.meta["samples"][name]["file_name"])
+    return Image.open(
+        case.folder.parent / "data" / "images" / case.meta["samples"][name]["file_name"]
+    )
 
 
 def _from_hf(case, dtype: torch.dtype) -> FrozenLMM:
@@ -134,7 +161,9 @@ def _from_hf(case, dtype: torch.dtype) -> FrozenLMM:
     assert not loaded["unexpected_keys"]
     side = model.config.vision_config.image_size
     if model.config.model_type == "llava":
-        processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+        processor = CLIPImageProcessorPil(
+            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+        )
     else:
         processor = LlavaNextImageProcessorPil(
             size={"shortest_edge": side},
@@ -147,12 +176,18 @@ def _from_hf(case, dtype: torch.dtype) -> FrozenLMM:
 def _deepseek(case, dtype: torch.dtype) -> FrozenLMM:
     lmm = json.loads((case.folder / "lmm.json").read_text())
     tower = lmm["registered_sizes"]["siglip"]
-    sizes = {k: tower[k] for k in ("image_size", "patch_size", "width", "layers", "heads", "mlp_ratio")}
+    sizes = {
+        k: tower[k] for k in ("image_size", "patch_size", "width", "layers", "heads", "mlp_ratio")
+    }
     image_token = int(case.tensor(f"{first_of(case)}__input_ids").mode().values)
-    config = deepseek_config(lmm["config"]["language_config"], tower=sizes, image_token_id=image_token)
+    config = deepseek_config(
+        lmm["config"]["language_config"], tower=sizes, image_token_id=image_token
+    )
     model = DeepseekVLForConditionalGeneration(config).to(dtype)
     model.load_state_dict(deepseek_to_transformers(load_file(case.folder / "lmm.safetensors")))
     half = (0.5, 0.5, 0.5)
     side = tower["image_size"]
-    processor = DeepseekVLImageProcessorPil(size={"height": side, "width": side}, image_mean=half, image_std=half)
+    processor = DeepseekVLImageProcessorPil(
+        size={"height": side, "width": side}, image_mean=half, image_std=half
+    )
     return build_lmm(model, processor)

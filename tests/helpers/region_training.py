@@ -1,4 +1,5 @@
-"""What the tests of CLIPSelf and RegionCLIP-style training train: a loader of boxed noise, tasks, short runs."""
+"""What the tests of CLIPSelf and RegionCLIP-style training train: a loader of boxed noise, tasks,
+short runs."""
 
 import dataclasses
 
@@ -14,13 +15,18 @@ from tiny_training import VIT, box_unit, class_embeddings, crop_unit, tiny_confi
 
 REGION_METHODS = ("clipself", "regionclip")
 CLASSES = 30
-# Boxes in the two images of each of two ranks, step by step: unequal, and none at all on the second.
+# Boxes in the two images of each of two ranks, step by step: unequal, and none at all on the
+# second.
 COUNTS = (((3, 1), (1, 0)), ((2, 2), (0, 0)), ((0, 1), (4, 3)))
 
 
 def region_unit(method: str, index: int, counts: tuple[int, ...]) -> CropBatch | BoxBatch:
     """A batch of noise for a method."""
-    return crop_unit(index, counts) if method == "clipself" else box_unit(index, counts, classes=CLASSES)
+    return (
+        crop_unit(index, counts)
+        if method == "clipself"
+        else box_unit(index, counts, classes=CLASSES)
+    )
 
 
 def join_regions(units: list) -> CropBatch | BoxBatch:
@@ -43,11 +49,14 @@ def region_task(
             for p in teacher.visual.parameters():
                 p.add_(torch.randn_like(p) * 0.05)
         return ClipSelfTask(model, teacher, box_mode=box_mode)
-    return RegionClipTask(model, class_embeddings(CLASSES), box_mode=box_mode, sampled_classes=sampled_classes)
+    return RegionClipTask(
+        model, class_embeddings(CLASSES), box_mode=box_mode, sampled_classes=sampled_classes
+    )
 
 
 class RegionNoiseLoader:
-    """As many batches per epoch as `COUNTS` has steps, of two units over all ranks, whatever their number (1 or 2)."""
+    """As many batches per epoch as `COUNTS` has steps, of two units over all ranks, whatever their
+    number (1 or 2)."""
 
     def __init__(self, method: str, rank: int = 0, world_size: int = 1):
         self.method, self.rank, self.world_size = method, rank, world_size
@@ -60,7 +69,10 @@ class RegionNoiseLoader:
         epoch = self.epoch
         for i in range(self.position, len(COUNTS)):
             indexes = (2 * (epoch * len(COUNTS) + i) + k for k in range(2))
-            units = [region_unit(self.method, n, counts) for n, counts in zip(indexes, COUNTS[i], strict=True)]
+            units = [
+                region_unit(self.method, n, counts)
+                for n, counts in zip(indexes, COUNTS[i], strict=True)
+            ]
             self.position = i + 1
             if self.position == len(COUNTS):
                 self.epoch, self.position = epoch + 1, 0
@@ -81,13 +93,16 @@ def region_config(method: str, folder, *, world_size: int = 1, **engine) -> Trai
         if method == "clipself"
         else (RegionClipConfig(), BoxDataConfig(batch_size=images, image_px=32))
     )
-    return dataclasses.replace(tiny_config(folder, world_size=world_size, **engine), task=task, data=data)
+    return dataclasses.replace(
+        tiny_config(folder, world_size=world_size, **engine), task=task, data=data
+    )
 
 
 def region_trainer(
     config: TrainConfig, *, rank: int = 0, world_size: int = 1, resume: bool = False, **options
 ) -> Trainer:
-    """A trainer on the tiny ViT and the noise of this rank; `options` are those of `region_task`."""
+    """A trainer on the tiny ViT and the noise of this rank; `options` are those of
+    `region_task`."""
     method = config.task.name
     task = region_task(method, **options)
     return Trainer(config, task, RegionNoiseLoader(method, rank, world_size), resume=resume)

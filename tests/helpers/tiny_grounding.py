@@ -1,6 +1,8 @@
-"""What the tests of training and evaluation of flmm run on: a tiny grounded LLaVA, and pictures with phrases.
+"""What the tests of training and evaluation of flmm run on: a tiny grounded LLaVA, and pictures
+with phrases.
 
-Tests import them as `from tiny_grounding import tiny_grounded, Pictures` (pytest puts this folder on the path).
+Tests import them as `from tiny_grounding import tiny_grounded, Pictures` (pytest puts this folder
+on the path).
 """
 
 import io
@@ -68,7 +70,11 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     made = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="</s>",
     )
     made.add_special_tokens({"additional_special_tokens": ["<image>"]})
     return made
@@ -88,11 +94,19 @@ def tiny_sam() -> SamModel:
         mlp_dim=32,
         num_pos_feats=8,
     )
-    prompts = SamPromptEncoderConfig(hidden_size=16, image_size=64, patch_size=16, mask_input_channels=4)
-    decoder = SamMaskDecoderConfig(hidden_size=16, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=16)
-    sam = SamModel(SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)).eval()
+    prompts = SamPromptEncoderConfig(
+        hidden_size=16, image_size=64, patch_size=16, mask_input_channels=4
+    )
+    decoder = SamMaskDecoderConfig(
+        hidden_size=16, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=16
+    )
+    sam = SamModel(
+        SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
+    ).eval()
     with torch.no_grad():
-        for parameter in sam.parameters():  # far from the start, where masks are zero but for rounding
+        for (
+            parameter
+        ) in sam.parameters():  # far from the start, where masks are zero but for rounding
             parameter.add_(0.1 * torch.randn_like(parameter))
     return sam
 
@@ -102,7 +116,9 @@ def tiny_grounded(family: str = "llava", *, seed: int = 3) -> GroundedLMM:
     lmm = tiny_lmm(family)
     lmm.tokenizer = word_tokenizer()
     torch.manual_seed(seed)
-    return GroundedLMM(lmm, UNetHead(lmm.map_channels, base=2, upsample_input=16), SamRefiner(tiny_sam()))
+    return GroundedLMM(
+        lmm, UNetHead(lmm.map_channels, base=2, upsample_input=16), SamRefiner(tiny_sam())
+    )
 
 
 def save_tiny_grounded(folder: Path) -> GroundedLMM:
@@ -111,7 +127,9 @@ def save_tiny_grounded(folder: Path) -> GroundedLMM:
     sam = tiny_sam()
     lmm = tiny_lmm("llava")
     lmm.tokenizer = word_tokenizer()
-    model = GroundedLMM(lmm, UNetHead(lmm.map_channels, base=2, upsample_input=16), SamRefiner(sam)).eval()
+    model = GroundedLMM(
+        lmm, UNetHead(lmm.map_channels, base=2, upsample_input=16), SamRefiner(sam)
+    ).eval()
     for part in (lmm.model, lmm.tokenizer, FAMILIES["llava"]()[1]):
         part.save_pretrained(folder / "lmm")
     sam.save_pretrained(folder / "sam")
@@ -134,13 +152,18 @@ class Boxes:
         return masks
 
 
-def narrative(number: int, phrases: int, *, broken: bool = False, words: int = 2) -> GroundingSample:
+def narrative(
+    number: int, phrases: int, *, broken: bool = False, words: int = 2
+) -> GroundingSample:
     """A picture of noise and a text with so many phrases."""
     file = io.BytesIO()
     picture(40 + number % 3, 56, seed=number).save(file, "png")
     segments = [("the sky", -1)]
     for k in range(phrases):
-        segments += [(" ".join(WORDS[7 + (number + k + i) % 12] for i in range(words)), k), ("left of", -1)]
+        segments += [
+            (" ".join(WORDS[7 + (number + k + i) % 12] for i in range(words)), k),
+            ("left of", -1),
+        ]
     return GroundingSample(
         key=f"{number:04d}",
         image_id=number,
@@ -153,10 +176,18 @@ def narrative(number: int, phrases: int, *, broken: bool = False, words: int = 2
 
 
 class Pictures:
-    """A `GroundingData`: one narrative for each number of phrases; None is one with a broken image."""
+    """A `GroundingData`: one narrative for each number of phrases; None is one with a broken
+    image."""
 
-    def __init__(self, phrases: Sequence[int | None] = (1, 2, 3, 1, 2), *, first: int = 0, words: int = 2):
-        self.phrases, self.first, self.words, self.skipped = list(phrases), first, words, SkipReport()
+    def __init__(
+        self, phrases: Sequence[int | None] = (1, 2, 3, 1, 2), *, first: int = 0, words: int = 2
+    ):
+        self.phrases, self.first, self.words, self.skipped = (
+            list(phrases),
+            first,
+            words,
+            SkipReport(),
+        )
 
     def __len__(self) -> int:
         return len(self.phrases)
@@ -183,17 +214,22 @@ def batch_of(model: GroundedLMM, numbers: Sequence[int], phrases: Sequence[int])
 
 
 def tiny_config(folder, *, steps: int = 4, batch_size: int = 2, **engine) -> GroundingConfig:
-    """A checkpoint every two steps, every step logged; stage 3 takes every weight away between its uses."""
+    """A checkpoint every two steps, every step logged; stage 3 takes every weight away between its
+    uses."""
     return GroundingConfig(
         data=GroundingDataConfig(batch_size=batch_size, workers=0),
         optim=grounding_optim(lr=1e-3, eps=1e-3),
         schedule=ScheduleConfig(steps=steps, warmup_share=0.5, warmup_start=1e-5),
-        engine=EngineConfig(**{"zero_stage": 1, "precision": "fp32", "device": "cpu", "whole_below": 0, **engine}),
+        engine=EngineConfig(
+            **{"zero_stage": 1, "precision": "fp32", "device": "cpu", "whole_below": 0, **engine}
+        ),
         run=RunConfig(folder=str(folder), log_every=1, save_every=2, bar=False, tensorboard=False),
     )
 
 
-def tiny_trainer(config: GroundingConfig, data=None, *, cache=None, resume: bool = False, **ranks) -> Trainer:
+def tiny_trainer(
+    config: GroundingConfig, data=None, *, cache=None, resume: bool = False, **ranks
+) -> Trainer:
     """A trainer of the tiny model on `data` (or five pictures)."""
     model = tiny_grounded()
     loader = GroundingLoader(

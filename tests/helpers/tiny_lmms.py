@@ -1,6 +1,7 @@
 """Builders of tiny random LMMs of every family, from transformers' own configurations.
 
-Tests import them as `from tiny_lmms import tiny_lmm, FAMILIES` (pytest puts this folder on the path).
+Tests import them as `from tiny_lmms import tiny_lmm, FAMILIES` (pytest puts this folder on the
+path).
 """
 
 import numpy as np
@@ -13,10 +14,21 @@ from flmm.text.tokens import TokenizedText
 from PIL import Image
 
 IMAGE_ID = 50
-TEXT = {"vocab_size": 60, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "eos_token_id": 2}
+TEXT = {
+    "vocab_size": 60,
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "eos_token_id": 2,
+}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 4}
 GROUPED = {"num_attention_heads": 6, "num_key_value_heads": 2}
-TOWER = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+TOWER = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 HALF = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
 PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
 
@@ -29,14 +41,19 @@ def llava():
     vision = {"model_type": "clip_vision_model", **TOWER, "image_size": 56, "patch_size": 7}
     text = {"model_type": "llama", **TEXT, **HEADS}
     config = hf.LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE_ID)
-    return hf.LlavaForConditionalGeneration(config), hf.CLIPImageProcessorPil(size={"shortest_edge": 56})
+    return hf.LlavaForConditionalGeneration(config), hf.CLIPImageProcessorPil(
+        size={"shortest_edge": 56}
+    )
 
 
 def llava_next(text_model: str = "mistral", heads: dict = GROUPED):
     vision = {"model_type": "clip_vision_model", **TOWER, "image_size": 28, "patch_size": 7}
     text = {"model_type": text_model, **TEXT, **heads, "head_dim": 4}
     config = hf.LlavaNextConfig(
-        vision_config=vision, text_config=text, image_token_index=IMAGE_ID, image_grid_pinpoints=PINPOINTS
+        vision_config=vision,
+        text_config=text,
+        image_token_index=IMAGE_ID,
+        image_grid_pinpoints=PINPOINTS,
     )
     processor = hf.LlavaNextImageProcessorPil(
         size={"shortest_edge": 28}, crop_size=square(28), image_grid_pinpoints=PINPOINTS
@@ -50,8 +67,12 @@ def siglip(side: int, patch: int) -> dict:
 
 def deepseek_vl():
     text = {"model_type": "llama", **TEXT, **HEADS}
-    config = hf.DeepseekVLConfig(vision_config=siglip(96, 8), text_config=text, image_token_id=IMAGE_ID)
-    return hf.DeepseekVLForConditionalGeneration(config), hf.DeepseekVLImageProcessorPil(size=square(96), **HALF)
+    config = hf.DeepseekVLConfig(
+        vision_config=siglip(96, 8), text_config=text, image_token_id=IMAGE_ID
+    )
+    return hf.DeepseekVLForConditionalGeneration(config), hf.DeepseekVLImageProcessorPil(
+        size=square(96), **HALF
+    )
 
 
 def deepseek_vl_hybrid():
@@ -66,9 +87,14 @@ def deepseek_vl_hybrid():
         "output_channels": 8,
     }
     config = hf.DeepseekVLHybridConfig(
-        vision_config=siglip(32, 8), text_config=text, high_res_vision_config=sam, image_token_id=IMAGE_ID
+        vision_config=siglip(32, 8),
+        text_config=text,
+        high_res_vision_config=sam,
+        image_token_id=IMAGE_ID,
     )
-    processor = hf.DeepseekVLHybridImageProcessorPil(size=square(32), high_res_size=square(128), **HALF)
+    processor = hf.DeepseekVLHybridImageProcessorPil(
+        size=square(32), high_res_size=square(128), **HALF
+    )
     return hf.DeepseekVLHybridForConditionalGeneration(config), processor
 
 
@@ -86,10 +112,16 @@ def qwen2_5_vl():
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 0]}
     text = {**TEXT, **GROUPED, "rope_parameters": rope}
     config = hf.Qwen2_5_VLConfig(
-        vision_config=vision, text_config=text, image_token_id=IMAGE_ID, video_token_id=51, vision_start_token_id=52
+        vision_config=vision,
+        text_config=text,
+        image_token_id=IMAGE_ID,
+        video_token_id=51,
+        vision_start_token_id=52,
     )
     size = {"shortest_edge": 14 * 14 * 4, "longest_edge": 14 * 14 * 64}
-    return hf.Qwen2_5_VLForConditionalGeneration(config), hf.Qwen2VLImageProcessorPil(size=size, patch_size=7)
+    return hf.Qwen2_5_VLForConditionalGeneration(config), hf.Qwen2VLImageProcessorPil(
+        size=size, patch_size=7
+    )
 
 
 def llava_onevision():
@@ -103,14 +135,18 @@ def llava_onevision():
         image_grid_pinpoints=PINPOINTS,
         vision_aspect_ratio="anyres_max_2",
     )
-    processor = hf.LlavaOnevisionImageProcessorPil(size=square(28), image_grid_pinpoints=PINPOINTS, **HALF)
+    processor = hf.LlavaOnevisionImageProcessorPil(
+        size=square(28), image_grid_pinpoints=PINPOINTS, **HALF
+    )
     return hf.LlavaOnevisionForConditionalGeneration(config), processor
 
 
 def internvl():
     vision = {**TOWER, "image_size": [28, 28], "patch_size": [7, 7]}
     text = {"model_type": "qwen2", **TEXT, **GROUPED}
-    config = hf.InternVLConfig(vision_config=vision, text_config=text, image_token_id=IMAGE_ID, image_seq_length=4)
+    config = hf.InternVLConfig(
+        vision_config=vision, text_config=text, image_token_id=IMAGE_ID, image_seq_length=4
+    )
     processor = hf.GotOcr2ImageProcessorPil(size=square(28), min_patches=1, max_patches=6, **HALF)
     return hf.InternVLForConditionalGeneration(config), processor
 
@@ -140,7 +176,8 @@ def picture(height: int, width: int, seed: int = 0) -> Image.Image:
 
 
 def sample(lmm: FrozenLMM, image: Image.Image, *, phrases: int = 2, seed: int = 0) -> Sample:
-    """A prompt with one image token, and `phrases` phrases of one to three tokens with a word between them."""
+    """A prompt with one image token, and `phrases` phrases of one to three tokens with a word
+    between them."""
     generator = torch.Generator().manual_seed(seed)
     ids = [1, 3, IMAGE_ID, 4]
     owners = [-1] * len(ids)
@@ -148,4 +185,6 @@ def sample(lmm: FrozenLMM, image: Image.Image, *, phrases: int = 2, seed: int = 
         length = 1 + (k + seed) % 3
         ids += [*torch.randint(5, 40, (length,), generator=generator).tolist(), 7]
         owners += [k] * length + [-1]
-    return Sample(lmm.family.prepare(image), TokenizedText(torch.tensor(ids), torch.tensor(owners), 4))
+    return Sample(
+        lmm.family.prepare(image), TokenizedText(torch.tensor(ids), torch.tensor(owners), 4)
+    )

@@ -1,4 +1,5 @@
-"""Builders of tiny RegionModels of every kind, from the sidecars of golden cases or from small configurations.
+"""Builders of tiny RegionModels of every kind, from the sidecars of golden cases or from small
+configurations.
 
 Tests import them as `from tiny_towers import build_vit` (pytest puts this folder on the path).
 """
@@ -11,9 +12,18 @@ from timm.models import register_model
 
 
 def eva_config(meta: dict) -> dict:
-    """open_clip's model_cfg for the EVA tower a sidecar describes; its trunk is registered with timm."""
+    """open_clip's model_cfg for the EVA tower a sidecar describes; its trunk is registered with
+    timm."""
     v = meta["config"]["vision_cfg"]
-    sizes = ("width", "layers", "patch_size", "image_size", "head_width", "mlp_ratio", "pt_hw_seq_len")
+    sizes = (
+        "width",
+        "layers",
+        "patch_size",
+        "image_size",
+        "head_width",
+        "mlp_ratio",
+        "pt_hw_seq_len",
+    )
     name = "eva_golden_" + "_".join(str(v[key]).replace(".", "p") for key in sizes)
 
     def build(pretrained=False, **kwargs):
@@ -49,7 +59,8 @@ def eva_config(meta: dict) -> dict:
             "timm_proj": None,
         },
         "text_cfg": {
-            k: meta["config"]["text_cfg"][k] for k in ("context_length", "vocab_size", "width", "heads", "layers")
+            k: meta["config"]["text_cfg"][k]
+            for k in ("context_length", "vocab_size", "width", "heads", "layers")
         },
     }
 
@@ -67,7 +78,12 @@ def build_clip(case, *, quick_gelu: bool = True, **options) -> RegionModel:
     """RegionModel of a ViT or ResNet golden case (OpenAI layout)."""
     c = case.meta["config"]
     vision = {k: v for k, v in c["vision_cfg"].items() if v is not None}
-    config = {"embed_dim": c["embed_dim"], "vision_cfg": vision, "text_cfg": c["text_cfg"], "quick_gelu": quick_gelu}
+    config = {
+        "embed_dim": c["embed_dim"],
+        "vision_cfg": vision,
+        "text_cfg": c["text_cfg"],
+        "quick_gelu": quick_gelu,
+    }
     model = RegionModel(CLIP(**config), **options).eval()
     model.config, model.name = config, "clip-golden"
     load_checkpoint(model, case.under("sd/"))
@@ -76,8 +92,18 @@ def build_clip(case, *, quick_gelu: bool = True, **options) -> RegionModel:
 
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
 TIMM = {
-    "cls": ("vit_tiny_patch16_224", {"img_size": 64, "embed_dim": 48, "depth": 3, "num_heads": 3}, "token", "linear"),
-    "avg": ("vit_tiny_patch16_224", {"img_size": 64, "embed_dim": 48, "depth": 3, "num_heads": 3}, "avg", None),
+    "cls": (
+        "vit_tiny_patch16_224",
+        {"img_size": 64, "embed_dim": 48, "depth": 3, "num_heads": 3},
+        "token",
+        "linear",
+    ),
+    "avg": (
+        "vit_tiny_patch16_224",
+        {"img_size": 64, "embed_dim": 48, "depth": 3, "num_heads": 3},
+        "avg",
+        None,
+    ),
     "siglip": (
         "vit_base_patch16_siglip_224",
         {"img_size": 64, "embed_dim": 48, "depth": 2, "num_heads": 3},
@@ -102,7 +128,9 @@ def build_timm(kind: str, **options) -> RegionModel:
     if not timm.is_model(name):
 
         def build(pretrained=False, **overrides):
-            overrides = {k: v for k, v in overrides.items() if not k.startswith(("pretrained", "cache"))}
+            overrides = {
+                k: v for k, v in overrides.items() if not k.startswith(("pretrained", "cache"))
+            }
             return timm.create_model(base, pretrained=False, **{**kwargs, **overrides})
 
         build.__name__ = name
@@ -111,7 +139,12 @@ def build_timm(kind: str, **options) -> RegionModel:
     embed = kwargs["embed_dim"] if proj == "none" else 24
     config = {
         "embed_dim": embed,
-        "vision_cfg": {"image_size": 64, "timm_model_name": name, "timm_pool": pool, "timm_proj": proj},
+        "vision_cfg": {
+            "image_size": 64,
+            "timm_model_name": name,
+            "timm_pool": pool,
+            "timm_proj": proj,
+        },
         "text_cfg": TEXT,
     }
     torch.manual_seed(0)
@@ -134,7 +167,13 @@ def build_vit(*, quick_gelu: bool = True, layers: int = 3, **options) -> RegionM
 
 
 def build_resnet(**options) -> RegionModel:
-    vision = {"image_size": 96, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None, "head_width": 64}
+    vision = {
+        "image_size": 96,
+        "layers": [1, 1, 1, 1],
+        "width": 8,
+        "patch_size": None,
+        "head_width": 64,
+    }
     config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": TEXT}
     torch.manual_seed(0)
     model = RegionModel(CLIP(**config), **options).eval()

@@ -1,4 +1,5 @@
-"""What the training tests train: tiny towers open_clip knows by name, a loader made of noise, short configurations."""
+"""What the training tests train: tiny towers open_clip knows by name, a loader made of noise, short
+configurations."""
 
 import dataclasses
 import json
@@ -31,14 +32,26 @@ def register_tiny_towers() -> None:
 
     def tiny_train_eva(pretrained=False, **options):
         options = {k: v for k, v in options.items() if not k.startswith(("pretrained", "cache"))}
-        sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
+        sizes = {
+            "img_size": 16,
+            "patch_size": 8,
+            "embed_dim": 32,
+            "depth": 2,
+            "num_heads": 2,
+            "mlp_ratio": 2.0,
+        }
         kind = {"qkv_fused": False, "swiglu_mlp": True, "scale_mlp": True, "scale_attn_inner": True}
         return Eva(**sizes, **kind, use_rot_pos_emb=True, ref_feat_shape=(16, 16), **options)
 
     tiny_train_eva.__module__ = __name__
     register_model(tiny_train_eva)
     vit = {"image_size": 16, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8}
-    eva = {"image_size": 16, "timm_model_name": "tiny_train_eva", "timm_pool": "token", "timm_proj": None}
+    eva = {
+        "image_size": 16,
+        "timm_model_name": "tiny_train_eva",
+        "timm_pool": "token",
+        "timm_proj": None,
+    }
     with tempfile.TemporaryDirectory() as folder:
         for name, vision in ((VIT, vit), (EVA, eva)):
             config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": TEXT}
@@ -70,41 +83,60 @@ def unit(index: int) -> MosaicBatch:
     mosaics = torch.randint(0, 256, (1, 3, 32, 32), generator=noise, dtype=torch.uint8)
     singles = torch.randint(0, 256, (2, 3, 16, 16), generator=noise, dtype=torch.uint8)
     captions = [f"thing {(index * 5 + i) % 9}" for i in range(UNIT)]
-    return MosaicBatch(mosaics, plan_mosaics(UNIT, MOSAIC).boxes(MOSAIC), singles, captions, list(captions))
+    return MosaicBatch(
+        mosaics, plan_mosaics(UNIT, MOSAIC).boxes(MOSAIC), singles, captions, list(captions)
+    )
 
 
 def join(units: list[MosaicBatch]) -> MosaicBatch:
     """The batch of one process that has the units of several."""
-    captions = [c for u in units for c in u.captions[:4]] + [c for u in units for c in u.captions[4:]]
-    mosaics, singles = (torch.cat([getattr(u, kind) for u in units]) for kind in ("mosaics", "singles"))
-    return MosaicBatch(mosaics, [box for u in units for box in u.boxes], singles, captions, list(captions))
+    captions = [c for u in units for c in u.captions[:4]] + [
+        c for u in units for c in u.captions[4:]
+    ]
+    mosaics, singles = (
+        torch.cat([getattr(u, kind) for u in units]) for kind in ("mosaics", "singles")
+    )
+    return MosaicBatch(
+        mosaics, [box for u in units for box in u.boxes], singles, captions, list(captions)
+    )
 
 
 def without_singles(batch: MosaicBatch) -> MosaicBatch:
     """Only the mosaic of a unit."""
-    return MosaicBatch(batch.mosaics, batch.boxes, batch.singles[:0], batch.captions[:4], batch.keys[:4])
+    return MosaicBatch(
+        batch.mosaics, batch.boxes, batch.singles[:0], batch.captions[:4], batch.keys[:4]
+    )
 
 
-def boxed_images(index: int, counts: tuple[int, ...], px: int = 32) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def boxed_images(
+    index: int, counts: tuple[int, ...], px: int = 32
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Images of noise (B, 3, px, px) with so many boxes in each."""
     noise = torch.Generator().manual_seed(index)
     images = torch.randint(0, 256, (len(counts), 3, px, px), generator=noise, dtype=torch.uint8)
     corners = [torch.rand(n, 2, 2, generator=noise).sort(1).values for n in counts]
-    return images, [torch.stack([c[:, 0] * 0.6, c[:, 1] * 0.4 + 0.6], 1).flatten(1) for c in corners]
+    return images, [
+        torch.stack([c[:, 0] * 0.6, c[:, 1] * 0.4 + 0.6], 1).flatten(1) for c in corners
+    ]
 
 
 def crop_unit(index: int, counts: tuple[int, ...], *, px: int = 32, crop_px: int = 16) -> CropBatch:
     """A batch for CLIPSelf: noise, boxes, and crops of other noise."""
     images, boxes = boxed_images(index, counts, px)
     noise = torch.Generator().manual_seed(index + 1000)
-    crops = torch.randint(0, 256, (sum(counts), 3, crop_px, crop_px), generator=noise, dtype=torch.uint8)
+    crops = torch.randint(
+        0, 256, (sum(counts), 3, crop_px, crop_px), generator=noise, dtype=torch.uint8
+    )
     return CropBatch(images, boxes, crops, [f"{index}-{i}" for i in range(len(counts))])
 
 
 def box_unit(index: int, counts: tuple[int, ...], *, px: int = 32, classes: int = 9) -> BoxBatch:
-    """A batch for RegionCLIP-style training: noise, boxes, and labels drawn from so many classes."""
+    """A batch for RegionCLIP-style training: noise, boxes, and labels drawn from so many
+    classes."""
     images, boxes = boxed_images(index, counts, px)
-    labels = torch.randint(classes, (sum(counts),), generator=torch.Generator().manual_seed(index + 2000))
+    labels = torch.randint(
+        classes, (sum(counts),), generator=torch.Generator().manual_seed(index + 2000)
+    )
     return BoxBatch(images, boxes, labels, [f"{index}-{i}" for i in range(len(counts))])
 
 
@@ -114,7 +146,8 @@ def class_embeddings(classes: int, channels: int = 16) -> torch.Tensor:
 
 
 class NoiseLoader:
-    """`length` batches per epoch; two units per batch over all ranks, whatever their number (1 or 2).
+    """`length` batches per epoch; two units per batch over all ranks, whatever their number (1 or
+    2).
 
     uneven: the second unit has no single images.
     """
@@ -146,20 +179,29 @@ class NoiseLoader:
 
 
 def tiny_config(folder, *, steps: int = 6, world_size: int = 1, **engine) -> TrainConfig:
-    """Six steps with a checkpoint every two, every step logged; stage 3 takes every weight away between its uses."""
+    """Six steps with a checkpoint every two, every step logged; stage 3 takes every weight away
+    between its uses."""
     return TrainConfig(
         data=PairDataConfig(batch_size=2 * UNIT // world_size, mosaic=MOSAIC),
         # A large eps keeps AdamW from blowing rounding noise up to whole steps.
         optim=OptimConfig(lr=1e-2, eps=1e-3, clip_norm=1.0),
         schedule=ScheduleConfig(steps=steps, warmup_steps=2),
-        engine=EngineConfig(**{"zero_stage": 1, "precision": "fp32", "device": "cpu", "whole_below": 0, **engine}),
-        run=RunConfig(folder=str(folder), log_every=1, save_every=2, alpha=0.7, bar=False, tensorboard=False),
+        engine=EngineConfig(
+            **{"zero_stage": 1, "precision": "fp32", "device": "cpu", "whole_below": 0, **engine}
+        ),
+        run=RunConfig(
+            folder=str(folder), log_every=1, save_every=2, alpha=0.7, bar=False, tensorboard=False
+        ),
     )
 
 
-def tiny_trainer(config: TrainConfig, *, model: RegionModel | None = None, resume: bool = False, **options) -> Trainer:
+def tiny_trainer(
+    config: TrainConfig, *, model: RegionModel | None = None, resume: bool = False, **options
+) -> Trainer:
     """A trainer on the tiny ViT and the noise loader of this rank."""
-    loader = NoiseLoader(**{name: options.pop(name) for name in ("rank", "world_size", "uneven") if name in options})
+    loader = NoiseLoader(
+        **{name: options.pop(name) for name in ("rank", "world_size", "uneven") if name in options}
+    )
     task = ClimTask(model or tiny_model(), lockstep=config.engine.zero_stage == 3)
     return Trainer(config, task, loader, resume=resume, **options)
 
@@ -203,7 +245,15 @@ SMALL = [
 def small_command(name, shards, folder, *more) -> list[str]:
     """Arguments of `clim-train` that train recipe `name` for two steps on a tiny tower."""
     tower = EVA if "eva" in name else VIT
-    return [name, f"--model.name={tower}", "--data.shards", str(shards), f"--run.folder={folder}", *SMALL, *more]
+    return [
+        name,
+        f"--model.name={tower}",
+        "--data.shards",
+        str(shards),
+        f"--run.folder={folder}",
+        *SMALL,
+        *more,
+    ]
 
 
 def with_run(config: TrainConfig, **changes) -> TrainConfig:

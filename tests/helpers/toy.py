@@ -1,4 +1,5 @@
-"""A model and data sets whose right answers are known, shared by the tests and their worker processes."""
+"""A model and data sets whose right answers are known, shared by the tests and their worker
+processes."""
 
 from dataclasses import dataclass
 
@@ -24,7 +25,8 @@ class Sample:
 
 
 class ToyModel(nn.Module):
-    """The interface of a RegionModel over one random projection of pixels; counts its forward passes."""
+    """The interface of a RegionModel over one random projection of pixels; counts its forward
+    passes."""
 
     stride = STRIDE
     image_size = (16, 16)
@@ -67,12 +69,16 @@ class ToyModel(nn.Module):
                     for x, y in centres.clamp(0, 0.999).tolist()
                 ]
             else:
-                rows = [(dense[i] * mask).sum((1, 2)) for i, part in enumerate(masks) for mask in part]
+                rows = [
+                    (dense[i] * mask).sum((1, 2)) for i, part in enumerate(masks) for mask in part
+                ]
             found[name] = F.normalize(torch.stack(rows), dim=-1)
         return found
 
     def tokenizer(self, texts):
-        return torch.stack([torch.bincount(torch.tensor([ord(c) for c in t]), minlength=128) for t in texts])
+        return torch.stack(
+            [torch.bincount(torch.tensor([ord(c) for c in t]), minlength=128) for t in texts]
+        )
 
     def encode_text(self, tokens, normalize=True):
         return F.normalize(tokens.float() @ self.words, dim=-1)
@@ -121,7 +127,10 @@ class Captioned(torch.utils.data.Dataset):
     def __getitem__(self, index):
         generator = torch.Generator().manual_seed(500 + index)
         image = torch.randint(0, 256, (3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
-        captions = [f"picture {index * 37 % 101} {letter * (index + 1)}" for letter in "abc"[: 1 + index % 3]]
+        captions = [
+            f"picture {index * 37 % 101} {letter * (index + 1)}"
+            for letter in "abc"[: 1 + index % 3]
+        ]
         if index % 4 == 0:
             captions.append(f"shared {index // 8}")
         return image, captions, 7000 - index
@@ -138,7 +147,9 @@ class Labelled(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         generator = torch.Generator().manual_seed(900 + index)
-        return torch.randint(0, 256, (3, SIDE, SIDE), generator=generator, dtype=torch.uint8), index % CLASSES
+        return torch.randint(
+            0, 256, (3, SIDE, SIDE), generator=generator, dtype=torch.uint8
+        ), index % CLASSES
 
 
 def class_rows():

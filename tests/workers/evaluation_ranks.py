@@ -1,8 +1,10 @@
-"""One rank of the two-process test of `flmm eval`: RANK, WORLD_SIZE and the master's address are in the environment.
+"""One rank of the two-process test of `flmm eval`: RANK, WORLD_SIZE and the master's address are in
+the environment.
 
 python evaluation_ranks.py COMMANDS.json
 
-Runs every command of the file, a list of arguments of `flmm`, one after the other; exits with the first status not 0.
+Runs every command of the file, a list of arguments of `flmm`, one after the other; exits with the
+first status not 0.
 """
 
 import json

@@ -1,9 +1,10 @@
-"""Trainings in processes of their own that are killed, stopped and starved; run by `test_fault_processes.py`.
+"""Trainings in processes of their own that are killed, stopped and starved; run by
+`test_fault_processes.py`.
 
 python fault_processes.py FOLDER SHARDS
 
-Everything is imported once; each process is a fork. Writes FOLDER/NAME.RANK.log and FOLDER/ended.json: name ->
-[[exit status (negative: signal), seconds] of each rank].
+Everything is imported once; each process is a fork. Writes FOLDER/NAME.RANK.log and
+FOLDER/ended.json: name -> [[exit status (negative: signal), seconds] of each rank].
 """
 
 import json
@@ -30,14 +31,22 @@ from clim_train.methods.clim import ClimTask
 from clim_train.run import peers, stopping
 from clim_train.run.checkpoints import CheckpointNotWritten
 from clim_train.run.finite import NotFiniteError
-from tiny_training import register_tiny_towers, small_command, tiny_config, tiny_trainer, tokenizer, with_run
+from tiny_training import (
+    register_tiny_towers,
+    small_command,
+    tiny_config,
+    tiny_trainer,
+    tokenizer,
+    with_run,
+)
 
 torch.set_num_threads(1)
 LIMIT_S = 60
 
 
 def fork(work, log: Path, ranks: int = 1) -> list[int]:
-    """Starts `work(rank)` in as many processes; their ids. Each leads a process group of its own."""
+    """Starts `work(rank)` in as many processes; their ids. Each leads a process group of its
+    own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -112,7 +121,8 @@ def not_a_number(scalars):
     return {**scalars, "loss": scalars["loss"] * float("nan")}
 
 
-# -- one process -----------------------------------------------------------------------------------------------
+# -- one process
+# -----------------------------------------------------------------------------------------------
 
 
 def killed_while_writing(folder: Path, rank: int) -> None:
@@ -130,7 +140,8 @@ def killed_while_writing(folder: Path, rank: int) -> None:
 
 
 def endless_command(folder: Path, shards: str, rank: int) -> int:
-    """The command on real shards with a worker; the whole process group is signalled from outside."""
+    """The command on real shards with a worker; the whole process group is signalled from
+    outside."""
     options = ["--data.workers=1", "--data.batch-size=8", "--schedule.steps=100000"]
     return cli.main(small_command("clim_coco_vitb16", shards, folder / "stopped", *options))
 
@@ -148,11 +159,13 @@ def signalled_twice(folder: Path, rank: int) -> None:
     breaking(tiny_config(folder / "twice"), 3, twice).fit()
 
 
-# -- two processes ---------------------------------------------------------------------------------------------
+# -- two processes
+# ---------------------------------------------------------------------------------------------
 
 
 def agreed_ends(folder: Path, rank: int) -> None:
-    """Ends that both processes reach together, one after another: the process groups outlive them."""
+    """Ends that both processes reach together, one after another: the process groups outlive
+    them."""
     options = {"rank": rank, "world_size": 2}
     whole = tiny_config(folder / "whole2", world_size=2)
     tiny_trainer(whole, **options).fit()
@@ -179,7 +192,9 @@ def agreed_ends(folder: Path, rank: int) -> None:
     except CheckpointNotWritten as error:
         reports["full2"] = str(error)
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    reports["left in full2"] = sorted(path.name for path in (folder / "full2" / "checkpoints").iterdir())
+    reports["left in full2"] = sorted(
+        path.name for path in (folder / "full2" / "checkpoints").iterdir()
+    )
     dist.barrier()
     tiny_trainer(config, resume=True, **options).fit()
 
@@ -205,7 +220,8 @@ def killed_peer(folder: Path, rank: int) -> None:
 
 
 def failed_peer_of_a_stuck_rank(folder: Path, rank: int) -> None:
-    """Rank 1 raises in step 3, while rank 0 is somewhere from where it would not return for a long time."""
+    """Rank 1 raises in step 3, while rank 0 is somewhere from where it would not return for a long
+    time."""
     peers.POLL_S, peers.GRACE_S = 0.1, 0.5
 
     def fail(_):
@@ -231,12 +247,18 @@ def main() -> None:
     def signal_group_in_training(pid):
         lines = folder / "stopped" / "metrics.jsonl"
         began = time.monotonic()
-        while (not lines.exists() or lines.read_text().count("\n") < 3) and time.monotonic() - began < LIMIT_S:
+        while (
+            not lines.exists() or lines.read_text().count("\n") < 3
+        ) and time.monotonic() - began < LIMIT_S:
             time.sleep(0.02)
         os.killpg(pid, signal.SIGTERM)
 
     run("killed", lambda rank: killed_while_writing(folder, rank))
-    run("stopped", lambda rank: endless_command(folder, shards, rank), meanwhile=signal_group_in_training)
+    run(
+        "stopped",
+        lambda rank: endless_command(folder, shards, rank),
+        meanwhile=signal_group_in_training,
+    )
     run("twice", lambda rank: signalled_twice(folder, rank))
     run("agreed", lambda rank: agreed_ends(folder, rank), ranks=2)
     run("corrupt", lambda rank: corrupt_input(folder, str(folder / "shards"), rank), ranks=2)

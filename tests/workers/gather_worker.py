@@ -1,10 +1,11 @@
-"""One rank of the two-process test of contrastive_loss: reads its rows, writes its loss and gradients.
+"""One rank of the two-process test of contrastive_loss: reads its rows, writes its loss and
+gradients.
 
     python gather_worker.py RANK WORLD_SIZE FOLDER
 
-FOLDER/in.pt holds {name: {"images", "texts", "scale", "ids" or None, "counts"}}; FOLDER/rank{RANK}.pt gets
-{name: {"loss", "images", "texts", "scale"}} with gradients of the SUM over ranks of the losses (rows) and of this
-rank's loss (scale).
+FOLDER/in.pt holds {name: {"images", "texts", "scale", "ids" or None, "counts"}};
+FOLDER/rank{RANK}.pt gets {name: {"loss", "images", "texts", "scale"}} with gradients of the SUM
+over ranks of the losses (rows) and of this rank's loss (scale).
 """
 
 import sys
@@ -30,7 +31,12 @@ def main(rank, world_size, folder):
         ids = None if case["ids"] is None else case["ids"][mine]
         loss = losses.contrastive_loss(images, texts, scale, caption_ids=ids, gather=gather)
         loss.backward()
-        results[name] = {"loss": loss.detach(), "images": images.grad, "texts": texts.grad, "scale": scale.grad}
+        results[name] = {
+            "loss": loss.detach(),
+            "images": images.grad,
+            "texts": texts.grad,
+            "scale": scale.grad,
+        }
     torch.save(results, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 

@@ -2,7 +2,8 @@
 
     python rank_worker.py RANK WORLD_SIZE FOLDER
 
-Writes FOLDER/rank{RANK}.pt: the metrics and rows of every evaluator, and how many images this rank encoded.
+Writes FOLDER/rank{RANK}.pt: the metrics and rows of every evaluator, and how many images this rank
+encoded.
 """
 
 import sys
@@ -52,7 +53,11 @@ def main(rank, world_size, folder):
         padded_loader(Captioned(9), rank, world_size),
         padded_loader(labelled, rank, world_size),
     )
-    imported = [name for name in ("open_clip", "transformers", "deepspeed", "matplotlib") if name in sys.modules]
+    imported = [
+        name
+        for name in ("open_clip", "transformers", "deepspeed", "matplotlib")
+        if name in sys.modules
+    ]
     torch.save({"own": own, "padded": padded, "imported": imported}, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 

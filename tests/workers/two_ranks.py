@@ -1,4 +1,5 @@
-"""Run by the deepspeed launcher with two processes; `test_two_ranks.py` looks at what it writes to the given folder.
+"""Run by the deepspeed launcher with two processes; `test_two_ranks.py` looks at what it writes to
+the given folder.
 
 deepspeed --num_accelerators 2 two_ranks.py FOLDER
 """
@@ -32,7 +33,10 @@ def feature_gradients(rank: int) -> dict:
     case = load_case("clip", "case04_clim_loss")
     rows = case.tensor(f"out/feat_2proc/rank{rank}/gi").shape[0]
     mine = slice(rank * rows, (rank + 1) * rows)
-    images, texts = (case.tensor(f"in/feat/{k}_features")[mine].clone().requires_grad_() for k in ("image", "text"))
+    images, texts = (
+        case.tensor(f"in/feat/{k}_features")[mine].clone().requires_grad_()
+        for k in ("image", "text")
+    )
     scale = case.tensor("in/feat/logit_scale").clone().requires_grad_()
     loss = contrastive_loss(images, texts, scale, gather=GatherFeatures(2, rank))
     loss.backward()
@@ -70,7 +74,9 @@ def train(rank: int, folder: Path) -> None:
 def train_without_partitions(rank: int, folder: Path) -> None:
     """A run at stage 0 that stops at step 4."""
     options = {"rank": rank, "world_size": 2}
-    fit_until(tiny_trainer(tiny_config(folder / "stopped0", world_size=2, zero_stage=0), **options), 4)
+    fit_until(
+        tiny_trainer(tiny_config(folder / "stopped0", world_size=2, zero_stage=0), **options), 4
+    )
 
 
 def be_killed_while_saving(rank: int, folder: Path) -> None:

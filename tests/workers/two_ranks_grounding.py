@@ -1,4 +1,5 @@
-"""Run by the deepspeed launcher with two processes; `test_two_ranks_grounding.py` looks at what it writes.
+"""Run by the deepspeed launcher with two processes; `test_two_ranks_grounding.py` looks at what it
+writes.
 
 deepspeed --num_accelerators 2 two_ranks_grounding.py FOLDER
 """

@@ -1,4 +1,5 @@
-"""Run by the deepspeed launcher with two processes; `test_two_ranks_regions.py` looks at what it writes.
+"""Run by the deepspeed launcher with two processes; `test_two_ranks_regions.py` looks at what it
+writes.
 
 deepspeed --num_accelerators 2 two_ranks_regions.py FOLDER
 """
@@ -16,7 +17,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 import torch.distributed as dist
 from clim_train.engine.deepspeed_compat import start_distributed
 from clim_train.engine.engine import choose_device
-from region_training import COUNTS, REGION_METHODS, region_config, region_task, region_trainer, region_unit
+from region_training import (
+    COUNTS,
+    REGION_METHODS,
+    region_config,
+    region_task,
+    region_trainer,
+    region_unit,
+)
 from tiny_training import EVA, VIT, fit_until, tiny_config, with_run
 
 torch.set_num_threads(1)
@@ -27,7 +35,10 @@ def task_gradients(rank: int, method: str, name: str, step: int) -> dict:
     task = region_task(method, name=name)
     loss = task.loss(region_unit(method, rank, COUNTS[step][rank]))["loss"]
     loss.backward()
-    found = {"loss": loss.detach().clone(), **{n: p.grad for n, p in task.trainable_parameters().items()}}
+    found = {
+        "loss": loss.detach().clone(),
+        **{n: p.grad for n, p in task.trainable_parameters().items()},
+    }
     for value in found.values():
         dist.all_reduce(value)
         value /= 2
@@ -47,7 +58,9 @@ def train(rank: int, folder: Path) -> None:
     options = {"rank": rank, "world_size": 2}
     for method in REGION_METHODS:
         for stage in (1, 3):
-            config = region_config(method, folder / f"{method}{stage}", world_size=2, zero_stage=stage)
+            config = region_config(
+                method, folder / f"{method}{stage}", world_size=2, zero_stage=stage
+            )
             region_trainer(config, **options).fit()
     options["sampled_classes"] = 6
     whole = region_config("regionclip", folder / "sampled", world_size=2)
@@ -64,7 +77,10 @@ def main() -> None:
     for method in REGION_METHODS:
         for name in (VIT, EVA):
             for step in range(len(COUNTS)):
-                torch.save(task_gradients(rank, method, name, step), folder / f"{method}-{name}-{step}-{rank}.pt")
+                torch.save(
+                    task_gradients(rank, method, name, step),
+                    folder / f"{method}-{name}-{step}-{rank}.pt",
+                )
     torch.save(class_samples(rank), folder / f"classes{rank}.pt")
     train(rank, folder)
     dist.barrier()

@@ -3,7 +3,14 @@ import sys
 
 import pytest
 from clim_data.commands.main import main
-from clim_data.derive.nouns import NounRules, count_nouns, hanta_tagger, read_caption_texts, singular, write_nouns
+from clim_data.derive.nouns import (
+    NounRules,
+    count_nouns,
+    hanta_tagger,
+    read_caption_texts,
+    singular,
+    write_nouns,
+)
 from clim_data.faults import SkipReport
 
 CAPTIONS = [
@@ -14,7 +21,21 @@ CAPTIONS = [
     "A woman and two men stand by a stop sign.",
     "A teddy bear sits on a bench under autumn leaves, one leaf is red",
 ]
-KNOWN = {"man", "wave", "dog", "dogs", "bear", "sink", "men", "sign", "teddy", "leaf", "leaves", "wolves", "run"}
+KNOWN = {
+    "man",
+    "wave",
+    "dog",
+    "dogs",
+    "bear",
+    "sink",
+    "men",
+    "sign",
+    "teddy",
+    "leaf",
+    "leaves",
+    "wolves",
+    "run",
+}
 LEMMAS = {"dogs": "dog", "men": "man", "leaves": "leave", "wolves": "wolf"}
 
 
@@ -41,13 +62,24 @@ def toy_tagger(words):
     ],
 )
 def test_plurals_are_taken_back_to_their_most_frequent_origin(word, lemma, expected):
-    assert singular(word, lemma, {"leaf": 9, "leave": 2, "sky": 50, "bus": 3, "horse": 4}) == expected
+    assert (
+        singular(word, lemma, {"leaf": 9, "leave": 2, "sky": 50, "bus": 3, "horse": 4}) == expected
+    )
 
 
 def test_nouns_count_once_a_caption_and_plurals_as_their_singular():
     number, counts = count_nouns([*CAPTIONS, "", "  "], toy_tagger, NounRules(min_count=1))
     assert number == 6
-    assert counts == {"bear": 2, "dog": 2, "leaf": 2, "man": 2, "sink": 2, "teddy": 2, "sign": 1, "wave": 1}
+    assert counts == {
+        "bear": 2,
+        "dog": 2,
+        "leaf": 2,
+        "man": 2,
+        "sink": 2,
+        "teddy": 2,
+        "sign": 1,
+        "wave": 1,
+    }
     assert list(counts) == ["bear", "dog", "leaf", "man", "sink", "teddy", "sign", "wave"]
     assert list(count_nouns(CAPTIONS, toy_tagger, NounRules(min_count=2))[1]) == list(counts)[:6]
 
@@ -63,8 +95,15 @@ def test_words_that_are_mostly_no_nouns_are_left_out():
 
 def test_compounds_are_pairs_of_neighbouring_nouns():
     rules = NounRules(min_count=2, compounds=True)
-    assert count_nouns([*CAPTIONS, "teddy dogs", "a teddy dog"], toy_tagger, rules)[1]["teddy bear"] == 2
-    assert count_nouns(["teddy dogs", "a teddy dog"], toy_tagger, rules)[1] == {"dog": 2, "teddy": 2, "teddy dog": 2}
+    assert (
+        count_nouns([*CAPTIONS, "teddy dogs", "a teddy dog"], toy_tagger, rules)[1]["teddy bear"]
+        == 2
+    )
+    assert count_nouns(["teddy dogs", "a teddy dog"], toy_tagger, rules)[1] == {
+        "dog": 2,
+        "teddy": 2,
+        "teddy dog": 2,
+    }
 
 
 def test_captions_are_read_from_every_layout(tmp_path, make_shards):
@@ -80,8 +119,14 @@ def test_captions_are_read_from_every_layout(tmp_path, make_shards):
         "annotations": [{"image_id": 1, "caption": "one"}, {"image_id": 1, "caption": "two"}],
     }
     assert texts("coco.json", json.dumps(coco)) == ["one", "two"]
-    assert texts("cc3m.json", json.dumps({"images": [{"id": 1, "captions": ["one", "two"]}]})) == ["one", "two"]
-    assert texts("m.jsonl", '{"file_name": "a.jpg", "text": "one"}\n{"file_name": "b.jpg", "captions": ["two"]}') == [
+    assert texts("cc3m.json", json.dumps({"images": [{"id": 1, "captions": ["one", "two"]}]})) == [
+        "one",
+        "two",
+    ]
+    assert texts(
+        "m.jsonl",
+        '{"file_name": "a.jpg", "text": "one"}\n{"file_name": "b.jpg", "captions": ["two"]}',
+    ) == [
         "one",
         "two",
     ]
@@ -92,10 +137,27 @@ def test_captions_are_read_from_every_layout(tmp_path, make_shards):
 def test_the_real_tagger_lists_sensible_nouns(tmp_path, capsys):
     pytest.importorskip("HanTa", reason='pip install "clim-data[nouns]"')
     (tmp_path / "captions.txt").write_text("\n".join(CAPTIONS * 3))
-    command = ["nouns", "--captions", str(tmp_path / "captions.txt"), "--output", str(tmp_path / "nouns.txt")]
+    command = [
+        "nouns",
+        "--captions",
+        str(tmp_path / "captions.txt"),
+        "--output",
+        str(tmp_path / "nouns.txt"),
+    ]
     assert main([*command, "--min-count", "3"]) == 0
     listed = (tmp_path / "nouns.txt").read_text().splitlines()
-    assert {"dog", "man", "woman", "wave", "surfboard", "bear", "couch", "bathroom", "sink", "leaf"} <= set(listed)
+    assert {
+        "dog",
+        "man",
+        "woman",
+        "wave",
+        "surfboard",
+        "bear",
+        "couch",
+        "bathroom",
+        "sink",
+        "leaf",
+    } <= set(listed)
     assert {"toothbrush", "knife", "sign", "bench", "autumn"} <= set(listed)
     assert not {"dogs", "men", "leaves", "riding", "sitting", "two", "on", "red", "a"} & set(listed)
     record = json.loads((tmp_path / "nouns.txt.counts.json").read_bytes())
@@ -108,7 +170,17 @@ def test_real_captions_give_their_objects(coco_cc, tmp_path):
     files = [coco_cc / "annotations" / f"captions_{split}2017.json" for split in ("train", "val")]
     report = write_nouns(files, tmp_path / "nouns.txt", rules=NounRules(min_count=3))
     assert report.captions == 165
-    assert {"bathroom", "toilet", "sink", "sign", "woman", "boat", "train", "elephant", "dog"} <= set(report.counts)
+    assert {
+        "bathroom",
+        "toilet",
+        "sink",
+        "sign",
+        "woman",
+        "boat",
+        "train",
+        "elephant",
+        "dog",
+    } <= set(report.counts)
     assert not {"white", "sitting", "two", "large", "dogs"} & set(report.counts)
 
 
@@ -136,5 +208,18 @@ def test_an_output_that_cannot_be_written_is_a_message(tmp_path, capsys):
     (tmp_path / "captions.txt").write_text("a dog\n")
     (tmp_path / "file").write_text("")
     output = str(tmp_path / "file" / "nouns.txt")
-    assert main(["nouns", "--captions", str(tmp_path / "captions.txt"), "--output", output, "--min-count", "1"]) == 2
+    assert (
+        main(
+            [
+                "nouns",
+                "--captions",
+                str(tmp_path / "captions.txt"),
+                "--output",
+                output,
+                "--min-count",
+                "1",
+            ]
+        )
+        == 2
+    )
     assert "check that path, who may write there" in capsys.readouterr().err

@@ -26,11 +26,15 @@ def box(number, image_id, category_id, **more):
 
 
 def coco(tmp_path, categories=COCO_CATEGORIES):
-    """Image 1: base and novel; 2: novel only; 3: neither (traffic light); 4: no box; 5: base crowd."""
+    """Image 1: base and novel; 2: novel only; 3: neither (traffic light); 4: no box; 5: base
+    crowd."""
     record = {
         "info": {"year": 2017},
         "licenses": [{"id": 1, "name": "CC"}],
-        "images": [{"id": i, "file_name": f"{i:012d}.jpg", "height": 20, "width": 30} for i in (3, 1, 2, 4, 5)],
+        "images": [
+            {"id": i, "file_name": f"{i:012d}.jpg", "height": 20, "width": 30}
+            for i in (3, 1, 2, 4, 5)
+        ],
         "annotations": [
             box(10, 1, 1),
             box(11, 2, 5),
@@ -47,7 +51,9 @@ def coco(tmp_path, categories=COCO_CATEGORIES):
 
 def lvis(tmp_path):
     frequencies = ["f"] * 405 + ["c"] * 461 + ["r"] * 337
-    categories = [{"id": i + 1, "name": f"thing_{i}", "frequency": f} for i, f in enumerate(frequencies)]
+    categories = [
+        {"id": i + 1, "name": f"thing_{i}", "frequency": f} for i, f in enumerate(frequencies)
+    ]
     images = [
         {"id": i, "coco_url": f"http://host/train2017/{i:012d}.jpg", "height": 20, "width": 30}
         | {"neg_category_ids": [2, 1203], "not_exhaustive_category_ids": [1000]}
@@ -69,7 +75,12 @@ def lvis(tmp_path):
 
 def test_the_class_lists_are_48_and_17_different_official_names():
     official = {c["name"] for c in COCO_CATEGORIES}
-    assert (len(COCO_80.split(",")), len(COCO_BASE), len(COCO_NOVEL), len({*COCO_BASE, *COCO_NOVEL})) == (
+    assert (
+        len(COCO_80.split(",")),
+        len(COCO_BASE),
+        len(COCO_NOVEL),
+        len({*COCO_BASE, *COCO_NOVEL}),
+    ) == (
         80,
         48,
         17,
@@ -85,7 +96,9 @@ def test_coco_training_holds_base_boxes_and_their_images_as_they_were(tmp_path):
     assert written["annotations"] == [record["annotations"][0], record["annotations"][4]]
     assert [image["id"] for image in written["images"]] == [1, 5]
     assert written["images"][0] == record["images"][1]
-    assert [c["id"] for c in written["categories"]] == sorted(c["id"] for c in written["categories"])
+    assert [c["id"] for c in written["categories"]] == sorted(
+        c["id"] for c in written["categories"]
+    )
     assert {c["name"] for c in written["categories"]} == set(COCO_BASE)
     assert {c["split"] for c in written["categories"]} == {"base"}
     assert (written["info"], written["licenses"]) == (record["info"], record["licenses"])
@@ -106,7 +119,13 @@ def test_images_without_a_box_are_kept_when_asked(tmp_path):
     path, _ = coco(tmp_path)
     report = write_ov_split("ov-coco", path, tmp_path / "base.json", keep_empty=True)
     assert (report.images, report.left_out) == (5, 0)
-    assert [im["id"] for im in json.loads((tmp_path / "base.json").read_bytes())["images"]] == [3, 1, 2, 4, 5]
+    assert [im["id"] for im in json.loads((tmp_path / "base.json").read_bytes())["images"]] == [
+        3,
+        1,
+        2,
+        4,
+        5,
+    ]
 
 
 def test_lvis_splits_by_frequency_and_tells_nothing_of_rare_classes_in_training(tmp_path):
@@ -115,7 +134,9 @@ def test_lvis_splits_by_frequency_and_tells_nothing_of_rare_classes_in_training(
     written = json.loads((tmp_path / "base.json").read_bytes())
     assert [c["id"] for c in written["categories"]] == list(range(1, 867))
     assert written["annotations"] == [record["annotations"][0]]
-    assert written["images"] == [record["images"][0] | {"neg_category_ids": [2], "not_exhaustive_category_ids": []}]
+    assert written["images"] == [
+        record["images"][0] | {"neg_category_ids": [2], "not_exhaustive_category_ids": []}
+    ]
     assert (report.classes, report.boxes, report.left_out) == ((866, 0), (1, 0), 2)
 
     report = write_ov_split("ov-lvis", path, tmp_path / "all.json", classes="all")
@@ -130,7 +151,11 @@ def test_lvis_splits_by_frequency_and_tells_nothing_of_rare_classes_in_training(
     [
         ("ov-coco", COCO_CATEGORIES[:-1], "47 of the 48 base and 17 of the 17 novel"),
         ("ov-lvis", COCO_CATEGORIES, "0 of the 866 base and 0 of the 337 novel"),
-        ("ov-coco", [c for c in COCO_CATEGORIES if c["name"] != "cat"], "48 of the 48 base and 16 of the 17 novel"),
+        (
+            "ov-coco",
+            [c for c in COCO_CATEGORIES if c["name"] != "cat"],
+            "48 of the 48 base and 16 of the 17 novel",
+        ),
     ],
 )
 def test_another_file_is_refused_with_the_counts_found(tmp_path, kind, categories, found):
@@ -141,8 +166,12 @@ def test_another_file_is_refused_with_the_counts_found(tmp_path, kind, categorie
 
 
 def test_a_subset_is_split_when_allowed(tmp_path):
-    path, _ = coco(tmp_path, [c for c in COCO_CATEGORIES if c["name"] in ("person", "cat", "traffic light")])
-    report = write_ov_split("ov-coco", path, tmp_path / "all.json", classes="all", allow_partial=True)
+    path, _ = coco(
+        tmp_path, [c for c in COCO_CATEGORIES if c["name"] in ("person", "cat", "traffic light")]
+    )
+    report = write_ov_split(
+        "ov-coco", path, tmp_path / "all.json", classes="all", allow_partial=True
+    )
     assert (report.classes, report.boxes) == ((1, 1), (1, 1))
 
 
@@ -152,20 +181,45 @@ def test_what_cannot_be_split_is_an_error_that_names_the_fix(tmp_path):
         write_ov_split("coco", path, tmp_path / "out.json")
     with pytest.raises(ValueError, match="is the annotation file itself: give another output"):
         write_ov_split("ov-coco", path, path)
-    (tmp_path / "captions.json").write_text(json.dumps({"images": [], "annotations": [{"image_id": 1, "caption": ""}]}))
+    (tmp_path / "captions.json").write_text(
+        json.dumps({"images": [], "annotations": [{"image_id": 1, "caption": ""}]})
+    )
     with pytest.raises(ValueError, match=r"'annotations' is not as in COCO .*category_id"):
         write_ov_split("ov-coco", tmp_path / "captions.json", tmp_path / "out.json")
     path.write_text(path.read_text()[:-40])
     with pytest.raises(ValueError, match="not a whole json file"):
         write_ov_split("ov-coco", path, tmp_path / "out.json")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["captions.json", "instances_train2017.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "captions.json",
+        "instances_train2017.json",
+    ]
 
 
 def test_the_command_writes_both_sides(tmp_path, capsys):
     path, _ = coco(tmp_path)
-    assert main(["ov-split", "coco", "--train", str(path), "--val", str(path), "--output", str(tmp_path / "ov")]) == 0
-    assert sorted(p.name for p in (tmp_path / "ov").iterdir()) == ["ov_coco_train.json", "ov_coco_val.json"]
-    assert "2 images, 2 boxes of 48 base classes, 0 of 0 novel classes; 3 images left out" in capsys.readouterr().out
+    assert (
+        main(
+            [
+                "ov-split",
+                "coco",
+                "--train",
+                str(path),
+                "--val",
+                str(path),
+                "--output",
+                str(tmp_path / "ov"),
+            ]
+        )
+        == 0
+    )
+    assert sorted(p.name for p in (tmp_path / "ov").iterdir()) == [
+        "ov_coco_train.json",
+        "ov_coco_val.json",
+    ]
+    assert (
+        "2 images, 2 boxes of 48 base classes, 0 of 0 novel classes; 3 images left out"
+        in capsys.readouterr().out
+    )
     assert main(["ov-split", "lvis", "--train", str(path), "--output", str(tmp_path / "ov")]) == 2
     assert main(["ov-split", "coco", "--output", str(tmp_path / "ov")]) == 2
     assert "give --train, --val or both" in capsys.readouterr().err

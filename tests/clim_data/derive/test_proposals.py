@@ -12,7 +12,8 @@ from torchvision.ops import box_iou
 
 
 class Corners:
-    """A finder without randomness: the quarters of an image and its whole, the whole with the best score."""
+    """A finder without randomness: the quarters of an image and its whole, the whole with the best
+    score."""
 
     batch_size, in_processes = 2, False
 
@@ -29,7 +30,12 @@ class Corners:
         found = []
         for image in images:
             w, h = image.width, image.height
-            quarters = [[0, 0, w / 2, h / 2], [w / 2, 0, w, h / 2], [0, h / 2, w / 2, h], [w / 2, h / 2, w, h]]
+            quarters = [
+                [0, 0, w / 2, h / 2],
+                [w / 2, 0, w, h / 2],
+                [0, h / 2, w / 2, h],
+                [w / 2, h / 2, w, h],
+            ]
             found.append((np.array([*quarters, [0, 0, w, h]]), np.array([0.5, 0.4, 0.3, 0.2, 0.9])))
         return found
 
@@ -54,16 +60,22 @@ def slow_choice(boxes, scores, size, choice):
     height, width = size
     kept = []
     for i in sorted(range(len(boxes)), key=lambda i: (-scores[i], i)):
-        x1, y1, x2, y2 = (round(min(max(v, 0), m), 1) for v, m in zip(boxes[i], (width, height, width, height)))
+        x1, y1, x2, y2 = (
+            round(min(max(v, 0), m), 1) for v, m in zip(boxes[i], (width, height, width, height))
+        )
         if x2 - x1 < choice.min_px or y2 - y1 < choice.min_px or scores[i] < choice.min_score:
             continue
         box = torch.tensor([[x1, y1, x2, y2]], dtype=torch.float64)
         if all(box_iou(box, other)[0, 0] <= choice.nms for other, _ in kept):
             kept.append((box, scores[i]))
-    return np.array([b[0].tolist() for b, _ in kept[: choice.top]]), np.array([s for _, s in kept[: choice.top]])
+    return np.array([b[0].tolist() for b, _ in kept[: choice.top]]), np.array(
+        [s for _, s in kept[: choice.top]]
+    )
 
 
-@pytest.mark.parametrize("choice", [BoxChoice(top=10), BoxChoice(top=100, nms=0.3, min_px=20, min_score=0.2)])
+@pytest.mark.parametrize(
+    "choice", [BoxChoice(top=10), BoxChoice(top=100, nms=0.3, min_px=20, min_score=0.2)]
+)
 def test_the_choice_is_the_slow_one(choice):
     rng = np.random.default_rng(0)
     corner, side = rng.uniform(-20, 90, (200, 2)), rng.uniform(2, 60, (200, 2))
@@ -76,7 +88,9 @@ def test_the_choice_is_the_slow_one(choice):
 
 
 def test_candidates_that_are_no_boxes_go():
-    boxes = np.array([[0, 0, np.nan, 9], [5, 5, 5, 30], [30, 30, 5, 5], [0, 0, 20, 20], [50, 50, 90, 90]])
+    boxes = np.array(
+        [[0, 0, np.nan, 9], [5, 5, 5, 30], [30, 30, 5, 5], [0, 0, 20, 20], [50, 50, 90, 90]]
+    )
     kept, scores = BoxChoice(min_px=0, nms=1)(boxes, np.array([5, 4, 3, 2, np.inf]), (40, 40))
     assert kept.tolist() == [[0, 0, 20, 20]]
     assert scores.tolist() == [2]
@@ -102,9 +116,14 @@ def test_records_are_coco_annotations():
 
 
 def test_a_folder_is_searched_in_order_and_read_by_pycocotools(photos, tmp_path, capsys):
-    report = find_proposals(photos, tmp_path / "boxes.json", Corners(), choice=BoxChoice(top=3), workers=2)
+    report = find_proposals(
+        photos, tmp_path / "boxes.json", Corners(), choice=BoxChoice(top=3), workers=2
+    )
     record = read(tmp_path / "boxes.json")
-    assert [image["file_name"] for image in record["images"]] == [*(f"{i}.jpg" for i in range(6)), "more/6.png"]
+    assert [image["file_name"] for image in record["images"]] == [
+        *(f"{i}.jpg" for i in range(6)),
+        "more/6.png",
+    ]
     assert [image["id"] for image in record["images"]] == list(range(1, 8))
     assert record["images"][3]["width"] == 63
     assert [a["id"] for a in record["annotations"]] == list(range(1, 22))
@@ -137,11 +156,20 @@ def test_the_training_loader_reads_the_boxes(photos, tmp_path):
 
 
 def test_the_ids_and_names_of_an_annotation_file_are_kept(photos, tmp_path):
-    listed = [{"id": 77, "file_name": "4.jpg"}, {"id": 5, "file_name": "0.jpg"}, {"id": 6, "file_name": "gone.jpg"}]
+    listed = [
+        {"id": 77, "file_name": "4.jpg"},
+        {"id": 5, "file_name": "0.jpg"},
+        {"id": 6, "file_name": "gone.jpg"},
+    ]
     (tmp_path / "instances.json").write_text(json.dumps({"images": listed, "annotations": []}))
-    report = find_proposals(photos, tmp_path / "boxes.json", Corners(), annotations=tmp_path / "instances.json")
+    report = find_proposals(
+        photos, tmp_path / "boxes.json", Corners(), annotations=tmp_path / "instances.json"
+    )
     record = read(tmp_path / "boxes.json")
-    assert [(image["id"], image["file_name"]) for image in record["images"]] == [(5, "0.jpg"), (77, "4.jpg")]
+    assert [(image["id"], image["file_name"]) for image in record["images"]] == [
+        (5, "0.jpg"),
+        (77, "4.jpg"),
+    ]
     assert {a["image_id"] for a in record["annotations"]} == {5, 77}
     assert report.skipped.names == {"missing image": ["gone.jpg"]}
 
@@ -153,7 +181,9 @@ def test_images_that_cannot_be_read_are_counted_and_named(photos, tmp_path):
     record = read(tmp_path / "boxes.json")
     assert len(record["images"]) == report.images == 5
     assert report.skipped.names == {"unreadable image": ["photos/2.jpg", "photos/3.jpg"]}
-    assert record["skipped"] == [{"reason": "unreadable image", "name": f"photos/{i}.jpg"} for i in (2, 3)]
+    assert record["skipped"] == [
+        {"reason": "unreadable image", "name": f"photos/{i}.jpg"} for i in (2, 3)
+    ]
     with pytest.raises(ValueError, match=r"photos/2\.jpg: unreadable image"):
         find_proposals(photos, tmp_path / "other.json", Corners(), on_error="raise")
     for path in photos.rglob("*.*g"):
@@ -178,12 +208,16 @@ def test_a_killed_search_goes_on_where_it_was(photos, tmp_path):
     assert finished.seen == 0
     with pytest.raises(ValueError, match="use --overwrite"):
         find_proposals(photos, tmp_path / "boxes.json", Corners(), choice=BoxChoice(top=2))
-    find_proposals(photos, tmp_path / "boxes.json", Corners(), choice=BoxChoice(top=2), overwrite=True)
+    find_proposals(
+        photos, tmp_path / "boxes.json", Corners(), choice=BoxChoice(top=2), overwrite=True
+    )
     assert len(read(tmp_path / "boxes.json")["annotations"]) == 14
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_share_the_images_and_rank_0_writes_what_one_process_would(photos, tmp_path, world_size):
+def test_ranks_share_the_images_and_rank_0_writes_what_one_process_would(
+    photos, tmp_path, world_size
+):
     (photos / "3.jpg").write_bytes(b"no image")
     find_proposals(photos, tmp_path / "whole.json", Corners(), part_images=1)
     finders, reports = [Corners() for _ in range(world_size)], {}
@@ -200,13 +234,17 @@ def test_ranks_share_the_images_and_rank_0_writes_what_one_process_would(photos,
         rank.join()
     assert (tmp_path / "boxes.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
     assert sum(finder.seen for finder in finders) == 6
-    assert [reports[rank].complete for rank in range(world_size)] == [True] + [False] * (world_size - 1)
+    assert [reports[rank].complete for rank in range(world_size)] == [True] + [False] * (
+        world_size - 1
+    )
     assert (reports[0].images, reports[0].skipped.total) == (6, 1)
 
 
 def test_rank_0_names_the_rank_that_fails_and_forgets_it_when_started_again(photos, tmp_path):
     def run(rank, finder):
-        return find_proposals(photos, tmp_path / "boxes.json", finder, rank=rank, world_size=2, part_images=2)
+        return find_proposals(
+            photos, tmp_path / "boxes.json", finder, rank=rank, world_size=2, part_images=2
+        )
 
     class Meanwhile(Corners):
         """Rank 0, during whose work rank 1 fails."""
@@ -218,7 +256,8 @@ def test_rank_0_names_the_rank_that_fails_and_forgets_it_when_started_again(phot
             return super().__call__(images)
 
     with pytest.raises(
-        ValueError, match=r"rank 1 stopped \(RuntimeError: killed\); 3 of 4 parts .* same command again"
+        ValueError,
+        match=r"rank 1 stopped \(RuntimeError: killed\); 3 of 4 parts .* same command again",
     ):
         run(0, Meanwhile())
     assert not (tmp_path / "boxes.json").exists()
@@ -241,7 +280,9 @@ def test_sources_that_cannot_be_told_apart_are_refused(photos, tmp_path, images)
 def results(tmp_path):
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 40, "width": 60} for i in (3, 1)]
     images.append({"id": 9, "file_name": "../out.jpg", "height": 40, "width": 60})
-    (tmp_path / "images.json").write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+    (tmp_path / "images.json").write_text(
+        json.dumps({"images": images, "annotations": [], "categories": []})
+    )
     found = [
         {"image_id": 1, "bbox": [0, 0, 20, 20], "score": 0.5, "category_id": 4},
         {"image_id": 3, "bbox": [5.25, 5, 60, 20], "score": 0.7},
@@ -257,7 +298,13 @@ def results(tmp_path):
 
 def test_results_of_a_detector_become_proposals(results, capsys):
     out = results / "boxes.json"
-    command = ["proposals", "--from", str(results / "results.json"), "--annotations", str(results / "images.json")]
+    command = [
+        "proposals",
+        "--from",
+        str(results / "results.json"),
+        "--annotations",
+        str(results / "images.json"),
+    ]
     assert main([*command, "--output", str(out), "--top", "1", "--min-score", "0.3"]) == 0
     record = read(out)
     assert [image["file_name"] for image in record["images"]] == ["3.jpg", "1.jpg"]
@@ -290,9 +337,18 @@ def test_results_that_do_not_fit_are_refused(results):
     ("options", "message"),
     [
         (["--from", "r.json"], "give --annotations"),
-        (["--from", "r.json", "--annotations", "a.json", "--workers", "2"], "--workers belong to a search"),
-        (["--images", "x", "--weights", "w.pt"], "--weights belong to --method rpn, not selective-search"),
-        (["--images", "x", "--method", "rpn", "--quality"], "--quality belong to --method selective-search"),
+        (
+            ["--from", "r.json", "--annotations", "a.json", "--workers", "2"],
+            "--workers belong to a search",
+        ),
+        (
+            ["--images", "x", "--weights", "w.pt"],
+            "--weights belong to --method rpn, not selective-search",
+        ),
+        (
+            ["--images", "x", "--method", "rpn", "--quality"],
+            "--quality belong to --method selective-search",
+        ),
         (["--images", "x", "--top", "0"], "top=0 must be at least 1"),
         (["--images", "no-such-folder"], "no-such-folder matches no file"),
     ],

@@ -11,7 +11,9 @@ from PIL import Image
 from torchvision.models import detection
 
 DETECTOR = "fasterrcnn_mobilenet_v3_large_320_fpn"
-small = partial(getattr(detection, DETECTOR), min_size=64, max_size=128)  # sides of images, for the sake of time
+small = partial(
+    getattr(detection, DETECTOR), min_size=64, max_size=128
+)  # sides of images, for the sake of time
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +56,12 @@ def test_a_batch_gives_what_single_images_give_and_choices_follow(tiny, photos):
     finder = RpnBoxes(DETECTOR, weights=tiny[1], device="cpu", batch_size=3)
     for (boxes, scores), photo in zip(finder(photos), photos):
         ((alone, alone_scores),) = finder([photo])
-        torch.testing.assert_close(torch.from_numpy(boxes), torch.from_numpy(alone), rtol=1e-3, atol=1e-2)
-        torch.testing.assert_close(torch.from_numpy(scores), torch.from_numpy(alone_scores), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            torch.from_numpy(boxes), torch.from_numpy(alone), rtol=1e-3, atol=1e-2
+        )
+        torch.testing.assert_close(
+            torch.from_numpy(scores), torch.from_numpy(alone_scores), rtol=1e-4, atol=1e-5
+        )
         kept, _ = BoxChoice(top=5)(boxes, scores, (60, 90))
         assert kept.shape == (5, 4)
 
@@ -64,16 +70,37 @@ def test_the_command_searches_a_folder(tiny, tmp_path, photos, capsys):
     (tmp_path / "photos").mkdir()
     for i, photo in enumerate(photos):
         photo.save(tmp_path / "photos" / f"{i}.jpg")
-    command = ["proposals", "--images", str(tmp_path / "photos"), "--output", str(tmp_path / "boxes.json")]
-    options = ["--method", "rpn", "--detector", DETECTOR, "--weights", str(tiny[1]), "--device", "cpu", "--top", "4"]
-    assert main([*command, *options, "--workers", "2", "--batch-size", "2", "--part-images", "3"]) == 0
+    command = [
+        "proposals",
+        "--images",
+        str(tmp_path / "photos"),
+        "--output",
+        str(tmp_path / "boxes.json"),
+    ]
+    options = [
+        "--method",
+        "rpn",
+        "--detector",
+        DETECTOR,
+        "--weights",
+        str(tiny[1]),
+        "--device",
+        "cpu",
+        "--top",
+        "4",
+    ]
+    assert (
+        main([*command, *options, "--workers", "2", "--batch-size", "2", "--part-images", "3"]) == 0
+    )
     assert "12 boxes in 3 images" in capsys.readouterr().out
 
 
 def test_checkpoints_of_other_layouts_are_unpacked(tiny, photos, tmp_path):
     state = {f"module.{key}": value for key, value in tiny[0].state_dict().items()}
     torch.save({"model": state, "epoch": 3}, tmp_path / "checkpoint.pth")
-    ((boxes, _),) = RpnBoxes(DETECTOR, weights=tmp_path / "checkpoint.pth", device="cpu")(photos[:1])
+    ((boxes, _),) = RpnBoxes(DETECTOR, weights=tmp_path / "checkpoint.pth", device="cpu")(
+        photos[:1]
+    )
     ((same, _),) = RpnBoxes(DETECTOR, weights=tiny[1], device="cpu")(photos[:1])
     assert (boxes == same).all()
 
@@ -106,7 +133,9 @@ def test_weights_that_do_not_fit_are_refused(tiny, tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
-def test_weights_that_cannot_be_downloaded_are_named_with_the_place_to_put_them(tmp_path, monkeypatch):
+def test_weights_that_cannot_be_downloaded_are_named_with_the_place_to_put_them(
+    tmp_path, monkeypatch
+):
     from urllib.error import URLError
 
     def unreachable(*_, **__):
@@ -115,7 +144,8 @@ def test_weights_that_cannot_be_downloaded_are_named_with_the_place_to_put_them(
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(
-        ValueError, match=r"no network.*download https://.*\.pth elsewhere and put it into .*checkpoints"
+        ValueError,
+        match=r"no network.*download https://.*\.pth elsewhere and put it into .*checkpoints",
     ):
         RpnBoxes(DETECTOR)
 

@@ -23,12 +23,27 @@ def test_agreement_is_the_share_of_boxes_on_the_same_place():
 
 def test_most_drawings_of_a_scene_are_found_the_same_in_any_number_of_workers(tmp_path, capsys):
     split = load_emoji().split()
-    scenes = compose_scenes(tmp_path, vendor=split.test_vendor, concepts=split.test_concepts, count=4)
-    command = ["proposals", "--images", str(scenes.images), "--annotations", str(scenes.instances_json)]
+    scenes = compose_scenes(
+        tmp_path, vendor=split.test_vendor, concepts=split.test_concepts, count=4
+    )
+    command = [
+        "proposals",
+        "--images",
+        str(scenes.images),
+        "--annotations",
+        str(scenes.instances_json),
+    ]
     for workers in (1, 2):
-        assert main([*command, "--output", str(tmp_path / f"{workers}.json"), "--workers", str(workers)]) == 0
+        assert (
+            main(
+                [*command, "--output", str(tmp_path / f"{workers}.json"), "--workers", str(workers)]
+            )
+            == 0
+        )
     assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
-    found, truth = (json.loads(p.read_bytes()) for p in (tmp_path / "1.json", scenes.instances_json))
+    found, truth = (
+        json.loads(p.read_bytes()) for p in (tmp_path / "1.json", scenes.instances_json)
+    )
     hits = []
     for image in found["images"]:
         boxes, drawn = (
@@ -69,11 +84,19 @@ def test_options_are_checked_and_a_missing_opencv_is_named(monkeypatch):
         SelectiveSearch()
 
 
-def test_the_launchers_arguments_and_environment_are_understood(tmp_path, images, capsys, monkeypatch):
+def test_the_launchers_arguments_and_environment_are_understood(
+    tmp_path, images, capsys, monkeypatch
+):
     (tmp_path / "photos").mkdir()
     for i in range(3):
         (tmp_path / "photos" / f"{i}.jpg").write_bytes(images.encoded(images.pixels(i, 40, 60)))
-    command = ["proposals", "--images", str(tmp_path / "photos"), "--output", str(tmp_path / "boxes.json")]
+    command = [
+        "proposals",
+        "--images",
+        str(tmp_path / "photos"),
+        "--output",
+        str(tmp_path / "boxes.json"),
+    ]
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)

@@ -7,7 +7,13 @@ import tarfile
 import numpy as np
 import pytest
 from clim_data import MosaicConfig, MosaicLoader
-from clim_data.drawings.build_emoji import SOURCES, chosen_names, svg_document, synonyms, visible_names
+from clim_data.drawings.build_emoji import (
+    SOURCES,
+    chosen_names,
+    svg_document,
+    synonyms,
+    visible_names,
+)
 from clim_data.drawings.emoji import EMBEDDED, caption_of, load_emoji, write_emoji_shards
 from PIL import Image
 
@@ -60,7 +66,15 @@ def test_split_keeps_vendor_concepts_and_synonyms_apart(emoji):
 
 def test_object_like_concepts_leave_out_signs_and_persons(emoji):
     assert {"hot-dog", "cat", "castle", "man"} <= set(emoji.concepts)
-    out = {"letter-a", "ten-thirty", "up-arrow", "ok-button", "atm-sign", "man-cook", "family-man-woman-girl"}
+    out = {
+        "letter-a",
+        "ten-thirty",
+        "up-arrow",
+        "ok-button",
+        "atm-sign",
+        "man-cook",
+        "family-man-woman-girl",
+    }
     assert out <= set(emoji.names)
     assert not out & set(emoji.concepts)
 
@@ -79,13 +93,17 @@ def test_shards_hold_the_training_part_only_and_are_the_same_each_time(emoji, tm
                     assert meta["name"] not in hidden
                     assert meta["caption"] == caption_of(meta["name"])
                     keys.add((meta["vendor"], meta["name"]))
-    assert keys == {(v, n) for v in split.train_vendors for n in split.train_names if emoji.has(v, n)}
+    assert keys == {
+        (v, n) for v in split.train_vendors for n in split.train_names if emoji.has(v, n)
+    }
 
 
 def test_loader_reads_the_shards(tmp_path):
     shards = write_emoji_shards(tmp_path, per_shard=1000)
     config = MosaicConfig(canvas_px=96, single_px=32, mix={2: 1, 3: 1})
-    batch = next(iter(MosaicLoader([str(shards[0])], batch_size=16, mosaic=config, background="random")))
+    batch = next(
+        iter(MosaicLoader([str(shards[0])], batch_size=16, mosaic=config, background="random"))
+    )
     assert batch.mosaics.shape == (2, 3, 96, 96)
     assert batch.singles.shape == (3, 3, 32, 32)
     assert len(set(batch.captions)) > 8
@@ -108,7 +126,12 @@ def test_build_filters_names_and_resolves_aliases():
     }
     names = visible_names(icons)
     assert names == {"cat", "kitty", "cat-dark"}
-    three = {"a": names, "b": names, "c": names | {"keycap-1", "flag-x"}, "d": {"keycap-1", "alone"}}
+    three = {
+        "a": names,
+        "b": names,
+        "c": names | {"keycap-1", "flag-x"},
+        "d": {"keycap-1", "alone"},
+    }
     assert chosen_names(three) == ["cat", "kitty"]
     assert chosen_names({"a": names, "b": names}) == []
     svg = svg_document(icons, "kitty")

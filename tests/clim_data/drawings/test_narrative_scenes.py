@@ -1,4 +1,5 @@
-"""Scenes with narratives: read by the reader of Panoptic Narrative Grounding; words, order, masks and splits."""
+"""Scenes with narratives: read by the reader of Panoptic Narrative Grounding; words, order, masks
+and splits."""
 
 import json
 import re
@@ -29,7 +30,9 @@ def scenes(tmp_path_factory):
 
 def test_the_reader_finds_every_object_with_its_words(scenes):
     data = scenes.read()
-    panoptic = {a["image_id"]: a for a in json.loads(scenes.scenes.panoptic_json.read_text())["annotations"]}
+    panoptic = {
+        a["image_id"]: a for a in json.loads(scenes.scenes.panoptic_json.read_text())["annotations"]
+    }
     names = dict(enumerate(scenes.scenes.classes, start=1))
     assert len(data) == 30
     assert not data.skipped.total
@@ -78,17 +81,21 @@ def test_the_grammar_by_hand():
     assert [s["segment_ids"] for s in told["segments"]] == [["3", "4"], [], ["2"], [], ["1"], []]
     assert told["image_id"] == "7"
     four = Scene(scene.image, np.arange(4, dtype=np.int32)[None] + 1, ("bus", "cat", "dog", "owl"))
-    assert narrative(four, image_id=1)["caption"] == "a bus left of a cat , a dog and a owl .".replace(
-        "a owl", "an owl"
-    )
+    assert narrative(four, image_id=1)[
+        "caption"
+    ] == "a bus left of a cat , a dog and a owl .".replace("a owl", "an owl")
     one = Scene(scene.image, np.ones((1, 1), np.int32), ("bus",))
     assert narrative(one, image_id=1)["caption"] == "a bus ."
     assert noun_phrase("bus", 2) == "two buses"
 
 
 def test_a_scene_depends_on_its_number_and_the_seed_only(scenes, tmp_path):
-    few = compose_narrative_scenes(tmp_path / "a", vendor="noto", count=3, pairs=0.4, gap_px=6, seed=5)
-    other = compose_narrative_scenes(tmp_path / "b", vendor="noto", count=3, pairs=0.4, gap_px=6, seed=6)
+    few = compose_narrative_scenes(
+        tmp_path / "a", vendor="noto", count=3, pairs=0.4, gap_px=6, seed=5
+    )
+    other = compose_narrative_scenes(
+        tmp_path / "b", vendor="noto", count=3, pairs=0.4, gap_px=6, seed=6
+    )
     for i in range(3):
         assert few.read()[i].caption == scenes.read()[i].caption
         name = few.read()[i].image.name

@@ -15,11 +15,15 @@ CONCEPTS = ("cat", "castle", "hot-dog", "banana", "rocket", "tent", "violin", "b
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return compose_scenes(tmp_path_factory.mktemp("scenes"), vendor="twemoji", concepts=CONCEPTS, count=8, seed=3)
+    return compose_scenes(
+        tmp_path_factory.mktemp("scenes"), vendor="twemoji", concepts=CONCEPTS, count=8, seed=3
+    )
 
 
 def test_reader_finds_every_drawing_with_its_label(folder):
-    data = PanopticRegions(folder.images, folder.panoptic_json, folder.panoptic, image_px=192, stride=16, crop_px=64)
+    data = PanopticRegions(
+        folder.images, folder.panoptic_json, folder.panoptic, image_px=192, stride=16, crop_px=64
+    )
     assert data.class_names == [name.replace("-", " ") for name in CONCEPTS]
     labels = []
     for sample in data:
@@ -58,7 +62,9 @@ def test_captions_name_what_is_shown(folder):
     names = {c["id"]: c["name"] for c in json.loads(folder.panoptic_json.read_text())["categories"]}
     panoptic = json.loads(folder.panoptic_json.read_text())["annotations"]
     for caption, annotation in zip(captions, panoptic, strict=True):
-        assert all(names[info["category_id"]] in caption["caption"] for info in annotation["segments_info"])
+        assert all(
+            names[info["category_id"]] in caption["caption"] for info in annotation["segments_info"]
+        )
 
 
 def test_same_seed_same_scenes(folder, tmp_path):
@@ -97,5 +103,7 @@ def test_impossible_wishes_are_refused(tmp_path):
 
 def test_several_vendors_share_a_set(tmp_path):
     emoji = load_emoji()
-    target = compose_scenes(tmp_path, vendor=emoji.split().train_vendors, concepts=CONCEPTS, count=2, emoji=emoji)
+    target = compose_scenes(
+        tmp_path, vendor=emoji.split().train_vendors, concepts=CONCEPTS, count=2, emoji=emoji
+    )
     assert len(list(target.images.iterdir())) == 2

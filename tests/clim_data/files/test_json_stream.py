@@ -35,7 +35,8 @@ def test_a_list_at_the_top_gives_its_items(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "7", '{"a": [1, 2', '{"a": [1 2]}', '{"a" [1]}', "[1] trailing", '{"a": [tru]}', "[12"]
+    "text",
+    ["", "7", '{"a": [1, 2', '{"a": [1 2]}', '{"a" [1]}', "[1] trailing", '{"a": [tru]}', "[12"],
 )
 def test_what_is_no_whole_json_is_named(tmp_path, text):
     path = tmp_path / "bad.json"
@@ -46,7 +47,9 @@ def test_what_is_no_whole_json_is_named(tmp_path, text):
 
 def test_only_a_window_of_the_file_is_held(tmp_path):
     path = tmp_path / "long.json"
-    path.write_text(json.dumps({"annotations": [{"id": i, "bbox": [0.5, 1, 2, 3]} for i in range(5000)]}))
+    path.write_text(
+        json.dumps({"annotations": [{"id": i, "bbox": [0.5, 1, 2, 3]} for i in range(5000)]})
+    )
     from clim_data.files import json_stream
 
     longest = 0

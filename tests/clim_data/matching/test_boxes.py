@@ -1,4 +1,5 @@
-"""Which boxes of a json count, which sample each image of it is, and what is said about the rest."""
+"""Which boxes of a json count, which sample each image of it is, and what is said about the
+rest."""
 
 import itertools
 import json
@@ -21,7 +22,13 @@ def image_record(number, name, height=30, width=40):
 
 
 def box_record(number, image_id, bbox=(2, 3, 20, 10), category_id=1, **more):
-    return {"id": number, "image_id": image_id, "category_id": category_id, "bbox": list(bbox), **more}
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": list(bbox),
+        **more,
+    }
 
 
 @pytest.fixture
@@ -83,7 +90,11 @@ def test_boxes_that_cannot_be_used_are_counted_and_named(folder, write_json, rec
 
 
 def test_crowds_and_sizes(folder, write_json):
-    annotations = [*GOOD, box_record(4, 0, (1, 1, 5, 5), iscrowd=1), box_record(5, 0, (0, 0, 40, 30))]
+    annotations = [
+        *GOOD,
+        box_record(4, 0, (1, 1, 5, 5), iscrowd=1),
+        box_record(5, 0, (0, 0, 40, 30)),
+    ]
     path = write_json("b.json", IMAGES, annotations)
 
     def count(**options):
@@ -114,19 +125,27 @@ def test_more_boxes_than_wanted_are_drawn_anew_in_each_epoch(folder, write_json)
 def test_images_without_a_usable_box_are_left_out_up_front(folder, write_json):
     path = write_json("b.json", IMAGES, [GOOD[0], box_record(3, 1, (1, 1, 4, 4))])
     for on_error in ("skip", "raise"):
-        loader = CropLoader(folder, batch_size=8, image_px=40, crop_px=8, boxes=path, on_error=on_error)
+        loader = CropLoader(
+            folder, batch_size=8, image_px=40, crop_px=8, boxes=path, on_error=on_error
+        )
         (batch,) = list(loader)
         assert (batch.keys, loader.num_samples) == (["a.jpg"], 1)
         assert loader.skipped.names == {"no usable box": ["b.jpg", "sub/c.jpg"]}
-    with pytest.raises(ValueError, match=r"no image of the sources has a usable box .*give the json that was made"):
-        CropLoader(folder, batch_size=8, image_px=40, crop_px=8, boxes=write_json("none.json", IMAGES, []))
+    with pytest.raises(
+        ValueError, match=r"no image of the sources has a usable box .*give the json that was made"
+    ):
+        CropLoader(
+            folder, batch_size=8, image_px=40, crop_px=8, boxes=write_json("none.json", IMAGES, [])
+        )
 
 
 def test_images_that_no_source_holds_are_named(folder, write_json):
     path = write_json("b.json", [*IMAGES, image_record(3, "gone.jpg")], [*GOOD, box_record(9, 3)])
     loader = loaded(folder, path)
     assert (loader.num_samples, loader.skipped.names) == (3, {"missing image": ["gone.jpg"]})
-    with pytest.raises(BrokenSample, match=r"gone\.jpg: missing image: b\.json names it, no source holds it"):
+    with pytest.raises(
+        BrokenSample, match=r"gone\.jpg: missing image: b\.json names it, no source holds it"
+    ):
         loaded(folder, path, on_error="raise")
     other = write_json("other.json", [image_record(0, "x/y.jpg")], [box_record(9, 0)])
     with pytest.raises(ValueError, match=r"it names x/y\.jpg, they hold a\.jpg; give the folder"):
@@ -139,12 +158,15 @@ def test_image_of_another_size_is_named_because_its_boxes_do_not_fit(folder, wri
     (batch,) = list(loader)
     assert sorted(batch.keys) == ["b.jpg", "sub/c.jpg"]
     assert loader.skipped.names == {"size mismatch": ["photos/a.jpg"]}
-    with pytest.raises(BrokenSample, match=r"40 x 30 pixels, the json 400 x 300: use the images that the boxes"):
+    with pytest.raises(
+        BrokenSample, match=r"40 x 30 pixels, the json 400 x 300: use the images that the boxes"
+    ):
         list(loaded(folder, path, on_error="raise"))
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc/a.jpg", "../a.jpg", "sub/../../photos/a.jpg", "C:\\a.jpg", "..\\a.jpg", "a\0.jpg"]
+    "name",
+    ["/etc/a.jpg", "../a.jpg", "sub/../../photos/a.jpg", "C:\\a.jpg", "..\\a.jpg", "a\0.jpg"],
 )
 def test_names_that_lead_out_of_the_folder_are_refused(folder, write_json, name):
     path = write_json("b.json", [image_record(0, name), *IMAGES[1:]], GOOD)
@@ -153,11 +175,17 @@ def test_names_that_lead_out_of_the_folder_are_refused(folder, write_json, name)
     assert loader.num_samples == 2
     for kind in ("boxes", "images_json"):
         with pytest.raises(BrokenSample, match="path outside the folder"):
-            CropLoader(folder, batch_size=1, image_px=8, crop_px=8, on_error="raise", **{kind: path})
+            CropLoader(
+                folder, batch_size=1, image_px=8, crop_px=8, on_error="raise", **{kind: path}
+            )
 
 
 def test_names_are_matched_in_folders(folder, tmp_path, write_json):
-    below = write_json("below.json", [image_record(0, "photos/a.jpg"), image_record(1, "photos/sub/c.jpg")], GOOD[:2])
+    below = write_json(
+        "below.json",
+        [image_record(0, "photos/a.jpg"), image_record(1, "photos/sub/c.jpg")],
+        GOOD[:2],
+    )
     for source in (folder, tmp_path):
         loader = BoxLoader(source, batch_size=2, image_px=8, boxes=below)
         assert sorted(k for b in loader for k in b.keys) in (
@@ -165,27 +193,37 @@ def test_names_are_matched_in_folders(folder, tmp_path, write_json):
             ["photos/a.jpg", "photos/sub/c.jpg"],
         )
     lvis = [{"id": 5, "coco_url": "http://host/photos/b.jpg", "height": 30, "width": 40}]
-    loader = BoxLoader(folder, batch_size=2, image_px=8, boxes=write_json("lvis.json", lvis, [box_record(1, 5)]))
+    loader = BoxLoader(
+        folder, batch_size=2, image_px=8, boxes=write_json("lvis.json", lvis, [box_record(1, 5)])
+    )
     assert [b.keys for b in loader] == [["b.jpg"]]
     odd = write_json("odd.json", [image_record(0, "./sub//c.jpg")], [box_record(1, 0)])
-    assert [b.keys for b in BoxLoader(folder, batch_size=2, image_px=8, boxes=odd)] == [["sub/c.jpg"]]
+    assert [b.keys for b in BoxLoader(folder, batch_size=2, image_px=8, boxes=odd)] == [
+        ["sub/c.jpg"]
+    ]
 
 
 def test_names_are_matched_in_shards(folder, tmp_path, tar, write_json):
     data = (folder / "a.jpg").read_bytes()
-    shard = tar(tmp_path / "s.tar", [("a.jpg", data), ("x/b.jpg", data), ("odd_name_1.jpg", data), ("other.jpg", data)])
+    shard = tar(
+        tmp_path / "s.tar",
+        [("a.jpg", data), ("x/b.jpg", data), ("odd_name_1.jpg", data), ("other.jpg", data)],
+    )
     names = ["train2017/a.jpg", "b.png", "odd.name 1.jpg"]
     path = write_json("b.json", [image_record(i, name) for i, name in enumerate(names)], GOOD)
     loader = BoxLoader(shard, batch_size=4, image_px=8, boxes=path, shuffle=False)
     assert [b.keys for b in loader] == [["a", "x/b", "odd_name_1"]]
     assert loader.skipped.total == 0
-    alike = tar(tmp_path / "t.tar", [("x/b.jpg", data), ("b.jpg", data)])  # a key goes before the end of another
+    alike = tar(
+        tmp_path / "t.tar", [("x/b.jpg", data), ("b.jpg", data)]
+    )  # a key goes before the end of another
     assert [b.keys for b in BoxLoader(alike, batch_size=4, image_px=8, boxes=path)] == [["b"]]
 
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_boxes_belong_to_their_image_in_every_order_of_the_json(folder, write_json, apart):
-    """Each image has a box of its own; the json has another order than the folder, or images lie in two folders."""
+    """Each image has a box of its own; the json has another order than the folder, or images lie in
+    two folders."""
     images = [IMAGES[i] for i in (2, 0, 1)]
     if apart:
         (folder / "sub").rename(folder.parent / "other")
@@ -207,9 +245,13 @@ def test_names_that_fit_twice_are_refused(folder, tmp_path, tar, write_json):
     data = (folder / "a.jpg").read_bytes()
     shards = [tar(tmp_path / f"{name}.tar", [("a.jpg", data)]) for name in ("s", "t")]
     path = write_json("b.json", [image_record(0, "a.jpg")], [box_record(1, 0)])
-    with pytest.raises(ValueError, match="fits several samples of the sources: give sources with distinct names"):
+    with pytest.raises(
+        ValueError, match="fits several samples of the sources: give sources with distinct names"
+    ):
         BoxLoader(shards, batch_size=1, image_px=8, boxes=path)
-    twice = write_json("twice.json", [image_record(0, "a.jpg"), image_record(1, "sub/../a.jpg")], GOOD[:2])
+    twice = write_json(
+        "twice.json", [image_record(0, "a.jpg"), image_record(1, "sub/../a.jpg")], GOOD[:2]
+    )
     with pytest.raises(ValueError, match="fit one sample: give them distinct names"):
         loaded(folder, twice)
     ids = write_json("ids.json", [image_record(0, "a.jpg"), image_record(0, "b.jpg")], GOOD[:1])
@@ -221,16 +263,34 @@ def test_names_that_fit_twice_are_refused(folder, tmp_path, tar, write_json):
     ("record", "message"),
     [
         ({"annotations": GOOD, "categories": CATEGORIES}, 'no list "images"'),
-        ({"images": [], "annotations": GOOD, "categories": CATEGORIES}, 'no list "images", or nothing in it'),
+        (
+            {"images": [], "annotations": GOOD, "categories": CATEGORIES},
+            'no list "images", or nothing in it',
+        ),
         ({"images": IMAGES, "categories": CATEGORIES}, "no image of the sources has a usable box"),
-        ({"images": IMAGES, "annotations": GOOD}, 'no list "categories", or nothing in it .found "annotations", "ima'),
-        ({"images": [{"id": 0, "file_name": "a.jpg"}], "categories": CATEGORIES}, "no height and width"),
-        ({"images": [{"file_name": "a.jpg"}], "annotations": [], "categories": CATEGORIES}, 'no "id"'),
+        (
+            {"images": IMAGES, "annotations": GOOD},
+            'no list "categories", or nothing in it .found "annotations", "ima',
+        ),
+        (
+            {"images": [{"id": 0, "file_name": "a.jpg"}], "categories": CATEGORIES},
+            "no height and width",
+        ),
+        (
+            {"images": [{"file_name": "a.jpg"}], "annotations": [], "categories": CATEGORIES},
+            'no "id"',
+        ),
         ({"images": [{"id": [1]}], "categories": CATEGORIES}, 'no "id"'),
-        ({"images": IMAGES, "annotations": ["box"], "categories": CATEGORIES}, "annotation 0 is 'box', not an object"),
+        (
+            {"images": IMAGES, "annotations": ["box"], "categories": CATEGORIES},
+            "annotation 0 is 'box', not an object",
+        ),
         ("[" * 100_000, "is not a whole json file"),
         ("{", "is not a whole json file"),
-        (json.dumps({"categories": CATEGORIES, "images": IMAGES, "annotations": GOOD})[:-9], "is not a whole json"),
+        (
+            json.dumps({"categories": CATEGORIES, "images": IMAGES, "annotations": GOOD})[:-9],
+            "is not a whole json",
+        ),
     ],
 )
 def test_files_that_are_no_boxes_are_refused(folder, tmp_path, record, message):
@@ -246,7 +306,12 @@ def test_the_order_of_the_lists_changes_nothing(folder, tmp_path):
         box_record(21, 55),
         box_record(22, 2, (0, 0, 0, 0)),
     ]
-    record = {"images": IMAGES, "annotations": annotations, "categories": CATEGORIES, "info": {"year": 2017}}
+    record = {
+        "images": IMAGES,
+        "annotations": annotations,
+        "categories": CATEGORIES,
+        "info": {"year": 2017},
+    }
     tables, skipped = [], []
     for names in itertools.permutations(record):
         path = tmp_path / "b.json"
@@ -291,7 +356,11 @@ def test_missing_file_names_the_fix(folder, tmp_path):
 def test_another_box_is_another_stream(folder, write_json):
     prints = set()
     for bbox in ((2, 3, 20, 10), (2, 3, 20, 11)):
-        prints.add(loaded(folder, write_json("b.json", IMAGES, [*GOOD[1:], box_record(10, 0, bbox)])).fingerprint())
+        prints.add(
+            loaded(
+                folder, write_json("b.json", IMAGES, [*GOOD[1:], box_record(10, 0, bbox)])
+            ).fingerprint()
+        )
     categories = [{"id": 1, "name": "thing"}]
     prints.add(loaded(folder, write_json("b.json", IMAGES, GOOD, categories)).fingerprint())
     assert len(prints) == 3
@@ -299,9 +368,16 @@ def test_another_box_is_another_stream(folder, write_json):
 
 def test_table_follows_the_samples_of_the_store(folder, write_json):
     store = SampleStore(folder, texts=False)
-    annotations = [box_record(1, 2, (1, 1, 9, 9)), box_record(2, 0, (3, 3, 9, 9)), box_record(3, 2, (5, 5, 9, 9))]
+    annotations = [
+        box_record(1, 2, (1, 1, 9, 9)),
+        box_record(2, 0, (3, 3, 9, 9)),
+        box_record(3, 2, (5, 5, 9, 9)),
+    ]
     table = load_boxes(write_json("b.json", IMAGES[::-1], annotations), store, BoxRules())
     assert len(store) == len(table) == 2
-    found = {store.read(i).key: table.of_image(store.read(i), (30, 40))[0][:, 0].tolist() for i in range(2)}
+    found = {
+        store.read(i).key: table.of_image(store.read(i), (30, 40))[0][:, 0].tolist()
+        for i in range(2)
+    }
     assert found == {"a.jpg": [3], "sub/c.jpg": [1, 5]}
     assert table.boxes.dtype == np.float64

@@ -19,7 +19,9 @@ from clim_data.pixels.crops import (
 from clim_data.pixels.decode import load_rgb, pixels
 from clim_data.streams import region_batches
 
-GREY = 2  # levels by which torchvision's resizer may differ from Pillow's: both round between their two passes
+# levels by which torchvision's resizer may differ from Pillow's: both round between their two
+# passes
+GREY = 2
 
 
 def test_golden_grids(golden):
@@ -37,7 +39,8 @@ def test_golden_grids(golden):
 
 
 def data_of(golden):
-    """(case, json, image folder, function from grey levels to normalised values) of the small data set."""
+    """(case, json, image folder, function from grey levels to normalised values) of the small data
+    set."""
     case = golden("case05_datasets")
     folder = case.folder / "case07_data"
     stats = golden("case07_panoptic").meta["config"]
@@ -51,13 +54,18 @@ def annotations_of(record, image):
 
 
 def item_numbers(case, kind):
-    found = {int(m.group(1)) for key in case.meta["keys"] if (m := re.match(rf"out/{kind}/\w+?(\d+)/", key))}
+    found = {
+        int(m.group(1))
+        for key in case.meta["keys"]
+        if (m := re.match(rf"out/{kind}/\w+?(\d+)/", key))
+    }
     assert found
     return sorted(found)
 
 
 def check_crops(picture, windows, expected, normalised):
-    """Pillow's crops are the reference's; those of the fast path are within the resizer's rounding of them."""
+    """Pillow's crops are the reference's; those of the fast path are within the resizer's rounding
+    of them."""
     exact = cut_crops(picture, windows, expected.shape[-1])
     torch.testing.assert_close(normalised(exact), expected, atol=5e-6, rtol=0)
     fast = cut_crops(pixels(picture), windows, expected.shape[-1])
@@ -101,7 +109,9 @@ def test_golden_proposal_items(golden, monkeypatch, whole_decode):
         if not kept:
             continue  # the image is left out
         drawn = {len(usable): kept}
-        monkeypatch.setattr(region_batches, "draw_order", lambda rng, n, drawn=drawn: drawn.get(n, range(n)))
+        monkeypatch.setattr(
+            region_batches, "draw_order", lambda rng, n, drawn=drawn: drawn.get(n, range(n))
+        )
         loader = CropLoader(
             folder / "images",
             batch_size=batch_of(folder),
@@ -111,7 +121,9 @@ def test_golden_proposal_items(golden, monkeypatch, whole_decode):
             max_cells=len(rows),
         )
         _, boxes, place, batch = only_batch(loader, image)
-        extent = torch.tensor([image["width"], image["height"]] * 2) / max(image["width"], image["height"])
+        extent = torch.tensor([image["width"], image["height"]] * 2) / max(
+            image["width"], image["height"]
+        )
         expected = rows[valid][:, :4].clamp(min=0).minimum(extent)  # ours are clipped to the image
         torch.testing.assert_close(boxes, expected, atol=1e-6, rtol=0)
         picture = load_rgb(folder / "images" / image["file_name"])
@@ -136,13 +148,17 @@ def test_golden_grid_items(golden, monkeypatch, whole_decode):
         cells = grid_boxes(*case.tensor(f"in/grid/case{item}/choice").tolist())
         cells = cells[case.tensor(f"in/grid/case{item}/order")]
         monkeypatch.setattr(region_batches, "draw_cells", lambda *_, cells=cells: cells)
-        loader = CropLoader(folder / "images", batch_size=batch_of(folder), image_px=image_px, crop_px=crop_px)
+        loader = CropLoader(
+            folder / "images", batch_size=batch_of(folder), image_px=image_px, crop_px=crop_px
+        )
         _, boxes, place, batch = only_batch(loader, image)
         rows = case.tensor(f"out/grid/case{item}/boxes")
         torch.testing.assert_close(boxes, rows[rows[:, 4] > 0][:, :4], atol=1e-6, rtol=0)
         in_pixels = (cells * torch.tensor([size[1], size[0]] * 2)).tolist()
         windows = [crop_window(cell, size, settings["crop_scale"]) for cell in in_pixels]
-        np.testing.assert_allclose(windows, case.arrays[f"out/grid/case{item}/crop_windows"], atol=2e-5)
+        np.testing.assert_allclose(
+            windows, case.arrays[f"out/grid/case{item}/crop_windows"], atol=2e-5
+        )
         picture = load_rgb(folder / "images" / image["file_name"])
         exact = check_crops(picture, windows, case.tensor(f"out/grid/case{item}/crops"), normalised)
         if settings["crop_scale"] == 1:
@@ -163,10 +179,16 @@ def test_golden_labelled_items(golden, whole_decode):
             max_boxes=case.meta["regionclip_max_anns"],
             crowd="keep",
         )
-        assert loader.class_names == [c["name"] for c in sorted(record["categories"], key=lambda c: c["id"])]
+        assert loader.class_names == [
+            c["name"] for c in sorted(record["categories"], key=lambda c: c["id"])
+        ]
         picture, boxes, place, batch = only_batch(loader, image)
-        extent = torch.tensor([image["width"], image["height"]] * 2) / max(image["width"], image["height"])
-        torch.testing.assert_close(boxes, rows[:, :4].clamp(min=0).minimum(extent), atol=1e-6, rtol=0)
+        extent = torch.tensor([image["width"], image["height"]] * 2) / max(
+            image["width"], image["height"]
+        )
+        torch.testing.assert_close(
+            boxes, rows[:, :4].clamp(min=0).minimum(extent), atol=1e-6, rtol=0
+        )
         assert batch.labels[place].tolist() == rows[:, 4].tolist()
         exact = T.letterbox(load_rgb(folder / "images" / image["file_name"]), picture.shape[-1])
         assert (picture.int() - exact.int()).abs().max() <= GREY
@@ -191,7 +213,9 @@ def test_image_is_decoded_smaller_only_if_nothing_needs_more():
     assert enough_pixels(size, [], image_px=500, crop_px=100) == (500, 250)
     assert enough_pixels(size, [], image_px=2000, crop_px=100) is None
     assert enough_pixels(size, [(0, 0, 200, 100)], image_px=500, crop_px=100) == (1000, 500)
-    assert enough_pixels(size, [(0, 0, 2000, 1000), (0, 0, 50, 99)], image_px=500, crop_px=100) is None
+    assert (
+        enough_pixels(size, [(0, 0, 2000, 1000), (0, 0, 50, 99)], image_px=500, crop_px=100) is None
+    )
     assert enough_pixels(size, [(5.2, 5.2, 5.3, 5.3)], image_px=500, crop_px=100) is None
 
 
@@ -205,4 +229,9 @@ def test_crops_of_less_than_a_pixel_are_one_pixel(images, window):
 
 
 def test_no_windows_are_no_crops(images):
-    assert cut_crops(torch.from_numpy(images.pixels(1, 30, 40)).permute(2, 0, 1), [], 8).shape == (0, 3, 8, 8)
+    assert cut_crops(torch.from_numpy(images.pixels(1, 30, 40)).permute(2, 0, 1), [], 8).shape == (
+        0,
+        3,
+        8,
+        8,
+    )

@@ -35,7 +35,10 @@ def test_golden_letterbox_crops_and_scales(golden):
         assert T.letterbox_scale(image.height, image.width, size) == pytest.approx(
             float(case.arrays[f"out/{name}/scale"])
         )
-        for key, transform in (("crop_longest", T.letterbox_centred), ("eval_center_crop", T.center_crop)):
+        for key, transform in (
+            ("crop_longest", T.letterbox_centred),
+            ("eval_center_crop", T.center_crop),
+        ):
             expected = case.tensor(f"out/{name}/{key}")
             result = normalized(transform(image, expected.shape[-1]), case.meta["config"])
             torch.testing.assert_close(result, expected, atol=5e-6, rtol=0)
@@ -52,15 +55,20 @@ def test_golden_random_resize_and_training_crop(golden):
         if f"in/{name}/rrc_params" in case.arrays:
             top, left, height, width = case.arrays[f"in/{name}/rrc_params"].tolist()
             expected = case.tensor(f"out/{name}/train_transform")
-            result = T.crop_resize(image, (left, top, left + width, top + height), tuple(expected.shape[-2:]))
-            torch.testing.assert_close(normalized(result, case.meta["config"]), expected, atol=5e-6, rtol=0)
+            result = T.crop_resize(
+                image, (left, top, left + width, top + height), tuple(expected.shape[-2:])
+            )
+            torch.testing.assert_close(
+                normalized(result, case.meta["config"]), expected, atol=5e-6, rtol=0
+            )
             cropped += 1
     assert resized
     assert cropped
 
 
 def assert_near_pillow(fast, exact):
-    """One grey level, and two for less than one value in 1,000 (both round between their two passes)."""
+    """One grey level, and two for less than one value in 1,000 (both round between their two
+    passes)."""
     difference = (fast.int() - exact.int()).abs()
     assert difference.max() <= 2
     assert (difference > 1).sum() <= 1e-3 * difference.numel()
@@ -81,14 +89,22 @@ def test_golden_big_letterbox_by_pillow_and_by_torchvision(golden):
         exact = T.letterbox(image, facts["size"])
         result = normalized(exact, case.meta["config"])
         note = case.meta["keys"][f"out/{name}/subsample"]["description"]
-        top, down, left, across = map(int, re.search(r"\[:, (\d+)::(\d+), (\d+)::(\d+)\]", note).groups())
+        top, down, left, across = map(
+            int, re.search(r"\[:, (\d+)::(\d+), (\d+)::(\d+)\]", note).groups()
+        )
         sample = result[:, top::down, left::across]
         torch.testing.assert_close(sample, case.tensor(f"out/{name}/subsample"), atol=5e-6, rtol=0)
-        step = int(re.search(r"\[:, ::(\d+)\]", case.meta["keys"][f"out/{name}/row_sums"]["description"])[1])
+        step = int(
+            re.search(r"\[:, ::(\d+)\]", case.meta["keys"][f"out/{name}/row_sums"]["description"])[
+                1
+            ]
+        )
         rows = result.double().sum(-1)[:, ::step]
         torch.testing.assert_close(rows, case.tensor(f"out/{name}/row_sums"), atol=1e-2, rtol=0)
         assert_near_pillow(T.letterbox(pixels(image), facts["size"]), exact)
-        assert T.longest_side_size(facts["h"], facts["w"], facts["size"]) == tuple(facts["content_hw"])
+        assert T.longest_side_size(facts["h"], facts["w"], facts["size"]) == tuple(
+            facts["content_hw"]
+        )
         scale = T.letterbox_scale(facts["h"], facts["w"], facts["size"])
         assert scale == pytest.approx(float(case.arrays[f"out/{name}/scale"]))
 
@@ -115,7 +131,9 @@ def test_tensor_path_is_within_one_grey_level_of_pillow(size):
     for transform in (T.letterbox, T.letterbox_centred, T.center_crop):
         assert_near_pillow(transform(tensor, 48), transform(image, 48))
     window = (0.4, 0.6, size[1] - 0.4, size[0] - 0.2)
-    assert_near_pillow(T.crop_resize(tensor, window, (20, 30)), T.crop_resize(image, window, (20, 30)))
+    assert_near_pillow(
+        T.crop_resize(tensor, window, (20, 30)), T.crop_resize(image, window, (20, 30))
+    )
 
 
 def test_letterboxed_photographs_are_within_one_grey_level_of_pillow(coco_cc):
@@ -128,7 +146,9 @@ def test_crop_window_stays_inside_and_keeps_area_and_ratio():
     rng = random.Random(0)
     for height, width in [(480, 640), (100, 100), (90, 100)]:
         for _ in range(200):
-            left, top, right, bottom = T.sample_crop_window((height, width), rng, scale=(0.3, 0.6), ratio=(0.5, 2.0))
+            left, top, right, bottom = T.sample_crop_window(
+                (height, width), rng, scale=(0.3, 0.6), ratio=(0.5, 2.0)
+            )
             assert 0 <= left < right <= width
             assert 0 <= top < bottom <= height
             share = (right - left) * (bottom - top) / (height * width)

@@ -28,7 +28,9 @@ EXPECTED = {"info": {"seed": 1}, "rows": [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]}
 def test_ranks_share_the_parts_and_rank_0_joins_them_in_order(tmp_path, world_size):
     shares = [job(tmp_path, rank, world_size).mine() for rank in range(world_size)]
     assert sorted(n for share in shares for n in share) == list(range(5))
-    late = threading.Timer(0.05, lambda: [do(job(tmp_path, rank, world_size)) for rank in range(1, world_size)])
+    late = threading.Timer(
+        0.05, lambda: [do(job(tmp_path, rank, world_size)) for rank in range(1, world_size)]
+    )
     late.start()
     first = job(tmp_path, 0, world_size)
     do(first)
@@ -53,7 +55,9 @@ def test_a_missing_rank_is_named_and_nothing_is_written(tmp_path):
     do(job(tmp_path, 0, 3))
     do(job(tmp_path, 1, 3))
     waiting = job(tmp_path, 0, 3, patience=0.05)
-    with pytest.raises(ValueError, match=r"nothing came from rank 2 for 0.05 s; 4 of 5 parts .* same command again"):
+    with pytest.raises(
+        ValueError, match=r"nothing came from rank 2 for 0.05 s; 4 of 5 parts .* same command again"
+    ):
         waiting.wait(poll=0.01)
     assert not (tmp_path / "out.json").exists()
 

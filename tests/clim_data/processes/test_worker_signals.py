@@ -1,4 +1,5 @@
-"""Workers outlive what is sent to the whole group of processes, and end when their parent says so."""
+"""Workers outlive what is sent to the whole group of processes, and end when their parent says
+so."""
 
 import os
 import signal

@@ -1,4 +1,5 @@
-"""Referring expressions: the original's texts and masks, protocols, safe pickles, packing and reading back."""
+"""Referring expressions: the original's texts and masks, protocols, safe pickles, packing and
+reading back."""
 
 import json
 import pickle
@@ -30,7 +31,11 @@ def read(folder, split, refs=None, **options):
     found = [refs] if refs else [path.name for path in (folder / "refcoco").glob("refs(*).p")]
     refs = found[0] if found else "refs(unc).p"
     return ReferringExpressions(
-        folder / "images", folder / "refcoco" / refs, folder / "refcoco" / "instances.json", split=split, **options
+        folder / "images",
+        folder / "refcoco" / refs,
+        folder / "refcoco" / "instances.json",
+        split=split,
+        **options,
     )
 
 
@@ -52,7 +57,10 @@ def images_of(case):
     found = {}
     for name, record in case.meta["samples"].items():
         head, _, place = name.partition("_split")
-        found[head.rstrip("0123456789"), record["img"], int(place) if place else None] = (name, record)
+        found[head.rstrip("0123456789"), record["img"], int(place) if place else None] = (
+            name,
+            record,
+        )
     return found
 
 
@@ -65,7 +73,10 @@ def test_golden_texts_and_masks_of_every_image_and_object(golden, golden_source,
         together = read(golden_source, split, sentences=sentences, together=True, bad_masks="empty")
         samples = {s.image.name: s for s in (together[i] for i in range(len(together)))}
         alone = read(golden_source, split, sentences=sentences, bad_masks="empty")
-        singles = {name: [s for s in (alone[i] for i in range(len(alone))) if s.image.name == name] for name in samples}
+        singles = {
+            name: [s for s in (alone[i] for i in range(len(alone))) if s.image.name == name]
+            for name in samples
+        }
         for (of_split, image, place), (name, record) in expected.items():
             if of_split != split:
                 continue
@@ -79,7 +90,9 @@ def test_golden_texts_and_masks_of_every_image_and_object(golden, golden_source,
 def test_the_standard_protocol_has_every_sentence_by_itself(source):
     refs = [ref for ref in read_refs(source / "refcoco" / "refs.json") if ref["split"] == "val"]
     data = read(source, "val", **PROTOCOLS["standard"])
-    texts = [(ref["ann_id"], s["sent_id"], s["raw"].lower()) for ref in refs for s in ref["sentences"]]
+    texts = [
+        (ref["ann_id"], s["sent_id"], s["raw"].lower()) for ref in refs for s in ref["sentences"]
+    ]
     found = [(s.phrases[0].objects[0], s.phrases[0].sentence_id, s.phrases[0].text) for s in data]
     assert sorted(found) == sorted(texts)
     keys = [data[i].key for i in range(len(data))]
@@ -87,7 +100,9 @@ def test_the_standard_protocol_has_every_sentence_by_itself(source):
     original = read(source, "val", **PROTOCOLS["original"])
     assert len(original) == len({ref["image_id"] for ref in refs})
     assert sum(len(original[i].phrases) for i in range(len(original))) == len(refs)
-    assert [original[i].image_id for i in range(len(original))] == list(dict.fromkeys(r["image_id"] for r in refs))
+    assert [original[i].image_id for i in range(len(original))] == list(
+        dict.fromkeys(r["image_id"] for r in refs)
+    )
 
 
 def test_training_draws_one_sentence_an_object_from_seed_and_epoch(source):
@@ -101,7 +116,9 @@ def test_training_draws_one_sentence_an_object_from_seed_and_epoch(source):
     assert len({json.dumps(e) for e in epochs}) > 3
     assert {json.dumps(texts(e, seed=3, redraw=False)) for e in range(4)} == {json.dumps(epochs[0])}
     assert [texts(e, seed=4) for e in range(12)] != epochs
-    objects = {r["ann_id"] for r in read_refs(source / "refcoco" / "refs.json") if r["split"] == "train"}
+    objects = {
+        r["ann_id"] for r in read_refs(source / "refcoco" / "refs.json") if r["split"] == "train"
+    }
     assert sum(len(t) for t in epochs[0]) == len(objects)
     data = read(source, "train", sentences="random")
     assert len(data) == len(objects)
@@ -109,7 +126,9 @@ def test_training_draws_one_sentence_an_object_from_seed_and_epoch(source):
 
 
 def test_pickle_and_json_hold_the_same_and_python_2_files_are_read(source):
-    assert read_refs(source / "refcoco" / "refs(unc).p") == read_refs(source / "refcoco" / "refs.json")
+    assert read_refs(source / "refcoco" / "refs(unc).p") == read_refs(
+        source / "refcoco" / "refs.json"
+    )
     # Python 2 wrote protocol 0 with byte strings: S'...' is latin-1 text here.
     assert load_plain_pickle(b"(lp0\n(dp1\nS'raw'\np2\nS'caf\\xe9'\np3\nsa.") == [{"raw": "café"}]
 
@@ -136,7 +155,10 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path, capsys, protocol):
         (b"\x80\x02]q\x00(", "not a pickle of plain data"),
         (b"", "not a pickle of plain data"),
         (pickle.dumps({"a": 1}), "not a list of references"),
-        (pickle.dumps([{"image_id": 1, "ann_id": "2", "split": "val", "sentences": []}]), "no usable ann_id"),
+        (
+            pickle.dumps([{"image_id": 1, "ann_id": "2", "split": "val", "sentences": []}]),
+            "no usable ann_id",
+        ),
         (pickle.dumps([{"image_id": 1, "ann_id": 2, "split": "val"}]), "no usable sentences"),
     ],
 )
@@ -161,7 +183,9 @@ def test_objects_that_cannot_be_used_are_left_out_and_named(copy):
     assert data.skipped.counts == {"bad segmentation": 2, "bad polygon": 1, "unknown annotation": 1}
     assert {p.objects for p in data[0].phrases} == {(102,)}
     assert data[0].load()[1].all(0).any()
-    kept = read(copy, "train", refs="refs.json", together=True, sentences="first", bad_masks="empty")
+    kept = read(
+        copy, "train", refs="refs.json", together=True, sentences="first", bad_masks="empty"
+    )
     areas = kept[0].load()[1].sum((1, 2))
     assert [p.objects[0] for p in kept[0].phrases] == [101, 102, 103]
     assert (areas > 0).tolist() == [False, True, False]
@@ -178,24 +202,54 @@ def test_sentences_without_text_are_left_out_and_two_references_share_an_object(
     assert data.skipped.counts == {"empty expression": 1}
     first = [p.text for p in data[0].phrases if p.objects == data[0].phrases[0].objects]
     assert first == ["later", "left  person"]
-    assert read(copy, "train", refs="refs.json", sentences="first", together=True)[0].phrases[0].text == "later"
+    assert (
+        read(copy, "train", refs="refs.json", sentences="first", together=True)[0].phrases[0].text
+        == "later"
+    )
 
 
 def test_images_may_have_the_names_of_coco_2017(copy):
     change(
-        copy, "instances.json", lambda r: [i.update(file_name="COCO_train2014_" + i["file_name"]) for i in r["images"]]
+        copy,
+        "instances.json",
+        lambda r: [i.update(file_name="COCO_train2014_" + i["file_name"]) for i in r["images"]],
     )
     data = read(copy, "val", refs="refs.json", together=True)
-    assert [data[i].load()[1].shape[0] for i in range(len(data))] == [len(data[i].phrases) for i in range(len(data))]
+    assert [data[i].load()[1].shape[0] for i in range(len(data))] == [
+        len(data[i].phrases) for i in range(len(data))
+    ]
 
 
 def test_shards_give_back_what_was_packed(source, tmp_path, capsys):
-    command = ["pack", "refcoco", "--images", str(source / "images"), "--refs", str(source / "refcoco" / "refs(unc).p")]
+    command = [
+        "pack",
+        "refcoco",
+        "--images",
+        str(source / "images"),
+        "--refs",
+        str(source / "refcoco" / "refs(unc).p"),
+    ]
     command += ["--annotations", str(source / "refcoco" / "instances.json"), "--split", "val"]
-    assert main([*command, "--output", str(tmp_path / "out"), "--workers", "1", "--samples-per-shard", "1"]) == 0
+    assert (
+        main(
+            [
+                *command,
+                "--output",
+                str(tmp_path / "out"),
+                "--workers",
+                "1",
+                "--samples-per-shard",
+                "1",
+            ]
+        )
+        == 0
+    )
     assert "0 written now" not in capsys.readouterr().out
     for options in (*PROTOCOLS.values(), {"sentences": "first"}):
-        files, shards = read(source, "val", **options), ReferringExpressions.from_shards(tmp_path / "out", **options)
+        files, shards = (
+            read(source, "val", **options),
+            ReferringExpressions.from_shards(tmp_path / "out", **options),
+        )
         assert len(files) == len(shards)
         for i in range(len(files)):
             a, b = files.at(i, epoch=2), shards.at(i, epoch=2)
@@ -222,7 +276,10 @@ def test_wrong_options_are_told(source, tmp_path):
 
 def test_damaged_records_of_shards_are_left_out_and_named(source, tmp_path):
     listing = expression_items(
-        source / "images", source / "refcoco" / "refs.json", source / "refcoco" / "instances.json", split="val"
+        source / "images",
+        source / "refcoco" / "refs.json",
+        source / "refcoco" / "instances.json",
+        split="val",
     )
     write_shards(listing, tmp_path)
     shard = tmp_path / "shard-000000.tar"

@@ -1,4 +1,5 @@
-"""Panoptic narratives: the original's phrases, masks and flags; bad narratives counted; packing and reading back."""
+"""Panoptic narratives: the original's phrases, masks and flags; bad narratives counted; packing and
+reading back."""
 
 import json
 import shutil
@@ -51,10 +52,16 @@ def test_golden_narratives_have_the_originals_phrases_masks_and_flags(golden, go
         image, masks = sample.load()
         assert image.mode == "RGB"
         assert np.array_equal(masks, case.arrays[f"{name}__gt_masks"].astype(bool))
-        assert [(p.is_plural, p.is_thing) for p in sample.phrases] == [(i["plural"], i["isthing"]) for i in infos]
+        assert [(p.is_plural, p.is_thing) for p in sample.phrases] == [
+            (i["plural"], i["isthing"]) for i in infos
+        ]
         segments = narratives[place]["segments"]
-        assert [text for text, _ in sample.segments] == [segment["utterance"] for segment in segments]
-        assert [p.text for p in sample.phrases] == [s["utterance"] for s in segments if s["segment_ids"]]
+        assert [text for text, _ in sample.segments] == [
+            segment["utterance"] for segment in segments
+        ]
+        assert [p.text for p in sample.phrases] == [
+            s["utterance"] for s in segments if s["segment_ids"]
+        ]
         assert (sample.kind, sample.image_id) == ("narrative", int(narratives[place]["image_id"]))
         count += 1
     assert count
@@ -65,17 +72,43 @@ def test_golden_narratives_have_the_originals_phrases_masks_and_flags(golden, go
 
 def test_narratives_come_back_from_shards(source, tmp_path, capsys):
     images, narratives, panoptic, pngs = map(str, places(source))
-    command = ["pack", "png", "--images", images, "--annotations", narratives, "--panoptic-json", panoptic]
-    command += ["--panoptic", pngs, "--output", str(tmp_path / "out"), "--samples-per-shard", "2", "--workers", "1"]
+    command = [
+        "pack",
+        "png",
+        "--images",
+        images,
+        "--annotations",
+        narratives,
+        "--panoptic-json",
+        panoptic,
+    ]
+    command += [
+        "--panoptic",
+        pngs,
+        "--output",
+        str(tmp_path / "out"),
+        "--samples-per-shard",
+        "2",
+        "--workers",
+        "1",
+    ]
     assert main(command) == 0
     assert "no phrase" in capsys.readouterr().out
     assert main(command) == 0
     assert "0 written now" in capsys.readouterr().out
-    files, shards = PanopticNarratives(*places(source)), PanopticNarratives.from_shards(tmp_path / "out")
+    files, shards = (
+        PanopticNarratives(*places(source)),
+        PanopticNarratives.from_shards(tmp_path / "out"),
+    )
     assert len(files) == len(shards)
     for i in range(len(files)):
         a, b = files[i], shards[i]
-        assert (a.key, a.image_id, a.segments, a.phrases) == (b.key, b.image_id, b.segments, b.phrases)
+        assert (a.key, a.image_id, a.segments, a.phrases) == (
+            b.key,
+            b.image_id,
+            b.segments,
+            b.phrases,
+        )
         assert isinstance(b.image, bytes)
         (image_a, masks_a), (image_b, masks_b) = a.load(), b.load()
         assert np.array_equal(masks_a, masks_b)

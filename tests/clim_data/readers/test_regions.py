@@ -25,7 +25,9 @@ def golden_readers(case, **options):
         "crop_px": config["crop_size"],
         "resize": "pil",
     }
-    return PanopticRegions(data / "images", data / "panoptic.json", data / "panoptic", **{**shared, **options})
+    return PanopticRegions(
+        data / "images", data / "panoptic.json", data / "panoptic", **{**shared, **options}
+    )
 
 
 @pytest.mark.parametrize("antialias", [True, False])
@@ -52,12 +54,16 @@ def test_golden_panoptic_items(golden, antialias):
         assert torch.equal(sample.masks.float(), masks)
         crops = case.tensor(f"out/item{i}/image_crops")[valid]
         torch.testing.assert_close(normalized(sample.crops, config), crops, atol=5e-6, rtol=0)
-        pixels = np.asarray(Image.open(data.images_dir / data.images[i]["file_name"]).convert("RGB"))
+        pixels = np.asarray(
+            Image.open(data.images_dir / data.images[i]["file_name"]).convert("RGB")
+        )
         stored = case.arrays[f"in/item{i}/decoded_pixels"]
         assert np.abs(pixels.astype(int) - stored).max() <= 1
         windows = [
             crop_window(tuple(box), pixels.shape[:2], 1.5 if thing else 1.0)
-            for box, thing in zip((sample.boxes.double() * max(pixels.shape)).tolist(), sample.is_thing)
+            for box, thing in zip(
+                (sample.boxes.double() * max(pixels.shape)).tolist(), sample.is_thing
+            )
         ]
         np.testing.assert_allclose(windows, case.arrays[f"out/item{i}/crop_windows"], atol=1e-4)
 
@@ -82,7 +88,9 @@ def test_golden_stuff_boxes_hold_every_pixel_by_default(golden):
             if thing:
                 assert any(torch.equal(box, other) for other in same_label)
             else:
-                assert any(torch.equal(box[:2], o[:2]) and torch.all(o[2:] > box[2:]) for o in same_label)
+                assert any(
+                    torch.equal(box[:2], o[:2]) and torch.all(o[2:] > box[2:]) for o in same_label
+                )
 
 
 def test_golden_instance_boxes_and_windows(golden):
@@ -90,7 +98,13 @@ def test_golden_instance_boxes_and_windows(golden):
     data = case.folder / "case07_data"
     size = case.meta["config"]["det_image_size"]
     reader = InstanceRegions(
-        data / "images", data / "instances.json", image_px=size, stride=1, crop_px=32, resize="pil", masks=False
+        data / "images",
+        data / "instances.json",
+        image_px=size,
+        stride=1,
+        crop_px=32,
+        resize="pil",
+        masks=False,
     )
     for i in range(len(reader)):
         if f"in/proposals/item{i}/order" not in case.arrays:
@@ -127,12 +141,28 @@ def coco_folder(tmp_path, images):
     annotations = [
         {"id": 1, "image_id": 1, "category_id": 9, "segmentation": polygon, **shared},
         {"id": 2, "image_id": 1, "category_id": 4, "segmentation": compressed, **shared},
-        {"id": 3, "image_id": 2, "category_id": 4, "segmentation": {"size": [40, 60], "counts": counts}, **shared},
+        {
+            "id": 3,
+            "image_id": 2,
+            "category_id": 4,
+            "segmentation": {"size": [40, 60], "counts": counts},
+            **shared,
+        },
         {"id": 4, "image_id": 2, "category_id": 9, "segmentation": polygon, **shared, "iscrowd": 1},
-        {"id": 5, "image_id": 2, "category_id": 9, "segmentation": polygon, **shared, "bbox": [0, 0, 7, 9]},
+        {
+            "id": 5,
+            "image_id": 2,
+            "category_id": 9,
+            "segmentation": polygon,
+            **shared,
+            "bbox": [0, 0, 7, 9],
+        },
     ]
     record = {
-        "images": [{"id": i, "coco_url": f"http://images.cocodataset.org/train2017/{i}.jpg"} for i in (1, 2)],
+        "images": [
+            {"id": i, "coco_url": f"http://images.cocodataset.org/train2017/{i}.jpg"}
+            for i in (1, 2)
+        ],
         "annotations": annotations,
         "categories": [{"id": 9, "name": "nine"}, {"id": 4, "name": "four"}],
     }
@@ -159,7 +189,14 @@ def test_instances_of_every_segmentation_kind(tmp_path, images):
     without = InstanceRegions(tmp_path, tmp_path / "lvis.json", image_px=60, stride=1, crowd="skip")
     assert without[1].labels.tolist() == [0]
     assert without[1].crops is None
-    assert len(InstanceRegions(tmp_path, tmp_path / "lvis.json", image_px=60, stride=1, max_regions=1)[0].labels) == 1
+    assert (
+        len(
+            InstanceRegions(tmp_path, tmp_path / "lvis.json", image_px=60, stride=1, max_regions=1)[
+                0
+            ].labels
+        )
+        == 1
+    )
 
 
 def test_broken_image_gives_an_empty_item_or_raises(tmp_path, images):
@@ -177,7 +214,9 @@ def test_broken_image_gives_an_empty_item_or_raises(tmp_path, images):
         assert sample.masks.shape == (0, 15, 15)
         assert sample.crops.shape == (0, 3, 8, 8)
     assert data.skipped.counts == {"unreadable image": 1, "missing image": 1}
-    strict = InstanceRegions(tmp_path, tmp_path / "lvis.json", image_px=60, stride=4, on_error="raise")
+    strict = InstanceRegions(
+        tmp_path, tmp_path / "lvis.json", image_px=60, stride=4, on_error="raise"
+    )
     with pytest.raises(ValueError, match=r"1\.jpg: unreadable image"):
         strict[0]
 
@@ -209,7 +248,9 @@ def test_mask_box_ends_after_or_at_the_last_pixel():
 def test_bad_options_are_rejected(tmp_path, images, options, message):
     coco_folder(tmp_path, images)
     with pytest.raises(ValueError) as caught:
-        InstanceRegions(tmp_path, tmp_path / "lvis.json", **{"image_px": 64, "stride": 16, **options})
+        InstanceRegions(
+            tmp_path, tmp_path / "lvis.json", **{"image_px": 64, "stride": 16, **options}
+        )
     assert message in str(caught.value)
 
 
@@ -233,7 +274,11 @@ def test_panoptic_png_of_another_size_or_missing_is_named(tmp_path, golden):
     case = golden("case07_panoptic")
     data = golden_readers(case)
     other = PanopticRegions(
-        data.images_dir, case.folder / "case07_data" / "panoptic.json", tmp_path, image_px=96, stride=16
+        data.images_dir,
+        case.folder / "case07_data" / "panoptic.json",
+        tmp_path,
+        image_px=96,
+        stride=16,
     )
     name = other.annotations[data.images[0]["id"]]["file_name"]
     Image.new("RGB", (5, 5)).save(tmp_path / name)
@@ -256,7 +301,9 @@ def test_photographs_of_both_kinds(coco_cc):
     assert sample.masks.flatten(1).any(dim=1).all()
     assert sample.boxes.min() >= 0
     assert sample.boxes.max() <= 1
-    instances = InstanceRegions(coco_cc / "val2017", notes / "instances_val2017.json", image_px=224, stride=16)
+    instances = InstanceRegions(
+        coco_cc / "val2017", notes / "instances_val2017.json", image_px=224, stride=16
+    )
     found = instances[0]
     assert len(found.labels) == len(found.masks) > 0
     assert not panoptic.skipped.total

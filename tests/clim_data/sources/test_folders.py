@@ -13,7 +13,8 @@ SMALL = MosaicConfig(canvas_px=16, single_px=8, mix={})
 
 @pytest.fixture
 def photos(tmp_path, images):
-    """A folder with three captioned images (one with two captions), one without, and files that are no images."""
+    """A folder with three captioned images (one with two captions), one without, and files that are
+    no images."""
     folder = tmp_path / "photos"
     (folder / "sub").mkdir(parents=True)
     for i, name in enumerate(("a.jpg", "b.PNG", "sub/c.webp", "sub/d.jpeg")):
@@ -47,13 +48,18 @@ def test_mosaics_from_a_folder_take_the_lines_beside_each_image(photos):
         chosen.add(captions["a.jpg"])
     assert chosen == {"a cat", "a dog"}
     assert loader.skipped.names == {"incomplete sample": ["photos/sub/d.jpeg"]}
-    with pytest.raises(BrokenSample, match=r"photos/sub/d\.jpeg: incomplete sample: no captions beside it"):
+    with pytest.raises(
+        BrokenSample, match=r"photos/sub/d\.jpeg: incomplete sample: no captions beside it"
+    ):
         MosaicLoader(photos, batch_size=4, mosaic=SMALL, on_error="raise")
 
 
 def test_captions_may_come_from_one_file(photos):
     before = MosaicLoader(photos, batch_size=4, mosaic=SMALL).fingerprint()
-    lines = ['{"file_name": "a.jpg", "text": "one"}', '{"file_name": "sub/d.jpeg", "captions": ["two"]}']
+    lines = [
+        '{"file_name": "a.jpg", "text": "one"}',
+        '{"file_name": "sub/d.jpeg", "captions": ["two"]}',
+    ]
     (photos / "metadata.jsonl").write_text("\n".join(lines))
     loader = MosaicLoader(photos, batch_size=4, mosaic=SMALL, shuffle=False)
     (batch,) = list(loader)
@@ -65,12 +71,18 @@ def test_captions_may_come_from_one_file(photos):
 
 
 def test_a_folder_gives_the_batches_of_its_shard(photos, tmp_path, tar):
-    members = [(name.rpartition("/")[2], (photos / name).read_bytes()) for name in ("a.jpg", "sub/c.webp")]
+    members = [
+        (name.rpartition("/")[2], (photos / name).read_bytes()) for name in ("a.jpg", "sub/c.webp")
+    ]
     shard = tar(tmp_path / "s.tar", members)
-    (packed,) = list(CropLoader(shard, batch_size=2, image_px=16, crop_px=8, max_split=1, shuffle=False))
+    (packed,) = list(
+        CropLoader(shard, batch_size=2, image_px=16, crop_px=8, max_split=1, shuffle=False)
+    )
     for name in ("b.PNG", "sub/d.jpeg"):
         (photos / name).unlink()
-    (plain,) = list(CropLoader(photos, batch_size=2, image_px=16, crop_px=8, max_split=1, shuffle=False))
+    (plain,) = list(
+        CropLoader(photos, batch_size=2, image_px=16, crop_px=8, max_split=1, shuffle=False)
+    )
     assert (packed.keys, plain.keys) == (["a", "c"], ["a.jpg", "sub/c.webp"])
     assert torch.equal(packed.images, plain.images)
     assert torch.equal(packed.crops, plain.crops)
@@ -96,7 +108,14 @@ def test_links_are_followed_but_not_in_circles(photos, tmp_path, images):
     os.symlink(tmp_path / "elsewhere", photos / "linked")
     os.symlink(tmp_path / "elsewhere" / "z.jpg", photos / "y.jpg")
     os.symlink(photos, photos / "sub" / "above")
-    assert image_files(photos) == ["a.jpg", "b.PNG", "linked/z.jpg", "sub/c.webp", "sub/d.jpeg", "y.jpg"]
+    assert image_files(photos) == [
+        "a.jpg",
+        "b.PNG",
+        "linked/z.jpg",
+        "sub/c.webp",
+        "sub/d.jpeg",
+        "y.jpg",
+    ]
 
 
 @pytest.mark.parametrize("on_error", ["skip", "raise"])
@@ -105,12 +124,17 @@ def test_files_that_go_or_break_after_the_start_are_named(photos, on_error):
     (photos / "a.jpg").unlink()
     (photos / "b.PNG").write_bytes((photos / "b.PNG").read_bytes()[:200])
     if on_error == "raise":
-        with pytest.raises(BrokenSample, match=r"photos/(a\.jpg: missing image|b\.PNG: unreadable image)"):
+        with pytest.raises(
+            BrokenSample, match=r"photos/(a\.jpg: missing image|b\.PNG: unreadable image)"
+        ):
             list(loader)
         return
     (batch,) = list(loader)
     assert sorted(batch.keys) == ["sub/c.webp", "sub/d.jpeg"]
-    assert loader.skipped.names == {"missing image": ["photos/a.jpg"], "unreadable image": ["photos/b.PNG"]}
+    assert loader.skipped.names == {
+        "missing image": ["photos/a.jpg"],
+        "unreadable image": ["photos/b.PNG"],
+    }
 
 
 def test_the_way_a_folder_is_written_changes_nothing(photos, monkeypatch):
@@ -119,7 +143,15 @@ def test_the_way_a_folder_is_written_changes_nothing(photos, monkeypatch):
     streams = [list(CropLoader(source, **options)) for source in (photos, ".", f"{photos}/")]
     for (batch,) in streams:
         assert torch.equal(batch.crops, streams[0][0].crops)
-    assert len({CropLoader(source, **options).fingerprint() for source in (photos, ".", "../photos/sub/..")}) == 1
+    assert (
+        len(
+            {
+                CropLoader(source, **options).fingerprint()
+                for source in (photos, ".", "../photos/sub/..")
+            }
+        )
+        == 1
+    )
 
 
 def test_a_folder_without_images_names_the_fix(tmp_path):

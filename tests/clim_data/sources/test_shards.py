@@ -11,7 +11,13 @@ from clim_data.streams.epochs import epoch_order
 
 
 def test_index_finds_every_file_of_a_sample(tmp_path, tar):
-    members = [("a/x.jpg", b"one"), ("a/x.json", b"{}"), ("y.PNG", b"three"), ("y.txt", b"t"), ("y.seg.png", b"skip")]
+    members = [
+        ("a/x.jpg", b"one"),
+        ("a/x.json", b"{}"),
+        ("y.PNG", b"three"),
+        ("y.txt", b"t"),
+        ("y.seg.png", b"skip"),
+    ]
     path = tar(tmp_path / "s.tar", members)
     index = index_tar(path)
     assert index.keys.tolist() == ["a/x", "y"]
@@ -24,7 +30,14 @@ def test_index_finds_every_file_of_a_sample(tmp_path, tar):
 
 
 def test_incomplete_samples_are_named(tmp_path, tar):
-    members = [("a.jpg", b"1"), ("b.json", b"{}"), ("c.jpg", b"2"), ("c.txt", b"t"), ("c.jpg", b"3"), ("c.txt", b"u")]
+    members = [
+        ("a.jpg", b"1"),
+        ("b.json", b"{}"),
+        ("c.jpg", b"2"),
+        ("c.txt", b"t"),
+        ("c.jpg", b"3"),
+        ("c.txt", b"u"),
+    ]
     store = SampleStore(tar(tmp_path / "s.tar", members))
     assert store.skipped.names == {"incomplete sample": ["s.tar/a", "s.tar/b"]}
     assert [store.read(i).image for i in range(len(store))] == [b"2", b"3"]
@@ -50,7 +63,9 @@ def test_a_shard_cut_anywhere_loses_only_what_is_cut(tmp_path, tar):
 
 def test_what_is_no_tar_is_named(tmp_path, tar):
     (tmp_path / "junk.tar").write_bytes(b"<html>" * 1000)
-    store = SampleStore([tar(tmp_path / "good.tar", [("a.jpg", b"1"), ("a.txt", b"t")]), tmp_path / "junk.tar"])
+    store = SampleStore(
+        [tar(tmp_path / "good.tar", [("a.jpg", b"1"), ("a.txt", b"t")]), tmp_path / "junk.tar"]
+    )
     assert len(store) == 1
     assert store.skipped.names == {"not a tar": ["junk.tar"]}
 
@@ -68,12 +83,20 @@ def test_stale_or_damaged_index_beside_a_shard_is_not_believed(tmp_path, tar):
     path = tar(tmp_path / "s.tar", [("a.jpg", b"1"), ("a.txt", b"t")])
     beside = tmp_path / "s.tar.index.json"
     good = index_tar(path).to_json()
-    for record in ({**good, "tar_bytes": 5}, {**good, "version": 99}, {**good, "samples": [["a", 1]]}, [], "x"):
+    for record in (
+        {**good, "tar_bytes": 5},
+        {**good, "version": 99},
+        {**good, "samples": [["a", 1]]},
+        [],
+        "x",
+    ):
         beside.write_text(json.dumps(record))
         assert load_index(path, None).keys.tolist() == ["a"]
     beside.write_text('{"version"')
     assert load_index(path, None).keys.tolist() == ["a"]
-    other = ShardIndex(np.array(["z"]), np.array([[[512, 1], [-1, 0], [512, 1]]]), (), path.stat().st_size)
+    other = ShardIndex(
+        np.array(["z"]), np.array([[[512, 1], [-1, 0], [512, 1]]]), (), path.stat().st_size
+    )
     beside.write_text(json.dumps(other.to_json()))
     assert load_index(path, None).keys.tolist() == ["z"]
 
@@ -85,7 +108,9 @@ def test_large_indexes_are_cached(tmp_path, tar, monkeypatch):
     cache = tmp_path / "cache"
     first = load_index(path, cache)
     assert len(list((cache / "index").iterdir())) == 1
-    monkeypatch.setattr("clim_data.sources.shards.index_tar", lambda *_: pytest.fail("the cache was not used"))
+    monkeypatch.setattr(
+        "clim_data.sources.shards.index_tar", lambda *_: pytest.fail("the cache was not used")
+    )
     second = load_index(path, cache)
     assert second.keys.tolist() == first.keys.tolist()
     assert np.array_equal(second.spans, first.spans)
@@ -140,11 +165,18 @@ def test_report_counts_each_sample_once_and_prints_names():
     report = SkipReport()
     assert report.summary() == "nothing skipped"
     report.extend(
-        [BrokenSample("bad json", "s/1", "line 1"), BrokenSample("bad json", "s/2"), BrokenSample("cut", "s/3")]
+        [
+            BrokenSample("bad json", "s/1", "line 1"),
+            BrokenSample("bad json", "s/2"),
+            BrokenSample("cut", "s/3"),
+        ]
     )
     report.add(BrokenSample("bad json", "s/1", "line 1"))
     assert report.total == 3
     assert report.counts == {"bad json": 2, "cut": 1}
-    assert report.summary(limit=1) == "skipped 2, bad json: s/1 (line 1); and 1 more\nskipped 1, cut: s/3"
+    assert (
+        report.summary(limit=1)
+        == "skipped 2, bad json: s/1 (line 1); and 1 more\nskipped 1, cut: s/3"
+    )
     copy = pickle.loads(pickle.dumps(BrokenSample("a", "b", "c")))
     assert (copy.reason, copy.name, copy.detail) == ("a", "b", "c")

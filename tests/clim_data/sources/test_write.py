@@ -56,7 +56,8 @@ def test_packed_shards_train_with_their_index(coco, tmp_path, monkeypatch):
     folder, annotations = coco
     write_shards(caption_items(folder, annotations), tmp_path / "out", samples_per_shard=3)
     monkeypatch.setattr(
-        "clim_data.sources.shards.index_tar", lambda *_: pytest.fail("the index beside the shard was not used")
+        "clim_data.sources.shards.index_tar",
+        lambda *_: pytest.fail("the index beside the shard was not used"),
     )
     loader = MosaicLoader(tmp_path / "out", batch_size=7, mosaic=SMALL)
     (batch,) = list(loader)
@@ -72,12 +73,18 @@ def test_packing_again_changes_nothing_and_workers_do_not_matter(coco, tmp_path)
     assert report.written == 0
     assert report.samples == 7
     assert contents(out) == before
-    write_shards(caption_items(folder, annotations), tmp_path / "two", samples_per_shard=3, workers=2)
-    assert {k: v[0] for k, v in contents(tmp_path / "two").items()} == {k: v[0] for k, v in before.items()}
+    write_shards(
+        caption_items(folder, annotations), tmp_path / "two", samples_per_shard=3, workers=2
+    )
+    assert {k: v[0] for k, v in contents(tmp_path / "two").items()} == {
+        k: v[0] for k, v in before.items()
+    }
 
 
 @pytest.mark.parametrize("stage", ["before the rename", "before the index"])
-def test_a_killed_pack_leaves_no_shard_that_looks_whole_and_is_finished_later(coco, tmp_path, monkeypatch, stage):
+def test_a_killed_pack_leaves_no_shard_that_looks_whole_and_is_finished_later(
+    coco, tmp_path, monkeypatch, stage
+):
     folder, annotations = coco
     out = tmp_path / "out"
     whole = tmp_path / "whole"
@@ -100,7 +107,9 @@ def test_a_killed_pack_leaves_no_shard_that_looks_whole_and_is_finished_later(co
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
     left = {p.name for p in out.glob("*.tar")}
-    assert left == {"shard-000000.tar"} | ({"shard-000001.tar"} if stage == "before the index" else set())
+    assert left == {"shard-000000.tar"} | (
+        {"shard-000001.tar"} if stage == "before the index" else set()
+    )
     assert all((out / name).read_bytes() == reference[name] for name in left)
     report = write_shards(caption_items(folder, annotations), out, samples_per_shard=3)
     assert report.written == 2
@@ -132,7 +141,12 @@ def test_bad_samples_are_left_out_and_named(coco, tmp_path):
     assert again.written == 0
     assert again.skipped == report.skipped
     with pytest.raises(ValueError, match=r"unreadable image|missing image|empty caption"):
-        write_shards(caption_items(folder, annotations), tmp_path / "strict", on_error="raise", check_images=True)
+        write_shards(
+            caption_items(folder, annotations),
+            tmp_path / "strict",
+            on_error="raise",
+            check_images=True,
+        )
     assert not list((tmp_path / "strict").glob("*.tar"))
 
 
@@ -162,15 +176,26 @@ def test_another_pack_in_the_folder_is_refused_or_replaced(coco, tmp_path):
 def test_lvis_and_instances_with_captions(coco, tmp_path):
     folder, annotations = coco
     record = {
-        "images": [{"id": i, "coco_url": f"http://images.cocodataset.org/train2017/{i:012d}.jpg"} for i in range(3)],
+        "images": [
+            {"id": i, "coco_url": f"http://images.cocodataset.org/train2017/{i:012d}.jpg"}
+            for i in range(3)
+        ],
         "annotations": [
-            {"id": 5, "image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "segmentation": [[0, 0, 1, 1, 2, 2]]}
+            {
+                "id": 5,
+                "image_id": 1,
+                "category_id": 2,
+                "bbox": [1, 2, 3, 4],
+                "segmentation": [[0, 0, 1, 1, 2, 2]],
+            }
         ],
         "categories": [{"id": 2, "name": "two"}],
     }
     (tmp_path / "lvis.json").write_text(json.dumps(record))
     for place in (folder, tmp_path):
-        listing = instance_items(place, tmp_path / "lvis.json", captions_json=[annotations], kind="lvis")
+        listing = instance_items(
+            place, tmp_path / "lvis.json", captions_json=[annotations], kind="lvis"
+        )
         report = write_shards(listing, tmp_path / f"out-{place.name}")
         assert report.samples == 3
         out = report.folder
@@ -187,7 +212,9 @@ def test_panoptic_shards_keep_the_segment_png(golden, tmp_path):
     report = write_shards(listing, tmp_path / "out")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        samples = list(webdataset.WebDataset(str(tmp_path / "out" / "shard-000000.tar"), shardshuffle=False))
+        samples = list(
+            webdataset.WebDataset(str(tmp_path / "out" / "shard-000000.tar"), shardshuffle=False)
+        )
     record = json.loads((data / "panoptic.json").read_text())
     assert report.samples == len(samples) == len(record["annotations"])
     for sample, annotation in zip(samples, record["annotations"]):
@@ -244,10 +271,14 @@ def test_command_line_packs_and_reports(coco, tmp_path, capsys):
 
 
 def test_photographs_from_pack_to_batch(coco_cc, tmp_path):
-    listing = caption_items(coco_cc / "train2017", coco_cc / "annotations" / "captions_train2017.json")
+    listing = caption_items(
+        coco_cc / "train2017", coco_cc / "annotations" / "captions_train2017.json"
+    )
     report = write_shards(listing, tmp_path / "out", samples_per_shard=5, check_images=True)
     assert report.samples >= 13
-    loader = MosaicLoader(tmp_path / "out", batch_size=13, mosaic=MosaicConfig(canvas_px=96, single_px=32))
+    loader = MosaicLoader(
+        tmp_path / "out", batch_size=13, mosaic=MosaicConfig(canvas_px=96, single_px=32)
+    )
     batch = next(iter(loader))
     assert batch.mosaics.shape == (2, 3, 96, 96)
     assert not loader.skipped.total

@@ -42,7 +42,13 @@ def test_every_sample_exactly_once_per_epoch(make_shards, world_size, workers):
         seen, counts = [], []
         for rank in range(world_size):
             loader = MosaicLoader(
-                shards, batch_size=4, mosaic=SMALL, rank=rank, world_size=world_size, workers=workers, seed=3
+                shards,
+                batch_size=4,
+                mosaic=SMALL,
+                rank=rank,
+                world_size=world_size,
+                workers=workers,
+                seed=3,
             )
             batches = list(loader)
             counts.append(len(batches))
@@ -148,7 +154,9 @@ def test_state_of_other_data_or_seed_is_refused(make_shards):
     with pytest.raises(ValueError, match=r"fingerprint .* resume with the shards"):
         other.load_state_dict(loader.state_dict())
     with pytest.raises(ValueError, match="seed 0, this loader 5"):
-        MosaicLoader(make_shards([6]), batch_size=2, mosaic=SMALL, seed=5).load_state_dict(loader.state_dict())
+        MosaicLoader(make_shards([6]), batch_size=2, mosaic=SMALL, seed=5).load_state_dict(
+            loader.state_dict()
+        )
 
 
 def test_global_steps_lose_nothing_and_give_every_rank_something():
@@ -199,7 +207,9 @@ def test_remote_shards_are_the_same_stream(make_shards, tmp_path, remote):
         urls = "memory://bucket/part-{00000..00003}.tar"
     seen = []
     for rank in range(2):
-        loader = MosaicLoader(urls, batch_size=3, mosaic=SMALL, world_size=2, rank=rank, cache_shards=1)
+        loader = MosaicLoader(
+            urls, batch_size=3, mosaic=SMALL, world_size=2, rank=rank, cache_shards=1
+        )
         epoch = list(loader)
         seen += [key for batch in epoch for key in batch.keys]
         loader.load_state_dict({**loader.state_dict(), "epoch": 0, "consumed": 6})

@@ -30,7 +30,9 @@ def raw(image=b"", text=None, meta=None, name="s.tar/k"):
     ],
 )
 def test_captions_of_our_and_of_img2dataset_shards(text, meta, captions):
-    assert read_captions(raw(text=text, meta=json.dumps(meta).encode() if meta else None)) == captions
+    assert (
+        read_captions(raw(text=text, meta=json.dumps(meta).encode() if meta else None)) == captions
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,11 @@ def test_unusable_captions_are_told_apart(text, meta, reason):
 
 def test_tile_is_the_resized_crop_of_the_drawn_window(images):
     pixels = images.pixels(3, 60, 90)
-    sample, draw, config = raw(images.encoded(pixels, "PNG")), Draw(5, 2), MosaicConfig(crop_scale=(0.3, 0.6))
+    sample, draw, config = (
+        raw(images.encoded(pixels, "PNG")),
+        Draw(5, 2),
+        MosaicConfig(crop_scale=(0.3, 0.6)),
+    )
     window = sample_crop_window((60, 90), draw.rng(sample.name, "crop"), scale=(0.3, 0.6))
     expected = crop_resize(torch.from_numpy(pixels).permute(2, 0, 1), window, (20, 31))
     assert torch.equal(decode_tile(sample, (20, 31), draw, config=config), expected)
@@ -101,11 +107,15 @@ def test_transparent_pixels_show_the_background():
 
 
 def broken_shard(path, tar, images, count=8):
-    """`count` good samples and seven broken ones, each in its own way; returns the names of the broken."""
+    """`count` good samples and seven broken ones, each in its own way; returns the names of the
+    broken."""
     good = images.encoded(images.pixels(0, 30, 30))
     members = []
     for i in range(count):
-        members += [(f"good{i}.jpg", images.encoded(images.pixels(i, 30, 30))), (f"good{i}.txt", b"fine")]
+        members += [
+            (f"good{i}.jpg", images.encoded(images.pixels(i, 30, 30))),
+            (f"good{i}.txt", b"fine"),
+        ]
     faults = {
         "cut": (good[: len(good) // 2], b"text"),
         "junk": (b"this is no image", b"text"),
@@ -127,7 +137,13 @@ def test_broken_samples_shrink_their_batch_and_are_named(tmp_path, tar, images, 
     counts, seen = [], []
     for rank in range(2):
         loader = MosaicLoader(
-            tmp_path / "s.tar", batch_size=7, mosaic=config, rank=rank, world_size=2, workers=workers, seed=1
+            tmp_path / "s.tar",
+            batch_size=7,
+            mosaic=config,
+            rank=rank,
+            world_size=2,
+            workers=workers,
+            seed=1,
         )
         batches = list(loader)
         counts.append(len(batches))
@@ -155,9 +171,16 @@ def test_broken_samples_shrink_their_batch_and_are_named(tmp_path, tar, images, 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_raise_names_the_sample(tmp_path, tar, images, workers):
     good = images.encoded(images.pixels(0, 30, 30))
-    tar(tmp_path / "s.tar", [("a.jpg", good), ("a.txt", b"x"), ("b.jpg", good[:300]), ("b.txt", b"y")])
+    tar(
+        tmp_path / "s.tar",
+        [("a.jpg", good), ("a.txt", b"x"), ("b.jpg", good[:300]), ("b.txt", b"y")],
+    )
     loader = MosaicLoader(
-        tmp_path / "s.tar", batch_size=2, mosaic=MosaicConfig(canvas_px=8), on_error="raise", workers=workers
+        tmp_path / "s.tar",
+        batch_size=2,
+        mosaic=MosaicConfig(canvas_px=8),
+        on_error="raise",
+        workers=workers,
     )
     with pytest.raises(BrokenSample, match=r"s\.tar/b: unreadable image"):
         list(loader)
@@ -166,12 +189,16 @@ def test_raise_names_the_sample(tmp_path, tar, images, workers):
 def test_a_batch_without_any_readable_sample_raises(tmp_path, tar):
     tar(tmp_path / "s.tar", [("a.jpg", b"no"), ("a.txt", b"x"), ("b.jpg", b"no"), ("b.txt", b"y")])
     loader = MosaicLoader(tmp_path / "s.tar", batch_size=2, mosaic=MosaicConfig(canvas_px=8))
-    with pytest.raises(ValueError, match=r"no sample of the batch at 0 in epoch 0 on rank 0 .*s\.tar/a"):
+    with pytest.raises(
+        ValueError, match=r"no sample of the batch at 0 in epoch 0 on rank 0 .*s\.tar/a"
+    ):
         list(loader)
 
 
 def test_neighbours_of_a_broken_sample_are_laid_out_anew(images):
-    good = [raw(images.encoded(images.pixels(i, 40, 40), "PNG"), b"x", name=f"s/{i}") for i in range(13)]
+    good = [
+        raw(images.encoded(images.pixels(i, 40, 40), "PNG"), b"x", name=f"s/{i}") for i in range(13)
+    ]
     config, draw = MosaicConfig(canvas_px=36, single_px=10, mix={2: 1, 3: 1}), Draw(0, 0)
     cut = raw(b"no", b"x", name="s/cut")
     batch, faults = build_batch([*good[:5], cut, *good[5:]], draw, config)

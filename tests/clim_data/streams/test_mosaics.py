@@ -78,7 +78,10 @@ def test_cells_cover_the_canvas_and_boxes_are_their_true_extent(canvas, side):
     assert max(lengths) - min(lengths) <= 1
     config = MosaicConfig(canvas_px=canvas, mix={side: 1}, single_px=8)
     plan = plan_mosaics(side * side, config)
-    tiles = [torch.full((3, h, w), i + 1, dtype=torch.uint8) for i, (h, w) in enumerate(plan.tile_sizes(config))]
+    tiles = [
+        torch.full((3, h, w), i + 1, dtype=torch.uint8)
+        for i, (h, w) in enumerate(plan.tile_sizes(config))
+    ]
     mosaic = assemble_mosaics(tiles, plan, config)[0]
     boxes = tile_boxes(side, config)
     for i, box in enumerate((boxes * canvas).round().long().tolist()):
@@ -94,7 +97,9 @@ def test_mosaics_from_upsampled_tiles_have_equal_boxes():
 
 def test_too_few_tiles_is_an_error():
     with pytest.raises(ValueError, match="needs 4 tiles, got 3"):
-        assemble_mosaics([torch.zeros(3, 4, 4)] * 3, plan_mosaics(4, MosaicConfig()), MosaicConfig())
+        assemble_mosaics(
+            [torch.zeros(3, 4, 4)] * 3, plan_mosaics(4, MosaicConfig()), MosaicConfig()
+        )
 
 
 def test_golden_split_order_boxes_and_mosaics(golden):
@@ -109,12 +114,21 @@ def test_golden_split_order_boxes_and_mosaics(golden):
         assert plan.num_singles == int(case.arrays[f"out/{name}/num_single"])
         boxes = plan.boxes(config)
         assert [len(b) for b in boxes] == case.arrays[f"out/{name}/boxes_per_mosaic"].tolist()
-        torch.testing.assert_close(torch.cat(boxes), case.tensor(f"out/{name}/pseudo_boxes"), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            torch.cat(boxes), case.tensor(f"out/{name}/pseudo_boxes"), atol=1e-6, rtol=0
+        )
         mosaics = assemble_mosaics(images, plan, config)
-        torch.testing.assert_close(mosaics, case.tensor(f"out/{name}/mosaicked_images"), atol=5e-5, rtol=0)
-    plain = [re.fullmatch(r"out/(\w+)/mosaic_a_minibatch_(\d+)x\2_of_first_\d+", key) for key in case.arrays]
+        torch.testing.assert_close(
+            mosaics, case.tensor(f"out/{name}/mosaicked_images"), atol=5e-5, rtol=0
+        )
+    plain = [
+        re.fullmatch(r"out/(\w+)/mosaic_a_minibatch_(\d+)x\2_of_first_\d+", key)
+        for key in case.arrays
+    ]
     for match in filter(None, plain):
         images, side = case.tensor(f"in/{match[1]}/images"), int(match[2])
         for i, mosaic in enumerate(case.tensor(match[0])):
-            assert torch.equal(stitch_tiles(images[side * side * i : side * side * (i + 1)], side), mosaic)
+            assert torch.equal(
+                stitch_tiles(images[side * side * i : side * side * (i + 1)], side), mosaic
+            )
     assert any(plain)

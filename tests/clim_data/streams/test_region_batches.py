@@ -12,7 +12,8 @@ SMALL = {"image_px": 32, "crop_px": 16}
 
 @pytest.fixture
 def photos(tmp_path, images, write_json):
-    """(folder of eleven jpegs of several sizes and one png, COCO json with boxes for all of them)."""
+    """(folder of eleven jpegs of several sizes and one png, COCO json with boxes for all of
+    them)."""
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
     records, annotations = [], []
@@ -24,7 +25,9 @@ def photos(tmp_path, images, write_json):
         records.append({"id": 100 + i, "file_name": name, "height": height, "width": width})
         for k in range(1 + i % 4):
             box = [2 + k, 3 + k, 20 + i, 12 + k]
-            annotations.append({"id": len(annotations), "image_id": 100 + i, "category_id": 5 + k % 2, "bbox": box})
+            annotations.append(
+                {"id": len(annotations), "image_id": 100 + i, "category_id": 5 + k % 2, "bbox": box}
+            )
     categories = [{"id": 6, "name": "second"}, {"id": 5, "name": "first"}]
     return folder, write_json("boxes.json", records, annotations, categories)
 
@@ -50,7 +53,11 @@ def loaders(photos, kind, **options):
 def same(a, b):
     beside = ("crops",) if hasattr(a, "crops") else ("labels",)
     equal = all(torch.equal(getattr(a, n), getattr(b, n)) for n in ("images", *beside))
-    return equal and a.keys == b.keys and all(torch.equal(x, y) for x, y in zip(a.boxes, b.boxes, strict=True))
+    return (
+        equal
+        and a.keys == b.keys
+        and all(torch.equal(x, y) for x, y in zip(a.boxes, b.boxes, strict=True))
+    )
 
 
 KINDS = ("grid", "proposals", "boxes")
@@ -125,7 +132,9 @@ def test_resumed_stream_equals_the_uninterrupted_one(photos, kind):
         taken += list(second)
     assert all(same(a, b) for a, b in zip(taken, expected, strict=True))
     with pytest.raises(ValueError, match="fingerprint"):
-        loaders(photos, "grid" if kind != "grid" else "boxes", batch_size=3).load_state_dict(first.state_dict())
+        loaders(photos, "grid" if kind != "grid" else "boxes", batch_size=3).load_state_dict(
+            first.state_dict()
+        )
 
 
 def test_grids_change_with_epoch_and_seed_and_follow_the_sample(photos):
@@ -138,11 +147,18 @@ def test_grids_change_with_epoch_and_seed_and_follow_the_sample(photos):
     alone = grids(loaders(photos, "grid", batch_size=1))
     assert all(torch.equal(first[key], alone[key]) for key in first)
     for changed in (second, other):
-        assert sum(first[k].shape == changed[k].shape and torch.equal(first[k], changed[k]) for k in first) < 4
+        assert (
+            sum(
+                first[k].shape == changed[k].shape and torch.equal(first[k], changed[k])
+                for k in first
+            )
+            < 4
+        )
 
 
 def test_crops_show_the_regions_of_their_boxes(tmp_path, write_json):
-    """Cells of a picture of four colours: each crop has the colour of its box, images keep their place."""
+    """Cells of a picture of four colours: each crop has the colour of its box, images keep their
+    place."""
     folder = tmp_path / "flags"
     folder.mkdir()
     colours = np.array([[[250, 0, 0], [0, 250, 0]], [[0, 0, 250], [250, 250, 0]]], dtype=np.uint8)
@@ -169,9 +185,15 @@ def test_proposals_are_drawn_filtered_and_enlarged(tmp_path, images, write_json)
     picture = images.pixels(3, 200, 300)
     (folder / "a.png").write_bytes(images.encoded(picture, "PNG"))
     boxes = [[5 * i, 4 * i, 20, 30] for i in range(30)] + [[3, 3, 7, 9], [0, 0, 300, 190]]
-    annotations = [{"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes)]
-    path = write_json("p.json", [{"id": 1, "file_name": "a.png", "height": 200, "width": 300}], annotations)
-    loader = CropLoader(folder, batch_size=1, image_px=300, crop_px=30, boxes=path, area_px=(8, 200))
+    annotations = [
+        {"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes)
+    ]
+    path = write_json(
+        "p.json", [{"id": 1, "file_name": "a.png", "height": 200, "width": 300}], annotations
+    )
+    loader = CropLoader(
+        folder, batch_size=1, image_px=300, crop_px=30, boxes=path, area_px=(8, 200)
+    )
     legal = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in boxes[:30]], dtype=torch.float32)
     draws = []
     for _ in range(2):
@@ -184,13 +206,17 @@ def test_proposals_are_drawn_filtered_and_enlarged(tmp_path, images, write_json)
             left, top, right, bottom = (round(v) for v in crop_window(box, (200, 300), 1.5))
             window = Image.fromarray(picture[top:bottom, left:right])
             size = (30 * window.width / max(window.size), 30 * window.height / max(window.size))
-            expected = np.array(window.resize((round(size[0]), round(size[1])), Image.Resampling.BICUBIC))
+            expected = np.array(
+                window.resize((round(size[0]), round(size[1])), Image.Resampling.BICUBIC)
+            )
             y, x = (30 - expected.shape[0]) // 2, (30 - expected.shape[1]) // 2
             cut = crop[:, y : y + expected.shape[0], x : x + expected.shape[1]].permute(1, 2, 0)
             assert (cut.int() - torch.from_numpy(expected).int()).abs().max() <= 2
         draws.append(drawn)
     assert not torch.equal(*draws)
-    tight = CropLoader(folder, batch_size=1, image_px=300, crop_px=30, boxes=path, max_cells=40, context=1)
+    tight = CropLoader(
+        folder, batch_size=1, image_px=300, crop_px=30, boxes=path, max_cells=40, context=1
+    )
     (batch,) = list(tight)
     assert len(batch.boxes[0]) == 31
 
@@ -274,7 +300,9 @@ def test_bad_options_are_rejected(photos, options, message):
         CropLoader(photos[0], **{"batch_size": 2, **SMALL, **options})
 
 
-@pytest.mark.parametrize("options", [{"max_boxes": 0}, {"crowd": "some"}, {"area_px": (1,)}, {"cache_shards": 0}])
+@pytest.mark.parametrize(
+    "options", [{"max_boxes": 0}, {"crowd": "some"}, {"area_px": (1,)}, {"cache_shards": 0}]
+)
 def test_bad_options_of_labelled_boxes_are_rejected(photos, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         BoxLoader(photos[0], **{"batch_size": 2, "image_px": 32, "boxes": photos[1], **options})

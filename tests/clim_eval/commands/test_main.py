@@ -26,18 +26,38 @@ def own_cache(monkeypatch, tmp_path):
 
 
 def region_options(data):
-    return ["--images", str(data / "images"), "--panoptic-json", str(data / "panoptic.json"), "--image-px", "96"]
+    return [
+        "--images",
+        str(data / "images"),
+        "--panoptic-json",
+        str(data / "panoptic.json"),
+        "--image-px",
+        "96",
+    ]
 
 
 def test_regions_write_what_the_evaluator_finds(model_options, data, tmp_path, capsys):
     out = tmp_path / "out"
     outputs = ["--outputs", "boxes", "boxes_attention", "masks"]
-    argv = ["regions", *model_options, *region_options(data), *outputs, "--crops", "--templates", "photo"]
+    argv = [
+        "regions",
+        *model_options,
+        *region_options(data),
+        *outputs,
+        "--crops",
+        "--templates",
+        "photo",
+    ]
     assert main([*argv, "--out", str(out)]) == 0
     report = read_report(out)
     model = create_model(model_options[1], pretrained=model_options[3])
     regions = PanopticRegions(
-        data / "images", data / "panoptic.json", data / "panoptic", image_px=96, stride=16, crop_px=32
+        data / "images",
+        data / "panoptic.json",
+        data / "panoptic",
+        image_px=96,
+        stride=16,
+        crop_px=32,
     )
     classes = embed_classes(model, regions.class_names, templates=("a photo of {article} {}.",))
     evaluator = RegionClassification(model, classes, outputs=outputs[1:])
@@ -58,15 +78,41 @@ def test_regions_write_what_the_evaluator_finds(model_options, data, tmp_path, c
 
 
 def test_instances_are_regions_too(model_options, data, tmp_path):
-    argv = ["regions", *model_options, "--images", str(data / "images"), "--image-px", "96", "--templates", "name"]
-    argv += ["--instances-json", str(data / "instances.json"), "--outputs", "boxes", "--out", str(tmp_path / "out")]
+    argv = [
+        "regions",
+        *model_options,
+        "--images",
+        str(data / "images"),
+        "--image-px",
+        "96",
+        "--templates",
+        "name",
+    ]
+    argv += [
+        "--instances-json",
+        str(data / "instances.json"),
+        "--outputs",
+        "boxes",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(argv) == 0
-    assert {name.split(".")[1] for name in read_report(tmp_path / "out")["metrics"]} == {"thing", "all"}
+    assert {name.split(".")[1] for name in read_report(tmp_path / "out")["metrics"]} == {
+        "thing",
+        "all",
+    }
 
 
 def test_embed_then_regions_with_the_file(model_options, data, tmp_path, capsys):
     out, run = tmp_path / "classes.safetensors", tmp_path / "run"
-    argv = ["embed", *model_options, "--categories-json", str(data / "panoptic.json"), "--templates", "photo"]
+    argv = [
+        "embed",
+        *model_options,
+        "--categories-json",
+        str(data / "panoptic.json"),
+        "--templates",
+        "photo",
+    ]
     assert main([*argv, "--out", str(out)]) == 0
     with safe_open(out, framework="pt") as file:
         names = json.loads(file.metadata()["names"])
@@ -79,7 +125,15 @@ def test_embed_then_regions_with_the_file(model_options, data, tmp_path, capsys)
     )
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(names)))
 
-    argv = ["regions", *model_options, *region_options(data), "--templates", "photo", "--out", str(run)]
+    argv = [
+        "regions",
+        *model_options,
+        *region_options(data),
+        "--templates",
+        "photo",
+        "--out",
+        str(run),
+    ]
     assert main([*argv, "--class-embeddings", str(out)]) == 0
     from_file = read_report(run)["metrics"]
     assert main(argv) == 0
@@ -89,15 +143,33 @@ def test_embed_then_regions_with_the_file(model_options, data, tmp_path, capsys)
 def test_embed_names_from_a_list(model_options, tmp_path):
     (tmp_path / "names.txt").write_text("cat\n\n traffic light \n")
     out = tmp_path / "c.safetensors"
-    assert main(["embed", *model_options, "--names", str(tmp_path / "names.txt"), "--no-cache", "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                "embed",
+                *model_options,
+                "--names",
+                str(tmp_path / "names.txt"),
+                "--no-cache",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     with safe_open(out, framework="pt") as file:
         assert json.loads(file.metadata()["names"]) == ["cat", "traffic light"]
 
 
 def test_retrieval_names_what_it_leaves_out(model_options, data, tmp_path, capsys):
     images = json.loads((data / "panoptic.json").read_text())["images"][:4]
-    captions = [{"id": i, "image_id": image["id"], "caption": f"scene {i}"} for i, image in enumerate(images)]
-    (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": captions[1:]}))
+    captions = [
+        {"id": i, "image_id": image["id"], "caption": f"scene {i}"}
+        for i, image in enumerate(images)
+    ]
+    (tmp_path / "captions.json").write_text(
+        json.dumps({"images": images, "annotations": captions[1:]})
+    )
     argv = ["retrieval", *model_options, "--images", str(data / "images")]
     argv += ["--captions-json", str(tmp_path / "captions.json"), "--out", str(tmp_path / "out")]
     assert main(argv) == 0
@@ -112,7 +184,13 @@ def test_reports_side_by_side(model_options, data, tmp_path, capsys):
     for name, size in (("a", "96"), ("b", "64")):
         argv = ["regions", *model_options, *region_options(data)[:-1], size, "--templates", "name"]
         assert main([*argv, "--out", str(tmp_path / name)]) == 0
-    argv = ["report", str(tmp_path / "a"), str(tmp_path / "b" / "report.json"), "--out", str(tmp_path / "both")]
+    argv = [
+        "report",
+        str(tmp_path / "a"),
+        str(tmp_path / "b" / "report.json"),
+        "--out",
+        str(tmp_path / "both"),
+    ]
     assert main(argv) == 0
     both = read_report(tmp_path / "both")
     assert both["metrics"] == {name: read_report(tmp_path / name)["metrics"] for name in ("a", "b")}
@@ -124,7 +202,17 @@ def test_reports_side_by_side(model_options, data, tmp_path, capsys):
 def test_show_draws_every_text(model_options, data, tmp_path, capsys, draw):
     image = sorted((data / "images").iterdir())[-1]
     out = tmp_path / "sub" / "picture.png"
-    argv = ["show", str(image), "a red box", "the sky", *model_options, "--draw", draw, "--image-px", "96"]
+    argv = [
+        "show",
+        str(image),
+        "a red box",
+        "the sky",
+        *model_options,
+        "--draw",
+        draw,
+        "--image-px",
+        "96",
+    ]
     assert main([*argv, "--out", str(out)]) == 0
     assert np.asarray(Image.open(out)).std() > 10
     lines = capsys.readouterr().out.splitlines()
@@ -146,7 +234,13 @@ def test_show_draws_every_text(model_options, data, tmp_path, capsys, draw):
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(model_options, data, capsys, change, message):
-    argv = ["regions", *model_options, *region_options(data), "--panoptic-dir", str(data / "panoptic")]
+    argv = [
+        "regions",
+        *model_options,
+        *region_options(data),
+        "--panoptic-dir",
+        str(data / "panoptic"),
+    ]
     assert main([*argv, *change]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -155,8 +249,12 @@ def test_mistakes_are_one_line_and_exit_2(model_options, data, capsys, change, m
 
 
 def test_a_run_folder_knows_its_model(model_options, data, tmp_path, capsys):
-    save_model(create_model(model_options[1], pretrained=model_options[3]), tmp_path / "run" / "model")
-    (tmp_path / "run" / "config.json").write_text("{}")  # a training's own configuration names no export
+    save_model(
+        create_model(model_options[1], pretrained=model_options[3]), tmp_path / "run" / "model"
+    )
+    (tmp_path / "run" / "config.json").write_text(
+        "{}"
+    )  # a training's own configuration names no export
     image = str(sorted((data / "images").iterdir())[0])
     argv = ["show", image, "a cat", "--image-px", "96", "--out"]
     assert main([*argv, str(tmp_path / "a.png"), "--pretrained", str(tmp_path / "run")]) == 0
@@ -176,16 +274,33 @@ def test_missing_reports_and_images_exit_2(model_options, tmp_path, capsys):
 
 
 def photos() -> Path:
-    """Folder of real COCO photos: CLIM_DATA/coco_cc, or ../shared/data/coco_cc beside the repository."""
+    """Folder of real COCO photos: CLIM_DATA/coco_cc, or ../shared/data/coco_cc beside the
+    repository."""
     root = os.environ.get("CLIM_DATA") or Path(__file__).parents[4] / "shared" / "data"
     return Path(root) / "coco_cc"
 
 
-@pytest.mark.skipif(not photos().is_dir(), reason="no real photos: set CLIM_DATA to a folder with coco_cc")
+@pytest.mark.skipif(
+    not photos().is_dir(), reason="no real photos: set CLIM_DATA to a folder with coco_cc"
+)
 def test_real_photos(model_options, tmp_path, capsys):
     folder = photos()
-    argv = ["regions", *model_options, "--images", str(folder / "val2017"), "--image-px", "256", "--templates", "name"]
-    argv += ["--panoptic-json", str(folder / "annotations" / "panoptic_val2017.json"), "--out", str(tmp_path / "r")]
+    argv = [
+        "regions",
+        *model_options,
+        "--images",
+        str(folder / "val2017"),
+        "--image-px",
+        "256",
+        "--templates",
+        "name",
+    ]
+    argv += [
+        "--panoptic-json",
+        str(folder / "annotations" / "panoptic_val2017.json"),
+        "--out",
+        str(tmp_path / "r"),
+    ]
     assert main(argv) == 0
     report = read_report(tmp_path / "r")
     record = json.loads((folder / "annotations" / "panoptic_val2017.json").read_text())
@@ -196,24 +311,51 @@ def test_real_photos(model_options, tmp_path, capsys):
     assert report["metrics"]["boxes.thing.mAcc1"] < 0.3  # random weights know nothing
 
     argv = ["retrieval", *model_options, "--images", str(folder / "val2017")]
-    argv += ["--captions-json", str(folder / "annotations" / "captions_val2017.json"), "--out", str(tmp_path / "t")]
+    argv += [
+        "--captions-json",
+        str(folder / "annotations" / "captions_val2017.json"),
+        "--out",
+        str(tmp_path / "t"),
+    ]
     assert main(argv) == 0
     assert read_report(tmp_path / "t")["metrics"]["t2i.R@1"] < 0.5
 
 
 @pytest.mark.parametrize(
-    ("out", "fix"), [("e.txt", "should end in .safetensors or .npy"), ("names.txt/e.npy", "who may")]
+    ("out", "fix"),
+    [("e.txt", "should end in .safetensors or .npy"), ("names.txt/e.npy", "who may")],
 )
 def test_where_embeddings_go_is_checked_before_they_are_computed(out, fix, tmp_path, capsys):
     names = tmp_path / "names.txt"
     names.write_text("dog\n")
-    assert main(["embed", "--model", "no-such-model", "--names", str(names), "--out", str(tmp_path / out)]) == 2
+    assert (
+        main(
+            [
+                "embed",
+                "--model",
+                "no-such-model",
+                "--names",
+                str(names),
+                "--out",
+                str(tmp_path / out),
+            ]
+        )
+        == 2
+    )
     assert fix in capsys.readouterr().err
 
 
 def test_random_weights_are_said(model_options, tmp_path, capsys):
     (tmp_path / "names.txt").write_text("dog\n")
-    argv = ["embed", "--names", str(tmp_path / "names.txt"), "--templates", "name", "--out", str(tmp_path / "e.npy")]
+    argv = [
+        "embed",
+        "--names",
+        str(tmp_path / "names.txt"),
+        "--templates",
+        "name",
+        "--out",
+        str(tmp_path / "e.npy"),
+    ]
     assert main([*argv, *model_options[:2]]) == 0
     assert "no --pretrained: the weights of the model are random" in capsys.readouterr().err
     assert main([*argv, *model_options]) == 0

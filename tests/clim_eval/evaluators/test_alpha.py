@@ -5,7 +5,13 @@ import pytest
 import torch
 from clim_eval.commands.alpha import sweep_figures, sweep_notes
 from clim_eval.commands.main import main
-from clim_eval.evaluators.alpha import WeightEnds, alpha_sweep, checkpoint_ends, pareto_alphas, run_ends
+from clim_eval.evaluators.alpha import (
+    WeightEnds,
+    alpha_sweep,
+    checkpoint_ends,
+    pareto_alphas,
+    run_ends,
+)
 from clim_eval.evaluators.kept import KeptItems, tensor_bytes
 from clim_eval.evaluators.regions import RegionClassification
 from clim_eval.evaluators.retrieval import ImageTextRetrieval
@@ -73,16 +79,25 @@ def test_every_alpha_is_the_model_with_mixed_weights(toy):
         "retrieval": lambda: retrieval.run(captioned),
     }
     told = []
-    results = alpha_sweep(model, ends, [1, 0.3, 0, 0.3], evaluators, on_result=lambda alpha, _: told.append(alpha))
+    results = alpha_sweep(
+        model, ends, [1, 0.3, 0, 0.3], evaluators, on_result=lambda alpha, _: told.append(alpha)
+    )
     assert list(results) == told == [0.0, 0.3, 1.0]
     assert torch.equal(model.weight, before)
     assert regions.reads == len(regions)  # decoded once for all alphas
     for alpha, metrics in results.items():
         fresh = toy.ToyModel()
         with torch.no_grad():
-            fresh.weight.copy_(alpha * ends.student["weight"] + (1 - alpha) * ends.teacher["weight"])
-        expected = {f"regions.{k}": v for k, v in RegionClassification(fresh, toy.class_rows()).run(regions).items()}
-        expected |= {f"retrieval.{k}": v for k, v in ImageTextRetrieval(fresh).run(captioned).items()}
+            fresh.weight.copy_(
+                alpha * ends.student["weight"] + (1 - alpha) * ends.teacher["weight"]
+            )
+        expected = {
+            f"regions.{k}": v
+            for k, v in RegionClassification(fresh, toy.class_rows()).run(regions).items()
+        }
+        expected |= {
+            f"retrieval.{k}": v for k, v in ImageTextRetrieval(fresh).run(captioned).items()
+        }
         assert metrics == pytest.approx(expected)
     assert len({tuple(metrics.values()) for metrics in results.values()}) == 3
 
@@ -170,21 +185,49 @@ def test_missing_measurements_are_said_and_drawn():
 def image_level_data(data, folder):
     """A captions file of the regions' images, and a folder of classes made of two of them."""
     images = json.loads((data / "panoptic.json").read_text())["images"][:4]
-    captions = [{"id": i, "image_id": image["id"], "caption": f"scene {i}"} for i, image in enumerate(images)]
+    captions = [
+        {"id": i, "image_id": image["id"], "caption": f"scene {i}"}
+        for i, image in enumerate(images)
+    ]
     (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": captions}))
     for label, image in enumerate(images):
         place = folder / "classes" / ("cat", "dog")[label % 2]
         place.mkdir(parents=True, exist_ok=True)
         Image.open(data / "images" / image["file_name"]).convert("RGB").save(place / f"{label}.png")
-    options = ["--captions-json", str(folder / "captions.json"), "--zeroshot-images", str(folder / "classes")]
+    options = [
+        "--captions-json",
+        str(folder / "captions.json"),
+        "--zeroshot-images",
+        str(folder / "classes"),
+    ]
     return [*options, "--caption-images", str(data / "images")]
 
 
-def test_alpha_of_a_run_is_its_export_and_of_one_two_checkpoints(run, model_options, data, tmp_path, capsys):
-    regions = ["--images", str(data / "images"), "--panoptic-json", str(data / "panoptic.json"), "--image-px", "64"]
+def test_alpha_of_a_run_is_its_export_and_of_one_two_checkpoints(
+    run, model_options, data, tmp_path, capsys
+):
+    regions = [
+        "--images",
+        str(data / "images"),
+        "--panoptic-json",
+        str(data / "panoptic.json"),
+        "--image-px",
+        "64",
+    ]
     regions += ["--outputs", "boxes", "--templates", "name", "--device", "cpu"]
     image_level = image_level_data(data, tmp_path)
-    argv = ["alpha", str(run), "--alphas", "1", "0", "0.25", *regions, *image_level, "--out", str(tmp_path / "a")]
+    argv = [
+        "alpha",
+        str(run),
+        "--alphas",
+        "1",
+        "0",
+        "0.25",
+        *regions,
+        *image_level,
+        "--out",
+        str(tmp_path / "a"),
+    ]
     assert main(argv) == 0
     shown = capsys.readouterr().out
     report = read_report(tmp_path / "a")
@@ -195,18 +238,33 @@ def test_alpha_of_a_run_is_its_export_and_of_one_two_checkpoints(run, model_opti
     assert report["config"]["pareto"]
     assert set(report["data"]) == {"regions", "retrieval", "zeroshot"}
 
-    # The exported alpha by the ordinary command; the start by the checkpoint that the training began with.
+    # The exported alpha by the ordinary command; the start by the checkpoint that the training
+    # began with.
     assert main(["regions", "--pretrained", str(run), *regions, "--out", str(tmp_path / "r")]) == 0
-    exported = {f"regions.{name}": value for name, value in read_report(tmp_path / "r")["metrics"].items()}
+    exported = {
+        f"regions.{name}": value for name, value in read_report(tmp_path / "r")["metrics"].items()
+    }
     found = report["metrics"]["alpha 0.25"]
     assert {name: found[name] for name in exported} == pytest.approx(exported)
 
-    argv = ["alpha", "--student", str(run), "--teacher", model_options[3], "--alphas", "0", "1", *regions]
+    argv = [
+        "alpha",
+        "--student",
+        str(run),
+        "--teacher",
+        model_options[3],
+        "--alphas",
+        "0",
+        "1",
+        *regions,
+    ]
     assert main([*argv, "--out", str(tmp_path / "c")]) == 0
     other = read_report(tmp_path / "c")
     assert any("Not measured: retrieval" in note for note in other["notes"])
     for alpha, metrics in (("alpha 0", report["metrics"]["alpha 0"]), ("alpha 1", found)):
-        assert other["metrics"][alpha] == pytest.approx({k: v for k, v in metrics.items() if k.startswith("regions")})
+        assert other["metrics"][alpha] == pytest.approx(
+            {k: v for k, v in metrics.items() if k.startswith("regions")}
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""Overlap counts against a slow loop; per-sample lines that survive a kill and join several processes."""
+"""Overlap counts against a slow loop; per-sample lines that survive a kill and join several
+processes."""
 
 import json
 
@@ -33,7 +34,9 @@ def test_overlaps_are_those_of_a_loop_over_masks_and_pixels(monkeypatch):
     logits, masks = random_pair(1)
     found = mask_overlaps(logits, masks)
     for k in range(len(masks)):
-        shares = torch.nn.functional.interpolate(logits[k].sigmoid()[None, None], masks.shape[-2:], mode="bilinear")
+        shares = torch.nn.functional.interpolate(
+            logits[k].sigmoid()[None, None], masks.shape[-2:], mode="bilinear"
+        )
         predicted = (shares[0, 0] > 0.5).flatten().tolist()
         true = masks[k].flatten().tolist()
         assert found.intersections[k] == sum(p and t for p, t in zip(predicted, true))

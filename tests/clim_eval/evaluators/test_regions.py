@@ -20,8 +20,12 @@ def test_equals_a_loop_over_single_regions(toy):
         pixels = model.normalize_pixels(sample.image[None])
         for n, label in enumerate(sample.labels.tolist()):
             features = {
-                "boxes": model.encode_regions(pixels, boxes=[sample.boxes[n : n + 1]], outputs=("boxes",))["boxes"],
-                "masks": model.encode_regions(pixels, masks=[sample.masks[n : n + 1]], outputs=("masks",))["masks"],
+                "boxes": model.encode_regions(
+                    pixels, boxes=[sample.boxes[n : n + 1]], outputs=("boxes",)
+                )["boxes"],
+                "masks": model.encode_regions(
+                    pixels, masks=[sample.masks[n : n + 1]], outputs=("masks",)
+                )["masks"],
                 "crops": model.encode_image(model.normalize_pixels(sample.crops[n : n + 1])),
             }
             for name, feature in features.items():
@@ -39,12 +43,20 @@ def test_metrics_follow_from_the_rows(toy):
     rows = evaluator.collect(toy.Regions(12))
     metrics = evaluator.run(toy.Regions(12))
     assert set(metrics) == {
-        f"{r}.{g}.mAcc{k}" for r in ("boxes", "crops") for g in ("thing", "stuff", "all") for k in (1, 5)
+        f"{r}.{g}.mAcc{k}"
+        for r in ("boxes", "crops")
+        for g in ("thing", "stuff", "all")
+        for k in (1, 5)
     }
-    per_class = [np.mean(rows.ranks["boxes"][rows.labels == c] == 0) for c in np.unique(rows.labels)]
+    per_class = [
+        np.mean(rows.ranks["boxes"][rows.labels == c] == 0) for c in np.unique(rows.labels)
+    ]
     assert metrics["boxes.all.mAcc1"] == pytest.approx(np.mean(per_class))
     things = rows.is_thing
-    per_class = [np.mean(rows.ranks["crops"][things & (rows.labels == c)] < 5) for c in np.unique(rows.labels[things])]
+    per_class = [
+        np.mean(rows.ranks["crops"][things & (rows.labels == c)] < 5)
+        for c in np.unique(rows.labels[things])
+    ]
     assert metrics["crops.thing.mAcc5"] == pytest.approx(np.mean(per_class))
 
 
@@ -56,7 +68,9 @@ def test_one_forward_per_batch_for_all_readouts(tiny_towers):
     generator = torch.Generator().manual_seed(0)
     samples = [_sample(generator, n) for n in (3, 2)]
     outputs = ("boxes", "boxes_value", "boxes_attention", "masks", "masks_attention")
-    evaluator = RegionClassification(model, torch.randn(4, 24), outputs=outputs, crops=False, batch_size=2)
+    evaluator = RegionClassification(
+        model, torch.randn(4, 24), outputs=outputs, crops=False, batch_size=2
+    )
     rows = evaluator.collect(samples)
     assert len(calls) == 1
     assert set(rows.ranks) == set(outputs)
@@ -64,7 +78,9 @@ def test_one_forward_per_batch_for_all_readouts(tiny_towers):
     with torch.no_grad():
         alone = model.encode_boxes(pixels, [s.boxes for s in samples], mode="attention")
     own = F.normalize(evaluator.class_embeddings, dim=1)[torch.cat([s.labels for s in samples])]
-    np.testing.assert_allclose(rows.similarities["boxes_attention"], (alone * own).sum(1).numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        rows.similarities["boxes_attention"], (alone * own).sum(1).numpy(), atol=1e-5
+    )
 
 
 def _sample(generator, n):
@@ -129,7 +145,10 @@ def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     worker = Path(__file__).parents[2] / "workers" / "rank_worker.py"
     running = [
-        subprocess.Popen([sys.executable, str(worker), str(rank), str(RANKS), str(folder)], stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, str(worker), str(rank), str(RANKS), str(folder)],
+            stderr=subprocess.PIPE,
+        )
         for rank in range(RANKS)
     ]
     for process in running:
@@ -140,7 +159,8 @@ def two_ranks(tmp_path_factory):
 
 @pytest.mark.parametrize("how", ["own", "padded"])
 def test_two_ranks_equal_one_process(toy, rank_worker, two_ranks, how):
-    """Also with a sampler that pads ranks to equal counts: 11, 9 and 13 items do not split evenly."""
+    """Also with a sampler that pads ranks to equal counts: 11, 9 and 13 items do not split
+    evenly."""
     alone = rank_worker.evaluate(toy.Regions(11), toy.Captioned(9), toy.Labelled(13))
     for rank in two_ranks:
         found = rank[how]
@@ -153,7 +173,8 @@ def test_two_ranks_equal_one_process(toy, rank_worker, two_ranks, how):
 
 
 def test_evaluators_and_cli_start_without_heavy_libraries(two_ranks):
-    """Report commands and worker processes need no open_clip, transformers, deepspeed or matplotlib."""
+    """Report commands and worker processes need no open_clip, transformers, deepspeed or
+    matplotlib."""
     assert two_ranks[0]["imported"] == []
 
 

@@ -7,7 +7,9 @@ from clim_eval.evaluators.zeroshot import ZeroShotClassification
 
 def slow_recall(model, data, k):
     """Every image against every caption string, sorted, one query at a time."""
-    images = torch.cat([model.encode_image(model.normalize_pixels(image[None])) for image, _, _ in data])
+    images = torch.cat(
+        [model.encode_image(model.normalize_pixels(image[None])) for image, _, _ in data]
+    )
     captions = [captions for _, captions, _ in data]
     texts = sorted({caption for group in captions for caption in group})
     features = model.encode_text(model.tokenizer(texts))
@@ -30,16 +32,22 @@ def test_recall_equals_a_slow_search(toy, batch_size, chunk):
     with torch.no_grad():
         for k in (1, 3):
             items = [data[i] for i in range(len(data))]
-            assert (metrics[f"i2t.R@{k}"], metrics[f"t2i.R@{k}"]) == pytest.approx(slow_recall(model, items, k))
+            assert (metrics[f"i2t.R@{k}"], metrics[f"t2i.R@{k}"]) == pytest.approx(
+                slow_recall(model, items, k)
+            )
 
 
 def test_perfect_features_give_perfect_recall(toy):
     model = toy.ToyModel()
     table = F.normalize(torch.randn(6, 8), dim=1)
-    model.encode_image = lambda pixels, normalize=True: table[(pixels[:, 0, 0, 0] * 255 + 127.5).round().long()]
+    model.encode_image = lambda pixels, normalize=True: table[
+        (pixels[:, 0, 0, 0] * 255 + 127.5).round().long()
+    ]
     model.encode_text = lambda tokens, normalize=True: table[tokens]
     model.tokenizer = lambda texts: torch.tensor([int(text[0]) for text in texts])
-    data = [(torch.full((3, 8, 8), i, dtype=torch.uint8), [f"{i} one", f"{i} two"], i) for i in range(6)]
+    data = [
+        (torch.full((3, 8, 8), i, dtype=torch.uint8), [f"{i} one", f"{i} two"], i) for i in range(6)
+    ]
     metrics = ImageTextRetrieval(model, ks=(1, 2)).run(data)
     # Both captions of a class have the same feature, and both are right for its image.
     assert metrics == {"i2t.R@1": 1.0, "i2t.R@2": 1.0, "t2i.R@1": 1.0, "t2i.R@2": 1.0}
@@ -57,7 +65,9 @@ def test_equal_features_are_never_recalled_by_luck(toy):
 def test_one_caption_of_two_images_is_right_for_both(toy):
     model = toy.ToyModel()
     image = toy.Captioned(1)[0][0]
-    metrics = ImageTextRetrieval(model, ks=(1,)).run([(image, ["same"], 1), (255 - image, ["same"], 2)])
+    metrics = ImageTextRetrieval(model, ks=(1,)).run(
+        [(image, ["same"], 1), (255 - image, ["same"], 2)]
+    )
     assert metrics == {"i2t.R@1": 1.0, "t2i.R@1": 1.0}
 
 
@@ -87,7 +97,10 @@ def test_zero_shot_equals_a_loop(toy):
     top = []
     with torch.no_grad():
         for image, label in (data[i] for i in range(len(data))):
-            scores = F.normalize(rows, dim=1) @ model.encode_image(model.normalize_pixels(image[None]))[0]
+            scores = (
+                F.normalize(rows, dim=1)
+                @ model.encode_image(model.normalize_pixels(image[None]))[0]
+            )
             top.append(scores.argsort(descending=True).tolist().index(label))
     assert metrics == {"top1": sum(r < 1 for r in top) / 15, "top3": sum(r < 3 for r in top) / 15}
 

@@ -1,7 +1,19 @@
 import pytest
 from clim_eval.labelling.nouns import NounFinder, base_forms, words_of
 
-NOUNS = ["dog", "hot dog", "person", "woman", "glass", "glasses", "knife", "bus", "strawberry", "wall-other", "leaves"]
+NOUNS = [
+    "dog",
+    "hot dog",
+    "person",
+    "woman",
+    "glass",
+    "glasses",
+    "knife",
+    "bus",
+    "strawberry",
+    "wall-other",
+    "leaves",
+]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +47,15 @@ def test_captions_add_up_and_equal_nouns_are_all_found():
 
 
 def test_words_and_forms():
-    assert words_of("A man's hot-dog_stand, café №5") == ["a", "man", "hot", "dog", "stand", "café", "5"]
+    assert words_of("A man's hot-dog_stand, café №5") == [
+        "a",
+        "man",
+        "hot",
+        "dog",
+        "stand",
+        "café",
+        "5",
+    ]
     assert base_forms("cities")[:2] == ["cities", "city"]
     assert base_forms("class") == ["class"]
     assert "wolf" in base_forms("wolves")

@@ -33,14 +33,18 @@ def test_golden_mean_class_accuracy_with_the_papers_rounding(golden):
         for group, rows in (("thing", thing), ("stuff", ~thing), ("det", np.ones_like(thing))):
             for k, flags in ((1, correct[:, 0]), (5, correct.sum(1))):
                 value = mean_class_accuracy(flags[rows], labels[rows], rounding="fp16")
-                assert value == pytest.approx(float(case.arrays[f"out/{name}/{group}.macc{k}"]), abs=1e-9)
+                assert value == pytest.approx(
+                    float(case.arrays[f"out/{name}/{group}.macc{k}"]), abs=1e-9
+                )
 
 
 def test_golden_mean_class_accuracy_exact(golden):
     case = golden("case07_macc")
     for name in rounds(case):
         correct, labels = case.arrays[f"in/{name}/correct"], case.arrays[f"in/{name}/labels"]
-        assert mean_class_accuracy(correct[:, 0], labels) == pytest.approx(slow_mean(correct[:, 0], labels), abs=1e-12)
+        assert mean_class_accuracy(correct[:, 0], labels) == pytest.approx(
+            slow_mean(correct[:, 0], labels), abs=1e-12
+        )
         expected = case.meta["results"][name].get("unrounded.det.macc1")
         if expected is not None:
             assert mean_class_accuracy(correct[:, 0], labels) == pytest.approx(expected, abs=1e-7)
@@ -53,7 +57,10 @@ def test_golden_table_from_ranks(golden):
         correct = case.arrays[f"in/{name}/correct"]
         ranks = np.where(correct.any(1), correct.argmax(1), correct.shape[1])
         table = class_accuracy_table(
-            ranks, case.arrays[f"in/{name}/labels"], case.arrays[f"in/{name}/is_thing"], rounding="fp16"
+            ranks,
+            case.arrays[f"in/{name}/labels"],
+            case.arrays[f"in/{name}/is_thing"],
+            rounding="fp16",
         )
         for group, original in (("thing", "thing"), ("stuff", "stuff"), ("all", "det")):
             for k in (1, 5):
@@ -64,7 +71,9 @@ def test_golden_table_from_ranks(golden):
 def test_mean_class_accuracy_of_a_table_worked_by_hand():
     correct, labels = torch.tensor([1, 0, 0, 1, 1, 1]), torch.tensor([4, 4, 4, 9, 9, 2])
     assert mean_class_accuracy(correct, labels) == pytest.approx((1 / 3 + 1 + 1) / 3)
-    assert mean_class_accuracy(correct, labels, rounding="fp16") == pytest.approx((0.333251953125 + 1 + 1) / 3)
+    assert mean_class_accuracy(correct, labels, rounding="fp16") == pytest.approx(
+        (0.333251953125 + 1 + 1) / 3
+    )
 
 
 def test_missing_groups_are_absent_and_no_rows_are_nan():
@@ -86,7 +95,9 @@ def test_ranks_equal_a_sort():
 
 
 def test_ties_count_as_wrong_in_any_order():
-    assert label_ranks(torch.tensor([[1.0, 1.0, 0.0]]).expand(3, 3), torch.tensor([0, 1, 2])).tolist() == [1, 1, 2]
+    assert label_ranks(
+        torch.tensor([[1.0, 1.0, 0.0]]).expand(3, 3), torch.tensor([0, 1, 2])
+    ).tolist() == [1, 1, 2]
 
 
 def test_broken_scores_and_labels_are_told():
@@ -104,7 +115,10 @@ def test_broken_scores_and_labels_are_told():
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 def test_best_ranks_equal_a_slow_search(chunk):
-    queries, candidates = F.normalize(torch.randn(11, 6), dim=1), F.normalize(torch.randn(17, 6), dim=1)
+    queries, candidates = (
+        F.normalize(torch.randn(11, 6), dim=1),
+        F.normalize(torch.randn(17, 6), dim=1),
+    )
     relevant = [sorted({i, (3 * i) % 17}) for i in range(11)]
     expected = []
     for query, right in zip(queries, relevant, strict=True):

@@ -1,4 +1,5 @@
-"""Average recall in closed form: the original's sums, a slow sweep of thresholds, hand-worked averages."""
+"""Average recall in closed form: the original's sums, a slow sweep of thresholds, hand-worked
+averages."""
 
 from itertools import pairwise
 
@@ -23,20 +24,31 @@ NAMES = {
 def test_golden_averages_of_the_original(golden):
     case = golden("metrics/png_average_recall", "flmm")
     arrays = case.arrays
-    found = narrative_metrics(arrays["ious"], arrays["plural"], arrays["isthing"], protocol="original")
+    found = narrative_metrics(
+        arrays["ious"], arrays["plural"], arrays["isthing"], protocol="original"
+    )
     for theirs, ours in NAMES.items():
-        assert found[ours] == pytest.approx(case.meta["results"][theirs], abs=5e-7)  # some are float32
+        assert found[ours] == pytest.approx(
+            case.meta["results"][theirs], abs=5e-7
+        )  # some are float32
     exact = narrative_metrics(arrays["ious"], arrays["plural"], arrays["isthing"])
     assert exact["AR"] == pytest.approx(case.meta["mean_iou_for_comparison"]["all"], abs=5e-7)
-    assert all(abs(exact[name.removeprefix("original.")] - found[name]) <= 1.1e-5 for name in NAMES.values())
+    assert all(
+        abs(exact[name.removeprefix("original.")] - found[name]) <= 1.1e-5
+        for name in NAMES.values()
+    )
 
 
 @pytest.mark.parametrize("step", [1e-3, 0.01, 0.3])
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_closed_form_is_the_sweep(step, kind):
-    values = np.concatenate([np.random.default_rng(0).random(50), [0, 1, 0.3, 0.6, step, 0.5]]).astype(kind)
+    values = np.concatenate(
+        [np.random.default_rng(0).random(50), [0, 1, 0.3, 0.6, step, 0.5]]
+    ).astype(kind)
     thresholds = np.arange(0, 1, step)
-    swept = sum(float((values >= kind(low)).mean()) * (high - low) for low, high in pairwise(thresholds))
+    swept = sum(
+        float((values >= kind(low)).mean()) * (high - low) for low, high in pairwise(thresholds)
+    )
     assert average_recall(values, step=step) == pytest.approx(swept, abs=1e-12)
 
 
@@ -54,7 +66,14 @@ def test_exact_area_is_that_of_the_step_curve():
 
 def test_groups_by_hand():
     found = narrative_metrics([0.2, 0.6, 1.0], [False, True, False], [True, True, False])
-    expected = {"AR": 0.6, "AR_things": 0.4, "AR_stuff": 1.0, "AR_singulars": 0.6, "AR_plurals": 0.6, "acc@0.5": 2 / 3}
+    expected = {
+        "AR": 0.6,
+        "AR_things": 0.4,
+        "AR_stuff": 1.0,
+        "AR_singulars": 0.6,
+        "AR_plurals": 0.6,
+        "acc@0.5": 2 / 3,
+    }
     assert found == pytest.approx(expected)
     assert np.isnan(narrative_metrics([0.5], [False], [True])["AR_stuff"])
     with pytest.raises(ValueError, match="choose from exact, original"):

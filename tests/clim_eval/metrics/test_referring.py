@@ -1,4 +1,5 @@
-"""Referring segmentation: the original's cIoU and mIoU from logits, hand-worked figures, labelled protocols."""
+"""Referring segmentation: the original's cIoU and mIoU from logits, hand-worked figures, labelled
+protocols."""
 
 import numpy as np
 import pytest
@@ -58,6 +59,8 @@ def test_what_cannot_be_is_refused():
         referring_metrics([3], [2])
 
 
-@pytest.mark.parametrize("name", ["refcoco_val.standard.Pr@0.7", "original.cIoU", "AR_things", "acc@0.5", "AR"])
+@pytest.mark.parametrize(
+    "name", ["refcoco_val.standard.Pr@0.7", "original.cIoU", "AR_things", "acc@0.5", "AR"]
+)
 def test_reports_show_the_figures_in_percent(name):
     assert show_number(name, 0.5) == "50.00 %"

@@ -3,15 +3,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 from clim_data.pixels.boxes import mask_box_normalised
-from clim_eval.pictures.locate import best_region, encode_texts, input_size, locate_texts, otsu_threshold
+from clim_eval.pictures.locate import (
+    best_region,
+    encode_texts,
+    input_size,
+    locate_texts,
+    otsu_threshold,
+)
 
 
 def test_otsu_equals_trying_every_split():
-    values = np.concatenate([np.random.default_rng(0).normal(0, 1, 40), np.random.default_rng(1).normal(5, 1, 15)])
+    values = np.concatenate(
+        [np.random.default_rng(0).normal(0, 1, 40), np.random.default_rng(1).normal(5, 1, 15)]
+    )
 
     def between(threshold):
         low, high = values[values <= threshold], values[values > threshold]
-        return len(low) * len(high) * (low.mean() - high.mean()) ** 2 if len(low) and len(high) else 0
+        return (
+            len(low) * len(high) * (low.mean() - high.mean()) ** 2 if len(low) and len(high) else 0
+        )
 
     assert otsu_threshold(values) == max(values, key=between)
 
@@ -36,7 +46,8 @@ def test_a_flat_map_still_has_a_region(values):
 
 
 @pytest.mark.parametrize(
-    ("size", "px", "expected"), [((480, 640), 1024, (768, 1024)), ((10, 1000), 64, (16, 64)), ((30, 20), 48, (48, 32))]
+    ("size", "px", "expected"),
+    [((480, 640), 1024, (768, 1024)), ((10, 1000), 64, (16, 64)), ((30, 20), 48, (48, 32))],
 )
 def test_input_size_keeps_the_shape_on_the_grid(size, px, expected):
     assert input_size(size, px, 16) == expected
@@ -49,12 +60,22 @@ def test_located_scores_and_maps_are_the_models_cosines(tiny_towers):
     found = locate_texts(model, image, texts, image_px=48)
     assert found.maps.shape == found.masks.shape == (3, 4, 6)
     with torch.no_grad():
-        resized = F.interpolate(image[None].float(), (32, 48), mode="bicubic", antialias=True).round().clamp(0, 255)
+        resized = (
+            F.interpolate(image[None].float(), (32, 48), mode="bicubic", antialias=True)
+            .round()
+            .clamp(0, 255)
+        )
         pixels = model.normalize_pixels(resized.to(torch.uint8))
-        cosines = torch.einsum("nc,chw->nhw", F.normalize(texts, dim=1), model.encode_dense(pixels)[0])
+        cosines = torch.einsum(
+            "nc,chw->nhw", F.normalize(texts, dim=1), model.encode_dense(pixels)[0]
+        )
         pooled = model.encode_masks(pixels, [torch.from_numpy(found.masks)])
-    np.testing.assert_allclose(found.maps, cosines.numpy(), atol=2e-2)  # a grey level more or less from resizing
-    np.testing.assert_allclose(found.scores, (pooled * F.normalize(texts, dim=1)).sum(1).numpy(), atol=2e-2)
+    np.testing.assert_allclose(
+        found.maps, cosines.numpy(), atol=2e-2
+    )  # a grey level more or less from resizing
+    np.testing.assert_allclose(
+        found.scores, (pooled * F.normalize(texts, dim=1)).sum(1).numpy(), atol=2e-2
+    )
     for mask, box in zip(found.masks, found.boxes, strict=True):
         np.testing.assert_array_equal(mask_box_normalised(mask), box)
 

@@ -11,7 +11,10 @@ def test_fingerprint_follows_content_and_counts_not_the_folder(tmp_path):
     a, b, c = (data_fingerprint([tmp_path / f / "captions.json"], {"images": 3}) for f in "abc")
     assert a == b
     assert a["fingerprint"] != c["fingerprint"]
-    assert a["fingerprint"] != data_fingerprint([tmp_path / "a" / "captions.json"], {"images": 4})["fingerprint"]
+    assert (
+        a["fingerprint"]
+        != data_fingerprint([tmp_path / "a" / "captions.json"], {"images": 4})["fingerprint"]
+    )
     with pytest.raises(FileNotFoundError, match="annotation file"):
         data_fingerprint([tmp_path / "none.json"], {})
 

@@ -17,7 +17,12 @@ class Options:
     side: int = 64
 
 
-FLAT = {"boxes.thing.mAcc1": 0.25, "boxes.stuff.mAcc1": 0.5, "crops.thing.mAcc1": 1 / 3, "crops.stuff.mAcc1": None}
+FLAT = {
+    "boxes.thing.mAcc1": 0.25,
+    "boxes.stuff.mAcc1": 0.5,
+    "crops.thing.mAcc1": 1 / 3,
+    "crops.stuff.mAcc1": None,
+}
 
 
 def test_a_report_holds_what_was_given(tmp_path):
@@ -33,7 +38,11 @@ def test_a_report_holds_what_was_given(tmp_path):
     read = read_report(tmp_path / "run")
     assert read == written == json.loads((tmp_path / "run" / "report.json").read_text())
     assert read["metrics"] == FLAT
-    assert read["config"] == {"options": {"path": "a/b", "side": 64}, "dtype": "torch.bfloat16", "lr": 0.5}
+    assert read["config"] == {
+        "options": {"path": "a/b", "side": 64},
+        "dtype": "torch.bfloat16",
+        "lr": 0.5,
+    }
     assert torch.__version__.startswith(read["versions"]["torch"].split("+")[0])
     picture = tmp_path / "run" / read["figures"]["bars of arms"]
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -61,7 +70,13 @@ def test_rewriting_replaces_files_and_leaves_others(tmp_path):
 def test_a_failed_figure_leaves_the_old_report(tmp_path):
     write_report(tmp_path, title="old", metrics={"top1": 0.1}, config={})
     with pytest.raises(FileNotFoundError, match="PNG"):
-        write_report(tmp_path, title="new", metrics={"top1": 0.2}, config={}, figures={"x": tmp_path / "no.png"})
+        write_report(
+            tmp_path,
+            title="new",
+            metrics={"top1": 0.2},
+            config={},
+            figures={"x": tmp_path / "no.png"},
+        )
     assert read_report(tmp_path / "report.json")["title"] == "old"
 
 
@@ -79,8 +94,16 @@ def test_tables():
         ["crops", "33.33 %", "-"],
     ]
     arms = metric_table({"start": {"top1": 0.5}, "a | b": {"top1": 0.25, "loss": 1.23456}})
-    assert [cell.strip() for cell in arms.splitlines()[2].split("|")[1:-1]] == ["top1", "50.00 %", "25.00 %"]
-    assert [cell.strip() for cell in arms.splitlines()[3].split("|")[1:-1]] == ["loss", "-", "1.235"]
+    assert [cell.strip() for cell in arms.splitlines()[2].split("|")[1:-1]] == [
+        "top1",
+        "50.00 %",
+        "25.00 %",
+    ]
+    assert [cell.strip() for cell in arms.splitlines()[3].split("|")[1:-1]] == [
+        "loss",
+        "-",
+        "1.235",
+    ]
     assert "a \\| b" in arms
 
 

@@ -37,7 +37,9 @@ def test_golden_eva_layouts_load_strictly(golden, tmp_path, name, variant):
     if variant in ("pt", "release"):
         path = tmp_path / "model.pt"
         torch.save(
-            {"epoch": 6, "state_dict": {f"module.{k}": v for k, v in state.items()}} if variant == "release" else state,
+            {"epoch": 6, "state_dict": {f"module.{k}": v for k, v in state.items()}}
+            if variant == "release"
+            else state,
             path,
         )
         state = path
@@ -55,7 +57,8 @@ def test_golden_eva_renaming_covers_every_key(golden):
 
 
 def archive_of(tensors: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """A module tree whose state dict is `tensors`, so that it can be saved as OpenAI saved theirs."""
+    """A module tree whose state dict is `tensors`, so that it can be saved as OpenAI saved
+    theirs."""
 
     class Node(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -77,7 +80,11 @@ def archive_of(tensors: dict[str, torch.Tensor]) -> torch.nn.Module:
 def test_openai_archive_is_read_and_needs_quickgelu(tmp_path):
     model = build_vit(quick_gelu=True)
     state = {k: v.detach() for k, v in model.clip.state_dict().items()}
-    state |= {"input_resolution": torch.tensor(32), "context_length": torch.tensor(8), "vocab_size": torch.tensor(64)}
+    state |= {
+        "input_resolution": torch.tensor(32),
+        "context_length": torch.tensor(8),
+        "vocab_size": torch.tensor(64),
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.script(archive_of(state)).save(str(tmp_path / "archive.pt"))
@@ -108,13 +115,18 @@ def test_files_that_are_no_checkpoints_are_told_apart(tmp_path, capsys):
     good = tmp_path / "good.pt"
     torch.save(model.clip.state_dict(), good)
     (tmp_path / "cut.pt").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
-    save_file({k: v.contiguous() for k, v in model.clip.state_dict().items()}, tmp_path / "good.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in model.clip.state_dict().items()},
+        tmp_path / "good.safetensors",
+    )
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "good.safetensors").read_bytes()[:-1000])
     (tmp_path / "page.pt").write_text("<!DOCTYPE html><html>Sign in</html>")
     (tmp_path / "evil.pt").write_bytes(pickle.dumps({"state_dict": Malicious()}, protocol=2))
     torch.save({"epoch": 3, "name": "run"}, tmp_path / "empty.pt")
     for name in ("good.pt", "good.safetensors"):
-        assert load_checkpoint(perturbed(build_vit()), tmp_path / name).tensors == len(model.clip.state_dict())
+        assert load_checkpoint(perturbed(build_vit()), tmp_path / name).tensors == len(
+            model.clip.state_dict()
+        )
     for name, message in (
         ("cut.pt", "truncated or damaged"),
         ("cut.safetensors", "truncated or damaged"),
@@ -142,7 +154,11 @@ def test_wrong_models_list_the_differing_keys(golden):
     with pytest.raises(ValueError, match=r"differs in places[\s\S]*unexpected: visual.trunk.extra"):
         load_checkpoint(perturbed(eva), state)
     assert before  # a refused file changes nothing
-    assert all(torch.equal(eva.clip.state_dict()[k], v + 1) for k, v in before.items() if v.is_floating_point())
+    assert all(
+        torch.equal(eva.clip.state_dict()[k], v + 1)
+        for k, v in before.items()
+        if v.is_floating_point()
+    )
 
 
 def test_recognise_and_unwrap():
@@ -164,7 +180,9 @@ def test_export_loads_in_ours_and_in_plain_open_clip(golden, tmp_path):
     plain = open_clip.create_model(f"local-dir:{tmp_path / 'run'}").eval()
     x = case.tensor("in/x")
     with torch.no_grad():
-        torch.testing.assert_close(plain.encode_image(x), model.encode_image(x, normalize=False), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            plain.encode_image(x), model.encode_image(x, normalize=False), atol=1e-5, rtol=0
+        )
     assert not list((tmp_path / "run").glob(".*"))  # no half-written file stays
 
 
@@ -182,7 +200,9 @@ def test_interpolation_is_linear_and_checked():
         torch.testing.assert_close(value, b[key] * 0.25 + a[key] * 0.75)
     assert all(torch.equal(v, b[k]) for k, v in interpolate_weights(b, a, 1).items())
     frozen = {"w": torch.randn(1000)}  # 0.7 w + 0.3 w is another float than w here and there
-    assert torch.equal(interpolate_weights(frozen, {"w": frozen["w"].clone()}, 0.7)["w"], frozen["w"])
+    assert torch.equal(
+        interpolate_weights(frozen, {"w": frozen["w"].clone()}, 0.7)["w"], frozen["w"]
+    )
     with pytest.raises(ValueError, match=r"from 0 .teacher. to 1"):
         interpolate_weights(a, b, 1.5)
     with pytest.raises(ValueError, match="keys in one only"):
@@ -192,7 +212,9 @@ def test_interpolation_is_linear_and_checked():
 def test_golden_interpolation(golden):
     case = golden("case05_grid")
     entries = {
-        k.removeprefix("in/ens/student/"): v for k, v in case.under("").items() if k.startswith("in/ens/student/")
+        k.removeprefix("in/ens/student/"): v
+        for k, v in case.under("").items()
+        if k.startswith("in/ens/student/")
     }
     alphas = {k.split("/")[2] for k in case.arrays if k.startswith("out/ens/alpha_")}
     assert alphas
@@ -200,7 +222,9 @@ def test_golden_interpolation(golden):
         teacher = {k: case.tensor(f"in/ens/teacher/{k}") for k in entries}
         mixed = interpolate_weights(entries, teacher, float(alpha.removeprefix("alpha_")))
         for key, value in mixed.items():
-            if value.is_floating_point():  # the original also mixes integer counters into floats; ours keeps them
+            if (
+                value.is_floating_point()
+            ):  # the original also mixes integer counters into floats; ours keeps them
                 torch.testing.assert_close(value, case.tensor(f"out/ens/{alpha}/{key}"))
             else:
                 assert torch.equal(value, entries[key])

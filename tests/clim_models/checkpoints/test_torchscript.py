@@ -10,7 +10,9 @@ from clim_models import load_checkpoint
 from clim_models.checkpoints.torchscript import is_torchscript, read_torchscript
 from torch import nn
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore:.torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.torch.jit:FutureWarning", "ignore:.torch.jit:DeprecationWarning"
+)
 
 
 class Part(nn.Module):

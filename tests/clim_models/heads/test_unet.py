@@ -23,7 +23,9 @@ def head_of(golden, meta):
         normalize_input=meta["normalize_input"],
         upsample_input=meta["upsample_input"],
     )
-    head.load_state_dict(to_unet_head(load_file(GOLDEN / "flmm" / "unet" / "unet_head.safetensors")))
+    head.load_state_dict(
+        to_unet_head(load_file(GOLDEN / "flmm" / "unet" / "unet_head.safetensors"))
+    )
     return head
 
 
@@ -41,7 +43,9 @@ def test_golden_values_and_gradients(golden, name):
     assert logits.shape == expected[:, 0].shape
     torch.testing.assert_close(logits, expected[:, 0], atol=1e-4, rtol=1e-4)
     (logits * cotangent[:, 0]).sum().backward()
-    torch.testing.assert_close(x.grad.norm().item(), case.meta["input_grad_l2"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        x.grad.norm().item(), case.meta["input_grad_l2"], rtol=1e-4, atol=1e-4
+    )
     if "input_grad" in case.arrays:
         wanted = case.tensor("input_grad")
         torch.testing.assert_close(x.grad, wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item())
@@ -50,7 +54,9 @@ def test_golden_values_and_gradients(golden, name):
     got = {name: p.grad.norm() for name, p in head.named_parameters()}
     assert got.keys() == wanted.keys()
     for key, norm in wanted.items():
-        torch.testing.assert_close(got[key], norm, rtol=1e-4, atol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(
+            got[key], norm, rtol=1e-4, atol=1e-4, msg=lambda m, key=key: f"{key}: {m}"
+        )
 
 
 def test_golden_cases_are_found():
@@ -71,7 +77,8 @@ def test_golden_initial_weights(golden):
         if expected["std"] == 0:
             assert (values == expected["mean"]).all(), key
             continue
-        # Both are samples of one distribution: compare within five standard errors of a normal's std and mean.
+        # Both are samples of one distribution: compare within five standard errors of a normal's
+        # std and mean.
         std = (2 / (values.shape[0] * values[0, 0].numel())) ** 0.5
         for measured in (values.std().item(), expected["std"]):
             assert abs(measured - std) < 5 * std / (2 * values.numel()) ** 0.5, key
@@ -90,7 +97,9 @@ def test_released_names_become_ours_and_ours_stay():
 
 def test_released_size_has_the_published_number_of_parameters():
     with torch.device("meta"):
-        counts = [sum(p.numel() for p in UNetHead(channels).parameters()) for channels in (1024, 2048)]
+        counts = [
+            sum(p.numel() for p in UNetHead(channels).parameters()) for channels in (1024, 2048)
+        ]
     assert counts[0] == 7_772_609
     assert counts[1] - counts[0] == 589_824
 
@@ -113,7 +122,9 @@ def test_a_batch_is_its_phrases_one_by_one():
     head = UNetHead(6, base=4)
     x = maps(3)
     x[1] = 0  # a phrase whose maps were all zero
-    torch.testing.assert_close(head(x), torch.cat([head(x[i : i + 1]) for i in range(3)]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        head(x), torch.cat([head(x[i : i + 1]) for i in range(3)]), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_no_phrases_give_no_masks_and_still_a_gradient():

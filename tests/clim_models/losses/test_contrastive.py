@@ -37,12 +37,19 @@ def slow_loss(images, texts, scale, ids):
 def test_golden_loss_of_one_process(golden):
     case = golden("case04_clim_loss")
     result = loss_and_gradients(
-        *(case.tensor(f"in/feat/{key}") for key in ("image_features", "text_features", "logit_scale"))
+        *(
+            case.tensor(f"in/feat/{key}")
+            for key in ("image_features", "text_features", "logit_scale")
+        )
     )
     expected = case.under("out/feat/")
     torch.testing.assert_close(result["loss"], expected["loss"], atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(result["images"], expected["grad_image_features"], atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(result["texts"], expected["grad_text_features"], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        result["images"], expected["grad_image_features"], atol=1e-6, rtol=1e-5
+    )
+    torch.testing.assert_close(
+        result["texts"], expected["grad_text_features"], atol=1e-6, rtol=1e-5
+    )
     torch.testing.assert_close(result["scale"], expected["grad_logit_scale"], atol=1e-6, rtol=1e-5)
 
 
@@ -51,7 +58,8 @@ def test_equals_the_loss_written_row_by_row(ids):
     images, texts, scale = unit_rows(7, seed=1), unit_rows(7, seed=2), torch.tensor(9.0)
     ids = None if ids is None else torch.tensor(ids)
     torch.testing.assert_close(
-        contrastive_loss(images, texts, scale, caption_ids=ids), slow_loss(images, texts, scale, ids)
+        contrastive_loss(images, texts, scale, caption_ids=ids),
+        slow_loss(images, texts, scale, ids),
     )
 
 
@@ -94,17 +102,28 @@ def two_ranks(golden, tmp_path_factory):
         n = sum(counts)
         scale = torch.tensor(7.0)
         images, texts = unit_rows(n, seed=3), unit_rows(n, seed=4)
-        cases[name] = {"images": images, "texts": texts, "scale": scale, "ids": ids, "counts": counts}
+        cases[name] = {
+            "images": images,
+            "texts": texts,
+            "scale": scale,
+            "ids": ids,
+            "counts": counts,
+        }
     torch.save(cases, folder / "in.pt")
     worker = Path(__file__).parents[2] / "workers" / "gather_worker.py"
     running = [
-        subprocess.Popen([sys.executable, str(worker), str(rank), str(RANKS), str(folder)], stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, str(worker), str(rank), str(RANKS), str(folder)],
+            stderr=subprocess.PIPE,
+        )
         for rank in range(RANKS)
     ]
     for process in running:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors.decode()
-    return cases, [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(RANKS)]
+    return cases, [
+        torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(RANKS)
+    ]
 
 
 def test_golden_loss_of_two_processes(golden, two_ranks):
@@ -125,9 +144,14 @@ def test_two_ranks_averaged_equal_one_process(two_ranks, name):
     close = {"atol": 1e-6, "rtol": 1e-5}
     torch.testing.assert_close(sum(r["loss"] for r in results) / RANKS, whole["loss"], **close)
     torch.testing.assert_close(sum(r["scale"] for r in results) / RANKS, whole["scale"], **close)
-    # A row lives on one rank only: the average over ranks of what it passes to shared weights is its gradient / R.
-    torch.testing.assert_close(torch.cat([r["images"] for r in results]) / RANKS, whole["images"], **close)
-    torch.testing.assert_close(torch.cat([r["texts"] for r in results]) / RANKS, whole["texts"], **close)
+    # A row lives on one rank only: the average over ranks of what it passes to shared weights is
+    # its gradient / R.
+    torch.testing.assert_close(
+        torch.cat([r["images"] for r in results]) / RANKS, whole["images"], **close
+    )
+    torch.testing.assert_close(
+        torch.cat([r["texts"] for r in results]) / RANKS, whole["texts"], **close
+    )
 
 
 def test_gather_of_a_single_rank_changes_nothing():
@@ -140,7 +164,9 @@ def test_gather_of_a_single_rank_changes_nothing():
 
 
 def test_mistakes_are_told(monkeypatch):
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)  # other tests leave a group behind
+    monkeypatch.setattr(
+        torch.distributed, "is_initialized", lambda: False
+    )  # other tests leave a group behind
     with pytest.raises(ValueError, match="one text row per image row"):
         contrastive_loss(unit_rows(3), unit_rows(4), 1.0)
     with pytest.raises(ValueError, match="one integer per row"):

@@ -19,7 +19,9 @@ CASES = sorted(path.stem for path in (GOLDEN / "flmm" / "losses").glob("case*.js
 
 def example(n=3, h=5, w=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, h, w, generator=generator), (torch.rand(n, h, w, generator=generator) > 0.6)
+    return torch.randn(n, h, w, generator=generator), (
+        torch.rand(n, h, w, generator=generator) > 0.6
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -27,8 +29,12 @@ def test_golden_losses(golden, name):
     case = golden(f"losses/{name}", "flmm")
     logits, targets = case.tensor("logits").requires_grad_(), case.tensor("gt")
     close = {"atol": 1e-6, "rtol": 1e-5}
-    torch.testing.assert_close(dice_per_mask(logits, targets), case.tensor("per_mask_dice"), **close)
-    torch.testing.assert_close(mask_bce_per_mask(logits, targets), case.tensor("per_mask_bce"), **close)
+    torch.testing.assert_close(
+        dice_per_mask(logits, targets), case.tensor("per_mask_dice"), **close
+    )
+    torch.testing.assert_close(
+        mask_bce_per_mask(logits, targets), case.tensor("per_mask_bce"), **close
+    )
     torch.testing.assert_close(mask_iou(logits, targets), case.tensor("iou"), **close)
     result = mask_losses([logits], [targets])
     for key in ("loss_dice", "loss_mask", "accuracy", "aiou"):
@@ -57,7 +63,12 @@ def test_images_weigh_as_many_masks_as_they_have():
     bce = torch.cat([mask_bce_per_mask(*image) for image in images]).mean()
     accuracy = torch.cat([((x > 0) == t).float().mean((1, 2)) for x, t in images]).mean()
     aiou = torch.cat([mask_iou(*image) for image in images]).mean()
-    for key, expected in (("loss_dice", dice), ("loss_mask", bce), ("accuracy", accuracy), ("aiou", aiou)):
+    for key, expected in (
+        ("loss_dice", dice),
+        ("loss_mask", bce),
+        ("accuracy", accuracy),
+        ("aiou", aiou),
+    ):
         torch.testing.assert_close(result[key], expected, atol=1e-6, rtol=1e-5)
 
 

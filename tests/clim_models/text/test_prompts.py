@@ -18,7 +18,9 @@ class LetterModel(nn.Module):
         self.calls = 0
 
     def tokenizer(self, texts):
-        return torch.stack([torch.bincount(torch.tensor([ord(c) for c in t]), minlength=128) for t in texts])
+        return torch.stack(
+            [torch.bincount(torch.tensor([ord(c) for c in t]), minlength=128) for t in texts]
+        )
 
     def encode_text(self, tokens, normalize=True):
         self.calls += 1
@@ -33,7 +35,10 @@ def test_golden_class_prompts(golden):
         assert prompts[: len(expected["first"])] == expected["first"]
         assert prompts[-len(expected["last"]) :] == expected["last"]
         assert sum(prompt.startswith("This is ") for prompt in prompts) == expected["with_prefix"]
-        assert hashlib.sha256("\n".join(prompts).encode()).hexdigest() == expected["sha256_of_joined_by_newline"]
+        assert (
+            hashlib.sha256("\n".join(prompts).encode()).hexdigest()
+            == expected["sha256_of_joined_by_newline"]
+        )
 
 
 def test_golden_tokens(golden):
@@ -41,7 +46,9 @@ def test_golden_tokens(golden):
 
     case = golden("case12_text")
     expected = case.tensor("out/tokens")
-    tokens = open_clip.get_tokenizer("ViT-B-16")(case.meta["texts"], context_length=expected.shape[1])
+    tokens = open_clip.get_tokenizer("ViT-B-16")(
+        case.meta["texts"], context_length=expected.shape[1]
+    )
     assert torch.equal(tokens, expected)
 
 
@@ -51,7 +58,9 @@ def test_article_follows_the_name_as_given():
     assert class_prompts("umbrella.", NAME_TEMPLATE) == ["umbrella"]
 
 
-@pytest.mark.parametrize(("name", "templates", "fix"), [("", VILD_TEMPLATES, "name"), ("cat", ["a photo"], "{}")])
+@pytest.mark.parametrize(
+    ("name", "templates", "fix"), [("", VILD_TEMPLATES, "name"), ("cat", ["a photo"], "{}")]
+)
 def test_bad_names_and_templates_are_told(name, templates, fix):
     with pytest.raises(ValueError, match=fix):
         class_prompts(name, templates)
@@ -62,12 +71,15 @@ def test_embeddings_are_normalised_means_of_unit_rows(batch_size):
     model = LetterModel()
     names = ["cat", "cabinet/shelf", "hot_dog"]
     seen = []
-    rows = embed_classes(model, names, batch_size=batch_size, progress=lambda done, total: seen.append((done, total)))
+    rows = embed_classes(
+        model, names, batch_size=batch_size, progress=lambda done, total: seen.append((done, total))
+    )
     slow = []
     with torch.no_grad():
         for name in names:
             features = [
-                F.normalize(model.clip["text"](model.tokenizer([p])[0].float()), dim=0) for p in class_prompts(name)
+                F.normalize(model.clip["text"](model.tokenizer([p])[0].float()), dim=0)
+                for p in class_prompts(name)
             ]
             slow.append(F.normalize(torch.stack(features).mean(0), dim=0))
     torch.testing.assert_close(rows, torch.stack(slow), atol=1e-6, rtol=0)

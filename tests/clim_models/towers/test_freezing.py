@@ -10,7 +10,9 @@ BUILD = {"eva": build_eva, "vit": build_clip, "resnet": build_clip}
 
 def ours(names: list[str]) -> set[str]:
     """Original parameter names -> those of a RegionModel."""
-    return {f"clip.{k}" for k in to_open_clip({n: torch.zeros(()) for n in names}, text_prefix=False)}
+    return {
+        f"clip.{k}" for k in to_open_clip({n: torch.zeros(()) for n in names}, text_prefix=False)
+    }
 
 
 @pytest.mark.parametrize("kind", ["eva", "vit", "resnet"])
@@ -37,9 +39,12 @@ def test_dense_path_trains_only_what_gets_a_gradient(towers, kind):
     model.freeze(unlocked_blocks=99, path="dense")
     side = 2 * model.stride
     boxes = [torch.tensor([[0.0, 0.1, 0.8, 0.9]])]
-    (model.encode_boxes(torch.randn(1, 3, side, side), boxes).square() * torch.randn(1)).sum().backward()
+    (
+        model.encode_boxes(torch.randn(1, 3, side, side), boxes).square() * torch.randn(1)
+    ).sum().backward()
     without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    # The class token enters before the blocks, so through their attention it does reach the patches.
+    # The class token enters before the blocks, so through their attention it does reach the
+    # patches.
     assert without == ["clip.logit_scale"]
     everything = set(model.freeze(unlocked_blocks=99))
     dense = set(model.freeze(unlocked_blocks=99, path="dense"))

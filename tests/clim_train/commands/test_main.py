@@ -29,7 +29,10 @@ def test_list_and_show(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["clim_coco_vitb61"], "did you mean 'clim_coco_vitb16'? The recipes are clim_coco_vitb16, clim_cc3m"),
+        (
+            ["clim_coco_vitb61"],
+            "did you mean 'clim_coco_vitb16'? The recipes are clim_coco_vitb16, clim_cc3m",
+        ),
         (["show"], "use `clim-train show RECIPE`"),
         (["resume", "a", "b"], "use `clim-train resume RUN`"),
         (["resume", "nowhere"], "give the folder of a run"),
@@ -57,11 +60,14 @@ def test_usage(capsys):
 
 
 def test_launcher_option_is_accepted(shards, tmp_path):
-    assert main([*small_command("clim_coco_vitb16", shards, tmp_path / "run"), "--local_rank=0"]) == 0
+    assert (
+        main([*small_command("clim_coco_vitb16", shards, tmp_path / "run"), "--local_rank=0"]) == 0
+    )
 
 
 def test_interrupted_command_resumes_exactly(shards, tmp_path, monkeypatch):
-    """Real shards, an epoch boundary in between: five batches of eight, seven steps, stopped after four."""
+    """Real shards, an epoch boundary in between: five batches of eight, seven steps, stopped after
+    four."""
     options = ["--data.batch-size=8", "--schedule.steps=7", "--run.save-every=2"]
     assert main(small_command("clim_coco_vitb16", shards, tmp_path / "whole", *options)) == 0
     save = Trainer.save
@@ -81,8 +87,11 @@ def test_interrupted_command_resumes_exactly(shards, tmp_path, monkeypatch):
     assert [[line[k] for k in ("step", "lr", "epoch")] for line in parts] == [
         [line[k] for k in ("step", "lr", "epoch")] for line in whole
     ]
-    # Text features are computed again, in other batches than those that were kept: the last digit may differ.
-    assert [line["loss"] for line in parts] == pytest.approx([line["loss"] for line in whole], rel=1e-6)
+    # Text features are computed again, in other batches than those that were kept: the last digit
+    # may differ.
+    assert [line["loss"] for line in parts] == pytest.approx(
+        [line["loss"] for line in whole], rel=1e-6
+    )
 
 
 def test_export_of_a_stopped_run(shards, tmp_path, monkeypatch):
@@ -104,7 +113,11 @@ def test_evaluation_on_coco_files(golden, shards, tmp_path):
         "--evaluation.image-px=64",
     ]
     assert main(small_command("clim_coco_vitb16", shards, tmp_path / "run", *evaluation)) == 0
-    measured = [line for line in read_metrics(tmp_path / "run") if any(k.startswith("regions/") for k in line)]
+    measured = [
+        line
+        for line in read_metrics(tmp_path / "run")
+        if any(k.startswith("regions/") for k in line)
+    ]
     assert [line["step"] for line in measured] == [0, 2]
     assert all(0 <= value <= 1 for k, value in measured[-1].items() if k.endswith("mAcc1"))
 
@@ -119,7 +132,11 @@ def test_other_number_of_processes_keeps_the_global_batch():
 
 def test_shards_of_two_ranks_are_disjoint(shards):
     keys = [
-        [key for batch in MosaicLoader([str(shards)], batch_size=8, rank=rank, world_size=2) for key in batch.keys]
+        [
+            key
+            for batch in MosaicLoader([str(shards)], batch_size=8, rank=rank, world_size=2)
+            for key in batch.keys
+        ]
         for rank in (0, 1)
     ]
     assert not set(keys[0]) & set(keys[1])
@@ -128,13 +145,29 @@ def test_shards_of_two_ranks_are_disjoint(shards):
 
 def test_module_runs_under_the_launcher_with_two_processes(shards, tmp_path):
     """`deepspeed --module clim_train`, as the README says, on the real small model."""
-    options = small_command("clim_quickstart", shards, tmp_path / "run", "--run.alpha=1", "--data.batch-size=15")
+    options = small_command(
+        "clim_quickstart", shards, tmp_path / "run", "--run.alpha=1", "--data.batch-size=15"
+    )
     options = [option for option in options if not option.startswith("--model.name")]
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")}
+    environment = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
+    }
     environment.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
-    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators=2", "--master_port=29517"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "deepspeed.launcher.runner",
+        "--num_accelerators=2",
+        "--master_port=29517",
+    ]
     ran = subprocess.run(
-        [*launcher, "--module", "clim_train", *options], env=environment, capture_output=True, text=True, timeout=900
+        [*launcher, "--module", "clim_train", *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2]

@@ -17,7 +17,11 @@ def test_configuration_says_what_the_run_says():
         data=PairDataConfig(batch_size=5),
         optim=OptimConfig(clip_norm=0.5),
         engine=EngineConfig(
-            zero_stage=3, precision="bf16", accumulation=4, offload="optimizer_and_parameters", whole_below=7
+            zero_stage=3,
+            precision="bf16",
+            accumulation=4,
+            offload="optimizer_and_parameters",
+            whole_below=7,
         ),
     )
     ours = deepspeed_config(config)
@@ -36,12 +40,19 @@ def test_configuration_says_what_the_run_says():
 
 def test_no_clipping_means_none():
     # DeepSpeed clips at 1.0 when it is not told otherwise.
-    assert deepspeed_config(TrainConfig(engine=EngineConfig(zero_stage=1)))["gradient_clipping"] == 0.0
+    assert (
+        deepspeed_config(TrainConfig(engine=EngineConfig(zero_stage=1)))["gradient_clipping"] == 0.0
+    )
 
 
 @pytest.mark.parametrize(
     ("precision", "bf16", "fp16"),
-    [("fp32", False, False), ("amp_bf16", False, False), ("bf16", True, False), ("fp16", False, True)],
+    [
+        ("fp32", False, False),
+        ("amp_bf16", False, False),
+        ("bf16", True, False),
+        ("fp16", False, True),
+    ],
 )
 def test_precision_reaches_deepspeed(precision, bf16, fp16):
     ours = deepspeed_config(TrainConfig(engine=EngineConfig(zero_stage=1, precision=precision)))

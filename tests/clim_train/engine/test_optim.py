@@ -26,27 +26,41 @@ def test_golden_decay_rule_on_original_names(golden, tower):
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_golden_decay_groups_of_our_models(golden, tower):
-    """Other names (timm's for EVA), same shapes in each group; what gets no gradient may be missing."""
+    """Other names (timm's for EVA), same shapes in each group; what gets no gradient may be
+    missing."""
     lock = golden("case09_lock").meta
     case = golden(lock["weights"][tower])
     shapes = case.under("sd/")
     for k, listed in lock["models"][tower]["k"].items():
         if k == "0":
-            continue  # the original unlocks everything (EVA) or a frozen tower's pooling (ResNet): faults not kept
+            # the original unlocks everything (EVA) or a frozen tower's pooling (ResNet): faults not
+            # kept
+            continue
         model = build_eva(case) if tower == "eva" else build_clip(case)
         model.freeze(int(k))
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         groups = parameter_groups(trained, weight_decay=0.1)
-        ours = {group["weight_decay"]: sorted(tuple(p.shape) for p in group["params"]) for group in groups}
+        ours = {
+            group["weight_decay"]: sorted(tuple(p.shape) for p in group["params"])
+            for group in groups
+        }
         theirs = {0.1: listed["decay"], 0.0: listed["no_decay"]}
         assert ours == {
-            decay: sorted(tuple(shapes[n].shape) for n in names) for decay, names in theirs.items() if names
+            decay: sorted(tuple(shapes[n].shape) for n in names)
+            for decay, names in theirs.items()
+            if names
         }
 
 
 def test_betas_and_eps_reach_the_optimizer():
-    optimizer = build_optimizer({"w": nn.Parameter(torch.ones(2, 2))}, OptimConfig(betas=(0.5, 0.6), eps=1e-3, lr=0.2))
-    assert (optimizer.defaults["betas"], optimizer.defaults["eps"], optimizer.defaults["lr"]) == ((0.5, 0.6), 1e-3, 0.2)
+    optimizer = build_optimizer(
+        {"w": nn.Parameter(torch.ones(2, 2))}, OptimConfig(betas=(0.5, 0.6), eps=1e-3, lr=0.2)
+    )
+    assert (optimizer.defaults["betas"], optimizer.defaults["eps"], optimizer.defaults["lr"]) == (
+        (0.5, 0.6),
+        1e-3,
+        0.2,
+    )
 
 
 def test_bounded_parameter_is_clamped_after_each_step():

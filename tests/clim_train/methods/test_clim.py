@@ -17,10 +17,13 @@ MIX = {2: 1, 3: 1, 4: 1}
 
 
 def golden_batch(case):
-    """The original's mosaics: float tiles put together and enlarged bicubically, without antialiasing."""
+    """The original's mosaics: float tiles put together and enlarged bicubically, without
+    antialiasing."""
     images = case.tensor("in/e2e/images")
     canvas = int(case.tensor("in/e2e/train_image_size"))
-    config = MosaicConfig(canvas_px=canvas, single_px=images.shape[-1], mix=MIX, tile_source_px=images.shape[-1])
+    config = MosaicConfig(
+        canvas_px=canvas, single_px=images.shape[-1], mix=MIX, tile_source_px=images.shape[-1]
+    )
     plan = plan_mosaics(len(images), config)
     tiles = images[: plan.num_tiles]
     mosaics, start = [], 0
@@ -31,7 +34,9 @@ def golden_batch(case):
         mosaics.append(F.interpolate(mosaic, (canvas, canvas), mode="bicubic", align_corners=False))
         start += side * side
     names = [str(i) for i in range(len(images))]
-    return MosaicBatch(torch.cat(mosaics), plan.boxes(config), images[plan.num_tiles :], names, names)
+    return MosaicBatch(
+        torch.cat(mosaics), plan.boxes(config), images[plan.num_tiles :], names, names
+    )
 
 
 def test_golden_clim_end_to_end(golden):
@@ -44,7 +49,9 @@ def check_run(golden, case, run, facts):
     weights = golden(case.meta["weights_from"].split(".")[0])
     # The original cuts images and, in its attention readout, boxes to whole patches.
     quick_gelu = "quickgelu" in case.meta["weights_from"].lower()
-    model = build_clip(weights, quick_gelu=quick_gelu, partial_patches="crop", box_patches="truncate")
+    model = build_clip(
+        weights, quick_gelu=quick_gelu, partial_patches="crop", box_patches="truncate"
+    )
     ids = case.tensor("in/e2e/texts")
     model.tokenizer = lambda names: torch.stack([ids[int(name)] for name in names])
     model.freeze(facts["unlocked_groups"])
@@ -56,8 +63,12 @@ def check_run(golden, case, run, facts):
     trained = {name.removeprefix("clip."): p for name, p in task.trainable_parameters().items()}
     assert set(trained) == set(facts["trainable"])
     norms = torch.stack([trained[name].grad.norm().double() for name in facts["trainable"]])
-    torch.testing.assert_close(norms, case.tensor(f"out/e2e/{run}/grad_norms"), rtol=1e-3, atol=1e-6)
-    assert norms.norm().item() == pytest.approx(case.tensor(f"out/e2e/{run}/total_grad_norm").item(), rel=1e-3)
+    torch.testing.assert_close(
+        norms, case.tensor(f"out/e2e/{run}/grad_norms"), rtol=1e-3, atol=1e-6
+    )
+    assert norms.norm().item() == pytest.approx(
+        case.tensor(f"out/e2e/{run}/total_grad_norm").item(), rel=1e-3
+    )
     full = case.under(f"out/e2e/{run}/grad/")
     assert full
     for name, gradient in full.items():
@@ -67,13 +78,20 @@ def check_run(golden, case, run, facts):
 def test_golden_loss_of_given_features(golden):
     case = golden("case04_clim_loss")
     images, texts, scale = (
-        case.tensor(f"in/feat/{name}").requires_grad_() for name in ("image_features", "text_features", "logit_scale")
+        case.tensor(f"in/feat/{name}").requires_grad_()
+        for name in ("image_features", "text_features", "logit_scale")
     )
     loss = contrastive_loss(images, texts, scale)
     loss.backward()
     assert loss.item() == pytest.approx(case.tensor("out/feat/loss").item(), abs=1e-5)
-    for ours, name in ((images, "image_features"), (texts, "text_features"), (scale, "logit_scale")):
-        torch.testing.assert_close(ours.grad, case.tensor(f"out/feat/grad_{name}"), rtol=1e-4, atol=1e-6)
+    for ours, name in (
+        (images, "image_features"),
+        (texts, "text_features"),
+        (scale, "logit_scale"),
+    ):
+        torch.testing.assert_close(
+            ours.grad, case.tensor(f"out/feat/grad_{name}"), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_features_are_tiles_then_singles():
@@ -91,9 +109,13 @@ def test_features_are_tiles_then_singles():
 def test_batches_of_one_kind(kept):
     batch = unit(0)
     if kept == "mosaics":
-        batch = MosaicBatch(batch.mosaics, batch.boxes, batch.singles[:0], batch.captions[:4], batch.keys[:4])
+        batch = MosaicBatch(
+            batch.mosaics, batch.boxes, batch.singles[:0], batch.captions[:4], batch.keys[:4]
+        )
     else:
-        batch = MosaicBatch(batch.mosaics[:0], [], batch.singles, batch.captions[4:], batch.keys[4:])
+        batch = MosaicBatch(
+            batch.mosaics[:0], [], batch.singles, batch.captions[4:], batch.keys[4:]
+        )
     out = ClimTask(tiny_model()).loss(batch)
     out["loss"].backward()
     assert torch.isfinite(out["loss"])

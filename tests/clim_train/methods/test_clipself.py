@@ -19,7 +19,12 @@ def golden_batch(case):
     valid = rows[..., 4] > 0.5
     images = case.tensor("in/images")
     crops = case.tensor("in/image_crops")[valid]
-    return CropBatch(images, [r[v, :4] for r, v in zip(rows, valid, strict=True)], crops, [str(i) for i in images])
+    return CropBatch(
+        images,
+        [r[v, :4] for r, v in zip(rows, valid, strict=True)],
+        crops,
+        [str(i) for i in images],
+    )
 
 
 def golden_student(case, weights, kind):
@@ -53,7 +58,9 @@ def test_golden_features_of_student_and_teacher(golden):
     with torch.no_grad():
         student = model.encode_boxes(batch.images, batch.boxes, normalize=False)
         teacher = model.encode_image(batch.crops, normalize=False)
-    torch.testing.assert_close(student, case.tensor("out/student_roi_features_same"), rtol=0, atol=5e-5)
+    torch.testing.assert_close(
+        student, case.tensor("out/student_roi_features_same"), rtol=0, atol=5e-5
+    )
     torch.testing.assert_close(teacher, case.tensor("out/teacher_crop_features"), rtol=0, atol=5e-5)
 
 
@@ -86,7 +93,9 @@ def test_teacher_is_frozen_stays_what_it_was_and_is_not_in_the_engine():
         optimizer.step()
     assert not any(p.requires_grad or p.grad is not None for p in task.teacher.parameters())
     assert not task.teacher.training
-    assert all(torch.equal(value, before[name]) for name, value in task.teacher.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in task.teacher.state_dict().items()
+    )
     assert any(not torch.equal(p, before[name]) for name, p in task.model.named_parameters())
 
 
@@ -95,7 +104,9 @@ def test_teacher_sees_all_crops_of_a_batch_at_once_or_in_parts(monkeypatch):
     whole, parts = new_task(), new_task(teacher_batch=3)
     for task in (whole, parts):
         encode = task.teacher.encode_image
-        monkeypatch.setattr(task.teacher, "encode_image", lambda x, e=encode: calls.append(len(x)) or e(x))
+        monkeypatch.setattr(
+            task.teacher, "encode_image", lambda x, e=encode: calls.append(len(x)) or e(x)
+        )
     torch.testing.assert_close(whole.loss(batch)["loss"], parts.loss(batch)["loss"])
     assert calls == [7, 3, 3, 1]
 
@@ -104,7 +115,9 @@ def test_precision_of_the_teacher_is_its_own():
     batch = crop_unit(0, (3, 4))
     exact = new_task().teacher_features(batch.crops)
     rounded = new_task(teacher_autocast=torch.bfloat16).teacher_features(batch.crops)
-    with torch.autocast("cpu", torch.bfloat16):  # as an engine with bf16 arithmetic does around the loss
+    with torch.autocast(
+        "cpu", torch.bfloat16
+    ):  # as an engine with bf16 arithmetic does around the loss
         torch.testing.assert_close(new_task().teacher_features(batch.crops), exact)
     assert (exact - rounded.float()).abs().max() > 1e-5
     torch.testing.assert_close(exact, rounded.float(), rtol=0, atol=0.05)
@@ -115,13 +128,18 @@ def test_batch_without_boxes_runs_the_tower_and_has_loss_zero():
     out = task.loss(crop_unit(0, (0, 0)))
     out["loss"].backward()
     assert out["loss"].item() == 0
-    assert all(p.grad is not None and not p.grad.any() for p in task.trainable_parameters().values())
+    assert all(
+        p.grad is not None and not p.grad.any() for p in task.trainable_parameters().values()
+    )
 
 
 def test_pixels_that_are_normalised_already_are_taken_as_they_are():
     task, batch = new_task(), crop_unit(0, (2, 1))
     ready = CropBatch(
-        task.model.normalize_pixels(batch.images), batch.boxes, task.model.normalize_pixels(batch.crops), batch.keys
+        task.model.normalize_pixels(batch.images),
+        batch.boxes,
+        task.model.normalize_pixels(batch.crops),
+        batch.keys,
     )
     torch.testing.assert_close(task.loss(batch)["loss"], task.loss(ready)["loss"])
 

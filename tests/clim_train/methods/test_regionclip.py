@@ -16,7 +16,10 @@ def golden_batch(case, run):
     valid = rows[..., 5] > 0.5
     boxes = [r[v, :4] for r, v in zip(rows, valid, strict=True)]
     return BoxBatch(
-        case.tensor(f"in/{run}/images"), boxes, rows[valid][:, 4].long(), [str(i) for i in range(len(rows))]
+        case.tensor(f"in/{run}/images"),
+        boxes,
+        rows[valid][:, 4].long(),
+        [str(i) for i in range(len(rows))],
     )
 
 
@@ -33,9 +36,13 @@ def test_golden_loss_and_gradients(golden):
         assert ours.sum() == facts["n_appeared"]
         present = torch.bincount(batch.labels, minlength=facts["C"]).bool()
         assert ours[present].eq(theirs[present]).all()
-        if present.sum() == facts["n_appeared"] or facts["n_appeared"] == facts["C"]:  # nothing is left to chance
+        if (
+            present.sum() == facts["n_appeared"] or facts["n_appeared"] == facts["C"]
+        ):  # nothing is left to chance
             assert torch.equal(ours, theirs)
-        task.class_weights = lambda labels, theirs=theirs: theirs  # the classes that chance gave the original
+        task.class_weights = lambda labels, theirs=theirs: (
+            theirs
+        )  # the classes that chance gave the original
         loss = task.loss(batch)["loss"]
         loss.backward()
         assert loss.item() == pytest.approx(case.tensor(f"out/{run}/loss").item(), rel=1e-5)
@@ -56,7 +63,8 @@ def test_loss_is_that_of_the_features_at_the_temperature_of_the_model(mode):
     unit = F.normalize(class_embeddings(9), dim=1)
     out = task.loss(batch)
     torch.testing.assert_close(
-        out["loss"], federated_region_loss(features, unit, batch.labels, model.logit_scale.detach().exp())
+        out["loss"],
+        federated_region_loss(features, unit, batch.labels, model.logit_scale.detach().exp()),
     )
     assert (out["boxes"].item(), out["classes"].item()) == (5, 9)
 
@@ -91,7 +99,9 @@ def test_batch_without_boxes_runs_the_tower_and_has_loss_zero():
     out = task.loss(box_unit(0, (0, 0)))
     out["loss"].backward()
     assert out["loss"].item() == 0
-    assert all(p.grad is not None and not p.grad.any() for p in task.trainable_parameters().values())
+    assert all(
+        p.grad is not None and not p.grad.any() for p in task.trainable_parameters().values()
+    )
 
 
 @pytest.mark.parametrize(

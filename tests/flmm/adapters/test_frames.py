@@ -1,4 +1,5 @@
-"""Image geometry of every family: pixels and padding records of the original processors, masks that follow."""
+"""Image geometry of every family: pixels and padding records of the original processors, masks that
+follow."""
 
 import json
 
@@ -30,7 +31,9 @@ def preparer(family: str, meta: dict):
     """Ours for the processor of a sidecar."""
     size = meta["T"]
     if family == "llava_next":
-        return AnyResolutionTiles(size, CLIP_MEAN, CLIP_STD, [tuple(p) for p in meta["grid_pinpoints"]])
+        return AnyResolutionTiles(
+            size, CLIP_MEAN, CLIP_STD, [tuple(p) for p in meta["grid_pinpoints"]]
+        )
     if family == "mgm":
         return PadToSquare(None, CLIP_MEAN, CLIP_STD)
     if family == "deepseek":
@@ -85,21 +88,27 @@ def test_golden_processors_pixels_and_frames(golden_folder):
 
 
 def test_a_model_folders_processor_decides_size_and_colours():
-    clip = CLIPImageProcessorPil(size={"shortest_edge": 56}, image_mean=list(HALF), image_std=[0.25, 0.5, 1.0])
+    clip = CLIPImageProcessorPil(
+        size={"shortest_edge": 56}, image_mean=list(HALF), image_std=[0.25, 0.5, 1.0]
+    )
     square = PadToSquare.of_processor(clip)
     assert (square.size, square.mean, square.std) == (56, HALF, (0.25, 0.5, 1.0))
     assert square.colour == (127, 127, 127)
     with pytest.raises(ValueError, match="not a square"):
         PadToSquare.of_processor(CLIPImageProcessorPil(size={"height": 56, "width": 28}))
     with pytest.raises(ValueError, match="not bicubic"):
-        PadToSquare.of_processor(CLIPImageProcessorPil(size={"height": 56, "width": 56}, resample=2))
+        PadToSquare.of_processor(
+            CLIPImageProcessorPil(size={"height": 56, "width": 56}, resample=2)
+        )
 
 
 @pytest.mark.parametrize("size", [(150, 200), (97, 131), (64, 21), (31, 400)])
 def test_tiles_are_those_of_transformers(size):
     points = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]
     theirs = LlavaNextImageProcessorPil(
-        size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}, image_grid_pinpoints=points
+        size={"shortest_edge": 56},
+        crop_size={"height": 56, "width": 56},
+        image_grid_pinpoints=points,
     )
     image = picture(*size)
     ours = AnyResolutionTiles.of_processor(theirs)(image)

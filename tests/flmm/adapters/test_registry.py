@@ -30,8 +30,13 @@ def folder(golden, tmp_path_factory):
 def test_golden_folder_loads_and_answers(golden, folder):
     lmm = load_lmm(folder, dtype="float32")
     image = picture(60, 90)
-    assert lmm.family.prepare(image).pixel_values.shape[-1] == lmm.model.config.vision_config.image_size
-    assert ask(lmm, image, "What is it?", max_new_tokens=3).generated.maps.shape[1] == lmm.map_channels
+    assert (
+        lmm.family.prepare(image).pixel_values.shape[-1]
+        == lmm.model.config.vision_config.image_size
+    )
+    assert (
+        ask(lmm, image, "What is it?", max_new_tokens=3).generated.maps.shape[1] == lmm.map_channels
+    )
     reference = golden_lmm(golden("forward", "flmm/llava"))
     for name, value in reference.model.state_dict().items():
         assert torch.equal(lmm.model.state_dict()[name], value)
@@ -52,7 +57,9 @@ def test_golden_folder_without_some_weights_is_refused(folder, tmp_path):
 
 
 def test_folders_that_are_no_lmm(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no config.json with a model_type: pass the folder of an LMM"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no config.json with a model_type: pass the folder of an LMM"
+    ):
         load_lmm(tmp_path)
     with pytest.raises(ValueError, match="bfloat16, float16, float32"):
         load_lmm(tmp_path, dtype="int8")
@@ -64,17 +71,28 @@ def authors(golden, tmp_path_factory):
     case = golden("forward", "flmm/deepseek_vl")
     folder = tmp_path_factory.mktemp("authors")
     about = json.loads((case.folder / "lmm.json").read_text())
-    language = {"model_type": "llama", "torch_dtype": "float16", **about["config"]["language_config"]}
+    language = {
+        "model_type": "llama",
+        "torch_dtype": "float16",
+        **about["config"]["language_config"],
+    }
     config = {"model_type": "multi_modality", **about["config"], "language_config": language}
     (folder / "config.json").write_text(json.dumps(config))
     shutil.copyfile(case.folder / "lmm.safetensors", folder / "model.safetensors")
     for file in (case.folder.parent / "data" / "tokenizer_deepseek").iterdir():
         shutil.copyfile(file, folder / file.name)
     half = [0.5, 0.5, 0.5]
-    pixels = {"image_size": about["registered_sizes"]["siglip"]["image_size"], "image_mean": half, "image_std": half}
+    pixels = {
+        "image_size": about["registered_sizes"]["siglip"]["image_size"],
+        "image_mean": half,
+        "image_std": half,
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps({**pixels, "min_size": 14}))
     tower = about["config"]["vision_config"]["params"]["model_name"]
-    sizes = {k: about["registered_sizes"]["siglip"][k] for k in deepseek_authors.TOWERS["siglip_large_patch16_384"]}
+    sizes = {
+        k: about["registered_sizes"]["siglip"][k]
+        for k in deepseek_authors.TOWERS["siglip_large_patch16_384"]
+    }
     return folder, {tower: sizes}
 
 
@@ -88,28 +106,38 @@ def test_golden_folder_of_deepseek_s_authors(golden, authors, monkeypatch):
     for name, value in reference.model.state_dict().items():
         assert torch.equal(found.model.state_dict()[name], value), name
     image = picture(60, 90)
-    assert torch.equal(found.family.prepare(image).pixel_values, reference.family.prepare(image).pixel_values)
+    assert torch.equal(
+        found.family.prepare(image).pixel_values, reference.family.prepare(image).pixel_values
+    )
     sample = sample_of(case, first_of(case))
     torch.testing.assert_close(found([sample])[0].maps, reference([sample])[0].maps)
     own = tokenizer_of(case, "deepseek")
-    assert found.tokenizer.encode("a dog<image_placeholder>.") == own.encode("a dog<image_placeholder>.")
+    assert found.tokenizer.encode("a dog<image_placeholder>.") == own.encode(
+        "a dog<image_placeholder>."
+    )
     assert load_lmm(folder).model.dtype == torch.bfloat16
 
 
 def test_golden_folders_of_the_authors_that_cannot_be_read(authors, tmp_path, monkeypatch):
     folder, towers = authors
-    with pytest.raises(ValueError, match=r"vision tower 'CLIPVisionTower' that .* use deepseek-community"):
+    with pytest.raises(
+        ValueError, match=r"vision tower 'CLIPVisionTower' that .* use deepseek-community"
+    ):
         load_lmm(folder)  # a tower of that name is not known
     monkeypatch.setattr(deepseek_authors, "TOWERS", towers)
     broken = shutil.copytree(folder, tmp_path / "broken")
     config = json.loads((broken / "config.json").read_text())
     hybrid = {**config, "vision_config": {"cls": "HybridVisionTower", "params": {}}}
     (broken / "config.json").write_text(json.dumps(hybrid))
-    with pytest.raises(ValueError, match=r"'HybridVisionTower' that flmm reads in transformers' layout only"):
+    with pytest.raises(
+        ValueError, match=r"'HybridVisionTower' that flmm reads in transformers' layout only"
+    ):
         load_lmm(broken)
     config["language_config"]["num_hidden_layers"] += 1
     (broken / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"not those of DeepSeek-VL 1.3B: missing \['model.language_model.layers"):
+    with pytest.raises(
+        ValueError, match=r"not those of DeepSeek-VL 1.3B: missing \['model.language_model.layers"
+    ):
         load_lmm(broken)
     for file, message in (
         ("model.safetensors", "no weights in"),
@@ -140,7 +168,9 @@ def test_llama_s_class_of_a_tokenizer_puts_a_bos_first(authors, tmp_path):
 
 def test_an_unknown_family_names_the_known_ones():
     model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=10))
-    with pytest.raises(ValueError, match=r"type 'gpt2'.*deepseek_vl, deepseek_vl_hybrid, internvl.*register_family"):
+    with pytest.raises(
+        ValueError, match=r"type 'gpt2'.*deepseek_vl, deepseek_vl_hybrid, internvl.*register_family"
+    ):
         build_lmm(model, None)
 
 
@@ -169,7 +199,9 @@ def test_a_llava_next_on_an_unknown_language_model_is_refused():
 
 def test_a_language_model_outside_the_attention_interface_is_refused(monkeypatch):
     lmm = tiny_lmm("llava")
-    monkeypatch.setattr(type(lmm.language_model), "_can_set_attn_implementation", lambda self: False)
+    monkeypatch.setattr(
+        type(lmm.language_model), "_can_set_attn_implementation", lambda self: False
+    )
     lmm.language_model.config._attn_implementation = "eager"
     with pytest.raises(ValueError, match="does not use transformers' attention interface"):
         build_lmm(lmm.model, FAMILIES["llava"]()[1])

@@ -21,7 +21,9 @@ GROUPED = {"num_attention_heads": 6, "num_key_value_heads": 2}
 MODELS = {
     "llama": lambda: LlamaModel(LlamaConfig(**SIZES, **HEADS)),
     "grouped": lambda: Qwen2Model(Qwen2Config(**SIZES, **GROUPED)),
-    "sliding": lambda: MistralModel(MistralConfig(**SIZES, **GROUPED, head_dim=8, sliding_window=6)),
+    "sliding": lambda: MistralModel(
+        MistralConfig(**SIZES, **GROUPED, head_dim=8, sliding_window=6)
+    ),
 }
 LENGTH = 14
 
@@ -38,7 +40,8 @@ def build(name: str, dtype: torch.dtype = torch.float32):
 
 
 def eager(model, **inputs) -> tuple[list[Tensor], list[Tensor]]:
-    """All attention matrices (B, H, S, S) and hidden states (B, S, D) of the layers, from unfused attention."""
+    """All attention matrices (B, H, S, S) and hidden states (B, S, D) of the layers, from unfused
+    attention."""
     model.set_attn_implementation("eager")
     with torch.no_grad():
         output = model(**inputs, output_attentions=True, output_hidden_states=True, use_cache=False)
@@ -46,7 +49,9 @@ def eager(model, **inputs) -> tuple[list[Tensor], list[Tensor]]:
     return list(output.attentions), list(output.hidden_states[1:])
 
 
-def slow_maps(attentions: list[Tensor], item: int, phrases: list[Tensor], columns: Tensor, merge: str) -> Tensor:
+def slow_maps(
+    attentions: list[Tensor], item: int, phrases: list[Tensor], columns: Tensor, merge: str
+) -> Tensor:
     found = []
     for phrase in phrases:
         channels = []
@@ -88,7 +93,8 @@ def test_maps_and_states_are_those_of_eager_attention(name, padding, merge):
 
 
 def test_sliding_windows_really_cut():
-    """The image columns lie outside the window of late rows: a test of the sliding case above that is no formality."""
+    """The image columns lie outside the window of late rows: a test of the sliding case above that
+    is no formality."""
     model = build("sliding")
     ids = torch.randint(1, 50, (1, LENGTH))
     rows, columns = [PhraseRows([torch.tensor([LENGTH - 1])])], [torch.arange(0, 12)]
@@ -103,23 +109,34 @@ def test_bfloat16_means_are_rounded_as_in_the_model():
     model = build("llama", torch.bfloat16)
     ids = torch.randint(1, 50, (1, LENGTH))
     phrases = [torch.tensor([7, 8, 9])]
-    with torch.no_grad(), Capture(model, rows=[PhraseRows(phrases)], columns=[torch.arange(6)]) as capture:
+    with (
+        torch.no_grad(),
+        Capture(model, rows=[PhraseRows(phrases)], columns=[torch.arange(6)]) as capture,
+    ):
         model(input_ids=ids)
     maps = capture.maps(0)
     assert maps.dtype == torch.bfloat16
     attentions, _ = eager(model, input_ids=ids)
-    # SDPA rounds elsewhere than unfused attention does, so later layers see other inputs in the last bits.
-    torch.testing.assert_close(maps, slow_maps(attentions, 0, phrases, torch.arange(6), "mean"), atol=2e-2, rtol=2e-2)
+    # SDPA rounds elsewhere than unfused attention does, so later layers see other inputs in the
+    # last bits.
+    torch.testing.assert_close(
+        maps, slow_maps(attentions, 0, phrases, torch.arange(6), "mean"), atol=2e-2, rtol=2e-2
+    )
     heads = model.config.num_attention_heads
     torch.testing.assert_close(
-        maps[:, :heads], slow_maps(attentions[:1], 0, phrases, torch.arange(6), "mean"), atol=0, rtol=0
+        maps[:, :heads],
+        slow_maps(attentions[:1], 0, phrases, torch.arange(6), "mean"),
+        atol=0,
+        rtol=0,
     )
 
 
 @pytest.mark.parametrize("window", [None, 6])
 def test_generated_tokens_with_a_cache(window):
     torch.manual_seed(3)
-    config = MistralConfig(**SIZES, **GROUPED, head_dim=8, sliding_window=window, eos_token_id=None, pad_token_id=0)
+    config = MistralConfig(
+        **SIZES, **GROUPED, head_dim=8, sliding_window=window, eos_token_id=None, pad_token_id=0
+    )
     model = MistralForCausalLM(config).eval()
     use_rows_attention(model.model)
     prompt = torch.randint(1, 50, (1, 9))
@@ -130,7 +147,9 @@ def test_generated_tokens_with_a_cache(window):
     attentions, states = eager(model.model, input_ids=ids[:, :-1])
     expected = slow_maps(attentions, 0, [row[None] for row in fed], columns, "mean")
     torch.testing.assert_close(capture.maps(0), expected, atol=1e-6, rtol=1e-4)
-    torch.testing.assert_close(capture.states(0), torch.stack([s[0][fed] for s in states]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        capture.states(0), torch.stack([s[0][fed] for s in states]), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_nothing_generated_is_an_empty_capture():
@@ -143,7 +162,10 @@ def test_nothing_generated_is_an_empty_capture():
 
 def test_no_phrases_is_an_empty_capture():
     model = build("llama")
-    with torch.no_grad(), Capture(model, rows=[PhraseRows([])], columns=[torch.arange(3)]) as capture:
+    with (
+        torch.no_grad(),
+        Capture(model, rows=[PhraseRows([])], columns=[torch.arange(3)]) as capture,
+    ):
         model(input_ids=torch.randint(1, 50, (1, 5)))
     assert capture.maps(0).shape == (0, 12, 3)
 
@@ -171,7 +193,9 @@ def test_another_attention_is_refused():
     with pytest.raises(ValueError, match=r"attn_implementation='sdpa'.*use_rows_attention"):
         Capture(model, rows=[TokenRows(0)], columns=[torch.arange(3)]).__enter__()
     use_rows_attention(model)
-    with Capture(model, rows=[TokenRows(0)], columns=[torch.arange(3)]) as capture:  # nothing was left behind
+    with Capture(
+        model, rows=[TokenRows(0)], columns=[torch.arange(3)]
+    ) as capture:  # nothing was left behind
         model(input_ids=torch.randint(1, 50, (1, 5)))
     assert capture.maps(0).shape == (5, 12, 3)
 

@@ -1,4 +1,5 @@
-"""`flmm train`: recipes, their options, and a whole run from shards and folders to a file of heads, and resumed."""
+"""`flmm train`: recipes, their options, and a whole run from shards and folders to a file of heads,
+and resumed."""
 
 import json
 import os
@@ -37,10 +38,14 @@ def places(tmp_path_factory):
     side = json.loads((folder / "lmm" / "config.json").read_text())["vision_config"]["image_size"]
     FAMILIES["llava"]()[1].__class__(size={"shortest_edge": side}).save_pretrained(folder / "lmm")
     tiny_sam().save_pretrained(folder / "sam")
-    narratives = narrative_items(DATA / "images", DATA / "png.json", DATA / "panoptic.json", DATA / "panoptic")
+    narratives = narrative_items(
+        DATA / "images", DATA / "png.json", DATA / "panoptic.json", DATA / "panoptic"
+    )
     write_shards(narratives, folder / "png")
     refs = next((DATA / "refcoco").glob("refs*.json"))
-    for_training = expression_items(DATA / "images", refs, DATA / "refcoco" / "instances.json", split="train")
+    for_training = expression_items(
+        DATA / "images", refs, DATA / "refcoco" / "instances.json", split="train"
+    )
     write_shards(for_training, folder / "refcoco")
     return folder
 
@@ -69,7 +74,11 @@ def command(places, run, *more) -> list[str]:
 def test_a_run_from_shards_to_heads_and_further(places, tmp_path, capsys):
     run = tmp_path / "run"
     # At stage 0 nothing is shared out, and any number of processes reads a checkpoint.
-    options = ("--schedule.steps=1", "--engine.zero-stage=2", f"--cache.folder={tmp_path / 'cache'}")
+    options = (
+        "--schedule.steps=1",
+        "--engine.zero-stage=2",
+        f"--cache.folder={tmp_path / 'cache'}",
+    )
     assert main(command(places, run, *options)) == 0, capsys.readouterr().err
     assert "1 steps, last loss" in capsys.readouterr().out
     about = json.loads((run / "model" / "grounding.json").read_text())
@@ -87,7 +96,8 @@ def test_a_run_from_shards_to_heads_and_further(places, tmp_path, capsys):
 
 
 def check_other_processes(run, capsys):
-    """As if two processes had written the newest checkpoint: the command that the message names converts it."""
+    """As if two processes had written the newest checkpoint: the command that the message names
+    converts it."""
     state = max((run / "checkpoints").glob("step-*/trainer.json"))
     state.write_text(json.dumps({**json.loads(state.read_text()), "world_size": 2}))
     write_manifest(state.parent, checksums(state.parent))
@@ -113,20 +123,31 @@ def check_untrusted_data(run, proof, capsys):
     assert not proof.exists()
 
 
-def test_a_stopped_run_is_exported_and_continued_by_the_commands_it_names(places, tmp_path, capsys, monkeypatch):
+def test_a_stopped_run_is_exported_and_continued_by_the_commands_it_names(
+    places, tmp_path, capsys, monkeypatch
+):
     run, weights = tmp_path / "run", {}
     log = Trainer.log
 
     def log_and_ask_to_stop(trainer):
         log(trainer)
-        weights.update({k: v.detach().clone() for k, v in trainer.task.trainable_parameters().items()})
+        weights.update(
+            {k: v.detach().clone() for k, v in trainer.task.trainable_parameters().items()}
+        )
         if trainer.step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Trainer, "log", log_and_ask_to_stop)
-    assert main(command(places, run, "--schedule.steps=3", "--engine.zero-stage=0", "--model.merge=max")) == 75
+    assert (
+        main(
+            command(places, run, "--schedule.steps=3", "--engine.zero-stage=0", "--model.merge=max")
+        )
+        == 75
+    )
     monkeypatch.undo()
-    (named,) = re.findall(r"flmm: stopped at step 2, checkpoint saved: `flmm (.*)` continues", capsys.readouterr().err)
+    (named,) = re.findall(
+        r"flmm: stopped at step 2, checkpoint saved: `flmm (.*)` continues", capsys.readouterr().err
+    )
     assert main(command(places, run)) == 2
     assert f"already holds a run: `flmm {named}` continues it" in capsys.readouterr().err
     assert main(["train", "export", str(run)]) == 0, capsys.readouterr().err
@@ -144,7 +165,15 @@ def test_recipes_are_those_of_the_paper():
     assert len(RECIPES) == 5
     for name, entry in RECIPES.items():
         config = entry()
-        for word in ("Paper:", "Command:", "Hardware:", "Data:", "Expected:", "Differs from the original:", name):
+        for word in (
+            "Paper:",
+            "Command:",
+            "Hardware:",
+            "Data:",
+            "Expected:",
+            "Differs from the original:",
+            name,
+        ):
             assert word in entry.__doc__
         assert GroundingConfig.from_json(config.to_json()) == config
         assert (config.schedule.epochs, config.data.batch_size, entry.facts.gpus) == (8, 1, 8)
@@ -154,13 +183,21 @@ def test_recipes_are_those_of_the_paper():
 def test_rate_warms_up_from_almost_nothing_over_three_percent():
     config = RECIPES["flmm_llava_1_5_vicuna_7b"]()
     total = 10_000
-    rates = [learning_rate(step, total, config.optim, config.schedule) for step in (0, 299, 300, 5150, 9999)]
+    rates = [
+        learning_rate(step, total, config.optim, config.schedule)
+        for step in (0, 299, 300, 5150, 9999)
+    ]
     assert rates == pytest.approx([1e-9, 1e-4, 1e-4, 0.5e-4, 0], abs=1e-9)
     assert learning_rate(0, total, OptimConfig(lr=1.0), ScheduleConfig(warmup_steps=4)) == 0.25
 
 
 def test_commands_that_only_print(capsys):
-    assert main(["train", "list"]) == main(["train", "show", "flmm_deepseek_vl_7b"]) == main(["train"]) == 0
+    assert (
+        main(["train", "list"])
+        == main(["train", "show", "flmm_deepseek_vl_7b"])
+        == main(["train"])
+        == 0
+    )
     text = capsys.readouterr().out
     assert "deepseek-community/deepseek-vl-1.3b-chat" in text
     assert '"warmup_share": 0.03' in text
@@ -179,7 +216,10 @@ def test_commands_that_only_print(capsys):
         (["train", "export", "nowhere"], "nowhere has no complete checkpoint"),
         (["train", "convert", "nowhere"], "nowhere has no complete checkpoint"),
         (["train", "resume", "nowhere"], "give the folder of a run"),
-        (["train", "flmm_deepseek_vl_7b", "--engine.device=cpu"], "no training data: name folders of shards"),
+        (
+            ["train", "flmm_deepseek_vl_7b", "--engine.device=cpu"],
+            "no training data: name folders of shards",
+        ),
     ],
 )
 def test_mistakes_are_explained(arguments, message, capsys):
@@ -189,7 +229,13 @@ def test_mistakes_are_explained(arguments, message, capsys):
 
 @pytest.mark.parametrize(
     "option",
-    ["--engine.precision=bf16", "--cache.max-gb=1", "--model.merge=sum", "--data.redraw", "--model.lmm="],
+    [
+        "--engine.precision=bf16",
+        "--cache.max-gb=1",
+        "--model.merge=sum",
+        "--data.redraw",
+        "--model.lmm=",
+    ],
 )
 def test_impossible_options_are_refused(option, capsys):
     with pytest.raises(SystemExit) as ended:

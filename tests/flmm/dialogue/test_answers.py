@@ -18,7 +18,12 @@ def chat(golden):
     model.lmm.tokenizer = tokenizer_of(case, "deepseek")
     asked = case.meta["answer"]
     image = Image.open(case.folder.parent / "data" / "images" / asked["file_name"])
-    return case, model, image, ask(model.lmm, image, asked["question"], max_new_tokens=asked["max_new_tokens"])
+    return (
+        case,
+        model,
+        image,
+        ask(model.lmm, image, asked["question"], max_new_tokens=asked["max_new_tokens"]),
+    )
 
 
 def test_golden_prompt(chat):
@@ -44,7 +49,9 @@ def test_golden_answer_and_its_features(chat):
 
 def test_golden_grounding_of_an_answer(chat):
     case, model, image, answer = chat
-    features = answer.generated.phrases([tuple(span) for span in case.meta["answer"]["positive_ids"]])
+    features = answer.generated.phrases(
+        [tuple(span) for span in case.meta["answer"]["positive_ids"]]
+    )
     with torch.no_grad():
         (found,) = model.ground([features], [image])
     coarse = F.interpolate(found.coarse[None], size=(image.height, image.width), mode="bilinear")[0]
@@ -74,7 +81,9 @@ def test_golden_phrases_of_ones_own(chat):
     found = ground_phrases(model, image, ["a big dog", "the tree"])
     assert found.refined.shape == (2, image.height, image.width)
     (first,) = ground_phrases(model, image, ["a big dog"]).coarse
-    torch.testing.assert_close(found.coarse[0], first, atol=1e-4, rtol=1e-3)  # later words do not reach back
+    torch.testing.assert_close(
+        found.coarse[0], first, atol=1e-4, rtol=1e-3
+    )  # later words do not reach back
     with pytest.raises(ValueError, match="at least one phrase"):
         ground_phrases(model, image, [])
 

@@ -43,10 +43,14 @@ def test_counts_are_those_of_every_mask_by_itself(model):
         assert row["intersections"] == (predicted & masks).sum((1, 2)).tolist()
         assert row["unions"] == (predicted | masks).sum((1, 2)).tolist()
         assert row["is_plural"] == [phrase.is_plural for phrase in record.phrases]
-        expected = np.mean([i / u for i, u in zip(row["intersections"], row["unions"], strict=True)])
+        expected = np.mean(
+            [i / u for i, u in zip(row["intersections"], row["unions"], strict=True)]
+        )
         assert mean_iou(row) == pytest.approx(expected)
     assert narrative_scores(scores)["AR"] >= 0
-    assert [mean_iou(scores.rows[key]) for key in ranked_keys(scores)] == sorted(map(mean_iou, scores.rows.values()))
+    assert [mean_iou(scores.rows[key]) for key in ranked_keys(scores)] == sorted(
+        map(mean_iou, scores.rows.values())
+    )
 
 
 def test_an_evaluation_goes_on_where_it_was(model, tmp_path, monkeypatch):
@@ -56,7 +60,9 @@ def test_an_evaluation_goes_on_where_it_was(model, tmp_path, monkeypatch):
     assert len(part) == 2
     seen = []
     forward = type(model).forward
-    monkeypatch.setattr(type(model), "forward", lambda m, s, i: seen.append(len(s)) or forward(m, s, i))
+    monkeypatch.setattr(
+        type(model), "forward", lambda m, s, i: seen.append(len(s)) or forward(m, s, i)
+    )
     scores = MaskScores(tmp_path, config={"a": 1})
     GroundingEvaluation(model, data).run(scores, bar=False)
     assert seen == [1, 1]
@@ -70,7 +76,9 @@ def test_an_image_is_embedded_once_for_samples_in_a_row(model, monkeypatch):
     records = [data[0], data[0], data[1]]
     calls = []
     embed = model.sam.embed
-    monkeypatch.setattr(model.sam, "embed", lambda images: calls.append(len(images)) or embed(images))
+    monkeypatch.setattr(
+        model.sam, "embed", lambda images: calls.append(len(images)) or embed(images)
+    )
     GroundingEvaluation(model, records).run(MaskScores(), bar=False)
     assert calls == [1, 1]
 
@@ -80,7 +88,13 @@ def test_report_shows_the_best_the_middle_and_the_worst(model, tmp_path):
     scores = MaskScores()
     evaluation.run(scores, bar=False)
     report = report_scores(
-        tmp_path, evaluation, scores, title="tiny", metrics=narrative_scores(scores), config={}, pictures=1
+        tmp_path,
+        evaluation,
+        scores,
+        title="tiny",
+        metrics=narrative_scores(scores),
+        config={},
+        pictures=1,
     )
     assert report["metrics"]["not_scored"] == 1
     assert set(report["figures"]) == {"best", "median", "worst"}
@@ -104,14 +118,22 @@ def command(golden, tmp_path_factory):
     torch.save(released(case), folder / "heads.pth")
     _save_sam(case, folder / "sam")
     write_shards(
-        narrative_items(DATA / "images", DATA / "png.json", DATA / "panoptic.json", DATA / "panoptic"), folder / "png"
+        narrative_items(
+            DATA / "images", DATA / "png.json", DATA / "panoptic.json", DATA / "panoptic"
+        ),
+        folder / "png",
     )
     refs = next((DATA / "refcoco").glob("refs*.json"))
     split = max(ref["split"] for ref in json.loads(refs.read_text()))  # "val", where there is one
     write_shards(
-        expression_items(DATA / "images", refs, DATA / "refcoco" / "instances.json", split=split), folder / "refcoco"
+        expression_items(DATA / "images", refs, DATA / "refcoco" / "instances.json", split=split),
+        folder / "refcoco",
     )
-    named = [f"--lmm={folder / 'lmm'}", f"--sam={folder / 'sam'}", f"--checkpoint={folder / 'heads.pth'}"]
+    named = [
+        f"--lmm={folder / 'lmm'}",
+        f"--sam={folder / 'sam'}",
+        f"--checkpoint={folder / 'heads.pth'}",
+    ]
     return folder, [*named, "--device=cpu", "--dtype=float32"]
 
 
@@ -119,9 +141,9 @@ def _save_sam(case, folder):
     from flmm.refiners.sam.weights import load_sam
     from golden_lmms import decoder_heads
 
-    load_sam(case.folder.parent / "sam" / "sam_tiny.safetensors", decoder_heads=decoder_heads(case)).save_pretrained(
-        folder
-    )
+    load_sam(
+        case.folder.parent / "sam" / "sam_tiny.safetensors", decoder_heads=decoder_heads(case)
+    ).save_pretrained(folder)
 
 
 def test_golden_narratives_by_command(command, tmp_path, capsys):
@@ -142,12 +164,25 @@ def test_golden_narratives_by_command(command, tmp_path, capsys):
 @pytest.mark.parametrize("protocol", ["standard", "original"])
 def test_golden_expressions_by_command(command, tmp_path, capsys, protocol):
     folder, named = command
-    arguments = ["eval", "refcoco", f"--shards={folder / 'refcoco'}", f"--protocol={protocol}", *named]
-    assert main([*arguments, "--workers=0", "--pictures=0", f"-o={tmp_path}"]) == 0, capsys.readouterr().err
+    arguments = [
+        "eval",
+        "refcoco",
+        f"--shards={folder / 'refcoco'}",
+        f"--protocol={protocol}",
+        *named,
+    ]
+    assert main([*arguments, "--workers=0", "--pictures=0", f"-o={tmp_path}"]) == 0, (
+        capsys.readouterr().err
+    )
     metrics = read_report(tmp_path)["metrics"]
     assert {f"{protocol}.cIoU", f"{protocol}.mIoU", f"{protocol}.Pr@0.5"} <= set(metrics)
-    scores = MaskScores(tmp_path / "samples", config=json.loads((tmp_path / "samples" / "config.json").read_text()))
-    assert referring_scores(scores, protocol=protocol)[f"{protocol}.cIoU"] == metrics[f"{protocol}.cIoU"]
+    scores = MaskScores(
+        tmp_path / "samples", config=json.loads((tmp_path / "samples" / "config.json").read_text())
+    )
+    assert (
+        referring_scores(scores, protocol=protocol)[f"{protocol}.cIoU"]
+        == metrics[f"{protocol}.cIoU"]
+    )
 
 
 def test_visual_questions_are_answered_and_saved(model, tmp_path):
@@ -160,7 +195,10 @@ def test_visual_questions_are_answered_and_saved(model, tmp_path):
             "question_id": number,
             "image": [f"cub/{number}.png", f"cub/{number}.png###[2, 3, 20, 30]"],
             "conversations": [
-                {"from": "human", "value": "<image>\nThe dog ? Please provide the bounding box coordinate of it."},
+                {
+                    "from": "human",
+                    "value": "<image>\nThe dog ? Please provide the bounding box coordinate of it.",
+                },
                 {"from": "gpt", "value": "[0, 1]"},
                 {"from": "human", "value": "<image>"},
                 {"from": "gpt", "value": "a dog"},
@@ -170,15 +208,26 @@ def test_visual_questions_are_answered_and_saved(model, tmp_path):
     ]
     (tmp_path / "cub.json").write_text(json.dumps(records))
     questions = read_questions(tmp_path / "cub.json")
-    assert (questions[0].question, questions[0].answer, questions[0].box) == ("The dog ?", "a dog", (2, 3, 20, 30))
-    options = {"images": tmp_path / "images", "out": tmp_path / "out", "focus": "question", "bar": False}
+    assert (questions[0].question, questions[0].answer, questions[0].box) == (
+        "The dog ?",
+        "a dog",
+        (2, 3, 20, 30),
+    )
+    options = {
+        "images": tmp_path / "images",
+        "out": tmp_path / "out",
+        "focus": "question",
+        "bar": False,
+    }
     first, _ = answer_questions(model, questions[:1], **options)
     figures, skipped = answer_questions(model, questions, **options)
     assert (first["answered"], figures["answered"]) == (1, 2)
     assert skipped.counts == {"missing image": 1}
     saved = list(saved_answers(tmp_path / "out"))
     assert [record["key"] for record in saved] == ["cub-0", "cub-1"]
-    assert figures["box_iou"] == pytest.approx(np.mean([box_iou(r["box"], r["gt_bbox"]) for r in saved]))
+    assert figures["box_iou"] == pytest.approx(
+        np.mean([box_iou(r["box"], r["gt_bbox"]) for r in saved])
+    )
     with pytest.raises(ValueError, match="answers of another configuration"):
         answer_questions(model, questions, **{**options, "focus": None})
     (tmp_path / "else.json").write_text("[{}]")

@@ -13,7 +13,9 @@ def scene(phrases, *, found=True):
     logits = np.where(truth, 2.0, -1.0) if found else np.full(truth.shape, -1.0)
     speckles = np.random.default_rng(0).normal(size=truth.shape)
     heat = np.random.default_rng(1).random((len(phrases), 3, 3))
-    return GroundedScene(Image.new("RGB", (24, 24)), tuple(phrases), "a cat .", heat, truth, speckles, logits)
+    return GroundedScene(
+        Image.new("RGB", (24, 24)), tuple(phrases), "a cat .", heat, truth, speckles, logits
+    )
 
 
 def test_a_row_for_each_scene_and_a_map_for_each_phrase():
@@ -27,7 +29,14 @@ def test_a_row_for_each_scene_and_a_map_for_each_phrase():
         "untrained heads",
         "trained heads",
     ]
-    assert titles[6:] == ["true masks", "attention: a cow", "", "", "untrained heads", "trained heads"]
+    assert titles[6:] == [
+        "true masks",
+        "attention: a cow",
+        "",
+        "",
+        "untrained heads",
+        "trained heads",
+    ]
     beneath = [text.get_text() for axis in figure.axes for text in axis.texts]
     assert beneath.count("LMM says: a cat .") == 2
     assert "mean IoU 100 %" in beneath

@@ -1,4 +1,5 @@
-"""Grounding one's own image: arrays, pictures, json, the commands, and what they say to mistakes."""
+"""Grounding one's own image: arrays, pictures, json, the commands, and what they say to
+mistakes."""
 
 import json
 
@@ -13,7 +14,14 @@ from flmm.commands.options import heads_file, trained_with
 from flmm.demo.lmm import build_demo_llava, save_folder, word_tokenizer
 from flmm.demo.sam import build_demo_sam
 from flmm.demo.scenes import compose_demo_scenes
-from flmm.experiments.heads import HeadOptions, build_grounded, evaluate, evaluate_chance, train_heads, true_masks
+from flmm.experiments.heads import (
+    HeadOptions,
+    build_grounded,
+    evaluate,
+    evaluate_chance,
+    train_heads,
+    true_masks,
+)
 from flmm.experiments.quickstart import compared, drawn, score_table
 from flmm.grounders.images import ground, masks_record, save_grounding
 from flmm.grounders.pictures import read_image
@@ -23,7 +31,8 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """(model, folder with lmm, sam and run, scenes), the heads trained for two steps on a random LMM."""
+    """(model, folder with lmm, sam and run, scenes), the heads trained for two steps on a random
+    LMM."""
     folder = tmp_path_factory.mktemp("grounded")
     torch.manual_seed(0)
     tokenizer = word_tokenizer()
@@ -32,7 +41,9 @@ def trained(tmp_path_factory):
     scenes = compose_demo_scenes(folder / "scenes", "val", count=4, seed=5).read()
     model = build_grounded(load_lmm(lmm, dtype="float32"), build_demo_sam())
     about = {"lmm": str(lmm), "sam": str(folder / "sam")}
-    train_heads(model, scenes, HeadOptions(steps=2, batch_size=2), folder=folder / "run", about=about)
+    train_heads(
+        model, scenes, HeadOptions(steps=2, batch_size=2), folder=folder / "run", about=about
+    )
     return model, folder, scenes
 
 
@@ -41,7 +52,18 @@ def test_command_gives_the_masks_of_python(trained, tmp_path, capsys):
     path = scenes[0].image
     phrases = ["a frog", "two bears"]
     out = tmp_path / "pictures" / "out.png"
-    ground_command.main([str(path), *phrases, "--checkpoint", str(folder / "run"), "--device", "cpu", "-o", str(out)])
+    ground_command.main(
+        [
+            str(path),
+            *phrases,
+            "--checkpoint",
+            str(folder / "run"),
+            "--device",
+            "cpu",
+            "-o",
+            str(out),
+        ]
+    )
     record = json.loads(out.with_suffix(".json").read_text())
     expected = ground(path, phrases, model)
     assert expected.shape == (2, 72, 72)
@@ -59,7 +81,15 @@ def test_command_gives_the_masks_of_python(trained, tmp_path, capsys):
 
 def test_chat_draws_the_phrases_of_the_answer(trained, tmp_path, capsys):
     _, folder, scenes = trained
-    arguments = [str(scenes[0].image), "-q", "What is it?", "--checkpoint", str(folder / "run"), "-o", str(tmp_path)]
+    arguments = [
+        str(scenes[0].image),
+        "-q",
+        "What is it?",
+        "--checkpoint",
+        str(folder / "run"),
+        "-o",
+        str(tmp_path),
+    ]
     chat_command.main([*arguments, "--max-new-tokens", "8", "--device", "cpu"])
     said = capsys.readouterr().out
     record = json.loads((tmp_path / "answer-1.json").read_text())
@@ -79,7 +109,11 @@ def test_chat_reads_questions_until_an_empty_line(monkeypatch):
 def test_scores_of_guesses(trained):
     model, _, scenes = trained
     chance = evaluate_chance(scenes)
-    shares = [(m.sum() / u.sum()).item() for s in map(scenes.__getitem__, range(4)) for m, u in _with_union(s)]
+    shares = [
+        (m.sum() / u.sum()).item()
+        for s in map(scenes.__getitem__, range(4))
+        for m, u in _with_union(s)
+    ]
     assert chance["all things"]["AR"] == pytest.approx(np.mean(shares))
     whole = [mask.float().mean().item() for i in range(4) for mask in true_masks(scenes[i])]
     assert chance["whole image"]["AR"] == pytest.approx(np.mean(whole))
@@ -88,8 +122,11 @@ def test_scores_of_guesses(trained):
     assert "average recall" in score_table({**chance, **rows})
     found = drawn(model, scenes, 2)
     assert [len(one["refined"]) for one in found] == [len(scenes[i].phrases) for i in range(2)]
-    # Beside truth, before and after one picture of attention for each phrase; all rows are as long as the longest.
-    assert len(compared(model, scenes, found, found).axes) == 2 * (3 + max(len(scenes[i].phrases) for i in range(2)))
+    # Beside truth, before and after one picture of attention for each phrase; all rows are as long
+    # as the longest.
+    assert len(compared(model, scenes, found, found).axes) == 2 * (
+        3 + max(len(scenes[i].phrases) for i in range(2))
+    )
 
 
 def _with_union(sample):
@@ -109,14 +146,20 @@ def test_mistakes_end_with_the_fix(trained, tmp_path):
         ground(image, [], model)
     with pytest.raises(ValueError, match=r"do not fit the context of 256 .*; shorten the text"):
         ground(image, ["a frog " * 100], model)
-    with pytest.raises(FileNotFoundError, match=r"no heads.safetensors in .*: pass a training's folder"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no heads.safetensors in .*: pass a training's folder"
+    ):
         heads_file(tmp_path)
     with pytest.raises(ValueError, match="trained with: pass --sam"):
         trained_with(tmp_path / "heads.safetensors", "sam")
     with pytest.raises(FileNotFoundError, match="none"):
-        ground_command.main([image, "a cat", "--checkpoint", str(folder / "run"), "--lmm", str(tmp_path / "none")])
+        ground_command.main(
+            [image, "a cat", "--checkpoint", str(folder / "run"), "--lmm", str(tmp_path / "none")]
+        )
     with pytest.raises(ValueError, match=r"ends in .png"):
-        save_grounding(tmp_path / "out.jpg", read_image(image), np.zeros((1, 72, 72), bool), ["a cat"])
+        save_grounding(
+            tmp_path / "out.jpg", read_image(image), np.zeros((1, 72, 72), bool), ["a cat"]
+        )
     with pytest.raises(ValueError, match="1 phrases on an image of 72 x 72"):
         grounding_figure(read_image(image), np.zeros((2, 72, 72), bool), ["a cat"])
 

@@ -23,7 +23,9 @@ def saved(tmp_path_factory):
     lmm = tiny_lmm("llava")
     lmm.tokenizer = word_tokenizer()
     head = UNetHead(lmm.map_channels, base=2, stages=3, normalize_input=False, upsample_input=None)
-    model = GroundedLMM(lmm, head, SamRefiner(sam, use_text=False, multimask=True), merge="max").eval()
+    model = GroundedLMM(
+        lmm, head, SamRefiner(sam, use_text=False, multimask=True), merge="max"
+    ).eval()
     model.save_heads(folder / "heads.safetensors")
     return model, folder
 
@@ -47,10 +49,16 @@ def test_a_file_of_heads_is_enough_to_build_them(saved):
 def test_another_merge_is_refused(saved):
     model, folder = saved
     with pytest.raises(ValueError, match=r"trained with merge='max', not 'mean': use merge='max'"):
-        load_grounded(model.lmm, sam=folder / "sam", heads=folder / "heads.safetensors", merge="mean")
+        load_grounded(
+            model.lmm, sam=folder / "sam", heads=folder / "heads.safetensors", merge="mean"
+        )
     sam = SamRefiner.from_pretrained(folder / "sam")
-    head = UNetHead(model.lmm.map_channels, base=2, stages=3, normalize_input=False, upsample_input=None)
-    with pytest.raises(ValueError, match=r"(?s)trained for another model:\n  merge: max there, mean here.*use_text"):
+    head = UNetHead(
+        model.lmm.map_channels, base=2, stages=3, normalize_input=False, upsample_input=None
+    )
+    with pytest.raises(
+        ValueError, match=r"(?s)trained for another model:\n  merge: max there, mean here.*use_text"
+    ):
         GroundedLMM(model.lmm, head, sam).load_heads(folder / "heads.safetensors")
 
 
@@ -77,7 +85,10 @@ def test_heads_of_an_lmm_with_other_maps_are_refused(saved, tmp_path):
     other = tiny_grounded("llava_next_vicuna")
     path = other.save_heads(tmp_path / "other.safetensors")
     count = other.lmm.map_channels
-    with pytest.raises(ValueError, match=rf"another LMM: its mask head takes {count} maps .* has {count // 2}\. Use"):
+    with pytest.raises(
+        ValueError,
+        match=rf"another LMM: its mask head takes {count} maps .* has {count // 2}\. Use",
+    ):
         load_grounded(model.lmm, sam=folder / "sam", heads=path)
 
 
@@ -92,4 +103,7 @@ def test_files_without_facts(saved, tmp_path):
     (tmp_path / "grounding.json").write_text(json.dumps({"lmm": "x", "merge": "max"}))
     assert load_grounded(model.lmm, **options).merge == "max"
     torch.save(tensors, tmp_path / "released.pth")
-    assert load_grounded(model.lmm, sam=folder / "sam", heads=tmp_path / "released.pth").merge == "mean"
+    assert (
+        load_grounded(model.lmm, sam=folder / "sam", heads=tmp_path / "released.pth").merge
+        == "mean"
+    )

@@ -9,12 +9,16 @@ from flmm.pictures.mean_attention import mean_attention
 
 
 def features(maps, padding=None):
-    return PhraseFeatures(maps, torch.zeros(1, len(maps), 1), (1,) * len(maps), single_grid(4, 4, padding=padding))
+    return PhraseFeatures(
+        maps, torch.zeros(1, len(maps), 1), (1,) * len(maps), single_grid(4, 4, padding=padding)
+    )
 
 
 def test_padding_is_cut_off_and_places_are_kept():
     maps = torch.zeros(2, 3, 4, 4)
-    maps[0, :, 1, 3] = torch.tensor([1.0, 2.0, 3.0])  # looks right, in the upper of the image's two rows of tokens
+    maps[0, :, 1, 3] = torch.tensor(
+        [1.0, 2.0, 3.0]
+    )  # looks right, in the upper of the image's two rows of tokens
     found = mean_attention(features(maps, ImageFrame((20, 40), (20, 40), (40, 40), 10, 0)))
     assert found.shape == (2, 8, 16)
     row, column = divmod(int(found[0].argmax()), 16)

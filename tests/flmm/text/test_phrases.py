@@ -16,11 +16,20 @@ def test_golden_phrases_of_answers(golden):
 @pytest.mark.parametrize(
     ("text", "chunks"),
     [
-        ("a bear left of two dogs and the left of a tree .", ["a bear", "two dogs", "the left", "a tree"]),
+        (
+            "a bear left of two dogs and the left of a tree .",
+            ["a bear", "two dogs", "the left", "a tree"],
+        ),
         ("A big dog is standing beside a tree.", ["A big dog", "a tree"]),
         ("It looks at the man holding a yellow umbrella.", ["the man", "a yellow umbrella"]),
-        ("Two red cars, a bus and three people on the street", ["Two red cars", "a bus", "three people", "the street"]),
-        ("A cat sits on the bed, next to a woman dressed in black.", ["A cat", "the bed", "a woman"]),
+        (
+            "Two red cars, a bus and three people on the street",
+            ["Two red cars", "a bus", "three people", "the street"],
+        ),
+        (
+            "A cat sits on the bed, next to a woman dressed in black.",
+            ["A cat", "the bed", "a woman"],
+        ),
         ("The building has some windows.", ["The building", "some windows"]),
         ("Yes.", []),
         ("", []),
@@ -38,7 +47,9 @@ def test_chunks_are_found_again_in_a_text_with_uneven_spaces():
 
 
 def test_pronouns_the_image_and_parts_are_left_out():
-    assert groundable(["It", "the image", "a dog", "a dog", "the man", "the man's hat", "them", " "]) == [
+    assert groundable(
+        ["It", "the image", "a dog", "a dog", "the man", "the man's hat", "them", " "]
+    ) == [
         "a dog",
         "the man's hat",
     ]
@@ -47,7 +58,9 @@ def test_pronouns_the_image_and_parts_are_left_out():
 def test_spans_are_whole_words_in_the_order_of_the_text():
     text = "the manhole near the man and a cat"
     assert phrase_spans(text, ["a cat", "the man"]) == [(17, 24), (29, 34)]
-    assert phrase_spans("a red car", ["red car", "a red"]) == [(0, 5)]  # of two that overlap the first
+    assert phrase_spans("a red car", ["red car", "a red"]) == [
+        (0, 5)
+    ]  # of two that overlap the first
     with pytest.raises(ValueError, match="'a dog' is not in the answer"):
         phrase_spans(text, ["a dog"])
     with pytest.raises(ValueError, match="is not in the answer"):

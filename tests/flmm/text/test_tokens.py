@@ -10,7 +10,12 @@ from clim_data import PanopticNarratives, ReferringExpressions
 from flmm.adapters.frames import ImageFrame
 from flmm.adapters.preparers import PadToSquare
 from flmm.text.prompts import STYLES, prompt_style
-from flmm.text.tokens import phrase_token_spans, tokenize_expressions, tokenize_sample, tokenize_segments
+from flmm.text.tokens import (
+    phrase_token_spans,
+    tokenize_expressions,
+    tokenize_sample,
+    tokenize_segments,
+)
 from PIL import Image
 from transformers import AutoTokenizer
 
@@ -24,12 +29,15 @@ def golden_folder(golden):
 
 @pytest.fixture(scope="module")
 def tokenizer_of(golden_folder):
-    """`tokenizer_of(sidecar)`: its tokenizer, with the image token added where the sidecar says so."""
+    """`tokenizer_of(sidecar)`: its tokenizer, with the image token added where the sidecar says
+    so."""
 
     def load(meta):
         tokenizer = AutoTokenizer.from_pretrained(golden_folder / "data" / meta["tokenizer"])
         if meta["add_image_token"]:
-            tokenizer.add_special_tokens({"additional_special_tokens": [meta.get("image_token", "<image>")]})
+            tokenizer.add_special_tokens(
+                {"additional_special_tokens": [meta.get("image_token", "<image>")]}
+            )
         return tokenizer
 
     return load
@@ -82,7 +90,9 @@ def test_golden_narratives_for_every_tokenizer_and_prompt(golden_folder, tokeniz
         tokenizer = tokenizer_of(meta)
         for sample, record in meta["samples"].items():
             index = png_place(sample, record)
-            text = tokenize_segments(tokenizer, prompt_of(meta), numbered(narratives[index]["segments"]))
+            text = tokenize_segments(
+                tokenizer, prompt_of(meta), numbered(narratives[index]["segments"])
+            )
             check(text, meta, arrays, sample, tokenizer)
             assert text.phrases == len(record["mask_infos"])
             count += 1
@@ -103,13 +113,19 @@ def test_golden_expressions_for_every_tokenizer_and_prompt(golden_folder, tokeni
 def test_golden_texts_from_the_readers(golden_folder, tokenizer_of):
     """Files to ids in one go: the readers of clim-data, then the tokenizer."""
     data = golden_folder / "data"
-    narratives = PanopticNarratives(data / "images", data / "png.json", data / "panoptic.json", data / "panoptic")
-    by_place = {int(narratives[i].key.rpartition("-")[2]): narratives[i] for i in range(len(narratives))}
+    narratives = PanopticNarratives(
+        data / "images", data / "png.json", data / "panoptic.json", data / "panoptic"
+    )
+    by_place = {
+        int(narratives[i].key.rpartition("-")[2]): narratives[i] for i in range(len(narratives))
+    }
     for meta, arrays in cases(golden_folder, "png_llava"):
         tokenizer = tokenizer_of(meta)
         for sample, record in meta["samples"].items():
             given = by_place[png_place(sample, record)]
-            check(tokenize_sample(tokenizer, prompt_of(meta), given), meta, arrays, sample, tokenizer)
+            check(
+                tokenize_sample(tokenizer, prompt_of(meta), given), meta, arrays, sample, tokenizer
+            )
     refs = next((data / "refcoco").glob("refs(*).p")), data / "refcoco" / "instances.json"
     options = {"sentences": "first", "together": True, "bad_masks": "empty"}
     count = 0
@@ -121,9 +137,13 @@ def test_golden_texts_from_the_readers(golden_folder, tokenizer_of):
             split = sample.rstrip("0123456789")
             expressions = ReferringExpressions(data / "images", *refs, split=split, **options)
             (given,) = (
-                e for e in map(expressions.__getitem__, range(len(expressions))) if e.image.name == record["img"]
+                e
+                for e in map(expressions.__getitem__, range(len(expressions)))
+                if e.image.name == record["img"]
             )
-            check(tokenize_sample(tokenizer, prompt_of(meta), given), meta, arrays, sample, tokenizer)
+            check(
+                tokenize_sample(tokenizer, prompt_of(meta), given), meta, arrays, sample, tokenizer
+            )
             count += 1
     assert count
 
@@ -136,7 +156,8 @@ def test_golden_masks_follow_the_image(golden_folder):
                     continue
                 gt = torch.from_numpy(arrays[f"{sample}__gt_masks"])
                 shape, padded = (
-                    (m["height"], m["width"]) for m in (record["meta_data"][k] for k in ("image_shape", "padded_shape"))
+                    (m["height"], m["width"])
+                    for m in (record["meta_data"][k] for k in ("image_shape", "padded_shape"))
                 )
                 frame = ImageFrame.centred(tuple(gt.shape[-2:]), shape, padded)
                 assert list(frame.image_size) == arrays[f"{sample}__image_sizes"].tolist()
@@ -149,7 +170,9 @@ def test_golden_masks_follow_the_image(golden_folder):
                 masks = frame.resize_masks(gt)
                 assert torch.equal(masks, torch.from_numpy(arrays[f"{sample}__masks"]))
                 canvas = torch.zeros(len(gt), *padded, dtype=gt.dtype)
-                canvas[:, frame.top : frame.top + shape[0], frame.left : frame.left + shape[1]] = masks
+                canvas[:, frame.top : frame.top + shape[0], frame.left : frame.left + shape[1]] = (
+                    masks
+                )
                 assert torch.equal(canvas, torch.from_numpy(arrays[f"{sample}__padded_masks"]))
 
 
@@ -194,9 +217,9 @@ def test_one_image_token_becomes_many():
 
 def test_spaces_and_special_tokens_are_the_callers_choice():
     assert tokenize_segments(Words(), [7, 8], [("a", 0)]).input_ids.tolist() == [7, 8, ord("a")]
-    assert tokenize_segments(Words(), "x", [("a", 0)], special_tokens=False, spaced=True).input_ids.tolist() == [
-        *map(ord, "x a")
-    ]
+    assert tokenize_segments(
+        Words(), "x", [("a", 0)], special_tokens=False, spaced=True
+    ).input_ids.tolist() == [*map(ord, "x a")]
     text = tokenize_expressions(Words(), "", ["a", "b"], spaced=True)
     assert text.input_ids.tolist() == [1, *map(ord, " a. b.")]
     assert text.phrase_ids.tolist() == [-1, 0, 0, -1, 1, 1, -1]

@@ -1,4 +1,5 @@
-"""The loader of the heads' training: what a batch holds, order, ranks, resuming, and what is left out."""
+"""The loader of the heads' training: what a batch holds, order, ranks, resuming, and what is left
+out."""
 
 import json
 
@@ -23,7 +24,9 @@ def model():
 
 def loader_of(model, sources=None, **options) -> GroundingLoader:
     options = {"batch_size": 2, "seed": 4, **options}
-    return GroundingLoader(sources or {"pictures": Pictures()}, model.lmm, sam_px=model.sam.edge, **options)
+    return GroundingLoader(
+        sources or {"pictures": Pictures()}, model.lmm, sam_px=model.sam.edge, **options
+    )
 
 
 def keys(batches) -> list[list[str]]:
@@ -96,15 +99,23 @@ def test_texts_longer_than_the_context_are_left_out(model, monkeypatch):
 
 def test_golden_data_sets_together(model):
     """Narratives and expressions; narratives without a phrase are counted."""
-    narratives = PanopticNarratives(DATA / "images", DATA / "png.json", DATA / "panoptic.json", DATA / "panoptic")
+    narratives = PanopticNarratives(
+        DATA / "images", DATA / "png.json", DATA / "panoptic.json", DATA / "panoptic"
+    )
     refs = DATA / "refcoco"
     expressions = ReferringExpressions(
         DATA / "images", next(refs.glob("refs*.json")), refs / "instances.json", split="train", sentences="random",
         together=True, bad_masks="empty",
     )  # fmt: skip
-    loader = loader_of(model, {"png": narratives, "refcoco": expressions}, requests={"png": "What is shown ?"})
+    loader = loader_of(
+        model, {"png": narratives, "refcoco": expressions}, requests={"png": "What is shown ?"}
+    )
     batches = list(loader)
-    assert sum(len(batch) for batch in batches) == len(narratives) + len(expressions) == loader.num_samples
+    assert (
+        sum(len(batch) for batch in batches)
+        == len(narratives) + len(expressions)
+        == loader.num_samples
+    )
     texts = json.loads((DATA / "png.json").read_text())
     empty = sum(not any(segment["segment_ids"] for segment in text["segments"]) for text in texts)
     assert loader.skipped.counts["no phrase"] == empty

@@ -13,7 +13,9 @@ REQUESTS = {"pictures": "Please give"}
 
 
 def facts_of(model, data=None, requests=None) -> dict:
-    return frozen_facts(model, data={"pictures": (data or Pictures(COUNTS)).stamp()}, requests=requests or REQUESTS)
+    return frozen_facts(
+        model, data={"pictures": (data or Pictures(COUNTS)).stamp()}, requests=requests or REQUESTS
+    )
 
 
 def cache_in(folder, model=None, **options) -> FeatureCache:
@@ -28,7 +30,10 @@ def loader_of(model, cache, **options) -> GroundingLoader:
 def fill(model, cache) -> list[dict]:
     """Losses of one epoch."""
     task = GroundingTask(model, cache=cache)
-    return [{name: value.item() for name, value in task.loss(batch).items()} for batch in loader_of(model, cache)]
+    return [
+        {name: value.item() for name, value in task.loss(batch).items()}
+        for batch in loader_of(model, cache)
+    ]
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_next_mistral"])

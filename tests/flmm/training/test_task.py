@@ -1,4 +1,5 @@
-"""Training of the heads: the loss, what the engine gets, golden losses and steps, whole runs at every ZeRO stage."""
+"""Training of the heads: the loss, what the engine gets, golden losses and steps, whole runs at
+every ZeRO stage."""
 
 import json
 from dataclasses import replace
@@ -37,8 +38,12 @@ def test_engine_gets_neither_lmm_nor_image_encoder():
     names = {name.removeprefix("model.") for name, _ in module.named_parameters()}
     assert names == set(task.trainable_parameters()) == set(model.trained_names())
     frozen = ("lmm.", "sam.image_encoder.")
-    assert not any(name.startswith(frozen) for name in [*task.model.state_dict(), *trained_entries(task)])
-    assert {id(p) for p in task.model.direct_parameters()} == {id(p) for p in task.trainable_parameters().values()}
+    assert not any(
+        name.startswith(frozen) for name in [*task.model.state_dict(), *trained_entries(task)]
+    )
+    assert {id(p) for p in task.model.direct_parameters()} == {
+        id(p) for p in task.trainable_parameters().values()
+    }
 
 
 def test_loss_is_the_sum_of_four_means_over_phrases():
@@ -52,8 +57,12 @@ def test_loss_is_the_sum_of_four_means_over_phrases():
     refined = mask_losses([m.refined for m in masks], targets)
     for name in FIGURES:
         assert found[name].item() == pytest.approx(expected[name].item(), rel=1e-4, abs=1e-6)
-        assert found[f"sam_{name}"].item() == pytest.approx(refined[name].item(), rel=1e-4, abs=1e-6)
-    terms = [found[name].item() for name in ("loss_mask", "loss_dice", "sam_loss_mask", "sam_loss_dice")]
+        assert found[f"sam_{name}"].item() == pytest.approx(
+            refined[name].item(), rel=1e-4, abs=1e-6
+        )
+    terms = [
+        found[name].item() for name in ("loss_mask", "loss_dice", "sam_loss_mask", "sam_loss_dice")
+    ]
     assert found["loss"].item() == pytest.approx(sum(terms))
     assert found["phrases"].item() == 4
 
@@ -69,7 +78,9 @@ def test_nothing_to_learn_has_a_loss_of_zero_and_gradients_for_the_same_weights(
         task.model.train()
         found = task.loss(batch)
         found["loss"].backward()
-        return found, {n: p.grad for n, p in task.trainable_parameters().items() if p.grad is not None}
+        return found, {
+            n: p.grad for n, p in task.trainable_parameters().items() if p.grad is not None
+        }
 
     empty, nothing = gradients(GroundingBatch(()))
     _, something = gradients(batch_of(tiny_grounded(), [0], [2]))
@@ -113,12 +124,15 @@ def test_golden_losses_and_gradients(golden, family):
     names = training.get("samples", list(case.meta["samples"]))
     found = task.loss(golden_batch(case, task.model, names))
     for name, value in training["loss_dict"].items():
-        # Accuracy and IoU count pixels beyond a threshold: rounding may turn a few of those that lie on it.
+        # Accuracy and IoU count pixels beyond a threshold: rounding may turn a few of those that
+        # lie on it.
         slack = {"rel": 1e-4, "abs": 1e-5} if "loss" in name else {"rel": 1e-3, "abs": 1e-3}
         assert found[name].item() == pytest.approx(value, **slack), name
     assert found["loss"].item() == pytest.approx(training["total_loss"], rel=1e-4)
     found["loss"].backward()
-    norms = heads_from_released({k: torch.tensor(v or 0.0) for k, v in training["param_grad_l2"].items()})
+    norms = heads_from_released(
+        {k: torch.tensor(v or 0.0) for k, v in training["param_grad_l2"].items()}
+    )
     for name, parameter in task.trainable_parameters().items():
         norm = 0.0 if parameter.grad is None else parameter.grad.norm().item()
         assert norm == pytest.approx(norms[name].item(), rel=5e-3, abs=5e-6), name
@@ -144,7 +158,8 @@ class SameBatch:
 
 
 def test_golden_steps_of_a_run(golden, tmp_path):
-    """The original's optimizer steps, by the trainer: its loss, clipping and AdamW, read back from the metrics."""
+    """The original's optimizer steps, by the trainer: its loss, clipping and AdamW, read back from
+    the metrics."""
     case = golden("forward", "flmm/llava")
     optim, steps = golden_steps(case)
     *trained, after = steps
@@ -152,7 +167,9 @@ def test_golden_steps_of_a_run(golden, tmp_path):
     names = list(case.meta["samples"])
     batch = golden_batch(case, task.model, names)
     kept = task.frozen_features(batch.items, torch.device("cpu"))
-    batch = GroundingBatch(tuple(replace(item, kept=features) for item, features in zip(batch.items, kept)))
+    batch = GroundingBatch(
+        tuple(replace(item, kept=features) for item, features in zip(batch.items, kept))
+    )
     config = GroundingConfig(
         data=GroundingDataConfig(batch_size=len(names), workers=0),
         optim=OptimConfig(**optim, eps=1e-8, decay="all"),
@@ -176,13 +193,17 @@ def test_runs_at_every_stage_are_the_same_and_resume(tmp_path):
         trainer.fit()
         losses[stage] = [line["loss"] for line in read_metrics(tmp_path / f"stage{stage}")]
         assert losses[stage] == pytest.approx(losses[0], rel=1e-4)
-    assert not torch.equal(trainer.task.model.text_layer_weights, tiny_grounded().text_layer_weights)
+    assert not torch.equal(
+        trainer.task.model.text_layer_weights, tiny_grounded().text_layer_weights
+    )
     line = read_metrics(tmp_path / "stage3")[-1]
     assert set(FIGURES) | {f"sam_{name}" for name in FIGURES} <= set(line)
     config = tiny_config(tmp_path / "parts", zero_stage=2)
     fit_until(tiny_trainer(config), 2)
     tiny_trainer(config, resume=True).fit()
-    assert [line["loss"] for line in read_metrics(tmp_path / "parts")] == pytest.approx(losses[2], rel=1e-6)
+    assert [line["loss"] for line in read_metrics(tmp_path / "parts")] == pytest.approx(
+        losses[2], rel=1e-6
+    )
     saved = load_file(tmp_path / "stage3" / "model" / "heads.safetensors")
     model = tiny_grounded(seed=9)
     assert set(saved) == set(model.trained_names())

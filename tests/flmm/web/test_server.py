@@ -50,7 +50,9 @@ class Page:
         return json.loads(body)
 
     def upload(self, image, name: str = "a.png") -> dict:
-        status, _, body = self.request("POST", "/api/picture", file_of(image), {**BYTES, "X-File-Name": quote(name)})
+        status, _, body = self.request(
+            "POST", "/api/picture", file_of(image), {**BYTES, "X-File-Name": quote(name)}
+        )
         assert status == 200, body
         return json.loads(body)
 
@@ -71,7 +73,10 @@ def page(tmp_path_factory):
     from flmm.web.server import build_app
 
     app = build_app(
-        demo, about="a tiny model", examples=command.example_files(folder), hosts=command.hosts("127.0.0.1")
+        demo,
+        about="a tiny model",
+        examples=command.example_files(folder),
+        hosts=command.hosts("127.0.0.1"),
     )
     bound = command.listening("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
@@ -124,7 +129,10 @@ def test_page_and_examples(page):
     assert len(ids) > 15
     assert ids <= set(re.findall(r'id="([\w-]+)"', text))
     assert "http" not in re.sub(r"//.*", "", script)  # nothing is fetched from elsewhere
-    assert json.loads(page.get("/api/about")[2]) == {"model": "a tiny model", "examples": ["0.png", "1.png"]}
+    assert json.loads(page.get("/api/about")[2]) == {
+        "model": "a tiny model",
+        "examples": ["0.png", "1.png"],
+    }
     assert page.get("/example/1")[2][:3] == b"\xff\xd8\xff"
     assert page.post("/api/example", example=1)["width"] == 90
 
@@ -139,11 +147,17 @@ def test_mistakes_are_messages(page):
         400,
         "there is no question: type a question first",
     )
-    assert refused("/api/ground", picture=name, phrases=[])[1].startswith("there is no phrase: type one or more")
-    assert refused("/api/ground", picture="", phrases=["a"])[1].startswith("there is no picture: choose")
+    assert refused("/api/ground", picture=name, phrases=[])[1].startswith(
+        "there is no phrase: type one or more"
+    )
+    assert refused("/api/ground", picture="", phrases=["a"])[1].startswith(
+        "there is no picture: choose"
+    )
     answer = page.post("/api/ask", picture=name, question=QUESTION)["answer"]
     assert "is not in the answer" in refused("/api/mark", answer=answer, phrases=["a unicorn"])[1]
-    assert page.refused("/api/picture", b"no picture", {**BYTES, "X-File-Name": "b%C3%A4r.txt"}) == (
+    assert page.refused(
+        "/api/picture", b"no picture", {**BYTES, "X-File-Name": "b%C3%A4r.txt"}
+    ) == (
         400,
         "bär.txt cannot be read as a picture: choose a JPEG, PNG or WebP file",
     )
@@ -157,7 +171,10 @@ def test_mistakes_are_messages(page):
 
 def test_requests_from_elsewhere_are_refused(page):
     assert page.refused("/api/ask", json.dumps({"picture": "", "question": ""}), FORM)[0] == 415
-    assert page.refused("/api/picture", file_of(picture(60, 90)), {"Content-Type": "text/plain"})[0] == 415
+    assert (
+        page.refused("/api/picture", file_of(picture(60, 90)), {"Content-Type": "text/plain"})[0]
+        == 415
+    )
     assert page.request("GET", "/", headers={"Host": "elsewhere.example"})[0] == 400
     assert page.request("GET", "/", headers={"Host": f"localhost:{page.port}"})[0] == 200
 
@@ -178,7 +195,9 @@ def test_faults_are_for_the_terminal(page, monkeypatch, capsys):
         raise KeyError("a secret of the code")
 
     monkeypatch.setattr(page.demo, "ground", broken)
-    status, message = page.refused("/api/ground", json.dumps({"picture": "", "phrases": ["a"]}), JSON)
+    status, message = page.refused(
+        "/api/ground", json.dumps({"picture": "", "phrases": ["a"]}), JSON
+    )
     assert status == 500
     assert "secret" not in message
     assert "a secret of the code" in capsys.readouterr().err
@@ -196,7 +215,9 @@ def test_the_model_does_one_thing_at_a_time(page, monkeypatch):
 
     monkeypatch.setattr(page.demo, "ask", slow)
     threads = [
-        threading.Thread(target=page.post, args=("/api/ask",), kwargs={"picture": "", "question": str(number)})
+        threading.Thread(
+            target=page.post, args=("/api/ask",), kwargs={"picture": "", "question": str(number)}
+        )
         for number in range(5)
     ]
     for thread in threads:
@@ -208,10 +229,14 @@ def test_the_model_does_one_thing_at_a_time(page, monkeypatch):
 
 def test_command_line_mistakes_end_with_the_fix(tmp_path, monkeypatch):
     assert COMMANDS["demo"][0] == "web.command"
-    with pytest.raises(ValueError, match=r"pass --checkpoint .*flmm-quickstart.* or with a released F-LMM .pth"):
+    with pytest.raises(
+        ValueError, match=r"pass --checkpoint .*flmm-quickstart.* or with a released F-LMM .pth"
+    ):
         command.main([])
     run = ["--checkpoint", str(tmp_path / "heads.safetensors")]
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*none: pass one with pictures to --examples"):
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no folder .*none: pass one with pictures to --examples"
+    ):
         command.main([*run, "--examples", str(tmp_path / "none")])
     with pytest.raises(FileNotFoundError, match="no picture in"):
         command.example_files(tmp_path)
@@ -219,14 +244,18 @@ def test_command_line_mistakes_end_with_the_fix(tmp_path, monkeypatch):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(ValueError, match=rf"cannot listen on 127.0.0.1:{port} .*: pass another --port, or 0"):
+        with pytest.raises(
+            ValueError, match=rf"cannot listen on 127.0.0.1:{port} .*: pass another --port, or 0"
+        ):
             command.main([*run, "--port", str(port)])
     with pytest.raises(ValueError, match="--port 70000 is no port"):
         command.listening("127.0.0.1", 70000)
     with pytest.raises(ValueError, match="pass an address of this machine"):
         command.listening("no such host", 0)
     monkeypatch.setattr(command, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs starlette and uvicorn: pip install 'flmm\[demo\]'"):
+    with pytest.raises(
+        ValueError, match=r"needs starlette and uvicorn: pip install 'flmm\[demo\]'"
+    ):
         command.main(run)
 
 

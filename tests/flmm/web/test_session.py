@@ -1,4 +1,5 @@
-"""The demo's logic on the tiny LMM: what is answered, grounded and kept, and how often the model runs."""
+"""The demo's logic on the tiny LMM: what is answered, grounded and kept, and how often the model
+runs."""
 
 import json
 import tempfile
@@ -107,10 +108,16 @@ def test_closer_look(demo, runs):
     for focus in ("thought", "question"):
         look = demo.look_again(name, QUESTION, focus)
         expected = visual_answer(demo.model, image, QUESTION, focus=focus)
-        assert (look.thought, look.answer, look.box) == (expected.thought, expected.answer, expected.box)
+        assert (look.thought, look.answer, look.box) == (
+            expected.thought,
+            expected.answer,
+            expected.box,
+        )
         np.testing.assert_array_equal(look.mask, expected.mask > 0)
         assert look.crop.size == (look.box[2] - look.box[0], look.box[3] - look.box[1])
-    assert runs["sam"] == 3  # once for the picture here, and once for each of the two to compare with
+    assert (
+        runs["sam"] == 3
+    )  # once for the picture here, and once for each of the two to compare with
     view = look_view(look)
     assert view["mask"].startswith("data:image/png;base64,")
     assert view["box"] == list(look.box)
@@ -143,7 +150,9 @@ def test_a_silent_model_is_told(demo, monkeypatch):
     name, _ = demo.add_picture(file_of(picture(60, 90)))
     with torch.no_grad():
         head = demo.model.lmm.model.lm_head.weight
-        monkeypatch.setattr(demo.model.lmm.model.lm_head, "weight", torch.nn.Parameter(torch.zeros_like(head)))
+        monkeypatch.setattr(
+            demo.model.lmm.model.lm_head, "weight", torch.nn.Parameter(torch.zeros_like(head))
+        )
     with pytest.raises(ValueError, match="said nothing: ask in other words"):
         demo.ask(name, QUESTION)
 
@@ -152,7 +161,9 @@ def test_answers_take_what_the_context_leaves(monkeypatch):
     demo = speaking_demo(max_new_tokens=None)
     name, _ = demo.add_picture(file_of(picture(60, 90)))
     tokens = demo.model.lmm.family.layout(demo.model.lmm.family.prepare(picture(60, 90))).tokens
-    monkeypatch.setattr(demo.model.lmm.language_model.config, "max_position_embeddings", tokens + 60)
+    monkeypatch.setattr(
+        demo.model.lmm.language_model.config, "max_position_embeddings", tokens + 60
+    )
     _, text = demo.ask(name, QUESTION)
     assert 30 < len(text.split()) < 60
     monkeypatch.setattr(demo.model.lmm.language_model.config, "max_position_embeddings", tokens)
@@ -164,13 +175,20 @@ def test_uploads(tmp_path, monkeypatch):
     large = read_upload(file_of(Image.new("RGB", (2 * LONGEST_EDGE_PX, 300)), "jpeg"))
     assert large.image.size == (LONGEST_EDGE_PX, 150)
     assert large.shrunk
-    assert f"{2 * LONGEST_EDGE_PX} x 300 pixels, shrunk to {LONGEST_EDGE_PX} x 150" in picture_view("p", large)["note"]
+    assert (
+        f"{2 * LONGEST_EDGE_PX} x 300 pixels, shrunk to {LONGEST_EDGE_PX} x 150"
+        in picture_view("p", large)["note"]
+    )
     exif = (turned := Image.new("RGB", (20, 10))).getexif()
     exif[0x0112] = 6
     upload = read_upload(file_of(turned, "jpeg", exif=exif))
     assert upload.image.size == upload.original_size == (10, 20)
     assert picture_view("p", upload)["note"] == ""
-    assert read_upload(file_of(Image.new("RGBA", (4, 4), (0, 0, 0, 0)))).image.getpixel((1, 1)) == (255, 255, 255)
+    assert read_upload(file_of(Image.new("RGBA", (4, 4), (0, 0, 0, 0)))).image.getpixel((1, 1)) == (
+        255,
+        255,
+        255,
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""Shards, mosaics and readers for region training of CLIP. See README.md; names here are the API."""
+"""Shards, mosaics and readers for region training of CLIP. See README.md; names here are the
+API."""
 
 from importlib import import_module
 

@@ -13,10 +13,10 @@ LVIS_FOLDERS = ("", "lvis", "lvis_v1", "coco", "annotations", "coco/annotations"
 class Check:
     """One thing a data set needs.
 
-    kind: "json" (an annotation file), "pickle" (references), "images" or "pngs" (a folder of files) or "tars" (shards).
-    path: below one of `folders`, which are relative to the data root. count: files, or entries of the list `table`
-    of a json, or of the list that a json or pickle is; None when the official number is not fixed. source: where it is
-    published.
+    kind: "json" (an annotation file), "pickle" (references), "images" or "pngs" (a folder of files)
+    or "tars" (shards). path: below one of `folders`, which are relative to the data root. count:
+    files, or entries of the list `table` of a json, or of the list that a json or pickle is; None
+    when the official number is not fixed. source: where it is published.
     """
 
     kind: str
@@ -62,7 +62,9 @@ def _segments(split: str, count: int) -> Check:
 _LVIS_TRAIN = Check("json", "lvis_v1_train.json", LVIS_SITE, 100170, LVIS_FOLDERS)
 _LVIS_VAL = Check("json", "lvis_v1_val.json", LVIS_SITE, 19809, LVIS_FOLDERS)
 
-_TRAIN_2014 = Check("images", "train2014", "http://images.cocodataset.org/zips/train2014.zip", 82783)
+_TRAIN_2014 = Check(
+    "images", "train2014", "http://images.cocodataset.org/zips/train2014.zip", 82783
+)
 
 # Questions of the Visual CoT benchmark, by set.
 _VISCOT = {
@@ -85,7 +87,8 @@ def _narratives(split: str) -> Check:
 
 
 def _referring(name: str, title: str, refs: str, *, references: int, images: int) -> Part:
-    """A part of the RefCOCO family: its two files, and the images under their names of 2014 or of 2017."""
+    """A part of the RefCOCO family: its two files, and the images under their names of 2014 or of
+    2017."""
     folders = (name, f"refer/{name}", f"refer_seg/{name}", f"refer/data/{name}")
     files = (
         Check("pickle", refs, REFER_SITE, references, folders, "references"),
@@ -97,7 +100,9 @@ def _referring(name: str, title: str, refs: str, *, references: int, images: int
 def _visual_cot() -> Part:
     folders = ("viscot", "viscot/benchmark", "Visual-CoT/viscot/benchmark")
     images = ("viscot/cot_image_data", "cot_image_data", "Visual-CoT/cot_image_data")
-    questions = [Check("json", f"{k}.json", VISCOT_SITE, n, folders, "questions") for k, n in _VISCOT.items()]
+    questions = [
+        Check("json", f"{k}.json", VISCOT_SITE, n, folders, "questions") for k, n in _VISCOT.items()
+    ]
     pictures = [Check("images", name, VISCOT_SITE, folders=images) for name in _VISCOT]
     return Part(
         "viscot",
@@ -125,7 +130,8 @@ for _part in (
         (
             "clim-train clim_coco_vitb16",
             "clim-train clim_coco_evab16",
-            "clim-data nouns, proposals and clim-eval pseudo-label for clim-train regionclip_coco_evab16, ..._eval14",
+            "clim-data nouns, proposals and clim-eval pseudo-label for clim-train "
+            "regionclip_coco_evab16, ..._eval14",
         ),
     ),
     Part(
@@ -186,7 +192,9 @@ for _part in (
             (Check("tars", "cc3m", CC3M_SITE, folders=("", "shards")),),
             (
                 Check("images", "images", CC3M_SITE, folders=("cc3m", "CC3M")),
-                Check("json", "train.json", CC3M_SITE, folders=("cc3m", "CC3M", "cc3m/annotations")),
+                Check(
+                    "json", "train.json", CC3M_SITE, folders=("cc3m", "CC3M", "cc3m/annotations")
+                ),
             ),
         ),
         ("clim-train clim_cc3m_vitb16",),
@@ -194,7 +202,14 @@ for _part in (
     Part(
         "png",
         "Panoptic Narrative Grounding, training split",
-        ((_TRAIN, _coco("panoptic", "train", 118287), _segments("train", 118287), _narratives("train")),),
+        (
+            (
+                _TRAIN,
+                _coco("panoptic", "train", 118287),
+                _segments("train", 118287),
+                _narratives("train"),
+            ),
+        ),
         ("clim-data pack png",),
     ),
     Part(

@@ -1,4 +1,5 @@
-"""Look at a data root and say which data sets are whole, broken or missing, and what they enable."""
+"""Look at a data root and say which data sets are whole, broken or missing, and what they
+enable."""
 
 import json
 import os
@@ -20,7 +21,8 @@ PRESENT, BROKEN, MISSING = "present", "broken", "missing"
 
 @dataclass
 class Finding:
-    """State of one file or folder: "present", "broken" or "missing", what was found, and where to get it."""
+    """State of one file or folder: "present", "broken" or "missing", what was found, and where to
+    get it."""
 
     path: str
     state: str
@@ -50,8 +52,9 @@ def diagnose(
 ) -> list[Diagnosis]:
     """Check the parts named in `needs` (all known ones when empty) below `root`.
 
-    Folders are counted, annotation files checked for a whole beginning and end, shards for their end mark.
-    `check_images` decodes every image, `check_json` parses every annotation file and counts its entries.
+    Folders are counted, annotation files checked for a whole beginning and end, shards for their
+    end mark. `check_images` decodes every image, `check_json` parses every annotation file and
+    counts its entries.
 
     Raises:
         FileNotFoundError: there is no such root. ValueError: a need is not known.
@@ -75,10 +78,14 @@ def diagnose(
 def _diagnose_part(part: Part, look) -> Diagnosis:
     options = [[look(check) for check in checks] for checks in part.alternatives]
     best = max(options, key=lambda found: sum(f.state == PRESENT for f in found) / len(found))
-    return Diagnosis(part.name, part.title, all(f.state == PRESENT for f in best), best, part.recipes)
+    return Diagnosis(
+        part.name, part.title, all(f.state == PRESENT for f in best), best, part.recipes
+    )
 
 
-def examine(root: Path, check: Check, *, check_images: bool = False, check_json: bool = False) -> Finding:
+def examine(
+    root: Path, check: Check, *, check_images: bool = False, check_json: bool = False
+) -> Finding:
     """Find one file or folder below the root and judge it."""
     places = [root / folder / check.path for folder in check.folders]
     place = next((p for p in places if p.exists()), None)
@@ -116,7 +123,8 @@ def _examine_json(path: Path, check: Check, *, parse: bool) -> Finding:
 
 
 def _examine_pickle(path: Path, check: Check, *, parse: bool) -> Finding:
-    """A references pickle: whole when it ends with the stop mark; parsed, without running code, when asked for."""
+    """A references pickle: whole when it ends with the stop mark; parsed, without running code,
+    when asked for."""
     found = Finding(str(path), BROKEN, "", check.source, path.stat().st_size)
     with open(path, "rb") as stream:
         stream.seek(max(0, found.bytes - 1))
@@ -178,7 +186,9 @@ def to_text(diagnoses: list[Diagnosis], *, max_faults: int = 10) -> str:
     """Readable report of `diagnose`."""
     lines = []
     for part in diagnoses:
-        lines.append(f"{'complete  ' if part.complete else 'incomplete'}  {part.name}: {part.title}")
+        lines.append(
+            f"{'complete  ' if part.complete else 'incomplete'}  {part.name}: {part.title}"
+        )
         for f in part.findings:
             size = f" ({f.bytes / 1e6:,.1f} MB)" if f.bytes else ""
             lines.append(f"    {f.state:8} {f.path}: {f.detail}{size}")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 class BrokenSample(ValueError):
     """A sample, image or shard that cannot be used.
 
-    `reason` is a short class of faults ("unreadable image", "empty caption", ...), `name` says which
-    file and sample, `detail` what exactly is wrong with it.
+    `reason` is a short class of faults ("unreadable image", "empty caption", ...), `name` says
+    which file and sample, `detail` what exactly is wrong with it.
     """
 
     def __init__(self, reason: str, name: str, detail: str = ""):
@@ -56,7 +56,9 @@ class SkipReport:
             return "nothing skipped"
         lines = []
         for reason, names in self.names.items():
-            shown = "; ".join(f"{n} ({self.entries[n][1]})" if self.entries[n][1] else n for n in names[:limit])
+            shown = "; ".join(
+                f"{n} ({self.entries[n][1]})" if self.entries[n][1] else n for n in names[:limit]
+            )
             more = f"; and {len(names) - limit} more" if len(names) > limit else ""
             lines.append(f"skipped {len(names)}, {reason}: {shown}{more}")
         return "\n".join(lines)
@@ -68,5 +70,7 @@ class SkipReport:
 def check_on_error(on_error: str) -> str:
     """Return `on_error` when it is "skip" or "raise", else raise ValueError."""
     if on_error not in ("skip", "raise"):
-        raise ValueError(f'on_error={on_error!r} is not known: use "skip" (count and name) or "raise"')
+        raise ValueError(
+            f'on_error={on_error!r} is not known: use "skip" (count and name) or "raise"'
+        )
     return on_error

@@ -1,11 +1,17 @@
-"""Region classification, retrieval and zero-shot evaluation of RegionModels, with reports and pictures."""
+"""Region classification, retrieval and zero-shot evaluation of RegionModels, with reports and
+pictures."""
 
 from importlib import import_module
 
 from clim_eval.evaluators.regions import RegionClassification, RegionRows
 from clim_eval.evaluators.retrieval import ImageTextRetrieval
 from clim_eval.evaluators.zeroshot import ZeroShotClassification
-from clim_eval.metrics.accuracy import class_accuracy_table, label_ranks, mean_class_accuracy, top_k_accuracy
+from clim_eval.metrics.accuracy import (
+    class_accuracy_table,
+    label_ranks,
+    mean_class_accuracy,
+    top_k_accuracy,
+)
 from clim_eval.pictures.bars import accuracy_bars
 from clim_eval.pictures.similarity import similarity_figure
 from clim_eval.pictures.tradeoff import tradeoff_figure

@@ -1,4 +1,5 @@
-"""Class embeddings on disk: made once per text tower, templates and names, read by every evaluation."""
+"""Class embeddings on disk: made once per text tower, templates and names, read by every
+evaluation."""
 
 import hashlib
 import json
@@ -24,19 +25,25 @@ TEMPLATES = {"vild": VILD_TEMPLATES, "photo": PHOTO_TEMPLATE, "name": NAME_TEMPL
 
 
 def cache_folder() -> Path:
-    """Where class embeddings are cached by default: $XDG_CACHE_HOME/clim/classes, or ~/.cache/clim/classes."""
+    """Where class embeddings are cached by default: $XDG_CACHE_HOME/clim/classes, or
+    ~/.cache/clim/classes."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clim" / "classes"
 
 
-def embed_with_bar(model: nn.Module, names: Sequence[str], templates: str, *, cache: Path | None, show: bool) -> Tensor:
-    """`clim_models.text.class_embeddings.embed_classes` with templates by name and a live bar; (K, C) unit rows."""
+def embed_with_bar(
+    model: nn.Module, names: Sequence[str], templates: str, *, cache: Path | None, show: bool
+) -> Tensor:
+    """`clim_models.text.class_embeddings.embed_classes` with templates by name and a live bar; (K,
+    C) unit rows."""
     with tqdm(desc="classes", unit="prompt", disable=not show, leave=False) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        return embed_classes(model, names, templates=TEMPLATES[templates], cache=cache, progress=advance)
+        return embed_classes(
+            model, names, templates=TEMPLATES[templates], cache=cache, progress=advance
+        )
 
 
 def save_class_embeddings(
@@ -49,17 +56,22 @@ def save_class_embeddings(
 ) -> None:
     """Write (K, C) rows with their names, each file whole or not at all.
 
-    NAME.safetensors holds the names. NAME.npy is a plain array; its names are in NAME.npy.json, with a hash of the
-    array, so that a file of other classes is noticed. `model`: the one that made the rows, so that readers notice when
-    they have another. Raises ValueError for another ending.
+    NAME.safetensors holds the names. NAME.npy is a plain array; its names are in NAME.npy.json,
+    with a hash of the array, so that a file of other classes is noticed. `model`: the one that made
+    the rows, so that readers notice when they have another. Raises ValueError for another ending.
     """
     path = embeddings_path(path)
-    rows, about = embeddings.float().cpu().contiguous(), {"names": list(names), "templates": templates}
+    rows, about = (
+        embeddings.float().cpu().contiguous(),
+        {"names": list(names), "templates": templates},
+    )
     if model is not None:
         about["text_tower"] = text_tower_note(model)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     if path.suffix == ".safetensors":
-        metadata = {key: value if key == "templates" else json.dumps(value) for key, value in about.items()}
+        metadata = {
+            key: value if key == "templates" else json.dumps(value) for key, value in about.items()
+        }
         save_file({"embeddings": rows}, unfinished, metadata=metadata)
     else:
         with open(unfinished, "wb") as out:
@@ -72,13 +84,17 @@ def save_class_embeddings(
 
 
 def embeddings_path(path: str | os.PathLike) -> Path:
-    """Where class embeddings will be written, checked before hours are spent on them; makes the folder.
+    """Where class embeddings will be written, checked before hours are spent on them; makes the
+    folder.
 
-    Raises ValueError for another ending than .safetensors and .npy, OSError for a folder that cannot be written.
+    Raises ValueError for another ending than .safetensors and .npy, OSError for a folder that
+    cannot be written.
     """
     path = Path(path)
     if path.suffix not in (".safetensors", ".npy"):
-        raise ValueError(f"{path} should end in .safetensors or .npy: name the file NAME.safetensors")
+        raise ValueError(
+            f"{path} should end in .safetensors or .npy: name the file NAME.safetensors"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent):
         return path
@@ -94,9 +110,9 @@ def read_class_embeddings(
 ) -> tuple[Tensor, list[str] | None]:
     """(K, C) rows of a file and the names of the classes; a .npy that others made has none (None).
 
-    Raises FileNotFoundError, and ValueError when the file holds no class embeddings, other ones than its names, or
-    those of another text tower than that of `model`. A file that does not say whose they are is taken as it is, which
-    is said on stderr.
+    Raises FileNotFoundError, and ValueError when the file holds no class embeddings, other ones
+    than its names, or those of another text tower than that of `model`. A file that does not say
+    whose they are is taken as it is, which is said on stderr.
     """
     rows, about = _read(path)
     if model is not None:
@@ -108,7 +124,9 @@ def _read(path: str | os.PathLike) -> tuple[Tensor, dict[str, Any]]:
     """(K, C) rows and what the file says about them: nothing, or "names" and maybe "text_tower"."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: make it with `clim-eval embed --out {path}`")
+        raise FileNotFoundError(
+            f"{path} does not exist: make it with `clim-eval embed --out {path}`"
+        )
     remake = "make the file with `clim-eval embed`"
     if path.suffix == ".npy":
         return _read_npy(path, remake)
@@ -134,22 +152,29 @@ def _read_npy(path: Path, remake: str) -> tuple[Tensor, dict[str, Any]]:
         return rows, {}
     about = json.loads(names_file(path).read_text(encoding="utf-8"))
     if about["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
-        raise ValueError(f"{path} is not the array that {names_file(path).name} names: {remake} again")
+        raise ValueError(
+            f"{path} is not the array that {names_file(path).name} names: {remake} again"
+        )
     return rows, about
 
 
-def load_class_embeddings(path: str | os.PathLike, names: Sequence[str], *, model: RegionModel | None = None) -> Tensor:
-    """(K, C) rows for ``names`` from a file of `save_class_embeddings`, or from another .npy with one row per class.
+def load_class_embeddings(
+    path: str | os.PathLike, names: Sequence[str], *, model: RegionModel | None = None
+) -> Tensor:
+    """(K, C) rows for ``names`` from a file of `save_class_embeddings`, or from another .npy with
+    one row per class.
 
-    Rows of our own files are picked by name; another .npy has no names, so its rows must be in the data's order
-    (sorted category ids). Raises FileNotFoundError, or ValueError when classes are missing, and for embeddings of
-    another text tower than that of `model` (see `read_class_embeddings`).
+    Rows of our own files are picked by name; another .npy has no names, so its rows must be in the
+    data's order (sorted category ids). Raises FileNotFoundError, or ValueError when classes are
+    missing, and for embeddings of another text tower than that of `model` (see
+    `read_class_embeddings`).
     """
     rows, known = read_class_embeddings(path, model=model)
     if known is None:
         if len(rows) != len(names):
             raise ValueError(
-                f"{path} has shape {tuple(rows.shape)} for {len(names)} classes: pass one row per class of the data, "
+                f"{path} has shape {tuple(rows.shape)} for {len(names)} classes: pass one row per "
+                "class of the data, "
                 "in the order of their ids"
             )
         return rows

@@ -1,4 +1,5 @@
-"""Which text tower made a file of class embeddings: rows of another model of the same width mean nothing here."""
+"""Which text tower made a file of class embeddings: rows of another model of the same width mean
+nothing here."""
 
 import os
 import sys
@@ -15,12 +16,15 @@ VALUES = 8  # of each
 
 
 def text_tower_note(model: RegionModel) -> dict[str, Any]:
-    """{"model": name, "weights": some weights of its text tower}, plain values to be stored beside embeddings.
+    """{"model": name, "weights": some weights of its text tower}, plain values to be stored beside
+    embeddings.
 
     Numbers and not a hash of them, because the same tower may be loaded in another precision.
     """
     matrices = [
-        value for _, value in sorted(text_weights(model).items()) if value.is_floating_point() and value.ndim > 1
+        value
+        for _, value in sorted(text_weights(model).items())
+        if value.is_floating_point() and value.ndim > 1
     ]
     picked = [matrices[i * len(matrices) // MATRICES] for i in range(MATRICES)] if matrices else []
     values: list[float] = []
@@ -31,19 +35,25 @@ def text_tower_note(model: RegionModel) -> dict[str, Any]:
     return {"model": model.name, "weights": values}
 
 
-def check_text_tower(path: Path, note: Mapping[str, Any] | None, width: int, model: RegionModel) -> None:
-    """Raises ValueError unless a file whose rows have `width` channels can be of the text tower of `model`.
+def check_text_tower(
+    path: Path, note: Mapping[str, Any] | None, width: int, model: RegionModel
+) -> None:
+    """Raises ValueError unless a file whose rows have `width` channels can be of the text tower of
+    `model`.
 
     A file without a note is taken for it, which is said on stderr.
     """
     fix = "make them with `clim-eval embed` and this model"
     name = model.name or "this model"
     if width != model.embed_dim:
-        raise ValueError(f"the embeddings of {path} have {width} channels, {name} has {model.embed_dim}: {fix}")
+        raise ValueError(
+            f"the embeddings of {path} have {width} channels, {name} has {model.embed_dim}: {fix}"
+        )
     if note is None:
         if os.environ.get("RANK", "0") == "0":
             print(
-                f"{path} does not say which model made it: it is taken for {name} (`clim-eval embed` notes the model)",
+                f"{path} does not say which model made it: it is taken for {name} (`clim-eval "
+                "embed` notes the model)",
                 file=sys.stderr,
             )
         return
@@ -52,4 +62,6 @@ def check_text_tower(path: Path, note: Mapping[str, Any] | None, width: int, mod
     if stored.shape != own.shape or not torch.allclose(stored, own, rtol=2**-7, atol=1e-6):
         of = note["model"] or "a model without a name"
         other = "another model" if of != name else "a model of that name with other weights"
-        raise ValueError(f"the embeddings of {path} are of {of}, {other} than the one in use ({name}): {fix}")
+        raise ValueError(
+            f"the embeddings of {path} are of {of}, {other} than the one in use ({name}): {fix}"
+        )

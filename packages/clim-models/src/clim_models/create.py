@@ -29,16 +29,17 @@ def create_model(
 
     Args:
         name: any open_clip model name, or "clim-tiny".
-        pretrained: None (random weights), a tag of open_clip ("emoji" for "clim-tiny"), a local `.pt` or
-            `.safetensors`, or a run folder of ours.
-        image_size: side, or (H, W), that evaluation should use; weights are not touched, since position embeddings
-            follow the image anyway. None keeps the size of the pretraining.
+        pretrained: None (random weights), a tag of open_clip ("emoji" for "clim-tiny"), a local
+            `.pt` or `.safetensors`, or a run folder of ours.
+        image_size: side, or (H, W), that evaluation should use; weights are not touched, since
+            position embeddings follow the image anyway. None keeps the size of the pretraining.
         precision: "fp32", "bf16" or "fp16": the dtype of all weights and features.
         device: where the model goes.
         **options: `antialias`, `partial_patches`, `box_patches` of RegionModel.
 
     Raises:
-        ValueError: unknown name (close ones are listed), tag, precision or option, or weights that do not fit.
+        ValueError: unknown name (close ones are listed), tag, precision or option, or weights that
+            do not fit.
         FileNotFoundError: `pretrained` looks like a path and is not there.
         ImportError: the model needs an extra; the message has the `pip install` line.
     """
@@ -46,7 +47,10 @@ def create_model(
         raise ValueError(f"precision={precision!r}; legal values are {', '.join(PRECISIONS)}")
     unknown = options.keys() - {"antialias", "partial_patches", "box_patches"}
     if unknown:
-        raise ValueError(f"unknown option {sorted(unknown)}; legal ones are antialias, partial_patches, box_patches")
+        raise ValueError(
+            f"unknown option {sorted(unknown)}; legal ones are antialias, partial_patches, "
+            "box_patches"
+        )
     config = model_config(name)
     tag = _tag(name, pretrained)
     if name == TINY:
@@ -62,7 +66,9 @@ def create_model(
     if pretrained is not None and tag is None:
         load_checkpoint(model, _weights(name, pretrained, config))
     if image_size is not None:
-        model.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        model.image_size = (
+            (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        )
     return model.to(device=device, dtype=PRECISIONS[precision]).eval()
 
 
@@ -74,18 +80,25 @@ def _tag(name: str, pretrained: str | Path | None) -> str | None:
     if str(pretrained) in tags:
         wanted = name != TINY and get_pretrained_cfg(name, str(pretrained)).get("quick_gelu", False)
         if wanted and not model_config(name).get("quick_gelu", False):
-            raise ValueError(f"weights {pretrained!r} need QuickGELU; use the model name '{name}-quickgelu'")
+            raise ValueError(
+                f"weights {pretrained!r} need QuickGELU; use the model name '{name}-quickgelu'"
+            )
         return str(pretrained)
     if Path(pretrained).exists():
         return None
     known = ", ".join(tags) or "none for this model"
     if Path(pretrained).suffix or "/" in str(pretrained):
-        raise FileNotFoundError(f"no weights at {pretrained}; check the path, or pass a tag: {known}")
-    raise ValueError(f"unknown weights {pretrained!r} for {name!r}; pass a path or one of the tags: {known}")
+        raise FileNotFoundError(
+            f"no weights at {pretrained}; check the path, or pass a tag: {known}"
+        )
+    raise ValueError(
+        f"unknown weights {pretrained!r} for {name!r}; pass a path or one of the tags: {known}"
+    )
 
 
 def _weights(name: str, pretrained: str | Path, config: dict) -> Path:
-    """Path of local weights; an export must be of the same model (its name, or else all of its configuration)."""
+    """Path of local weights; an export must be of the same model (its name, or else all of its
+    configuration)."""
     path = export_folder(Path(pretrained))
     described = path / "open_clip_config.json"
     if described.exists():
@@ -95,13 +108,15 @@ def _weights(name: str, pretrained: str | Path, config: dict) -> Path:
         differing = sorted(k for k in saved.keys() | config.keys() if saved.get(k) != config.get(k))
         if own != name and differing:
             raise ValueError(
-                f"{path} holds {own or 'another model'}, not {name!r} (they differ in {differing}); pass that name"
+                f"{path} holds {own or 'another model'}, not {name!r} (they differ in "
+                f"{differing}); pass that name"
             )
     return path
 
 
 def _set_preprocessing(clip: torch.nn.Module, name: str, tag: str | None) -> None:
-    """Mean and std of the pretraining: of the tag, else of the model's other tags, where they all agree."""
+    """Mean and std of the pretraining: of the tag, else of the model's other tags, where they all
+    agree."""
     if tag is not None:
         return
     keys = ("mean", "std")

@@ -30,4 +30,6 @@ def check_outputs(outputs: Sequence[str], boxes, masks) -> None:
             raise ValueError(f"output {name!r} is unknown; legal values are {', '.join(OUTPUTS)}")
         for kind, given in (("boxes", boxes), ("masks", masks)):
             if name.startswith(kind) and given is None:
-                raise ValueError(f"output {name!r} needs {kind}; pass {kind}=[...] with one tensor per image")
+                raise ValueError(
+                    f"output {name!r} needs {kind}; pass {kind}=[...] with one tensor per image"
+                )

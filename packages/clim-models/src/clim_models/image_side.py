@@ -16,15 +16,21 @@ class ImageSide(nn.Module):
 
     def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
         """Raises ValueError: there is nothing to encode texts with."""
-        raise ValueError("this copy of a model has no text tower: encode texts with the model that it was copied from")
+        raise ValueError(
+            "this copy of a model has no text tower: encode texts with the model that it was "
+            "copied from"
+        )
 
 
 def copy_image_side(model: RegionModel) -> RegionModel:
-    """A RegionModel with copies of all weights but those of the text tower, in the state that `model` is in.
+    """A RegionModel with copies of all weights but those of the text tower, in the state that
+    `model` is in.
 
     It gives the features of images and regions that `model` gives; `encode_text` raises ValueError.
     """
     copied: dict[int, object] = {}
     clip = ImageSide(copy.deepcopy(model.visual, copied), copy.deepcopy(model.logit_scale, copied))
-    copied[id(model.clip)] = clip.train(model.clip.training)  # in place of a copy; `model.tower` finds its parts
+    copied[id(model.clip)] = clip.train(
+        model.clip.training
+    )  # in place of a copy; `model.tower` finds its parts
     return copy.deepcopy(model, copied)

@@ -5,7 +5,10 @@ import difflib
 
 import open_clip
 
-TINY, SHIPPED = "clim-tiny", "emoji"  # the model that ships with the project, and the tag of its weights
+TINY, SHIPPED = (
+    "clim-tiny",
+    "emoji",
+)  # the model that ships with the project, and the tag of its weights
 
 
 def model_config(name: str) -> dict:
@@ -24,5 +27,8 @@ def model_config(name: str) -> dict:
     config = open_clip.get_model_config(name)
     if config is None:
         close = difflib.get_close_matches(name, [*open_clip.list_models(), TINY], n=4, cutoff=0.4)
-        raise ValueError(f"unknown model {name!r}; did you mean {', '.join(close)}? open_clip.list_models() lists all")
+        raise ValueError(
+            f"unknown model {name!r}; did you mean {', '.join(close)}? open_clip.list_models() "
+            "lists all"
+        )
     return copy.deepcopy(config)

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_weights_yet() -> Iterator[None]:
-    """Within it, open_clip does not warn that a model it builds has random weights; other messages pass."""
+    """Within it, open_clip does not warn that a model it builds has random weights; other messages
+    pass."""
 
     def other(record: logging.LogRecord) -> bool:
         text = record.getMessage()

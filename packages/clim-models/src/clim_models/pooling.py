@@ -1,6 +1,8 @@
-"""Pool a feature map inside boxes and masks: pure functions, batched over every region of every image.
+"""Pool a feature map inside boxes and masks: pure functions, batched over every region of every
+image.
 
-Letters: B images, C channels, h w positions of the map, n_i regions of image i, R = sum of n_i regions.
+Letters: B images, C channels, h w positions of the map, n_i regions of image i, R = sum of n_i
+regions.
 """
 
 from collections.abc import Sequence
@@ -19,18 +21,26 @@ BOX_SLACK = 1e-3
 def check_boxes(boxes: Sequence[Tensor], batch_size: int) -> None:
     """Reject boxes that are not one (n_i, 4) XYXY tensor per image in [0, 1].
 
-    The range is looked at only for boxes on the CPU, where it costs nothing; on a GPU it would stop the queue, and
-    fake tensors (which stand for shapes, in estimates and exports) have no values.
+    The range is looked at only for boxes on the CPU, where it costs nothing; on a GPU it would stop
+    the queue, and fake tensors (which stand for shapes, in estimates and exports) have no values.
 
     Raises:
         ValueError: wrong number of tensors, wrong shape, or coordinates outside [0, 1].
     """
     if isinstance(boxes, Tensor) or len(boxes) != batch_size:
-        got = f"a tensor of shape {tuple(boxes.shape)}" if isinstance(boxes, Tensor) else f"{len(boxes)} entries"
-        raise ValueError(f"boxes={got} for {batch_size} images; pass a list with one (n_i, 4) tensor per image")
+        got = (
+            f"a tensor of shape {tuple(boxes.shape)}"
+            if isinstance(boxes, Tensor)
+            else f"{len(boxes)} entries"
+        )
+        raise ValueError(
+            f"boxes={got} for {batch_size} images; pass a list with one (n_i, 4) tensor per image"
+        )
     for i, b in enumerate(boxes):
         if b.ndim != 2 or b.shape[1] != 4:
-            raise ValueError(f"boxes[{i}] has shape {tuple(b.shape)}; pass (n, 4) rows x0, y0, x1, y1")
+            raise ValueError(
+                f"boxes[{i}] has shape {tuple(b.shape)}; pass (n, 4) rows x0, y0, x1, y1"
+            )
         if b.device.type == "cpu" and b.numel() and not isinstance(b, FakeTensor):
             low, high = b.min().item(), b.max().item()
             if low < -BOX_SLACK or high > 1 + BOX_SLACK or low != low:
@@ -47,18 +57,28 @@ def check_masks(masks: Sequence[Tensor], batch_size: int, grid: tuple[int, int])
         ValueError: wrong number of tensors or a wrong grid.
     """
     if isinstance(masks, Tensor) or len(masks) != batch_size:
-        got = f"a tensor of shape {tuple(masks.shape)}" if isinstance(masks, Tensor) else f"{len(masks)} entries"
-        raise ValueError(f"masks={got} for {batch_size} images; pass a list with one (n_i, h, w) tensor per image")
+        got = (
+            f"a tensor of shape {tuple(masks.shape)}"
+            if isinstance(masks, Tensor)
+            else f"{len(masks)} entries"
+        )
+        raise ValueError(
+            f"masks={got} for {batch_size} images; pass a list with one (n_i, h, w) tensor per "
+            "image"
+        )
     for i, m in enumerate(masks):
         if m.ndim != 3 or tuple(m.shape[1:]) != tuple(grid):
             raise ValueError(
-                f"masks[{i}] has shape {tuple(m.shape)}, the feature map has {grid[0]}x{grid[1]} positions; "
-                f"resize the masks to (n, {grid[0]}, {grid[1]}) (model.grid_size(H, W) gives the grid)"
+                f"masks[{i}] has shape {tuple(m.shape)}, the feature map has {grid[0]}x{grid[1]} "
+                "positions; "
+                f"resize the masks to (n, {grid[0]}, {grid[1]}) (model.grid_size(H, W) gives the "
+                "grid)"
             )
 
 
 def pool_boxes(feature_map: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-    """Average a feature map inside boxes by bilinear sampling (RoIAlign 1x1, aligned, adaptive sampling).
+    """Average a feature map inside boxes by bilinear sampling (RoIAlign 1x1, aligned, adaptive
+    sampling).
 
     Args:
         feature_map: (B, C, h, w).
@@ -75,7 +95,9 @@ def pool_boxes(feature_map: Tensor, boxes: Sequence[Tensor]) -> Tensor:
     return align_boxes(feature_map, boxes, 1).flatten(1)
 
 
-def align_boxes(feature_map: Tensor, boxes: Sequence[Tensor], size: int | tuple[int, int]) -> Tensor:
+def align_boxes(
+    feature_map: Tensor, boxes: Sequence[Tensor], size: int | tuple[int, int]
+) -> Tensor:
     """RoIAlign of normalised boxes to `size` bins: (B, C, h, w) -> (R, C, size, size)."""
     check_boxes(boxes, feature_map.shape[0])
     h, w = feature_map.shape[-2:]
@@ -83,7 +105,9 @@ def align_boxes(feature_map: Tensor, boxes: Sequence[Tensor], size: int | tuple[
     map32 = feature_map.float()
     scale = torch.tensor([w, h, w, h], dtype=torch.float32, device=feature_map.device)
     rois = [b.to(feature_map.device, torch.float32) * scale for b in boxes]
-    return roi_align(map32, rois, size, spatial_scale=1.0, sampling_ratio=-1, aligned=True).to(feature_map.dtype)
+    return roi_align(map32, rois, size, spatial_scale=1.0, sampling_ratio=-1, aligned=True).to(
+        feature_map.dtype
+    )
 
 
 def pool_masks(feature_map: Tensor, masks: Sequence[Tensor]) -> Tensor:
@@ -101,14 +125,17 @@ def pool_masks(feature_map: Tensor, masks: Sequence[Tensor]) -> Tensor:
     """
     check_masks(masks, feature_map.shape[0], tuple(feature_map.shape[-2:]))
     counts = [len(m) for m in masks]
-    weights = pad_sequence([m.flatten(1).to(feature_map.device, torch.float32) for m in masks], batch_first=True)
+    weights = pad_sequence(
+        [m.flatten(1).to(feature_map.device, torch.float32) for m in masks], batch_first=True
+    )
     weights = weights / (weights.sum(-1, keepdim=True) + 1e-12)  # (B, n, hw)
     means = weights @ feature_map.flatten(2).float().transpose(1, 2)  # (B, n, C)
     return drop_padding(means, counts).to(feature_map.dtype)
 
 
 def drop_padding(rows: Tensor, counts: Sequence[int]) -> Tensor:
-    """(B, n, C) -> (R, C): the first `counts[i]` rows of each image. Counted on the host: the device never waits."""
+    """(B, n, C) -> (R, C): the first `counts[i]` rows of each image. Counted on the host: the
+    device never waits."""
     width = rows.shape[1]
     kept = [i * width + j for i, count in enumerate(counts) for j in range(count)]
     return rows.flatten(0, 1)[torch.tensor(kept, dtype=torch.int64, device=rows.device)]
@@ -118,8 +145,9 @@ def drop_padding(rows: Tensor, counts: Sequence[int]) -> Tensor:
 class PackedRegions:
     """Ragged regions of several outputs side by side.
 
-    allowed: bool (B, Q, h*w), the positions of each region; rows that only fill up the batch see all of them.
-    counts: output name -> regions of each image. columns: output name -> its range of Q.
+    allowed: bool (B, Q, h*w), the positions of each region; rows that only fill up the batch see
+    all of them. counts: output name -> regions of each image. columns: output name -> its range of
+    Q.
     """
 
     allowed: Tensor
@@ -128,11 +156,15 @@ class PackedRegions:
 
     def split(self, features: Tensor) -> dict[str, Tensor]:
         """(B, Q, C) of all regions -> (R, C) per output, padding dropped."""
-        return {name: drop_padding(features[:, a:b], self.counts[name]) for name, (a, b) in self.columns.items()}
+        return {
+            name: drop_padding(features[:, a:b], self.counts[name])
+            for name, (a, b) in self.columns.items()
+        }
 
 
 def pack_regions(rows: dict[str, list[Tensor]]) -> PackedRegions:
-    """Pad bool (n_i, h*w) masks of each output to one batch; padding sees every position, so no query is empty."""
+    """Pad bool (n_i, h*w) masks of each output to one batch; padding sees every position, so no
+    query is empty."""
     allowed, columns, start = [], {}, 0
     for name, masks in rows.items():
         padded = pad_sequence(masks, batch_first=True, padding_value=True)  # (B, max n, h*w)
@@ -147,15 +179,18 @@ def box_patch_masks(boxes: Tensor, grid: tuple[int, int], rounding: str = "neare
     """Patches that belong to each box: (n, 4) XYXY in [0, 1] -> bool (n, h, w).
 
     Args:
-        rounding: "nearest" rounds the edges and keeps at least one patch per box, "truncate" cuts both edges down
-            (the original masked-attention readout: thin boxes may own no patch at all).
+        rounding: "nearest" rounds the edges and keeps at least one patch per box, "truncate" cuts
+            both edges down (the original masked-attention readout: thin boxes may own no patch at
+            all).
     """
     h, w = grid
     scaled = boxes.float() * torch.tensor([w, h, w, h], dtype=torch.float32, device=boxes.device)
     if rounding == "truncate":
         x0, y0, x1, y1 = scaled.long().unbind(-1)
     else:
-        low = torch.stack([scaled[:, 0].round().clamp(0, w - 1), scaled[:, 1].round().clamp(0, h - 1)], -1)
+        low = torch.stack(
+            [scaled[:, 0].round().clamp(0, w - 1), scaled[:, 1].round().clamp(0, h - 1)], -1
+        )
         # An edge that rounds onto its partner still owns the patch under the box's centre.
         centre_x = ((scaled[:, 0] + scaled[:, 2]) / 2).floor().clamp(0, w - 1)
         centre_y = ((scaled[:, 1] + scaled[:, 3]) / 2).floor().clamp(0, h - 1)

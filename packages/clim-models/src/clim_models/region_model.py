@@ -31,12 +31,15 @@ class RegionModel(nn.Module):
     Args:
         open_clip_model: the wrapped model; it stays the owner of all weights (`self.clip`).
         antialias: resample position embeddings with antialiasing; the papers do not.
-        partial_patches: "error" refuses images whose sides are not multiples of the stride, "crop" ignores the
-            rest at the right and bottom as the original code did (boxes then refer to the covered part).
-        box_patches: patches of a box for mode="attention", "nearest" or "truncate" (see `pooling.box_patch_masks`).
+        partial_patches: "error" refuses images whose sides are not multiples of the stride, "crop"
+            ignores the rest at the right and bottom as the original code did (boxes then refer to
+            the covered part).
+        box_patches: patches of a box for mode="attention", "nearest" or "truncate" (see
+            `pooling.box_patch_masks`).
 
     Raises:
-        ValueError: the image tower is not supported (the message lists those that are), or an unknown option.
+        ValueError: the image tower is not supported (the message lists those that are), or an
+            unknown option.
     """
 
     def __init__(
@@ -49,11 +52,18 @@ class RegionModel(nn.Module):
     ):
         super().__init__()
         if partial_patches not in ("error", "crop"):
-            raise ValueError(f"partial_patches={partial_patches!r}; legal values are 'error' and 'crop'")
+            raise ValueError(
+                f"partial_patches={partial_patches!r}; legal values are 'error' and 'crop'"
+            )
         if box_patches not in ("nearest", "truncate"):
-            raise ValueError(f"box_patches={box_patches!r}; legal values are 'nearest' and 'truncate'")
+            raise ValueError(
+                f"box_patches={box_patches!r}; legal values are 'nearest' and 'truncate'"
+            )
         if not hasattr(open_clip_model, "visual") or not hasattr(open_clip_model, "encode_text"):
-            raise ValueError(f"{type(open_clip_model).__name__} is not an open_clip model; pass CLIP or CustomTextCLIP")
+            raise ValueError(
+                f"{type(open_clip_model).__name__} is not an open_clip model; pass CLIP or "
+                "CustomTextCLIP"
+            )
         self.clip = open_clip_model
         self.tower = find_tower(open_clip_model.visual, antialias=antialias)
         self.partial_patches, self.box_patches = partial_patches, box_patches
@@ -106,7 +116,9 @@ class RegionModel(nn.Module):
         was_training = self.training
         self.eval()
         with torch.no_grad():
-            width = self.encode_image(torch.zeros(1, 3, side, side, device=self.device, dtype=self.dtype)).shape[1]
+            width = self.encode_image(
+                torch.zeros(1, 3, side, side, device=self.device, dtype=self.dtype)
+            ).shape[1]
         self.train(was_training)
         return width
 
@@ -121,21 +133,27 @@ class RegionModel(nn.Module):
         """Rows and columns of the feature map of an image of `height` x `width` pixels.
 
         Raises:
-            ValueError: a side is no multiple of the stride and `partial_patches="error"`, or there is no patch.
+            ValueError: a side is no multiple of the stride and `partial_patches="error"`, or there
+                is no patch.
         """
         s = self.stride
         if height < s or width < s:
-            raise ValueError(f"image of {height}x{width} px is smaller than one patch of {s} px; enlarge it")
+            raise ValueError(
+                f"image of {height}x{width} px is smaller than one patch of {s} px; enlarge it"
+            )
         if self.partial_patches == "error" and (height % s or width % s):
             up = (-(-height // s) * s, -(-width // s) * s)
             raise ValueError(
-                f"image of {height}x{width} px does not divide into patches of {s} px; resize or letterbox it to "
-                f"{up[0]}x{up[1]} (or build the model with partial_patches='crop' to ignore the rest)"
+                f"image of {height}x{width} px does not divide into patches of {s} px; resize or "
+                "letterbox it to "
+                f"{up[0]}x{up[1]} (or build the model with partial_patches='crop' to ignore the "
+                "rest)"
             )
         return height // s, width // s
 
     def normalize_pixels(self, pixels: Tensor) -> Tensor:
-        """uint8 RGB (B, 3, H, W) -> what the tower expects: CLIP mean and std, the model's dtype and device."""
+        """uint8 RGB (B, 3, H, W) -> what the tower expects: CLIP mean and std, the model's dtype
+        and device."""
         if pixels.dtype != torch.uint8:
             raise ValueError(f"pixels have dtype {pixels.dtype}; pass uint8 values from 0 to 255")
         x = pixels.to(self.device).float()
@@ -146,20 +164,24 @@ class RegionModel(nn.Module):
     # Features
 
     def encode_image(self, images: Tensor, normalize: bool = True) -> Tensor:
-        """Image features: (B, 3, H, W) normalised pixels -> (B, C), unit length unless `normalize=False`."""
+        """Image features: (B, 3, H, W) normalised pixels -> (B, C), unit length unless
+        `normalize=False`."""
         return self.encode_regions(images, outputs=("image",), normalize=normalize)["image"]
 
     def encode_text(self, token_ids: Tensor, normalize: bool = True) -> Tensor:
         """Text features: (N, T) token ids -> (N, C), unit length unless `normalize=False`."""
         return self.clip.encode_text(token_ids.to(self.device), normalize=normalize)
 
-    def encode_dense(self, images: Tensor, normalize: bool = True, readout: Readout = "value_residual") -> Tensor:
+    def encode_dense(
+        self, images: Tensor, normalize: bool = True, readout: Readout = "value_residual"
+    ) -> Tensor:
         """Patch features in the image-text space.
 
         Args:
             images: (B, 3, H, W) normalised pixels, any H and W the grid allows.
-            readout: "value_residual" runs the last layer without mixing between patches (value path, residual,
-                MLP: the papers' path), "value" only its value and output projections (MaskCLIP, arXiv 2112.01071).
+            readout: "value_residual" runs the last layer without mixing between patches (value
+                path, residual, MLP: the papers' path), "value" only its value and output
+                    projections (MaskCLIP, arXiv 2112.01071).
 
         Returns:
             (B, C, h, w), unit length over C unless `normalize=False`.
@@ -184,8 +206,9 @@ class RegionModel(nn.Module):
         Args:
             images: (B, 3, H, W) normalised pixels.
             boxes: B tensors (n_i, 4), XYXY in [0, 1] of the image.
-            mode: "align" pools the unit-length dense map (RoIAlign 1x1); "attention" lets the class token attend
-                inside the box only (ResNets: RoIAlign of the last map, then the attention pool).
+            mode: "align" pools the unit-length dense map (RoIAlign 1x1); "attention" lets the class
+                token attend inside the box only (ResNets: RoIAlign of the last map, then the
+                attention pool).
 
         Returns:
             (R, C) in the order of the images, unit length unless `normalize=False`.
@@ -210,10 +233,12 @@ class RegionModel(nn.Module):
         Args:
             images: (B, 3, H, W) normalised pixels.
             masks: B tensors (n_i, h, w), bool or 0/1, on the patch grid (`grid_size`).
-            mode: "mean" averages the unit-length dense map inside the mask; "attention" as in `encode_boxes`.
+            mode: "mean" averages the unit-length dense map inside the mask; "attention" as in
+                `encode_boxes`.
 
         Returns:
-            (R, C); an empty mask gives zeros in mode "mean" and the class token alone in mode "attention".
+            (R, C); an empty mask gives zeros in mode "mean" and the class token alone in mode
+            "attention".
 
         Raises:
             ValueError: wrong masks, mode or readout, or a tower without attention readout.
@@ -230,13 +255,15 @@ class RegionModel(nn.Module):
         *,
         normalize: bool = True,
     ) -> dict[str, Tensor]:
-        """Several features from ONE forward of the tower; every other `encode_*` for images is a case of this.
+        """Several features from ONE forward of the tower; every other `encode_*` for images is a
+        case of this.
 
         Args:
             images: (B, 3, H, W) normalised pixels.
-            boxes, masks: as in `encode_boxes` and `encode_masks`; needed for the outputs that are named after them.
-            outputs: any of "image" (B, C); "dense", "dense_value" (B, C, h, w); "boxes", "boxes_value",
-                "boxes_attention", "masks", "masks_value", "masks_attention" (R, C).
+            boxes, masks: as in `encode_boxes` and `encode_masks`; needed for the outputs that are
+                named after them.
+            outputs: any of "image" (B, C); "dense", "dense_value" (B, C, h, w); "boxes",
+                "boxes_value", "boxes_attention", "masks", "masks_value", "masks_attention" (R, C).
 
         Raises:
             ValueError: an unknown output, a missing argument, or any error of the single functions.
@@ -255,7 +282,8 @@ class RegionModel(nn.Module):
             readout: F.normalize(self.tower.dense(stem, readout), dim=1)
             for readout, suffix in zip(READOUTS, ("", "_value"))
             if any(
-                f"{kind}{suffix}" in outputs and (kind != "dense" or normalize) for kind in ("dense", "boxes", "masks")
+                f"{kind}{suffix}" in outputs and (kind != "dense" or normalize)
+                for kind in ("dense", "boxes", "masks")
             )
         }
         found = {}
@@ -267,13 +295,19 @@ class RegionModel(nn.Module):
             elif kind == "dense":
                 found[name] = maps[readout] if normalize else self.tower.dense(stem, readout)
             elif suffix != "attention":
-                found[name] = pool_boxes(maps[readout], boxes) if kind == "boxes" else pool_masks(maps[readout], masks)
+                found[name] = (
+                    pool_boxes(maps[readout], boxes)
+                    if kind == "boxes"
+                    else pool_masks(maps[readout], masks)
+                )
             elif kind == "boxes" and self.tower.aligns_boxes:
                 found[name] = self.tower.align(stem, list(boxes))
         if regions is not None:
             found.update(regions.split(self.tower.attend(stem, allowed)))
         if normalize:
-            found = {n: x if n.startswith("dense") else F.normalize(x, dim=-1) for n, x in found.items()}
+            found = {
+                n: x if n.startswith("dense") else F.normalize(x, dim=-1) for n, x in found.items()
+            }
         return found
 
     def forward(
@@ -288,11 +322,15 @@ class RegionModel(nn.Module):
         """The same as `encode_regions`, so that hooks and engines see a call of the module."""
         return self.encode_regions(images, boxes, masks, outputs, normalize=normalize)
 
-    def _regions_that_attend(self, outputs, boxes, masks, grid: tuple[int, int]) -> PackedRegions | None:
+    def _regions_that_attend(
+        self, outputs, boxes, masks, grid: tuple[int, int]
+    ) -> PackedRegions | None:
         """Boxes and masks whose class tokens go through the tower together, or None."""
         rows = {}
         if "boxes_attention" in outputs and not self.tower.aligns_boxes:
-            rows["boxes_attention"] = [box_patch_masks(b, grid, self.box_patches).flatten(1) for b in boxes]
+            rows["boxes_attention"] = [
+                box_patch_masks(b, grid, self.box_patches).flatten(1) for b in boxes
+            ]
         if "masks_attention" in outputs:
             rows["masks_attention"] = [m.flatten(1).bool() for m in masks]
         return pack_regions(rows) if rows else None
@@ -302,15 +340,17 @@ class RegionModel(nn.Module):
     def freeze(self, unlocked_blocks: int, path: str = "all") -> list[str]:
         """Freeze everything but logit_scale and the last layers of the image tower.
 
-        Units, last first. EVA: blocks, no more. ViT: blocks, then the position embedding, then what precedes the
-        blocks. ResNet: layer4 ... layer1, the stem, and with any of them the attention pool's q, k and positions.
-        CNN: stages, then the rest. Norms and projections into the image-text space never train, nor do batch norms
-        (they also stop updating their statistics). More units than there are means all of them.
+        Units, last first. EVA: blocks, no more. ViT: blocks, then the position embedding, then what
+        precedes the blocks. ResNet: layer4 ... layer1, the stem, and with any of them the attention
+        pool's q, k and positions. CNN: stages, then the rest. Norms and projections into the
+        image-text space never train, nor do batch norms (they also stop updating their statistics).
+        More units than there are means all of them.
 
         Args:
             unlocked_blocks: number of units that train; 0 trains nothing of the tower.
-            path: "all", or the only path that will be computed ("dense", "attention", "image"): parameters that
-                get no gradient there (query and key of the last layer in "dense") are frozen too.
+            path: "all", or the only path that will be computed ("dense", "attention", "image"):
+                parameters that get no gradient there (query and key of the last layer in "dense")
+                are frozen too.
 
         Returns:
             Names of the trainable parameters.
@@ -331,7 +371,8 @@ class RegionModel(nn.Module):
         return self
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute activations in the backward pass: less memory, about a third more time, the same numbers."""
+        """Recompute activations in the backward pass: less memory, about a third more time, the
+        same numbers."""
         self.tower.grad_checkpointing = enable
 
     def trainable_parameter_names(self) -> list[str]:
@@ -340,9 +381,12 @@ class RegionModel(nn.Module):
     def direct_parameters(self, *, attention: bool = False) -> list[nn.Parameter]:
         """Parameters that are read outside the forward of the module that owns them.
 
-        Engines that take weights away between forwards (ZeRO-3) must know them; mode "attention" reads more.
+        Engines that take weights away between forwards (ZeRO-3) must know them; mode "attention"
+        reads more.
         """
         owners = [self.clip, self.visual, getattr(self.visual, "trunk", None)]
         direct = [p for m in owners if m is not None for p in m.parameters(recurse=False)]
-        direct += [p for m in self.tower.direct_modules(attention=attention) for p in m.parameters()]
+        direct += [
+            p for m in self.tower.direct_modules(attention=attention) for p in m.parameters()
+        ]
         return list({id(p): p for p in direct}.values())

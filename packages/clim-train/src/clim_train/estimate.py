@@ -1,7 +1,9 @@
-"""How much memory and time a run will take, before a GPU is rented: `clim-train estimate RECIPE --gpus 8`.
+"""How much memory and time a run will take, before a GPU is rented: `clim-train estimate RECIPE
+--gpus 8`.
 
-Activations and arithmetic come from a trace of the real step (`step_cost`); what ZeRO stores follows from the number
-of weights. Only the share of a GPU's peak speed that is reached is an assumption, and an option.
+Activations and arithmetic come from a trace of the real step (`step_cost`); what ZeRO stores
+follows from the number of weights. Only the share of a GPU's peak speed that is reached is an
+assumption, and an option.
 """
 
 import gc
@@ -42,7 +44,8 @@ PEAK_TFLOPS = {
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one GPU. Their sum leaves out the CUDA context (about half a GB) and fragmentation (a few percent)."""
+    """Bytes on one GPU. Their sum leaves out the CUDA context (about half a GB) and fragmentation
+    (a few percent)."""
 
     frozen_weights: int
     """The model's weights that do not train, and a teacher."""
@@ -51,7 +54,8 @@ class Memory:
     optimizer_states: int
     """AdamW's two moments and the float32 copy that the optimizer updates, where there is one."""
     step: int
-    """What a micro-batch needs most at once beside all of these: activations, and copies of weights in 16 bits."""
+    """What a micro-batch needs most at once beside all of these: activations, and copies of weights
+    in 16 bits."""
     buckets: int
     """Buffers in which gradients travel between GPUs."""
 
@@ -62,7 +66,8 @@ class Memory:
 
 @dataclass(frozen=True)
 class Estimate:
-    """memory: of one GPU. flops: of one optimizer step on one GPU. step_seconds, steps, hours: of the run on `gpus`.
+    """memory: of one GPU. flops: of one optimizer step on one GPU. step_seconds, steps, hours: of
+    the run on `gpus`.
 
     steps and hours are None where the number of images is not known.
     """
@@ -82,7 +87,12 @@ class Estimate:
 
 
 def estimate(
-    config: TrainConfig, *, gpus: int, tflops: float, images: int | None = None, progress: bool = False
+    config: TrainConfig,
+    *,
+    gpus: int,
+    tflops: float,
+    images: int | None = None,
+    progress: bool = False,
 ) -> Estimate:
     """Memory and time of a run of `config`.
 
@@ -92,12 +102,15 @@ def estimate(
         images: of the data set; not needed where the schedule says its steps.
         progress: show a live line on stderr.
 
-    The weights are random ones on the CPU, whatever `config.model.pretrained` is: only their shapes count.
+    The weights are random ones on the CPU, whatever `config.model.pretrained` is: only their shapes
+    count.
     """
     engine = config.engine.for_ranks(gpus)
     # Without weights from a file; a tower as it is built, in the precision of the run.
     config = replace(config, model=replace(config.model, pretrained=None), engine=engine)
-    with tqdm(desc=f"building {config.model.name}", unit=" operations", disable=not progress, leave=False) as bar:
+    with tqdm(
+        desc=f"building {config.model.name}", unit=" operations", disable=not progress, leave=False
+    ) as bar:
         with no_weights_yet():
             model = build_model(config).to(dtype=WEIGHT_DTYPES[engine.precision])
         task = build_task_for_shapes(config, model)
@@ -107,12 +120,18 @@ def estimate(
             task.loss,
             lambda: example_batch(config),
             trained,
-            [tensor for module in modules_of(task) for tensor in [*module.parameters(), *module.buffers()]],
+            [
+                tensor
+                for module in modules_of(task)
+                for tensor in [*module.parameters(), *module.buffers()]
+            ],
             autocast=torch.bfloat16 if engine.precision == "amp_bf16" else None,
             advance=bar.update,
         )
     frozen = [p for module in modules_of(task) for p in module.parameters() if not p.requires_grad]
-    memory, host = memory_of(config, sum(p.numel() for p in trained), sum(p.nbytes for p in frozen), cost, gpus=gpus)
+    memory, host = memory_of(
+        config, sum(p.numel() for p in trained), sum(p.nbytes for p in frozen), cost, gpus=gpus
+    )
     flops = cost.flops * engine.accumulation
     result = Estimate(
         gpus=gpus,
@@ -129,11 +148,15 @@ def estimate(
     return result
 
 
-def memory_of(config: TrainConfig, trained: int, frozen_bytes: int, cost: StepCost, *, gpus: int) -> tuple[Memory, int]:
-    """Memory of one GPU, and bytes in host memory, for so many trained weights under `config.engine`.
+def memory_of(
+    config: TrainConfig, trained: int, frozen_bytes: int, cost: StepCost, *, gpus: int
+) -> tuple[Memory, int]:
+    """Memory of one GPU, and bytes in host memory, for so many trained weights under
+    `config.engine`.
 
-    ZeRO (arXiv 1910.02054): stage 1 shares the optimizer's states over GPUs, stage 2 the gradients too, stage 3 the
-    weights too. DeepSpeed keeps a float32 copy of the weights with the states from stage 1 on, in every precision.
+    ZeRO (arXiv 1910.02054): stage 1 shares the optimizer's states over GPUs, stage 2 the gradients
+    too, stage 3 the weights too. DeepSpeed keeps a float32 copy of the weights with the states from
+    stage 1 on, in every precision.
     """
     engine = config.engine.for_ranks(gpus)
     weight_bytes = WEIGHT_DTYPES[engine.precision].itemsize
@@ -146,8 +169,11 @@ def memory_of(config: TrainConfig, trained: int, frozen_bytes: int, cost: StepCo
         states, gradients, host = 0, 0 if stage >= 2 else gradients, share * 16
     if engine.offload == "optimizer_and_parameters":
         host, weights = host + weights, 0
-    # Whole gradients are part of the step's peak; what is not kept whole, the trace gives away as it comes.
-    step = cost.peak_bytes - trained * weight_bytes if stage < 2 else cost.peak_bytes_without_gradients
+    # Whole gradients are part of the step's peak; what is not kept whole, the trace gives away as
+    # it comes.
+    step = (
+        cost.peak_bytes - trained * weight_bytes if stage < 2 else cost.peak_bytes_without_gradients
+    )
     buckets = 0 if stage == 0 else min(BUCKET_ELEMENTS, trained) * weight_bytes
     return Memory(frozen_bytes, weights, gradients, states, max(step, 0), buckets), host
 
@@ -175,13 +201,16 @@ def build_task_for_shapes(config: TrainConfig, model: nn.Module) -> Task:
 
 
 def example_batch(config: TrainConfig) -> MosaicBatch | CropBatch | BoxBatch:
-    """A batch of the shapes that training will have; grids have the mean number of cells, other boxes the most."""
+    """A batch of the shapes that training will have; grids have the mean number of cells, other
+    boxes the most."""
     data = config.data
     if isinstance(data, PairDataConfig):
         plan, mosaic = plan_mosaics(data.batch_size, data.mosaic), data.mosaic
         names = [str(i) for i in range(data.batch_size)]
         mosaics = _pixels(len(plan.sides), mosaic.canvas_px)
-        return MosaicBatch(mosaics, plan.boxes(mosaic), _pixels(plan.num_singles, mosaic.single_px), names, names)
+        return MosaicBatch(
+            mosaics, plan.boxes(mosaic), _pixels(plan.num_singles, mosaic.single_px), names, names
+        )
     keys = [str(i) for i in range(data.batch_size)]
     images = _pixels(data.batch_size, data.image_px)
     if isinstance(data, CropDataConfig):
@@ -189,14 +218,18 @@ def example_batch(config: TrainConfig) -> MosaicBatch | CropBatch | BoxBatch:
         crops = _pixels(data.batch_size * count, data.crop_px or native_px(config))
         return CropBatch(images, [_boxes(count)] * data.batch_size, crops, keys)
     boxes = [_boxes(data.max_boxes)] * data.batch_size
-    return BoxBatch(images, boxes, torch.zeros(data.batch_size * data.max_boxes, dtype=torch.int64), keys)
+    return BoxBatch(
+        images, boxes, torch.zeros(data.batch_size * data.max_boxes, dtype=torch.int64), keys
+    )
 
 
 def boxes_per_image(data: CropDataConfig) -> int:
     """Crops per image: the mean over all grids, or as many proposals as are taken."""
     if data.boxes is not None:
         return data.max_cells
-    return round(statistics.mean(min(m * n, data.max_cells) for m, n in grid_choices(data.max_split)))
+    return round(
+        statistics.mean(min(m * n, data.max_cells) for m, n in grid_choices(data.max_split))
+    )
 
 
 def _pixels(count: int, side: int) -> torch.Tensor:

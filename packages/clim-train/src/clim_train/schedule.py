@@ -1,6 +1,7 @@
 """Learning rate as a pure function of the optimizer step.
 
-Steps count from 0 and the rate is set before the step is taken. `total` is the number of optimizer steps of the run.
+Steps count from 0 and the rate is set before the step is taken. `total` is the number of optimizer
+steps of the run.
 """
 
 import math
@@ -18,8 +19,11 @@ def warmup_lr(step: int, *, base: float, warmup: int, start: float | None = None
     return base * (start + (1 - start) * (step / (warmup - 1) if warmup > 1 else 1))
 
 
-def cosine_lr(step: int, *, base: float, warmup: int, total: int, start: float | None = None) -> float:
-    """Warm-up, then half a cosine from `base` to 0 at step `total` (SGDR, arXiv 1608.03983, without restarts)."""
+def cosine_lr(
+    step: int, *, base: float, warmup: int, total: int, start: float | None = None
+) -> float:
+    """Warm-up, then half a cosine from `base` to 0 at step `total` (SGDR, arXiv 1608.03983, without
+    restarts)."""
     if step < warmup:
         return warmup_lr(step, base=base, warmup=warmup, start=start)
     progress = (step - warmup) / max(total - warmup, 1)
@@ -42,7 +46,8 @@ def const_cooldown_lr(
     end: float = 0.0,
     start: float | None = None,
 ) -> float:
-    """Warm-up, then `base`, then a polynomial of degree `power` from `base` to `end` over the last `cooldown` steps."""
+    """Warm-up, then `base`, then a polynomial of degree `power` from `base` to `end` over the last
+    `cooldown` steps."""
     first = total - cooldown
     if step < warmup or step < first:
         return const_lr(step, base=base, warmup=warmup, start=start)
@@ -70,25 +75,31 @@ def learning_rate(step: int, total: int, optim: OptimConfig, schedule: ScheduleC
 
 
 def warmup_note(total: int, optim: OptimConfig, schedule: ScheduleConfig) -> str | None:
-    """What to tell the user of a run whose `total` steps end before its warm-up does; None for any other."""
+    """What to tell the user of a run whose `total` steps end before its warm-up does; None for any
+    other."""
     if schedule.warmup_share is not None or total >= schedule.warmup_steps:
         return None
     highest = learning_rate(total - 1, total, optim, schedule)
     return (
-        f"the run ends after {total:,} steps, within its warm-up of {schedule.warmup_steps:,}: the learning rate will "
-        f"not exceed {highest:.1e} of {optim.lr:.1e}; use --schedule.warmup-share 0.1, or more --schedule.epochs"
+        f"the run ends after {total:,} steps, within its warm-up of {schedule.warmup_steps:,}: the "
+        "learning rate will "
+        f"not exceed {highest:.1e} of {optim.lr:.1e}; use --schedule.warmup-share 0.1, or more "
+        "--schedule.epochs"
     )
 
 
 def total_steps(batches_per_epoch: int, accumulation: int, schedule: ScheduleConfig) -> int:
-    """Optimizer steps of a run: `schedule.steps`, or whole groups of `accumulation` batches times the epochs.
+    """Optimizer steps of a run: `schedule.steps`, or whole groups of `accumulation` batches times
+    the epochs.
 
-    Batches that are left over at the end of an epoch are not used. Raises ValueError when an epoch has no whole group.
+    Batches that are left over at the end of an epoch are not used. Raises ValueError when an epoch
+    has no whole group.
     """
     per_epoch = batches_per_epoch // accumulation
     if per_epoch == 0:
         raise ValueError(
-            f"an epoch has {batches_per_epoch} batches, fewer than engine.accumulation={accumulation}: "
+            f"an epoch has {batches_per_epoch} batches, fewer than "
+            f"engine.accumulation={accumulation}: "
             "use more data, a smaller data.batch_size or less accumulation"
         )
     return schedule.steps if schedule.steps is not None else per_epoch * schedule.epochs

@@ -1,6 +1,8 @@
-"""What a step costs, found by running the real loss on fake tensors: true shapes and lifetimes, nothing computed.
+"""What a step costs, found by running the real loss on fake tensors: true shapes and lifetimes,
+nothing computed.
 
-No formula per tower is needed: checkpointing, frozen blocks, a teacher and any input size count as they are.
+No formula per tower is needed: checkpointing, frozen blocks, a teacher and any input size count as
+they are.
 """
 
 import gc
@@ -21,10 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 class StepCost:
     """One micro-batch on one GPU.
 
-    held_bytes: tensors kept from forward to backward. peak_bytes: most that is alive at once beside weights and
-    optimizer states, every gradient included. peak_bytes_without_gradients: the same if each weight's gradient were
-    given away as soon as it is complete. flops: of forward and backward, a multiplication and an addition counted
-    as two.
+    held_bytes: tensors kept from forward to backward. peak_bytes: most that is alive at once beside
+    weights and optimizer states, every gradient included. peak_bytes_without_gradients: the same if
+    each weight's gradient were given away as soon as it is complete. flops: of forward and
+    backward, a multiplication and an addition counted as two.
     """
 
     held_bytes: int
@@ -45,8 +47,8 @@ def step_cost(
     """Cost of `loss(batch)["loss"].backward()` where text features are known from an earlier step.
 
     Args:
-        loss: of a task; it must not look at values of tensors on its way (`.item()`). Use the task for nothing else
-            afterwards: what it caches is fake.
+        loss: of a task; it must not look at values of tensors on its way (`.item()`). Use the task
+            for nothing else afterwards: what it caches is fake.
         make_batch: makes the batch from `torch.zeros` and the like; called under fake tensors.
         parameters: what trains.
         weights: all parameters and buffers, which are there before the step and not counted.
@@ -56,7 +58,9 @@ def step_cost(
     parameters, weights = list(parameters), list(weights)
     live, flops = LiveBytes(advance), FlopCounterMode(display=False)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    stand_ins = [fake.from_tensor(tensor) for tensor in weights]  # held, so that each keeps its storage
+    stand_ins = [
+        fake.from_tensor(tensor) for tensor in weights
+    ]  # held, so that each keeps its storage
     live.ignore(stand_ins)
     _drop_gradients(parameters)
     hooks = [p.register_post_accumulate_grad_hook(live.give_away_gradient) for p in parameters]
@@ -67,7 +71,9 @@ def step_cost(
             loss(make_batch())  # the earlier step
         with flops, live:
             batch = make_batch()
-            with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+            with torch.autocast(
+                "cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None
+            ):
                 value = loss(batch)["loss"]
             held = live.now
             value.backward()
@@ -84,10 +90,11 @@ def _drop_gradients(parameters: list[nn.Parameter]) -> None:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of all storages that operations made under this mode and that are still alive: `now`, and its `peak`.
+    """Bytes of all storages that operations made under this mode and that are still alive: `now`,
+    and its `peak`.
 
-    peak_without_gradients: the peak had each weight's gradient been given away when it was complete. `advance` is
-    called after each operation.
+    peak_without_gradients: the peak had each weight's gradient been given away when it was
+    complete. `advance` is called after each operation.
     """
 
     def __init__(self, advance: Callable[[], object] | None = None) -> None:
@@ -125,7 +132,9 @@ class LiveBytes(TorchDispatchMode):
             # Recomputed activations hang in reference cycles that only fake tensors have.
             gc.collect()
             self.peak = max(self.peak, self.now)
-            self.peak_without_gradients = max(self.peak_without_gradients, self.now - self._given_away)
+            self.peak_without_gradients = max(
+                self.peak_without_gradients, self.now - self._given_away
+            )
 
     def _forget(self, key: int) -> None:
         self.now -= self._sizes.pop(key)

@@ -21,7 +21,12 @@ from clim_train.run.finite import FiniteWatch
 from clim_train.run.folder import check_run_folder, versions
 from clim_train.run.metrics import MetricLog, RunningMean
 from clim_train.run.peers import AgreedError, failures_shared
-from clim_train.run.randomness import random_states, seed_everything, set_random_states, without_random
+from clim_train.run.randomness import (
+    random_states,
+    seed_everything,
+    set_random_states,
+    without_random,
+)
 from clim_train.run.resuming import needs_universal, newest_whole
 from clim_train.run.skips import SkipCount
 from clim_train.run.stopping import StopRequest, StopVote, TrainingStopped
@@ -38,17 +43,19 @@ class Trainer:
     """Trains a task on a loader as a `TrainConfig` says, and writes the run folder.
 
     Args:
-        config: `config.model`, `config.data` and `config.task` are recorded; `task` and `loader` are what is used.
+        config: `config.model`, `config.data` and `config.task` are recorded; `task` and `loader`
+            are what is used.
         task: its model must not be shared with another trainer that is still open.
         loader: see `Loader`.
-        evaluators: name -> function that returns metrics; they appear as "name/metric". Every rank calls them.
+        evaluators: name -> function that returns metrics; they appear as "name/metric". Every rank
+            calls them.
         resume: continue from the newest checkpoint of `config.run.folder`.
         program: the command that trains, resumes, converts and exports such runs, for messages.
 
     Use as a context manager, or call `close`: one trainer at a time can be open in a process.
 
-    Raises ValueError when the run folder has another run (or none, with `resume`), when it has checkpoints and none is
-    whole, and when the machine cannot do what `config.engine` asks for.
+    Raises ValueError when the run folder has another run (or none, with `resume`), when it has
+    checkpoints and none is whole, and when the machine cannot do what `config.engine` asks for.
     """
 
     def __init__(
@@ -73,18 +80,22 @@ class Trainer:
         self._is_open = False
         self.setup(resume)
 
-    # -- set up ------------------------------------------------------------------------------------------------
+    # -- set up
+    # ------------------------------------------------------------------------------------------------
 
     def setup(self, resume: bool) -> None:
         self.device = choose_device(self.config)
         start_distributed(self.device, timeout_minutes=self.config.engine.timeout_minutes)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
-        # The run folder names the stage that ran: the run keeps it, whoever resumes it with how many ranks.
+        # The run folder names the stage that ran: the run keeps it, whoever resumes it with how
+        # many ranks.
         self.config = replace(self.config, engine=self.config.engine.for_ranks(self.world_size))
         self._prepare_folder(resume)
         checkpoint = newest_whole(self.checkpoints) if resume else None
         stage = self.config.engine.zero_stage
-        universal = checkpoint is not None and needs_universal(checkpoint, zero_stage=stage, program=self.program)
+        universal = checkpoint is not None and needs_universal(
+            checkpoint, zero_stage=stage, program=self.program
+        )
         self._keep_start_weights(resume)
         seed_everything(self.config.run.seed + self.rank)
         self.engine = Engine(self.task, self.config, device=self.device, universal=universal)
@@ -109,15 +120,23 @@ class Trainer:
         if self.rank == 0:
             self.checkpoints.prepare()
             if not started:
-                write_json_indented(self.folder / "versions.json", versions(self.world_size, self.device))
+                write_json_indented(
+                    self.folder / "versions.json", versions(self.world_size, self.device)
+                )
                 write_text(self.folder / "config.json", self.config.to_json())
         dist.barrier()
 
     def _keep_start_weights(self, resume: bool) -> None:
-        """The weights training started from, for the export; the trained part is in the run folder, too."""
+        """The weights training started from, for the export; the trained part is in the run folder,
+        too."""
         self._trained = trained_entries(self.task)
-        state = {name: value.detach().cpu().clone() for name, value in self.task.model.state_dict().items()}
-        frozen_sum = checksum({name: value for name, value in state.items() if name not in set(self._trained)})
+        state = {
+            name: value.detach().cpu().clone()
+            for name, value in self.task.model.state_dict().items()
+        }
+        frozen_sum = checksum(
+            {name: value for name, value in state.items() if name not in set(self._trained)}
+        )
         path = self.folder / "start.safetensors"
         if resume and path.exists():
             state.update(load_start_weights(path, frozen_sum))
@@ -126,16 +145,19 @@ class Trainer:
         dist.barrier()
         self._start_state = state
 
-    # -- fit ---------------------------------------------------------------------------------------------------
+    # -- fit
+    # ---------------------------------------------------------------------------------------------------
 
     def fit(self) -> dict[str, float]:
         """Trains to the last step, evaluates, saves and exports; returns the last metrics.
 
-        Afterwards the trainer is closed and `task.model` has the trained weights (the export: interpolated ones).
+        Afterwards the trainer is closed and `task.model` has the trained weights (the export:
+        interpolated ones).
 
-        Raises on every rank, whichever of them had the cause: TrainingStopped after SIGTERM or SIGINT (handled
-        meanwhile, see `StopRequest`), when the step is finished and a checkpoint saved; NotFiniteError for a loss or
-        weights that are not finite; CheckpointNotWritten; PeerFailed where another rank's error ends this one.
+        Raises on every rank, whichever of them had the cause: TrainingStopped after SIGTERM or
+        SIGINT (handled meanwhile, see `StopRequest`), when the step is finished and a checkpoint
+        saved; NotFiniteError for a loss or weights that are not finite; CheckpointNotWritten;
+        PeerFailed where another rank's error ends this one.
         """
         with failures_shared(), StopRequest() as request, StopVote(request) as vote:
             if self.step == 0:
@@ -178,8 +200,11 @@ class Trainer:
         return self.config.data.batch_size * self.config.engine.accumulation * self.world_size
 
     def _batches(self) -> Iterator[Any]:
-        """Micro-batches on the device until the last step; those that fill no accumulation are left out."""
-        usable = len(self.loader) // self.config.engine.accumulation * self.config.engine.accumulation
+        """Micro-batches on the device until the last step; those that fill no accumulation are left
+        out."""
+        usable = (
+            len(self.loader) // self.config.engine.accumulation * self.config.engine.accumulation
+        )
         while self.step < self.total:
             for batch in without_random(iter(self.loader)):
                 if self._micro_batches_seen < usable:
@@ -189,7 +214,8 @@ class Trainer:
                     return
             self._micro_batches_seen = 0
 
-    # -- log ---------------------------------------------------------------------------------------------------
+    # -- log
+    # ---------------------------------------------------------------------------------------------------
 
     def log(self) -> None:
         """One line of metrics: means since the previous one, over all ranks. Collective.
@@ -200,7 +226,9 @@ class Trainer:
         values = {**self._means.reduce(), **self._skips.total()}
         if self.engine.updates_left_out:
             values["updates_left_out"] = self.engine.updates_left_out
-        values["lr"] = learning_rate(self.step - 1, self.total, self.config.optim, self.config.schedule)
+        values["lr"] = learning_rate(
+            self.step - 1, self.total, self.config.optim, self.config.schedule
+        )
         values["epoch"] = self.step * self.config.engine.accumulation / len(self.loader)
         values["samples_per_s"] = self.log_file.samples_per_second(self.step, self.samples_per_step)
         self._record(values)
@@ -213,12 +241,16 @@ class Trainer:
         """Names what the loader left out, in `skipped.json` and in a warning. Collective."""
         summary = self._skips.write(self.folder / "skipped.json")
         if summary and self.rank == 0:
-            logger.warning("samples were left out, all named in %s:\n%s", self.folder / "skipped.json", summary)
+            logger.warning(
+                "samples were left out, all named in %s:\n%s", self.folder / "skipped.json", summary
+            )
 
-    # -- evaluate ----------------------------------------------------------------------------------------------
+    # -- evaluate
+    # ----------------------------------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, float]:
-        """Runs the evaluators on the model as it is; training afterwards is as if it had not happened. Collective."""
+        """Runs the evaluators on the model as it is; training afterwards is as if it had not
+        happened. Collective."""
         values: dict[str, float] = {}
         random_state = random_states()
         with self.engine.evaluating(), torch.no_grad():
@@ -230,24 +262,31 @@ class Trainer:
         self.log_file.restart_clock(self.step)
         return values
 
-    # -- save --------------------------------------------------------------------------------------------------
+    # -- save
+    # --------------------------------------------------------------------------------------------------
 
     def save(self) -> Path:
-        """A checkpoint of everything that decides the next steps, complete or not there at all. Collective.
+        """A checkpoint of everything that decides the next steps, complete or not there at all.
+        Collective.
 
         Raises NotFiniteError (nothing is written then) or CheckpointNotWritten.
         """
         self._finite.check(self._last_good)
         self._finite.check_weights(self.engine.weights_finite(), self._last_good)
         self.log_file.flush()
-        self._last_good = write_together(self.checkpoints, self.step, self._write_parts, program=self.program)
+        self._last_good = write_together(
+            self.checkpoints, self.step, self._write_parts, program=self.program
+        )
         self.log_file.restart_clock(self.step)
         return self._last_good
 
     def _write_parts(self, partial: Path) -> None:
         """This rank's files of a checkpoint."""
         self.engine.save(partial.parent, partial.name)
-        torch.save({"random": random_states(), "means": self._means.state_dict()}, partial / f"rank{self.rank:05d}.pt")
+        torch.save(
+            {"random": random_states(), "means": self._means.state_dict()},
+            partial / f"rank{self.rank:05d}.pt",
+        )
         if self.rank == 0:
             state = {
                 "step": self.step,
@@ -261,11 +300,16 @@ class Trainer:
     def _load(self, checkpoint: Path, universal: bool) -> None:
         self.engine.load(checkpoint.parent, checkpoint.name + (UNIVERSAL if universal else ""))
         state = json.loads((checkpoint / "trainer.json").read_text())
-        # After the last batch of an epoch the loader already stands at the next one, of which nothing has been seen.
-        self.step, self._micro_batches_seen = state["step"], state["micro_batches_seen"] % len(self.loader)
+        # After the last batch of an epoch the loader already stands at the next one, of which
+        # nothing has been seen.
+        self.step, self._micro_batches_seen = (
+            state["step"],
+            state["micro_batches_seen"] % len(self.loader),
+        )
         self.metrics = state["metrics"]
         self.loader.load_state_dict(state["loader"])
-        # With another number of ranks there is no exact state for each: the random numbers start anew.
+        # With another number of ranks there is no exact state for each: the random numbers start
+        # anew.
         if state["world_size"] == self.world_size:
             with only_tensors(checkpoint):
                 saved = torch.load(checkpoint / f"rank{self.rank:05d}.pt", weights_only=True)
@@ -273,10 +317,11 @@ class Trainer:
             set_random_states(saved["random"])
 
     def export(self) -> Path | None:
-        """Writes `model/` of the run folder: `run.alpha` parts trained, the rest start weights; on rank 0.
+        """Writes `model/` of the run folder: `run.alpha` parts trained, the rest start weights; on
+        rank 0.
 
-        Beside it `trained.safetensors` has the trained weights as they are, under the names of `start.safetensors`:
-        from the three, any other alpha can be made.
+        Beside it `trained.safetensors` has the trained weights as they are, under the names of
+        `start.safetensors`: from the three, any other alpha can be made.
         Call it after `close`. Returns the folder, or None on other ranks.
         """
         if self._is_open:
@@ -284,15 +329,19 @@ class Trainer:
         if self.rank != 0:
             return None
         trained = {name: value.cpu() for name, value in self.task.model.state_dict().items()}
-        save_weights(self.folder / "trained.safetensors", {name: trained[name] for name in self._trained})
+        save_weights(
+            self.folder / "trained.safetensors", {name: trained[name] for name in self._trained}
+        )
         state = interpolate_weights(trained, self._start_state, self.config.run.alpha)
         self.task.save(self.folder / "model", state)
         return self.folder / "model"
 
-    # -- end ---------------------------------------------------------------------------------------------------
+    # -- end
+    # ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Ends the engine; `task.model` is whole again and has the trained weights in its start precision."""
+        """Ends the engine; `task.model` is whole again and has the trained weights in its start
+        precision."""
         if not self._is_open:
             return
         self._is_open = False

@@ -1,7 +1,8 @@
 """A frozen LMM with the heads that turn its attention into masks (F-LMM, arXiv 2406.05821).
 
-Letters: B images, N phrases of an image, T tokens of its phrases, t of one phrase, L layers of the LMM, D its hidden
-width, E channels of SAM's prompts, p q size of coarse logits, H W pixels of the image.
+Letters: B images, N phrases of an image, T tokens of its phrases, t of one phrase, L layers of the
+LMM, D its hidden width, E channels of SAM's prompts, p q size of coarse logits, H W pixels of the
+image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,8 @@ from flmm.refiners.sam.refiner import SamRefiner
 class Grounding:
     """Masks of the N phrases of an image, as logits: positive is inside.
 
-    coarse: (N, p, q) over the whole image, from the mask head. refined: (N, H, W) float32, from SAM.
+    coarse: (N, p, q) over the whole image, from the mask head. refined: (N, H, W) float32, from
+    SAM.
     """
 
     coarse: Tensor
@@ -39,8 +41,8 @@ class Grounding:
 class GroundedLMM(nn.Module):
     """Adapter + mask head + SAM: phrases of a text about an image -> their masks.
 
-    What trains: `text_layer_weights`, `text_proj`, `mask_head`, and SAM's prompt encoder and mask decoder. The LMM
-    and SAM's image encoder stay frozen and in evaluation mode.
+    What trains: `text_layer_weights`, `text_proj`, `mask_head`, and SAM's prompt encoder and mask
+    decoder. The LMM and SAM's image encoder stay frozen and in evaluation mode.
 
     Args:
         lmm: an LMM of `flmm.load_lmm` or `flmm.build_lmm`.
@@ -52,11 +54,14 @@ class GroundedLMM(nn.Module):
         ValueError: a mask head for another LMM, or an unknown merge.
     """
 
-    def __init__(self, lmm: FrozenLMM, mask_head: UNetHead, sam: SamRefiner, *, merge: str = "mean"):
+    def __init__(
+        self, lmm: FrozenLMM, mask_head: UNetHead, sam: SamRefiner, *, merge: str = "mean"
+    ):
         super().__init__()
         if mask_head.in_channels != lmm.map_channels:
             raise ValueError(
-                f"the mask head takes {mask_head.in_channels} maps and this LMM has {lmm.map_channels}; build "
+                f"the mask head takes {mask_head.in_channels} maps and this LMM has "
+                f"{lmm.map_channels}; build "
                 f"UNetHead(in_channels={lmm.map_channels})"
             )
         if merge not in MERGES:
@@ -67,7 +72,9 @@ class GroundedLMM(nn.Module):
         self.text_layer_weights = nn.Parameter(torch.ones(lmm.layers))
         self.text_proj = nn.Linear(lmm.hidden_size, sam.prompt_encoder.hidden_size)
 
-    def forward(self, samples: Sequence[Sample], images: Sequence[Image.Image | ImageEmbedding]) -> list[Grounding]:
+    def forward(
+        self, samples: Sequence[Sample], images: Sequence[Image.Image | ImageEmbedding]
+    ) -> list[Grounding]:
         """Masks of the phrases of several images, the LMM's part in one batch.
 
         Args:
@@ -87,29 +94,36 @@ class GroundedLMM(nn.Module):
         text = [self.text_embeddings(of_image) for of_image in features]
         refined = self.sam(images, coarse, text)
         if not any(of_image.lengths for of_image in features):
-            # SAM then reads no text; on ranks without phrases the backward pass must be that of the others.
+            # SAM then reads no text; on ranks without phrases the backward pass must be that of the
+            # others.
             none = sum(self._project(of_image).sum() for of_image in features)
             refined = [masks + none for masks in refined]
         return [Grounding(c, r) for c, r in zip(coarse, refined, strict=True)]
 
     def coarse_masks(self, features: PhraseFeatures) -> Tensor:
-        """(N, p, q) logits over the image: the mask head sees the padding too, and it is cut off afterwards."""
+        """(N, p, q) logits over the image: the mask head sees the padding too, and it is cut off
+        afterwards."""
         return features.layout.crop(self.mask_head(features.maps))
 
     def text_embeddings(self, features: PhraseFeatures) -> list[Tensor]:
-        """N tensors (t, E): hidden states of each phrase's tokens, summed over layers by learned weights, projected."""
+        """N tensors (t, E): hidden states of each phrase's tokens, summed over layers by learned
+        weights, projected."""
         return list(self._project(features).split(list(features.lengths)))
 
     def _project(self, features: PhraseFeatures) -> Tensor:
-        return self.text_proj(self.sum_states(features.states).to(self.text_proj.weight.dtype))  # (T, E)
+        return self.text_proj(
+            self.sum_states(features.states).to(self.text_proj.weight.dtype)
+        )  # (T, E)
 
     def sum_states(self, states: Tensor) -> Tensor:
-        """(L, T, D) -> (T, D), layers weighted by the softmax of `text_layer_weights`, in the wider dtype of both."""
+        """(L, T, D) -> (T, D), layers weighted by the softmax of `text_layer_weights`, in the wider
+        dtype of both."""
         weights = self.text_layer_weights.softmax(0)
         return (states * weights[:, None, None]).sum(0)
 
     def direct_parameters(self) -> list[nn.Parameter]:
-        """Parameters that are read outside the forward of the module that owns them, for engines like ZeRO-3."""
+        """Parameters that are read outside the forward of the module that owns them, for engines
+        like ZeRO-3."""
         return [self.text_layer_weights, *self.sam.direct_parameters()]
 
     def trained_names(self) -> list[str]:
@@ -117,14 +131,17 @@ class GroundedLMM(nn.Module):
         return [name for name, p in self.named_parameters() if p.requires_grad]
 
     def saved_names(self) -> list[str]:
-        """What a file of heads holds: everything that trains, and SAM's positional encoding if a file brought its own.
+        """What a file of heads holds: everything that trains, and SAM's positional encoding if a
+        file brought its own.
 
-        DeepSpeed adds that buffer to released checkpoints, rounded to bfloat16 as their heads were trained with it.
+        DeepSpeed adds that buffer to released checkpoints, rounded to bfloat16 as their heads were
+        trained with it.
         """
         return [*self.trained_names(), *([] if self.own_positions else [OWN_POSITIONS])]
 
     def facts(self) -> dict[str, Any]:
-        """What a file of heads says beside the weights: "merge", "mask_head", "prompts", "lmm", "sam_image_encoder"."""
+        """What a file of heads says beside the weights: "merge", "mask_head", "prompts", "lmm",
+        "sam_image_encoder"."""
         return {"merge": self.merge, **trained_parts(self.mask_head, self.sam), **self.made_for}
 
     def load_heads(self, source: str | Path | Mapping[str, Any]) -> None:
@@ -132,13 +149,15 @@ class GroundedLMM(nn.Module):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: damaged, of another LMM or SAM, or trained with another `merge`; what differs is listed.
+            ValueError: damaged, of another LMM or SAM, or trained with another `merge`; what
+                differs is listed.
         """
         name = "the state dict" if isinstance(source, Mapping) else str(source)
         read_heads(self, open_heads(source), name=name, facts=read_facts(source))
 
     def save_heads(self, path: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> Path:
-        """Write what trained with `facts`, and nothing frozen, as safetensors; `state_dict` replaces own values."""
+        """Write what trained with `facts`, and nothing frozen, as safetensors; `state_dict`
+        replaces own values."""
         return write_heads(self, path, state_dict)
 
 
@@ -151,13 +170,16 @@ def load_grounded(
     dtype: str = "bfloat16",
     device: str = "cpu",
 ) -> GroundedLMM:
-    """A whole grounded LMM from its files, in evaluation mode, built as the heads say they were trained.
+    """A whole grounded LMM from its files, in evaluation mode, built as the heads say they were
+    trained.
 
     Args:
         lmm: folder or hub id, or an LMM that is loaded already.
         sam: file in SAM's original layout, folder or hub id.
-        heads: file of `GroundedLMM.save_heads` or a released F-LMM checkpoint; None for new heads that are to train.
-        merge: "mean" or "max"; None: that of the heads. Released checkpoints do not say; all published ones are "mean".
+        heads: file of `GroundedLMM.save_heads` or a released F-LMM checkpoint; None for new heads
+            that are to train.
+        merge: "mean" or "max"; None: that of the heads. Released checkpoints do not say; all
+            published ones are "mean".
         dtype: of the LMM; the heads and SAM are float32.
 
     Raises:
@@ -170,8 +192,12 @@ def load_grounded(
     merge = chosen_merge(facts, merge, name=name)
     sizes = facts.get("mask_head", {})
     if heads is not None and not sizes:
-        sizes = {key: value for key, value in mask_head_sizes(tensors).items() if key != "in_channels"}
-    refiner = SamRefiner.from_pretrained(sam, **facts.get("prompts", {}))  # before the LMM, which takes longest
+        sizes = {
+            key: value for key, value in mask_head_sizes(tensors).items() if key != "in_channels"
+        }
+    refiner = SamRefiner.from_pretrained(
+        sam, **facts.get("prompts", {})
+    )  # before the LMM, which takes longest
     frozen = lmm if isinstance(lmm, FrozenLMM) else load_lmm(lmm, dtype=dtype)
     model = GroundedLMM(frozen, UNetHead(frozen.map_channels, **sizes), refiner, merge=merge)
     if heads is not None:

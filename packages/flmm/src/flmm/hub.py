@@ -1,7 +1,7 @@
 """Models from a folder or the Hugging Face hub: what is wrong is said at once, in a sentence.
 
-Left to themselves the loaders ask an unreachable hub again and again for each of their files, for minutes, also for a
-model that is on the disk already.
+Left to themselves the loaders ask an unreachable hub again and again for each of their files, for
+minutes, also for a model that is on the disk already.
 """
 
 from collections.abc import Callable
@@ -16,19 +16,28 @@ ASK_S = 5.0
 
 
 def source_options(name: str | Path, *, what: str) -> dict[str, bool]:
-    """Options of transformers' `from_pretrained` for this source: {"local_files_only": True} where the hub is not there
-    but the model is in its cache.
+    """Options of transformers' `from_pretrained` for this source: {"local_files_only": True} where
+    the hub is not there but the model is in its cache.
 
     Raises:
-        FileNotFoundError: no such folder, and no hub id, or one that is not in the cache while the hub is not there.
+        FileNotFoundError: no such folder, and no hub id, or one that is not in the cache while the
+            hub is not there.
     """
     if Path(name).is_dir():
         return {"local_files_only": True}
     text = str(name)
     if Path(name).exists():
-        raise FileNotFoundError(f"{name} is a file: pass the folder of {what}, or a hub id such as OWNER/NAME")
-    if text.startswith(("/", ".", "~")) or text.count("/") > 1 or Path(name).suffix in (".pth", ".safetensors"):
-        raise FileNotFoundError(f"there is no folder {name}: pass the folder of {what}, or a hub id such as OWNER/NAME")
+        raise FileNotFoundError(
+            f"{name} is a file: pass the folder of {what}, or a hub id such as OWNER/NAME"
+        )
+    if (
+        text.startswith(("/", ".", "~"))
+        or text.count("/") > 1
+        or Path(name).suffix in (".pth", ".safetensors")
+    ):
+        raise FileNotFoundError(
+            f"there is no folder {name}: pass the folder of {what}, or a hub id such as OWNER/NAME"
+        )
     if (fault := _hub_fault(text)) is None:
         return {}
     from huggingface_hub import try_to_load_from_cache
@@ -36,13 +45,16 @@ def source_options(name: str | Path, *, what: str) -> dict[str, bool]:
     if isinstance(try_to_load_from_cache(text, "config.json"), str):
         return {"local_files_only": True}
     raise FileNotFoundError(
-        f"{text} is neither a folder here nor in the hub's cache, and the hub cannot be reached ({fault}): download "
-        f"it where there is a network (`hf download {text} --local-dir FOLDER`), and pass that folder"
+        f"{text} is neither a folder here nor in the hub's cache, and the hub cannot be reached "
+        f"({fault}): download "
+        f"it where there is a network (`hf download {text} --local-dir FOLDER`), and pass that "
+        "folder"
     )
 
 
 def read_part(name: str | Path, part: str, read: Callable[..., Any], **options: Any) -> Any:
-    """`read(name, **options)` of transformers, its errors as one sentence that names the part ("the tokenizer").
+    """`read(name, **options)` of transformers, its errors as one sentence that names the part ("the
+    tokenizer").
 
     Raises:
         FileNotFoundError: the part is not there. ValueError: it cannot be read.
@@ -50,10 +62,13 @@ def read_part(name: str | Path, part: str, read: Callable[..., Any], **options: 
     try:
         return read(name, **options)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split(". If you were trying")[0].splitlines()[:1]).rstrip(".: ")
+        reason = " ".join(str(error).split(". If you were trying")[0].splitlines()[:1]).rstrip(
+            ".: "
+        )
         kind = FileNotFoundError if isinstance(error, OSError) else ValueError
         raise kind(
-            f"cannot read {part} of {name} ({reason}): pass a hub id, or the model's whole folder: config.json, all "
+            f"cannot read {part} of {name} ({reason}): pass a hub id, or the model's whole folder: "
+            "config.json, all "
             "weights, and for an LMM its tokenizer and preprocessor_config.json"
         ) from error
 
@@ -63,9 +78,14 @@ def check_device(device: str) -> torch.device:
     try:
         wanted = torch.device(device)
     except RuntimeError:
-        raise ValueError(f"device={device!r} is not known: use cpu, cuda, cuda:1, ... or mps") from None
+        raise ValueError(
+            f"device={device!r} is not known: use cpu, cuda, cuda:1, ... or mps"
+        ) from None
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device={device!r}, but torch sees {torch.cuda.device_count()} GPUs: use another, or cpu")
+        raise ValueError(
+            f"device={device!r}, but torch sees {torch.cuda.device_count()} GPUs: use another, or "
+            "cpu"
+        )
     if wanted.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device={device!r} is not on this machine: use cpu")
     return wanted
@@ -82,7 +102,14 @@ def _hub_fault(name: str) -> str | None:
     except OfflineModeIsEnabled:
         return "HF_HUB_OFFLINE is set"
     except HfHubHTTPError as error:  # an answer: loading says what it means
-        return None if error.response is not None and error.response.status_code < 500 else "it has a fault"
-    except (*HfHubHTTPError.__bases__, OSError) as error:  # the first base is that of the HTTP client in use
+        return (
+            None
+            if error.response is not None and error.response.status_code < 500
+            else "it has a fault"
+        )
+    except (
+        *HfHubHTTPError.__bases__,
+        OSError,
+    ) as error:  # the first base is that of the HTTP client in use
         return str(error) or type(error).__name__
     return None

@@ -25,7 +25,8 @@ from flmm.text.tokens import tokenize_sample
 
 @dataclass(frozen=True)
 class FrozenFeatures:
-    """All that training the heads needs from the frozen models, for one image: phrases by the LMM, image by SAM."""
+    """All that training the heads needs from the frozen models, for one image: phrases by the LMM,
+    image by SAM."""
 
     phrases: PhraseFeatures
     embedding: ImageEmbedding
@@ -35,8 +36,8 @@ class FrozenFeatures:
 class GroundingItem:
     """One image with its phrases, ready for `GroundingTask`.
 
-    key: names it. masks: bool (N, h, w), the true masks at the size the image has in the LMM's frame.
-    text: stamp of the text and its phrases.
+    key: names it. masks: bool (N, h, w), the true masks at the size the image has in the LMM's
+    frame. text: stamp of the text and its phrases.
     sample, image: for the LMM and for SAM; None where `kept` has what they make of them.
     """
 
@@ -68,11 +69,14 @@ class GroundingBatch:
 
     def to(self, device: torch.device | str) -> "GroundingBatch":
         """With the true masks on `device`; the models take the rest to theirs."""
-        return GroundingBatch(tuple(replace(i, masks=i.masks.to(device, non_blocking=True)) for i in self.items))
+        return GroundingBatch(
+            tuple(replace(i, masks=i.masks.to(device, non_blocking=True)) for i in self.items)
+        )
 
 
 class SampleMaker:
-    """Makes an LMM's samples of clim-data's. It holds no model, so that loading processes can have it.
+    """Makes an LMM's samples of clim-data's. It holds no model, so that loading processes can have
+    it.
 
     Args:
         lmm: gives the family, the tokenizer and the length of its context.
@@ -91,7 +95,8 @@ class SampleMaker:
         """Pixels and tokens, with as many image tokens as the image needs.
 
         Raises:
-            BrokenSample: there is no phrase, one without a token, or more text than the context has room for.
+            BrokenSample: there is no phrase, one without a token, or more text than the context has
+                room for.
         """
         if not sample.phrases:
             raise BrokenSample("no phrase", sample.key)
@@ -107,7 +112,9 @@ class SampleMaker:
         return Sample(prepared, text)
 
 
-def training_item(maker: SampleMaker, sample: GroundingSample, *, key: str, sam_px: int) -> GroundingItem:
+def training_item(
+    maker: SampleMaker, sample: GroundingSample, *, key: str, sam_px: int
+) -> GroundingItem:
     """A sample decoded and prepared for training; `sam_px` is `SamRefiner.edge`.
 
     Raises:

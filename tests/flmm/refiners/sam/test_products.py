@@ -13,17 +13,31 @@ def library(request, monkeypatch):
 @pytest.mark.parametrize("phrases", [1, 2])
 @pytest.mark.parametrize("gradients", [False, True])
 def test_products_of_strided_matrices_equal_those_in_double_precision(library, phrases, gradients):
-    a, b, plus = torch.randn(phrases, 40, 60), torch.randn(phrases, 30, 50), torch.randn(phrases, 25, 20)
-    left, right = a[:, 5:30, 10:40], b.transpose(1, 2)[:, 15:35].transpose(1, 2)  # (N, 25, 30) @ (N, 30, 20)
+    a, b, plus = (
+        torch.randn(phrases, 40, 60),
+        torch.randn(phrases, 30, 50),
+        torch.randn(phrases, 25, 20),
+    )
+    left, right = (
+        a[:, 5:30, 10:40],
+        b.transpose(1, 2)[:, 15:35].transpose(1, 2),
+    )  # (N, 25, 30) @ (N, 30, 20)
     with torch.set_grad_enabled(gradients):
         exact = left.double() @ right.double()
         torch.testing.assert_close(matmul(left, right).double(), exact, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(matmul(left, right, plus=plus).double(), exact + plus, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            matmul(left, right, plus=plus).double(), exact + plus, atol=1e-5, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("gradients", [False, True])
 def test_linear_layers(library, gradients):
-    x, weight, bias, plus = torch.randn(2, 7, 4, 30), torch.randn(20, 30), torch.randn(20), torch.randn(2, 7, 4, 20)
+    x, weight, bias, plus = (
+        torch.randn(2, 7, 4, 30),
+        torch.randn(20, 30),
+        torch.randn(20),
+        torch.randn(2, 7, 4, 20),
+    )
     exact = x.double() @ weight.T.double()
     with torch.set_grad_enabled(gradients):
         for given, wanted in (
@@ -32,7 +46,9 @@ def test_linear_layers(library, gradients):
             ({"plus": plus}, exact + plus),
             ({"bias": bias, "plus": plus[:1]}, exact + bias + plus[:1]),
         ):
-            torch.testing.assert_close(linear(x, weight, **given).double(), wanted, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                linear(x, weight, **given).double(), wanted, atol=1e-5, rtol=1e-5
+            )
 
 
 def test_gradients_flow_and_autocast_is_obeyed():

@@ -22,11 +22,19 @@ from flmm.refiners.sam.refiner import SamRefiner
 from flmm.refiners.sam.weights import POSITIONS, load_sam, to_transformers
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
+from transformers import (
+    SamConfig,
+    SamMaskDecoderConfig,
+    SamModel,
+    SamPromptEncoderConfig,
+    SamVisionConfig,
+)
 
 SAM = Path(os.environ.get("CLIM_GOLDEN", Path(__file__).parents[3] / "golden")) / "flmm" / "sam"
 CASES = sorted(path.stem for path in SAM.glob("case*.json"))
-VARIANTS = {name: list(json.loads((SAM / f"{name}.json").read_text())["variants"]) for name in CASES}
+VARIANTS = {
+    name: list(json.loads((SAM / f"{name}.json").read_text())["variants"]) for name in CASES
+}
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 
 
@@ -69,7 +77,11 @@ def test_golden_image(golden, embeddings, name):
     assert np.array_equal(np.asarray(image.convert("RGB")), case.arrays["image_rgb"])
     edge = max(case.meta["input_size"])
     resized = resize_image(image, edge)
-    assert list(resized_size((image.height, image.width), edge)) == case.meta["input_size"] == list(resized.shape[1:])
+    assert (
+        list(resized_size((image.height, image.width), edge))
+        == case.meta["input_size"]
+        == list(resized.shape[1:])
+    )
     expected, step = case.strided("resized_image")
     assert torch.equal(resized.permute(1, 2, 0)[::step, ::step], expected)
     assert resized.long().sum((1, 2)).tolist() == case.arrays["resized_image_sum"].tolist()
@@ -77,7 +89,9 @@ def test_golden_image(golden, embeddings, name):
     assert embeddings[name].size == tuple(case.meta["original_size"])
     expected, step = case.strided("image_embedding")
     torch.testing.assert_close(features[None, :, ::step, ::step], expected, **CLOSE)
-    torch.testing.assert_close(features.norm().item(), case.meta["image_embedding_stats"]["l2"], atol=0, rtol=1e-5)
+    torch.testing.assert_close(
+        features.norm().item(), case.meta["image_embedding_stats"]["l2"], atol=0, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -86,10 +100,14 @@ def test_golden_prompts(golden, sam, name):
     coarse, size = case.tensor("pred_masks"), tuple(case.meta["original_size"])
     edge = max(case.meta["input_size"])
     torch.testing.assert_close(least_value(coarse).item(), case.meta["pad_value_of_prompt_masks"])
-    masks = prompt_masks(coarse, size, edge=edge, mask_edge=case.meta["prompt_mask_stats"]["shape"][-1])
+    masks = prompt_masks(
+        coarse, size, edge=edge, mask_edge=case.meta["prompt_mask_stats"]["shape"][-1]
+    )
     expected, step = case.strided("prompt_masks")
     torch.testing.assert_close(masks[:, None, ::step, ::step], expected, **CLOSE)
-    torch.testing.assert_close(masks.norm().item(), case.meta["prompt_mask_stats"]["l2"], atol=0, rtol=1e-5)
+    torch.testing.assert_close(
+        masks.norm().item(), case.meta["prompt_mask_stats"]["l2"], atol=0, rtol=1e-5
+    )
 
     binary = binary_masks(coarse, size)
     wanted = np.unpackbits(case.arrays["binary_masks"], axis=-1)[..., : size[1]].astype(bool)
@@ -103,12 +121,16 @@ def test_golden_prompts(golden, sam, name):
     torch.testing.assert_close(prompts.boxes, case.tensor("default__boxes_input")[:, 0], **CLOSE)
     torch.testing.assert_close(prompts.sparse[:, :2], case.tensor("default__sparse_box"), **CLOSE)
     expected, step = case.strided("default__dense")
-    dense = (prompts.channels @ prompts.weight.T + prompts.bias).unflatten(1, grid).permute(0, 3, 1, 2)
+    dense = (
+        (prompts.channels @ prompts.weight.T + prompts.bias).unflatten(1, grid).permute(0, 3, 1, 2)
+    )
     torch.testing.assert_close(dense[:, :, ::step, ::step], expected, **CLOSE)
     assert prompts.lengths == case.meta["variants"]["default"]["sparse_tokens"]
 
 
-@pytest.mark.parametrize(("name", "variant"), [(name, variant) for name in CASES for variant in VARIANTS[name]])
+@pytest.mark.parametrize(
+    ("name", "variant"), [(name, variant) for name in CASES for variant in VARIANTS[name]]
+)
 def test_golden_masks(golden, sam, embeddings, name, variant):
     case = golden(f"sam/{name}", "flmm")
     refiner = SamRefiner(sam, **flags_of(case.meta["variants"][variant]))
@@ -125,7 +147,9 @@ def test_golden_masks(golden, sam, embeddings, name, variant):
     wanted = case.tensor(f"{variant}__sam_masks")
     step = round(masks.shape[-1] / wanted.shape[-1])
     torch.testing.assert_close(masks[:, ::step, ::step], wanted, **CLOSE)
-    torch.testing.assert_close(masks.norm().item(), case.meta["sam_mask_stats"][variant]["l2"], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(
+        masks.norm().item(), case.meta["sam_mask_stats"][variant]["l2"], atol=1e-3, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -139,7 +163,9 @@ def test_golden_gradients(golden, embeddings, name):
     cotangent = np.cos(frequency * np.arange(masks.numel(), dtype=np.float64)).astype(np.float32)
     (masks * torch.from_numpy(cotangent).view_as(masks) / masks.numel() ** 0.5).sum().backward()
     wanted = case.tensor("grad__pred_masks")
-    torch.testing.assert_close(coarse.grad, wanted, atol=1e-4 * max(wanted.abs().max().item(), 1), rtol=1e-4)
+    torch.testing.assert_close(
+        coarse.grad, wanted, atol=1e-4 * max(wanted.abs().max().item(), 1), rtol=1e-4
+    )
     for i, text in enumerate(texts):
         torch.testing.assert_close(text.grad, case.tensor(f"grad__text_embeds_{i}"), **CLOSE)
     assert_parameter_gradients(refiner, case.meta["param_grad_l2"])
@@ -154,7 +180,9 @@ def assert_parameter_gradients(refiner, norms):
         if norm is None or norm == 0:
             assert (grad is None) if norm is None else not grad.any(), key
         else:
-            torch.testing.assert_close(grad.norm().item(), norm, atol=1e-5, rtol=1e-4, msg=lambda m, k=key: f"{k}: {m}")
+            torch.testing.assert_close(
+                grad.norm().item(), norm, atol=1e-5, rtol=1e-4, msg=lambda m, k=key: f"{k}: {m}"
+            )
 
 
 # Below: a small SAM of 128 px, whose encoder takes milliseconds.
@@ -174,9 +202,15 @@ def tiny_sam(seed=0):
             num_pos_feats=16,
             initializer_range=0.02,
         ),
-        prompt_encoder_config=SamPromptEncoderConfig(hidden_size=32, image_size=128, mask_input_channels=8),
+        prompt_encoder_config=SamPromptEncoderConfig(
+            hidden_size=32, image_size=128, mask_input_channels=8
+        ),
         mask_decoder_config=SamMaskDecoderConfig(
-            hidden_size=32, mlp_dim=24, num_attention_heads=4, iou_head_hidden_dim=12, layer_norm_eps=1e-5
+            hidden_size=32,
+            mlp_dim=24,
+            num_attention_heads=4,
+            iou_head_hidden_dim=12,
+            layer_norm_eps=1e-5,
         ),
     )
     sam = SamModel(config).eval()
@@ -194,7 +228,10 @@ def tiny():
 def scene(phrases=((2, 5, 1), (3,)), sizes=((90, 120), (75, 50)), seed=0):
     """Two images with phrases of different numbers of tokens: images, coarse logits, text."""
     generator = torch.Generator().manual_seed(seed)
-    pixels = [torch.randint(0, 256, (*size, 3), generator=generator, dtype=torch.uint8).numpy() for size in sizes]
+    pixels = [
+        torch.randint(0, 256, (*size, 3), generator=generator, dtype=torch.uint8).numpy()
+        for size in sizes
+    ]
     coarse = [
         4 * torch.randn(len(tokens), size[0] // 8, size[1] // 8, generator=generator)
         for tokens, size in zip(phrases, sizes, strict=True)
@@ -204,7 +241,8 @@ def scene(phrases=((2, 5, 1), (3,)), sizes=((90, 120), (75, 50)), seed=0):
 
 
 def one_by_one(refiner, sam, scene_):
-    """Every phrase on its own, unpadded, through transformers' own decoder and plain interpolation."""
+    """Every phrase on its own, unpadded, through transformers' own decoder and plain
+    interpolation."""
     results = []
     for image, masks, phrases in zip(*scene_, strict=True):
         embedding = refiner.embed([image])[0].features[None]
@@ -221,7 +259,12 @@ def one_by_one(refiner, sam, scene_):
                 else (torch.tensor([0, size[0] - 1]), torch.tensor([0, size[1] - 1]))
             )
             box = torch.tensor(
-                [x.min() * w / size[1], y.min() * h / size[0], (x.max() + 1) * w / size[1], (y.max() + 1) * h / size[0]]
+                [
+                    x.min() * w / size[1],
+                    y.min() * h / size[0],
+                    (x.max() + 1) * w / size[1],
+                    (y.max() + 1) * h / size[0],
+                ]
             )
             sparse, dense = sam.prompt_encoder(None, None, box[None, None], logits)
             sparse = torch.cat([sparse, words[None, None]], dim=2)
@@ -265,7 +308,11 @@ def test_padding_carries_no_gradient_and_passes_change_nothing(tiny):
 def test_without_gradients_a_cpu_takes_one_phrase_at_a_time(tiny, monkeypatch):
     sizes = []
     original = SamRefiner._run
-    monkeypatch.setattr(SamRefiner, "_run", lambda self, x, *rest: (sizes.append(len(x)), original(self, x, *rest))[1])
+    monkeypatch.setattr(
+        SamRefiner,
+        "_run",
+        lambda self, x, *rest: (sizes.append(len(x)), original(self, x, *rest))[1],
+    )
     refiner, inputs = SamRefiner(tiny), scene()
     refiner(*inputs)
     with torch.no_grad():
@@ -317,7 +364,9 @@ def test_what_trains(tiny):
     assert all(name.startswith(("prompt_encoder.", "mask_decoder.")) for name in trained)
     assert {name for name in frozen if not name.startswith("image_encoder.")} == {POSITIONS}
     assert not any(module.training for module in refiner.image_encoder.modules())
-    assert {id(p) for p in refiner.direct_parameters()} == {id(p) for p in refiner.parameters() if p.requires_grad}
+    assert {id(p) for p in refiner.direct_parameters()} == {
+        id(p) for p in refiner.parameters() if p.requires_grad
+    }
 
 
 def test_gradient_checkpointing_changes_no_number():
@@ -349,13 +398,19 @@ def test_half_precision_words_meet_float32_heads(tiny):
     images, coarse, text = scene()
     with torch.no_grad():
         a = SamRefiner(tiny)(images, coarse, [[t.bfloat16() for t in phrases] for phrases in text])
-        b = SamRefiner(tiny)(images, coarse, [[t.bfloat16().float() for t in phrases] for phrases in text])
+        b = SamRefiner(tiny)(
+            images, coarse, [[t.bfloat16().float() for t in phrases] for phrases in text]
+        )
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def test_example_of_the_readme_runs_as_printed(tmp_path, monkeypatch):
     readme = (Path(__file__).parents[4] / "packages" / "flmm" / "README.md").read_text()
-    code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "SamRefiner.from" in block)
+    code = next(
+        block
+        for block in re.findall(r"```python\n(.*?)```", readme, re.S)
+        if "SamRefiner.from" in block
+    )
     torch.save(load_file(SAM / "sam_tiny.safetensors"), tmp_path / "sam_vit_l_0b3195.pth")
     scene()[0][0].save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
@@ -375,7 +430,10 @@ def test_wrong_input_is_refused(tiny):
         ((images, [c[0] for c in coarse], text), "pass \\(n, h, w\\)"),
         ((images, coarse, [text[0][:2], text[1]]), "per mask, or build"),
         ((images, coarse, None), "per mask, or build"),
-        ((images, coarse, [[t[:, :5] for t in phrases] for phrases in text]), "pass \\(tokens, 32\\)"),
+        (
+            (images, coarse, [[t[:, :5] for t in phrases] for phrases in text]),
+            "pass \\(tokens, 32\\)",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             refiner(*wrong)

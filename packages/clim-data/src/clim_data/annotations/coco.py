@@ -6,7 +6,8 @@ from pathlib import Path
 
 
 def read_annotations(path: str | Path, *tables: str) -> dict:
-    """Parse an annotation json and check that it has the named lists ("images", "annotations", ...).
+    """Parse an annotation json and check that it has the named lists ("images", "annotations",
+    ...).
 
     Raises:
         FileNotFoundError: no such file.
@@ -16,11 +17,15 @@ def read_annotations(path: str | Path, *tables: str) -> dict:
     try:
         record = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as fault:
-        raise ValueError(f"{path} is not valid json ({fault}): fetch it again, it may be cut off") from None
+        raise ValueError(
+            f"{path} is not valid json ({fault}): fetch it again, it may be cut off"
+        ) from None
     for table in tables:
         if not isinstance(record, dict) or not isinstance(record.get(table), list):
             found = sorted(record) if isinstance(record, dict) else type(record).__name__
-            raise ValueError(f'{path} has no list "{table}" (found {found}): give a COCO-style annotation file')
+            raise ValueError(
+                f'{path} has no list "{table}" (found {found}): give a COCO-style annotation file'
+            )
     return record
 
 
@@ -29,7 +34,8 @@ def require_annotation_file(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no annotation file {path}: `clim-data doctor` says where official ones come from, `clim-data proposals` "
+            f"no annotation file {path}: `clim-data doctor` says where official ones come from, "
+            "`clim-data proposals` "
             "makes boxes"
         )
     return path
@@ -40,11 +46,15 @@ def group_by_image(annotations: list[dict]) -> dict[int, list[dict]]:
     groups: dict[int, list[dict]] = defaultdict(list)
     for number, annotation in enumerate(annotations):
         if not isinstance(annotation, dict) or "image_id" not in annotation:
-            raise ValueError(f'annotation {number} has no "image_id": {annotation!r}; give a COCO-style file')
+            raise ValueError(
+                f'annotation {number} has no "image_id": {annotation!r}; give a COCO-style file'
+            )
         groups[annotation["image_id"]].append(annotation)
     return groups
 
 
 def label_of_category(categories: list[dict]) -> dict[int, int]:
     """Contiguous label of each category id: its rank among the sorted ids."""
-    return {category_id: label for label, category_id in enumerate(sorted(c["id"] for c in categories))}
+    return {
+        category_id: label for label, category_id in enumerate(sorted(c["id"] for c in categories))
+    }

@@ -9,33 +9,47 @@ from clim_data.files.pickles import load_plain_pickle
 
 
 def read_refs(path: str | Path) -> list[dict]:
-    """The references of `refs(unc).p`, `refs(umd).p`, `refs(google).p`, or of a json file with the same list.
+    """The references of `refs(unc).p`, `refs(umd).p`, `refs(google).p`, or of a json file with the
+    same list.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is neither, or not a list of references with "image_id", "ann_id", "split" and "sentences".
+        ValueError: it is neither, or not a list of references with "image_id", "ann_id", "split"
+            and "sentences".
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no references file {path}: `clim-data doctor` says where it comes from")
+        raise FileNotFoundError(
+            f"no references file {path}: `clim-data doctor` says where it comes from"
+        )
     data = path.read_bytes()
     if path.suffix == ".json":
         try:
             refs = json.loads(data)
         except (ValueError, RecursionError) as fault:
-            raise ValueError(f"{path} is not valid json ({fault}): fetch it again, it may be cut off") from None
+            raise ValueError(
+                f"{path} is not valid json ({fault}): fetch it again, it may be cut off"
+            ) from None
     else:
         try:
             refs = load_plain_pickle(data)
         except ValueError as fault:
             raise ValueError(f"{path}: {fault}") from None
     if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
-        raise ValueError(f"{path} is not a list of references: give refs(unc).p, refs(umd).p, refs(google).p or a json")
+        raise ValueError(
+            f"{path} is not a list of references: give refs(unc).p, refs(umd).p, refs(google).p or "
+            "a json"
+        )
     for number, ref in enumerate(refs):
-        wrong = [k for k, kind in (("image_id", int), ("ann_id", int), ("split", str)) if type(ref.get(k)) is not kind]
+        wrong = [
+            k
+            for k, kind in (("image_id", int), ("ann_id", int), ("split", str))
+            if type(ref.get(k)) is not kind
+        ]
         if wrong or not isinstance(ref.get("sentences"), list):
             raise ValueError(
-                f"{path}: reference {number} has no usable {', '.join(wrong) or 'sentences'}; fetch it again"
+                f"{path}: reference {number} has no usable {', '.join(wrong) or 'sentences'}; "
+                "fetch it again"
             )
     return refs
 
@@ -44,7 +58,9 @@ def refs_of_split(refs: list[dict], split: str) -> list[dict]:
     """References of one split in file order; ValueError lists the splits there are."""
     chosen = [ref for ref in refs if ref["split"] == split]
     if not chosen:
-        found = ", ".join(f"{name} ({count:,})" for name, count in Counter(ref["split"] for ref in refs).items())
+        found = ", ".join(
+            f"{name} ({count:,})" for name, count in Counter(ref["split"] for ref in refs).items()
+        )
         raise ValueError(f"split={split!r} has no reference: choose from {found}")
     return chosen
 

@@ -1,5 +1,5 @@
-"""The commands that make files out of images and official annotations: `clim-data proposals`, `nouns` and
-`ov-split`."""
+"""The commands that make files out of images and official annotations: `clim-data proposals`,
+`nouns` and `ov-split`."""
 
 import argparse
 import os
@@ -20,14 +20,21 @@ def _proposals_command(commands) -> None:
         "proposals",
         help="find class-agnostic boxes in images, as a COCO json",
         description="Class-agnostic boxes as a COCO json: searched in images, or taken from a detector's results. A "
-        "killed run goes on when started again; started by the deepspeed launcher, the ranks share the images.",
+        "killed run goes on when started again; started by the deepspeed launcher, the ranks share "
+        "the images.",
     )
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--images", nargs="+", metavar="SOURCE", help="folder of images, or shards")
-    source.add_argument("--from", dest="results", metavar="JSON", help="COCO results [{image_id, bbox, score}]")
-    command.add_argument("--annotations", metavar="JSON", help="COCO json: its images only, with their ids and names")
+    source.add_argument(
+        "--from", dest="results", metavar="JSON", help="COCO results [{image_id, bbox, score}]"
+    )
+    command.add_argument(
+        "--annotations", metavar="JSON", help="COCO json: its images only, with their ids and names"
+    )
     command.add_argument("--output", required=True, metavar="JSON")
-    command.add_argument("--method", choices=("selective-search", "rpn"), help="default: selective-search")
+    command.add_argument(
+        "--method", choices=("selective-search", "rpn"), help="default: selective-search"
+    )
     for option, kind, what in (
         ("--top", int, "boxes an image (50)"),
         ("--min-score", float, "leave out worse boxes (none)"),
@@ -35,17 +42,35 @@ def _proposals_command(commands) -> None:
         ("--min-px", float, "smallest width and height in pixels (8)"),
         ("--search-px", int, "selective search: longest side at which images are searched (320)"),
         ("--detector", str, "rpn: a detector of torchvision (fasterrcnn_resnet50_fpn)"),
-        ("--weights", str, 'rpn: state dict of the detector, or "default" for torchvision\'s (default)'),
+        (
+            "--weights",
+            str,
+            'rpn: state dict of the detector, or "default" for torchvision\'s (default)',
+        ),
         ("--device", str, "rpn: such as cuda:0 (the GPU if there is one)"),
         ("--batch-size", int, "rpn: images at a time (4)"),
-        ("--workers", int, "processes, for rpn decoding threads (the number of cores, shared by the ranks)"),
+        (
+            "--workers",
+            int,
+            "processes, for rpn decoding threads (the number of cores, shared by the ranks)",
+        ),
         ("--part-images", int, "images whose boxes are stored at once (a 64th of all, at most 64)"),
-        ("--patience", float, "seconds without a new part after which rank 0 names the missing ranks (1800)"),
+        (
+            "--patience",
+            float,
+            "seconds without a new part after which rank 0 names the missing ranks (1800)",
+        ),
     ):
         command.add_argument(option, type=kind, help=what)
-    command.add_argument("--quality", action="store_true", default=None, help="selective search: slow settings")
-    command.add_argument("--on-error", choices=("skip", "raise"), help="images that cannot be read (skip)")
-    command.add_argument("--overwrite", action="store_true", default=None, help="replace an output of other options")
+    command.add_argument(
+        "--quality", action="store_true", default=None, help="selective search: slow settings"
+    )
+    command.add_argument(
+        "--on-error", choices=("skip", "raise"), help="images that cannot be read (skip)"
+    )
+    command.add_argument(
+        "--overwrite", action="store_true", default=None, help="replace an output of other options"
+    )
     command.set_defaults(run=_proposals)
 
 
@@ -57,16 +82,28 @@ def _proposals(args: argparse.Namespace) -> int:
     searching = ("workers", "part_images", "patience", "on_error", "overwrite")
     rank, world_size = launched_rank()
     if args.results:
-        of_search = _given(args, *searching, "method", *_FINDER_OPTIONS["selective-search"], *_FINDER_OPTIONS["rpn"])
+        of_search = _given(
+            args,
+            *searching,
+            "method",
+            *_FINDER_OPTIONS["selective-search"],
+            *_FINDER_OPTIONS["rpn"],
+        )
         if of_search:
-            raise ValueError(f"{_flags(of_search)} belong to a search: leave them out, or give --images, not --from")
+            raise ValueError(
+                f"{_flags(of_search)} belong to a search: leave them out, or give --images, not "
+                "--from"
+            )
         if not args.annotations:
             raise ValueError("--from needs the images of the results: give --annotations JSON")
         if rank:  # reading a file is no work to share
             return 0
         report = convert_results(args.results, args.annotations, args.output, choice=choice)
     else:
-        options = {"workers": max(1, (os.cpu_count() or 1) // world_size), **_given(args, *searching)}
+        options = {
+            "workers": max(1, (os.cpu_count() or 1) // world_size),
+            **_given(args, *searching),
+        }
         report = find_proposals(
             args.images,
             args.output,
@@ -78,11 +115,20 @@ def _proposals(args: argparse.Namespace) -> int:
             **options,
         )
     if not report.complete:
-        print(f"rank {rank} of {world_size}: {report.images:,} images searched, {report.boxes:,} boxes")
+        print(
+            f"rank {rank} of {world_size}: {report.images:,} images searched, {report.boxes:,} "
+            "boxes"
+        )
     elif report.images:
-        print(f"{report.output}: {report.boxes:,} boxes in {report.images:,} images\n{report.skipped.summary()}")
+        print(
+            f"{report.output}: {report.boxes:,} boxes in {report.images:,} "
+            f"images\n{report.skipped.summary()}"
+        )
     else:
-        print(f"{report.output} is there already, of the same input and options; delete it to search again")
+        print(
+            f"{report.output} is there already, of the same input and options; delete it to search "
+            "again"
+        )
     return 0
 
 
@@ -97,7 +143,9 @@ def _finder(args: argparse.Namespace):
     (other,) = set(_FINDER_OPTIONS) - {method}
     foreign = _given(args, *_FINDER_OPTIONS[other])
     if foreign:
-        raise ValueError(f"{_flags(foreign)} belong to --method {other}, not {method}: leave them out")
+        raise ValueError(
+            f"{_flags(foreign)} belong to --method {other}, not {method}: leave them out"
+        )
     options = _given(args, *_FINDER_OPTIONS[method])
     if method == "rpn":
         from clim_data.derive.rpn import RpnBoxes
@@ -132,8 +180,12 @@ def _nouns_command(commands) -> None:
     )
     command.add_argument("--output", required=True, metavar="TXT")
     command.add_argument("--min-count", type=int, help="captions that must hold a noun (10)")
-    command.add_argument("--min-share", type=float, help="leave out words that are more rarely nouns (0.5)")
-    command.add_argument("--compounds", action="store_true", default=None, help='also list pairs, like "teddy bear"')
+    command.add_argument(
+        "--min-share", type=float, help="leave out words that are more rarely nouns (0.5)"
+    )
+    command.add_argument(
+        "--compounds", action="store_true", default=None, help='also list pairs, like "teddy bear"'
+    )
     command.set_defaults(run=_nouns)
 
 
@@ -145,7 +197,10 @@ def _nouns(args: argparse.Namespace) -> int:
     rules = NounRules(**_given(args, "min_count", "min_share", "compounds"))
     report = write_nouns(args.captions, args.output, rules=rules)
     first = ", ".join(list(report.counts)[:10])
-    print(f"{report.output}: {len(report.counts):,} nouns of {report.captions:,} captions: {first}, ...")
+    print(
+        f"{report.output}: {len(report.counts):,} nouns of {report.captions:,} captions: {first}, "
+        "..."
+    )
     print(report.skipped.summary())
     return 0
 
@@ -157,11 +212,19 @@ def _ov_split_command(commands) -> None:
         description="Training json with the boxes of the base classes, validation json with those of all classes.",
     )
     command.add_argument("kind", choices=("coco", "lvis"))
-    command.add_argument("--train", metavar="JSON", help="instances_train2017.json or lvis_v1_train.json")
+    command.add_argument(
+        "--train", metavar="JSON", help="instances_train2017.json or lvis_v1_train.json"
+    )
     command.add_argument("--val", metavar="JSON", help="instances_val2017.json or lvis_v1_val.json")
-    command.add_argument("--output", required=True, metavar="DIR", help="folder for ov_KIND_{train,val}.json")
-    command.add_argument("--keep-empty", action="store_true", help="keep images without a box of the written classes")
-    command.add_argument("--allow-partial", action="store_true", help="accept a file that has not all classes")
+    command.add_argument(
+        "--output", required=True, metavar="DIR", help="folder for ov_KIND_{train,val}.json"
+    )
+    command.add_argument(
+        "--keep-empty", action="store_true", help="keep images without a box of the written classes"
+    )
+    command.add_argument(
+        "--allow-partial", action="store_true", help="accept a file that has not all classes"
+    )
     command.set_defaults(run=_ov_split)
 
 

@@ -1,4 +1,5 @@
-"""Command line: `clim-data pack KIND ...`, `clim-data doctor ROOT`, and the commands of `derive`."""
+"""Command line: `clim-data pack KIND ...`, `clim-data doctor ROOT`, and the commands of
+`derive`."""
 
 import argparse
 import os
@@ -14,7 +15,8 @@ from clim_data.version import __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it did what was asked, 1 when `doctor` misses something, 2 for a mistake."""
+    """Run one command; 0 when it did what was asked, 1 when `doctor` misses something, 2 for a
+    mistake."""
     args = _parser().parse_args(argv)
     try:
         return args.run(args)
@@ -22,16 +24,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"clim-data: {fault}", file=sys.stderr)
         return 2
     except OSError as fault:
-        print(f"clim-data: {fault}: check that path, who may write there, and the room on its disk", file=sys.stderr)
+        print(
+            f"clim-data: {fault}: check that path, who may write there, and the room on its disk",
+            file=sys.stderr,
+        )
         return 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="clim-data", description="Shards and checks for region training of CLIP.")
+    parser = argparse.ArgumentParser(
+        prog="clim-data", description="Shards and checks for region training of CLIP."
+    )
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
+    parser.add_argument(
+        "--local_rank", type=int, help=argparse.SUPPRESS
+    )  # the deepspeed launcher adds it
     commands = parser.add_subparsers(dest="command", required=True)
-    packer = commands.add_parser("pack", help="write webdataset shards", description="Write webdataset shards.")
+    packer = commands.add_parser(
+        "pack", help="write webdataset shards", description="Write webdataset shards."
+    )
     kinds = packer.add_subparsers(dest="kind", required=True)
     for kind, listing, what in (
         ("coco-captions", _caption_listing, "COCO captions json"),
@@ -41,15 +52,25 @@ def _parser() -> argparse.ArgumentParser:
         ("coco-panoptic", _panoptic_listing, "COCO panoptic json"),
     ):
         command = _pack_command(kinds, kind, listing)
-        command.add_argument("--images", required=True, metavar="DIR", help="folder of the image files")
+        command.add_argument(
+            "--images", required=True, metavar="DIR", help="folder of the image files"
+        )
         command.add_argument("--annotations", required=True, metavar="JSON", help=what)
         if listing is _instance_listing:
-            command.add_argument("--captions", nargs="*", default=(), metavar="JSON", help="captions to add")
+            command.add_argument(
+                "--captions", nargs="*", default=(), metavar="JSON", help="captions to add"
+            )
         if listing is _panoptic_listing:
-            command.add_argument("--panoptic", required=True, metavar="DIR", help="folder of the segment png files")
+            command.add_argument(
+                "--panoptic", required=True, metavar="DIR", help="folder of the segment png files"
+            )
     command = _pack_command(kinds, "folder", _folder_listing)
-    command.add_argument("--images", required=True, metavar="DIR", help="folder of images, with a txt beside each")
-    command.add_argument("--captions", metavar="FILE", help="json or jsonl with the captions of all files instead")
+    command.add_argument(
+        "--images", required=True, metavar="DIR", help="folder of images, with a txt beside each"
+    )
+    command.add_argument(
+        "--captions", metavar="FILE", help="json or jsonl with the captions of all files instead"
+    )
     _grounding_commands(kinds)
     _doctor_command(commands)
     derive.add_commands(commands)
@@ -62,9 +83,13 @@ def _pack_command(kinds, kind: str, listing) -> argparse.ArgumentParser:
     command.add_argument("--name", help="first part of the shards' names (default: the kind)")
     command.add_argument("--samples-per-shard", type=int, default=1000)
     command.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    command.add_argument("--check-images", action="store_true", help="decode every image, not only its header")
+    command.add_argument(
+        "--check-images", action="store_true", help="decode every image, not only its header"
+    )
     command.add_argument("--on-error", choices=("skip", "raise"), default="skip")
-    command.add_argument("--overwrite", action="store_true", help="replace another pack in the folder")
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace another pack in the folder"
+    )
     command.set_defaults(run=_pack, listing=listing)
     return command
 
@@ -72,19 +97,43 @@ def _pack_command(kinds, kind: str, listing) -> argparse.ArgumentParser:
 def _grounding_commands(kinds) -> None:
     command = _pack_command(kinds, "png", _narrative_listing)
     command.add_argument("--images", required=True, metavar="DIR", help="folder of COCO images")
-    command.add_argument("--annotations", required=True, metavar="JSON", help="Panoptic Narrative Grounding json")
-    command.add_argument("--panoptic-json", required=True, metavar="JSON", help="COCO panoptic json of the same split")
-    command.add_argument("--panoptic", required=True, metavar="DIR", help="folder of the segment png files")
-    command = _pack_command(kinds, "refcoco", _expression_listing)
-    command.add_argument("--images", required=True, metavar="DIR", help="folder of COCO images, train2014 or train2017")
     command.add_argument(
-        "--refs", required=True, metavar="FILE", help="refs(unc).p, refs(umd).p, refs(google).p or json"
+        "--annotations", required=True, metavar="JSON", help="Panoptic Narrative Grounding json"
     )
-    command.add_argument("--annotations", required=True, metavar="JSON", help="instances.json of the set")
-    command.add_argument("--split", required=True, help="train, val, testA, testB or test")
-    command.add_argument("--text", choices=("raw", "sent"), default="raw", help="sentences as typed, or cleaned")
     command.add_argument(
-        "--bad-masks", choices=("skip", "empty"), default="skip", help="objects without a valid polygon"
+        "--panoptic-json",
+        required=True,
+        metavar="JSON",
+        help="COCO panoptic json of the same split",
+    )
+    command.add_argument(
+        "--panoptic", required=True, metavar="DIR", help="folder of the segment png files"
+    )
+    command = _pack_command(kinds, "refcoco", _expression_listing)
+    command.add_argument(
+        "--images",
+        required=True,
+        metavar="DIR",
+        help="folder of COCO images, train2014 or train2017",
+    )
+    command.add_argument(
+        "--refs",
+        required=True,
+        metavar="FILE",
+        help="refs(unc).p, refs(umd).p, refs(google).p or json",
+    )
+    command.add_argument(
+        "--annotations", required=True, metavar="JSON", help="instances.json of the set"
+    )
+    command.add_argument("--split", required=True, help="train, val, testA, testB or test")
+    command.add_argument(
+        "--text", choices=("raw", "sent"), default="raw", help="sentences as typed, or cleaned"
+    )
+    command.add_argument(
+        "--bad-masks",
+        choices=("skip", "empty"),
+        default="skip",
+        help="objects without a valid polygon",
     )
 
 
@@ -92,10 +141,18 @@ def _doctor_command(commands) -> None:
     command = commands.add_parser("doctor", help="say which data sets are whole, broken or missing")
     command.add_argument("root", help="folder that holds the data sets")
     command.add_argument(
-        "--need", nargs="+", default=(), metavar="PART", help=f"exit 0 only if these are complete: {', '.join(PARTS)}"
+        "--need",
+        nargs="+",
+        default=(),
+        metavar="PART",
+        help=f"exit 0 only if these are complete: {', '.join(PARTS)}",
     )
     command.add_argument("--check-images", action="store_true", help="decode every image (minutes)")
-    command.add_argument("--check-json", action="store_true", help="parse every annotation file and count its entries")
+    command.add_argument(
+        "--check-json",
+        action="store_true",
+        help="parse every annotation file and count its entries",
+    )
     command.add_argument("--json", action="store_true", help="print the findings as json")
     command.set_defaults(run=_doctor)
 
@@ -105,7 +162,9 @@ def _caption_listing(args) -> items.PackList:
 
 
 def _instance_listing(args) -> items.PackList:
-    return items.instance_items(args.images, args.annotations, captions_json=args.captions, kind=args.kind)
+    return items.instance_items(
+        args.images, args.annotations, captions_json=args.captions, kind=args.kind
+    )
 
 
 def _panoptic_listing(args) -> items.PackList:
@@ -141,7 +200,8 @@ def _pack(args) -> int:
         overwrite=args.overwrite,
     )
     print(
-        f"{report.folder}: {report.samples:,} samples in {report.shards:,} shards ({report.bytes / 1e6:,.1f} MB), "
+        f"{report.folder}: {report.samples:,} samples in {report.shards:,} shards "
+        f"({report.bytes / 1e6:,.1f} MB), "
         f"{report.written:,} written now, {report.shards - report.written:,} were there"
     )
     print(report.skipped.summary())
@@ -149,7 +209,9 @@ def _pack(args) -> int:
 
 
 def _doctor(args) -> int:
-    found = doctor.diagnose(args.root, args.need, check_images=args.check_images, check_json=args.check_json)
+    found = doctor.diagnose(
+        args.root, args.need, check_images=args.check_images, check_json=args.check_json
+    )
     print(doctor.to_json(found) if args.json else doctor.to_text(found))
     return 1 if args.need and not all(part.complete for part in found) else 0
 

@@ -1,7 +1,8 @@
 """Noun concepts out of captions: the words that pseudo labels are chosen from, as a plain list.
 
-Each caption is tagged word by word. A noun counts once a caption, a plural as its singular. The list is a text file,
-one noun a line, most frequent first: a list of one's own, or this one edited, does as well.
+Each caption is tagged word by word. A noun counts once a caption, a plural as its singular. The
+list is a text file, one noun a line, most frequent first: a list of one's own, or this one edited,
+does as well.
 """
 
 import os
@@ -36,7 +37,8 @@ class NounRules:
 
     Args:
         min_count: captions in which a noun must occur.
-        min_share: a word that is no noun in a larger share of its captions is none at all ("standing" is now and then).
+        min_share: a word that is no noun in a larger share of its captions is none at all
+            ("standing" is now and then).
         compounds: also list pairs of neighbouring nouns ("teddy bear").
 
     Raises:
@@ -56,7 +58,8 @@ class NounRules:
 
 @dataclass
 class NounReport:
-    """The files that were written, the captions read, the nouns listed with their counts, what was left out."""
+    """The files that were written, the captions read, the nouns listed with their counts, what was
+    left out."""
 
     output: Path
     captions: int = 0
@@ -73,18 +76,25 @@ def hanta_tagger() -> Tagger:
     try:
         from HanTa.HanoverTagger import HanoverTagger
     except ImportError as fault:
-        raise ImportError(f'nouns are found by HanTa ({fault}): pip install "clim-data[nouns]"') from None
+        raise ImportError(
+            f'nouns are found by HanTa ({fault}): pip install "clim-data[nouns]"'
+        ) from None
     tagger = HanoverTagger("morphmodel_en.pgz")
 
     def tag(words: list[str]) -> list[tuple[str, str, bool]]:
-        # NN0, NN1, NN2 in the tags of the British National Corpus; names of persons and places are NP0.
-        return [(word, lemma.lower(), tag.startswith("NN")) for word, lemma, tag in tagger.tag_sent(words)]
+        # NN0, NN1, NN2 in the tags of the British National Corpus; names of persons and places are
+        # NP0.
+        return [
+            (word, lemma.lower(), tag.startswith("NN"))
+            for word, lemma, tag in tagger.tag_sent(words)
+        ]
 
     return tag
 
 
 def read_caption_texts(source: str | Path, skipped: SkipReport) -> Iterator[str]:
-    """Captions of a text file (one a line), a COCO or CC3M-style json, a jsonl, a folder of images, or shards.
+    """Captions of a text file (one a line), a COCO or CC3M-style json, a jsonl, a folder of images,
+    or shards.
 
     Raises:
         FileNotFoundError: there is no such file. ValueError: it holds no captions.
@@ -111,8 +121,11 @@ def read_caption_texts(source: str | Path, skipped: SkipReport) -> Iterator[str]
                 skipped.add(fault)
 
 
-def count_nouns(captions: Iterable[str], tagger: Tagger, rules: NounRules) -> tuple[int, dict[str, int]]:
-    """Captions read, and how many of them hold each noun that `rules` lists, most frequent first, then by name."""
+def count_nouns(
+    captions: Iterable[str], tagger: Tagger, rules: NounRules
+) -> tuple[int, dict[str, int]]:
+    """Captions read, and how many of them hold each noun that `rules` lists, most frequent first,
+    then by name."""
     seen: Counter[str] = Counter()
     nouns: Counter[str] = Counter()
     pairs: Counter[tuple[str, str]] = Counter()
@@ -146,12 +159,15 @@ def count_nouns(captions: Iterable[str], tagger: Tagger, rules: NounRules) -> tu
 def singular(word: str, lemma: str, counts: dict[str, int]) -> str:
     """Singular of a noun, given the tagger's dictionary form and how often other nouns occur.
 
-    Irregular plurals and words that are their own dictionary form ("pants", "bus") are the tagger's. Of the regular
-    origins of a plural ("leaves": leaf, leave) the most frequent noun is taken, since taggers guess them badly.
+    Irregular plurals and words that are their own dictionary form ("pants", "bus") are the
+    tagger's. Of the regular origins of a plural ("leaves": leaf, leave) the most frequent noun is
+    taken, since taggers guess them badly.
     """
     if lemma == word or not word.endswith("s"):
         return lemma
-    origins = [word[: -len(end)] + instead for end, instead in _PLURAL_ENDINGS if word.endswith(end)]
+    origins = [
+        word[: -len(end)] + instead for end, instead in _PLURAL_ENDINGS if word.endswith(end)
+    ]
     if word.endswith(_HISSING):
         origins.insert(0, word[:-2])
     known = [origin for origin in origins if origin in counts]
@@ -167,7 +183,8 @@ def write_nouns(
     rules: NounRules | None = None,
     tagger: Tagger | None = None,
 ) -> NounReport:
-    """List the nouns of all captions of `sources` in the text file `output`, and their counts in OUTPUT.counts.json.
+    """List the nouns of all captions of `sources` in the text file `output`, and their counts in
+    OUTPUT.counts.json.
 
     Args:
         sources: see `read_caption_texts`.
@@ -175,7 +192,8 @@ def write_nouns(
         tagger: another than `hanta_tagger()`.
 
     Raises:
-        FileNotFoundError, ValueError: a source is missing or holds no captions, or no noun is frequent enough.
+        FileNotFoundError, ValueError: a source is missing or holds no captions, or no noun is
+            frequent enough.
         ImportError: the tagger is not installed.
     """
     rules, tagger = rules or NounRules(), tagger or hanta_tagger()
@@ -184,9 +202,14 @@ def write_nouns(
     bar = tqdm(texts, desc="reading captions", unit="caption", unit_scale=True)
     report.captions, report.counts = count_nouns(bar, tagger, rules)
     if not report.captions:
-        raise ValueError(f"{', '.join(map(str, sources))} holds no captions: give a txt, json, jsonl, folder or shards")
+        raise ValueError(
+            f"{', '.join(map(str, sources))} holds no captions: give a txt, json, jsonl, folder or "
+            "shards"
+        )
     if not report.counts:
-        raise ValueError(f"no noun is in {rules.min_count} of {report.captions} captions: lower --min-count")
+        raise ValueError(
+            f"no noun is in {rules.min_count} of {report.captions} captions: lower --min-count"
+        )
     report.output.parent.mkdir(parents=True, exist_ok=True)
     part = report.output.with_name(f"{report.output.name}.part{os.getpid()}")
     part.write_text("".join(f"{noun}\n" for noun in report.counts), encoding="utf-8")

@@ -1,8 +1,9 @@
-"""Open-vocabulary splits of the official COCO and LVIS annotations: training on base classes, validation on all.
+"""Open-vocabulary splits of the official COCO and LVIS annotations: training on base classes,
+validation on all.
 
-OV-COCO (Bansal et al. 2018, arXiv 1804.04340; with captions Zareian et al. 2021, arXiv 2011.10678): 48 base and 17
-novel of the 80 classes. OV-LVIS (Gu et al. 2021, arXiv 2104.13921): the 866 frequent and common classes are base, the
-337 rare ones novel.
+OV-COCO (Bansal et al. 2018, arXiv 1804.04340; with captions Zareian et al. 2021, arXiv 2011.10678):
+48 base and 17 novel of the 80 classes. OV-LVIS (Gu et al. 2021, arXiv 2104.13921): the 866 frequent
+and common classes are base, the 337 rare ones novel.
 """
 
 from array import array
@@ -31,7 +32,8 @@ _CLASS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What was written: the file, its classes (base, novel), images, boxes (base, novel); images that were left out."""
+    """What was written: the file, its classes (base, novel), images, boxes (base, novel); images
+    that were left out."""
 
     path: Path
     classes: tuple[int, int]
@@ -41,8 +43,10 @@ class SplitReport:
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: {self.images:,} images, {self.boxes[0]:,} boxes of {self.classes[0]} base classes, "
-            f"{self.boxes[1]:,} of {self.classes[1]} novel classes; {self.left_out:,} images left out"
+            f"{self.path}: {self.images:,} images, {self.boxes[0]:,} boxes of {self.classes[0]} "
+            "base classes, "
+            f"{self.boxes[1]:,} of {self.classes[1]} novel classes; {self.left_out:,} images left "
+            "out"
         )
 
 
@@ -57,22 +61,26 @@ def write_ov_split(
 ) -> SplitReport:
     """Write the part of an official annotation file that one side of a split needs, as a COCO json.
 
-    Category ids, image ids and annotations stay as they are. Classes come in the order of their ids, each with
-    "split": "base" or "novel". LVIS's lists of absent and of not exhaustively annotated classes keep the written
-    classes only. The annotations are streamed, twice; the output appears when it is whole.
+    Category ids, image ids and annotations stay as they are. Classes come in the order of their
+    ids, each with "split": "base" or "novel". LVIS's lists of absent and of not exhaustively
+    annotated classes keep the written classes only. The annotations are streamed, twice; the output
+    appears when it is whole.
 
     Args:
         kind: "ov-coco" for an instances file of COCO, "ov-lvis" for LVIS v1.
         classes: "base" for training, "all" for validation.
-        keep_empty: keep images that have no box of the written classes. Validation on LVIS always does: an image
-            may say which classes are absent from it.
+        keep_empty: keep images that have no box of the written classes. Validation on LVIS always
+            does: an image may say which classes are absent from it.
         allow_partial: accept a file that has not all classes of the split.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, not the official classes, or an option is not known.
+        FileNotFoundError, ValueError: no such file, not the official classes, or an option is not
+            known.
     """
     if kind not in COUNTS or classes not in ("base", "all"):
-        raise ValueError(f'kind={kind!r} classes={classes!r}: use one of {sorted(COUNTS)}, and "base" or "all"')
+        raise ValueError(
+            f'kind={kind!r} classes={classes!r}: use one of {sorted(COUNTS)}, and "base" or "all"'
+        )
     if Path(output).resolve() == Path(annotations).resolve():
         raise ValueError(f"{output} is the annotation file itself: give another output")
     found = _survey(annotations)
@@ -84,26 +92,42 @@ def write_ov_split(
     category_ids = np.array(found.category_ids)
     with_box = set(np.array(found.image_ids)[np.isin(category_ids, list(kept))].tolist())
     keep_empty = keep_empty or (kind, classes) == ("ov-lvis", "all")
-    images = [_with_classes(image, kept) for image in found.images if keep_empty or image["id"] in with_box]
+    images = [
+        _with_classes(image, kept)
+        for image in found.images
+        if keep_empty or image["id"] in with_box
+    ]
     if not with_box:
-        raise ValueError(f"{annotations} has no box of the classes of {kind}: give an instances file")
+        raise ValueError(
+            f"{annotations} has no box of the classes of {kind}: give an instances file"
+        )
     write_coco(
         output,
         {
             **found.others,
             "images": images,
-            "annotations": (a for name, a in _items(annotations, "writing") if _is_kept(name, a, kept)),
-            "categories": [c | {"split": side[c["id"]]} for c in found.categories if c["id"] in kept],
+            "annotations": (
+                a for name, a in _items(annotations, "writing") if _is_kept(name, a, kept)
+            ),
+            "categories": [
+                c | {"split": side[c["id"]]} for c in found.categories if c["id"] in kept
+            ],
         },
     )
-    base, novel = (int(np.isin(category_ids, [i for i in kept if side[i] == s]).sum()) for s in ("base", "novel"))
+    base, novel = (
+        int(np.isin(category_ids, [i for i in kept if side[i] == s]).sum())
+        for s in ("base", "novel")
+    )
     written = (counts[0], counts[1] if classes == "all" else 0)
-    return SplitReport(Path(output), written, len(images), (base, novel), len(found.images) - len(images))
+    return SplitReport(
+        Path(output), written, len(images), (base, novel), len(found.images) - len(images)
+    )
 
 
 @dataclass
 class _Survey:
-    """A file without the bulk of its annotations: image and category id of each, everything else as it is."""
+    """A file without the bulk of its annotations: image and category id of each, everything else as
+    it is."""
 
     images: list[dict] = field(default_factory=list)
     categories: list[dict] = field(default_factory=list)
@@ -127,7 +151,9 @@ def _survey(path: str | Path) -> _Survey:
             elif name == "info":
                 found.others[name] = item
     except (KeyError, TypeError) as fault:
-        raise ValueError(f"{path}: an item of {name!r} is not as in COCO ({fault!r}); give an instances file") from None
+        raise ValueError(
+            f"{path}: an item of {name!r} is not as in COCO ({fault!r}); give an instances file"
+        ) from None
     found.categories.sort(key=lambda category: category["id"])
     return found
 
@@ -146,10 +172,16 @@ def _sides(kind: str, categories: list[dict], path: str | Path) -> dict[int, str
     names = dict.fromkeys(COCO_BASE, "base") | dict.fromkeys(COCO_NOVEL, "novel")
     side: dict[int, str] = {}
     for category in categories:
-        of = names.get(category.get("name")) if kind == "ov-coco" else _LVIS_SIDE.get(category.get("frequency"))
+        of = (
+            names.get(category.get("name"))
+            if kind == "ov-coco"
+            else _LVIS_SIDE.get(category.get("frequency"))
+        )
         if of is not None:
             if category["id"] in side:
-                raise ValueError(f"{path} has category id {category['id']} twice: fetch the official file again")
+                raise ValueError(
+                    f"{path} has category id {category['id']} twice: fetch the official file again"
+                )
             side[category["id"]] = of
     return side
 
@@ -158,8 +190,10 @@ def _not_official(kind: str, counts: tuple[int, int], path: str | Path) -> str:
     asked = COUNTS[kind]
     stem = {"ov-coco": ("instances_", "2017.json"), "ov-lvis": ("lvis_v1_", ".json")}[kind]
     return (
-        f"{path} has {counts[0]} of the {asked[0]} base and {counts[1]} of the {asked[1]} novel classes of {kind}: "
-        f"give the official {stem[0]}train{stem[1]} or {stem[0]}val{stem[1]}, or --allow-partial for a subset of it"
+        f"{path} has {counts[0]} of the {asked[0]} base and {counts[1]} of the {asked[1]} novel "
+        f"classes of {kind}: "
+        f"give the official {stem[0]}train{stem[1]} or {stem[0]}val{stem[1]}, or --allow-partial "
+        "for a subset of it"
     )
 
 

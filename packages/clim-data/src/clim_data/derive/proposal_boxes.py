@@ -1,4 +1,5 @@
-"""Class-agnostic boxes: which of many candidates stay, how they are written, and how a detector's results are read.
+"""Class-agnostic boxes: which of many candidates stay, how they are written, and how a detector's
+results are read.
 
 Boxes are XYXY in pixels of the stored image; N counts candidates.
 """
@@ -48,17 +49,26 @@ class BoxChoice:
 
     def options(self) -> dict[str, Any]:
         """The choice as plain json values."""
-        return {name: None if value == float("-inf") else value for name, value in asdict(self).items()}
+        return {
+            name: None if value == float("-inf") else value for name, value in asdict(self).items()
+        }
 
-    def __call__(self, boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (n, 4) and scores (n,) that stay of (N, 4) and (N,), best first, inside an image of (height, width).
+    def __call__(
+        self, boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (n, 4) and scores (n,) that stay of (N, 4) and (N,), best first, inside an image of
+        (height, width).
 
-        Equal scores keep their order. Coordinates are rounded to tenths of a pixel, scores to 4 digits.
+        Equal scores keep their order. Coordinates are rounded to tenths of a pixel, scores to 4
+        digits.
         """
         import torch  # here, so that the command line starts at once
         from torchvision.ops import nms
 
-        boxes, scores = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(scores, np.float64).reshape(-1)
+        boxes, scores = (
+            np.asarray(boxes, np.float64).reshape(-1, 4),
+            np.asarray(scores, np.float64).reshape(-1),
+        )
         finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
         boxes, scores = boxes[finite], scores[finite]
         height, width = size
@@ -91,7 +101,8 @@ def _short(value: float) -> float | int:
 
 
 def read_images(path: str | Path, skipped: SkipReport) -> list[dict]:
-    """id, file_name, height and width of the images of a COCO json; names that lead out of their folder are skipped.
+    """id, file_name, height and width of the images of a COCO json; names that lead out of their
+    folder are skipped.
 
     Raises:
         FileNotFoundError, ValueError: no such json, or its images have no id, height or width.
@@ -109,7 +120,9 @@ def read_images(path: str | Path, skipped: SkipReport) -> list[dict]:
         except BrokenSample as fault:
             skipped.add(fault)
         except (KeyError, TypeError, AttributeError) as fault:
-            raise ValueError(f"an image of {path} is not as in COCO ({fault!r}): give the images' json") from None
+            raise ValueError(
+                f"an image of {path} is not as in COCO ({fault!r}): give the images' json"
+            ) from None
     if not images:
         raise ValueError(f'{path} has no usable "images": give the COCO json of the images')
     if len({image["id"] for image in images}) < len(images):
@@ -120,25 +133,35 @@ def read_images(path: str | Path, skipped: SkipReport) -> list[dict]:
 def read_results(
     path: str | Path, images: list[dict], choice: BoxChoice, skipped: SkipReport
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Boxes (n, 4) and scores (n,) of each image, from a COCO results json [{image_id, bbox XYWH, score, ...}].
+    """Boxes (n, 4) and scores (n,) of each image, from a COCO results json [{image_id, bbox XYWH,
+    score, ...}].
 
-    Classes do not matter; results of images that are not listed, and those that are no box, are named in `skipped`.
+    Classes do not matter; results of images that are not listed, and those that are no box, are
+    named in `skipped`.
 
     Raises:
         FileNotFoundError, ValueError: no such json, or it is no list of results.
     """
     found: dict[int, array] = {image["id"]: array("d") for image in images}
-    results = tqdm(stream_json(path), desc=f"reading {Path(path).name}", unit="box", unit_scale=True, delay=2)
+    results = tqdm(
+        stream_json(path), desc=f"reading {Path(path).name}", unit="box", unit_scale=True, delay=2
+    )
     for number, (name, result) in enumerate(results):
         if name or not isinstance(result, dict):
-            raise ValueError(f"{path} is no COCO results file: give a json list of {{image_id, bbox, score}}")
+            raise ValueError(
+                f"{path} is no COCO results file: give a json list of {{image_id, bbox, score}}"
+            )
         try:
             x, y, w, h = map(float, result["bbox"])
             values = found[result["image_id"]], (x, y, x + w, y + h, float(result["score"]))
         except (KeyError, TypeError, ValueError) as fault:
             unknown = "image_id" in result and "bbox" in result and result["image_id"] not in found
             reason = "unknown image" if unknown else "no scored box"
-            skipped.add(BrokenSample(reason, f"result {number}", f"image {result.get('image_id')}: {fault!r}"))
+            skipped.add(
+                BrokenSample(
+                    reason, f"result {number}", f"image {result.get('image_id')}: {fault!r}"
+                )
+            )
             continue
         values[0].extend(values[1])
     for image in images:

@@ -1,7 +1,9 @@
-"""Class-agnostic boxes for many images: from a folder or shards with a box finder, or from a detector's results.
+"""Class-agnostic boxes for many images: from a folder or shards with a box finder, or from a
+detector's results.
 
-The output is a COCO json with one category "object" and a "score" for each box, best first in each image. Long jobs are
-cut into parts (see `clim_data.processes.parts`): a killed one goes on, and the ranks of a launcher share the images.
+The output is a COCO json with one category "object" and a "score" for each box, best first in each
+image. Long jobs are cut into parts (see `clim_data.processes.parts`): a killed one goes on, and the
+ranks of a launcher share the images.
 """
 
 import hashlib
@@ -19,7 +21,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from clim_data.annotations.coco import read_annotations
-from clim_data.derive.proposal_boxes import CATEGORIES, BoxChoice, box_records, read_images, read_results
+from clim_data.derive.proposal_boxes import (
+    CATEGORIES,
+    BoxChoice,
+    box_records,
+    read_images,
+    read_results,
+)
 from clim_data.faults import BrokenSample, SkipReport, check_on_error
 from clim_data.files.json_stream import compact, write_coco
 from clim_data.files.names import is_image
@@ -32,7 +40,8 @@ from clim_data.sources.store import SampleStore
 
 
 class BoxFinder(Protocol):
-    """Finds candidate boxes in RGB images, `batch_size` at a time, in worker processes if `in_processes`."""
+    """Finds candidate boxes in RGB images, `batch_size` at a time, in worker processes if
+    `in_processes`."""
 
     batch_size: int
     in_processes: bool
@@ -46,7 +55,8 @@ class BoxFinder(Protocol):
 
 @dataclass
 class ProposalReport:
-    """The output, whether it is complete (only rank 0 completes it), how many images and boxes, what was left out."""
+    """The output, whether it is complete (only rank 0 completes it), how many images and boxes,
+    what was left out."""
 
     output: Path
     complete: bool = True
@@ -59,7 +69,8 @@ class ProposalReport:
 class ProposalWork:
     """Which images to search and how: all that a worker needs.
 
-    `ids` and `names` are those of the output, by sample of `store`; an empty name is made from the sample's key.
+    `ids` and `names` are those of the output, by sample of `store`; an empty name is made from the
+    sample's key.
     """
 
     store: SampleStore
@@ -70,7 +81,8 @@ class ProposalWork:
     on_error: str = "skip"
 
     def part(self, rows: range, threads: int = 1) -> dict:
-        """Images, annotations without ids, and faults of the samples `rows`; `threads` decode ahead."""
+        """Images, annotations without ids, and faults of the samples `rows`; `threads` decode
+        ahead."""
         record: dict[str, list] = {"images": [], "annotations": [], "skipped": []}
         with ThreadPoolExecutor(threads) as pool:
             waiting: list[tuple[dict, Image.Image]] = []
@@ -93,7 +105,9 @@ class ProposalWork:
         except BrokenSample as fault:
             return fault
 
-    def _decode(self, row: int, sample: RawSample | BrokenSample) -> tuple[dict, Image.Image] | BrokenSample:
+    def _decode(
+        self, row: int, sample: RawSample | BrokenSample
+    ) -> tuple[dict, Image.Image] | BrokenSample:
         if isinstance(sample, BrokenSample):
             return sample
         try:
@@ -103,7 +117,12 @@ class ProposalWork:
         except BrokenSample as fault:
             return fault
         name = self.names[row] or (sample.key if is_image(sample.key) else f"{sample.key}.{suffix}")
-        return {"id": self.ids[row], "file_name": name, "height": image.height, "width": image.width}, image
+        return {
+            "id": self.ids[row],
+            "file_name": name,
+            "height": image.height,
+            "width": image.width,
+        }, image
 
     def _search(self, loaded: list[tuple[dict, Image.Image]], record: dict[str, list]) -> None:
         found = self.finder([image for _, image in loaded])
@@ -134,17 +153,19 @@ def find_proposals(
         sources: a folder of images, or shards (see `clim_data.sources.expand.expand_sources`).
         finder: such as `SelectiveSearch()` or `RpnBoxes()`.
         choice: which candidates stay.
-        annotations: a COCO json whose images alone are searched, and whose ids and file names are kept. Without it,
-            images are numbered from 1 in the order of the sources, and named as in their folder, or KEY.SUFFIX.
+        annotations: a COCO json whose images alone are searched, and whose ids and file names are
+            kept. Without it, images are numbered from 1 in the order of the sources, and named as
+            in their folder, or KEY.SUFFIX.
         workers: processes, or threads that decode for a finder that stays in this process.
-        part_images: images whose boxes are stored at once; what a killed job loses at most in each worker. By default
-            a 64th of all, at most 64.
+        part_images: images whose boxes are stored at once; what a killed job loses at most in each
+            worker. By default a 64th of all, at most 64.
         rank, world_size, patience: see `PartJob`; rank 0 returns when the output is complete.
         overwrite: replace an output of other input or options.
         on_error: "skip" leaves out and names what cannot be read; "raise" stops at the first.
 
     Raises:
-        ValueError, FileNotFoundError: an option is out of range, nothing can be read, or a rank is missing.
+        ValueError, FileNotFoundError: an option is out of range, nothing can be read, or a rank is
+            missing.
     """
     check_on_error(on_error)
     _check_at_least_1(workers=workers, part_images=part_images)
@@ -154,7 +175,9 @@ def find_proposals(
         raise ValueError(f"{sources} holds no image ({store.skipped.summary(3)}): check the path")
     work = ProposalWork(store, ids, names, finder, choice or BoxChoice(), on_error)
     part_images = part_images or min(64, -(-len(store) // 64))
-    job = PartJob(Path(output), _info(work), -(-len(store) // part_images), rank, world_size, patience)
+    job = PartJob(
+        Path(output), _info(work), -(-len(store) // part_images), rank, world_size, patience
+    )
     report = ProposalReport(job.output, complete=rank == 0, skipped=store.skipped)
     if job.finished(overwrite=overwrite):
         report.complete = True
@@ -177,10 +200,12 @@ def convert_results(
     *,
     choice: BoxChoice | None = None,
 ) -> ProposalReport:
-    """Write the boxes of a COCO results json as proposals for the images of `annotations`, whatever their classes.
+    """Write the boxes of a COCO results json as proposals for the images of `annotations`, whatever
+    their classes.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing or not as COCO has it, or no result fits an image.
+        FileNotFoundError, ValueError: a file is missing or not as COCO has it, or no result fits an
+            image.
     """
     report = ProposalReport(Path(output))
     images = read_images(annotations, report.skipped)
@@ -188,9 +213,16 @@ def convert_results(
     found = list(read_results(results, images, choice, report.skipped))
     report.images, report.boxes = len(images), sum(len(scores) for _, scores in found)
     if not report.boxes:
-        raise ValueError(f"{results} has no box for {annotations} ({report.skipped.summary(3)}): give two that match")
+        raise ValueError(
+            f"{results} has no box for {annotations} ({report.skipped.summary(3)}): give two that "
+            "match"
+        )
     info = {"method": "results", "results": Path(results).name, **choice.options()}
-    records = (r for image, kept in zip(images, found, strict=True) for r in box_records(image["id"], *kept))
+    records = (
+        r
+        for image, kept in zip(images, found, strict=True)
+        for r in box_records(image["id"], *kept)
+    )
     write_coco(output, {"info": info, **_entries(images, records, report.skipped)})
     return report
 
@@ -201,13 +233,18 @@ def _check_at_least_1(**options: int | None) -> None:
             raise ValueError(f"{name}={value} must be at least 1")
 
 
-def _identities(store: SampleStore, annotations: str | Path | None) -> tuple[Sequence[int], Sequence[str]]:
+def _identities(
+    store: SampleStore, annotations: str | Path | None
+) -> tuple[Sequence[int], Sequence[str]]:
     """Image id and file name of every sample; keeps the samples that `annotations` names."""
     if annotations is None:
         keys = [str(key) for index in store.indexes for key in index.keys.tolist()]
         if len(set(keys)) < len(keys):
             twice = Counter(keys).most_common(1)[0][0]
-            raise ValueError(f"{twice} is there twice, boxes could not be told apart: give the sources one by one")
+            raise ValueError(
+                f"{twice} is there twice, boxes could not be told apart: give the sources one by "
+                "one"
+            )
         return range(1, len(keys) + 1), [""] * len(keys)
     images = read_annotations(annotations, "images")["images"]
     names, rows = image_names(images, store)
@@ -223,11 +260,15 @@ def _info(work: ProposalWork) -> dict[str, Any]:
     return {**work.finder.options(), **work.choice.options(), "images": digest}
 
 
-def _do_share(job: PartJob, work: ProposalWork, part_images: int, workers: int, report: ProposalReport) -> None:
+def _do_share(
+    job: PartJob, work: ProposalWork, part_images: int, workers: int, report: ProposalReport
+) -> None:
     numbers = job.mine()
     rows = {n: range(n * part_images, min((n + 1) * part_images, len(work.store))) for n in numbers}
     total = sum(map(len, rows.values()))
-    title = "searching" if job.world_size == 1 else f"searching (rank {job.rank} of {job.world_size})"
+    title = (
+        "searching" if job.world_size == 1 else f"searching (rank {job.rank} of {job.world_size})"
+    )
     with tqdm(total=total, desc=title, unit="image", disable=job.rank != 0) as bar:
         for record, number in _parts(work, rows, workers):
             job.write(number, record)
@@ -243,7 +284,8 @@ def _parts(work: ProposalWork, rows: dict[int, range], workers: int) -> Iterator
         for number, some in rows.items():
             yield work.part(some, threads=1 if work.finder.in_processes else workers), number
         return
-    # A fork of this process would inherit the locks of the threads that torch and OpenCV may have started in it.
+    # A fork of this process would inherit the locks of the threads that torch and OpenCV may have
+    # started in it.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["clim_data.derive.proposals", "torchvision.ops"])
     with ProcessPoolExecutor(min(workers, len(rows)), context, _take_work, (work,)) as pool:
@@ -276,10 +318,14 @@ def _join(job: PartJob, report: ProposalReport) -> None:
         job.discard()
         raise ValueError(f"no image can be read: {report.skipped.summary(3)}; check the sources")
     images = (image for part in job.read() for image in part["images"])
-    job.join(_entries(images, (a for part in job.read() for a in part["annotations"]), report.skipped))
+    job.join(
+        _entries(images, (a for part in job.read() for a in part["annotations"]), report.skipped)
+    )
 
 
-def _entries(images: Iterable[dict], annotations: Iterable[dict], skipped: SkipReport) -> dict[str, Any]:
+def _entries(
+    images: Iterable[dict], annotations: Iterable[dict], skipped: SkipReport
+) -> dict[str, Any]:
     faults = [{"reason": reason, "name": name} for name, (reason, _) in skipped.entries.items()]
     numbered = ({"id": number, **record} for number, record in zip(count(1), annotations))
     return {"images": images, "annotations": numbered, "categories": CATEGORIES, "skipped": faults}

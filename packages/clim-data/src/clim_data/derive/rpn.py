@@ -1,7 +1,7 @@
 """Class-agnostic boxes from the region proposal network (RPN) of a torchvision detector.
 
-The detector's head for classes is never run. An RPN was trained on the boxes of some classes, though: one that saw all
-80 classes of COCO has seen the novel ones of OV-COCO too.
+The detector's head for classes is never run. An RPN was trained on the boxes of some classes,
+though: one that saw all 80 classes of COCO has seen the novel ones of OV-COCO too.
 """
 
 import hashlib
@@ -31,17 +31,19 @@ _USED = ("backbone.", "rpn.")
 
 
 class RpnBoxes:
-    """Finds boxes in batches of images of any sizes; runs in this process, on the GPU if there is one.
+    """Finds boxes in batches of images of any sizes; runs in this process, on the GPU if there is
+    one.
 
     Args:
         detector: one of `DETECTORS`.
-        weights: a state dict of that detector (its backbone and RPN count, whatever classes it has), or "default" for
-            torchvision's own, which torchvision downloads once.
+        weights: a state dict of that detector (its backbone and RPN count, whatever classes it
+            has), or "default" for torchvision's own, which torchvision downloads once.
         device: such as "cpu" or "cuda:1"; None takes the GPU of this process, else the CPU.
         batch_size: images at a time.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: an option is not known, the weights do not fit or cannot be had.
+        FileNotFoundError: no such file. ValueError: an option is not known, the weights do not fit
+            or cannot be had.
     """
 
     in_processes = False
@@ -55,7 +57,9 @@ class RpnBoxes:
         batch_size: int = 4,
     ):
         if detector not in DETECTORS:
-            raise ValueError(f"detector={detector!r} is not known: use one of {', '.join(DETECTORS)}")
+            raise ValueError(
+                f"detector={detector!r} is not known: use one of {', '.join(DETECTORS)}"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         self.detector, self.batch_size = detector, batch_size
@@ -74,7 +78,8 @@ class RpnBoxes:
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Proposals of RGB images: boxes (N, 4) XYXY in pixels and objectness (N,) in [0, 1], best first."""
+        """Proposals of RGB images: boxes (N, 4) XYXY in pixels and objectness (N,) in [0, 1], best
+        first."""
         tensors = [pixels(image).to(self.device).float() / 255 for image in images]
         batch, _ = self.model.transform(tensors)
         features = self.model.backbone(batch.tensors)
@@ -84,16 +89,23 @@ class RpnBoxes:
         placed = [{"boxes": boxes} for boxes, _ in found]
         placed = self.model.transform.postprocess(placed, batch.image_sizes, original)
         scores = [scores.float().cpu().numpy() for _, scores in found]
-        return [(place["boxes"].float().cpu().numpy(), s) for place, s in zip(placed, scores, strict=True)]
+        return [
+            (place["boxes"].float().cpu().numpy(), s)
+            for place, s in zip(placed, scores, strict=True)
+        ]
 
 
 def default_device() -> str:
-    """The GPU that the launcher gave this process (LOCAL_RANK), the first one without a launcher, or the CPU."""
+    """The GPU that the launcher gave this process (LOCAL_RANK), the first one without a launcher,
+    or the CPU."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
-def _scored_proposals(rpn: torch.nn.Module, batch, features: dict) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Boxes and scores of each image: the RPN's forward gives the boxes only, its last step both."""
+def _scored_proposals(
+    rpn: torch.nn.Module, batch, features: dict
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Boxes and scores of each image: the RPN's forward gives the boxes only, its last step
+    both."""
     kept: list[tuple[list, list]] = []
     last_step = type(rpn).filter_proposals
 
@@ -117,21 +129,26 @@ def _with_official_weights(build, detector: str) -> torch.nn.Module:
     except (URLError, OSError, RuntimeError) as fault:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise ValueError(
-            f"torchvision's weights of {detector} cannot be had ({fault}): download {official.url} elsewhere and put "
+            f"torchvision's weights of {detector} cannot be had ({fault}): download {official.url} "
+            "elsewhere and put "
             f"it into {folder}, or give --weights FILE"
         ) from None
 
 
 def _named(path: Path) -> str:
-    """Name and digest of a weights file, so that boxes of other weights are never taken for these."""
+    """Name and digest of a weights file, so that boxes of other weights are never taken for
+    these."""
     if not path.is_file():
-        raise FileNotFoundError(f'no weights file {path}: give a state dict of the detector, or "default"')
+        raise FileNotFoundError(
+            f'no weights file {path}: give a state dict of the detector, or "default"'
+        )
     with open(path, "rb") as stream:
         return f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()[:12]}"
 
 
 def _load(model: torch.nn.Module, path: Path) -> None:
-    """Load backbone and RPN strictly; a checkpoint {"model": ...} or {"state_dict": ...} is unpacked."""
+    """Load backbone and RPN strictly; a checkpoint {"model": ...} or {"state_dict": ...} is
+    unpacked."""
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as fault:  # damaged, or it would run code
@@ -146,9 +163,16 @@ def _load(model: torch.nn.Module, path: Path) -> None:
     # Batch counts are not used, and frozen normalisation has none.
     absent = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
     strange = [key for key in found if key.startswith(_USED) and key not in wanted]
-    shapes = [key for key, value in wanted.items() if key in found and found[key].shape != value.shape]
+    shapes = [
+        key for key, value in wanted.items() if key in found and found[key].shape != value.shape
+    ]
     if absent or strange or shapes:
         listed = {"missing": absent, "unexpected": strange, "of another shape": shapes}
-        what = "; ".join(f"{len(keys)} {name}: {', '.join(keys[:3])}" for name, keys in listed.items() if keys)
-        raise ValueError(f"{path} does not fit the detector ({what}): choose the --detector that it was saved from")
+        what = "; ".join(
+            f"{len(keys)} {name}: {', '.join(keys[:3])}" for name, keys in listed.items() if keys
+        )
+        raise ValueError(
+            f"{path} does not fit the detector ({what}): choose the --detector that it was saved "
+            "from"
+        )
     model.load_state_dict({key: found[key] for key in wanted if key in found}, strict=False)

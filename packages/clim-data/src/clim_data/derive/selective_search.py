@@ -1,8 +1,10 @@
-"""Boxes without any trained weights: selective search of OpenCV's contrib modules, ranked by agreement.
+"""Boxes without any trained weights: selective search of OpenCV's contrib modules, ranked by
+agreement.
 
-Uijlings et al. 2013, "Selective search for object recognition". Its own order is nearly random among the first boxes;
-here a box counts for more the more other candidates, of other segmentations and similarities, lie on nearly the same
-place. That doubles the recall of the first 20 and costs nothing beside the search.
+Uijlings et al. 2013, "Selective search for object recognition". Its own order is nearly random
+among the first boxes; here a box counts for more the more other candidates, of other segmentations
+and similarities, lie on nearly the same place. That doubles the recall of the first 20 and costs
+nothing beside the search.
 """
 
 from collections.abc import Sequence
@@ -21,7 +23,8 @@ class SelectiveSearch:
     """Finds boxes in images of any size; runs in worker processes, one image at a time.
 
     Args:
-        search_px: longest side in pixels at which the image is searched; larger takes longer and finds smaller things.
+        search_px: longest side in pixels at which the image is searched; larger takes longer and
+            finds smaller things.
         quality: search with the slow settings (more colour spaces and segmentations).
 
     Raises:
@@ -42,7 +45,8 @@ class SelectiveSearch:
         return {"method": "selective-search", **asdict(self)}
 
     def __call__(self, images: Sequence[Image.Image]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Candidates of RGB images: boxes (N, 4) XYXY in pixels, scores (N,) in (0, 1], relative within the image."""
+        """Candidates of RGB images: boxes (N, 4) XYXY in pixels, scores (N,) in (0, 1], relative
+        within the image."""
         return [self._search(image) for image in images]
 
     def _search(self, image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +57,11 @@ class SelectiveSearch:
         small = image if size == image.size else image.resize(size, Image.Resampling.BOX)
         search = _segmentation()
         search.setBaseImage(np.ascontiguousarray(np.asarray(small)[..., ::-1]))
-        (search.switchToSelectiveSearchQuality if self.quality else search.switchToSelectiveSearchFast)()
+        (
+            search.switchToSelectiveSearchQuality
+            if self.quality
+            else search.switchToSelectiveSearchFast
+        )()
         found = np.asarray(search.process(), np.float64).reshape(-1, 4)
         # OpenCV's order is drawn at random: large boxes first is always the same.
         found = found[np.lexsort((*found.T, -found[:, 2] * found[:, 3]))]
@@ -63,7 +71,8 @@ class SelectiveSearch:
 
 
 def agreement(boxes: np.ndarray, iou: float = AGREEMENT_IOU) -> np.ndarray:
-    """How many of the boxes (N, 4) overlap each with more than `iou`, over the largest such number: (N,)."""
+    """How many of the boxes (N, 4) overlap each with more than `iou`, over the largest such number:
+    (N,)."""
     import torch
     from torchvision.ops import box_iou
 
@@ -82,7 +91,8 @@ def _segmentation():
         create = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation
     except (ImportError, AttributeError) as fault:
         raise ImportError(
-            f'selective search needs the contrib modules of OpenCV ({fault}): pip install "clim-data[proposals]"; '
+            f"selective search needs the contrib modules of OpenCV ({fault}): pip install "
+            '"clim-data[proposals]"; '
             "another opencv-python package must be uninstalled first, they share one folder"
         ) from None
     cv2.setNumThreads(1)  # the worker processes use the cores

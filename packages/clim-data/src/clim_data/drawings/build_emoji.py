@@ -1,8 +1,9 @@
-"""Build the embedded emoji image-text set from four npm packages: ``python -m clim_data.drawings.build_emoji``.
+"""Build the embedded emoji image-text set from four npm packages: ``python -m
+clim_data.drawings.build_emoji``.
 
-The packages hold one SVG body per name. A name is kept when at least three vendors draw it; skin-tone variants, country
-flags, keycaps, hidden (deprecated) names and empty renders are dropped. Same archives, same bytes out: the zip has
-fixed times and sorted members.
+The packages hold one SVG body per name. A name is kept when at least three vendors draw it;
+skin-tone variants, country flags, keycaps, hidden (deprecated) names and empty renders are dropped.
+Same archives, same bytes out: the zip has fixed times and sorted members.
 """
 
 import argparse
@@ -30,7 +31,8 @@ _NOT_PICTURES = ("flag-", "keycap-")
 
 @dataclass(frozen=True)
 class Source:
-    """One npm package of drawings: pinned version, sha512 of its archive (npm's integrity string), author, licence."""
+    """One npm package of drawings: pinned version, sha512 of its archive (npm's integrity string),
+    author, licence."""
 
     vendor: str
     version: str
@@ -85,7 +87,8 @@ SOURCES = (
 
 
 def fetch_archive(source: Source, folder: Path) -> Path:
-    """Return the package archive in `folder`, downloaded with `npm pack` unless it is there; its sha512 must match."""
+    """Return the package archive in `folder`, downloaded with `npm pack` unless it is there; its
+    sha512 must match."""
     path = folder / source.archive
     if not path.exists():
         try:
@@ -98,7 +101,8 @@ def fetch_archive(source: Source, folder: Path) -> Path:
     digest = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
     if f"sha512-{digest}" != source.integrity:
         raise ValueError(
-            f"{path} is not {source.package} {source.version}: its sha512 differs; delete it and run again"
+            f"{path} is not {source.package} {source.version}: its sha512 differs; delete it and "
+            "run again"
         )
     return path
 
@@ -110,16 +114,22 @@ def read_icons(path: Path) -> dict:
 
 
 def visible_names(icons: dict) -> set[str]:
-    """Names of an icon set, aliases included, that are neither hidden (deprecated) nor mirror images of others."""
+    """Names of an icon set, aliases included, that are neither hidden (deprecated) nor mirror
+    images of others."""
     entries = {**icons.get("aliases", {}), **icons["icons"]}
-    return {name for name, entry in entries.items() if not (entry.get("hidden") or entry.get("hFlip"))}
+    return {
+        name for name, entry in entries.items() if not (entry.get("hidden") or entry.get("hFlip"))
+    }
 
 
 def chosen_names(sets: dict[str, set[str]], *, min_vendors: int = 3) -> list[str]:
-    """Sorted names in at least `min_vendors` of the sets, without skin tones, country flags and keycaps."""
+    """Sorted names in at least `min_vendors` of the sets, without skin tones, country flags and
+    keycaps."""
     counts = Counter(name for names in sets.values() for name in names)
     kept = (name for name, count in counts.items() if count >= min_vendors)
-    return sorted(name for name in kept if not _TONE.search(name) and not name.startswith(_NOT_PICTURES))
+    return sorted(
+        name for name in kept if not _TONE.search(name) and not name.startswith(_NOT_PICTURES)
+    )
 
 
 def svg_document(icons: dict, name: str) -> str:
@@ -128,18 +138,19 @@ def svg_document(icons: dict, name: str) -> str:
         name = icons["aliases"][name]["parent"]
     icon = icons["icons"][name]
     width, height = (icon.get(key, icons.get(key, 16)) for key in ("width", "height"))
-    attributes = (
-        f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} {height}"'
-    )
+    attributes = f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} {height}"'
     return f"<svg {attributes}>{icon['body']}</svg>"
 
 
 def render(svg: str, size: int) -> np.ndarray:
-    """Render an SVG to a square uint8 RGBA array (size, size, 4); colour under zero alpha is zero."""
+    """Render an SVG to a square uint8 RGBA array (size, size, 4); colour under zero alpha is
+    zero."""
     try:
         import resvg_py
     except ImportError as error:
-        raise ImportError('rendering the drawings needs resvg-py: pip install "clim-data[emoji]"') from error
+        raise ImportError(
+            'rendering the drawings needs resvg-py: pip install "clim-data[emoji]"'
+        ) from error
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))
     pixels = np.array(Image.open(io.BytesIO(png)).convert("RGBA").resize((size, size)))
     pixels[pixels[..., 3] == 0] = 0
@@ -147,7 +158,8 @@ def render(svg: str, size: int) -> np.ndarray:
 
 
 def synonyms(sets: dict[str, dict], names: list[str]) -> list[list[str]]:
-    """Groups of kept names that share one drawing at some vendor (aliases of each other), each sorted."""
+    """Groups of kept names that share one drawing at some vendor (aliases of each other), each
+    sorted."""
     kept, parent = set(names), {}
 
     def root(name: str) -> str:
@@ -166,14 +178,17 @@ def synonyms(sets: dict[str, dict], names: list[str]) -> list[list[str]]:
 
 
 def build(output: Path, archives: Path, *, size: int = 64) -> dict:
-    """Write the zip (`VENDOR/NAME.webp`, lossless RGBA, and `SOURCES.json`); returns the content of the latter."""
+    """Write the zip (`VENDOR/NAME.webp`, lossless RGBA, and `SOURCES.json`); returns the content of
+    the latter."""
     sets = {source.vendor: read_icons(fetch_archive(source, archives)) for source in SOURCES}
     visible = {vendor: visible_names(icons) for vendor, icons in sets.items()}
     names = chosen_names(visible)
     counts: Counter[str] = Counter()
     members: dict[str, bytes] = {}
     for vendor, icons in sets.items():
-        for name in tqdm([name for name in names if name in visible[vendor]], desc=vendor, unit="drawing"):
+        for name in tqdm(
+            [name for name in names if name in visible[vendor]], desc=vendor, unit="drawing"
+        ):
             pixels = render(svg_document(icons, name), size)
             if not pixels[..., 3].any():
                 continue
@@ -215,15 +230,24 @@ def main(argv: list[str] | None = None) -> None:
     """Command line of the build."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=64, help="side of a drawing in pixels")
-    parser.add_argument("--output", type=Path, help="zip to write (default: the one inside clim_data)")
-    parser.add_argument("--archives", type=Path, help="folder that keeps the npm archives (default: a temporary one)")
+    parser.add_argument(
+        "--output", type=Path, help="zip to write (default: the one inside clim_data)"
+    )
+    parser.add_argument(
+        "--archives",
+        type=Path,
+        help="folder that keeps the npm archives (default: a temporary one)",
+    )
     args = parser.parse_args(argv)
     output = args.output or EMBEDDED / f"emoji{args.size}.zip"
     with tempfile.TemporaryDirectory() as scratch:
         archives = args.archives or Path(scratch)
         archives.mkdir(parents=True, exist_ok=True)
         sources = build(output, archives, size=args.size)
-    print(f"{sources['drawings']} drawings of {sources['names']} names, {output.stat().st_size / 1e6:.1f} MB: {output}")
+    print(
+        f"{sources['drawings']} drawings of {sources['names']} names, "
+        f"{output.stat().st_size / 1e6:.1f} MB: {output}"
+    )
 
 
 if __name__ == "__main__":

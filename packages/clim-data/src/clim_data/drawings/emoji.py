@@ -1,7 +1,9 @@
-"""The embedded emoji image-text set: drawings by four vendors, and the split that keeps a vendor and concepts unseen.
+"""The embedded emoji image-text set: drawings by four vendors, and the split that keeps a vendor
+and concepts unseen.
 
-A drawing is not a photograph, and figures measured on this set say nothing about photographs: it exists so that the
-whole method can be run, tested and shown anywhere, on real image-text pairs, in minutes.
+A drawing is not a photograph, and figures measured on this set say nothing about photographs: it
+exists so that the whole method can be run, tested and shown anywhere, on real image-text pairs, in
+minutes.
 """
 
 import hashlib
@@ -34,8 +36,8 @@ def caption_of(name: str) -> str:
 class EmojiSplit:
     """Which drawings train and which test; nothing by `test_vendor` trains or is used for choices.
 
-    train_names: every name that may train; train_concepts: the object-like ones among them, classes of test scenes.
-    val_concepts: never trained, for choices (drawn by the training vendors).
+    train_names: every name that may train; train_concepts: the object-like ones among them, classes
+    of test scenes. val_concepts: never trained, for choices (drawn by the training vendors).
     test_concepts: never trained and never used for choices.
     """
 
@@ -51,8 +53,9 @@ class EmojiSplit:
 class EmojiSet:
     """All drawings of a zip made by `clim_data.drawings.build_emoji`.
 
-    size: side of a drawing in pixels; drawings: the names that each vendor draws; synonyms: groups of names that share
-    one drawing at some vendor; sources: packages, versions, authors and licences.
+    size: side of a drawing in pixels; drawings: the names that each vendor draws; synonyms: groups
+    of names that share one drawing at some vendor; sources: packages, versions, authors and
+    licences.
     """
 
     path: Path
@@ -72,26 +75,34 @@ class EmojiSet:
 
     @cached_property
     def canonical(self) -> tuple[str, ...]:
-        """One name of each group of synonyms (the first in order), so that two classes never share a drawing."""
+        """One name of each group of synonyms (the first in order), so that two classes never share
+        a drawing."""
         repeated = {name for group in self.synonyms for name in group[1:]}
         return tuple(name for name in self.names if name not in repeated)
 
     @cached_property
     def concepts(self) -> tuple[str, ...]:
-        """Object-like canonical names: no letters, clock faces, arrows, buttons, signs and variants of persons."""
+        """Object-like canonical names: no letters, clock faces, arrows, buttons, signs and variants
+        of persons."""
         return tuple(name for name in self.canonical if not _SIGNS.search(name))
 
     @cached_property
     def _index(self) -> dict[tuple[str, str], int]:
-        return {key: i for i, key in enumerate((v, n) for v, names in self.drawings.items() for n in names)}
+        return {
+            key: i
+            for i, key in enumerate((v, n) for v, names in self.drawings.items() for n in names)
+        }
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        """Every drawing, uint8 RGBA (N, size, size, 4), vendor by vendor; decoded at first use (2 s, 100 MB)."""
+        """Every drawing, uint8 RGBA (N, size, size, 4), vendor by vendor; decoded at first use (2
+        s, 100 MB)."""
         out = np.empty((len(self._index), self.size, self.size, 4), np.uint8)
         with zipfile.ZipFile(self.path) as archive:
             for (vendor, name), i in self._index.items():
-                out[i] = np.asarray(Image.open(io.BytesIO(archive.read(f"{vendor}/{name}.webp"))).convert("RGBA"))
+                out[i] = np.asarray(
+                    Image.open(io.BytesIO(archive.read(f"{vendor}/{name}.webp"))).convert("RGBA")
+                )
         return out
 
     def has(self, vendor: str, name: str) -> bool:
@@ -102,7 +113,9 @@ class EmojiSet:
         try:
             return self._index[vendor, name]
         except KeyError:
-            raise ValueError(f"{vendor!r} draws no {name!r}; choose from .drawings of {self.vendors}") from None
+            raise ValueError(
+                f"{vendor!r} draws no {name!r}; choose from .drawings of {self.vendors}"
+            ) from None
 
     def image(self, vendor: str, name: str) -> np.ndarray:
         """One drawing, uint8 RGBA (size, size, 4)."""
@@ -113,9 +126,14 @@ class EmojiSet:
         with zipfile.ZipFile(self.path) as archive:
             return [archive.read(f"{vendor}/{name}.webp") for name in names]
 
-    def split(self, *, test_concepts: int = 120, val_concepts: int = 100, seed: int = 0) -> EmojiSplit:
-        """Hold out the vendor twemoji, and concepts in an order fixed by the seed (by sha256, so the same anywhere)."""
-        order = sorted(self.concepts, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+    def split(
+        self, *, test_concepts: int = 120, val_concepts: int = 100, seed: int = 0
+    ) -> EmojiSplit:
+        """Hold out the vendor twemoji, and concepts in an order fixed by the seed (by sha256, so
+        the same anywhere)."""
+        order = sorted(
+            self.concepts, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+        )
         test = frozenset(order[:test_concepts])
         val = frozenset(order[test_concepts : test_concepts + val_concepts])
         return EmojiSplit(
@@ -133,31 +151,42 @@ def load_emoji(path: str | Path = EMBEDDED / "emoji64.zip") -> EmojiSet:
     """Open the embedded set, or another build of it; FileNotFoundError says how to build one."""
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"no drawings at {path}; run: python -m clim_data.drawings.build_emoji --output {path}")
+        raise FileNotFoundError(
+            f"no drawings at {path}; run: python -m clim_data.drawings.build_emoji --output {path}"
+        )
     with zipfile.ZipFile(path) as archive:
         sources = json.loads(archive.read("SOURCES.json"))
         members = sorted(name[:-5] for name in archive.namelist() if name.endswith(".webp"))
     drawings = {
-        vendor: tuple(m.split("/")[1] for m in members if m.startswith(f"{vendor}/")) for vendor in sources["vendors"]
+        vendor: tuple(m.split("/")[1] for m in members if m.startswith(f"{vendor}/"))
+        for vendor in sources["vendors"]
     }
     synonyms = tuple(tuple(group) for group in sources["synonyms"])
     return EmojiSet(path, sources["size_px"], drawings, synonyms, sources)
 
 
 def write_emoji_shards(
-    folder: str | Path, *, emoji: EmojiSet | None = None, split: EmojiSplit | None = None, per_shard: int = 512
+    folder: str | Path,
+    *,
+    emoji: EmojiSet | None = None,
+    split: EmojiSplit | None = None,
+    per_shard: int = 512,
 ) -> list[Path]:
-    """Write the training drawings (training vendors and names) as webdataset shards and return their paths.
+    """Write the training drawings (training vendors and names) as webdataset shards and return
+    their paths.
 
-    A sample is the webp (RGBA) and a json with the caption. The order is fixed and mixes vendors. Each tar is written
-    under another name and renamed when it is whole.
+    A sample is the webp (RGBA) and a json with the caption. The order is fixed and mixes vendors.
+    Each tar is written under another name and renamed when it is whole.
     """
     emoji = emoji or load_emoji()
     split = split or emoji.split()
     samples = []
     for vendor in split.train_vendors:
         names = tuple(name for name in split.train_names if emoji.has(vendor, name))
-        samples += [(vendor, name, data) for name, data in zip(names, emoji.encoded(vendor, names), strict=True)]
+        samples += [
+            (vendor, name, data)
+            for name, data in zip(names, emoji.encoded(vendor, names), strict=True)
+        ]
     samples.sort(key=lambda sample: hashlib.sha256("/".join(sample[:2]).encode()).hexdigest())
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

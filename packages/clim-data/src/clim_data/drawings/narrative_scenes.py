@@ -1,8 +1,10 @@
-"""Composed scenes with narratives: what stands in them, from left to right, each phrase with its mask.
+"""Composed scenes with narratives: what stands in them, from left to right, each phrase with its
+mask.
 
-"a cat left of two rockets and an anchor ." is written for a picture in which the centres lie in that order. The files
-have the layout of Panoptic Narrative Grounding, so its reader reads them. The words are few and the order is
-systematic: a small multimodal model learns to caption such scenes in minutes.
+"a cat left of two rockets and an anchor ." is written for a picture in which the centres lie in
+that order. The files have the layout of Panoptic Narrative Grounding, so its reader reads them. The
+words are few and the order is systematic: a small multimodal model learns to caption such scenes in
+minutes.
 """
 
 import json
@@ -39,7 +41,10 @@ class NarrativeScenes:
     def read(self) -> PanopticNarratives:
         """The set through the reader of Panoptic Narrative Grounding."""
         return PanopticNarratives(
-            self.scenes.images, self.narratives_json, self.scenes.panoptic_json, self.scenes.panoptic
+            self.scenes.images,
+            self.narratives_json,
+            self.scenes.panoptic_json,
+            self.scenes.panoptic,
         )
 
 
@@ -49,7 +54,8 @@ def narrative_concepts(split: EmojiSplit) -> tuple[str, ...]:
 
 
 def scene_vendors(split: EmojiSplit, which: str) -> tuple[str, ...]:
-    """Who draws the scenes of "train" and "val" (the training vendors) and of "test" (the held-out one).
+    """Who draws the scenes of "train" and "val" (the training vendors) and of "test" (the held-out
+    one).
 
     The same words are used in all three, because a model cannot say a word that it has never read.
     """
@@ -59,7 +65,8 @@ def scene_vendors(split: EmojiSplit, which: str) -> tuple[str, ...]:
 
 
 def narrative_words(concepts: Sequence[str]) -> tuple[str, ...]:
-    """Every word that a narrative about these concepts can hold, sorted: the vocabulary of a word tokenizer."""
+    """Every word that a narrative about these concepts can hold, sorted: the vocabulary of a word
+    tokenizer."""
     nouns = {form for name in concepts for form in (name, plural(name))}
     return tuple(sorted({"a", "an", "two", "left", "of", "and", ",", ".", *nouns}))
 
@@ -78,17 +85,19 @@ def compose_narrative_scenes(
     gap_px: int = 8,
     seed: int = 0,
 ) -> NarrativeScenes:
-    """Write `count` scenes with a narrative each and return where they are; scene i depends on (seed, i) only.
+    """Write `count` scenes with a narrative each and return where they are; scene i depends on
+    (seed, i) only.
 
     Args:
-        folder: gets `images/`, and under `annotations/` what `compose_scenes` writes and `narratives.json`.
+        folder: gets `images/`, and under `annotations/` what `compose_scenes` writes and
+            `narratives.json`.
         vendor: whose drawings, one name or several; see `scene_vendors`.
         concepts: names without hyphens that take a plural s, at most one kind of each in a scene.
         objects: smallest and largest number of kinds in a scene.
         pairs: share of scenes in which one kind appears twice, as one plural phrase.
         object_px: range of the longer side of an object. image_px: side of a scene.
-        gap_px: centres of neighbours in the narrative are at least so far apart from left to right, where 40 tries
-            find such a layout (else the widest of them is taken).
+        gap_px: centres of neighbours in the narrative are at least so far apart from left to right,
+            where 40 tries find such a layout (else the widest of them is taken).
 
     Raises:
         ValueError: an option is out of range, or the vendors draw too few of the concepts.
@@ -98,12 +107,20 @@ def compose_narrative_scenes(
     drawn = {name: [v for v in vendors if emoji.has(v, name)] for name in concepts}
     drawn = {name: by for name, by in drawn.items() if by}
     if not 1 <= objects[0] <= objects[1] <= len(drawn):
-        raise ValueError(f"objects={objects} must rise within 1..{len(drawn)}, the concepts that {vendors} draw")
+        raise ValueError(
+            f"objects={objects} must rise within 1..{len(drawn)}, the concepts that {vendors} draw"
+        )
     if not 0 <= pairs <= 1:
         raise ValueError(f"pairs={pairs} must be a share between 0 and 1")
     most = objects[1] + (pairs > 0)
-    if not 2 <= object_px[0] <= object_px[1] <= emoji.size or most * object_px[1] ** 2 > 2 * image_px**2:
-        raise ValueError(f"object_px={object_px} must rise within 2..{emoji.size} and {most} must fit in {image_px} px")
+    if (
+        not 2 <= object_px[0] <= object_px[1] <= emoji.size
+        or most * object_px[1] ** 2 > 2 * image_px**2
+    ):
+        raise ValueError(
+            f"object_px={object_px} must rise within 2..{emoji.size} and {most} must fit in "
+            f"{image_px} px"
+        )
     target = NarrativeScenes(SceneFolder(Path(folder), tuple(concepts)))
     narratives: list[dict] = []
 
@@ -111,8 +128,12 @@ def compose_narrative_scenes(
         for i in range(count):
             rng = np.random.default_rng((seed, i))
             names = _names(rng, list(drawn), objects, pairs)
-            cutouts = [emoji.image(drawn[name][rng.integers(len(drawn[name]))], name) for name in names]
-            scene = _spread(cutouts, names, rng, image_px=image_px, object_px=object_px, gap_px=gap_px)
+            cutouts = [
+                emoji.image(drawn[name][rng.integers(len(drawn[name]))], name) for name in names
+            ]
+            scene = _spread(
+                cutouts, names, rng, image_px=image_px, object_px=object_px, gap_px=gap_px
+            )
             narratives.append(narrative(scene, image_id=i + 1))
             yield scene
 
@@ -122,7 +143,8 @@ def compose_narrative_scenes(
 
 
 def narrative(scene: Scene, *, image_id: int) -> dict:
-    """The narrative of a scene in the layout of Panoptic Narrative Grounding; kinds from left to right by their centre.
+    """The narrative of a scene in the layout of Panoptic Narrative Grounding; kinds from left to
+    right by their centre.
 
     Cut-outs of one name are one phrase. What is covered completely is not mentioned.
     """
@@ -155,22 +177,40 @@ def plural(name: str) -> str:
 
 
 def _segment(utterance: str, ids: list[int]) -> dict:
-    return {"utterance": utterance, "segment_ids": [str(i) for i in ids], "plural": len(ids) > 1, "noun": bool(ids)}
+    return {
+        "utterance": utterance,
+        "segment_ids": [str(i) for i in ids],
+        "plural": len(ids) > 1,
+        "noun": bool(ids),
+    }
 
 
-def _names(rng: np.random.Generator, names: list[str], objects: tuple[int, int], pairs: float) -> tuple[str, ...]:
-    chosen = [names[i] for i in rng.permutation(len(names))[: rng.integers(objects[0], objects[1] + 1)]]
+def _names(
+    rng: np.random.Generator, names: list[str], objects: tuple[int, int], pairs: float
+) -> tuple[str, ...]:
+    chosen = [
+        names[i] for i in rng.permutation(len(names))[: rng.integers(objects[0], objects[1] + 1)]
+    ]
     return (*chosen, chosen[0]) if rng.random() < pairs else tuple(chosen)
 
 
 def _spread(
-    cutouts: Sequence[np.ndarray], names: tuple[str, ...], rng: np.random.Generator, *, gap_px: int, **sizes
+    cutouts: Sequence[np.ndarray],
+    names: tuple[str, ...],
+    rng: np.random.Generator,
+    *,
+    gap_px: int,
+    **sizes,
 ) -> Scene:
-    """A scene whose kinds are apart from left to right: the first of 40 that is wide enough, or the widest."""
+    """A scene whose kinds are apart from left to right: the first of 40 that is wide enough, or the
+    widest."""
     best, widest = None, -1.0
     for _ in range(40):
         scene = compose(cutouts, names, rng, **sizes)
-        kinds = [[i + 1 for i, other in enumerate(names) if other == name] for name in dict.fromkeys(names)]
+        kinds = [
+            [i + 1 for i, other in enumerate(names) if other == name]
+            for name in dict.fromkeys(names)
+        ]
         centres = np.sort([_centre(scene, kind) for kind in kinds])
         gap = float(np.diff(centres).min()) if len(centres) > 1 else float("inf")
         if gap > widest:

@@ -35,7 +35,8 @@ def flush(path: Path) -> None:
 
 
 def replace_file(draft: Path, path: Path) -> None:
-    """Moves a finished draft over `path`; whenever the machine stops, one of the two is there, whole."""
+    """Moves a finished draft over `path`; whenever the machine stops, one of the two is there,
+    whole."""
     flush(draft)
     os.replace(draft, path)
     flush(path.parent)

@@ -1,4 +1,5 @@
-"""Large json files item by item: an annotation file of gigabytes is filtered in the memory of one of its records."""
+"""Large json files item by item: an annotation file of gigabytes is filtered in the memory of one
+of its records."""
 
 import json
 import os
@@ -12,23 +13,29 @@ _AFTER_VALUE = tuple(_SPACE + ",:]}")
 
 
 def stream_json(path: str | Path, *, chunk: int = CHUNK) -> Iterator[tuple[str, Any]]:
-    """(name, item) of every item of every list that is a value of the file's outermost object, in file order.
+    """(name, item) of every item of every list that is a value of the file's outermost object, in
+    file order.
 
-    Values that are no lists come whole, as (name, value). A file whose outermost value is a list gives ("", item).
-    `chunk` is how much is read at a time, in characters.
+    Values that are no lists come whole, as (name, value). A file whose outermost value is a list
+    gives ("", item). `chunk` is how much is read at a time, in characters.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: not json (cut off while copying?), or neither object nor list.
+        FileNotFoundError: no such file. ValueError: not json (cut off while copying?), or neither
+            object nor list.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no json file {path}: `clim-data doctor` says where official files come from")
+        raise FileNotFoundError(
+            f"no json file {path}: `clim-data doctor` says where official files come from"
+        )
     with open(path, encoding="utf-8-sig") as stream:
         text = _Text(stream, chunk)
         try:
             yield from _outermost(text)
         except (ValueError, RecursionError) as fault:
-            raise ValueError(f"{path} is not a whole json file ({fault}): fetch it again, it may be cut off") from None
+            raise ValueError(
+                f"{path} is not a whole json file ({fault}): fetch it again, it may be cut off"
+            ) from None
 
 
 def _outermost(text: "_Text") -> Iterator[tuple[str, Any]]:
@@ -83,7 +90,8 @@ class _Text:
         self.at += 1
 
     def value(self) -> Any:
-        """Next value. More is read, twice as much each time, until it parses and something follows it."""
+        """Next value. More is read, twice as much each time, until it parses and something follows
+        it."""
         self.peek()
         more = self.chunk
         while True:
@@ -92,7 +100,10 @@ class _Text:
                 if self.window[end : end + 1] in _AFTER_VALUE:  # else a number could go on
                     self.at = end
                     return value
-                fault = ValueError(f"a value is followed by {self.window[end : end + 1] or 'the end of the file'!r}")
+                fault = ValueError(
+                    "a value is followed by "
+                    f"{self.window[end : end + 1] or 'the end of the file'!r}"
+                )
             except ValueError as cut:
                 fault = cut
             if not self._fill(more):
@@ -110,9 +121,11 @@ class _Text:
 
 
 def write_coco(path: str | Path, parts: dict[str, Any]) -> None:
-    """Write a json object item by item to a file that is either whole or absent (a temporary name, then a rename).
+    """Write a json object item by item to a file that is either whole or absent (a temporary name,
+    then a rename).
 
-    `parts` maps names to values in file order; lists and other iterables are written one item at a time.
+    `parts` maps names to values in file order; lists and other iterables are written one item at a
+    time.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

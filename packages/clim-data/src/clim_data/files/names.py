@@ -11,7 +11,8 @@ IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 
 
 def image_file_name(image: dict) -> str:
-    """Relative file name of an image record: "file_name", or the end of "coco_url" (LVIS: "train2017/0001.jpg")."""
+    """Relative file name of an image record: "file_name", or the end of "coco_url" (LVIS:
+    "train2017/0001.jpg")."""
     if image.get("file_name"):
         return image["file_name"]
     if image.get("coco_url"):
@@ -28,7 +29,9 @@ def inside(folder: str | Path, name: str) -> Path:
         BrokenSample: the name leads out of the folder.
     """
     if not isinstance(name, str) or leads_out(name):
-        raise BrokenSample("path outside the folder", str(name) or "(empty name)", f"leads out of {folder}")
+        raise BrokenSample(
+            "path outside the folder", str(name) or "(empty name)", f"leads out of {folder}"
+        )
     return Path(folder) / posixpath.normpath(name.replace("\\", "/"))
 
 
@@ -36,7 +39,8 @@ def find_image(folder: str | Path, image: dict) -> Path:
     """Path of an image record below `folder` (see `locate`).
 
     Raises:
-        BrokenSample: the record has no name, its name leads out of the folder, or there is no such file.
+        BrokenSample: the record has no name, its name leads out of the folder, or there is no such
+            file.
     """
     return locate(folder, image_file_name(image))
 
@@ -44,8 +48,8 @@ def find_image(folder: str | Path, image: dict) -> Path:
 def locate(folder: str | Path, name: str) -> Path:
     """Path of an image file by the name that an annotation gives it.
 
-    A name with its split, as LVIS has it ("train2017/0001.jpg"), is found below the folder that holds the splits, and
-    in the folder of that split itself.
+    A name with its split, as LVIS has it ("train2017/0001.jpg"), is found below the folder that
+    holds the splits, and in the folder of that split itself.
 
     Raises:
         BrokenSample: the name leads out of the folder, or there is no such file.
@@ -64,13 +68,15 @@ def is_image(name: str) -> bool:
 
 
 def leads_out(name: str) -> bool:
-    """Whether a relative file name is empty, absolute (also on Windows), holds a null, or climbs out of its folder."""
+    """Whether a relative file name is empty, absolute (also on Windows), holds a null, or climbs
+    out of its folder."""
     flat = posixpath.normpath(name.replace("\\", "/"))
     climbs = flat == ".." or flat.startswith(("../", "/")) or ":" in flat.split("/")[0]
     return not name or climbs or "\0" in name
 
 
 def sample_key(file_name: str) -> str:
-    """Key that `clim-data pack` gives an image: its name without ending, and without what webdataset cuts at."""
+    """Key that `clim-data pack` gives an image: its name without ending, and without what
+    webdataset cuts at."""
     stem = os.path.splitext(file_name)[0].strip("/") or "sample"
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)

@@ -1,7 +1,7 @@
 """Pickles of plain data, read without executing what is in them.
 
-A pickle is a program. These are read by an unpickler that knows lists, dicts, tuples, texts, bytes and numbers and
-refuses everything that has to be imported, so a file from anywhere can be opened.
+A pickle is a program. These are read by an unpickler that knows lists, dicts, tuples, texts, bytes
+and numbers and refuses everything that has to be imported, so a file from anywhere can be opened.
 """
 
 import io
@@ -19,7 +19,8 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def load_plain_pickle(data: bytes):
-    """The object in a pickle of plain data, also one written by Python 2 (its byte strings become latin-1 text).
+    """The object in a pickle of plain data, also one written by Python 2 (its byte strings become
+    latin-1 text).
 
     Raises:
         ValueError: the pickle is damaged, or it holds anything that would have to be imported.
@@ -28,4 +29,7 @@ def load_plain_pickle(data: bytes):
         return _PlainUnpickler(io.BytesIO(data), encoding="latin1").load()
     except Exception as fault:  # damaged pickles raise nearly anything
         reason = f"{type(fault).__name__}: {fault}"
-    raise ValueError(f"not a pickle of plain data ({reason}): fetch it again, or convert it to json where you trust it")
+    raise ValueError(
+        f"not a pickle of plain data ({reason}): fetch it again, or convert it to json where you "
+        "trust it"
+    )

@@ -9,7 +9,8 @@ from clim_data.command_line import need_path
 def read_names(path: Path, option: str) -> list[str]:
     """Names of a text file, one a line; blank lines do not count.
 
-    Raises FileNotFoundError, and ValueError for a name that occurs twice (each name is one class) or no name.
+    Raises FileNotFoundError, and ValueError for a name that occurs twice (each name is one class)
+    or no name.
     """
     need_path(path, option)
     names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

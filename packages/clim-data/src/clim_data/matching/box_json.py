@@ -1,4 +1,5 @@
-"""A COCO json of boxes read item by item: what is kept of a box are six numbers, not the objects of its record."""
+"""A COCO json of boxes read item by item: what is kept of a box are six numbers, not the objects of
+its record."""
 
 import math
 from array import array
@@ -22,7 +23,8 @@ class BoxRules:
     """Which boxes of a json count.
 
     Args:
-        area_px: square roots of the smallest and largest area in pixels of the image; None for any size.
+        area_px: square roots of the smallest and largest area in pixels of the image; None for any
+            size.
         crowd: "keep" crowd regions or "skip" them.
         labelled: whether every box must have one of the json's categories.
 
@@ -37,14 +39,18 @@ class BoxRules:
     def __post_init__(self):
         if self.crowd not in ("keep", "skip"):
             raise ValueError(f'crowd={self.crowd!r} is not known: use "keep" or "skip"')
-        if self.area_px is not None and not (len(self.area_px) == 2 and 0 <= self.area_px[0] < self.area_px[1]):
-            raise ValueError(f"area_px={self.area_px!r} must be (low, high) with 0 <= low < high, or None")
+        if self.area_px is not None and not (
+            len(self.area_px) == 2 and 0 <= self.area_px[0] < self.area_px[1]
+        ):
+            raise ValueError(
+                f"area_px={self.area_px!r} must be (low, high) with 0 <= low < high, or None"
+            )
 
 
 @dataclass(frozen=True)
 class FoundBoxes:
-    """boxes: float64 (N, 4), XYXY in pixels. labels: int64 (N,), -1 without categories. counts: int64 (n,), of each
-    image; boxes and labels are image by image."""
+    """boxes: float64 (N, 4), XYXY in pixels. labels: int64 (N,), -1 without categories. counts:
+    int64 (n,), of each image; boxes and labels are image by image."""
 
     boxes: np.ndarray
     labels: np.ndarray
@@ -52,7 +58,8 @@ class FoundBoxes:
 
 
 def read_lists(path: str | Path, *tables: str) -> dict[str, list]:
-    """The named lists of a json ("images", "categories"); of an image only id, name and size are kept.
+    """The named lists of a json ("images", "categories"); of an image only id, name and size are
+    kept.
 
     Boxes that come after them are not read.
 
@@ -71,9 +78,13 @@ def read_lists(path: str | Path, *tables: str) -> dict[str, list]:
                 break
     missing = [name for name in tables if not found[name]]
     if missing:
-        there = ", ".join(f'"{name}"' for name in sorted(others.union(n for n in found if found[n]))) or "none"
+        there = (
+            ", ".join(f'"{name}"' for name in sorted(others.union(n for n in found if found[n])))
+            or "none"
+        )
         raise ValueError(
-            f'{path} has no list "{missing[0]}", or nothing in it (found {there}): give a COCO-style annotation file'
+            f'{path} has no list "{missing[0]}", or nothing in it (found {there}): give a '
+            "COCO-style annotation file"
         )
     return found
 
@@ -89,7 +100,8 @@ def read_boxes(
 ) -> FoundBoxes:
     """Usable boxes of the images whose ids are the keys of `size_of` (height, width), in its order.
 
-    Others are noted in `store`. `refused`: ids of images that were named there already, and so are not named again.
+    Others are noted in `store`. `refused`: ids of images that were named there already, and so are
+    not named again.
 
     Raises:
         ValueError: not json, or an annotation is no object.
@@ -99,7 +111,9 @@ def read_boxes(
     values, owners, labels = array("d"), array("q"), array("q")
     for place, annotation in enumerate(_annotations(path)):
         if not isinstance(annotation, dict):
-            raise ValueError(f"annotation {place} is {annotation!r}, not an object; give a COCO-style file")
+            raise ValueError(
+                f"annotation {place} is {annotation!r}, not an object; give a COCO-style file"
+            )
         if rules.crowd == "skip" and annotation.get("iscrowd"):
             continue
         image_id = annotation.get("image_id")
@@ -120,7 +134,11 @@ def read_boxes(
     of_image = np.array(owners, dtype=np.int64)
     order = np.argsort(of_image, kind="stable")
     boxes = np.array(values, dtype=np.float64).reshape(-1, 4)[order]
-    return FoundBoxes(boxes, np.array(labels, dtype=np.int64)[order], np.bincount(of_image, minlength=len(size_of)))
+    return FoundBoxes(
+        boxes,
+        np.array(labels, dtype=np.int64)[order],
+        np.bincount(of_image, minlength=len(size_of)),
+    )
 
 
 def _annotations(path: str | Path) -> Iterator[Any]:
@@ -128,10 +146,16 @@ def _annotations(path: str | Path) -> Iterator[Any]:
 
 
 def _slim(image: Any) -> Any:
-    return {key: image[key] for key in OF_AN_IMAGE if key in image} if isinstance(image, dict) else image
+    return (
+        {key: image[key] for key in OF_AN_IMAGE if key in image}
+        if isinstance(image, dict)
+        else image
+    )
 
 
-def _usable_box(annotation: dict, size: Sequence[int], rules: BoxRules) -> tuple[float, float, float, float] | None:
+def _usable_box(
+    annotation: dict, size: Sequence[int], rules: BoxRules
+) -> tuple[float, float, float, float] | None:
     """XYXY in pixels; None for a box that the rules leave out.
 
     Raises:
@@ -141,12 +165,19 @@ def _usable_box(annotation: dict, size: Sequence[int], rules: BoxRules) -> tuple
     try:
         x, y, width, height = (float(v) for v in given)
     except (TypeError, ValueError):
-        raise BrokenSample("bad box", name, f"bbox is {given!r}, not [x, y, width, height]") from None
+        raise BrokenSample(
+            "bad box", name, f"bbox is {given!r}, not [x, y, width, height]"
+        ) from None
     if not (math.isfinite(x + y + width + height) and width > 0 and height > 0):
         raise BrokenSample("bad box", name, f"bbox {given!r} has no area")
     if not (x < size[1] and y < size[0] and x + width > 0 and y + height > 0):
-        raise BrokenSample("box outside the image", name, f"bbox {given!r} in {size[1]} x {size[0]} pixels")
-    if rules.area_px is not None and not rules.area_px[0] ** 2 <= width * height <= rules.area_px[1] ** 2:
+        raise BrokenSample(
+            "box outside the image", name, f"bbox {given!r} in {size[1]} x {size[0]} pixels"
+        )
+    if (
+        rules.area_px is not None
+        and not rules.area_px[0] ** 2 <= width * height <= rules.area_px[1] ** 2
+    ):
         return None
     return x, y, x + width, y + height
 
@@ -154,5 +185,7 @@ def _usable_box(annotation: dict, size: Sequence[int], rules: BoxRules) -> tuple
 def _label(annotation: dict, label_of: dict) -> int:
     category = annotation.get("category_id")
     if not isinstance(category, int | str) or category not in label_of:
-        raise BrokenSample("unknown category", f"annotation {annotation.get('id')}", f"category_id {category!r}")
+        raise BrokenSample(
+            "unknown category", f"annotation {annotation.get('id')}", f"category_id {category!r}"
+        )
     return label_of[category]

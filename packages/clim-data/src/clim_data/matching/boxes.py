@@ -24,9 +24,10 @@ AMBIGUOUS = -1
 class BoxTable:
     """Boxes of n images.
 
-    boxes: float64 (N, 4), XYXY in pixels of the stored image, as annotated. labels: int64 (N,), -1 without categories.
-    starts: int64 (n + 1,), where each image's boxes begin. sizes: int64 (n, 2), height and width that the json gives.
-    class_names: by label, in the order of the category ids. images: (id, file name) of each image in the json.
+    boxes: float64 (N, 4), XYXY in pixels of the stored image, as annotated. labels: int64 (N,), -1
+    without categories. starts: int64 (n + 1,), where each image's boxes begin. sizes: int64 (n, 2),
+    height and width that the json gives. class_names: by label, in the order of the category ids.
+    images: (id, file name) of each image in the json.
     """
 
     boxes: np.ndarray
@@ -47,8 +48,14 @@ class BoxTable:
         """
         stated = tuple(self.sizes[sample.number].tolist())
         if stated != tuple(size):
-            detail = f"the image has {size[1]} x {size[0]} pixels, the json {stated[1]} x {stated[0]}"
-            raise BrokenSample("size mismatch", sample.name, f"{detail}: use the images that the boxes were made for")
+            detail = (
+                f"the image has {size[1]} x {size[0]} pixels, the json {stated[1]} x {stated[0]}"
+            )
+            raise BrokenSample(
+                "size mismatch",
+                sample.name,
+                f"{detail}: use the images that the boxes were made for",
+            )
         rows = slice(*self.starts[sample.number : sample.number + 2].tolist())
         return torch.from_numpy(self.boxes[rows]), torch.from_numpy(self.labels[rows])
 
@@ -77,13 +84,15 @@ class BoxTable:
 def load_boxes(path: str | Path, store: SampleStore, rules: BoxRules) -> BoxTable:
     """Boxes of a COCO json for the samples of `store`, which keeps those that have any.
 
-    Image i of the table is sample i of the store. What cannot be used is noted in the store (see `SampleStore.note`):
-    images that no source holds, boxes that name no image or no category, are no boxes, or lie outside their image.
-    Images without a box that counts are named in `skipped` too, but are no error.
+    Image i of the table is sample i of the store. What cannot be used is noted in the store (see
+    `SampleStore.note`): images that no source holds, boxes that name no image or no category, are
+    no boxes, or lie outside their image. Images without a box that counts are named in `skipped`
+    too, but are no error.
 
     Raises:
         FileNotFoundError: no such json.
-        ValueError: it is no COCO file with sizes of the images, or no image of it has a sample and a box.
+        ValueError: it is no COCO file with sizes of the images, or no image of it has a sample and
+            a box.
     """
     lists = read_lists(path, "images", *(["categories"] if rules.labelled else []))
     images, categories = lists["images"], lists.get("categories", [])
@@ -119,13 +128,15 @@ def load_boxes(path: str | Path, store: SampleStore, rules: BoxRules) -> BoxTabl
 
 
 def keep_images(path: str | Path, store: SampleStore) -> None:
-    """Leave only those samples in `store` that are images of a COCO json; raises as `load_boxes`."""
+    """Leave only those samples in `store` that are images of a COCO json; raises as
+    `load_boxes`."""
     names, _ = image_names(read_lists(path, "images")["images"], store)
     store.keep(match_samples(names, store, path) >= 0)
 
 
 def image_names(images: Sequence[dict], store: SampleStore) -> tuple[list[str], list[int]]:
-    """(file names, places in the list) of the image records that have a name which stays in its folder."""
+    """(file names, places in the list) of the image records that have a name which stays in its
+    folder."""
     names, rows = [], []
     for row, image in enumerate(images):
         if not isinstance(image, dict) or not isinstance(image.get("id"), int | str):
@@ -133,7 +144,9 @@ def image_names(images: Sequence[dict], store: SampleStore) -> tuple[list[str], 
         try:
             name = image_file_name(image)
             if not isinstance(name, str) or leads_out(name):
-                raise BrokenSample("path outside the folder", str(name), f"file_name of image {image.get('id')}")
+                raise BrokenSample(
+                    "path outside the folder", str(name), f"file_name of image {image.get('id')}"
+                )
         except BrokenSample as fault:
             store.note(fault)
             continue
@@ -143,10 +156,12 @@ def image_names(images: Sequence[dict], store: SampleStore) -> tuple[list[str], 
 
 
 def match_samples(names: Sequence[str], store: SampleStore, path: str | Path) -> np.ndarray:
-    """Place in `names` of each sample of `store`, -1 for those that are not named: int64 (len(store),).
+    """Place in `names` of each sample of `store`, -1 for those that are not named: int64
+    (len(store),).
 
-    In a folder the name is that of the file below it, or below the folder that holds it ("train2017/1.jpg"); in
-    shards the sample's key is the name without its ending, or the last part of that.
+    In a folder the name is that of the file below it, or below the folder that holds it
+    ("train2017/1.jpg"); in shards the sample's key is the name without its ending, or the last part
+    of that.
 
     Raises:
         ValueError: a name fits two samples, two names fit one, or nothing fits.
@@ -158,24 +173,37 @@ def match_samples(names: Sequence[str], store: SampleStore, path: str | Path) ->
         candidates = (name, stem, stem.rpartition("/")[2], sample_key(name.rpartition("/")[2]))
         number = next((known[c] for c in candidates if c in known), None)
         if number is None:
-            store.note(BrokenSample("missing image", name, f"{Path(path).name} names it, no source holds it"))
+            store.note(
+                BrokenSample(
+                    "missing image", name, f"{Path(path).name} names it, no source holds it"
+                )
+            )
             continue
         if number == AMBIGUOUS:
-            raise ValueError(f"{name} of {path} fits several samples of the sources: give sources with distinct names")
+            raise ValueError(
+                f"{name} of {path} fits several samples of the sources: give sources with distinct "
+                "names"
+            )
         if found[number] >= 0:
-            raise ValueError(f"{names[found[number]]} and {name} of {path} fit one sample: give them distinct names")
+            raise ValueError(
+                f"{names[found[number]]} and {name} of {path} fit one sample: give them distinct "
+                "names"
+            )
         found[number] = row
     if not (found >= 0).any():
         first = next((str(index.keys[0]) for index in store.indexes if len(index)), "nothing")
         raise ValueError(
-            f"the sources hold no image of {path}: it names {names[0] if names else 'none'}, they hold {first}; "
-            "give the folder that its file names start in, or shards whose keys are those names without ending"
+            f"the sources hold no image of {path}: it names {names[0] if names else 'none'}, they "
+            f"hold {first}; "
+            "give the folder that its file names start in, or shards whose keys are those names "
+            "without ending"
         )
     return found
 
 
 def _names_of_samples(store: SampleStore) -> dict[str, int]:
-    """Number of a sample by its key, and by the name under which else it may be known; keys go first."""
+    """Number of a sample by its key, and by the name under which else it may be known; keys go
+    first."""
     keys: dict[str, int] = {}
     others: dict[str, int] = {}
     number = 0
@@ -193,4 +221,6 @@ def _size(image: dict, path: str | Path) -> tuple[int, int]:
     try:
         return int(image["height"]), int(image["width"])
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path}: image {image.get('id')!r} has no height and width: add them, in pixels") from None
+        raise ValueError(
+            f"{path}: image {image.get('id')!r} has no height and width: add them, in pixels"
+        ) from None

@@ -14,9 +14,10 @@ class CaptionTable:
     """What is said about a sample.
 
     Args:
-        captions_json: COCO captions or a CC3M-style file. Its images are found by file name, or by the name's last
-            part without ending where that is unique (which is how shards name their samples). None reads what the
-            samples bring: json or txt in a shard, metadata.jsonl or a txt beside the image in a folder.
+        captions_json: COCO captions or a CC3M-style file. Its images are found by file name, or by
+            the name's last part without ending where that is unique (which is how shards name their
+            samples). None reads what the samples bring: json or txt in a shard, metadata.jsonl or a
+            txt beside the image in a folder.
         ignore: True gives no sample a caption.
 
     Raises:
@@ -25,14 +26,17 @@ class CaptionTable:
 
     def __init__(self, captions_json: str | Path | None = None, *, ignore: bool = False):
         if ignore and captions_json is not None:
-            raise ValueError("captions are given and to be ignored: pass --captions-json or --no-captions")
+            raise ValueError(
+                "captions are given and to be ignored: pass --captions-json or --no-captions"
+            )
         self.ignore = ignore
         self.by_name: dict[str, list[str]] | None = None
         if captions_json is not None:
             self.by_name = _by_name(captions_json)
 
     def of(self, sample: RawSample) -> list[str]:
-        """Its captions with text; none when there are none. BrokenSample for a json or txt that cannot be read."""
+        """Its captions with text; none when there are none. BrokenSample for a json or txt that
+        cannot be read."""
         if self.ignore:
             return []
         if self.by_name is not None:

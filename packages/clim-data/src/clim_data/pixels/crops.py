@@ -1,6 +1,8 @@
-"""Crops of an image for self-distillation: random grids, windows around proposals, and cutting them out.
+"""Crops of an image for self-distillation: random grids, windows around proposals, and cutting them
+out.
 
-CLIPSelf (arXiv 2310.01403): a teacher sees crops of the image, a student the same regions in the whole image.
+CLIPSelf (arXiv 2310.01403): a teacher sees crops of the image, a student the same regions in the
+whole image.
 """
 
 import random
@@ -13,7 +15,8 @@ from torch import Tensor
 from clim_data.pixels import transforms as T
 
 MULTI_SCALES = {1024: (320, 640, 896, 1024), 896: (336, 448, 672, 896)}
-"""Sides of the student's image that the multi-scale option of CLIPSelf draws from, for each side of its recipes."""
+"""Sides of the student's image that the multi-scale option of CLIPSelf draws from, for each side of
+its recipes."""
 
 Window = tuple[float, float, float, float]
 
@@ -21,7 +24,12 @@ Window = tuple[float, float, float, float]
 def grid_choices(max_split: int) -> list[tuple[int, int]]:
     """Grids (rows m, columns n) up to `max_split` with m / 2 <= n <= 2 m: 24 for 6, 144 for 16."""
     sides = range(1, max_split + 1)
-    return [(rows, columns) for rows in sides for columns in sides if rows <= 2 * columns and columns <= 2 * rows]
+    return [
+        (rows, columns)
+        for rows in sides
+        for columns in sides
+        if rows <= 2 * columns and columns <= 2 * rows
+    ]
 
 
 def grid_boxes(rows: int, columns: int) -> Tensor:
@@ -33,7 +41,8 @@ def grid_boxes(rows: int, columns: int) -> Tensor:
 
 
 def draw_cells(rng: random.Random, max_split: int, max_cells: int) -> Tensor:
-    """Cells of one random grid, in random order, at most `max_cells`: (n, 4) as `grid_boxes` gives them."""
+    """Cells of one random grid, in random order, at most `max_cells`: (n, 4) as `grid_boxes` gives
+    them."""
     choices = grid_choices(max_split)
     cells = grid_boxes(*choices[int(rng.random() * len(choices))])
     return cells[draw_order(rng, len(cells))[:max_cells]]
@@ -47,19 +56,26 @@ def draw_order(rng: random.Random, n: int) -> list[int]:
 
 
 def crop_window(box: Sequence[float], size: tuple[int, int], context: float) -> Window:
-    """`context` times the box around its centre, clipped to the image of `size` = (height, width): XYXY in pixels."""
+    """`context` times the box around its centre, clipped to the image of `size` = (height, width):
+    XYXY in pixels."""
     x0, y0, x1, y1 = box
-    centre_x, centre_y, half_w, half_h = (x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) * context / 2, (y1 - y0) * context / 2
+    centre_x, centre_y, half_w, half_h = (
+        (x0 + x1) / 2,
+        (y0 + y1) / 2,
+        (x1 - x0) * context / 2,
+        (y1 - y0) * context / 2,
+    )
     height, width = size
     left, top = max(0.0, centre_x - half_w), max(0.0, centre_y - half_h)
     return left, top, min(float(width), centre_x + half_w), min(float(height), centre_y + half_h)
 
 
 def cut_crops(picture: T.Picture, windows: Sequence[Window], crop_px: int) -> Tensor:
-    """Cut windows out of one image, each letterboxed around its centre: uint8 (n, 3, crop_px, crop_px).
+    """Cut windows out of one image, each letterboxed around its centre: uint8 (n, 3, crop_px,
+    crop_px).
 
-    The windows are XYXY in pixels of `picture`, a PIL image or a tensor (see `clim_data.pixels.transforms`). Those of a
-    tensor that have one size are resized by one call.
+    The windows are XYXY in pixels of `picture`, a PIL image or a tensor (see
+    `clim_data.pixels.transforms`). Those of a tensor that have one size are resized by one call.
     """
     crops = torch.zeros(len(windows), crop_px, crop_px, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -68,7 +84,9 @@ def cut_crops(picture: T.Picture, windows: Sequence[Window], crop_px: int) -> Te
         groups[T.size_of(cut)].append(place)
     for cut_size, places in groups.items():
         size, top, left = T.centred_place(*cut_size, crop_px)
-        for place, crop in zip(places, _resized([cuts[place] for place in places], size), strict=True):
+        for place, crop in zip(
+            places, _resized([cuts[place] for place in places], size), strict=True
+        ):
             crops[place, :, top : top + size[0], left : left + size[1]] = crop
     return crops
 
@@ -84,11 +102,15 @@ def _resized(cuts: Sequence[T.Picture], size: tuple[int, int]) -> Sequence[Tenso
 def enough_pixels(
     size: tuple[int, int], windows: Sequence[Window], *, image_px: int, crop_px: int
 ) -> tuple[float, float] | None:
-    """(width, height) that an image of `size` = (height, width) may be decoded at without enlarging anything more.
+    """(width, height) that an image of `size` = (height, width) may be decoded at without enlarging
+    anything more.
 
-    None when every pixel is wanted: a crop, or the letterboxed image, is at least as large as what it is made of.
+    None when every pixel is wanted: a crop, or the letterboxed image, is at least as large as what
+    it is made of.
     """
     wanted = [image_px / max(size)]
-    wanted += [crop_px / max(right - left, bottom - top, 1.0) for left, top, right, bottom in windows]
+    wanted += [
+        crop_px / max(right - left, bottom - top, 1.0) for left, top, right, bottom in windows
+    ]
     factor = max(wanted)
     return (size[1] * factor, size[0] * factor) if factor < 1 else None

@@ -1,4 +1,5 @@
-"""Image bytes to RGB pixels: one decoder with size limit, alpha compositing and JPEG DCT scaling."""
+"""Image bytes to RGB pixels: one decoder with size limit, alpha compositing and JPEG DCT
+scaling."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ _SHRINK = "make it smaller, or raise max_pixels or CLIM_DATA_MAX_PIXELS"
 
 
 def pixel_limit(max_pixels: int | None = None) -> int:
-    """Pixels that an image may have: the argument, or else `CLIM_DATA_MAX_PIXELS`, or else 128 million.
+    """Pixels that an image may have: the argument, or else `CLIM_DATA_MAX_PIXELS`, or else 128
+    million.
 
     Raises:
         ValueError: the environment variable is no whole number above 0.
@@ -35,20 +37,25 @@ def pixel_limit(max_pixels: int | None = None) -> int:
         return max_pixels
     stated = os.environ.get("CLIM_DATA_MAX_PIXELS", str(MAX_PIXELS))
     if not stated.isdecimal() or int(stated) < 1:
-        raise ValueError(f"CLIM_DATA_MAX_PIXELS={stated!r} must be a whole number of at least 1, or not be set")
+        raise ValueError(
+            f"CLIM_DATA_MAX_PIXELS={stated!r} must be a whole number of at least 1, or not be set"
+        )
     return int(stated)
 
 
-def open_image(source: bytes | str | Path, name: str = "", *, max_pixels: int | None = None) -> Image.Image:
+def open_image(
+    source: bytes | str | Path, name: str = "", *, max_pixels: int | None = None
+) -> Image.Image:
     """Open an image by its header only; pixels are decoded later.
 
-    Pixels stay in the stored orientation (an EXIF rotation is not applied), the frame that COCO-style
-    annotations use.
+    Pixels stay in the stored orientation (an EXIF rotation is not applied), the frame that
+    COCO-style annotations use.
 
     Args:
         source: encoded bytes, or a path.
         name: what to call the image in an error.
-        max_pixels: see `pixel_limit`. Pillow itself refuses more than twice `PIL.Image.MAX_IMAGE_PIXELS`.
+        max_pixels: see `pixel_limit`. Pillow itself refuses more than twice
+            `PIL.Image.MAX_IMAGE_PIXELS`.
 
     Raises:
         BrokenSample: no such file, not an image, or more pixels than the limit.
@@ -56,13 +63,17 @@ def open_image(source: bytes | str | Path, name: str = "", *, max_pixels: int | 
     limit = pixel_limit(max_pixels)
     name = name or (str(source) if not isinstance(source, bytes) else "image")
     try:
-        with warnings.catch_warnings():  # Pillow warns of half of what it refuses; the limit here is ours
+        with (
+            warnings.catch_warnings()
+        ):  # Pillow warns of half of what it refuses; the limit here is ours
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except FileNotFoundError:
         raise BrokenSample("missing image", name, "no such file") from None
     except Image.DecompressionBombError as fault:
-        raise BrokenSample("image too large", name, f"{fault}; {_SHRINK} and PIL.Image.MAX_IMAGE_PIXELS") from None
+        raise BrokenSample(
+            "image too large", name, f"{fault}; {_SHRINK} and PIL.Image.MAX_IMAGE_PIXELS"
+        ) from None
     except Exception as fault:  # a damaged header can make a Pillow plugin raise nearly anything
         raise BrokenSample("unreadable image", name, _first_line(fault)) from None
     if image.width * image.height > limit:
@@ -78,7 +89,8 @@ def decode_rgb(
     background: tuple[int, int, int] = WHITE,
     name: str = "",
 ) -> Tensor:
-    """Decode to RGB, shape (3, H, W), uint8 (a channels-last view, which the resizer is fastest on).
+    """Decode to RGB, shape (3, H, W), uint8 (a channels-last view, which the resizer is fastest
+    on).
 
     Args:
         source: encoded bytes, a path, or an image from `open_image`.
@@ -104,7 +116,9 @@ def load_rgb(
     image = source if isinstance(source, Image.Image) else open_image(source, name)
     try:
         if at_least is not None:
-            image.draft(image.mode, (max(1, int(np.ceil(at_least[0]))), max(1, int(np.ceil(at_least[1])))))
+            image.draft(
+                image.mode, (max(1, int(np.ceil(at_least[0]))), max(1, int(np.ceil(at_least[1]))))
+            )
         image.load()
         return to_rgb(image, background)
     except Exception as fault:  # see open_image
@@ -112,11 +126,14 @@ def load_rgb(
 
 
 def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
-    """Convert any PIL mode to RGB; transparent pixels show `background`, 16-bit grey is scaled to 8 bit."""
+    """Convert any PIL mode to RGB; transparent pixels show `background`, 16-bit grey is scaled to 8
+    bit."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+        image = Image.fromarray(
+            (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
+        )
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         canvas = Image.new("RGBA", rgba.size, (*background, 255))

@@ -42,20 +42,25 @@ def decode_segmentation(segmentation: list | dict, height: int, width: int) -> n
         else:
             rle = segmentation
         with warnings.catch_warnings():  # pycocotools 2.0.11 with numpy 2; its result is right
-            warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+            warnings.filterwarnings(
+                "ignore", message="__array__ implementation", category=DeprecationWarning
+            )
             mask = coco_mask.decode(rle).astype(bool)
     except Exception as fault:  # pycocotools raises bare Exception and TypeError
         raise BrokenSample("bad segmentation", "annotation", str(fault)) from None
     if mask.shape != (height, width):
-        raise BrokenSample("size mismatch", "segmentation", f"{mask.shape} is not the image's {(height, width)}")
+        raise BrokenSample(
+            "size mismatch", "segmentation", f"{mask.shape} is not the image's {(height, width)}"
+        )
     return mask
 
 
 def masks_to_grid(masks: Tensor, grid: int, *, antialias: bool = True) -> Tensor:
     """Binary masks (N, H, W) -> uint8 (N, grid, grid) on the patch grid of the letterboxed image.
 
-    A cell is set when the bicubic value is above zero, so a mask never shrinks to nothing by rounding.
-    `antialias=False` is what torchvision did with tensors before 0.17, the setting of published numbers.
+    A cell is set when the bicubic value is above zero, so a mask never shrinks to nothing by
+    rounding. `antialias=False` is what torchvision did with tensors before 0.17, the setting of
+    published numbers.
     """
     if masks.shape[0] == 0:
         return torch.zeros(0, grid, grid, dtype=torch.uint8)

@@ -1,9 +1,10 @@
 """Geometry of the image transforms, as pure functions.
 
-Every function takes a PIL image (resized by Pillow, bit for bit the reference) or a uint8/float tensor
-(C, H, W) (resized by torchvision, several times faster; for uint8 within one grey level of Pillow, but for about
-one value in a million of a photograph, which is two levels off: both round between their two passes).
-Sizes are in pixels; windows are (left, top, right, bottom) in pixels of the given image.
+Every function takes a PIL image (resized by Pillow, bit for bit the reference) or a uint8/float
+tensor (C, H, W) (resized by torchvision, several times faster; for uint8 within one grey level of
+Pillow, but for about one value in a million of a photograph, which is two levels off: both round
+between their two passes). Sizes are in pixels; windows are (left, top, right, bottom) in pixels of
+the given image.
 """
 
 import math
@@ -28,7 +29,9 @@ def size_of(image: Picture) -> tuple[int, int]:
     return image.shape[-2], image.shape[-1]
 
 
-def resize(image: Picture, size: tuple[int, int], *, antialias: bool = True, mode: str = "bicubic") -> Picture:
+def resize(
+    image: Picture, size: tuple[int, int], *, antialias: bool = True, mode: str = "bicubic"
+) -> Picture:
     """Resize to `size` = (height, width). Pillow always antialiases; `antialias` is for tensors."""
     if isinstance(image, Image.Image):
         return image.resize((size[1], size[0]), _PIL_FILTERS[mode])
@@ -41,7 +44,8 @@ def to_pixels(image: Picture) -> Tensor:
 
 
 def longest_side_size(height: int, width: int, target: int) -> tuple[int, int]:
-    """(height, width) after scaling the longest side to `target`, rounded to nearest, at least 1 px."""
+    """(height, width) after scaling the longest side to `target`, rounded to nearest, at least 1
+    px."""
     scale = target / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -53,12 +57,15 @@ def letterbox_scale(height: int, width: int, target: int) -> float:
 
 def letterbox(image: Picture, target: int, *, antialias: bool = True) -> Tensor:
     """Longest side to `target` px, zeros at the right and the bottom: (C, target, target)."""
-    resized = to_pixels(resize(image, longest_side_size(*size_of(image), target), antialias=antialias))
+    resized = to_pixels(
+        resize(image, longest_side_size(*size_of(image), target), antialias=antialias)
+    )
     return _place(resized, _canvas(resized, target), top=0, left=0)
 
 
 def letterbox_into(image: Picture, canvas: Tensor) -> None:
-    """`letterbox` that fills a square of a batch, (3, target, target) uint8, and needs no memory of its own for it."""
+    """`letterbox` that fills a square of a batch, (3, target, target) uint8, and needs no memory of
+    its own for it."""
     size = longest_side_size(*size_of(image), canvas.shape[-1])
     _place(to_pixels(resize(image, size)), canvas, top=0, left=0)
 
@@ -70,7 +77,8 @@ def centred_place(height: int, width: int, target: int) -> tuple[tuple[int, int]
 
 
 def letterbox_centred(image: Picture, target: int) -> Tensor:
-    """Longest side to `target` px, zeros around it; an odd spare pixel goes right or below: (C, target, target)."""
+    """Longest side to `target` px, zeros around it; an odd spare pixel goes right or below: (C,
+    target, target)."""
     size, top, left = centred_place(*size_of(image), target)
     resized = to_pixels(resize(image, size))
     return _place(resized, _canvas(resized, target), top=top, left=left)
@@ -95,7 +103,8 @@ def random_resize(image: Picture, scale: float) -> Picture:
 
 
 def crop(image: Picture, window: tuple[float, float, float, float]) -> Picture:
-    """Cut a window that lies inside the image; its edges are rounded to whole pixels, it keeps at least one."""
+    """Cut a window that lies inside the image; its edges are rounded to whole pixels, it keeps at
+    least one."""
     left, top, right, bottom = (round(v) for v in window)
     height, width = size_of(image)
     left, top = min(left, width - 1), min(top, height - 1)
@@ -105,8 +114,11 @@ def crop(image: Picture, window: tuple[float, float, float, float]) -> Picture:
     return image[..., top:bottom, left:right]
 
 
-def crop_resize(image: Picture, window: tuple[float, float, float, float], size: tuple[int, int]) -> Tensor:
-    """Cut a window and resize it to (height, width), bicubic with antialias: uint8 (C, height, width)."""
+def crop_resize(
+    image: Picture, window: tuple[float, float, float, float], size: tuple[int, int]
+) -> Tensor:
+    """Cut a window and resize it to (height, width), bicubic with antialias: uint8 (C, height,
+    width)."""
     return to_pixels(resize(crop(image, window), size))
 
 
@@ -117,7 +129,8 @@ def sample_crop_window(
     scale: tuple[float, float] = (0.9, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> tuple[int, int, int, int]:
-    """Draw the window of a random resized crop: a share of the area and an aspect ratio (log-uniform).
+    """Draw the window of a random resized crop: a share of the area and an aspect ratio
+    (log-uniform).
 
     Args:
         size: (height, width) of the image in pixels.

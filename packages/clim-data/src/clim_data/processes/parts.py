@@ -1,8 +1,10 @@
-"""Long jobs over many images, cut into parts that workers and ranks share; a killed job goes on where it was.
+"""Long jobs over many images, cut into parts that workers and ranks share; a killed job goes on
+where it was.
 
-Every finished part is a file of its own, written whole or not at all, in a folder beside the output. That folder is all
-that ranks have in common: rank r does the parts r, r + world_size, ..., rank 0 waits for the others and joins all.
-The folder's name holds a digest of what the job is about, so parts of different jobs never mix.
+Every finished part is a file of its own, written whole or not at all, in a folder beside the
+output. That folder is all that ranks have in common: rank r does the parts r, r + world_size, ...,
+rank 0 waits for the others and joins all. The folder's name holds a digest of what the job is
+about, so parts of different jobs never mix.
 """
 
 import hashlib
@@ -23,10 +25,13 @@ from clim_data.files.json_stream import compact, write_coco
 class PartJob:
     """One job that writes `output`, a json file, out of `parts` parts.
 
-    info: plain values that identify the job (inputs, options, version); it becomes the first entry of the output, and
-        an output that starts with the same `info` is the finished job. The same command on every rank gives the same.
+    info: plain values that identify the job (inputs, options, version); it becomes the first entry
+    of the output, and
+        an output that starts with the same `info` is the finished job. The same command on every
+        rank gives the same.
     rank, world_size: this process's share.
-    patience: seconds that rank 0 waits without seeing a new part before it names the ranks that are missing.
+    patience: seconds that rank 0 waits without seeing a new part before it names the ranks that are
+    missing.
     """
 
     output: Path
@@ -38,7 +43,9 @@ class PartJob:
 
     def __post_init__(self):
         if not 0 <= self.rank < self.world_size:
-            raise ValueError(f"rank={self.rank} must be within 0..world_size-1 = {self.world_size - 1}")
+            raise ValueError(
+                f"rank={self.rank} must be within 0..world_size-1 = {self.world_size - 1}"
+            )
         if self.patience <= 0:
             raise ValueError(f"patience={self.patience} must be a number of seconds above 0")
 
@@ -51,7 +58,8 @@ class PartJob:
         """Whether the output is there already.
 
         Raises:
-            ValueError: there is an output of another job, and `overwrite` does not allow to replace it; or a folder.
+            ValueError: there is an output of another job, and `overwrite` does not allow to replace
+                it; or a folder.
         """
         if self.output.is_dir():
             raise ValueError(f"{self.output} is a folder: name a file for the output")
@@ -64,26 +72,33 @@ class PartJob:
             return False
         if not overwrite:
             raise ValueError(
-                f"{self.output} was made from other input or options: use --overwrite, or another --output"
+                f"{self.output} was made from other input or options: use --overwrite, or another "
+                "--output"
             )
         return False
 
     def mine(self) -> list[int]:
         """Numbers of this rank's parts that are still to be done; call it once, at the start.
 
-        Clears the note of an earlier failure of this rank; rank 0 clears all, since it may start before the others.
+        Clears the note of an earlier failure of this rank; rank 0 clears all, since it may start
+        before the others.
         """
         for rank in range(self.world_size) if self.rank == 0 else (self.rank,):
             self._failure_note(rank).unlink(missing_ok=True)
-        self.folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is noticed before the work
-        return [n for n in range(self.rank, self.parts, self.world_size) if not self._path(n).exists()]
+        self.folder.mkdir(
+            parents=True, exist_ok=True
+        )  # a place that cannot be written is noticed before the work
+        return [
+            n for n in range(self.rank, self.parts, self.world_size) if not self._path(n).exists()
+        ]
 
     def write(self, number: int, record: dict) -> None:
         """Store a finished part."""
         write_json(self._path(number), record)
 
     def failed(self, fault: BaseException) -> None:
-        """Tell the other ranks, if there are any, that this one gives up: rank 0 does not wait for it."""
+        """Tell the other ranks, if there are any, that this one gives up: rank 0 does not wait for
+        it."""
         if self.world_size == 1:
             return
         write_json(self._failure_note(self.rank), {"fault": f"{type(fault).__name__}: {fault}"})
@@ -92,7 +107,8 @@ class PartJob:
         """Return when the parts of all ranks are there.
 
         Raises:
-            ValueError: a rank noted a failure, or no part appeared for `patience` seconds; names the missing ranks.
+            ValueError: a rank noted a failure, or no part appeared for `patience` seconds; names
+                the missing ranks.
         """
         before, since = -1, time.monotonic()
         while missing := self.missing():
@@ -100,7 +116,9 @@ class PartJob:
             for rank in ranks:
                 if self._failure_note(rank).exists():
                     fault = json.loads(self._failure_note(rank).read_bytes())["fault"]
-                    raise ValueError(f"rank {rank} stopped ({fault}); {self._how_to_go_on(missing)}")
+                    raise ValueError(
+                        f"rank {rank} stopped ({fault}); {self._how_to_go_on(missing)}"
+                    )
             if len(missing) != before:
                 before, since = len(missing), time.monotonic()
             elif time.monotonic() - since > self.patience:
@@ -121,7 +139,8 @@ class PartJob:
             yield json.loads(self._path(number).read_bytes())
 
     def join(self, entries: dict[str, Any]) -> None:
-        """Write the output, `info` first and then `entries` (see `write_coco`), and remove the parts."""
+        """Write the output, `info` first and then `entries` (see `write_coco`), and remove the
+        parts."""
         write_coco(self.output, {"info": self.info, **entries})
         self.discard()
 

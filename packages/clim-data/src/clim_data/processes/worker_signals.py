@@ -1,7 +1,7 @@
 """Decoding processes that leave signals to the process that trains.
 
-A scheduler or a terminal signals whole groups of processes. A training that wants to finish its step and save must
-not lose its workers meanwhile: their death is an error in the main process.
+A scheduler or a terminal signals whole groups of processes. A training that wants to finish its
+step and save must not lose its workers meanwhile: their death is an error in the main process.
 """
 
 import os
@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def sigterm_held_back() -> Iterator[None]:
-    """Workers are to be started inside: all their threads inherit that SIGTERM is blocked; here it comes afterwards."""
+    """Workers are to be started inside: all their threads inherit that SIGTERM is blocked; here it
+    comes afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
@@ -22,7 +23,8 @@ def sigterm_held_back() -> Iterator[None]:
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """To be run at the start of a worker: SIGINT is ignored, SIGTERM ends it only when its parent sent it."""
+    """To be run at the start of a worker: SIGINT is ignored, SIGTERM ends it only when its parent
+    sent it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_when_parent_says, daemon=True, name="clim-data-signals").start()
 

@@ -1,7 +1,8 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: objects of COCO images and the expressions that refer to them.
 
-Objects are grouped by image. A sample is either all objects of an image with one text of several expressions, or one
-expression by itself; `PROTOCOLS` names the combinations that training and the evaluations use.
+Objects are grouped by image. A sample is either all objects of an image with one text of several
+expressions, or one expression by itself; `PROTOCOLS` names the combinations that training and the
+evaluations use.
 """
 
 from pathlib import Path
@@ -24,7 +25,8 @@ SENTENCES = ("all", "first", "random")
 PROTOCOLS: dict[str, dict] = {
     # One sentence an object, drawn anew for every epoch; an image's objects share a text.
     "train": {"sentences": "random", "together": True},
-    # The evaluation of F-LMM: the first sentence only, and later expressions of an image see the earlier ones.
+    # The evaluation of F-LMM: the first sentence only, and later expressions of an image see the
+    # earlier ones.
     "original": {"sentences": "first", "together": True},
     # The evaluation of the field: every sentence, each by itself.
     "standard": {"sentences": "all", "together": False},
@@ -36,20 +38,22 @@ class ReferringExpressions(Dataset):
 
     Args:
         images_dir: COCO train2014 images, or train2017, where the same images have other names.
-        refs: refs(unc).p, refs(umd).p, refs(google).p or a json with the same list; pickles are read without running
-            code.
+        refs: refs(unc).p, refs(umd).p, refs(google).p or a json with the same list; pickles are
+            read without running code.
         instances_json: the instances.json beside it.
         split: "train", "val", "testA", "testB" or "test", as the file has them.
         sentences: "all", "first", or "random", one an object, a function of (seed, epoch, image).
         together: one sample an image; False: one sample an expression.
         text: "raw" (as typed, lower case) or "sent" (cleaned).
-        bad_masks: "skip" leaves out objects without any valid polygon, "empty" gives them an empty mask, as F-LMM does.
+        bad_masks: "skip" leaves out objects without any valid polygon, "empty" gives them an empty
+            mask, as F-LMM does.
         seed, redraw: of "random"; redraw=False keeps the sentences of epoch 0, as F-LMM does.
 
     `skipped` names objects and sentences that were left out.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing or something else, the split is unknown, an option is illegal.
+        FileNotFoundError, ValueError: a file is missing or something else, the split is unknown, an
+            option is illegal.
     """
 
     def __init__(
@@ -67,13 +71,19 @@ class ReferringExpressions(Dataset):
         redraw: bool = True,
     ):
         if not Path(images_dir).is_dir():
-            raise FileNotFoundError(f"no image folder {images_dir}: `clim-data doctor` says where it comes from")
-        listing = expression_items(images_dir, refs, instances_json, split=split, text=text, bad_masks=bad_masks)
+            raise FileNotFoundError(
+                f"no image folder {images_dir}: `clim-data doctor` says where it comes from"
+            )
+        listing = expression_items(
+            images_dir, refs, instances_json, split=split, text=text, bad_masks=bad_masks
+        )
         store = FileStore(listing.items)
         self.skipped = SkipReport()
         self.skipped.extend(store.faults)
         if not len(store):
-            raise ValueError(f"{refs} has no usable expression ({self.skipped.summary(3)}): give matching files")
+            raise ValueError(
+                f"{refs} has no usable expression ({self.skipped.summary(3)}): give matching files"
+            )
         self._use(store, sentences=sentences, together=together, seed=seed, redraw=redraw)
 
     @classmethod
@@ -86,7 +96,8 @@ class ReferringExpressions(Dataset):
         seed: int = 0,
         redraw: bool = True,
     ) -> "ReferringExpressions":
-        """Read shards of `clim-data pack refcoco`, which hold one split; options as for the files."""
+        """Read shards of `clim-data pack refcoco`, which hold one split; options as for the
+        files."""
         made = cls.__new__(cls)
         store = ShardStore(shards)
         made.skipped = SkipReport()
@@ -94,9 +105,13 @@ class ReferringExpressions(Dataset):
         made._use(store, sentences=sentences, together=together, seed=seed, redraw=redraw)
         return made
 
-    def _use(self, store: GroundingStore, *, sentences: str, together: bool, seed: int, redraw: bool) -> None:
+    def _use(
+        self, store: GroundingStore, *, sentences: str, together: bool, seed: int, redraw: bool
+    ) -> None:
         if sentences not in SENTENCES:
-            raise ValueError(f"sentences={sentences!r} is not known: choose from {', '.join(SENTENCES)}")
+            raise ValueError(
+                f"sentences={sentences!r} is not known: choose from {', '.join(SENTENCES)}"
+            )
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed={seed!r} must be a whole number of at least 0")
         self.store, self.sentences, self.together = store, sentences, together
@@ -119,7 +134,8 @@ class ReferringExpressions(Dataset):
         return self.at(number, epoch=self.epoch)
 
     def at(self, number: int, *, epoch: int) -> GroundingSample:
-        """Sample of one epoch, a function of its arguments; BrokenSample when the image or its record is unusable."""
+        """Sample of one epoch, a function of its arguments; BrokenSample when the image or its
+        record is unusable."""
         try:
             return self._at(number, epoch)
         except (KeyError, TypeError) as fault:
@@ -129,7 +145,9 @@ class ReferringExpressions(Dataset):
         if self._places is None:
             stored = self.store[number]
             objects = _objects(stored)
-            return self._sample(stored, [(o, s) for o in objects for s in self._chosen(o, stored, epoch)])
+            return self._sample(
+                stored, [(o, s) for o in objects for s in self._chosen(o, stored, epoch)]
+            )
         if not 0 <= number < len(self._places):
             raise IndexError(f"expression {number} of {len(self._places)}")
         image, place, sentence = self._places[number].tolist()
@@ -146,15 +164,24 @@ class ReferringExpressions(Dataset):
         places = []
         for image in range(len(self.store)):
             try:
-                counts = [len(target["sentences"]) for target in self.store.record(image).get("objects", ())]
+                counts = [
+                    len(target["sentences"])
+                    for target in self.store.record(image).get("objects", ())
+                ]
             except BrokenSample as fault:
                 self.skipped.add(fault)
                 continue
             except (KeyError, TypeError) as fault:
-                self.skipped.add(BrokenSample("malformed expressions", f"image {image} of the shards", repr(fault)))
+                self.skipped.add(
+                    BrokenSample(
+                        "malformed expressions", f"image {image} of the shards", repr(fault)
+                    )
+                )
                 continue
             for place, count in enumerate(counts):
-                places += [(image, place, k) for k in range(count if self.sentences == "all" else 1)]
+                places += [
+                    (image, place, k) for k in range(count if self.sentences == "all" else 1)
+                ]
         return np.array(places, dtype=np.int32).reshape(-1, 3)
 
     def _chosen(self, target: dict, stored: Stored, epoch: int) -> list:
@@ -164,21 +191,31 @@ class ReferringExpressions(Dataset):
             return sentences
         if self.sentences == "first":
             return sentences[:1]
-        rng = np.random.default_rng((self.seed, epoch if self.redraw else 0, stored.record["image_id"], target["id"]))
+        rng = np.random.default_rng(
+            (self.seed, epoch if self.redraw else 0, stored.record["image_id"], target["id"])
+        )
         return [sentences[rng.integers(len(sentences))]]
 
     def _sample(self, stored: Stored, pairs: list[tuple[dict, list]]) -> GroundingSample:
         record = stored.record
-        key = record["key"] if self.together else f"{record['key']}-{pairs[0][0]['id']}-{pairs[0][1][0]}"
+        key = (
+            record["key"]
+            if self.together
+            else f"{record['key']}-{pairs[0][0]['id']}-{pairs[0][1][0]}"
+        )
         masks = CocoMasks(
-            tuple(target["segmentation"] for target, _ in pairs), (record["height"], record["width"]), record["key"]
+            tuple(target["segmentation"] for target, _ in pairs),
+            (record["height"], record["width"]),
+            record["key"],
         )
         return GroundingSample(
             key=key,
             image_id=record["image_id"],
             kind="expressions",
             segments=tuple((text, i) for i, (_, (_, text)) in enumerate(pairs)),
-            phrases=tuple(Phrase(text, False, True, (t["id"],), sent_id) for t, (sent_id, text) in pairs),
+            phrases=tuple(
+                Phrase(text, False, True, (t["id"],), sent_id) for t, (sent_id, text) in pairs
+            ),
             image=stored.image,
             mask_source=masks,
         )
@@ -186,7 +223,9 @@ class ReferringExpressions(Dataset):
 
 def _objects(stored: Stored) -> list[dict]:
     if "objects" not in stored.record:
-        raise BrokenSample("no expressions", str(stored.record.get("key")), "pack it with `clim-data pack refcoco`")
+        raise BrokenSample(
+            "no expressions", str(stored.record.get("key")), "pack it with `clim-data pack refcoco`"
+        )
     return stored.record["objects"]
 
 
@@ -199,10 +238,12 @@ def expression_items(
     text: str = "raw",
     bad_masks: str = "skip",
 ) -> PackList:
-    """One item an image with the objects and sentences of a split, to read or to pack, in the order of the file.
+    """One item an image with the objects and sentences of a split, to read or to pack, in the order
+    of the file.
 
-    Arguments are those of `ReferringExpressions`. When two references share an annotation it is one object with the
-    sentences of both, the later reference's first. What was left out of an image stands as an item with a fault.
+    Arguments are those of `ReferringExpressions`. When two references share an annotation it is one
+    object with the sentences of both, the later reference's first. What was left out of an image
+    stands as an item with a fault.
     """
     if text not in ("raw", "sent"):
         raise ValueError(f'text={text!r} is not known: use "raw" (as typed) or "sent" (cleaned)')
@@ -227,14 +268,24 @@ def expression_items(
                 continue
             segmentation = []
         objects = groups.setdefault(ref["image_id"], {})
-        target = objects.setdefault(ref["ann_id"], {"id": ref["ann_id"], "segmentation": segmentation, "sentences": []})
+        target = objects.setdefault(
+            ref["ann_id"], {"id": ref["ann_id"], "segmentation": segmentation, "sentences": []}
+        )
         target["sentences"] = [*sentences, *target["sentences"]]
-    items = [_item(images_dir, images[image_id], list(objects.values())) for image_id, objects in groups.items()]
-    items += [PackItem(f.name, str(images_dir), "", {}, {}, (f.reason, f.name, f.detail)) for f in left_out]
+    items = [
+        _item(images_dir, images[image_id], list(objects.values()))
+        for image_id, objects in groups.items()
+    ]
+    items += [
+        PackItem(f.name, str(images_dir), "", {}, {}, (f.reason, f.name, f.detail))
+        for f in left_out
+    ]
     return PackList("refcoco", items, {"split": split})
 
 
-def _instances(path: str | Path, image_ids: set[int], ann_ids: set[int]) -> tuple[dict[int, dict], dict[int, dict]]:
+def _instances(
+    path: str | Path, image_ids: set[int], ann_ids: set[int]
+) -> tuple[dict[int, dict], dict[int, dict]]:
     """(image records, annotations) by id, of the wanted ones only."""
     images, annotations = {}, {}
     try:
@@ -253,12 +304,17 @@ def _instances(path: str | Path, image_ids: set[int], ann_ids: set[int]) -> tupl
 def _image_of(images: dict[int, dict], ref: dict) -> dict:
     image = images.get(ref["image_id"])
     if image is None or not all(isinstance(image.get(side), int) for side in ("height", "width")):
-        raise BrokenSample("unknown image", f"reference of annotation {ref['ann_id']}", f"image {ref['image_id']}")
+        raise BrokenSample(
+            "unknown image", f"reference of annotation {ref['ann_id']}", f"image {ref['image_id']}"
+        )
     return image
 
 
-def _segmentation(annotations: dict[int, dict], ref: dict, image: dict, left_out: list[BrokenSample]) -> list | dict:
-    """Segmentation of a reference: RLE as it is, or its valid polygons; invalid ones are named in `left_out`."""
+def _segmentation(
+    annotations: dict[int, dict], ref: dict, image: dict, left_out: list[BrokenSample]
+) -> list | dict:
+    """Segmentation of a reference: RLE as it is, or its valid polygons; invalid ones are named in
+    `left_out`."""
     name = f"annotation {ref['ann_id']}"
     if ref["ann_id"] not in annotations:
         raise BrokenSample("unknown annotation", name, "not in the instances file")
@@ -272,7 +328,9 @@ def _segmentation(annotations: dict[int, dict], ref: dict, image: dict, left_out
     if not valid:
         raise BrokenSample("bad segmentation", name, "no polygon of three points")
     if len(valid) < len(polygons):
-        left_out.append(BrokenSample("bad polygon", name, f"{len(polygons) - len(valid)} of {len(polygons)}"))
+        left_out.append(
+            BrokenSample("bad polygon", name, f"{len(polygons) - len(valid)} of {len(polygons)}")
+        )
     return valid
 
 
@@ -291,15 +349,23 @@ def _item(images_dir: str | Path, image: dict, objects: list[dict]) -> PackItem:
     except BrokenSample as fault:
         return PackItem(key, str(images_dir), "", {}, {}, (fault.reason, fault.name, fault.detail))
     return PackItem(
-        key, str(images_dir), name, {"image_id": image["id"], "file_name": name, **sizes, "objects": objects}
+        key,
+        str(images_dir),
+        name,
+        {"image_id": image["id"], "file_name": name, **sizes, "objects": objects},
     )
 
 
 def _name_in(images_dir: str | Path, image: dict) -> str:
-    """Name of the image's file: COCO_train2014_000000000009.jpg, or 000000000009.jpg as COCO 2017 has it."""
+    """Name of the image's file: COCO_train2014_000000000009.jpg, or 000000000009.jpg as COCO 2017
+    has it."""
     name = image_file_name(image)
     newer = name.rpartition("_")[2]
-    if newer != name and not inside(images_dir, name).is_file() and inside(images_dir, newer).is_file():
+    if (
+        newer != name
+        and not inside(images_dir, name).is_file()
+        and inside(images_dir, newer).is_file()
+    ):
         return newer
     inside(images_dir, name)
     return name

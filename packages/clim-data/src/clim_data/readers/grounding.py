@@ -24,8 +24,9 @@ NO_PHRASE = -1
 class Phrase:
     """A phrase and what it means.
 
-    text: as written. is_plural: more than one object may be meant. is_thing: countable (a plural counts as a thing).
-    objects: ids of the panoptic segments or of the annotation. sentence_id: of a referring expression, else None.
+    text: as written. is_plural: more than one object may be meant. is_thing: countable (a plural
+    counts as a thing). objects: ids of the panoptic segments or of the annotation. sentence_id: of
+    a referring expression, else None.
     """
 
     text: str
@@ -43,7 +44,8 @@ class MaskSource(Protocol):
 
 @dataclass(frozen=True)
 class PanopticMasks:
-    """One mask a phrase: the union of its segments in a panoptic png, given as a path or as its bytes."""
+    """One mask a phrase: the union of its segments in a panoptic png, given as a path or as its
+    bytes."""
 
     png: Path | bytes
     segment_ids: tuple[tuple[int, ...], ...]
@@ -53,7 +55,9 @@ class PanopticMasks:
         """bool (N, H, W); BrokenSample when the png cannot be read or is not `size` = (H, W)."""
         drawn = read_segment_ids(self.png, self.name)
         if drawn.shape != size:
-            raise BrokenSample("size mismatch", self.name, f"{drawn.shape} is not the image's {size}")
+            raise BrokenSample(
+                "size mismatch", self.name, f"{drawn.shape} is not the image's {size}"
+            )
         masks = np.zeros((len(self.segment_ids), *size), dtype=bool)
         for mask, ids in zip(masks, self.segment_ids):
             for segment_id in ids:
@@ -70,11 +74,16 @@ class CocoMasks:
     name: str
 
     def masks(self, size: tuple[int, int]) -> np.ndarray:
-        """bool (N, H, W); BrokenSample when one is malformed or `size` is not the size they were drawn on."""
+        """bool (N, H, W); BrokenSample when one is malformed or `size` is not the size they were
+        drawn on."""
         if size != self.size:
-            raise BrokenSample("size mismatch", self.name, f"annotated at {self.size}, the image has {size}")
+            raise BrokenSample(
+                "size mismatch", self.name, f"annotated at {self.size}, the image has {size}"
+            )
         masks = np.zeros((len(self.segmentations), *size), dtype=bool)
-        decoded: dict[int, np.ndarray] = {}  # several sentences of one object share its segmentation
+        decoded: dict[
+            int, np.ndarray
+        ] = {}  # several sentences of one object share its segmentation
         for mask, segmentation in zip(masks, self.segmentations):
             if segmentation:
                 if id(segmentation) not in decoded:
@@ -87,9 +96,9 @@ class CocoMasks:
 class GroundingSample:
     """One image and one text; pixels and masks are decoded when they are asked for.
 
-    key: names the sample in results, the same in every run. kind: "narrative" (a flowing text of segments) or
-    "expressions" (each segment stands for itself). segments: (text, phrase index or -1), phrases numbered from 0 in
-    order. phrases: N of them. image: path or bytes.
+    key: names the sample in results, the same in every run. kind: "narrative" (a flowing text of
+    segments) or "expressions" (each segment stands for itself). segments: (text, phrase index or
+    -1), phrases numbered from 0 in order. phrases: N of them. image: path or bytes.
     """
 
     key: str
@@ -110,13 +119,15 @@ class GroundingSample:
         return load_rgb(self.image, name=self.key)
 
     def load(self) -> tuple[Image.Image, np.ndarray]:
-        """(RGB image, masks bool (N, H, W) at its size); BrokenSample when either cannot be read."""
+        """(RGB image, masks bool (N, H, W) at its size); BrokenSample when either cannot be
+        read."""
         image = self.load_image()
         return image, self.mask_source.masks((image.height, image.width))
 
 
 class RecordTable:
-    """JSON records in one block of bytes: 142,000 of them cost no Python objects, and worker processes share them."""
+    """JSON records in one block of bytes: 142,000 of them cost no Python objects, and worker
+    processes share them."""
 
     def __init__(self, records: Iterable[dict]):
         blob, ends = bytearray(), [0]

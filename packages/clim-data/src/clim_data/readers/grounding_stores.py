@@ -1,4 +1,5 @@
-"""Where grounding records come from: annotation files beside image folders, or shards made by `clim-data pack`."""
+"""Where grounding records come from: annotation files beside image folders, or shards made by
+`clim-data pack`."""
 
 import hashlib
 import json
@@ -62,7 +63,10 @@ class FileStore:
             if item.fault is not None:
                 self.faults.append(BrokenSample(*item.fault))
                 continue
-            files = {suffix: [self._number(folder), name] for suffix, (folder, name) in item.files.items()}
+            files = {
+                suffix: [self._number(folder), name]
+                for suffix, (folder, name) in item.files.items()
+            }
             image = [self._number(item.folder), item.name]
             yield {"image": image, "files": files, "record": {"key": item.key, **item.meta}}
 
@@ -84,7 +88,9 @@ class FileStore:
         """BrokenSample when the image is not there."""
         entry = self._table[number]
         folder, name = entry["image"]
-        files = {suffix: inside(self._folders[i], file) for suffix, (i, file) in entry["files"].items()}
+        files = {
+            suffix: inside(self._folders[i], file) for suffix, (i, file) in entry["files"].items()
+        }
         return Stored(entry["record"], locate(self._folders[folder], name), files)
 
 
@@ -99,11 +105,18 @@ class ShardStore:
         paths = expand_sources(shards)
         wrong = [path for path in paths if is_remote(path) or not path.endswith(".tar")]
         if wrong:
-            raise ValueError(f"{wrong[0]} is not a shard on the disk: give the folder that `clim-data pack` wrote")
+            raise ValueError(
+                f"{wrong[0]} is not a shard on the disk: give the folder that `clim-data pack` "
+                "wrote"
+            )
         self._paths = paths
-        indices = [load_index(Path(path), default_cache_folder(), Path(path).name) for path in paths]
+        indices = [
+            load_index(Path(path), default_cache_folder(), Path(path).name) for path in paths
+        ]
         self.faults = [fault for index in indices for fault in index.faults]
-        self._shard = np.concatenate([np.full(len(index), i, dtype=np.int32) for i, index in enumerate(indices)])
+        self._shard = np.concatenate(
+            [np.full(len(index), i, dtype=np.int32) for i, index in enumerate(indices)]
+        )
         self._spans = np.concatenate([index.spans for index in indices])
         self._stamps = [f"{Path(path).name}|{index.stamp()}" for path, index in zip(paths, indices)]
         self._reader = ByteReader()
@@ -137,7 +150,9 @@ class ShardStore:
             data = self._reader.read(path, image, size)
             files = dict(self._between(path, image + size, start))
         except (OSError, tarfile.TarError) as fault:
-            raise BrokenSample("cut shard", f"{Path(path).name} sample {number}", str(fault)) from None
+            raise BrokenSample(
+                "cut shard", f"{Path(path).name} sample {number}", str(fault)
+            ) from None
         return Stored(record, data, files)
 
     def _place(self, number: int) -> tuple[str, np.ndarray]:
@@ -146,14 +161,20 @@ class ShardStore:
         return self._paths[self._shard[number]], self._spans[number]
 
     def _between(self, path: str, start: int, end: int) -> Iterator[tuple[str, bytes]]:
-        """(suffix, bytes) of the members that the packer puts between a sample's image and its json."""
+        """(suffix, bytes) of the members that the packer puts between a sample's image and its
+        json."""
         start = -(-start // _BLOCK) * _BLOCK
         block = self._reader.read(path, start, max(0, end - _BLOCK - start))
         place = 0
         while place < len(block):
-            member = tarfile.TarInfo.frombuf(block[place : place + _BLOCK], tarfile.ENCODING, "surrogateescape")
+            member = tarfile.TarInfo.frombuf(
+                block[place : place + _BLOCK], tarfile.ENCODING, "surrogateescape"
+            )
             place += _BLOCK
             if member.size < 0:
                 raise tarfile.InvalidHeaderError("a file of negative size")
-            yield member.name.rpartition("/")[2].partition(".")[2], block[place : place + member.size]
+            yield (
+                member.name.rpartition("/")[2].partition(".")[2],
+                block[place : place + member.size],
+            )
             place += -(-member.size // _BLOCK) * _BLOCK

@@ -28,14 +28,16 @@ class ImageCaptions(Dataset):
     Images without a caption that has text are left out, and named in `skipped`.
 
     Args:
-        images_dir, captions_json: COCO files, or the CC3M layout where each image record carries "captions".
+        images_dir, captions_json: COCO files, or the CC3M layout where each image record carries
+            "captions".
         image_px: side of the image in pixels.
         resize: "torch" (fast) or "pil" (the original's pixels); see `clim_data.pixels.transforms`.
-        on_error: "skip" leaves out images whose file is missing or no image, and gives a black image without captions
-            for one that breaks off while it is decoded; "raise" raises.
+        on_error: "skip" leaves out images whose file is missing or no image, and gives a black
+            image without captions for one that breaks off while it is decoded; "raise" raises.
 
     Raises:
-        FileNotFoundError, ValueError: files are missing or no caption annotation; no image is usable.
+        FileNotFoundError, ValueError: files are missing or no caption annotation; no image is
+            usable.
     """
 
     def __init__(
@@ -50,13 +52,17 @@ class ImageCaptions(Dataset):
         if resize not in ("torch", "pil"):
             raise ValueError(f'resize={resize!r} is not known: use "torch" or "pil"')
         if not Path(images_dir).is_dir():
-            raise FileNotFoundError(f"no image folder {images_dir}: give the folder that holds the image files")
+            raise FileNotFoundError(
+                f"no image folder {images_dir}: give the folder that holds the image files"
+            )
         self.image_px, self.resize, self.on_error = image_px, resize, check_on_error(on_error)
         self.skipped = SkipReport()
         self.items: list[tuple[Path, list[str], int]] = []
         for image, captions in captions_of_images(captions_json):
             try:
-                texts = [text.strip() for text in captions if isinstance(text, str) and text.strip()]
+                texts = [
+                    text.strip() for text in captions if isinstance(text, str) and text.strip()
+                ]
                 if not texts:
                     raise BrokenSample("empty caption", f"image {image['id']}")
                 self.items.append((find_image(images_dir, image), texts, image["id"]))
@@ -65,7 +71,10 @@ class ImageCaptions(Dataset):
                     raise
                 self.skipped.add(fault)
         if not self.items:
-            raise ValueError(f"{captions_json} names no image in {images_dir} ({self.skipped.summary(3)}): check both")
+            raise ValueError(
+                f"{captions_json} names no image in {images_dir} ({self.skipped.summary(3)}): "
+                "check both"
+            )
 
     def __len__(self) -> int:
         return len(self.items)
@@ -78,6 +87,8 @@ class ImageCaptions(Dataset):
             if self.on_error == "raise":
                 raise
             self.skipped.add(fault)
-            return CaptionSample(torch.zeros(3, self.image_px, self.image_px, dtype=torch.uint8), [], image_id)
+            return CaptionSample(
+                torch.zeros(3, self.image_px, self.image_px, dtype=torch.uint8), [], image_id
+            )
         picture = image if self.resize == "pil" else pixels(image)
         return CaptionSample(center_crop(picture, self.image_px), list(captions), image_id)

@@ -1,7 +1,7 @@
 """Images with one class each, for zero-shot classification: a folder for each class, or shards.
 
-Item: (uint8 (3, S, S) image, label, name). The image's shortest side is scaled to S and the central square taken, as
-for retrieval. One that cannot be read is black and has the label -1.
+Item: (uint8 (3, S, S) image, label, name). The image's shortest side is scaled to S and the central
+square taken, as for retrieval. One that cannot be read is black and has the label -1.
 """
 
 import hashlib
@@ -22,8 +22,11 @@ from clim_data.sources.shards import RawSample
 from clim_data.sources.store import SampleStore
 
 
-def class_images(source: str | Path, image_px: int, *, names: Sequence[str] | None = None) -> "ClassImages":
-    """`ClassFolders` when ``source`` is a folder with folders of images, else `ClassShards` (which need ``names``).
+def class_images(
+    source: str | Path, image_px: int, *, names: Sequence[str] | None = None
+) -> "ClassImages":
+    """`ClassFolders` when ``source`` is a folder with folders of images, else `ClassShards` (which
+    need ``names``).
 
     Raises FileNotFoundError and ValueError as these do.
     """
@@ -31,12 +34,16 @@ def class_images(source: str | Path, image_px: int, *, names: Sequence[str] | No
     if path.is_dir() and not any(path.rglob("*.tar")):
         return ClassFolders(path, image_px, names=names)
     if names is None:
-        raise ValueError(f"{source} are shards, which name no classes: pass --names FILE with one class name a line")
+        raise ValueError(
+            f"{source} are shards, which name no classes: pass --names FILE with one class name a "
+            "line"
+        )
     return ClassShards(source, image_px, names=names)
 
 
 class ClassImages(Dataset, ABC):
-    """What both readers share; ``class_names[label]`` is the name of a label, ``skipped`` what could not be read."""
+    """What both readers share; ``class_names[label]`` is the name of a label, ``skipped`` what
+    could not be read."""
 
     def __init__(self, image_px: int, class_names: Sequence[str]):
         self.image_px, self.class_names, self.skipped = image_px, list(class_names), SkipReport()
@@ -73,9 +80,11 @@ class ClassFolders(ClassImages):
     Args:
         folder: holds the class folders.
         image_px: side of the square image.
-        names: what the classes are called, in the order of the folders' names; default: the folders' names.
+        names: what the classes are called, in the order of the folders' names; default: the
+            folders' names.
 
-    Raises FileNotFoundError when there is no image, ValueError when there is another number of names than of folders.
+    Raises FileNotFoundError when there is no image, ValueError when there is another number of
+    names than of folders.
     """
 
     def __init__(self, folder: str | Path, image_px: int, *, names: Sequence[str] | None = None):
@@ -88,9 +97,14 @@ class ClassFolders(ClassImages):
             if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES
         ]
         if not self.items:
-            raise FileNotFoundError(f"{folder} has no folder with images: give a folder that holds one for each class")
+            raise FileNotFoundError(
+                f"{folder} has no folder with images: give a folder that holds one for each class"
+            )
         if names is not None and len(names) != len(found):
-            raise ValueError(f"{len(names)} names for {len(found)} class folders in {folder}: give one for each folder")
+            raise ValueError(
+                f"{len(names)} names for {len(found)} class folders in {folder}: give one for each "
+                "folder"
+            )
         super().__init__(image_px, names if names is not None else [place.name for place in found])
 
     def __len__(self) -> int:
@@ -105,7 +119,8 @@ class ClassFolders(ClassImages):
 
 
 class ClassShards(ClassImages):
-    """Shards whose samples say their class: "label" of the json, else the txt; a class's name or its number from 0.
+    """Shards whose samples say their class: "label" of the json, else the txt; a class's name or
+    its number from 0.
 
     Args:
         sources: as `clim_data.sources.store.SampleStore` takes them.
@@ -113,13 +128,17 @@ class ClassShards(ClassImages):
         names: the class names, in the order of their numbers.
     """
 
-    def __init__(self, sources: str | Path | Sequence[str | Path], image_px: int, *, names: Sequence[str]):
+    def __init__(
+        self, sources: str | Path | Sequence[str | Path], image_px: int, *, names: Sequence[str]
+    ):
         super().__init__(image_px, names)
         self.store = SampleStore(sources)
         self.skipped.entries.update(self.store.skipped.entries)
         self._label = {name: label for label, name in enumerate(self.class_names)}
         if not len(self.store):
-            raise ValueError(f"{sources} hold no whole sample ({self.skipped.summary(3)}): check the shards")
+            raise ValueError(
+                f"{sources} hold no whole sample ({self.skipped.summary(3)}): check the shards"
+            )
 
     def __len__(self) -> int:
         return len(self.store)
@@ -142,5 +161,9 @@ class ClassShards(ClassImages):
         if label is None and str(given).isdecimal() and int(given) < len(self.class_names):
             label = int(given)
         if label is None:
-            raise BrokenSample("unknown class", sample.name, f"{given!r} is none of the {len(self.class_names)} names")
+            raise BrokenSample(
+                "unknown class",
+                sample.name,
+                f"{given!r} is none of the {len(self.class_names)} names",
+            )
         return label

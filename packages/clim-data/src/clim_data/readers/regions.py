@@ -1,7 +1,9 @@
-"""Images with labelled regions, as the region evaluators see them: COCO panoptic and COCO or LVIS instances.
+"""Images with labelled regions, as the region evaluators see them: COCO panoptic and COCO or LVIS
+instances.
 
-The item definition is that of the CLIPSelf and CLIM evaluations (arXiv 2310.01403, 2312.11376): the image
-letterboxed to a square, boxes relative to that square, masks on the patch grid, a crop of every region.
+The item definition is that of the CLIPSelf and CLIM evaluations (arXiv 2310.01403, 2312.11376): the
+image letterboxed to a square, boxes relative to that square, masks on the patch grid, a crop of
+every region.
 """
 
 from abc import ABC, abstractmethod
@@ -52,7 +54,8 @@ class RegionSample:
 
 @dataclass(frozen=True)
 class Region:
-    """One region in the frame of its image: box XYXY in pixels, label, thing or stuff, mask (H, W) bool or None."""
+    """One region in the frame of its image: box XYXY in pixels, label, thing or stuff, mask (H, W)
+    bool or None."""
 
     box: tuple[float, float, float, float]
     label: int
@@ -69,7 +72,8 @@ class RegionView:
         stride: patch size; masks get image_px / stride cells a side.
         crop_px: side of the region crops, None for no crops.
         antialias: of the mask resize; False is torchvision before 0.17, as in published numbers.
-        resize: "torch" (fast) or "pil" (bit for bit the original's image pixels); see `clim_data.pixels.transforms`.
+        resize: "torch" (fast) or "pil" (bit for bit the original's image pixels); see
+            `clim_data.pixels.transforms`.
         context: window of a thing's crop, in sizes of its box.
 
     Raises:
@@ -85,7 +89,9 @@ class RegionView:
 
     def __post_init__(self):
         if self.stride < 1 or self.image_px < 1 or self.image_px % self.stride:
-            raise ValueError(f"image_px={self.image_px} must be a positive multiple of stride={self.stride}")
+            raise ValueError(
+                f"image_px={self.image_px} must be a positive multiple of stride={self.stride}"
+            )
         if self.crop_px is not None and self.crop_px < 1:
             raise ValueError(f"crop_px={self.crop_px} must be None or at least 1")
         if self.resize not in ("torch", "pil"):
@@ -95,9 +101,15 @@ class RegionView:
 
 
 def make_region_sample(
-    image: Image.Image, regions: Sequence[Region], view: RegionView, *, image_id: int, masks: bool = True
+    image: Image.Image,
+    regions: Sequence[Region],
+    view: RegionView,
+    *,
+    image_id: int,
+    masks: bool = True,
 ) -> RegionSample:
-    """Bring one RGB image and its regions to the model's sizes; boxes and masks are in the pixels of `image`."""
+    """Bring one RGB image and its regions to the model's sizes; boxes and masks are in the pixels
+    of `image`."""
     size = image.height, image.width
     picture = image if view.resize == "pil" else pixels(image)
     grid = view.image_px // view.stride
@@ -105,7 +117,9 @@ def make_region_sample(
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     grids = None
     if masks:
-        stacked = np.stack([r.mask for r in regions]) if regions else np.zeros((0, *size), dtype=bool)
+        stacked = (
+            np.stack([r.mask for r in regions]) if regions else np.zeros((0, *size), dtype=bool)
+        )
         grids = masks_to_grid(torch.from_numpy(stacked), grid, antialias=view.antialias)
     crops = None
     if view.crop_px is not None:
@@ -123,19 +137,32 @@ def make_region_sample(
     )
 
 
-def empty_region_sample(view: RegionView, image_id: int, error: str, *, masks: bool = True) -> RegionSample:
-    """Black image without regions, in place of one that cannot be read: it adds nothing to any metric."""
+def empty_region_sample(
+    view: RegionView, image_id: int, error: str, *, masks: bool = True
+) -> RegionSample:
+    """Black image without regions, in place of one that cannot be read: it adds nothing to any
+    metric."""
     black = Image.new("RGB", (view.image_px, view.image_px))
     sample = make_region_sample(black, [], view, image_id=image_id, masks=masks)
     return RegionSample(**{**vars(sample), "error": error})
 
 
 class _RegionDataset(Dataset, ABC):
-    """What the two readers share: sizes of the view, size filter, skipping. `_regions` yields one image's regions."""
+    """What the two readers share: sizes of the view, size filter, skipping. `_regions` yields one
+    image's regions."""
 
-    def __init__(self, images_dir: str | Path, images: list[dict], categories: list[dict], view: RegionView, **rules):
+    def __init__(
+        self,
+        images_dir: str | Path,
+        images: list[dict],
+        categories: list[dict],
+        view: RegionView,
+        **rules,
+    ):
         if not Path(images_dir).is_dir():
-            raise FileNotFoundError(f"no image folder {images_dir}: give the folder that holds the image files")
+            raise FileNotFoundError(
+                f"no image folder {images_dir}: give the folder that holds the image files"
+            )
         self.images_dir, self.images, self.view = Path(images_dir), images, view
         self.area_px, self.crowd = rules["area_px"], rules["crowd"]
         if self.crowd not in ("keep", "skip"):
@@ -163,7 +190,9 @@ class _RegionDataset(Dataset, ABC):
                 raise
             self.skipped.add(fault)
             return empty_region_sample(self.view, record["id"], str(fault), masks=self.with_masks)
-        return make_region_sample(image, regions, self.view, image_id=record["id"], masks=self.with_masks)
+        return make_region_sample(
+            image, regions, self.view, image_id=record["id"], masks=self.with_masks
+        )
 
     @abstractmethod
     def _regions(self, record: dict, image: Image.Image) -> list[Region]: ...
@@ -181,21 +210,27 @@ class _RegionDataset(Dataset, ABC):
 class PanopticRegions(_RegionDataset):
     """COCO panoptic segments, one item for each annotated image.
 
-    A thing's box is that of its annotation, a stuff segment's box surrounds its mask. Segments whose box is smaller
-    than 8^2 or larger than 1024^2 original pixels are left out, and so are those without a pixel in the png. Thing
-    crops are 1.5 boxes wide, stuff crops tight. Labels number the sorted category ids.
+    A thing's box is that of its annotation, a stuff segment's box surrounds its mask. Segments
+    whose box is smaller than 8^2 or larger than 1024^2 original pixels are left out, and so are
+    those without a pixel in the png. Thing crops are 1.5 boxes wide, stuff crops tight. Labels
+    number the sorted category ids.
 
     Args:
-        images_dir, panoptic_json, panoptic_dir: COCO files; the png of an image is the "file_name" of its annotation.
+        images_dir, panoptic_json, panoptic_dir: COCO files; the png of an image is the "file_name"
+            of its annotation.
         image_px, stride, crop_px, antialias, resize: see `RegionView`.
-        stuff_box: "exact" surrounds every pixel; "inclusive" ends one pixel short, as in published numbers.
+        stuff_box: "exact" surrounds every pixel; "inclusive" ends one pixel short, as in published
+            numbers.
         crowd: "keep" crowd segments, as in published numbers, or "skip" them.
-        max_regions: only the first so many segments of an image (published numbers: 100), None for all.
+        max_regions: only the first so many segments of an image (published numbers: 100), None for
+            all.
         area_px: square roots of the smallest and largest box area in original pixels.
-        on_error: "skip" gives an empty item for an image that cannot be read and names it in `skipped`; or "raise".
+        on_error: "skip" gives an empty item for an image that cannot be read and names it in
+            `skipped`; or "raise".
 
     Raises:
-        FileNotFoundError, ValueError: files are missing or no panoptic annotation; an option is out of range.
+        FileNotFoundError, ValueError: files are missing or no panoptic annotation; an option is out
+            of range.
     """
 
     def __init__(
@@ -217,14 +252,22 @@ class PanopticRegions(_RegionDataset):
     ):
         record = read_annotations(panoptic_json, "images", "annotations", "categories")
         if not Path(panoptic_dir).is_dir():
-            raise FileNotFoundError(f"no segmentation folder {panoptic_dir}: unpack the panoptic png files there")
+            raise FileNotFoundError(
+                f"no segmentation folder {panoptic_dir}: unpack the panoptic png files there"
+            )
         if stuff_box not in ("exact", "inclusive"):
             raise ValueError(f'stuff_box={stuff_box!r} is not known: use "exact" or "inclusive"')
         self.panoptic_dir, self.stuff_box = Path(panoptic_dir), stuff_box
         self.annotations = {a["image_id"]: a for a in record["annotations"]}
         images = [image for image in record["images"] if image["id"] in self.annotations]
         view = RegionView(image_px, stride, crop_px, antialias, resize)
-        rules = {"area_px": area_px, "crowd": crowd, "max_regions": max_regions, "on_error": on_error, "masks": True}
+        rules = {
+            "area_px": area_px,
+            "crowd": crowd,
+            "max_regions": max_regions,
+            "on_error": on_error,
+            "masks": True,
+        }
         super().__init__(images_dir, images, record["categories"], view, **rules)
         self._thing = dict(zip(self.category_ids, self.class_is_thing))
 
@@ -233,30 +276,40 @@ class PanopticRegions(_RegionDataset):
         path = inside(self.panoptic_dir, annotation["file_name"])
         segments = read_segment_ids(path, str(path))
         if segments.shape != (image.height, image.width):
-            raise BrokenSample("size mismatch", str(path), f"{segments.shape} is not the image's {image.size[::-1]}")
+            raise BrokenSample(
+                "size mismatch",
+                str(path),
+                f"{segments.shape} is not the image's {image.size[::-1]}",
+            )
         regions = []
         for info in self._keep(annotation["segments_info"]):
             is_thing = self._thing[info["category_id"]]
             mask = segments == info["id"]
             if not mask.any():
                 continue
-            box = xywh_to_xyxy(info["bbox"]) if is_thing else mask_box(mask, inclusive=self.stuff_box == "inclusive")
+            box = (
+                xywh_to_xyxy(info["bbox"])
+                if is_thing
+                else mask_box(mask, inclusive=self.stuff_box == "inclusive")
+            )
             if self._in_range(box):
                 regions.append(Region(box, self.label_of[info["category_id"]], is_thing, mask))
         return regions
 
 
 class InstanceRegions(_RegionDataset):
-    """COCO or LVIS instances, one item for each image that has any annotation; every region is a thing.
+    """COCO or LVIS instances, one item for each image that has any annotation; every region is a
+    thing.
 
-    Arguments, item and size filter are those of `PanopticRegions`; the box is the annotation's, the mask its polygons
-    or RLE. LVIS images are found by the end of their "coco_url".
+    Arguments, item and size filter are those of `PanopticRegions`; the box is the annotation's, the
+    mask its polygons or RLE. LVIS images are found by the end of their "coco_url".
 
     Args:
         masks: False for files without segmentations (`RegionSample.masks` is then None).
 
     Raises:
-        FileNotFoundError, ValueError: files are missing, or an annotation has no segmentation while `masks` is True.
+        FileNotFoundError, ValueError: files are missing, or an annotation has no segmentation while
+            `masks` is True.
     """
 
     def __init__(
@@ -278,10 +331,18 @@ class InstanceRegions(_RegionDataset):
         record = read_annotations(instances_json, "images", "annotations", "categories")
         self.annotations = group_by_image(record["annotations"])
         if masks and not all(a.get("segmentation") for a in record["annotations"]):
-            raise ValueError(f"{instances_json} has annotations without segmentation: pass masks=False")
+            raise ValueError(
+                f"{instances_json} has annotations without segmentation: pass masks=False"
+            )
         images = [image for image in record["images"] if image["id"] in self.annotations]
         view = RegionView(image_px, stride, crop_px, antialias, resize)
-        rules = {"area_px": area_px, "crowd": crowd, "max_regions": max_regions, "on_error": on_error, "masks": masks}
+        rules = {
+            "area_px": area_px,
+            "crowd": crowd,
+            "max_regions": max_regions,
+            "on_error": on_error,
+            "masks": masks,
+        }
         super().__init__(images_dir, images, record["categories"], view, **rules)
 
     def _regions(self, record: dict, image: Image.Image) -> list[Region]:

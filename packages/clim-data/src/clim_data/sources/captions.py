@@ -7,7 +7,8 @@ from clim_data.sources.shards import RawSample
 
 
 def read_captions(sample: RawSample) -> list[str]:
-    """Captions of a sample: "captions" of its json, or its txt, or "caption" of its json (img2dataset).
+    """Captions of a sample: "captions" of its json, or its txt, or "caption" of its json
+    (img2dataset).
 
     Raises:
         BrokenSample: the json cannot be parsed, the txt is not UTF-8, or every caption is empty.
@@ -22,7 +23,9 @@ def read_captions(sample: RawSample) -> list[str]:
     if listed is None:
         listed = [meta.get("caption")]
     if not isinstance(listed, list):
-        raise BrokenSample("bad json", sample.name, f'"captions" is a {type(listed).__name__}, not a list')
+        raise BrokenSample(
+            "bad json", sample.name, f'"captions" is a {type(listed).__name__}, not a list'
+        )
     captions = [c.strip() for c in listed if isinstance(c, str) and c.strip()]
     if not captions:
         raise BrokenSample("empty caption", sample.name)

@@ -17,10 +17,11 @@ def is_remote(source: str) -> bool:
 
 
 def expand_sources(sources: Sources) -> list[str]:
-    """Shard paths, URLs and image folders of a glob, folder, list or URL with braces, in a fixed order, each once.
+    """Shard paths, URLs and image folders of a glob, folder, list or URL with braces, in a fixed
+    order, each once.
 
-    `{000..012}` and `{a,b}` are expanded in paths and URLs. A folder means every `*.tar` below it; one without any
-    is itself a source, if it holds images.
+    `{000..012}` and `{a,b}` are expanded in paths and URLs. A folder means every `*.tar` below it;
+    one without any is itself a source, if it holds images.
 
     Raises:
         FileNotFoundError: a path or glob matches nothing.
@@ -36,7 +37,11 @@ def expand_sources(sources: Sources) -> list[str]:
                 shards += _of_folder(item)
             else:
                 found = _found(sorted(glob.glob(item)), f"{item} matches no file")
-                shards += [name for path in found for name in (_of_folder(path) if os.path.isdir(path) else [path])]
+                shards += [
+                    name
+                    for path in found
+                    for name in (_of_folder(path) if os.path.isdir(path) else [path])
+                ]
     if not shards:
         raise ValueError("sources is empty: give at least one shard path, glob, folder or URL")
     return list(dict.fromkeys(shards))
@@ -46,12 +51,17 @@ def _of_folder(folder: str) -> list[str]:
     tars = sorted(map(str, Path(folder).rglob("*.tar")))
     if tars:
         return tars
-    return _found([os.path.abspath(folder)] if image_files(folder) else [], f"{folder} holds no *.tar and no image")
+    return _found(
+        [os.path.abspath(folder)] if image_files(folder) else [],
+        f"{folder} holds no *.tar and no image",
+    )
 
 
 def _found(paths: list[str], otherwise: str) -> list[str]:
     if not paths:
-        raise FileNotFoundError(f"{otherwise}: check the path; name shards (tars) or a folder of jpg, png or webp")
+        raise FileNotFoundError(
+            f"{otherwise}: check the path; name shards (tars) or a folder of jpg, png or webp"
+        )
     return paths
 
 

@@ -39,7 +39,8 @@ def image_files(root: str | Path) -> list[str]:
 class FolderIndex:
     """The images of one folder, each a sample whose key is its name in the folder.
 
-    `keys`: numpy unicode array (n,). `faults`: always empty, an image is not opened before it is wanted.
+    `keys`: numpy unicode array (n,). `faults`: always empty, an image is not opened before it is
+    wanted.
     """
 
     root: str
@@ -55,7 +56,8 @@ class FolderIndex:
 
     @cached_property
     def table(self) -> dict[str, list[str]] | None:
-        """Captions by name from `metadata.jsonl` in the folder; None when there is none, and txt files count."""
+        """Captions by name from `metadata.jsonl` in the folder; None when there is none, and txt
+        files count."""
         listed = Path(self.root) / CAPTION_LIST
         return read_caption_table(listed) if listed.is_file() else None
 
@@ -65,17 +67,22 @@ class FolderIndex:
         if self.table is not None:
             return np.array([bool(self.table.get(key)) for key in self.keys.tolist()], dtype=bool)
         root = Path(self.root)
-        return np.array([(root / key).with_suffix(".txt").is_file() for key in self.keys.tolist()], dtype=bool)
+        return np.array(
+            [(root / key).with_suffix(".txt").is_file() for key in self.keys.tolist()], dtype=bool
+        )
 
     def take(self, kept: np.ndarray) -> "FolderIndex":
         """The index of some of the images; `kept` is bool (n,)."""
         return replace(self, keys=self.keys[kept])
 
     def stamp(self) -> str:
-        """What identifies the folder beside its name and keys: its captions, if they are in one file."""
+        """What identifies the folder beside its name and keys: its captions, if they are in one
+        file."""
         if self.table is None:
             return ""
-        return hashlib.sha256(json.dumps([self.table.get(key) for key in self.keys.tolist()]).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps([self.table.get(key) for key in self.keys.tolist()]).encode()
+        ).hexdigest()
 
     def read(self, place: int, name: str, number: int) -> RawSample:
         """The image's bytes, with its captions as the json of a shard would have them.

@@ -1,11 +1,17 @@
-"""What goes into shards: lists of images with their annotations, from COCO, LVIS and CC3M files and from folders."""
+"""What goes into shards: lists of images with their annotations, from COCO, LVIS and CC3M files and
+from folders."""
 
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from clim_data.annotations.caption_files import CAPTION_LIST, captions_beside, captions_of_images, read_caption_table
+from clim_data.annotations.caption_files import (
+    CAPTION_LIST,
+    captions_beside,
+    captions_of_images,
+    read_caption_table,
+)
 from clim_data.annotations.coco import group_by_image, read_annotations
 from clim_data.faults import BrokenSample
 from clim_data.files.names import IMAGE_SUFFIXES, image_file_name, inside, sample_key
@@ -18,8 +24,8 @@ INSTANCE_FIELDS = ("id", "category_id", "bbox", "area", "iscrowd", "segmentation
 class PackItem:
     """One sample to pack: its key, the image's folder and name in it, the json beside it.
 
-    `files` has further files by suffix, as (folder, name). `fault` is set when the sample cannot be packed whatever
-    is on the disk; it is then reported and left out.
+    `files` has further files by suffix, as (folder, name). `fault` is set when the sample cannot be
+    packed whatever is on the disk; it is then reported and left out.
     """
 
     key: str
@@ -30,23 +36,36 @@ class PackItem:
     fault: tuple[str, str, str] | None = None
 
     def identity(self) -> list:
-        """What decides the packed bytes, apart from the files' content; the place of the folders does not count."""
-        return [self.key, self.name, self.meta, {k: name for k, (_, name) in self.files.items()}, self.fault]
+        """What decides the packed bytes, apart from the files' content; the place of the folders
+        does not count."""
+        return [
+            self.key,
+            self.name,
+            self.meta,
+            {k: name for k, (_, name) in self.files.items()},
+            self.fault,
+        ]
 
 
 @dataclass(frozen=True)
 class PackList:
-    """All samples of one pack, in order, and what holds for the whole set (such as its categories)."""
+    """All samples of one pack, in order, and what holds for the whole set (such as its
+    categories)."""
 
     kind: str
     items: list[PackItem]
     common: dict = field(default_factory=dict)
 
 
-def caption_items(images_dir: str | Path, captions_json: str | Path, *, kind: str = "coco-captions") -> PackList:
+def caption_items(
+    images_dir: str | Path, captions_json: str | Path, *, kind: str = "coco-captions"
+) -> PackList:
     """Images of a COCO captions file or a CC3M-style file (`captions` in each image record)."""
     pairs = sorted(captions_of_images(captions_json), key=lambda pair: str(pair[0]["id"]).zfill(20))
-    return PackList(kind, _keyed([_item(images_dir, image, {"captions": _clean(texts)}) for image, texts in pairs]))
+    return PackList(
+        kind,
+        _keyed([_item(images_dir, image, {"captions": _clean(texts)}) for image, texts in pairs]),
+    )
 
 
 def instance_items(
@@ -56,7 +75,8 @@ def instance_items(
     captions_json: Iterable[str | Path] = (),
     kind: str = "coco-instances",
 ) -> PackList:
-    """Images of a COCO or LVIS instances file; `captions_json` adds the captions of the same image ids."""
+    """Images of a COCO or LVIS instances file; `captions_json` adds the captions of the same image
+    ids."""
     record = read_annotations(instances_json, "images", "annotations", "categories")
     captions: dict[int, list[str]] = {}
     for path in captions_json:
@@ -72,23 +92,32 @@ def instance_items(
     return PackList(kind, _keyed(items), {"categories": record["categories"]})
 
 
-def panoptic_items(images_dir: str | Path, panoptic_json: str | Path, panoptic_dir: str | Path) -> PackList:
+def panoptic_items(
+    images_dir: str | Path, panoptic_json: str | Path, panoptic_dir: str | Path
+) -> PackList:
     """Images of a COCO panoptic file with their segment png."""
     record = read_annotations(panoptic_json, "images", "annotations", "categories")
     images = {image["id"]: image for image in record["images"]}
     items = []
     for image_id, (annotation, *_) in sorted(group_by_image(record["annotations"]).items()):
-        item = _item(images_dir, images.get(image_id, {"id": image_id}), {"segments_info": annotation["segments_info"]})
-        items.append(replace(item, files={"panoptic.png": (str(panoptic_dir), annotation["file_name"])}))
+        item = _item(
+            images_dir,
+            images.get(image_id, {"id": image_id}),
+            {"segments_info": annotation["segments_info"]},
+        )
+        items.append(
+            replace(item, files={"panoptic.png": (str(panoptic_dir), annotation["file_name"])})
+        )
     return PackList("coco-panoptic", _keyed(items), {"categories": record["categories"]})
 
 
 def folder_items(folder: str | Path, *, captions_file: str | Path | None = None) -> PackList:
     """Every jpg, jpeg, png and webp below a folder, with captions.
 
-    Captions come from `captions_file`, or from `metadata.jsonl` in the folder, or else from a txt of the same name
-    beside each image, one caption a line. A captions file is a json object {file name: caption or list}, or has one
-    json object a line with "file_name" and "text", "caption" or "captions".
+    Captions come from `captions_file`, or from `metadata.jsonl` in the folder, or else from a txt
+    of the same name beside each image, one caption a line. A captions file is a json object {file
+    name: caption or list}, or has one json object a line with "file_name" and "text", "caption" or
+    "captions".
     """
     root = Path(folder)
     if not root.is_dir():
@@ -100,10 +129,20 @@ def folder_items(folder: str | Path, *, captions_file: str | Path | None = None)
     items = []
     for name in image_files(root):
         texts = table.get(name, []) if table is not None else captions_beside(root / name) or []
-        fault = None if _clean(texts) else ("empty caption", str(root / name), "no caption for this image")
-        items.append(PackItem(name, str(root), name, {"file_name": name, "captions": _clean(texts)}, {}, fault))
+        fault = (
+            None
+            if _clean(texts)
+            else ("empty caption", str(root / name), "no caption for this image")
+        )
+        items.append(
+            PackItem(
+                name, str(root), name, {"file_name": name, "captions": _clean(texts)}, {}, fault
+            )
+        )
     if not items:
-        raise FileNotFoundError(f"{folder} holds no {', '.join(IMAGE_SUFFIXES)} file: give the folder with the images")
+        raise FileNotFoundError(
+            f"{folder} holds no {', '.join(IMAGE_SUFFIXES)} file: give the folder with the images"
+        )
     return PackList("folder", _keyed(items))
 
 
@@ -115,7 +154,14 @@ def _item(images_dir: str | Path, image: dict, meta: dict) -> PackItem:
         if "captions" in meta and not meta["captions"]:
             raise BrokenSample("empty caption", f"image {image['id']}", "no caption with text")
     except BrokenSample as fault:
-        return PackItem(str(image["id"]), str(images_dir), "", meta, {}, (fault.reason, fault.name, fault.detail))
+        return PackItem(
+            str(image["id"]),
+            str(images_dir),
+            "",
+            meta,
+            {},
+            (fault.reason, fault.name, fault.detail),
+        )
     return PackItem(os.path.basename(name), str(images_dir), name, {**meta, "file_name": name})
 
 

@@ -11,7 +11,8 @@ from clim_data.faults import BrokenSample
 
 
 class ShardCache:
-    """Local copies of remote shards, shared by the processes of a machine; the oldest are dropped."""
+    """Local copies of remote shards, shared by the processes of a machine; the oldest are
+    dropped."""
 
     def __init__(self, folder: Path, keep: int):
         self.folder, self.keep = folder / "shards", keep
@@ -50,7 +51,9 @@ class ShardCache:
             raise
         except Exception as fault:  # each protocol has its own errors
             part.unlink(missing_ok=True)
-            raise BrokenSample("unreachable shard", url, f"{type(fault).__name__}: {fault}") from fault
+            raise BrokenSample(
+                "unreachable shard", url, f"{type(fault).__name__}: {fault}"
+            ) from fault
 
     def _drop_oldest(self) -> None:
         held = []

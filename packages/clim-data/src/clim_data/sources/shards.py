@@ -1,7 +1,8 @@
 """Random access to webdataset tars: what is in each, where, and one sample at a time.
 
-A shard is indexed once, from its tar headers; after that any sample is read with one `pread` for each of
-its files. That is what makes a global shuffle, equal counts for every rank and an exact resume possible.
+A shard is indexed once, from its tar headers; after that any sample is read with one `pread` for
+each of its files. That is what makes a global shuffle, equal counts for every rank and an exact
+resume possible.
 """
 
 import hashlib
@@ -26,7 +27,8 @@ MAX_MEMBER_BYTES = 512 << 20  # of one file in a shard: more than any image that
 
 @dataclass(frozen=True)
 class RawSample:
-    """One undecoded sample: `name` is "shard/key", `key` what the shard calls it; absent files are None.
+    """One undecoded sample: `name` is "shard/key", `key` what the shard calls it; absent files are
+    None.
 
     `number` is its place in the store that it was read from.
     """
@@ -43,8 +45,9 @@ class RawSample:
 class ShardIndex:
     """Where the samples of one tar are.
 
-    keys: numpy unicode array (n,). spans: int64 (n, 3, 2), (offset, bytes) of image, txt and json; absent: -1, 0.
-    faults: what could not be indexed. tar_bytes: size of the tar the index belongs to.
+    keys: numpy unicode array (n,). spans: int64 (n, 3, 2), (offset, bytes) of image, txt and json;
+    absent: -1, 0. faults: what could not be indexed. tar_bytes: size of the tar the index belongs
+    to.
     """
 
     keys: np.ndarray
@@ -69,9 +72,16 @@ class ShardIndex:
         return str(self.tar_bytes)
 
     def to_json(self) -> dict:
-        samples = [[str(key), *span.reshape(-1).tolist()] for key, span in zip(self.keys, self.spans)]
+        samples = [
+            [str(key), *span.reshape(-1).tolist()] for key, span in zip(self.keys, self.spans)
+        ]
         faults = [[f.reason, f.name, f.detail] for f in self.faults]
-        return {"version": INDEX_VERSION, "tar_bytes": self.tar_bytes, "samples": samples, "faults": faults}
+        return {
+            "version": INDEX_VERSION,
+            "tar_bytes": self.tar_bytes,
+            "samples": samples,
+            "faults": faults,
+        }
 
     @classmethod
     def from_json(cls, record: dict) -> "ShardIndex":
@@ -81,16 +91,20 @@ class ShardIndex:
         rows = record["samples"]
         keys = np.array([row[0] for row in rows], dtype=np.str_)
         spans = np.array([row[1:] for row in rows], dtype=np.int64).reshape(len(rows), 3, 2)
-        return cls(keys, spans, tuple(BrokenSample(*f) for f in record["faults"]), int(record["tar_bytes"]))
+        return cls(
+            keys, spans, tuple(BrokenSample(*f) for f in record["faults"]), int(record["tar_bytes"])
+        )
 
 
 def index_tar(path: str | Path, name: str | None = None) -> ShardIndex:
-    """Read the headers of a plain tar and group its members into samples by the name up to the first dot.
+    """Read the headers of a plain tar and group its members into samples by the name up to the
+    first dot.
 
-    A sample is kept when it is whole: an image (jpg, jpeg, png, webp), a txt or json if there are any, every byte of
-    them inside the file. What is not kept is listed in `faults`: samples without image, a cut shard, a file that is
-    no tar, a member whose name leads out of its folder or that is absurdly large. Links and devices are not looked
-    at, and no member is ever written to the disk. Duplicate keys are told apart by their place.
+    A sample is kept when it is whole: an image (jpg, jpeg, png, webp), a txt or json if there are
+    any, every byte of them inside the file. What is not kept is listed in `faults`: samples without
+    image, a cut shard, a file that is no tar, a member whose name leads out of its folder or that
+    is absurdly large. Links and devices are not looked at, and no member is ever written to the
+    disk. Duplicate keys are told apart by their place.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -106,7 +120,11 @@ def index_tar(path: str | Path, name: str | None = None) -> ShardIndex:
                     fault = _add_member(groups, member, name)
                     faults += [fault] if fault else []
             if not has_end_mark(stream, tar_bytes):
-                faults.append(BrokenSample("cut shard", name, f"no end-of-archive mark after {tar_bytes} bytes"))
+                faults.append(
+                    BrokenSample(
+                        "cut shard", name, f"no end-of-archive mark after {tar_bytes} bytes"
+                    )
+                )
     except tarfile.ReadError as fault:
         detail = f"{fault} after {len(groups)} samples; shards are plain tars, not compressed ones"
         faults.append(BrokenSample("cut shard" if groups else "not a tar", name, detail))
@@ -118,7 +136,9 @@ def index_tar(path: str | Path, name: str | None = None) -> ShardIndex:
         if image is None:
             faults.append(BrokenSample("incomplete sample", f"{name}/{key}", "no image"))
         elif end > tar_bytes:
-            faults.append(BrokenSample("cut shard", f"{name}/{key}", f"ends at byte {end} of {tar_bytes}"))
+            faults.append(
+                BrokenSample("cut shard", f"{name}/{key}", f"ends at byte {end} of {tar_bytes}")
+            )
         else:
             keys.append(key)
             spans.append((image, text, meta))
@@ -128,7 +148,9 @@ def index_tar(path: str | Path, name: str | None = None) -> ShardIndex:
 
 def _add_member(groups: list, member: tarfile.TarInfo, shard: str) -> BrokenSample | None:
     if leads_out(member.name):
-        return BrokenSample("path outside the folder", f"{shard}/{member.name}", "leads out of the shard")
+        return BrokenSample(
+            "path outside the folder", f"{shard}/{member.name}", "leads out of the shard"
+        )
     if member.size > MAX_MEMBER_BYTES:
         detail = f"{member.size} bytes, at most {MAX_MEMBER_BYTES} are read"
         return BrokenSample("file too large", f"{shard}/{member.name}", detail)
@@ -150,17 +172,20 @@ def has_end_mark(stream, tar_bytes: int) -> bool:
 
 
 def load_index(path: Path, cache_folder: Path | None, name: str | None = None) -> ShardIndex:
-    """Index of a local tar: from the file beside it, from the cache, or from its headers (then cached).
+    """Index of a local tar: from the file beside it, from the cache, or from its headers (then
+    cached).
 
-    An index is believed only while the size it records is the size of the tar. Small tars are not cached: reading
-    their headers is as quick.
+    An index is believed only while the size it records is the size of the tar. Small tars are not
+    cached: reading their headers is as quick.
     """
     tar_bytes = path.stat().st_size
     beside = path.with_name(path.name + INDEX_SUFFIX)
     places = [beside]
     if cache_folder is not None and tar_bytes > 64 << 20:
         stamp = f"{path.resolve()}|{tar_bytes}|{path.stat().st_mtime_ns}"
-        places.append(cache_folder / "index" / (hashlib.sha256(stamp.encode()).hexdigest()[:32] + ".json"))
+        places.append(
+            cache_folder / "index" / (hashlib.sha256(stamp.encode()).hexdigest()[:32] + ".json")
+        )
     for place in places:
         index = read_index(place)
         if index is not None and index.tar_bytes == tar_bytes:

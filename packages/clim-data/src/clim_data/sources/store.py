@@ -1,4 +1,5 @@
-"""Sources of samples: local tars by path, glob or list, folders of images, and remote tars by fsspec or a pipe.
+"""Sources of samples: local tars by path, glob or list, folders of images, and remote tars by
+fsspec or a pipe.
 
 A remote shard is fetched whole into a cache folder when one of its samples is first wanted; at most
 twice `cache_shards` of them stay there. Reading is then the same as for local files.
@@ -18,19 +19,30 @@ from clim_data.files.cache import default_cache_folder
 from clim_data.sources.expand import Sources, expand_sources, is_remote, shard_name
 from clim_data.sources.folders import FolderIndex
 from clim_data.sources.remote import ShardCache
-from clim_data.sources.shards import ByteReader, RawSample, ShardIndex, index_tar, load_index, read_index
+from clim_data.sources.shards import (
+    ByteReader,
+    RawSample,
+    ShardIndex,
+    index_tar,
+    load_index,
+    read_index,
+)
 
 Index = ShardIndex | FolderIndex
 
 
 class SampleStore:
-    """All samples of a list of shards and image folders, numbered 0..n-1 in that order, readable in any order.
+    """All samples of a list of shards and image folders, numbered 0..n-1 in that order, readable in
+    any order.
 
     Args:
         sources: see `expand_sources`.
-        texts: leave out samples without a txt or json in their shard, without captions in their folder.
-        on_error: "skip" leaves out broken shards and samples and names them in `skipped`; "raise" raises.
-        cache_folder: where remote shards and large indexes are kept (default: `default_cache_folder()`).
+        texts: leave out samples without a txt or json in their shard, without captions in their
+            folder.
+        on_error: "skip" leaves out broken shards and samples and names them in `skipped`; "raise"
+            raises.
+        cache_folder: where remote shards and large indexes are kept (default:
+            `default_cache_folder()`).
         cache_shards: how many remote shards are used side by side; twice as many are kept.
     """
 
@@ -63,7 +75,8 @@ class SampleStore:
         self.starts = np.cumsum([0, *self.counts])
 
     def keep(self, kept: np.ndarray) -> None:
-        """Leave out samples for good: `kept` is bool (len(self),). Those that stay are numbered anew."""
+        """Leave out samples for good: `kept` is bool (len(self),). Those that stay are numbered
+        anew."""
         parts = np.split(kept, self.starts[1:-1])
         self._number([index.take(part) for index, part in zip(self.indexes, parts, strict=True)])
 
@@ -77,7 +90,8 @@ class SampleStore:
         """Sample `i`, not decoded.
 
         Raises:
-            BrokenSample: its file or shard has gone, has changed since it was indexed, or cannot be read.
+            BrokenSample: its file or shard has gone, has changed since it was indexed, or cannot be
+                read.
         """
         part = int(np.searchsorted(self.starts, i, side="right")) - 1
         index, place = self.indexes[part], int(i - self.starts[part])
@@ -97,17 +111,25 @@ class SampleStore:
         return RawSample(name, key, *parts, number=i)
 
     def _local_copy(self, url: str, index: ShardIndex) -> Path:
-        """Fetched shard; OSError when it is no longer the one that was indexed, or is dropped at once, repeatedly."""
+        """Fetched shard; OSError when it is no longer the one that was indexed, or is dropped at
+        once, repeatedly."""
         for _ in range(5):
             path = self.cache.fetch(url)
             with suppress(FileNotFoundError):  # another process made room in the cache
                 if self._reader.size(path) != index.tar_bytes:
-                    raise OSError(f"{url} has changed since it was counted: empty the cache {self.cache_folder}")
+                    raise OSError(
+                        f"{url} has changed since it was counted: empty the cache "
+                        f"{self.cache_folder}"
+                    )
                 return path
-        raise OSError(f"{url} is dropped from {self.cache_folder} as soon as it is fetched: raise cache_shards")
+        raise OSError(
+            f"{url} is dropped from {self.cache_folder} as soon as it is fetched: raise "
+            "cache_shards"
+        )
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with the order, sizes or keys of the sources; where they lie does not matter."""
+        """16 hex digits that change with the order, sizes or keys of the sources; where they lie
+        does not matter."""
         digest = hashlib.sha256()
         for source, index in zip(self.shards, self.indexes):
             digest.update(f"{shard_name(source)}|{index.stamp()}|{len(index)}|".encode())
@@ -126,9 +148,13 @@ class SampleStore:
             else:
                 index = load_index(Path(source), self.cache_folder)
         except BrokenSample as fault:
-            index = ShardIndex(np.array([], dtype=np.str_), np.zeros((0, 3, 2), np.int64), (fault,), 0)
+            index = ShardIndex(
+                np.array([], dtype=np.str_), np.zeros((0, 3, 2), np.int64), (fault,), 0
+            )
         if texts and not index.has_text.all():
-            missing = "no captions beside it" if isinstance(index, FolderIndex) else "no txt or json"
+            missing = (
+                "no captions beside it" if isinstance(index, FolderIndex) else "no txt or json"
+            )
             for key in index.keys[~index.has_text].tolist():
                 self.note(BrokenSample("incomplete sample", f"{shard_name(source)}/{key}", missing))
             index = index.take(index.has_text)
@@ -137,14 +163,17 @@ class SampleStore:
         return index
 
     def _remote_index(self, url: str) -> ShardIndex:
-        """Cached index, or one made from a first download (a remote shard's samples must be counted once)."""
+        """Cached index, or one made from a first download (a remote shard's samples must be counted
+        once)."""
         place = self.cache_folder / "index" / (self.cache.path(url).stem + ".json")
         index = read_index(place)
         if index is None:
             path = self.cache.fetch(url)
             index = index_tar(path, shard_name(url))
             if any(fault.reason in ("cut shard", "not a tar") for fault in index.faults):
-                path.unlink(missing_ok=True)  # the next start asks again: it may still have been uploading
+                path.unlink(
+                    missing_ok=True
+                )  # the next start asks again: it may still have been uploading
             else:
                 write_json(place, index.to_json())
         return index

@@ -1,8 +1,9 @@
-"""Write webdataset shards: original image bytes and one json a sample, in parallel, resumable, atomic.
+"""Write webdataset shards: original image bytes and one json a sample, in parallel, resumable,
+atomic.
 
-A shard appears under its name only when it is whole, together with an index that makes opening it fast. Running
-the same pack again finds every shard done and writes nothing; after a kill it writes what is missing. The bytes of
-a shard depend on the input only.
+A shard appears under its name only when it is whole, together with an index that makes opening it
+fast. Running the same pack again finds every shard done and writes nothing; after a kill it writes
+what is missing. The bytes of a shard depend on the input only.
 """
 
 import fcntl
@@ -31,7 +32,8 @@ MANIFEST = "pack.json"
 
 @dataclass
 class PackReport:
-    """What a pack did: shards in all, of these written now; samples and bytes in all; what was left out."""
+    """What a pack did: shards in all, of these written now; samples and bytes in all; what was left
+    out."""
 
     folder: Path
     shards: int = 0
@@ -67,12 +69,14 @@ def write_shards(
         listing: from a function of `clim_data.sources.items`.
         samples_per_shard: listed samples a shard; those that are left out make their shard smaller.
         workers: processes; 1 works in this one.
-        check_images: decode every image now (otherwise headers only, and the loader skips what breaks off).
+        check_images: decode every image now (otherwise headers only, and the loader skips what
+            breaks off).
         on_error: "skip" leaves out and names what cannot be packed; "raise" stops at the first.
         overwrite: replace shards of another pack in the folder; otherwise that is an error.
 
     Raises:
-        ValueError: an option is out of range, the folder holds another pack, or nothing can be packed.
+        ValueError: an option is out of range, the folder holds another pack, or nothing can be
+            packed.
     """
     check_on_error(on_error)
     for option, value in (("samples_per_shard", samples_per_shard), ("workers", workers)):
@@ -80,22 +84,35 @@ def write_shards(
             raise ValueError(f"{option}={value!r} must be a whole number of at least 1")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    chunks = [listing.items[i : i + samples_per_shard] for i in range(0, len(listing.items), samples_per_shard)]
+    chunks = [
+        listing.items[i : i + samples_per_shard]
+        for i in range(0, len(listing.items), samples_per_shard)
+    ]
     jobs = []
     for number, items in enumerate(chunks):
         plan = _digest([item.identity() for item in items], check_images)
-        jobs.append(_ShardJob(str(folder / f"{name}-{number:06d}.tar"), items, plan, check_images, on_error))
+        jobs.append(
+            _ShardJob(str(folder / f"{name}-{number:06d}.tar"), items, plan, check_images, on_error)
+        )
     report = PackReport(folder, shards=len(jobs))
     plan = _digest([job.plan for job in jobs], name)
     with _only_packer(folder):
-        _claim(folder, name, {"kind": listing.kind, "plan": plan, **listing.common}, jobs, overwrite=overwrite)
+        _claim(
+            folder,
+            name,
+            {"kind": listing.kind, "plan": plan, **listing.common},
+            jobs,
+            overwrite=overwrite,
+        )
         for done in _run(jobs, workers):
             report.written += done["written"]
             report.samples += done["samples"]
             report.bytes += done["bytes"]
             report.skipped.extend(BrokenSample(*fault) for fault in done["skipped"])
     if not report.samples:
-        raise ValueError(f"nothing could be packed: {report.skipped.summary(3)}; check the image folder")
+        raise ValueError(
+            f"nothing could be packed: {report.skipped.summary(3)}; check the image folder"
+        )
     return report
 
 
@@ -158,7 +175,11 @@ def _finished(path: Path, sidecar: Path, plan: str) -> dict | None:
     """Index record of a shard that is whole and made by the same plan, else None."""
     try:
         record = json.loads(sidecar.read_bytes())
-        return record if record["plan"] == plan and record["tar_bytes"] == path.stat().st_size else None
+        return (
+            record
+            if record["plan"] == plan and record["tar_bytes"] == path.stat().st_size
+            else None
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -176,7 +197,9 @@ def _write_tar(part: Path, job: _ShardJob) -> list[list[str]]:
                     skipped.append([fault.reason, fault.name, fault.detail])
                     continue
                 for suffix, data in members:
-                    info = tarfile.TarInfo(f"{item.key}.{suffix}")  # time, owner and mode are constants
+                    info = tarfile.TarInfo(
+                        f"{item.key}.{suffix}"
+                    )  # time, owner and mode are constants
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
         out.flush()
@@ -193,12 +216,18 @@ def _members(item: PackItem, *, check: bool) -> list[tuple[str, bytes]]:
     image = open_image(data, path)
     suffix, (width, height) = SUFFIX_OF_FORMAT.get(image.format or ""), image.size
     if suffix is None:
-        raise BrokenSample("unsupported format", path, f"{image.format}; convert it to jpg, png or webp")
+        raise BrokenSample(
+            "unsupported format", path, f"{image.format}; convert it to jpg, png or webp"
+        )
     if check:
         load_rgb(image, name=path)
     more = [(name, _read(str(inside(*place)))) for name, place in sorted(item.files.items())]
     meta = {"key": item.key, "width": width, "height": height, **item.meta}
-    return [(suffix, data), *more, ("json", json.dumps(meta, sort_keys=True, ensure_ascii=False).encode())]
+    return [
+        (suffix, data),
+        *more,
+        ("json", json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()),
+    ]
 
 
 def _read(path: str) -> bytes:
@@ -208,8 +237,11 @@ def _read(path: str) -> bytes:
         raise BrokenSample("missing image", path, fault.strerror or str(fault)) from None
 
 
-def _claim(folder: Path, name: str, manifest: dict, jobs: list[_ShardJob], *, overwrite: bool) -> None:
-    """Make the folder this pack's own: refuse or clear another pack's shards, write the manifest once."""
+def _claim(
+    folder: Path, name: str, manifest: dict, jobs: list[_ShardJob], *, overwrite: bool
+) -> None:
+    """Make the folder this pack's own: refuse or clear another pack's shards, write the manifest
+    once."""
     planned = {Path(job.path).name for job in jobs}
     others = [p for p in folder.glob(f"{name}-*.tar") if p.name not in planned]
     place = folder / MANIFEST
@@ -217,8 +249,13 @@ def _claim(folder: Path, name: str, manifest: dict, jobs: list[_ShardJob], *, ov
         before = json.loads(place.read_bytes())
     except (OSError, ValueError):
         before = None
-    if not overwrite and (others or (before is not None and before.get("plan") != manifest["plan"])):
-        raise ValueError(f"{folder} holds shards of another pack: use an empty folder, or --overwrite to replace them")
+    if not overwrite and (
+        others or (before is not None and before.get("plan") != manifest["plan"])
+    ):
+        raise ValueError(
+            f"{folder} holds shards of another pack: use an empty folder, or --overwrite to "
+            "replace them"
+        )
     for stale in [*others, *folder.glob(f"{name}-*.part*")]:
         stale.unlink(missing_ok=True)
         stale.with_name(stale.name + INDEX_SUFFIX).unlink(missing_ok=True)
@@ -234,7 +271,9 @@ def _only_packer(folder: Path):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise ValueError(f"another pack is writing to {folder}: wait for it, or use another folder") from None
+        raise ValueError(
+            f"another pack is writing to {folder}: wait for it, or use another folder"
+        ) from None
     finally:
         os.close(handle)
 

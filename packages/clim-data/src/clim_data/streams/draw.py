@@ -14,8 +14,8 @@ BACKGROUNDS = ("white", "random")
 class Draw:
     """Everything random about an epoch follows from its seed, its number and a sample's name.
 
-    `step` tells the batches of an epoch apart, for what they draw as a whole: the number of samples that all ranks
-    used before. It is the same on all ranks.
+    `step` tells the batches of an epoch apart, for what they draw as a whole: the number of samples
+    that all ranks used before. It is the same on all ranks.
     """
 
     seed: int
@@ -25,7 +25,9 @@ class Draw:
     def rng(self, sample: str, purpose: str) -> random.Random:
         """Generator for one decision about one sample; independent of batch, rank and worker."""
         text = f"{self.seed}/{self.epoch}/{purpose}/{sample}"
-        return random.Random(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big"))
+        return random.Random(
+            int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+        )
 
 
 def check_background(background: str) -> str:
@@ -36,7 +38,8 @@ def check_background(background: str) -> str:
 
 
 def background_colour(sample: RawSample, draw: Draw, background: str) -> tuple[int, int, int]:
-    """What shows through transparent pixels: white, or a colour drawn for the sample and the epoch."""
+    """What shows through transparent pixels: white, or a colour drawn for the sample and the
+    epoch."""
     if background == "white":
         return WHITE
     rng = draw.rng(sample.name, "background")

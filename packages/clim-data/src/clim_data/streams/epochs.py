@@ -1,4 +1,5 @@
-"""Epochs over a store of samples: equal batch counts for every rank, every sample once per epoch, exact resume."""
+"""Epochs over a store of samples: equal batch counts for every rank, every sample once per epoch,
+exact resume."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -22,12 +23,14 @@ Built = tuple[Batch | None, list[BrokenSample]]
 Builder = Callable[[list[RawSample], Draw], Built]
 
 
-def global_steps(n: int, global_batch: int, world_size: int, *, drop_last: bool = False) -> list[tuple[int, int]]:
+def global_steps(
+    n: int, global_batch: int, world_size: int, *, drop_last: bool = False
+) -> list[tuple[int, int]]:
     """Cut n samples into the (start, stop) ranges of the steps that all ranks take together.
 
-    All steps have `global_batch` samples but the last. What is left is one smaller step; when it is less than one
-    sample for each rank it joins the step before, whose ranks then have one sample more at most. With
-    `drop_last` it is lost, at most global_batch - 1 samples.
+    All steps have `global_batch` samples but the last. What is left is one smaller step; when it is
+    less than one sample for each rank it joins the step before, whose ranks then have one sample
+    more at most. With `drop_last` it is lost, at most global_batch - 1 samples.
     """
     edges = list(range(0, n - global_batch + 1, global_batch))
     steps = [(start, start + global_batch) for start in edges]
@@ -57,16 +60,20 @@ def check_whole(name: str, value, low: int) -> int:
 class EpochLoader(Generic[Batch]):
     """Endless epochs of the batches that `build` makes of the samples of `store`.
 
-    The order of the samples is a function of (seed, epoch); `rank` takes its share of every step; workers only decode.
-    So the batches do not depend on the number of workers, and every rank has the same number of them.
+    The order of the samples is a function of (seed, epoch); `rank` takes its share of every step;
+    workers only decode. So the batches do not depend on the number of workers, and every rank has
+    the same number of them.
 
-    `iter(loader)` yields what is left of the current epoch, then the epoch advances; call it again for the next one.
-    A broken sample makes its batch smaller. A batch in which nothing can be read raises, it never disappears.
+    `iter(loader)` yields what is left of the current epoch, then the epoch advances; call it again
+    for the next one. A broken sample makes its batch smaller. A batch in which nothing can be read
+    raises, it never disappears.
 
     Args:
         store: the samples; what it left out is in its `skipped`, to which the loader adds.
-        build: makes one batch of some samples, and names those that it could not use. It is pickled to the workers.
-        build_stamp: what else the batches depend on (such as a file of boxes); part of `fingerprint()`.
+        build: makes one batch of some samples, and names those that it could not use. It is pickled
+            to the workers.
+        build_stamp: what else the batches depend on (such as a file of boxes); part of
+            `fingerprint()`.
         batch_size, seed, rank, world_size, workers, shuffle, drop_last: see `MosaicLoader`.
 
     Raises:
@@ -87,18 +94,26 @@ class EpochLoader(Generic[Batch]):
         drop_last: bool,
         build_stamp: str = "",
     ):
-        self.batch_size, self.rank, self.world_size, self.workers = batch_size, rank, world_size, workers
+        self.batch_size, self.rank, self.world_size, self.workers = (
+            batch_size,
+            rank,
+            world_size,
+            workers,
+        )
         self.seed, self.drop_last = seed, drop_last
         self.skipped: SkipReport = store.skipped
         self._batches = _Batches(store, build, seed, shuffle)
         self._fingerprint = store.fingerprint()
         if build_stamp:
-            self._fingerprint = hashlib.sha256(f"{self._fingerprint}|{build_stamp}".encode()).hexdigest()[:16]
+            self._fingerprint = hashlib.sha256(
+                f"{self._fingerprint}|{build_stamp}".encode()
+            ).hexdigest()[:16]
         self.epoch, self._consumed = 0, 0
         if not self._steps(0):
             least = batch_size * world_size if drop_last else world_size
             raise ValueError(
-                f"{len(store)} usable samples are too few: {world_size} ranks need at least {least}; "
+                f"{len(store)} usable samples are too few: {world_size} ranks need at least "
+                f"{least}; "
                 f"give more data or fewer ranks ({self.skipped.summary()})"
             )
 
@@ -113,7 +128,9 @@ class EpochLoader(Generic[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         steps, epoch = self._steps(self._consumed), self.epoch
-        shares = [(epoch, step[0], *rank_share(*step, self.rank, self.world_size)) for step in steps]
+        shares = [
+            (epoch, step[0], *rank_share(*step, self.rank, self.world_size)) for step in steps
+        ]
         # Its own generator: the workers' seeds must not be drawn from the one that training uses.
         decoded = DataLoader(
             self._batches,
@@ -132,8 +149,10 @@ class EpochLoader(Generic[Batch]):
                     raise faults[0]
                 if batch is None:
                     raise ValueError(
-                        f"no sample of the batch at {start} in epoch {epoch} on rank {self.rank} can be read: "
-                        f"{self.skipped.summary(3)}; remove these samples from the data (see `clim-data pack`)"
+                        f"no sample of the batch at {start} in epoch {epoch} on rank {self.rank} "
+                        "can be read: "
+                        f"{self.skipped.summary(3)}; remove these samples from the data (see "
+                        "`clim-data pack`)"
                     )
                 self._consumed = stop
                 if stop == steps[-1][1]:
@@ -143,7 +162,8 @@ class EpochLoader(Generic[Batch]):
             del decoded  # ends the workers at once, though an error may hold this frame for long
 
     def state_dict(self) -> dict:
-        """Position in the stream after the last batch that was handed out: small, plain, equal on all ranks."""
+        """Position in the stream after the last batch that was handed out: small, plain, equal on
+        all ranks."""
         return {
             "version": STATE_VERSION,
             "epoch": self.epoch,
@@ -153,10 +173,11 @@ class EpochLoader(Generic[Batch]):
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue after the batch at which `state` was taken; nothing that is skipped is read or decoded.
+        """Continue after the batch at which `state` was taken; nothing that is skipped is read or
+        decoded.
 
-        The position counts samples of all ranks, so another batch size or world size continues with the samples
-        that are left (in other batches).
+        The position counts samples of all ranks, so another batch size or world size continues with
+        the samples that are left (in other batches).
 
         Raises:
             ValueError: the state is of other data, another seed or another version.
@@ -165,7 +186,8 @@ class EpochLoader(Generic[Batch]):
         for name in ("version", "seed", "fingerprint"):
             if state.get(name) != own[name]:
                 raise ValueError(
-                    f"the saved position has {name} {state.get(name)!r}, this loader {own[name]!r}: "
+                    f"the saved position has {name} {state.get(name)!r}, this loader "
+                    f"{own[name]!r}: "
                     "resume with the shards and the seed of the interrupted run"
                 )
         self.epoch, self._consumed = int(state["epoch"]), int(state["consumed"])
@@ -173,12 +195,15 @@ class EpochLoader(Generic[Batch]):
             self.epoch, self._consumed = self.epoch + 1, 0
 
     def fingerprint(self) -> str:
-        """16 hex digits that identify the data (names, sizes, sample keys, boxes), wherever it is stored."""
+        """16 hex digits that identify the data (names, sizes, sample keys, boxes), wherever it is
+        stored."""
         return self._fingerprint
 
     def _steps(self, consumed: int) -> list[tuple[int, int]]:
         left = self.num_samples - consumed
-        steps = global_steps(left, self.batch_size * self.world_size, self.world_size, drop_last=self.drop_last)
+        steps = global_steps(
+            left, self.batch_size * self.world_size, self.world_size, drop_last=self.drop_last
+        )
         return [(start + consumed, stop + consumed) for start, stop in steps]
 
 
@@ -193,7 +218,8 @@ def check_stream(
     max_pixels: int | None,
     background: str,
 ) -> None:
-    """ValueError for an option of every stream that is out of range; called before any source is opened."""
+    """ValueError for an option of every stream that is out of range; called before any source is
+    opened."""
     check_whole("batch_size", batch_size, 1)
     check_whole("workers", workers, 0)
     check_whole("seed", seed, 0)
@@ -205,7 +231,8 @@ def check_stream(
 
 
 class _Batches(Dataset):
-    """Map from (epoch, start of the step, start, stop) to a batch and its faults: all that a worker needs."""
+    """Map from (epoch, start of the step, start, stop) to a batch and its faults: all that a worker
+    needs."""
 
     def __init__(self, store: SampleStore, build: Builder, seed: int, shuffle: bool):
         self.store, self.build, self.seed, self.shuffle = store, build, seed, shuffle
@@ -236,13 +263,16 @@ class _Batches(Dataset):
         return self._order[1]
 
 
-def epoch_order(counts: Iterable[int], *, seed: int, epoch: int, window: int | None = None) -> np.ndarray:
+def epoch_order(
+    counts: Iterable[int], *, seed: int, epoch: int, window: int | None = None
+) -> np.ndarray:
     """Permutation of all sample numbers for one epoch, a pure function of its arguments.
 
     Args:
         counts: number of samples of each shard.
-        window: None shuffles all samples globally. A number shuffles the shards, cuts their list into windows of
-            that many, and shuffles the samples inside each window, so that few shards are open at a time.
+        window: None shuffles all samples globally. A number shuffles the shards, cuts their list
+            into windows of that many, and shuffles the samples inside each window, so that few
+            shards are open at a time.
     """
     counts = np.asarray(list(counts), dtype=np.int64)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
@@ -252,6 +282,8 @@ def epoch_order(counts: Iterable[int], *, seed: int, epoch: int, window: int | N
     shards = rng.permutation(len(counts))
     order = []
     for first in range(0, len(shards), window):
-        members = [np.arange(starts[s], starts[s] + counts[s]) for s in shards[first : first + window]]
+        members = [
+            np.arange(starts[s], starts[s] + counts[s]) for s in shards[first : first + window]
+        ]
         order.append(rng.permutation(np.concatenate(members)))
     return np.concatenate(order)

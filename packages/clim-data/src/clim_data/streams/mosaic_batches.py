@@ -1,4 +1,5 @@
-"""Raw samples to one MosaicBatch: choose captions, plan, decode each image once into its tile, assemble."""
+"""Raw samples to one MosaicBatch: choose captions, plan, decode each image once into its tile,
+assemble."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ def decode_tile(
 ) -> Tensor:
     """Random resized crop of one image at its final size: uint8 (3, height, width).
 
-    The window is drawn on the stored size, so the decoder already knows how few pixels suffice (JPEG DCT scaling).
+    The window is drawn on the stored size, so the decoder already knows how few pixels suffice
+    (JPEG DCT scaling).
 
     Raises:
         BrokenSample: the image cannot be decoded, or has more than `max_pixels` (see `open_image`).
@@ -34,7 +36,10 @@ def decode_tile(
     image = open_image(sample.image, sample.name, max_pixels=max_pixels)
     full_width, full_height = image.size
     window = sample_crop_window(
-        (full_height, full_width), draw.rng(sample.name, "crop"), scale=config.crop_scale, ratio=config.crop_ratio
+        (full_height, full_width),
+        draw.rng(sample.name, "crop"),
+        scale=config.crop_scale,
+        ratio=config.crop_ratio,
     )
     shrink = min((window[2] - window[0]) / size[1], (window[3] - window[1]) / size[0])
     enough = (full_width / shrink, full_height / shrink) if shrink > 1 else None
@@ -56,8 +61,9 @@ def build_batch(
 ) -> tuple[MosaicBatch | None, list[BrokenSample]]:
     """One batch from the samples that can be used, and the faults of the others.
 
-    A sample that turns out to be broken leaves the batch smaller and the rest laid out anew; it is never replaced.
-    Images are decoded once, but those whose tile changes size because of a broken neighbour twice.
+    A sample that turns out to be broken leaves the batch smaller and the rest laid out anew; it is
+    never replaced. Images are decoded once, but those whose tile changes size because of a broken
+    neighbour twice.
 
     Returns:
         The batch (None when no sample is left) and the faults.
@@ -70,7 +76,9 @@ def build_batch(
         except BrokenSample as fault:
             faults.append(fault)
             continue
-        good.append((sample, captions[int(draw.rng(sample.name, "caption").random() * len(captions))]))
+        good.append(
+            (sample, captions[int(draw.rng(sample.name, "caption").random() * len(captions))])
+        )
     options = {"config": config, "background": background, "max_pixels": max_pixels}
     done: dict[tuple[int, tuple[int, int]], Tensor] = {}
     while True:
@@ -91,9 +99,9 @@ def build_batch(
     if not good:
         return None, faults
     tiles = [done[id(sample), size] for (sample, _), size in zip(good, sizes)]
-    singles = torch.empty(plan.num_singles, config.single_px, config.single_px, 3, dtype=torch.uint8).permute(
-        0, 3, 1, 2
-    )
+    singles = torch.empty(
+        plan.num_singles, config.single_px, config.single_px, 3, dtype=torch.uint8
+    ).permute(0, 3, 1, 2)
     for target, tile in zip(singles, tiles[plan.num_tiles :]):
         target.copy_(tile)
     mosaics = assemble_mosaics(tiles, plan, config)
@@ -109,5 +117,9 @@ class MosaicBuilder:
     background: str
     max_pixels: int | None
 
-    def __call__(self, samples: Sequence[RawSample], draw: Draw) -> tuple[MosaicBatch | None, list[BrokenSample]]:
-        return build_batch(samples, draw, self.config, background=self.background, max_pixels=self.max_pixels)
+    def __call__(
+        self, samples: Sequence[RawSample], draw: Draw
+    ) -> tuple[MosaicBatch | None, list[BrokenSample]]:
+        return build_batch(
+            samples, draw, self.config, background=self.background, max_pixels=self.max_pixels
+        )

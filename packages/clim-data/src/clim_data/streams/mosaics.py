@@ -1,4 +1,5 @@
-"""Which images of a batch go into which mosaic, how large each is decoded, and how mosaics are put together."""
+"""Which images of a batch go into which mosaic, how large each is decoded, and how mosaics are put
+together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,12 +18,14 @@ class MosaicConfig:
     Args:
         canvas_px: side of a mosaic in pixels.
         single_px: side of an image that stays single.
-        mix: number of mosaics of each side in a group, e.g. {2: 1, 3: 1, 4: 1} uses 4 + 9 + 16 = 29 images;
-            {} makes no mosaics at all.
+        mix: number of mosaics of each side in a group, e.g. {2: 1, 3: 1, 4: 1} uses 4 + 9 + 16 = 29
+            images; {} makes no mosaics at all.
         min_singles: at least so many images of a batch stay single.
-        tile_source_px: None decodes every image straight into its tile. A number reproduces the paper
-            (arXiv 2312.11376 used 224): tiles of that many pixels, the whole mosaic then enlarged to the canvas.
-        crop_scale, crop_ratio: area share and aspect ratio of the random resized crop of each image.
+        tile_source_px: None decodes every image straight into its tile. A number reproduces the
+            paper (arXiv 2312.11376 used 224): tiles of that many pixels, the whole mosaic then
+            enlarged to the canvas.
+        crop_scale, crop_ratio: area share and aspect ratio of the random resized crop of each
+            image.
 
     Raises:
         ValueError: an option is out of range.
@@ -45,21 +48,34 @@ class MosaicConfig:
                 )
         lowest = max([side for side, count in self.mix.items() if count] + [1])
         if not _whole(self.canvas_px) or self.canvas_px < lowest:
-            raise ValueError(f"canvas_px={self.canvas_px!r} must be a whole number of at least {lowest} pixels")
-        if not _whole(self.single_px) or self.single_px < 1:
-            raise ValueError(f"single_px={self.single_px!r} must be a whole number of at least 1 pixel")
-        if not _whole(self.min_singles) or self.min_singles < 0:
-            raise ValueError(f"min_singles={self.min_singles!r} must be a whole number of at least 0")
-        if self.tile_source_px is not None and (not _whole(self.tile_source_px) or self.tile_source_px < 1):
             raise ValueError(
-                f"tile_source_px={self.tile_source_px!r} must be None or a whole number of at least 1 pixel"
+                f"canvas_px={self.canvas_px!r} must be a whole number of at least {lowest} pixels"
+            )
+        if not _whole(self.single_px) or self.single_px < 1:
+            raise ValueError(
+                f"single_px={self.single_px!r} must be a whole number of at least 1 pixel"
+            )
+        if not _whole(self.min_singles) or self.min_singles < 0:
+            raise ValueError(
+                f"min_singles={self.min_singles!r} must be a whole number of at least 0"
+            )
+        if self.tile_source_px is not None and (
+            not _whole(self.tile_source_px) or self.tile_source_px < 1
+        ):
+            raise ValueError(
+                f"tile_source_px={self.tile_source_px!r} must be None or a whole number of at "
+                "least 1 pixel"
             )
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
-            raise ValueError(f"crop_scale={self.crop_scale!r} must be (low, high) with 0 < low <= high <= 1")
+            raise ValueError(
+                f"crop_scale={self.crop_scale!r} must be (low, high) with 0 < low <= high <= 1"
+            )
         low, high = self.crop_ratio
         if not 0 < low <= high:
-            raise ValueError(f"crop_ratio={self.crop_ratio!r} must be (low, high) with 0 < low <= high")
+            raise ValueError(
+                f"crop_ratio={self.crop_ratio!r} must be (low, high) with 0 < low <= high"
+            )
 
     @property
     def group_size(self) -> int:
@@ -69,9 +85,11 @@ class MosaicConfig:
 
 @dataclass(frozen=True)
 class MosaicPlan:
-    """Where the n images of a batch go: `sides` has one entry for each mosaic, ascending; the rest stay single.
+    """Where the n images of a batch go: `sides` has one entry for each mosaic, ascending; the rest
+    stay single.
 
-    Images keep their order: the tiles of the first mosaic row by row, of the second, ..., then the singles.
+    Images keep their order: the tiles of the first mosaic row by row, of the second, ..., then the
+    singles.
     """
 
     sides: tuple[int, ...]
@@ -98,16 +116,19 @@ class MosaicPlan:
         return sizes + [(config.single_px, config.single_px)] * self.num_singles
 
     def boxes(self, config: MosaicConfig) -> list[Tensor]:
-        """True extent of every tile: one (side * side, 4) tensor for each mosaic, XYXY in [0, 1] of the canvas."""
+        """True extent of every tile: one (side * side, 4) tensor for each mosaic, XYXY in [0, 1] of
+        the canvas."""
         return [tile_boxes(side, config) for side in self.sides]
 
 
 def plan_mosaics(n: int, config: MosaicConfig) -> MosaicPlan:
-    """Lay out `n` images: as many whole groups as fit, the rest single (arXiv 2312.11376, section 3.2).
+    """Lay out `n` images: as many whole groups as fit, the rest single (arXiv 2312.11376, section
+    3.2).
 
-    With g groups there are g * mix[s] mosaics of each side s, all of the smallest side first. When `n` is too
-    small for one group, the sides that fit are used, largest first, each at most mix[s] times: 28 images give a
-    4x4, a 3x3 and three singles; 3 images give three singles. `config.min_singles` images are set aside before.
+    With g groups there are g * mix[s] mosaics of each side s, all of the smallest side first. When
+    `n` is too small for one group, the sides that fit are used, largest first, each at most mix[s]
+    times: 28 images give a 4x4, a 3x3 and three singles; 3 images give three singles.
+    `config.min_singles` images are set aside before.
 
     Raises:
         ValueError: n is negative.
@@ -128,18 +149,22 @@ def plan_mosaics(n: int, config: MosaicConfig) -> MosaicPlan:
 
 
 def cell_edges(canvas_px: int, side: int) -> list[int]:
-    """The side + 1 pixel positions that cut a canvas into `side` cells of equal length, give or take one pixel."""
+    """The side + 1 pixel positions that cut a canvas into `side` cells of equal length, give or
+    take one pixel."""
     return [(2 * canvas_px * i + side) // (2 * side) for i in range(side + 1)]
 
 
 def tile_boxes(side: int, config: MosaicConfig) -> Tensor:
-    """Boxes of the tiles of one side x side mosaic, row by row: (side * side, 4), XYXY in [0, 1] of the canvas."""
+    """Boxes of the tiles of one side x side mosaic, row by row: (side * side, 4), XYXY in [0, 1] of
+    the canvas."""
     if config.tile_source_px is not None:
         edges = [i / side for i in range(side + 1)]  # equal tiles, enlarged together
     else:
         edges = [edge / config.canvas_px for edge in cell_edges(config.canvas_px, side)]
     spans = list(pairwise(edges))
-    return torch.tensor([[x0, y0, x1, y1] for y0, y1 in spans for x0, x1 in spans], dtype=torch.float32)
+    return torch.tensor(
+        [[x0, y0, x1, y1] for y0, y1 in spans for x0, x1 in spans], dtype=torch.float32
+    )
 
 
 def stitch_tiles(tiles: Sequence[Tensor] | Tensor, side: int) -> Tensor:
@@ -148,20 +173,27 @@ def stitch_tiles(tiles: Sequence[Tensor] | Tensor, side: int) -> Tensor:
     return torch.cat(rows, dim=-2)
 
 
-def assemble_mosaics(tiles: Sequence[Tensor] | Tensor, plan: MosaicPlan, config: MosaicConfig) -> Tensor:
-    """Put the planned tiles together: (M, C, canvas, canvas), dtype of the tiles, channels-last in memory.
+def assemble_mosaics(
+    tiles: Sequence[Tensor] | Tensor, plan: MosaicPlan, config: MosaicConfig
+) -> Tensor:
+    """Put the planned tiles together: (M, C, canvas, canvas), dtype of the tiles, channels-last in
+    memory.
 
-    With `config.tile_source_px` the tiles have one common size and each stitched mosaic is resized to the canvas,
-    bicubic without antialias; without it every tile has the size of its cell and is copied.
+    With `config.tile_source_px` the tiles have one common size and each stitched mosaic is resized
+    to the canvas, bicubic without antialias; without it every tile has the size of its cell and is
+    copied.
 
     Args:
-        tiles: at least `plan.num_tiles` tensors (C, h, w) in plan order; later ones (the singles) are not used.
+        tiles: at least `plan.num_tiles` tensors (C, h, w) in plan order; later ones (the singles)
+            are not used.
 
     Raises:
         ValueError: there are fewer tiles than the plan needs.
     """
     if len(tiles) < plan.num_tiles:
-        raise ValueError(f"the plan needs {plan.num_tiles} tiles, got {len(tiles)}: plan for the images you have")
+        raise ValueError(
+            f"the plan needs {plan.num_tiles} tiles, got {len(tiles)}: plan for the images you have"
+        )
     canvas = config.canvas_px
     like = tiles[0] if len(tiles) else torch.empty(3, 0, 0, dtype=torch.uint8)
     mosaics = like.new_empty(len(plan.sides), canvas, canvas, like.shape[0]).permute(0, 3, 1, 2)
@@ -172,7 +204,9 @@ def assemble_mosaics(tiles: Sequence[Tensor] | Tensor, plan: MosaicPlan, config:
         if config.tile_source_px is not None:
             stitched = stitch_tiles(members, side)
             size = [canvas, canvas]
-            mosaic.copy_(F.resize(stitched, size, interpolation=InterpolationMode.BICUBIC, antialias=False))
+            mosaic.copy_(
+                F.resize(stitched, size, interpolation=InterpolationMode.BICUBIC, antialias=False)
+            )
             continue
         edges = cell_edges(canvas, side)
         for i, tile in enumerate(members):

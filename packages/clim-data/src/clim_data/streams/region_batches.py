@@ -1,4 +1,5 @@
-"""Raw samples to batches of images with boxes: crops for self-distillation, labelled boxes for RegionCLIP."""
+"""Raw samples to batches of images with boxes: crops for self-distillation, labelled boxes for
+RegionCLIP."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,14 @@ from clim_data.faults import BrokenSample
 from clim_data.matching.boxes import BoxTable
 from clim_data.pixels import transforms as T
 from clim_data.pixels.boxes import padded_boxes
-from clim_data.pixels.crops import Window, crop_window, cut_crops, draw_cells, draw_order, enough_pixels
+from clim_data.pixels.crops import (
+    Window,
+    crop_window,
+    cut_crops,
+    draw_cells,
+    draw_order,
+    enough_pixels,
+)
 from clim_data.pixels.decode import decode_rgb, open_image
 from clim_data.sources.shards import RawSample
 from clim_data.streams.draw import Draw, background_colour
@@ -20,10 +28,10 @@ from clim_data.streams.draw import Draw, background_colour
 class CropBatch:
     """Images and crops of their regions.
 
-    images: uint8 (B, 3, S, S), letterboxed, zeros at the right and the bottom; channels-last in memory.
-    boxes: B tensors (n_i, 4) float32, XYXY in [0, 1] of the padded square.
-    crops: uint8 (sum n_i, 3, c, c), image by image in the order of the boxes, letterboxed around their centre.
-    keys: B names.
+    images: uint8 (B, 3, S, S), letterboxed, zeros at the right and the bottom; channels-last in
+    memory. boxes: B tensors (n_i, 4) float32, XYXY in [0, 1] of the padded square.
+    crops: uint8 (sum n_i, 3, c, c), image by image in the order of the boxes, letterboxed around
+    their centre. keys: B names.
     """
 
     images: Tensor
@@ -43,7 +51,12 @@ class CropBatch:
         return self._with_tensors(lambda t: t.pin_memory())
 
     def _with_tensors(self, move: Callable[[Tensor], Tensor]) -> "CropBatch":
-        return replace(self, images=move(self.images), boxes=[move(b) for b in self.boxes], crops=move(self.crops))
+        return replace(
+            self,
+            images=move(self.images),
+            boxes=[move(b) for b in self.boxes],
+            crops=move(self.crops),
+        )
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,8 @@ class BoxBatch:
     """Images with labelled boxes.
 
     images, boxes, keys: as in `CropBatch`.
-    labels: int64 (sum n_i,), indices into the loader's `class_names`, image by image in the order of the boxes.
+    labels: int64 (sum n_i,), indices into the loader's `class_names`, image by image in the order
+    of the boxes.
     """
 
     images: Tensor
@@ -71,7 +85,12 @@ class BoxBatch:
         return self._with_tensors(lambda t: t.pin_memory())
 
     def _with_tensors(self, move: Callable[[Tensor], Tensor]) -> "BoxBatch":
-        return replace(self, images=move(self.images), boxes=[move(b) for b in self.boxes], labels=move(self.labels))
+        return replace(
+            self,
+            images=move(self.images),
+            boxes=[move(b) for b in self.boxes],
+            labels=move(self.labels),
+        )
 
 
 @dataclass(frozen=True)
@@ -97,15 +116,23 @@ class CropBuilder:
     background: str
     max_pixels: int | None
 
-    def __call__(self, samples: Sequence[RawSample], draw: Draw) -> tuple[CropBatch | None, list[BrokenSample]]:
+    def __call__(
+        self, samples: Sequence[RawSample], draw: Draw
+    ) -> tuple[CropBatch | None, list[BrokenSample]]:
         image_px = self.image_px
         if self.scales:
-            image_px = self.scales[int(draw.rng(f"step {draw.step}", "scale").random() * len(self.scales))]
-        images, views, faults = _views(samples, image_px, lambda sample, canvas: self._view(sample, draw, canvas))
+            image_px = self.scales[
+                int(draw.rng(f"step {draw.step}", "scale").random() * len(self.scales))
+            ]
+        images, views, faults = _views(
+            samples, image_px, lambda sample, canvas: self._view(sample, draw, canvas)
+        )
         if not views:
             return None, faults
         crops = torch.cat([view.beside for view in views])
-        return CropBatch(images, [view.boxes for view in views], crops, [view.key for view in views]), faults
+        return CropBatch(
+            images, [view.boxes for view in views], crops, [view.key for view in views]
+        ), faults
 
     def _view(self, sample: RawSample, draw: Draw, canvas: Tensor) -> _View:
         image = open_image(sample.image, sample.name, max_pixels=self.max_pixels)
@@ -115,13 +142,19 @@ class CropBuilder:
         colour = background_colour(sample, draw, self.background)
         picture = decode_rgb(image, at_least=enough, background=colour, name=sample.name)
         down, across = picture.shape[1] / size[0], picture.shape[2] / size[1]
-        scaled = [(left * across, top * down, right * across, bottom * down) for left, top, right, bottom in windows]
+        scaled = [
+            (left * across, top * down, right * across, bottom * down)
+            for left, top, right, bottom in windows
+        ]
         crops = cut_crops(picture, scaled, self.crop_px)
         T.letterbox_into(picture, canvas)
         return _View(boxes, crops, sample.key)
 
-    def _regions(self, sample: RawSample, draw: Draw, size: tuple[int, int]) -> tuple[Tensor, list[Window]]:
-        """(boxes XYXY in [0, 1] of the padded square, crop windows XYXY in pixels) of an image of (height, width)."""
+    def _regions(
+        self, sample: RawSample, draw: Draw, size: tuple[int, int]
+    ) -> tuple[Tensor, list[Window]]:
+        """(boxes XYXY in [0, 1] of the padded square, crop windows XYXY in pixels) of an image of
+        (height, width)."""
         rng = draw.rng(sample.name, "regions")
         if self.table is None:
             cells = draw_cells(rng, self.max_split, self.max_cells) * _extent(size)
@@ -142,19 +175,27 @@ class BoxBuilder:
     background: str
     max_pixels: int | None
 
-    def __call__(self, samples: Sequence[RawSample], draw: Draw) -> tuple[BoxBatch | None, list[BrokenSample]]:
-        images, views, faults = _views(samples, self.image_px, lambda sample, canvas: self._view(sample, draw, canvas))
+    def __call__(
+        self, samples: Sequence[RawSample], draw: Draw
+    ) -> tuple[BoxBatch | None, list[BrokenSample]]:
+        images, views, faults = _views(
+            samples, self.image_px, lambda sample, canvas: self._view(sample, draw, canvas)
+        )
         if not views:
             return None, faults
         labels = torch.cat([view.beside for view in views])
-        return BoxBatch(images, [view.boxes for view in views], labels, [view.key for view in views]), faults
+        return BoxBatch(
+            images, [view.boxes for view in views], labels, [view.key for view in views]
+        ), faults
 
     def _view(self, sample: RawSample, draw: Draw, canvas: Tensor) -> _View:
         image = open_image(sample.image, sample.name, max_pixels=self.max_pixels)
         size = image.height, image.width
         boxes, labels = self.table.of_image(sample, size)
         if len(boxes) > self.max_boxes:
-            chosen = sorted(draw_order(draw.rng(sample.name, "regions"), len(boxes))[: self.max_boxes])
+            chosen = sorted(
+                draw_order(draw.rng(sample.name, "regions"), len(boxes))[: self.max_boxes]
+            )
             boxes, labels = boxes[chosen], labels[chosen]
         enough = enough_pixels(size, [], image_px=self.image_px, crop_px=0)
         colour = background_colour(sample, draw, self.background)
@@ -171,7 +212,8 @@ def _extent(size: tuple[int, int]) -> Tensor:
 def _views(
     samples: Sequence[RawSample], image_px: int, view: Callable[[RawSample, Tensor], _View]
 ) -> tuple[Tensor, list[_View], list[BrokenSample]]:
-    """The images (B, 3, S, S) that `view` filled, channels-last in memory, what it returned, and what it could not do.
+    """The images (B, 3, S, S) that `view` filled, channels-last in memory, what it returned, and
+    what it could not do.
 
     `view` is given a sample and the square for its image.
     """

@@ -1,4 +1,5 @@
-"""``clim-eval alpha``: one model at several weight interpolations, as a table and a picture of the trade-off."""
+"""``clim-eval alpha``: one model at several weight interpolations, as a table and a picture of the
+trade-off."""
 
 from argparse import Namespace
 from collections.abc import Mapping
@@ -52,7 +53,9 @@ def run_alpha(options: Namespace) -> None:
     """Evaluate a training at every --alphas and say which of them no other one beats."""
     check_alphas(options.alphas)
     if not (region_file(options) or options.captions_json or options.zeroshot_images):
-        raise ValueError("nothing to evaluate: pass --images with --panoptic-json, --captions-json or both")
+        raise ValueError(
+            "nothing to evaluate: pass --images with --panoptic-json, --captions-json or both"
+        )
     model, ends = _model_and_ends(options)
     sweep = SweepParts(options, model, ends)
     results = alpha_sweep(model, ends, options.alphas, sweep.evaluators, on_result=_print_result)
@@ -63,7 +66,8 @@ def run_alpha(options: Namespace) -> None:
 
 
 class SweepParts:
-    """The evaluators of a sweep and what they share between alphas: data sets, decoded images, text features."""
+    """The evaluators of a sweep and what they share between alphas: data sets, decoded images, text
+    features."""
 
     def __init__(self, options: Namespace, model: Any, ends: WeightEnds):
         self.options, self.model, self.ends = options, model, ends
@@ -95,7 +99,8 @@ class SweepParts:
         options, data = self.options, region_data(self.options, self.model)
         if options.class_embeddings and self.ends.change_texts:
             raise ValueError(
-                "the text tower was trained, so class embeddings follow alpha: leave --class-embeddings out"
+                "the text tower was trained, so class embeddings follow alpha: leave "
+                "--class-embeddings out"
             )
         loader = self._loader(data, options.batch_size)
 
@@ -121,19 +126,25 @@ class SweepParts:
 
         options, folder = self.options, self.options.caption_images or self.options.images
         if folder is None:
-            raise ValueError("where are the images of --captions-json? pass their folder with --images")
+            raise ValueError(
+                "where are the images of --captions-json? pass their folder with --images"
+            )
         need_path(folder, "--caption-images" if options.caption_images else "--images", folder=True)
         need_path(options.captions_json, "--captions-json")
         data = ImageCaptions(folder, options.captions_json, self.model.image_size[0])
         self.left_out += data.skipped.entries
         loader = self._loader(data, 64)
-        retrieval = ImageTextRetrieval(self.model, keep_texts=not self.ends.change_texts, progress=True)
+        retrieval = ImageTextRetrieval(
+            self.model, keep_texts=not self.ends.change_texts, progress=True
+        )
 
         def evaluate() -> Mapping[str, float]:
             metrics = retrieval.run(loader)
             broken = [f"image {image_id}" for image_id in retrieval.skipped]
             self.left_out += [name for name in broken if name not in self.left_out]
-            self.about["retrieval"] = data_fingerprint([options.captions_json], {"images": len(data) - len(broken)})
+            self.about["retrieval"] = data_fingerprint(
+                [options.captions_json], {"images": len(data) - len(broken)}
+            )
             return metrics
 
         self.evaluators["retrieval"] = evaluate
@@ -142,13 +153,19 @@ class SweepParts:
         from clim_data.readers.labelled_images import class_images
 
         options = self.options
-        names = read_names(options.zeroshot_names, "--zeroshot-names") if options.zeroshot_names else None
+        names = (
+            read_names(options.zeroshot_names, "--zeroshot-names")
+            if options.zeroshot_names
+            else None
+        )
         data = class_images(options.zeroshot_images, self.model.image_size[0], names=names)
         self.left_out += data.skipped.entries
         loader = self._loader(data, 64)
 
         def evaluate() -> Mapping[str, float]:
-            rows = self._classes("zeroshot", lambda: embed_names(options, self.model, data.class_names))
+            rows = self._classes(
+                "zeroshot", lambda: embed_names(options, self.model, data.class_names)
+            )
             evaluator = ZeroShotClassification(self.model, rows, progress=True)
             metrics = evaluator.run(loader)
             self.left_out += [name for name in evaluator.skipped if name not in self.left_out]
@@ -159,7 +176,8 @@ class SweepParts:
 
 
 def main_metrics(results: Mapping[float, Mapping[str, float]]) -> dict[str, str]:
-    """The metric that stands for each evaluator: boxes of things, text-to-image recall, top-1; those measured."""
+    """The metric that stands for each evaluator: boxes of things, text-to-image recall, top-1;
+    those measured."""
     first = next(iter(results.values()))
     regions = [name for name in first if name.startswith("regions.") and name.endswith(".mAcc1")]
     things = [name for name in regions if name.endswith(".thing.mAcc1")]
@@ -172,7 +190,9 @@ def _model_and_ends(options: Namespace) -> tuple[Any, WeightEnds]:
     options.device = pick_device(options)
     if options.run_folder is not None:
         if options.student or options.teacher:
-            raise ValueError("both a run and --student or --teacher: pass RUN, or the two checkpoints")
+            raise ValueError(
+                "both a run and --student or --teacher: pass RUN, or the two checkpoints"
+            )
         ends = run_ends(options.run_folder)
         options.model = options.model or model_of_run(options.run_folder)
         model = create_model(options.model, pretrained=options.run_folder)
@@ -180,7 +200,9 @@ def _model_and_ends(options: Namespace) -> tuple[Any, WeightEnds]:
         options.model = options.model or _model_of_either(options)
         model, ends = checkpoint_ends(options.model, options.student, options.teacher)
     else:
-        raise ValueError("what to interpolate? pass the run folder of a training, or --student and --teacher")
+        raise ValueError(
+            "what to interpolate? pass the run folder of a training, or --student and --teacher"
+        )
     # Both ends are read in float32; the mixture is rounded to --precision once.
     return model.to(device=options.device, dtype=PRECISIONS[options.precision]), ends
 
@@ -194,11 +216,16 @@ def _model_of_either(options: Namespace) -> str:
 
 def _print_result(alpha: float, metrics: Mapping[str, float]) -> None:
     if rank_and_world()[0] == 0:
-        shown = [f"{name} {show_number(name, metrics[name])}" for name in main_metrics({alpha: metrics}).values()]
+        shown = [
+            f"{name} {show_number(name, metrics[name])}"
+            for name in main_metrics({alpha: metrics}).values()
+        ]
         print(f"alpha {alpha:g}: {', '.join(shown)}", flush=True)
 
 
-def _finish_sweep(options: Namespace, config: dict, about: dict, results: dict[float, dict[str, float]]) -> None:
+def _finish_sweep(
+    options: Namespace, config: dict, about: dict, results: dict[float, dict[str, float]]
+) -> None:
     mains = main_metrics(results)
     choices = pareto_alphas(results, list(mains.values()))
     notes = sweep_notes(results, mains, choices)
@@ -222,25 +249,39 @@ def _finish_sweep(options: Namespace, config: dict, about: dict, results: dict[f
 def sweep_notes(
     results: Mapping[float, Mapping[str, float]], mains: Mapping[str, str], choices: list[float]
 ) -> list[str]:
-    """What the sweep says in words: the choices, the best alpha of each main metric, and what was not measured."""
+    """What the sweep says in words: the choices, the best alpha of each main metric, and what was
+    not measured."""
     listed = ", ".join(f"{alpha:g}" for alpha in choices) or "none"
     notes = [f"Alphas that no other one beats in {' and '.join(mains.values())}: {listed}."]
     for metric in mains.values():
-        measured = {alpha: values[metric] for alpha, values in results.items() if not isnan(values.get(metric, nan))}
+        measured = {
+            alpha: values[metric]
+            for alpha, values in results.items()
+            if not isnan(values.get(metric, nan))
+        }
         if measured:
             best = max(measured, key=measured.__getitem__)
             notes[0] += f" Best {metric}: {show_number(metric, measured[best])} at alpha {best:g}."
-        notes[0] += "".join(f" alpha {alpha:g} has no {metric}." for alpha in results if alpha not in measured)
+        notes[0] += "".join(
+            f" alpha {alpha:g} has no {metric}." for alpha in results if alpha not in measured
+        )
     absent = [text for kind, text in MISSING.items() if kind not in mains]
     if absent:
-        notes.append(f"Not measured: {'; '.join(absent)}. A choice of alpha that ignores it may cost it.")
+        notes.append(
+            f"Not measured: {'; '.join(absent)}. A choice of alpha that ignores it may cost it."
+        )
     return notes
 
 
 def sweep_figures(
-    results: Mapping[float, Mapping[str, float]], mains: Mapping[str, str], choices: list[float], *, title: str
+    results: Mapping[float, Mapping[str, float]],
+    mains: Mapping[str, str],
+    choices: list[float],
+    *,
+    title: str,
 ) -> dict[str, Any]:
-    """Region accuracy against each measured image-level ability, alphas at the points; bars if there is but one."""
+    """Region accuracy against each measured image-level ability, alphas at the points; bars if
+    there is but one."""
     label = {alpha: f"{alpha:g}" for alpha in results}
     if len(mains) < 2:
         arms = {f"alpha {label[alpha]}": dict(metrics) for alpha, metrics in results.items()}

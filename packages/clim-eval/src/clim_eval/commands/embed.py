@@ -20,8 +20,13 @@ def run_embed(options: Namespace) -> None:
         need_path(options.categories_json, "--categories-json")
         content = json.loads(options.categories_json.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or not content.get("categories"):
-            raise ValueError(f"{options.categories_json} has no categories: pass a COCO-style annotation file")
-        names = [category["name"] for category in sorted(content["categories"], key=lambda category: category["id"])]
+            raise ValueError(
+                f"{options.categories_json} has no categories: pass a COCO-style annotation file"
+            )
+        names = [
+            category["name"]
+            for category in sorted(content["categories"], key=lambda category: category["id"])
+        ]
     model = load_model(options)
     embeddings = embed_names(options, model, names)
     save_class_embeddings(options.out, embeddings, names, options.templates, model=model)

@@ -1,4 +1,5 @@
-"""``clim-eval pseudo-label``: proposals and nouns to a COCO json of named boxes, in parts that ranks share."""
+"""``clim-eval pseudo-label``: proposals and nouns to a COCO json of named boxes, in parts that
+ranks share."""
 
 import hashlib
 import os
@@ -26,7 +27,16 @@ from clim_eval.reports.provenance import data_fingerprint, weights_fingerprint
 from clim_eval.version import __version__
 
 # Options that decide what is written; the others decide how fast, or where things lie.
-DECIDING = ("features", "image_px", "context", "min_score", "max_boxes", "min_box_px", "max_box_px", "no_captions")
+DECIDING = (
+    "features",
+    "image_px",
+    "context",
+    "min_score",
+    "max_boxes",
+    "min_box_px",
+    "max_box_px",
+    "no_captions",
+)
 
 
 def run_pseudo_label(options: Namespace) -> None:
@@ -44,7 +54,11 @@ def run_pseudo_label(options: Namespace) -> None:
     crops = options.features == "crops"
     options.image_px = None if crops else options.image_px or 64 * model.stride
     store = SampleStore(options.images, texts=False)
-    table = load_boxes(options.boxes, store, BoxRules(area_px=(options.min_box_px, options.max_box_px), labelled=False))
+    table = load_boxes(
+        options.boxes,
+        store,
+        BoxRules(area_px=(options.min_box_px, options.max_box_px), labelled=False),
+    )
     views = BoxViews(
         store,
         table,
@@ -76,19 +90,28 @@ def run_pseudo_label(options: Namespace) -> None:
 def nouns_of(options: Namespace, model: Any) -> tuple[list[str], Tensor]:
     """The nouns of --nouns and their (K, C) embeddings, computed for a text file.
 
-    Raises FileNotFoundError, and ValueError for a file without names or embeddings of another model.
+    Raises FileNotFoundError, and ValueError for a file without names or embeddings of another
+    model.
     """
     if options.nouns.suffix not in (".safetensors", ".npy"):
         names = read_names(options.nouns, "--nouns")
         return names, embed_names(options, model, names)
     embeddings, names = read_class_embeddings(options.nouns, model=model)
     if names is None:
-        raise ValueError(f"{options.nouns} has no names: make it with `clim-eval embed --names nouns.txt`")
+        raise ValueError(
+            f"{options.nouns} has no names: make it with `clim-eval embed --names nouns.txt`"
+        )
     return names, embeddings
 
 
 def _identity(
-    options: Namespace, model: Any, *, store: SampleStore, table: BoxTable, nouns: Sequence[str], embeddings: Tensor
+    options: Namespace,
+    model: Any,
+    *,
+    store: SampleStore,
+    table: BoxTable,
+    nouns: Sequence[str],
+    embeddings: Tensor,
 ) -> dict[str, Any]:
     """What decides the content of the output."""
     text = hashlib.sha256("\n".join(nouns).encode())

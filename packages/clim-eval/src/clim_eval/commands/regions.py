@@ -36,13 +36,18 @@ def run_regions(options: Namespace) -> None:
     metrics = evaluator.summarize(rows)
     tell_skipped(rows.unreadable)
     if not metrics:
-        raise ValueError(f"{annotations} has no region of 64 to 1048576 pixels: check that it belongs to --images")
+        raise ValueError(
+            f"{annotations} has no region of 64 to 1048576 pixels: check that it belongs to "
+            "--images"
+        )
     readouts = {name: {} for name in rows.ranks}
     for name, value in metrics.items():
         readout, _, rest = name.partition(".")
         readouts[readout][rest] = value
     shown = [
-        name for name in ("thing.mAcc1", "stuff.mAcc1", "thing.mAcc5", "stuff.mAcc5") if f"boxes.{name}" in metrics
+        name
+        for name in ("thing.mAcc1", "stuff.mAcc1", "thing.mAcc5", "stuff.mAcc5")
+        if f"boxes.{name}" in metrics
     ]
     finish(
         options,
@@ -50,5 +55,7 @@ def run_regions(options: Namespace) -> None:
         metrics=metrics,
         config=command_config(options, model),
         data=data_fingerprint([annotations], {**rows.counts(), "unreadable": len(rows.unreadable)}),
-        figure=lambda: accuracy_bars(readouts, metrics=shown, title=f"{options.model}: mean class accuracy"),
+        figure=lambda: accuracy_bars(
+            readouts, metrics=shown, title=f"{options.model}: mean class accuracy"
+        ),
     )

@@ -19,11 +19,26 @@ def run_report(options: Namespace) -> None:
     arms = combine_reports(reports)
     print(metric_table(arms))
     if options.out:
-        fractions = [name for name in dict.fromkeys(n for arm in arms.values() for n in arm) if _is_main(name)]
-        figures = {"comparison": accuracy_bars(arms, metrics=fractions, title=options.title)} if fractions else {}
+        fractions = [
+            name
+            for name in dict.fromkeys(n for arm in arms.values() for n in arm)
+            if _is_main(name)
+        ]
+        figures = (
+            {"comparison": accuracy_bars(arms, metrics=fractions, title=options.title)}
+            if fractions
+            else {}
+        )
         config = {name: report["config"] for name, report in reports.items()}
         data = {name: report.get("data") for name, report in reports.items()}
-        write_report(options.out, title=options.title, metrics=arms, config=config, figures=figures, data=data)
+        write_report(
+            options.out,
+            title=options.title,
+            metrics=arms,
+            config=config,
+            figures=figures,
+            data=data,
+        )
         print(f"report: {options.out / 'report.md'}")
 
 

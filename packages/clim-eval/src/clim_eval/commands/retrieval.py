@@ -17,13 +17,21 @@ def run_retrieval(options: Namespace) -> None:
     need_path(options.images, "--images", folder=True)
     need_path(options.captions_json, "--captions-json")
     model = load_model(options)
-    data = ImageCaptions(options.images, options.captions_json, options.image_px or model.image_size[0])
-    retrieval = ImageTextRetrieval(model, batch_size=options.batch_size, workers=options.workers, progress=True)
+    data = ImageCaptions(
+        options.images, options.captions_json, options.image_px or model.image_size[0]
+    )
+    retrieval = ImageTextRetrieval(
+        model, batch_size=options.batch_size, workers=options.workers, progress=True
+    )
     left_out = list(data.skipped.entries)  # before the run adds files that turn out to be broken
     metrics = retrieval.run(data)
     tell_skipped([*left_out, *(f"image {image_id}" for image_id in retrieval.skipped)])
     directions = {
-        title: {name.partition(".")[2]: value for name, value in metrics.items() if name.startswith(start)}
+        title: {
+            name.partition(".")[2]: value
+            for name, value in metrics.items()
+            if name.startswith(start)
+        }
         for start, title in (("i2t", "image to text"), ("t2i", "text to image"))
     }
     finish(
@@ -31,6 +39,8 @@ def run_retrieval(options: Namespace) -> None:
         title=f"Image-text retrieval of {options.model}",
         metrics=metrics,
         config=command_config(options, model),
-        data=data_fingerprint([options.captions_json], {"images": len(data) - len(retrieval.skipped)}),
+        data=data_fingerprint(
+            [options.captions_json], {"images": len(data) - len(retrieval.skipped)}
+        ),
         figure=lambda: accuracy_bars(directions, title=f"{options.model}: retrieval recall"),
     )

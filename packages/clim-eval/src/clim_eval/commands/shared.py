@@ -1,4 +1,5 @@
-"""What several commands of ``clim-eval`` do alike: find model and data, check paths, finish with a report."""
+"""What several commands of ``clim-eval`` do alike: find model and data, check paths, finish with a
+report."""
 
 import json
 import sys
@@ -14,8 +15,9 @@ from clim_eval.reports.provenance import weights_fingerprint
 from clim_eval.reports.report import write_report
 from clim_eval.reports.tables import metric_table
 
-# Options of the data set and of the evaluator: ours, and those behind the figures in papers (class means in half
-# precision, masks resized without antialias, stuff boxes one pixel short, Pillow's resize, 100 segments per image).
+# Options of the data set and of the evaluator: ours, and those behind the figures in papers (class
+# means in half precision, masks resized without antialias, stuff boxes one pixel short, Pillow's
+# resize, 100 segments per image).
 PROTOCOLS = {
     "exact": ({}, {"rounding": "exact"}),
     "published": (
@@ -26,16 +28,25 @@ PROTOCOLS = {
 
 
 def load_model(options: Namespace):
-    """The RegionModel of --model, --pretrained, --precision and --device; fills in what was not given."""
+    """The RegionModel of --model, --pretrained, --precision and --device; fills in what was not
+    given."""
     from clim_models import create_model
 
     options.model = options.model or model_of_run(options.pretrained)
     options.device = pick_device(options)
-    torch.manual_seed(0)  # without --pretrained, every rank and every run gets the same random weights
+    torch.manual_seed(
+        0
+    )  # without --pretrained, every rank and every run gets the same random weights
     if options.pretrained is None and rank_and_world()[0] == 0:
-        print("no --pretrained: the weights of the model are random, which only shows that it runs", file=sys.stderr)
+        print(
+            "no --pretrained: the weights of the model are random, which only shows that it runs",
+            file=sys.stderr,
+        )
     return create_model(
-        options.model, pretrained=options.pretrained, precision=options.precision, device=options.device
+        options.model,
+        pretrained=options.pretrained,
+        precision=options.precision,
+        device=options.device,
     )
 
 
@@ -49,7 +60,9 @@ def model_of_run(pretrained: str | Path | None) -> str:
     from clim_models.checkpoints.load import export_folder
 
     described = export_folder(Path(pretrained)) / "config.json" if pretrained else None
-    name = json.loads(described.read_text()).get("name") if described and described.is_file() else None
+    name = (
+        json.loads(described.read_text()).get("name") if described and described.is_file() else None
+    )
     if not name:
         raise ValueError(
             "which model? pass --model NAME, or --pretrained RUN with the folder of a finished run "
@@ -64,11 +77,14 @@ def region_file(options: Namespace) -> Path | None:
 
 
 def region_data(options: Namespace, model):
-    """The PanopticRegions or InstanceRegions of --images and --panoptic-json or --instances-json."""
+    """The PanopticRegions or InstanceRegions of --images and --panoptic-json or
+    --instances-json."""
     from clim_data import InstanceRegions, PanopticRegions
 
     need_path(options.images, "--images", folder=True)
-    need_path(region_file(options), "--panoptic-json" if options.panoptic_json else "--instances-json")
+    need_path(
+        region_file(options), "--panoptic-json" if options.panoptic_json else "--instances-json"
+    )
     sizes = {
         "image_px": options.image_px or 64 * model.stride,
         "stride": model.stride,
@@ -98,17 +114,26 @@ def embed_names(options: Namespace, model, names: Sequence[str]) -> torch.Tensor
     from clim_eval.embeddings import cache_folder, embed_with_bar
 
     cache = None if options.no_cache else options.cache or cache_folder()
-    return embed_with_bar(model, names, options.templates, cache=cache, show=rank_and_world()[0] == 0)
+    return embed_with_bar(
+        model, names, options.templates, cache=cache, show=rank_and_world()[0] == 0
+    )
 
 
-def finish(options: Namespace, *, title: str, metrics: dict, config: dict, data: dict, figure) -> None:
+def finish(
+    options: Namespace, *, title: str, metrics: dict, config: dict, data: dict, figure
+) -> None:
     """Print the table and write the report, on rank 0."""
     if rank_and_world()[0] != 0:
         return
     print(metric_table(metrics))
     if options.out:
         write_report(
-            options.out, title=title, metrics=metrics, config=config, data=data, figures={"accuracy": figure()}
+            options.out,
+            title=title,
+            metrics=metrics,
+            config=config,
+            data=data,
+            figures={"accuracy": figure()},
         )
         print(f"report: {options.out / 'report.md'}")
 
@@ -124,6 +149,8 @@ def command_config(options: Namespace, model) -> dict:
     """The options of the command and the hash of the weights they led to."""
     weights = gather_parts(weights_fingerprint(model))
     if len(set(weights)) > 1:
-        raise ValueError(f"the ranks hold different weights {weights}: give all of them the same --pretrained")
+        raise ValueError(
+            f"the ranks hold different weights {weights}: give all of them the same --pretrained"
+        )
     chosen = {name: value for name, value in vars(options).items() if name not in ("run", "out")}
     return {**chosen, "ranks": len(weights), "weights": weights[0]}

@@ -21,9 +21,15 @@ def run_show(options: Namespace) -> None:
     need_path(options.image, "IMAGE")
     image = decode_rgb(options.image)
     model = load_model(options)
-    prompts = (lambda text: class_prompts(text, TEMPLATES[options.templates])) if options.templates else None
+    prompts = (
+        (lambda text: class_prompts(text, TEMPLATES[options.templates]))
+        if options.templates
+        else None
+    )
     texts = encode_texts(model, options.texts, prompts)
-    found = locate_texts(model, image, texts, image_px=options.image_px or 64 * model.stride, readout=options.readout)
+    found = locate_texts(
+        model, image, texts, image_px=options.image_px or 64 * model.stride, readout=options.readout
+    )
     figure = similarity_figure(
         image,
         found.maps,

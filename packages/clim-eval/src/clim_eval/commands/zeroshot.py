@@ -29,5 +29,7 @@ def run_zeroshot(options: Namespace) -> None:
         metrics=metrics,
         config=command_config(options, model),
         data=data.description(),
-        figure=lambda: accuracy_bars({options.model: metrics}, title=f"{options.model}: zero-shot accuracy"),
+        figure=lambda: accuracy_bars(
+            {options.model: metrics}, title=f"{options.model}: zero-shot accuracy"
+        ),
     )

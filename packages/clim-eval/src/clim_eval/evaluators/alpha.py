@@ -1,8 +1,9 @@
-"""Weight interpolation as a sweep: how much region accuracy and how much image-level ability each alpha has.
+"""Weight interpolation as a sweep: how much region accuracy and how much image-level ability each
+alpha has.
 
-A student's and a teacher's weights are the ends of a line; alpha * student + (1 - alpha) * teacher is a point on it
-(arXiv 2109.01903; the published CLIPSelf and CLIM models are such points). Training knows nothing of alpha, so it can
-be chosen afterwards.
+A student's and a teacher's weights are the ends of a line; alpha * student + (1 - alpha) * teacher
+is a point on it (arXiv 2109.01903; the published CLIPSelf and CLIM models are such points).
+Training knows nothing of alpha, so it can be chosen afterwards.
 """
 
 import math
@@ -21,37 +22,43 @@ Evaluators = Mapping[str, Callable[[], Mapping[str, float]]]
 
 @dataclass(frozen=True)
 class WeightEnds:
-    """Both ends of the line: the weights that differ, under the names of ``model.state_dict()``, on the CPU."""
+    """Both ends of the line: the weights that differ, under the names of ``model.state_dict()``, on
+    the CPU."""
 
     student: dict[str, Tensor]
     teacher: dict[str, Tensor]
 
     @property
     def change_texts(self) -> bool:
-        """Whether text features depend on alpha: anything but the image tower and the logit scale differs."""
+        """Whether text features depend on alpha: anything but the image tower and the logit scale
+        differs."""
         return any(not name.startswith(("clip.visual.", "clip.logit_")) for name in self.student)
 
 
 def run_ends(run: str | Path) -> WeightEnds:
     """The ends of a training: ``trained.safetensors`` and ``start.safetensors`` of its run folder.
 
-    Raises FileNotFoundError or ValueError when the folder is no run, its training was not exported, or a file is
-    damaged.
+    Raises FileNotFoundError or ValueError when the folder is no run, its training was not exported,
+    or a file is damaged.
     """
     run = Path(run)
     start, trained = run / "start.safetensors", run / "trained.safetensors"
     if not start.is_file():
         raise FileNotFoundError(
-            f"{run} is not a run folder of a training (no {start.name}): pass one, or two checkpoints with "
+            f"{run} is not a run folder of a training (no {start.name}): pass one, or two "
+            "checkpoints with "
             "--student and --teacher"
         )
     if not trained.is_file():
-        raise FileNotFoundError(f"{run} has no {trained.name}: write it with `clim-train export {run}`")
+        raise FileNotFoundError(
+            f"{run} has no {trained.name}: write it with `clim-train export {run}`"
+        )
     try:
         return WeightEnds(load_file(trained), load_file(start))
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"weights in {run} are damaged ({error}): write them again with `clim-train export {run}`"
+            f"weights in {run} are damaged ({error}): write them again with `clim-train export "
+            f"{run}`"
         ) from error
 
 
@@ -60,7 +67,8 @@ def checkpoint_ends(name: str, student: str, teacher: str) -> tuple[nn.Module, W
 
     Args:
         name: model name for `clim_models.create_model`.
-        student, teacher: file, run folder or open_clip tag, in any layout `clim_models.load_checkpoint` knows.
+        student, teacher: file, run folder or open_clip tag, in any layout
+            `clim_models.load_checkpoint` knows.
 
     Raises FileNotFoundError and ValueError as these, and ValueError when the checkpoints are equal.
     """
@@ -70,11 +78,19 @@ def checkpoint_ends(name: str, student: str, teacher: str) -> tuple[nn.Module, W
         load_checkpoint(model, student)
     else:
         model = create_model(name, pretrained=student)
-    different = [key for key, value in model.state_dict().items() if not torch.equal(value, of_teacher[key])]
+    different = [
+        key for key, value in model.state_dict().items() if not torch.equal(value, of_teacher[key])
+    ]
     if not different:
-        raise ValueError(f"{student} and {teacher} hold the same weights: pass a trained and an untrained checkpoint")
+        raise ValueError(
+            f"{student} and {teacher} hold the same weights: pass a trained and an untrained "
+            "checkpoint"
+        )
     of_student = model.state_dict()
-    ends = WeightEnds({key: of_student[key].clone() for key in different}, {key: of_teacher[key] for key in different})
+    ends = WeightEnds(
+        {key: of_student[key].clone() for key in different},
+        {key: of_teacher[key] for key in different},
+    )
     return model, ends
 
 
@@ -87,18 +103,21 @@ def alpha_sweep(
     *,
     on_result: Callable[[float, dict[str, float]], None] | None = None,
 ) -> dict[float, dict[str, float]]:
-    """Evaluate one model at every alpha: ``{alpha: {"EVALUATOR.METRIC": value}}``, alphas ascending.
+    """Evaluate one model at every alpha: ``{alpha: {"EVALUATOR.METRIC": value}}``, alphas
+    ascending.
 
     Args:
-        model: has all other weights already. Its weights are replaced in place (mixed in float32, then rounded to the
-            model's precision) and put back at the end.
+        model: has all other weights already. Its weights are replaced in place (mixed in float32,
+            then rounded to the model's precision) and put back at the end.
         ends: student's and teacher's weights, with names of ``model.state_dict()``.
         alphas: numbers in [0, 1]; 0 is the teacher, 1 the student.
-        evaluators: name -> function that returns metrics of the model as it is. What they keep between calls (decoded
-            images, text features) is theirs to know; see `WeightEnds.change_texts`.
+        evaluators: name -> function that returns metrics of the model as it is. What they keep
+            between calls (decoded images, text features) is theirs to know; see
+            `WeightEnds.change_texts`.
         on_result: called after each alpha.
 
-    Raises ValueError for no alpha or one outside [0, 1], and for weights that do not fit the model or each other.
+    Raises ValueError for no alpha or one outside [0, 1], and for weights that do not fit the model
+    or each other.
     """
     alphas = check_alphas(alphas)
     own = model.state_dict()
@@ -124,21 +143,31 @@ def check_alphas(alphas: Sequence[float]) -> list[float]:
     """The alphas, ascending, each once. Raises ValueError for none, or one outside [0, 1]."""
     wrong = [alpha for alpha in alphas if not 0 <= alpha <= 1]
     if wrong or not alphas:
-        raise ValueError(f"alphas={list(alphas)}: pass numbers from 0 (start) to 1 (trained), such as 0 0.5 1")
+        raise ValueError(
+            f"alphas={list(alphas)}: pass numbers from 0 (start) to 1 (trained), such as 0 0.5 1"
+        )
     return sorted({float(alpha) for alpha in alphas})
 
 
-def pareto_alphas(results: Mapping[float, Mapping[str, float]], metrics: Sequence[str]) -> list[float]:
-    """The alphas that no other one beats: none is at least as good in every metric and better in one.
+def pareto_alphas(
+    results: Mapping[float, Mapping[str, float]], metrics: Sequence[str]
+) -> list[float]:
+    """The alphas that no other one beats: none is at least as good in every metric and better in
+    one.
 
-    Higher is better in every metric. Alphas where one of ``metrics`` was not measured (missing or nan) are left out.
+    Higher is better in every metric. Alphas where one of ``metrics`` was not measured (missing or
+    nan) are left out.
     """
     points = {
         alpha: [values[metric] for metric in metrics]
         for alpha, values in results.items()
         if all(not math.isnan(values.get(metric, math.nan)) for metric in metrics)
     }
-    return [alpha for alpha, point in points.items() if not any(_beats(other, point) for other in points.values())]
+    return [
+        alpha
+        for alpha, point in points.items()
+        if not any(_beats(other, point) for other in points.values())
+    ]
 
 
 def _beats(first: Sequence[float], second: Sequence[float]) -> bool:
@@ -154,9 +183,14 @@ def _check_fit(own: Mapping[str, Tensor], ends: WeightEnds) -> None:
     if not ends.student:
         raise ValueError("student and teacher do not differ: pass weights of a training")
     for weights in (ends.student, ends.teacher):
-        wrong = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
+        wrong = [
+            name
+            for name, value in weights.items()
+            if name not in own or own[name].shape != value.shape
+        ]
         if wrong:
             raise ValueError(
-                f"{len(wrong)} weights do not fit the model ({', '.join(sorted(wrong)[:4])}): build the model that "
+                f"{len(wrong)} weights do not fit the model ({', '.join(sorted(wrong)[:4])}): "
+                "build the model that "
                 "was trained, with its name and its export"
             )

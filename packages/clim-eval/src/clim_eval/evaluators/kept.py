@@ -10,10 +10,11 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 
 class KeptItems:
-    """A map-style data set as a loader of lists of items, which keeps what it has read while there is room.
+    """A map-style data set as a loader of lists of items, which keeps what it has read while there
+    is room.
 
-    Each rank has items r, r + R, ...; a pass first gives the kept ones, then reads the others. Evaluators know the
-    items by their id, so the order plays no part.
+    Each rank has items r, r + R, ...; a pass first gives the kept ones, then reads the others.
+    Evaluators know the items by their id, so the order plays no part.
 
     Args:
         data: items are dataclasses or tuples with tensors, and bring an id
@@ -40,7 +41,10 @@ class KeptItems:
             yield known[start : start + self.batch_size]
         unknown = [index for index in self.indices if index not in self._kept]
         loader = DataLoader(
-            Subset(self.data, unknown), batch_size=self.batch_size, num_workers=self.workers, collate_fn=list
+            Subset(self.data, unknown),
+            batch_size=self.batch_size,
+            num_workers=self.workers,
+            collate_fn=list,
         )
         position = 0
         for batch in loader:
@@ -53,11 +57,14 @@ class KeptItems:
         size = tensor_bytes(item)
         if size <= self.room:
             self.room -= size
-            # Items of a worker lie in shared memory, of which there is little: keep a copy outside of it.
+            # Items of a worker lie in shared memory, of which there is little: keep a copy outside
+            # of it.
             self._kept[index] = copy.deepcopy(item) if self.workers else item
 
 
 def tensor_bytes(item: Any) -> int:
     """Bytes of the tensors in a dataclass or tuple."""
     values = item if isinstance(item, tuple) else vars(item).values()
-    return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
+    return sum(
+        value.numel() * value.element_size() for value in values if isinstance(value, Tensor)
+    )

@@ -1,4 +1,5 @@
-"""Overlaps of predicted masks with true ones, kept as counts: per sample, on the disk, for several processes at once.
+"""Overlaps of predicted masks with true ones, kept as counts: per sample, on the disk, for several
+processes at once.
 
 Letters: N masks, h w size of the logits, H W size of the true masks.
 """
@@ -20,20 +21,24 @@ from clim_eval.reports.tables import plain
 class MaskScores:
     """Overlap counts of every sample so far; with a folder they survive the process.
 
-    Each rank appends to its own `scores-RANK.jsonl`, one line a sample. A run that is started again in the folder, on
-    any number of ranks, finds what was done by `key in scores`. `gather()`, when a rank is through, joins all of them.
+    Each rank appends to its own `scores-RANK.jsonl`, one line a sample. A run that is started again
+    in the folder, on any number of ranks, finds what was done by `key in scores`. `gather()`, when
+    a rank is through, joins all of them.
 
     Args:
         folder: for the lines; None keeps them in memory only.
         rank: of this process.
-        config: what the scores depend on (model, checkpoint, data, protocol), a dataclass or json value; it is written
-            to `config.json` and must be the same when a folder is used again.
+        config: what the scores depend on (model, checkpoint, data, protocol), a dataclass or json
+            value; it is written to `config.json` and must be the same when a folder is used again.
 
     Raises:
-        ValueError: the folder holds scores of another config, or a damaged line that is not its file's last.
+        ValueError: the folder holds scores of another config, or a damaged line that is not its
+            file's last.
     """
 
-    def __init__(self, folder: str | os.PathLike | None = None, *, rank: int = 0, config: Any = None):
+    def __init__(
+        self, folder: str | os.PathLike | None = None, *, rank: int = 0, config: Any = None
+    ):
         self.rows: dict[str, dict] = {}
         self._folder = None if folder is None else Path(folder)
         if self._folder is None:
@@ -52,16 +57,24 @@ class MaskScores:
         return len(self.rows)
 
     def add(self, key: str, overlaps: MaskOverlaps, **flags: Sequence[bool]) -> None:
-        """Keep the counts of one sample, and N values for each name in `flags` (the counts are moved to the CPU once).
+        """Keep the counts of one sample, and N values for each name in `flags` (the counts are
+        moved to the CPU once).
 
         Raises:
             ValueError: flags of another length.
         """
         intersections, unions = torch.stack([overlaps.intersections, overlaps.unions]).tolist()
-        row = {"key": key, "intersections": intersections, "unions": unions, "pixels": overlaps.pixels}
+        row = {
+            "key": key,
+            "intersections": intersections,
+            "unions": unions,
+            "pixels": overlaps.pixels,
+        }
         for name, values in flags.items():
             if len(values) != len(unions):
-                raise ValueError(f"{name} has {len(values)} values for {len(unions)} masks: pass one for each")
+                raise ValueError(
+                    f"{name} has {len(values)} values for {len(unions)} masks: pass one for each"
+                )
             row[name] = [bool(value) for value in values]
         if self._folder is not None:
             with open(self._own, "a", encoding="utf-8") as out:
@@ -69,7 +82,8 @@ class MaskScores:
         self.rows[key] = row
 
     def gather(self) -> "MaskScores":
-        """Take in the samples of all ranks of the process group (every rank has to call it); returns itself."""
+        """Take in the samples of all ranks of the process group (every rank has to call it);
+        returns itself."""
         for rows in gather_parts(self.rows):
             self.rows |= rows
         return self
@@ -77,15 +91,20 @@ class MaskScores:
     def _read(self) -> None:
         for path in sorted(self._folder.glob("scores-*.jsonl")):
             lines = path.read_text(encoding="utf-8").split("\n")
-            for number, line in enumerate(lines[:-1], start=1):  # what follows the last line's end is being written
+            for number, line in enumerate(
+                lines[:-1], start=1
+            ):  # what follows the last line's end is being written
                 try:
                     row = json.loads(line)
                     self.rows[row["key"]] = row
                 except (ValueError, KeyError, TypeError):
-                    raise ValueError(f"{path} line {number} is damaged: remove that line to score it again") from None
+                    raise ValueError(
+                        f"{path} line {number} is damaged: remove that line to score it again"
+                    ) from None
 
     def column(self, name: str) -> np.ndarray:
-        """One value for each mask of all samples, in the order of their keys: "intersections", "unions" or a flag.
+        """One value for each mask of all samples, in the order of their keys: "intersections",
+        "unions" or a flag.
 
         Raises:
             ValueError: a sample has no such value.
@@ -100,13 +119,17 @@ class MaskScores:
     def pixels(self) -> np.ndarray:
         """int64: pixels of each mask, in the order of `column`."""
         rows = [self.rows[key] for key in sorted(self.rows)]
-        return np.repeat([row["pixels"] for row in rows], [len(row["unions"]) for row in rows]).astype(np.int64)
+        return np.repeat(
+            [row["pixels"] for row in rows], [len(row["unions"]) for row in rows]
+        ).astype(np.int64)
 
     def _claim(self, config: Any, rank: int) -> None:
         path = self._folder / "config.json"
         if path.is_file():
             if json.loads(path.read_bytes()) != config:
-                raise ValueError(f"{self._folder} holds scores of another configuration: use another folder")
+                raise ValueError(
+                    f"{self._folder} holds scores of another configuration: use another folder"
+                )
             return
         part = path.with_name(f".config-{rank}.{os.getpid()}")
         part.write_text(json.dumps(config, indent=2))

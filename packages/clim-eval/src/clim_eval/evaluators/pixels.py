@@ -14,5 +14,8 @@ def encode_pixels(model: nn.Module, images: Sequence[Tensor]) -> Tensor:
 
 def image_id(item: Sequence) -> Any:
     if len(item) != 3:
-        raise ValueError(f"a loader's item has {len(item)} fields: yield (image, label, image_id), or pass the dataset")
+        raise ValueError(
+            f"a loader's item has {len(item)} fields: yield (image, label, image_id), or pass the "
+            "dataset"
+        )
     return item[2]

@@ -1,6 +1,8 @@
-"""Zero-shot region classification: name every annotated region from its feature, one backbone pass per image.
+"""Zero-shot region classification: name every annotated region from its feature, one backbone pass
+per image.
 
-Letters: B images, n_i regions of image i, N all regions, K classes, C channels, S square input side, c crop side.
+Letters: B images, n_i regions of image i, N all regions, K classes, C channels, S square input
+side, c crop side.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +19,10 @@ from clim_eval.evaluators.sharing import keyed_batches, live, merge_by_key
 from clim_eval.metrics.accuracy import ROUNDINGS, class_accuracy_table, label_ranks
 
 READOUTS = ("boxes", "boxes_value", "boxes_attention", "masks", "masks_value", "masks_attention")
-BOX_FEATURES = ("crops", *(name for name in READOUTS if name.startswith("boxes")))  # what a box can be named by
+BOX_FEATURES = (
+    "crops",
+    *(name for name in READOUTS if name.startswith("boxes")),
+)  # what a box can be named by
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,13 @@ class RegionRows:
     labels: np.ndarray  # (N,) int64
     is_thing: np.ndarray  # (N,) bool
     areas: np.ndarray  # (N,) pixels of the original image
-    ranks: dict[str, np.ndarray]  # readout -> (N,) wrong classes at least as similar as the right one
+    ranks: dict[
+        str, np.ndarray
+    ]  # readout -> (N,) wrong classes at least as similar as the right one
     similarities: dict[str, np.ndarray]  # readout -> (N,) cosine with the right class
-    unreadable: tuple[str, ...] = ()  # why images of the data set could not be read; they have no rows
+    unreadable: tuple[
+        str, ...
+    ] = ()  # why images of the data set could not be read; they have no rows
 
     def counts(self) -> dict[str, int]:
         """Numbers of images with regions, regions, things, stuff and classes that occur."""
@@ -44,26 +53,29 @@ class RegionRows:
 
 
 class RegionClassification:
-    """Mean class accuracy of box, mask and crop features against class embeddings (arXiv 2310.01403, section 4.1).
+    """Mean class accuracy of box, mask and crop features against class embeddings (arXiv
+    2310.01403, section 4.1).
 
     Args:
-        model: RegionModel. Each image batch goes through ``encode_regions`` once, for all readouts together.
+        model: RegionModel. Each image batch goes through ``encode_regions`` once, for all readouts
+            together.
         class_embeddings: (K, C), one row per label of the data; normalised here.
-        outputs: names of `READOUTS`; "_value" is the value path without residual and MLP, "_attention" the class
-            token restricted to the region.
-        crops: also classify each region's crop as an image of its own (n more images per image: the reference that
-            dense features are measured against). The data must bring crops.
-        rounding: "exact", or "fp16" for the rounding of the published figures (see `mean_class_accuracy`).
+        outputs: names of `READOUTS`; "_value" is the value path without residual and MLP,
+            "_attention" the class token restricted to the region.
+        crops: also classify each region's crop as an image of its own (n more images per image: the
+            reference that dense features are measured against). The data must bring crops.
+        rounding: "exact", or "fp16" for the rounding of the published figures (see
+            `mean_class_accuracy`).
         batch_size: images per forward pass, when ``run`` gets a dataset.
         crop_batch: crops per forward pass; crops of several images share a pass.
         workers: loading processes, when ``run`` gets a dataset.
         progress: show a live bar on rank 0.
 
-    A mask that covers no patch has no feature and counts as wrong (the original evaluators break that tie between all
-    classes arbitrarily).
+    A mask that covers no patch has no feature and counts as wrong (the original evaluators break
+    that tie between all classes arbitrarily).
 
-    With a torch.distributed process group every rank calls ``run``; each evaluates its own part and all return the
-    same result. Raises ValueError for unknown outputs or rounding.
+    With a torch.distributed process group every rank calls ``run``; each evaluates its own part and
+    all return the same result. Raises ValueError for unknown outputs or rounding.
     """
 
     def __init__(
@@ -87,7 +99,9 @@ class RegionClassification:
         if not outputs and not crops:
             raise ValueError(f"nothing to evaluate: pass outputs from {READOUTS} or crops=True")
         if class_embeddings.ndim != 2:
-            raise ValueError(f"class_embeddings has shape {tuple(class_embeddings.shape)}: pass (K, C) rows")
+            raise ValueError(
+                f"class_embeddings has shape {tuple(class_embeddings.shape)}: pass (K, C) rows"
+            )
         self.model = model
         self.class_embeddings = F.normalize(class_embeddings.float(), dim=-1)  # (K, C)
         self.outputs = tuple(dict.fromkeys(outputs))
@@ -99,10 +113,12 @@ class RegionClassification:
         self.progress = progress
 
     def run(self, data: Any) -> dict[str, float]:
-        """``{"boxes.thing.mAcc1", "boxes.thing.mAcc5", "boxes.stuff...", "boxes.all...", "masks...", "crops..."}``.
+        """``{"boxes.thing.mAcc1", "boxes.thing.mAcc5", "boxes.stuff...", "boxes.all...",
+        "masks...", "crops..."}``.
 
-        ``data`` is a dataset of RegionSample (``clim_data.PanopticRegions``), or a loader of lists of them that are
-        known by their ``image_id``. Fractions in [0, 1]; things or stuff that do not occur are left out.
+        ``data`` is a dataset of RegionSample (``clim_data.PanopticRegions``), or a loader of lists
+        of them that are known by their ``image_id``. Fractions in [0, 1]; things or stuff that do
+        not occur are left out.
         """
         return self.summarize(self.collect(data))
 
@@ -125,14 +141,21 @@ class RegionClassification:
         part, faults = [], []
         try:
             for batch in live(batches, total, "regions", self.progress):
-                part += self._classify([(key, sample) for key, sample in batch if len(sample.labels)])
-                faults += [(key, sample.error) for key, sample in batch if getattr(sample, "error", "")]
+                part += self._classify(
+                    [(key, sample) for key, sample in batch if len(sample.labels)]
+                )
+                faults += [
+                    (key, sample.error) for key, sample in batch if getattr(sample, "error", "")
+                ]
         finally:
             self.model.train(training)
-        return self._stack(merge_by_key(gather_parts(part)), tuple(merge_by_key(gather_parts(faults))))
+        return self._stack(
+            merge_by_key(gather_parts(part)), tuple(merge_by_key(gather_parts(faults)))
+        )
 
     def _classify(self, batch: list[tuple[Any, Any]]) -> list[tuple[Any, dict]]:
-        """(key, columns of this image's regions) for each image of one batch; images without regions cost nothing."""
+        """(key, columns of this image's regions) for each image of one batch; images without
+        regions cost nothing."""
         if not batch:
             return []
         samples = [sample for _, sample in batch]
@@ -156,7 +179,9 @@ class RegionClassification:
                     "is_thing": np.asarray(sample.is_thing).astype(bool),
                     "areas": np.asarray(sample.areas),
                     "ranks": {name: parts[i].numpy() for name, parts in ranks.items()},
-                    "similarities": {name: parts[i].numpy() for name, parts in similarities.items()},
+                    "similarities": {
+                        name: parts[i].numpy() for name, parts in similarities.items()
+                    },
                 },
             )
             for i, (key, sample) in enumerate(batch)
@@ -166,13 +191,16 @@ class RegionClassification:
         """(readout, (sum n_i, C) unit rows) for every output, from one forward pass."""
         if not self.outputs:
             return ()
-        pixels = self.model.normalize_pixels(torch.stack([sample.image for sample in samples]))  # (B, 3, S, S)
+        pixels = self.model.normalize_pixels(
+            torch.stack([sample.image for sample in samples])
+        )  # (B, 3, S, S)
         regions = {}
         for kind in ("boxes", "masks"):
             if any(name.startswith(kind) for name in self.outputs):
                 if any(getattr(sample, kind) is None for sample in samples):
                     raise ValueError(
-                        f"outputs={self.outputs} need {kind}, but the data brings none: build it with {kind}, "
+                        f"outputs={self.outputs} need {kind}, but the data brings none: build it "
+                        f"with {kind}, "
                         f"or leave out the outputs named {kind}..."
                     )
                 regions[kind] = [getattr(sample, kind).to(pixels.device) for sample in samples]
@@ -188,21 +216,31 @@ class RegionClassification:
             )
         crops = torch.cat([sample.crops for sample in samples])  # (sum n_i, 3, c, c)
         return torch.cat(
-            [self.model.encode_image(self.model.normalize_pixels(chunk)) for chunk in crops.split(self.crop_batch)]
+            [
+                self.model.encode_image(self.model.normalize_pixels(chunk))
+                for chunk in crops.split(self.crop_batch)
+            ]
         )
 
     def _stack(self, images: list[dict], unreadable: tuple[str, ...]) -> RegionRows:
         names = (*self.outputs, *(("crops",) if self.crops else ()))
 
         def column(read, dtype) -> np.ndarray:
-            return np.concatenate([read(image) for image in images]) if images else np.empty(0, dtype)
+            return (
+                np.concatenate([read(image) for image in images]) if images else np.empty(0, dtype)
+            )
 
         return RegionRows(
             image_ids=column(lambda image: image["image_ids"], np.int64),
             labels=column(lambda image: image["labels"], np.int64),
             is_thing=column(lambda image: image["is_thing"], bool),
             areas=column(lambda image: image["areas"], np.float32),
-            ranks={name: column(lambda image, n=name: image["ranks"][n], np.int64) for name in names},
-            similarities={name: column(lambda image, n=name: image["similarities"][n], np.float32) for name in names},
+            ranks={
+                name: column(lambda image, n=name: image["ranks"][n], np.int64) for name in names
+            },
+            similarities={
+                name: column(lambda image, n=name: image["similarities"][n], np.float32)
+                for name in names
+            },
             unreadable=unreadable,
         )

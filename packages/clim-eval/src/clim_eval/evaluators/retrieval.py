@@ -19,20 +19,22 @@ from clim_eval.metrics.accuracy import best_ranks
 class ImageTextRetrieval:
     """Recall at k in both directions, several captions per image.
 
-    Captions that are equal as strings are one text, right for every image that has it (so duplicates, frequent in
-    small sets, are neither lost nor decided by order). A wrong answer with exactly the same score counts as ranked
-    before. Text-to-image recall averages over all (image, caption) pairs. Images without captions (which is what
-    ``clim_data.ImageCaptions`` makes of an unreadable file) are left out; ``skipped`` names those of the last run.
+    Captions that are equal as strings are one text, right for every image that has it (so
+    duplicates, frequent in small sets, are neither lost nor decided by order). A wrong answer with
+    exactly the same score counts as ranked before. Text-to-image recall averages over all (image,
+    caption) pairs. Images without captions (which is what ``clim_data.ImageCaptions`` makes of an
+    unreadable file) are left out; ``skipped`` names those of the last run.
 
     Args:
         model: RegionModel.
         ks: depths of recall.
-        batch_size: images per forward pass, when ``run`` gets a dataset; also texts per forward pass.
+        batch_size: images per forward pass, when ``run`` gets a dataset; also texts per forward
+            pass.
         chunk: queries compared at once with all candidates.
         workers: loading processes, when ``run`` gets a dataset.
         progress: show live bars on rank 0.
-        keep_texts: encode captions in the first run only; for an image tower that changes between runs on one data
-            set while the text tower does not.
+        keep_texts: encode captions in the first run only; for an image tower that changes between
+            runs on one data set while the text tower does not.
     """
 
     def __init__(
@@ -62,9 +64,9 @@ class ImageTextRetrieval:
     def run(self, data: Any) -> dict[str, float]:
         """``{"i2t.R@1", "i2t.R@5", "i2t.R@10", "t2i.R@1", ...}``, fractions in [0, 1].
 
-        ``data`` is a dataset of ``(image, captions, image_id)`` (``clim_data.ImageCaptions``): uint8 (3, H, W) pixels
-        of one size and a list of strings; or a loader of lists of them. Every rank of a process group must call this.
-        Raises ValueError when no image has a caption.
+        ``data`` is a dataset of ``(image, captions, image_id)`` (``clim_data.ImageCaptions``):
+        uint8 (3, H, W) pixels of one size and a list of strings; or a loader of lists of them.
+        Every rank of a process group must call this. Raises ValueError when no image has a caption.
         """
         training = self.model.training
         self.model.eval()
@@ -88,20 +90,28 @@ class ImageTextRetrieval:
         return metrics
 
     def _encode_images(self, data: Any) -> tuple[Tensor, list[list[str]]]:
-        """(I, C) unit rows on the model's device and the captions of each image, in the order of the data."""
-        batches, total = keyed_batches(data, lambda item: item[2], batch_size=self.batch_size, workers=self.workers)
+        """(I, C) unit rows on the model's device and the captions of each image, in the order of
+        the data."""
+        batches, total = keyed_batches(
+            data, lambda item: item[2], batch_size=self.batch_size, workers=self.workers
+        )
         part = []
         for batch in live(batches, total, "images", self.progress):
             features = encode_pixels(self.model, [item[0] for _, item in batch]).cpu().numpy()
             for row, (key, (_, captions, image_id)) in zip(features, batch, strict=True):
                 if isinstance(captions, str):
-                    raise ValueError(f"image {image_id} has captions={captions!r}: give each image a list of captions")
+                    raise ValueError(
+                        f"image {image_id} has captions={captions!r}: give each image a list of "
+                        "captions"
+                    )
                 part.append((key, (row, list(captions), image_id)))
         everything = merge_by_key(gather_parts(part))
         rows = [(row, captions) for row, captions, _ in everything if captions]
         self.skipped = [image_id for _, captions, image_id in everything if not captions]
         if not rows:
-            raise ValueError("the data holds no image with a caption: check its folder and annotation file")
+            raise ValueError(
+                "the data holds no image with a caption: check its folder and annotation file"
+            )
         features = torch.from_numpy(np.stack([row for row, _ in rows]))
         return features.to(next(self.model.parameters()).device), [captions for _, captions in rows]
 

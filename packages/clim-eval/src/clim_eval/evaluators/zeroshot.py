@@ -16,8 +16,8 @@ from clim_eval.metrics.accuracy import label_ranks, top_k_accuracy
 class ZeroShotClassification:
     """Accuracy of whole-image features against class embeddings.
 
-    Items of label -1 (which is what `class_images` makes of an unreadable image) are left out; ``skipped``
-    names those of the last run.
+    Items of label -1 (which is what `class_images` makes of an unreadable image) are left out;
+    ``skipped`` names those of the last run.
 
     Args:
         model: RegionModel.
@@ -38,7 +38,9 @@ class ZeroShotClassification:
         progress: bool = False,
     ):
         if class_embeddings.ndim != 2:
-            raise ValueError(f"class_embeddings has shape {tuple(class_embeddings.shape)}: pass (K, C) rows")
+            raise ValueError(
+                f"class_embeddings has shape {tuple(class_embeddings.shape)}: pass (K, C) rows"
+            )
         self.model = model
         self.class_embeddings = F.normalize(class_embeddings.float(), dim=-1)
         self.ks = tuple(ks)
@@ -51,10 +53,13 @@ class ZeroShotClassification:
     def run(self, data: Any) -> dict[str, float]:
         """``{"top1": ..., "top5": ...}``, fractions of all readable images; nan without images.
 
-        ``data`` is a dataset of ``(image, label, ...)`` with uint8 (3, H, W) pixels of one size, or a loader of lists
-        of ``(image, label, image_id)``. Every rank of a process group must call this.
+        ``data`` is a dataset of ``(image, label, ...)`` with uint8 (3, H, W) pixels of one size, or
+        a loader of lists of ``(image, label, image_id)``. Every rank of a process group must call
+        this.
         """
-        batches, total = keyed_batches(data, image_id, batch_size=self.batch_size, workers=self.workers)
+        batches, total = keyed_batches(
+            data, image_id, batch_size=self.batch_size, workers=self.workers
+        )
         training = self.model.training
         self.model.eval()
         part, faults = [], []
@@ -66,7 +71,9 @@ class ZeroShotClassification:
                     continue
                 features = encode_pixels(self.model, [item[0] for _, item in batch])
                 labels = torch.tensor([int(item[1]) for _, item in batch], device=features.device)
-                ranks = label_ranks(features @ self.class_embeddings.to(features.device).T, labels).tolist()
+                ranks = label_ranks(
+                    features @ self.class_embeddings.to(features.device).T, labels
+                ).tolist()
                 part += [(key, rank) for (key, _), rank in zip(batch, ranks, strict=True)]
         finally:
             self.model.train(training)

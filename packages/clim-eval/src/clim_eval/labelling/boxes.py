@@ -1,9 +1,12 @@
-"""Nouns for boxes: a CLIP compares each box with the names of things, restricted to what the image's captions say.
+"""Nouns for boxes: a CLIP compares each box with the names of things, restricted to what the
+image's captions say.
 
-This is how RegionCLIP (arXiv 2112.09106, section 3.2) makes region-text pairs out of images without box labels. Where
-an image has captions, only nouns that occur in them are candidates (`clim_eval.labelling.nouns`).
+This is how RegionCLIP (arXiv 2112.09106, section 3.2) makes region-text pairs out of images without
+box labels. Where an image has captions, only nouns that occur in them are candidates
+(`clim_eval.labelling.nouns`).
 
-Letters: B images, n_i boxes of image i, N all boxes of a batch, K nouns, C channels, S square input side, c crop side.
+Letters: B images, n_i boxes of image i, N all boxes of a batch, K nouns, C channels, S square input
+side, c crop side.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,8 +32,9 @@ from clim_eval.evaluators.regions import BOX_FEATURES
 class BoxView:
     """One image as a model needs it to name its boxes.
 
-    number: of the sample in its store. boxes: (n, 4) XYXY in [0, 1] of the padded square. image: uint8 (3, S, S), or
-    None with crops. crops: uint8 (n, 3, c, c), or None without. captions: its texts; none when they are not known.
+    number: of the sample in its store. boxes: (n, 4) XYXY in [0, 1] of the padded square. image:
+    uint8 (3, S, S), or None with crops. crops: uint8 (n, 3, c, c), or None without. captions: its
+    texts; none when they are not known.
     """
 
     number: int
@@ -58,10 +62,12 @@ class NamedBoxes:
 
 
 class BoxViews(Dataset):
-    """The images of a store with their boxes; an item is a BoxView, or the BrokenSample that says why there is none.
+    """The images of a store with their boxes; an item is a BoxView, or the BrokenSample that says
+    why there is none.
 
     Args:
-        store, table: of `clim_data.matching.boxes.load_boxes`; sample i has the boxes of image i of the table.
+        store, table: of `clim_data.matching.boxes.load_boxes`; sample i has the boxes of image i of
+            the table.
         captions: the captions of every sample.
         crop_px, image_px: side of the crops, or of the whole images; the other is None.
         context: window of a crop in sizes of its box.
@@ -80,7 +86,10 @@ class BoxViews(Dataset):
         context: float = 1.5,
     ):
         if (crop_px is None) == (image_px is None):
-            raise ValueError(f"crop_px={crop_px}, image_px={image_px}: pass one of them, for crops or for whole images")
+            raise ValueError(
+                f"crop_px={crop_px}, image_px={image_px}: pass one of them, for crops or for whole "
+                "images"
+            )
         self.store, self.table, self.captions = store, table, captions
         self.crop_px, self.image_px, self.context = crop_px, image_px, context
 
@@ -100,28 +109,39 @@ class BoxViews(Dataset):
         size = image.height, image.width
         boxes, _ = self.table.of_image(sample, size)
         if self.crop_px is None:
-            picture = decode_rgb(image, at_least=enough_pixels(size, [], image_px=self.image_px, crop_px=0))
-            return BoxView(i, padded_boxes(boxes, size), letterbox(picture, self.image_px), None, captions)
+            picture = decode_rgb(
+                image, at_least=enough_pixels(size, [], image_px=self.image_px, crop_px=0)
+            )
+            return BoxView(
+                i, padded_boxes(boxes, size), letterbox(picture, self.image_px), None, captions
+            )
         windows = [crop_window(box, size, self.context) for box in boxes.tolist()]
-        picture = decode_rgb(image, at_least=enough_pixels(size, windows, image_px=0, crop_px=self.crop_px))
+        picture = decode_rgb(
+            image, at_least=enough_pixels(size, windows, image_px=0, crop_px=self.crop_px)
+        )
         down, across = picture.shape[1] / size[0], picture.shape[2] / size[1]
-        scaled = [(left * across, top * down, right * across, bottom * down) for left, top, right, bottom in windows]
-        return BoxView(i, padded_boxes(boxes, size), None, cut_crops(picture, scaled, self.crop_px), captions)
+        scaled = [
+            (left * across, top * down, right * across, bottom * down)
+            for left, top, right, bottom in windows
+        ]
+        return BoxView(
+            i, padded_boxes(boxes, size), None, cut_crops(picture, scaled, self.crop_px), captions
+        )
 
 
 class BoxNamer:
     """Names the boxes of images.
 
-    The score of a box is the probability of its noun among *all* nouns (softmax of cosines times the model's
-    temperature), also where captions leave few candidates: a box on nothing in particular then scores low, although
-    one of few candidates is always the best of them.
+    The score of a box is the probability of its noun among *all* nouns (softmax of cosines times
+    the model's temperature), also where captions leave few candidates: a box on nothing in
+    particular then scores low, although one of few candidates is always the best of them.
 
     Args:
         model: RegionModel.
         embeddings: (K, C) of the nouns; normalised here.
         finder: gives the nouns of captions (see `clim_eval.labelling.nouns.NounFinder`).
-        features: one of `BOX_FEATURES`: "crops" encodes each box's crop as an image of its own, the others are readouts
-            of the whole image.
+        features: one of `BOX_FEATURES`: "crops" encodes each box's crop as an image of its own, the
+            others are readouts of the whole image.
         min_score: boxes below are left out.
         max_boxes: at most so many of an image, those with the best scores; None for all.
         batch_size: crops, or whole images, per forward pass; crops of several images share one.
@@ -169,24 +189,34 @@ class BoxNamer:
         features = self._encode(views).float()  # (N, C)
         if not bool(torch.isfinite(features).all()):
             raise ValueError(
-                "features hold NaN or infinity: check the model's weights and precision (try fp32 or bf16)"
+                "features hold NaN or infinity: check the model's weights and precision (try fp32 "
+                "or bf16)"
             )
         cosines = features @ self.embeddings.T  # (N, K)
         probabilities = (self.model.logit_scale.exp().float() * cosines).softmax(dim=-1)
         sizes = [len(view.boxes) for view in views]
         return [
             self._best(view, own_cosines, own)
-            for view, own_cosines, own in zip(views, cosines.split(sizes), probabilities.split(sizes), strict=True)
+            for view, own_cosines, own in zip(
+                views, cosines.split(sizes), probabilities.split(sizes), strict=True
+            )
         ]
 
     def _encode(self, views: Sequence[BoxView]) -> Tensor:
         if self.features != "crops":
-            images = self.model.normalize_pixels(torch.stack([view.image for view in views]))  # (B, 3, S, S)
+            images = self.model.normalize_pixels(
+                torch.stack([view.image for view in views])
+            )  # (B, 3, S, S)
             boxes = [view.boxes.to(images.device) for view in views]
-            return self.model.encode_regions(images, boxes=boxes, outputs=(self.features,))[self.features]
+            return self.model.encode_regions(images, boxes=boxes, outputs=(self.features,))[
+                self.features
+            ]
         crops = torch.cat([view.crops for view in views])  # (N, 3, c, c)
         return torch.cat(
-            [self.model.encode_image(self.model.normalize_pixels(part)) for part in crops.split(self.batch_size)]
+            [
+                self.model.encode_image(self.model.normalize_pixels(part))
+                for part in crops.split(self.batch_size)
+            ]
         )
 
     def _best(self, view: BoxView, cosines: Tensor, probabilities: Tensor) -> NamedBoxes:

@@ -14,8 +14,11 @@ from tqdm import tqdm
 from clim_eval.labelling.boxes import BoxNamer, BoxView, BoxViews, NamedBoxes
 
 
-def label_in_parts(job: PartJob, views: BoxViews, namer: BoxNamer, *, nouns: Sequence[str], options: Namespace) -> None:
-    """Do this rank's parts that are not there yet; on rank 0 wait for the others and write the output."""
+def label_in_parts(
+    job: PartJob, views: BoxViews, namer: BoxNamer, *, nouns: Sequence[str], options: Namespace
+) -> None:
+    """Do this rank's parts that are not there yet; on rank 0 wait for the others and write the
+    output."""
     if job.finished(overwrite=options.overwrite):
         if job.rank == 0:
             print(f"{job.output} is there already, made from the same input and options")
@@ -23,7 +26,9 @@ def label_in_parts(job: PartJob, views: BoxViews, namer: BoxNamer, *, nouns: Seq
     size, mine = options.part_images, job.mine()
     try:
         count = sum(min(size, len(views) - number * size) for number in mine)
-        with tqdm(total=count, desc="images", unit="image", disable=job.rank != 0, leave=False) as bar:
+        with tqdm(
+            total=count, desc="images", unit="image", disable=job.rank != 0, leave=False
+        ) as bar:
             for number in mine:
                 places = range(number * size, min((number + 1) * size, len(views)))
                 job.write(number, _part(views, namer, places, workers=options.workers, bar=bar))
@@ -35,25 +40,37 @@ def label_in_parts(job: PartJob, views: BoxViews, namer: BoxNamer, *, nouns: Seq
         _join(job, nouns, views.store.skipped)
 
 
-def _part(views: BoxViews, namer: BoxNamer, places: Sequence[int], *, workers: int, bar: tqdm) -> dict[str, Any]:
-    """The record of one part: images with named boxes, these, counts, and what could not be read."""
+def _part(
+    views: BoxViews, namer: BoxNamer, places: Sequence[int], *, workers: int, bar: tqdm
+) -> dict[str, Any]:
+    """The record of one part: images with named boxes, these, counts, and what could not be
+    read."""
     faults: list[BrokenSample] = []
     counts: Counter = Counter(images=len(places))
     images, annotations = [], []
     loader = DataLoader(Subset(views, places), batch_size=None, num_workers=workers)
     for named in namer.name(_readable(loader, faults, bar)):
         counts.update(
-            captioned=int(named.captioned), without_candidates=int(not named.candidates), boxes=len(named.rows)
+            captioned=int(named.captioned),
+            without_candidates=int(not named.candidates),
+            boxes=len(named.rows),
         )
         if named.rows:
             image, boxes = _records(views.table, named)
             images.append(image)
             annotations += boxes
     skipped = [[fault.reason, fault.name, fault.detail] for fault in faults]
-    return {"images": images, "annotations": annotations, "counts": dict(counts), "skipped": skipped}
+    return {
+        "images": images,
+        "annotations": annotations,
+        "counts": dict(counts),
+        "skipped": skipped,
+    }
 
 
-def _readable(items: Iterable[BoxView | BrokenSample], faults: list[BrokenSample], bar: tqdm) -> Iterator[BoxView]:
+def _readable(
+    items: Iterable[BoxView | BrokenSample], faults: list[BrokenSample], bar: tqdm
+) -> Iterator[BoxView]:
     for item in items:
         bar.update()
         if isinstance(item, BrokenSample):
@@ -68,7 +85,9 @@ def _records(table: BoxTable, named: NamedBoxes) -> tuple[dict, list[dict]]:
     height, width = table.sizes[named.number].tolist()
     boxes = table.boxes[table.starts[named.number] :]
     annotations = []
-    for row, noun, score, cosine in zip(named.rows, named.nouns, named.scores, named.cosines, strict=True):
+    for row, noun, score, cosine in zip(
+        named.rows, named.nouns, named.scores, named.cosines, strict=True
+    ):
         x0, y0, x1, y1 = boxes[row].tolist()
         box = [round(value, 3) for value in (x0, y0, x1 - x0, y1 - y0)]
         annotations.append(
@@ -92,17 +111,25 @@ def _join(job: PartJob, nouns: Sequence[str], skipped: SkipReport) -> None:
         skipped.extend(BrokenSample(*fault) for fault in part["skipped"])
     if not counts["boxes"]:
         raise ValueError(
-            f"no box of {counts['images']} images got a noun ({counts['without_candidates']} have captions without a "
+            f"no box of {counts['images']} images got a noun ({counts['without_candidates']} have "
+            "captions without a "
             f"noun of the list; {skipped.summary(3)}): check the nouns, or lower --min-score"
         )
     annotations = (annotation for part in job.read() for annotation in part["annotations"])
     job.join(
         {
             "counts": dict(counts),
-            "categories": [{"id": number, "name": noun} for number, noun in enumerate(nouns, start=1)],
+            "categories": [
+                {"id": number, "name": noun} for number, noun in enumerate(nouns, start=1)
+            ],
             "images": (image for part in job.read() for image in part["images"]),
-            "annotations": ({"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)),
-            "skipped": [{"reason": reason, "name": name} for name, (reason, _) in skipped.entries.items()],
+            "annotations": (
+                {"id": number, **annotation}
+                for number, annotation in enumerate(annotations, start=1)
+            ),
+            "skipped": [
+                {"reason": reason, "name": name} for name, (reason, _) in skipped.entries.items()
+            ],
         }
     )
     said = f"{counts['captioned']} with captions, of which {counts['without_candidates']} name no noun of the list"

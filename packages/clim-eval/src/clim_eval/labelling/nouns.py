@@ -2,10 +2,12 @@
 
 Rules, in the order they apply:
 
-1. Words are runs of letters and digits, in lower case; a possessive 's does not count. Hyphens, underscores and
-   slashes separate words, so "hot-dog", "hot_dog" and "hot dog" are the same two words.
-2. A noun occurs where its words follow each other. The last one may differ in number: each word stands for itself and
-   for every singular it may be the plural of by English spelling ("glasses": "glass", "glasse"; "women": "woman").
+1. Words are runs of letters and digits, in lower case; a possessive 's does not count. Hyphens,
+   underscores and slashes separate words, so "hot-dog", "hot_dog" and "hot dog" are the same two
+   words.
+2. A noun occurs where its words follow each other. The last one may differ in number: each word
+   stands for itself and for every singular it may be the plural of by English spelling ("glasses":
+   "glass", "glasse"; "women": "woman").
 3. A noun in the caption's own spelling goes before one that differs in number.
 4. From left to right the longest noun takes its words: where "hot dog" is found, "dog" is not.
 """
@@ -84,13 +86,16 @@ class NounFinder:
         return sorted(found)
 
     def _at(self, words: list[str], place: int) -> tuple[int, list[int]]:
-        """(number of words, nouns) of the longest noun that begins at a place; (0, []) without one."""
+        """(number of words, nouns) of the longest noun that begins at a place; (0, []) without
+        one."""
         for length in range(min(self._longest, len(words) - place), 0, -1):
             *first, last = words[place : place + length]
             exact = self._exact.get((*first, last))
             if exact:
                 return length, exact
-            inflected = {noun for form in base_forms(last) for noun in self._by_form.get((*first, form), ())}
+            inflected = {
+                noun for form in base_forms(last) for noun in self._by_form.get((*first, form), ())
+            }
             if inflected:
                 return length, sorted(inflected)
         return 0, []

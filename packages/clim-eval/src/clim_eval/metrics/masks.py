@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# So many values of resized logits exist at a time; a batch of more masks is done in pieces. On a CPU they then stay in
-# its caches, and in memory that the process has already: several times as fast as all at once.
+# So many values of resized logits exist at a time; a batch of more masks is done in pieces. On a
+# CPU they then stay in its caches, and in memory that the process has already: several times as
+# fast as all at once.
 _VALUES = 1 << 26
 
 _CPU_VALUES = 1 << 21
@@ -17,7 +18,8 @@ _CPU_VALUES = 1 << 21
 
 @dataclass(frozen=True)
 class MaskOverlaps:
-    """Pixel counts of N pairs of masks: int64 (N,) intersections and unions, and the pixels of one mask."""
+    """Pixel counts of N pairs of masks: int64 (N,) intersections and unions, and the pixels of one
+    mask."""
 
     intersections: Tensor
     unions: Tensor
@@ -28,8 +30,8 @@ class MaskOverlaps:
 def mask_overlaps(logits: Tensor, masks: Tensor) -> MaskOverlaps:
     """Compare N mask logits with N true masks, in one go and on their device.
 
-    The prediction is sigmoid, then bilinear (align_corners False) to the true masks' size if it differs, then > 0.5:
-    probabilities are resized, not logits, as the published evaluations do.
+    The prediction is sigmoid, then bilinear (align_corners False) to the true masks' size if it
+    differs, then > 0.5: probabilities are resized, not logits, as the published evaluations do.
 
     Args:
         logits: float (N, h, w).
@@ -39,7 +41,10 @@ def mask_overlaps(logits: Tensor, masks: Tensor) -> MaskOverlaps:
         ValueError: another number of masks than logits, or other dimensions.
     """
     if logits.ndim != 3 or masks.ndim != 3 or len(logits) != len(masks):
-        raise ValueError(f"logits {tuple(logits.shape)} and masks {tuple(masks.shape)}: pass (N, h, w) and (N, H, W)")
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and masks {tuple(masks.shape)}: pass (N, h, w) and (N, "
+            "H, W)"
+        )
     height, width = masks.shape[-2:]
     at_once = _CPU_VALUES if masks.device.type == "cpu" else _VALUES
     step = max(1, at_once // max(1, height * width))
@@ -53,7 +58,8 @@ def mask_overlaps(logits: Tensor, masks: Tensor) -> MaskOverlaps:
 
 
 def _pixels(masks: Tensor) -> Tensor:
-    # Counting in 32 bits is three times as fast on a CPU as torch's default, and a mask has fewer pixels than that.
+    # Counting in 32 bits is three times as fast on a CPU as torch's default, and a mask has fewer
+    # pixels than that.
     return masks.flatten(1).sum(1, dtype=torch.int32)
 
 
@@ -64,7 +70,9 @@ def _predicted(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return shares > 0.5
 
 
-def ious(intersections: np.ndarray, unions: np.ndarray, *, empty: float = float("nan")) -> np.ndarray:
+def ious(
+    intersections: np.ndarray, unions: np.ndarray, *, empty: float = float("nan")
+) -> np.ndarray:
     """float64 intersection / union; `empty` where the union is empty."""
     known = unions > 0
     return np.where(known, intersections / np.where(known, unions, 1), empty)

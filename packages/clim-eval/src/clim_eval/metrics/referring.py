@@ -1,8 +1,8 @@
 """Referring expression segmentation: cIoU, mIoU and precision from counts of pixels.
 
-Two protocols are in use, and their numbers cannot be compared; so the protocol is part of every metric's name.
-"standard": every sentence by itself. "original" (F-LMM): the first sentence of each object only, all of an image in one
-text.
+Two protocols are in use, and their numbers cannot be compared; so the protocol is part of every
+metric's name. "standard": every sentence by itself. "original" (F-LMM): the first sentence of each
+object only, all of an image in one text.
 `clim_data.readers.expressions.PROTOCOLS` reads the data for either.
 """
 
@@ -17,19 +17,25 @@ EMPTY = {"skip": float("nan"), "zero": 0.0, "one": 1.0}
 
 
 def referring_metrics(
-    intersections: ArrayLike, unions: ArrayLike, *, protocol: str = "standard", empty: str | None = None
+    intersections: ArrayLike,
+    unions: ArrayLike,
+    *,
+    protocol: str = "standard",
+    empty: str | None = None,
 ) -> dict[str, float]:
     """Metrics of N expressions, as fractions.
 
     Args:
         intersections, unions: (N,) pixels.
         protocol: "standard" or "original"; it labels the names and chooses `empty`.
-        empty: how an expression whose true and predicted masks are both empty counts in mIoU and Pr: "skip" (not at
-            all; the default of "standard"), "zero" (the default of "original") or "one".
+        empty: how an expression whose true and predicted masks are both empty counts in mIoU and
+            Pr: "skip" (not at all; the default of "standard"), "zero" (the default of "original")
+                or "one".
 
     Returns:
-        "PROTOCOL.cIoU" sum of intersections / sum of unions, "PROTOCOL.oIoU" the same under its other name (overall
-        IoU), "PROTOCOL.mIoU" the mean IoU, "PROTOCOL.Pr@0.5", "@0.7", "@0.9" the shares of IoUs above; nan of none.
+        "PROTOCOL.cIoU" sum of intersections / sum of unions, "PROTOCOL.oIoU" the same under its
+        other name (overall IoU), "PROTOCOL.mIoU" the mean IoU, "PROTOCOL.Pr@0.5", "@0.7", "@0.9"
+        the shares of IoUs above; nan of none.
 
     Raises:
         ValueError: an unknown protocol or rule, or counts that cannot be.
@@ -39,9 +45,19 @@ def referring_metrics(
     empty = empty or ("zero" if protocol == "original" else "skip")
     if empty not in EMPTY:
         raise ValueError(f"empty={empty!r} is not known: choose from {', '.join(EMPTY)}")
-    intersections, unions = np.asarray(intersections, dtype=np.int64), np.asarray(unions, dtype=np.int64)
-    if intersections.shape != unions.shape or (intersections > unions).any() or (intersections < 0).any():
-        raise ValueError("intersections must be between 0 and unions, one for each expression: pass counts of pixels")
+    intersections, unions = (
+        np.asarray(intersections, dtype=np.int64),
+        np.asarray(unions, dtype=np.int64),
+    )
+    if (
+        intersections.shape != unions.shape
+        or (intersections > unions).any()
+        or (intersections < 0).any()
+    ):
+        raise ValueError(
+            "intersections must be between 0 and unions, one for each expression: pass counts of "
+            "pixels"
+        )
     values = ious(intersections, unions, empty=EMPTY[empty])
     values = values[~np.isnan(values)]
     overall = float(intersections.sum() / unions.sum()) if unions.sum() else float("nan")

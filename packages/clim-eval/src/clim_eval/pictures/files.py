@@ -13,12 +13,17 @@ if TYPE_CHECKING:
 
 
 def write_png(path: Path, figure: Figure | str | os.PathLike) -> None:
-    """Save a matplotlib Figure as a PNG of 150 dpi, or copy an existing PNG; the file appears whole or not at all."""
+    """Save a matplotlib Figure as a PNG of 150 dpi, or copy an existing PNG; the file appears whole
+    or not at all."""
     if isinstance(figure, str | os.PathLike):
         if not Path(figure).is_file():
-            raise FileNotFoundError(f"{figure} does not exist: pass a matplotlib Figure or the path of a PNG")
+            raise FileNotFoundError(
+                f"{figure} does not exist: pass a matplotlib Figure or the path of a PNG"
+            )
         write_bytes(path, Path(figure).read_bytes())
         return
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(unfinished, dpi=150, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.08)
+    figure.savefig(
+        unfinished, dpi=150, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.08
+    )
     os.replace(unfinished, path)

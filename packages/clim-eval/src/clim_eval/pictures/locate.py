@@ -35,23 +35,30 @@ def locate_texts(
     image_px: int | None = None,
     readout: str = "value_residual",
 ) -> TextLocations:
-    """Compare every patch of one image with every text and take the best region of each map (`best_region`).
+    """Compare every patch of one image with every text and take the best region of each map
+    (`best_region`).
 
     Args:
         model: RegionModel.
         image: (3, H, W) uint8 of any size; it is resized, not padded.
         text_features: (N, C), normalised here.
-        image_px: longest side of the network input in pixels, default the model's own; both sides are rounded to
-            multiples of the stride.
+        image_px: longest side of the network input in pixels, default the model's own; both sides
+            are rounded to multiples of the stride.
         readout: dense readout of ``encode_dense``.
     """
     height, width = input_size(image.shape[1:], image_px or max(model.image_size), model.stride)
-    resized = resize(image, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True)
-    dense = model.encode_dense(model.normalize_pixels(resized[None]), readout=readout)  # (1, C, h, w)
+    resized = resize(
+        image, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True
+    )
+    dense = model.encode_dense(
+        model.normalize_pixels(resized[None]), readout=readout
+    )  # (1, C, h, w)
     texts = F.normalize(text_features.to(dense.device).float(), dim=-1)  # (N, C)
     maps = torch.einsum("nc,chw->nhw", texts, dense[0].float()).cpu().numpy()
     masks = np.stack([best_region(values) for values in maps])
-    pooled = F.normalize(pool_masks(dense.float(), [torch.from_numpy(masks).to(dense)]), dim=-1)  # (N, C)
+    pooled = F.normalize(
+        pool_masks(dense.float(), [torch.from_numpy(masks).to(dense)]), dim=-1
+    )  # (N, C)
     return TextLocations(
         maps=maps,
         masks=masks,
@@ -60,7 +67,9 @@ def locate_texts(
     )
 
 
-def encode_texts(model: nn.Module, texts: Sequence[str], prompts: Callable[[str], list[str]] | None = None) -> Tensor:
+def encode_texts(
+    model: nn.Module, texts: Sequence[str], prompts: Callable[[str], list[str]] | None = None
+) -> Tensor:
     """(N, C) unit rows of texts as they are, or of the mean over ``prompts(text)``."""
     rows = []
     device = next(model.parameters()).device
@@ -72,17 +81,20 @@ def encode_texts(model: nn.Module, texts: Sequence[str], prompts: Callable[[str]
 
 
 def input_size(size: Sequence[int], image_px: int, stride: int) -> tuple[int, int]:
-    """(height, width) with the longest side near ``image_px``, the same shape, and multiples of ``stride``."""
+    """(height, width) with the longest side near ``image_px``, the same shape, and multiples of
+    ``stride``."""
     scale = image_px / max(size)
     height, width = (max(stride, round(side * scale / stride) * stride) for side in size)
     return height, width
 
 
 def best_region(values: np.ndarray) -> np.ndarray:
-    """The connected region (4 neighbours) around the maximum of an (h, w) map that lies above Otsu's threshold.
+    """The connected region (4 neighbours) around the maximum of an (h, w) map that lies above
+    Otsu's threshold.
 
-    Otsu's threshold splits the values so that the variance between the two groups is largest (IEEE Transactions on
-    Systems, Man and Cybernetics 9(1), 1979). Returns (h, w) booleans with at least one position.
+    Otsu's threshold splits the values so that the variance between the two groups is largest (IEEE
+    Transactions on Systems, Man and Cybernetics 9(1), 1979). Returns (h, w) booleans with at least
+    one position.
     """
     region = np.zeros(values.shape, dtype=bool)
     region[np.unravel_index(values.argmax(), values.shape)] = True
@@ -100,7 +112,8 @@ def best_region(values: np.ndarray) -> np.ndarray:
 
 
 def otsu_threshold(values: np.ndarray) -> float:
-    """The value v for which splitting into <= v and > v leaves the largest variance between the groups."""
+    """The value v for which splitting into <= v and > v leaves the largest variance between the
+    groups."""
     ordered = np.sort(np.asarray(values, dtype=np.float64).ravel())
     n = len(ordered)
     below = np.arange(1, n)

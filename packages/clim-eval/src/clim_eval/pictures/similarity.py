@@ -31,8 +31,9 @@ def similarity_figure(
 
     Args:
         image: (H, W, 3) array or (3, H, W) tensor, uint8.
-        maps: (N, h, w) cosines on a grid that covers the whole image. Each panel has its own colour scale, because
-            the cosines of different texts have different levels; the bar beside it gives the values.
+        maps: (N, h, w) cosines on a grid that covers the whole image. Each panel has its own colour
+            scale, because the cosines of different texts have different levels; the bar beside it
+            gives the values.
         texts: N texts.
         boxes: (N, 4) XYXY in [0, 1] of the image, drawn as rectangles.
         masks: (N, h, w) booleans, drawn as outlines.
@@ -53,7 +54,9 @@ def similarity_figure(
     height, width = image.shape[:2]
     size = (SIDE * min(1.0, width / height), SIDE * min(1.0, height / width))  # inches of a panel
     with rc_context(STYLE):
-        figure = Figure(figsize=(columns * (size[0] + 0.75), rows * (size[1] + 0.95) + 0.4 * bool(title)))
+        figure = Figure(
+            figsize=(columns * (size[0] + 0.75), rows * (size[1] + 0.95) + 0.4 * bool(title))
+        )
         figure.set_layout_engine("constrained")
         axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         axes[0].imshow(image)
@@ -63,7 +66,9 @@ def similarity_figure(
             mask = None if masks is None else np.asarray(masks[index])
             _draw_map(axes[index + 1], image, maps[index], box=box, mask=mask)
             axes[index + 1].set_title(
-                "\n".join(wrap(text, width=max(14, round(11 * size[0])), max_lines=2, placeholder=" …"))
+                "\n".join(
+                    wrap(text, width=max(14, round(11 * size[0])), max_lines=2, placeholder=" …")
+                )
             )
             if scores is not None:
                 axes[index + 1].set_xlabel(f"cosine {scores[index]:.3f}", fontsize=9)
@@ -89,15 +94,26 @@ def _draw_map(axis: Axes, image: np.ndarray, values: np.ndarray, *, box, mask) -
     height, width = image.shape[:2]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     # A grey picture under the map, so that colour means similarity only.
-    axis.imshow(image @ np.array([0.299, 0.587, 0.114]), cmap="gray", vmin=0, vmax=255, extent=extent)
+    axis.imshow(
+        image @ np.array([0.299, 0.587, 0.114]), cmap="gray", vmin=0, vmax=255, extent=extent
+    )
     low, high = np.quantile(values, 0.02), values.max()
     high = max(high, low + 1e-6)
-    # Weak similarity is also more transparent, so that the picture stays visible where nothing was found.
+    # Weak similarity is also more transparent, so that the picture stays visible where nothing was
+    # found.
     strength = np.clip((values - low) / (high - low), 0, 1)
     drawn = axis.imshow(
-        values, cmap="turbo", vmin=low, vmax=high, alpha=0.25 + 0.5 * strength, extent=extent, interpolation="bilinear"
+        values,
+        cmap="turbo",
+        vmin=low,
+        vmax=high,
+        alpha=0.25 + 0.5 * strength,
+        extent=extent,
+        interpolation="bilinear",
     )
-    bar = axis.figure.colorbar(drawn, cax=axis.inset_axes((1.025, 0, 0.12 / (SIDE * min(1.0, width / height)), 1)))
+    bar = axis.figure.colorbar(
+        drawn, cax=axis.inset_axes((1.025, 0, 0.12 / (SIDE * min(1.0, width / height)), 1))
+    )
     bar.ax.tick_params(labelsize=7, length=2)
     bar.ax.locator_params(nbins=4)
     bar.solids.set_alpha(1)
@@ -108,7 +124,15 @@ def _draw_map(axis: Axes, image: np.ndarray, values: np.ndarray, *, box, mask) -
         x0, y0, x1, y1 = box * np.array([width, height, width, height]) - 0.5
         for color, thickness in (("black", 4), ("white", 2)):  # readable on any ground
             axis.add_patch(
-                Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=color, linewidth=thickness, clip_on=False)
+                Rectangle(
+                    (x0, y0),
+                    x1 - x0,
+                    y1 - y0,
+                    fill=False,
+                    edgecolor=color,
+                    linewidth=thickness,
+                    clip_on=False,
+                )
             )
     axis.set_xlim(-0.5, width - 0.5)
     axis.set_ylim(height - 0.5, -0.5)
@@ -126,7 +150,9 @@ def _outline(axis: Axes, mask: np.ndarray, step_x: float, step_y: float) -> None
         lines.append([(column - 1, row), (column, row)])
     scaled = np.array(lines, dtype=float) * (step_x, step_y) - 0.5
     for color, thickness in (("black", 3), ("white", 1.5)):
-        axis.add_collection(LineCollection(list(scaled), colors=color, linewidths=thickness, capstyle="round"))
+        axis.add_collection(
+            LineCollection(list(scaled), colors=color, linewidths=thickness, capstyle="round")
+        )
 
 
 def _pixels(image: np.ndarray | Tensor) -> np.ndarray:
@@ -135,6 +161,7 @@ def _pixels(image: np.ndarray | Tensor) -> np.ndarray:
         array = array.transpose(1, 2, 0)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         raise ValueError(
-            f"image of shape {array.shape} and type {array.dtype}: pass a uint8 (H, W, 3) array or (3, H, W) tensor"
+            f"image of shape {array.shape} and type {array.dtype}: pass a uint8 (H, W, 3) array or "
+            "(3, H, W) tensor"
         )
     return array

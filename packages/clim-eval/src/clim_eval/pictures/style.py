@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-# Okabe and Ito's colours, told apart also without full colour vision; black and yellow are left out.
+# Okabe and Ito's colours, told apart also without full colour vision; black and yellow are left
+# out.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A8A8A")
 
 INK = "#222222"

@@ -11,12 +11,22 @@ from torch import nn
 
 PACKAGES = (
     *("clim-data", "clim-models", "clim-eval", "clim-train", "flmm"),
-    *("torch", "torchvision", "open_clip_torch", "timm", "transformers", "deepspeed", "numpy", "pillow"),
+    *(
+        "torch",
+        "torchvision",
+        "open_clip_torch",
+        "timm",
+        "transformers",
+        "deepspeed",
+        "numpy",
+        "pillow",
+    ),
 )
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python, of the packages that can change a result (those installed), and the accelerator's name."""
+    """Versions of Python, of the packages that can change a result (those installed), and the
+    accelerator's name."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -28,24 +38,32 @@ def package_versions() -> dict[str, str]:
 
 
 def data_fingerprint(files: Sequence[str | Path], counts: Mapping[str, int]) -> dict:
-    """``{"fingerprint": hex, "files": {name: sha256}, "counts": {...}}``: equal when annotations and counts are equal.
+    """``{"fingerprint": hex, "files": {name: sha256}, "counts": {...}}``: equal when annotations
+    and counts are equal.
 
-    File names without folders enter it, so the same data in another place has the same fingerprint. Raises
-    FileNotFoundError for a missing file.
+    File names without folders enter it, so the same data in another place has the same fingerprint.
+    Raises FileNotFoundError for a missing file.
     """
     hashes = {}
     for path in map(Path, files):
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is not a file: pass the annotation file that was evaluated")
+            raise FileNotFoundError(
+                f"{path} is not a file: pass the annotation file that was evaluated"
+            )
         with open(path, "rb") as file:
             hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     counts = {name: int(count) for name, count in sorted(counts.items())}
     text = repr((sorted(hashes.items()), sorted(counts.items())))
-    return {"fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16], "files": hashes, "counts": counts}
+    return {
+        "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "files": hashes,
+        "counts": counts,
+    }
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """First 16 hex digits of the SHA-256 of all weights and buffers, names, shapes and dtypes included."""
+    """First 16 hex digits of the SHA-256 of all weights and buffers, names, shapes and dtypes
+    included."""
     from clim_models.checkpoints.fingerprint import (
         hash_weights,  # imported here: it brings open_clip, which reports do without
     )

@@ -32,26 +32,30 @@ def write_report(
 ) -> dict:
     """Write report.json, report.md and figures/NAME.png into ``folder``.
 
-    Every file appears whole or not at all, and report.json, which programs look for, comes last. Other files of the
-    folder stay.
+    Every file appears whole or not at all, and report.json, which programs look for, comes last.
+    Other files of the folder stay.
 
     Args:
         folder: created when missing.
         title: first line of the page.
-        metrics: {name: number}, or {arm: {name: number}} to compare arms; None and nan are shown as "-".
+        metrics: {name: number}, or {arm: {name: number}} to compare arms; None and nan are shown as
+            "-".
         config: a dataclass or dict of how the numbers were made (model, data, options).
         figures: {name: matplotlib Figure, or the path of a PNG to copy}.
         data: `data_fingerprint` of what was evaluated.
         notes: paragraphs under the tables.
 
-    Returns the content of report.json: title, created, metrics, config, data, versions, figures, notes. Raises
-    ValueError for metrics that are not numbers and config values that JSON cannot hold.
+    Returns the content of report.json: title, created, metrics, config, data, versions, figures,
+    notes. Raises ValueError for metrics that are not numbers and config values that JSON cannot
+    hold.
     """
     folder = Path(folder)
     metrics = {name: _checked_metric(name, value) for name, value in metrics.items()}
     nested = [isinstance(value, dict) for value in metrics.values()]
     if any(nested) and not all(nested):
-        raise ValueError("metrics mixes numbers and arms: pass {name: number} or {arm: {name: number}}")
+        raise ValueError(
+            "metrics mixes numbers and arms: pass {name: number} or {arm: {name: number}}"
+        )
     figures = dict(figures or {})
     report = {
         "title": title,
@@ -81,18 +85,24 @@ def read_report(path: str | os.PathLike) -> dict:
     path = Path(path)
     path = path / "report.json" if path.is_dir() else path
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: pass a report.json, or the folder write_report made")
+        raise FileNotFoundError(
+            f"{path} does not exist: pass a report.json, or the folder write_report made"
+        )
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error}): write the report again") from error
     if not isinstance(report, dict) or not {"title", "metrics", "config"} <= report.keys():
-        raise ValueError(f"{path} is not a report of clim-eval: pass a report.json with title, metrics and config")
+        raise ValueError(
+            f"{path} is not a report of clim-eval: pass a report.json with title, metrics and "
+            "config"
+        )
     return report
 
 
 def combine_reports(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """{arm: {metric: value}} of several reports for one `write_report`; a report's own arms become "NAME / ARM"."""
+    """{arm: {metric: value}} of several reports for one `write_report`; a report's own arms become
+    "NAME / ARM"."""
     arms: dict[str, dict] = {}
     for name, report in reports.items():
         metrics = report["metrics"]
@@ -110,8 +120,14 @@ def report_page(report: Mapping[str, Any]) -> str:
     parts += [f"## {name}\n\n![{name}](<{path}>)" for name, path in report["figures"].items()]
     if report["data"]:
         parts += ["## Data", markdown(["", "value"], leaves(report["data"]), text=True)]
-    parts += ["## Configuration", markdown(["option", "value"], leaves(report["config"]), text=True)]
-    parts += ["## Versions", markdown(["package", "version"], leaves(report["versions"]), text=True)]
+    parts += [
+        "## Configuration",
+        markdown(["option", "value"], leaves(report["config"]), text=True),
+    ]
+    parts += [
+        "## Versions",
+        markdown(["package", "version"], leaves(report["versions"]), text=True),
+    ]
     return "\n\n".join(parts) + "\n"
 
 

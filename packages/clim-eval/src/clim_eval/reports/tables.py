@@ -13,45 +13,61 @@ import numpy as np
 import torch
 
 # Metrics that are fractions in [0, 1] and are shown in percent.
-FRACTION = re.compile(r"(^|\.)(mAcc\d+|top\d+|R@\d+|AR(_\w+)?|acc@[\d.]+|[cmo]IoU|Pr@[\d.]+|pixel_accuracy)$")
+FRACTION = re.compile(
+    r"(^|\.)(mAcc\d+|top\d+|R@\d+|AR(_\w+)?|acc@[\d.]+|[cmo]IoU|Pr@[\d.]+|pixel_accuracy)$"
+)
 
 
 def metric_table(metrics: Mapping[str, Any]) -> str:
-    """Markdown table: flat metrics as READOUT.REST are laid out as rows x columns, arms as columns side by side."""
+    """Markdown table: flat metrics as READOUT.REST are laid out as rows x columns, arms as columns
+    side by side."""
     if not metrics:
         return "No metrics."
     if all(isinstance(value, Mapping) for value in metrics.values()):
         names = list(dict.fromkeys(name for values in metrics.values() for name in values))
-        rows = [[name, *(show_number(name, values.get(name)) for values in metrics.values())] for name in names]
+        rows = [
+            [name, *(show_number(name, values.get(name)) for values in metrics.values())]
+            for name in names
+        ]
         return markdown(["metric", *metrics], rows)
     heads = list(dict.fromkeys(name.partition(".")[0] for name in metrics))
     tails = list(dict.fromkeys(name.partition(".")[2] for name in metrics))
     if "" in tails or len(heads) < 2 or len(heads) * len(tails) > 2 * len(metrics):
-        return markdown(["metric", "value"], [[name, show_number(name, value)] for name, value in metrics.items()])
+        return markdown(
+            ["metric", "value"],
+            [[name, show_number(name, value)] for name, value in metrics.items()],
+        )
     cells = [
-        [head, *(show_number(f"{head}.{tail}", metrics.get(f"{head}.{tail}")) for tail in tails)] for head in heads
+        [head, *(show_number(f"{head}.{tail}", metrics.get(f"{head}.{tail}")) for tail in tails)]
+        for head in heads
     ]
     return markdown(["", *tails], cells)
 
 
 def show_number(name: str, value: float | None) -> str:
-    """A metric for people: fractions (`FRACTION`) in percent with two digits, other numbers with four figures."""
+    """A metric for people: fractions (`FRACTION`) in percent with two digits, other numbers with
+    four figures."""
     if value is None or math.isnan(value):
         return "-"
     return f"{100 * value:.2f} %" if FRACTION.search(name) else f"{value:.4g}"
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON holds it: dataclasses as dicts, paths, dtypes and devices as text, nan as None.
+    """The value as JSON holds it: dataclasses as dicts, paths, dtypes and devices as text, nan as
+    None.
 
     Raises ValueError for anything whose meaning would be lost.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+        return [
+            plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)
+        ]
     if isinstance(value, np.generic) or (isinstance(value, torch.Tensor) and value.ndim == 0):
         return plain(value.item())
     if isinstance(value, os.PathLike | torch.dtype | torch.device):
@@ -60,12 +76,19 @@ def plain(value: Any) -> Any:
         return None
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise ValueError(f"a report cannot hold {value!r} of type {type(value).__name__}: pass numbers, text, lists, dicts")
+    raise ValueError(
+        f"a report cannot hold {value!r} of type {type(value).__name__}: pass numbers, text, "
+        "lists, dicts"
+    )
 
 
 def leaves(tree: Any, prefix: str = "") -> list[list[str]]:
     if isinstance(tree, Mapping):
-        return [row for key, item in tree.items() for row in leaves(item, f"{prefix}.{key}" if prefix else key)]
+        return [
+            row
+            for key, item in tree.items()
+            for row in leaves(item, f"{prefix}.{key}" if prefix else key)
+        ]
     return [[prefix, "" if tree is None else str(tree)]]
 
 
@@ -75,7 +98,10 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool =
     # Names and texts to the left, numbers to the right, readable also as plain text.
     right = [bool(i) and not text for i in range(len(head))]
     lines = [
-        "| " + " | ".join(c.rjust(w) if r else c.ljust(w) for r, c, w in zip(right, row, widths)) + " |" for row in rows
+        "| "
+        + " | ".join(c.rjust(w) if r else c.ljust(w) for r, c, w in zip(right, row, widths))
+        + " |"
+        for row in rows
     ]
     rule = "|" + "|".join("-" * (w + 1) + (":" if r else "-") for r, w in zip(right, widths)) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])

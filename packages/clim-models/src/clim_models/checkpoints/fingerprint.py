@@ -16,7 +16,8 @@ def hash_weights(state_dict: Mapping[str, Tensor]) -> str:
     for key, value in sorted(state_dict.items()):
         if value.numel() == 0:
             raise ValueError(
-                f"{key} is empty here (partitioned by ZeRO-3?): do this before the engine is built, "
+                f"{key} is empty here (partitioned by ZeRO-3?): do this before the engine is "
+                "built, "
                 "or inside deepspeed.zero.GatheredParameters"
             )
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())

@@ -9,18 +9,21 @@ from torch import Tensor
 def interpolate_weights(
     student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], alpha: float
 ) -> dict[str, Tensor]:
-    """alpha * student + (1 - alpha) * teacher for every float entry; integer entries are the student's.
+    """alpha * student + (1 - alpha) * teacher for every float entry; integer entries are the
+    student's.
 
     Entries that are equal in both, such as frozen weights, stay as they are to the last bit.
 
     Args:
         student, teacher: state dicts with the same keys and shapes.
-        alpha: 1 is the student, 0 the teacher; values between trade region accuracy against image accuracy.
+        alpha: 1 is the student, 0 the teacher; values between trade region accuracy against image
+            accuracy.
 
     Raises:
         ValueError: alpha outside [0, 1], or keys or shapes that differ (they are listed).
 
-    Source: robust fine-tuning by weight-space ensembles (arXiv 2109.01903), used by CLIPSelf and CLIM.
+    Source: robust fine-tuning by weight-space ensembles (arXiv 2109.01903), used by CLIPSelf and
+    CLIM.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha={alpha}; pass a number from 0 (teacher) to 1 (student)")
@@ -34,7 +37,8 @@ def interpolate_weights(
     mixed = {}
     for key, value in student.items():
         other = teacher[key].to(value.device)
-        # Rounding would change weights that were never trained, and with them the hash of a frozen tower.
+        # Rounding would change weights that were never trained, and with them the hash of a frozen
+        # tower.
         if value.is_floating_point() and not torch.equal(value, other.to(value.dtype)):
             mix = value.float() * alpha + other.float() * (1 - alpha)
             mixed[key] = mix.to(value.dtype)

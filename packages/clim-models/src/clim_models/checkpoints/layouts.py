@@ -1,7 +1,9 @@
-"""Other people's key names -> open_clip's, or UNetHead's. Pure functions; models never see a foreign name.
+"""Other people's key names -> open_clip's, or UNetHead's. Pure functions; models never see a
+foreign name.
 
-Known layouts: open_clip (also OpenAI's, which has the same names), EVA-CLIP (original and as released by CLIPSelf),
-and ours (`clip.` in front). A text tower without the `text.` prefix is moved there where the model has one.
+Known layouts: open_clip (also OpenAI's, which has the same names), EVA-CLIP (original and as
+released by CLIPSelf), and ours (`clip.` in front). A text tower without the `text.` prefix is moved
+there where the model has one.
 """
 
 import re
@@ -10,9 +12,16 @@ from typing import Any
 
 from torch import Tensor
 
-# Entries that describe an OpenAI archive and are no weights. Their presence marks a QuickGELU model.
+# Entries that describe an OpenAI archive and are no weights. Their presence marks a QuickGELU
+# model.
 OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
-TEXT_PARTS = ("text_projection", "positional_embedding", "token_embedding", "transformer.", "ln_final.")
+TEXT_PARTS = (
+    "text_projection",
+    "positional_embedding",
+    "token_embedding",
+    "transformer.",
+    "ln_final.",
+)
 EVA_NAMES = (
     ("attn.inner_attn_ln.", "attn.norm."),
     ("mlp.ffn_ln.", "mlp.norm."),
@@ -20,7 +29,8 @@ EVA_NAMES = (
     ("mlp.w2.", "mlp.fc1_x."),
     ("mlp.w3.", "mlp.fc2."),
 )
-# mmsegmentation's U-Net, as released by F-LMM, -> UNetHead. The number after encoder.i. counts the pooling before it.
+# mmsegmentation's U-Net, as released by F-LMM, -> UNetHead. The number after encoder.i. counts the
+# pooling before it.
 UNET_NAMES = (
     (r"^encoder\.(\d+)\.[01]\.convs\.", r"encoder.\1."),
     (r"^decoder\.(\d+)\.conv_block\.convs\.", r"decoder.\1.fuse."),
@@ -33,7 +43,8 @@ EVA_SEPARATE = (("attn.q_bias", "attn.q_proj.bias"), ("attn.v_bias", "attn.v_pro
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a training checkpoint: looks inside `state_dict`, `model` or `module`, strips `module.`.
+    """The tensors of a training checkpoint: looks inside `state_dict`, `model` or `module`, strips
+    `module.`.
 
     Raises:
         ValueError: there is no mapping of tensors inside.
@@ -44,7 +55,8 @@ def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     tensors = {str(k): v for k, v in checkpoint.items() if isinstance(v, Tensor)}
     if not tensors:
         raise ValueError(
-            f"no weights in this file (top-level keys: {sorted(map(str, checkpoint))[:8]}); pass a state dict or a "
+            f"no weights in this file (top-level keys: {sorted(map(str, checkpoint))[:8]}); pass a "
+            "state dict or a "
             "checkpoint that holds one under 'state_dict'"
         )
     for prefix in ("module.", "_orig_mod.", "clip."):
@@ -55,7 +67,10 @@ def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def recognise(keys: set[str]) -> str:
     """Name of the layout: "eva-clip", "openai" or "open_clip"."""
-    if any(".inner_attn_ln." in k or "attn.rope.freqs" in k for k in keys) or "visual.pos_embed" in keys:
+    if (
+        any(".inner_attn_ln." in k or "attn.rope.freqs" in k for k in keys)
+        or "visual.pos_embed" in keys
+    ):
         return "eva-clip"
     return "openai" if OPENAI_MARKS[0] in keys else "open_clip"
 
@@ -91,7 +106,8 @@ def _eva_name(key: str, names: tuple[tuple[str, str], ...]) -> str:
 
 
 def to_unet_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names of F-LMM's released mask head (without `mask_head.`) -> those of UNetHead; ours stay as they are."""
+    """Names of F-LMM's released mask head (without `mask_head.`) -> those of UNetHead; ours stay as
+    they are."""
     if not any(k.startswith("conv_seg.") for k in tensors):
         return dict(tensors)
     renamed = {}

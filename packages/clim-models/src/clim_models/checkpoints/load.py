@@ -22,27 +22,32 @@ LISTED = 8
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_checkpoint` did: layout found, number of tensors, source (a path or "state dict")."""
+    """What `load_checkpoint` did: layout found, number of tensors, source (a path or "state
+    dict")."""
 
     layout: str
     tensors: int
     source: str
 
 
-def load_checkpoint(model: nn.Module, path_or_state_dict: str | Path | Mapping[str, Any]) -> LoadReport:
+def load_checkpoint(
+    model: nn.Module, path_or_state_dict: str | Path | Mapping[str, Any]
+) -> LoadReport:
     """Load weights into a RegionModel, strictly.
 
     Args:
         model: a RegionModel (or a bare open_clip model).
-        path_or_state_dict: a `.pt`/`.pth`/`.bin` or `.safetensors` file, a run folder of ours, or a state dict; in
-            the layout of open_clip, OpenAI (TorchScript archives too), EVA-CLIP, or a CLIPSelf/CLIM release.
+        path_or_state_dict: a `.pt`/`.pth`/`.bin` or `.safetensors` file, a run folder of ours, or a
+            state dict; in the layout of open_clip, OpenAI (TorchScript archives too), EVA-CLIP, or
+            a CLIPSelf/CLIM release.
 
     Returns:
         What was recognised.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a checkpoint, truncated, unsafe, or of another model: the differing keys are listed.
+        ValueError: not a checkpoint, truncated, unsafe, or of another model: the differing keys are
+            listed.
     """
     clip = getattr(model, "clip", model)
     if isinstance(path_or_state_dict, Mapping):
@@ -56,7 +61,9 @@ def load_checkpoint(model: nn.Module, path_or_state_dict: str | Path | Mapping[s
     renamed = to_open_clip(tensors, text_prefix=hasattr(clip, "text"))
     own = clip.state_dict()
     # Frozen batch norms of the original releases have no counter; it plays no part in evaluation.
-    renamed.update({k: v for k, v in own.items() if k.endswith("num_batches_tracked") and k not in renamed})
+    renamed.update(
+        {k: v for k, v in own.items() if k.endswith("num_batches_tracked") and k not in renamed}
+    )
     _check_keys(own, renamed, layout=layout, source=source)
     clip.load_state_dict(renamed, strict=True)
     return LoadReport(layout, len(renamed), source)
@@ -80,17 +87,31 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_unpickling_reason(path)) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, KeyError) and not _begins_as_checkpoint(path):  # torch stumbles over the first byte
+    except (
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        KeyError,
+        zipfile.BadZipFile,
+    ) as error:
+        if isinstance(error, KeyError) and not _begins_as_checkpoint(
+            path
+        ):  # torch stumbles over the first byte
             raise ValueError(_unpickling_reason(path)) from error
         reason = f"{error}".partition(". ")[0].partition("\n")[0][:160]
-        raise ValueError(f"{path} is truncated or damaged ({reason}); download or export it again") from error
+        raise ValueError(
+            f"{path} is truncated or damaged ({reason}); download or export it again"
+        ) from error
 
 
 def export_folder(path: Path) -> Path:
-    """Where the export is: the folder itself, or `model` in the run folder of a training; files stay as they are."""
+    """Where the export is: the folder itself, or `model` in the run folder of a training; files
+    stay as they are."""
     inside = path / "model"
-    return inside if not (path / WEIGHTS_FILE).exists() and (inside / WEIGHTS_FILE).exists() else path
+    return (
+        inside if not (path / WEIGHTS_FILE).exists() and (inside / WEIGHTS_FILE).exists() else path
+    )
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -119,24 +140,37 @@ def _check_activation(clip: nn.Module, layout: str, source: str) -> None:
     uses_gelu = any(type(m) is nn.GELU for m in clip.visual.modules())
     if layout == "openai" and uses_gelu and not uses_quick:
         raise ValueError(
-            f"{source} holds OpenAI weights, which need QuickGELU; build the '-quickgelu' model of that name"
+            f"{source} holds OpenAI weights, which need QuickGELU; build the '-quickgelu' model of "
+            "that name"
         )
 
 
-def _check_keys(own: Mapping[str, Tensor], new: Mapping[str, Tensor], *, layout: str, source: str) -> None:
+def _check_keys(
+    own: Mapping[str, Tensor], new: Mapping[str, Tensor], *, layout: str, source: str
+) -> None:
     missing = sorted(own.keys() - new.keys())
     unexpected = sorted(new.keys() - own.keys())
     shared = own.keys() & new.keys()
     shapes = [
-        f"{k} {tuple(new[k].shape)} for {tuple(own[k].shape)}" for k in sorted(shared) if new[k].shape != own[k].shape
+        f"{k} {tuple(new[k].shape)} for {tuple(own[k].shape)}"
+        for k in sorted(shared)
+        if new[k].shape != own[k].shape
     ]
     if not (missing or unexpected or shapes):
         return
     if len(shared) < 0.1 * len(own):
         verdict = "an unknown layout, or no CLIP at all"
     else:
-        verdict = "another model" if len(shapes) > 0.05 * len(own) or missing else "a model that differs in places"
-    lists = [_listed("missing", missing), _listed("unexpected", unexpected), _listed("mis-shaped", shapes)]
+        verdict = (
+            "another model"
+            if len(shapes) > 0.05 * len(own) or missing
+            else "a model that differs in places"
+        )
+    lists = [
+        _listed("missing", missing),
+        _listed("unexpected", unexpected),
+        _listed("mis-shaped", shapes),
+    ]
     raise ValueError(
         f"{source} does not fit: recognised layout {layout!r}, it looks like {verdict}.\n"
         + "\n".join(text for text in lists if text)

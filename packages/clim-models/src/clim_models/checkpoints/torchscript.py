@@ -1,9 +1,10 @@
 """The weights in a TorchScript archive, read without loading the archive.
 
-`torch.jit.load` runs the `__setstate__` methods that an archive brings along, and TorchScript can write files. OpenAI
-published CLIP in this format. An archive is a zip of `data.pkl` (a tree of modules), `data/N` (the bytes of tensor N)
-and `code/...py` (classes, each with lists of its parameters and buffers): the first is read by an unpickler that knows
-nothing but tensors, the last as text.
+`torch.jit.load` runs the `__setstate__` methods that an archive brings along, and TorchScript can
+write files. OpenAI published CLIP in this format. An archive is a zip of `data.pkl` (a tree of
+modules), `data/N` (the bytes of tensor N) and `code/...py` (classes, each with lists of its
+parameters and buffers): the first is read by an unpickler that knows nothing but tensors, the last
+as text.
 """
 
 import pickle
@@ -46,7 +47,8 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     """Parameters and buffers as in `torch.jit.load(path).state_dict()`, on the CPU.
 
     Raises:
-        pickle.UnpicklingError: the archive holds something else than modules, tensors and plain values.
+        pickle.UnpicklingError: the archive holds something else than modules, tensors and plain
+            values.
         KeyError, RuntimeError, zipfile.BadZipFile: it is damaged.
     """
     with zipfile.ZipFile(path) as archive:
@@ -66,7 +68,10 @@ def _classes(archive: zipfile.ZipFile, folder: str) -> Iterator[tuple[str, set[s
         if name.startswith(folder) and name.endswith(".py"):
             module = name.removeprefix(folder).removesuffix(".py").replace("/", ".")
             for kind, head in _CLASS.findall(archive.read(name).decode()):
-                yield f"{module}.{kind}", set(re.findall(r'"([^"]*)"', " ".join(_NAMES.findall(head))))
+                yield (
+                    f"{module}.{kind}",
+                    set(re.findall(r'"([^"]*)"', " ".join(_NAMES.findall(head)))),
+                )
 
 
 def _tensors(
@@ -96,7 +101,10 @@ class _Reader(pickle.Unpickler):
             return _DTYPES[name]
         if module == "torch.jit._pickle":
             return _first
-        known = {("torch._utils", "_rebuild_tensor_v2"): _tensor, ("collections", "OrderedDict"): OrderedDict}
+        known = {
+            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+            ("collections", "OrderedDict"): OrderedDict,
+        }
         if (module, name) not in known:
             raise pickle.UnpicklingError(f"{module}.{name} is neither a module nor a tensor")
         return known[module, name]
@@ -105,11 +113,15 @@ class _Reader(pickle.Unpickler):
         _, dtype, name, _, _ = key
         if name not in self._storages:
             content = bytearray(self._archive.read(f"{self._prefix}data/{name}"))
-            self._storages[name] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+            self._storages[name] = (
+                torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+            )
         return self._storages[name]
 
 
-def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+def _tensor(
+    storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+) -> Tensor:
     return storage.as_strided(size, stride, offset)
 
 

@@ -1,7 +1,8 @@
 """A small U-Net that turns a phrase's attention maps into one mask (F-LMM, arXiv 2406.05821).
 
-Letters: N phrases, C attention maps of a phrase (layers x heads), h w their grid, H W the grid after enlarging.
-The architecture is mmsegmentation's U-Net (arXiv 1505.04597) with GroupNorm over all channels and bilinear upsampling.
+Letters: N phrases, C attention maps of a phrase (layers x heads), h w their grid, H W the grid
+after enlarging. The architecture is mmsegmentation's U-Net (arXiv 1505.04597) with GroupNorm over
+all channels and bilinear upsampling.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import Conv2dNormActivation
 
-# A group of all channels: statistics over (C, H, W) of one phrase, so phrases of a batch do not see each other.
+# A group of all channels: statistics over (C, H, W) of one phrase, so phrases of a batch do not see
+# each other.
 _conv = partial(Conv2dNormActivation, norm_layer=partial(nn.GroupNorm, 1), activation_layer=nn.ReLU)
 
 
@@ -28,7 +30,9 @@ class DecoderStage(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(N, 2c, H/2, W/2) and (N, c, H, W) -> (N, c, H, W)."""
         # Interpolating in bfloat16 would quantise the weights of the four neighbours.
-        larger = F.interpolate(x.float(), scale_factor=2, mode="bilinear", align_corners=False).to(x.dtype)
+        larger = F.interpolate(x.float(), scale_factor=2, mode="bilinear", align_corners=False).to(
+            x.dtype
+        )
         return self.fuse(torch.cat([skip, self.reduce(larger)], dim=1))
 
 
@@ -40,11 +44,12 @@ class UNetHead(nn.Module):
         base: channels of the first stage; each further stage has twice as many.
         stages: resolutions of the U-Net, at least 2.
         normalize_input: divide every map by its sum over positions (a map of zeros stays zero).
-        upsample_input: enlarge inputs whose longer edge is shorter than this, after normalising. The factor is
-            upsample_input / longer edge and an edge becomes the whole part of edge * factor, in floating point: an
-            edge of 49 becomes 63, not 64. None: never.
+        upsample_input: enlarge inputs whose longer edge is shorter than this, after normalising.
+            The factor is upsample_input / longer edge and an edge becomes the whole part of edge *
+            factor, in floating point: an edge of 49 becomes 63, not 64. None: never.
 
-    Parameters start as Kaiming normal (fan out, ReLU) and zero biases, also in the last convolution.
+    Parameters start as Kaiming normal (fan out, ReLU) and zero biases, also in the last
+    convolution.
 
     Raises:
         ValueError: a number that makes no U-Net.
@@ -60,17 +65,26 @@ class UNetHead(nn.Module):
         upsample_input: int | None = 64,
     ):
         super().__init__()
-        for name, value, least in (("in_channels", in_channels, 1), ("base", base, 1), ("stages", stages, 2)):
+        for name, value, least in (
+            ("in_channels", in_channels, 1),
+            ("base", base, 1),
+            ("stages", stages, 2),
+        ):
             if value < least:
                 raise ValueError(f"{name}={value!r} is not possible: pass {least} or more")
         if upsample_input is not None and upsample_input < 1:
-            raise ValueError(f"upsample_input={upsample_input!r} is not possible: pass an edge of 1 or more, or None")
+            raise ValueError(
+                f"upsample_input={upsample_input!r} is not possible: pass an edge of 1 or more, or "
+                "None"
+            )
         self.in_channels = in_channels
         self.normalize_input = normalize_input
         self.upsample_input = upsample_input
         self.grad_checkpointing = False
         widths = [base * 2**i for i in range(stages)]
-        self.encoder = nn.ModuleList(_double_conv(a, b) for a, b in zip([in_channels, *widths], widths))
+        self.encoder = nn.ModuleList(
+            _double_conv(a, b) for a, b in zip([in_channels, *widths], widths)
+        )
         self.decoder = nn.ModuleList(DecoderStage(width) for width in widths[:-1])
         self.predict = nn.Conv2d(base, 1, 1)
         for module in self.modules():
@@ -81,11 +95,12 @@ class UNetHead(nn.Module):
     def forward(self, attention: Tensor) -> Tensor:
         """(N, C, h, w) maps, in [0, 1] where they are normalised -> (N, H, W) logits.
 
-        H W are h w, or their enlarged sizes (`upsample_input`). Runs in the dtype of the weights. N may be 0.
+        H W are h w, or their enlarged sizes (`upsample_input`). Runs in the dtype of the weights. N
+        may be 0.
 
         Raises:
-            ValueError: another number of maps, or values outside [0, 1] (looked at on the CPU only, where it costs
-                no synchronisation).
+            ValueError: another number of maps, or values outside [0, 1] (looked at on the CPU only,
+                where it costs no synchronisation).
         """
         self._check(attention)
         x = self._prepare(attention).to(self.predict.weight.dtype)  # (N, C, H, W)
@@ -94,18 +109,22 @@ class UNetHead(nn.Module):
         x = F.pad(x, (0, -width % multiple, 0, -height % multiple))
         skips = []
         for level, stage in enumerate(self.encoder):
-            x = self._run(stage, F.max_pool2d(x, 2) if level else x)  # (N, base 2^level, H / 2^level, W / 2^level)
+            x = self._run(
+                stage, F.max_pool2d(x, 2) if level else x
+            )  # (N, base 2^level, H / 2^level, W / 2^level)
             skips.append(x)
         for stage, skip in zip(reversed(self.decoder), reversed(skips[:-1]), strict=True):
             x = self._run(stage, x, skip)
         return self.predict(x[..., :height, :width]).squeeze(1)  # (N, H, W)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute activations in the backward pass: less memory, about a third more time, the same numbers."""
+        """Recompute activations in the backward pass: less memory, about a third more time, the
+        same numbers."""
         self.grad_checkpointing = enable
 
     def _prepare(self, attention: Tensor) -> Tensor:
-        # In float32 and outside autocast: a sum of hundreds of small weights loses its digits in 16 bits.
+        # In float32 and outside autocast: a sum of hundreds of small weights loses its digits in 16
+        # bits.
         x = attention.float()
         if self.normalize_input:
             x = x / x.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
@@ -115,16 +134,22 @@ class UNetHead(nn.Module):
         return x
 
     def _check(self, attention: Tensor) -> None:
-        if attention.ndim != 4 or attention.shape[1] != self.in_channels or 0 in attention.shape[2:]:
+        if (
+            attention.ndim != 4
+            or attention.shape[1] != self.in_channels
+            or 0 in attention.shape[2:]
+        ):
             raise ValueError(
-                f"attention has shape {tuple(attention.shape)}; pass (N, {self.in_channels}, h, w): one map for each "
+                f"attention has shape {tuple(attention.shape)}; pass (N, {self.in_channels}, h, "
+                "w): one map for each "
                 "layer and head this UNetHead was built for"
             )
         if self.normalize_input and attention.device.type == "cpu" and attention.numel():
             low, high = attention.min().item(), attention.max().item()
             if not (low >= 0 and high <= 1):
                 raise ValueError(
-                    f"attention has values from {low:.4g} to {high:.4g}; pass attention weights in [0, 1], "
+                    f"attention has values from {low:.4g} to {high:.4g}; pass attention weights in "
+                    "[0, 1], "
                     "or build UNetHead(..., normalize_input=False)"
                 )
 

@@ -18,32 +18,43 @@ def contrastive_loss(
     caption_ids: Tensor | None = None,
     gather: GatherFeatures | None = None,
 ) -> Tensor:
-    """Symmetric InfoNCE: every image (or region) row must pick its text row, and every text row its image row.
+    """Symmetric InfoNCE: every image (or region) row must pick its text row, and every text row its
+    image row.
 
     With unit rows x_i (images) and y_i (texts), s the logit scale, and N pairs in the global batch,
 
         loss = 1 / 2N * sum_i [ -log softmax_j(s x_i . y_j)[i] - log softmax_j(s y_i . x_j)[i] ]
 
-    (CLIP, arXiv 2103.00020, section 2.3). Logits and softmax are computed in float32 whatever the features are, also
-    under autocast.
+    (CLIP, arXiv 2103.00020, section 2.3). Logits and softmax are computed in float32 whatever the
+    features are, also under autocast.
 
     Args:
         image_features: (n, C) unit rows of this rank; row i belongs to text row i.
         text_features: (n, C) unit rows of this rank.
         logit_scale: scalar multiplier, already exponentiated (``model.logit_scale.exp()``).
-        caption_ids: (n,) integers. Rows with equal ids say the same, so they are not negatives of each other: their
-            logits are left out of both softmaxes, except each row's own pair. None: all other rows are negatives.
-        gather: None for one process. With a `GatherFeatures`, the local rows are contrasted with the rows of all
-            ranks; the returned value is scaled by R n / N so that the mean over ranks of the losses, and gradients
-            averaged over ranks, equal those of one process that holds the whole global batch.
+        caption_ids: (n,) integers. Rows with equal ids say the same, so they are not negatives of
+            each other: their logits are left out of both softmaxes, except each row's own pair.
+                None: all other rows are negatives.
+        gather: None for one process. With a `GatherFeatures`, the local rows are contrasted with
+            the rows of all ranks; the returned value is scaled by R n / N so that the mean over
+            ranks of the losses, and gradients averaged over ranks, equal those of one process that
+            holds the whole global batch.
 
-    Returns a float32 scalar. Raises ValueError for shapes that do not match or an empty global batch.
+    Returns a float32 scalar. Raises ValueError for shapes that do not match or an empty global
+    batch.
     """
     _check_pairs(image_features, text_features, caption_ids)
     rows = image_features.shape[0]
-    all_images, all_texts, all_ids, start, world_size = image_features, text_features, caption_ids, 0, 1
+    all_images, all_texts, all_ids, start, world_size = (
+        image_features,
+        text_features,
+        caption_ids,
+        0,
+        1,
+    )
     if gather is not None:
-        # One collective for both kinds of rows keeps the order of backward collectives the same on every rank.
+        # One collective for both kinds of rows keeps the order of backward collectives the same on
+        # every rank.
         both, start = gather(torch.stack([image_features, text_features], dim=1))  # (N, 2, C)
         all_images, all_texts = both.unbind(dim=1)
         all_ids = None if caption_ids is None else gather(caption_ids)[0]
@@ -63,7 +74,9 @@ def contrastive_loss(
             text_logits = image_logits.T
         else:
             text_logits = logit_scale * (text_features.float() @ all_images.float().T)
-        both_ways = _summed_cross_entropy(image_logits, labels, same) + _summed_cross_entropy(text_logits, labels, same)
+        both_ways = _summed_cross_entropy(image_logits, labels, same) + _summed_cross_entropy(
+            text_logits, labels, same
+        )
     return both_ways * (world_size / (2 * total))
 
 
@@ -76,7 +89,8 @@ def _summed_cross_entropy(logits: Tensor, labels: Tensor, left_out: Tensor | Non
 def _check_pairs(image_features: Tensor, text_features: Tensor, caption_ids: Tensor | None) -> None:
     if image_features.ndim != 2 or image_features.shape != text_features.shape:
         raise ValueError(
-            f"image_features {tuple(image_features.shape)} and text_features {tuple(text_features.shape)} must both "
+            f"image_features {tuple(image_features.shape)} and text_features "
+            f"{tuple(text_features.shape)} must both "
             "be (n, C): pass one text row per image row"
         )
     if caption_ids is not None and caption_ids.shape != image_features.shape[:1]:

@@ -8,23 +8,28 @@ from torch import Tensor
 def federated_class_weights(
     present: Tensor, keys: Tensor, size: int | None = None, *, repeat_present: bool = False
 ) -> Tensor:
-    """Which classes a batch is asked about: all that are present, and others by chance until there are `size`.
+    """Which classes a batch is asked about: all that are present, and others by chance until there
+    are `size`.
 
-    A federated sample (arXiv 2103.07461, used in RegionCLIP-style training). The answer is a weight for every class
-    instead of a list, because the length of a list would have to be fetched from the device.
+    A federated sample (arXiv 2103.07461, used in RegionCLIP-style training). The answer is a weight
+    for every class instead of a list, because the length of a list would have to be fetched from
+    the device.
 
     Args:
         present: (K,) bool or counts, non-zero for classes that occur in the batch.
-        keys: (K,) random numbers, whole or in any range; absent classes with the smallest ones are taken.
+        keys: (K,) random numbers, whole or in any range; absent classes with the smallest ones are
+            taken.
         size: classes to take; more are present: all of these and no others. None: every class.
-        repeat_present: if there are fewer than `size` classes, fill up with present ones, which then count twice,
-            as the implementation released with CLIPSelf does.
+        repeat_present: if there are fewer than `size` classes, fill up with present ones, which
+            then count twice, as the implementation released with CLIPSelf does.
 
-    Returns (K,) float32: 0 not asked, 1 asked, 2 counted twice. Raises ValueError for wrong shapes or size.
+    Returns (K,) float32: 0 not asked, 1 asked, 2 counted twice. Raises ValueError for wrong shapes
+    or size.
     """
     if present.ndim != 1 or keys.shape != present.shape:
         raise ValueError(
-            f"present {tuple(present.shape)} and keys {tuple(keys.shape)} must both be (K,): pass one of each per class"
+            f"present {tuple(present.shape)} and keys {tuple(keys.shape)} must both be (K,): pass "
+            "one of each per class"
         )
     if size is not None and size < 1:
         raise ValueError(f"size={size!r} is not possible: use a number of classes, or None for all")
@@ -51,9 +56,11 @@ def federated_region_loss(
     class_weights: Tensor | None = None,
     rows: Tensor | float | None = None,
 ) -> Tensor:
-    """Binary cross-entropy of every region with every class: summed over classes, averaged over regions.
+    """Binary cross-entropy of every region with every class: summed over classes, averaged over
+    regions.
 
-    With unit rows x_i, unit class embeddings e_k, temperature s, weights w_k and targets t_ik (1 for the label),
+    With unit rows x_i, unit class embeddings e_k, temperature s, weights w_k and targets t_ik (1
+    for the label),
 
         loss = 1/n sum_i sum_k w_k BCE(sigmoid(s x_i . e_k), t_ik)
 
@@ -70,17 +77,30 @@ def federated_region_loss(
     Returns a float32 scalar, 0 for no rows. Raises ValueError for shapes that do not match.
     """
     classes = class_embeddings.shape[0]
-    if features.ndim != 2 or class_embeddings.ndim != 2 or features.shape[1] != class_embeddings.shape[1]:
+    if (
+        features.ndim != 2
+        or class_embeddings.ndim != 2
+        or features.shape[1] != class_embeddings.shape[1]
+    ):
         raise ValueError(
-            f"features {tuple(features.shape)} and class_embeddings {tuple(class_embeddings.shape)} must be (n, C) "
+            f"features {tuple(features.shape)} and class_embeddings "
+            f"{tuple(class_embeddings.shape)} must be (n, C) "
             "and (K, C): embed the classes with the text tower of the same model"
         )
     if labels.shape != features.shape[:1]:
-        raise ValueError(f"labels {tuple(labels.shape)} for {len(features)} regions: pass one class index per region")
+        raise ValueError(
+            f"labels {tuple(labels.shape)} for {len(features)} regions: pass one class index per "
+            "region"
+        )
     if class_weights is not None and class_weights.shape != (classes,):
-        raise ValueError(f"class_weights {tuple(class_weights.shape)} for {classes} classes: pass one weight per class")
+        raise ValueError(
+            f"class_weights {tuple(class_weights.shape)} for {classes} classes: pass one weight "
+            "per class"
+        )
     with torch.autocast(features.device.type, enabled=False):
         logits = temperature * (features.float() @ class_embeddings.float().T)  # (n, K)
         targets = torch.zeros_like(logits).scatter_(1, labels[:, None], 1.0)
-        loss = F.binary_cross_entropy_with_logits(logits, targets, weight=class_weights, reduction="sum")
+        loss = F.binary_cross_entropy_with_logits(
+            logits, targets, weight=class_weights, reduction="sum"
+        )
         return loss / (max(len(features), 1) if rows is None else rows)

@@ -6,12 +6,14 @@ from torch import Tensor
 
 
 class _AllGatherRows(torch.autograd.Function):
-    """Concatenates the rows of every rank; the backward pass sums what every rank asks of each row."""
+    """Concatenates the rows of every rank; the backward pass sums what every rank asks of each
+    row."""
 
     @staticmethod
     def forward(ctx, rows, counts, rank, group):
         ctx.counts, ctx.rank, ctx.group = counts, rank, group
-        # Collectives need equal shapes, so shorter ranks are padded and the padding is cut off again.
+        # Collectives need equal shapes, so shorter ranks are padded and the padding is cut off
+        # again.
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: rows.shape[0]] = rows
         parts = [torch.empty_like(padded) for _ in counts]
@@ -20,7 +22,8 @@ class _AllGatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        # Features are small (N x C), so an all_reduce is cheap, and unlike reduce_scatter every backend has it.
+        # Features are small (N x C), so an all_reduce is cheap, and unlike reduce_scatter every
+        # backend has it.
         grad = grad.contiguous().clone()
         dist.all_reduce(grad, group=ctx.group)
         start = sum(ctx.counts[: ctx.rank])
@@ -28,23 +31,29 @@ class _AllGatherRows(torch.autograd.Function):
 
 
 class GatherFeatures:
-    """Collects the rows of all ranks with gradients, so that a loss can compare local rows with the global batch.
+    """Collects the rows of all ranks with gradients, so that a loss can compare local rows with the
+    global batch.
 
-    Calling it with (n, ...) rows returns ``(all_rows, start)``: the (N, ...) rows in rank order and the index of
-    this rank's first row in them. Ranks may hold different n, also 0. The gradient of ``all_rows`` reaches the rank
-    that owns a row as the SUM over ranks, so averaging parameter gradients over ranks (what DistributedDataParallel
-    and DeepSpeed do) gives the gradient of the mean over ranks of the losses. Every rank must make the same calls in
-    the same order, and on every rank the rows must agree in dtype and in whether they require a gradient.
+    Calling it with (n, ...) rows returns ``(all_rows, start)``: the (N, ...) rows in rank order and
+    the index of this rank's first row in them. Ranks may hold different n, also 0. The gradient of
+    ``all_rows`` reaches the rank that owns a row as the SUM over ranks, so averaging parameter
+    gradients over ranks (what DistributedDataParallel and DeepSpeed do) gives the gradient of the
+    mean over ranks of the losses. Every rank must make the same calls in the same order, and on
+    every rank the rows must agree in dtype and in whether they require a gradient.
 
     Raises ValueError when the rank is not one of the world, or the process group is missing.
     """
 
     def __init__(self, world_size: int, rank: int, group: "dist.ProcessGroup | None" = None):
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank={rank} is not in a world of world_size={world_size}: pass 0 <= rank < world_size")
+            raise ValueError(
+                f"rank={rank} is not in a world of world_size={world_size}: pass 0 <= rank < "
+                "world_size"
+            )
         if world_size > 1 and not (dist.is_available() and dist.is_initialized()):
             raise ValueError(
-                f"world_size={world_size} needs a process group: call torch.distributed.init_process_group first"
+                f"world_size={world_size} needs a process group: call "
+                "torch.distributed.init_process_group first"
             )
         self.world_size = world_size
         self.rank = rank

@@ -1,6 +1,8 @@
-"""Losses and training figures of predicted masks, in the forms F-LMM trains with (arXiv 2406.05821).
+"""Losses and training figures of predicted masks, in the forms F-LMM trains with (arXiv
+2406.05821).
 
-Letters: N masks of one image, H W their pixels. Everything is computed in float32, for all masks of an image at once.
+Letters: N masks of one image, H W their pixels. Everything is computed in float32, for all masks of
+an image at once.
 """
 
 from collections.abc import Sequence
@@ -14,9 +16,11 @@ COUNT_EPS = torch.finfo(torch.float32).eps
 
 
 def dice_per_mask(logits: Tensor, targets: Tensor, *, eps: float = 1.0) -> Tensor:
-    """1 - (2 sum pg + eps) / (sum p + sum g + eps) of each mask, p the sigmoid of the logits, g the target.
+    """1 - (2 sum pg + eps) / (sum p + sum g + eps) of each mask, p the sigmoid of the logits, g the
+    target.
 
-    This is the form without squares in the denominator ("naive" dice of mmdetection; V-Net's has squares).
+    This is the form without squares in the denominator ("naive" dice of mmdetection; V-Net's has
+    squares).
 
     Args:
         logits: (N, H, W).
@@ -30,7 +34,8 @@ def dice_per_mask(logits: Tensor, targets: Tensor, *, eps: float = 1.0) -> Tenso
 
 
 def mask_bce_per_mask(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over pixels of the binary cross-entropy with logits: (N, H, W), (N, H, W) -> (N,) float32."""
+    """Mean over pixels of the binary cross-entropy with logits: (N, H, W), (N, H, W) -> (N,)
+    float32."""
     logits, targets = _pixels(logits, targets)
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
 
@@ -42,14 +47,16 @@ def dice_loss(logits: Tensor, targets: Tensor, *, eps: float = 1.0) -> Tensor:
 
 
 def mask_bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy with logits, its sum over all pixels of all masks over their number + 1.2e-7: a scalar."""
+    """Binary cross-entropy with logits, its sum over all pixels of all masks over their number +
+    1.2e-7: a scalar."""
     logits, targets = _pixels(logits, targets)
     total = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
     return total / (logits.numel() + COUNT_EPS)
 
 
 def mask_iou(logits: Tensor, targets: Tensor) -> Tensor:
-    """IoU of (logits > 0) and (targets > 0) of each mask: (N, H, W), (N, H, W) -> (N,) float32, 0 for empty unions."""
+    """IoU of (logits > 0) and (targets > 0) of each mask: (N, H, W), (N, H, W) -> (N,) float32, 0
+    for empty unions."""
     logits, targets = _pixels(logits, targets)
     predicted, wanted = logits > 0, targets > 0
     intersection = (predicted & wanted).sum(1).float()
@@ -61,17 +68,23 @@ def mask_losses(logits: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str
 
     Args:
         logits: per image (n_i, H_i, W_i).
-        targets: per image (n_i, H', W') of any size: they are brought to that of the logits (`resize_targets`).
+        targets: per image (n_i, H', W') of any size: they are brought to that of the logits
+            (`resize_targets`).
 
     Returns:
-        Float32 scalars: "loss_dice", "loss_mask" (with gradients), "accuracy" (share of pixels on the right side) and
-        "aiou" (mean `mask_iou`). With no mask at all every entry is 0, and the losses still have a gradient.
+        Float32 scalars: "loss_dice", "loss_mask" (with gradients), "accuracy" (share of pixels on
+            the right side) and
+        "aiou" (mean `mask_iou`). With no mask at all every entry is 0, and the losses still have a
+        gradient.
 
     Raises:
         ValueError: lists of different lengths or different numbers of masks.
     """
     if len(logits) != len(targets) or len(logits) == 0:
-        raise ValueError(f"{len(logits)} images have logits, {len(targets)} have targets; pass one of each per image")
+        raise ValueError(
+            f"{len(logits)} images have logits, {len(targets)} have targets; pass one of each per "
+            "image"
+        )
     sums: dict[str, Tensor] = {}
     for predicted, wanted in zip(logits, targets, strict=True):
         count = predicted.shape[0]
@@ -89,7 +102,8 @@ def mask_losses(logits: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str
 
 
 def resize_targets(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks (N, H, W) of any dtype to float32 (N, *size) by nearest neighbour (torch's rule: floor of the index)."""
+    """Masks (N, H, W) of any dtype to float32 (N, *size) by nearest neighbour (torch's rule: floor
+    of the index)."""
     if tuple(masks.shape[-2:]) == tuple(size):
         return masks.float()
     return F.interpolate(masks[:, None].float(), size=tuple(size), mode="nearest")[:, 0]
@@ -98,7 +112,8 @@ def resize_targets(masks: Tensor, size: tuple[int, int]) -> Tensor:
 def _pixels(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     if logits.ndim != 3 or logits.shape != targets.shape:
         raise ValueError(
-            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must both be (N, H, W): "
+            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must both be (N, H, "
+            "W): "
             "resize the targets with resize_targets(targets, logits.shape[-2:])"
         )
     return logits.flatten(1).float(), targets.flatten(1).float()

@@ -33,20 +33,26 @@ def embed_classes(
         names: K class names.
         templates: patterns with ``{}`` and, where wanted, ``{article}``.
         batch_size: prompts per forward pass of the text tower.
-        cache: a folder. The result is stored there under a hash of the text tower's weights, templates and names and
-            read back next time; None computes always.
+        cache: a folder. The result is stored there under a hash of the text tower's weights,
+            templates and names and read back next time; None computes always.
         progress: called with (prompts done, prompts in all) after each forward pass.
 
     Returns (K, C) float32 on the model's device. Raises ValueError for no names or bad templates.
     """
     if isinstance(names, str) or not names:
-        raise ValueError(f"names={names!r} is not a list of class names: pass at least one, as a list")
+        raise ValueError(
+            f"names={names!r} is not a list of class names: pass at least one, as a list"
+        )
     if isinstance(templates, str) or not templates:
-        raise ValueError(f"templates={templates!r} is not a list of patterns: pass at least one, as a tuple")
+        raise ValueError(
+            f"templates={templates!r} is not a list of patterns: pass at least one, as a tuple"
+        )
     prompts = [class_prompts(name, templates) for name in names]  # K lists of P
     device = next(model.parameters()).device
     stored = (
-        None if cache is None else Path(cache) / f"classes-{embedding_key(model, names, templates)[:24]}.safetensors"
+        None
+        if cache is None
+        else Path(cache) / f"classes-{embedding_key(model, names, templates)[:24]}.safetensors"
     )
     if stored is not None and stored.exists():
         with safe_open(stored, framework="pt") as file:
@@ -55,7 +61,8 @@ def embed_classes(
     training = model.training
     model.eval()
     flat = [prompt for group in prompts for prompt in group]
-    # Sums per class are kept instead of every prompt's feature: 1203 classes x 63 prompts would be 76 k rows.
+    # Sums per class are kept instead of every prompt's feature: 1203 classes x 63 prompts would be
+    # 76 k rows.
     sums: Tensor | None = None
     for start in range(0, len(flat), batch_size):
         tokens = model.tokenizer(flat[start : start + batch_size]).to(device)
@@ -74,10 +81,11 @@ def embed_classes(
 
 
 def embedding_key(model: nn.Module, names: Sequence[str], templates: Sequence[str]) -> str:
-    """SHA-256 (hex) of the text tower's weights and the order, names and templates that embeddings depend on.
+    """SHA-256 (hex) of the text tower's weights and the order, names and templates that embeddings
+    depend on.
 
-    The image tower and the logit scale are left out, so an image-only fine-tuning keeps its class embeddings.
-    Raises ValueError when a weight is empty.
+    The image tower and the logit scale are left out, so an image-only fine-tuning keeps its class
+    embeddings. Raises ValueError when a weight is empty.
     """
     words = json.dumps([list(names), list(templates), hash_weights(text_weights(model))])
     return hashlib.sha256(words.encode()).hexdigest()

@@ -1,9 +1,12 @@
-"""Prompt templates and class embeddings: how a class name becomes a unit row in the image-text space."""
+"""Prompt templates and class embeddings: how a class name becomes a unit row in the image-text
+space."""
 
 from collections.abc import Sequence
 
-# The sentence patterns of ViLD (arXiv 2104.13921, appendix; Apache-2.0 release), as open-vocabulary detectors use
-# them: patterns that are not sentences begin with "This is". {} is the class name, {article} is "a" or "an".
+# The sentence patterns of ViLD (arXiv 2104.13921, appendix; Apache-2.0 release), as open-vocabulary
+# detectors use
+# them: patterns that are not sentences begin with "This is". {} is the class name, {article} is "a"
+# or "an".
 VILD_TEMPLATES: tuple[str, ...] = (
     "There is {article} {} in the scene.",
     "There is the {} in the scene.",
@@ -18,7 +21,11 @@ VILD_TEMPLATES: tuple[str, ...] = (
     "This is a photo of the {}.",
     "This is a photo of one {}.",
     "This is a photo of many {}.",
-    *(f"This is a {quality} photo of {target} {{}}." for quality in ("good", "bad") for target in ("{article}", "the")),
+    *(
+        f"This is a {quality} photo of {target} {{}}."
+        for quality in ("good", "bad")
+        for target in ("{article}", "the")
+    ),
     *(
         f"This is a photo of {target} {quality} {{}}."
         for quality in ("nice", "cool", "weird", "small", "large", "clean", "dirty")
@@ -33,7 +40,14 @@ VILD_TEMPLATES: tuple[str, ...] = (
     "This is a photo of the hard to see {}.",
     *(
         f"This is a {quality} photo of {target} {{}}."
-        for quality in ("low resolution", "cropped", "close-up", "jpeg corrupted", "blurry", "pixelated")
+        for quality in (
+            "low resolution",
+            "cropped",
+            "close-up",
+            "jpeg corrupted",
+            "blurry",
+            "pixelated",
+        )
         for target in ("{article}", "the")
     ),
     "This is a black and white photo of the {}.",
@@ -55,21 +69,25 @@ NAME_TEMPLATE: tuple[str, ...] = ("{}",)
 
 
 def readable_name(name: str) -> str:
-    """The class name as words: underscores become spaces, "/" becomes " or ", lower case, no final dot."""
+    """The class name as words: underscores become spaces, "/" becomes " or ", lower case, no final
+    dot."""
     return name.replace("_", " ").replace("/", " or ").lower().rstrip(".")
 
 
 def class_prompts(name: str, templates: Sequence[str] = VILD_TEMPLATES) -> list[str]:
     """Every template filled with one class name: 63 sentences by default.
 
-    The article is "an" when the name as given begins with a, e, i, o or u in lower case (the rule that the published
-    class embeddings were made with). Raises ValueError for an empty name or a template without ``{}``.
+    The article is "an" when the name as given begins with a, e, i, o or u in lower case (the rule
+    that the published class embeddings were made with). Raises ValueError for an empty name or a
+    template without ``{}``.
     """
     words = readable_name(name)
     if not words:
         raise ValueError(f"class name {name!r} has no letters: give every class a name")
     for template in templates:
         if "{}" not in template:
-            raise ValueError(f"template {template!r} has no place for the class name: put {{}} into it")
+            raise ValueError(
+                f"template {template!r} has no place for the class name: put {{}} into it"
+            )
     article = "an" if name[0] in "aeiou" else "a"
     return [template.format(words, article=article) for template in templates]

@@ -25,7 +25,8 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 def masked_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
     """Scaled dot product attention, heads merged: (B, H, Q, d), (B, H, T, d) -> (B, Q, H*d).
 
-    allowed: bool (B, Q, T) or None; a query that is allowed nothing gives NaN, so callers leave it a token.
+    allowed: bool (B, Q, T) or None; a query that is allowed nothing gives NaN, so callers leave it
+    a token.
     """
     mask = allowed[:, None] if allowed is not None else None
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)

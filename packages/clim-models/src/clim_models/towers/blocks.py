@@ -1,4 +1,5 @@
-"""Transformer blocks taken apart: one reader per block class, so that the last block can be run in pieces."""
+"""Transformer blocks taken apart: one reader per block class, so that the last block can be run in
+pieces."""
 
 from typing import Protocol
 
@@ -19,7 +20,8 @@ class BlockReader(Protocol):
     def norm(self, x: Tensor) -> Tensor: ...
 
     def query(self, y: Tensor, rope: Tensor | None) -> Tensor:
-        """(B, T, D) -> (B, H, T, d); rope None for class tokens, which have no place in the image."""
+        """(B, T, D) -> (B, H, T, d); rope None for class tokens, which have no place in the
+        image."""
         ...
 
     def key(self, y: Tensor, rope: Tensor | None) -> Tensor:
@@ -73,7 +75,8 @@ class OpenClipBlock:
 
 
 class TimmBlock:
-    """timm's `Block` and `EvaBlock`: fused or separate projections, query/key norms, inner norm, layer scale."""
+    """timm's `Block` and `EvaBlock`: fused or separate projections, query/key norms, inner norm,
+    layer scale."""
 
     def __init__(self, block: nn.Module, prefix: int):
         self.block, self.attn, self.prefix = block, block.attn, prefix
@@ -119,7 +122,9 @@ class TimmBlock:
 
     def output(self, attended: Tensor) -> Tensor:
         inner = getattr(self.attn, "norm", None)
-        return self.attn.proj_drop(self.attn.proj(inner(attended) if inner is not None else attended))
+        return self.attn.proj_drop(
+            self.attn.proj(inner(attended) if inner is not None else attended)
+        )
 
     def finish(self, x: Tensor, branch: Tensor) -> Tensor:
         b = self.block

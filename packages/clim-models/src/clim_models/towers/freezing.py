@@ -1,4 +1,5 @@
-"""Which parameters train: the text tower never, the last k layers of the image tower, batch statistics never."""
+"""Which parameters train: the text tower never, the last k layers of the image tower, batch
+statistics never."""
 
 from collections.abc import Iterable
 
@@ -19,13 +20,16 @@ def set_trainable(parameters: Iterable[nn.Parameter], value: bool) -> None:
 
 
 def freeze_model(model: nn.Module, unlocked_blocks: int, path: str) -> list[str]:
-    """Set `requires_grad` of a RegionModel and return the trainable names; see `RegionModel.freeze`.
+    """Set `requires_grad` of a RegionModel and return the trainable names; see
+    `RegionModel.freeze`.
 
     Raises:
         ValueError: a negative number of blocks or an unknown path.
     """
     if unlocked_blocks < 0:
-        raise ValueError(f"unlocked_blocks={unlocked_blocks}; pass 0 (train nothing of the tower) or more")
+        raise ValueError(
+            f"unlocked_blocks={unlocked_blocks}; pass 0 (train nothing of the tower) or more"
+        )
     if path not in PATHS:
         raise ValueError(f"path={path!r}; legal values are {', '.join(PATHS)}")
     tower = model.tower

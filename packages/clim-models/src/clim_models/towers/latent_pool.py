@@ -10,20 +10,29 @@ from clim_models.towers.tower import Readout, Stem
 
 
 class LatentPooledViT(TimmViT):
-    """Trunk with an attention pool (SigLIP): the pool is the last layer that mixes, so all blocks are stem."""
+    """Trunk with an attention pool (SigLIP): the pool is the last layer that mixes, so all blocks
+    are stem."""
 
     def __init__(self, visual: nn.Module, *, antialias: bool):
         super().__init__(visual, antialias=antialias)
         self.latent: AttentionPoolLatent = self.trunk.attn_pool
-        if self.latent.latent_len != 1 or self.latent.pos_embed is not None or self.latent.mlp is None:
-            raise ValueError("only attention pools with one latent query, no positions and an MLP are supported")
+        if (
+            self.latent.latent_len != 1
+            or self.latent.pos_embed is not None
+            or self.latent.mlp is None
+        ):
+            raise ValueError(
+                "only attention pools with one latent query, no positions and an MLP are supported"
+            )
 
     def direct_modules(self, *, attention: bool) -> list[nn.Module]:
         return [self.latent]
 
     def stem(self, images: Tensor, allowed: Tensor | None = None) -> Stem:
         before = super().stem(images)
-        x = maybe_checkpoint(self.grad_checkpointing, self.run_block, self.blocks[-1], before.tokens, before.rope)
+        x = maybe_checkpoint(
+            self.grad_checkpointing, self.run_block, self.blocks[-1], before.tokens, before.rope
+        )
         return Stem(self.trunk.norm(x), before.grid)
 
     def image(self, stem: Stem) -> Tensor:

@@ -48,12 +48,15 @@ class ResNetTower:
         return maybe_checkpoint(self.grad_checkpointing, self._pool_regions, stem.tokens, allowed)
 
     def align(self, stem: Stem, boxes: list[Tensor]) -> Tensor:
-        """The papers' readout of ResNets: RoIAlign layer4 to the pool's own grid, then the attention pool."""
+        """The papers' readout of ResNets: RoIAlign layer4 to the pool's own grid, then the
+        attention pool."""
         return self._pool_all(align_boxes(stem.tokens, boxes, self.native_grid))
 
     def _positions(self, grid: tuple[int, int], dtype: torch.dtype) -> Tensor:
         table = self.pool.positional_embedding[None]
-        return resample_positions(table, self.native_grid, grid, prefix=1, antialias=self.antialias).to(dtype)
+        return resample_positions(
+            table, self.native_grid, grid, prefix=1, antialias=self.antialias
+        ).to(dtype)
 
     def _values(self, feature_map: Tensor) -> Tensor:
         x = feature_map.flatten(2).transpose(1, 2)  # (B, N, D)
@@ -74,21 +77,27 @@ class ResNetTower:
         weights = weights / weights.sum(-1, keepdim=True).clamp(min=1)
         means = weights @ patches + positions[:, :1]  # (B, Q, D)
         # Each query also sees its own mean, which stands first in the original pool.
-        own = torch.eye(allowed.shape[1], dtype=torch.bool, device=allowed.device).expand(allowed.shape[0], -1, -1)
+        own = torch.eye(allowed.shape[1], dtype=torch.bool, device=allowed.device).expand(
+            allowed.shape[0], -1, -1
+        )
         tokens = cat([means, patches + positions[:, 1:]], dim=1)  # (B, Q + N, D)
         return self._attend(means, tokens, cat([own, allowed], dim=2))
 
     def _attend(self, queries: Tensor, tokens: Tensor, allowed: Tensor | None) -> Tensor:
         p = self.pool
         q, k, v = (
-            split_heads(f(x), p.num_heads) for f, x in zip((p.q_proj, p.k_proj, p.v_proj), (queries, tokens, tokens))
+            split_heads(f(x), p.num_heads)
+            for f, x in zip((p.q_proj, p.k_proj, p.v_proj), (queries, tokens, tokens))
         )
         return p.c_proj(masked_attention(q, k, v, allowed))
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
         v = self.visual
         stem = [*v.conv1.parameters(), *v.conv2.parameters(), *v.conv3.parameters()]
-        return [*([*layer.parameters()] for layer in (v.layer4, v.layer3, v.layer2, v.layer1)), stem]
+        return [
+            *([*layer.parameters()] for layer in (v.layer4, v.layer3, v.layer2, v.layer1)),
+            stem,
+        ]
 
     def always_trainable(self) -> list[nn.Parameter]:
         # v_proj and c_proj carry the image-text space and stay as they were.

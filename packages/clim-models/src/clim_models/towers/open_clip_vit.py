@@ -17,7 +17,10 @@ class OpenClipViT(TokenTower):
         self.visual, self.antialias = visual, antialias
         self.blocks = visual.transformer.resblocks
         if visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
-            raise ValueError("CoCa's attentional pooler has no region features; use a ViT that pools by 'tok' or 'avg'")
+            raise ValueError(
+                "CoCa's attentional pooler has no region features; use a ViT that pools by 'tok' "
+                "or 'avg'"
+            )
         if any(type(b) is not ResidualAttentionBlock for b in self.blocks):
             raise ValueError(
                 f"blocks of class {type(self.blocks[-1]).__name__} are not supported; "
@@ -32,7 +35,9 @@ class OpenClipViT(TokenTower):
         patches = v.conv1(images)  # (B, D, h, w)
         grid = (patches.shape[2], patches.shape[3])
         x = patches.flatten(2).transpose(1, 2)  # (B, N, D)
-        x = cat([v.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)  # (B, 1 + N, D)
+        x = cat(
+            [v.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1
+        )  # (B, 1 + N, D)
         positions = resample_positions(
             v.positional_embedding[None], v.grid_size, grid, prefix=1, antialias=self.antialias
         )
@@ -53,11 +58,16 @@ class OpenClipViT(TokenTower):
     def parameter_groups(self) -> list[list[nn.Parameter]]:
         v = self.visual
         blocks = [list(b.parameters()) for b in reversed(self.blocks)]
-        return [*blocks, [v.positional_embedding], [v.class_embedding, *v.conv1.parameters(), *v.ln_pre.parameters()]]
+        return [
+            *blocks,
+            [v.positional_embedding],
+            [v.class_embedding, *v.conv1.parameters(), *v.ln_pre.parameters()],
+        ]
 
     def always_trainable(self) -> list[nn.Parameter]:
         return []
 
     def unused(self, path: str) -> list[nn.Parameter]:
-        # Query, key and value share one tensor here: its query and key rows get zeros, the tensor gets a gradient.
+        # Query, key and value share one tensor here: its query and key rows get zeros, the tensor
+        # gets a gradient.
         return []

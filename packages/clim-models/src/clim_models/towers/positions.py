@@ -11,10 +11,11 @@ def resample_positions(
     """Bicubic resampling of a learned position table.
 
     Args:
-        table: (1, prefix + h*w, D); the first `prefix` rows (class token, registers) stay as they are.
+        table: (1, prefix + h*w, D); the first `prefix` rows (class token, registers) stay as they
+            are.
         old, new: grids as (rows, columns).
-        antialias: False is the setting of the papers; it differs from True by 2.5e-3 when enlarging and 1e-2
-            when shrinking.
+        antialias: False is the setting of the papers; it differs from True by 2.5e-3 when enlarging
+            and 1e-2 when shrinking.
 
     Returns:
         (1, prefix + new h*w, D).
@@ -29,8 +30,9 @@ def resample_positions(
 def rotary_table(rope: nn.Module, grid: tuple[int, int], device: torch.device) -> Tensor:
     """Rotary table of a timm `RotaryEmbeddingCat` for any grid, square or not.
 
-    Both axes span the reference grid (16 x 16 for EVA02), so positions get finer as the grid grows: row i of h sits
-    at i / h * 16 and column j of w at j / w * 16. Returns (h*w, 2 * head_dim) = [sin, cos], rows in row-major order.
+    Both axes span the reference grid (16 x 16 for EVA02), so positions get finer as the grid grows:
+    row i of h sits at i / h * 16 and column j of w at j / w * 16. Returns (h*w, 2 * head_dim) =
+    [sin, cos], rows in row-major order.
 
     Source: EVA-02 (arXiv 2303.11331); the table is recomputed, not interpolated.
     """

@@ -18,7 +18,8 @@ SUPPORTED = (
     "open_clip VisionTransformer (ViT-B-32, ViT-B-16-quickgelu, ViT-L-14, ...)",
     "open_clip ModifiedResNet (RN50 ... RN50x64)",
     "timm Eva (EVA02-B-16, EVA02-L-14, EVA02-L-14-336, ...)",
-    "timm VisionTransformer with class token, average or attention pool, also hybrid (ViT-B-16-SigLIP, ...)",
+    "timm VisionTransformer with class token, average or attention pool, also hybrid "
+    "(ViT-B-16-SigLIP, ...)",
     "timm CNN with average pool and linear projection (convnext_base, EfficientNet, ...)",
 )
 
@@ -43,8 +44,15 @@ def find_tower(visual: nn.Module, *, antialias: bool = False) -> Tower:
             tower = LatentPooledViT if trunk.attn_pool is not None else TimmViT
             return tower(visual, antialias=antialias)
         has_pool_head = "pool" in dict(visual.head.named_children())
-        if hasattr(trunk, "forward_head") and not has_pool_head and not hasattr(trunk, "num_prefix_tokens"):
+        if (
+            hasattr(trunk, "forward_head")
+            and not has_pool_head
+            and not hasattr(trunk, "num_prefix_tokens")
+        ):
             return TimmCNN(visual, antialias=antialias)
     inner = f" with trunk {type(visual.trunk).__name__}" if isinstance(visual, TimmModel) else ""
     listing = "\n  - ".join(SUPPORTED)
-    raise ValueError(f"no region features for {type(visual).__name__}{inner}; supported towers are\n  - {listing}")
+    raise ValueError(
+        f"no region features for {type(visual).__name__}{inner}; supported towers are\n  - "
+        f"{listing}"
+    )

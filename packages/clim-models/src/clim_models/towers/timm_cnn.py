@@ -7,7 +7,8 @@ from clim_models.towers.tower import Readout, Stem
 
 
 class TimmCNN:
-    """Dense features are the pooled head applied to each position as if it were an image of one position."""
+    """Dense features are the pooled head applied to each position as if it were an image of one
+    position."""
 
     kind = "timm_cnn"
     grad_checkpointing = False
@@ -64,8 +65,14 @@ def _stages(trunk: nn.Module) -> nn.Sequential:
         stages = getattr(trunk, name, None)
         if isinstance(stages, nn.Sequential | nn.ModuleList):
             return stages
-    raise ValueError(f"{type(trunk).__name__} has no 'stages' or 'blocks'; use a ConvNeXt or EfficientNet trunk")
+    raise ValueError(
+        f"{type(trunk).__name__} has no 'stages' or 'blocks'; use a ConvNeXt or EfficientNet trunk"
+    )
 
 
 def _after_pool(trunk: nn.Module) -> list[nn.Module]:
-    return [m for m in (getattr(trunk, n, None) for n in ("head", "norm_head", "classifier")) if m is not None]
+    return [
+        m
+        for m in (getattr(trunk, n, None) for n in ("head", "norm_head", "classifier"))
+        if m is not None
+    ]

@@ -1,6 +1,7 @@
 """Towers whose trunk is timm's VisionTransformer or Eva, inside open_clip's TimmModel.
 
-Letters: B images, N = h*w patches, P prefix tokens (class token, registers), D width, C embedding, Q regions.
+Letters: B images, N = h*w patches, P prefix tokens (class token, registers), D width, C embedding,
+Q regions.
 """
 
 from timm.models.eva import Eva
@@ -22,7 +23,8 @@ class TimmViT(TokenTower):
         self.blocks, self.prefix = trunk.blocks, trunk.num_prefix_tokens
         self.pool = "map" if trunk.attn_pool is not None else trunk.global_pool
         _check_trunk(trunk, self.pool)
-        # Any size goes in: the position table is resampled here, so timm's fixed-size check must not stop it.
+        # Any size goes in: the position table is resampled here, so timm's fixed-size check must
+        # not stop it.
         trunk.patch_embed.strict_img_size = False
         self.stride = trunk.patch_embed.feat_ratio(as_scalar=True)
         self.readers = [TimmBlock(b, self.prefix) for b in self.blocks]
@@ -31,7 +33,9 @@ class TimmViT(TokenTower):
         t = self.trunk
         grid = (images.shape[-2] // self.stride, images.shape[-1] // self.stride)
         x = t.patch_embed(images)
-        x = x.reshape(x.shape[0], -1, x.shape[-1])  # (B, N, D): flattened or NHWC, as the trunk was built
+        x = x.reshape(
+            x.shape[0], -1, x.shape[-1]
+        )  # (B, N, D): flattened or NHWC, as the trunk was built
         embeds_prefix = t.pos_embed is not None and not t.no_embed_class
         positions = None
         if t.pos_embed is not None:
@@ -44,12 +48,20 @@ class TimmViT(TokenTower):
             ).to(x.dtype)
         if positions is not None and not embeds_prefix:
             x = x + positions
-        prefix = [p.to(x.dtype).expand(x.shape[0], -1, -1) for p in (t.cls_token, t.reg_token) if p is not None]
+        prefix = [
+            p.to(x.dtype).expand(x.shape[0], -1, -1)
+            for p in (t.cls_token, t.reg_token)
+            if p is not None
+        ]
         x = cat([*prefix, x], dim=1)  # (B, P + N, D)
         if embeds_prefix:
             x = x + positions
         rope = getattr(t, "rope", None)
-        return Stem(t.norm_pre(t.pos_drop(x)), grid, rope if rope is None else rotary_table(rope, grid, x.device))
+        return Stem(
+            t.norm_pre(t.pos_drop(x)),
+            grid,
+            rope if rope is None else rotary_table(rope, grid, x.device),
+        )
 
     def run_block(self, block: nn.Module, x: Tensor, rope: Tensor | None) -> Tensor:
         return block(x, rope=rope) if self.kind == "eva" else block(x)
@@ -68,7 +80,9 @@ class TimmViT(TokenTower):
     def parameter_groups(self) -> list[list[nn.Parameter]]:
         t = self.trunk
         blocks = [list(b.parameters()) for b in reversed(self.blocks)]
-        if self.kind == "eva":  # as in the papers: patch embedding, positions and class token never train
+        if (
+            self.kind == "eva"
+        ):  # as in the papers: patch embedding, positions and class token never train
             return blocks
         start = [*t.patch_embed.parameters(), *t.norm_pre.parameters()]
         start += [p for p in (t.cls_token, t.reg_token) if p is not None]
@@ -94,4 +108,6 @@ def _check_trunk(trunk: nn.Module, pool: str) -> None:
     unsupported = [type(b).__name__ for b in trunk.blocks if not TimmBlock.supports(b)]
     if unsupported or getattr(trunk, "rope_mixed", False):
         what = unsupported[0] if unsupported else "mixed rotary embeddings"
-        raise ValueError(f"{name} with {what} is not supported; use a trunk of plain timm Block or EvaBlock")
+        raise ValueError(
+            f"{name} with {what} is not supported; use a trunk of plain timm Block or EvaBlock"
+        )

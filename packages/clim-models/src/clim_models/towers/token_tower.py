@@ -1,11 +1,19 @@
-"""What all ViT-like towers share: blocks, the last one read by class tokens or per position, region class tokens.
+"""What all ViT-like towers share: blocks, the last one read by class tokens or per position, region
+class tokens.
 
-Letters: B images, N = h*w patches, P prefix tokens (class token first), D width, C embedding, Q regions.
+Letters: B images, N = h*w patches, P prefix tokens (class token first), D width, C embedding, Q
+regions.
 """
 
 from torch import Tensor, nn
 
-from clim_models.towers.attention import mask_with_prefix, masked_attention, maybe_checkpoint, split_heads, to_map
+from clim_models.towers.attention import (
+    mask_with_prefix,
+    masked_attention,
+    maybe_checkpoint,
+    split_heads,
+    to_map,
+)
 from clim_models.towers.blocks import BlockReader
 from clim_models.towers.tower import Readout, Stem
 
@@ -45,7 +53,8 @@ class TokenTower:
         return [b.attn for b in self.blocks[:-1]] * attention + [self.blocks[-1]]
 
     def stem(self, images: Tensor, allowed: Tensor | None = None) -> Stem:
-        """All blocks but the last; with `allowed` (B, Q, N) a class token of every region goes along."""
+        """All blocks but the last; with `allowed` (B, Q, N) a class token of every region goes
+        along."""
         start = self.embed(images)
         x, rope = start.tokens, start.rope
         if allowed is None:
@@ -54,7 +63,8 @@ class TokenTower:
             return Stem(x, start.grid, rope)
         if self.pool != "token":
             raise ValueError(
-                f"mode='attention' needs a class token; this {self.kind} tower pools by {self.pool!r}. "
+                f"mode='attention' needs a class token; this {self.kind} tower pools by "
+                f"{self.pool!r}. "
                 "Use mode='align' for boxes and mode='mean' for masks"
             )
         seen = mask_with_prefix(allowed, self.prefix)  # (B, Q, P + N)
@@ -65,7 +75,9 @@ class TokenTower:
 
     def image(self, stem: Stem) -> Tensor:
         if self.pool == "token":
-            return self._checkpointed(self._ask, stem.tokens[:, :1], stem.tokens, stem.rope, None)[:, 0]
+            return self._checkpointed(self._ask, stem.tokens[:, :1], stem.tokens, stem.rope, None)[
+                :, 0
+            ]
         return self._checkpointed(self.mean_of_last_block, stem.tokens, stem.rope)
 
     def attend(self, stem: Stem, allowed: Tensor) -> Tensor:
@@ -74,7 +86,9 @@ class TokenTower:
 
     def dense(self, stem: Stem, readout: Readout) -> Tensor:
         step = self._value_residual if readout == "value_residual" else self._value
-        return to_map(self._checkpointed(step, stem.tokens[:, self.prefix :]), stem.grid)  # (B, C, h, w)
+        return to_map(
+            self._checkpointed(step, stem.tokens[:, self.prefix :]), stem.grid
+        )  # (B, C, h, w)
 
     def _checkpointed(self, function, *inputs):
         return maybe_checkpoint(self.grad_checkpointing, function, *inputs)
@@ -85,26 +99,33 @@ class TokenTower:
         return self.project(last.finish(patches, last.output(last.value(last.norm(patches)))))
 
     def _value(self, patches: Tensor) -> Tensor:
-        """MaskCLIP's readout (arXiv 2112.01071): value and output projection, no residual, no MLP."""
+        """MaskCLIP's readout (arXiv 2112.01071): value and output projection, no residual, no
+        MLP."""
         last = self.readers[-1]
         return self.project(last.output(last.value(last.norm(patches))))
 
-    def _ask(self, queries: Tensor, tokens: Tensor, rope: Tensor | None, seen: Tensor | None) -> Tensor:
-        """The last block for class tokens only: (B, Q, D) that see bool (B, Q, P + N) -> (B, Q, C)."""
+    def _ask(
+        self, queries: Tensor, tokens: Tensor, rope: Tensor | None, seen: Tensor | None
+    ) -> Tensor:
+        """The last block for class tokens only: (B, Q, D) that see bool (B, Q, P + N) -> (B, Q,
+        C)."""
         last = self.readers[-1]
         y = last.norm(tokens)
         v = split_heads(last.value(y), last.heads)
-        attended = masked_attention(last.query(last.norm(queries), None), last.key(y, rope), v, seen)
+        attended = masked_attention(
+            last.query(last.norm(queries), None), last.key(y, rope), v, seen
+        )
         return self.project(last.finish(queries, last.output(attended)))
 
 
 def _block_with_regions(
     reader: BlockReader, x: Tensor, regions: Tensor, rope: Tensor | None, seen: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One block for image tokens (B, P + N, D) and region class tokens (B, Q, D), keys and values computed once.
+    """One block for image tokens (B, P + N, D) and region class tokens (B, Q, D), keys and values
+    computed once.
 
-    Region tokens see the prefix tokens and the patches of their region; nobody sees them, so x is what the block
-    alone would give.
+    Region tokens see the prefix tokens and the patches of their region; nobody sees them, so x is
+    what the block alone would give.
     """
     y = reader.norm(x)
     k, v = reader.key(y, rope), split_heads(reader.value(y), reader.heads)

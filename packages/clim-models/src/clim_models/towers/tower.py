@@ -1,6 +1,7 @@
 """What every image tower offers: one stem, and a last layer that can be read in several ways.
 
-Letters: B images, N = h*w positions, P prefix tokens (class token first), D tower width, C embedding, Q queries.
+Letters: B images, N = h*w positions, P prefix tokens (class token first), D tower width, C
+embedding, Q queries.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ class Stem:
 
 
 class Tower(Protocol):
-    """Reads an open_clip image tower without owning its weights. Features are projected but not normalised."""
+    """Reads an open_clip image tower without owning its weights. Features are projected but not
+    normalised."""
 
     kind: str
     visual: nn.Module
@@ -69,9 +71,11 @@ class Tower(Protocol):
         ...
 
     def unused(self, path: str) -> list[nn.Parameter]:
-        """Parameters that get no gradient when only `path` ("dense", "attention" or "image") is computed."""
+        """Parameters that get no gradient when only `path` ("dense", "attention" or "image") is
+        computed."""
         ...
 
     def direct_modules(self, *, attention: bool) -> list[nn.Module]:
-        """Modules whose parameters are read outside their own forward (more of them in mode "attention")."""
+        """Modules whose parameters are read outside their own forward (more of them in mode
+        "attention")."""
         ...

@@ -20,8 +20,11 @@ ROWS = {
 }
 
 
-def estimate_recipe(argv: Sequence[str], configure: Callable[[str, Sequence[str]], TrainConfig]) -> str:
-    """The text for `clim-train estimate ...`; `configure` makes a configuration of a recipe and its options.
+def estimate_recipe(
+    argv: Sequence[str], configure: Callable[[str, Sequence[str]], TrainConfig]
+) -> str:
+    """The text for `clim-train estimate ...`; `configure` makes a configuration of a recipe and its
+    options.
 
     Raises ValueError for options that are not possible.
     """
@@ -31,12 +34,25 @@ def estimate_recipe(argv: Sequence[str], configure: Callable[[str, Sequence[str]
     )
     parser.add_argument("recipe")
     parser.add_argument(
-        "--gpus", type=int, help="GPUs that share the run (default: those of the recipe, 1 with --preset)"
+        "--gpus",
+        type=int,
+        help="GPUs that share the run (default: those of the recipe, 1 with --preset)",
     )
-    parser.add_argument("--gpu", default="A100", choices=list(PEAK_TFLOPS), help="kind of GPU (default: A100)")
-    parser.add_argument("--share", type=float, default=0.35, help="share of its peak that is reached (default: 0.35)")
-    parser.add_argument("--tflops", type=float, help="sustained TFLOPS of one GPU, in place of --gpu and --share")
-    parser.add_argument("--images", type=int, help="images of the data set (default: those of the recipe's)")
+    parser.add_argument(
+        "--gpu", default="A100", choices=list(PEAK_TFLOPS), help="kind of GPU (default: A100)"
+    )
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=0.35,
+        help="share of its peak that is reached (default: 0.35)",
+    )
+    parser.add_argument(
+        "--tflops", type=float, help="sustained TFLOPS of one GPU, in place of --gpu and --share"
+    )
+    parser.add_argument(
+        "--images", type=int, help="images of the data set (default: those of the recipe's)"
+    )
     parser.add_argument("--preset", choices=list(PRESETS), help="the recipe on one small GPU")
     known, rest = parser.parse_known_args(list(argv))
     facts = find_recipe(known.recipe).facts
@@ -48,10 +64,15 @@ def estimate_recipe(argv: Sequence[str], configure: Callable[[str, Sequence[str]
     sustained = known.tflops or PEAK_TFLOPS[known.gpu] * known.share
     if not 0 < known.share <= 1 or sustained <= 0:
         raise ValueError(
-            f"--share {known.share:g}, --tflops {known.tflops} are not possible: use positive numbers, a share up to 1"
+            f"--share {known.share:g}, --tflops {known.tflops} are not possible: use positive "
+            "numbers, a share up to 1"
         )
-    found = estimate(config, gpus=gpus, tflops=sustained, images=known.images or facts.images, progress=True)
-    speed = f"{sustained:.0f} TFLOPS" + ("" if known.tflops else f" ({known.share:.0%} of a {known.gpu}'s peak)")
+    found = estimate(
+        config, gpus=gpus, tflops=sustained, images=known.images or facts.images, progress=True
+    )
+    speed = f"{sustained:.0f} TFLOPS" + (
+        "" if known.tflops else f" ({known.share:.0%} of a {known.gpu}'s peak)"
+    )
     return estimate_text(known.recipe, config, found, speed)
 
 
@@ -79,12 +100,16 @@ def estimate_text(name: str, config: TrainConfig, found: Estimate, speed: str) -
     if found.hours is None:
         lines.append("the length depends on your data: give --images, or --schedule.steps")
     else:
-        lines.append(f"{found.steps} steps: {found.hours:.1f} hours, evaluation and checkpoints not counted")
+        lines.append(
+            f"{found.steps} steps: {found.hours:.1f} hours, evaluation and checkpoints not counted"
+        )
     return "\n".join(lines)
 
 
 def _memory_table(memory: Memory) -> list[str]:
-    rows = [(label, getattr(memory, name)) for name, label in ROWS.items()] + [("together", memory.total)]
+    rows = [(label, getattr(memory, name)) for name, label in ROWS.items()] + [
+        ("together", memory.total)
+    ]
     width = max(len(label) for label, _ in rows)
     head = [f"| {'memory of one GPU'.ljust(width)} |    GB |", f"|{'-' * (width + 2)}|------:|"]
     return head + [f"| {label.ljust(width)} | {value / GB:5.2f} |" for label, value in rows]

@@ -107,7 +107,8 @@ def resume(run: str, *, trusted: bool = False) -> None:
 
 
 def export(run: str, *, trusted: bool = False) -> Path:
-    """Writes `RUN/model` from the newest checkpoint of a run that was stopped. `trusted`: as in `resume`."""
+    """Writes `RUN/model` from the newest checkpoint of a run that was stopped. `trusted`: as in
+    `resume`."""
     newest_checkpoint(run)
     return export_run(_config_of(run, trusted=trusted), _trainer)
 

@@ -1,6 +1,8 @@
-"""Training a run, continuing, converting and exporting it, and how such a command ends: the same for every program.
+"""Training a run, continuing, converting and exporting it, and how such a command ends: the same
+for every program.
 
-`build(config, resume=...)` makes the `Trainer` of a configuration; `program` is what messages call the command.
+`build(config, resume=...)` makes the `Trainer` of a configuration; `program` is what messages call
+the command.
 """
 
 import dataclasses
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
 PLAIN_URLS = ("http://", "https://", "s3://", "gs://", "hf://")
 
-UNSHARDED = "one process has nothing to shard: it runs at ZeRO stage 0 (--engine.zero-stage names another)"
+UNSHARDED = (
+    "one process has nothing to shard: it runs at ZeRO stage 0 (--engine.zero-stage names another)"
+)
 
 Config = TypeVar("Config")
 
@@ -38,17 +42,24 @@ def train_run(
     resuming: bool = False,
     made: str = "model in {}/model",
 ) -> None:
-    """Trains what the configuration names to the end; `made` is the last word, of what is where in the run folder."""
+    """Trains what the configuration names to the end; `made` is the last word, of what is where in
+    the run folder."""
     from clim_train.run.folder import check_run_folder
 
     _start(config)
     with failures_shared():
-        check_run_folder(config.run.folder, resume=resuming, program=program)  # before loading, which can take minutes
+        check_run_folder(
+            config.run.folder, resume=resuming, program=program
+        )  # before loading, which can take minutes
         trainer = build(config, resume=resuming)
         note = warmup_note(trainer.total, config.optim, config.schedule)
         if note and trainer.rank == 0 and not resuming:
             print(f"{program}: {note}", file=sys.stderr, flush=True)
-        if config.engine.zero_stage is None and trainer.config.engine.zero_stage == 0 and trainer.rank == 0:
+        if (
+            config.engine.zero_stage is None
+            and trainer.config.engine.zero_stage == 0
+            and trainer.rank == 0
+        ):
             print(f"{program}: {UNSHARDED}", file=sys.stderr, flush=True)
         metrics = trainer.fit()
     if trainer.rank == 0:
@@ -58,13 +69,15 @@ def train_run(
 
 def resumed_config(config: Config, run: str) -> Config:
     """The configuration of a run for the processes there are now, which keep its global batch."""
-    # config.json has the images per process that the run was started with, whoever continued it since.
+    # config.json has the images per process that the run was started with, whoever continued it
+    # since.
     before = json.loads((Path(run) / "versions.json").read_text())["processes"]
     return keep_global_batch(config, before, int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def keep_global_batch(config: Config, before: int, now: int) -> Config:
-    """The configuration for `now` processes whose steps take as many images as those of `before` processes.
+    """The configuration for `now` processes whose steps take as many images as those of `before`
+    processes.
 
     Raises ValueError when the images cannot be shared out evenly.
     """
@@ -74,25 +87,33 @@ def keep_global_batch(config: Config, before: int, now: int) -> Config:
             f"a step of this run has {images} images, which {now} processes cannot share evenly: "
             f"use a number of processes that divides {images}"
         )
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=images // now))
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, batch_size=images // now)
+    )
 
 
 def refuse_commands(values: Iterable[Any], run: str) -> None:
-    """Raises ValueError if a run folder's options of data name some that are neither a file nor of a plain URL.
+    """Raises ValueError if a run folder's options of data name some that are neither a file nor of
+    a plain URL.
 
-    `pipe:` sources are shell commands, and some URLs name programs: a folder from elsewhere must not bring its own.
+    `pipe:` sources are shell commands, and some URLs name programs: a folder from elsewhere must
+    not bring its own.
     """
     for value in values:
-        for source in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else ():
+        for source in (
+            [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else ()
+        ):
             if ":" in str(source) and not str(source).startswith(PLAIN_URLS):
                 raise ValueError(
-                    f"{run}/config.json reads data from {source!r}, which may run a command: look at it, and if you "
+                    f"{run}/config.json reads data from {source!r}, which may run a command: look "
+                    "at it, and if you "
                     "trust it, say so with --trust"
                 )
 
 
 def convert_run(run: str) -> Path:
-    """Makes the newest checkpoint of a run loadable by any number of processes; returns the new folder."""
+    """Makes the newest checkpoint of a run loadable by any number of processes; returns the new
+    folder."""
     from clim_train.engine.deepspeed_compat import to_universal
     from clim_train.run.manifest import checksums, write_manifest
 
@@ -119,21 +140,26 @@ def newest_checkpoint(run: str) -> Path:
     """The newest whole checkpoint of a run folder. Raises FileNotFoundError where there is none."""
     checkpoint, _ = CheckpointFolder(Path(run) / "checkpoints").newest_whole()
     if checkpoint is None:
-        raise FileNotFoundError(f"{run} has no complete checkpoint: give the folder of a run that has saved one")
+        raise FileNotFoundError(
+            f"{run} has no complete checkpoint: give the folder of a run that has saved one"
+        )
     return checkpoint
 
 
 def run_and_trust(values: Sequence[str], form: str) -> tuple[str, bool]:
     """The only argument, and whether --trust is given."""
-    return one_argument([value for value in values if value != "--trust"], form), "--trust" in values
+    return one_argument(
+        [value for value in values if value != "--trust"], form
+    ), "--trust" in values
 
 
 def exit_status(command: Callable[[], None], *, program: str, resume: str) -> int:
-    """Runs a command and returns its exit status; all but 0 are explained on stderr. `resume`: what continues a run.
+    """Runs a command and returns its exit status; all but 0 are explained on stderr. `resume`: what
+    continues a run.
 
-    0: it succeeded. 1: it failed on the way (another rank, a full disk, a loss that is not finite). 2: a mistake in the
-    command, the configuration or the data. 75: it was asked to stop, saved, and can be resumed. 130: interrupted
-    outside of training. Errors that nobody foresaw are raised.
+    0: it succeeded. 1: it failed on the way (another rank, a full disk, a loss that is not finite).
+    2: a mistake in the command, the configuration or the data. 75: it was asked to stop, saved, and
+    can be resumed. 130: interrupted outside of training. Errors that nobody foresaw are raised.
     """
 
     def explain(reason: object, status: int) -> int:
@@ -155,7 +181,9 @@ def exit_status(command: Callable[[], None], *, program: str, resume: str) -> in
             raise
         return explain(f"{error}: make room, then `{resume}` continues a run that had begun", 1)
     except KeyboardInterrupt:
-        return explain(f"interrupted; a run that has saved a checkpoint continues with `{resume}`", 130)
+        return explain(
+            f"interrupted; a run that has saved a checkpoint continues with `{resume}`", 130
+        )
     return 0
 
 

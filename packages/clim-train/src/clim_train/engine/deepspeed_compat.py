@@ -14,10 +14,11 @@ import torch
 
 
 def start_distributed(device: torch.device, *, timeout_minutes: int = 30) -> None:
-    """Joins the process group of the launcher (deepspeed, torchrun), or makes one of a single process.
+    """Joins the process group of the launcher (deepspeed, torchrun), or makes one of a single
+    process.
 
-    Safe to call again; the timeout, after which a collective that waits for another rank fails, is that of the first
-    call. Raises ValueError when the process group is of another kind of device.
+    Safe to call again; the timeout, after which a collective that waits for another rank fails, is
+    that of the first call. Raises ValueError when the process group is of another kind of device.
     """
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     if "RANK" not in os.environ:
@@ -31,7 +32,8 @@ def start_distributed(device: torch.device, *, timeout_minutes: int = 30) -> Non
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if deepspeed.get_accelerator().device_name() != device.type:
         raise ValueError(
-            f"DeepSpeed already uses {deepspeed.get_accelerator().device_name()!r} in this process, not "
+            f"DeepSpeed already uses {deepspeed.get_accelerator().device_name()!r} in this "
+            "process, not "
             f"{device.type!r}: start a new process for the other device"
         )
     if device.type == "cpu":
@@ -47,11 +49,12 @@ def start_distributed(device: torch.device, *, timeout_minutes: int = 30) -> Non
 
 @contextmanager
 def only_tensors(source: Path) -> Iterator[None]:
-    """Inside, `torch.load` reads tensors, plain values and the few classes in DeepSpeed's checkpoints, nothing else.
+    """Inside, `torch.load` reads tensors, plain values and the few classes in DeepSpeed's
+    checkpoints, nothing else.
 
-    DeepSpeed asks for whole pickles, which could run anything; torch can be told to refuse them whatever a caller asks
-    for. The classes let through hold numbers, and making them does nothing else. Raises ValueError for a file that has
-    others; `source` is named in the message.
+    DeepSpeed asks for whole pickles, which could run anything; torch can be told to refuse them
+    whatever a caller asks for. The classes let through hold numbers, and making them does nothing
+    else. Raises ValueError for a file that has others; `source` is named in the message.
     """
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
@@ -61,11 +64,14 @@ def only_tensors(source: Path) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in switches}
     os.environ.update(switches)
     try:
-        with torch.serialization.safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]):
+        with torch.serialization.safe_globals(
+            [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+        ):
             yield
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{source} holds Python objects that could run code, so training did not write it as it is: "
+            f"{source} holds Python objects that could run code, so training did not write it as "
+            "it is: "
             "use a checkpoint from a source you know"
         ) from error
     finally:
@@ -80,16 +86,19 @@ def _free_port() -> int:
 
 
 def forget_running_module() -> None:
-    """Takes back the entry that ZeRO-3's hooks leave in a global list, which would keep the model alive."""
+    """Takes back the entry that ZeRO-3's hooks leave in a global list, which would keep the model
+    alive."""
     from deepspeed.runtime.zero import parameter_offload
 
     parameter_offload.FWD_MODULE_STACK.pop()
 
 
 def to_universal(checkpoint: Path, output: Path) -> None:
-    """Rewrites a checkpoint folder so that any number of ranks can load it (DeepSpeed's universal checkpoint).
+    """Rewrites a checkpoint folder so that any number of ranks can load it (DeepSpeed's universal
+    checkpoint).
 
-    Nothing in the files is executed; raises ValueError when one holds more than tensors and plain values.
+    Nothing in the files is executed; raises ValueError when one holds more than tensors and plain
+    values.
     """
     from deepspeed.checkpoint.ds_to_universal import main
 

@@ -16,14 +16,20 @@ from clim_train.engine.module import EngineModule, replace_parameters, scalars_t
 from clim_train.engine.optim import build_optimizer
 from clim_train.task import Task
 
-WEIGHT_DTYPES = {"fp32": torch.float32, "amp_bf16": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+WEIGHT_DTYPES = {
+    "fp32": torch.float32,
+    "amp_bf16": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 BUCKET_ELEMENTS = 50_000_000
 """Gradients that are exchanged at once."""
 
 
 def deepspeed_config(config: TrainConfig, *, universal: bool = False) -> dict[str, Any]:
-    """DeepSpeed's configuration for a run. The optimizer is ours (torch AdamW), so nothing is compiled.
+    """DeepSpeed's configuration for a run. The optimizer is ours (torch AdamW), so nothing is
+    compiled.
 
     Args:
         config: its `engine.zero_stage` is a number, see `EngineConfig.for_ranks`.
@@ -49,7 +55,8 @@ def deepspeed_config(config: TrainConfig, *, universal: bool = False) -> dict[st
         "gradient_clipping": config.optim.clip_norm or 0.0,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
-        # Offloaded states are updated by torch's AdamW on the CPU: DeepSpeed's own has to be compiled.
+        # Offloaded states are updated by torch's AdamW on the CPU: DeepSpeed's own has to be
+        # compiled.
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": engine.precision == "bf16"},
         "fp16": {"enabled": engine.precision == "fp16"},
@@ -59,13 +66,18 @@ def deepspeed_config(config: TrainConfig, *, universal: bool = False) -> dict[st
 
 
 def choose_device(config: TrainConfig) -> torch.device:
-    """The device of this process. Raises ValueError for a device or precision this machine does not have."""
+    """The device of this process. Raises ValueError for a device or precision this machine does not
+    have."""
     wanted = config.engine.device
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("engine.device='cuda' but torch sees no GPU: use engine.device='cpu' or 'auto'")
+        raise ValueError(
+            "engine.device='cuda' but torch sees no GPU: use engine.device='cpu' or 'auto'"
+        )
     if wanted == "cpu" or not torch.cuda.is_available():
         if config.engine.precision == "fp16":
-            raise ValueError("engine.precision='fp16' needs a GPU: use 'fp32', 'amp_bf16' or 'bf16' on the CPU")
+            raise ValueError(
+                "engine.precision='fp16' needs a GPU: use 'fp32', 'amp_bf16' or 'bf16' on the CPU"
+            )
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
@@ -82,7 +94,9 @@ class Engine:
         universal: see `deepspeed_config`.
     """
 
-    def __init__(self, task: Task, config: TrainConfig, *, device: torch.device, universal: bool = False):
+    def __init__(
+        self, task: Task, config: TrainConfig, *, device: torch.device, universal: bool = False
+    ):
         import deepspeed
 
         config = replace(config, engine=config.engine.for_ranks(torch.distributed.get_world_size()))
@@ -117,32 +131,37 @@ class Engine:
         return torch.distributed.get_rank()
 
     def forward_backward(self, batch: Any) -> dict[str, Tensor]:
-        """One micro-batch: adds its gradient, returns the task's detached scalars (this rank's, on the device)."""
+        """One micro-batch: adds its gradient, returns the task's detached scalars (this rank's, on
+        the device)."""
         loss, scalars = self._engine(batch)
         self._engine.backward(loss)
         return scalars
 
     def step(self, lr: float) -> None:
-        """Call after every micro-batch; the optimizer steps, at `lr`, after each `engine.accumulation` of them."""
+        """Call after every micro-batch; the optimizer steps, at `lr`, after each
+        `engine.accumulation` of them."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
         self._engine.step()
 
     @property
     def updates_left_out(self) -> int:
-        """Optimizer steps that ZeRO did not take, because a gradient was not finite (usual with fp16 only)."""
+        """Optimizer steps that ZeRO did not take, because a gradient was not finite (usual with
+        fp16 only)."""
         return self._engine.skipped_steps
 
     def save(self, folder: Path, tag: str) -> None:
         """Every rank writes its part of `folder`/`tag`. Collective.
 
-        Raises OSError or RuntimeError (torch's writer) on the ranks that could not write, after the collective part.
+        Raises OSError or RuntimeError (torch's writer) on the ranks that could not write, after the
+        collective part.
         """
         failed: list[Exception] = []
         write = self._engine.checkpoint_engine.save
 
         def write_or_remember(*arguments: Any, **options: Any) -> None:
-            # The ranks wait for each other between files: an error that left here would leave the others waiting.
+            # The ranks wait for each other between files: an error that left here would leave the
+            # others waiting.
             if failed:
                 return
             try:
@@ -151,10 +170,13 @@ class Engine:
                 failed.append(error)
 
         self._engine.checkpoint_engine.save = write_or_remember
-        # A script that reads checkpoints, copied beside them by rank 0: the command `export` does that here.
+        # A script that reads checkpoints, copied beside them by rank 0: the command `export` does
+        # that here.
         self._engine._copy_recovery_script = lambda path: None
         try:
-            self._engine.save_checkpoint(str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True)
+            self._engine.save_checkpoint(
+                str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True
+            )
         finally:
             del self._engine.checkpoint_engine.save
         if failed:
@@ -168,27 +190,35 @@ class Engine:
     def load(self, folder: Path, tag: str) -> None:
         """Weights, optimizer and counters of `folder`/`tag`, exactly as saved. Collective.
 
-        Nothing in the files is executed. Raises FileNotFoundError when nothing was loaded, ValueError when a file holds
-        more than tensors and plain values.
+        Nothing in the files is executed. Raises FileNotFoundError when nothing was loaded,
+        ValueError when a file holds more than tensors and plain values.
         """
         with only_tensors(folder / tag):
             path, _ = self._engine.load_checkpoint(str(folder), tag=tag)
         if path is None:
-            raise FileNotFoundError(f"{folder / tag} holds no DeepSpeed checkpoint: resume another run or checkpoint")
+            raise FileNotFoundError(
+                f"{folder / tag} holds no DeepSpeed checkpoint: resume another run or checkpoint"
+            )
 
     def trained_weights(self) -> dict[str, Tensor]:
-        """Name -> float32 CPU tensor of every trainable parameter, whole, on every rank. Collective."""
+        """Name -> float32 CPU tensor of every trainable parameter, whole, on every rank.
+        Collective."""
         from deepspeed.utils import safe_get_full_fp32_param
 
         weights = {}
         for name, parameter in self._engine.module.model.named_parameters():
-            full = parameter.data if self.config.engine.zero_stage == 0 else safe_get_full_fp32_param(parameter)
+            full = (
+                parameter.data
+                if self.config.engine.zero_stage == 0
+                else safe_get_full_fp32_param(parameter)
+            )
             weights[name] = full.detach().float().cpu().reshape(self._shapes[name]).clone()
         return weights
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Inside, the task's model is whole and in evaluation mode, so that anything may read it."""
+        """Inside, the task's model is whole and in evaluation mode, so that anything may read
+        it."""
         self._engine.eval()
         if self.config.engine.zero_stage < 3:
             yield
@@ -198,7 +228,8 @@ class Engine:
         self._engine.train()
 
     def close(self) -> dict[str, Tensor]:
-        """Ends the engine and gives the task's model back: whole, float32, trained weights, ordinary parameters.
+        """Ends the engine and gives the task's model back: whole, float32, trained weights,
+        ordinary parameters.
 
         Returns `trained_weights` and the buffers of the trained modules. Collective.
         """
@@ -209,18 +240,23 @@ class Engine:
             self._forget_zero3()
         del self._engine
         self.task.model.float()
-        replace_parameters(self.task.model, {name: w.to(self.device) for name, w in weights.items()})
+        replace_parameters(
+            self.task.model, {name: w.to(self.device) for name, w in weights.items()}
+        )
         self.task.model.eval()
         return {**buffers, **weights}
 
     def _register_direct_parameters(self) -> None:
-        """ZeRO-3 gathers a parameter when its module runs; these are read without that, so the root gathers them."""
+        """ZeRO-3 gathers a parameter when its module runs; these are read without that, so the root
+        gathers them."""
         if self.config.engine.zero_stage != 3:
             return
         import deepspeed
 
         direct = getattr(self.task.model, "direct_parameters", list)()
-        inside_mixed = [p for m in _stand_ins(self._engine.module.model) for p in m.parameters(recurse=False)]
+        inside_mixed = [
+            p for m in _stand_ins(self._engine.module.model) for p in m.parameters(recurse=False)
+        ]
         registered = {id(p): p for p in [*direct, *inside_mixed] if p.requires_grad}
         for parameter in registered.values():
             deepspeed.zero.register_external_parameter(self._engine.module, parameter)

@@ -1,4 +1,5 @@
-"""AdamW with the parameter groups of the recipes: what decays, what does not, and what is kept within bounds."""
+"""AdamW with the parameter groups of the recipes: what decays, what does not, and what is kept
+within bounds."""
 
 from collections.abc import Mapping
 
@@ -11,7 +12,8 @@ _NEVER_DECAYED = ("bn", "ln", "bias", "logit_scale")
 
 
 def decays(name: str, ndim: int) -> bool:
-    """Whether weight decay applies: at least 2 dimensions, and a name without bn, ln, bias and logit_scale."""
+    """Whether weight decay applies: at least 2 dimensions, and a name without bn, ln, bias and
+    logit_scale."""
     return ndim >= 2 and not any(part in name for part in _NEVER_DECAYED)
 
 
@@ -24,9 +26,9 @@ def parameter_groups(
 ) -> list[dict]:
     """AdamW parameter groups: decayed, not decayed, and one group for each parameter with bounds.
 
-    A bounded parameter has a group of its own, with its `bounds`, so that the limits still apply where DeepSpeed
-    flattens a group into one partitioned vector. With `decay` "all" every parameter decays, else those that `decays`
-    names.
+    A bounded parameter has a group of its own, with its `bounds`, so that the limits still apply
+    where DeepSpeed flattens a group into one partitioned vector. With `decay` "all" every parameter
+    decays, else those that `decays` names.
 
     Raises ValueError when there is nothing to train or a bound names no parameter.
     """
@@ -35,13 +37,17 @@ def parameter_groups(
         raise ValueError("the task has no trainable parameters: raise model.unlocked_blocks")
     if unknown := sorted(set(bounds) - set(parameters)):
         raise ValueError(
-            f"bounds name parameters that do not train: {unknown}; name some of {list(parameters)[:5]} ..."
+            f"bounds name parameters that do not train: {unknown}; name some of "
+            f"{list(parameters)[:5]} ..."
         )
     free = {name: p for name, p in parameters.items() if name not in bounds}
     shrinks = {name: decay == "all" or decays(name, p.ndim) for name, p in parameters.items()}
     decayed = [p for name, p in free.items() if shrinks[name]]
     plain = [p for name, p in free.items() if not shrinks[name]]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     groups += [
         {
             "params": [parameters[name]],
@@ -60,16 +66,22 @@ def build_optimizer(
     bounds: Mapping[str, tuple[float, float]] | None = None,
     fused: bool = False,
 ) -> torch.optim.AdamW:
-    """AdamW over `parameter_groups`; after each step every bounded parameter is clamped to its limits."""
-    groups = parameter_groups(parameters, weight_decay=config.weight_decay, decay=config.decay, bounds=bounds)
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused or None)
+    """AdamW over `parameter_groups`; after each step every bounded parameter is clamped to its
+    limits."""
+    groups = parameter_groups(
+        parameters, weight_decay=config.weight_decay, decay=config.decay, bounds=bounds
+    )
+    optimizer = torch.optim.AdamW(
+        groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused or None
+    )
     optimizer.register_step_post_hook(_clamp_to_bounds)
     return optimizer
 
 
 @torch.no_grad()
 def _clamp_to_bounds(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
-    # On the optimizer's own tensors: under ZeRO these are the fp32 partitions, which the model's copy follows.
+    # On the optimizer's own tensors: under ZeRO these are the fp32 partitions, which the model's
+    # copy follows.
     for group in optimizer.param_groups:
         if "bounds" in group:
             for parameter in group["params"]:

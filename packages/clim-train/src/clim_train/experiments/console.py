@@ -14,7 +14,9 @@ class Stages:
 
     def begin(self, what: str) -> None:
         self.done += 1
-        print(f"[{self.done}/{self.total}] {time.monotonic() - self.start:4.0f} s  {what}", flush=True)
+        print(
+            f"[{self.done}/{self.total}] {time.monotonic() - self.start:4.0f} s  {what}", flush=True
+        )
 
 
 def free_folder(path: Path) -> Path:
@@ -24,11 +26,15 @@ def free_folder(path: Path) -> Path:
 
 
 def aligned_table(rows: Sequence[Sequence[str]]) -> str:
-    """Markdown table, readable as text: first row the head, first column to the left, the others to the right."""
+    """Markdown table, readable as text: first row the head, first column to the left, the others to
+    the right."""
     width = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     rule = ["-" * width[0], *["-" * (w - 1) + ":" for w in width[1:]]]
     lines = []
     for row in [rows[0], rule, *rows[1:]]:
-        padded = [row[0].ljust(width[0]), *(cell.rjust(w) for cell, w in zip(row[1:], width[1:], strict=True))]
+        padded = [
+            row[0].ljust(width[0]),
+            *(cell.rjust(w) for cell, w in zip(row[1:], width[1:], strict=True)),
+        ]
         lines.append("| " + " | ".join(padded) + " |")
     return "\n".join(lines)

@@ -1,8 +1,9 @@
-"""Image-level pretraining of clim-tiny on the embedded emoji set: ``python -m clim_train.experiments.pretrain_tiny``.
+"""Image-level pretraining of clim-tiny on the embedded emoji set: ``python -m
+clim_train.experiments.pretrain_tiny``.
 
-Ordinary CLIP training (symmetric InfoNCE of single 64 px drawings against captions) with the frozen MiniLM text tower,
-whose features are computed once. The held-out vendor and the test and validation concepts of `EmojiSet.split()` are
-never seen. The file it writes is what `clim_models.tiny` ships.
+Ordinary CLIP training (symmetric InfoNCE of single 64 px drawings against captions) with the frozen
+MiniLM text tower, whose features are computed once. The held-out vendor and the test and validation
+concepts of `EmojiSet.split()` are never seen. The file it writes is what `clim_models.tiny` ships.
 """
 
 import argparse
@@ -59,7 +60,9 @@ def text_features(model: nn.Module, names: tuple[str, ...]) -> Tensor:
     for template in TEMPLATES:
         ids = tokenizer([template.format(caption_of(name)) for name in names]).to(device)
         with torch.no_grad():
-            rows.append(torch.cat([model.encode_text(part, normalize=True) for part in ids.split(256)]))
+            rows.append(
+                torch.cat([model.encode_text(part, normalize=True) for part in ids.split(256)])
+            )
     return torch.stack(rows)
 
 
@@ -76,23 +79,33 @@ def unpadded(tokenizer: Callable[[list[str]], Tensor]) -> Callable[[list[str]], 
     return tokenize
 
 
-def drawing_table(emoji: EmojiSet, vendors: tuple[str, ...], names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """All drawings of some names by some vendors: uint8 RGBA (N, 4, H, W) and the index of each one's name (N,)."""
+def drawing_table(
+    emoji: EmojiSet, vendors: tuple[str, ...], names: tuple[str, ...]
+) -> tuple[Tensor, Tensor]:
+    """All drawings of some names by some vendors: uint8 RGBA (N, 4, H, W) and the index of each
+    one's name (N,)."""
     rows = [(emoji.index(v, n), i) for v in vendors for i, n in enumerate(names) if emoji.has(v, n)]
     index, labels = zip(*rows, strict=True)
-    return torch.from_numpy(emoji.pixels[list(index)]).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+    return torch.from_numpy(emoji.pixels[list(index)]).permute(
+        0, 3, 1, 2
+    ).contiguous(), torch.tensor(labels)
 
 
 def normalize(images: Tensor, model: nn.Module) -> Tensor:
     """uint8 (B, 3, H, W) -> float in the model's mean and standard deviation."""
     config = get_model_preprocess_cfg(model)
-    mean, std = (torch.tensor(config[key], device=images.device).view(3, 1, 1) for key in ("mean", "std"))
+    mean, std = (
+        torch.tensor(config[key], device=images.device).view(3, 1, 1) for key in ("mean", "std")
+    )
     return (images.float() / 255 - mean) / std
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, table: tuple[Tensor, Tensor], classes: Tensor, *, batch: int = 256) -> dict[str, float]:
-    """Image-level top-1 and top-5 of drawings on white against class embeddings (K, C); fractions."""
+def accuracy(
+    model: nn.Module, table: tuple[Tensor, Tensor], classes: Tensor, *, batch: int = 256
+) -> dict[str, float]:
+    """Image-level top-1 and top-5 of drawings on white against class embeddings (K, C);
+    fractions."""
     pixels, labels = table
     was_training, device = model.visual.training, classes.device
     model.visual.eval()
@@ -107,7 +120,8 @@ def accuracy(model: nn.Module, table: tuple[Tensor, Tensor], classes: Tensor, *,
 
 
 def parameter_groups(model: nn.Module, config: PretrainConfig) -> list[dict]:
-    """Trainable groups; the first three stem stages are frozen, the others learn slowly, vectors are not decayed."""
+    """Trainable groups; the first three stem stages are frozen, the others learn slowly, vectors
+    are not decayed."""
     stem = model.visual.trunk.patch_embed.backbone
     stem.conv_stem.requires_grad_(False)
     stem.stages[:3].requires_grad_(False)
@@ -128,7 +142,8 @@ def parameter_groups(model: nn.Module, config: PretrainConfig) -> list[dict]:
 
 
 def schedule(progress: float, warmup: float) -> float:
-    """Share of the peak learning rate at a share `progress` of the budget: linear warm-up, then half a cosine to 0."""
+    """Share of the peak learning rate at a share `progress` of the budget: linear warm-up, then
+    half a cosine to 0."""
     if progress < warmup:
         return max(progress, 1e-3) / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
@@ -146,13 +161,17 @@ def save_weights(model: nn.Module, path: Path, metadata: dict) -> None:
     save_file(
         weights,
         partial,
-        {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()},
+        {
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in metadata.items()
+        },
     )
     partial.replace(path)
 
 
 class Evaluation:
-    """The image-level figures stored with the weights: the unseen vendor, and the validation concepts."""
+    """The image-level figures stored with the weights: the unseen vendor, and the validation
+    concepts."""
 
     def __init__(self, emoji: EmojiSet, split: EmojiSplit, model: nn.Module, device: str) -> None:
         self.classes, self.tables = {}, {}
@@ -161,26 +180,34 @@ class Evaluation:
             "validation_concepts": (split.train_vendors, split.val_concepts),
         }
         for part, (vendors, names) in parts.items():
-            self.classes[part] = nn.functional.normalize(text_features(model, names).mean(0), dim=-1).to(device)
+            self.classes[part] = nn.functional.normalize(
+                text_features(model, names).mean(0), dim=-1
+            ).to(device)
             self.tables[part] = drawing_table(emoji, vendors, names)
 
     def run(self, model: nn.Module) -> dict[str, float]:
         values = {}
         for part, table in self.tables.items():
             values |= {
-                f"{part}.{key}": round(value, 4) for key, value in accuracy(model, table, self.classes[part]).items()
+                f"{part}.{key}": round(value, 4)
+                for key, value in accuracy(model, table, self.classes[part]).items()
             }
             values[f"{part}.ways"] = len(self.classes[part])
         return values
 
 
 def train(
-    model: nn.Module, table: tuple[Tensor, Tensor], texts: Tensor, config: PretrainConfig, on_interval=None
+    model: nn.Module,
+    table: tuple[Tensor, Tensor],
+    texts: Tensor,
+    config: PretrainConfig,
+    on_interval=None,
 ) -> dict[str, float]:
-    """Train `model.visual` and `model.logit_scale` in place; returns steps, seconds and the last smoothed loss.
+    """Train `model.visual` and `model.logit_scale` in place; returns steps, seconds and the last
+    smoothed loss.
 
-    table: drawings and name indices; texts: (templates, names, C) unit features; `on_interval(state)` is called every
-    `save_every_s` seconds.
+    table: drawings and name indices; texts: (templates, names, C) unit features;
+    `on_interval(state)` is called every `save_every_s` seconds.
     """
     device = torch.device(config.device)
     generator = torch.Generator(device).manual_seed(config.seed)
@@ -197,7 +224,9 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * schedule(done / total, config.warmup)
         pick = torch.randint(len(pixels), (config.batch_size,), device=device, generator=generator)
-        template = torch.randint(len(texts), (config.batch_size,), device=device, generator=generator)
+        template = torch.randint(
+            len(texts), (config.batch_size,), device=device, generator=generator
+        )
         images = normalize(augment_drawings(pixels[pick], generator), model).contiguous(
             memory_format=torch.channels_last
         )
@@ -205,7 +234,10 @@ def train(
             features = model.encode_image(images)
         features = nn.functional.normalize(features.float(), dim=-1)
         loss = contrastive_loss(
-            features, texts[template, labels[pick]], model.logit_scale.exp(), caption_ids=labels[pick]
+            features,
+            texts[template, labels[pick]],
+            model.logit_scale.exp(),
+            caption_ids=labels[pick],
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -214,7 +246,9 @@ def train(
         model.logit_scale.data.clamp_(0, math.log(100))
         state["steps"] += 1
         state["seconds"] = time.monotonic() - start
-        state["loss"] = loss.item() if state["steps"] == 1 else 0.98 * state["loss"] + 0.02 * loss.item()
+        state["loss"] = (
+            loss.item() if state["steps"] == 1 else 0.98 * state["loss"] + 0.02 * loss.item()
+        )
         bar.n = min(round(state["steps"] if config.steps else state["seconds"]), bar.total)
         bar.set_postfix(loss=f"{state['loss']:.3f}", steps=state["steps"], refresh=False)
         bar.update(0)
@@ -288,7 +322,10 @@ def main(argv: list[str] | None = None) -> None:
         f"--batch-size {config.batch_size} --lr {config.lr:g} --precision {config.precision}"
     )
     metadata = pretrain(config, output, command)
-    print(f"{metadata['steps']} steps in {metadata['seconds']} s; {metadata['accuracy']}; weights: {output}")
+    print(
+        f"{metadata['steps']} steps in {metadata['seconds']} s; {metadata['accuracy']}; weights: "
+        f"{output}"
+    )
 
 
 if __name__ == "__main__":

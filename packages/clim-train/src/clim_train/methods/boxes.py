@@ -18,7 +18,8 @@ class BoxDataConfig:
     images: str | None = None
     """A folder of image files, in place of shards."""
     boxes: str | None = None
-    """COCO json with categories: pseudo labels (see `clim-eval pseudo-label`) or annotations of your own."""
+    """COCO json with categories: pseudo labels (see `clim-eval pseudo-label`) or annotations of
+    your own."""
     batch_size: int = 2
     """Images per rank and micro-batch."""
     image_px: int = 1024

@@ -18,7 +18,8 @@ class PairDataConfig:
     shards: tuple[str, ...] = ()
     """webdataset tars: paths, folders, globs or URLs."""
     images: str | None = None
-    """A folder of image files with captions (NAME.txt beside each, or metadata.jsonl), in place of shards."""
+    """A folder of image files with captions (NAME.txt beside each, or metadata.jsonl), in place of
+    shards."""
     batch_size: int = 32
     """Images per rank and micro-batch, tiles of mosaics included."""
     mosaic: MosaicConfig = field(default_factory=MosaicConfig)

@@ -1,7 +1,7 @@
 """The methods (`task`) and the kinds of data (`data`) that there are, and which go together.
 
-A recipe fixes both kinds, so that their options are plain flags: `--task.box-mode`, `--data.image-px`. In a
-`config.json` the kind is said by `task.name` and `data.kind`.
+A recipe fixes both kinds, so that their options are plain flags: `--task.box-mode`,
+`--data.image-px`. In a `config.json` the kind is said by `task.name` and `data.kind`.
 """
 
 from clim_train.methods.boxes import BoxDataConfig

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 class TextFeatures:
-    """Unit text features of captions; a frozen text tower sees each caption once while its feature is kept.
+    """Unit text features of captions; a frozen text tower sees each caption once while its feature
+    is kept.
 
     Args:
         model: with `tokenizer` and `encode_text`.
@@ -32,7 +33,10 @@ class TextFeatures:
         missing = list(dict.fromkeys(text for text in captions if text not in found))
         if missing:
             # Copies: a view would keep the features of its whole batch alive.
-            found.update((text, row.clone()) for text, row in zip(missing, self._encode(missing), strict=True))
+            found.update(
+                (text, row.clone())
+                for text, row in zip(missing, self._encode(missing), strict=True)
+            )
         self._keep(found)
         return torch.stack([found[text] for text in captions])
 
@@ -43,7 +47,8 @@ class TextFeatures:
 
     @torch.no_grad()
     def _encode(self, captions: list[str]) -> Tensor:
-        # Autocast is off so that a feature does not depend on whether it was computed in a training step.
+        # Autocast is off so that a feature does not depend on whether it was computed in a training
+        # step.
         with torch.autocast(self.model.device.type, enabled=False):
             return self.model.encode_text(self.model.tokenizer(captions))
 
@@ -56,6 +61,9 @@ class TextFeatures:
 
 
 def caption_ids(captions: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
-    """(N,) int64 that are equal for equal captions, on every rank: 63 bits of a hash of the text."""
+    """(N,) int64 that are equal for equal captions, on every rank: 63 bits of a hash of the
+    text."""
     digests = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in captions)
-    return torch.tensor([int.from_bytes(d, "big") >> 1 for d in digests], dtype=torch.int64, device=device)
+    return torch.tensor(
+        [int.from_bytes(d, "big") >> 1 for d in digests], dtype=torch.int64, device=device
+    )

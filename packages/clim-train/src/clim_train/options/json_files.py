@@ -7,23 +7,29 @@ import typing
 from pathlib import Path
 from typing import Any, Self
 
-# A union of dataclasses says in one of these fields, a Literal with a single value, which of them is meant.
+# A union of dataclasses says in one of these fields, a Literal with a single value, which of them
+# is meant.
 _DISCRIMINATORS = ("name", "kind")
 
 
 def build(kind: type, values: Any, where: str) -> Any:
-    """A dataclass from a plain dict, with lists turned into the declared tuples and JSON's text keys into integers.
+    """A dataclass from a plain dict, with lists turned into the declared tuples and JSON's text
+    keys into integers.
 
-    Where a field may be one of several dataclasses, `name` or `kind` in its values chooses; the first is taken where
-    that is missing, as in files that were written before there were others.
+    Where a field may be one of several dataclasses, `name` or `kind` in its values chooses; the
+    first is taken where that is missing, as in files that were written before there were others.
 
     Raises ValueError for unknown options and values of another type.
     """
     hints = _fields(kind)
     if not isinstance(values, dict) or (unknown := sorted(set(values) - set(hints))):
         given = unknown if isinstance(values, dict) else values
-        raise ValueError(f"{where} has unknown options {given}: the known ones are {', '.join(hints)}")
-    return kind(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+        raise ValueError(
+            f"{where} has unknown options {given}: the known ones are {', '.join(hints)}"
+        )
+    return kind(
+        **{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()}
+    )
 
 
 def _fields(kind: type) -> dict[str, Any]:
@@ -43,7 +49,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return {int(key): count for key, count in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if origin is None and isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and value is True)):
+    if (
+        origin is None
+        and isinstance(hint, type)
+        and (not isinstance(value, hint) or (hint is int and value is True))
+    ):
         raise ValueError(f"{where}={value!r} is not possible: use a value of type {hint.__name__}")
     return value
 
@@ -73,7 +83,9 @@ class JsonConfig:
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"the configuration is not JSON ({error}): use the config.json of a run folder") from error
+            raise ValueError(
+                f"the configuration is not JSON ({error}): use the config.json of a run folder"
+            ) from error
         return build(cls, values, "config")
 
     @classmethod
@@ -81,5 +93,7 @@ class JsonConfig:
         """The configuration of a run folder. Raises FileNotFoundError where there is none."""
         path = Path(run_folder) / "config.json"
         if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist: give the folder of a run that was started before")
+            raise FileNotFoundError(
+                f"{path} does not exist: give the folder of a run that was started before"
+            )
         return cls.from_json(path.read_text())

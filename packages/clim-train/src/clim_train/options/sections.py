@@ -37,7 +37,8 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW. Betas and eps differ by tower: EVA02 and ResNets (0.9, 0.999) / 1e-8, OpenAI ViT (0.9, 0.98) / 1e-6."""
+    """AdamW. Betas and eps differ by tower: EVA02 and ResNets (0.9, 0.999) / 1e-8, OpenAI ViT (0.9,
+    0.98) / 1e-6."""
 
     lr: float = 1e-5
     betas: tuple[float, float] = (0.9, 0.98)
@@ -79,11 +80,20 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         check_choice(self, "schedule", "kind")
         check_at_least(
-            self, "schedule", epochs=1, steps=1, warmup_steps=0, cooldown_steps=0, cooldown_power=0, cooldown_end_lr=0
+            self,
+            "schedule",
+            epochs=1,
+            steps=1,
+            warmup_steps=0,
+            cooldown_steps=0,
+            cooldown_power=0,
+            cooldown_end_lr=0,
         )
         if self.kind != "const_cooldown":
             names = ("cooldown_steps", "cooldown_power", "cooldown_end_lr")
-            check_default(self, "schedule", names, "it together with schedule.kind 'const_cooldown'")
+            check_default(
+                self, "schedule", names, "it together with schedule.kind 'const_cooldown'"
+            )
         for name in ("warmup_share", "warmup_start"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
@@ -95,19 +105,22 @@ class EngineConfig:
     """How DeepSpeed runs the steps."""
 
     zero_stage: int | None = None
-    """What ZeRO partitions over the ranks. None is `sharded_stage`, or 0 where there is nothing to shard: one rank in
-    `fp32` or `amp_bf16` without offload. Sharding over one rank costs memory and brings nothing."""
+    """What ZeRO partitions over the ranks. None is `sharded_stage`, or 0 where there is nothing to
+    shard: one rank in `fp32` or `amp_bf16` without offload. Sharding over one rank costs memory and
+    brings nothing."""
     sharded_stage: int = 1
     """The stage of several ranks where `zero_stage` is None."""
     precision: Precision = "amp_bf16"
-    """`amp_bf16`: bf16 arithmetic on fp32 weights (autocast). `bf16`, `fp16`: weights too, with fp32 master copies."""
+    """`amp_bf16`: bf16 arithmetic on fp32 weights (autocast). `bf16`, `fp16`: weights too, with
+    fp32 master copies."""
     accumulation: int = 1
     """Micro-batches per optimizer step. The contrastive batch is one micro-batch over all ranks."""
     offload: Offload = "none"
     """Keep optimizer states (and, at stage 3, parameters) in host memory."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     whole_below: int = 100_000
-    """Stage 3: parameters with fewer elements stay whole on every rank (DeepSpeed's persistence threshold)."""
+    """Stage 3: parameters with fewer elements stay whole on every rank (DeepSpeed's persistence
+    threshold)."""
     timeout_minutes: int = 30
     """A rank that waits longer than this for the others ends with an error."""
 
@@ -116,32 +129,50 @@ class EngineConfig:
             check_choice(self, "engine", name)
         check_at_least(self, "engine", accumulation=1, whole_below=0, timeout_minutes=1)
         if self.zero_stage not in (None, 0, 1, 2, 3):
-            reject("engine.zero_stage", self.zero_stage, "0, 1, 2 or 3, or None to choose by the number of ranks")
+            reject(
+                "engine.zero_stage",
+                self.zero_stage,
+                "0, 1, 2 or 3, or None to choose by the number of ranks",
+            )
         if self.sharded_stage not in (1, 2, 3):
             reject("engine.sharded_stage", self.sharded_stage, "1, 2 or 3")
         if self.zero_stage == 0 and self.precision in ("bf16", "fp16"):
-            # Without ZeRO, DeepSpeed's 16-bit optimizer is off by one Adam step in its bias correction.
+            # Without ZeRO, DeepSpeed's 16-bit optimizer is off by one Adam step in its bias
+            # correction.
             reject(
                 "engine.precision",
                 self.precision,
-                "engine.zero_stage=1 (or higher) with it, or precision 'amp_bf16' or 'fp32' at stage 0",
+                "engine.zero_stage=1 (or higher) with it, or precision 'amp_bf16' or 'fp32' at "
+                "stage 0",
             )
         if self.offload != "none" and self.zero_stage == 0:
-            reject("engine.offload", self.offload, "engine.zero_stage=1, 2 or 3 with it, or offload 'none'")
+            reject(
+                "engine.offload",
+                self.offload,
+                "engine.zero_stage=1, 2 or 3 with it, or offload 'none'",
+            )
         if self.offload == "optimizer_and_parameters" and self.zero_stage != 3:
-            reject("engine.offload", self.offload, "engine.zero_stage=3 with it, or offload 'optimizer'")
+            reject(
+                "engine.offload",
+                self.offload,
+                "engine.zero_stage=3 with it, or offload 'optimizer'",
+            )
 
     def for_ranks(self, world_size: int) -> "EngineConfig":
-        """Return the options with the stage that `world_size` ranks use. A stage that was named stays."""
+        """Return the options with the stage that `world_size` ranks use. A stage that was named
+        stays."""
         if self.zero_stage is not None:
             return self
-        unsharded = world_size == 1 and self.offload == "none" and self.precision in ("fp32", "amp_bf16")
+        unsharded = (
+            world_size == 1 and self.offload == "none" and self.precision in ("fp32", "amp_bf16")
+        )
         return replace(self, zero_stage=0 if unsharded else self.sharded_stage)
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Region accuracy, and retrieval beside it, on data in COCO layout. Nothing is measured where no file is named."""
+    """Region accuracy, and retrieval beside it, on data in COCO layout. Nothing is measured where
+    no file is named."""
 
     images: str | None = None
     panoptic_json: str | None = None
@@ -158,7 +189,9 @@ class EvaluationConfig:
             missing = [name for name in needs if getattr(self, name) is None]
             if getattr(self, option) is not None and missing:
                 reject(
-                    f"evaluation.{option}", getattr(self, option), "it together with evaluation." + ", ".join(missing)
+                    f"evaluation.{option}",
+                    getattr(self, option),
+                    "it together with evaluation." + ", ".join(missing),
                 )
 
 
@@ -174,15 +207,19 @@ class RunConfig:
     keep: int = 2
     """Newest checkpoints that are kept."""
     eval_every: int | None = None
-    """Optimizer steps between two evaluations; None evaluates before the first and after the last step only."""
+    """Optimizer steps between two evaluations; None evaluates before the first and after the last
+    step only."""
     alpha: float = 1.0
-    """The exported weights are alpha * trained + (1 - alpha) * start; training itself is not interpolated."""
+    """The exported weights are alpha * trained + (1 - alpha) * start; training itself is not
+    interpolated."""
     bar: bool = True
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
         check_at_least(self, "run", log_every=1, save_every=1, keep=1, eval_every=1)
         if not 0 <= self.alpha <= 1:
-            reject("run.alpha", self.alpha, "a number from 0 (start weights) to 1 (trained weights)")
+            reject(
+                "run.alpha", self.alpha, "a number from 0 (start weights) to 1 (trained weights)"
+            )
         if not self.folder:
             reject("run.folder", self.folder, "a folder name")

@@ -1,7 +1,9 @@
-"""Recipes: functions that return the complete configuration of a run, entered in `RECIPES` by `recipe`.
+"""Recipes: functions that return the complete configuration of a run, entered in `RECIPES` by
+`recipe`.
 
-`clim-train list` prints them, `clim-train show NAME` prints one in full, `clim-train NAME --section.option value`
-runs one with changes. Where the images lie is never part of a recipe: say it with `--data.shards` or `--data.images`.
+`clim-train list` prints them, `clim-train show NAME` prints one in full, `clim-train NAME
+--section.option value` runs one with changes. Where the images lie is never part of a recipe: say
+it with `--data.shards` or `--data.images`.
 """
 
 from clim_train.recipes.clim import (

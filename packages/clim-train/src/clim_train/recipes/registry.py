@@ -13,8 +13,8 @@ from clim_train.methods.pairs import PairDataConfig
 class RunFacts:
     """What the paper's run of a recipe had beside its options.
 
-    gpus: how many GPUs shared the steps. images: of the data set, per epoch; None where that is the user's.
-    data: the data set, in a few words.
+    gpus: how many GPUs shared the steps. images: of the data set, per epoch; None where that is the
+    user's. data: the data set, in a few words.
     """
 
     gpus: int
@@ -23,7 +23,8 @@ class RunFacts:
 
 
 class Recipe:
-    """A function without arguments that returns a `TrainConfig`, and the facts of the run it describes."""
+    """A function without arguments that returns a `TrainConfig`, and the facts of the run it
+    describes."""
 
     def __init__(self, function: Callable[[], TrainConfig], facts: RunFacts):
         functools.update_wrapper(self, function)
@@ -36,7 +37,9 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {}
 
 
-def recipe(*, gpus: int, images: int | None, data: str) -> Callable[[Callable[[], TrainConfig]], Recipe]:
+def recipe(
+    *, gpus: int, images: int | None, data: str
+) -> Callable[[Callable[[], TrainConfig]], Recipe]:
     """Decorator that enters a function into `RECIPES`; the arguments are those of `RunFacts`."""
 
     def register(function: Callable[[], TrainConfig]) -> Recipe:
@@ -61,14 +64,19 @@ def recipe_table() -> str:
     rows = [head]
     for name, entry in RECIPES.items():
         config = entry()
-        length = f"{config.schedule.steps} steps" if config.schedule.steps else f"{config.schedule.epochs} epochs"
+        length = (
+            f"{config.schedule.steps} steps"
+            if config.schedule.steps
+            else f"{config.schedule.epochs} epochs"
+        )
         batch = f"{entry.facts.gpus} x {config.data.batch_size}"
         blocks = str(config.model.unlocked_blocks)
         px, alpha = str(image_px(config)), f"{config.run.alpha:g}"
         rows.append((name, config.model.name, entry.facts.data, batch, length, blocks, px, alpha))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
@@ -76,4 +84,8 @@ def recipe_table() -> str:
 
 def image_px(config: TrainConfig) -> int:
     """Side of the largest images of a step."""
-    return config.data.mosaic.canvas_px if isinstance(config.data, PairDataConfig) else config.data.image_px
+    return (
+        config.data.mosaic.canvas_px
+        if isinstance(config.data, PairDataConfig)
+        else config.data.image_px
+    )

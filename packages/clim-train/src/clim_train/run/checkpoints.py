@@ -1,8 +1,10 @@
-"""The folder of checkpoints: a checkpoint is there whole or not at all, whenever the process is killed.
+"""The folder of checkpoints: a checkpoint is there whole or not at all, whenever the process is
+killed.
 
-A checkpoint is written as `step-00000100.partial`, gets a manifest of sizes and checksums when every rank has finished,
-is renamed, and only then named in `latest`, a one-line file for people and tools that is itself replaced in one move.
-Old checkpoints are renamed before they are deleted. A checkpoint that no longer fits its manifest is passed over.
+A checkpoint is written as `step-00000100.partial`, gets a manifest of sizes and checksums when
+every rank has finished, is renamed, and only then named in `latest`, a one-line file for people and
+tools that is itself replaced in one move. Old checkpoints are renamed before they are deleted. A
+checkpoint that no longer fits its manifest is passed over.
 """
 
 import os
@@ -53,9 +55,11 @@ class CheckpointFolder:
                 shutil.rmtree(path)
 
     def commit(self, step: int, sums: Mapping[str, list[int]] | None = None) -> Path:
-        """Makes the partial checkpoint of `step` the latest, and removes the oldest. One process only.
+        """Makes the partial checkpoint of `step` the latest, and removes the oldest. One process
+        only.
 
-        `sums`: `checksums` of the partial checkpoint, where several processes have shared that work.
+        `sums`: `checksums` of the partial checkpoint, where several processes have shared that
+        work.
         """
         partial, final = self.folder / self.partial_name(step), self.folder / self.name(step)
         write_manifest(partial, checksums(partial) if sums is None else sums)
@@ -73,11 +77,13 @@ class CheckpointFolder:
         return final
 
     def discard(self, step: int) -> None:
-        """Removes a partial checkpoint that will not be completed; its space is needed. One process only."""
+        """Removes a partial checkpoint that will not be completed; its space is needed. One process
+        only."""
         shutil.rmtree(self.folder / self.partial_name(step), ignore_errors=True)
 
     def set_aside(self, name: str) -> None:
-        """Renames a damaged checkpoint, so that it no longer counts; the next commit removes it. One process only."""
+        """Renames a damaged checkpoint, so that it no longer counts; the next commit removes it.
+        One process only."""
         for found in (name, name + UNIVERSAL):
             path, aside = self.folder / found, self.folder / (found + _DAMAGED)
             if path.exists():
@@ -87,7 +93,8 @@ class CheckpointFolder:
     def latest(self) -> Path | None:
         """The newest complete checkpoint, or None.
 
-        It may be newer than what the file `latest` says, if the process was killed between the two moves of `commit`.
+        It may be newer than what the file `latest` says, if the process was killed between the two
+        moves of `commit`.
         """
         complete = self.complete()
         return complete[-1] if complete else None
@@ -112,7 +119,8 @@ class CheckpointFolder:
         if damaged:
             listed = "; ".join(f"{name}: {fault}" for name, fault in damaged.items())
             raise ValueError(
-                f"no checkpoint in {self.folder} is whole ({listed}): put back a copy of one, or delete this folder, "
+                f"no checkpoint in {self.folder} is whole ({listed}): put back a copy of one, or "
+                "delete this folder, "
                 "and resume starts over from the start weights"
             )
         return None, damaged
@@ -137,13 +145,19 @@ class CheckpointFolder:
 
 
 def write_together(
-    folder: CheckpointFolder, step: int, write: Callable[[Path], None], *, program: str = "clim-train"
+    folder: CheckpointFolder,
+    step: int,
+    write: Callable[[Path], None],
+    *,
+    program: str = "clim-train",
 ) -> Path:
-    """A checkpoint of all ranks, complete or not there: each writes its parts with `write(partial)`. Collective.
+    """A checkpoint of all ranks, complete or not there: each writes its parts with
+    `write(partial)`. Collective.
 
     `program`: whose `resume` continues the run.
 
-    Raises CheckpointNotWritten on all ranks when one cannot write; what was written of it is removed.
+    Raises CheckpointNotWritten on all ranks when one cannot write; what was written of it is
+    removed.
     """
     rank, world_size = dist.get_rank(), dist.get_world_size()
     partial = folder.folder / folder.partial_name(step)
@@ -152,7 +166,11 @@ def write_together(
     if problem is None:
         problem = first_problem(attempt(lambda: write(partial)))
     if problem is None:
-        sums = {k: v for share in gather_objects(checksums(partial, rank, world_size)) for k, v in share.items()}
+        sums = {
+            k: v
+            for share in gather_objects(checksums(partial, rank, world_size))
+            for k, v in share.items()
+        }
         problem = first_problem(attempt(lambda: folder.commit(step, sums)) if rank == 0 else None)
     if problem is not None:
         if rank == 0:
@@ -161,7 +179,9 @@ def write_together(
         free = shutil.disk_usage(folder.folder).free / 1e9
         kept = ", ".join(path.name for path in folder.complete()) or "none"
         raise CheckpointNotWritten(
-            f"the checkpoint of step {step} could not be written ({problem}; {free:.2f} GB are free there). Those "
-            f"before it are as they were: {kept}. Make room, then `{program} resume {folder.folder.parent}` continues"
+            f"the checkpoint of step {step} could not be written ({problem}; {free:.2f} GB are "
+            "free there). Those "
+            f"before it are as they were: {kept}. Make room, then `{program} resume "
+            f"{folder.folder.parent}` continues"
         )
     return folder.folder / folder.name(step)

@@ -1,4 +1,5 @@
-"""Losses and weights that are not finite: found without waiting for the device in every step, named exactly."""
+"""Losses and weights that are not finite: found without waiting for the device in every step, named
+exactly."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,8 @@ _NEVER = 2**62
 
 
 class NotFiniteError(AgreedError, ArithmeticError):
-    """A loss or weight is nan or infinite. The message has step, ranks, keys of the batch and last good checkpoint.
+    """A loss or weight is nan or infinite. The message has step, ranks, keys of the batch and last
+    good checkpoint.
 
     Attributes:
         step: optimizer step (from 1) of the first such loss.
@@ -23,20 +25,28 @@ class NotFiniteError(AgreedError, ArithmeticError):
     """
 
     def __init__(self, what: str, step: int, keys: dict[int, list[str]], last_good: Path | None):
-        batches = "; ".join(f"rank {rank}, batch of {', '.join(names)}" for rank, names in keys.items())
-        kept = f"{last_good} is the last good checkpoint" if last_good else "no checkpoint was written before"
+        batches = "; ".join(
+            f"rank {rank}, batch of {', '.join(names)}" for rank, names in keys.items()
+        )
+        kept = (
+            f"{last_good} is the last good checkpoint"
+            if last_good
+            else "no checkpoint was written before"
+        )
         super().__init__(
-            f"{what} at step {step} ({batches}). Nothing was saved since: {kept}. Look at these samples, or start a "
+            f"{what} at step {step} ({batches}). Nothing was saved since: {kept}. Look at these "
+            "samples, or start a "
             "new run with a lower optim.lr or with optim.clip_norm"
         )
         self.step, self.keys = step, keys
 
 
 class FiniteWatch:
-    """Keeps, on the device, which micro-batch had the first loss that is not finite, and on the host, their keys.
+    """Keeps, on the device, which micro-batch had the first loss that is not finite, and on the
+    host, their keys.
 
-    `add` queues three tiny operations and waits for nothing; `check` waits once. It has to be called before every
-    checkpoint, and often enough that the keys in between are no burden.
+    `add` queues three tiny operations and waits for nothing; `check` waits once. It has to be
+    called before every checkpoint, and often enough that the keys in between are no burden.
     """
 
     def __init__(self) -> None:
@@ -51,7 +61,8 @@ class FiniteWatch:
         self._first = first if self._first is None else torch.minimum(self._first, first)
 
     def check(self, last_good: Path | None) -> None:
-        """Raises NotFiniteError on all ranks if a loss since the last check was not finite on one. Collective."""
+        """Raises NotFiniteError on all ranks if a loss since the last check was not finite on one.
+        Collective."""
         if self._first is None:
             return
         mine = int(self._first)
@@ -62,12 +73,17 @@ class FiniteWatch:
             step, keys = self._seen[int(first)]
             found = gather_objects(keys if mine == int(first) else None)
             raise NotFiniteError("the loss is not finite", step, _by_rank(found), last_good)
-        self._first, self._seen = None, [entry for entry in self._seen if entry[0] == self._seen[-1][0]]
+        self._first, self._seen = (
+            None,
+            [entry for entry in self._seen if entry[0] == self._seen[-1][0]],
+        )
 
     def check_weights(self, finite: Tensor, last_good: Path | None) -> None:
-        """Raises NotFiniteError on all ranks if `finite` (a bool of the device) is False on one. Collective.
+        """Raises NotFiniteError on all ranks if `finite` (a bool of the device) is False on one.
+        Collective.
 
-        The losses were checked: so it was the last update that broke the weights, and its batches are named.
+        The losses were checked: so it was the last update that broke the weights, and its batches
+        are named.
         """
         flag = finite.to(torch.int64)
         if not alone():
@@ -76,12 +92,16 @@ class FiniteWatch:
             step = self._seen[-1][0] if self._seen else 0
             keys = [key for of, names in self._seen if of == step for key in names]
             raise NotFiniteError(
-                "weights are not finite after the update", step, _by_rank(gather_objects(keys)), last_good
+                "weights are not finite after the update",
+                step,
+                _by_rank(gather_objects(keys)),
+                last_good,
             )
 
 
 def batch_keys(batch: Any, index: int) -> list[str]:
-    """Names of the samples of a batch: its `keys`, as an attribute or an entry; else its place since the last check."""
+    """Names of the samples of a batch: its `keys`, as an attribute or an entry; else its place
+    since the last check."""
     keys = batch.get("keys") if isinstance(batch, Mapping) else getattr(batch, "keys", None)
     if isinstance(keys, list | tuple):
         return [str(key) for key in keys]

@@ -1,4 +1,5 @@
-"""Files of a run folder beside metrics and checkpoints: what was started, and with which versions."""
+"""Files of a run folder beside metrics and checkpoints: what was started, and with which
+versions."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +15,8 @@ PACKAGES = (
 
 
 def check_run_folder(folder: str | Path, *, resume: bool, program: str) -> bool:
-    """Whether a run was started in the folder. Raises ValueError unless it is to be resumed and there, or new."""
+    """Whether a run was started in the folder. Raises ValueError unless it is to be resumed and
+    there, or new."""
     started = (Path(folder) / "config.json").exists()
     if started and not resume:
         raise ValueError(
@@ -35,4 +37,9 @@ def versions(world_size: int, device: torch.device) -> dict[str, Any]:
         except PackageNotFoundError:
             found[name] = None
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {"python": platform.python_version(), **found, "processes": world_size, "device": f"{device.type}: {name}"}
+    return {
+        "python": platform.python_version(),
+        **found,
+        "processes": world_size,
+        "device": f"{device.type}: {name}",
+    }

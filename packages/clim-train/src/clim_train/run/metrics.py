@@ -1,4 +1,5 @@
-"""Where the numbers of a run go: a live bar, `metrics.jsonl` and TensorBoard, all on rank 0 only."""
+"""Where the numbers of a run go: a live bar, `metrics.jsonl` and TensorBoard, all on rank 0
+only."""
 
 import json
 import os
@@ -15,7 +16,8 @@ from tqdm import tqdm
 
 
 class RunningMean:
-    """Means of device scalars since the last `reduce`, kept on the device: adding does not wait for it."""
+    """Means of device scalars since the last `reduce`, kept on the device: adding does not wait for
+    it."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -27,7 +29,8 @@ class RunningMean:
         self._count += 1
 
     def reduce(self) -> dict[str, float]:
-        """Means over what was added on all ranks, then starts anew. Collective; waits for the device once."""
+        """Means over what was added on all ranks, then starts anew. Collective; waits for the
+        device once."""
         if not self._count:
             return {}
         names = sorted(self._sums)
@@ -39,7 +42,10 @@ class RunningMean:
         return dict(zip(names, means.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": {name: value.cpu() for name, value in self._sums.items()}, "count": self._count}
+        return {
+            "sums": {name: value.cpu() for name, value in self._sums.items()},
+            "count": self._count,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
         self._sums = {name: value.to(device) for name, value in state["sums"].items()}
@@ -57,7 +63,9 @@ class MetricLog:
         active: False on other ranks.
     """
 
-    def __init__(self, folder: Path, *, start: int, total: int, bar: bool, tensorboard: bool, active: bool):
+    def __init__(
+        self, folder: Path, *, start: int, total: int, bar: bool, tensorboard: bool, active: bool
+    ):
         self._active = active
         self.restart_clock(start)
         if not active:
@@ -66,7 +74,14 @@ class MetricLog:
         _drop_lines_after(self.path, start or -1)  # a run that starts over evaluates step 0 again
         self._file = self.path.open("a")
         self._board = _board(Path(folder) / "tensorboard", start) if tensorboard else None
-        self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, disable=not bar, smoothing=0.1)
+        self._bar = tqdm(
+            total=total,
+            initial=start,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not bar,
+            smoothing=0.1,
+        )
 
     def advance(self) -> None:
         """One more step on the bar."""
@@ -74,7 +89,8 @@ class MetricLog:
             self._bar.update()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One line: {"step": step, ...values}; `loss` and `samples_per_s` also go beside the bar."""
+        """One line: {"step": step, ...values}; `loss` and `samples_per_s` also go beside the
+        bar."""
         if not self._active:
             return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
@@ -82,7 +98,9 @@ class MetricLog:
         for name, value in values.items():
             if self._board is not None and isinstance(value, int | float):
                 self._board.add_scalar(name, value, step)
-        shown = {name: f"{values[name]:.4g}" for name in ("loss", "samples_per_s") if name in values}
+        shown = {
+            name: f"{values[name]:.4g}" for name in ("loss", "samples_per_s") if name in values
+        }
         if shown:
             self._bar.set_postfix(shown)
 
@@ -92,7 +110,8 @@ class MetricLog:
             os.fsync(self._file.fileno())
 
     def restart_clock(self, step: int) -> None:
-        """Leaves what happened since the last line (an evaluation, a checkpoint) out of the speed."""
+        """Leaves what happened since the last line (an evaluation, a checkpoint) out of the
+        speed."""
         self._last = (time.perf_counter(), step)
 
     def samples_per_second(self, step: int, samples_per_step: int) -> float:
@@ -118,7 +137,8 @@ def _board(folder: Path, start: int) -> Any:
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
-    """Keeps the lines up to `step`, without a last line that was cut short; the file is replaced in one move."""
+    """Keeps the lines up to `step`, without a last line that was cut short; the file is replaced in
+    one move."""
     if not path.exists():
         return
     kept = [json.dumps(line) + "\n" for line in _whole_lines(path) if line["step"] <= step]
@@ -126,7 +146,8 @@ def _drop_lines_after(path: Path, step: int) -> None:
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`, without a last one that a killed run left half written."""
+    """The lines of a run's `metrics.jsonl`, without a last one that a killed run left half
+    written."""
     return _whole_lines(Path(folder) / "metrics.jsonl")
 
 

@@ -1,9 +1,11 @@
-"""Ranks that end together: agreed decisions, and an error on one rank that ends all of them, never a hang.
+"""Ranks that end together: agreed decisions, and an error on one rank that ends all of them, never
+a hang.
 
-A rank that fails writes its error to the store of the process group and leaves. The others are, or soon will be,
-inside a collective that waits for it. With gloo that fails when the connection closes; with NCCL it would wait until
-the timeout. So a thread on every rank looks at the store once a second, gives its main thread a moment to come out by
-itself, and otherwise ends the process. What dies without a word (SIGKILL) is left to the launcher and the timeout.
+A rank that fails writes its error to the store of the process group and leaves. The others are, or
+soon will be, inside a collective that waits for it. With gloo that fails when the connection
+closes; with NCCL it would wait until the timeout. So a thread on every rank looks at the store once
+a second, gives its main thread a moment to come out by itself, and otherwise ends the process. What
+dies without a word (SIGKILL) is left to the launcher and the timeout.
 """
 
 import os
@@ -22,7 +24,8 @@ _FAILED = 1
 
 
 class AgreedError(Exception):
-    """Raised on every rank at the same point of the training, so that collectives still work afterwards."""
+    """Raised on every rank at the same point of the training, so that collectives still work
+    afterwards."""
 
 
 class PeerFailed(RuntimeError):
@@ -30,7 +33,8 @@ class PeerFailed(RuntimeError):
 
 
 def first_problem(problem: str | None) -> str | None:
-    """The problem of the lowest rank that has one, with its rank; None when no rank has. Collective."""
+    """The problem of the lowest rank that has one, with its rank; None when no rank has.
+    Collective."""
     found = [(rank, text) for rank, text in enumerate(gather_objects(problem)) if text is not None]
     if not found:
         return None
@@ -43,15 +47,19 @@ def attempt(action: Callable[[], Any]) -> str | None:
     try:
         action()
     except (OSError, RuntimeError) as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        return (
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        )
     return None
 
 
 @contextmanager
 def failures_shared() -> Iterator[None]:
-    """Inside, an error on one rank ends all of them: with that error there, with `PeerFailed` on the others.
+    """Inside, an error on one rank ends all of them: with that error there, with `PeerFailed` on
+    the others.
 
-    An `AgreedError` passes as it is. Entered on every rank after the process group began; nested uses do nothing.
+    An `AgreedError` passes as it is. Entered on every rank after the process group began; nested
+    uses do nothing.
     """
     if alone() or _Board.active:
         yield
@@ -72,7 +80,8 @@ def failures_shared() -> Iterator[None]:
 
 
 class _Board:
-    """The first failure of all ranks, in the store of the process group, and the thread that looks at it."""
+    """The first failure of all ranks, in the store of the process group, and the thread that looks
+    at it."""
 
     active = False
     _uses = 0
@@ -87,7 +96,8 @@ class _Board:
         self._thread.start()
 
     def announce(self, error: BaseException) -> str | None:
-        """Says that this rank failed; returns the message of the rank that did so before, if one did."""
+        """Says that this rank failed; returns the message of the rank that did so before, if one
+        did."""
         mine = f"rank {self._rank} failed with {type(error).__name__}: {error}"
         try:
             first = self._store.compare_set("first", "", mine).decode()

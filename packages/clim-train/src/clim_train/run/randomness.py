@@ -27,7 +27,8 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Puts back what `random_states` returned, also on a machine without the GPUs it was taken on."""
+    """Puts back what `random_states` returned, also on a machine without the GPUs it was taken
+    on."""
     random.setstate(states["python"])
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
@@ -39,7 +40,8 @@ def set_random_states(states: dict[str, Any]) -> None:
 def without_random(batches: Iterator[Any]) -> Iterator[Any]:
     """The same batches, fetched without drawing from torch's random numbers.
 
-    A data loader draws a seed each time it starts, which a resumed run does once more than an uninterrupted one.
+    A data loader draws a seed each time it starts, which a resumed run does once more than an
+    uninterrupted one.
     """
     while True:
         state = torch.get_rng_state()

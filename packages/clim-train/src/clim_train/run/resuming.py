@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 def newest_whole(checkpoints: CheckpointFolder) -> Path | None:
-    """The newest checkpoint that is as it was written; damaged newer ones are named and set aside. Collective.
+    """The newest checkpoint that is as it was written; damaged newer ones are named and set aside.
+    Collective.
 
     None when there is no checkpoint yet. Raises ValueError when there are some and none is whole.
     """
@@ -30,7 +31,8 @@ def newest_whole(checkpoints: CheckpointFolder) -> Path | None:
 
 
 def needs_universal(checkpoint: Path, *, zero_stage: int, program: str = "clim-train") -> bool:
-    """Whether another number of ranks wrote the checkpoint, so that its conversion is to be loaded. Collective.
+    """Whether another number of ranks wrote the checkpoint, so that its conversion is to be loaded.
+    Collective.
 
     Raises ValueError if it was not converted by `program`, or if its conversion is damaged.
     """
@@ -41,7 +43,8 @@ def needs_universal(checkpoint: Path, *, zero_stage: int, program: str = "clim-t
     command = f"{program} convert {checkpoint.parents[1]}"
     if not converted.is_dir():
         raise ValueError(
-            f"{checkpoint} was written by {before} processes, this run has {dist.get_world_size()}: "
+            f"{checkpoint} was written by {before} processes, this run has "
+            f"{dist.get_world_size()}: "
             f"run `{command}` once, then the same resume command again"
         )
     if fault := _shared_damage(converted):

@@ -1,4 +1,5 @@
-"""Samples that the loader left out, over all ranks: a number for the metrics, names for `skipped.json`."""
+"""Samples that the loader left out, over all ranks: a number for the metrics, names for
+`skipped.json`."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from clim_data.processes.ranks import alone, gather_objects
 class SkipCount:
     """Counts what `loader.skipped` (a `SkipReport`) has; loaders without one count nothing.
 
-    What a loader found when it was built (samples missing from a shard) every rank knows; what it finds when it
-    decodes, only the rank whose share it was.
+    What a loader found when it was built (samples missing from a shard) every rank knows; what it
+    finds when it decodes, only the rank whose share it was.
     """
 
     def __init__(self, loader: Any, device: torch.device):
@@ -32,7 +33,8 @@ class SkipCount:
         return {"skipped": self._known_to_all + int(found)}
 
     def write(self, path: Path) -> str | None:
-        """Rank 0 writes counts and names of all ranks; returns a summary if there were any. Collective."""
+        """Rank 0 writes counts and names of all ranks; returns a summary if there were any.
+        Collective."""
         if self.report is None:
             return None
         merged = SkipReport()

@@ -1,4 +1,5 @@
-"""Stopping on SIGTERM or SIGINT: the step is finished, a checkpoint saved, on all ranks at the same step."""
+"""Stopping on SIGTERM or SIGINT: the step is finished, a checkpoint saved, on all ranks at the same
+step."""
 
 import os
 import signal
@@ -13,25 +14,30 @@ from clim_data.processes.ranks import alone
 from clim_train.run.peers import AgreedError
 
 EXIT_STOPPED = 75
-"""Exit status of a run that was asked to stop and can be resumed: EX_TEMPFAIL of sysexits.h, "try again later"."""
+"""Exit status of a run that was asked to stop and can be resumed: EX_TEMPFAIL of sysexits.h, "try
+again later"."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class TrainingStopped(AgreedError):
-    """The run was asked to stop; its checkpoint of `step` is saved. `program`: whose `resume` continues it."""
+    """The run was asked to stop; its checkpoint of `step` is saved. `program`: whose `resume`
+    continues it."""
 
     def __init__(self, step: int, folder: object, program: str = "clim-train"):
-        super().__init__(f"stopped at step {step}, checkpoint saved: `{program} resume {folder}` continues")
+        super().__init__(
+            f"stopped at step {step}, checkpoint saved: `{program} resume {folder}` continues"
+        )
         self.step = step
 
 
 class StopRequest:
-    """Inside, the first SIGTERM or SIGINT sets `asked`; a later one ends the process at once, as if not handled.
+    """Inside, the first SIGTERM or SIGINT sets `asked`; a later one ends the process at once, as if
+    not handled.
 
     Args:
-        same_s: signals within so many seconds of the first count as the first. A launcher that gets one sends it on to
-            processes that got it, too.
+        same_s: signals within so many seconds of the first count as the first. A launcher that gets
+            one sends it on to processes that got it, too.
 
     In threads other than the main one nothing is handled.
     """
@@ -63,9 +69,10 @@ class StopRequest:
 class StopVote:
     """Whether any rank was asked to stop, with the same answer on every rank at the same step.
 
-    Each call starts a reduction of one number over a group of its own, on the host, and answers with the result of the
-    call before. By then all ranks have long sent their part, so nothing waits, and the device is not involved. A rank
-    that is asked between two calls stops all of them one step later.
+    Each call starts a reduction of one number over a group of its own, on the host, and answers
+    with the result of the call before. By then all ranks have long sent their part, so nothing
+    waits, and the device is not involved. A rank that is asked between two calls stops all of them
+    one step later.
     """
 
     def __init__(self, request: StopRequest):
@@ -79,14 +86,18 @@ class StopVote:
             return self._request.asked
         answer = self._finish()
         asked = torch.tensor([float(self._request.asked)])
-        self._running = (dist.all_reduce(asked, dist.ReduceOp.MAX, group=self._group, async_op=True), asked)
+        self._running = (
+            dist.all_reduce(asked, dist.ReduceOp.MAX, group=self._group, async_op=True),
+            asked,
+        )
         return answer
 
     def __enter__(self) -> "StopVote":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        # After an error of this rank alone the others are elsewhere, and nothing can be ended together.
+        # After an error of this rank alone the others are elsewhere, and nothing can be ended
+        # together.
         if self._group is not None and (kind is None or issubclass(kind, AgreedError)):
             self._finish()
             dist.destroy_process_group(self._group)

@@ -20,7 +20,9 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     return f"{crc:08x}"
 
 
-def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def save_weights(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes CPU tensors as safetensors in one move; the file is whole or not there."""
     draft = path.with_name(path.name + ".tmp")
     save_file({k: v.contiguous() for k, v in tensors.items()}, draft, metadata=dict(metadata or {}))
@@ -33,12 +35,14 @@ def save_start_weights(path: Path, trained: Mapping[str, Tensor], frozen_checksu
 
 
 def load_start_weights(path: Path, frozen_checksum: str) -> dict[str, Tensor]:
-    """What `save_start_weights` wrote. Raises ValueError if the frozen weights are not those of the run."""
+    """What `save_start_weights` wrote. Raises ValueError if the frozen weights are not those of the
+    run."""
     with safe_open(path, framework="pt") as file:
         expected = (file.metadata() or {}).get("frozen")
     if expected != frozen_checksum:
         raise ValueError(
-            f"the frozen weights of the model differ from those the run in {path.parent} started with: "
+            f"the frozen weights of the model differ from those the run in {path.parent} started "
+            "with: "
             "give it the same model.pretrained file as then"
         )
     return load_file(path)

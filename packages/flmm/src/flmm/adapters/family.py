@@ -12,7 +12,8 @@ from flmm.text.prompts import PromptStyle
 
 
 class Family(Protocol):
-    """What differs between LMMs. A new one is a class with these members; README.md, "Adding an LMM"."""
+    """What differs between LMMs. A new one is a class with these members; README.md, "Adding an
+    LMM"."""
 
     grids: int
     """Views of an image among its tokens: 1, or 2 where a coarse one goes before the tiles."""
@@ -37,5 +38,6 @@ class Family(Protocol):
         ...
 
     def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
-        """Arguments of the model's forward beside ids and mask, for images in the order of their tokens in (B, S)."""
+        """Arguments of the model's forward beside ids and mask, for images in the order of their
+        tokens in (B, S)."""
         ...

@@ -15,7 +15,8 @@ from flmm.text.tokens import TokenizedText
 class Sample:
     """An image, and a prompt and answer about it.
 
-    image: as `Family.prepare` makes it. text: holds the image token once, or once for each of the image's tokens.
+    image: as `Family.prepare` makes it. text: holds the image token once, or once for each of the
+    image's tokens.
     """
 
     image: PreparedImage
@@ -40,8 +41,8 @@ class PhraseFeatures:
 class Generated:
     """An answer and what its tokens attended to.
 
-    ids: (A,) generated tokens. maps: (A - 1, C, t) attention of all but the last one, which is said but never read.
-    states: (L, A - 1, D). layout: how the t image tokens lie on the image.
+    ids: (A,) generated tokens. maps: (A - 1, C, t) attention of all but the last one, which is said
+    but never read. states: (L, A - 1, D). layout: how the t image tokens lie on the image.
     """
 
     ids: Tensor
@@ -50,16 +51,22 @@ class Generated:
     layout: ImageLayout
 
     def phrases(self, spans: Sequence[tuple[int, int]], *, merge: str = "mean") -> PhraseFeatures:
-        """Features of token spans (start, end exclusive) of the answer; `merge` as in `FrozenLMM.forward`.
+        """Features of token spans (start, end exclusive) of the answer; `merge` as in
+        `FrozenLMM.forward`.
 
         Raises:
             ValueError: a span is empty or reaches beyond the tokens that have features.
         """
         known = self.maps.shape[0]
         if wrong := [span for span in spans if not 0 <= span[0] < span[1] <= known]:
-            raise ValueError(f"token spans {wrong} are not in the answer's {known} tokens with features: pass others")
+            raise ValueError(
+                f"token spans {wrong} are not in the answer's {known} tokens with features: pass "
+                "others"
+            )
         lengths = tuple(b - a for a, b in spans)
         tokens = [token for a, b in spans for token in range(a, b)]
         rows = self.maps[tokens].transpose(0, 1)  # (C, T, t)
         maps = merge_tokens(rows, lengths, merge).transpose(0, 1)  # (N, C, t)
-        return PhraseFeatures(self.layout.arrange(maps), self.states[:, tokens], lengths, self.layout)
+        return PhraseFeatures(
+            self.layout.arrange(maps), self.states[:, tokens], lengths, self.layout
+        )

@@ -1,10 +1,11 @@
 """A frozen multimodal LLM that is asked for phrase features, not for text.
 
-What differs between LMMs (pixels, where image tokens are, how they lie on the image, extra inputs) is a `Family`, one
-small file each; running the model, padding batches and listening to its attention is here, once.
+What differs between LMMs (pixels, where image tokens are, how they lie on the image, extra inputs)
+is a `Family`, one small file each; running the model, padding batches and listening to its
+attention is here, once.
 
-Letters: B images, N phrases of an image, T tokens of its phrases, S sequence, L layers, H heads, D hidden width,
-C = L * H * grids attention maps of a phrase, h w their grid.
+Letters: B images, N phrases of an image, T tokens of its phrases, S sequence, L layers, H heads, D
+hidden width, C = L * H * grids attention maps of a phrase, h w their grid.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,10 +23,12 @@ from flmm.text.tokens import TokenizedText
 
 
 class FrozenLMM(nn.Module):
-    """A transformers image-text model, frozen and in evaluation mode, whose attention can be listened to.
+    """A transformers image-text model, frozen and in evaluation mode, whose attention can be
+    listened to.
 
     Args:
-        model: its `model` is run without the vocabulary layer, `model.language_model` is listened to.
+        model: its `model` is run without the vocabulary layer, `model.language_model` is listened
+            to.
         family: what is special about it.
         tokenizer: for texts; not needed for samples that are tokenized already.
 
@@ -60,7 +63,8 @@ class FrozenLMM(nn.Module):
 
     @property
     def context(self) -> int | None:
-        """Tokens of prompt, images and answer that it can hold; None where its configuration does not say."""
+        """Tokens of prompt, images and answer that it can hold; None where its configuration does
+        not say."""
         return getattr(self.language_model.config, "max_position_embeddings", None)
 
     @property
@@ -79,11 +83,14 @@ class FrozenLMM(nn.Module):
             merge: of a phrase's tokens, "mean" or "max".
 
         Raises:
-            ValueError: a text without its image token or longer than the model's context, or an unknown merge.
+            ValueError: a text without its image token or longer than the model's context, or an
+                unknown merge.
         """
         layouts = [self.family.layout(sample.image) for sample in samples]
         texts = [self._expanded(s.text, layout.tokens) for s, layout in zip(samples, layouts)]
-        phrases = [[(t.phrase_ids == k).nonzero().flatten() for k in range(t.phrases)] for t in texts]
+        phrases = [
+            [(t.phrase_ids == k).nonzero().flatten() for k in range(t.phrases)] for t in texts
+        ]
         ids, mask = pad_right([t.input_ids for t in texts])
         rows = [PhraseRows(p, merge) for p in phrases]
         columns = [self._columns(t.input_ids) for t in texts]
@@ -91,7 +98,9 @@ class FrozenLMM(nn.Module):
         with torch.no_grad(), Capture(self.language_model, rows=rows, columns=columns) as capture:
             self.model.model(**inputs, attention_mask=_on(mask, self.device), use_cache=False)
         return [
-            PhraseFeatures(layout.arrange(capture.maps(i)), capture.states(i), tuple(rows[i].lengths), layout)
+            PhraseFeatures(
+                layout.arrange(capture.maps(i)), capture.states(i), tuple(rows[i].lengths), layout
+            )
             for i, layout in enumerate(layouts)
         ]
 
@@ -122,15 +131,33 @@ class FrozenLMM(nn.Module):
         columns = self._columns(text.input_ids)[: layouts[0].tokens]
         inputs = self._inputs(images, text.input_ids[None])
         own = self.model.generation_config
-        ends = own.eos_token_id if own.eos_token_id is not None else self.language_model.config.eos_token_id
-        pad = own.pad_token_id if own.pad_token_id is not None else (ends[0] if isinstance(ends, list) else ends)
-        greedy = GenerationConfig(
-            max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=ends, pad_token_id=pad, use_cache=True
+        ends = (
+            own.eos_token_id
+            if own.eos_token_id is not None
+            else self.language_model.config.eos_token_id
         )
-        with torch.no_grad(), Capture(self.language_model, rows=[TokenRows(length)], columns=[columns]) as capture:
+        pad = (
+            own.pad_token_id
+            if own.pad_token_id is not None
+            else (ends[0] if isinstance(ends, list) else ends)
+        )
+        greedy = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=ends,
+            pad_token_id=pad,
+            use_cache=True,
+        )
+        with (
+            torch.no_grad(),
+            Capture(self.language_model, rows=[TokenRows(length)], columns=[columns]) as capture,
+        ):
             mask = torch.ones_like(inputs["input_ids"])
             ids = self.model.generate(
-                **inputs, attention_mask=mask, generation_config=greedy, stopping_criteria=_stopping(stop, length)
+                **inputs,
+                attention_mask=mask,
+                generation_config=greedy,
+                stopping_criteria=_stopping(stop, length),
             )
         return Generated(ids[0, length:].cpu(), capture.maps(0), capture.states(0), layouts[0])
 
@@ -149,11 +176,17 @@ class FrozenLMM(nn.Module):
         limit = self.context
         if limit is not None and len(text.input_ids) + room > limit:
             cut = text.phrase_ids[max(limit - room, 0) :]
-            whole = min([*cut[cut >= 0].tolist(), text.phrases])  # phrases before the first one that is cut
-            fit = f" (the first {whole} of its {text.phrases} phrases would)" if text.phrases else ""
+            whole = min(
+                [*cut[cut >= 0].tolist(), text.phrases]
+            )  # phrases before the first one that is cut
+            fit = (
+                f" (the first {whole} of its {text.phrases} phrases would)" if text.phrases else ""
+            )
             raise ValueError(
-                f"{len(text.input_ids)} tokens of prompt, image and answer{f' and {room} to generate' * bool(room)} "
-                f"do not fit the context of {limit}{fit}; shorten the text by {len(text.input_ids) + room - limit} "
+                f"{len(text.input_ids)} tokens of prompt, image and "
+                f"answer{f' and {room} to generate' * bool(room)} "
+                f"do not fit the context of {limit}{fit}; shorten the text by "
+                f"{len(text.input_ids) + room - limit} "
                 "tokens, or split its phrases over several samples"
             )
         return text
@@ -163,11 +196,14 @@ def _stopping(stop: Callable[[Tensor], bool] | None, prompt_tokens: int) -> list
     """transformers' stopping criteria for a batch of one."""
     if stop is None:
         return []
-    return [lambda ids, scores, **_: torch.tensor([stop(ids[0, prompt_tokens:])], device=ids.device)]
+    return [
+        lambda ids, scores, **_: torch.tensor([stop(ids[0, prompt_tokens:])], device=ids.device)
+    ]
 
 
 def pad_right(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Token ids (S_i,) -> (B, S) filled with 0, and the mask (B, S) of real tokens, None where nothing is padded."""
+    """Token ids (S_i,) -> (B, S) filled with 0, and the mask (B, S) of real tokens, None where
+    nothing is padded."""
     ids = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
     lengths = torch.tensor([len(s) for s in sequences])
     if (lengths == ids.shape[1]).all():
@@ -175,7 +211,9 @@ def pad_right(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
 
 
-def _on(value: Tensor | None, device: torch.device, dtype: torch.dtype | None = None) -> Tensor | None:
+def _on(
+    value: Tensor | None, device: torch.device, dtype: torch.dtype | None = None
+) -> Tensor | None:
     if value is None:
         return None
     return value.to(device, dtype if dtype is not None and value.is_floating_point() else None)

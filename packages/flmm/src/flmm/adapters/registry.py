@@ -38,7 +38,10 @@ def register_family(model_type: str, family: Callable[..., Family]) -> None:
         ValueError: there is one for this model type already.
     """
     if model_type in _FAMILIES:
-        raise ValueError(f"there is a family for {model_type!r} already; register under the type of another model")
+        raise ValueError(
+            f"there is a family for {model_type!r} already; register under the type of another "
+            "model"
+        )
     _FAMILIES[model_type] = family
 
 
@@ -55,11 +58,16 @@ def _family_class(model_type: str) -> Callable[..., Family]:
     entry = _FAMILIES.get(model_type)
     if entry is None:
         raise ValueError(
-            f"no adapter for LMMs of type {model_type!r}; supported are {', '.join(supported_families())}. To "
+            f"no adapter for LMMs of type {model_type!r}; supported are "
+            f"{', '.join(supported_families())}. To "
             "add one, write a class with the members of flmm.adapters.family.Family and pass it to "
             "flmm.register_family (README.md, 'Adding an LMM')"
         )
-    return getattr(import_module(f"flmm.adapters.families.{entry[0]}"), entry[1]) if isinstance(entry, tuple) else entry
+    return (
+        getattr(import_module(f"flmm.adapters.families.{entry[0]}"), entry[1])
+        if isinstance(entry, tuple)
+        else entry
+    )
 
 
 def build_lmm(model: nn.Module, image_processor: Any, tokenizer: Any = None) -> FrozenLMM:
@@ -80,13 +88,14 @@ def load_lmm(name: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") 
     """Load a model folder or a model of the Hugging Face hub.
 
     Args:
-        name: folder, or hub id such as "llava-hf/llava-1.5-7b-hf", in transformers' layout (DeepSeek-VL 1.3B also in
-            its authors'). Models of the hub that are in its cache need no network.
+        name: folder, or hub id such as "llava-hf/llava-1.5-7b-hf", in transformers' layout
+            (DeepSeek-VL 1.3B also in its authors'). Models of the hub that are in its cache need no
+            network.
         dtype: of the weights, "bfloat16", "float16" or "float32".
 
     Raises:
-        ValueError: an unknown dtype or device, transformers is too old, no adapter for this LMM, or weights or other
-            files that are not whole.
+        ValueError: an unknown dtype or device, transformers is too old, no adapter for this LMM, or
+            weights or other files that are not whole.
         FileNotFoundError: no such folder or hub model, or a part of it is missing.
     """
     check_transformers()
@@ -100,20 +109,35 @@ def load_lmm(name: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") 
     where = source_options(name, what="an LMM")
     raw, _ = read_part(name, "config.json", PreTrainedConfig.get_config_dict, **where)
     if not (model_type := raw.get("model_type")):
-        raise FileNotFoundError(f"{name} has no config.json with a model_type: pass the folder of an LMM, or a hub id")
+        raise FileNotFoundError(
+            f"{name} has no config.json with a model_type: pass the folder of an LMM, or a hub id"
+        )
     if model_type == deepseek.MODEL_TYPE:
-        model, processor, tokenizer = deepseek.read_authors_model(name, raw, dtype=getattr(torch, dtype), **where)
+        model, processor, tokenizer = deepseek.read_authors_model(
+            name, raw, dtype=getattr(torch, dtype), **where
+        )
         family = family_for(model.config, processor)
     else:
-        _family_class(model_type)  # before transformers complains about types that it does not know either
+        _family_class(
+            model_type
+        )  # before transformers complains about types that it does not know either
         model, family, tokenizer = _read_model(name, dtype, where)
-    tokenizer.model_max_length = int(1e30)  # the context is checked with the image's tokens, see FrozenLMM
+    tokenizer.model_max_length = int(
+        1e30
+    )  # the context is checked with the image's tokens, see FrozenLMM
     return FrozenLMM(model.to(device), family, tokenizer)
 
 
-def _read_model(name: str | Path, dtype: str, where: dict[str, bool]) -> tuple[nn.Module, Family, Any]:
+def _read_model(
+    name: str | Path, dtype: str, where: dict[str, bool]
+) -> tuple[nn.Module, Family, Any]:
     """A model in transformers' layout, its family and its tokenizer."""
-    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+    from transformers import (
+        AutoConfig,
+        AutoImageProcessor,
+        AutoModelForImageTextToText,
+        AutoTokenizer,
+    )
 
     config = read_part(name, "config.json", AutoConfig.from_pretrained, **where)
     processor = read_part(name, "the image processor", AutoImageProcessor.from_pretrained, **where)
@@ -125,13 +149,15 @@ def _read_model(name: str | Path, dtype: str, where: dict[str, bool]) -> tuple[n
         AutoModelForImageTextToText.from_pretrained,
         config=config,
         dtype=getattr(torch, dtype),
-        attn_implementation="sdpa",  # whatever its config.json asks for; FrozenLMM then captures beside it
+        # whatever its config.json asks for; FrozenLMM then captures beside it
+        attn_implementation="sdpa",
         output_loading_info=True,
         **where,
     )
     if missing := sorted(loaded["missing_keys"]):
         raise ValueError(
-            f"{name} lacks {len(missing)} weights, such as {', '.join(missing[:3])}; they would be random. Download "
+            f"{name} lacks {len(missing)} weights, such as {', '.join(missing[:3])}; they would be "
+            "random. Download "
             "the model again, or convert it to transformers' layout"
         )
     return model, family, tokenizer

@@ -24,4 +24,6 @@ def tokenizer_of(lmm: FrozenLMM) -> Any:
 
 def plain_decoder(tokenizer: Any) -> Callable[[Sequence[int]], str]:
     """Ids -> text without special tokens, spaces as they are."""
-    return lambda ids: tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return lambda ids: tokenizer.decode(
+        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )

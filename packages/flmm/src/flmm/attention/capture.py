@@ -1,6 +1,8 @@
-"""Listens to a language model: phrase rows of its attention to the image, and of its hidden states, and nothing else.
+"""Listens to a language model: phrase rows of its attention to the image, and of its hidden states,
+and nothing else.
 
-Letters: L layers, H heads, N phrases (or tokens), T tokens of all phrases, C image columns, D hidden width.
+Letters: L layers, H heads, N phrases (or tokens), T tokens of all phrases, C image columns, D
+hidden width.
 """
 
 from collections import defaultdict
@@ -31,7 +33,8 @@ class Rows(Protocol):
 
 
 def merge_tokens(rows: Tensor, lengths: Sequence[int], merge: str) -> Tensor:
-    """Rows (H, T, C) of the tokens of N phrases, one phrase after the other -> (H, N, C) in the same dtype.
+    """Rows (H, T, C) of the tokens of N phrases, one phrase after the other -> (H, N, C) in the
+    same dtype.
 
     Args:
         lengths: tokens of each phrase, at least one each; their sum is T.
@@ -52,7 +55,8 @@ class PhraseRows:
 
     Args:
         phrases: positions of each phrase's tokens in the (padded) sequence.
-        merge: "mean" or "max" over the tokens of a phrase; a mean is rounded to the attention's dtype.
+        merge: "mean" or "max" over the tokens of a phrase; a mean is rounded to the attention's
+            dtype.
 
     Raises:
         ValueError: a phrase without tokens, or an unknown merge.
@@ -63,9 +67,13 @@ class PhraseRows:
             raise ValueError(f"merge={merge!r}; legal values are 'mean' and 'max'")
         empty = [i for i, p in enumerate(phrases) if len(p) == 0]
         if empty:
-            raise ValueError(f"phrases {empty} have no token in the sequence; leave them out or check their text")
+            raise ValueError(
+                f"phrases {empty} have no token in the sequence; leave them out or check their text"
+            )
         self.lengths = [len(p) for p in phrases]
-        self.positions = torch.cat([p.long() for p in phrases]) if phrases else torch.zeros(0, dtype=torch.long)
+        self.positions = (
+            torch.cat([p.long() for p in phrases]) if phrases else torch.zeros(0, dtype=torch.long)
+        )
         self.merge = merge
         self.expected = len(phrases)
 
@@ -73,7 +81,8 @@ class PhraseRows:
         inside = (self.positions >= start) & (self.positions < stop)
         if inside.any() and not inside.all():
             raise ValueError(
-                f"phrases lie partly outside the positions {start} to {stop} of one forward pass; pass prompt and "
+                f"phrases lie partly outside the positions {start} to {stop} of one forward pass; "
+                "pass prompt and "
                 "phrases in one forward"
             )
         return self.positions[inside]
@@ -83,7 +92,8 @@ class PhraseRows:
 
 
 class TokenRows:
-    """Every token from position `first` on, each by itself: what a model generates after a prompt of that length."""
+    """Every token from position `first` on, each by itself: what a model generates after a prompt
+    of that length."""
 
     expected = None
 
@@ -98,32 +108,42 @@ class TokenRows:
 
 
 class Capture:
-    """Context in which forward passes (also those of `generate`) of a language model are listened to.
+    """Context in which forward passes (also those of `generate`) of a language model are listened
+    to.
 
         with Capture(language_model, rows=[PhraseRows(...)], columns=[image_positions]) as capture:
             language_model(...)
         maps, states = capture.maps(0), capture.states(0)
 
     Args:
-        language_model: a transformers decoder (`.layers[i].self_attn`, `.norm`) that runs `use_rows_attention`.
+        language_model: a transformers decoder (`.layers[i].self_attn`, `.norm`) that runs
+            `use_rows_attention`.
         rows: one for each batch item.
         columns: for each batch item, (C,) positions of its image tokens.
 
-    Padding on either side, grouped heads, sliding windows, a cache and gradient checkpointing are what the model
-    makes of them: rows are taken from the queries, keys and mask that its own attention gets.
+    Padding on either side, grouped heads, sliding windows, a cache and gradient checkpointing are
+    what the model makes of them: rows are taken from the queries, keys and mask that its own
+    attention gets.
 
     Raises:
-        ValueError: the model's attention cannot be heard, or, on leaving, no forward pass had the wanted rows.
+        ValueError: the model's attention cannot be heard, or, on leaving, no forward pass had the
+            wanted rows.
     """
 
-    def __init__(self, language_model: nn.Module, *, rows: Sequence[Rows], columns: Sequence[Tensor]):
+    def __init__(
+        self, language_model: nn.Module, *, rows: Sequence[Rows], columns: Sequence[Tensor]
+    ):
         if len(rows) != len(columns):
-            raise ValueError(f"{len(rows)} items of rows and {len(columns)} of columns; pass one of each per sequence")
+            raise ValueError(
+                f"{len(rows)} items of rows and {len(columns)} of columns; pass one of each per "
+                "sequence"
+            )
         self.attentions = [layer.self_attn for layer in language_model.layers]
         # The states after each layer but the last, and after the norm that follows the last.
         self.outputs = [*list(language_model.layers)[:-1], language_model.norm]
         self.rows, self.columns = list(rows), list(columns)
-        # Kept by the position a pass began at: a pass that gradient checkpointing repeats overwrites itself.
+        # Kept by the position a pass began at: a pass that gradient checkpointing repeats
+        # overwrites itself.
         self._maps: dict[tuple[int, int], dict[int, Tensor]] = defaultdict(dict)
         self._states: dict[tuple[int, int], dict[int, Tensor]] = defaultdict(dict)
         self._spans: dict[int, tuple[int, int]] = {}
@@ -155,7 +175,10 @@ class Capture:
         """Called by the attention of a layer: query (B, H, Q, d), key (B, G, K, d)."""
         queries, keys = query.shape[2], key.shape[2]
         if query.shape[0] != len(self.rows):
-            raise ValueError(f"a batch of {query.shape[0]} sequences for {len(self.rows)} items of rows; pass as many")
+            raise ValueError(
+                f"a batch of {query.shape[0]} sequences for {len(self.rows)} items of rows; pass "
+                "as many"
+            )
         whole = queries == keys and queries > 1
         start = 0 if whole else self._spans.get(layer, (0, 0))[1]
         stop = start + queries
@@ -165,13 +188,18 @@ class Capture:
             positions, columns = self._place(item, start, stop, query.device)
             weights = attention_rows(query, key, mask, item=item, rows=positions)
             if dropped:
-                seen = weights[..., (columns - dropped).clamp(min=0)].masked_fill(columns < dropped, 0)
+                seen = weights[..., (columns - dropped).clamp(min=0)].masked_fill(
+                    columns < dropped, 0
+                )
             else:
                 seen = weights[..., columns]
             self._maps[layer, item][start] = rows.reduce(seen)  # (H, N, C)
 
-    def _place(self, item: int, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Wanted rows of a pass, counted from `start`, and columns, on `device`; copied once a pass, not each layer."""
+    def _place(
+        self, item: int, start: int, stop: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Wanted rows of a pass, counted from `start`, and columns, on `device`; copied once a
+        pass, not each layer."""
         now = (start, stop, device)
         if item not in self._placed or self._placed[item][0] != now:
             rows = self.rows[item].within(start, stop) - start
@@ -192,7 +220,8 @@ class Capture:
         return torch.cat(self._per_layer(self._maps, item, dim=1)).transpose(0, 1)  # each (H, N, C)
 
     def states(self, item: int) -> Tensor:
-        """(L, T, D) hidden states of all wanted tokens in order, without the embeddings; the last is normed."""
+        """(L, T, D) hidden states of all wanted tokens in order, without the embeddings; the last
+        is normed."""
         return torch.stack(self._per_layer(self._states, item, dim=0))
 
     def _per_layer(self, kept: dict, item: int, *, dim: int) -> list[Tensor]:
@@ -208,8 +237,10 @@ class Capture:
                 heard = [piece.shape[1] for piece in self._maps[layer, item].values()]
                 if not heard or rows.expected not in (None, sum(heard)):
                     raise ValueError(
-                        f"layer {layer} heard {sum(heard)} of {rows.expected or 'any'} phrases of sequence {item}; run "
-                        "the language model inside the capture, on the sequence that the positions are of"
+                        f"layer {layer} heard {sum(heard)} of {rows.expected or 'any'} phrases of "
+                        f"sequence {item}; run "
+                        "the language model inside the capture, on the sequence that the positions "
+                        "are of"
                     )
 
 

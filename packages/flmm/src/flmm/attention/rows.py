@@ -1,11 +1,12 @@
 """Rows of a language model's attention, computed beside its fast kernel.
 
-`output_attentions=True` makes a model keep softmax(QK) of every token with every token. What grounding needs is a few
-rows of it (the words of the phrases) and a few columns (the image's tokens). This module gives transformers an
-attention of its own: SDPA as ever, plus those rows for the layers that someone is listening to
-(`flmm.attention.capture`).
+`output_attentions=True` makes a model keep softmax(QK) of every token with every token. What
+grounding needs is a few rows of it (the words of the phrases) and a few columns (the image's
+tokens). This module gives transformers an attention of its own: SDPA as ever, plus those rows for
+the layers that someone is listening to (`flmm.attention.capture`).
 
-Letters: B batch, H heads, G key-value heads, Q queries, K keys, R rows wanted, C columns wanted, d head width.
+Letters: B batch, H heads, G key-value heads, Q queries, K keys, R rows wanted, C columns wanted, d
+head width.
 """
 
 from typing import Any, Protocol
@@ -29,7 +30,8 @@ class RowMask:
     """Which keys a query may see, for single rows of a batch.
 
     Args:
-        mask: what the attention got: (B, 1 or H, Q, K) bool (True is visible) or float (added), or None.
+        mask: what the attention got: (B, 1 or H, Q, K) bool (True is visible) or float (added), or
+            None.
         causal: with `mask` None, a query sees keys up to its own position.
         scaling: factor of the scores.
     """
@@ -38,7 +40,8 @@ class RowMask:
         self.mask, self.causal, self.scaling = mask, causal, scaling
 
     def apply(self, scores: Tensor, item: int, rows: Tensor) -> Tensor:
-        """Scores (H, R, K) of query numbers `rows` (R,) of batch item `item`, what may not be seen at -inf."""
+        """Scores (H, R, K) of query numbers `rows` (R,) of batch item `item`, what may not be seen
+        at -inf."""
         if self.mask is not None:
             mask = self.mask[min(item, self.mask.shape[0] - 1), :, rows]  # (1 or H, R, K)
             if mask.dtype == torch.bool:
@@ -58,18 +61,28 @@ def attention_rows(query: Tensor, key: Tensor, mask: RowMask, *, item: int, rows
         item: the batch item. rows: (R,) query numbers.
 
     Returns:
-        (H, R, K) in the dtype of `query`: scores in that dtype, softmax in float32, rounded to that dtype. A frozen
-        model in bfloat16 thus gives the attention that its trained mask heads have seen.
+        (H, R, K) in the dtype of `query`: scores in that dtype, softmax in float32, rounded to that
+        dtype. A frozen model in bfloat16 thus gives the attention that its trained mask heads have
+        seen.
     """
     heads, groups, width = query.shape[1], key.shape[1], query.shape[3]
     wanted = query[item][:, rows]  # (H, R, d)
     grouped = wanted.reshape(groups, heads // groups * len(rows), width)
-    scores = (grouped @ key[item].transpose(1, 2)).reshape(heads, len(rows), key.shape[2]) * mask.scaling  # (H, R, K)
-    return torch.softmax(mask.apply(scores, item, rows), dim=-1, dtype=torch.float32).to(query.dtype)
+    scores = (grouped @ key[item].transpose(1, 2)).reshape(
+        heads, len(rows), key.shape[2]
+    ) * mask.scaling  # (H, R, K)
+    return torch.softmax(mask.apply(scores, item, rows), dim=-1, dtype=torch.float32).to(
+        query.dtype
+    )
 
 
 def rows_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' SDPA attention; whoever listens to `module` also gets its queries and keys."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -94,12 +107,14 @@ def listen(module: nn.Module, layer: int, listener: Listener) -> None:
     """Hand every call of an attention layer to `listener` until `unlisten`.
 
     Raises:
-        ValueError: the layer does not run our attention (nothing would ever be heard), or someone listens already.
+        ValueError: the layer does not run our attention (nothing would ever be heard), or someone
+            listens already.
     """
     used = getattr(getattr(module, "config", None), "_attn_implementation", None)
     if used != ATTENTION_NAME:
         raise ValueError(
-            f"layer {layer} ({type(module).__name__}) runs attn_implementation={used!r}, whose attention cannot be "
+            f"layer {layer} ({type(module).__name__}) runs attn_implementation={used!r}, whose "
+            "attention cannot be "
             f"captured; call flmm.use_rows_attention(language_model) after building it"
         )
     if _LISTENER in module.__dict__:
@@ -115,20 +130,24 @@ def use_rows_attention(language_model: nn.Module) -> None:
     """Makes a transformers model run our attention: SDPA, whose rows can be captured.
 
     Raises:
-        ValueError: transformers is too old, or the model does not go through its attention interface.
+        ValueError: transformers is too old, or the model does not go through its attention
+            interface.
     """
     register()
     language_model.set_attn_implementation(ATTENTION_NAME)
     used = language_model.config._attn_implementation
     if used != ATTENTION_NAME:
         raise ValueError(
-            f"{type(language_model).__name__} keeps attn_implementation={used!r}: it does not use transformers' "
-            "attention interface, so its attention cannot be captured; use an LMM whose language model does"
+            f"{type(language_model).__name__} keeps attn_implementation={used!r}: it does not use "
+            "transformers' "
+            "attention interface, so its attention cannot be captured; use an LMM whose language "
+            "model does"
         )
 
 
 def register() -> None:
-    """Makes our attention and its mask known to transformers under `ATTENTION_NAME`; does nothing the second time.
+    """Makes our attention and its mask known to transformers under `ATTENTION_NAME`; does nothing
+    the second time.
 
     Raises:
         ValueError: transformers is older than `OLDEST_TRANSFORMERS`.

@@ -1,4 +1,5 @@
-"""`flmm chat IMAGE --lmm ... --checkpoint ...`: questions in the terminal, answers with grounded pictures."""
+"""`flmm chat IMAGE --lmm ... --checkpoint ...`: questions in the terminal, answers with grounded
+pictures."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -9,13 +10,23 @@ from flmm.commands.options import add_model_options, load_from_options, say
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="flmm chat", description="Ask about an image; each answer is drawn with the masks of its phrases."
+        prog="flmm chat",
+        description="Ask about an image; each answer is drawn with the masks of its phrases.",
     )
     parser.add_argument("image", type=Path, metavar="IMAGE")
-    parser.add_argument("-q", "--question", action="append", help="ask this instead of reading questions; repeatable")
+    parser.add_argument(
+        "-q",
+        "--question",
+        action="append",
+        help="ask this instead of reading questions; repeatable",
+    )
     add_model_options(parser)
-    parser.add_argument("--max-new-tokens", type=int, help="longest answer; default: 512, or what fits")
-    parser.add_argument("-o", "--out", type=Path, help="folder of the pictures; default: IMAGE.chat")
+    parser.add_argument(
+        "--max-new-tokens", type=int, help="longest answer; default: 512, or what fits"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, help="folder of the pictures; default: IMAGE.chat"
+    )
     return parser
 
 
@@ -32,7 +43,10 @@ def main(argv: Sequence[str]) -> None:
     picture_path(folder / "answer-1.png")
     model = load_from_options(options)
     if not has_spacy():
-        say("phrases are found by simple rules; for better ones: pip install 'flmm[chat]' and en_core_web_sm")
+        say(
+            "phrases are found by simple rules; for better ones: pip install 'flmm[chat]' and "
+            "en_core_web_sm"
+        )
     for number, question in enumerate(questions(options.question), start=1):
         say("answering ...")
         try:

@@ -13,7 +13,13 @@ def main(argv: Sequence[str]) -> None:
         "a Hugging Face folder: --lmm FOLDER takes it, and so does AutoModelForImageTextToText.",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("--scenes", type=int, default=0, metavar="N", help="also compose N test scenes, FOLDER/scenes")
+    parser.add_argument(
+        "--scenes",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also compose N test scenes, FOLDER/scenes",
+    )
     options = parser.parse_args(argv)
     from flmm.demo.model_files import write_demo_model
     from flmm.demo.scenes import compose_demo_scenes

@@ -1,4 +1,5 @@
-"""`flmm eval png`, `flmm eval refcoco` and `flmm eval viscot`: a data set scored, or its questions answered."""
+"""`flmm eval png`, `flmm eval refcoco` and `flmm eval viscot`: a data set scored, or its questions
+answered."""
 
 import argparse
 import os
@@ -17,35 +18,50 @@ PROTOCOL_NOTES = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="flmm eval", description="Score a grounded LMM on a data set.")
+    parser = argparse.ArgumentParser(
+        prog="flmm eval", description="Score a grounded LMM on a data set."
+    )
     kinds = parser.add_subparsers(dest="kind", required=True)
     png = kinds.add_parser("png", help="Panoptic Narrative Grounding: average recall")
     png.add_argument("--shards", help="folder of `clim-data pack png`; or the four files:")
     for name in ("--images", "--narratives", "--panoptic-json", "--panoptic-dir"):
         png.add_argument(name)
     refcoco = kinds.add_parser("refcoco", help="RefCOCO, RefCOCO+, RefCOCOg: cIoU, mIoU, precision")
-    refcoco.add_argument("--shards", help="folder of `clim-data pack refcoco` of one split; or the files and split:")
+    refcoco.add_argument(
+        "--shards", help="folder of `clim-data pack refcoco` of one split; or the files and split:"
+    )
     for name in ("--images", "--refs", "--instances", "--split"):
         refcoco.add_argument(name)
     refcoco.add_argument("--protocol", choices=("standard", "original"), default="standard")
     viscot = kinds.add_parser("viscot", help="Visual CoT benchmark: answers are saved, not judged")
     viscot.add_argument("--questions", required=True, nargs="+", help="json files of the benchmark")
-    viscot.add_argument("--images", required=True, help="folder that the questions' image names are below")
+    viscot.add_argument(
+        "--images", required=True, help="folder that the questions' image names are below"
+    )
     viscot.add_argument("--focus", choices=("thought", "question", "none"), default="thought")
     viscot.add_argument("--no-sam", action="store_true", help="boxes of the coarse masks")
     for kind in (png, refcoco):
         kind.add_argument("--batch-size", type=int, default=1, help="images of one pass of the LMM")
         kind.add_argument("--workers", type=int, default=2)
-        kind.add_argument("--pictures", type=int, default=3, help="of the best, middle and worst samples each")
+        kind.add_argument(
+            "--pictures", type=int, default=3, help="of the best, middle and worst samples each"
+        )
     for kind in (png, refcoco, viscot):
         add_model_options(kind)
         kind.add_argument("--limit", type=int, help="only the first so many samples")
-        kind.add_argument("-o", "--out", type=Path, required=True, help="folder; started again in it, a run goes on")
+        kind.add_argument(
+            "-o",
+            "--out",
+            type=Path,
+            required=True,
+            help="folder; started again in it, a run goes on",
+        )
     return parser
 
 
 def main(argv: Sequence[str]) -> None:
-    """Raises ValueError or FileNotFoundError for mistakes of the user, PeerFailed where another process has failed."""
+    """Raises ValueError or FileNotFoundError for mistakes of the user, PeerFailed where another
+    process has failed."""
     options = build_parser().parse_args(argv)
     from clim_train.run.peers import failures_shared
 
@@ -58,7 +74,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def join_ranks() -> None:
-    """The process group of a launcher (`torchrun`, `deepspeed`), if one started this process; it carries counts."""
+    """The process group of a launcher (`torchrun`, `deepspeed`), if one started this process; it
+    carries counts."""
     import torch
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
@@ -72,7 +89,9 @@ def score(options: argparse.Namespace) -> None:
 
     from flmm.evaluation.masks import GroundingEvaluation, report_scores
 
-    data = open_data(options)  # like all that can be wrong, before the minutes that loading can take
+    data = open_data(
+        options
+    )  # like all that can be wrong, before the minutes that loading can take
     config = what_counts(options)
     rank, _ = rank_and_world()
     scores = MaskScores(options.out / "samples", rank=rank, config={**config, "data": data.stamp()})
@@ -87,7 +106,10 @@ def score(options: argparse.Namespace) -> None:
         return
     if options.kind == "png":
         metrics = narrative_scores(scores) | narrative_scores(scores, protocol="original")
-        notes = ["`original`: the sums of F-LMM's evaluation; the others are exact. Masks have the image's own size."]
+        notes = [
+            "`original`: the sums of F-LMM's evaluation; the others are exact. Masks have the "
+            "image's own size."
+        ]
     else:
         metrics = referring_scores(scores, protocol=options.protocol)
         notes = [PROTOCOL_NOTES[options.protocol]]
@@ -102,7 +124,11 @@ def score(options: argparse.Namespace) -> None:
         pictures=options.pictures,
     )
     for name, value in metrics.items():
-        print(f"{100 * value:6.2f} %  {name}" if value == value else f"     -    {name} (no such phrases)")
+        print(
+            f"{100 * value:6.2f} %  {name}"
+            if value == value
+            else f"     -    {name} (no such phrases)"
+        )
     print(options.out / "report.md")
 
 
@@ -112,7 +138,11 @@ _FREE = ("out", "workers", "pictures", "device", "questions")
 
 def what_counts(options: argparse.Namespace) -> dict[str, str]:
     """The options that results depend on, and a checksum of the heads."""
-    named = {name: str(value) for name, value in vars(options).items() if value is not None and name not in _FREE}
+    named = {
+        name: str(value)
+        for name, value in vars(options).items()
+        if value is not None and name not in _FREE
+    }
     return {**named, "heads": f"{zlib.crc32(heads_file(options.checkpoint).read_bytes()):08x}"}
 
 
@@ -127,14 +157,21 @@ def on_own_gpu(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def open_data(options: argparse.Namespace) -> Any:
-    """The reader of the data set that is named. Raises ValueError when neither shards nor all files are."""
+    """The reader of the data set that is named. Raises ValueError when neither shards nor all files
+    are."""
     from clim_data import PanopticNarratives, ReferringExpressions
     from clim_data.readers.expressions import PROTOCOLS
 
     if options.kind == "png":
         files = (options.images, options.narratives, options.panoptic_json, options.panoptic_dir)
-        _check_places(options.shards, files, "--images, --narratives, --panoptic-json and --panoptic-dir")
-        return PanopticNarratives.from_shards(options.shards) if options.shards else PanopticNarratives(*files)
+        _check_places(
+            options.shards, files, "--images, --narratives, --panoptic-json and --panoptic-dir"
+        )
+        return (
+            PanopticNarratives.from_shards(options.shards)
+            if options.shards
+            else PanopticNarratives(*files)
+        )
     files = (options.images, options.refs, options.instances, options.split)
     _check_places(options.shards, files, "--images, --refs, --instances and --split")
     chosen = PROTOCOLS[options.protocol]
@@ -168,6 +205,8 @@ def answer_benchmark(options: argparse.Namespace) -> None:
             config=what_counts(options),
         )
         if rank_and_world()[0] == 0:
-            print(f"{name}: {figures['answered']:.0f} answers, mean box IoU {figures['box_iou']:.3f}")
+            print(
+                f"{name}: {figures['answered']:.0f} answers, mean box IoU {figures['box_iou']:.3f}"
+            )
             if skipped.total:
                 say(skipped.summary(5))

@@ -9,12 +9,19 @@ from flmm.commands.options import add_model_options, load_from_options, say
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="flmm ground", description="Draw the masks of phrases in an image.")
+    parser = argparse.ArgumentParser(
+        prog="flmm ground", description="Draw the masks of phrases in an image."
+    )
     parser.add_argument("image", type=Path, metavar="IMAGE")
-    parser.add_argument("phrases", nargs="+", metavar="PHRASE", help='in quotes, such as "the man on the left"')
+    parser.add_argument(
+        "phrases", nargs="+", metavar="PHRASE", help='in quotes, such as "the man on the left"'
+    )
     add_model_options(parser)
     parser.add_argument(
-        "-o", "--out", type=Path, help="picture; masks are written beside it as .json. Default: IMAGE.grounded.png"
+        "-o",
+        "--out",
+        type=Path,
+        help="picture; masks are written beside it as .json. Default: IMAGE.grounded.png",
     )
     return parser
 
@@ -33,7 +40,9 @@ def main(argv: Sequence[str]) -> None:
     model = load_from_options(options)
     begin = time.monotonic()
     masks = ground(image, options.phrases, model)
-    picture, record = save_grounding(out, image, masks, options.phrases, about={"image": options.image.name})
+    picture, record = save_grounding(
+        out, image, masks, options.phrases, about={"image": options.image.name}
+    )
     say(f"grounded in {time.monotonic() - begin:.1f} s")
     for phrase, mask in zip(options.phrases, masks):
         print(f"{100 * mask.mean():5.1f} % of the image  {phrase}")

@@ -15,15 +15,23 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """--checkpoint, --lmm, --sam, --dtype, --device."""
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--checkpoint", type=Path, help="needed; heads: folder of a training, heads.safetensors, released .pth"
+        "--checkpoint",
+        type=Path,
+        help="needed; heads: folder of a training, heads.safetensors, released .pth",
     )
     group.add_argument(
-        "--lmm", metavar="PATH_OR_HUB_ID", help="such as llava-hf/llava-1.5-7b-hf; default: what it was trained with"
+        "--lmm",
+        metavar="PATH_OR_HUB_ID",
+        help="such as llava-hf/llava-1.5-7b-hf; default: what it was trained with",
     )
     group.add_argument(
-        "--sam", metavar="PATH_OR_HUB_ID", help="such as facebook/sam-vit-large; default: what it was trained with"
+        "--sam",
+        metavar="PATH_OR_HUB_ID",
+        help="such as facebook/sam-vit-large; default: what it was trained with",
     )
-    group.add_argument("--dtype", default=None, choices=("bfloat16", "float16", "float32"), help="of the LMM")
+    group.add_argument(
+        "--dtype", default=None, choices=("bfloat16", "float16", "float32"), help="of the LMM"
+    )
     group.add_argument("--device", help="default: cuda if there is one, else cpu")
 
 
@@ -55,28 +63,36 @@ def heads_file(checkpoint: Path | None) -> Path:
     """
     if checkpoint is None:
         raise ValueError(
-            "masks need trained heads: pass --checkpoint with the folder of a training (`hatch run flmm-quickstart` "
-            "makes flmm-quickstart/run in minutes, offline), or with a released F-LMM .pth beside --lmm and --sam"
+            "masks need trained heads: pass --checkpoint with the folder of a training (`hatch run "
+            "flmm-quickstart` "
+            "makes flmm-quickstart/run in minutes, offline), or with a released F-LMM .pth beside "
+            "--lmm and --sam"
         )
     if not checkpoint.is_dir():
         return checkpoint
     tried = [checkpoint / "heads.safetensors", checkpoint / "model" / "heads.safetensors"]
     found = next((path for path in tried if path.is_file()), None)
     if found is None:
-        raise FileNotFoundError(f"no heads.safetensors in {checkpoint} or its model folder: pass a training's folder")
+        raise FileNotFoundError(
+            f"no heads.safetensors in {checkpoint} or its model folder: pass a training's folder"
+        )
     return found
 
 
 def trained_with(heads: Path, part: str) -> str:
-    """The "lmm" or "sam" that the training beside this file used; ValueError where nothing says so."""
+    """The "lmm" or "sam" that the training beside this file used; ValueError where nothing says
+    so."""
     about = heads.with_name(ABOUT_FILE)
     named = json.loads(about.read_text()).get(part) if about.is_file() else None
     if not named:
-        raise ValueError(f"nothing beside {heads} says which {part.upper()} it was trained with: pass --{part}")
+        raise ValueError(
+            f"nothing beside {heads} says which {part.upper()} it was trained with: pass --{part}"
+        )
     return named
 
 
 def say(text: str) -> None:
-    """A message to the person at the terminal, beside the command's output; the first of several processes says it."""
+    """A message to the person at the terminal, beside the command's output; the first of several
+    processes says it."""
     if os.environ.get("RANK", "0") == "0":
         print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,5 @@
-"""`flmm train RECIPE`, `flmm train resume RUN`, and what else is done with runs; what they share is clim-train's."""
+"""`flmm train RECIPE`, `flmm train resume RUN`, and what else is done with runs; what they share is
+clim-train's."""
 
 import inspect
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ many nodes: deepspeed --hostfile hosts --module flmm train RECIPE ...
 
 
 def main(argv: Sequence[str]) -> None:
-    """Raises ValueError or FileNotFoundError for mistakes of the user, and what `Trainer.fit` raises."""
+    """Raises ValueError or FileNotFoundError for mistakes of the user, and what `Trainer.fit`
+    raises."""
     from clim_data.command_line import one_argument
     from clim_train.commands.runs import convert_run, run_and_trust
 
@@ -49,10 +51,16 @@ def main(argv: Sequence[str]) -> None:
 
 
 def configure(recipe: str, options: Sequence[str]) -> GroundingConfig:
-    """The recipe's configuration with `--section.option value` applied; `--help` prints all options and exits."""
+    """The recipe's configuration with `--section.option value` applied; `--help` prints all options
+    and exits."""
     import tyro
 
-    return tyro.cli(GroundingConfig, prog=f"{PROGRAM} {recipe}", default=find_recipe(recipe)(), args=list(options))
+    return tyro.cli(
+        GroundingConfig,
+        prog=f"{PROGRAM} {recipe}",
+        default=find_recipe(recipe)(),
+        args=list(options),
+    )
 
 
 def train(config: GroundingConfig, *, resuming: bool = False) -> None:
@@ -74,7 +82,8 @@ def resume(run: str, *, trusted: bool = False) -> None:
 
 
 def export(run: str, *, trusted: bool = False) -> Path:
-    """Writes `RUN/model` from the newest checkpoint of a run that was stopped. `trusted`: as in `resume`."""
+    """Writes `RUN/model` from the newest checkpoint of a run that was stopped. `trusted`: as in
+    `resume`."""
     from clim_train.commands.runs import export_run, newest_checkpoint
 
     newest_checkpoint(run)
@@ -91,7 +100,8 @@ def _config_of(run: str, *, trusted: bool) -> GroundingConfig:
 
 
 def _trainer(config: GroundingConfig, *, resume: bool):
-    # Imported here: torch, transformers and deepspeed take seconds, which `list` and `--help` need not wait for.
+    # Imported here: torch, transformers and deepspeed take seconds, which `list` and `--help` need
+    # not wait for.
     from flmm.training.build import build_trainer
 
     return build_trainer(config, resume=resume, program=PROGRAM)

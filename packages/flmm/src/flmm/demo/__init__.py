@@ -1,1 +1,2 @@
-"""A tiny LMM that captions composed scenes, so that grounding can be tried, tested and shown without any download."""
+"""A tiny LMM that captions composed scenes, so that grounding can be tried, tested and shown
+without any download."""

@@ -1,4 +1,5 @@
-"""The demo LMM: an ordinary LLaVA of transformers, of one million parameters, with a tokenizer of words."""
+"""The demo LMM: an ordinary LLaVA of transformers, of one million parameters, with a tokenizer of
+words."""
 
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,20 @@ def word_tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    pieces = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    pieces = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+    )
     asked = STYLES["vicuna"].template.replace("{input}", f" {DESCRIBE} ")
     prompt_words = [word for word, _ in pieces.pre_tokenize_str(asked)]
     vocabulary = list(dict.fromkeys([*_SPECIAL, *prompt_words, *demo_words()]))
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pieces
     begin = ("<s>", vocabulary.index("<s>"))
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[begin])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[begin]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -84,7 +91,8 @@ def build_demo_llava(tokenizer: Any) -> Any:
 
 
 def save_folder(model: Any, tokenizer: Any, folder: str | Path) -> Path:
-    """Write a Hugging Face folder: weights, configuration, tokenizer, image processor and processor."""
+    """Write a Hugging Face folder: weights, configuration, tokenizer, image processor and
+    processor."""
     from transformers import LlavaProcessor
 
     folder = Path(folder)

@@ -15,8 +15,11 @@ WEIGHTS = Path(__file__).parent / "weights" / "demo_lmm.safetensors"
 COMMAND = "hatch run pretrain-demo-lmm"
 
 
-def write_demo_model(folder: str | Path, *, weights: str | Path = WEIGHTS) -> tuple[Path, dict[str, Any]]:
-    """Write the pretrained demo LMM as a Hugging Face folder; returns it and how the weights were made.
+def write_demo_model(
+    folder: str | Path, *, weights: str | Path = WEIGHTS
+) -> tuple[Path, dict[str, Any]]:
+    """Write the pretrained demo LMM as a Hugging Face folder; returns it and how the weights were
+    made.
 
     Raises:
         FileNotFoundError: there is no file of weights.
@@ -33,7 +36,8 @@ def load_weights(
 ) -> dict[str, Any]:
     """Load weights into a demo LLaVA (or another model: `what`, made by `command`), strictly.
 
-    Returns the file's account of how they were made. Raises FileNotFoundError and ValueError as `write_demo_model`.
+    Returns the file's account of how they were made. Raises FileNotFoundError and ValueError as
+    `write_demo_model`.
     """
     path = Path(path)
     if not path.is_file():
@@ -42,9 +46,13 @@ def load_weights(
         tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (not a dict)
         metadata = file.metadata() or {}
     own = model.state_dict()
-    wrong = sorted(own.keys() ^ tensors.keys()) or [k for k in own if own[k].shape != tensors[k].shape]
+    wrong = sorted(own.keys() ^ tensors.keys()) or [
+        k for k in own if own[k].shape != tensors[k].shape
+    ]
     if wrong:
-        raise ValueError(f"{path} is of another {what} ({wrong[:3]} differ): make it anew with `{command}`")
+        raise ValueError(
+            f"{path} is of another {what} ({wrong[:3]} differ): make it anew with `{command}`"
+        )
     model.load_state_dict(tensors)
     return json.loads(metadata.get("about", "{}"))
 
@@ -54,7 +62,10 @@ def save_weights(model: Any, path: str | Path, about: Mapping[str, Any]) -> Path
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.part")
-    tensors = {k: v.detach().to("cpu", torch.float16).contiguous().clone() for k, v in model.state_dict().items()}
+    tensors = {
+        k: v.detach().to("cpu", torch.float16).contiguous().clone()
+        for k, v in model.state_dict().items()
+    }
     save_file(tensors, partial, metadata={"format": "pt", "about": json.dumps(about)})
     partial.replace(path)
     return path

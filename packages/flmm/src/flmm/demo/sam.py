@@ -1,4 +1,5 @@
-"""The demo SAM that ships with flmm: a SamModel of half a million parameters, pretrained on composed scenes."""
+"""The demo SAM that ships with flmm: a SamModel of half a million parameters, pretrained on
+composed scenes."""
 
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,15 @@ COMMAND = "hatch run pretrain-demo-sam"
 
 
 def random_demo_sam(seed: int = 0) -> Any:
-    """A SamModel for images of `IMAGE_PX` with random weights, the same for the same seed: where pretraining starts."""
-    from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
+    """A SamModel for images of `IMAGE_PX` with random weights, the same for the same seed: where
+    pretraining starts."""
+    from transformers import (
+        SamConfig,
+        SamMaskDecoderConfig,
+        SamModel,
+        SamPromptEncoderConfig,
+        SamVisionConfig,
+    )
 
     vision = SamVisionConfig(
         hidden_size=VISION_WIDTH,
@@ -32,7 +40,8 @@ def random_demo_sam(seed: int = 0) -> Any:
         global_attn_indexes=[VISION_LAYERS - 1],
         mlp_dim=2 * VISION_WIDTH,
         num_pos_feats=WIDTH // 2,
-        # As the original initialises them; transformers' defaults are for weights that will be loaded.
+        # As the original initialises them; transformers' defaults are for weights that will be
+        # loaded.
         scale=1.0,
         initializer_range=0.1,
     )
@@ -43,7 +52,10 @@ def random_demo_sam(seed: int = 0) -> Any:
         hidden_size=WIDTH, mlp_dim=2 * WIDTH, num_attention_heads=HEADS, iou_head_hidden_dim=WIDTH
     )
     config = SamConfig(
-        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder, initializer_range=0.1
+        vision_config=vision,
+        prompt_encoder_config=prompts,
+        mask_decoder_config=decoder,
+        initializer_range=0.1,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

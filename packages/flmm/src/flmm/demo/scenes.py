@@ -1,4 +1,5 @@
-"""The composed scenes that the demo LMM describes: 72 px, up to three kinds of things drawn as emoji, known masks."""
+"""The composed scenes that the demo LMM describes: 72 px, up to three kinds of things drawn as
+emoji, known masks."""
 
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def compose_demo_scenes(
     """Write `count` scenes with narratives.
 
     Args:
-        which: "train" or "val" (the training vendors' drawings), or "test" (a vendor that is never trained on).
+        which: "train" or "val" (the training vendors' drawings), or "test" (a vendor that is never
+            trained on).
         objects: fewest and most kinds of things in a scene.
         seed: scenes of "train", "val" and "test" differ for the same seed.
 

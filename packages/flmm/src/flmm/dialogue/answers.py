@@ -26,8 +26,9 @@ class NoPhrases(ValueError):
 class Answer:
     """What an LMM said.
 
-    text: of all tokens that have features (the last token said is never read; usually it ends the turn).
-    offsets: characters (start, end) of each of them. generated: ids, attention and hidden states.
+    text: of all tokens that have features (the last token said is never read; usually it ends the
+    turn). offsets: characters (start, end) of each of them. generated: ids, attention and hidden
+    states.
     """
 
     text: str
@@ -49,7 +50,9 @@ class GroundedText:
     features: PhraseFeatures
 
 
-def ask(lmm: FrozenLMM, image: Image.Image, question: str, *, max_new_tokens: int | None = None) -> Answer:
+def ask(
+    lmm: FrozenLMM, image: Image.Image, question: str, *, max_new_tokens: int | None = None
+) -> Answer:
     """A greedy answer to a question about an image.
 
     Args:
@@ -65,7 +68,9 @@ def ask(lmm: FrozenLMM, image: Image.Image, question: str, *, max_new_tokens: in
         left = LONGEST_ANSWER if lmm.context is None else lmm.context - held
         max_new_tokens = min(LONGEST_ANSWER, max(left, 1))
     generated = lmm.generate([prepared], ids, max_new_tokens=max_new_tokens)
-    text, offsets = text_and_offsets(generated.ids[: len(generated.maps)].tolist(), plain_decoder(lmm.tokenizer))
+    text, offsets = text_and_offsets(
+        generated.ids[: len(generated.maps)].tolist(), plain_decoder(lmm.tokenizer)
+    )
     return Answer(text, offsets, generated)
 
 
@@ -87,13 +92,22 @@ def ground_answer(
     Raises:
         NoPhrases: the answer has nothing to ground. ValueError: one of `phrases` is not in it.
     """
-    spans = spans_to_ground(answer.text, chunker) if phrases is None else phrase_spans(answer.text, phrases)
+    spans = (
+        spans_to_ground(answer.text, chunker)
+        if phrases is None
+        else phrase_spans(answer.text, phrases)
+    )
     if not spans:
-        raise NoPhrases("the answer has no phrase to ground: ask another question, or pass phrases to ground_phrases")
+        raise NoPhrases(
+            "the answer has no phrase to ground: ask another question, or pass phrases to "
+            "ground_phrases"
+        )
     tokens = phrase_token_spans(answer.offsets, spans, straddling="drop")
     features = answer.generated.phrases(tokens, merge=model.merge)
     (masks,) = model.ground([features], [image])
-    return GroundedText(answer.text, tuple(answer.text[a:b] for a, b in spans), tuple(spans), masks, features)
+    return GroundedText(
+        answer.text, tuple(answer.text[a:b] for a, b in spans), tuple(spans), masks, features
+    )
 
 
 def text_and_offsets(
@@ -101,8 +115,8 @@ def text_and_offsets(
 ) -> tuple[str, tuple[tuple[int, int], ...]]:
     """The text of token ids, and the characters (start, end) that each token adds to it.
 
-    By decoding ever longer beginnings: tokenizing the text again may give other tokens than the model said. Tokens
-    that are only bytes of a character all get that character.
+    By decoding ever longer beginnings: tokenizing the text again may give other tokens than the
+    model said. Tokens that are only bytes of a character all get that character.
     """
     text = decode(ids)
     ends = [0]

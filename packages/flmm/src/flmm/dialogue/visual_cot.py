@@ -1,7 +1,8 @@
-"""Visual chain of thought: find the part of the image that matters, look at it closely, then answer (F-LMM).
+"""Visual chain of thought: find the part of the image that matters, look at it closely, then answer
+(F-LMM).
 
-Three ways: the LMM first says which object matters and that thought is grounded ("thought"), the question's own words
-are grounded ("question"), or it answers at once (None).
+Three ways: the LMM first says which object matters and that thought is grounded ("thought"), the
+question's own words are grounded ("question"), or it answers at once (None).
 """
 
 from dataclasses import dataclass
@@ -27,9 +28,9 @@ LEAST_HALF_EXTENT_PX = 8
 class VisualAnswer:
     """An answer and what it rests on.
 
-    thought: what the LMM thought of, "" unless the focus is "thought". mask: (H, W) logits of the part that matters,
-    None without a focus, or where the LMM had no thought. box: (x0, y0, x1, y1) in pixels, of the part that was
-    looked at.
+    thought: what the LMM thought of, "" unless the focus is "thought". mask: (H, W) logits of the
+    part that matters, None without a focus, or where the LMM had no thought. box: (x0, y0, x1, y1)
+    in pixels, of the part that was looked at.
     """
 
     answer: str
@@ -57,7 +58,8 @@ def visual_answer(
     Args:
         focus: "thought", "question" or None, see above.
         refine: SAM refines the mask before its box is taken.
-        suffix: added to the question for the answer, such as "\\nAnswer the question using a single word or phrase.".
+        suffix: added to the question for the answer, such as "\\nAnswer the question using a single
+            word or phrase.".
         box_scale: enlarges the box around its centre.
         embedding: SAM's of the image, where it was made already; None makes it when it is needed.
 
@@ -76,15 +78,18 @@ def visual_answer(
         thought, features = "", _question_features(model, image, question)
     mask = None if features is None else _mask(model, embedding or image, features, refine=refine)
     box = whole if mask is None else mask_box(mask > 0, scale=box_scale)
-    answer = _say(model, [image, image.crop(box)], _closer_look(model, question + suffix), max_new_tokens)
+    answer = _say(
+        model, [image, image.crop(box)], _closer_look(model, question + suffix), max_new_tokens
+    )
     return VisualAnswer(answer, thought, mask, box)
 
 
 def mask_box(mask: Tensor, *, scale: float = 1.0) -> tuple[int, int, int, int]:
-    """Box (x0, y0, x1, y1) in pixels around a bool mask (H, W): 8 px or more to each side of its centre, times `scale`.
+    """Box (x0, y0, x1, y1) in pixels around a bool mask (H, W): 8 px or more to each side of its
+    centre, times `scale`.
 
-    It runs from the first to the last pixel's index, is clipped to the image and rounded down; the whole image for an
-    empty mask.
+    It runs from the first to the last pixel's index, is clipped to the image and rounded down; the
+    whole image for an empty mask.
     """
     height, width = mask.shape
     if not mask.any():
@@ -100,11 +105,16 @@ def _extent(occupied: Tensor, scale: float) -> tuple[int, int]:
     return int(max(centre - half, 0)), int(min(centre + half, len(occupied)))
 
 
-def _think(model: GroundedLMM, image: Image.Image, question: str, max_tokens: int) -> tuple[str, PhraseFeatures | None]:
-    """What the LMM takes for the object that matters, and its features; None where it says nothing."""
+def _think(
+    model: GroundedLMM, image: Image.Image, question: str, max_tokens: int
+) -> tuple[str, PhraseFeatures | None]:
+    """What the LMM takes for the object that matters, and its features; None where it says
+    nothing."""
     lmm = model.lmm
     decode = plain_decoder(tokenizer_of(lmm))
-    ids = prompt_ids(lmm, lmm.family.style.prompt(f"{question}{THINK}") + BEGIN_THOUGHT, system=False)
+    ids = prompt_ids(
+        lmm, lmm.family.style.prompt(f"{question}{THINK}") + BEGIN_THOUGHT, system=False
+    )
     said = lmm.generate(
         [lmm.family.prepare(image)],
         ids,
@@ -112,22 +122,36 @@ def _think(model: GroundedLMM, image: Image.Image, question: str, max_tokens: in
         stop=lambda so_far: decode(so_far.tolist()).endswith("."),
     )
     known = len(said.maps)
-    return decode(said.ids[:known].tolist()), said.phrases([(0, known)], merge=model.merge) if known else None
+    return decode(said.ids[:known].tolist()), said.phrases(
+        [(0, known)], merge=model.merge
+    ) if known else None
 
 
 def _question_features(model: GroundedLMM, image: Image.Image, question: str) -> PhraseFeatures:
     """Features of the question's own words, read after the image."""
     lmm, style = model.lmm, model.lmm.family.style
-    # A second image token marks where the question ends: what follows it in the template is not read.
+    # A second image token marks where the question ends: what follows it in the template is not
+    # read.
     opened = style.template.partition("{input}")[0] + style.question(question) + style.image_token
     ids = prompt_ids(lmm, opened, system=False)
     first, end = (ids == lmm.family.image_token_id).nonzero().flatten().tolist()
-    special = torch.isin(ids[:end], torch.tensor(lmm.tokenizer.all_special_ids))  # such as an image's end
+    special = torch.isin(
+        ids[:end], torch.tensor(lmm.tokenizer.all_special_ids)
+    )  # such as an image's end
     owners = torch.where((torch.arange(end) > first) & ~special, 0, -1)
-    return lmm([Sample(lmm.family.prepare(image), TokenizedText(ids[:end], owners, end))], merge=model.merge)[0]
+    return lmm(
+        [Sample(lmm.family.prepare(image), TokenizedText(ids[:end], owners, end))],
+        merge=model.merge,
+    )[0]
 
 
-def _mask(model: GroundedLMM, image: Image.Image | ImageEmbedding, features: PhraseFeatures, *, refine: bool) -> Tensor:
+def _mask(
+    model: GroundedLMM,
+    image: Image.Image | ImageEmbedding,
+    features: PhraseFeatures,
+    *,
+    refine: bool,
+) -> Tensor:
     """(H, W) logits of the only phrase."""
     size = image.size if isinstance(image, ImageEmbedding) else (image.height, image.width)
     coarse = model.coarse_masks(features)[None]
@@ -141,7 +165,10 @@ def _mask(model: GroundedLMM, image: Image.Image | ImageEmbedding, features: Phr
 def _closer_look(model: GroundedLMM, question: str) -> str:
     """A prompt about two images: the whole and its part."""
     style = model.lmm.family.style
-    parts = ("the whole image, ", f"the image region that might help you answer the question: {question}")
+    parts = (
+        "the whole image, ",
+        f"the image region that might help you answer the question: {question}",
+    )
     return style.template.replace("{input}", "".join(style.question(part) for part in parts))
 
 

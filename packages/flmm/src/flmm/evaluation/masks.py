@@ -1,4 +1,5 @@
-"""Masks of a whole data set against the true ones: counts of every sample, by any number of processes, resumable.
+"""Masks of a whole data set against the true ones: counts of every sample, by any number of
+processes, resumable.
 
 Letters: B images of a batch, N phrases of an image, H W its pixels.
 """
@@ -30,7 +31,8 @@ from flmm.text.prompts import DESCRIBE
 
 @dataclass(frozen=True)
 class EvaluationItem:
-    """A sample ready for the model. masks: bool (N, H, W), the true ones at the image's own size."""
+    """A sample ready for the model. masks: bool (N, H, W), the true ones at the image's own
+    size."""
 
     record: GroundingSample
     sample: Sample
@@ -39,12 +41,25 @@ class EvaluationItem:
 
 
 class EvaluationItems(Dataset):
-    """Samples `numbers` of a data set; those that are `done` are None, unusable ones their `BrokenSample`."""
+    """Samples `numbers` of a data set; those that are `done` are None, unusable ones their
+    `BrokenSample`."""
 
     def __init__(
-        self, data: Any, maker: SampleMaker, *, sam_px: int, numbers: Sequence[int], done: Collection[str] = ()
+        self,
+        data: Any,
+        maker: SampleMaker,
+        *,
+        sam_px: int,
+        numbers: Sequence[int],
+        done: Collection[str] = (),
     ):
-        self.data, self.maker, self.sam_px, self.numbers, self.done = data, maker, sam_px, numbers, done
+        self.data, self.maker, self.sam_px, self.numbers, self.done = (
+            data,
+            maker,
+            sam_px,
+            numbers,
+            done,
+        )
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -58,13 +73,16 @@ class EvaluationItems(Dataset):
             sample = self.maker(record, image)
         except BrokenSample as fault:
             return fault
-        return EvaluationItem(record, sample, ResizedImage.of(image, self.sam_px), torch.from_numpy(masks))
+        return EvaluationItem(
+            record, sample, ResizedImage.of(image, self.sam_px), torch.from_numpy(masks)
+        )
 
 
 class GroundingEvaluation:
     """Grounds every sample of a data set and counts overlaps.
 
-    Nothing of full resolution outlives its batch. SAM sees an image once, also where several samples in a row have it.
+    Nothing of full resolution outlives its batch. SAM sees an image once, also where several
+    samples in a row have it.
 
     Args:
         model: in evaluation mode.
@@ -92,7 +110,8 @@ class GroundingEvaluation:
         self._embedded: dict[int, ImageEmbedding] = {}
 
     def run(self, scores: MaskScores, *, bar: bool = True) -> SkipReport:
-        """Scores this rank's share of the samples that `scores` does not have; then all ranks join theirs.
+        """Scores this rank's share of the samples that `scores` does not have; then all ranks join
+        theirs.
 
         Returns what could not be scored, of all ranks. Collective.
         """
@@ -104,7 +123,9 @@ class GroundingEvaluation:
             numbers=range(*rank_share(0, self.total, rank, world_size)),  # neighbours share images
             done=frozenset(scores.rows),
         )
-        loader = DataLoader(items, batch_size=self.batch_size, num_workers=self.workers, collate_fn=list)
+        loader = DataLoader(
+            items, batch_size=self.batch_size, num_workers=self.workers, collate_fn=list
+        )
         for batch in live(loader, len(loader), "grounding", bar):
             self.skipped.extend(item for item in batch if isinstance(item, BrokenSample))
             usable = [item for item in batch if isinstance(item, EvaluationItem)]
@@ -128,18 +149,27 @@ class GroundingEvaluation:
             return []
         known = {item.record.image_id: item.image for item in items}
         new = [key for key in known if key not in self._embedded]
-        made = dict(zip(new, self.model.sam.embed([known[key] for key in new]), strict=True)) if new else {}
+        made = (
+            dict(zip(new, self.model.sam.embed([known[key] for key in new]), strict=True))
+            if new
+            else {}
+        )
         self._embedded = {key: made[key] if key in made else self._embedded[key] for key in known}
         embeddings = [self._embedded[item.record.image_id] for item in items]
         return [masks.refined for masks in self.model([item.sample for item in items], embeddings)]
 
     def pictures(self, scores: MaskScores, *, count: int = 3) -> dict[str, Any]:
-        """{"best", "median", "worst"}: figures of so many samples each, true masks beside those found."""
+        """{"best", "median", "worst"}: figures of so many samples each, true masks beside those
+        found."""
         from flmm.pictures.masks import scenes_figure
 
         ranked = ranked_keys(scores)
         middle = max(0, len(ranked) // 2 - count // 2)
-        chosen = {"worst": ranked[:count], "median": ranked[middle : middle + count], "best": ranked[::-1][:count]}
+        chosen = {
+            "worst": ranked[:count],
+            "median": ranked[middle : middle + count],
+            "best": ranked[::-1][:count],
+        }
         wanted = {key for keys in chosen.values() for key in keys}
         shown = dict(self._shown(wanted, scores))
         figures = {}
@@ -158,11 +188,16 @@ class GroundingEvaluation:
                 continue
             if record.key not in wanted:
                 continue
-            (item,) = EvaluationItems(self.data, self.maker, sam_px=self.model.sam.edge, numbers=[number])
+            (item,) = EvaluationItems(
+                self.data, self.maker, sam_px=self.model.sam.edge, numbers=[number]
+            )
             (logits,) = self.masks([item])
             title = f"found, IoU {mean_iou(scores.rows[record.key]):.2f}"
             masks = {"true": item.masks.numpy(), title: (logits > 0).cpu().numpy()}
-            yield record.key, (record.load_image(), masks, [phrase.text for phrase in record.phrases])
+            yield (
+                record.key,
+                (record.load_image(), masks, [phrase.text for phrase in record.phrases]),
+            )
 
 
 def mean_iou(row: Mapping[str, Any]) -> float:
@@ -186,7 +221,8 @@ def report_scores(
     notes: Sequence[str] = (),
     pictures: int = 3,
 ) -> dict:
-    """Writes report.json, report.md and pictures into `folder`; call it on one rank. Returns the report."""
+    """Writes report.json, report.md and pictures into `folder`; call it on one rank. Returns the
+    report."""
     skipped = evaluation.skipped
     left_out = [f"Not scored: {skipped.summary(5)}"] if skipped.total else []
     figures = evaluation.pictures(scores, count=pictures) if pictures and len(scores) else {}

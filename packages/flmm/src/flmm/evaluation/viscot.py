@@ -1,7 +1,9 @@
-"""The Visual CoT benchmark: questions whose answer needs a look at a part of the image; answers are saved, not judged.
+"""The Visual CoT benchmark: questions whose answer needs a look at a part of the image; answers are
+saved, not judged.
 
-The published scores come from a paid language model that compares answers with the true ones; that service is no part
-of this package. What it needs (question, true answer, answer) is in every record, and so is the overlap of boxes.
+The published scores come from a paid language model that compares answers with the true ones; that
+service is no part of this package. What it needs (question, true answer, answer) is in every
+record, and so is the overlap of boxes.
 """
 
 import json
@@ -44,9 +46,14 @@ def read_questions(path: str | Path) -> list[VisualQuestion]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no questions {path}: `clim-data doctor` says where they come from")
+        raise FileNotFoundError(
+            f"no questions {path}: `clim-data doctor` says where they come from"
+        )
     try:
-        return [_question(path.stem, number, record) for number, record in enumerate(json.loads(path.read_text()))]
+        return [
+            _question(path.stem, number, record)
+            for number, record in enumerate(json.loads(path.read_text()))
+        ]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as fault:
         raise ValueError(
             f"{path} is not a file of the Visual CoT benchmark ({fault!r}): give one of its json"
@@ -55,12 +62,16 @@ def read_questions(path: str | Path) -> list[VisualQuestion]:
 
 def _question(name: str, number: int, record: dict) -> VisualQuestion:
     said = [turn["value"] for turn in record["conversations"]]
-    asked = re.sub(r"Please provide the bounding box coordinate[^.]*\.", "", said[0].replace("<image>", "")).strip()
+    asked = re.sub(
+        r"Please provide the bounding box coordinate[^.]*\.", "", said[0].replace("<image>", "")
+    ).strip()
     corners = [int(value) for value in re.findall(r"\d+", record["image"][1].rpartition("###")[2])]
     if len(corners) != 4:
         raise ValueError(f"question {number} has no box")
     key = f"{name}-{record.get('question_id', number)}"
-    return VisualQuestion(key, record["image"][0], asked, said[-1], (corners[0], corners[1], corners[2], corners[3]))
+    return VisualQuestion(
+        key, record["image"][0], asked, said[-1], (corners[0], corners[1], corners[2], corners[3])
+    )
 
 
 def answer_questions(
@@ -74,7 +85,8 @@ def answer_questions(
     config: Any = None,
     bar: bool = True,
 ) -> tuple[dict[str, float], SkipReport]:
-    """Answers this rank's share; each record is a line of `out`/answers-RANK.jsonl as soon as it is there.
+    """Answers this rank's share; each record is a line of `out`/answers-RANK.jsonl as soon as it is
+    there.
 
     A run that is started again in the folder goes on where it was. Collective.
 
@@ -85,7 +97,8 @@ def answer_questions(
 
     Raises ValueError when the folder has answers of another config.
 
-    Returns ({"box_iou": mean over all questions, "answered": their number}, what could not be read).
+    Returns ({"box_iou": mean over all questions, "answered": their number}, what could not be
+    read).
     """
     rank, world_size = rank_and_world()
     out = Path(out)
@@ -96,10 +109,16 @@ def answer_questions(
     gather_parts(None)  # waits for rank 0
     _claim(out / "config.json", claimed)
     done = {record["key"] for record in saved_answers(out)}
-    mine = [q for q in questions[slice(*rank_share(0, len(questions), rank, world_size))] if q.key not in done]
+    mine = [
+        q
+        for q in questions[slice(*rank_share(0, len(questions), rank, world_size))]
+        if q.key not in done
+    ]
     skipped = SkipReport()
     own = out / f"answers-{rank:04d}.jsonl"
-    torn = own.is_file() and not own.read_bytes().endswith(b"\n")  # by a kill: what follows begins a line of its own
+    torn = own.is_file() and not own.read_bytes().endswith(
+        b"\n"
+    )  # by a kill: what follows begins a line of its own
     with own.open("a", encoding="utf-8") as file:
         file.write("\n" * torn)
         for asked in live(mine, len(mine), "answering", bar):
@@ -121,11 +140,14 @@ def _claim(path: Path, config: dict[str, Any]) -> None:
     if not path.exists():
         write_json_indented(path, config)
     elif json.loads(path.read_text()) != config:
-        raise ValueError(f"{path.parent} holds answers of another configuration: use another folder")
+        raise ValueError(
+            f"{path.parent} holds answers of another configuration: use another folder"
+        )
 
 
 def saved_answers(folder: str | Path) -> Iterator[dict[str, Any]]:
-    """All records in a folder of answers; a line that a killed run left unfinished is passed over."""
+    """All records in a folder of answers; a line that a killed run left unfinished is passed
+    over."""
     for path in sorted(Path(folder).glob("answers-*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
@@ -141,7 +163,9 @@ def _answer(
     if ".." in Path(asked.image).parts or not path.is_file():
         raise BrokenSample("missing image", asked.key, str(path))
     image = load_rgb(path, name=asked.key)
-    said = visual_answer(model, image, asked.question, focus=focus, refine=refine, suffix=SHORT_ANSWER)
+    said = visual_answer(
+        model, image, asked.question, focus=focus, refine=refine, suffix=SHORT_ANSWER
+    )
     return {
         "key": asked.key,
         "image": asked.image,

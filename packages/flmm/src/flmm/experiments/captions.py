@@ -1,9 +1,10 @@
 """Training the demo LMM to describe scenes, all weights, by the loss of the next word alone.
 
-Two kinds of text: the narrative of a scene from left to right, and its things one by one in any order. After a phrase
-may stand where its things are ("two bears top left bottom right"): the word that comes after a name then depends on
-where the named thing is, so the LMM learns to look for a thing when it reads its name, as it must when somebody grounds
-phrases of their own. Places, nine coarse ones, are of the things' centres; no mask is shown.
+Two kinds of text: the narrative of a scene from left to right, and its things one by one in any
+order. After a phrase may stand where its things are ("two bears top left bottom right"): the word
+that comes after a name then depends on where the named thing is, so the LMM learns to look for a
+thing when it reads its name, as it must when somebody grounds phrases of their own. Places, nine
+coarse ones, are of the things' centres; no mask is shown.
 
 Letters: N scenes, T tokens, P side of a scene in pixels.
 """
@@ -23,14 +24,21 @@ from flmm.adapters.preparers import normalise
 from flmm.demo.scenes import COLUMNS, ROWS
 from flmm.experiments.painting import PaintedScene, ScenePainter
 from flmm.text.prompts import DESCRIBE, STYLES
-from flmm.text.tokens import IGNORED_LABEL, NO_PHRASE, TokenizedText, tokenize_sample, tokenize_segments
+from flmm.text.tokens import (
+    IGNORED_LABEL,
+    NO_PHRASE,
+    TokenizedText,
+    tokenize_sample,
+    tokenize_segments,
+)
 
 
 @dataclass(frozen=True)
 class CaptionConfig:
-    """How the demo LMM is trained. lists: share of texts that name the things in any order. placed: share of phrases
-    that are followed by their places. foreign: share of batches whose question has words that it does not know, so
-    that any question is answered by a description. bf16: arithmetic in bfloat16 (autocast) on float32 weights.
+    """How the demo LMM is trained. lists: share of texts that name the things in any order. placed:
+    share of phrases that are followed by their places. foreign: share of batches whose question has
+    words that it does not know, so that any question is answered by a description. bf16: arithmetic
+    in bfloat16 (autocast) on float32 weights.
     """
 
     steps: int = 900
@@ -46,7 +54,9 @@ class CaptionConfig:
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size) < 1:
-            raise ValueError(f"steps={self.steps} and batch_size={self.batch_size} must be at least 1")
+            raise ValueError(
+                f"steps={self.steps} and batch_size={self.batch_size} must be at least 1"
+            )
 
 
 def painted_batch(
@@ -58,7 +68,9 @@ def painted_batch(
     return brightened(images, rng), scenes
 
 
-def told_segments(scene: PaintedScene, rng: np.random.Generator, config: CaptionConfig) -> list[tuple[str, int]]:
+def told_segments(
+    scene: PaintedScene, rng: np.random.Generator, config: CaptionConfig
+) -> list[tuple[str, int]]:
     """Segments of a text about a scene: a narrative or a list, with or without places."""
     if rng.random() < config.lists:
         phrases = [text for text, phrase in scene.segments if phrase >= 0]
@@ -75,7 +87,9 @@ def told_segments(scene: PaintedScene, rng: np.random.Generator, config: Caption
     return told
 
 
-def train_captions(model: nn.Module, tokenizer: Any, painter: ScenePainter, config: CaptionConfig) -> Iterator[float]:
+def train_captions(
+    model: nn.Module, tokenizer: Any, painter: ScenePainter, config: CaptionConfig
+) -> Iterator[float]:
     """Train all weights of a LLaVA in place; yields the loss of every step."""
     rng = np.random.default_rng(config.seed)
     optimizers = optimizers_of(list(model.named_parameters()), config)
@@ -84,8 +98,13 @@ def train_captions(model: nn.Module, tokenizer: Any, painter: ScenePainter, conf
         set_learning_rate(optimizers, learning_rate(step, config))
         images, scenes = painted_batch(painter, rng, config.batch_size)
         prompt = random_prompt(rng, tokenizer, config.foreign)
-        texts = [tokenize_segments(tokenizer, prompt, told_segments(scene, rng, config)) for scene in scenes]
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):  # left each step: it keeps cast weights
+        texts = [
+            tokenize_segments(tokenizer, prompt, told_segments(scene, rng, config))
+            for scene in scenes
+        ]
+        with torch.autocast(
+            "cpu", torch.bfloat16, enabled=config.bf16
+        ):  # left each step: it keeps cast weights
             loss = caption_loss(model, tokenizer, images, texts)
         take_step(optimizers, loss, list(model.parameters()))
         yield loss.item()
@@ -99,8 +118,11 @@ def random_prompt(rng: np.random.Generator, tokenizer: Any, foreign: float) -> s
     return STYLES["vicuna"].prompt(" ".join([tokenizer.unk_token] * rng.integers(2, 12)))
 
 
-def caption_loss(model: nn.Module, tokenizer: Any, images: Tensor, texts: Sequence[TokenizedText]) -> Tensor:
-    """Mean cross-entropy of the answers' words and their ends; images: uint8 or float 0..255 (N, 3, P, P)."""
+def caption_loss(
+    model: nn.Module, tokenizer: Any, images: Tensor, texts: Sequence[TokenizedText]
+) -> Tensor:
+    """Mean cross-entropy of the answers' words and their ends; images: uint8 or float 0..255 (N, 3,
+    P, P)."""
     inputs, labels = caption_inputs(model, tokenizer, images, texts)
     logits = model(**inputs, use_cache=False).logits[:, :-1]
     return nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten())
@@ -116,7 +138,9 @@ def caption_inputs(
     for text in texts:
         end, none = torch.tensor([tokenizer.eos_token_id]), torch.tensor([NO_PHRASE])
         longer = replace(
-            text, input_ids=torch.cat([text.input_ids, end]), phrase_ids=torch.cat([text.phrase_ids, none])
+            text,
+            input_ids=torch.cat([text.input_ids, end]),
+            phrase_ids=torch.cat([text.phrase_ids, none]),
         )
         ended.append(longer.expand(config.image_token_id, [count]))
     pad = nn.utils.rnn.pad_sequence
@@ -130,14 +154,16 @@ def caption_inputs(
 def caption_accuracy(
     model: nn.Module, tokenizer: Any, samples: Sequence[GroundingSample], *, batch: int = 64
 ) -> dict[str, float]:
-    """Shares in [0, 1] of narratives: "tokens" (next words told right after the true ones), "names" (of those, the
-    last words of phrases), "captions" (narratives all of whose next words are right, which is what greedy generation
-    then says).
+    """Shares in [0, 1] of narratives: "tokens" (next words told right after the true ones), "names"
+    (of those, the last words of phrases), "captions" (narratives all of whose next words are right,
+    which is what greedy generation then says).
     """
     right, named, exact = [], [], []
     for start in range(0, len(samples), batch):
         part = samples[start : start + batch]
-        texts = [tokenize_sample(tokenizer, STYLES["vicuna"].prompt(DESCRIBE), sample) for sample in part]
+        texts = [
+            tokenize_sample(tokenizer, STYLES["vicuna"].prompt(DESCRIBE), sample) for sample in part
+        ]
         images = torch.stack([pixels(sample.load_image()) for sample in part])
         inputs, labels = caption_inputs(model, tokenizer, images, texts)
         told = model(**inputs, use_cache=False).logits[:, :-1].argmax(-1)
@@ -177,12 +203,19 @@ def learning_rate(step: int, config: Descent) -> float:
     return config.lr * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
 
 
-def optimizers_of(named: Sequence[tuple[str, nn.Parameter]], config: Descent) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, which needs about half the steps of AdamW here, and AdamW for the rest."""
-    matrices = [parameter for name, parameter in named if parameter.ndim == 2 and ".layers." in name]
+def optimizers_of(
+    named: Sequence[tuple[str, nn.Parameter]], config: Descent
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, which needs about half the steps of AdamW here, and
+    AdamW for the rest."""
+    matrices = [
+        parameter for name, parameter in named if parameter.ndim == 2 and ".layers." in name
+    ]
     inside = {id(parameter) for parameter in matrices}
     others = [parameter for _, parameter in named if id(parameter) not in inside]
-    muon = torch.optim.Muon(matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+    muon = torch.optim.Muon(
+        matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
     return [muon, torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
@@ -193,7 +226,9 @@ def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) 
             group["lr"] = rate
 
 
-def take_step(optimizers: Sequence[torch.optim.Optimizer], loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+def take_step(
+    optimizers: Sequence[torch.optim.Optimizer], loss: Tensor, parameters: Sequence[nn.Parameter]
+) -> None:
     """Backward pass, gradients clipped to a norm of 1, and a step of each optimizer."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)

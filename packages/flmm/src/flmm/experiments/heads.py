@@ -25,7 +25,12 @@ from flmm.grounded import GroundedLMM
 from flmm.pictures.mean_attention import mean_attention
 from flmm.refiners.sam.refiner import SamRefiner
 from flmm.samples import SampleMaker
-from flmm.training.config import GroundedModelConfig, GroundingConfig, GroundingDataConfig, grounding_optim
+from flmm.training.config import (
+    GroundedModelConfig,
+    GroundingConfig,
+    GroundingDataConfig,
+    grounding_optim,
+)
 from flmm.training.data import GroundingLoader
 from flmm.training.task import GroundingTask
 
@@ -74,15 +79,21 @@ def train_heads(
     from clim_train.trainer import Trainer
 
     config = GroundingConfig(
-        model=GroundedModelConfig(lmm=about["lmm"], lmm_dtype="float32", sam=about["sam"], sam_dtype="float32"),
+        model=GroundedModelConfig(
+            lmm=about["lmm"], lmm_dtype="float32", sam=about["sam"], sam_dtype="float32"
+        ),
         data=GroundingDataConfig(batch_size=options.batch_size, workers=0),
         optim=grounding_optim(lr=options.lr),
         schedule=ScheduleConfig(steps=options.steps, warmup_share=0.05, warmup_start=1e-2),
         engine=EngineConfig(precision="fp32"),
-        run=RunConfig(folder=str(folder), seed=seed, save_every=options.steps, keep=1, tensorboard=False),
+        run=RunConfig(
+            folder=str(folder), seed=seed, save_every=options.steps, keep=1, tensorboard=False
+        ),
     )
     sources = {"scenes": scenes, "listed": ListedThings(scenes, seed)}
-    loader = GroundingLoader(sources, model.lmm, sam_px=model.sam.edge, batch_size=options.batch_size, seed=seed)
+    loader = GroundingLoader(
+        sources, model.lmm, sam_px=model.sam.edge, batch_size=options.batch_size, seed=seed
+    )
     metrics = Trainer(config, GroundingTask(model, about=about), loader, program="flmm train").fit()
     model.eval()
     return metrics
@@ -91,19 +102,29 @@ def train_heads(
 @torch.no_grad()
 def predict(model: GroundedLMM, sample: GroundingSample) -> dict[str, Tensor]:
     """Of a scene's phrases, float on the CPU: "attention" of the LMM to the image (N, h, w), see
-    `flmm.pictures.mean_attention`, and logits (N, H, W), "coarse" of the mask head and "refined" by SAM.
+    `flmm.pictures.mean_attention`, and logits (N, H, W), "coarse" of the mask head and "refined" by
+    SAM.
     """
     image = sample.load_image()
     (features,) = model.lmm([SampleMaker(model.lmm)(sample, image)], merge=model.merge)
     (found,) = model.ground([features], [image])
-    coarse = F.interpolate(found.coarse[None].float(), (image.height, image.width), mode="bilinear")[0]
-    return {"attention": mean_attention(features).cpu(), "coarse": coarse.cpu(), "refined": found.refined.cpu()}
+    coarse = F.interpolate(
+        found.coarse[None].float(), (image.height, image.width), mode="bilinear"
+    )[0]
+    return {
+        "attention": mean_attention(features).cpu(),
+        "coarse": coarse.cpu(),
+        "refined": found.refined.cpu(),
+    }
 
 
-def evaluate(model: GroundedLMM, scenes: PanopticNarratives | ListedThings) -> dict[str, dict[str, float]]:
-    """Scores (see `clim_eval.narrative_scores`) of the mask head's masks, of SAM's, and of SAM's masks given to the
-    wrong phrases: each phrase gets the mask of the next one of its scene. What "shuffled" loses shows how much masks
-    follow the words, and not just what stands out; scenes with one phrase are left out of it.
+def evaluate(
+    model: GroundedLMM, scenes: PanopticNarratives | ListedThings
+) -> dict[str, dict[str, float]]:
+    """Scores (see `clim_eval.narrative_scores`) of the mask head's masks, of SAM's, and of SAM's
+    masks given to the wrong phrases: each phrase gets the mask of the next one of its scene. What
+    "shuffled" loses shows how much masks follow the words, and not just what stands out; scenes
+    with one phrase are left out of it.
     """
     scores = {name: MaskScores() for name in ("coarse", "refined", "shuffled")}
     for number in range(len(scenes)):
@@ -119,8 +140,9 @@ def evaluate(model: GroundedLMM, scenes: PanopticNarratives | ListedThings) -> d
 
 
 def evaluate_chance(scenes: PanopticNarratives) -> dict[str, dict[str, float]]:
-    """Scores of two guesses that look at no word: "whole image", and "all things", the union of the true masks of a
-    scene's phrases, which is what a perfect detector of anything would give every phrase.
+    """Scores of two guesses that look at no word: "whole image", and "all things", the union of the
+    true masks of a scene's phrases, which is what a perfect detector of anything would give every
+    phrase.
     """
     scores = {name: MaskScores() for name in ("whole image", "all things")}
     for number in range(len(scenes)):

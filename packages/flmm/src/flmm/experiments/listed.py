@@ -8,7 +8,8 @@ from clim_data import GroundingSample, PanopticNarratives, SkipReport
 
 @dataclass(frozen=True)
 class ListedThings:
-    """Narratives as expressions: some of the phrases of a scene, in any order and without the words between them.
+    """Narratives as expressions: some of the phrases of a scene, in any order and without the words
+    between them.
 
     Which ones and in what order depends on (seed, epoch, number) only.
     """
@@ -38,4 +39,6 @@ class ListedThings:
         phrases = tuple(sample.phrases[index] for index in order)
         masks = replace(sample.mask_source, segment_ids=tuple(phrase.objects for phrase in phrases))
         segments = tuple((phrase.text, index) for index, phrase in enumerate(phrases))
-        return replace(sample, kind="expressions", segments=segments, phrases=phrases, mask_source=masks)
+        return replace(
+            sample, kind="expressions", segments=segments, phrases=phrases, mask_source=masks
+        )

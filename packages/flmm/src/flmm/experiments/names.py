@@ -1,7 +1,9 @@
-"""Pretraining the demo LMM's vision tower on the names in captions, as LLaVA's tower was pretrained on captions (CLIP).
+"""Pretraining the demo LMM's vision tower on the names in captions, as LLaVA's tower was pretrained
+on captions (CLIP).
 
-Every patch gives a score for every name, the image's score is the log-sum-exp of its patches', and binary
-cross-entropy asks which names the caption has. No place and no mask is told (multiple-instance learning).
+Every patch gives a score for every name, the image's score is the log-sum-exp of its patches', and
+binary cross-entropy asks which names the caption has. No place and no mask is told
+(multiple-instance learning).
 
 Letters: N scenes, K names, t patches, D width of the tower.
 """
@@ -26,7 +28,8 @@ from flmm.experiments.captions import (
 )
 from flmm.experiments.painting import PaintedScene, ScenePainter
 
-# The first share of the steps has small pictures of one thing each, several for the price of a scene.
+# The first share of the steps has small pictures of one thing each, several for the price of a
+# scene.
 SINGLE = 0.55
 SMALL_PX = 40
 PER_SCENE = 3
@@ -39,7 +42,9 @@ class NameHead(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.score = nn.Linear(width, len(CONCEPTS))
-        nn.init.constant_(self.score.bias, -6.0)  # few names are in an image, and it has many patches
+        nn.init.constant_(
+            self.score.bias, -6.0
+        )  # few names are in an image, and it has many patches
 
     def forward(self, patches: Tensor) -> Tensor:
         return self.score(self.norm(patches)).logsumexp(1)
@@ -54,10 +59,14 @@ def names_in(scenes: Sequence[PaintedScene]) -> Tensor:
     return torch.tensor(rows)
 
 
-def train_names(model: nn.Module, painter: ScenePainter, config: CaptionConfig) -> Iterator[tuple[float, float]]:
-    """Train the vision tower of a LLaVA in place; yields loss and share of names recalled of every step.
+def train_names(
+    model: nn.Module, painter: ScenePainter, config: CaptionConfig
+) -> Iterator[tuple[float, float]]:
+    """Train the vision tower of a LLaVA in place; yields loss and share of names recalled of every
+    step.
 
-    A name counts as recalled when it is among the image's k best-scored ones, k names being in its caption.
+    A name counts as recalled when it is among the image's k best-scored ones, k names being in its
+    caption.
     """
     rng = np.random.default_rng(config.seed)
     tower = model.model.vision_tower.train()
@@ -73,9 +82,15 @@ def train_names(model: nn.Module, painter: ScenePainter, config: CaptionConfig) 
         else:
             images, scenes = painted_batch(painter, rng, config.batch_size)
         truth = names_in(scenes)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):  # left each step: it keeps cast weights
-            found = tower(pixel_values(images), output_hidden_states=True, interpolate_pos_encoding=small)
-        scores = head(found.hidden_states[-1][:, 1:].float())  # without the class token: (N, t, D) -> (N, K)
+        with torch.autocast(
+            "cpu", torch.bfloat16, enabled=config.bf16
+        ):  # left each step: it keeps cast weights
+            found = tower(
+                pixel_values(images), output_hidden_states=True, interpolate_pos_encoding=small
+            )
+        scores = head(
+            found.hidden_states[-1][:, 1:].float()
+        )  # without the class token: (N, t, D) -> (N, K)
         loss = nn.functional.binary_cross_entropy_with_logits(scores, truth)
         take_step(optimizers, loss, [p for _, p in named])
         yield loss.item(), recalled(scores.detach(), truth)

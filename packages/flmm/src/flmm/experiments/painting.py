@@ -1,8 +1,8 @@
 """Scenes for pretraining the demo LMM, painted while it trains: no two steps see the same picture.
 
-They look like those of `clim_data.drawings.narrative_scenes`, drawn by the training vendors alone. There are few
-drawings of a kind, so each cut-out is tilted, mirrored, stretched and tinted, that a kind is not learnt as a handful
-of pictures.
+They look like those of `clim_data.drawings.narrative_scenes`, drawn by the training vendors alone.
+There are few drawings of a kind, so each cut-out is tilted, mirrored, stretched and tinted, that a
+kind is not learnt as a handful of pictures.
 
 Letters: S side of a scene in pixels, h w size of a cut-out, K cut-outs of a scene.
 """
@@ -29,8 +29,8 @@ LAYOUTS = 24
 class PaintedScene:
     """A picture and what is told of it.
 
-    pixels: uint8 (S, S, 3). segments: its narrative, (text, phrase or -1). places: for each phrase the (row, column) of
-    its things' centres, in thirds of the picture, from left to right.
+    pixels: uint8 (S, S, 3). segments: its narrative, (text, phrase or -1). places: for each phrase
+    the (row, column) of its things' centres, in thirds of the picture, from left to right.
     """
 
     pixels: np.ndarray
@@ -67,18 +67,23 @@ class ScenePainter:
             for name in CONCEPTS
         }
         kinds = [BACKGROUNDS[i % len(BACKGROUNDS)] for i in range(grounds)]
-        self.grounds = np.stack([background(rng, IMAGE_PX, kind).astype(np.uint8) for kind in kinds])
+        self.grounds = np.stack(
+            [background(rng, IMAGE_PX, kind).astype(np.uint8) for kind in kinds]
+        )
 
     def paint(
         self, rng: np.random.Generator, *, most: int = 3, pairs: float = PAIRS, side: int = IMAGE_PX
     ) -> PaintedScene:
-        """A scene of one to `most` kinds with its narrative; in a share of `pairs` one kind is there twice."""
+        """A scene of one to `most` kinds with its narrative; in a share of `pairs` one kind is
+        there twice."""
         names = [CONCEPTS[i] for i in rng.permutation(len(CONCEPTS))[: rng.integers(1, most + 1)]]
         if rng.random() < pairs:
             names.append(names[0])
         cutouts = [self.cutouts[name][rng.integers(len(self.cutouts[name]))] for name in names]
         corners = layout(rng, [cutout.shape[:2] for cutout in cutouts], names, side)
-        image = _turned(self.grounds[rng.integers(len(self.grounds))], rng)[:side, :side].astype(np.float32)
+        image = _turned(self.grounds[rng.integers(len(self.grounds))], rng)[:side, :side].astype(
+            np.float32
+        )
         segments = np.zeros((side, side), np.int32)
         for number, (patch, (y, x)) in enumerate(zip(cutouts, corners), start=1):
             alpha = patch[..., 3:].astype(np.float32) / 255
@@ -95,7 +100,10 @@ def _told(scene: Scene) -> PaintedScene:
         if part["noun"]:
             centres = [_centre(scene.segments == int(number)) for number in part["segment_ids"]]
             places.append(tuple(sorted(centres, key=lambda yx: yx[1])))
-    thirds = tuple(tuple(tuple(min(int(3 * c / len(scene.image)), 2) for c in yx) for yx in of) for of in places)
+    thirds = tuple(
+        tuple(tuple(min(int(3 * c / len(scene.image)), 2) for c in yx) for yx in of)
+        for of in places
+    )
     return PaintedScene(scene.image, tuple(parts), thirds)
 
 
@@ -104,12 +112,17 @@ def _centre(mask: np.ndarray) -> tuple[float, float]:
 
 
 def varied(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An RGBA drawing at a random size, mirrored or not, tilted, stretched and tinted: uint8 (h, w, 4)."""
+    """An RGBA drawing at a random size, mirrored or not, tilted, stretched and tinted: uint8 (h, w,
+    4)."""
     image = Image.fromarray(drawing[:, ::-1] if rng.random() < 0.5 else drawing)
     image = image.rotate(rng.uniform(-20, 20), Image.Resampling.BICUBIC, expand=True)
     stretch = rng.uniform(0.85, 1.18)
-    image = image.resize((max(round(image.width * stretch), 2), image.height), Image.Resampling.BICUBIC)
-    patch = fit_cutout(np.asarray(image), int(rng.integers(OBJECT_PX[0], OBJECT_PX[1] + 1))).astype(np.float32)
+    image = image.resize(
+        (max(round(image.width * stretch), 2), image.height), Image.Resampling.BICUBIC
+    )
+    patch = fit_cutout(np.asarray(image), int(rng.integers(OBJECT_PX[0], OBJECT_PX[1] + 1))).astype(
+        np.float32
+    )
     colour = patch[..., :3]
     grey = colour.mean(-1, keepdims=True)
     colour = grey + (colour - grey) * rng.uniform(0.6, 1.3)
@@ -118,8 +131,11 @@ def varied(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([colour.clip(0, 255), patch[..., 3:]], -1).round().astype(np.uint8)
 
 
-def layout(rng: np.random.Generator, sizes: Sequence[tuple[int, int]], names: Sequence[str], side: int) -> np.ndarray:
-    """(K, 2) corners (y, x) of cut-outs: of `LAYOUTS` random ones the one with least overlap and kinds apart."""
+def layout(
+    rng: np.random.Generator, sizes: Sequence[tuple[int, int]], names: Sequence[str], side: int
+) -> np.ndarray:
+    """(K, 2) corners (y, x) of cut-outs: of `LAYOUTS` random ones the one with least overlap and
+    kinds apart."""
     sides = np.array(sizes)  # (K, 2)
     corners = (rng.random((LAYOUTS, len(sides), 2)) * (side - sides + 1)).astype(int)
     low = np.maximum(corners[:, :, None], corners[:, None])

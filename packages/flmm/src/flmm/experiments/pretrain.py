@@ -1,7 +1,8 @@
 """Makes the demo LMM that ships with flmm: ``python -m flmm.experiments.pretrain``.
 
-From random weights: first the vision tower alone tells which names a caption has, then all weights learn to describe
-scenes by the next word's loss. No mask is told, and drawings of the held-out vendor are not among the scenes.
+From random weights: first the vision tower alone tells which names a caption has, then all weights
+learn to describe scenes by the next word's loss. No mask is told, and drawings of the held-out
+vendor are not among the scenes.
 """
 
 import argparse
@@ -30,21 +31,35 @@ CAPTIONS = CaptionConfig(steps=6000, batch_size=16, lr=2e-3, warmup_steps=50, bf
 
 
 def pretrain(
-    output: Path, names: CaptionConfig, captions: CaptionConfig, *, painter: ScenePainter, held_out: int = 150
+    output: Path,
+    names: CaptionConfig,
+    captions: CaptionConfig,
+    *,
+    painter: ScenePainter,
+    held_out: int = 150,
 ) -> dict[str, Any]:
-    """Train from random weights, write them to `output`, and return the account that is stored with them.
+    """Train from random weights, write them to `output`, and return the account that is stored with
+    them.
 
-    Measured on scenes of two or three kinds, of trained drawings ("val") and of the unseen vendor's ("test").
+    Measured on scenes of two or three kinds, of trained drawings ("val") and of the unseen vendor's
+    ("test").
     """
     torch.manual_seed(names.seed)
     tokenizer = word_tokenizer()
     model = build_demo_llava(tokenizer)
-    model.set_attn_implementation("eager")  # SDPA's backward pass in bfloat16 takes twice as long on CPUs
+    model.set_attn_implementation(
+        "eager"
+    )  # SDPA's backward pass in bfloat16 takes twice as long on CPUs
     begin = time.monotonic()
     recalled = watched(
-        "names", (share for _, share in train_names(model, painter, names)), names.steps, "names recalled"
+        "names",
+        (share for _, share in train_names(model, painter, names)),
+        names.steps,
+        "names recalled",
     )
-    loss = watched("captions", train_captions(model, tokenizer, painter, captions), captions.steps, "loss")
+    loss = watched(
+        "captions", train_captions(model, tokenizer, painter, captions), captions.steps, "loss"
+    )
     about = {
         "command": COMMAND,
         "names": dataclasses.asdict(names),
@@ -58,11 +73,16 @@ def pretrain(
     return finish(model.eval(), tokenizer, output, about, held_out=held_out)
 
 
-def finish(model: Any, tokenizer: Any, output: Path, about: dict[str, Any], *, held_out: int) -> dict[str, Any]:
+def finish(
+    model: Any, tokenizer: Any, output: Path, about: dict[str, Any], *, held_out: int
+) -> dict[str, Any]:
     """Measure a trained demo LMM, write it to `output`, and return the whole account."""
     with tempfile.TemporaryDirectory() as folder:
         measured = {which: _scenes(Path(folder), which, held_out) for which in ("val", "test")}
-    about = {**about, **{name: caption_accuracy(model, tokenizer, of) for name, of in measured.items()}}
+    about = {
+        **about,
+        **{name: caption_accuracy(model, tokenizer, of) for name, of in measured.items()},
+    }
     save_weights(model, output, about)
     return about
 
@@ -94,11 +114,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, default=WEIGHTS)
     parser.add_argument("--length", type=float, default=1.0, help="all numbers of steps times this")
-    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 arithmetic")
+    parser.add_argument(
+        "--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 arithmetic"
+    )
     args = parser.parse_args(argv)
 
     def chosen(training: CaptionConfig) -> CaptionConfig:
-        return dataclasses.replace(training, steps=round(args.length * training.steps), bf16=args.bf16)
+        return dataclasses.replace(
+            training, steps=round(args.length * training.steps), bf16=args.bf16
+        )
 
     about = pretrain(args.output, chosen(NAMES), chosen(CAPTIONS), painter=ScenePainter())
     print(f"{about['seconds']} s; val {about['val']}; test {about['test']}; weights: {args.output}")

@@ -1,7 +1,8 @@
 """Makes the demo SAM that ships with flmm: ``python -m flmm.experiments.pretrain_sam``.
 
-From random weights, all parts of a SamModel learn to find the mask of a thing, or of the two of a pair, from a box, a
-rough mask or both. No name is told, and drawings of the held-out vendor are not among the scenes.
+From random weights, all parts of a SamModel learn to find the mask of a thing, or of the two of a
+pair, from a box, a rough mask or both. No name is told, and drawings of the held-out vendor are not
+among the scenes.
 """
 
 import argparse
@@ -35,8 +36,8 @@ from flmm.refiners.sam.refiner import PIXEL_MEAN, PIXEL_STD, SamPrompts, SamRefi
 class SamTraining:
     """How the demo SAM is trained: each step sees `masks` masks in each of `batch_size` new scenes.
 
-    true_boxes: share of prompts with a jittered true box; the others have the box of the rough mask, as in F-LMM.
-    box_only: share of steps whose prompts are jittered true boxes alone.
+    true_boxes: share of prompts with a jittered true box; the others have the box of the rough
+    mask, as in F-LMM. box_only: share of steps whose prompts are jittered true boxes alone.
     """
 
     steps: int = 2500
@@ -51,11 +52,15 @@ class SamTraining:
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.masks) < 1:
-            raise ValueError(f"steps={self.steps}, batch_size={self.batch_size}, masks={self.masks}: at least 1 each")
+            raise ValueError(
+                f"steps={self.steps}, batch_size={self.batch_size}, masks={self.masks}: at least 1 "
+                "each"
+            )
 
 
 def pretrain_sam(output: Path, options: SamTraining, *, held_out: int = 150) -> dict[str, Any]:
-    """Train from random weights, write them to `output`, and return the account that is stored with them."""
+    """Train from random weights, write them to `output`, and return the account that is stored with
+    them."""
     torch.manual_seed(options.seed)
     sam = random_demo_sam(options.seed)
     begin = time.monotonic()
@@ -77,12 +82,17 @@ def pretrain_sam(output: Path, options: SamTraining, *, held_out: int = 150) -> 
 
 
 def train_sam(sam: Any, options: SamTraining) -> Iterator[float]:
-    """Train all parts of a SamModel in place, except its positional encoding; yields the loss of every step."""
+    """Train all parts of a SamModel in place, except its positional encoding; yields the loss of
+    every step."""
     refiner = SamRefiner(sam, use_text=False)
     by_box = SamRefiner(sam, use_text=False, use_mask=False)  # of the same parts
     refiner.image_encoder.requires_grad_(True)  # what a refiner alone never trains
     things = ThingsHead(refiner.prompt_encoder.hidden_size)
-    named = [(name, p) for name, p in nn.ModuleList([refiner, things]).named_parameters() if p.requires_grad]
+    named = [
+        (name, p)
+        for name, p in nn.ModuleList([refiner, things]).named_parameters()
+        if p.requires_grad
+    ]
     optimizers = optimizers_of(named, options)
     scenes = ObjectScenes(options.seed)
     generator = torch.Generator().manual_seed(options.seed)
@@ -93,16 +103,22 @@ def train_sam(sam: Any, options: SamTraining) -> Iterator[float]:
         if torch.rand((), generator=generator) < options.box_only:
             loss = prompted_loss(by_box, features, batch, true_boxes=1.0, generator=generator)
         else:
-            loss = prompted_loss(refiner, features, batch, true_boxes=options.true_boxes, generator=generator)
-        take_step(optimizers, loss + mask_loss(things(features), batch.things), [p for _, p in named])
+            loss = prompted_loss(
+                refiner, features, batch, true_boxes=options.true_boxes, generator=generator
+            )
+        take_step(
+            optimizers, loss + mask_loss(things(features), batch.things), [p for _, p in named]
+        )
         yield loss.item()
     refiner.requires_grad_(False)
 
 
 class ThingsHead(nn.Module):
-    """Which pixels belong to any thing: (B, D, h, w) image embedding -> (B, P, P) logits, each position its own pixels.
+    """Which pixels belong to any thing: (B, D, h, w) image embedding -> (B, P, P) logits, each
+    position its own pixels.
 
-    It is there while SAM trains only: through it the image encoder learns outlines sooner than through prompts.
+    It is there while SAM trains only: through it the image encoder learns outlines sooner than
+    through prompts.
     """
 
     def __init__(self, width: int):
@@ -120,9 +136,15 @@ def encoded(refiner: SamRefiner, images: Tensor) -> Tensor:
 
 
 def prompted_loss(
-    refiner: SamRefiner, features: Tensor, batch: ObjectBatch, *, true_boxes: float, generator: torch.Generator
+    refiner: SamRefiner,
+    features: Tensor,
+    batch: ObjectBatch,
+    *,
+    true_boxes: float,
+    generator: torch.Generator,
 ) -> Tensor:
-    """Loss of the masks that SAM gives for rough ones: a scalar. `true_boxes`: as in SamTraining."""
+    """Loss of the masks that SAM gives for rough ones: a scalar. `true_boxes`: as in
+    SamTraining."""
     per_scene, side = batch.masks.shape[1:3]
     masks, others = batch.masks.flatten(0, 1), batch.others.flatten(0, 1)  # (N, P, P)
     embeddings = [ImageEmbedding(f, (side, side)) for f in features]
@@ -149,7 +171,8 @@ def with_boxes(refiner: SamRefiner, prompts: SamPrompts, boxes: Tensor) -> SamPr
 
 @dataclasses.dataclass(frozen=True)
 class MeasuredScene:
-    """A scene to be measured by: its picture, true masks bool (n, P, P), and which of them are of two things."""
+    """A scene to be measured by: its picture, true masks bool (n, P, P), and which of them are of
+    two things."""
 
     image: Image.Image
     masks: Tensor
@@ -165,7 +188,9 @@ def measured_scenes(which: str, count: int, *, seed: int = 7) -> list[MeasuredSc
             sample = read[number]
             image, masks = sample.load()
             plural = tuple(phrase.is_plural for phrase in sample.phrases)
-            found.append(MeasuredScene(image, torch.from_numpy(np.ascontiguousarray(masks)), plural))
+            found.append(
+                MeasuredScene(image, torch.from_numpy(np.ascontiguousarray(masks)), plural)
+            )
     return found
 
 
@@ -173,8 +198,8 @@ def measured_scenes(which: str, count: int, *, seed: int = 7) -> list[MeasuredSc
 def measure(sam: Any, scenes: Sequence[MeasuredScene], *, seed: int = 0) -> dict[str, float]:
     """Mean IoU with the true masks of one thing ("single") and of two ("plural").
 
-    "rough": of rough masks alone. "refined": of SAM's masks for them and their boxes, as `SamRefiner` does it. "boxed":
-    of SAM's masks for them and jittered true boxes.
+    "rough": of rough masks alone. "refined": of SAM's masks for them and their boxes, as
+    `SamRefiner` does it. "boxed": of SAM's masks for them and jittered true boxes.
     """
     refiner = SamRefiner(sam, use_text=False).eval()
     generator = torch.Generator().manual_seed(seed)

@@ -1,8 +1,9 @@
 """Grounding from nothing in minutes: ``python -m flmm.experiments.quickstart``.
 
-Takes the demo LMM, which can describe composed scenes and never saw a mask, freezes it, and trains mask head and SAM
-refiner on its attention. Measures the masks on scenes of a vendor whose drawings nothing was trained on, before and
-after, and draws some. Ends with a table, `report.md`, `report.json` and figures.
+Takes the demo LMM, which can describe composed scenes and never saw a mask, freezes it, and trains
+mask head and SAM refiner on its attention. Measures the masks on scenes of a vendor whose drawings
+nothing was trained on, before and after, and draws some. Ends with a table, `report.md`,
+`report.json` and figures.
 """
 
 import argparse
@@ -47,10 +48,13 @@ COLUMNS = {
     "pixel_accuracy": "pixels right",
 }
 NOTE = (
-    "Average recall is the mean IoU over phrases. Whole image: every phrase gets all pixels. All things: every phrase "
-    "gets the union of the scene's true masks. Wrong phrase: each gets the trained mask of the scene's next one. "
+    "Average recall is the mean IoU over phrases. Whole image: every phrase gets all pixels. All "
+    "things: every phrase "
+    "gets the union of the scene's true masks. Wrong phrase: each gets the trained mask of the "
+    "scene's next one. "
     "Own phrases: some of the scene's phrases, in any order and without the words between them. "
-    "The SAM here is tiny and was pretrained on such scenes: what it adds says nothing about a real SAM. "
+    "The SAM here is tiny and was pretrained on such scenes: what it adds says nothing about a "
+    "real SAM. "
     "Drawings are not photographs: these figures say nothing about photographs."
 )
 
@@ -70,16 +74,24 @@ def run(
     Raises ValueError when `folder` already holds a run.
     """
     if (folder / "run").exists():
-        raise ValueError(f"{folder} already holds a quick start; delete it, or choose another folder with --out")
+        raise ValueError(
+            f"{folder} already holds a quick start; delete it, or choose another folder with --out"
+        )
     stages = Stages(5)
     stages.begin("demo LMM and scenes")
     lmm_folder, trained = write_demo_model(folder / "lmm")
     sam_folder = folder / "sam"
     build_demo_sam().save_pretrained(sam_folder)
-    train = compose_demo_scenes(folder / "scenes" / "train", "train", count=train_scenes, seed=seed).read()
-    test = compose_demo_scenes(folder / "scenes" / split, split, count=test_scenes, seed=seed).read()
+    train = compose_demo_scenes(
+        folder / "scenes" / "train", "train", count=train_scenes, seed=seed
+    ).read()
+    test = compose_demo_scenes(
+        folder / "scenes" / split, split, count=test_scenes, seed=seed
+    ).read()
     model = build_grounded(load_lmm(lmm_folder, dtype="float32"), build_demo_sam(), seed=seed)
-    captions = caption_accuracy(model.lmm.model, model.lmm.tokenizer, [test[i] for i in range(len(test))])
+    captions = caption_accuracy(
+        model.lmm.model, model.lmm.tokenizer, [test[i] for i in range(len(test))]
+    )
     told = ", ".join(f"{name} {100 * value:.1f} %" for name, value in captions.items())
     print(f"      the LMM's descriptions of the test scenes, right: {told}", flush=True)
 
@@ -101,7 +113,12 @@ def run(
 
     stages.begin("figures and report")
     table = score_table(rows)
-    config = {"options": dataclasses.asdict(options), "split": split, "train_scenes": train_scenes, "seed": seed}
+    config = {
+        "options": dataclasses.asdict(options),
+        "split": split,
+        "train_scenes": train_scenes,
+        "seed": seed,
+    }
     write_report(
         folder,
         title="flmm quick start",
@@ -115,14 +132,21 @@ def run(
 
 def score_table(rows: dict[str, dict[str, float]]) -> str:
     """Markdown, percent."""
-    cells = [[name, *(f"{100 * scores[column]:.1f}" for column in COLUMNS)] for name, scores in rows.items()]
+    cells = [
+        [name, *(f"{100 * scores[column]:.1f}" for column in COLUMNS)]
+        for name, scores in rows.items()
+    ]
     return aligned_table([["", *COLUMNS.values()], *cells])
 
 
-def drawn(model: GroundedLMM, scenes: PanopticNarratives, count: int) -> list[dict[str, np.ndarray]]:
+def drawn(
+    model: GroundedLMM, scenes: PanopticNarratives, count: int
+) -> list[dict[str, np.ndarray]]:
     """What `predict` finds in the first scenes."""
     first = [scenes[i] for i in range(min(count, len(scenes)))]
-    return [{name: found.numpy() for name, found in predict(model, sample).items()} for sample in first]
+    return [
+        {name: found.numpy() for name, found in predict(model, sample).items()} for sample in first
+    ]
 
 
 def compared(
@@ -131,7 +155,8 @@ def compared(
     before: Sequence[dict[str, np.ndarray]],
     after: Sequence[dict[str, np.ndarray]],
 ):
-    """A picture of the first scenes, before and after training; see `flmm.experiments.scene_figure`."""
+    """A picture of the first scenes, before and after training; see
+    `flmm.experiments.scene_figure`."""
     rows = []
     for number, (first, last) in enumerate(zip(before, after, strict=True)):
         sample = scenes[number]
@@ -155,7 +180,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     defaults = HeadOptions()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--out", type=Path, help="folder of report and models (default: flmm-quickstart, or flmm-quickstart-2, ...)"
+        "--out",
+        type=Path,
+        help="folder of report and models (default: flmm-quickstart, or flmm-quickstart-2, ...)",
     )
     parser.add_argument("--train-scenes", type=int, default=600)
     parser.add_argument("--test-scenes", type=int, default=150)
@@ -163,9 +190,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--docs", type=Path, help="also copy the figures to this folder")
     for field in dataclasses.fields(HeadOptions):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=field.type, default=getattr(defaults, field.name))
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=field.type,
+            default=getattr(defaults, field.name),
+        )
     args = parser.parse_args(argv)
-    options = HeadOptions(**{field.name: getattr(args, field.name) for field in dataclasses.fields(HeadOptions)})
+    options = HeadOptions(
+        **{field.name: getattr(args, field.name) for field in dataclasses.fields(HeadOptions)}
+    )
     begin = time.monotonic()
     out = args.out or free_folder(Path("flmm-quickstart"))
     torch.manual_seed(args.seed)
@@ -181,8 +214,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.docs:
         args.docs.mkdir(parents=True, exist_ok=True)
         for figure in sorted((out / "figures").glob("*.png")):
-            with Image.open(figure) as picture:  # 256 colours: a repository keeps every version of its pictures
-                picture.convert("RGB").quantize(256).save(args.docs / f"flmm_{figure.name}", optimize=True)
+            with Image.open(
+                figure
+            ) as picture:  # 256 colours: a repository keeps every version of its pictures
+                picture.convert("RGB").quantize(256).save(
+                    args.docs / f"flmm_{figure.name}", optimize=True
+                )
     print(f"{time.monotonic() - begin:.0f} s. Report: {(out / 'report.md').resolve()}")
     print(f'Next: flmm ground IMAGE "a frog" --checkpoint {out}/run')
 

@@ -1,9 +1,12 @@
-"""What the demo SAM learns from and is measured by: composed scenes with masks of things, and rough masks of them.
+"""What the demo SAM learns from and is measured by: composed scenes with masks of things, and rough
+masks of them.
 
-A rough mask is what a mask head finds in the attention of an LMM: logits on a grid of its image tokens, blurred,
-shifted, too large or too small, with a part missing and something of the other things in it.
+A rough mask is what a mask head finds in the attention of an LMM: logits on a grid of its image
+tokens, blurred, shifted, too large or too small, with a part missing and something of the other
+things in it.
 
-Letters: B scenes, K masks of a scene, N = B K, P side of a scene in pixels, g side of the grid of rough logits.
+Letters: B scenes, K masks of a scene, N = B K, P side of a scene in pixels, g side of the grid of
+rough logits.
 """
 
 import math
@@ -31,8 +34,9 @@ LEAST_PX = 20  # a thing of which less is visible is no target
 class ObjectBatch:
     """Scenes with masks to be found.
 
-    images: 0..255 (B, 3, P, P). masks: bool (B, K, P, P). others: bool (B, K, P, P), of each mask the thing of the same
-    scene that it may be confused with, empty where there is none. things: bool (B, P, P), all things.
+    images: 0..255 (B, 3, P, P). masks: bool (B, K, P, P). others: bool (B, K, P, P), of each mask
+    the thing of the same scene that it may be confused with, empty where there is none. things:
+    bool (B, P, P), all things.
     """
 
     images: Tensor
@@ -42,17 +46,20 @@ class ObjectBatch:
 
 
 class ObjectScenes:
-    """Composes scenes of one to four things without end, from all training drawings of the training vendors.
+    """Composes scenes of one to four things without end, from all training drawings of the training
+    vendors.
 
-    Three in ten scenes have a second thing of the kind of the first, and the two together are a target, too, as of a
-    plural phrase. No name is told. The same seed gives the same scenes.
+    Three in ten scenes have a second thing of the kind of the first, and the two together are a
+    target, too, as of a plural phrase. No name is told. The same seed gives the same scenes.
     """
 
     def __init__(self, seed: int = 0):
         self.emoji = load_emoji()
         split = self.emoji.split()
         vendors = scene_vendors(split, "train")
-        self.drawn = {name: [v for v in vendors if self.emoji.has(v, name)] for name in split.train_concepts}
+        self.drawn = {
+            name: [v for v in vendors if self.emoji.has(v, name)] for name in split.train_concepts
+        }
         self.drawn = {name: by for name, by in self.drawn.items() if by}
         self.rng = np.random.default_rng(seed)
 
@@ -68,7 +75,9 @@ class ObjectScenes:
         names = [list(self.drawn)[i] for i in chosen]
         if rng.random() < PAIRS:
             names = [names[0], *names[: MOST_THINGS - 1]]
-        cutouts = [self.emoji.image(self.drawn[n][rng.integers(len(self.drawn[n]))], n) for n in names]
+        cutouts = [
+            self.emoji.image(self.drawn[n][rng.integers(len(self.drawn[n]))], n) for n in names
+        ]
         sizes = (OBJECT_PX[0] - MARGIN_PX, OBJECT_PX[1] + MARGIN_PX)
         scene = compose(cutouts, names, rng, image_px=IMAGE_PX, object_px=sizes)
         visible = [i for i in range(len(names)) if (scene.segments == i + 1).sum() >= LEAST_PX]
@@ -112,8 +121,12 @@ def rough_logits(masks: Tensor, others: Tensor, generator: torch.Generator) -> T
     cells = math.ceil(side / TOKEN_PX)
     seen = F.interpolate(seen[:, None], size=(cells, cells), mode="area")
     blurred = F.avg_pool2d(seen, 3, stride=1, padding=1, count_include_pad=False)
-    seen = F.interpolate(seen + (blurred - seen) * uniform(0, 0.8)[..., None], scale_factor=2, mode="bilinear")[:, 0]
-    seen = seen / seen.amax((1, 2), keepdim=True).clamp(min=1e-6)  # a mask head trusts the best it has
+    seen = F.interpolate(
+        seen + (blurred - seen) * uniform(0, 0.8)[..., None], scale_factor=2, mode="bilinear"
+    )[:, 0]
+    seen = seen / seen.amax((1, 2), keepdim=True).clamp(
+        min=1e-6
+    )  # a mask head trusts the best it has
     low, high = uniform(-7, -2), uniform(2, 5)
     coarse = torch.randn(count, 1, cells, cells, generator=generator)
     noise = F.interpolate(coarse, scale_factor=2, mode="bilinear")[:, 0]
@@ -122,19 +135,23 @@ def rough_logits(masks: Tensor, others: Tensor, generator: torch.Generator) -> T
 
 
 def jittered_boxes(boxes: Tensor, generator: torch.Generator, *, limit: int) -> Tensor:
-    """Boxes (N, 4) XYXY with every edge moved by about a tenth of the side, kept within 0 .. limit."""
+    """Boxes (N, 4) XYXY with every edge moved by about a tenth of the side, kept within 0 ..
+    limit."""
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     moved = boxes + 0.1 * sides * torch.randn(boxes.shape, generator=generator).clamp(-2, 2)
     return moved.clamp(0, limit)
 
 
 def _half(masks: Tensor, generator: torch.Generator) -> Tensor:
-    """float (N, P, P): 1 on one side of a line of random direction, near the centre of each mask."""
+    """float (N, P, P): 1 on one side of a line of random direction, near the centre of each
+    mask."""
     angle = 2 * math.pi * torch.rand(len(masks), 1, 1, generator=generator)
     offset = 0.15 * torch.randn(len(masks), 1, 1, generator=generator)
     at = torch.linspace(-1, 1, masks.shape[-1])
     x0, y0 = _centres(masks)[:, :, None, None].unbind(1)
-    return ((at[None, None] - x0) * angle.cos() + (at[None, :, None] - y0) * angle.sin() > offset).float()
+    return (
+        (at[None, None] - x0) * angle.cos() + (at[None, :, None] - y0) * angle.sin() > offset
+    ).float()
 
 
 def _centres(masks: Tensor) -> Tensor:
@@ -145,7 +162,8 @@ def _centres(masks: Tensor) -> Tensor:
 
 
 def _moved(maps: Tensor, centres: Tensor, *, scale: Tensor, shift: Tensor) -> Tensor:
-    """Maps (N, P, P) enlarged by `scale` (N,) about `centres` (N, 2) and moved by `shift` (N, 2), both in -1 .. 1."""
+    """Maps (N, P, P) enlarged by `scale` (N,) about `centres` (N, 2) and moved by `shift` (N, 2),
+    both in -1 .. 1."""
     theta = torch.zeros(len(maps), 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = 1 / scale
     theta[:, :, 2] = centres - (centres + shift) / scale[:, None]

@@ -1,4 +1,5 @@
-"""The quick start's picture: scenes with what the frozen LMM says and looks at, and the masks that become of it.
+"""The quick start's picture: scenes with what the frozen LMM says and looks at, and the masks that
+become of it.
 
 Letters: N phrases of a scene, H W its size in pixels, h w the grid of the LMM's attention.
 """
@@ -29,8 +30,9 @@ DPI = 110
 class GroundedScene:
     """A row of the picture.
 
-    phrases: N texts. said: the LMM's own description. attention: float (N, h, w), its mean attention to the image when
-    it reads each phrase. truth: bool (N, H, W). before, after: logits (N, H, W) of untrained and trained heads.
+    phrases: N texts. said: the LMM's own description. attention: float (N, h, w), its mean
+    attention to the image when it reads each phrase. truth: bool (N, H, W). before, after: logits
+    (N, H, W) of untrained and trained heads.
     """
 
     image: Image.Image
@@ -43,7 +45,8 @@ class GroundedScene:
 
 
 def scenes_picture(scenes: Sequence[GroundedScene]) -> Figure:
-    """A row for each scene: true masks, a map of attention for each phrase, masks of untrained and of trained heads."""
+    """A row for each scene: true masks, a map of attention for each phrase, masks of untrained and
+    of trained heads."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -76,8 +79,11 @@ def _beneath(axis: Axes) -> Mapping[str, object]:
     return {"transform": axis.transAxes, "ha": "center", "va": "top", "fontsize": 7, "color": INK}
 
 
-def _masks(axis: Axes, scene: GroundedScene, logits: np.ndarray, *, title: str, outlined: bool = True) -> None:
-    """Filled masks with their phrases. Without outlines where masks are speckles, which outlines would hide."""
+def _masks(
+    axis: Axes, scene: GroundedScene, logits: np.ndarray, *, title: str, outlined: bool = True
+) -> None:
+    """Filled masks with their phrases. Without outlines where masks are speckles, which outlines
+    would hide."""
     height, width = scene.truth.shape[1:]
     axis.imshow(scene.image, interpolation="bicubic")
     rows, columns = (np.arange(-1, size + 1) for size in (height, width))
@@ -85,13 +91,30 @@ def _masks(axis: Axes, scene: GroundedScene, logits: np.ndarray, *, title: str, 
         if not (mask > 0).any():
             continue
         colour, framed = colour_of(index), np.pad(mask, 1, constant_values=mask.min())
-        axis.contourf(columns, rows, framed, levels=[0, framed.max() + 1e-6], colors=[colour], alpha=0.5)
+        axis.contourf(
+            columns, rows, framed, levels=[0, framed.max() + 1e-6], colors=[colour], alpha=0.5
+        )
         if not outlined:
             continue
         axis.contour(columns, rows, framed, levels=[0], colors=["white"], linewidths=1)
         y, x = (float(places.mean()) for places in np.nonzero(mask > 0))
-        box = {"boxstyle": "round,pad=0.15", "facecolor": colour, "edgecolor": "white", "alpha": 0.9}
-        axis.text(x, y, phrase, color="white", fontsize=6.5, ha="center", va="center", bbox=box, clip_on=True)
+        box = {
+            "boxstyle": "round,pad=0.15",
+            "facecolor": colour,
+            "edgecolor": "white",
+            "alpha": 0.9,
+        }
+        axis.text(
+            x,
+            y,
+            phrase,
+            color="white",
+            fontsize=6.5,
+            ha="center",
+            va="center",
+            bbox=box,
+            clip_on=True,
+        )
     _frame(axis, title, width, height)
 
 

@@ -16,7 +16,8 @@ from flmm.text.tokens import tokenize_expressions
 def ground_phrases(
     model: GroundedLMM, image: Image.Image, phrases: Sequence[str], *, request: str = DESCRIBE
 ) -> Grounding:
-    """Masks of phrases of one's own, as if the LMM had said them in answer to `request`, one after the other.
+    """Masks of phrases of one's own, as if the LMM had said them in answer to `request`, one after
+    the other.
 
     Raises:
         ValueError: no phrase, an empty one, or more than the context holds.
@@ -28,7 +29,8 @@ def ground_phrases(
 def phrase_features(
     model: GroundedLMM, image: Image.Image, phrases: Sequence[str], *, request: str = DESCRIBE
 ) -> PhraseFeatures:
-    """The frozen LMM's part of `ground_phrases`, which takes the same arguments and raises the same."""
+    """The frozen LMM's part of `ground_phrases`, which takes the same arguments and raises the
+    same."""
     check_phrases(phrases)
     lmm = model.lmm
     text = tokenize_expressions(

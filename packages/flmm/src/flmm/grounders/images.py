@@ -20,13 +20,18 @@ from flmm.text.prompts import DESCRIBE
 
 
 def ground(
-    image: Image.Image | str | Path, phrases: Sequence[str], model: GroundedLMM, *, request: str = DESCRIBE
+    image: Image.Image | str | Path,
+    phrases: Sequence[str],
+    model: GroundedLMM,
+    *,
+    request: str = DESCRIBE,
 ) -> np.ndarray:
     """Masks of phrases in an image, bool (N, H, W) at its size, in the order of the phrases.
 
     Args:
         image: or its file.
-        phrases: such as "a red car"; they are read by the LMM one after the other, as if it had said them.
+        phrases: such as "a red car"; they are read by the LMM one after the other, as if it had
+            said them.
         model: of `load_grounded`.
         request: what the LMM was asked, as it were.
 
@@ -43,9 +48,15 @@ def found_masks(masks: Grounding) -> np.ndarray:
 
 
 def masks_record(masks: np.ndarray, phrases: Sequence[str]) -> dict[str, Any]:
-    """Masks as plain data: "size" [H, W], "phrases" [{"phrase", "segmentation" (COCO RLE), "area", "bbox" XYWH px}]."""
+    """Masks as plain data: "size" [H, W], "phrases" [{"phrase", "segmentation" (COCO RLE), "area",
+    "bbox" XYWH px}]."""
     found = [
-        {"phrase": phrase, "segmentation": encode_mask(mask), "area": int(mask.sum()), "bbox": mask_box_xywh(mask)}
+        {
+            "phrase": phrase,
+            "segmentation": encode_mask(mask),
+            "area": int(mask.sum()),
+            "bbox": mask_box_xywh(mask),
+        }
         for mask, phrase in zip(masks, phrases, strict=True)
     ]
     return {"size": list(masks.shape[1:]), "phrases": found}
@@ -60,7 +71,8 @@ def save_grounding(
     title: str = "",
     about: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Path]:
-    """Write the drawn masks as PNG, and beside it the same name with .json: `about` and `masks_record`.
+    """Write the drawn masks as PNG, and beside it the same name with .json: `about` and
+    `masks_record`.
 
     Raises:
         ValueError: as `picture_path`.
@@ -69,6 +81,8 @@ def save_grounding(
     beside = path.with_suffix(".json")
     write_png(path, grounding_figure(image, masks, phrases, title=title))
     partial = beside.with_name(f".{beside.name}.part")
-    partial.write_text(json.dumps({**(about or {}), **masks_record(masks, phrases)}, indent=1) + "\n")
+    partial.write_text(
+        json.dumps({**(about or {}), **masks_record(masks, phrases)}, indent=1) + "\n"
+    )
     os.replace(partial, beside)
     return path, beside

@@ -9,17 +9,22 @@ from PIL import Image, ImageOps
 
 
 def read_image(image: Image.Image | str | Path) -> Image.Image:
-    """RGB, turned as a camera's file says; FileNotFoundError or ValueError tell what is wrong with a file."""
+    """RGB, turned as a camera's file says; FileNotFoundError or ValueError tell what is wrong with
+    a file."""
     if isinstance(image, Image.Image):
         return to_rgb(image)
     path = Path(image)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no image {path}: pass the path of a JPEG, PNG or WebP file")
+        raise FileNotFoundError(
+            f"there is no image {path}: pass the path of a JPEG, PNG or WebP file"
+        )
     try:
         opened = open_image(path, path.name)
         return to_rgb(ImageOps.exif_transpose(opened))
     except (BrokenSample, OSError) as fault:
-        raise ValueError(f"{path} is damaged or no image ({fault}): pass a whole JPEG, PNG or WebP file") from fault
+        raise ValueError(
+            f"{path} is damaged or no image ({fault}): pass a whole JPEG, PNG or WebP file"
+        ) from fault
 
 
 def picture_path(path: str | Path) -> Path:
@@ -34,7 +39,11 @@ def picture_path(path: str | Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
-        raise ValueError(f"cannot write into {path.parent} ({fault}): name another place") from fault
+        raise ValueError(
+            f"cannot write into {path.parent} ({fault}): name another place"
+        ) from fault
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"cannot write {path}: check that path and who may write there, or name another")
+        raise ValueError(
+            f"cannot write {path}: check that path and who may write there, or name another"
+        )
     return path

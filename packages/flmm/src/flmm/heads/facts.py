@@ -1,7 +1,8 @@
 """What a file of heads says about itself, so that it is never read as something else.
 
-The weights alone do not tell how a phrase's tokens are merged, which prompts SAM gets, or, where sizes agree, which LMM
-and which image encoder they were trained with. Files of `GroundedLMM.save_heads` carry that in their metadata.
+The weights alone do not tell how a phrase's tokens are merged, which prompts SAM gets, or, where
+sizes agree, which LMM and which image encoder they were trained with. Files of
+`GroundedLMM.save_heads` carry that in their metadata.
 """
 
 import json
@@ -16,16 +17,21 @@ from flmm.adapters.frozen import FrozenLMM
 from flmm.refiners.sam.refiner import SamRefiner
 
 KEY = "flmm"  # of the metadata
-ABOUT_FILE = "grounding.json"  # beside heads.safetensors in the export of a training: names of LMM and SAM
+ABOUT_FILE = (
+    "grounding.json"  # beside heads.safetensors in the export of a training: names of LMM and SAM
+)
 PROMPTS = ("use_text", "use_mask", "use_box", "multimask")
 HEAD = ("base", "stages", "normalize_input", "upsample_input")
 
 
 def frozen_parts(lmm: FrozenLMM, sam: SamRefiner) -> dict[str, str]:
-    """The kind of LMM, and the size of SAM's image encoder (heads for ViT-L also fit a SAM with a ViT-B)."""
+    """The kind of LMM, and the size of SAM's image encoder (heads for ViT-L also fit a SAM with a
+    ViT-B)."""
     parts = {"lmm": f"{lmm.model.config.model_type} on {lmm.language_model.config.model_type}"}
     if sam.image_encoder is not None:
-        parts["sam_image_encoder"] = f"{sum(p.numel() for p in sam.image_encoder.parameters()):,} parameters"
+        parts["sam_image_encoder"] = (
+            f"{sum(p.numel() for p in sam.image_encoder.parameters()):,} parameters"
+        )
     return parts
 
 
@@ -41,14 +47,20 @@ def trained_parts(mask_head: UNetHead, sam: SamRefiner) -> dict[str, dict[str, A
 
 
 def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """What a file of heads says: `GroundedLMM.facts`; of older files at most "merge", from grounding.json beside them.
+    """What a file of heads says: `GroundedLMM.facts`; of older files at most "merge", from
+    grounding.json beside them.
 
-    Empty for released F-LMM checkpoints, which are all alike (mean, all prompts), and for state dicts.
+    Empty for released F-LMM checkpoints, which are all alike (mean, all prompts), and for state
+    dicts.
 
     Raises:
         ValueError: it says something that this version does not know.
     """
-    if isinstance(source, Mapping) or Path(source).suffix != ".safetensors" or not Path(source).is_file():
+    if (
+        isinstance(source, Mapping)
+        or Path(source).suffix != ".safetensors"
+        or not Path(source).is_file()
+    ):
         return {}
     path = Path(source)
     try:
@@ -61,10 +73,15 @@ def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         return {} if merge is None else {"merge": merge}
     known = {"merge", "lmm", "sam_image_encoder", "mask_head", "prompts"}
     unknown = (
-        said.keys() - known | said.get("mask_head", {}).keys() - {*HEAD} | said.get("prompts", {}).keys() - {*PROMPTS}
+        said.keys() - known
+        | said.get("mask_head", {}).keys() - {*HEAD}
+        | said.get("prompts", {}).keys() - {*PROMPTS}
     )
     if unknown:
-        raise ValueError(f"{path} says {sorted(unknown)}, which this flmm does not know: pip install --upgrade flmm")
+        raise ValueError(
+            f"{path} says {sorted(unknown)}, which this flmm does not know: pip install --upgrade "
+            "flmm"
+        )
     return said
 
 
@@ -77,13 +94,15 @@ def chosen_merge(facts: Mapping[str, Any], merge: str | None, *, name: str) -> s
     said = facts.get("merge")
     if None not in (said, merge) and said != merge:
         raise ValueError(
-            f"{name} was trained with merge={said!r}, not {merge!r}: use merge={said!r} (--model.merge {said})"
+            f"{name} was trained with merge={said!r}, not {merge!r}: use merge={said!r} "
+            f"(--model.merge {said})"
         )
     return said or merge or "mean"
 
 
 def check_facts(own: Mapping[str, Any], said: Mapping[str, Any], *, name: str) -> None:
-    """Raises ValueError where a file of heads says something else than the model it is to be loaded into is."""
+    """Raises ValueError where a file of heads says something else than the model it is to be loaded
+    into is."""
     ours, theirs = _flat(own), _flat(said)
     differing = [key for key in theirs if key in ours and ours[key] != theirs[key]]
     wrong = [f"  {key}: {theirs[key]} there, {ours[key]} here" for key in differing]
@@ -93,7 +112,8 @@ def check_facts(own: Mapping[str, Any], said: Mapping[str, Any], *, name: str) -
                 [
                     f"the heads {name} were trained for another model:",
                     *wrong,
-                    "Use the LMM and SAM they were trained with; flmm.load_grounded(..., heads=FILE) builds the rest",
+                    "Use the LMM and SAM they were trained with; flmm.load_grounded(..., "
+                    "heads=FILE) builds the rest",
                 ]
             )
         )
@@ -103,6 +123,8 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in facts.items():
         flat.update(
-            {f"{key} {name}": one for name, one in value.items()} if isinstance(value, Mapping) else {key: value}
+            {f"{key} {name}": one for name, one in value.items()}
+            if isinstance(value, Mapping)
+            else {key: value}
         )
     return flat

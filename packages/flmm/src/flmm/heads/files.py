@@ -32,7 +32,8 @@ def heads_from_released(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def open_heads(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a file of heads, or of a state dict, under the names of `GroundedLMM`; nothing in it is executed.
+    """The tensors of a file of heads, or of a state dict, under the names of `GroundedLMM`; nothing
+    in it is executed.
 
     Raises:
         FileNotFoundError, ValueError: as `clim_models.checkpoints.load.read_checkpoint`.
@@ -41,7 +42,8 @@ def open_heads(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
         return heads_from_released(unwrap(source))
     if not Path(source).is_file():
         raise FileNotFoundError(
-            f"there are no heads {source}: pass the heads.safetensors of a training, or a released F-LMM .pth"
+            f"there are no heads {source}: pass the heads.safetensors of a training, or a released "
+            "F-LMM .pth"
         )
     return heads_from_released(unwrap(read_checkpoint(Path(source))))
 
@@ -55,7 +57,8 @@ def mask_head_sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     first, last = tensors.get(f"{HEAD}encoder.0.0.0.weight"), tensors.get(f"{HEAD}predict.weight")
     if first is None or last is None:
         raise ValueError(
-            f"there is no mask head among {sorted(tensors)[:4]} ...; pass a file of GroundedLMM.save_heads or a "
+            f"there is no mask head among {sorted(tensors)[:4]} ...; pass a file of "
+            "GroundedLMM.save_heads or a "
             "released F-LMM checkpoint"
         )
     stages = {key.split(".")[2] for key in tensors if key.startswith(f"{HEAD}encoder.")}
@@ -63,15 +66,21 @@ def mask_head_sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def read_heads(
-    model: nn.Module, new: Mapping[str, Tensor], *, name: str, facts: Mapping[str, Any] | None = None
+    model: nn.Module,
+    new: Mapping[str, Tensor],
+    *,
+    name: str,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Load tensors of `open_heads` into a `GroundedLMM`, strictly.
 
     Args:
-        name: what errors call them. facts: what their file says about them (`head_facts.read_facts`).
+        name: what errors call them. facts: what their file says about them
+            (`head_facts.read_facts`).
 
     Raises:
-        ValueError: missing, unexpected or mis-shaped entries, which are listed; or heads of another LMM or SAM.
+        ValueError: missing, unexpected or mis-shaped entries, which are listed; or heads of another
+            LMM or SAM.
     """
     maps, layers = model.mask_head.in_channels, len(model.text_layer_weights)
     try:
@@ -80,19 +89,24 @@ def read_heads(
         raise ValueError(f"{name}: {error}") from None
     if found != maps:
         raise ValueError(
-            f"{name} was trained for another LMM: its mask head takes {found} maps of a phrase, and this LMM, of "
+            f"{name} was trained for another LMM: its mask head takes {found} maps of a phrase, "
+            "and this LMM, of "
             f"{layers} layers, has {maps}. Use the LMM it was trained with"
         )
     check_facts(model.facts(), facts or {}, name=name)
     own = dict(model.state_dict())
     brought = OWN_POSITIONS in new
-    trained = {key: own[key] for key in [*model.trained_names(), *([OWN_POSITIONS] if brought else [])]}
+    trained = {
+        key: own[key] for key in [*model.trained_names(), *([OWN_POSITIONS] if brought else [])]
+    }
     check_names(trained, new, source=name, what="LMM and SAM")
     model.own_positions = not brought
     model.load_state_dict(new, strict=False)
 
 
-def write_heads(model: nn.Module, path: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> Path:
+def write_heads(
+    model: nn.Module, path: str | Path, state_dict: Mapping[str, Tensor] | None = None
+) -> Path:
     """Write what trains of a `GroundedLMM`; see `GroundedLMM.save_heads`.
 
     Raises:
@@ -102,10 +116,17 @@ def write_heads(model: nn.Module, path: str | Path, state_dict: Mapping[str, Ten
     values = model.state_dict() if state_dict is None else state_dict
     names = model.saved_names()
     if lost := [name for name in names if name not in values]:
-        raise ValueError(f"the state dict lacks {len(lost)} trained entries, such as {lost[0]}; pass the whole one")
+        raise ValueError(
+            f"the state dict lacks {len(lost)} trained entries, such as {lost[0]}; pass the whole "
+            "one"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.part")
     metadata = {"format": "pt", KEY: json.dumps(model.facts())}
-    save_file({n: values[n].detach().cpu().contiguous().clone() for n in names}, partial, metadata=metadata)
+    save_file(
+        {n: values[n].detach().cpu().contiguous().clone() for n in names},
+        partial,
+        metadata=metadata,
+    )
     os.replace(partial, path)
     return path

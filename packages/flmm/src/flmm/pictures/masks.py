@@ -1,4 +1,5 @@
-"""Masks drawn over an image in colours, each with its phrase. Matplotlib is imported when drawing."""
+"""Masks drawn over an image in colours, each with its phrase. Matplotlib is imported when
+drawing."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def colour_of(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-def grounding_figure(image: Image.Image, masks: np.ndarray, phrases: Sequence[str], *, title: str = "") -> Figure:
+def grounding_figure(
+    image: Image.Image, masks: np.ndarray, phrases: Sequence[str], *, title: str = ""
+) -> Figure:
     """An image with the masks of its phrases, their names on them and beneath.
 
     Args:
@@ -39,7 +42,9 @@ def grounding_figure(image: Image.Image, masks: np.ndarray, phrases: Sequence[st
 
 
 def scenes_figure(
-    images: Sequence[Image.Image], masks: Sequence[dict[str, np.ndarray]], phrases: Sequence[Sequence[str]]
+    images: Sequence[Image.Image],
+    masks: Sequence[dict[str, np.ndarray]],
+    phrases: Sequence[Sequence[str]],
 ) -> Figure:
     """Several images, one a row, each with its masks from several sources side by side.
 
@@ -71,14 +76,17 @@ def _draw(axis: Axes, image: Image.Image, masks: np.ndarray, phrases: Sequence[s
     """One panel."""
     if len(masks) != len(phrases) or masks.shape[1:] != (image.height, image.width):
         raise ValueError(
-            f"masks of shape {masks.shape} for {len(phrases)} phrases on an image of {image.height} x {image.width}: "
+            f"masks of shape {masks.shape} for {len(phrases)} phrases on an image of "
+            f"{image.height} x {image.width}: "
             "pass one (H, W) mask for each phrase"
         )
     from matplotlib.colors import to_rgb
 
     shown = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
     for index, mask in enumerate(masks):
-        shown[mask] = 0.45 * shown[mask] + 0.55 * np.array(to_rgb(colour_of(index)), dtype=np.float32)
+        shown[mask] = 0.45 * shown[mask] + 0.55 * np.array(
+            to_rgb(colour_of(index)), dtype=np.float32
+        )
     axis.imshow(shown)
     missed = []
     for index, (mask, phrase) in enumerate(zip(masks, phrases)):
@@ -88,8 +96,23 @@ def _draw(axis: Axes, image: Image.Image, masks: np.ndarray, phrases: Sequence[s
         rows, columns = (np.arange(-1, size + 1) for size in mask.shape)
         axis.contour(columns, rows, np.pad(mask, 1), levels=[0.5], colors=["white"], linewidths=1)
         y, x = (float(places.mean()) for places in np.nonzero(mask))
-        box = {"boxstyle": "round,pad=0.2", "facecolor": colour_of(index), "edgecolor": "white", "alpha": 0.9}
-        axis.text(x, y, fill(phrase, 24), color="white", fontsize=8, ha="center", va="center", bbox=box, clip_on=True)
+        box = {
+            "boxstyle": "round,pad=0.2",
+            "facecolor": colour_of(index),
+            "edgecolor": "white",
+            "alpha": 0.9,
+        }
+        axis.text(
+            x,
+            y,
+            fill(phrase, 24),
+            color="white",
+            fontsize=8,
+            ha="center",
+            va="center",
+            bbox=box,
+            clip_on=True,
+        )
     axis.set_xlim(-0.5, image.width - 0.5)
     axis.set_ylim(image.height - 0.5, -0.5)
     if missed:

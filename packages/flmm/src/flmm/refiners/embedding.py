@@ -9,7 +9,8 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class ImageEmbedding:
-    """What SAM's image encoder made of an image: features (D, h, w), and the image's (H, W) in pixels."""
+    """What SAM's image encoder made of an image: features (D, h, w), and the image's (H, W) in
+    pixels."""
 
     features: Tensor
     size: Size

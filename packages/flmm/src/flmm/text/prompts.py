@@ -1,6 +1,8 @@
-"""How each family of LMMs wants to be asked: the text around a question, and where the image stands in it.
+"""How each family of LMMs wants to be asked: the text around a question, and where the image stands
+in it.
 
-Only the user's turn is templated; no system text is added, because the published checkpoints were trained without one.
+Only the user's turn is templated; no system text is added, because the published checkpoints were
+trained without one.
 """
 
 from dataclasses import dataclass
@@ -29,20 +31,25 @@ class PromptStyle:
 
         Args:
             text: question or request.
-            image_tokens: how often the image token is repeated (1 where the model or the adapter repeats it).
+            image_tokens: how often the image token is repeated (1 where the model or the adapter
+                repeats it).
 
         Raises:
             ValueError: the text itself holds the image token.
         """
         if self.image_token in text:
-            raise ValueError(f"the text holds the image token {self.image_token!r}: leave it out, it is added")
+            raise ValueError(
+                f"the text holds the image token {self.image_token!r}: leave it out, it is added"
+            )
         return self.template.replace("{input}", self.question(text, image_tokens=image_tokens))
 
 
 STYLES: dict[str, PromptStyle] = {
     "vicuna": PromptStyle("USER: {input} ASSISTANT:"),
     "mistral": PromptStyle("[INST] {input} [/INST]"),
-    "deepseek": PromptStyle("User: {input}\n\nAssistant:", image_token="<image_placeholder>", separator=""),
+    "deepseek": PromptStyle(
+        "User: {input}\n\nAssistant:", image_token="<image_placeholder>", separator=""
+    ),
     "chatml": PromptStyle("<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n"),
     "llama3": PromptStyle(
         "<|start_header_id|>user<|end_header_id|>\n\n{input}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
@@ -54,5 +61,7 @@ STYLES: dict[str, PromptStyle] = {
 def prompt_style(name: str) -> PromptStyle:
     """A style by name; ValueError lists the known ones."""
     if name not in STYLES:
-        raise ValueError(f"no prompt style {name!r}: choose from {', '.join(STYLES)}, or make a PromptStyle")
+        raise ValueError(
+            f"no prompt style {name!r}: choose from {', '.join(STYLES)}, or make a PromptStyle"
+        )
     return STYLES[name]

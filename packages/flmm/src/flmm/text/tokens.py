@@ -1,8 +1,9 @@
 """Token ids of a prompt and its answer, and which phrase each token belongs to.
 
-An answer is a sequence of segments (text, phrase index or -1). Each is encoded by itself and without special tokens,
-so that a token never straddles two phrases; nothing is put between them. A tokenizer that starts every text with a
-space (Llama's) thereby separates them, one that does not (Qwen's, GPT-2's byte-level ones) needs `spaced=True`.
+An answer is a sequence of segments (text, phrase index or -1). Each is encoded by itself and
+without special tokens, so that a token never straddles two phrases; nothing is put between them. A
+tokenizer that starts every text with a space (Llama's) thereby separates them, one that does not
+(Qwen's, GPT-2's byte-level ones) needs `spaced=True`.
 
 Letters: T tokens of prompt and answer.
 """
@@ -30,8 +31,8 @@ class TokenizedText:
     """A prompt and its answer.
 
     input_ids: int64 (T,).
-    phrase_ids: int64 (T,), the phrase a token belongs to, -1 for prompt, image and words between phrases.
-    prompt_tokens: how many of the T are the prompt.
+    phrase_ids: int64 (T,), the phrase a token belongs to, -1 for prompt, image and words between
+    phrases. prompt_tokens: how many of the T are the prompt.
     """
 
     input_ids: Tensor
@@ -51,21 +52,30 @@ class TokenizedText:
         return int(self.phrase_ids.max()) + 1 if len(self.phrase_ids) else 0
 
     def expand(self, token_id: int, counts: Sequence[int]) -> "TokenizedText":
-        """Repeat the k-th `token_id` counts[k] times, as an LMM that keeps one id per image token wants it.
+        """Repeat the k-th `token_id` counts[k] times, as an LMM that keeps one id per image token
+        wants it.
 
         Raises:
-            ValueError: the prompt holds another number of them than `counts` has, or the answer holds one.
+            ValueError: the prompt holds another number of them than `counts` has, or the answer
+                holds one.
         """
         places = (self.input_ids == token_id).nonzero().flatten().tolist()
         if len(places) != len(counts):
-            raise ValueError(f"{len(places)} image tokens for {len(counts)} images: put one for each into the prompt")
+            raise ValueError(
+                f"{len(places)} image tokens for {len(counts)} images: put one for each into the "
+                "prompt"
+            )
         if places and places[-1] >= self.prompt_tokens:
             raise ValueError("the answer holds the image token: take it out of the text")
         repeats = torch.ones_like(self.input_ids)
         repeats[places] = torch.tensor(counts, dtype=torch.int64)
         added = sum(counts) - len(counts)
-        ids, phrases = (torch.repeat_interleave(x, repeats) for x in (self.input_ids, self.phrase_ids))
-        return replace(self, input_ids=ids, phrase_ids=phrases, prompt_tokens=self.prompt_tokens + added)
+        ids, phrases = (
+            torch.repeat_interleave(x, repeats) for x in (self.input_ids, self.phrase_ids)
+        )
+        return replace(
+            self, input_ids=ids, phrase_ids=phrases, prompt_tokens=self.prompt_tokens + added
+        )
 
 
 def tokenize_segments(
@@ -76,17 +86,20 @@ def tokenize_segments(
     special_tokens: bool = True,
     spaced: bool = False,
 ) -> TokenizedText:
-    """Prompt, then the segments of a narrative, as the Panoptic Narrative Grounding readers give them.
+    """Prompt, then the segments of a narrative, as the Panoptic Narrative Grounding readers give
+    them.
 
     Args:
         tokenizer: a transformers tokenizer.
         prompt: text, or ids that a chat template made already.
         segments: (text, phrase index or -1).
         special_tokens: let the tokenizer add its own (a leading BOS) to a prompt given as text.
-        spaced: encode every segment with a leading space, for tokenizers that add none of their own.
+        spaced: encode every segment with a leading space, for tokenizers that add none of their
+            own.
 
     Raises:
-        ValueError: phrase indices are not 0, 1, ... in order of appearance, or a phrase has no token.
+        ValueError: phrase indices are not 0, 1, ... in order of appearance, or a phrase has no
+            token.
     """
     ids = _prompt_ids(tokenizer, prompt, special_tokens=special_tokens)
     pieces = [(_encode(tokenizer, text, spaced=spaced), phrase) for text, phrase in segments]
@@ -101,7 +114,8 @@ def tokenize_expressions(
     special_tokens: bool = True,
     spaced: bool = False,
 ) -> TokenizedText:
-    """Prompt, then referring expressions, each a phrase of its own followed by one full stop that belongs to none.
+    """Prompt, then referring expressions, each a phrase of its own followed by one full stop that
+    belongs to none.
 
     Arguments are those of `tokenize_segments`. The full stop is the last token of an encoded ".".
 
@@ -124,26 +138,32 @@ def tokenize_sample(
     special_tokens: bool = True,
     spaced: bool = False,
 ) -> TokenizedText:
-    """Prompt, then the text of a sample of clim-data: a narrative, or expressions; phrase k has the sample's mask k.
+    """Prompt, then the text of a sample of clim-data: a narrative, or expressions; phrase k has the
+    sample's mask k.
 
     Arguments are those of `tokenize_segments`.
     """
     options = {"special_tokens": special_tokens, "spaced": spaced}
     if sample.kind == "expressions":
-        return tokenize_expressions(tokenizer, prompt, [phrase.text for phrase in sample.phrases], **options)
+        return tokenize_expressions(
+            tokenizer, prompt, [phrase.text for phrase in sample.phrases], **options
+        )
     return tokenize_segments(tokenizer, prompt, sample.segments, **options)
 
 
 def phrase_token_spans(
-    offsets: Sequence[tuple[int, int]], character_spans: Sequence[tuple[int, int]], *, straddling: str = "keep"
+    offsets: Sequence[tuple[int, int]],
+    character_spans: Sequence[tuple[int, int]],
+    *,
+    straddling: str = "keep",
 ) -> list[tuple[int, int]]:
     """Token span (start, end exclusive) of each span of characters, by the tokenizer's offsets.
 
     Args:
         offsets: (start, end) characters of every token.
         character_spans: (start, end) of every phrase in the text.
-        straddling: a last token that also holds characters after the phrase ("tree." for "tree") is kept, or left out
-            as long as one token remains ("drop", as the original F-LMM does).
+        straddling: a last token that also holds characters after the phrase ("tree." for "tree") is
+            kept, or left out as long as one token remains ("drop", as the original F-LMM does).
 
     Raises:
         ValueError: a span is empty or reaches out of the text; an unknown `straddling`.
@@ -155,18 +175,27 @@ def phrase_token_spans(
         first = next((t for t, (a, b) in enumerate(offsets) if a <= start < b), None)
         if first is None or end <= start or end > offsets[-1][1]:
             raise ValueError(
-                f"characters {start} to {end} are not in the text: pass spans of the text that was encoded"
+                f"characters {start} to {end} are not in the text: pass spans of the text that was "
+                "encoded"
             )
         if straddling == "keep":
-            after = next((t for t, (a, b) in enumerate(offsets) if a >= end and b > a), len(offsets))
+            after = next(
+                (t for t, (a, b) in enumerate(offsets) if a >= end and b > a), len(offsets)
+            )
         else:
             after = next((t for t, (a, b) in enumerate(offsets) if a <= end < b), len(offsets))
         spans.append((first, max(after, first + 1)))
     return spans
 
 
-def _prompt_ids(tokenizer: TextEncoder, prompt: str | Sequence[int], *, special_tokens: bool) -> list[int]:
-    return tokenizer.encode(prompt, add_special_tokens=special_tokens) if isinstance(prompt, str) else list(prompt)
+def _prompt_ids(
+    tokenizer: TextEncoder, prompt: str | Sequence[int], *, special_tokens: bool
+) -> list[int]:
+    return (
+        tokenizer.encode(prompt, add_special_tokens=special_tokens)
+        if isinstance(prompt, str)
+        else list(prompt)
+    )
 
 
 def _encode(tokenizer: TextEncoder, text: str, *, spaced: bool) -> list[int]:
@@ -176,7 +205,10 @@ def _encode(tokenizer: TextEncoder, text: str, *, spaced: bool) -> list[int]:
 def _join(prompt_ids: list[int], pieces: Sequence[tuple[list[int], int]]) -> TokenizedText:
     named = [phrase for _, phrase in pieces if phrase != NO_PHRASE]
     if named != list(range(len(named))):
-        raise ValueError(f"phrase indices {named} must be 0, 1, 2, ... in order: number the phrases as they appear")
+        raise ValueError(
+            f"phrase indices {named} must be 0, 1, 2, ... in order: number the phrases as they "
+            "appear"
+        )
     empty = [phrase for ids, phrase in pieces if phrase != NO_PHRASE and not ids]
     if empty:
         raise ValueError(f"phrases {empty} have no token: leave out phrases without text")

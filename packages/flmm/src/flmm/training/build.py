@@ -1,4 +1,5 @@
-"""From a `GroundingConfig` to the parts that a trainer is given: model, data, cache, loader and task."""
+"""From a `GroundingConfig` to the parts that a trainer is given: model, data, cache, loader and
+task."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +19,13 @@ from flmm.training.task import GroundingTask
 
 
 def build_model(config: GroundingConfig) -> GroundedLMM:
-    """The frozen models and the heads; new heads are drawn from `run.seed`, the same on every rank."""
+    """The frozen models and the heads; new heads are drawn from `run.seed`, the same on every
+    rank."""
     seed_everything(config.run.seed)
     wanted = config.model
-    model = load_grounded(wanted.lmm, sam=wanted.sam, heads=wanted.heads, merge=wanted.merge, dtype=wanted.lmm_dtype)
+    model = load_grounded(
+        wanted.lmm, sam=wanted.sam, heads=wanted.heads, merge=wanted.merge, dtype=wanted.lmm_dtype
+    )
     model.sam.image_encoder.to(getattr(torch, wanted.sam_dtype))
     for part in (model.mask_head, model.sam):
         part.set_grad_checkpointing(wanted.grad_checkpointing)
@@ -29,25 +33,36 @@ def build_model(config: GroundingConfig) -> GroundedLMM:
 
 
 def build_sources(config: GroundingConfig) -> dict[str, GroundingData]:
-    """The data sets under the names of their folders. Raises ValueError when none are named, or two are alike."""
+    """The data sets under the names of their folders. Raises ValueError when none are named, or two
+    are alike."""
     data = config.data
     if not data.narratives and not data.expressions:
         raise ValueError(
-            "no training data: name folders of shards with --data.narratives FOLDER (see `clim-data pack png`) and "
+            "no training data: name folders of shards with --data.narratives FOLDER (see "
+            "`clim-data pack png`) and "
             "--data.expressions FOLDER ... (see `clim-data pack refcoco`)"
         )
     names = [_name(shards) for shards in (*data.narratives, *data.expressions)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"several data sets are called {twice[0]!r}: rename their folders, the names tell them apart")
+        raise ValueError(
+            f"several data sets are called {twice[0]!r}: rename their folders, the names tell them "
+            "apart"
+        )
     chosen = {**PROTOCOLS["train"], "seed": config.run.seed, "redraw": data.redraw}
-    found: dict[str, GroundingData] = {_name(s): PanopticNarratives.from_shards(s) for s in data.narratives}
-    return found | {_name(s): ReferringExpressions.from_shards(s, **chosen) for s in data.expressions}
+    found: dict[str, GroundingData] = {
+        _name(s): PanopticNarratives.from_shards(s) for s in data.narratives
+    }
+    return found | {
+        _name(s): ReferringExpressions.from_shards(s, **chosen) for s in data.expressions
+    }
 
 
 def build_requests(config: GroundingConfig) -> dict[str, str]:
     """What the LMM is asked before the texts of each data set."""
     data = config.data
-    narratives = {_name(shards): data.narrative_request or data.request for shards in data.narratives}
+    narratives = {
+        _name(shards): data.narrative_request or data.request for shards in data.narratives
+    }
     return narratives | {_name(shards): data.request for shards in data.expressions}
 
 
@@ -64,7 +79,9 @@ def build_cache(
     return FeatureCache(config.cache.folder, facts, rank=rank, max_bytes=limit)
 
 
-def build_trainer(config: GroundingConfig, *, resume: bool = False, program: str = "flmm train") -> Trainer:
+def build_trainer(
+    config: GroundingConfig, *, resume: bool = False, program: str = "flmm train"
+) -> Trainer:
     """Everything a run needs; `start_distributed` has made the process group already."""
     sources = build_sources(config)  # before the minutes that loading can take
     model = build_model(config)
@@ -84,7 +101,13 @@ def build_trainer(config: GroundingConfig, *, resume: bool = False, program: str
         on_error=config.data.on_error,
     )
     about = {"lmm": config.model.lmm, "sam": config.model.sam, "merge": config.model.merge}
-    return Trainer(config, GroundingTask(model, cache=cache, about=about), loader, resume=resume, program=program)
+    return Trainer(
+        config,
+        GroundingTask(model, cache=cache, about=about),
+        loader,
+        resume=resume,
+        program=program,
+    )
 
 
 def _name(shards: str) -> str:

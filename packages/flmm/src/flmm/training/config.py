@@ -1,4 +1,5 @@
-"""What a training run of the heads is told: frozen dataclasses beside those of clim-train, whose Trainer reads them."""
+"""What a training run of the heads is told: frozen dataclasses beside those of clim-train, whose
+Trainer reads them."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -24,9 +25,11 @@ class GroundedModelConfig:
     sam: str = "facebook/sam-vit-large"
     """Folder, hub id, or file in the original layout (sam_vit_l_0b3195.pth)."""
     sam_dtype: Weights = "bfloat16"
-    """Of SAM's image encoder, which is frozen; its prompt encoder and mask decoder train with the heads."""
+    """Of SAM's image encoder, which is frozen; its prompt encoder and mask decoder train with the
+    heads."""
     heads: str | None = None
-    """Heads to start from: a file of `GroundedLMM.save_heads` or a released checkpoint; None draws new ones."""
+    """Heads to start from: a file of `GroundedLMM.save_heads` or a released checkpoint; None draws
+    new ones."""
     merge: str = "mean"
     """How attention of a phrase's tokens becomes one map, "mean" or "max"."""
     grad_checkpointing: bool = False
@@ -44,7 +47,8 @@ class GroundedModelConfig:
 
 @dataclass(frozen=True)
 class GroundingDataConfig:
-    """Shards of `clim-data pack png` and `clim-data pack refcoco`, which are put together and shuffled."""
+    """Shards of `clim-data pack png` and `clim-data pack refcoco`, which are put together and
+    shuffled."""
 
     kind: Literal["grounding"] = "grounding"
     narratives: tuple[str, ...] = ()
@@ -56,7 +60,8 @@ class GroundingDataConfig:
     narrative_request: str | None = None
     """What it is asked before a narrative; None: `request`."""
     redraw: bool = False
-    """Other random sentences of an object in each epoch; False keeps those of the first, as the original does."""
+    """Other random sentences of an object in each epoch; False keeps those of the first, as the
+    original does."""
     batch_size: int = 1
     """Images per rank and micro-batch."""
     workers: int = 4
@@ -72,12 +77,15 @@ class GroundingDataConfig:
 
 @dataclass(frozen=True)
 class FeatureCacheConfig:
-    """Keeps what the frozen models say about each sample, so that later epochs and runs skip them."""
+    """Keeps what the frozen models say about each sample, so that later epochs and runs skip
+    them."""
 
     folder: str | None = None
-    """Where; None computes everything in every epoch. Ranks of several nodes need a folder that all of them see."""
+    """Where; None computes everything in every epoch. Ranks of several nodes need a folder that all
+    of them see."""
     max_gb: float | None = None
-    """All that the ranks write together; samples beyond it are computed each time. None: no limit."""
+    """All that the ranks write together; samples beyond it are computed each time. None: no
+    limit."""
 
     def __post_init__(self) -> None:
         check_at_least(self, "cache", max_gb=0.0)
@@ -87,12 +95,16 @@ class FeatureCacheConfig:
 
 def grounding_optim(*, lr: float = 1e-4, eps: float = 1e-8) -> OptimConfig:
     """AdamW of F-LMM: everything decays by 0.01, gradients are clipped at norm 1."""
-    return OptimConfig(lr=lr, betas=(0.9, 0.999), eps=eps, weight_decay=0.01, decay="all", clip_norm=1.0)
+    return OptimConfig(
+        lr=lr, betas=(0.9, 0.999), eps=eps, weight_decay=0.01, decay="all", clip_norm=1.0
+    )
 
 
 def grounding_schedule(*, epochs: int = 8) -> ScheduleConfig:
     """Of F-LMM: warm-up from 1e-5 of the rate over 3% of the steps, then half a cosine to 0."""
-    return ScheduleConfig(kind="cosine", epochs=epochs, warmup_steps=0, warmup_share=0.03, warmup_start=1e-5)
+    return ScheduleConfig(
+        kind="cosine", epochs=epochs, warmup_steps=0, warmup_share=0.03, warmup_start=1e-5
+    )
 
 
 @dataclass(frozen=True)
@@ -104,11 +116,23 @@ class GroundingConfig(JsonConfig):
     cache: FeatureCacheConfig = field(default_factory=FeatureCacheConfig)
     optim: OptimConfig = field(default_factory=grounding_optim)
     schedule: ScheduleConfig = field(default_factory=grounding_schedule)
-    engine: EngineConfig = field(default_factory=lambda: EngineConfig(sharded_stage=2, precision="fp32"))
-    run: RunConfig = field(default_factory=lambda: RunConfig(folder="runs/flmm", save_every=500, keep=1))
+    engine: EngineConfig = field(
+        default_factory=lambda: EngineConfig(sharded_stage=2, precision="fp32")
+    )
+    run: RunConfig = field(
+        default_factory=lambda: RunConfig(folder="runs/flmm", save_every=500, keep=1)
+    )
 
     def __post_init__(self) -> None:
         if self.engine.precision in ("bf16", "fp16"):
-            reject("engine.precision", self.engine.precision, "'fp32' or 'amp_bf16': the heads stay float32")
+            reject(
+                "engine.precision",
+                self.engine.precision,
+                "'fp32' or 'amp_bf16': the heads stay float32",
+            )
         if self.cache.folder is not None and self.data.redraw:
-            reject("data.redraw", self.data.redraw, "False with cache.folder: features of other sentences are others")
+            reject(
+                "data.redraw",
+                self.data.redraw,
+                "False with cache.folder: features of other sentences are others",
+            )

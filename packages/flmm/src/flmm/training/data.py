@@ -14,14 +14,16 @@ from flmm.text.prompts import DESCRIBE
 
 
 class GroundingData(Protocol):
-    """`clim_data.PanopticNarratives`, `clim_data.ReferringExpressions`, or a data set of one's own like them."""
+    """`clim_data.PanopticNarratives`, `clim_data.ReferringExpressions`, or a data set of one's own
+    like them."""
 
     skipped: SkipReport
 
     def __len__(self) -> int: ...
 
     def at(self, number: int, *, epoch: int) -> GroundingSample:
-        """A sample of one epoch, a function of its arguments; BrokenSample when it cannot be used."""
+        """A sample of one epoch, a function of its arguments; BrokenSample when it cannot be
+        used."""
         ...
 
     def stamp(self) -> str:
@@ -46,7 +48,8 @@ class Place:
 
 
 class GroundingSources:
-    """Several data sets one after another, as the store of an `EpochLoader`; `skipped` has what each left out."""
+    """Several data sets one after another, as the store of an `EpochLoader`; `skipped` has what
+    each left out."""
 
     shuffle_window = None
 
@@ -74,7 +77,9 @@ class GroundingSources:
 
     def fingerprint(self) -> str:
         """16 hex digits that change with the data sets, their samples and their order."""
-        stamps = "\n".join(f"{name}|{len(data)}|{data.stamp()}" for name, data in self.sources.items())
+        stamps = "\n".join(
+            f"{name}|{len(data)}|{data.stamp()}" for name, data in self.sources.items()
+        )
         return hashlib.sha256(stamps.encode()).hexdigest()[:16]
 
 
@@ -89,16 +94,25 @@ class GroundingBuilder:
         sam_px: int,
         cache: FeatureSource | None,
     ):
-        self.sources, self.makers, self.sam_px, self.cache = dict(sources), dict(makers), sam_px, cache
+        self.sources, self.makers, self.sam_px, self.cache = (
+            dict(sources),
+            dict(makers),
+            sam_px,
+            cache,
+        )
 
-    def __call__(self, places: list[Place], draw: Draw) -> tuple[GroundingBatch, list[BrokenSample]]:
+    def __call__(
+        self, places: list[Place], draw: Draw
+    ) -> tuple[GroundingBatch, list[BrokenSample]]:
         """The batch, possibly empty, and what could not be used."""
         items, faults = [], []
         for place in places:
             try:
                 items.append(self._item(place, draw.epoch))
             except BrokenSample as fault:
-                faults.append(BrokenSample(fault.reason, f"{place.source}/{fault.name}", fault.detail))
+                faults.append(
+                    BrokenSample(fault.reason, f"{place.source}/{fault.name}", fault.detail)
+                )
         return GroundingBatch(tuple(items)), faults
 
     def _item(self, place: Place, epoch: int) -> GroundingItem:
@@ -111,18 +125,20 @@ class GroundingBuilder:
 
 
 class GroundingLoader(EpochLoader[GroundingBatch]):
-    """Endless epochs of `GroundingBatch`es from several data sets, concatenated and shuffled together.
+    """Endless epochs of `GroundingBatch`es from several data sets, concatenated and shuffled
+    together.
 
-    The order is a function of (seed, epoch), every rank has the same number of batches, and `state_dict` continues
-    exactly (see `clim_data.streams.epochs.EpochLoader`). Samples that cannot be used (no phrase, an image or mask
-    that cannot be read, more text than the LMM's context holds) make a batch smaller, down to an empty one, and are
-    named in `skipped`.
+    The order is a function of (seed, epoch), every rank has the same number of batches, and
+    `state_dict` continues exactly (see `clim_data.streams.epochs.EpochLoader`). Samples that cannot
+    be used (no phrase, an image or mask that cannot be read, more text than the LMM's context
+    holds) make a batch smaller, down to an empty one, and are named in `skipped`.
 
     Args:
         sources: name -> data set; the name goes before the keys of its samples.
         lmm: its family and tokenizer prepare the samples; the model itself stays in this process.
         sam_px: side of SAM's input, `SamRefiner.edge`.
-        requests: what the LMM is asked, for data sets that have a request of their own (default: `prompts.DESCRIBE`).
+        requests: what the LMM is asked, for data sets that have a request of their own (default:
+            `prompts.DESCRIBE`).
         cache: features that need not be computed again.
         batch_size: images per rank and step.
         seed, rank, world_size, workers, on_error, shuffle: as in `clim_data.MosaicLoader`.
@@ -146,11 +162,19 @@ class GroundingLoader(EpochLoader[GroundingBatch]):
         on_error: str = "skip",
         shuffle: bool = True,
     ):
-        stream = {"batch_size": batch_size, "seed": seed, "rank": rank, "world_size": world_size, "workers": workers}
+        stream = {
+            "batch_size": batch_size,
+            "seed": seed,
+            "rank": rank,
+            "world_size": world_size,
+            "workers": workers,
+        }
         check_stream(**stream, on_error=on_error, max_pixels=None, background="white")
         requests = dict(requests or {})
         if unknown := sorted(set(requests) - set(sources)):
-            raise ValueError(f"requests for unknown data sets {unknown}: the data sets are {', '.join(sources)}")
+            raise ValueError(
+                f"requests for unknown data sets {unknown}: the data sets are {', '.join(sources)}"
+            )
         makers = {name: SampleMaker(lmm, request=requests.get(name, DESCRIBE)) for name in sources}
         prompts = "|".join(f"{name}:{maker.prompt}" for name, maker in makers.items())
         self._cache = cache
@@ -165,5 +189,6 @@ class GroundingLoader(EpochLoader[GroundingBatch]):
 
     def __iter__(self):
         if self._cache is not None:
-            self._cache.refresh()  # before the workers start, so that they know what earlier epochs kept
+            # before the workers start, so that they know what earlier epochs kept
+            self._cache.refresh()
         return super().__iter__()

@@ -1,8 +1,9 @@
-"""What the frozen models say about a sample, kept on the disk: later epochs and runs skip LMM and image encoder.
+"""What the frozen models say about a sample, kept on the disk: later epochs and runs skip LMM and
+image encoder.
 
-Features are the attention maps of the phrases, the hidden states of their tokens, and SAM's embedding of the image.
-They are large: with LLaVA-1.5 2.4 MB a phrase, and 4 MB an image, before bfloat16 halves them. Nothing is rounded: maps
-are kept in 16 bits only where that changes no value.
+Features are the attention maps of the phrases, the hidden states of their tokens, and SAM's
+embedding of the image. They are large: with LLaVA-1.5 2.4 MB a phrase, and 4 MB an image, before
+bfloat16 halves them. Nothing is rounded: maps are kept in 16 bits only where that changes no value.
 """
 
 import hashlib
@@ -35,8 +36,11 @@ SHARD_BYTES = 256 << 20
 ENTRIES = "entries"
 
 
-def frozen_facts(model: GroundedLMM, *, data: Mapping[str, str], requests: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that features depend on: weights, precision, prompts, processing and data. Reads all weights once.
+def frozen_facts(
+    model: GroundedLMM, *, data: Mapping[str, str], requests: Mapping[str, str]
+) -> dict[str, Any]:
+    """Everything that features depend on: weights, precision, prompts, processing and data. Reads
+    all weights once.
 
     Args:
         data: name -> stamp of each data set. requests: name -> what the LMM is asked.
@@ -47,7 +51,9 @@ def frozen_facts(model: GroundedLMM, *, data: Mapping[str, str], requests: Mappi
     words = "" if lmm.tokenizer is None else json.dumps(sorted(lmm.tokenizer.get_vocab().items()))
     return {
         "lmm": _weights(lmm.model),
-        "lmm_config": hashlib.sha256(json.dumps(lmm.model.config.to_dict(), default=str).encode()).hexdigest()[:16],
+        "lmm_config": hashlib.sha256(
+            json.dumps(lmm.model.config.to_dict(), default=str).encode()
+        ).hexdigest()[:16],
         "pixels": repr(lmm.family.prepare),
         "vocabulary": hashlib.sha256(words.encode()).hexdigest()[:16],
         "prompts": {name: lmm.family.style.prompt(request) for name, request in requests.items()},
@@ -55,7 +61,11 @@ def frozen_facts(model: GroundedLMM, *, data: Mapping[str, str], requests: Mappi
         "sam": _weights(encoder),
         "sam_px": model.sam.edge,
         "data": dict(data),
-        "versions": {"flmm": __version__, "transformers": transformers.__version__, "torch": torch.__version__},
+        "versions": {
+            "flmm": __version__,
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+        },
     }
 
 
@@ -66,11 +76,13 @@ def _weights(module: torch.nn.Module) -> dict[str, str]:
 
 
 class FeatureCache:
-    """Features of samples in safetensors shards below `folder`, in a subfolder for each set of facts.
+    """Features of samples in safetensors shards below `folder`, in a subfolder for each set of
+    facts.
 
-    Other facts (weights, precision, prompts, data) lead to another subfolder, so nothing outdated is ever read. A shard
-    is written to a draft and moved: it is whole or not there. Ranks write their own shards and read all of them, those
-    of other ranks from the next epoch on. A shard that cannot be read counts as missing: its samples are computed.
+    Other facts (weights, precision, prompts, data) lead to another subfolder, so nothing outdated
+    is ever read. A shard is written to a draft and moved: it is whole or not there. Ranks write
+    their own shards and read all of them, those of other ranks from the next epoch on. A shard that
+    cannot be read counts as missing: its samples are computed.
 
     Args:
         folder: of the caches of any number of runs.
@@ -90,7 +102,12 @@ class FeatureCache:
         shard_bytes: int = SHARD_BYTES,
     ):
         stamp = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-        self.folder, self.rank, self.max_bytes, self.shard_bytes = Path(folder) / stamp, rank, max_bytes, shard_bytes
+        self.folder, self.rank, self.max_bytes, self.shard_bytes = (
+            Path(folder) / stamp,
+            rank,
+            max_bytes,
+            shard_bytes,
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "facts.json").exists():
             write_json_indented(self.folder / "facts.json", dict(facts))
@@ -125,7 +142,9 @@ class FeatureCache:
         path, number, entry = place
         try:
             with safe_open(path, framework="pt") as file:
-                maps, states, embedding = (file.get_tensor(f"{number}.{n}") for n in ("maps", "states", "embedding"))
+                maps, states, embedding = (
+                    file.get_tensor(f"{number}.{n}") for n in ("maps", "states", "embedding")
+                )
         except (OSError, SafetensorError) as fault:
             logger.warning("%s cannot be read (%s): its samples are computed again", path, fault)
             return None
@@ -137,7 +156,8 @@ class FeatureCache:
         return GroundingItem(key, masks, text=entry["text"], kept=kept)
 
     def keep(self, item: GroundingItem, features: FrozenFeatures) -> None:
-        """Take the features of an item, unless they are known or there is no room; written with a shard's worth."""
+        """Take the features of an item, unless they are known or there is no room; written with a
+        shard's worth."""
         if item.key in self._places or item.key in self._pending_keys:
             return
         phrases, frame = features.phrases, item.sample.image.frame
@@ -147,7 +167,10 @@ class FeatureCache:
             "embedding": features.embedding.features,
         }
         size = sum(value.numel() * value.element_size() for value in tensors.values())
-        if self.max_bytes is not None and self.written_bytes + self._pending_bytes + size > self.max_bytes:
+        if (
+            self.max_bytes is not None
+            and self.written_bytes + self._pending_bytes + size > self.max_bytes
+        ):
             return
         entry = {
             "key": item.key,
@@ -155,9 +178,17 @@ class FeatureCache:
             "lengths": list(phrases.lengths),
             "tokens": phrases.layout.tokens,
             "padded": phrases.layout.padding is not None,
-            "frame": [frame.image_size, frame.content_size, frame.padded_size, frame.top, frame.left],
+            "frame": [
+                frame.image_size,
+                frame.content_size,
+                frame.padded_size,
+                frame.top,
+                frame.left,
+            ],
         }
-        self._pending.append((entry, {name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+        self._pending.append(
+            (entry, {name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+        )
         self._pending_keys.add(item.key)
         self._pending_bytes += size
         if self._pending_bytes >= self.shard_bytes:
@@ -170,10 +201,14 @@ class FeatureCache:
         number = len(self._shards(f"{self.rank:04d}"))
         path = self.folder / f"features-{self.rank:04d}-{number:06d}.safetensors"
         tensors = {
-            f"{i}.{name}": value for i, (_, values) in enumerate(self._pending) for name, value in values.items()
+            f"{i}.{name}": value
+            for i, (_, values) in enumerate(self._pending)
+            for name, value in values.items()
         }
         draft = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file(tensors, draft, metadata={ENTRIES: json.dumps([entry for entry, _ in self._pending])})
+        save_file(
+            tensors, draft, metadata={ENTRIES: json.dumps([entry for entry, _ in self._pending])}
+        )
         os.replace(draft, path)
         self.written_bytes += self._pending_bytes
         self._pending, self._pending_bytes = [], 0

@@ -1,6 +1,8 @@
-"""The published trainings of F-LMM (arXiv 2406.05821) whose LMM has an adapter, all from one function.
+"""The published trainings of F-LMM (arXiv 2406.05821) whose LMM has an adapter, all from one
+function.
 
-`flmm train list` prints them, `flmm train show NAME` one in full. Where the data lie is never part of a recipe.
+`flmm train list` prints them, `flmm train show NAME` one in full. Where the data lie is never part
+of a recipe.
 """
 
 import difflib
@@ -13,13 +15,16 @@ from flmm.training.config import GroundedModelConfig, GroundingConfig, Grounding
 
 RECIPES: dict[str, Recipe] = {}
 
-# What both LLaVA-NeXT trainings asked before a narrative; before expressions they asked what the others asked.
+# What both LLaVA-NeXT trainings asked before a narrative; before expressions they asked what the
+# others asked.
 NEXT_REQUEST = "What is shown in this image?"
 
 
 def recipe(function: Callable[[], GroundingConfig]) -> Recipe:
     """Decorator that enters a function into `RECIPES`."""
-    RECIPES[function.__name__] = entry = Recipe(function, RunFacts(8, None, "PNG, RefCOCO, RefCOCO+, RefCOCOg"))
+    RECIPES[function.__name__] = entry = Recipe(
+        function, RunFacts(8, None, "PNG, RefCOCO, RefCOCO+, RefCOCOg")
+    )
     return entry
 
 
@@ -56,17 +61,20 @@ def flmm_llava_1_5_vicuna_7b() -> GroundingConfig:
 
     Paper: F-LMM, arXiv 2406.05821. 8 epochs, one image per GPU and step, AdamW at 1e-4.
 
-    Command: deepspeed --num_gpus 8 --module flmm train flmm_llava_1_5_vicuna_7b --data.narratives SHARDS/png
+    Command: deepspeed --num_gpus 8 --module flmm train flmm_llava_1_5_vicuna_7b --data.narratives
+    SHARDS/png
         --data.expressions SHARDS/refcoco SHARDS/refcoco+ SHARDS/refcocog
-    Hardware: 8 GPUs; the frozen LMM in bfloat16 (about 14 GB for 7B) is on each of them, and 13 M trained parameters.
-    Data: `clim-data pack png` of the training narratives, `clim-data pack refcoco` of the train splits (UNC, UNC, UMD).
-    Expected: 75.2, 63.7 and 67.1 on RefCOCO, RefCOCO+ and RefCOCOg (cIoU; which split the authors' list does not say),
-        64.8 average recall on PNG (63.4 things, 68.2 stuff), all from the numbers in the authors' scripts, under the
-        original protocols of `flmm eval`. Not repeated by us.
-    Differs from the original: every phrase of a global batch has the same weight, where each GPU's mean had; heads,
-        SAM's decoder and normalisation are float32, where DeepSpeed made them bfloat16 with float32 copies
-        (--engine.precision amp_bf16 is between the two); narratives without phrases are skipped and counted, where
-        another sample was drawn in their place.
+    Hardware: 8 GPUs; the frozen LMM in bfloat16 (about 14 GB for 7B) is on each of them, and 13 M
+    trained parameters. Data: `clim-data pack png` of the training narratives, `clim-data pack
+    refcoco` of the train splits (UNC, UNC, UMD). Expected: 75.2, 63.7 and 67.1 on RefCOCO, RefCOCO+
+    and RefCOCOg (cIoU; which split the authors' list does not say),
+        64.8 average recall on PNG (63.4 things, 68.2 stuff), all from the numbers in the authors'
+        scripts, under the original protocols of `flmm eval`. Not repeated by us.
+    Differs from the original: every phrase of a global batch has the same weight, where each GPU's
+    mean had; heads,
+        SAM's decoder and normalisation are float32, where DeepSpeed made them bfloat16 with float32
+        copies (--engine.precision amp_bf16 is between the two); narratives without phrases are
+        skipped and counted, where another sample was drawn in their place.
     """
     return _flmm("flmm_llava_1_5_vicuna_7b", "llava-hf/llava-1.5-7b-hf")
 
@@ -75,19 +83,29 @@ def flmm_llava_1_5_vicuna_7b() -> GroundingConfig:
 def flmm_llava_next_vicuna_7b() -> GroundingConfig:
     """Heads for LLaVA-NeXT 7B (Vicuna), SAM ViT-L.
 
-    Paper: F-LMM, arXiv 2406.05821. As `flmm_llava_1_5_vicuna_7b`; an image has up to 2928 tokens, a phrase 2048 maps.
+    Paper: F-LMM, arXiv 2406.05821. As `flmm_llava_1_5_vicuna_7b`; an image has up to 2928 tokens, a
+    phrase 2048 maps.
 
-    Command: deepspeed --num_gpus 8 --module flmm train flmm_llava_next_vicuna_7b --data.narratives SHARDS/png
+    Command: deepspeed --num_gpus 8 --module flmm train flmm_llava_next_vicuna_7b --data.narratives
+    SHARDS/png
         --data.expressions SHARDS/refcoco SHARDS/refcoco+ SHARDS/refcocog
-    Hardware: as `flmm_llava_1_5_vicuna_7b`. The original's attention matrices took some 36 GB more; here they are not
+    Hardware: as `flmm_llava_1_5_vicuna_7b`. The original's attention matrices took some 36 GB more;
+    here they are not
         made.
     Data: as `flmm_llava_1_5_vicuna_7b`.
-    Expected: 75.8, 65.8 and 70.1 on RefCOCO, RefCOCO+ and RefCOCOg, 66.3 average recall on PNG (65.1 things, 69.0
+    Expected: 75.8, 65.8 and 70.1 on RefCOCO, RefCOCO+ and RefCOCOg, 66.3 average recall on PNG
+    (65.1 things, 69.0
         stuff), from the numbers in the authors' scripts. Not repeated by us.
-    Differs from the original: as `flmm_llava_1_5_vicuna_7b`. The request before a narrative is another one than before
-        expressions and in evaluation, as in the original (--data.narrative-request None takes the same).
+    Differs from the original: as `flmm_llava_1_5_vicuna_7b`. The request before a narrative is
+    another one than before
+        expressions and in evaluation, as in the original (--data.narrative-request None takes the
+        same).
     """
-    return _flmm("flmm_llava_next_vicuna_7b", "llava-hf/llava-v1.6-vicuna-7b-hf", narrative_request=NEXT_REQUEST)
+    return _flmm(
+        "flmm_llava_next_vicuna_7b",
+        "llava-hf/llava-v1.6-vicuna-7b-hf",
+        narrative_request=NEXT_REQUEST,
+    )
 
 
 @recipe
@@ -96,15 +114,21 @@ def flmm_llava_next_mistral_7b() -> GroundingConfig:
 
     Paper: F-LMM, arXiv 2406.05821. As `flmm_llava_next_vicuna_7b`.
 
-    Command: deepspeed --num_gpus 8 --module flmm train flmm_llava_next_mistral_7b --data.narratives SHARDS/png
+    Command: deepspeed --num_gpus 8 --module flmm train flmm_llava_next_mistral_7b --data.narratives
+    SHARDS/png
         --data.expressions SHARDS/refcoco SHARDS/refcoco+ SHARDS/refcocog
     Hardware: as `flmm_llava_next_vicuna_7b`.
     Data: as `flmm_llava_1_5_vicuna_7b`.
-    Expected: 75.7, 66.5 and 70.1 on RefCOCO, RefCOCO+ and RefCOCOg, 66.5 average recall on PNG (65.4 things, 69.1
+    Expected: 75.7, 66.5 and 70.1 on RefCOCO, RefCOCO+ and RefCOCOg, 66.5 average recall on PNG
+    (65.4 things, 69.1
         stuff), from the numbers in the authors' scripts. Not repeated by us.
     Differs from the original: as `flmm_llava_next_vicuna_7b`.
     """
-    return _flmm("flmm_llava_next_mistral_7b", "llava-hf/llava-v1.6-mistral-7b-hf", narrative_request=NEXT_REQUEST)
+    return _flmm(
+        "flmm_llava_next_mistral_7b",
+        "llava-hf/llava-v1.6-mistral-7b-hf",
+        narrative_request=NEXT_REQUEST,
+    )
 
 
 @recipe
@@ -113,13 +137,16 @@ def flmm_deepseek_vl_1_3b() -> GroundingConfig:
 
     Paper: F-LMM, arXiv 2406.05821. As `flmm_llava_1_5_vicuna_7b`.
 
-    Command: deepspeed --num_gpus 8 --module flmm train flmm_deepseek_vl_1_3b --data.narratives SHARDS/png
+    Command: deepspeed --num_gpus 8 --module flmm train flmm_deepseek_vl_1_3b --data.narratives
+    SHARDS/png
         --data.expressions SHARDS/refcoco SHARDS/refcoco+ SHARDS/refcocog
     Hardware: 8 GPUs; the frozen LMM takes about 3 GB on each.
     Data: as `flmm_llava_1_5_vicuna_7b`.
-    Expected: 75.0, 62.8 and 68.2 on RefCOCO, RefCOCO+ and RefCOCOg, 64.9 average recall on PNG (63.4 things, 68.3
+    Expected: 75.0, 62.8 and 68.2 on RefCOCO, RefCOCO+ and RefCOCOg, 64.9 average recall on PNG
+    (63.4 things, 68.3
         stuff), from the numbers in the authors' scripts. Not repeated by us.
-    Differs from the original: as `flmm_llava_1_5_vicuna_7b`; the LMM is the conversion to transformers' own class.
+    Differs from the original: as `flmm_llava_1_5_vicuna_7b`; the LMM is the conversion to
+    transformers' own class.
     """
     return _flmm("flmm_deepseek_vl_1_3b", "deepseek-community/deepseek-vl-1.3b-chat")
 
@@ -130,11 +157,13 @@ def flmm_deepseek_vl_7b() -> GroundingConfig:
 
     Paper: F-LMM, arXiv 2406.05821. As `flmm_llava_1_5_vicuna_7b`.
 
-    Command: deepspeed --num_gpus 8 --module flmm train flmm_deepseek_vl_7b --data.narratives SHARDS/png
+    Command: deepspeed --num_gpus 8 --module flmm train flmm_deepseek_vl_7b --data.narratives
+    SHARDS/png
         --data.expressions SHARDS/refcoco SHARDS/refcoco+ SHARDS/refcocog
     Hardware: as `flmm_llava_1_5_vicuna_7b`.
     Data: as `flmm_llava_1_5_vicuna_7b`.
-    Expected: 76.1, 66.4 and 70.1 on RefCOCO, RefCOCO+ and RefCOCOg, 65.7 average recall on PNG (64.5 things, 68.5
+    Expected: 76.1, 66.4 and 70.1 on RefCOCO, RefCOCO+ and RefCOCOg, 65.7 average recall on PNG
+    (64.5 things, 68.5
         stuff), from the numbers in the authors' scripts. Not repeated by us.
     Differs from the original: as `flmm_deepseek_vl_1_3b`.
     """

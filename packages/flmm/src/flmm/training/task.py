@@ -1,6 +1,7 @@
 """Training of the heads of a `GroundedLMM` (F-LMM, arXiv 2406.05821) as a task of clim-train.
 
-Letters: B images of a step, n_i phrases of image i, N their sum on this rank, L layers of the LMM, D its hidden width.
+Letters: B images of a step, n_i phrases of image i, N their sum on this rank, L layers of the LMM,
+D its hidden width.
 """
 
 import copy
@@ -34,40 +35,52 @@ class FeatureKeeper(Protocol):
 
 
 class TrainedHeads(GroundedLMM):
-    """The part of a `GroundedLMM` that trains, under the same names; modules and parameters are the model's own.
+    """The part of a `GroundedLMM` that trains, under the same names; modules and parameters are the
+    model's own.
 
-    Engines get this, so that neither the LMM nor SAM's image encoder is cast, partitioned or checkpointed.
+    Engines get this, so that neither the LMM nor SAM's image encoder is cast, partitioned or
+    checkpointed.
     """
 
     def __init__(self, model: GroundedLMM):
         nn.Module.__init__(self)
         self.lmm = None
-        self.merge, self.own_positions, self.made_for = model.merge, model.own_positions, model.made_for
+        self.merge, self.own_positions, self.made_for = (
+            model.merge,
+            model.own_positions,
+            model.made_for,
+        )
         self._parameters = model._parameters  # the very dict: an engine puts new parameters into it
         self.mask_head, self.text_proj = model.mask_head, model.text_proj
         self.sam = _with_parts(model.sam, image_encoder=None)
 
     def direct_parameters(self) -> list[nn.Parameter]:
-        """All of them: they are few, and so an engine gathers them once a step and not module by module."""
+        """All of them: they are few, and so an engine gathers them once a step and not module by
+        module."""
         return [p for p in self.parameters() if p.requires_grad]
 
 
 class GroundingTask:
     """Dice and cross-entropy of the coarse and of SAM's masks, each phrase with the same weight.
 
-    The loss is the mean over all phrases of the global batch: averaged over ranks, gradients are those of one process
-    with the images of all of them, also where ranks have unequally many phrases, or none. (In the original each GPU's
-    mean has the same weight.) Losses and masks are computed in float32 whatever the precision.
+    The loss is the mean over all phrases of the global batch: averaged over ranks, gradients are
+    those of one process with the images of all of them, also where ranks have unequally many
+    phrases, or none. (In the original each GPU's mean has the same weight.) Losses and masks are
+    computed in float32 whatever the precision.
 
     Args:
-        model: its LMM and image encoder stay outside of `self.model`, frozen, in the dtype they have; they follow the
-            batches to their device.
+        model: its LMM and image encoder stay outside of `self.model`, frozen, in the dtype they
+            have; they follow the batches to their device.
         cache: is given the features of every item that had none.
         about: what `save` writes into grounding.json, such as the names of LMM and SAM.
     """
 
     def __init__(
-        self, model: GroundedLMM, *, cache: FeatureKeeper | None = None, about: Mapping[str, Any] | None = None
+        self,
+        model: GroundedLMM,
+        *,
+        cache: FeatureKeeper | None = None,
+        about: Mapping[str, Any] | None = None,
     ):
         self.model = TrainedHeads(model)
         self.lmm = model.lmm
@@ -78,17 +91,19 @@ class GroundingTask:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def loss(self, batch: GroundingBatch) -> dict[str, Tensor]:
-        """{"loss", "loss_mask", "loss_dice", "accuracy", "aiou", the same four with "sam_" before them, "phrases"}.
+        """{"loss", "loss_mask", "loss_dice", "accuracy", "aiou", the same four with "sam_" before
+        them, "phrases"}.
 
-        "loss" is the sum of the four losses; "phrases" their mean number over the ranks. Averaged over ranks, the
-        others are means over all phrases. With a cache also "kept", the share of items whose features were in it.
+        "loss" is the sum of the four losses; "phrases" their mean number over the ranks. Averaged
+        over ranks, the others are means over all phrases. With a cache also "kept", the share of
+        items whose features were in it.
         """
         device = self.model.text_layer_weights.device
         features = self.frozen_features(batch.items, device)
         targets = [item.masks.to(device) for item in batch.items]
         count, images = batch.phrases, max(len(batch), 1)
-        # Under ZeRO-3 ranks that run a module unequally often wait for each other forever: those with fewer images
-        # run it on nothing.
+        # Under ZeRO-3 ranks that run a module unequally often wait for each other forever: those
+        # with fewer images run it on nothing.
         spare = most_images(images, device) - len(batch)
         features += [self._nothing(device)] * spare
         targets += [torch.zeros(1, 1, 1, device=device)] * spare
@@ -108,22 +123,32 @@ class GroundingTask:
         return found
 
     @torch.no_grad()
-    def frozen_features(self, items: Sequence[GroundingItem], device: torch.device) -> list[FrozenFeatures]:
-        """Features of the items' phrases and images on `device`: those that were kept, else from LMM and SAM."""
+    def frozen_features(
+        self, items: Sequence[GroundingItem], device: torch.device
+    ) -> list[FrozenFeatures]:
+        """Features of the items' phrases and images on `device`: those that were kept, else from
+        LMM and SAM."""
         new = [item for item in items if item.kept is None]
         made = iter(self._compute(new, device))
         return [_on(item.kept, device) if item.kept is not None else next(made) for item in items]
 
-    def _compute(self, items: Sequence[GroundingItem], device: torch.device) -> list[FrozenFeatures]:
+    def _compute(
+        self, items: Sequence[GroundingItem], device: torch.device
+    ) -> list[FrozenFeatures]:
         if not items:
             return []
         for module, where in ((self.lmm, self.lmm.device), (self.encoder, _device(self.encoder))):
             if where != device:
                 module.to(device)
         samples, images = frozen_inputs(items)
-        with torch.autocast(device.type, enabled=False):  # frozen models run in the dtype of their weights
+        with torch.autocast(
+            device.type, enabled=False
+        ):  # frozen models run in the dtype of their weights
             phrases = self.lmm(samples, merge=self.model.merge)
-            made = [FrozenFeatures(p, e) for p, e in zip(phrases, self.encoder.embed(images), strict=True)]
+            made = [
+                FrozenFeatures(p, e)
+                for p, e in zip(phrases, self.encoder.embed(images), strict=True)
+            ]
         if self.cache is not None:
             for item, features in zip(items, made, strict=True):
                 self.cache.keep(item, features)
@@ -140,7 +165,8 @@ class GroundingTask:
         return FrozenFeatures(PhraseFeatures(maps, states, (1,), single_grid(8, 8)), embedding)
 
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
-        """Writes heads.safetensors (only what trained; `GroundedLMM.load_heads` reads it) and grounding.json."""
+        """Writes heads.safetensors (only what trained; `GroundedLMM.load_heads` reads it) and
+        grounding.json."""
         self.model.save_heads(Path(folder) / HEADS_FILE, state)
         write_json_indented(Path(folder) / ABOUT_FILE, self.about)
 

@@ -22,13 +22,25 @@ def build_parser() -> argparse.ArgumentParser:
         prog="flmm demo",
         description="A web page: ask about a picture, ground phrases in it, let the model look again.",
         epilog="It listens to this machine only. --host 0.0.0.0 opens it to everybody who can reach the machine, "
-        f"without a password; from one other machine use `ssh -L {PORT}:{HOST}:{PORT} HERE` instead.",
+        f"without a password; from one other machine use `ssh -L {PORT}:{HOST}:{PORT} HERE` "
+        "instead.",
     )
     add_model_options(parser)
-    parser.add_argument("--examples", type=Path, metavar="FOLDER", help="pictures to offer, the first twelve by name")
-    parser.add_argument("--max-new-tokens", type=int, help="longest answer; default: 512, or what fits")
-    parser.add_argument("--host", default=HOST, help=f"address to listen on; default: {HOST}, this machine only")
-    parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}; 0 takes a free one")
+    parser.add_argument(
+        "--examples",
+        type=Path,
+        metavar="FOLDER",
+        help="pictures to offer, the first twelve by name",
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=int, help="longest answer; default: 512, or what fits"
+    )
+    parser.add_argument(
+        "--host", default=HOST, help=f"address to listen on; default: {HOST}, this machine only"
+    )
+    parser.add_argument(
+        "--port", type=int, default=PORT, help=f"default: {PORT}; 0 takes a free one"
+    )
     return parser
 
 
@@ -46,9 +58,17 @@ def main(argv: Sequence[str]) -> None:
 
         model = load_from_options(options)
         if not has_spacy():
-            say("phrases are found by simple rules; for better ones: pip install 'flmm[chat]' and en_core_web_sm")
+            say(
+                "phrases are found by simple rules; for better ones: pip install 'flmm[chat]' and "
+                "en_core_web_sm"
+            )
         demo = Demo(model, max_new_tokens=options.max_new_tokens)
-        app = build_app(demo, about=about(model, options.checkpoint), examples=examples, hosts=hosts(options.host))
+        app = build_app(
+            demo,
+            about=about(model, options.checkpoint),
+            examples=examples,
+            hosts=hosts(options.host),
+        )
         serve(app, taken)
 
 
@@ -57,10 +77,14 @@ def example_files(folder: Path | None) -> list[Path]:
     if folder is None:
         return []
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}: pass one with pictures to --examples")
+        raise FileNotFoundError(
+            f"there is no folder {folder}: pass one with pictures to --examples"
+        )
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXAMPLE_ENDINGS)
     if not found:
-        raise FileNotFoundError(f"no picture in {folder}: --examples takes {', '.join(EXAMPLE_ENDINGS)} files")
+        raise FileNotFoundError(
+            f"no picture in {folder}: --examples takes {', '.join(EXAMPLE_ENDINGS)} files"
+        )
     return found[:EXAMPLES_SHOWN]
 
 
@@ -69,23 +93,29 @@ def listening(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
         raise ValueError(f"--port {port} is no port: pass 1 to 65535, or 0 for a free one")
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )[0]
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     except OSError as fault:
-        raise ValueError(f"--host {host} is not known ({fault}): pass an address of this machine") from fault
+        raise ValueError(
+            f"--host {host} is not known ({fault}): pass an address of this machine"
+        ) from fault
     try:
         bound.bind(address)
     except OSError as fault:
         bound.close()
         raise ValueError(
-            f"cannot listen on {host}:{port} ({fault.strerror}): pass another --port, or 0 for a free one"
+            f"cannot listen on {host}:{port} ({fault.strerror}): pass another --port, or 0 for a "
+            "free one"
         ) from fault
     return bound
 
 
 def hosts(host: str) -> list[str]:
-    """Names that browsers may call this machine. Other names are refused, so that no page elsewhere can pose as it."""
+    """Names that browsers may call this machine. Other names are refused, so that no page elsewhere
+    can pose as it."""
     return ["*"] if host in EVERYWHERE else sorted({host, HOST, "localhost"})
 
 
@@ -103,7 +133,9 @@ def serve(app, taken: socket.socket) -> None:
     if host in EVERYWHERE:
         say("everybody who can reach this machine can use the page, without a password")
         host = socket.gethostname()
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
+    )
     taken.listen()
     print(f"http://{host}:{port}", flush=True)
     say("open this in a browser; Ctrl-C ends it")

@@ -21,20 +21,24 @@ THUMBNAIL_PX = 160
 
 
 def mask_png(mask: np.ndarray, colour: str) -> bytes:
-    """A mask bool (H, W): transparent outside, see-through in the colour ("#rrggbb") inside, with a white outline."""
+    """A mask bool (H, W): transparent outside, see-through in the colour ("#rrggbb") inside, with a
+    white outline."""
     times = max(1, round(DRAWN_PX / max(mask.shape)))
     drawn = mask.repeat(times, axis=0).repeat(times, axis=1)
     inner = drawn
     for _ in range(max(1, round(max(drawn.shape) / DRAWN_PX))):
         inner = _eroded(inner)
     levels = drawn.astype(np.uint8) + (drawn & ~inner)  # 0 outside, 1 inside, 2 outline
-    image = Image.frombytes("P", (drawn.shape[1], drawn.shape[0]), levels.astype(np.uint8).tobytes())
+    image = Image.frombytes(
+        "P", (drawn.shape[1], drawn.shape[0]), levels.astype(np.uint8).tobytes()
+    )
     image.putpalette([0, 0, 0, *bytes.fromhex(colour[1:]), 255, 255, 255])
     return _png(image, transparency=bytes([0, FILL_OPACITY, 255]))
 
 
 def heat_png(attention: np.ndarray) -> bytes:
-    """An attention map (h, w) in colours, from its least to its 99th percentile: single tokens can stand far out."""
+    """An attention map (h, w) in colours, from its least to its 99th percentile: single tokens can
+    stand far out."""
     from matplotlib import colormaps
 
     least, most = attention.min(), np.percentile(attention, 99)
@@ -43,13 +47,20 @@ def heat_png(attention: np.ndarray) -> bytes:
 
 
 def picture_view(name: str, upload: Upload) -> dict[str, Any]:
-    """What the page is told of a picture: its name, size, pixels, and a note where it was shrunk."""
+    """What the page is told of a picture: its name, size, pixels, and a note where it was
+    shrunk."""
     width, height = upload.image.size
     note = ""
     if upload.shrunk:
         was = "{} x {}".format(*upload.original_size)
         note = f"{was} pixels, shrunk to {width} x {height} for this page; `flmm ground` keeps the size"
-    return {"picture": name, "width": width, "height": height, "note": note, "source": _shown(upload.image)}
+    return {
+        "picture": name,
+        "width": width,
+        "height": height,
+        "note": note,
+        "source": _shown(upload.image),
+    }
 
 
 def thumbnail(data: bytes, name: str) -> bytes:
@@ -60,7 +71,8 @@ def thumbnail(data: bytes, name: str) -> bytes:
 
 
 def found_view(found: Found) -> dict[str, Any]:
-    """What the page is told of masks: pieces of the text, and for each phrase its mask, attention, area and box."""
+    """What the page is told of masks: pieces of the text, and for each phrase its mask, attention,
+    area and box."""
     height, width = found.masks.shape[1:]
     phrases = [
         {
@@ -72,7 +84,9 @@ def found_view(found: Found) -> dict[str, Any]:
             "mask": _url(mask_png(mask, colour_of(index))),
             "attention": _url(heat_png(attention)),
         }
-        for index, (kept, mask, attention) in enumerate(zip(found.record["phrases"], found.masks, found.attention))
+        for index, (kept, mask, attention) in enumerate(
+            zip(found.record["phrases"], found.masks, found.attention)
+        )
     ]
     return {"result": found.result, "pieces": pieces(found.text, found.spans), "phrases": phrases}
 
@@ -92,10 +106,14 @@ def look_view(look: Look) -> dict[str, Any]:
 
 
 def pieces(text: str, spans: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
-    """A text cut at its phrases, in order: {"text", "phrase": number of the phrase, or None between phrases}."""
+    """A text cut at its phrases, in order: {"text", "phrase": number of the phrase, or None between
+    phrases}."""
     cut, end = [], 0
     for number, (start, stop) in enumerate(spans):
-        cut += [{"text": text[end:start], "phrase": None}, {"text": text[start:stop], "phrase": number}]
+        cut += [
+            {"text": text[end:start], "phrase": None},
+            {"text": text[start:stop], "phrase": number},
+        ]
         end = stop
     return [piece for piece in [*cut, {"text": text[end:], "phrase": None}] if piece["text"]]
 

@@ -1,4 +1,5 @@
-"""The page over HTTP: static files, JSON in and out, one worker for the model. Needs the extra flmm[demo].
+"""The page over HTTP: static files, JSON in and out, one worker for the model. Needs the extra
+flmm[demo].
 
     GET  /  /page.css  /page.js              the page
     GET  /api/about                          {"model", "examples"}
@@ -100,10 +101,17 @@ class Endpoints:
     def routes(self) -> list[Route]:
         posts = {"picture": self.picture, "example": self.example, "ask": self.ask}
         posts |= {"mark": self.mark, "ground": self.ground, "look": self.look}
-        gets = {"/api/about": self.about, "/api/result/{name}": self.result, "/example/{number:int}": self.thumbnail}
+        gets = {
+            "/api/about": self.about,
+            "/api/result/{name}": self.result,
+            "/example/{number:int}": self.thumbnail,
+        }
         gets |= {f"/{path}": self.static for path in STATIC}
         return [
-            *(Route(f"/api/{name}", explained(run), methods=["POST"]) for name, run in posts.items()),
+            *(
+                Route(f"/api/{name}", explained(run), methods=["POST"])
+                for name, run in posts.items()
+            ),
             *(Route(path, explained(run), methods=["GET"]) for path, run in gets.items()),
         ]
 
@@ -112,7 +120,9 @@ class Endpoints:
         return Response(files("flmm.web").joinpath("static", name).read_bytes(), media_type=kind)
 
     async def about(self, request: Request) -> Response:
-        return JSONResponse({"model": self.about_model, "examples": [path.name for path in self.examples]})
+        return JSONResponse(
+            {"model": self.about_model, "examples": [path.name for path in self.examples]}
+        )
 
     async def picture(self, request: Request) -> Response:
         data = await uploaded(request)
@@ -121,7 +131,9 @@ class Endpoints:
 
     async def example(self, request: Request) -> Response:
         path = self.chosen((await fields(request, example=int))["example"])
-        return await self.files.answer(lambda: picture_view(*self.demo.add_picture(path.read_bytes(), path.name)))
+        return await self.files.answer(
+            lambda: picture_view(*self.demo.add_picture(path.read_bytes(), path.name))
+        )
 
     async def thumbnail(self, request: Request) -> Response:
         path = self.chosen(request.path_params["number"])
@@ -130,7 +142,9 @@ class Endpoints:
 
     async def ask(self, request: Request) -> Response:
         given = await fields(request, picture=str, question=str)
-        return await self.model.answer(lambda: dict(zip(("answer", "text"), self.demo.ask(**given), strict=True)))
+        return await self.model.answer(
+            lambda: dict(zip(("answer", "text"), self.demo.ask(**given), strict=True))
+        )
 
     async def mark(self, request: Request) -> Response:
         given = await fields(request, answer=str, phrases=list)
@@ -174,12 +188,15 @@ def build_app(
         demo: the model and what was done with it.
         about: a line about the model.
         examples: picture files that are offered.
-        hosts: names that requests may call this machine; a page elsewhere that calls it otherwise is refused.
+        hosts: names that requests may call this machine; a page elsewhere that calls it otherwise
+            is refused.
     """
     endpoints = Endpoints(demo, about=about, examples=examples)
     app = Starlette(
         routes=endpoints.routes(),
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+        ],
     )
     app.state.endpoints = endpoints
     return app
@@ -196,10 +213,16 @@ def explained(run: Callable) -> Callable:
         except (ValueError, FileNotFoundError) as mistake:
             response = error(400, str(mistake))
         except torch.OutOfMemoryError:
-            response = error(507, "the accelerator ran out of memory: use a smaller picture, fewer phrases, or --dtype")
+            response = error(
+                507,
+                "the accelerator ran out of memory: use a smaller picture, fewer phrases, or "
+                "--dtype",
+            )
         except Exception:
             traceback.print_exc()
-            response = error(500, "something went wrong here: the terminal that runs the demo says what")
+            response = error(
+                500, "something went wrong here: the terminal that runs the demo says what"
+            )
         response.headers.update(HEADERS)
         return response
 
@@ -212,13 +235,15 @@ def error(status: int, message: str) -> Response:
 
 async def uploaded(request: Request) -> bytes:
     """The bytes of a picture's file, if they are not too many."""
-    # Pages elsewhere cannot send these types, nor JSON, without asking the server first, and it does not agree.
+    # Pages elsewhere cannot send these types, nor JSON, without asking the server first, and it
+    # does not agree.
     check_type(request, "image/", "application/octet-stream")
     return await body(request, MAX_BYTES)
 
 
 async def fields(request: Request, **kinds: type) -> dict[str, Any]:
-    """The fields of a JSON request: all those named, of these types, and no others. A list holds texts."""
+    """The fields of a JSON request: all those named, of these types, and no others. A list holds
+    texts."""
     check_type(request, "application/json")
     data = await body(request, MAX_JSON_BYTES)
     try:
@@ -228,8 +253,12 @@ async def fields(request: Request, **kinds: type) -> dict[str, Any]:
     if not isinstance(given, dict) or set(given) != set(kinds):
         raise Refused(400, f"send a JSON object with {', '.join(kinds)}")
     for name, kind in kinds.items():
-        if type(given[name]) is not kind or (kind is list and any(type(one) is not str for one in given[name])):
-            raise Refused(400, f"{name} must be {'a list of texts' if kind is list else kind.__name__}")
+        if type(given[name]) is not kind or (
+            kind is list and any(type(one) is not str for one in given[name])
+        ):
+            raise Refused(
+                400, f"{name} must be {'a list of texts' if kind is list else kind.__name__}"
+            )
     return given
 
 

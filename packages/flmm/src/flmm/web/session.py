@@ -1,4 +1,5 @@
-"""What the page does, without the page: pictures, questions and phrases in; words, masks and attention out.
+"""What the page does, without the page: pictures, questions and phrases in; words, masks and
+attention out.
 
 Letters: N phrases, H W pixels of the picture, h w the grid of an attention map.
 """
@@ -26,7 +27,8 @@ from flmm.text.phrases import Chunker, noun_chunks
 from flmm.web.kept import Kept
 from flmm.web.upload import Upload, read_upload
 
-# The attention of 512 tokens of a 7B LMM in bfloat16 is 0.6 GB for LLaVA-1.5 and up to 3 GB for LLaVA-NeXT.
+# The attention of 512 tokens of a 7B LMM in bfloat16 is 0.6 GB for LLaVA-1.5 and up to 3 GB for
+# LLaVA-NeXT.
 ANSWERS_KEPT = 2
 PICTURES_KEPT = 16
 RESULTS_KEPT = 64
@@ -57,9 +59,10 @@ class Said:
 class Found:
     """Phrases and where they are.
 
-    result: its name for `Demo.files`. text: what was said, "" for phrases of one's own. phrases: N texts. spans: the
-    characters (start, end) of each in the text. masks: bool (N, H, W). attention: float32 (N, h, w), see
-    `flmm.pictures.mean_attention`. record: plain data, see `flmm.grounders.images.masks_record`.
+    result: its name for `Demo.files`. text: what was said, "" for phrases of one's own. phrases: N
+    texts. spans: the characters (start, end) of each in the text. masks: bool (N, H, W). attention:
+    float32 (N, h, w), see `flmm.pictures.mean_attention`. record: plain data, see
+    `flmm.grounders.images.masks_record`.
     """
 
     result: str
@@ -73,7 +76,8 @@ class Found:
 
 @dataclass(frozen=True)
 class Look:
-    """Visual chain of thought. mask: bool (H, W) of what matters, None where the LMM had no thought.
+    """Visual chain of thought. mask: bool (H, W) of what matters, None where the LMM had no
+    thought.
 
     box: (x0, y0, x1, y1) in pixels, of what was looked at; crop: that part.
     """
@@ -87,9 +91,11 @@ class Look:
 
 
 class Demo:
-    """One model and what was last done with it. Methods that run the model must not run side by side.
+    """One model and what was last done with it. Methods that run the model must not run side by
+    side.
 
-    The frozen LMM runs once for an answer and SAM's image encoder once for a picture, whatever is grounded in them.
+    The frozen LMM runs once for an answer and SAM's image encoder once for a picture, whatever is
+    grounded in them.
 
     Args:
         model: of `flmm.load_grounded`.
@@ -97,9 +103,17 @@ class Demo:
         chunker: finds the phrases of an answer.
     """
 
-    def __init__(self, model: GroundedLMM, *, max_new_tokens: int | None = None, chunker: Chunker = noun_chunks):
+    def __init__(
+        self,
+        model: GroundedLMM,
+        *,
+        max_new_tokens: int | None = None,
+        chunker: Chunker = noun_chunks,
+    ):
         self.model, self.max_new_tokens, self.chunker = model, max_new_tokens, chunker
-        self._pictures: Kept[Picture] = Kept(PICTURES_KEPT, "this picture is no longer kept: choose it again")
+        self._pictures: Kept[Picture] = Kept(
+            PICTURES_KEPT, "this picture is no longer kept: choose it again"
+        )
         self._answers: Kept[Said] = Kept(ANSWERS_KEPT, "this answer is no longer kept: ask again")
         self._results: Kept[tuple[Picture, dict]] = Kept(
             RESULTS_KEPT, "these masks are no longer kept: make them again"
@@ -114,7 +128,8 @@ class Demo:
         return self._pictures.add(Picture(upload)), upload
 
     def ask(self, picture: str, question: str) -> tuple[str, str]:
-        """Answer a question; returns the answer's name here, and its text. Earlier questions are not remembered.
+        """Answer a question; returns the answer's name here, and its text. Earlier questions are
+        not remembered.
 
         Raises:
             ValueError: no picture, no question, too long for the LMM, or it said nothing.
@@ -138,7 +153,9 @@ class Demo:
         embedding = self._embedding(said.picture)
         grounded = ground_answer(self.model, embedding, said.answer, phrases, chunker=self.chunker)
         masks, features = grounded.masks, grounded.features
-        return self._found(said.picture, masks, features, grounded.phrases, said=said, spans=grounded.spans)
+        return self._found(
+            said.picture, masks, features, grounded.phrases, said=said, spans=grounded.spans
+        )
 
     @torch.no_grad()
     def ground(self, picture: str, phrases: Sequence[str]) -> Found:
@@ -153,7 +170,8 @@ class Demo:
         return self._found(shown, masks, features, phrases)
 
     def look_again(self, picture: str, question: str, focus: str = "thought") -> Look:
-        """Find what matters for a question ("thought": the LMM names it; "question": its words), look closely, answer.
+        """Find what matters for a question ("thought": the LMM names it; "question": its words),
+        look closely, answer.
 
         Raises:
             ValueError: no picture, no question, an unknown focus, or too long for the LMM.
@@ -174,7 +192,9 @@ class Demo:
         """
         picture, record = self._results[result]
         found = record["phrases"]
-        masks = np.stack([decode_segmentation(one["segmentation"], *record["size"]) for one in found])
+        masks = np.stack(
+            [decode_segmentation(one["segmentation"], *record["size"]) for one in found]
+        )
         about = {key: value for key, value in record.items() if key not in ("size", "phrases")}
         with tempfile.TemporaryDirectory(prefix="flmm-demo-") as folder:
             path, beside = save_grounding(
@@ -210,7 +230,9 @@ class Demo:
         record = {**about, **masks_record(masks, phrases)}
         result = self._results.add((picture, record))
         attention = mean_attention(features).cpu().numpy()
-        return Found(result, about.get("answer", ""), tuple(phrases), spans, masks, attention, record)
+        return Found(
+            result, about.get("answer", ""), tuple(phrases), spans, masks, attention, record
+        )
 
 
 def _given(text: str, what: str) -> str:

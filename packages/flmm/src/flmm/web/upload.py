@@ -6,16 +6,19 @@ from clim_data.faults import BrokenSample
 from clim_data.pixels.decode import open_image, to_rgb
 from PIL import Image, ImageOps
 
-# Neither LMMs nor SAM see more than about a thousand pixels; masks and their pictures stay small enough for a page.
+# Neither LMMs nor SAM see more than about a thousand pixels; masks and their pictures stay small
+# enough for a page.
 LONGEST_EDGE_PX = 1600
 MAX_BYTES = 64 * 1024 * 1024
-# What people have; Pillow's readers of other formats are left alone, some start programs. MPO: JPEGs of some phones.
+# What people have; Pillow's readers of other formats are left alone, some start programs. MPO:
+# JPEGs of some phones.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
 
 
 @dataclass(frozen=True)
 class Upload:
-    """An RGB picture, its longer edge at most `LONGEST_EDGE_PX`, and the (width, height) it came with."""
+    """An RGB picture, its longer edge at most `LONGEST_EDGE_PX`, and the (width, height) it came
+    with."""
 
     image: Image.Image
     original_size: tuple[int, int]
@@ -26,7 +29,8 @@ class Upload:
 
 
 def read_upload(data: bytes, name: str = "the file") -> Upload:
-    """A picture from the bytes of its file, turned as a camera's file says, and shrunk where it is large.
+    """A picture from the bytes of its file, turned as a camera's file says, and shrunk where it is
+    large.
 
     Raises:
         ValueError: no picture, a damaged one, too many bytes, or more pixels than
@@ -39,7 +43,9 @@ def read_upload(data: bytes, name: str = "the file") -> Upload:
     opened = _opened(data, name)
     stored = opened.size
     try:
-        opened.draft("RGB", (LONGEST_EDGE_PX, LONGEST_EDGE_PX))  # large JPEGs are decoded at a fraction of their size
+        opened.draft(
+            "RGB", (LONGEST_EDGE_PX, LONGEST_EDGE_PX)
+        )  # large JPEGs are decoded at a fraction of their size
         image = to_rgb(ImageOps.exif_transpose(opened))
     except Exception as fault:  # damaged pixels can make a Pillow plugin raise nearly anything
         raise ValueError(f"{name} is damaged ({fault}): choose a whole picture") from fault

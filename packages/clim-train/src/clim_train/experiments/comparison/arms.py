@@ -1,7 +1,9 @@
-"""The arms of a comparison: one start, one budget of steps and pixels, and each method with the data it is made for.
+"""The arms of a comparison: one start, one budget of steps and pixels, and each method with the
+data it is made for.
 
-The budget of a step is the number of pixels that go through the tower that trains, forward and backward: that of
-CLIM's batch. The other arms get as many images of their size as come closest to it.
+The budget of a step is the number of pixels that go through the tower that trains, forward and
+backward: that of CLIM's batch. The other arms get as many images of their size as come closest to
+it.
 """
 
 import dataclasses
@@ -20,7 +22,13 @@ from clim_train.methods.clipself import ClipSelfConfig
 from clim_train.methods.crops import CropDataConfig
 from clim_train.methods.pairs import PairDataConfig
 from clim_train.methods.regionclip import RegionClipConfig
-from clim_train.options.sections import EngineConfig, ModelConfig, OptimConfig, RunConfig, ScheduleConfig
+from clim_train.options.sections import (
+    EngineConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    ScheduleConfig,
+)
 
 START = "start, untrained"
 ARMS = {
@@ -37,8 +45,9 @@ MIX = {2: 1, 3: 1, 4: 1}
 class ArmOptions:
     """What all arms share, and the learning rate of each.
 
-    batch_size: images of a step of CLIM, of which at least `min_singles` stay single; the rest follows from the budget.
-    region_px: side of mosaics and scenes. single_px: side of an image that is alone.
+    batch_size: images of a step of CLIM, of which at least `min_singles` stay single; the rest
+    follows from the budget. region_px: side of mosaics and scenes. single_px: side of an image that
+    is alone.
     """
 
     model: ModelConfig
@@ -66,7 +75,10 @@ class ArmOptions:
     def mosaic(self) -> MosaicConfig:
         """How CLIM's batch is laid out."""
         return MosaicConfig(
-            canvas_px=self.region_px, single_px=self.single_px, mix=dict(self.mix), min_singles=self.min_singles
+            canvas_px=self.region_px,
+            single_px=self.single_px,
+            mix=dict(self.mix),
+            min_singles=self.min_singles,
         )
 
     @property
@@ -98,7 +110,11 @@ def arm_config(
     """
     if arm not in ARMS:
         raise ValueError(f"arm={arm!r} is unknown: choose from {', '.join(ARMS)}")
-    batch = {"batch_size": options.images(arm), "workers": options.workers, "background": options.background}
+    batch = {
+        "batch_size": options.images(arm),
+        "workers": options.workers,
+        "background": options.background,
+    }
     task, source = _method(arm, options, data, labels, batch)
     on_gpu = torch.cuda.is_available() and options.device != "cpu"
     return TrainConfig(
@@ -111,7 +127,11 @@ def arm_config(
         ),
         engine=EngineConfig(precision="amp_bf16" if on_gpu else "fp32", device=options.device),
         run=RunConfig(
-            folder=str(folder), seed=seed, save_every=min(options.steps, 1000), log_every=5, tensorboard=False
+            folder=str(folder),
+            seed=seed,
+            save_every=min(options.steps, 1000),
+            log_every=5,
+            tensorboard=False,
         ),
     )
 
@@ -119,7 +139,11 @@ def arm_config(
 def _method(arm: str, options: ArmOptions, data: TrainingData, labels: Path, batch: dict):
     """(task, data) of an arm; `batch` are the options that every kind of data has."""
     if arm in ("image", "clim"):
-        mosaic = options.mosaic if arm == "clim" else dataclasses.replace(options.mosaic, mix={}, min_singles=0)
+        mosaic = (
+            options.mosaic
+            if arm == "clim"
+            else dataclasses.replace(options.mosaic, mix={}, min_singles=0)
+        )
         task = ClimConfig(mask_duplicate_captions=options.mask_duplicate_captions)
         return task, PairDataConfig(**_sources(data.pairs), mosaic=mosaic, **batch)
     scenes = {**_sources(data.scenes), "image_px": options.region_px, **batch}

@@ -1,6 +1,7 @@
 """The data of a comparison from a folder in COCO layout.
 
-Where classes are to stay unseen, training images whose captions name one are left out for every arm alike.
+Where classes are to stay unseen, training images whose captions name one are left out for every arm
+alike.
 """
 
 import json
@@ -34,10 +35,11 @@ TEMPLATES = "vild"
 class CocoFiles:
     """Where things are.
 
-    root: has `train2017/`, `val2017/`, `panoptic_val2017/` and `annotations/` with captions_train2017.json,
-    captions_val2017.json and panoptic_val2017.json. proposals: COCO json of boxes (`clim-data proposals`). nouns: a
-    name a line (`clim-data nouns`). shards: training images with captions, in place of `train2017/`. zeroshot: a
-    folder with a folder of images for each class. unseen: class names, one a line.
+    root: has `train2017/`, `val2017/`, `panoptic_val2017/` and `annotations/` with
+    captions_train2017.json, captions_val2017.json and panoptic_val2017.json. proposals: COCO json
+    of boxes (`clim-data proposals`). nouns: a name a line (`clim-data nouns`). shards: training
+    images with captions, in place of `train2017/`. zeroshot: a folder with a folder of images for
+    each class. unseen: class names, one a line.
     """
 
     root: Path
@@ -64,7 +66,8 @@ class CocoFiles:
                 raise FileNotFoundError(f"{path} is not a file: pass the right one with --{option}")
         if self.shards and self.unseen:
             raise ValueError(
-                f"--unseen {self.unseen} with --shards: captions in shards are not searched; leave --shards out, so "
+                f"--unseen {self.unseen} with --shards: captions in shards are not searched; leave "
+                "--shards out, so "
                 "that train2017/ is read"
             )
 
@@ -73,8 +76,11 @@ class CocoFiles:
         return self.root / "annotations" / "captions_train2017.json"
 
 
-def coco_data(folder: Path, model: RegionModel, files: CocoFiles, *, image_px: int) -> ComparisonData:
-    """Lists below `folder` what may be trained on (nothing is copied), and opens the validation images."""
+def coco_data(
+    folder: Path, model: RegionModel, files: CocoFiles, *, image_px: int
+) -> ComparisonData:
+    """Lists below `folder` what may be trained on (nothing is copied), and opens the validation
+    images."""
     root = files.root
     regions = PanopticRegions(
         root / "val2017",
@@ -95,18 +101,25 @@ def coco_data(folder: Path, model: RegionModel, files: CocoFiles, *, image_px: i
     return ComparisonData(
         coco_training(folder, model, files, unseen),
         (RegionSet(regions, embeddings, groups),),
-        ImageCaptions(root / "val2017", root / "annotations" / "captions_val2017.json", model.image_size[0]),
+        ImageCaptions(
+            root / "val2017", root / "annotations" / "captions_val2017.json", model.image_size[0]
+        ),
         zeroshot,
     )
 
 
-def coco_training(folder: Path, model: RegionModel, files: CocoFiles, unseen: Sequence[str]) -> TrainingData:
+def coco_training(
+    folder: Path, model: RegionModel, files: CocoFiles, unseen: Sequence[str]
+) -> TrainingData:
     """Nouns with embeddings, and the lists of images and captions that name nothing of `unseen`."""
     folder.mkdir(parents=True, exist_ok=True)
     hidden = NounFinder(unseen)
     names = [noun for noun in read_names(files.nouns, "--nouns") if not hidden.find([noun])]
     if not names:
-        raise ValueError(f"{files.nouns} has no noun that may be trained on: make the list with `clim-data nouns`")
+        raise ValueError(
+            f"{files.nouns} has no noun that may be trained on: make the list with `clim-data "
+            "nouns`"
+        )
     nouns = folder / "nouns.safetensors"
     rows = embed_with_bar(model, names, TEMPLATES, cache=None, show=True)
     save_class_embeddings(nouns, rows, names, TEMPLATES, model=model)
@@ -115,12 +128,17 @@ def coco_training(folder: Path, model: RegionModel, files: CocoFiles, unseen: Se
     kept = [
         (image, texts)
         for image, captions in captions_of_images(files.train_captions)
-        if (texts := [caption for caption in captions if caption.strip()]) and not hidden.find(texts)
+        if (texts := [caption for caption in captions if caption.strip()])
+        and not hidden.find(texts)
     ]
     if not kept:
-        raise ValueError(f"{files.train_captions} has no image that may be trained on: check it and --unseen")
+        raise ValueError(
+            f"{files.train_captions} has no image that may be trained on: check it and --unseen"
+        )
     listed = folder / "captions_train.json"
-    listed.write_text(json.dumps({"images": [{**image, "captions": texts} for image, texts in kept]}))
+    listed.write_text(
+        json.dumps({"images": [{**image, "captions": texts} for image, texts in kept]})
+    )
     pairs = linked_pairs(folder / "pairs", files.root / "train2017", kept)
     file_names = {image_file_name(image) for image, _ in kept}
     proposals = kept_boxes(files.proposals, file_names, folder / "proposals.json")
@@ -129,9 +147,13 @@ def coco_training(folder: Path, model: RegionModel, files: CocoFiles, unseen: Se
 
 
 def linked_pairs(folder: Path, images: Path, kept: Sequence[tuple[dict, list[str]]]) -> Path:
-    """A folder with a link to the image folder and the captions of the images that are kept; returns it."""
+    """A folder with a link to the image folder and the captions of the images that are kept;
+    returns it."""
     folder.mkdir(exist_ok=True)
-    rows = [{"file_name": f"images/{image_file_name(image)}", "captions": texts} for image, texts in kept]
+    rows = [
+        {"file_name": f"images/{image_file_name(image)}", "captions": texts}
+        for image, texts in kept
+    ]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     link = folder / "images"
     if not link.is_symlink():
@@ -146,6 +168,8 @@ def kept_boxes(proposals: Path, file_names: set[str], output: Path) -> Path:
     ids = {image["id"] for image in table["images"]}
     table["annotations"] = [box for box in table["annotations"] if box["image_id"] in ids]
     if not table["annotations"]:
-        raise ValueError(f"{proposals} has no box in the training images: make it with `clim-data proposals`")
+        raise ValueError(
+            f"{proposals} has no box in the training images: make it with `clim-data proposals`"
+        )
     output.write_text(json.dumps(table))
     return output

@@ -1,4 +1,5 @@
-"""What an arm of a comparison costs: seconds of its steps, and the most memory that was held meanwhile."""
+"""What an arm of a comparison costs: seconds of its steps, and the most memory that was held
+meanwhile."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ GIB = 2**30
 class PeakMemory:
     """`gib`: most memory held since the last `start`; None where it cannot be known.
 
-    With a GPU: tensors on it. Without: the whole process in main memory (Linux), libraries and data included.
+    With a GPU: tensors on it. Without: the whole process in main memory (Linux), libraries and data
+    included.
     """
 
     def __init__(self) -> None:
@@ -24,7 +26,8 @@ class PeakMemory:
 
     @contextmanager
     def measured(self) -> Iterator["PeakMemory"]:
-        """Sets `gib` to the peak of what runs inside, or keeps the largest of several such parts."""
+        """Sets `gib` to the peak of what runs inside, or keeps the largest of several such
+        parts."""
         known = _start()
         try:
             yield self
@@ -57,8 +60,8 @@ def _peak() -> float | None:
 def step_seconds(config: TrainConfig) -> tuple[float, int]:
     """(seconds, steps) of all optimizer steps of a finished run, waiting for data included.
 
-    Read from its metrics, so that a run that was interrupted counts whole; evaluations and checkpoints do not count.
-    One process.
+    Read from its metrics, so that a run that was interrupted counts whole; evaluations and
+    checkpoints do not count. One process.
     """
     images = config.data.batch_size * config.engine.accumulation
     seconds, previous = 0.0, 0

@@ -11,12 +11,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is there to learn from; each arm reads its part only (see `clim_train.experiments.comparison.arms`).
+    """What is there to learn from; each arm reads its part only (see
+    `clim_train.experiments.comparison.arms`).
 
-    pairs: shards, or one folder, of images with captions. scenes: shards, or one folder, of images. proposals: COCO
-    json of boxes in them, whose classes are not read. nouns: class embeddings (`clim-eval embed`) with the names that
-    boxes may get. listed: COCO json with the images of `scenes` that may be used, None for all. captions: COCO
-    captions of `scenes`, None where the shards bring them.
+    pairs: shards, or one folder, of images with captions. scenes: shards, or one folder, of images.
+    proposals: COCO json of boxes in them, whose classes are not read. nouns: class embeddings
+    (`clim-eval embed`) with the names that boxes may get. listed: COCO json with the images of
+    `scenes` that may be used, None for all. captions: COCO captions of `scenes`, None where the
+    shards bring them.
     """
 
     pairs: tuple[str, ...]
@@ -29,7 +31,8 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class RegionSet:
-    """Scenes with labelled regions, the class embeddings (K, C), and which labels count for which group of figures."""
+    """Scenes with labelled regions, the class embeddings (K, C), and which labels count for which
+    group of figures."""
 
     scenes: PanopticRegions
     embeddings: Tensor
@@ -38,7 +41,8 @@ class RegionSet:
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Items (uint8 (3, s, s) image, label, id) for zero-shot classification, and the embeddings of the classes."""
+    """Items (uint8 (3, s, s) image, label, id) for zero-shot classification, and the embeddings of
+    the classes."""
 
     images: Any
     embeddings: Tensor
@@ -60,16 +64,21 @@ class ComparisonData:
             for group, labels in part.groups.items():
                 found |= {f"{group} scenes": len(part.scenes), f"{group} classes": len(labels)}
         found["images with captions"] = len(self.captions)
-        return found | {f"{group} images": len(part.images) for group, part in self.zeroshot.items()}
+        return found | {
+            f"{group} images": len(part.images) for group, part in self.zeroshot.items()
+        }
 
 
 def label_groups(names: Sequence[str], unseen: Sequence[str]) -> dict[str, list[int]]:
-    """Labels of the classes in and not in `unseen`: {"seen": [...], "unseen": [...]}, the latter only if there is one.
+    """Labels of the classes in and not in `unseen`: {"seen": [...], "unseen": [...]}, the latter
+    only if there is one.
 
     Raises ValueError for an unseen class that is no class.
     """
     if unknown := sorted(set(unseen) - set(names)):
-        raise ValueError(f"{unknown[:5]} are no classes of the panoptic json: take names of its categories")
+        raise ValueError(
+            f"{unknown[:5]} are no classes of the panoptic json: take names of its categories"
+        )
     hidden = [label for label, name in enumerate(names) if name in set(unseen)]
     seen = {"seen": [label for label, name in enumerate(names) if name not in set(unseen)]}
     return {**seen, "unseen": hidden} if hidden else seen

@@ -14,7 +14,12 @@ from clim_models import RegionModel
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clim_train.experiments.comparison.data import ComparisonData, LabelledSet, RegionSet, TrainingData
+from clim_train.experiments.comparison.data import (
+    ComparisonData,
+    LabelledSet,
+    RegionSet,
+    TrainingData,
+)
 from clim_train.experiments.quickstart.data import SPLITS, class_features, single_drawings
 
 TRAIN_SEED = 1000  # of the training scenes, away from the seeds of the scenes of `quickstart_data`
@@ -23,8 +28,8 @@ TRAIN_SEED = 1000  # of the training scenes, away from the seeds of the scenes o
 def group_plan(split: EmojiSplit, which: str) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
     """group -> (vendors, concepts) of the scenes of "test" or "val"; ValueError for another name.
 
-    test: the vendor and, in "unseen", the concepts were never trained on. val: new scenes of trained drawings, and
-    other concepts that were never trained on, by the training vendors.
+    test: the vendor and, in "unseen", the concepts were never trained on. val: new scenes of
+    trained drawings, and other concepts that were never trained on, by the training vendors.
     """
     if which == "test":
         return {
@@ -49,16 +54,25 @@ def embedded_data(
     scene_px: int = 192,
     classes: int | None = None,
 ) -> ComparisonData:
-    """Write shards, training scenes and test scenes below `folder`; the same files come out each time.
+    """Write shards, training scenes and test scenes below `folder`; the same files come out each
+    time.
 
-    classes: only so many concepts of each group (for a quick look; accuracies are then of an easier task).
+    classes: only so many concepts of each group (for a quick look; accuracies are then of an easier
+    task).
     """
     emoji = load_emoji()
     split = emoji.split()
-    shards = tuple(str(path) for path in write_emoji_shards(folder / "pairs", emoji=emoji, split=split))
+    shards = tuple(
+        str(path) for path in write_emoji_shards(folder / "pairs", emoji=emoji, split=split)
+    )
     trained = split.train_concepts[:classes]
     train = compose_scenes(
-        folder / "train", vendor=split.train_vendors, concepts=trained, count=train_scenes, emoji=emoji, seed=TRAIN_SEED
+        folder / "train",
+        vendor=split.train_vendors,
+        concepts=trained,
+        count=train_scenes,
+        emoji=emoji,
+        seed=TRAIN_SEED,
     )
     nouns = folder / "nouns.safetensors"
     rows = unit_features(model, trained)
@@ -75,12 +89,20 @@ def embedded_data(
             seed=100 * SPLITS.index(which) + seed,
         )
         embeddings = rows if concepts == trained else unit_features(model, concepts)
-        regions.append(RegionSet(scene_regions(target, model, scene_px), embeddings, {group: range(len(concepts))}))
+        regions.append(
+            RegionSet(
+                scene_regions(target, model, scene_px), embeddings, {group: range(len(concepts))}
+            )
+        )
         drawings = single_drawings(emoji, vendors, concepts)
-        zeroshot[group] = LabelledSet([(image, label, i) for i, (image, label, _) in enumerate(drawings)], embeddings)
+        zeroshot[group] = LabelledSet(
+            [(image, label, i) for i, (image, label, _) in enumerate(drawings)], embeddings
+        )
     first = SceneFolder(folder / "scenes" / f"{which}_seen", ())
     return ComparisonData(
-        TrainingData(shards, (str(train.images),), train.instances_json, nouns, captions=train.captions_json),
+        TrainingData(
+            shards, (str(train.images),), train.instances_json, nouns, captions=train.captions_json
+        ),
         tuple(regions),
         ImageCaptions(first.images, first.captions_json, scene_px),
         zeroshot,

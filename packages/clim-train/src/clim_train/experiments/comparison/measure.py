@@ -1,4 +1,5 @@
-"""Training and measuring the arms of a comparison; what is finished is kept in the folder and not done again."""
+"""Training and measuring the arms of a comparison; what is finished is kept in the folder and not
+done again."""
 
 import json
 import time
@@ -30,16 +31,21 @@ Metrics = dict[str, float]
 
 
 class Measurement:
-    """All figures of the model as it is: {"GROUP.READOUT.all.mAcc1", "retrieval.t2i.R@1", "zeroshot.GROUP.top1", ...}.
+    """All figures of the model as it is: {"GROUP.READOUT.all.mAcc1", "retrieval.t2i.R@1",
+    "zeroshot.GROUP.top1", ...}.
 
     Texts are encoded in the first call only, since every arm keeps the text tower frozen.
     """
 
-    def __init__(self, model: RegionModel, data: ComparisonData, *, batch_size: int = 16, workers: int = 0) -> None:
+    def __init__(
+        self, model: RegionModel, data: ComparisonData, *, batch_size: int = 16, workers: int = 0
+    ) -> None:
         self.model, self.data = model, data
         self.loading = {"workers": workers}
         self.batch_size = batch_size
-        self.retrieval = ImageTextRetrieval(model, batch_size=batch_size, keep_texts=True, **self.loading)
+        self.retrieval = ImageTextRetrieval(
+            model, batch_size=batch_size, keep_texts=True, **self.loading
+        )
 
     def run(self, *, crops: bool) -> Metrics:
         """crops: also each region from its own crop, one more pass per region, as the reference."""
@@ -52,19 +58,28 @@ class Measurement:
             for group, labels in part.groups.items():
                 figures = evaluator.summarize(rows_with_labels(rows, labels))
                 found |= {f"{group}.{name}": value for name, value in figures.items()}
-        found |= {f"retrieval.{name}": value for name, value in self.retrieval.run(self.data.captions).items()}
+        found |= {
+            f"retrieval.{name}": value
+            for name, value in self.retrieval.run(self.data.captions).items()
+        }
         for group, part in self.data.zeroshot.items():
             evaluator = ZeroShotClassification(
                 self.model, part.embeddings, batch_size=4 * self.batch_size, **self.loading
             )
-            found |= {f"zeroshot.{group}.{name}": value for name, value in evaluator.run(part.images).items()}
+            found |= {
+                f"zeroshot.{group}.{name}": value
+                for name, value in evaluator.run(part.images).items()
+            }
         return found
 
 
 def rows_with_labels(rows: RegionRows, labels: Sequence[int]) -> RegionRows:
-    """The regions whose right class is one of `labels`; what they were compared with stays the same."""
+    """The regions whose right class is one of `labels`; what they were compared with stays the
+    same."""
     kept = np.isin(rows.labels, np.asarray(list(labels)))
-    columns = {name: getattr(rows, name)[kept] for name in ("image_ids", "labels", "is_thing", "areas")}
+    columns = {
+        name: getattr(rows, name)[kept] for name in ("image_ids", "labels", "is_thing", "areas")
+    }
     readouts = {
         name: {readout: values[kept] for readout, values in getattr(rows, name).items()}
         for name in ("ranks", "similarities")
@@ -73,7 +88,8 @@ def rows_with_labels(rows: RegionRows, labels: Sequence[int]) -> RegionRows:
 
 
 def pseudo_labels(options: ArmOptions, data: TrainingData, output: Path) -> tuple[Path, float]:
-    """The boxes of the training scenes, named by the start model from what the captions say (`clim-eval pseudo-label`).
+    """The boxes of the training scenes, named by the start model from what the captions say
+    (`clim-eval pseudo-label`).
 
     Returns the COCO json and the seconds it took (when it was made; a second call does nothing).
     """
@@ -87,8 +103,24 @@ def pseudo_labels(options: ArmOptions, data: TrainingData, output: Path) -> tupl
 
 
 def _label_options(options: ArmOptions, data: TrainingData, output: Path) -> Namespace:
-    words = ["pseudo-label", "--model", options.model.name, "--images", *data.scenes, "--boxes", str(data.proposals)]
-    words += ["--nouns", str(data.nouns), "--out", str(output), "--workers", str(options.workers), "--overwrite"]
+    words = [
+        "pseudo-label",
+        "--model",
+        options.model.name,
+        "--images",
+        *data.scenes,
+        "--boxes",
+        str(data.proposals),
+    ]
+    words += [
+        "--nouns",
+        str(data.nouns),
+        "--out",
+        str(output),
+        "--workers",
+        str(options.workers),
+        "--overwrite",
+    ]
     if options.model.pretrained is not None:
         words += ["--pretrained", options.model.pretrained]
     if options.device != "auto":
@@ -105,9 +137,21 @@ class ArmRunner:
     """
 
     def __init__(
-        self, model: RegionModel, data: ComparisonData, options: ArmOptions, folder: Path, *, alphas: Sequence[float]
+        self,
+        model: RegionModel,
+        data: ComparisonData,
+        options: ArmOptions,
+        folder: Path,
+        *,
+        alphas: Sequence[float],
     ) -> None:
-        self.model, self.data, self.options, self.folder, self.alphas = model, data, options, folder, tuple(alphas)
+        self.model, self.data, self.options, self.folder, self.alphas = (
+            model,
+            data,
+            options,
+            folder,
+            tuple(alphas),
+        )
         self.start = image_tower(model)
         self.measurement = Measurement(model, data, workers=options.workers)
 
@@ -119,12 +163,15 @@ class ArmRunner:
         return json.loads(path.read_text())
 
     def run(self, arm: str, seed: int) -> tuple[Metrics, dict[float, Metrics]]:
-        """Figures and cost of an arm, and figures at each alpha; trained and measured unless that is done already."""
+        """Figures and cost of an arm, and figures at each alpha; trained and measured unless that
+        is done already."""
         labels, label_seconds = self.folder / "data" / "labels.json", 0.0
         if arm == "regionclip":
             labels, label_seconds = pseudo_labels(self.options, self.data.train, labels)
         run_folder = self.folder / "runs" / f"{arm}-seed{seed}"
-        config = arm_config(arm, self.options, self.data.train, labels=labels, folder=run_folder, seed=seed)
+        config = arm_config(
+            arm, self.options, self.data.train, labels=labels, folder=run_folder, seed=seed
+        )
         self._train(config)
         cost = json.loads((run_folder / "cost.json").read_text())
         metrics, points = self._measure(run_folder)
@@ -141,7 +188,8 @@ class ArmRunner:
         return found if cost["peak_gib"] is None else {**found, "cost.peak_gib": cost["peak_gib"]}
 
     def _train(self, config: TrainConfig) -> None:
-        """Trains an arm, or what is left of it, unless its cost is known, which is written at the end."""
+        """Trains an arm, or what is left of it, unless its cost is known, which is written at the
+        end."""
         folder = Path(config.run.folder)
         if (folder / "cost.json").exists():
             return
@@ -149,14 +197,19 @@ class ArmRunner:
         # An arm trains in this process alone; its folder names the ZeRO stage that ran.
         recorded = replace(config, engine=config.engine.for_ranks(1))
         if begun and TrainConfig.load(folder) != recorded:
-            raise ValueError(f"{folder} was begun with other options: delete it, or choose another folder with --out")
+            raise ValueError(
+                f"{folder} was begun with other options: delete it, or choose another folder with "
+                "--out"
+            )
         set_image_tower(self.model, self.start)
         memory = PeakMemory()
         with memory.measured():
             train(self.model, config, resume=begun)
         seconds, steps = step_seconds(config)
         set_image_tower(self.model, self.start)
-        write_json_indented(folder / "cost.json", {"seconds": seconds, "steps": steps, "peak_gib": memory.gib})
+        write_json_indented(
+            folder / "cost.json", {"seconds": seconds, "steps": steps, "peak_gib": memory.gib}
+        )
 
     def _measure(self, run_folder: Path) -> tuple[Metrics, dict[float, Metrics]]:
         path = run_folder / "figures.json"
@@ -165,9 +218,14 @@ class ArmRunner:
         for alpha in (*self.alphas, 1.0):
             if f"{alpha:g}" not in known:
                 figures = alpha_sweep(
-                    self.model, ends, [alpha], {"at": lambda last=alpha == 1.0: self.measurement.run(crops=last)}
+                    self.model,
+                    ends,
+                    [alpha],
+                    {"at": lambda last=alpha == 1.0: self.measurement.run(crops=last)},
                 )[alpha]
-                known[f"{alpha:g}"] = {name.removeprefix("at."): value for name, value in figures.items()}
+                known[f"{alpha:g}"] = {
+                    name.removeprefix("at."): value for name, value in figures.items()
+                }
                 write_json_indented(path, known)
         return known["1"], {alpha: known[f"{alpha:g}"] for alpha in self.alphas}
 

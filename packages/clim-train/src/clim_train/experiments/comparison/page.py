@@ -2,8 +2,9 @@
 
 ``python -m clim_train.experiments.comparison.page REPORT PAGE``
 
-The part of the page between the lines BEGIN and END is replaced by the tables of REPORT/report.json, and its figures
-are copied to `figures/` beside the page. Text outside of it stays.
+The part of the page between the lines BEGIN and END is replaced by the tables of
+REPORT/report.json, and its figures are copied to `figures/` beside the page. Text outside of it
+stays.
 """
 
 import argparse
@@ -23,15 +24,19 @@ CAPTIONS = {
 def fill_page(report_folder: Path, page: Path) -> None:
     """Replaces the results of `page`.
 
-    Raises ValueError when the page has no lines for the results, or the report is not one of a comparison, and
-    FileNotFoundError when there is no report.
+    Raises ValueError when the page has no lines for the results, or the report is not one of a
+    comparison, and FileNotFoundError when there is no report.
     """
     report = read_report(report_folder)
     text = page.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"{page} has no place for results: add a line {BEGIN} and, below it, a line {END}")
+        raise ValueError(
+            f"{page} has no place for results: add a line {BEGIN} and, below it, a line {END}"
+        )
     if "arms" not in report["config"]:
-        raise ValueError(f"{report_folder} holds no comparison: pass the folder of `hatch run compare`")
+        raise ValueError(
+            f"{report_folder} holds no comparison: pass the folder of `hatch run compare`"
+        )
     pictures = copy_figures(report, report_folder, page.parent / "figures")
     head, tail = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
     page.write_text("\n\n".join([head, results(report), *pictures, tail]), encoding="utf-8")
@@ -40,7 +45,9 @@ def fill_page(report_folder: Path, page: Path) -> None:
 def results(report: dict) -> str:
     """Markdown of the tables of a comparison's report and of what they were made with."""
     config, versions = report["config"], report["versions"]
-    made = ", ".join(f"{name} {versions[name]}" for name in ("torch", "clim-train") if versions.get(name))
+    made = ", ".join(
+        f"{name} {versions[name]}" for name in ("torch", "clim-train") if versions.get(name)
+    )
     seeds = ", ".join(map(str, config["seeds"]))
     steps = config["options"]["steps"]
     facts = f"{steps} steps per arm, seeds {seeds}; made {report['created'][:10]} on {config['machine']} with {made}."
@@ -48,7 +55,8 @@ def results(report: dict) -> str:
 
 
 def copy_figures(report: dict, report_folder: Path, target: Path) -> list[str]:
-    """Copies the figures, in 256 colours, as compare_*.png and returns the Markdown that shows them."""
+    """Copies the figures, in 256 colours, as compare_*.png and returns the Markdown that shows
+    them."""
     target.mkdir(parents=True, exist_ok=True)
     shown = []
     for name, path in report["figures"].items():
@@ -64,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path, help="folder of a finished comparison")
-    parser.add_argument("page", type=Path, nargs="?", default=Path("docs/comparison.md"), help="page to fill")
+    parser.add_argument(
+        "page", type=Path, nargs="?", default=Path("docs/comparison.md"), help="page to fill"
+    )
     args = parser.parse_args(argv)
     try:
         fill_page(args.report, args.page)

@@ -1,4 +1,5 @@
-"""What a comparison shows: one table of accuracy and cost, what each arm was told, trade-offs, and where it looks."""
+"""What a comparison shows: one table of accuracy and cost, what each arm was told, trade-offs, and
+where it looks."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,8 @@ SUPERVISION = {
 
 
 def result_table(rows: Rows) -> str:
-    """Markdown: an arm per row, accuracies in percent and costs, with the spread over seeds where there is one."""
+    """Markdown: an arm per row, accuracies in percent and costs, with the spread over seeds where
+    there is one."""
     summaries = {row: summarize(runs) for row, runs in rows.items()}
     measured = {name for means, _ in summaries.values() for name in means}
     columns = {name: title for name, title in {**ACCURACY, **COST}.items() if name in measured}
@@ -74,7 +76,9 @@ def budget_table(arms: Sequence[str], options: ArmOptions) -> str:
     lines = [["", "images/step", "pixels/step", "learning rate", "learns from"]]
     for arm in arms:
         pixels = f"{options.pixels_of(arm) / 1e6:.3f} M"
-        lines.append([ARMS[arm], str(options.images(arm)), pixels, f"{options.lrs[arm]:g}", SUPERVISION[arm]])
+        lines.append(
+            [ARMS[arm], str(options.images(arm)), pixels, f"{options.lrs[arm]:g}", SUPERVISION[arm]]
+        )
     return aligned_table(lines)
 
 
@@ -83,29 +87,40 @@ def best_lines(rows: Rows) -> str:
     means = {row: summarize(runs)[0] for row, runs in rows.items()}
     start, lines = means[START], []
     for name, title in ACCURACY.items():
-        values = {row: found[name] for row, found in means.items() if row != START and name in found}
+        values = {
+            row: found[name] for row, found in means.items() if row != START and name in found
+        }
         if name in start and values:
             best = max(values, key=values.__getitem__)
-            lines.append(f"- {title}: start {100 * start[name]:.1f}, highest {100 * values[best]:.1f} ({best})")
+            lines.append(
+                f"- {title}: start {100 * start[name]:.1f}, highest {100 * values[best]:.1f} "
+                f"({best})"
+            )
     return "\n".join(lines)
 
 
 def tradeoffs(rows: Rows, points: Points) -> dict[str, Figure]:
-    """Region accuracy against each image-level ability; a line per arm from the start (alpha 0) to the trained weights.
+    """Region accuracy against each image-level ability; a line per arm from the start (alpha 0) to
+    the trained weights.
 
     Means over the seeds.
     """
     means = {row: summarize(runs)[0] for row, runs in rows.items()}
     start = means[START]
     figures = {}
-    for name, metric in {"retrieval": "retrieval.t2i.R@1", "zero-shot": "zeroshot.seen.top1"}.items():
+    for name, metric in {
+        "retrieval": "retrieval.t2i.R@1",
+        "zero-shot": "zeroshot.seen.top1",
+    }.items():
         metric = metric if metric in start else "zeroshot.all.top1"
         if metric not in start:
             continue
         curves = {
             arm: {
                 f"{alpha:g}": (found["seen.boxes.all.mAcc1"], found[metric])
-                for alpha, found in sorted({0.0: start, **_means(points.get(arm, {})), 1.0: means[arm]}.items())
+                for alpha, found in sorted(
+                    {0.0: start, **_means(points.get(arm, {})), 1.0: means[arm]}.items()
+                )
             }
             for arm in means
             if arm != START
@@ -123,14 +138,19 @@ def tradeoffs(rows: Rows, points: Points) -> dict[str, Figure]:
 def look_figures(
     model: RegionModel, towers: Mapping[str, Mapping[str, Tensor]], part: RegionSet, count: int = 2
 ) -> dict[str, Figure]:
-    """Where each image tower's dense features say a word is, for `count` words of the first scene."""
-    sample = next(sample for sample in (part.scenes[i] for i in range(len(part.scenes))) if len(sample.labels))
+    """Where each image tower's dense features say a word is, for `count` words of the first
+    scene."""
+    sample = next(
+        sample for sample in (part.scenes[i] for i in range(len(part.scenes))) if len(sample.labels)
+    )
     texts = part.embeddings[sample.labels[:count]].cpu()  # (n, C)
     maps = {}
     for name, tower in towers.items():
         set_image_tower(model, tower)
         model.eval()
-        dense = model.encode_dense(model.normalize_pixels(sample.image[None]))[0].float().cpu()  # (C, h, w)
+        dense = (
+            model.encode_dense(model.normalize_pixels(sample.image[None]))[0].float().cpu()
+        )  # (C, h, w)
         maps[name] = torch.einsum("nc,chw->nhw", texts, dense)
     figures = {}
     for i in range(len(texts)):
@@ -158,9 +178,14 @@ def write_comparison(
 ) -> str:
     """Write report.json, report.md and figures, and return the main table as text.
 
-    rows: the start and the arms. points: the arms at alphas between 0 and 1. about: how the figures were made.
+    rows: the start and the arms. points: the arms at alphas between 0 and 1. about: how the figures
+    were made.
     """
-    between = {f"{arm}, alpha {alpha:g}": runs for arm, along in points.items() for alpha, runs in along.items()}
+    between = {
+        f"{arm}, alpha {alpha:g}": runs
+        for arm, along in points.items()
+        for alpha, runs in along.items()
+    }
     table = result_table(rows)
     notes = [table, f"Highest of the trained arms:\n\n{best_lines(rows)}"]
     if between:

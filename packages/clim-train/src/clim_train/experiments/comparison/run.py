@@ -1,9 +1,10 @@
 """Region training methods side by side: ``python -m clim_train.compare``.
 
-CLIM, CLIPSelf, RegionCLIP-style training and image-level training start from one model, with one budget of steps and
-pixels. One table has what they gain (region accuracy), what they lose (retrieval, zero-shot) and what they cost (time,
-memory). Without data options it runs on the embedded drawings; with --coco on a folder in COCO layout. A command that
-is started again in the same folder does only what is missing.
+CLIM, CLIPSelf, RegionCLIP-style training and image-level training start from one model, with one
+budget of steps and pixels. One table has what they gain (region accuracy), what they lose
+(retrieval, zero-shot) and what they cost (time, memory). Without data options it runs on the
+embedded drawings; with --coco on a folder in COCO layout. A command that is started again in the
+same folder does only what is missing.
 """
 
 import argparse
@@ -37,16 +38,32 @@ from clim_train.run.peers import AgreedError
 from clim_train.run.stopping import EXIT_STOPPED, TrainingStopped
 
 # Chosen on the validation split, see docs/comparison.md.
-EMBEDDED_LRS = {"image": 3e-4, "clim": 3e-3, "clipself": 3e-3, "clipself_boxes": 3e-3, "regionclip": 3e-3}
+EMBEDDED_LRS = {
+    "image": 3e-4,
+    "clim": 3e-3,
+    "clipself": 3e-3,
+    "clipself_boxes": 3e-3,
+    "regionclip": 3e-3,
+}
 COCO_LR = 1e-5  # of the papers, for every method
 ALPHAS = (0.3, 0.5, 0.7)
 DRAWING_OPTIONS = ("split", "scenes", "train_scenes", "classes")
-COCO_OPTIONS = ("model", "pretrained", "unlocked_blocks", "proposals", "nouns", "shards", "zeroshot", "unseen")
+COCO_OPTIONS = (
+    "model",
+    "pretrained",
+    "unlocked_blocks",
+    "proposals",
+    "nouns",
+    "shards",
+    "zeroshot",
+    "unseen",
+)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compare. `sources` says which data these are; a folder holds one such set of options and data."""
+    """What to compare. `sources` says which data these are; a folder holds one such set of options
+    and data."""
 
     options: ArmOptions
     sources: Mapping[str, Any]
@@ -56,11 +73,15 @@ class Plan:
 
 
 def compare(
-    folder: Path, plan: Plan, model: RegionModel, prepare: Callable[[Path, RegionModel], ComparisonData]
+    folder: Path,
+    plan: Plan,
+    model: RegionModel,
+    prepare: Callable[[Path, RegionModel], ComparisonData],
 ) -> str:
     """Run what is missing of a comparison, write the report to `folder` and return its main table.
 
-    prepare: makes the data below a folder. Raises ValueError when `folder` holds a comparison with other options.
+    prepare: makes the data below a folder. Raises ValueError when `folder` holds a comparison with
+    other options.
     """
     _claim(folder, plan)
     stages = Stages(3 + len(plan.seeds) * len(plan.arms))
@@ -143,27 +164,55 @@ def embedded_plan(args: argparse.Namespace) -> tuple[Plan, RegionModel, Callable
         model=recipe.model,
         optim=recipe.optim,
         lrs={**EMBEDDED_LRS, **args.lr},
-        **_given(args, "steps", "batch_size", "min_singles", "region_px", "single_px", "workers", "device"),
+        **_given(
+            args,
+            "steps",
+            "batch_size",
+            "min_singles",
+            "region_px",
+            "single_px",
+            "workers",
+            "device",
+        ),
     )
-    model = create_model(options.model.name, pretrained=options.model.pretrained, device=_device(options))
+    model = create_model(
+        options.model.name, pretrained=options.model.pretrained, device=_device(options)
+    )
     model.tokenizer = unpadded(model.tokenizer)
     sizes = {"which": args.split or "test", **_given(args, "scenes", "train_scenes", "classes")}
     plan = Plan(options, {"data": "embedded drawings", **sizes}, args.arms, args.seeds, args.alphas)
-    return plan, model, lambda folder, model: embedded_data(folder, model, scene_px=options.region_px, **sizes)
+    return (
+        plan,
+        model,
+        lambda folder, model: embedded_data(folder, model, scene_px=options.region_px, **sizes),
+    )
 
 
 def coco_plan(args: argparse.Namespace) -> tuple[Plan, RegionModel, Callable]:
-    """The comparison on a folder in COCO layout, from any model. Raises ValueError for missing options."""
+    """The comparison on a folder in COCO layout, from any model. Raises ValueError for missing
+    options."""
     _refuse(args, DRAWING_OPTIONS, "leave --coco out, or these")
-    if missing := [f"--{name}" for name in ("model", "proposals", "nouns") if getattr(args, name) is None]:
+    if missing := [
+        f"--{name}" for name in ("model", "proposals", "nouns") if getattr(args, name) is None
+    ]:
         raise ValueError(
-            f"--coco needs {', '.join(missing)}: `clim-data proposals` makes proposals, `clim-data nouns` nouns"
+            f"--coco needs {', '.join(missing)}: `clim-data proposals` makes proposals, `clim-data "
+            "nouns` nouns"
         )
     files = CocoFiles(
-        args.coco, args.proposals, args.nouns, shards=tuple(args.shards), zeroshot=args.zeroshot, unseen=args.unseen
+        args.coco,
+        args.proposals,
+        args.nouns,
+        shards=tuple(args.shards),
+        zeroshot=args.zeroshot,
+        unseen=args.unseen,
     )
-    given = _given(args, "steps", "batch_size", "min_singles", "region_px", "single_px", "workers", "device")
-    known = ModelConfig(name=args.model, pretrained=args.pretrained, unlocked_blocks=args.unlocked_blocks or 12)
+    given = _given(
+        args, "steps", "batch_size", "min_singles", "region_px", "single_px", "workers", "device"
+    )
+    known = ModelConfig(
+        name=args.model, pretrained=args.pretrained, unlocked_blocks=args.unlocked_blocks or 12
+    )
     model = create_model(known.name, pretrained=known.pretrained)
     given = {
         "region_px": 64 * model.stride,
@@ -191,7 +240,9 @@ def _device(options: ArmOptions) -> str:
 
 
 def _refuse(args: argparse.Namespace, names: Sequence[str], fix: str) -> None:
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) not in (None, [])]
+    given = [
+        f"--{name.replace('_', '-')}" for name in names if getattr(args, name) not in (None, [])
+    ]
     if given:
         raise ValueError(f"{', '.join(given)} would have no effect: {fix}")
 
@@ -218,44 +269,90 @@ class _LearningRate(argparse.Action):
 def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("comparison"), help="folder of report and runs")
-    parser.add_argument("--arms", choices=tuple(ARMS), nargs="+", default=list(ARMS), help="which methods to train")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="several give mean and spread")
     parser.add_argument(
-        "--alphas", type=float, nargs="*", default=list(ALPHAS), help="weight interpolations to measure"
+        "--out", type=Path, default=Path("comparison"), help="folder of report and runs"
     )
-    parser.add_argument("--lr", nargs="+", action=_LearningRate, default={}, metavar="ARM=VALUE", help="learning rates")
+    parser.add_argument(
+        "--arms", choices=tuple(ARMS), nargs="+", default=list(ARMS), help="which methods to train"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="several give mean and spread"
+    )
+    parser.add_argument(
+        "--alphas",
+        type=float,
+        nargs="*",
+        default=list(ALPHAS),
+        help="weight interpolations to measure",
+    )
+    parser.add_argument(
+        "--lr",
+        nargs="+",
+        action=_LearningRate,
+        default={},
+        metavar="ARM=VALUE",
+        help="learning rates",
+    )
     parser.add_argument("--steps", type=int, help="optimizer steps of every arm (250)")
-    parser.add_argument("--batch-size", type=int, help="images of a step of CLIM (144; COCO: 32); others: same pixels")
-    parser.add_argument("--min-singles", type=int, help="of these, at least so many are not in mosaics (57; COCO: 0)")
-    parser.add_argument("--region-px", type=int, help="side of mosaics and scenes (192; COCO: 64 patches)")
-    parser.add_argument("--single-px", type=int, help="side of single images (64; COCO: the model's own)")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        help="images of a step of CLIM (144; COCO: 32); others: same pixels",
+    )
+    parser.add_argument(
+        "--min-singles",
+        type=int,
+        help="of these, at least so many are not in mosaics (57; COCO: 0)",
+    )
+    parser.add_argument(
+        "--region-px", type=int, help="side of mosaics and scenes (192; COCO: 64 patches)"
+    )
+    parser.add_argument(
+        "--single-px", type=int, help="side of single images (64; COCO: the model's own)"
+    )
     parser.add_argument("--workers", type=int, help="loading processes (0)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="default: a GPU if there is one")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), help="default: a GPU if there is one"
+    )
     drawings = parser.add_argument_group("embedded drawings")
     drawings.add_argument("--split", choices=SPLITS, help="val: for choices; default: test")
     drawings.add_argument("--scenes", type=int, help="composed scenes per evaluation set (200)")
     drawings.add_argument("--train-scenes", type=int, help="composed scenes to train on (1000)")
-    drawings.add_argument("--classes", type=int, help="only so many concepts of each group, for a quick look")
+    drawings.add_argument(
+        "--classes", type=int, help="only so many concepts of each group, for a quick look"
+    )
     coco = parser.add_argument_group("COCO layout")
-    coco.add_argument("--coco", type=Path, metavar="ROOT", help="folder of COCO 2017; default: the embedded drawings")
+    coco.add_argument(
+        "--coco",
+        type=Path,
+        metavar="ROOT",
+        help="folder of COCO 2017; default: the embedded drawings",
+    )
     coco.add_argument("--model", help="open_clip name, such as EVA02-B-16")
     coco.add_argument("--pretrained", help="open_clip tag, checkpoint file, or run folder")
     coco.add_argument("--unlocked-blocks", type=int, help="how many of the last blocks train (12)")
     coco.add_argument("--proposals", type=Path, help="COCO json of boxes (clim-data proposals)")
-    coco.add_argument("--nouns", type=Path, help="names that boxes may get, one a line (clim-data nouns)")
     coco.add_argument(
-        "--shards", nargs="+", default=[], help="training images with captions, instead of ROOT/train2017"
+        "--nouns", type=Path, help="names that boxes may get, one a line (clim-data nouns)"
+    )
+    coco.add_argument(
+        "--shards",
+        nargs="+",
+        default=[],
+        help="training images with captions, instead of ROOT/train2017",
     )
     coco.add_argument("--zeroshot", type=Path, help="folder with a folder of images for each class")
     coco.add_argument(
-        "--unseen", type=Path, help="class names, one a line: images whose captions name one are left out"
+        "--unseen",
+        type=Path,
+        help="class names, one a line: images whose captions name one are left out",
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of the comparison; status 75 when it was stopped in a training, 1 when one failed."""
+    """Command line of the comparison; status 75 when it was stopped in a training, 1 when one
+    failed."""
     parser = build_parser()
     args = parser.parse_args(argv)
     begin = time.monotonic()
@@ -263,14 +360,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         plan, model, prepare = coco_plan(args) if args.coco else embedded_plan(args)
         table = compare(args.out, plan, model, prepare)
     except TrainingStopped as stopped:
-        print(f"stopped at step {stopped.step}, checkpoint saved: the same command continues", file=sys.stderr)
+        print(
+            f"stopped at step {stopped.step}, checkpoint saved: the same command continues",
+            file=sys.stderr,
+        )
         sys.exit(EXIT_STOPPED)
     except AgreedError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{parser.prog}: {' '.join(str(error).split())}\n")
-    print(f"\n{table}\n\n{time.monotonic() - begin:.0f} s. Report: {(args.out / 'report.md').resolve()}")
+    print(
+        f"\n{table}\n\n{time.monotonic() - begin:.0f} s. Report: "
+        f"{(args.out / 'report.md').resolve()}"
+    )
 
 
 if __name__ == "__main__":

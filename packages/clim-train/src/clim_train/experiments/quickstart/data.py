@@ -1,7 +1,9 @@
-"""What the quick start trains and tests on: shards of the embedded drawings, composed scenes, single drawings.
+"""What the quick start trains and tests on: shards of the embedded drawings, composed scenes,
+single drawings.
 
-Nothing of the held-out vendor or of the held-out concepts is trained on. Choices are made on the validation split:
-other held-out concepts, drawn by the training vendors, and new scenes of trained drawings.
+Nothing of the held-out vendor or of the held-out concepts is trained on. Choices are made on the
+validation split: other held-out concepts, drawn by the training vendors, and new scenes of trained
+drawings.
 """
 
 from collections.abc import Sequence
@@ -10,7 +12,13 @@ from pathlib import Path
 
 import torch
 from clim_data import PanopticRegions
-from clim_data.drawings.emoji import EmojiSet, EmojiSplit, caption_of, load_emoji, write_emoji_shards
+from clim_data.drawings.emoji import (
+    EmojiSet,
+    EmojiSplit,
+    caption_of,
+    load_emoji,
+    write_emoji_shards,
+)
 from clim_data.drawings.scenes import compose_scenes
 from clim_models import RegionModel
 from torch import Tensor
@@ -26,7 +34,8 @@ SPLITS = ("test", "val")
 class SceneSet:
     """Composed scenes, single drawings of the same classes, and the class embeddings (K, C).
 
-    labels of scenes and drawings are rows of `embeddings`; drawings: items (uint8 (3, s, s), label, caption).
+    labels of scenes and drawings are rows of `embeddings`; drawings: items (uint8 (3, s, s), label,
+    caption).
     """
 
     name: str
@@ -54,13 +63,20 @@ class QuickstartData:
 
 
 def set_plan(split: EmojiSplit, which: str) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-    """name -> (vendors, concepts) of the evaluation sets of "test" or "val"; ValueError for another name."""
+    """name -> (vendors, concepts) of the evaluation sets of "test" or "val"; ValueError for another
+    name."""
     if which == "test":
         vendor = (split.test_vendor,)
-        return {"unseen_vendor": (vendor, split.train_concepts), "unseen_concepts": (vendor, split.test_concepts)}
+        return {
+            "unseen_vendor": (vendor, split.train_concepts),
+            "unseen_concepts": (vendor, split.test_concepts),
+        }
     if which == "val":
         vendors = split.train_vendors
-        return {"seen_drawings": (vendors, split.train_concepts), "val_concepts": (vendors, split.val_concepts)}
+        return {
+            "seen_drawings": (vendors, split.train_concepts),
+            "val_concepts": (vendors, split.val_concepts),
+        }
     raise ValueError(f"split={which!r}; legal values are {SPLITS}")
 
 
@@ -73,19 +89,28 @@ def prepare_data(
     scene_px: int = 192,
     classes: int | None = None,
 ) -> QuickstartData:
-    """Write shards and scenes below `folder` and embed the classes; the same files come out each time.
+    """Write shards and scenes below `folder` and embed the classes; the same files come out each
+    time.
 
-    model: whose text tower, stride and native size are used; scene_px: side of a scene for the model; classes: only so
-    many classes of each set (for a quick look; accuracies are then of an easier task), None for all.
+    model: whose text tower, stride and native size are used; scene_px: side of a scene for the
+    model; classes: only so many classes of each set (for a quick look; accuracies are then of an
+    easier task), None for all.
     """
     emoji = load_emoji()
     split = emoji.split()
-    shards = tuple(str(path) for path in write_emoji_shards(folder / "shards", emoji=emoji, split=split))
+    shards = tuple(
+        str(path) for path in write_emoji_shards(folder / "shards", emoji=emoji, split=split)
+    )
     sets = []
     for seed, (name, (vendors, concepts)) in enumerate(set_plan(split, which).items()):
         root, concepts = folder / "scenes" / name, concepts[:classes]
         target = compose_scenes(
-            root, vendor=vendors, concepts=concepts, count=scenes, emoji=emoji, seed=100 * SPLITS.index(which) + seed
+            root,
+            vendor=vendors,
+            concepts=concepts,
+            count=scenes,
+            emoji=emoji,
+            seed=100 * SPLITS.index(which) + seed,
         )
         regions = PanopticRegions(
             target.images,
@@ -96,7 +121,9 @@ def prepare_data(
             crop_px=model.image_size[0],
         )
         embeddings = normalize(class_features(model, concepts), dim=-1)
-        sets.append(SceneSet(name, regions, single_drawings(emoji, vendors, concepts), concepts, embeddings))
+        sets.append(
+            SceneSet(name, regions, single_drawings(emoji, vendors, concepts), concepts, embeddings)
+        )
     return QuickstartData(shards, tuple(sets), split)
 
 
@@ -105,8 +132,11 @@ def class_features(model: RegionModel, concepts: Sequence[str]) -> Tensor:
     return text_features(model.clip, tuple(concepts)).mean(0)
 
 
-def single_drawings(emoji: EmojiSet, vendors: Sequence[str], concepts: Sequence[str]) -> list[tuple[Tensor, int, str]]:
-    """One drawing per concept on white, by the first of `vendors` that has it: (uint8 (3, s, s), label, caption)."""
+def single_drawings(
+    emoji: EmojiSet, vendors: Sequence[str], concepts: Sequence[str]
+) -> list[tuple[Tensor, int, str]]:
+    """One drawing per concept on white, by the first of `vendors` that has it: (uint8 (3, s, s),
+    label, caption)."""
     items = []
     for label, name in enumerate(concepts):
         vendor = next((vendor for vendor in vendors if emoji.has(vendor, name)), None)

@@ -1,4 +1,5 @@
-"""What the quick start shows at its end: one table, a report folder, bars and similarity maps before and after."""
+"""What the quick start shows at its end: one table, a report folder, bars and similarity maps
+before and after."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,8 @@ Metrics = Mapping[str, float]
 
 
 def summarize(runs: Sequence[Metrics]) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean and standard deviation of every metric over the runs of an arm; the latter is empty for a single run."""
+    """Mean and standard deviation of every metric over the runs of an arm; the latter is empty for
+    a single run."""
     names = runs[0]
     means = {name: mean(run[name] for run in runs) for name in names}
     spread = {name: stdev(run[name] for run in runs) for name in names} if len(runs) > 1 else {}
@@ -35,7 +37,8 @@ def summarize(runs: Sequence[Metrics]) -> tuple[dict[str, float], dict[str, floa
 
 
 def arm_table(arms: Mapping[str, Sequence[Metrics]], part: str) -> str:
-    """Markdown table of one evaluation set: an arm per row, percent, with the spread over seeds where there is one."""
+    """Markdown table of one evaluation set: an arm per row, percent, with the spread over seeds
+    where there is one."""
     rows = [["", *COLUMNS.values()]]
     for arm, runs in arms.items():
         means, spread = summarize(runs)
@@ -43,7 +46,9 @@ def arm_table(arms: Mapping[str, Sequence[Metrics]], part: str) -> str:
         for column in COLUMNS:
             name = f"{part}.{column}"
             text = f"{100 * means[name]:.1f}" if name in means else "-"
-            cells.append(f"{text} ± {100 * spread[name]:.1f}" if name in spread and name in means else text)
+            cells.append(
+                f"{text} ± {100 * spread[name]:.1f}" if name in spread and name in means else text
+            )
         rows.append([arm, *cells])
     return aligned_table(rows)
 
@@ -52,14 +57,17 @@ def arm_table(arms: Mapping[str, Sequence[Metrics]], part: str) -> str:
 def similarity_pictures(
     model: RegionModel, weights: Mapping[str, Mapping[str, Tensor]], part: SceneSet, count: int = 2
 ) -> dict[str, Figure]:
-    """Similarity maps of the first scenes of a set for each named image tower: {"scene 1, NAME": Figure}."""
+    """Similarity maps of the first scenes of a set for each named image tower: {"scene 1, NAME":
+    Figure}."""
     figures = {}
     for name, tower in weights.items():
         set_image_tower(model, tower)
         model.eval()
         for i in range(min(count, len(part.scenes))):
             sample = part.scenes[i]
-            dense = model.encode_dense(model.normalize_pixels(sample.image[None]))[0].float().cpu()  # (C, h, w)
+            dense = (
+                model.encode_dense(model.normalize_pixels(sample.image[None]))[0].float().cpu()
+            )  # (C, h, w)
             texts = part.embeddings[sample.labels].cpu()
             maps = torch.einsum("nc,chw->nhw", texts, dense)
             shown = [part.scenes.class_names[label] for label in sample.labels.tolist()]
@@ -86,8 +94,12 @@ def write_quickstart_report(
         head = f"{part.name.replace('_', ' ')}: {len(part.scenes)} scenes, {len(part.classes)} classes, percent"
         tables.append(f"**{head}**\n\n{arm_table(arms, part.name)}")
     first = parts[0].name
-    shown = {f"{first}.{column}": title for column, title in COLUMNS.items() if column != "boxes.mAcc5"}
-    known = {name: title for name, title in shown.items() if name in next(iter(summaries.values()))[0]}
+    shown = {
+        f"{first}.{column}": title for column, title in COLUMNS.items() if column != "boxes.mAcc5"
+    }
+    known = {
+        name: title for name, title in shown.items() if name in next(iter(summaries.values()))[0]
+    }
     bars = accuracy_bars(
         {arm: means for arm, (means, _) in summaries.items()},
         metrics=list(known),
@@ -96,7 +108,9 @@ def write_quickstart_report(
         title=f"Region and image accuracy, {first.replace('_', ' ')}",
     )
     metrics = {arm: means for arm, (means, _) in summaries.items()}
-    metrics |= {f"{arm}, std over seeds": spread for arm, (_, spread) in summaries.items() if spread}
+    metrics |= {
+        f"{arm}, std over seeds": spread for arm, (_, spread) in summaries.items() if spread
+    }
     write_report(
         folder,
         title="CLIM quick start",

@@ -1,8 +1,9 @@
 """The main job on real image-text pairs in minutes: ``python -m clim_train.quickstart``.
 
-Starts from the shipped clim-tiny (a CLIP with image-level pretraining), trains it further in three ways with one
-budget (see `quickstart_arms`), and measures region and image accuracy on scenes of a vendor and of concepts that were
-never seen. Ends with a table, `report.md`, `report.json` and figures.
+Starts from the shipped clim-tiny (a CLIP with image-level pretraining), trains it further in three
+ways with one budget (see `quickstart_arms`), and measures region and image accuracy on scenes of a
+vendor and of concepts that were never seen. Ends with a table, `report.md`, `report.json` and
+figures.
 """
 
 import argparse
@@ -17,36 +18,54 @@ from clim_models import RegionModel, create_model, interpolate_weights
 from clim_train.experiments.console import Stages, free_folder
 from clim_train.experiments.image_towers import image_tower, set_image_tower
 from clim_train.experiments.pretrain_tiny import unpadded
-from clim_train.experiments.quickstart.arms import ALPHAS, ARMS, START, ArmOptions, arm_config, evaluate, train_arm
+from clim_train.experiments.quickstart.arms import (
+    ALPHAS,
+    ARMS,
+    START,
+    ArmOptions,
+    arm_config,
+    evaluate,
+    train_arm,
+)
 from clim_train.experiments.quickstart.data import SPLITS, QuickstartData, prepare_data
 from clim_train.experiments.quickstart.report import similarity_pictures, write_quickstart_report
 from clim_train.methods.text_features import TextFeatures
 
 NOTE = (
-    "One pass: RoIAlign of the dense map (value path of the last block). Value path: without residual and MLP. "
-    "Crops: one extra pass per region. Drawings are not photographs: these figures say nothing about photographs."
+    "One pass: RoIAlign of the dense map (value path of the last block). Value path: without "
+    "residual and MLP. "
+    "Crops: one extra pass per region. Drawings are not photographs: these figures say nothing "
+    "about photographs."
 )
 
 
 class Comparison:
-    """Arms that start from the same image tower, evaluated on the same data; `results` has a list of runs per arm."""
+    """Arms that start from the same image tower, evaluated on the same data; `results` has a list
+    of runs per arm."""
 
-    def __init__(self, model: RegionModel, data: QuickstartData, options: ArmOptions, folder: Path) -> None:
+    def __init__(
+        self, model: RegionModel, data: QuickstartData, options: ArmOptions, folder: Path
+    ) -> None:
         self.model, self.data, self.options, self.folder = model, data, options, folder
         self.start, self.texts = image_tower(model), TextFeatures(model, size=65536)
         self.results: dict[str, list[dict[str, float]]] = {}
         self.towers = {"before": self.start}
 
     def evaluate(self, title: str, *, crops: bool = True) -> None:
-        """Evaluate the model as it is, keep the metrics as one run of arm `title`, print two of them."""
+        """Evaluate the model as it is, keep the metrics as one run of arm `title`, print two of
+        them."""
         metrics = evaluate(self.model, self.data, crops=crops)
         self.results.setdefault(title, []).append(metrics)
         part = self.data.sets[0].name
         region, image = (100 * metrics[f"{part}.{name}"] for name in ("boxes.mAcc1", "image.top1"))
-        print(f"      {title}: region {region:.1f} %, image {image:.1f} % ({part.replace('_', ' ')})", flush=True)
+        print(
+            f"      {title}: region {region:.1f} %, image {image:.1f} % ({part.replace('_', ' ')})",
+            flush=True,
+        )
 
     def train(self, arm: str, seed: int) -> None:
-        """Train one arm from the start and evaluate it; CLIM also at three mixtures with the start."""
+        """Train one arm from the start and evaluate it; CLIM also at three mixtures with the
+        start."""
         set_image_tower(self.model, self.start)
         folder = self.folder / "runs" / f"{arm}-seed{seed}"
         config = arm_config(arm, self.options, shards=self.data.shards, folder=folder, seed=seed)
@@ -76,21 +95,34 @@ def run(
     Raises ValueError when `folder` already holds runs.
     """
     if (folder / "runs").exists():
-        raise ValueError(f"{folder} already holds a quick start; delete it, or choose another folder with --out")
+        raise ValueError(
+            f"{folder} already holds a quick start; delete it, or choose another folder with --out"
+        )
     stages = Stages(3 + len(seeds) * len(arms))
     stages.begin("clim-tiny, shards and scenes")
-    model = create_model("clim-tiny", pretrained="emoji", device="cuda" if torch.cuda.is_available() else "cpu")
+    model = create_model(
+        "clim-tiny", pretrained="emoji", device="cuda" if torch.cuda.is_available() else "cpu"
+    )
     model.tokenizer = unpadded(model.tokenizer)
-    data = prepare_data(folder / "data", model, which=split, scenes=scenes, scene_px=scene_px, classes=classes)
+    data = prepare_data(
+        folder / "data", model, which=split, scenes=scenes, scene_px=scene_px, classes=classes
+    )
     comparison = Comparison(model, data, options, folder)
     stages.begin("evaluating the start")
     comparison.evaluate(START)
     for seed in seeds:
         for arm in arms:
-            stages.begin(f"training and evaluating: {ARMS[arm]}, seed {seed}, {options.steps} steps")
+            stages.begin(
+                f"training and evaluating: {ARMS[arm]}, seed {seed}, {options.steps} steps"
+            )
             comparison.train(arm, seed)
     stages.begin("figures and report")
-    config = {"options": dataclasses.asdict(options), "seeds": list(seeds), "split": split, "scene_px": scene_px}
+    config = {
+        "options": dataclasses.asdict(options),
+        "seeds": list(seeds),
+        "split": split,
+        "scene_px": scene_px,
+    }
     return write_quickstart_report(
         folder,
         comparison.results,
@@ -106,18 +138,36 @@ def main(argv: list[str] | None = None) -> None:
     defaults = ArmOptions()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--out", type=Path, help="folder of report and runs (default: quickstart, or quickstart-2, ...)"
+        "--out",
+        type=Path,
+        help="folder of report and runs (default: quickstart, or quickstart-2, ...)",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="several give mean and spread")
-    parser.add_argument("--arms", choices=tuple(ARMS), nargs="+", default=list(ARMS), help="which arms to train")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="several give mean and spread"
+    )
+    parser.add_argument(
+        "--arms", choices=tuple(ARMS), nargs="+", default=list(ARMS), help="which arms to train"
+    )
     parser.add_argument("--split", choices=SPLITS, default="test", help="val: for choices")
-    parser.add_argument("--scenes", type=int, default=200, help="composed scenes per evaluation set")
-    parser.add_argument("--scene-px", type=int, default=192, help="side at which the model sees a scene")
-    parser.add_argument("--classes", type=int, help="only so many classes of each set, for a quick look")
+    parser.add_argument(
+        "--scenes", type=int, default=200, help="composed scenes per evaluation set"
+    )
+    parser.add_argument(
+        "--scene-px", type=int, default=192, help="side at which the model sees a scene"
+    )
+    parser.add_argument(
+        "--classes", type=int, help="only so many classes of each set, for a quick look"
+    )
     for field in dataclasses.fields(ArmOptions):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=field.type, default=getattr(defaults, field.name))
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=field.type,
+            default=getattr(defaults, field.name),
+        )
     args = parser.parse_args(argv)
-    options = ArmOptions(**{field.name: getattr(args, field.name) for field in dataclasses.fields(ArmOptions)})
+    options = ArmOptions(
+        **{field.name: getattr(args, field.name) for field in dataclasses.fields(ArmOptions)}
+    )
     begin = time.monotonic()
     out = args.out or free_folder(Path("quickstart"))
     tables = run(

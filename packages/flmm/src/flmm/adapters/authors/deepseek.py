@@ -1,7 +1,9 @@
-"""DeepSeek-VL 1.3B from its authors' files (deepseek-ai/deepseek-vl-1.3b-chat), which transformers does not read.
+"""DeepSeek-VL 1.3B from its authors' files (deepseek-ai/deepseek-vl-1.3b-chat), which transformers
+does not read.
 
-Configuration, weights and image processor go into transformers' own classes, exactly. The 7B model has a second tower
-whose names are not known here; of it only the conversion in transformers' layout loads.
+Configuration, weights and image processor go into transformers' own classes, exactly. The 7B model
+has a second tower whose names are not known here; of it only the conversion in transformers' layout
+loads.
 """
 
 import json
@@ -36,14 +38,16 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 def read_authors_model(
     name: str | Path, raw: dict[str, Any], *, dtype: torch.dtype, local_files_only: bool = False
 ) -> tuple[Any, Any, Any]:
-    """(model, image processor, tokenizer) of transformers, from a folder or hub id in the authors' layout.
+    """(model, image processor, tokenizer) of transformers, from a folder or hub id in the authors'
+    layout.
 
     Args:
         raw: its config.json.
         local_files_only: take a model of the hub from the cache.
 
     Raises:
-        FileNotFoundError: a file is missing. ValueError: it is the 7B model, or a file is not what it should be.
+        FileNotFoundError: a file is missing. ValueError: it is the 7B model, or a file is not what
+            it should be.
     """
     tower = _tower(raw, name)
     folder = _folder(name, local_files_only)
@@ -61,7 +65,8 @@ def _tower(raw: dict[str, Any], name: str | Path) -> dict[str, int]:
     tower = TOWERS.get(vision.get("params", {}).get("model_name"))
     if tower is None or vision.get("cls") != "CLIPVisionTower" or "language_config" not in raw:
         raise ValueError(
-            f"{name} is in the layout of DeepSeek-VL's authors, with a vision tower {vision.get('cls')!r} that flmm "
+            f"{name} is in the layout of DeepSeek-VL's authors, with a vision tower "
+            f"{vision.get('cls')!r} that flmm "
             f"reads in transformers' layout only: {_CONVERTED}"
         )
     return tower
@@ -87,7 +92,8 @@ def _model(folder: Path, config: Any, dtype: torch.dtype) -> Any:
     wrong = sorted(k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape)
     if missing or unexpected or wrong:
         raise ValueError(
-            f"the weights in {folder} are not those of DeepSeek-VL 1.3B: missing {missing[:3]}, unexpected "
+            f"the weights in {folder} are not those of DeepSeek-VL 1.3B: missing {missing[:3]}, "
+            "unexpected "
             f"{unexpected[:3]}, of another shape {wrong[:3]}; {_CONVERTED}"
         )
     return DeepseekVLForConditionalGeneration.from_pretrained(
@@ -126,16 +132,21 @@ def _image_processor(folder: Path, tower: dict[str, int]) -> Any:
 
 
 def _tokenizer(folder: Path) -> Any:
-    """tokenizer.json as it stands, with the BOS that Llama's class puts before a text unless it is told not to."""
+    """tokenizer.json as it stands, with the BOS that Llama's class puts before a text unless it is
+    told not to."""
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
     if not (folder / "tokenizer.json").is_file():
         raise FileNotFoundError(f"no tokenizer.json in {folder}: download it with the model")
-    tokenizer = read_part(folder, "the tokenizer", PreTrainedTokenizerFast.from_pretrained, local_files_only=True)
+    tokenizer = read_part(
+        folder, "the tokenizer", PreTrainedTokenizerFast.from_pretrained, local_files_only=True
+    )
     path = folder / "tokenizer_config.json"
     about = json.loads(path.read_text()) if path.is_file() else {}
-    if str(about.get("tokenizer_class", "")).startswith("LlamaTokenizer") and about.get("add_bos_token", True):
+    if str(about.get("tokenizer_class", "")).startswith("LlamaTokenizer") and about.get(
+        "add_bos_token", True
+    ):
         bos = (str(tokenizer.bos_token), tokenizer.bos_token_id)
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single=f"{bos[0]}:0 $A:0", pair=f"{bos[0]}:0 $A:0 {bos[0]}:1 $B:1", special_tokens=[bos]

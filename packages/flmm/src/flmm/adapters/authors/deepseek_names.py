@@ -1,4 +1,5 @@
-"""Other people's key names -> those of transformers or ours. Pure functions; models never see a foreign name."""
+"""Other people's key names -> those of transformers or ours. Pure functions; models never see a
+foreign name."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# DeepSeek-VL as released by deepseek-ai (language model of transformers, SigLIP tower of timm) -> transformers.
+# DeepSeek-VL as released by deepseek-ai (language model of transformers, SigLIP tower of timm) ->
+# transformers.
 _DEEPSEEK = (
     (r"^language_model\.lm_head\.", "lm_head."),
     (r"^language_model\.model\.", "model.language_model."),
@@ -16,9 +18,18 @@ _DEEPSEEK = (
     (r"^vision_model\.vision_tower\.patch_embed\.proj\.", "vision.embeddings.patch_embedding."),
     (r"^vision_model\.vision_tower\.pos_embed$", "vision.embeddings.position_embedding.weight"),
     (r"^vision_model\.vision_tower\.norm\.", "vision.post_layernorm."),
-    (r"^vision_model\.vision_tower\.blocks\.(\d+)\.norm1\.", r"vision.encoder.layers.\1.layer_norm1."),
-    (r"^vision_model\.vision_tower\.blocks\.(\d+)\.norm2\.", r"vision.encoder.layers.\1.layer_norm2."),
-    (r"^vision_model\.vision_tower\.blocks\.(\d+)\.attn\.proj\.", r"vision.encoder.layers.\1.self_attn.out_proj."),
+    (
+        r"^vision_model\.vision_tower\.blocks\.(\d+)\.norm1\.",
+        r"vision.encoder.layers.\1.layer_norm1.",
+    ),
+    (
+        r"^vision_model\.vision_tower\.blocks\.(\d+)\.norm2\.",
+        r"vision.encoder.layers.\1.layer_norm2.",
+    ),
+    (
+        r"^vision_model\.vision_tower\.blocks\.(\d+)\.attn\.proj\.",
+        r"vision.encoder.layers.\1.self_attn.out_proj.",
+    ),
     (r"^vision_model\.vision_tower\.blocks\.(\d+)\.", r"vision.encoder.layers.\1."),
     (r"^vision_model\.vision_tower\.attn_pool\.latent$", "vision.head.probe"),
     (r"^vision_model\.vision_tower\.attn_pool\.proj\.", "vision.head.attention.out_proj."),
@@ -28,7 +39,8 @@ _DEEPSEEK = (
 
 
 def deepseek_to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of DeepSeek-VL 1.3B in the layout of its authors -> transformers' DeepseekVLForConditionalGeneration."""
+    """Weights of DeepSeek-VL 1.3B in the layout of its authors -> transformers'
+    DeepseekVLForConditionalGeneration."""
     renamed: dict[str, Tensor] = {}
     for key, value in tensors.items():
         name = key
@@ -44,14 +56,19 @@ def deepseek_to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
             renamed[name] = value[0]
         else:
             renamed[name] = value
-    for kind in ("weight", "bias"):  # the attention pool's query and key-value projections are one in torch
+    for kind in (
+        "weight",
+        "bias",
+    ):  # the attention pool's query and key-value projections are one in torch
         parts = [renamed.pop(f"model.vision_model.head.{x}.{kind}", None) for x in ("q", "kv")]
         if parts[0] is not None:
             renamed[f"model.vision_model.head.attention.in_proj_{kind}"] = torch.cat(parts)
     return renamed
 
 
-def deepseek_config(language: Mapping[str, Any], *, tower: Mapping[str, Any], image_token_id: int) -> Any:
+def deepseek_config(
+    language: Mapping[str, Any], *, tower: Mapping[str, Any], image_token_id: int
+) -> Any:
     """transformers' configuration of a DeepSeek-VL from its authors' one.
 
     Args:

@@ -18,7 +18,8 @@ class DeepseekVL:
     grids = 1
     style = STYLES["deepseek"]
     system = (
-        "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+        "You are a helpful language and vision assistant. You are able to understand the visual "
+        "content that the user "
         "provides, and assist the user with a variety of tasks using natural language.\n\n"
     )
     spaced = False
@@ -35,14 +36,19 @@ class DeepseekVL:
         return single_grid(self.side, self.side, padding=prepared.frame)
 
     def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
-        return {name: torch.stack([image.inputs[name] for image in images]) for name in images[0].inputs}
+        return {
+            name: torch.stack([image.inputs[name] for image in images]) for name in images[0].inputs
+        }
 
 
 class DeepseekVLHybrid(DeepseekVL):
-    """transformers' "deepseek_vl_hybrid" (deepseek-community/deepseek-vl-7b-chat): SAM and SigLIP towers."""
+    """transformers' "deepseek_vl_hybrid" (deepseek-community/deepseek-vl-7b-chat): SAM and SigLIP
+    towers."""
 
     def _preparer(self, processor: Any) -> Any:
-        mean, std = (tuple(x) for x in (processor.high_res_image_mean, processor.high_res_image_std))
+        mean, std = (
+            tuple(x) for x in (processor.high_res_image_mean, processor.high_res_image_std)
+        )
         side = processor.high_res_size["height"]
         large = PadToSquare(side, mean, std, scale_first=True, least_px=processor.min_size)
         small = tuple(processor.image_mean), tuple(processor.image_std)

@@ -1,4 +1,5 @@
-"""InternVL: the image squashed onto a grid of tiles, then the whole image as a thumbnail where there are several."""
+"""InternVL: the image squashed onto a grid of tiles, then the whole image as a thumbnail where
+there are several."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +22,8 @@ class InternVL:
 
     grids = 2
     style = PromptStyle(
-        "<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n", image_token="<img><IMG_CONTEXT></img>"
+        "<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n",
+        image_token="<img><IMG_CONTEXT></img>",
     )
     system = ""
     spaced = True
@@ -35,7 +37,9 @@ class InternVL:
     def prepare(self, image: Image.Image) -> PreparedImage:
         image = to_rgb(image)
         made = self.processor(images=[image], crop_to_patches=True, return_tensors="pt")
-        return PreparedImage({"pixel_values": made["pixel_values"]}, ImageFrame.whole((image.height, image.width)))
+        return PreparedImage(
+            {"pixel_values": made["pixel_values"]}, ImageFrame.whole((image.height, image.width))
+        )
 
     def layout(self, prepared: PreparedImage) -> ImageLayout:
         count = len(prepared.pixel_values)
@@ -44,14 +48,19 @@ class InternVL:
             return ImageLayout((grid, grid), grid.numel())
         tiles = self._tiles(prepared.frame.image_size)
         thumbnail = grid_of_tokens((count - 1) * self.side**2, self.side, self.side)
-        return ImageLayout((thumbnail, tiled_grid(0, tiles=tiles, side=self.side)), count * self.side**2)
+        return ImageLayout(
+            (thumbnail, tiled_grid(0, tiles=tiles, side=self.side)), count * self.side**2
+        )
 
     def _tiles(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of tiles, by the rule of the model's own processor."""
         from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
         columns, rows = get_optimal_tiled_canvas(
-            image_size, (self.tile, self.tile), self.processor.min_patches, self.processor.max_patches
+            image_size,
+            (self.tile, self.tile),
+            self.processor.min_patches,
+            self.processor.max_patches,
         )
         return rows, columns
 

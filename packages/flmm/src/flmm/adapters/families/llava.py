@@ -15,7 +15,8 @@ from flmm.text.prompts import STYLES
 class Llava:
     """transformers' "llava" (llava-hf/llava-1.5-7b-hf and its like).
 
-    The published checkpoints saw whole images scaled to fit, not the centre crops of the model's own processor.
+    The published checkpoints saw whole images scaled to fit, not the centre crops of the model's
+    own processor.
 
     Raises:
         ValueError: the vision tower has no fixed square grid.
@@ -28,10 +29,15 @@ class Llava:
 
     def __init__(self, config: Any, image_processor: Any):
         vision = config.vision_config
-        if not isinstance(getattr(vision, "image_size", None), int) or vision.model_type == "pixtral":
+        if (
+            not isinstance(getattr(vision, "image_size", None), int)
+            or vision.model_type == "pixtral"
+        ):
             raise ValueError(
-                f"the vision tower {vision.model_type!r} of this LLaVA has no fixed square grid of tokens; use one "
-                "with a CLIP or SigLIP tower, or add a family of its own (README.md, 'Adding an LMM')"
+                f"the vision tower {vision.model_type!r} of this LLaVA has no fixed square grid of "
+                "tokens; use one "
+                "with a CLIP or SigLIP tower, or add a family of its own (README.md, 'Adding an "
+                "LMM')"
             )
         self.image_token_id = config.image_token_id
         self.side = vision.image_size // vision.patch_size

@@ -1,4 +1,5 @@
-"""LLaVA-NeXT: the squashed image and its tiles, a newline token after each row of the tiles' joint grid."""
+"""LLaVA-NeXT: the squashed image and its tiles, a newline token after each row of the tiles' joint
+grid."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +30,10 @@ class LlavaNext:
     def __init__(self, config: Any, image_processor: Any):
         text = config.text_config.model_type
         if text not in STYLE_OF_TEXT_MODEL:
-            raise ValueError(f"no chat format for a LLaVA-NeXT on {text!r}; known: {', '.join(STYLE_OF_TEXT_MODEL)}")
+            raise ValueError(
+                f"no chat format for a LLaVA-NeXT on {text!r}; known: "
+                f"{', '.join(STYLE_OF_TEXT_MODEL)}"
+            )
         self.style = STYLES[STYLE_OF_TEXT_MODEL[text]]
         self.spaced = text == "qwen2"
         self.image_token_id = config.image_token_id
@@ -38,11 +42,17 @@ class LlavaNext:
         self.prepare = AnyResolutionTiles.of_processor(image_processor)
 
     def layout(self, prepared: PreparedImage) -> ImageLayout:
-        tiles = tuple(edge // (self.patch * self.side) * self.side for edge in prepared.frame.padded_size)
-        return with_newlines((self.side, self.side), unpadded_size(tiles, prepared.frame.image_size))
+        tiles = tuple(
+            edge // (self.patch * self.side) * self.side for edge in prepared.frame.padded_size
+        )
+        return with_newlines(
+            (self.side, self.side), unpadded_size(tiles, prepared.frame.image_size)
+        )
 
     def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
         return {
-            "pixel_values": torch.nn.utils.rnn.pad_sequence([i.pixel_values for i in images], batch_first=True),
+            "pixel_values": torch.nn.utils.rnn.pad_sequence(
+                [i.pixel_values for i in images], batch_first=True
+            ),
             "image_sizes": torch.tensor([image.frame.image_size for image in images]),
         }

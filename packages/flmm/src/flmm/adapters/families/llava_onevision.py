@@ -33,13 +33,17 @@ class LlavaOnevision:
     def prepare(self, image: Image.Image) -> PreparedImage:
         image = to_rgb(image)
         made = self.processor(images=[image], return_tensors="pt")
-        return PreparedImage({"pixel_values": made["pixel_values"][0]}, ImageFrame.whole((image.height, image.width)))
+        return PreparedImage(
+            {"pixel_values": made["pixel_values"][0]}, ImageFrame.whole((image.height, image.width))
+        )
 
     def layout(self, prepared: PreparedImage) -> ImageLayout:
         from transformers.image_processing_utils import select_best_resolution  # seconds to import
 
         size = prepared.frame.image_size
-        tiles = tuple(edge // self.tile * self.side for edge in select_best_resolution(size, self.pinpoints))
+        tiles = tuple(
+            edge // self.tile * self.side for edge in select_best_resolution(size, self.pinpoints)
+        )
         rows, columns = unpadded_size(tiles, size)
         ratio = math.sqrt(rows * columns / (self.most_tiles * self.side**2))
         if ratio > 1.1:  # the model's own rule
@@ -48,6 +52,8 @@ class LlavaOnevision:
 
     def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
         return {
-            "pixel_values": torch.nn.utils.rnn.pad_sequence([i.pixel_values for i in images], batch_first=True),
+            "pixel_values": torch.nn.utils.rnn.pad_sequence(
+                [i.pixel_values for i in images], batch_first=True
+            ),
             "image_sizes": torch.tensor([image.frame.image_size for image in images]),
         }

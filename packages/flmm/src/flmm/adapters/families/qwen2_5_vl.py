@@ -18,7 +18,8 @@ class Qwen25VL:
 
     grids = 1
     style = PromptStyle(
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{input}<|im_end|>\n"
+        "<|im_start|>system\nYou are a helpful "
+        "assistant.<|im_end|>\n<|im_start|>user\n{input}<|im_end|>\n"
         "<|im_start|>assistant\n",
         image_token="<|vision_start|><|image_pad|><|vision_end|>",
         separator="",
@@ -45,6 +46,7 @@ class Qwen25VL:
         return {
             "pixel_values": torch.cat([image.pixel_values for image in images]),
             "image_grid_thw": torch.stack([image.inputs["image_grid_thw"] for image in images]),
-            # Without the kinds of tokens the model falls back to positions that know no rows and columns.
+            # Without the kinds of tokens the model falls back to positions that know no rows and
+            # columns.
             "mm_token_type_ids": (input_ids == self.image_token_id).int(),
         }

@@ -1,8 +1,10 @@
-"""From coarse masks to SAM's prompts, and from its low-resolution masks to the image: geometry without weights.
+"""From coarse masks to SAM's prompts, and from its low-resolution masks to the image: geometry
+without weights.
 
-Frames: an image of H x W pixels (original) is resized so that its longer edge is `edge` (resized), which lies in the
-top left corner of a padded square of `edge` pixels (SAM, arXiv 2304.02643; F-LMM, arXiv 2406.05821).
-Letters: n masks of one image, h w the grid of their coarse logits, m the edge of SAM's own masks (256).
+Frames: an image of H x W pixels (original) is resized so that its longer edge is `edge` (resized),
+which lies in the top left corner of a padded square of `edge` pixels (SAM, arXiv 2304.02643; F-LMM,
+arXiv 2406.05821). Letters: n masks of one image, h w the grid of their coarse logits, m the edge of
+SAM's own masks (256).
 """
 
 from collections.abc import Iterator
@@ -27,18 +29,20 @@ def resized_size(size: Size, edge: int) -> Size:
 
 
 def resize_image(image: Image.Image, edge: int) -> Tensor:
-    """An image of any mode -> uint8 (3, h, w) RGB of `resized_size`, by Pillow's antialiased bilinear filter."""
+    """An image of any mode -> uint8 (3, h, w) RGB of `resized_size`, by Pillow's antialiased
+    bilinear filter."""
     height, width = resized_size((image.height, image.width), edge)
     resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 
 def prompt_masks(coarse: Tensor, original: Size, *, edge: int, mask_edge: int) -> Tensor:
-    """Coarse logits (n, h, w) of an image -> float32 mask prompts (n, m, m) of the padded square, with gradients.
+    """Coarse logits (n, h, w) of an image -> float32 mask prompts (n, m, m) of the padded square,
+    with gradients.
 
-    Equal to enlarging the logits to the resized frame, padding them to the square with min(-1, their least value) and
-    shrinking that to m, each bilinearly; all three are linear, so they are one small matrix on either side here and
-    no map of the full square is made.
+    Equal to enlarging the logits to the resized frame, padding them to the square with min(-1,
+    their least value) and shrinking that to m, each bilinearly; all three are linear, so they are
+    one small matrix on either side here and no map of the full square is made.
     """
     coarse = coarse.float()
     height, width = resized_size(original, edge)
@@ -57,13 +61,15 @@ def least_value(coarse: Tensor) -> Tensor:
 
 
 def binary_masks(coarse: Tensor, original: Size) -> Tensor:
-    """Coarse logits (n, h, w) -> bool (n, H, W): PROBABILITIES are interpolated, then compared with one half."""
+    """Coarse logits (n, h, w) -> bool (n, H, W): PROBABILITIES are interpolated, then compared with
+    one half."""
     probabilities = coarse.detach().float().sigmoid()[:, None]
     return _bilinear(probabilities, original)[:, 0] > 0.5
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """Smallest boxes around bool masks (n, H, W) -> float32 (n, 4) XYXY in pixels, right and bottom edge exclusive.
+    """Smallest boxes around bool masks (n, H, W) -> float32 (n, 4) XYXY in pixels, right and bottom
+    edge exclusive.
 
     An empty mask has the box of the whole image.
     """
@@ -76,7 +82,8 @@ def mask_boxes(masks: Tensor) -> Tensor:
 
 
 def boxes_to_square(boxes: Tensor, original: Size, *, edge: int) -> Tensor:
-    """XYXY boxes in pixels of the original image -> of the padded square, by the ratio of the rounded sizes."""
+    """XYXY boxes in pixels of the original image -> of the padded square, by the ratio of the
+    rounded sizes."""
     height, width = resized_size(original, edge)
     y, x = height / original[0], width / original[1]
     return boxes * boxes.new_tensor([x, y, x, y])
@@ -85,19 +92,26 @@ def boxes_to_square(boxes: Tensor, original: Size, *, edge: int) -> Tensor:
 def masks_to_image(low_res: Tensor, original: Size, *, edge: int) -> Tensor:
     """SAM's masks (n, m, m) of the padded square -> float32 logits (n, H, W) of the original image.
 
-    Equal to enlarging them to the square, cutting them to the resized frame and interpolating to the original size,
-    each bilinearly; all columns first and then all rows, by one small matrix each.
+    Equal to enlarging them to the square, cutting them to the resized frame and interpolating to
+    the original size, each bilinearly; all columns first and then all rows, by one small matrix
+    each.
     """
     height, width = resized_size(original, edge)
     m = low_res.shape[-1]
-    down, across = _chain(m, edge, height, original[0]), _chain(m, edge, width, original[1])  # (H, m), (W, m)
+    down, across = (
+        _chain(m, edge, height, original[0]),
+        _chain(m, edge, width, original[1]),
+    )  # (H, m), (W, m)
     with torch.autocast(low_res.device.type, enabled=False):
         rows = linear(low_res.float(), across.to(low_res.device))  # (n, m, W)
-        return torch.cat([weights.to(rows.device) @ rows[:, near] for weights, near in _bands(down)], dim=1)
+        return torch.cat(
+            [weights.to(rows.device) @ rows[:, near] for weights, near in _bands(down)], dim=1
+        )
 
 
 def closest_candidates(candidates: Tensor, masks: Tensor) -> Tensor:
-    """Of K candidate logits (n, K, H, W) the one whose positive part has the best IoU with each bool mask (n, H, W)."""
+    """Of K candidate logits (n, K, H, W) the one whose positive part has the best IoU with each
+    bool mask (n, H, W)."""
     positive = candidates.detach() > 0
     intersection = (positive & masks[:, None]).flatten(2).sum(2)
     union = (positive | masks[:, None]).flatten(2).sum(2)
@@ -116,7 +130,8 @@ def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _chain(source: int, enlarged: int, framed: int, target: int) -> Tensor:
-    """The matrix (target, source) of: interpolate `source` to `enlarged`, cut or pad to `framed`, interpolate."""
+    """The matrix (target, source) of: interpolate `source` to `enlarged`, cut or pad to `framed`,
+    interpolate."""
     rows = torch.eye(source)[None]  # torch's own rule, applied to every unit vector
     rows = F.interpolate(rows, size=enlarged, mode="linear", align_corners=False)
     rows = F.pad(rows, (0, framed - enlarged))  # a negative pad cuts
@@ -124,7 +139,8 @@ def _chain(source: int, enlarged: int, framed: int, target: int) -> Tensor:
 
 
 def _bands(matrix: Tensor) -> Iterator[tuple[Tensor, slice]]:
-    """Rows of a matrix of `_chain`, some after the other: without the columns that are zero, and which are left.
+    """Rows of a matrix of `_chain`, some after the other: without the columns that are zero, and
+    which are left.
 
     Interpolation looks at neighbours only, so that most of the matrix is zero.
     """

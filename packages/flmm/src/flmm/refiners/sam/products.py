@@ -1,8 +1,9 @@
 """Matrix products by the faster of the two libraries that torch has for float32 on a CPU.
 
-torch multiplies with MKL, which holds back on AMD's processors. oneDNN, which torch uses for convolutions and for
-compiled models, does not: 200 instead of 100 GFLOP/s on one core with AVX-512. It is reached by an operator that knows
-no gradient, so that it serves where none is wanted; the numbers agree up to rounding.
+torch multiplies with MKL, which holds back on AMD's processors. oneDNN, which torch uses for
+convolutions and for compiled models, does not: 200 instead of 100 GFLOP/s on one core with AVX-512.
+It is reached by an operator that knows no gradient, so that it serves where none is wanted; the
+numbers agree up to rounding.
 """
 
 from functools import cache
@@ -20,8 +21,11 @@ def matmul(a: Tensor, b: Tensor, *, plus: Tensor | None = None) -> Tensor:
     return torch.bmm(a, b) if plus is None else torch.baddbmm(plus, a, b)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, plus: Tensor | None = None) -> Tensor:
-    """x (..., C) times weight (K, C), plus bias (K,), plus (..., K), which may be broadcast -> (..., K)."""
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, plus: Tensor | None = None
+) -> Tensor:
+    """x (..., C) times weight (K, C), plus bias (K,), plus (..., K), which may be broadcast ->
+    (..., K)."""
     if not _by_onednn(x, weight):
         y = F.linear(x, weight, bias)
         return y if plus is None else y + plus
@@ -43,14 +47,18 @@ def _by_onednn(*factors: Tensor) -> bool:
 
 @cache
 def _onednn() -> Any:
-    """torch's operator, which is not part of its public interface: tried once, and None where it is not as known."""
+    """torch's operator, which is not part of its public interface: tried once, and None where it is
+    not as known."""
     if not torch.backends.mkldnn.is_available():
         return None
     x, weight, bias = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3), torch.arange(4.0)
     wanted = x @ weight.T + bias
     try:
         operator = torch.ops.mkldnn._linear_pointwise
-        found = operator(x, weight, bias, "none", [], ""), operator.binary(x, wanted, weight, bias, "add") - wanted
+        found = (
+            operator(x, weight, bias, "none", [], ""),
+            operator.binary(x, wanted, weight, bias, "add") - wanted,
+        )
     except (AttributeError, RuntimeError, TypeError):
         return None
     return operator if all(torch.equal(y, wanted) for y in found) else None

@@ -1,7 +1,8 @@
 """Coarse masks refined by SAM, all phrases of all images in one pass (F-LMM, arXiv 2406.05821).
 
-Letters: B images, n_i phrases of image i, N their sum, t tokens of a phrase, D channels of SAM's prompts, H W pixels of
-an image, h w the grid of the image embedding. See geometry.py for the frames.
+Letters: B images, n_i phrases of image i, N their sum, t tokens of a phrase, D channels of SAM's
+prompts, H W pixels of an image, h w the grid of the image embedding. See geometry.py for the
+frames.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,8 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class ResizedImage:
-    """An image as SAM's image encoder wants it, before normalisation: what loading processes prepare.
+    """An image as SAM's image encoder wants it, before normalisation: what loading processes
+    prepare.
 
     pixels: uint8 (3, h, w) of `resize_image`. size: the image's own (H, W).
     """
@@ -54,9 +56,10 @@ class ResizedImage:
 class SamPrompts:
     """Prompts of N phrases.
 
-    boxes: (N, 4) XYXY in the padded square. sparse: (N, S, D), box corners first, then text, then zeros. lengths: how
-    many of the S tokens each phrase has. channels (N, h w, c), weight (D, c), bias (D,): the dense prompt is
-    weight @ channels + bias at each position. binary: per image bool (n_i, H, W), the coarse masks at half probability.
+    boxes: (N, 4) XYXY in the padded square. sparse: (N, S, D), box corners first, then text, then
+    zeros. lengths: how many of the S tokens each phrase has. channels (N, h w, c), weight (D, c),
+    bias (D,): the dense prompt is weight @ channels + bias at each position. binary: per image bool
+    (n_i, H, W), the coarse masks at half probability.
     """
 
     boxes: Tensor
@@ -71,15 +74,18 @@ class SamPrompts:
 class SamRefiner(nn.Module):
     """SAM with a coarse mask, its box and the words of a phrase as prompts.
 
-    The image encoder is frozen, stays in evaluation mode, and runs once per image without gradients. Prompt encoder
-    and mask decoder train, except the positional encoding.
+    The image encoder is frozen, stays in evaluation mode, and runs once per image without
+    gradients. Prompt encoder and mask decoder train, except the positional encoding.
 
     Args:
-        sam: transformers' SamModel; `load_sam` and `from_pretrained` read one. Its parts become parts of this module.
+        sam: transformers' SamModel; `load_sam` and `from_pretrained` read one. Its parts become
+            parts of this module.
         use_text, use_mask, use_box: which prompts are given; at least one.
-        multimask: of SAM's three candidates take the one closest to the coarse mask, instead of its single mask.
-        phrases_per_pass: phrases the decoder handles at a time. None: all with gradients or on an accelerator; one on
-            a CPU without gradients, where a phrase's maps then stay in the cache.
+        multimask: of SAM's three candidates take the one closest to the coarse mask, instead of its
+            single mask.
+        phrases_per_pass: phrases the decoder handles at a time. None: all with gradients or on an
+            accelerator; one on a CPU without gradients, where a phrase's maps then stay in the
+            cache.
 
     Raises:
         ValueError: no prompt is used, or `phrases_per_pass` below 1.
@@ -97,9 +103,13 @@ class SamRefiner(nn.Module):
     ):
         super().__init__()
         if not (use_text or use_mask or use_box):
-            raise ValueError("SAM needs a prompt: leave at least one of use_text, use_mask, use_box on")
+            raise ValueError(
+                "SAM needs a prompt: leave at least one of use_text, use_mask, use_box on"
+            )
         if phrases_per_pass is not None and phrases_per_pass < 1:
-            raise ValueError(f"phrases_per_pass={phrases_per_pass!r} is not possible: pass 1 or more, or None")
+            raise ValueError(
+                f"phrases_per_pass={phrases_per_pass!r} is not possible: pass 1 or more, or None"
+            )
         self.use_text, self.use_mask, self.use_box = use_text, use_mask, use_box
         self.multimask = multimask
         self.phrases_per_pass = phrases_per_pass
@@ -112,7 +122,8 @@ class SamRefiner(nn.Module):
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options) -> Self:
-        """From a SAM file in the original layout, a folder in transformers', or a hub name; options as the class."""
+        """From a SAM file in the original layout, a folder in transformers', or a hub name; options
+        as the class."""
         return cls(load_sam(source), **options)
 
     def forward(
@@ -125,10 +136,10 @@ class SamRefiner(nn.Module):
 
         Args:
             images: B images (any mode), or their embeddings from `embed`.
-            coarse: per image (n_i, h', w') coarse logits of the whole image, of any grid. Gradients flow into them
-                through the mask prompt only.
-            text: per image n_i tensors (t, D), the projected words of each phrase; any number of them each. Needed
-                and used with `use_text` only.
+            coarse: per image (n_i, h', w') coarse logits of the whole image, of any grid. Gradients
+                flow into them through the mask prompt only.
+            text: per image n_i tensors (t, D), the projected words of each phrase; any number of
+                them each. Needed and used with `use_text` only.
 
         Returns:
             Per image float32 (n_i, H, W); positive is inside.
@@ -145,36 +156,52 @@ class SamRefiner(nn.Module):
         for part, embedding, binary in zip(parts, embeddings, prompts.binary, strict=True):
             full = masks_to_image(part.flatten(0, 1), embedding.size, edge=self.edge)
             candidates = full.view(len(part), part.shape[1], *embedding.size)  # (n_i, K, H, W)
-            refined.append(closest_candidates(candidates, binary) if self.multimask else candidates[:, 0])
+            refined.append(
+                closest_candidates(candidates, binary) if self.multimask else candidates[:, 0]
+            )
         return refined
 
     @torch.no_grad()
     def embed(self, images: Sequence[Image.Image | ResizedImage]) -> list[ImageEmbedding]:
-        """The image encoder's output, all images in one pass; what `forward` takes instead of images.
+        """The image encoder's output, all images in one pass; what `forward` takes instead of
+        images.
 
-        Raises ValueError when the image encoder has been taken away (`refiner.image_encoder = None`).
+        Raises ValueError when the image encoder has been taken away (`refiner.image_encoder =
+        None`).
         """
         if self.image_encoder is None:
-            raise ValueError("this SamRefiner has no image encoder: pass ImageEmbeddings instead of images")
+            raise ValueError(
+                "this SamRefiner has no image encoder: pass ImageEmbeddings instead of images"
+            )
         weight = next(self.image_encoder.parameters())
-        resized = [i if isinstance(i, ResizedImage) else ResizedImage.of(i, self.edge) for i in images]
+        resized = [
+            i if isinstance(i, ResizedImage) else ResizedImage.of(i, self.edge) for i in images
+        ]
         batch = torch.zeros(len(resized), 3, self.edge, self.edge)
         mean, std = (torch.tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
         for padded, image in zip(batch, resized, strict=True):
             pixels = image.pixels.cpu()
             padded[:, : pixels.shape[1], : pixels.shape[2]] = (pixels - mean) / std
-        features = self.image_encoder(batch.to(weight.device, weight.dtype)).last_hidden_state  # (B, D, h, w)
+        features = self.image_encoder(
+            batch.to(weight.device, weight.dtype)
+        ).last_hidden_state  # (B, D, h, w)
         return [ImageEmbedding(f, i.size) for f, i in zip(features, resized, strict=True)]
 
     def encode_prompts(
-        self, sizes: Sequence[Size], coarse: Sequence[Tensor], text: Sequence[Sequence[Tensor]] | None = None
+        self,
+        sizes: Sequence[Size],
+        coarse: Sequence[Tensor],
+        text: Sequence[Sequence[Tensor]] | None = None,
     ) -> SamPrompts:
         """Prompts of all phrases; sizes are the (H, W) of the images, the rest as in `forward`."""
         encoder = self.prompt_encoder
         dtype = encoder.no_mask_embed.weight.dtype
         binary = [binary_masks(c, size) for c, size in zip(coarse, sizes, strict=True)]
         boxes = torch.cat(
-            [boxes_to_square(mask_boxes(b), size, edge=self.edge) for b, size in zip(binary, sizes, strict=True)]
+            [
+                boxes_to_square(mask_boxes(b), size, edge=self.edge)
+                for b, size in zip(binary, sizes, strict=True)
+            ]
         )
         corners, _ = encoder(None, None, boxes[:, None], None)  # (N, 1, 2, D)
         sparse = corners[:, 0, : 2 if self.use_box else 0].to(dtype)
@@ -185,14 +212,24 @@ class SamRefiner(nn.Module):
             lengths = [length + len(phrase) for length, phrase in zip(lengths, words, strict=True)]
         return SamPrompts(boxes, sparse, lengths, *self._dense(sizes, coarse), binary)
 
-    def _dense(self, sizes: Sequence[Size], coarse: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Channels, weight and bias of the dense prompts: the input of the last layer of the mask's network, and it."""
+    def _dense(
+        self, sizes: Sequence[Size], coarse: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Channels, weight and bias of the dense prompts: the input of the last layer of the mask's
+        network, and it."""
         encoder, none = self.prompt_encoder, self.prompt_encoder.no_mask_embed.weight
         h, w = encoder.image_embedding_size
         if not self.use_mask:  # one vector, the same everywhere
-            return none.new_zeros(sum(map(len, coarse)), h * w, 1), none.new_zeros(none.shape[1], 1), none[0]
+            return (
+                none.new_zeros(sum(map(len, coarse)), h * w, 1),
+                none.new_zeros(none.shape[1], 1),
+                none[0],
+            )
         net = encoder.mask_embed
-        masks = [prompt_masks(c, s, edge=self.edge, mask_edge=4 * h) for c, s in zip(coarse, sizes, strict=True)]
+        masks = [
+            prompt_masks(c, s, edge=self.edge, mask_edge=4 * h)
+            for c, s in zip(coarse, sizes, strict=True)
+        ]
         x = torch.cat(masks)[:, None].to(none.dtype)  # (N, 1, m, m)
         x = net.activation(net.layer_norm1(net.conv1(x)))
         x = net.activation(net.layer_norm2(net.conv2(x)))  # (N, c, h, w)
@@ -201,7 +238,8 @@ class SamRefiner(nn.Module):
     def decode(
         self, embeddings: Sequence[ImageEmbedding], prompts: SamPrompts, counts: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """Logits (N, K, 4h, 4w) of the padded square and predicted IoU (N, K); `counts` are the n_i of the images."""
+        """Logits (N, K, 4h, 4w) of the padded square and predicted IoU (N, K); `counts` are the n_i
+        of the images."""
         h, w = self.prompt_encoder.image_embedding_size
         features = torch.stack([e.features.to(prompts.channels) for e in embeddings])
         features = features.flatten(2).transpose(1, 2).contiguous()  # (B, h w, D)
@@ -214,7 +252,13 @@ class SamRefiner(nn.Module):
             part = slice(start, start + at_once)
             longest = max(prompts.lengths[part], default=0)
             present = (torch.arange(longest) < lengths[part, None]).to(features.device)  # (N, S)
-            image = (_of_each(features, owner[part]), prompts.channels[part], prompts.weight, prompts.bias, positions)
+            image = (
+                _of_each(features, owner[part]),
+                prompts.channels[part],
+                prompts.weight,
+                prompts.bias,
+                positions,
+            )
             passes.append(self._run(*image, prompts.sparse[part, :longest], present))
         masks, ious = (torch.cat(results) for results in zip(*passes, strict=True))
         masks = masks.unflatten(2, (h, w)).transpose(3, 4)  # (N, K, h, 4, w, 4)
@@ -227,11 +271,13 @@ class SamRefiner(nn.Module):
         return self
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the decoder's activations in the backward pass: less memory, more time, the same numbers."""
+        """Recompute the decoder's activations in the backward pass: less memory, more time, the
+        same numbers."""
         self.grad_checkpointing = enable
 
     def direct_parameters(self) -> list[nn.Parameter]:
-        """Parameters that are read outside the forward of the module that owns them: all that train.
+        """Parameters that are read outside the forward of the module that owns them: all that
+        train.
 
         Engines that take weights away between forwards (ZeRO-3) must know them.
         """
@@ -253,14 +299,20 @@ class SamRefiner(nn.Module):
         def run(*inputs: Tensor) -> tuple[Tensor, Tensor]:
             *image, sparse, present = inputs
             image = PromptedImage(*image)
-            return decode(self.mask_decoder, image, sparse=sparse, present=present, multimask=self.multimask)
+            return decode(
+                self.mask_decoder, image, sparse=sparse, present=present, multimask=self.multimask
+            )
 
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(run, *inputs, use_reentrant=False)
         return run(*inputs)
 
     def _embedded(self, images: Sequence[Image.Image | ImageEmbedding]) -> list[ImageEmbedding]:
-        new = iter(self.embed(bare) if (bare := [i for i in images if not isinstance(i, ImageEmbedding)]) else ())
+        new = iter(
+            self.embed(bare)
+            if (bare := [i for i in images if not isinstance(i, ImageEmbedding)])
+            else ()
+        )
         return [i if isinstance(i, ImageEmbedding) else next(new) for i in images]
 
     def _check(
@@ -269,25 +321,37 @@ class SamRefiner(nn.Module):
         coarse: Sequence[Tensor],
         text: Sequence[Sequence[Tensor]] | None,
     ) -> None:
-        if not isinstance(images, Sequence) or isinstance(coarse, Tensor) or not 0 < len(images) == len(coarse):
-            raise ValueError("pass lists with one image and one (n, h, w) tensor of coarse logits each")
+        if (
+            not isinstance(images, Sequence)
+            or isinstance(coarse, Tensor)
+            or not 0 < len(images) == len(coarse)
+        ):
+            raise ValueError(
+                "pass lists with one image and one (n, h, w) tensor of coarse logits each"
+            )
         for i, masks in enumerate(coarse):
             if masks.ndim != 3:
-                raise ValueError(f"coarse[{i}] has shape {tuple(masks.shape)}; pass (n, h, w) logits")
+                raise ValueError(
+                    f"coarse[{i}] has shape {tuple(masks.shape)}; pass (n, h, w) logits"
+                )
         if not self.use_text:
             return
         counts, wanted = [len(phrases) for phrases in text or ()], [len(masks) for masks in coarse]
         if counts != wanted:
             raise ValueError(
-                f"there are {wanted} coarse masks and {counts} phrases of text per image; pass one (t, D) tensor per "
+                f"there are {wanted} coarse masks and {counts} phrases of text per image; pass one "
+                "(t, D) tensor per "
                 "mask, or build SamRefiner(..., use_text=False)"
             )
         width = self.prompt_encoder.hidden_size
         for phrase in (phrase for phrases in text for phrase in phrases):
             if phrase.ndim != 2 or phrase.shape[1] != width:
-                raise ValueError(f"a phrase has the shape {tuple(phrase.shape)}; pass (tokens, {width})")
+                raise ValueError(
+                    f"a phrase has the shape {tuple(phrase.shape)}; pass (tokens, {width})"
+                )
 
 
 def _of_each(features: Tensor, owner: list[int]) -> Tensor:
-    """(B, P, D) of the images -> (N, P, D) of the phrases' images, or (1, P, D) where all phrases have the same."""
+    """(B, P, D) of the images -> (N, P, D) of the phrases' images, or (1, P, D) where all phrases
+    have the same."""
     return features[owner[0], None] if len(set(owner)) == 1 else features[owner]

@@ -1,7 +1,8 @@
-"""SAM from a file of the original layout (`sam_vit_{b,l,h}*.pth`) or in transformers' own; names of the released heads.
+"""SAM from a file of the original layout (`sam_vit_{b,l,h}*.pth`) or in transformers' own; names of
+the released heads.
 
-The original names -> transformers' pass through `to_transformers`, a pure function, whether the tensors are a whole SAM
-or only the prompt encoder and mask decoder of a released F-LMM checkpoint.
+The original names -> transformers' pass through `to_transformers`, a pure function, whether the
+tensors are a whole SAM or only the prompt encoder and mask decoder of a released F-LMM checkpoint.
 """
 
 import re
@@ -12,12 +13,19 @@ import torch
 from clim_models.checkpoints.layouts import unwrap
 from clim_models.checkpoints.load import read_checkpoint
 from torch import Tensor
-from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
+from transformers import (
+    SamConfig,
+    SamMaskDecoderConfig,
+    SamModel,
+    SamPromptEncoderConfig,
+    SamVisionConfig,
+)
 
 from flmm.hub import read_part, source_options
 
 _FIX = (
-    "pass a file like sam_vit_l_0b3195.pth, a folder with a SamModel of transformers, or a hub id like "
+    "pass a file like sam_vit_l_0b3195.pth, a folder with a SamModel of transformers, or a hub id "
+    "like "
     "facebook/sam-vit-large"
 )
 POSITIONS = "prompt_encoder.shared_embedding.positional_embedding"
@@ -44,12 +52,19 @@ NAMES = (
     (r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$", POSITIONS),
 )
 # Small MLPs: the first layer is proj_in, the last proj_out, and those between are numbered from 0.
-MLP_LAYER = re.compile(r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.layers\.(\d+)\.(.+)$")
+MLP_LAYER = re.compile(
+    r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.layers\.(\d+)\.(.+)$"
+)
 
 
 def to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under SAM's original names (all or some of them) -> under transformers'; its own names stay."""
-    if POSITIONS in tensors or SHARED_POSITIONS in tensors or any(".proj_in." in key for key in tensors):
+    """Tensors under SAM's original names (all or some of them) -> under transformers'; its own
+    names stay."""
+    if (
+        POSITIONS in tensors
+        or SHARED_POSITIONS in tensors
+        or any(".proj_in." in key for key in tensors)
+    ):
         return dict(tensors)
     last: dict[str, int] = {}
     for key in tensors:
@@ -59,7 +74,13 @@ def to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, value in tensors.items():
         if match := MLP_LAYER.match(key):
             owner, number, leaf = match[1], int(match[2]), match[3]
-            place = "proj_in" if number == 0 else "proj_out" if number == last[owner] else f"layers.{number - 1}"
+            place = (
+                "proj_in"
+                if number == 0
+                else "proj_out"
+                if number == last[owner]
+                else f"layers.{number - 1}"
+            )
             key = f"{owner}.{place}.{leaf}"
         for old, new in NAMES:
             key = re.sub(old, new, key)
@@ -71,14 +92,15 @@ def load_sam(source: str | Path, *, decoder_heads: int = 8) -> SamModel:
     """A SAM with its weights, in float32 on the CPU.
 
     Args:
-        source: a `.pth`/`.pt`/`.safetensors` file in the original layout, a folder in transformers' layout, or the
-            name of a model on the Hugging Face hub.
-        decoder_heads: heads of the mask decoder's attention, the one size that weights in the original layout do not
-            tell; 8 in every released SAM.
+        source: a `.pth`/`.pt`/`.safetensors` file in the original layout, a folder in transformers'
+            layout, or the name of a model on the Hugging Face hub.
+        decoder_heads: heads of the mask decoder's attention, the one size that weights in the
+            original layout do not tell; 8 in every released SAM.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: the file is damaged, or no SAM: missing, unexpected and mis-shaped keys are listed.
+        ValueError: the file is damaged, or no SAM: missing, unexpected and mis-shaped keys are
+            listed.
     """
     path = Path(source)
     if not (path.is_file() or path.suffix in (".pth", ".pt", ".bin", ".safetensors")):
@@ -105,11 +127,17 @@ def _from_folder(source: str | Path) -> SamModel:
     if (kind := raw["model_type"]) != "sam":
         raise ValueError(f"{source} is no SAM, but a model of type {kind!r}: {_FIX}")
     model, loaded = read_part(
-        source, "the weights", SamModel.from_pretrained, dtype=torch.float32, output_loading_info=True, **where
+        source,
+        "the weights",
+        SamModel.from_pretrained,
+        dtype=torch.float32,
+        output_loading_info=True,
+        **where,
     )
     if missing := sorted(loaded["missing_keys"]):
         raise ValueError(
-            f"{source} lacks {len(missing)} weights, such as {', '.join(missing[:3])}; they would be random: {_FIX}"
+            f"{source} lacks {len(missing)} weights, such as {', '.join(missing[:3])}; they would "
+            f"be random: {_FIX}"
         )
     return model
 
@@ -121,7 +149,9 @@ def config_of(tensors: Mapping[str, Tensor], *, decoder_heads: int = 8) -> SamCo
     patch = tensors[f"{encoder}patch_embed.projection.weight"].shape[-1]
     depth = _count(tensors, r"vision_encoder\.layers\.(\d+)\.")
     # Relative positions of a layer span 2 L - 1 of its L positions: the whole grid, or a window.
-    spans, head = zip(*(tensors[f"{encoder}layers.{i}.attn.rel_pos_h"].shape for i in range(depth)), strict=True)
+    spans, head = zip(
+        *(tensors[f"{encoder}layers.{i}.attn.rel_pos_h"].shape for i in range(depth)), strict=True
+    )
     spans = [(span + 1) // 2 for span in spans]
     channels = tensors[f"{decoder}iou_token.weight"].shape[1]
     attention = f"{decoder}transformer.layers.0."
@@ -142,7 +172,10 @@ def config_of(tensors: Mapping[str, Tensor], *, decoder_heads: int = 8) -> SamCo
             num_pos_feats=channels // 2,
         ),
         prompt_encoder_config=SamPromptEncoderConfig(
-            hidden_size=channels, image_size=grid * patch, patch_size=patch, mask_input_channels=mask_conv.shape[0]
+            hidden_size=channels,
+            image_size=grid * patch,
+            patch_size=patch,
+            mask_input_channels=mask_conv.shape[0],
         ),
         mask_decoder_config=SamMaskDecoderConfig(
             hidden_size=channels,
@@ -158,8 +191,11 @@ def config_of(tensors: Mapping[str, Tensor], *, decoder_heads: int = 8) -> SamCo
     )
 
 
-def check_names(own: Mapping[str, Tensor], new: Mapping[str, Tensor], *, source: str, what: str = "SAM") -> None:
-    """Raises ValueError unless both have the same names and shapes; lists what differs. `what`: `own` in messages."""
+def check_names(
+    own: Mapping[str, Tensor], new: Mapping[str, Tensor], *, source: str, what: str = "SAM"
+) -> None:
+    """Raises ValueError unless both have the same names and shapes; lists what differs. `what`:
+    `own` in messages."""
     missing, unexpected = sorted(own.keys() - new.keys()), sorted(new.keys() - own.keys())
     shapes = [
         f"{k} {tuple(new[k].shape)} for {tuple(own[k].shape)}"
@@ -170,7 +206,13 @@ def check_names(own: Mapping[str, Tensor], new: Mapping[str, Tensor], *, source:
     found = [f"  {title} ({len(keys)}): {', '.join(keys[:8])}" for title, keys in lists if keys]
     if found:
         raise ValueError(
-            "\n".join([f"{source} does not fit this {what}:", *found, f"Use weights that belong to this {what}"])
+            "\n".join(
+                [
+                    f"{source} does not fit this {what}:",
+                    *found,
+                    f"Use weights that belong to this {what}",
+                ]
+            )
         )
 
 

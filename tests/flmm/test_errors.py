@@ -214,7 +214,7 @@ def test_a_hub_that_cannot_be_reached(place, capsys, monkeypatch):
 
 
 def test_transformers_that_are_too_old(place, capsys, monkeypatch):
-    monkeypatch.setattr(attention, "version", lambda name: "4.40.1")
+    monkeypatch.setattr("flmm.transformers_compat.version", lambda name: "4.40.1")
     assert "transformers 4.40.1 is too old" in (said := explained(command(place), capsys))
     assert "run: pip install 'transformers>=5.6'" in said
 

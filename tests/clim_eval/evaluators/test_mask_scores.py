@@ -42,7 +42,7 @@ def test_overlaps_are_those_of_a_loop_over_masks_and_pixels(monkeypatch):
         assert found.intersections[k] == sum(p and t for p, t in zip(predicted, true))
         assert found.unions[k] == sum(p or t for p, t in zip(predicted, true))
     assert found.pixels == 21 * 16
-    monkeypatch.setattr(mask_scores, "_CPU_VALUES", 21 * 16 * 2)  # pieces of two masks
+    monkeypatch.setattr("clim_eval.metrics.masks._CPU_VALUES", 21 * 16 * 2)  # pieces of two masks
     pieces = mask_overlaps(logits, masks.to(torch.uint8))
     assert torch.equal(pieces.unions, found.unions)
     assert torch.equal(pieces.intersections, found.intersections)

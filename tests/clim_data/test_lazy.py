@@ -66,5 +66,7 @@ def test_an_unknown_name_is_an_attribute_error_that_lets_python_suggest(toy_hous
 
 @pytest.mark.parametrize("renamed", [{"old": "nowhere"}, {"answer": "answer"}])
 def test_an_old_name_leads_to_a_public_name_and_is_none_itself(renamed):
-    with pytest.raises(ValueError, match="the new name must be a public name, the old one must not"):
+    with pytest.raises(
+        ValueError, match="the new name must be a public name, the old one must not"
+    ):
         lazy_names("toy_house", {"answer": "toy_house.later"}, renamed=renamed)

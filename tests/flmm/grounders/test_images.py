@@ -8,8 +8,7 @@ import pytest
 import torch
 from clim_data.pixels.masks import decode_segmentation
 from flmm.adapters import load_lmm
-from flmm.commands import chat as chat_command
-from flmm.commands import ground as ground_command
+from flmm.commands import chat as chat_command, ground as ground_command
 from flmm.commands.options import heads_file, trained_with
 from flmm.demo.lmm import build_demo_llava, save_folder, word_tokenizer
 from flmm.demo.sam import build_demo_sam

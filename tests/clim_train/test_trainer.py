@@ -223,6 +223,14 @@ def test_evaluation_sees_whole_weights_and_changes_nothing(tmp_path, stage):
     )  # the closed trainer left the evaluated weights behind
 
 
+def test_zero3_leaves_torch_as_it_was(tmp_path):
+    before = torch.nn.functional.linear
+    trainer = tiny_trainer(tiny_config(tmp_path, zero_stage=3))
+    assert torch.nn.functional.linear is not before
+    trainer.close()
+    assert torch.nn.functional.linear is before
+
+
 def test_trainings_after_one_another_on_one_model(tmp_path):
     model = tiny_model()
     for i, stage in enumerate((3, 1, 3, 0, 2)):

@@ -99,13 +99,13 @@ def test_parameters_the_task_does_not_name_are_frozen():
     names = dict(task.trainable_parameters())
     names.pop("clip.logit_scale")
     task.trainable_parameters = lambda: names
-    module = EngineModule(task)
+    module = EngineModule(task, device_type="cpu")
     assert "model.clip.logit_scale" not in dict(module.named_parameters())
     assert not task.model.logit_scale.requires_grad
 
 
 def test_forward_gives_loss_and_detached_scalars():
-    module = EngineModule(ClimTask(tiny_model()))
+    module = EngineModule(ClimTask(tiny_model()), device_type="cpu")
     loss, scalars = module(unit(0))
     assert loss.requires_grad
     assert scalars.keys() == {"loss", "logit_scale"}
@@ -116,7 +116,7 @@ def test_forward_without_loss_is_an_error():
     task = ClimTask(tiny_model())
     task.loss = lambda batch: {"los": torch.zeros(())}
     with pytest.raises(ValueError, match="must have a 'loss'"):
-        EngineModule(task)(unit(0))
+        EngineModule(task, device_type="cpu")(unit(0))
 
 
 def test_replaced_parameters_keep_name_and_requires_grad():

@@ -84,7 +84,7 @@ def test_loss_is_that_of_the_features(mode):
 def test_teacher_is_frozen_stays_what_it_was_and_is_not_in_the_engine():
     task = new_task()
     before = {name: value.clone() for name, value in task.teacher.state_dict().items()}
-    held = {id(p) for p in EngineModule(task).parameters()}
+    held = {id(p) for p in EngineModule(task, device_type="cpu").parameters()}
     assert not held & {id(p) for p in task.teacher.parameters()}
     assert held == {id(p) for p in task.trainable_parameters().values()}
     optimizer = torch.optim.SGD(task.trainable_parameters().values(), lr=1.0)

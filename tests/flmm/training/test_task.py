@@ -34,7 +34,7 @@ def _one_thread():
 def test_engine_gets_neither_lmm_nor_image_encoder():
     model = tiny_grounded()
     task = GroundingTask(model)
-    module = EngineModule(task)
+    module = EngineModule(task, device_type="cpu")
     names = {name.removeprefix("model.") for name, _ in module.named_parameters()}
     assert names == set(task.trainable_parameters()) == set(model.trained_names())
     frozen = ("lmm.", "sam.image_encoder.")

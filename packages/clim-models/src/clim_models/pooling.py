@@ -100,11 +100,13 @@ def align_boxes(
 ) -> Tensor:
     """RoIAlign of normalised boxes to `size` bins: (B, C, h, w) -> (R, C, size, size)."""
     check_boxes(boxes, feature_map.shape[0])
-    h, w = feature_map.shape[-2:]
+
     # The CPU kernel has no bfloat16, and sums of half floats lose digits: pool in float32.
     map32 = feature_map.float()
-    scale = torch.tensor([w, h, w, h], dtype=torch.float32, device=feature_map.device)
-    rois = [b.to(feature_map.device, torch.float32) * scale for b in boxes]
+
+    # Scaled where they are: what is copied is then ours alone, so nobody has to wait for the copy.
+    grid = tuple(feature_map.shape[-2:])
+    rois = [_on_grid(b, grid).to(feature_map.device, non_blocking=True) for b in boxes]
     return roi_align(map32, rois, size, spatial_scale=1.0, sampling_ratio=-1, aligned=True).to(
         feature_map.dtype
     )
@@ -125,20 +127,27 @@ def pool_masks(feature_map: Tensor, masks: Sequence[Tensor]) -> Tensor:
     """
     check_masks(masks, feature_map.shape[0], tuple(feature_map.shape[-2:]))
     counts = [len(m) for m in masks]
-    weights = pad_sequence(
-        [m.flatten(1).to(feature_map.device, torch.float32) for m in masks], batch_first=True
-    )
+    weights = pad_sequence([m.flatten(1).float() for m in masks], batch_first=True)
+    weights = weights.to(feature_map.device, non_blocking=True)
     weights = weights / (weights.sum(-1, keepdim=True) + 1e-12)  # (B, n, hw)
     means = weights @ feature_map.flatten(2).float().transpose(1, 2)  # (B, n, C)
     return drop_padding(means, counts).to(feature_map.dtype)
 
 
 def drop_padding(rows: Tensor, counts: Sequence[int]) -> Tensor:
-    """(B, n, C) -> (R, C): the first `counts[i]` rows of each image. Counted on the host: the
-    device never waits."""
-    width = rows.shape[1]
-    kept = [i * width + j for i, count in enumerate(counts) for j in range(count)]
-    return rows.flatten(0, 1)[torch.tensor(kept, dtype=torch.int64, device=rows.device)]
+    """(B, n, C) -> (R, C): the first `counts[i]` rows of each image.
+
+    Slices, not indices: a list of indices would have to be copied to the device, which would have
+    to wait for it.
+    """
+    return torch.cat([row[:count] for row, count in zip(rows.unbind(0), counts, strict=True)])
+
+
+def _on_grid(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Boxes (n, 4) in [0, 1] -> float32 in units of positions of a grid (h, w), on their device."""
+    h, w = grid
+    x0, y0, x1, y1 = boxes.float().unbind(-1)
+    return torch.stack([x0 * w, y0 * h, x1 * w, y1 * h], -1)
 
 
 @dataclass(frozen=True)
@@ -184,7 +193,7 @@ def box_patch_masks(boxes: Tensor, grid: tuple[int, int], rounding: str = "neare
             all).
     """
     h, w = grid
-    scaled = boxes.float() * torch.tensor([w, h, w, h], dtype=torch.float32, device=boxes.device)
+    scaled = _on_grid(boxes, grid)
     if rounding == "truncate":
         x0, y0, x1, y1 = scaled.long().unbind(-1)
     else:

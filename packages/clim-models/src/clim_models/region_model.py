@@ -157,8 +157,10 @@ class RegionModel(nn.Module):
         if pixels.dtype != torch.uint8:
             raise ValueError(f"pixels have dtype {pixels.dtype}; pass uint8 values from 0 to 255")
         x = pixels.to(self.device).float()
-        mean = torch.tensor(self.image_mean, device=x.device).view(3, 1, 1) * 255
-        std = torch.tensor(self.image_std, device=x.device).view(3, 1, 1) * 255
+        # Made on the CPU and copied behind what the device has to do: with `device=` Python would
+        # wait for it.
+        channels = torch.tensor([self.image_mean, self.image_std]).view(2, 3, 1, 1) * 255
+        mean, std = channels.to(x.device, non_blocking=True)
         return ((x - mean) / std).to(self.dtype)
 
     # Features
@@ -276,7 +278,7 @@ class RegionModel(nn.Module):
             check_masks(masks, images.shape[0], grid)
         covered = images[..., : grid[0] * self.stride, : grid[1] * self.stride]
         regions = self._regions_that_attend(outputs, boxes, masks, grid)
-        allowed = None if regions is None else regions.allowed.to(covered.device)
+        allowed = None if regions is None else regions.allowed.to(covered.device, non_blocking=True)
         stem = self.tower.stem(covered.to(self.dtype), allowed)
         maps = {
             readout: F.normalize(self.tower.dense(stem, readout), dim=1)

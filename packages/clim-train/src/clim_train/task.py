@@ -43,8 +43,8 @@ class Loader(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Any]:
-        """What is left of the current epoch; the next call begins the next epoch. Batches have
-        `.to(device)`."""
+        """What is left of the current epoch; the next call begins the next epoch. Batches are
+        as in `to_device`."""
         ...
 
     def state_dict(self) -> dict: ...

@@ -33,6 +33,7 @@ from clim_train.run.stopping import StopRequest, StopVote, TrainingStopped
 from clim_train.run.weights import checksum, load_start_weights, save_start_weights, save_weights
 from clim_train.schedule import learning_rate, total_steps
 from clim_train.task import Loader, Task
+from clim_train.transfer import to_device
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ class Trainer:
             for batch in without_random(iter(self.loader)):
                 if self._micro_batches_seen < usable:
                     self._micro_batches_seen += 1
-                    yield batch.to(self.device)
+                    yield to_device(batch, self.device)
                 if self.step == self.total:
                     return
             self._micro_batches_seen = 0

@@ -106,13 +106,15 @@ class Engine:
         task.model.to(device=device, dtype=WEIGHT_DTYPES[precision])
         task.model.eval()
         scalars_to_vectors(task)
-        module = EngineModule(task, autocast=torch.bfloat16 if precision == "amp_bf16" else None)
+        autocast = torch.bfloat16 if precision == "amp_bf16" else None
+        module = EngineModule(task, device_type=device.type, autocast=autocast)
         optimizer = build_optimizer(
             task.trainable_parameters(),
             config.optim,
             bounds=getattr(task, "parameter_bounds", None),
             fused=device.type == "cuda" and config.engine.offload == "none",
         )
+        self._linear = torch.nn.functional.linear
         self._engine, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, config=deepspeed_config(config, universal=universal)
         )
@@ -276,6 +278,9 @@ class Engine:
 
     def _forget_zero3(self) -> None:
         forget_running_module()
+        # ZeRO-3 puts its own in place, for every module of the process, which rounds otherwise in
+        # 16 bits.
+        torch.nn.functional.linear = self._linear
         for module in self._engine.module.modules():
             if hasattr(module, "_original_parameters"):
                 module._parameters = module._original_parameters

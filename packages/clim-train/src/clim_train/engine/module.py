@@ -22,23 +22,25 @@ class EngineModule(nn.Module):
     Args:
         task: its model's parameters outside `task.trainable_parameters()` get `requires_grad=False`
             here.
+        device_type: where batches and arithmetic are; offloaded parameters may lie elsewhere.
         autocast: dtype of the arithmetic where weights stay float32, or None for the dtype of the
             weights.
     """
 
-    def __init__(self, task: Task, *, autocast: torch.dtype | None = None):
+    def __init__(self, task: Task, *, device_type: str, autocast: torch.dtype | None = None):
         super().__init__()
         freeze_the_rest(task)
         self.model = trainable_tree(task.model)
-        self.autocast = autocast
+        self.device_type, self.autocast = device_type, autocast
         # Not as attributes: they would be registered as submodules, frozen parts and all.
         object.__setattr__(self, "task", task)
 
     def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         # A tuple: ZeRO-3 finds the loss in tensors and tuples only, and gathers weights for the
         # backward pass there.
-        device = next(self.parameters()).device
-        with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
+        with torch.autocast(
+            self.device_type, dtype=self.autocast, enabled=self.autocast is not None
+        ):
             scalars = self.task.loss(batch)
         if "loss" not in scalars:
             raise ValueError(

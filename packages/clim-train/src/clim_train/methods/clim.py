@@ -145,7 +145,9 @@ class ClimTask:
             )
         elif self.lockstep:
             # No rows, but a graph: the backward pass, too, runs through the tower.
-            whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=batch.mosaics.device)
+            # Filled on the device: a copy from the host would wait for it.
+            whole = torch.zeros(1, 4, device=batch.mosaics.device)
+            whole[:, 2:] = 1.0
             rows.append(
                 self.model.encode_boxes(self._blank(batch.mosaics), [whole], mode=self.box_mode)[:0]
             )

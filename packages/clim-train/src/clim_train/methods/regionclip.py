@@ -21,6 +21,7 @@ from clim_train.methods.boxes import BoxDataConfig
 from clim_train.methods.region_parts import pixels, rows_per_rank, save_weights, trained_parameters
 from clim_train.options.checks import check_at_least, check_choice, check_default
 from clim_train.options.sections import BoxMode
+from clim_train.transfer import to_device
 
 if TYPE_CHECKING:
     from clim_models import RegionModel
@@ -148,7 +149,7 @@ class RegionClipTask:
         """(K,) how often each class counts for this batch, the same on every rank; labels: (N,) of
         this rank."""
         classes = len(self.class_embeddings)
-        keys = torch.randint(_KEY_RANGE, (classes,)).to(labels.device, non_blocking=True)
+        keys = to_device(torch.randint(_KEY_RANGE, (classes,)), labels.device)
         shared = torch.stack([keys, torch.zeros_like(keys).scatter_(0, labels, 1)])  # (2, K)
         if ranks() > 1:
             # Sums of uniform keys, modulo their range, are uniform keys; counts say which classes

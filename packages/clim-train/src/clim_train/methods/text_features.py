@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from clim_train.transfer import to_device
+
 if TYPE_CHECKING:
     from clim_models import RegionModel
 
@@ -28,7 +30,7 @@ class TextFeatures:
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """(N, C), with gradients only where the text tower trains."""
         if not self.is_frozen():
-            return self.model.encode_text(self.model.tokenizer(list(captions)))
+            return self._encode_tokens(captions)
         found = {text: self._kept[text] for text in captions if text in self._kept}
         missing = list(dict.fromkeys(text for text in captions if text not in found))
         if missing:
@@ -50,7 +52,11 @@ class TextFeatures:
         # Autocast is off so that a feature does not depend on whether it was computed in a training
         # step.
         with torch.autocast(self.model.device.type, enabled=False):
-            return self.model.encode_text(self.model.tokenizer(captions))
+            return self._encode_tokens(captions)
+
+    def _encode_tokens(self, captions: Sequence[str]) -> Tensor:
+        tokens = self.model.tokenizer(list(captions))
+        return self.model.encode_text(to_device(tokens, self.model.device))
 
     def _keep(self, found: dict[str, Tensor]) -> None:
         for text, row in found.items():
@@ -64,6 +70,5 @@ def caption_ids(captions: Sequence[str], device: torch.device | str = "cpu") -> 
     """(N,) int64 that are equal for equal captions, on every rank: 63 bits of a hash of the
     text."""
     digests = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in captions)
-    return torch.tensor(
-        [int.from_bytes(d, "big") >> 1 for d in digests], dtype=torch.int64, device=device
-    )
+    ids = torch.tensor([int.from_bytes(d, "big") >> 1 for d in digests], dtype=torch.int64)
+    return to_device(ids, torch.device(device))

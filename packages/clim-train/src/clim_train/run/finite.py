@@ -57,7 +57,9 @@ class FiniteWatch:
         """The loss of one micro-batch of optimizer step `step` (from 1) on this rank."""
         index = len(self._seen)
         self._seen.append((step, batch_keys(batch, index)))
-        first = torch.where(loss.detach().reshape(()).isfinite(), _NEVER, index)
+        # Filled on the device: `torch.where` with two numbers would copy them there and wait.
+        first = torch.full((), index, dtype=torch.int64, device=loss.device)
+        first.masked_fill_(loss.detach().reshape(()).isfinite(), _NEVER)
         self._first = first if self._first is None else torch.minimum(self._first, first)
 
     def check(self, last_good: Path | None) -> None:

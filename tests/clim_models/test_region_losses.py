@@ -26,8 +26,7 @@ def present(labels, classes):
     return torch.bincount(torch.as_tensor(labels, dtype=torch.int64), minlength=classes)
 
 
-# -- cosine distillation
-# -------------------------------------------------------------------------------------------
+# -- cosine distillation -------------------------------------------------------------------------
 
 
 def test_distillation_is_one_minus_the_mean_cosine_of_rows_of_any_length():
@@ -56,8 +55,7 @@ def test_distillation_runs_in_float32_under_autocast():
     )
 
 
-# -- classes that are asked about
-# ----------------------------------------------------------------------------------
+# -- classes that are asked about ----------------------------------------------------------------
 
 
 def test_golden_samples_of_classes(golden):
@@ -135,8 +133,7 @@ def test_samples_follow_from_the_keys():
     assert not torch.equal(federated_class_weights(occurs, keys(50), 10), other)
 
 
-# -- federated loss
-# ------------------------------------------------------------------------------------------------
+# -- federated loss ------------------------------------------------------------------------------
 
 
 def slow_federated(features, embeddings, labels, temperature, weights):
@@ -172,8 +169,7 @@ def test_federated_loss_runs_in_float32_under_autocast():
     )
 
 
-# -- both
-# ----------------------------------------------------------------------------------------------------------
+# -- both ----------------------------------------------------------------------------------------
 
 
 def losses(kind, rows_of, features, **options):

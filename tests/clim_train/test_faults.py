@@ -67,8 +67,7 @@ def remove(path):
     path.unlink()
 
 
-# -- damaged checkpoints
-# ---------------------------------------------------------------------------------------
+# -- damaged checkpoints -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -141,8 +140,7 @@ def test_ranks_share_the_checksums(tmp_path):
     assert [damage(tmp_path, rank, 2) is None for rank in (0, 1)] == [True, False]
 
 
-# -- full disk
-# -------------------------------------------------------------------------------------------------
+# -- full disk -----------------------------------------------------------------------------------
 
 
 def no_space(*arguments, **options):
@@ -203,8 +201,7 @@ def test_half_a_line_of_metrics_is_no_obstacle(whole, killed):
     assert losses(killed) == losses(whole / "run")
 
 
-# -- not finite
-# ------------------------------------------------------------------------------------------------
+# -- not finite ----------------------------------------------------------------------------------
 
 
 class Overflows(ClimTask):
@@ -320,8 +317,7 @@ def test_command_says_what_to_do_about_a_loss_that_is_not_finite(
     assert "lower optim.lr or with optim.clip_norm" in error
 
 
-# -- stopping
-# --------------------------------------------------------------------------------------------------
+# -- stopping ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -121,8 +121,7 @@ def not_a_number(scalars):
     return {**scalars, "loss": scalars["loss"] * float("nan")}
 
 
-# -- one process
-# -----------------------------------------------------------------------------------------------
+# -- one process ---------------------------------------------------------------------------------
 
 
 def killed_while_writing(folder: Path, rank: int) -> None:
@@ -159,8 +158,7 @@ def signalled_twice(folder: Path, rank: int) -> None:
     breaking(tiny_config(folder / "twice"), 3, twice).fit()
 
 
-# -- two processes
-# ---------------------------------------------------------------------------------------------
+# -- two processes -------------------------------------------------------------------------------
 
 
 def agreed_ends(folder: Path, rank: int) -> None:

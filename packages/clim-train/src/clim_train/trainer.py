@@ -81,8 +81,7 @@ class Trainer:
         self._is_open = False
         self.setup(resume)
 
-    # -- set up
-    # ------------------------------------------------------------------------------------------------
+    # -- set up ----------------------------------------------------------------------------------
 
     def setup(self, resume: bool) -> None:
         self.device = choose_device(self.config)
@@ -146,8 +145,7 @@ class Trainer:
         dist.barrier()
         self._start_state = state
 
-    # -- fit
-    # ---------------------------------------------------------------------------------------------------
+    # -- fit -------------------------------------------------------------------------------------
 
     def fit(self) -> dict[str, float]:
         """Trains to the last step, evaluates, saves and exports; returns the last metrics.
@@ -215,8 +213,7 @@ class Trainer:
                     return
             self._micro_batches_seen = 0
 
-    # -- log
-    # ---------------------------------------------------------------------------------------------------
+    # -- log -------------------------------------------------------------------------------------
 
     def log(self) -> None:
         """One line of metrics: means since the previous one, over all ranks. Collective.
@@ -246,8 +243,7 @@ class Trainer:
                 "samples were left out, all named in %s:\n%s", self.folder / "skipped.json", summary
             )
 
-    # -- evaluate
-    # ----------------------------------------------------------------------------------------------
+    # -- evaluate --------------------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, float]:
         """Runs the evaluators on the model as it is; training afterwards is as if it had not
@@ -263,8 +259,7 @@ class Trainer:
         self.log_file.restart_clock(self.step)
         return values
 
-    # -- save
-    # --------------------------------------------------------------------------------------------------
+    # -- save ------------------------------------------------------------------------------------
 
     def save(self) -> Path:
         """A checkpoint of everything that decides the next steps, complete or not there at all.
@@ -337,8 +332,7 @@ class Trainer:
         self.task.save(self.folder / "model", state)
         return self.folder / "model"
 
-    # -- end
-    # ---------------------------------------------------------------------------------------------------
+    # -- end -------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Ends the engine; `task.model` is whole again and has the trained weights in its start

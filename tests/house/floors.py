@@ -76,6 +76,7 @@ FLOORS: dict[str, dict[str, int]] = {
         "experiments": 1,
         "task": 1,
         "step_cost": 1,
+        "transfer": 1,
         "version": 0,
     },
     "flmm": {

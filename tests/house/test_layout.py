@@ -16,9 +16,9 @@ LIMITS = {
     "nested comprehensions": 53,
     "modules in import circles": 0,
     "folders in import circles": 0,
-    # Plumbing has moved to clim_data; the public `__init__.py` files of the subpackages follow.
+    # test_api.py counts both by who imports.
     "hidden names imported by other packages": 205,
-    "public names imported by a deep path": 27,
+    "public names imported by a deep path": 150,
     "files that rename a draft": 19,
     "files that ask for rank or world size": 19,
     "files that make the box of a mask": 4,

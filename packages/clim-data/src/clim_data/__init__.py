@@ -1,58 +1,99 @@
-"""Shards, mosaics and readers for region training of CLIP. See README.md; names here are the
-API."""
+"""Shards, mosaics, crops and readers for region training of CLIP.
 
-from importlib import import_module
+What is public stands in the table of the package's README.
+"""
 
-from clim_data.version import __version__
+from typing import TYPE_CHECKING
 
-# Loaded on first use: torch and torchvision take seconds to import.
-_EXPORTS = {
-    "BoxBatch": "clim_data.streams.region_batches",
-    "BoxLoader": "clim_data.streams.loaders",
-    "BrokenSample": "clim_data.faults",
-    "CaptionSample": "clim_data.readers.image_captions",
-    "CropBatch": "clim_data.streams.region_batches",
-    "CropLoader": "clim_data.streams.loaders",
-    "Draw": "clim_data.streams.draw",
-    "GroundingSample": "clim_data.readers.grounding",
-    "ImageCaptions": "clim_data.readers.image_captions",
-    "InstanceRegions": "clim_data.readers.regions",
-    "MULTI_SCALES": "clim_data.pixels.crops",
-    "MosaicBatch": "clim_data.streams.mosaics",
-    "MosaicConfig": "clim_data.streams.mosaics",
-    "MosaicLoader": "clim_data.streams.loaders",
-    "MosaicPlan": "clim_data.streams.mosaics",
-    "PackReport": "clim_data.sources.write",
-    "PanopticNarratives": "clim_data.readers.narratives",
-    "PanopticRegions": "clim_data.readers.regions",
-    "Phrase": "clim_data.readers.grounding",
-    "ReferringExpressions": "clim_data.readers.expressions",
-    "RegionSample": "clim_data.readers.regions",
-    "SkipReport": "clim_data.faults",
-    "assemble_mosaics": "clim_data.streams.mosaics",
-    "build_batch": "clim_data.streams.mosaic_batches",
-    "caption_items": "clim_data.sources.items",
-    "decode_rgb": "clim_data.pixels.decode",
-    "diagnose": "clim_data.doctor",
-    "expression_items": "clim_data.readers.expressions",
-    "folder_items": "clim_data.sources.items",
-    "instance_items": "clim_data.sources.items",
-    "narrative_items": "clim_data.readers.narratives",
-    "panoptic_items": "clim_data.sources.items",
-    "plan_mosaics": "clim_data.streams.mosaics",
-    "register_part": "clim_data.datasets",
-    "stitch_tiles": "clim_data.streams.mosaics",
-    "write_shards": "clim_data.sources.write",
-}
+from clim_data.lazy import lazy_names
+from clim_data.version import __version__ as __version__
 
-__all__ = ["__version__", *sorted(_EXPORTS)]
-
-
-def __getattr__(name: str):
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_EXPORTS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+if TYPE_CHECKING:
+    from clim_data.datasets import register_part as register_part
+    from clim_data.doctor import diagnose as diagnose
+    from clim_data.faults import BrokenSample as BrokenSample, SkipReport as SkipReport
+    from clim_data.pixels.crops import MULTI_SCALES as MULTI_SCALES
+    from clim_data.pixels.decode import decode_rgb as decode_rgb
+    from clim_data.readers.expressions import (
+        ReferringExpressions as ReferringExpressions,
+        expression_items as expression_items,
+    )
+    from clim_data.readers.grounding import GroundingSample as GroundingSample, Phrase as Phrase
+    from clim_data.readers.image_captions import (
+        CaptionSample as CaptionSample,
+        ImageCaptions as ImageCaptions,
+    )
+    from clim_data.readers.narratives import (
+        PanopticNarratives as PanopticNarratives,
+        narrative_items as narrative_items,
+    )
+    from clim_data.readers.regions import (
+        InstanceRegions as InstanceRegions,
+        PanopticRegions as PanopticRegions,
+        RegionSample as RegionSample,
+    )
+    from clim_data.sources.items import (
+        caption_items as caption_items,
+        folder_items as folder_items,
+        instance_items as instance_items,
+        panoptic_items as panoptic_items,
+    )
+    from clim_data.sources.write import PackReport as PackReport, write_shards as write_shards
+    from clim_data.streams.draw import Draw as Draw
+    from clim_data.streams.loaders import (
+        BoxLoader as BoxLoader,
+        CropLoader as CropLoader,
+        MosaicLoader as MosaicLoader,
+    )
+    from clim_data.streams.mosaic_batches import build_batch as build_batch
+    from clim_data.streams.mosaics import (
+        MosaicBatch as MosaicBatch,
+        MosaicConfig as MosaicConfig,
+        MosaicPlan as MosaicPlan,
+        assemble_mosaics as assemble_mosaics,
+        plan_mosaics as plan_mosaics,
+        stitch_tiles as stitch_tiles,
+    )
+    from clim_data.streams.region_batches import BoxBatch as BoxBatch, CropBatch as CropBatch
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "BoxBatch": "clim_data.streams.region_batches",
+            "BoxLoader": "clim_data.streams.loaders",
+            "BrokenSample": "clim_data.faults",
+            "CaptionSample": "clim_data.readers.image_captions",
+            "CropBatch": "clim_data.streams.region_batches",
+            "CropLoader": "clim_data.streams.loaders",
+            "Draw": "clim_data.streams.draw",
+            "GroundingSample": "clim_data.readers.grounding",
+            "ImageCaptions": "clim_data.readers.image_captions",
+            "InstanceRegions": "clim_data.readers.regions",
+            "MULTI_SCALES": "clim_data.pixels.crops",
+            "MosaicBatch": "clim_data.streams.mosaics",
+            "MosaicConfig": "clim_data.streams.mosaics",
+            "MosaicLoader": "clim_data.streams.loaders",
+            "MosaicPlan": "clim_data.streams.mosaics",
+            "PackReport": "clim_data.sources.write",
+            "PanopticNarratives": "clim_data.readers.narratives",
+            "PanopticRegions": "clim_data.readers.regions",
+            "Phrase": "clim_data.readers.grounding",
+            "ReferringExpressions": "clim_data.readers.expressions",
+            "RegionSample": "clim_data.readers.regions",
+            "SkipReport": "clim_data.faults",
+            "assemble_mosaics": "clim_data.streams.mosaics",
+            "build_batch": "clim_data.streams.mosaic_batches",
+            "caption_items": "clim_data.sources.items",
+            "decode_rgb": "clim_data.pixels.decode",
+            "diagnose": "clim_data.doctor",
+            "expression_items": "clim_data.readers.expressions",
+            "folder_items": "clim_data.sources.items",
+            "instance_items": "clim_data.sources.items",
+            "narrative_items": "clim_data.readers.narratives",
+            "panoptic_items": "clim_data.sources.items",
+            "plan_mosaics": "clim_data.streams.mosaics",
+            "register_part": "clim_data.datasets",
+            "stitch_tiles": "clim_data.streams.mosaics",
+            "write_shards": "clim_data.sources.write",
+        },
+    )

@@ -1,1 +1,34 @@
-"""Files of every kind: written whole, named in one way, read as text, JSON or plain pickles."""
+"""Files of every kind: written whole, named in one way, read as text, JSON or plain pickles.
+
+What is public stands in the table of the package's README.
+"""
+
+from typing import TYPE_CHECKING
+
+from clim_data.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from clim_data.files.atomic import (
+        replace_file as replace_file,
+        write_bytes as write_bytes,
+        write_json as write_json,
+        write_text as write_text,
+    )
+    from clim_data.files.names import (
+        IMAGE_SUFFIXES as IMAGE_SUFFIXES,
+        image_file_name as image_file_name,
+    )
+    from clim_data.files.text import read_names as read_names
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "IMAGE_SUFFIXES": "clim_data.files.names",
+            "image_file_name": "clim_data.files.names",
+            "read_names": "clim_data.files.text",
+            "replace_file": "clim_data.files.atomic",
+            "write_bytes": "clim_data.files.atomic",
+            "write_json": "clim_data.files.atomic",
+            "write_text": "clim_data.files.atomic",
+        },
+    )

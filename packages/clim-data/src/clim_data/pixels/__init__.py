@@ -1,1 +1,54 @@
-"""Pixels, boxes and masks: decoding and geometry."""
+"""Pixels, boxes and masks: decoding and geometry.
+
+What is public stands in the table of the package's README.
+"""
+
+from typing import TYPE_CHECKING
+
+from clim_data.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from clim_data.pixels.crops import (
+        crop_window as crop_window,
+        cut_crops as cut_crops,
+        draw_cells as draw_cells,
+        draw_order as draw_order,
+        enough_pixels as enough_pixels,
+        grid_choices as grid_choices,
+    )
+    from clim_data.pixels.decode import (
+        load_rgb as load_rgb,
+        open_image as open_image,
+        pixels as pixels,
+        to_rgb as to_rgb,
+    )
+    from clim_data.pixels.masks import (
+        decode_segmentation as decode_segmentation,
+        encode_mask as encode_mask,
+    )
+    from clim_data.pixels.transforms import (
+        center_crop as center_crop,
+        letterbox as letterbox,
+        sample_crop_window as sample_crop_window,
+    )
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "center_crop": "clim_data.pixels.transforms",
+            "crop_window": "clim_data.pixels.crops",
+            "cut_crops": "clim_data.pixels.crops",
+            "decode_segmentation": "clim_data.pixels.masks",
+            "draw_cells": "clim_data.pixels.crops",
+            "draw_order": "clim_data.pixels.crops",
+            "encode_mask": "clim_data.pixels.masks",
+            "enough_pixels": "clim_data.pixels.crops",
+            "grid_choices": "clim_data.pixels.crops",
+            "letterbox": "clim_data.pixels.transforms",
+            "load_rgb": "clim_data.pixels.decode",
+            "open_image": "clim_data.pixels.decode",
+            "pixels": "clim_data.pixels.decode",
+            "sample_crop_window": "clim_data.pixels.transforms",
+            "to_rgb": "clim_data.pixels.decode",
+        },
+    )

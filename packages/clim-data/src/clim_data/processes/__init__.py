@@ -1,1 +1,24 @@
-"""Several processes at one job: ranks, parts of a job, worker processes."""
+"""Several processes at one job: ranks, parts of a job, worker processes.
+
+What is public stands in the table of the package's README.
+"""
+
+from typing import TYPE_CHECKING
+
+from clim_data.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from clim_data.processes.parts import PartJob as PartJob
+    from clim_data.processes.ranks import (
+        from_first_rank as from_first_rank,
+        gather_objects as gather_objects,
+    )
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "PartJob": "clim_data.processes.parts",
+            "from_first_rank": "clim_data.processes.ranks",
+            "gather_objects": "clim_data.processes.ranks",
+        },
+    )

@@ -1,1 +1,20 @@
-"""Data sets for evaluation and grounding, one module for each kind of annotation."""
+"""Data sets for evaluation and grounding, one module for each kind of annotation.
+
+What is public stands in the table of the package's README.
+"""
+
+from typing import TYPE_CHECKING
+
+from clim_data.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from clim_data.readers.expressions import PROTOCOLS as PROTOCOLS
+    from clim_data.readers.labelled_images import class_images as class_images
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "PROTOCOLS": "clim_data.readers.expressions",
+            "class_images": "clim_data.readers.labelled_images",
+        },
+    )

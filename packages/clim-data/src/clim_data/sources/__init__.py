@@ -1,1 +1,22 @@
-"""Where samples lie: shards and folders, on this machine or remote, read and written."""
+"""Where samples lie: shards and folders, on this machine or remote, read and written.
+
+What is public stands in the table of the package's README.
+"""
+
+from typing import TYPE_CHECKING
+
+from clim_data.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from clim_data.sources.captions import read_captions as read_captions
+    from clim_data.sources.shards import RawSample as RawSample
+    from clim_data.sources.store import SampleStore as SampleStore
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "RawSample": "clim_data.sources.shards",
+            "SampleStore": "clim_data.sources.store",
+            "read_captions": "clim_data.sources.captions",
+        },
+    )

@@ -40,13 +40,21 @@ def merge_tokens(rows: Tensor, lengths: Sequence[int], merge: str) -> Tensor:
         lengths: tokens of each phrase, at least one each; their sum is T.
         merge: "mean" (in float32, then rounded to the dtype) or "max" over the tokens of a phrase.
     """
-    counts = torch.tensor(lengths, dtype=torch.long, device=rows.device)
-    owners = torch.repeat_interleave(counts, output_size=rows.shape[1])  # (T,) phrase of each token
+    return _merge(rows, token_owners(lengths, rows.device), len(lengths), merge)
+
+
+def token_owners(lengths: Sequence[int], device: torch.device) -> Tensor:
+    """(T,) the number of the phrase that each token belongs to, for N phrases of these lengths."""
+    return torch.repeat_interleave(torch.tensor(lengths, dtype=torch.long)).to(device)
+
+
+def _merge(rows: Tensor, owners: Tensor, phrases: int, merge: str) -> Tensor:
+    """As `merge_tokens`, for tokens whose owners (T,) are on the device of the rows."""
     if merge == "max":
-        lowest = rows.new_full((rows.shape[0], len(lengths), rows.shape[2]), float("-inf"))
+        lowest = rows.new_full((rows.shape[0], phrases, rows.shape[2]), float("-inf"))
         return lowest.scatter_reduce(1, owners[:, None].expand_as(rows), rows, "amax")
-    phrases = torch.arange(len(lengths), device=rows.device)
-    weights = (owners == phrases[:, None]) / counts[:, None]  # (N, T)
+    belongs = owners == torch.arange(phrases, device=rows.device)[:, None]  # (N, T)
+    weights = belongs / belongs.sum(1, keepdim=True)
     return (weights @ rows.float()).to(rows.dtype)
 
 
@@ -76,6 +84,7 @@ class PhraseRows:
         )
         self.merge = merge
         self.expected = len(phrases)
+        self._owners: Tensor | None = None
 
     def within(self, start: int, stop: int) -> Tensor:
         inside = (self.positions >= start) & (self.positions < stop)
@@ -88,7 +97,13 @@ class PhraseRows:
         return self.positions[inside]
 
     def reduce(self, rows: Tensor) -> Tensor:
-        return rows if rows.shape[1] == 0 else merge_tokens(rows, self.lengths, self.merge)
+        if rows.shape[1] == 0:
+            return rows
+
+        # Kept from layer to layer: a GPU is waited for whenever numbers are copied to it.
+        if self._owners is None or self._owners.device != rows.device:
+            self._owners = token_owners(self.lengths, rows.device)
+        return _merge(rows, self._owners, len(self.lengths), self.merge)
 
 
 class TokenRows:

@@ -19,6 +19,7 @@ from flmm.refiners.embedding import Size
 from flmm.refiners.sam.products import linear
 
 # Of an image, whose interpolation is a matrix product: few enough to need few rows of SAM's mask.
+# An accelerator takes all of them: it would wait for the copy of each piece of the matrix.
 ROWS_AT_ONCE = 64
 
 
@@ -104,8 +105,9 @@ def masks_to_image(low_res: Tensor, original: Size, *, edge: int) -> Tensor:
     )  # (H, m), (W, m)
     with torch.autocast(low_res.device.type, enabled=False):
         rows = linear(low_res.float(), across.to(low_res.device))  # (n, m, W)
+        bands = _bands(down, ROWS_AT_ONCE if rows.device.type == "cpu" else len(down))
         return torch.cat(
-            [weights.to(rows.device) @ rows[:, near] for weights, near in _bands(down)], dim=1
+            [weights.to(rows.device) @ rows[:, near] for weights, near in bands], dim=1
         )
 
 
@@ -138,13 +140,13 @@ def _chain(source: int, enlarged: int, framed: int, target: int) -> Tensor:
     return F.interpolate(rows, size=target, mode="linear", align_corners=False)[0].T
 
 
-def _bands(matrix: Tensor) -> Iterator[tuple[Tensor, slice]]:
-    """Rows of a matrix of `_chain`, some after the other: without the columns that are zero, and
+def _bands(matrix: Tensor, at_once: int) -> Iterator[tuple[Tensor, slice]]:
+    """Some rows of a matrix of `_chain` after the other: without the columns that are zero, and
     which are left.
 
     Interpolation looks at neighbours only, so that most of the matrix is zero.
     """
-    for rows in matrix.split(ROWS_AT_ONCE):
+    for rows in matrix.split(at_once):
         used = rows.any(0).nonzero()
         near = slice(used[0].item(), used[-1].item() + 1)
         yield rows[:, near], near

@@ -177,14 +177,16 @@ class SamRefiner(nn.Module):
         resized = [
             i if isinstance(i, ResizedImage) else ResizedImage.of(i, self.edge) for i in images
         ]
-        batch = torch.zeros(len(resized), 3, self.edge, self.edge)
-        mean, std = (torch.tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
+        device = weight.device
+        batch = torch.zeros(len(resized), 3, self.edge, self.edge, device=device)
+        mean, std = (
+            torch.tensor(values, device=device)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD)
+        )
         for padded, image in zip(batch, resized, strict=True):
-            pixels = image.pixels.cpu()
+            pixels = image.pixels.to(device)  # bytes: a quarter of what floats would be to copy
             padded[:, : pixels.shape[1], : pixels.shape[2]] = (pixels - mean) / std
-        features = self.image_encoder(
-            batch.to(weight.device, weight.dtype)
-        ).last_hidden_state  # (B, D, h, w)
+
+        features = self.image_encoder(batch.to(weight.dtype)).last_hidden_state  # (B, D, h, w)
         return [ImageEmbedding(f, i.size) for f, i in zip(features, resized, strict=True)]
 
     def encode_prompts(
@@ -203,7 +205,9 @@ class SamRefiner(nn.Module):
                 for b, size in zip(binary, sizes, strict=True)
             ]
         )
-        corners, _ = encoder(None, None, boxes[:, None], None)  # (N, 1, 2, D)
+        # In 16 bits the sines of the positions would be those of other positions.
+        with torch.autocast(boxes.device.type, enabled=False):
+            corners, _ = encoder(None, None, boxes[:, None], None)  # (N, 1, 2, D)
         sparse = corners[:, 0, : 2 if self.use_box else 0].to(dtype)
         lengths = [sparse.shape[1]] * len(boxes)
         if self.use_text and lengths:
@@ -289,7 +293,8 @@ class SamRefiner(nn.Module):
         device = self.prompt_encoder.no_mask_embed.weight.device
         y, x = ((torch.arange(n, device=device) + 0.5) / n for n in (h, w))
         centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (h, w, 2)
-        return self.prompt_encoder.shared_embedding(centres).flatten(0, 1)[None]
+        with torch.autocast(device.type, enabled=False):  # as for the corners of boxes
+            return self.prompt_encoder.shared_embedding(centres).flatten(0, 1)[None]
 
     def _all_or_one(self, phrases: int) -> int:
         on_cpu = self.prompt_encoder.no_mask_embed.weight.device.type == "cpu"

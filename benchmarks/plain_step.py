@@ -20,8 +20,9 @@ from clim_data.streams.mosaic_batches import build_batch
 from clim_models import create_model
 from clim_models.image_side import copy_image_side
 from clim_train.config import TrainConfig
+from clim_train.device import choose_device
 from clim_train.engine.deepspeed_compat import start_distributed
-from clim_train.engine.engine import Engine, choose_device
+from clim_train.engine.engine import Engine
 from clim_train.engine.optim import build_optimizer
 from clim_train.methods.clim import ClimConfig, ClimTask
 from clim_train.methods.clipself import ClipSelfConfig, ClipSelfTask
@@ -108,7 +109,7 @@ def join_group(config: TrainConfig) -> torch.device:
     if not dist.is_initialized():
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             os.environ.pop(name, None)
-    device = choose_device(config)
+    device = choose_device(config.engine)
     start_distributed(device)
     return device
 

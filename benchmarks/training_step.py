@@ -19,8 +19,9 @@ from clim_data.streams.mosaic_batches import build_batch
 from clim_data.streams.mosaics import MosaicBatch, MosaicConfig, plan_mosaics
 from clim_models import create_model
 from clim_train.config import TrainConfig
+from clim_train.device import choose_device
 from clim_train.engine.deepspeed_compat import start_distributed
-from clim_train.engine.engine import Engine, choose_device
+from clim_train.engine.engine import Engine
 from clim_train.methods.clim import ClimTask
 from clim_train.methods.pairs import PairDataConfig
 from clim_train.options.sections import EngineConfig, OptimConfig
@@ -98,7 +99,7 @@ def open_engine(case: Case) -> Engine:
         # its own.
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             os.environ.pop(name, None)
-    device = choose_device(config)
+    device = choose_device(config.engine)
     start_distributed(device)
     model = create_model(case.model)
     model.freeze(case.unlocked_blocks)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from clim_models import create_model
 from clim_train.build import (
-    build_class_embeddings,
     build_loader,
     build_model,
     build_task,
@@ -344,7 +343,7 @@ def test_embeddings_of_another_model_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match=rf"24 channels, {VIT} has 16: make them with `clim-eval embed`"
     ):
-        build_class_embeddings(config, tiny_model(), NAMES)
+        build_task(config, tiny_model(), NAMES)
 
 
 def test_folders_of_pictures_with_captions_are_data_for_clim(pictures, tmp_path):

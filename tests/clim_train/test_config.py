@@ -13,6 +13,7 @@ from clim_train.methods.clipself import ClipSelfConfig
 from clim_train.methods.crops import CropDataConfig
 from clim_train.methods.pairs import PairDataConfig
 from clim_train.methods.regionclip import RegionClipConfig
+from clim_train.methods.table import METHODS as METHOD_TABLE
 from clim_train.options.sections import (
     EngineConfig,
     EvaluationConfig,
@@ -120,11 +121,12 @@ def test_json_round_trip_keeps_the_kinds(task, data):
 @pytest.mark.parametrize("task", [task for task, _ in METHODS], ids=lambda task: task.name)
 @pytest.mark.parametrize("data", [data for _, data in METHODS], ids=lambda data: data.kind)
 def test_methods_refuse_data_of_another_kind(task, data):
-    if task.DATA is type(data):
+    wanted = METHOD_TABLE[task.name].data.options
+    if wanted is type(data):
         TrainConfig(task=task, data=data)
         return
     with pytest.raises(
-        ValueError, match=f"data.kind='{data.kind}' is not possible: use .*{task.DATA.__name__}"
+        ValueError, match=f"data.kind='{data.kind}' is not possible: use .*{wanted.__name__}"
     ):
         TrainConfig(task=task, data=data)
 

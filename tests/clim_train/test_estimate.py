@@ -1,22 +1,21 @@
 """The estimate against what torch's allocator counts in a real step, and the arithmetic of ZeRO by
 hand."""
 
-import dataclasses
-
 import pytest
 import torch
 from clim_models import create_model
+from clim_train.build import build_task
 from clim_train.commands.main import configure, main
 from clim_train.estimate import (
-    build_task_for_shapes,
     estimate,
     example_batch,
     memory_of,
-    modules_of,
+    tensors_of,
 )
+from clim_train.methods.method import PRESETS
 from clim_train.options.sections import EngineConfig
 from clim_train.recipes import RECIPES, find_recipe
-from clim_train.recipes.presets import PRESETS, on_small_gpu
+from clim_train.recipes.presets import on_small_gpu
 from clim_train.step_cost import StepCost, step_cost
 from tiny_training import EVA, register_tiny_towers
 from torch.profiler import ProfilerActivity, profile
@@ -49,7 +48,7 @@ def task_of(config):
         config.model.unlocked_blocks, path="all" if config.task.name == "clim" else "dense"
     )
     model.set_grad_checkpointing(config.model.grad_checkpointing)
-    return build_task_for_shapes(config, model)
+    return build_task(config, model, class_names=None)
 
 
 def measured_peak(config) -> int:
@@ -71,7 +70,8 @@ def measured_peak(config) -> int:
 def test_estimated_memory_of_a_step_is_within_a_fifth_of_the_measured(name, checkpointing):
     config = small(name, f"--model.{'' if checkpointing else 'no-'}grad-checkpointing")
     task = task_of(config)
-    weights = [t for module in modules_of(task) for t in [*module.parameters(), *module.buffers()]]
+    parameters, buffers = tensors_of(task)
+    weights = [*parameters, *buffers]
     cost = step_cost(
         task.loss, lambda: example_batch(config), task.trainable_parameters().values(), weights
     )
@@ -112,8 +112,7 @@ def test_flops_are_those_of_the_matrix_products():
 
 
 def engine_memory(gpus=4, **engine):
-    config = dataclasses.replace(find_recipe("clim_coco_vitb16")(), engine=EngineConfig(**engine))
-    return memory_of(config, 1000, 500, StepCost(0, 9000, 5000, 0), gpus=gpus)
+    return memory_of(EngineConfig(**engine), 1000, 500, StepCost(0, 9000, 5000, 0), gpus=gpus)
 
 
 def test_zero_stages_share_what_the_paper_says():

@@ -52,7 +52,7 @@ def region_command(name, data, folder) -> list[str]:
     options += ["--data.image-px=48", "--data.batch-size=4", "--data.workers=0"]
     if name.startswith("regionclip") or "proposals" in name:
         options.append(f"--data.boxes={data / 'boxes.json'}")
-    elif "json" in RECIPES[name].__doc__:
+    elif "json" in RECIPES[name].function.__doc__:
         options.append(f"--data.images-json={data / 'boxes.json'}")
     run = [
         "--schedule.steps=2",
@@ -166,7 +166,7 @@ def test_eva_recipe_uses_the_betas_of_eva():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_docstrings_say_what_a_user_needs(name):
-    text = RECIPES[name].__doc__
+    text = RECIPES[name].function.__doc__
     for part in (
         "Paper:",
         "Command:",
@@ -182,7 +182,7 @@ def test_docstrings_say_what_a_user_needs(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_commands_of_docstrings_parse(name):
-    text = RECIPES[name].__doc__
+    text = RECIPES[name].function.__doc__
     command = re.search(r"Command: (.*?)(?: \(`|\n *Hardware:)", text, re.DOTALL).group(1)
     program, *words = shlex.split(command)
     if program == "deepspeed":

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 import torch.distributed as dist
 from clim_models.losses.contrastive import contrastive_loss
 from clim_models.losses.gather import GatherFeatures
+from clim_train.device import choose_device
 from clim_train.engine.deepspeed_compat import start_distributed
-from clim_train.engine.engine import choose_device
 from clim_train.methods.clim import ClimTask
 from conftest import load_case
 from tiny_training import EVA, VIT, fit_until, tiny_config, tiny_model, tiny_trainer, unit, with_run
@@ -95,7 +95,7 @@ def be_killed_while_saving(rank: int, folder: Path) -> None:
 
 def main() -> None:
     folder = Path(next(a for a in sys.argv[1:] if not a.startswith("--")))
-    start_distributed(choose_device(tiny_config(folder)))
+    start_distributed(choose_device(tiny_config(folder).engine))
     rank = dist.get_rank()
     torch.save(feature_gradients(rank), folder / f"features{rank}.pt")
     for name in (VIT, EVA):

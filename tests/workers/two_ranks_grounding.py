@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 import torch.distributed as dist
+from clim_train.device import choose_device
 from clim_train.engine.deepspeed_compat import start_distributed
-from clim_train.engine.engine import choose_device
 from tiny_grounding import UNEVEN, Pictures, fit_until, tiny_config, tiny_trainer
 
 torch.set_num_threads(1)
@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 
 def main() -> None:
     folder = Path(next(a for a in sys.argv[1:] if not a.startswith("--")))
-    start_distributed(choose_device(tiny_config(folder)))
+    start_distributed(choose_device(tiny_config(folder).engine))
     ranks = {"rank": dist.get_rank(), "world_size": dist.get_world_size()}
     for stage in (2, 3):
         config = tiny_config(folder / f"stage{stage}", batch_size=1, zero_stage=stage)

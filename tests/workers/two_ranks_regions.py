@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 import torch.distributed as dist
+from clim_train.device import choose_device
 from clim_train.engine.deepspeed_compat import start_distributed
-from clim_train.engine.engine import choose_device
 from region_training import (
     COUNTS,
     REGION_METHODS,
@@ -72,7 +72,7 @@ def train(rank: int, folder: Path) -> None:
 
 def main() -> None:
     folder = Path(next(a for a in sys.argv[1:] if not a.startswith("--")))
-    start_distributed(choose_device(tiny_config(folder)))
+    start_distributed(choose_device(tiny_config(folder).engine))
     rank = dist.get_rank()
     for method in REGION_METHODS:
         for name in (VIT, EVA):

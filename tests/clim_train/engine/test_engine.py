@@ -3,7 +3,8 @@
 import pytest
 import torch
 from clim_train.config import TrainConfig
-from clim_train.engine.engine import choose_device, deepspeed_config
+from clim_train.device import choose_device
+from clim_train.engine.engine import deepspeed_config
 from clim_train.engine.module import EngineModule, replace_parameters, trainable_tree
 from clim_train.methods.clim import ClimTask
 from clim_train.methods.pairs import PairDataConfig
@@ -62,14 +63,14 @@ def test_precision_reaches_deepspeed(precision, bf16, fp16):
 def test_fp16_on_the_cpu_is_refused():
     config = TrainConfig(engine=EngineConfig(precision="fp16", device="cpu"))
     with pytest.raises(ValueError, match="fp16' needs a GPU"):
-        choose_device(config)
+        choose_device(config.engine)
 
 
 def test_missing_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="sees no GPU"):
-        choose_device(TrainConfig(engine=EngineConfig(device="cuda")))
-    assert choose_device(TrainConfig()).type == "cpu"
+        choose_device(EngineConfig(device="cuda"))
+    assert choose_device(EngineConfig()).type == "cpu"
 
 
 @pytest.mark.parametrize("name", [VIT, EVA])

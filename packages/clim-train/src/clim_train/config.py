@@ -1,14 +1,16 @@
-"""What a run does, as frozen dataclasses: checked when built, written to `config.json`, overridden
-on the command line.
+"""What a run does, as frozen dataclasses: checked when built, kept in `config.json`, set by options.
 
 A recipe (see `clim_train.recipes`) is a function that returns one `TrainConfig`.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clim_train.methods.clim import ClimConfig
+from clim_train.methods.method import MethodOptions
 from clim_train.methods.pairs import PairDataConfig
-from clim_train.methods.table import DataConfig, TaskConfig, check_match
+from clim_train.methods.sources import SourceOptions
+from clim_train.methods.table import METHODS, check_match, data_kinds
 from clim_train.options.json_files import JsonConfig
 from clim_train.options.sections import (
     EngineConfig,
@@ -22,11 +24,15 @@ from clim_train.options.sections import (
 
 @dataclass(frozen=True)
 class TrainConfig(JsonConfig):
-    """Everything a run depends on. `to_json` and `from_json` round-trip it."""
+    """Everything a run depends on. `to_json` and `from_json` round-trip it.
+
+    `task` has the options of a method of `clim_train.methods.table.METHODS`, `data` those of its kind
+    of data. Raises ValueError where the two do not belong together.
+    """
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=PairDataConfig)
-    task: TaskConfig = field(default_factory=ClimConfig)
+    data: SourceOptions = field(default_factory=PairDataConfig)
+    task: MethodOptions = field(default_factory=ClimConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -35,3 +41,11 @@ class TrainConfig(JsonConfig):
 
     def __post_init__(self) -> None:
         check_match(self.task, self.data)
+
+    @classmethod
+    def variants(cls) -> Mapping[type, Sequence[type]]:
+        """Return the classes that may stand where a section is declared by its base class."""
+        return {
+            SourceOptions: [kind.options for kind in data_kinds().values()],
+            MethodOptions: [method.options for method in METHODS.values()],
+        }

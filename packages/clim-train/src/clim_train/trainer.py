@@ -12,10 +12,11 @@ import torch.distributed as dist
 from clim_data.files.atomic import write_json_indented, write_text
 from clim_models import interpolate_weights
 
-from clim_train.config import TrainConfig
+from clim_train.device import choose_device
 from clim_train.engine.deepspeed_compat import only_tensors, start_distributed
-from clim_train.engine.engine import Engine, choose_device
+from clim_train.engine.engine import Engine
 from clim_train.engine.module import trained_entries
+from clim_train.options.run_options import RunOptions
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder, write_together
 from clim_train.run.finite import FiniteWatch
 from clim_train.run.folder import check_run_folder, versions
@@ -61,7 +62,7 @@ class Trainer:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: RunOptions,
         task: Task,
         loader: Loader,
         evaluators: Evaluators | None = None,
@@ -84,7 +85,7 @@ class Trainer:
     # -- set up ----------------------------------------------------------------------------------
 
     def setup(self, resume: bool) -> None:
-        self.device = choose_device(self.config)
+        self.device = choose_device(self.config.engine)
         start_distributed(self.device, timeout_minutes=self.config.engine.timeout_minutes)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         # The run folder names the stage that ran: the run keeps it, whoever resumes it with how

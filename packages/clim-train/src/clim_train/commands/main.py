@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clim_data.command_line import one_argument, without_launcher_options
 
+from clim_train.commands.parser import configure
 from clim_train.commands.runs import (
     convert_run,
     exit_status,
@@ -20,7 +21,6 @@ from clim_train.commands.runs import (
     train_run,
 )
 from clim_train.config import TrainConfig
-from clim_train.recipes.presets import on_small_gpu
 from clim_train.recipes.registry import find_recipe, recipe_table
 
 USAGE = """usage: clim-train RECIPE [--section.option value ...]   train; RECIPE --help lists every option
@@ -70,27 +70,10 @@ def _command(command: str, rest: Sequence[str]) -> None:
         train(configure(command, rest))
 
 
-def configure(recipe: str, options: Sequence[str]) -> TrainConfig:
-    """The recipe's configuration with `--preset NAME`, then `--section.option value` applied.
-
-    `--help` prints all options and exits.
-    """
-    import tyro
-
-    entry = find_recipe(recipe)
-    default = entry()
-    preset, options = _preset(options)
-    if preset is not None:
-        default = on_small_gpu(default, preset, gpus=entry.facts.gpus)
-    # The recipe's kinds of task and data stay: their options are flags, not subcommands.
-    kind = tyro.conf.AvoidSubcommands[TrainConfig]
-    return tyro.cli(kind, prog=f"clim-train {recipe}", default=default, args=list(options))
-
-
 def show(recipe: str) -> str:
-    """Docstring and JSON of a recipe."""
-    function = find_recipe(recipe)
-    return f"{recipe}\n\n{inspect.getdoc(function)}\n\n{function().to_json()}"
+    """Return docstring and JSON of a recipe."""
+    entry = find_recipe(recipe)
+    return f"{recipe}\n\n{inspect.getdoc(entry.function)}\n\n{entry().to_json()}"
 
 
 def train(config: TrainConfig, *, resuming: bool = False) -> None:
@@ -118,17 +101,6 @@ def _config_of(run: str, *, trusted: bool) -> TrainConfig:
     if not trusted:
         refuse_commands(dataclasses.asdict(config.data).values(), run)
     return config
-
-
-def _preset(options: Sequence[str]) -> tuple[str | None, list[str]]:
-    """`--preset NAME` (or `--preset=NAME`) taken out of the options."""
-    options = list(options)
-    for place, option in enumerate(options):
-        if option == "--preset":
-            return "".join(options[place + 1 : place + 2]), options[:place] + options[place + 2 :]
-        if option.startswith("--preset="):
-            return option.removeprefix("--preset="), options[:place] + options[place + 1 :]
-    return None, options
 
 
 def _trainer(config: TrainConfig, *, resume: bool):

@@ -1,6 +1,5 @@
 """DeepSpeed's configuration, and one engine around an `EngineModule`."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,24 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clim_train.config import TrainConfig
+from clim_train.device import WEIGHT_DTYPES, autocast_dtype
 from clim_train.engine.deepspeed_compat import forget_running_module, only_tensors
 from clim_train.engine.module import EngineModule, replace_parameters, scalars_to_vectors
 from clim_train.engine.optim import build_optimizer
+from clim_train.options.run_options import RunOptions
 from clim_train.task import Task
-
-WEIGHT_DTYPES = {
-    "fp32": torch.float32,
-    "amp_bf16": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 
 BUCKET_ELEMENTS = 50_000_000
 """Gradients that are exchanged at once."""
 
 
-def deepspeed_config(config: TrainConfig, *, universal: bool = False) -> dict[str, Any]:
+def deepspeed_config(config: RunOptions, *, universal: bool = False) -> dict[str, Any]:
     """DeepSpeed's configuration for a run. The optimizer is ours (torch AdamW), so nothing is
     compiled.
 
@@ -65,23 +58,6 @@ def deepspeed_config(config: TrainConfig, *, universal: bool = False) -> dict[st
     }
 
 
-def choose_device(config: TrainConfig) -> torch.device:
-    """The device of this process. Raises ValueError for a device or precision this machine does not
-    have."""
-    wanted = config.engine.device
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "engine.device='cuda' but torch sees no GPU: use engine.device='cpu' or 'auto'"
-        )
-    if wanted == "cpu" or not torch.cuda.is_available():
-        if config.engine.precision == "fp16":
-            raise ValueError(
-                "engine.precision='fp16' needs a GPU: use 'fp32', 'amp_bf16' or 'bf16' on the CPU"
-            )
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
 class Engine:
     """A DeepSpeed engine over the trainable parts of a task: forward, backward, step, save, load.
 
@@ -95,7 +71,7 @@ class Engine:
     """
 
     def __init__(
-        self, task: Task, config: TrainConfig, *, device: torch.device, universal: bool = False
+        self, task: Task, config: RunOptions, *, device: torch.device, universal: bool = False
     ):
         import deepspeed
 
@@ -106,7 +82,7 @@ class Engine:
         task.model.to(device=device, dtype=WEIGHT_DTYPES[precision])
         task.model.eval()
         scalars_to_vectors(task)
-        autocast = torch.bfloat16 if precision == "amp_bf16" else None
+        autocast = autocast_dtype(precision)
         module = EngineModule(task, device_type=device.type, autocast=autocast)
         optimizer = build_optimizer(
             task.trainable_parameters(),

@@ -1,38 +1,65 @@
 """Images and boxes that have a class: the data of RegionCLIP-style training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from clim_train.methods.sources import check_sources
-from clim_train.options.checks import check_at_least, check_choice
-from clim_train.options.sections import OnError
+import torch
+from clim_data import BoxBatch, BoxLoader
+
+from clim_train.methods.method import DataKind
+from clim_train.methods.region_parts import blank_images, example_boxes
+from clim_train.methods.sources import SourceOptions
+from clim_train.options.checks import check_at_least
 
 
 @dataclass(frozen=True)
-class BoxDataConfig:
-    """Images and boxes that have a class (task `regionclip`)."""
+class BoxDataConfig(SourceOptions):
+    """Images and boxes that have a class (task `regionclip`). Captions are not read."""
+
+    LEARNED_FROM: ClassVar[str] = "images and the labelled boxes of a COCO json (--data.boxes FILE)"
 
     kind: Literal["boxes"] = "boxes"
-    shards: tuple[str, ...] = ()
-    """webdataset tars: paths, folders, globs or URLs. Captions in them are not read."""
-    images: str | None = None
-    """A folder of image files, in place of shards."""
     boxes: str | None = None
-    """COCO json with categories: pseudo labels (see `clim-eval pseudo-label`) or annotations of
-    your own."""
-    batch_size: int = 2
-    """Images per rank and micro-batch."""
+    """COCO json with categories: pseudo labels (see `clim-eval pseudo-label`) or annotations of your
+    own."""
     image_px: int = 1024
     """Side of the square that an image is letterboxed to."""
     max_boxes: int = 20
-    """Boxes per image: of more, so many are drawn."""
-    background: Literal["white", "random"] = "white"
-    """What shows through transparent pixels."""
-    workers: int = 4
-    on_error: OnError = "skip"
+    """Maximum number of boxes per image. If there are more, a random subset is used."""
 
     def __post_init__(self) -> None:
-        for name in ("kind", "background", "on_error"):
-            check_choice(self, "data", name)
-        check_at_least(self, "data", batch_size=1, image_px=1, max_boxes=1, workers=0)
-        check_sources(self.shards, self.images)
+        super().__post_init__()
+        check_at_least(self, "data", image_px=1, max_boxes=1)
+
+
+def box_loader(data: BoxDataConfig, stream: Mapping[str, Any], model_px: int) -> BoxLoader:
+    """Return this rank's images and labelled boxes; its `class_names` are the categories."""
+    sources = data.sources()
+    if data.boxes is None:
+        raise ValueError(
+            "no boxes: name a COCO json of labelled boxes with --data.boxes FILE "
+            "(see `clim-eval pseudo-label`)"
+        )
+    return BoxLoader(
+        sources, image_px=data.image_px, boxes=data.boxes, max_boxes=data.max_boxes, **stream
+    )
+
+
+def example_labelled_boxes(data: BoxDataConfig, model_px: int) -> BoxBatch:
+    """Return a batch of zeros in which every image has the maximum number of boxes."""
+    labels = torch.zeros(data.batch_size * data.max_boxes, dtype=torch.int64)
+    return BoxBatch(
+        blank_images(data.batch_size, data.image_px),
+        [example_boxes(data.max_boxes)] * data.batch_size,
+        labels,
+        [str(number) for number in range(data.batch_size)],
+    )
+
+
+BOXES = DataKind(
+    options=BoxDataConfig,
+    loader=box_loader,
+    example_batch=example_labelled_boxes,
+    largest_px=lambda data: data.image_px,
+)

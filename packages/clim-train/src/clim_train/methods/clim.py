@@ -1,74 +1,74 @@
 """CLIM (arXiv 2312.11376): tiles of mosaics as pseudo regions, contrasted with their captions.
 
-Letters: M mosaics, n_i tiles of mosaic i, S single images, N = sum n_i + S pairs of this rank, C
-channels.
+Letters: M mosaics, n_i tiles of mosaic i, S single images, N = sum n_i + S pairs of this rank, C channels.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.distributed as dist
+from clim_data import plan_mosaics
 from clim_data.processes.ranks import ranks
 from clim_data.streams.mosaics import MosaicBatch
 from clim_models.losses.contrastive import contrastive_loss
 from clim_models.losses.gather import GatherFeatures
 from torch import Tensor, nn
 
-from clim_train.methods.pairs import PairDataConfig
-from clim_train.methods.region_parts import pixels, save_weights, trained_parameters
+from clim_train.methods.method import BuildContext, Method
+from clim_train.methods.pairs import PAIRS, PairDataConfig
+from clim_train.methods.region_parts import (
+    RegionOptions,
+    check_box_mode,
+    pixels,
+    regions_only,
+    save_weights,
+    trained_parameters,
+)
 from clim_train.methods.text_features import TextFeatures, caption_ids
-from clim_train.options.checks import check_at_least, check_choice
-from clim_train.options.sections import BoxMode
+from clim_train.options.checks import check_at_least
 
 if TYPE_CHECKING:
     from clim_models import RegionModel
 
-
-@dataclass(frozen=True)
-class ClimConfig:
-    """CLIM: pseudo regions and single images against their captions."""
-
-    DATA: ClassVar[type] = PairDataConfig
-    name: Literal["clim"] = "clim"
-    box_mode: BoxMode = "align"
-    """`align` pools the dense map (the paper's v2); `attention` lets a class token attend in each
-    tile (v1)."""
-    mask_duplicate_captions: bool = False
-    """True: pairs with the same caption are not negatives of each other."""
-    text_cache: int = 65536
-    """Captions whose text feature is kept while the text tower is frozen; 0 turns the cache off."""
-
-    def __post_init__(self) -> None:
-        check_choice(self, "task", "name")
-        check_choice(self, "task", "box_mode")
-        check_at_least(self, "task", text_cache=0)
-
-
 MAX_LOG_SCALE = math.log(100)
 
 
-class ClimTask:
-    """Region features of mosaic tiles and features of single images against text features, in one
-    symmetric InfoNCE.
+@dataclass(frozen=True)
+class ClimConfig(RegionOptions):
+    """CLIM: pseudo regions and single images against their captions."""
 
-    The loss is over the global batch: with k ranks of N pairs each pair has k * N - 1 negatives on
-    either side, and averaging gradients over ranks gives those of one process with k * N pairs.
+    name: Literal["clim"] = "clim"
+    mask_duplicate_captions: bool = False
+    """True: pairs with the same caption are not negatives of each other."""
+    text_cache: int = 65536
+    """Number of captions whose text feature is kept while the text tower is frozen; 0 keeps none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, "task", text_cache=0)
+
+
+class ClimTask:
+    """Features of mosaic tiles and of single images against text features, in one symmetric InfoNCE.
+
+    The loss is over the global batch: with k ranks of N pairs, each pair has k * N - 1 negatives in
+    either direction. Averaged over ranks, gradients are those of one process with k * N pairs.
 
     Args:
-        model: `freeze` decides what trains (`model.freeze(unlocked_blocks=...)`); the text tower is
-            run without gradients, and its features are kept, as long as it is frozen.
-        box_mode: "align" pools the dense map (the paper's v2), "attention" lets a class token
-            attend in the tile (v1).
+        model: `freeze` decides what trains (`model.freeze(unlocked_blocks=...)`). While the text tower
+            is frozen, it runs without gradients and its features are kept.
+        box_mode: "align" pools the dense map (the paper's v2), "attention" lets a class token attend
+            in the tile (v1).
         mask_duplicate_captions: pairs with the same caption, on any rank, are not negatives of each
             other.
-        text_cache: captions whose feature is kept; the least recently used go first. 0 keeps none.
-        lockstep: every rank runs the image tower on mosaics and on single images in every step, on
-            a blank one where its batch has none (skipped samples can do that). ZeRO-3 needs it: its
-            ranks gather weights together.
+        text_cache: number of captions whose feature is kept; the least recently used go first.
+        lockstep: every rank runs the image tower on mosaics and on single images in every step, on a
+            blank image where its batch has none (skipped samples can cause that). ZeRO-3 needs it,
+            because its ranks gather weights together.
 
     Raises ValueError for an unknown `box_mode` or a negative `text_cache`.
     """
@@ -81,13 +81,12 @@ class ClimTask:
         box_mode: str = "align",
         text_cache: int = 65536,
         lockstep: bool = False,
-    ):
-        if box_mode not in ("align", "attention"):
-            raise ValueError(f"box_mode={box_mode!r} is not possible: use 'align' or 'attention'")
+    ) -> None:
+        check_box_mode(box_mode)
         if text_cache < 0:
             raise ValueError(
-                f"text_cache={text_cache!r} is not possible: use 0 for no cache, or a number of "
-                "captions"
+                f"text_cache={text_cache!r} is not possible: "
+                "use 0 for no cache, or a number of captions"
             )
         self.model = model
         self.box_mode = box_mode
@@ -97,27 +96,24 @@ class ClimTask:
 
     @property
     def parameter_bounds(self) -> dict[str, tuple[float, float]]:
-        """logit_scale stays in [0, ln 100] (CLIP, arXiv 2103.00020, section 2.5)."""
-        return {
-            name: (0.0, MAX_LOG_SCALE)
-            for name in self.trainable_parameters()
-            if name.endswith("logit_scale")
-        }
+        """Bounds of logit_scale: [0, ln 100] (CLIP, arXiv 2103.00020, section 2.5)."""
+        names = [name for name in self.trainable_parameters() if name.endswith("logit_scale")]
+        return dict.fromkeys(names, (0.0, MAX_LOG_SCALE))
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """Return what `freeze` left trainable, the logit scale included."""
         return trained_parameters(self.model, logit_scale=True)
 
     def loss(self, batch: MosaicBatch) -> dict[str, Tensor]:
-        """{"loss", "logit_scale"} of one batch: uint8 pixels, or floats that are normalised
-        already."""
+        """Return {"loss", "logit_scale"} of one batch of uint8 pixels or normalised floats."""
         image_features = self.image_features(batch)  # (N, C)
         text_features = self.text_features(batch.captions)  # (N, C)
         scale = self.model.logit_scale.exp().squeeze()
-        ids = (
-            caption_ids(batch.captions, image_features.device)
-            if self.mask_duplicate_captions
-            else None
-        )
+
+        ids = None
+        if self.mask_duplicate_captions:
+            ids = caption_ids(batch.captions, image_features.device)
+
         # Autocast would run the similarities in 16 bits, whatever dtype the features have.
         with torch.autocast(image_features.device.type, enabled=False):
             loss = contrastive_loss(
@@ -130,27 +126,27 @@ class ClimTask:
         return {"loss": loss, "logit_scale": scale}
 
     def image_features(self, batch: MosaicBatch) -> Tensor:
-        """(N, C) unit rows: tiles mosaic by mosaic, row-major, then the single images; row i has
-        caption i."""
+        """Return (N, C) unit rows: tiles mosaic by mosaic, row-major, then the single images.
+
+        Row i belongs to caption i. Raises ValueError for an empty batch.
+        """
         if not len(batch):
             raise ValueError(
                 "the batch has neither mosaics nor single images: give the loader data"
             )
+
         rows = []
         if len(batch.mosaics):
-            rows.append(
-                self.model.encode_boxes(
-                    self._pixels(batch.mosaics), batch.boxes, mode=self.box_mode
-                )
-            )
+            mosaics = self._pixels(batch.mosaics)
+            rows.append(self.model.encode_boxes(mosaics, batch.boxes, mode=self.box_mode))
         elif self.lockstep:
-            # No rows, but a graph: the backward pass, too, runs through the tower.
-            # Filled on the device: a copy from the host would wait for it.
+            # No rows, but a graph: the backward pass, too, runs through the tower. The box is filled
+            # on the device, because a copy from the host would wait for it.
             whole = torch.zeros(1, 4, device=batch.mosaics.device)
             whole[:, 2:] = 1.0
-            rows.append(
-                self.model.encode_boxes(self._blank(batch.mosaics), [whole], mode=self.box_mode)[:0]
-            )
+            blank = self._blank(batch.mosaics)
+            rows.append(self.model.encode_boxes(blank, [whole], mode=self.box_mode)[:0])
+
         if len(batch.singles):
             rows.append(self.model.encode_image(self._pixels(batch.singles)))
         elif self.lockstep:
@@ -158,15 +154,50 @@ class ClimTask:
         return torch.cat(rows)
 
     def gather(self) -> GatherFeatures | None:
-        """How rows of other ranks are reached; None for a single process."""
+        """Return what reaches the rows of other ranks, or None for a single process."""
         return GatherFeatures(ranks(), dist.get_rank()) if ranks() > 1 else None
 
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
-        """Writes `folder` for `create_model(name, pretrained=folder)` and plain open_clip."""
+        """Write `folder` for `create_model(name, pretrained=folder)` and plain open_clip."""
         save_weights(self.model, folder, state)
 
     def _blank(self, none: Tensor) -> Tensor:
+        """Return one black image of the size of `none`, which has no rows."""
         return self._pixels(none.new_zeros(1, *none.shape[1:]))
 
     def _pixels(self, images: Tensor) -> Tensor:
         return pixels(self.model, images)
+
+
+def build_clim(
+    options: ClimConfig, model: "RegionModel", context: BuildContext[PairDataConfig]
+) -> ClimTask:
+    """Build CLIM's task."""
+    # Without mosaics there is one kind of batch, and no rank can differ.
+    has_mosaics = context.data.mosaic.group_size > 0
+    return ClimTask(
+        model,
+        mask_duplicate_captions=options.mask_duplicate_captions,
+        box_mode=options.box_mode,
+        text_cache=options.text_cache,
+        lockstep=context.engine.zero_stage == 3 and has_mosaics,
+    )
+
+
+def mosaics_and_singles(options: ClimConfig, data: PairDataConfig) -> str:
+    """Return the path of the image tower that the batches use: of regions, of whole images, or both."""
+    plan = plan_mosaics(data.batch_size, data.mosaic)
+    if not plan.sides:
+        return "image"
+    return "all" if plan.num_singles else regions_only(options)
+
+
+CLIM = Method(
+    name="clim",
+    options=ClimConfig,
+    data=PAIRS,
+    build=build_clim,
+    gradient_path=mosaics_and_singles,
+    # All images of a step are each other's negatives.
+    micro_batch=None,
+)

@@ -1,35 +1,52 @@
-"""Image-text pairs in mosaics: the data of CLIM."""
+"""Images with captions, in mosaics: the data of CLIM."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from clim_data.streams.mosaics import MosaicConfig
+from clim_data import MosaicBatch, MosaicConfig, MosaicLoader, plan_mosaics
 
-from clim_train.methods.sources import check_sources
-from clim_train.options.checks import check_at_least, check_choice
-from clim_train.options.sections import OnError
+from clim_train.methods.method import DataKind
+from clim_train.methods.region_parts import blank_images
+from clim_train.methods.sources import SourceOptions
 
 
 @dataclass(frozen=True)
-class PairDataConfig:
-    """Image-text shards and how a batch is laid out as mosaics and single images (task `clim`)."""
+class PairDataConfig(SourceOptions):
+    """Images with captions, and how a batch is laid out as mosaics and single images (task `clim`)."""
+
+    LEARNED_FROM: ClassVar[str] = "images with captions (see `clim-data pack`)"
 
     kind: Literal["pairs"] = "pairs"
-    shards: tuple[str, ...] = ()
-    """webdataset tars: paths, folders, globs or URLs."""
     images: str | None = None
-    """A folder of image files with captions (NAME.txt beside each, or metadata.jsonl), in place of
+    """A folder of image files with captions (NAME.txt next to each, or metadata.jsonl), in place of
     shards."""
     batch_size: int = 32
     """Images per rank and micro-batch, tiles of mosaics included."""
     mosaic: MosaicConfig = field(default_factory=MosaicConfig)
-    background: Literal["white", "random"] = "white"
-    """What shows through transparent pixels."""
-    workers: int = 4
-    on_error: OnError = "skip"
 
-    def __post_init__(self) -> None:
-        for name in ("kind", "background", "on_error"):
-            check_choice(self, "data", name)
-        check_at_least(self, "data", batch_size=1, workers=0)
-        check_sources(self.shards, self.images)
+
+def pair_loader(data: PairDataConfig, stream: Mapping[str, Any], model_px: int) -> MosaicLoader:
+    """Return this rank's mosaics and single images."""
+    return MosaicLoader(data.sources(), mosaic=data.mosaic, **stream)
+
+
+def example_pairs(data: PairDataConfig, model_px: int) -> MosaicBatch:
+    """Return a batch of zeros with the mosaics and single images that a whole batch has."""
+    plan = plan_mosaics(data.batch_size, data.mosaic)
+    names = [str(number) for number in range(data.batch_size)]
+    return MosaicBatch(
+        blank_images(len(plan.sides), data.mosaic.canvas_px),
+        plan.boxes(data.mosaic),
+        blank_images(plan.num_singles, data.mosaic.single_px),
+        names,
+        names,
+    )
+
+
+PAIRS = DataKind(
+    options=PairDataConfig,
+    loader=pair_loader,
+    example_batch=example_pairs,
+    largest_px=lambda data: data.mosaic.canvas_px,
+)

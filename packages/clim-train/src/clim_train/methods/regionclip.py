@@ -1,92 +1,94 @@
-"""RegionCLIP-style training (arXiv 2112.09106, as in arXiv 2310.01403): boxes against the names of
-classes.
+"""RegionCLIP-style training (arXiv 2112.09106, as in arXiv 2310.01403): boxes against names of classes.
 
 Letters: B images, n_i boxes of image i, N = sum n_i boxes of this rank, K classes, C channels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.distributed as dist
 from clim_data import BoxBatch
-from clim_data.processes.ranks import ranks
+from clim_data.processes.ranks import rank_and_world, ranks
+from clim_eval.embeddings import cache_folder, embed_with_bar, load_class_embeddings
 from clim_models.losses.federated import federated_class_weights, federated_region_loss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clim_train.methods.boxes import BoxDataConfig
-from clim_train.methods.region_parts import pixels, rows_per_rank, save_weights, trained_parameters
+from clim_train.methods.boxes import BOXES, BoxDataConfig
+from clim_train.methods.method import SMALL_BATCHES, BuildContext, Method
+from clim_train.methods.region_parts import (
+    RegionOptions,
+    check_box_mode,
+    pixels,
+    regions_only,
+    rows_per_rank,
+    save_weights,
+    trained_parameters,
+)
 from clim_train.options.checks import check_at_least, check_choice, check_default
-from clim_train.options.sections import BoxMode
 from clim_train.transfer import to_device
 
 if TYPE_CHECKING:
     from clim_models import RegionModel
 
+SAMPLING = ("distinct", "original")
+_KEY_RANGE = 1 << 40  # sums over as many as 2^23 ranks stay whole
+_LVIS_CLASSES = 1203
+
 
 @dataclass(frozen=True)
-class RegionClipConfig:
-    """RegionCLIP-style: each box against the names of classes, as so many yes-or-no questions."""
+class RegionClipConfig(RegionOptions):
+    """RegionCLIP-style: each box against the names of classes, one yes-or-no question for each class."""
 
-    DATA: ClassVar[type] = BoxDataConfig
     name: Literal["regionclip"] = "regionclip"
-    box_mode: BoxMode = "align"
-    """`align` pools the dense map (the paper's); `attention` lets a class token attend in each
-    box."""
     embeddings: str | None = None
-    """Class embeddings of `clim-eval embed`, or a .npy in the order of the category ids; None
-    embeds the category names with the model's own text tower."""
+    """Class embeddings of `clim-eval embed`, or a .npy in the order of the category ids; None embeds the
+    category names with the model's own text tower."""
     templates: Literal["vild", "photo", "name"] = "vild"
     """Prompts for the names where `embeddings` is None."""
     sampled_classes: int | None = 100
-    """Classes a batch is asked about: those present in it, and others by chance up to so many; None
-    asks about all."""
+    """Number of classes in a batch's questions: those of its boxes, and random others. None takes all."""
     sampling: Literal["distinct", "original"] = "distinct"
-    """`original` counts a present class twice where there are fewer classes than
-    `sampled_classes`."""
+    """`original` counts a present class twice where there are fewer classes than `sampled_classes`."""
 
     def __post_init__(self) -> None:
-        for name in ("name", "box_mode", "templates", "sampling"):
-            check_choice(self, "task", name)
+        super().__post_init__()
+        check_choice(self, "task", "templates")
+        check_choice(self, "task", "sampling")
         check_at_least(self, "task", sampled_classes=1)
+
         if self.embeddings is not None:
             check_default(self, "task", ("templates",), "it without task.embeddings, for names")
         if self.sampled_classes is None:
-            check_default(
-                self, "task", ("sampling",), "it together with a number of task.sampled_classes"
-            )
-
-
-SAMPLING = ("distinct", "original")
-_KEY_RANGE = 1 << 40  # sums over as many as 2^23 ranks stay whole
+            legal = "it together with a number of task.sampled_classes"
+            check_default(self, "task", ("sampling",), legal)
 
 
 class RegionClipTask:
     """Binary cross-entropy of box features with class embeddings, over a sample of classes.
 
-    Cosines are multiplied by the model's own temperature, exp(logit_scale), which does not train.
-    The loss is summed over classes and averaged over all boxes of the global batch: averaged over
-    ranks, gradients are those of one process with the boxes of all of them, also where ranks have
-    unequally many, or none.
+    Cosines are multiplied by the model's own temperature, exp(logit_scale), which does not train. The
+    loss is summed over classes and averaged over all boxes of the global batch. Averaged over ranks,
+    gradients are those of one process with the boxes of all ranks, even if ranks have different numbers
+    of boxes, or none.
 
-    Which classes a batch is asked about is drawn from torch's random numbers, whose state
-    checkpoints keep, and is the same on every rank: those present on any rank, and others up to
-    `sampled_classes`.
+    The sample has the classes of all ranks' boxes, and random others up to `sampled_classes`. It is
+    drawn from torch's random numbers, whose state checkpoints keep, and is the same on every rank.
 
     In the implementation released with CLIPSelf each GPU draws its own sample and keeps its own
-    gradients (see `ClipSelfTask` for how to repeat that), and with fewer classes than the sample
-    has places some count twice.
+    gradients (see `ClipSelfTask` for how to repeat that), and with fewer classes than the sample has
+    places some count twice.
 
     Args:
         model: `freeze(unlocked_blocks, path="dense")` decides what trains.
         class_embeddings: (K, C) rows of any length in the order of the loader's `class_names`.
-        box_mode: "align" pools the dense map (the paper's), "attention" lets a class token attend
-            in the box.
-        sampled_classes: size of the sample; None asks every box about all classes.
-        sampling: "distinct" counts no class twice, "original" does as said above.
+        box_mode: "align" pools the dense map (the paper's), "attention" lets a class token attend in
+            the box.
+        sampled_classes: size of the sample; None takes all classes.
+        sampling: "distinct" counts no class twice, "original" counts some twice, as explained above.
 
     Raises ValueError for embeddings that are no matrix and for options out of range.
     """
@@ -99,42 +101,43 @@ class RegionClipTask:
         box_mode: str = "align",
         sampled_classes: int | None = 100,
         sampling: str = "distinct",
-    ):
-        if box_mode not in ("align", "attention"):
-            raise ValueError(f"box_mode={box_mode!r} is not possible: use 'align' or 'attention'")
+    ) -> None:
+        check_box_mode(box_mode)
         if sampling not in SAMPLING:
             raise ValueError(f"sampling={sampling!r} is not possible: use one of {SAMPLING}")
         if sampled_classes is not None and sampled_classes < 1:
             raise ValueError(
-                f"sampled_classes={sampled_classes!r} is not possible: use a number, or None for "
-                "all"
+                f"sampled_classes={sampled_classes!r} is not possible: use a number, or None for all"
             )
         if class_embeddings.ndim != 2 or not len(class_embeddings):
             raise ValueError(
-                f"class_embeddings {tuple(class_embeddings.shape)} are not (K, C): pass one row "
-                "each"
+                f"class_embeddings {tuple(class_embeddings.shape)} are not (K, C): pass one row each"
             )
+
         self.model = model
         self.class_embeddings = F.normalize(class_embeddings.detach().float(), dim=1)
-        self.box_mode, self.sampled_classes, self.sampling = box_mode, sampled_classes, sampling
+        self.box_mode = box_mode
+        self.sampled_classes = sampled_classes
+        self.sampling = sampling
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """Return what `freeze` left trainable, without the logit scale."""
         return trained_parameters(self.model, logit_scale=False)
 
     def loss(self, batch: BoxBatch) -> dict[str, Tensor]:
-        """{"loss", "boxes", "classes"} of one batch: uint8 pixels, or floats that are normalised
-        already.
+        """Return {"loss", "boxes", "classes"} of one batch of uint8 pixels or normalised floats.
 
         "boxes" is their mean number over the ranks, "classes" the size of the sample.
         """
         # Also without boxes: under ZeRO-3 every rank has to run the same modules.
-        features = self.model.encode_boxes(
-            pixels(self.model, batch.images), batch.boxes, mode=self.box_mode
-        )  # (N, C)
+        images = pixels(self.model, batch.images)
+        features = self.model.encode_boxes(images, batch.boxes, mode=self.box_mode)  # (N, C)
+
         if self.class_embeddings.device != features.device:
             self.class_embeddings = self.class_embeddings.to(features.device)
-        weights = self.class_weights(batch.labels)
+        weights = self.class_weights(batch.labels)  # (K,)
         rows = rows_per_rank(len(features), features.device)
+
         loss = federated_region_loss(
             features,
             self.class_embeddings,
@@ -146,14 +149,19 @@ class RegionClipTask:
         return {"loss": loss, "boxes": rows, "classes": weights.sum()}
 
     def class_weights(self, labels: Tensor) -> Tensor:
-        """(K,) how often each class counts for this batch, the same on every rank; labels: (N,) of
-        this rank."""
+        """Return (K,) how often each class counts for this batch, the same on every rank.
+
+        Args:
+            labels: (N,) classes of this rank's boxes.
+        """
         classes = len(self.class_embeddings)
         keys = to_device(torch.randint(_KEY_RANGE, (classes,)), labels.device)
-        shared = torch.stack([keys, torch.zeros_like(keys).scatter_(0, labels, 1)])  # (2, K)
+        present = torch.zeros_like(keys).scatter_(0, labels, 1)
+
+        shared = torch.stack([keys, present])  # (2, K)
         if ranks() > 1:
-            # Sums of uniform keys, modulo their range, are uniform keys; counts say which classes
-            # any rank has.
+            # Sums of uniform keys, modulo their range, are uniform keys; counts say which classes any
+            # rank has.
             dist.all_reduce(shared)
         return federated_class_weights(
             shared[1],
@@ -163,5 +171,55 @@ class RegionClipTask:
         )
 
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
-        """Writes the model for `create_model(name, pretrained=folder)` and plain open_clip."""
+        """Write the model for `create_model(name, pretrained=folder)` and plain open_clip."""
         save_weights(self.model, folder, state)
+
+
+def build_regionclip(
+    options: RegionClipConfig, model: "RegionModel", context: BuildContext[BoxDataConfig]
+) -> RegionClipTask:
+    """Build the RegionCLIP-style task with the embeddings of the loader's classes."""
+    if context.class_names is None:
+        # The loss computes scores of all classes; LVIS has as many as any data set we know.
+        classes = max(options.sampled_classes or 0, _LVIS_CLASSES)
+        embeddings = torch.ones(classes, model.embed_dim)
+    else:
+        embeddings = embeddings_of_classes(options, model, context.class_names, context.device)
+    return RegionClipTask(
+        model,
+        embeddings,
+        box_mode=options.box_mode,
+        sampled_classes=options.sampled_classes,
+        sampling=options.sampling,
+    )
+
+
+def embeddings_of_classes(
+    options: RegionClipConfig,
+    model: "RegionModel",
+    class_names: Sequence[str],
+    device: torch.device,
+) -> Tensor:
+    """Return (K, C) embeddings of the classes.
+
+    They come from the file `options.embeddings`, or from the model's text tower, which runs on `device`
+    and whose results are cached. Raises ValueError where the file lacks classes, or is of another model.
+    """
+    if options.embeddings is not None:
+        return load_class_embeddings(options.embeddings, class_names, model=model)
+
+    rank, _ = rank_and_world()
+    # On the device that will train: thousands of names take hours on a CPU.
+    return embed_with_bar(
+        model.to(device), class_names, options.templates, cache=cache_folder(), show=rank == 0
+    )
+
+
+REGIONCLIP = Method(
+    name="regionclip",
+    options=RegionClipConfig,
+    data=BOXES,
+    build=build_regionclip,
+    gradient_path=regions_only,
+    micro_batch=SMALL_BATCHES,
+)

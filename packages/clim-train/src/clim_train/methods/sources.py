@@ -1,9 +1,56 @@
-"""Where the images of a training lie."""
+"""Options that every kind of data has: where the images are, and how they are read."""
 
-from clim_train.options.checks import reject
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from clim_train.options.checks import check_at_least, check_choice, reject
+from clim_train.options.sections import OnError
 
 
-def check_sources(shards: tuple[str, ...], images: str | None) -> None:
-    """Raises ValueError where both shards and a folder of images are named."""
-    if shards and images is not None:
-        reject("data.images", images, "either it or data.shards, not both")
+@dataclass(frozen=True)
+class SourceOptions:
+    """The section `data` of a configuration; each kind of data has its own subclass."""
+
+    LEARNED_FROM: ClassVar[str] = "images"
+    """What training data of this kind are, for messages."""
+
+    kind: str
+    shards: tuple[str, ...] = ()
+    """webdataset tars: paths, folders, globs or URLs."""
+    images: str | None = None
+    """A folder of image files, in place of shards."""
+    batch_size: int = 2
+    """Images per rank and micro-batch."""
+    background: Literal["white", "random"] = "white"
+    """What shows through transparent pixels."""
+    workers: int = 4
+    """Processes that load images, per rank."""
+    on_error: OnError = "skip"
+    """Broken samples: `skip` them and name them in `skipped.json`, or `raise` an error."""
+
+    def __post_init__(self) -> None:
+        for name in ("kind", "background", "on_error"):
+            check_choice(self, "data", name)
+        check_at_least(self, "data", batch_size=1, workers=0)
+        if self.shards and self.images is not None:
+            reject("data.images", self.images, "either it or data.shards, not both")
+
+    def sources(self) -> list[str]:
+        """Return the shards, or the folder of images.
+
+        Raises ValueError where none are named and FileNotFoundError where there is no such folder.
+        Both say what the data are.
+        """
+        fix = (
+            f"this recipe learns from {self.LEARNED_FROM}; name a folder of image files with "
+            "--data.images FOLDER, or shards with --data.shards 'FOLDER/*.tar'"
+        )
+        if self.images is not None:
+            if not Path(self.images).is_dir():
+                raise FileNotFoundError(f"--data.images {self.images} is not a folder: {fix}")
+            return [self.images]
+
+        if not self.shards:
+            raise ValueError(f"no training data: {fix}")
+        return list(self.shards)

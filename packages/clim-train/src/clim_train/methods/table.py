@@ -1,24 +1,47 @@
-"""The methods (`task`) and the kinds of data (`data`) that there are, and which go together.
+"""The one table of training methods.
 
-A recipe fixes both kinds, so that their options are plain flags: `--task.box-mode`,
-`--data.image-px`. In a `config.json` the kind is said by `task.name` and `data.kind`.
+A recipe fixes method and kind of data, so that their options are plain flags: `--task.box-mode`,
+`--data.image-px`. In a `config.json`, `task.name` and `data.kind` say which they are.
 """
 
-from clim_train.methods.boxes import BoxDataConfig
-from clim_train.methods.clim import ClimConfig
-from clim_train.methods.clipself import ClipSelfConfig
-from clim_train.methods.crops import CropDataConfig
-from clim_train.methods.pairs import PairDataConfig
-from clim_train.methods.regionclip import RegionClipConfig
+from typing import Any
+
+from clim_train.methods.clim import CLIM
+from clim_train.methods.clipself import CLIPSELF
+from clim_train.methods.method import DataKind, Method, MethodOptions
+from clim_train.methods.regionclip import REGIONCLIP
+from clim_train.methods.sources import SourceOptions
 from clim_train.options.checks import reject
 
-DataConfig = PairDataConfig | CropDataConfig | BoxDataConfig
+METHODS: dict[str, Method[Any, Any, Any]] = {
+    method.name: method for method in (CLIM, CLIPSELF, REGIONCLIP)
+}
 
-TaskConfig = ClimConfig | ClipSelfConfig | RegionClipConfig
+
+def find_method(name: str) -> Method[Any, Any, Any]:
+    """Return the method called `name`. Raises ValueError with all names."""
+    if name not in METHODS:
+        reject("task.name", name, "one of " + ", ".join(map(repr, METHODS)))
+    return METHODS[name]
 
 
-def check_match(task: TaskConfig, data: DataConfig) -> None:
-    """Raises ValueError unless the data are of the kind that the method learns from."""
-    if not isinstance(data, task.DATA):
-        legal = f"data of kind {task.DATA().kind!r} ({task.DATA.__name__}) with task {task.name!r}"
-        reject("data.kind", data.kind, legal)
+def data_kinds() -> dict[str, DataKind[Any]]:
+    """Return name -> kind of data, for all kinds that some method learns from."""
+    return {method.data.name: method.data for method in METHODS.values()}
+
+
+def check_match(task: MethodOptions, data: SourceOptions) -> None:
+    """Raise ValueError unless `data` are of the kind that the method of `task` learns from."""
+    method = find_method(task.name)
+    if not isinstance(task, method.options):
+        reject(
+            "task", type(task).__name__, f"{method.options.__name__} with task.name {task.name!r}"
+        )
+
+    wanted = method.data
+    if not isinstance(data, wanted.options):
+        reject(
+            "data.kind",
+            data.kind,
+            f"data of kind {wanted.name!r} ({wanted.options.__name__}) with task {task.name!r}",
+        )

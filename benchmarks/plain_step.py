@@ -20,7 +20,6 @@ from clim_data.streams.mosaic_batches import build_batch
 from clim_models import create_model
 from clim_models.image_side import copy_image_side
 from clim_train.config import TrainConfig
-from clim_train.device import choose_device
 from clim_train.engine.deepspeed_compat import start_distributed
 from clim_train.engine.engine import Engine
 from clim_train.engine.optim import build_optimizer
@@ -28,6 +27,7 @@ from clim_train.methods.clim import ClimConfig, ClimTask
 from clim_train.methods.clipself import ClipSelfConfig, ClipSelfTask
 from clim_train.methods.crops import CropDataConfig
 from clim_train.methods.pairs import PairDataConfig
+from clim_train.options.device import choose_device
 from clim_train.options.sections import EngineConfig, OptimConfig
 from clim_train.task import Task
 from input_path import samples

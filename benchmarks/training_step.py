@@ -19,11 +19,11 @@ from clim_data.streams.mosaic_batches import build_batch
 from clim_data.streams.mosaics import MosaicBatch, MosaicConfig, plan_mosaics
 from clim_models import create_model
 from clim_train.config import TrainConfig
-from clim_train.device import choose_device
 from clim_train.engine.deepspeed_compat import start_distributed
 from clim_train.engine.engine import Engine
 from clim_train.methods.clim import ClimTask
 from clim_train.methods.pairs import PairDataConfig
+from clim_train.options.device import choose_device
 from clim_train.options.sections import EngineConfig, OptimConfig
 from input_path import samples
 

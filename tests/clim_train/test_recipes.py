@@ -152,7 +152,7 @@ def test_steps_of_the_one_process_run_are_those_of_eight_gpus(name):
         -(-entry.facts.images // (entry.facts.gpus * entry().data.batch_size))
         * entry().schedule.epochs
     )
-    assert f"--schedule.steps {steps}" in " ".join(entry.__doc__.split())
+    assert f"--schedule.steps {steps}" in " ".join(entry.function.__doc__.split())
 
 
 def test_eva_recipe_uses_the_betas_of_eva():

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from clim_train.config import TrainConfig
-from clim_train.device import choose_device
 from clim_train.engine.engine import deepspeed_config
 from clim_train.engine.module import EngineModule, replace_parameters, trainable_tree
 from clim_train.methods.clim import ClimTask
 from clim_train.methods.pairs import PairDataConfig
+from clim_train.options.device import choose_device
 from clim_train.options.sections import EngineConfig, OptimConfig
 from tiny_training import EVA, VIT, tiny_model, unit
 from torch import nn

@@ -12,9 +12,9 @@ from clim_models.names import model_config
 from clim_models.text.class_embeddings import embed_classes
 
 from clim_train.config import TrainConfig
-from clim_train.device import choose_device
 from clim_train.methods.method import BuildContext
 from clim_train.methods.table import find_method
+from clim_train.options.device import choose_device
 from clim_train.run.randomness import seed_everything
 from clim_train.task import Loader, Task
 from clim_train.trainer import Evaluators

@@ -1,4 +1,5 @@
-"""What a run does, as frozen dataclasses: checked when built, kept in `config.json`, set by options.
+"""What a run does, as frozen dataclasses: checked when built, kept in `config.json`, set by
+options.
 
 A recipe (see `clim_train.recipes`) is a function that returns one `TrainConfig`.
 """
@@ -26,8 +27,8 @@ from clim_train.options.sections import (
 class TrainConfig(JsonConfig):
     """Everything a run depends on. `to_json` and `from_json` round-trip it.
 
-    `task` has the options of a method of `clim_train.methods.table.METHODS`, `data` those of its kind
-    of data. Raises ValueError where the two do not belong together.
+    `task` has the options of a method of `clim_train.methods.table.METHODS`, `data` those of its
+    kind of data. Raises ValueError where the two do not belong together.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)

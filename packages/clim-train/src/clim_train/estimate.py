@@ -1,8 +1,8 @@
 """How much memory and time a run will take, before a GPU is rented: `clim-train estimate RECIPE`.
 
-Activations and arithmetic come from a trace of the real step (`step_cost`); what ZeRO stores follows
-from the number of weights. Only one thing is an assumption, and an option: the fraction of a GPU's peak
-speed that is reached.
+Activations and arithmetic come from a trace of the real step (`step_cost`); what ZeRO stores
+follows from the number of weights. Only one thing is an assumption, and an option: the fraction of
+a GPU's peak speed that is reached.
 """
 
 import gc
@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from clim_train.build import build_model, build_task, native_px
 from clim_train.config import TrainConfig
-from clim_train.device import WEIGHT_DTYPES, autocast_dtype
 from clim_train.engine.engine import BUCKET_ELEMENTS
 from clim_train.methods.table import find_method
+from clim_train.options.device import WEIGHT_DTYPES, autocast_dtype
 from clim_train.options.run_options import RunOptions
 from clim_train.options.sections import EngineConfig
 from clim_train.step_cost import StepCost, step_cost
@@ -43,7 +43,8 @@ PEAK_TFLOPS = {
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one GPU, without the CUDA context (about half a GB) and fragmentation (a few percent)."""
+    """Bytes on one GPU, without the CUDA context (about half a GB) and fragmentation (a few
+    percent)."""
 
     frozen_weights: int
     """Weights of the model that do not train, and of a teacher."""
@@ -66,9 +67,9 @@ class Memory:
 class Estimate:
     """What one run takes on `gpus` GPUs.
 
-    memory: of one GPU. host_bytes: of host memory for one GPU. flops: of one optimizer step on one GPU.
-    step_seconds, steps, hours: of the run. steps and hours are None where the number of images is not
-    known.
+    memory: of one GPU. host_bytes: of host memory for one GPU. flops: of one optimizer step on one
+    GPU. step_seconds, steps, hours: of the run. steps and hours are None where the number of images
+    is not known.
     """
 
     gpus: int
@@ -184,9 +185,9 @@ def memory_of(
 ) -> tuple[Memory, int]:
     """Return the memory of one GPU, and the bytes that it keeps in host memory.
 
-    ZeRO (arXiv 1910.02054): stage 1 shares the optimizer's states over GPUs, stage 2 the gradients too,
-    stage 3 the weights too. DeepSpeed keeps a float32 copy of the weights with the states from stage 1
-    on, in every precision.
+    ZeRO (arXiv 1910.02054): stage 1 shares the optimizer's states over GPUs, stage 2 the gradients
+    too, stage 3 the weights too. DeepSpeed keeps a float32 copy of the weights with the states from
+    stage 1 on, in every precision.
 
     Args:
         trained: number of weights that train.
@@ -210,8 +211,8 @@ def memory_of(
         host += weights
         weights = 0
 
-    # Whole gradients are part of the step's peak, and counted above; gradients that are not kept whole
-    # leave the trace as soon as they are complete.
+    # Whole gradients are part of the step's peak, and counted above; gradients that are not kept
+    # whole leave the trace as soon as they are complete.
     if stage < 2:
         step = cost.peak_bytes - trained * weight_bytes
     else:
@@ -230,7 +231,8 @@ def memory_of(
 
 
 def tensors_of(task: Task) -> tuple[list[nn.Parameter], list[Tensor]]:
-    """Return parameters and buffers of all modules of a task: its model, and others such as a teacher."""
+    """Return parameters and buffers of all modules of a task: its model, and others such as a
+    teacher."""
     parameters: list[nn.Parameter] = []
     buffers: list[Tensor] = []
     for value in vars(task).values():

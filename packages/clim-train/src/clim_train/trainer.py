@@ -12,10 +12,10 @@ import torch.distributed as dist
 from clim_data.files.atomic import write_json_indented, write_text
 from clim_models import interpolate_weights
 
-from clim_train.device import choose_device
 from clim_train.engine.deepspeed_compat import only_tensors, start_distributed
 from clim_train.engine.engine import Engine
 from clim_train.engine.module import trained_entries
+from clim_train.options.device import choose_device
 from clim_train.options.run_options import RunOptions
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder, write_together
 from clim_train.run.finite import FiniteWatch

@@ -30,7 +30,8 @@ def estimate_recipe(
     """
     parser = argparse.ArgumentParser(
         prog="clim-train estimate",
-        description="Memory and time of a recipe, from a trace of its step. Any option of the recipe may follow.",
+        description="Memory and time of a recipe, from a trace of its step. "
+        "Any option of the recipe may follow.",
     )
     parser.add_argument("recipe")
     parser.add_argument(

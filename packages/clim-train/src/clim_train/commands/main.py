@@ -23,7 +23,8 @@ from clim_train.commands.runs import (
 from clim_train.config import TrainConfig
 from clim_train.recipes.registry import find_recipe, recipe_table
 
-USAGE = """usage: clim-train RECIPE [--section.option value ...]   train; RECIPE --help lists every option
+USAGE = """\
+usage: clim-train RECIPE [--section.option value ...]   train; RECIPE --help lists every option
        clim-train resume RUN                            continue a run folder exactly
        clim-train convert RUN                           rewrite its newest checkpoint for another number of processes
        clim-train export RUN                            write RUN/model from its newest checkpoint

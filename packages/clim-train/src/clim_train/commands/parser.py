@@ -9,7 +9,7 @@ from clim_train.recipes.presets import on_small_gpu
 from clim_train.recipes.registry import find_recipe
 
 Preset = Literal["24gb", "12gb"]
-PRESET_HELP = "The recipe's steps on one GPU with that much memory; options that you give win over the preset."
+PRESET_HELP = "The recipe's steps on one GPU with this much memory. Options that you give win over the preset."
 
 
 def configure(recipe: str, options: Sequence[str]) -> TrainConfig:
@@ -40,7 +40,8 @@ class _PresetOnly:
 def _options_of(config: TrainConfig) -> type:
     """Return a dataclass with the sections of `config`, each of its own class, and the preset.
 
-    The recipe's method and kind of data stay: declared by their own classes, their options are flags.
+    The recipe's method and kind of data stay: declared by their own classes, their options are
+    flags.
     """
     import tyro
 

@@ -189,7 +189,7 @@ def exit_status(command: Callable[[], None], *, program: str, resume: str) -> in
 
 def _start(config: Any) -> None:
     # Imported here: torch and deepspeed take seconds, which `list` and `--help` need not wait for.
-    from clim_train.device import choose_device
     from clim_train.engine.deepspeed_compat import start_distributed
+    from clim_train.options.device import choose_device
 
     start_distributed(choose_device(config.engine), timeout_minutes=config.engine.timeout_minutes)

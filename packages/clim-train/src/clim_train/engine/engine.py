@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clim_train.device import WEIGHT_DTYPES, autocast_dtype
 from clim_train.engine.deepspeed_compat import forget_running_module, only_tensors
 from clim_train.engine.module import EngineModule, replace_parameters, scalars_to_vectors
 from clim_train.engine.optim import build_optimizer
+from clim_train.options.device import WEIGHT_DTYPES, autocast_dtype
 from clim_train.options.run_options import RunOptions
 from clim_train.task import Task
 

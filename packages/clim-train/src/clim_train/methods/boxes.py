@@ -21,8 +21,8 @@ class BoxDataConfig(SourceOptions):
 
     kind: Literal["boxes"] = "boxes"
     boxes: str | None = None
-    """COCO json with categories: pseudo labels (see `clim-eval pseudo-label`) or annotations of your
-    own."""
+    """COCO json with categories: pseudo labels (see `clim-eval pseudo-label`) or annotations of
+    your own."""
     image_px: int = 1024
     """Side of the square that an image is letterboxed to."""
     max_boxes: int = 20

@@ -1,6 +1,7 @@
 """CLIM (arXiv 2312.11376): tiles of mosaics as pseudo regions, contrasted with their captions.
 
-Letters: M mosaics, n_i tiles of mosaic i, S single images, N = sum n_i + S pairs of this rank, C channels.
+Letters: M mosaics, n_i tiles of mosaic i, S single images, N = sum n_i + S pairs of this rank, C
+channels.
 """
 
 import math
@@ -45,7 +46,8 @@ class ClimConfig(RegionOptions):
     mask_duplicate_captions: bool = False
     """True: pairs with the same caption are not negatives of each other."""
     text_cache: int = 65536
-    """Number of captions whose text feature is kept while the text tower is frozen; 0 keeps none."""
+    """Number of captions whose text feature is kept while the text tower is frozen; 0 keeps
+    none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,22 +55,23 @@ class ClimConfig(RegionOptions):
 
 
 class ClimTask:
-    """Features of mosaic tiles and of single images against text features, in one symmetric InfoNCE.
+    """Features of mosaic tiles and of single images against text features, in one symmetric
+    InfoNCE.
 
     The loss is over the global batch: with k ranks of N pairs, each pair has k * N - 1 negatives in
     either direction. Averaged over ranks, gradients are those of one process with k * N pairs.
 
     Args:
-        model: `freeze` decides what trains (`model.freeze(unlocked_blocks=...)`). While the text tower
-            is frozen, it runs without gradients and its features are kept.
-        box_mode: "align" pools the dense map (the paper's v2), "attention" lets a class token attend
-            in the tile (v1).
+        model: `freeze` decides what trains (`model.freeze(unlocked_blocks=...)`). While the text
+            tower is frozen, it runs without gradients and its features are kept.
+        box_mode: "align" pools the dense map (the paper's v2), "attention" lets a class token
+            attend in the tile (v1).
         mask_duplicate_captions: pairs with the same caption, on any rank, are not negatives of each
             other.
         text_cache: number of captions whose feature is kept; the least recently used go first.
-        lockstep: every rank runs the image tower on mosaics and on single images in every step, on a
-            blank image where its batch has none (skipped samples can cause that). ZeRO-3 needs it,
-            because its ranks gather weights together.
+        lockstep: every rank runs the image tower on mosaics and on single images in every step, on
+            a blank image where its batch has none (skipped samples can cause that). ZeRO-3 needs
+            it, because its ranks gather weights together.
 
     Raises ValueError for an unknown `box_mode` or a negative `text_cache`.
     """
@@ -140,8 +143,8 @@ class ClimTask:
             mosaics = self._pixels(batch.mosaics)
             rows.append(self.model.encode_boxes(mosaics, batch.boxes, mode=self.box_mode))
         elif self.lockstep:
-            # No rows, but a graph: the backward pass, too, runs through the tower. The box is filled
-            # on the device, because a copy from the host would wait for it.
+            # No rows, but a graph: the backward pass, too, runs through the tower. The box is
+            # filled on the device, because a copy from the host would wait for it.
             whole = torch.zeros(1, 4, device=batch.mosaics.device)
             whole[:, 2:] = 1.0
             blank = self._blank(batch.mosaics)
@@ -185,7 +188,8 @@ def build_clim(
 
 
 def mosaics_and_singles(options: ClimConfig, data: PairDataConfig) -> str:
-    """Return the path of the image tower that the batches use: of regions, of whole images, or both."""
+    """Return the path of the image tower that the batches use: of regions, of whole images, or
+    both."""
     plan = plan_mosaics(data.batch_size, data.mosaic)
     if not plan.sides:
         return "image"

@@ -1,6 +1,7 @@
 """CLIPSelf (arXiv 2310.01403): box features follow the start model's features of the boxes' crops.
 
-Letters: B images, n_i boxes of image i, N = sum n_i boxes of this rank, C channels, c side of a crop.
+Letters: B images, n_i boxes of image i, N = sum n_i boxes of this rank, C channels, c side of a
+crop.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from clim_models.image_side import copy_image_side
 from clim_models.losses.distillation import cosine_distillation
 from torch import Tensor, nn
 
-from clim_train.device import WEIGHT_DTYPES, autocast_dtype
 from clim_train.methods.crops import CROPS, CropDataConfig
 from clim_train.methods.method import SMALL_BATCHES, BuildContext, Method
 from clim_train.methods.region_parts import (
@@ -27,6 +27,7 @@ from clim_train.methods.region_parts import (
     trained_parameters,
 )
 from clim_train.options.checks import check_at_least, reject
+from clim_train.options.device import WEIGHT_DTYPES, autocast_dtype
 from clim_train.options.sections import Precision
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClipSelfConfig(RegionOptions):
-    """CLIPSelf: box features of the dense map follow the start model's features of the boxes' crops."""
+    """CLIPSelf: box features of the dense map follow the start model's features of the boxes'
+    crops."""
 
     name: Literal["clipself"] = "clipself"
     teacher_precision: Precision | None = None
@@ -61,28 +63,28 @@ class ClipSelfTask:
     """1 - mean cosine between the student's box features and the teacher's crop features.
 
     The mean is over all boxes of the global batch. Averaged over ranks, gradients are those of one
-    process with the boxes of all ranks, even if ranks have different numbers of boxes, or none. A batch
-    without any box has loss 0.
+    process with the boxes of all ranks, even if ranks have different numbers of boxes, or none. A
+    batch without any box has loss 0.
 
-    In the implementation released with the paper each GPU keeps its own gradients, and the weights of
-    the first GPU are saved: 8 GPUs with 2 images train on 2 images per step and an eighth of the images
-    per epoch. To repeat such a run, use one process with `data.batch_size=2` and `schedule.steps` of
-    the run on 8 GPUs.
+    In the implementation released with the paper each GPU keeps its own gradients, and the weights
+    of the first GPU are saved: 8 GPUs with 2 images train on 2 images per step and an eighth of the
+    images per epoch. To repeat such a run, use one process with `data.batch_size=2` and
+    `schedule.steps` of the run on 8 GPUs.
 
     Args:
-        model: the student; `freeze(unlocked_blocks, path="dense")` decides what trains. The logit scale
-            never does, since the loss does not use it.
+        model: the student; `freeze(unlocked_blocks, path="dense")` decides what trains. The logit
+            scale never does, since the loss does not use it.
         teacher: another RegionModel with the start weights; its image side is enough
-            (`copy_image_side`). It is frozen here and is no part of `model`: engines neither partition
-            nor checkpoint it. It follows the batches to their device and keeps its dtype.
-        box_mode: "align" pools the dense map (the paper's), "attention" lets a class token attend in
-            the box.
+            (`copy_image_side`). It is frozen here and is no part of `model`: engines neither
+            partition nor checkpoint it. It follows the batches to their device and keeps its dtype.
+        box_mode: "align" pools the dense map (the paper's), "attention" lets a class token attend
+            in the box.
         teacher_batch: crops per forward of the teacher; None takes all of a batch at once.
-        teacher_autocast: dtype of the teacher's arithmetic where its weights are float32; None uses the
-            dtype of the weights.
+        teacher_autocast: dtype of the teacher's arithmetic where its weights are float32; None uses
+            the dtype of the weights.
 
-    Raises ValueError for an unknown `box_mode`, a `teacher_batch` below 1, and a teacher that shares
-    weights with the student.
+    Raises ValueError for an unknown `box_mode`, a `teacher_batch` below 1, and a teacher that
+    shares weights with the student.
     """
 
     def __init__(
@@ -120,8 +122,8 @@ class ClipSelfTask:
     def loss(self, batch: CropBatch) -> dict[str, Tensor]:
         """Return {"loss", "boxes"} of one batch of uint8 pixels or normalised floats.
 
-        "boxes" is their mean number over the ranks. Raises ValueError unless there is one crop for each
-        box.
+        "boxes" is their mean number over the ranks. Raises ValueError unless there is one crop for
+        each box.
         """
         boxes = sum(map(len, batch.boxes))
         if boxes != len(batch.crops):

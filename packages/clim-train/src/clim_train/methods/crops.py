@@ -26,15 +26,16 @@ class CropDataConfig(SourceOptions):
 
     kind: Literal["crops"] = "crops"
     images_json: str | None = None
-    """COCO json: only images that it lists are used, for grids (`boxes` does so anyway); None uses all."""
+    """COCO json: only images that it lists are used, for grids (`boxes` does so anyway); None uses
+    all."""
     boxes: str | None = None
-    """COCO json of proposals (see `clim-data proposals`); None draws a random grid for each image and
-    epoch."""
+    """COCO json of proposals (see `clim-data proposals`); None draws a random grid for each image
+    and epoch."""
     image_px: int = 1024
     """Side of the square that an image is letterboxed to."""
     scales: tuple[int, ...] = ()
-    """Multi-scale training: each step draws one of these sides, `image_px` among them. () always takes
-    `image_px`."""
+    """Multi-scale training: each step draws one of these sides, `image_px` among them. () always
+    takes `image_px`."""
     crop_px: int | None = None
     """Side of the teacher's crops; None takes the model's native image size."""
     max_split: int = 6

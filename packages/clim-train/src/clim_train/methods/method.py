@@ -1,4 +1,5 @@
-"""What a training method is made of. Adding one takes a module with a `Method`, and a line in `table`."""
+"""What a training method is made of. Adding one takes a module with a `Method`, and a line in
+`table`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ class MethodOptions:
 class DataKind(Generic[Data]):
     """One kind of training data: its options, and what is made of them.
 
-    Several methods can share a kind. `model_px` is the side of the images that the model was made for.
+    Several methods can share a kind. `model_px` is the side of the images that the model was made
+    for.
     """
 
     options: type[Data]
@@ -78,7 +80,8 @@ class Method(Generic[Model, Options, Data]):
     """The value of `task.name`."""
 
     options: type[Options]
-    """Frozen dataclass: the section `task` of a configuration. Its field `name` names the method."""
+    """Frozen dataclass: the section `task` of a configuration. Its field `name` names the
+    method."""
 
     data: DataKind[Data]
 
@@ -95,7 +98,8 @@ class Method(Generic[Model, Options, Data]):
         named = _default(self.options, "name")
         if named != self.name:
             raise ValueError(
-                f"the method {self.name!r} has options of {named!r}: give {self.options.__name__} a field "
+                f"the method {self.name!r} has options of {named!r}: give {self.options.__name__} "
+                "a field "
                 f"`name: Literal[{self.name!r}] = {self.name!r}`"
             )
         if self.micro_batch is not None and set(self.micro_batch) != set(PRESETS):
@@ -109,6 +113,7 @@ def _default(options: type, name: str) -> str:
     value = getattr(options, name, None)
     if not isinstance(value, str):
         raise ValueError(
-            f"{options.__name__} has no {name!r} with a default: it is what config.json calls these options"
+            f"{options.__name__} has no {name!r} with a default: it is what config.json calls "
+            "these options"
         )
     return value

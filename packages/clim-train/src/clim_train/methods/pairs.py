@@ -13,7 +13,8 @@ from clim_train.methods.sources import SourceOptions
 
 @dataclass(frozen=True)
 class PairDataConfig(SourceOptions):
-    """Images with captions, and how a batch is laid out as mosaics and single images (task `clim`)."""
+    """Images with captions, and how a batch is laid out as mosaics and single images (task
+    `clim`)."""
 
     LEARNED_FROM: ClassVar[str] = "images with captions (see `clim-data pack`)"
 

@@ -1,4 +1,5 @@
-"""Parts that the methods share: options, pixels, trained parameters, weights, and rows of all ranks."""
+"""Parts that the methods share: options, pixels, trained parameters, weights, and rows of all
+ranks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ class RegionOptions(MethodOptions):
     """Options of the methods that train features of boxes."""
 
     box_mode: BoxMode = "align"
-    """`align` pools the dense map (the papers' choice; CLIM's v2); `attention` lets a class token attend
-    inside each box (CLIM's v1)."""
+    """`align` pools the dense map (the papers' choice; CLIM's v2); `attention` lets a class token
+    attend inside each box (CLIM's v1)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,8 +83,8 @@ def save_weights(model: "RegionModel", folder: Path, state: Mapping[str, Tensor]
 def rows_per_rank(rows: int, device: torch.device) -> Tensor:
     """Return the mean number of rows over the ranks, never 0, as a float32 scalar on `device`.
 
-    A rank divides its sum of losses by it. Gradients are averaged over R ranks; with N rows on all of
-    them, (1/R) sum_r [sum_i l_i / (N/R)] = sum_i l_i / N is the mean over the rows of the global
+    A rank divides its sum of losses by it. Gradients are averaged over R ranks; with N rows on all
+    of them, (1/R) sum_r [sum_i l_i / (N/R)] = sum_i l_i / N is the mean over the rows of the global
     batch, even if the ranks have different numbers of rows.
     """
     # Filled on the device: a copy from the host would wait for it.

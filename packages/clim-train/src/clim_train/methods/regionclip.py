@@ -1,4 +1,5 @@
-"""RegionCLIP-style training (arXiv 2112.09106, as in arXiv 2310.01403): boxes against names of classes.
+"""RegionCLIP-style training (arXiv 2112.09106, as in arXiv 2310.01403): boxes against names of
+classes.
 
 Letters: B images, n_i boxes of image i, N = sum n_i boxes of this rank, K classes, C channels.
 """
@@ -41,18 +42,21 @@ _LVIS_CLASSES = 1203
 
 @dataclass(frozen=True)
 class RegionClipConfig(RegionOptions):
-    """RegionCLIP-style: each box against the names of classes, one yes-or-no question for each class."""
+    """RegionCLIP-style: each box against the names of classes, one yes-or-no question for each
+    class."""
 
     name: Literal["regionclip"] = "regionclip"
     embeddings: str | None = None
-    """Class embeddings of `clim-eval embed`, or a .npy in the order of the category ids; None embeds the
-    category names with the model's own text tower."""
+    """Class embeddings of `clim-eval embed`, or a .npy in the order of the category ids; None
+    embeds the category names with the model's own text tower."""
     templates: Literal["vild", "photo", "name"] = "vild"
     """Prompts for the names where `embeddings` is None."""
     sampled_classes: int | None = 100
-    """Number of classes in a batch's questions: those of its boxes, and random others. None takes all."""
+    """Number of classes in a batch's questions: those of its boxes, and random others. None takes
+    all."""
     sampling: Literal["distinct", "original"] = "distinct"
-    """`original` counts a present class twice where there are fewer classes than `sampled_classes`."""
+    """`original` counts a present class twice where there are fewer classes than
+    `sampled_classes`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,25 +74,26 @@ class RegionClipConfig(RegionOptions):
 class RegionClipTask:
     """Binary cross-entropy of box features with class embeddings, over a sample of classes.
 
-    Cosines are multiplied by the model's own temperature, exp(logit_scale), which does not train. The
-    loss is summed over classes and averaged over all boxes of the global batch. Averaged over ranks,
-    gradients are those of one process with the boxes of all ranks, even if ranks have different numbers
-    of boxes, or none.
+    Cosines are multiplied by the model's own temperature, exp(logit_scale), which does not train.
+    The loss is summed over classes and averaged over all boxes of the global batch. Averaged over
+    ranks, gradients are those of one process with the boxes of all ranks, even if ranks have
+    different numbers of boxes, or none.
 
     The sample has the classes of all ranks' boxes, and random others up to `sampled_classes`. It is
     drawn from torch's random numbers, whose state checkpoints keep, and is the same on every rank.
 
     In the implementation released with CLIPSelf each GPU draws its own sample and keeps its own
-    gradients (see `ClipSelfTask` for how to repeat that), and with fewer classes than the sample has
-    places some count twice.
+    gradients (see `ClipSelfTask` for how to repeat that), and with fewer classes than the sample
+    has places some count twice.
 
     Args:
         model: `freeze(unlocked_blocks, path="dense")` decides what trains.
         class_embeddings: (K, C) rows of any length in the order of the loader's `class_names`.
-        box_mode: "align" pools the dense map (the paper's), "attention" lets a class token attend in
-            the box.
+        box_mode: "align" pools the dense map (the paper's), "attention" lets a class token attend
+            in the box.
         sampled_classes: size of the sample; None takes all classes.
-        sampling: "distinct" counts no class twice, "original" counts some twice, as explained above.
+        sampling: "distinct" counts no class twice, "original" counts some twice, as explained
+            above.
 
     Raises ValueError for embeddings that are no matrix and for options out of range.
     """
@@ -107,11 +112,13 @@ class RegionClipTask:
             raise ValueError(f"sampling={sampling!r} is not possible: use one of {SAMPLING}")
         if sampled_classes is not None and sampled_classes < 1:
             raise ValueError(
-                f"sampled_classes={sampled_classes!r} is not possible: use a number, or None for all"
+                f"sampled_classes={sampled_classes!r} is not possible: use a number, or None for "
+                "all"
             )
         if class_embeddings.ndim != 2 or not len(class_embeddings):
             raise ValueError(
-                f"class_embeddings {tuple(class_embeddings.shape)} are not (K, C): pass one row each"
+                f"class_embeddings {tuple(class_embeddings.shape)} are not (K, C): pass one row "
+                "each"
             )
 
         self.model = model
@@ -160,8 +167,8 @@ class RegionClipTask:
 
         shared = torch.stack([keys, present])  # (2, K)
         if ranks() > 1:
-            # Sums of uniform keys, modulo their range, are uniform keys; counts say which classes any
-            # rank has.
+            # Sums of uniform keys, modulo their range, are uniform keys; counts say which classes
+            # any rank has.
             dist.all_reduce(shared)
         return federated_class_weights(
             shared[1],
@@ -202,8 +209,9 @@ def embeddings_of_classes(
 ) -> Tensor:
     """Return (K, C) embeddings of the classes.
 
-    They come from the file `options.embeddings`, or from the model's text tower, which runs on `device`
-    and whose results are cached. Raises ValueError where the file lacks classes, or is of another model.
+    They come from the file `options.embeddings`, or from the model's text tower, which runs on
+    `device` and whose results are cached. Raises ValueError where the file lacks classes, or is of
+    another model.
     """
     if options.embeddings is not None:
         return load_class_embeddings(options.embeddings, class_names, model=model)

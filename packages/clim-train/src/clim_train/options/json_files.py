@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-# Where one of several dataclasses may stand, one of these fields says which: a Literal of one value.
+# Where one of several dataclasses may stand, one of these fields says which: a Literal of one
+# value.
 _DISCRIMINATORS = ("name", "kind")
 
 Variants = Mapping[type, Sequence[type]]
@@ -18,9 +19,9 @@ Variants = Mapping[type, Sequence[type]]
 def build(kind: type, values: Any, where: str, variants: Variants | None = None) -> Any:
     """Make a dataclass from a plain dict.
 
-    Lists become the declared tuples, and JSON's text keys become integers. Where a field may be one of
-    several dataclasses, `name` or `kind` in its values chooses. Files that were written before there
-    was a choice have neither: there the first is taken.
+    Lists become the declared tuples, and JSON's text keys become integers. Where a field may be one
+    of several dataclasses, `name` or `kind` in its values chooses. Files that were written before
+    there was a choice have neither: there the first is taken.
 
     Raises ValueError for unknown options and values of another type.
     """

@@ -15,7 +15,8 @@ class BatchOptions(Protocol):
 
 
 class RunOptions(Protocol):
-    """A frozen dataclass with these sections; what else it has is for the code that builds the parts.
+    """A frozen dataclass with these sections; what else it has is for the code that builds the
+    parts.
 
     `clim_train.TrainConfig` is one. Inherit from `JsonConfig` to write one of your own.
     """

@@ -1,4 +1,5 @@
-"""A recipe's steps on one small GPU: the same images per step, by accumulation and checkpointing."""
+"""A recipe's steps on one small GPU: the same images per step, by accumulation and
+checkpointing."""
 
 from dataclasses import replace
 
@@ -10,10 +11,10 @@ from clim_train.methods.table import find_method
 def on_small_gpu(config: TrainConfig, preset: str, *, gpus: int) -> TrainConfig:
     """Return the configuration for one GPU with 24 or 12 GB that takes the steps of `gpus` GPUs.
 
-    A method whose loss compares all images of a step (CLIM) keeps them in one micro-batch. The others
-    accumulate micro-batches, whose means over boxes are averaged. Gradient checkpointing is on.
-    `clim-train estimate RECIPE --preset NAME` says whether it fits; for larger towers of your own add
-    `--engine.offload optimizer`.
+    A method whose loss compares all images of a step (CLIM) keeps them in one micro-batch. The
+    others accumulate micro-batches, whose means over boxes are averaged. Gradient checkpointing is
+    on. `clim-train estimate RECIPE --preset NAME` says whether it fits; for larger towers of your
+    own add `--engine.offload optimizer`.
 
     Raises ValueError for an unknown preset, and where the images of a step are no multiple of a
     micro-batch.

@@ -17,8 +17,8 @@ Config = TypeVar("Config")
 class RunFacts:
     """What is known of the paper's run besides its options.
 
-    gpus: number of GPUs that shared the steps. images: of the data set, per epoch; None where that is
-    the user's. data: the data set, in a few words.
+    gpus: number of GPUs that shared the steps. images: of the data set, per epoch; None where that
+    is the user's. data: the data set, in a few words.
     """
 
     gpus: int

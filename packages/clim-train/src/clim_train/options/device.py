@@ -16,7 +16,8 @@ WEIGHT_DTYPES = {
 
 
 def autocast_dtype(precision: str) -> torch.dtype | None:
-    """Return the dtype of the arithmetic where the weights stay float32, or None for the weights' own dtype."""
+    """Return the dtype of the arithmetic where the weights stay float32, or None for the weights'
+    own dtype."""
     return torch.bfloat16 if precision == "amp_bf16" else None
 
 

@@ -21,25 +21,24 @@ def clim_coco_vitb16() -> TrainConfig:
     """CLIM of OpenAI's ViT-B/16 on COCO captions.
 
     Paper: CLIM, arXiv 2312.11376. 100 epochs of train2017, one random caption per image, 128 images
-    per step.
+        per step.
 
     Command: deepspeed --num_gpus 4 --module clim_train clim_coco_vitb16 --data.shards
-    'coco-train/*.tar' Hardware: 4 GPUs. With 8, use --data.batch-size 16 for the same 128 images
-    per step. Data: COCO 2017 train images and captions_train2017.json, packed by `clim-data pack`.
+        'coco-train/*.tar'
+    Hardware: 4 GPUs. With 8, use --data.batch-size 16 for the same 128 images per step.
+    Data: COCO 2017 train images and captions_train2017.json, packed by `clim-data pack`.
     Expected: the authors' detector on this backbone has 25.7 (paper) and 29.7 (released) AP50 of
-    novel classes on
-        OV-COCO (readme of the authors' release). Region accuracy at 224 px, measured by a third
-        party: COCO boxes top-1 41.4 before, 53.4 after; Flickr30k text-to-image R@1 73.6 before,
-            71.2 after. Not repeated by us.
+        novel classes on OV-COCO (readme of the authors' release). Region accuracy at 224 px,
+        measured by a third party: COCO boxes top-1 41.4 before, 53.4 after; Flickr30k text-to-image
+        R@1 73.6 before, 71.2 after. Not repeated by us.
     Differs from the original: gradients are averaged over GPUs. The original gathered features for
-    its loss but never
-        exchanged gradients, so that each GPU trained a copy of its own on a quarter of the images,
-        and one of the copies was kept. No option restores drifting copies; what the kept one
-        learned from is nearest to one process with --data.batch-size 32 --schedule.steps 92500 (100
-        epochs of a quarter of the images), which has 31 instead of 127 negatives per pair. Each
-        image is resized once into its tile (--data.mosaic.tile-source-px 224 restores 224 px tiles
-        enlarged to the canvas). Any number of images makes a batch. Arithmetic is bf16
-        (--engine.precision fp32 restores fp32).
+        its loss but never exchanged gradients, so that each GPU trained a copy of its own on a
+        quarter of the images, and one of the copies was kept. No option restores drifting copies;
+        what the kept one learned from is nearest to one process with --data.batch-size 32
+        --schedule.steps 92500 (100 epochs of a quarter of the images), which has 31 instead of 127
+        negatives per pair. Each image is resized once into its tile (--data.mosaic.tile-source-px
+        224 restores 224 px tiles enlarged to the canvas). Any number of images makes a batch.
+        Arithmetic is bf16 (--engine.precision fp32 restores fp32).
     """
     return TrainConfig(
         model=ModelConfig(name="ViT-B-16-quickgelu", pretrained="openai", unlocked_blocks=6),
@@ -61,8 +60,9 @@ def clim_cc3m_vitb16() -> TrainConfig:
     Command: deepspeed --num_gpus 4 --module clim_train clim_cc3m_vitb16 --data.shards 'cc3m/*.tar'
     Hardware: 4 GPUs.
     Data: CC3M as img2dataset shards (jpg, txt, json), or packed from CC3M-style json by `clim-data
-    pack`. Expected: the paper reports this backbone through open-vocabulary detectors; no figure of
-    ours. Differs from the original: as `clim_coco_vitb16`.
+        pack`.
+    Expected: the paper reports this backbone through open-vocabulary detectors; no figure of ours.
+    Differs from the original: as `clim_coco_vitb16`.
     """
     coco = clim_coco_vitb16()
     return TrainConfig(
@@ -81,14 +81,14 @@ def clim_lvis_vitb16() -> TrainConfig:
     """CLIM of OpenAI's ViT-B/16 for LVIS: COCO captions of the LVIS training images.
 
     Paper: CLIM, arXiv 2312.11376. The authors released no script for it; this is our reading of the
-    paper.
+        paper.
 
     Command: deepspeed --num_gpus 4 --module clim_train clim_lvis_vitb16 --data.shards
-    'lvis-train-captions/*.tar' Hardware: 4 GPUs.
+        'lvis-train-captions/*.tar'
+    Hardware: 4 GPUs.
     Data: the images of lvis_v1_train.json with their COCO captions, packed by `clim-data pack`.
     Expected: the authors' detector on such a backbone has 20.8 (paper) and 24.3 (released) mask AP
-    of rare classes
-        on OV-LVIS (readme of the authors' release). Not repeated by us.
+        of rare classes on OV-LVIS (readme of the authors' release). Not repeated by us.
     Differs from the original: as `clim_coco_vitb16`.
     """
     coco = clim_coco_vitb16()
@@ -108,13 +108,14 @@ def clim_coco_evab16() -> TrainConfig:
     """CLIM of EVA02-CLIP-B/16 on COCO captions: not in the paper.
 
     Paper: the method of CLIM (arXiv 2312.11376) with backbone, unlocked blocks, canvas and alpha of
-    CLIPSelf (arXiv 2310.01403), so that both methods can be compared on one backbone.
+        CLIPSelf (arXiv 2310.01403), so that both methods can be compared on one backbone.
 
     Command: deepspeed --num_gpus 4 --module clim_train clim_coco_evab16 --model.pretrained
         EVA02_CLIP_B_psz16_s8B.pt --data.shards 'coco-train/*.tar'
     Hardware: 4 GPUs, or 8 with --data.batch-size 16; all 12 blocks train at 1024 px, with gradient
-    checkpointing. Data: as `clim_coco_vitb16`. Weights: EVA02_CLIP_B_psz16_s8B.pt, or the open_clip
-    tag set here. Expected: unknown. Nobody has published this combination and we have not run it.
+        checkpointing.
+    Data: as `clim_coco_vitb16`. Weights: EVA02_CLIP_B_psz16_s8B.pt, or the open_clip tag set here.
+    Expected: unknown. Nobody has published this combination and we have not run it.
     Differs from the original: there is none; from CLIPSelf's runs, the loss and the data.
     """
     return TrainConfig(
@@ -140,16 +141,15 @@ def clim_quickstart() -> TrainConfig:
     Paper: the method of CLIM (arXiv 2312.11376) in small. 87 of 144 images are tiles of mosaics.
 
     Command: clim-train clim_quickstart --data.shards 'emoji/*.tar' (`hatch run quickstart` makes
-    the shards, trains
-        this and its control runs, and reports them side by side)
+        the shards, trains this and its control runs, and reports them side by side)
     Hardware: two CPU cores, about 0.5 s per step.
     Data: shards of `clim_data.drawings.emoji.write_emoji_shards`: three vendors, some concepts held
-    out. Expected: see the report of the quick start; drawings say nothing about photographs.
+        out.
+    Expected: see the report of the quick start; drawings say nothing about photographs.
     Differs from the original: tiles of 64 px and equal captions are not negatives of each other,
-    since a small set
-        of concepts repeats them; the learning rate is that of a small model. All blocks and the
-        position embedding train, the convolutional stem does not. Chosen on validation concepts
-        (docs/quickstart.md).
+        since a small set of concepts repeats them; the learning rate is that of a small model. All
+        blocks and the position embedding train, the convolutional stem does not. Chosen on
+        validation concepts (docs/quickstart.md).
     """
     return TrainConfig(
         model=ModelConfig(name="clim-tiny", pretrained="emoji", unlocked_blocks=7),

@@ -66,4 +66,11 @@ def _one_seed():
 
 @pytest.fixture(autouse=True, scope="session")
 def _threads():
-    torch.set_num_threads(int(os.environ.get("CLIM_TEST_THREADS", "2")))
+    """One thread for this process and for all that it starts.
+
+    The models are tiny, and the threads of several processes on two cores wait for each other.
+    """
+    threads = os.environ.get("CLIM_TEST_THREADS", "1")
+    torch.set_num_threads(int(threads))
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(variable, threads)

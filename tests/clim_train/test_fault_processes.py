@@ -2,11 +2,8 @@
 for ever."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from clim_train.run.checkpoints import CheckpointFolder
 from clim_train.run.metrics import read_metrics
 from clim_train.run.stopping import EXIT_STOPPED
 from tiny_training import tiny_config, tiny_trainer
+from two_processes import run_ranks
 
 
 def losses(folder):
@@ -41,16 +39,9 @@ def ran(shards, tmp_path_factory):
     folder = tmp_path_factory.mktemp("faults")
     shutil.copytree(shards, folder / "shards")
     break_picture(folder / "shards", "00007")
-    environment = {
-        k: v
-        for k, v in os.environ.items()
-        if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
-    }
-    environment.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
-    script = str(Path(__file__).parents[1] / "workers" / "fault_processes.py")
-    command = [sys.executable, script, str(folder), str(shards)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    script = Path(__file__).parents[1] / "workers" / "fault_processes.py"
+    ended = run_ranks(script, [str(folder), str(shards)], folder / "all")
+    assert ended == [0], (folder / "all.0.log").read_text()[-4000:]
     return folder
 
 

@@ -2,11 +2,7 @@
 one goes on after two, or two after one."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +13,7 @@ from conftest import GOLDEN
 from flmm.commands.main import main
 from flmm.evaluation.viscot import saved_answers
 from tiny_grounding import Pictures, save_tiny_grounded
+from two_processes import run_ranks
 
 DATA = GOLDEN / "flmm" / "data"
 
@@ -79,33 +76,10 @@ def ran(tmp_path_factory):
         tear(lines, keep=1)
     runs = [*commands(folder, "two").values(), *commands(folder, "one_two").values()]
     (folder / "commands.json").write_text(json.dumps(runs))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    script = [
-        sys.executable,
-        str(Path(__file__).parents[1] / "workers" / "evaluation_ranks.py"),
-        str(folder / "commands.json"),
-    ]
-    common = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-    }
-    ranks = [
-        subprocess.Popen(
-            script,
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for rank in ranks:
-        said = rank.communicate(timeout=600)[1]
-        assert rank.returncode == 0, said[-4000:]
+    script = Path(__file__).parents[1] / "workers" / "evaluation_ranks.py"
+    ended = run_ranks(script, [str(folder / "commands.json")], folder / "rank", ranks=2)
+    logs = [(folder / f"rank.{rank}.log").read_text()[-4000:] for rank in range(2)]
+    assert ended == [0, 0], "\n".join(logs)
     return folder
 
 

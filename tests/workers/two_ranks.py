@@ -1,7 +1,6 @@
-"""Run by the deepspeed launcher with two processes; `test_two_ranks.py` looks at what it writes to
-the given folder.
+"""Two ranks write to a folder what `test_two_ranks.py` looks at.
 
-deepspeed --num_accelerators 2 two_ranks.py FOLDER
+`zygote.py` forks them. By hand: deepspeed --num_accelerators 2 two_ranks.py FOLDER
 """
 
 import json

@@ -1,7 +1,6 @@
-"""Run by the deepspeed launcher with two processes; `test_two_ranks_grounding.py` looks at what it
-writes.
+"""Two ranks write to a folder what `test_two_ranks_grounding.py` looks at.
 
-deepspeed --num_accelerators 2 two_ranks_grounding.py FOLDER
+`zygote.py` forks them. By hand: deepspeed --num_accelerators 2 two_ranks_grounding.py FOLDER
 """
 
 import json

@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from flmm.refiners.embedding import Size
-from flmm.refiners.sam.products import linear
 
 # Of an image, whose interpolation is a matrix product: few enough to need few rows of SAM's mask.
 # An accelerator takes all of them: it would wait for the copy of each piece of the matrix.
@@ -98,17 +97,17 @@ def masks_to_image(low_res: Tensor, original: Size, *, edge: int) -> Tensor:
     each.
     """
     height, width = resized_size(original, edge)
-    m = low_res.shape[-1]
-    down, across = (
-        _chain(m, edge, height, original[0]),
-        _chain(m, edge, width, original[1]),
-    )  # (H, m), (W, m)
-    with torch.autocast(low_res.device.type, enabled=False):
-        rows = linear(low_res.float(), across.to(low_res.device))  # (n, m, W)
-        bands = _bands(down, ROWS_AT_ONCE if rows.device.type == "cpu" else len(down))
-        return torch.cat(
-            [weights.to(rows.device) @ rows[:, near] for weights, near in bands], dim=1
-        )
+    m, device = low_res.shape[-1], low_res.device
+    down = _chain(m, edge, height, original[0])  # (H, m)
+    across = _chain(m, edge, width, original[1])  # (W, m)
+
+    at_once = ROWS_AT_ONCE if device.type == "cpu" else len(down)
+    with torch.autocast(device.type, enabled=False):
+        columns = F.linear(low_res.float(), across.to(device))  # (n, m, W)
+        bands = []
+        for weights, near in _bands(down, at_once):
+            bands.append(weights.to(device) @ columns[:, near])
+        return torch.cat(bands, dim=1)
 
 
 def closest_candidates(candidates: Tensor, masks: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from clim_data.files.atomic import write_text, write_whole
 from clim_models import RegionModel
 from clim_models.text.class_embeddings import embed_classes
 from clim_models.text.prompts import NAME_TEMPLATE, PHOTO_TEMPLATE, VILD_TEMPLATES
@@ -67,20 +68,18 @@ def save_class_embeddings(
     )
     if model is not None:
         about["text_tower"] = text_tower_note(model)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    if path.suffix == ".safetensors":
-        metadata = {
-            key: value if key == "templates" else json.dumps(value) for key, value in about.items()
-        }
-        save_file({"embeddings": rows}, unfinished, metadata=metadata)
-    else:
-        with open(unfinished, "wb") as out:
-            np.save(out, rows.numpy())
-        about["sha256"] = hashlib.sha256(unfinished.read_bytes()).hexdigest()
-        beside = unfinished.with_name(unfinished.name + ".json")
-        beside.write_text(json.dumps(about, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(beside, names_file(path))
-    os.replace(unfinished, path)
+    with write_whole(path) as draft:
+        if path.suffix == ".safetensors":
+            metadata = {
+                key: value if key == "templates" else json.dumps(value)
+                for key, value in about.items()
+            }
+            save_file({"embeddings": rows}, draft, metadata=metadata)
+        else:
+            with open(draft, "wb") as out:
+                np.save(out, rows.numpy())
+            about["sha256"] = hashlib.sha256(draft.read_bytes()).hexdigest()
+            write_text(names_file(path), json.dumps(about, ensure_ascii=False) + "\n")
 
 
 def embeddings_path(path: str | os.PathLike) -> Path:

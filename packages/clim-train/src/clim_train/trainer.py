@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from clim_data.files.atomic import write_json_indented, write_text
+from clim_data.files.atomic import write_json, write_text
 from clim_models import interpolate_weights
 
 from clim_train.engine.deepspeed_compat import only_tensors, start_distributed
@@ -121,8 +121,8 @@ class Trainer:
         if self.rank == 0:
             self.checkpoints.prepare()
             if not started:
-                write_json_indented(
-                    self.folder / "versions.json", versions(self.world_size, self.device)
+                write_json(
+                    self.folder / "versions.json", versions(self.world_size, self.device), indent=2
                 )
                 write_text(self.folder / "config.json", self.config.to_json())
         dist.barrier()

@@ -5,7 +5,6 @@ list is a text file, one noun a line, most frequent first: a list of one's own, 
 does as well.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from clim_data.annotations.caption_files import read_caption_table
 from clim_data.faults import BrokenSample, SkipReport
-from clim_data.files.atomic import write_json
+from clim_data.files.atomic import write_json, write_text
 from clim_data.files.json_stream import stream_json
 from clim_data.sources.captions import read_captions
 from clim_data.sources.store import SampleStore
@@ -210,10 +209,8 @@ def write_nouns(
         raise ValueError(
             f"no noun is in {rules.min_count} of {report.captions} captions: lower --min-count"
         )
-    report.output.parent.mkdir(parents=True, exist_ok=True)
-    part = report.output.with_name(f"{report.output.name}.part{os.getpid()}")
-    part.write_text("".join(f"{noun}\n" for noun in report.counts), encoding="utf-8")
     record = {"captions": report.captions, "min_count": rules.min_count, "counts": report.counts}
     write_json(report.output.with_name(report.output.name + ".counts.json"), record)
-    os.replace(part, report.output)
+    # The list comes last: where it is, its counts are there, too.
+    write_text(report.output, "".join(f"{noun}\n" for noun in report.counts))
     return report

@@ -24,6 +24,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from clim_data.files.atomic import write_whole
+
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 _TONE = re.compile(r"-(dark|light|medium)(-|$)|skin-tone")
 _NOT_PICTURES = ("flag-", "keycap-")
@@ -219,11 +221,12 @@ def build(output: Path, archives: Path, *, size: int = 64) -> dict:
 
 
 def _write_zip(output: Path, members: dict[str, bytes]) -> None:
-    partial = output.with_suffix(".part")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    with (
+        write_whole(output) as draft,
+        zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive,
+    ):
         for name in sorted(members):
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), members[name])
-    partial.replace(output)
 
 
 def main(argv: list[str] | None = None) -> None:

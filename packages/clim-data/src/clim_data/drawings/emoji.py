@@ -19,6 +19,8 @@ import numpy as np
 import webdataset
 from PIL import Image
 
+from clim_data.files.atomic import write_whole
+
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 TEST_VENDOR = "twemoji"
 _SIGNS = re.compile(
@@ -193,11 +195,12 @@ def write_emoji_shards(
     paths = []
     for start in range(0, len(samples), per_shard):
         path = folder / f"emoji-{start // per_shard:05d}.tar"
-        partial = path.with_suffix(".part")
-        with webdataset.TarWriter(str(partial), mtime=0) as writer:
+        with (
+            write_whole(path) as draft,
+            webdataset.TarWriter(str(draft), mtime=0) as writer,
+        ):
             for vendor, name, data in samples[start : start + per_shard]:
                 meta = {"caption": caption_of(name), "vendor": vendor, "name": name}
                 writer.write({"__key__": f"{vendor}_{name}", "webp": data, "json": meta})
-        partial.replace(path)
         paths.append(path)
     return paths

@@ -1,54 +1,74 @@
-"""Files that are written whole or not at all."""
-
-from __future__ import annotations
+"""Files that are written whole or not at all: the one place that renames a draft."""
 
 import json
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 
-def write_json(path: Path, record: dict | list) -> None:
-    """Write a JSON file that is either whole or absent: under a temporary name, then renamed."""
+@contextmanager
+def write_whole(path: str | os.PathLike, *, sync: bool = True) -> Iterator[Path]:
+    """Give a draft to write, and move it to `path` when the block ends without an error.
+
+    Readers see the old file or the whole new one, whenever the process is killed or the machine
+    stops. The draft lies next to `path`, under a hidden name of its own, so that two processes
+    that write the same file do not share a draft, and ends in `.part`, so that no pattern for
+    finished files finds it. The draft is removed when the block fails; one that a killed process
+    left may be deleted.
+
+    Args:
+        path: the file to write. Its folder is made.
+        sync: flush the file and its folder to the disk before this returns. False is for caches,
+            which can be made again.
+    """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
-    with open(part, "w", encoding="utf-8") as out:
-        json.dump(record, out, separators=(",", ":"), ensure_ascii=False)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(part, path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        yield draft
+        replace_file(draft, path, sync=sync)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+def write_json(
+    path: str | os.PathLike, content: Any, *, indent: int | None = None, sync: bool = True
+) -> None:
+    """Write a JSON file: compact for machines, or indented and with a last line end for people."""
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(content, indent=indent, separators=separators, ensure_ascii=False)
+    write_text(path, text if indent is None else f"{text}\n", sync=sync)
+
+
+def write_text(path: str | os.PathLike, text: str, *, sync: bool = True) -> None:
+    """Write a text file in UTF-8."""
+    write_bytes(path, text.encode(), sync=sync)
+
+
+def write_bytes(path: str | os.PathLike, content: bytes, *, sync: bool = True) -> None:
+    """Write a file of bytes."""
+    with write_whole(path, sync=sync) as draft:
+        draft.write_bytes(content)
+
+
+def replace_file(draft: Path, path: Path, *, sync: bool = True) -> None:
+    """Move a finished draft, a file or a folder of files, over `path`."""
+    if sync:
+        flush(draft)
+    os.replace(draft, path)
+    if sync:
+        flush(path.parent)
 
 
 def flush(path: Path) -> None:
-    """A file or folder to the disk, so that a power cut, too, finds what was renamed complete."""
+    """Write a file or a folder's entries to the disk, so that they survive a loss of power."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def replace_file(draft: Path, path: Path) -> None:
-    """Moves a finished draft over `path`; whenever the machine stops, one of the two is there,
-    whole."""
-    flush(draft)
-    os.replace(draft, path)
-    flush(path.parent)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a small file in one move, so that it is never read half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text)
-    replace_file(draft, path)
-
-
-def write_json_indented(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -2,10 +2,11 @@
 of its records."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from clim_data.files.atomic import write_whole
 
 CHUNK = 1 << 20  # characters
 _SPACE = " \t\n\r"
@@ -127,23 +128,14 @@ def write_coco(path: str | Path, parts: dict[str, Any]) -> None:
     `parts` maps names to values in file order; lists and other iterables are written one item at a
     time.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
-    try:
-        with open(part, "w", encoding="utf-8") as out:
-            for number, (name, value) in enumerate(parts.items()):
-                out.write(f"{',' if number else '{'}{json.dumps(name)}:")
-                if isinstance(value, Iterable) and not isinstance(value, str | dict):
-                    _write_items(out, value)
-                else:
-                    out.write(compact(value))
-            out.write("}")
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with write_whole(path) as draft, open(draft, "w", encoding="utf-8") as out:
+        for number, (name, value) in enumerate(parts.items()):
+            out.write(f"{',' if number else '{'}{json.dumps(name)}:")
+            if isinstance(value, Iterable) and not isinstance(value, str | dict):
+                _write_items(out, value)
+            else:
+                out.write(compact(value))
+        out.write("}")
 
 
 def _write_items(out: IO[str], items: Iterable) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clim_data.faults import BrokenSample
+from clim_data.files.atomic import write_whole
 
 
 class ShardCache:
@@ -42,15 +43,16 @@ class ShardCache:
         return True
 
     def _download(self, url: str, path: Path) -> None:
-        part = path.with_suffix(f".part{os.getpid()}")
         try:
-            with open_remote(url) as stream, open(part, "wb") as out:
+            with (
+                write_whole(path, sync=False) as draft,
+                open_remote(url) as stream,
+                open(draft, "wb") as out,
+            ):
                 shutil.copyfileobj(stream, out, 1 << 20)
-            os.replace(part, path)
         except ImportError:
             raise
         except Exception as fault:  # each protocol has its own errors
-            part.unlink(missing_ok=True)
             raise BrokenSample(
                 "unreachable shard", url, f"{type(fault).__name__}: {fault}"
             ) from fault

@@ -21,7 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from clim_data.faults import BrokenSample, SkipReport, check_on_error
-from clim_data.files.atomic import write_json
+from clim_data.files.atomic import write_json, write_whole
 from clim_data.files.names import inside, locate
 from clim_data.pixels.decode import SUFFIX_OF_FORMAT, load_rgb, open_image
 from clim_data.sources.items import PackItem, PackList
@@ -141,13 +141,9 @@ def _make_shard(job: _ShardJob) -> dict:
     record = _finished(path, sidecar, job.plan)
     if record is None or _has_new_images(job, record["skipped"]):
         sidecar.unlink(missing_ok=True)
-        part = path.with_name(f"{path.name}.part{os.getpid()}")
-        try:
-            skipped = _write_tar(part, job)
-            record = {**index_tar(part).to_json(), "plan": job.plan, "skipped": skipped}
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        with write_whole(path) as draft:
+            skipped = _write_tar(draft, job)
+            record = {**index_tar(draft).to_json(), "plan": job.plan, "skipped": skipped}
         write_json(sidecar, record)
         written = 1
     else:
@@ -256,7 +252,7 @@ def _claim(
             f"{folder} holds shards of another pack: use an empty folder, or --overwrite to "
             "replace them"
         )
-    for stale in [*others, *folder.glob(f"{name}-*.part*")]:
+    for stale in [*others, *folder.glob(f".{name}-*.part")]:
         stale.unlink(missing_ok=True)
         stale.with_name(stale.name + INDEX_SUFFIX).unlink(missing_ok=True)
     if before != manifest:

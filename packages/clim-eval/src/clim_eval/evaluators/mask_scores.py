@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from clim_data.files.atomic import write_text
 from clim_data.processes.ranks import gather_parts
 
 from clim_eval.metrics.masks import MaskOverlaps
@@ -131,9 +132,7 @@ class MaskScores:
                     f"{self._folder} holds scores of another configuration: use another folder"
                 )
             return
-        part = path.with_name(f".config-{rank}.{os.getpid()}")
-        part.write_text(json.dumps(config, indent=2))
-        os.replace(part, path)
+        write_text(path, json.dumps(config, indent=2))
 
 
 def _drop_torn_line(path: Path) -> None:

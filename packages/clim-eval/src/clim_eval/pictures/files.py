@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clim_data.files.atomic import write_bytes
+from clim_data.files.atomic import write_bytes, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +22,7 @@ def write_png(path: Path, figure: Figure | str | os.PathLike) -> None:
             )
         write_bytes(path, Path(figure).read_bytes())
         return
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(
-        unfinished, dpi=150, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.08
-    )
-    os.replace(unfinished, path)
+    with write_whole(path) as draft:
+        figure.savefig(
+            draft, dpi=150, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.08
+        )

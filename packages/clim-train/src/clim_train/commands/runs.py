@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clim_data.command_line import one_argument
+from clim_data.files.atomic import replace_file
 
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder
 from clim_train.run.peers import AgreedError, PeerFailed, failures_shared
@@ -123,7 +124,7 @@ def convert_run(run: str) -> Path:
         partial = final.with_name(final.name + ".partial")
         to_universal(checkpoint, partial)
         write_manifest(partial, checksums(partial))
-        partial.rename(final)
+        replace_file(partial, final)
     return final
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import open_clip
 import torch
 from clim_data.drawings.emoji import EmojiSet, EmojiSplit, caption_of, load_emoji
+from clim_data.files.atomic import write_whole
 from clim_models.losses.contrastive import contrastive_loss
 from clim_models.tiny import NAME, WEIGHTS, build_clim_tiny
 from open_clip import get_model_preprocess_cfg
@@ -156,17 +157,12 @@ def save_weights(model: nn.Module, path: Path, metadata: dict) -> None:
         for k, v in model.state_dict().items()
         if not k.startswith("text.")
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    save_file(
-        weights,
-        partial,
-        {
-            key: value if isinstance(value, str) else json.dumps(value)
-            for key, value in metadata.items()
-        },
-    )
-    partial.replace(path)
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in metadata.items()
+    }
+    with write_whole(path) as draft:
+        save_file(weights, draft, texts)
 
 
 class Evaluation:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from clim_data.files.atomic import write_json_indented
+from clim_data.files.atomic import write_json
 
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 22
@@ -28,7 +28,7 @@ def checksums(folder: Path, rank: int = 0, world_size: int = 1) -> Checksums:
 
 
 def write_manifest(folder: Path, entries: Mapping[str, list[int]]) -> None:
-    write_json_indented(folder / MANIFEST, {"files": dict(sorted(entries.items()))})
+    write_json(folder / MANIFEST, {"files": dict(sorted(entries.items()))}, indent=2)
 
 
 def damage(folder: Path, rank: int = 0, world_size: int = 1) -> str | None:

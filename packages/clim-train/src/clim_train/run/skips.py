@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from clim_data import SkipReport
-from clim_data.files.atomic import write_json_indented
+from clim_data.files.atomic import write_json
 from clim_data.processes.ranks import alone, gather_objects
 
 
@@ -43,5 +43,5 @@ class SkipCount:
         if not merged.total:
             return None
         if alone() or dist.get_rank() == 0:
-            write_json_indented(path, merged.to_dict())
+            write_json(path, merged.to_dict(), indent=2)
         return merged.summary()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from clim_data.files.atomic import replace_file
+from clim_data.files.atomic import write_whole
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,9 +24,9 @@ def save_weights(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Writes CPU tensors as safetensors in one move; the file is whole or not there."""
-    draft = path.with_name(path.name + ".tmp")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, draft, metadata=dict(metadata or {}))
-    replace_file(draft, path)
+    tensors = {k: v.contiguous() for k, v in tensors.items()}
+    with write_whole(path) as draft:
+        save_file(tensors, draft, metadata=dict(metadata or {}))
 
 
 def save_start_weights(path: Path, trained: Mapping[str, Tensor], frozen_checksum: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from clim_data.files.atomic import write_whole
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -60,12 +61,10 @@ def load_weights(
 def save_weights(model: Any, path: str | Path, about: Mapping[str, Any]) -> Path:
     """Write all weights as float16 with an account of how they were made."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
     tensors = {
         k: v.detach().to("cpu", torch.float16).contiguous().clone()
         for k, v in model.state_dict().items()
     }
-    save_file(tensors, partial, metadata={"format": "pt", "about": json.dumps(about)})
-    partial.replace(path)
+    with write_whole(path) as draft:
+        save_file(tensors, draft, metadata={"format": "pt", "about": json.dumps(about)})
     return path

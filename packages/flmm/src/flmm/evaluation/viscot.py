@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clim_data import BrokenSample, SkipReport
-from clim_data.files.atomic import write_json_indented
+from clim_data.files.atomic import write_json
 from clim_data.pixels.decode import load_rgb
 from clim_data.processes.ranks import gather_parts, rank_and_world
 from clim_data.streams.epochs import rank_share
@@ -138,7 +138,7 @@ def answer_questions(
 
 def _claim(path: Path, config: dict[str, Any]) -> None:
     if not path.exists():
-        write_json_indented(path, config)
+        write_json(path, config, indent=2)
     elif json.loads(path.read_text()) != config:
         raise ValueError(
             f"{path.parent} holds answers of another configuration: use another folder"

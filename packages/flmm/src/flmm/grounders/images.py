@@ -1,12 +1,11 @@
 """Phrases of one's own grounded in one image: arrays, and files with the picture and the masks."""
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from clim_data.files.atomic import write_json
 from clim_data.pixels.boxes import mask_box_xywh
 from clim_data.pixels.masks import encode_mask
 from clim_eval.pictures.files import write_png
@@ -80,9 +79,5 @@ def save_grounding(
     path = picture_path(path)
     beside = path.with_suffix(".json")
     write_png(path, grounding_figure(image, masks, phrases, title=title))
-    partial = beside.with_name(f".{beside.name}.part")
-    partial.write_text(
-        json.dumps({**(about or {}), **masks_record(masks, phrases)}, indent=1) + "\n"
-    )
-    os.replace(partial, beside)
+    write_json(beside, {**(about or {}), **masks_record(masks, phrases)}, indent=1)
     return path, beside

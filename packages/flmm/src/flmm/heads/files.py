@@ -1,11 +1,11 @@
 """Files of trained heads: ours (safetensors), and the released F-LMM checkpoints (`.pth`)."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clim_data.files.atomic import write_whole
 from clim_models.checkpoints.layouts import to_unet_head, unwrap
 from clim_models.checkpoints.load import read_checkpoint
 from safetensors.torch import save_file
@@ -120,13 +120,8 @@ def write_heads(
             f"the state dict lacks {len(lost)} trained entries, such as {lost[0]}; pass the whole "
             "one"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
     metadata = {"format": "pt", KEY: json.dumps(model.facts())}
-    save_file(
-        {n: values[n].detach().cpu().contiguous().clone() for n in names},
-        partial,
-        metadata=metadata,
-    )
-    os.replace(partial, path)
+    tensors = {n: values[n].detach().cpu().contiguous().clone() for n in names}
+    with write_whole(path) as draft:
+        save_file(tensors, draft, metadata=metadata)
     return path

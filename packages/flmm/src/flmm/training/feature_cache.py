@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from clim_data import GroundingSample
-from clim_data.files.atomic import write_json_indented
+from clim_data.files.atomic import write_json, write_whole
 from clim_train.run.weights import checksum
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -110,7 +110,7 @@ class FeatureCache:
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "facts.json").exists():
-            write_json_indented(self.folder / "facts.json", dict(facts))
+            write_json(self.folder / "facts.json", dict(facts), indent=2)
         self._places: dict[str, tuple[Path, int, dict]] = {}
         self._scanned: set[Path] = set()
         self._pending: list[tuple[dict, dict[str, Tensor]]] = []
@@ -205,11 +205,9 @@ class FeatureCache:
             for i, (_, values) in enumerate(self._pending)
             for name, value in values.items()
         }
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file(
-            tensors, draft, metadata={ENTRIES: json.dumps([entry for entry, _ in self._pending])}
-        )
-        os.replace(draft, path)
+        entries = json.dumps([entry for entry, _ in self._pending])
+        with write_whole(path, sync=False) as draft:
+            save_file(tensors, draft, metadata={ENTRIES: entries})
         self.written_bytes += self._pending_bytes
         self._pending, self._pending_bytes = [], 0
         self._pending_keys = set()

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from clim_data.files.atomic import write_json_indented
+from clim_data.files.atomic import write_json
 from clim_data.processes.ranks import ranks
 from clim_models.losses.masks import mask_losses
 from clim_train.methods.region_parts import rows_per_rank
@@ -168,7 +168,7 @@ class GroundingTask:
         """Writes heads.safetensors (only what trained; `GroundedLMM.load_heads` reads it) and
         grounding.json."""
         self.model.save_heads(Path(folder) / HEADS_FILE, state)
-        write_json_indented(Path(folder) / ABOUT_FILE, self.about)
+        write_json(Path(folder) / ABOUT_FILE, self.about, indent=2)
 
 
 def most_images(images: int, device: torch.device) -> int:

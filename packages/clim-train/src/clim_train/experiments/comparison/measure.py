@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from clim_data.files.atomic import write_json_indented
+from clim_data.files.atomic import write_json
 from clim_eval import (
     ImageTextRetrieval,
     RegionClassification,
@@ -98,7 +98,7 @@ def pseudo_labels(options: ArmOptions, data: TrainingData, output: Path) -> tupl
         begin = time.monotonic()
         parsed = _label_options(options, data, output)
         parsed.run(parsed)
-        write_json_indented(cost, {"seconds": time.monotonic() - begin})
+        write_json(cost, {"seconds": time.monotonic() - begin}, indent=2)
     return output, json.loads(cost.read_text())["seconds"]
 
 
@@ -159,7 +159,7 @@ class ArmRunner:
         """Figures of the untouched model; kept in `start.json`."""
         path = self.folder / "start.json"
         if not path.exists():
-            write_json_indented(path, self.measurement.run(crops=True))
+            write_json(path, self.measurement.run(crops=True), indent=2)
         return json.loads(path.read_text())
 
     def run(self, arm: str, seed: int) -> tuple[Metrics, dict[float, Metrics]]:
@@ -207,8 +207,10 @@ class ArmRunner:
             train(self.model, config, resume=begun)
         seconds, steps = step_seconds(config)
         set_image_tower(self.model, self.start)
-        write_json_indented(
-            folder / "cost.json", {"seconds": seconds, "steps": steps, "peak_gib": memory.gib}
+        write_json(
+            folder / "cost.json",
+            {"seconds": seconds, "steps": steps, "peak_gib": memory.gib},
+            indent=2,
         )
 
     def _measure(self, run_folder: Path) -> tuple[Metrics, dict[float, Metrics]]:
@@ -226,7 +228,7 @@ class ArmRunner:
                 known[f"{alpha:g}"] = {
                     name.removeprefix("at."): value for name, value in figures.items()
                 }
-                write_json_indented(path, known)
+                write_json(path, known, indent=2)
         return known["1"], {alpha: known[f"{alpha:g}"] for alpha in self.alphas}
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from clim_data.files.atomic import write_json_indented
+from clim_data.files.atomic import write_json
 from clim_eval import run_ends
 from clim_eval.reports.tables import plain
 from clim_models import RegionModel, create_model
@@ -140,7 +140,7 @@ def _claim(folder: Path, plan: Plan) -> None:
     mine = json.loads(json.dumps({"options": plain(plan.options), "sources": plain(plan.sources)}))
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_json_indented(path, mine)
+        write_json(path, mine, indent=2)
         return
     known = json.loads(path.read_text())
     different = [

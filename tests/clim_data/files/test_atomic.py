@@ -21,9 +21,14 @@ def test_file_and_folder_are_made_and_nothing_else_is_left(tmp_path):
 def test_a_failure_leaves_the_old_file_and_no_draft(tmp_path):
     path = tmp_path / "file"
     write_bytes(path, b"old")
-    with pytest.raises(OSError, match="full"), write_whole(path) as draft:
-        draft.write_bytes(b"half")
-        raise OSError("full")
+
+    def fail_halfway():
+        with write_whole(path) as draft:
+            draft.write_bytes(b"half")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail_halfway()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 

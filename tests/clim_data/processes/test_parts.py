@@ -4,7 +4,7 @@ import time
 
 import pytest
 from clim_data.processes.parts import PartJob
-from clim_data.processes.ranks import launched_rank
+from clim_data.processes.ranks import Ranks
 
 
 def job(folder, rank=0, world_size=1, **options):
@@ -104,13 +104,13 @@ def test_parts_and_outputs_of_other_jobs_are_not_taken(tmp_path):
 def test_the_launchers_environment_gives_rank_and_world_size(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert launched_rank() == (0, 1)
+    assert Ranks.of_launcher() == (0, 1)
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "8")
-    assert launched_rank() == (3, 8)
+    assert Ranks.of_launcher() == (3, 8)
     monkeypatch.setenv("RANK", "8")
     with pytest.raises(ValueError, match="unset both"):
-        launched_rank()
+        Ranks.of_launcher()
 
 
 def test_a_place_that_cannot_be_written_is_noticed_before_the_work(tmp_path):

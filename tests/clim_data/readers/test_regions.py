@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from clim_data import InstanceRegions, PanopticRegions
-from clim_data.pixels.boxes import mask_box
 from clim_data.pixels.crops import crop_window
 from clim_data.pixels.masks import decode_segmentation
 from PIL import Image
@@ -226,13 +225,6 @@ def test_malformed_segmentation_is_named():
         decode_segmentation([[1, 2]], 10, 10)
     with pytest.raises(ValueError, match="size mismatch"):
         decode_segmentation({"size": [4, 4], "counts": "`0"}, 10, 10)
-
-
-def test_mask_box_ends_after_or_at_the_last_pixel():
-    mask = np.zeros((6, 8), dtype=bool)
-    mask[2:4, 3:7] = True
-    assert mask_box(mask) == (3, 2, 7, 4)
-    assert mask_box(mask, inclusive=True) == (3, 2, 6, 3)
 
 
 @pytest.mark.parametrize(

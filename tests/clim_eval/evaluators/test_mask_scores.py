@@ -91,7 +91,7 @@ def test_ranks_of_a_process_group_share_what_they_scored(monkeypatch):
     mine, other = MaskScores(), MaskScores()
     mine.add("a", overlaps((1, 2)))
     other.add("b", overlaps((3, 4)))
-    monkeypatch.setattr(mask_scores, "gather_parts", lambda rows: [rows, other.rows])
+    monkeypatch.setattr(mask_scores, "gather_objects", lambda rows: [rows, other.rows])
     assert mine.gather().column("unions").tolist() == [2, 4]
 
 

@@ -1,13 +1,13 @@
 """Which text tower made a file of class embeddings: rows of another model of the same width mean
 nothing here."""
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from clim_data.processes.ranks import Ranks
 from clim_models import RegionModel
 from clim_models.text.class_embeddings import text_weights
 
@@ -50,7 +50,7 @@ def check_text_tower(
             f"the embeddings of {path} have {width} channels, {name} has {model.embed_dim}: {fix}"
         )
     if note is None:
-        if os.environ.get("RANK", "0") == "0":
+        if Ranks.of_launcher().is_first:
             print(
                 f"{path} does not say which model made it: it is taken for {name} (`clim-eval "
                 "embed` notes the model)",

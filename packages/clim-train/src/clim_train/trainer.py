@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from clim_data.files.atomic import write_json, write_text
+from clim_data.processes.ranks import Ranks
 from clim_models import interpolate_weights
 
 from clim_train.engine.deepspeed_compat import only_tensors, start_distributed
@@ -87,7 +88,7 @@ class Trainer:
     def setup(self, resume: bool) -> None:
         self.device = choose_device(self.config.engine)
         start_distributed(self.device, timeout_minutes=self.config.engine.timeout_minutes)
-        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.rank, self.world_size = Ranks.of_group()
         # The run folder names the stage that ran: the run keeps it, whoever resumes it with how
         # many ranks.
         self.config = replace(self.config, engine=self.config.engine.for_ranks(self.world_size))

@@ -5,7 +5,7 @@ import argparse
 import os
 from pathlib import Path
 
-from clim_data.processes.ranks import launched_rank
+from clim_data.processes.ranks import Ranks
 
 
 def add_commands(commands) -> None:
@@ -80,7 +80,7 @@ def _proposals(args: argparse.Namespace) -> int:
 
     choice = BoxChoice(**_given(args, "top", "min_score", "nms", "min_px"))
     searching = ("workers", "part_images", "patience", "on_error", "overwrite")
-    rank, world_size = launched_rank()
+    rank, world_size = Ranks.of_launcher()
     if args.results:
         of_search = _given(
             args,
@@ -192,7 +192,7 @@ def _nouns_command(commands) -> None:
 def _nouns(args: argparse.Namespace) -> int:
     from clim_data.derive.nouns import NounRules, write_nouns
 
-    if launched_rank()[0]:
+    if not Ranks.of_launcher().is_first:
         return 0
     rules = NounRules(**_given(args, "min_count", "min_share", "compounds"))
     report = write_nouns(args.captions, args.output, rules=rules)
@@ -234,7 +234,7 @@ def _ov_split(args: argparse.Namespace) -> int:
     sides = {"train": (args.train, "base"), "val": (args.val, "all")}
     if not any(path for path, _ in sides.values()):
         raise ValueError("there is nothing to split: give --train, --val or both")
-    if launched_rank()[0]:
+    if not Ranks.of_launcher().is_first:
         return 0
     for side, (path, classes) in sides.items():
         if path:

@@ -5,7 +5,6 @@ though: one that saw all 80 classes of COCO has seen the novel ones of OV-COCO t
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from PIL import Image
 from torchvision.models import detection, get_model_weights
 
 from clim_data.pixels.decode import pixels
+from clim_data.processes.ranks import local_device
 
 DETECTORS = (
     "fasterrcnn_resnet50_fpn",
@@ -96,9 +96,8 @@ class RpnBoxes:
 
 
 def default_device() -> str:
-    """The GPU that the launcher gave this process (LOCAL_RANK), the first one without a launcher,
-    or the CPU."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    """Return the GPU that the launcher gave this process, the first GPU without one, or the CPU."""
+    return str(local_device())
 
 
 def _scored_proposals(

@@ -17,6 +17,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from clim_data.drawings.emoji import EmojiSet, caption_of, load_emoji
+from clim_data.pixels.boxes import box_of_mask
 
 BACKGROUNDS = ("plain", "textured", "photo")
 
@@ -160,8 +161,11 @@ def compose(
 
 def fit_cutout(drawing: np.ndarray, size: int) -> np.ndarray:
     """Cut the transparent border off an RGBA drawing and scale its longer side to `size` pixels."""
-    rows, columns = (np.flatnonzero((drawing[..., 3] > 0).any(axis)) for axis in (1, 0))
-    inside = drawing[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    box = box_of_mask(drawing[..., 3] > 0)
+    if box is None:
+        raise ValueError("the drawing is transparent everywhere: leave it out")
+    left, top, right, bottom = box
+    inside = drawing[top:bottom, left:right]
     scale = size / max(inside.shape[:2])
     h, w = (max(1, round(side * scale)) for side in inside.shape[:2])
     return np.asarray(

@@ -9,10 +9,12 @@ from clim_data.lazy import lazy_names
 
 if TYPE_CHECKING:
     from clim_data.files.atomic import (
+        flush as flush,
         replace_file as replace_file,
         write_bytes as write_bytes,
         write_json as write_json,
         write_text as write_text,
+        write_whole as write_whole,
     )
     from clim_data.files.names import (
         IMAGE_SUFFIXES as IMAGE_SUFFIXES,
@@ -24,11 +26,13 @@ else:
         __name__,
         {
             "IMAGE_SUFFIXES": "clim_data.files.names",
+            "flush": "clim_data.files.atomic",
             "image_file_name": "clim_data.files.names",
             "read_names": "clim_data.files.text",
             "replace_file": "clim_data.files.atomic",
             "write_bytes": "clim_data.files.atomic",
             "write_json": "clim_data.files.atomic",
             "write_text": "clim_data.files.atomic",
+            "write_whole": "clim_data.files.atomic",
         },
     )

@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING
 from clim_data.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from clim_data.pixels.boxes import (
+        box_of_mask as box_of_mask,
+        boxes_of_masks as boxes_of_masks,
+        padded_boxes as padded_boxes,
+        xywh_to_xyxy as xywh_to_xyxy,
+        xyxy_to_xywh as xyxy_to_xywh,
+    )
     from clim_data.pixels.crops import (
         crop_window as crop_window,
         cut_crops as cut_crops,
@@ -35,6 +42,8 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            "box_of_mask": "clim_data.pixels.boxes",
+            "boxes_of_masks": "clim_data.pixels.boxes",
             "center_crop": "clim_data.pixels.transforms",
             "crop_window": "clim_data.pixels.crops",
             "cut_crops": "clim_data.pixels.crops",
@@ -47,8 +56,11 @@ else:
             "letterbox": "clim_data.pixels.transforms",
             "load_rgb": "clim_data.pixels.decode",
             "open_image": "clim_data.pixels.decode",
+            "padded_boxes": "clim_data.pixels.boxes",
             "pixels": "clim_data.pixels.decode",
             "sample_crop_window": "clim_data.pixels.transforms",
             "to_rgb": "clim_data.pixels.decode",
+            "xywh_to_xyxy": "clim_data.pixels.boxes",
+            "xyxy_to_xywh": "clim_data.pixels.boxes",
         },
     )

@@ -1,4 +1,7 @@
-"""Boxes: formats, boxes of masks, and boxes of several images as one tensor."""
+"""Boxes: formats, boxes around masks, clipping. XYXY is (left, top, right, bottom).
+
+The right and bottom edges are exclusive: the box of a single pixel is one pixel wide.
+"""
 
 from collections.abc import Sequence
 
@@ -6,47 +9,67 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
-def inside_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes (n, 4) XYXY in pixels, clipped to an image of (height, width)."""
-    height, width = size
-    return torch.minimum(
-        boxes.clamp(min=0), torch.tensor([width, height, width, height], dtype=boxes.dtype)
-    )
+Box = tuple[int, int, int, int]
 
 
-def padded_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes in pixels of an image of (height, width), clipped to it -> float32 XYXY in [0, 1] of
-    the padded square."""
-    return (inside_image(boxes, size) / max(size)).float()
+def box_of_mask(mask: np.ndarray) -> Box | None:
+    """Return the smallest box around the set pixels of a mask (H, W): XYXY in pixels.
+
+    Returns None for an empty mask, whose box the caller has to decide.
+    """
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return None
+    columns = np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def boxes_of_masks(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the smallest boxes around bool masks (N, H, W), and which masks are empty.
+
+    Nothing waits for the device.
+
+    Returns:
+        int64 (N, 4) XYXY in pixels, whose values mean nothing where a mask is empty; bool (N,).
+    """
+    rows, columns = masks.any(dim=2), masks.any(dim=1)
+    top, bottom = _extent(rows)
+    left, right = _extent(columns)
+    return torch.stack([left, top, right, bottom], dim=1), ~rows.any(dim=1)
+
+
+def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first set place of each row (N, S), and the place after the last one."""
+    # argmax gives the first of equal values.
+    flags = occupied.to(torch.uint8)
+    return flags.argmax(dim=1), occupied.shape[1] - flags.flip(1).argmax(dim=1)
 
 
 def xywh_to_xyxy(box: Sequence[float]) -> tuple[float, float, float, float]:
-    """COCO box (left, top, width, height) -> XYXY, pixels."""
+    """Turn a COCO box (left, top, width, height) into XYXY."""
     x, y, width, height = box
     return x, y, x + width, y + height
 
 
-def mask_box(mask: np.ndarray, *, inclusive: bool = False) -> tuple[float, float, float, float]:
-    """Box around the set pixels, XYXY in pixels; `inclusive` ends at the last pixel's index, one
-    pixel short."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    end = 0 if inclusive else 1
-    return float(columns[0]), float(rows[0]), float(columns[-1] + end), float(rows[-1] + end)
+def xyxy_to_xywh(box: Sequence[float]) -> tuple[float, float, float, float]:
+    """Turn an XYXY box into a COCO box (left, top, width, height)."""
+    left, top, right, bottom = box
+    return left, top, right - left, bottom - top
 
 
-def mask_box_normalised(mask: np.ndarray) -> np.ndarray:
-    """XYXY box in [0, 1] around the true cells of an (h, w) mask."""
-    rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
-    corners = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)
-    return corners / np.array([mask.shape[1], mask.shape[0]] * 2)
+def inside_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Clip boxes (N, 4) XYXY in pixels to an image of (height, width)."""
+    height, width = size
+    limits = torch.tensor([width, height, width, height], dtype=boxes.dtype)
+    return torch.minimum(boxes.clamp(min=0), limits)
 
 
-def mask_box_xywh(mask: np.ndarray) -> list[int]:
-    """XYWH in pixels; zeros for an empty mask."""
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    if not len(rows):
-        return [0, 0, 0, 0]
-    return [
-        int(v) for v in (columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
-    ]
+def padded_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Turn boxes (N, 4) XYXY in pixels into fractions of the square around the image.
+
+    Boxes are clipped to the image of (height, width), which lies in the square's top left corner.
+
+    Returns:
+        float32 (N, 4) XYXY in [0, 1].
+    """
+    return (inside_image(boxes, size) / max(size)).float()

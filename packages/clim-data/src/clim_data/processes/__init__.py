@@ -10,15 +10,19 @@ from clim_data.lazy import lazy_names
 if TYPE_CHECKING:
     from clim_data.processes.parts import PartJob as PartJob
     from clim_data.processes.ranks import (
+        Ranks as Ranks,
         from_first_rank as from_first_rank,
         gather_objects as gather_objects,
+        local_device as local_device,
     )
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
             "PartJob": "clim_data.processes.parts",
+            "Ranks": "clim_data.processes.ranks",
             "from_first_rank": "clim_data.processes.ranks",
             "gather_objects": "clim_data.processes.ranks",
+            "local_device": "clim_data.processes.ranks",
         },
     )

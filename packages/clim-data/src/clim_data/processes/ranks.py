@@ -1,67 +1,87 @@
-"""Which rank this process is, and small objects of all ranks."""
+"""Which of several processes this one is, and small objects of all of them."""
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch.distributed as dist
+if TYPE_CHECKING:
+    import torch
 
-
-def launched_rank() -> tuple[int, int]:
-    """(rank, world_size) that the deepspeed or torchrun launcher put into the environment; (0, 1)
-    without one.
-
-    Raises:
-        ValueError: RANK and WORLD_SIZE contradict each other.
-    """
-    rank, world_size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    if not (rank.isdigit() and world_size.isdigit() and int(rank) < int(world_size)):
-        raise ValueError(
-            f"RANK={rank} WORLD_SIZE={world_size} is no rank: unset both, or start with a launcher"
-        )
-    return int(rank), int(world_size)
+# torch is imported where it is used: commands ask the launcher for their rank before they load it.
 
 
-def rank_and_world() -> tuple[int, int]:
-    """(rank, number of ranks) of the running torch.distributed process group, or (0, 1) without
-    one."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+class Ranks(NamedTuple):
+    """Number of this process, from 0, and how many processes work together."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def of_launcher(cls) -> "Ranks":
+        """Read what the deepspeed or torchrun launcher put into the environment.
+
+        Without a launcher there is one process.
+
+        Raises:
+            ValueError: RANK and WORLD_SIZE contradict each other.
+        """
+        rank, world_size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+        if not (rank.isdigit() and world_size.isdigit() and int(rank) < int(world_size)):
+            raise ValueError(
+                f"RANK={rank} WORLD_SIZE={world_size} is no rank: unset both, or start with a "
+                "launcher"
+            )
+        return cls(int(rank), int(world_size))
+
+    @classmethod
+    def of_group(cls) -> "Ranks":
+        """Ask the process group of torch.distributed; without one there is one process."""
+        import torch.distributed as dist
+
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        return cls()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process speaks for all: rank 0."""
+        return self.rank == 0
+
+    @property
+    def is_single(self) -> bool:
+        """Whether there is no other process."""
+        return self.world_size == 1
 
 
-def gather_parts(part: Any) -> list:
-    """``part`` of every rank, in rank order, on every rank. Parts are pickled: keep them on the
-    CPU."""
-    _, world_size = rank_and_world()
-    if world_size == 1:
-        return [part]
-    parts = [None] * world_size
-    dist.all_gather_object(parts, part)
-    return parts
+def local_device() -> "torch.device":
+    """Return the GPU that the launcher gave this process, the first GPU without one, or the CPU."""
+    import torch
 
-
-def alone() -> bool:
-    return not dist.is_initialized() or dist.get_world_size() == 1
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """The small objects of all ranks, in their order. Collective."""
-    if alone():
+    """Return the objects of all ranks, in their order, on every rank. Collective.
+
+    Objects are pickled: keep them small, and tensors on the CPU.
+    """
+    world_size = Ranks.of_group().world_size
+    if world_size == 1:
         return [value]
-    values = [None] * dist.get_world_size()
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * world_size
     dist.all_gather_object(values, value)
     return values
 
 
 def from_first_rank(value: Any) -> Any:
-    """What rank 0 gave. Collective."""
-    if alone():
+    """Return the object of rank 0 on every rank. Collective."""
+    if Ranks.of_group().is_single:
         return value
+    import torch.distributed as dist
+
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
-
-
-def ranks() -> int:
-    """Number of processes that train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1

@@ -21,7 +21,7 @@ from clim_data.annotations.coco import group_by_image, label_of_category, read_a
 from clim_data.faults import BrokenSample, SkipReport, check_on_error
 from clim_data.files.names import find_image, inside
 from clim_data.pixels import transforms as T
-from clim_data.pixels.boxes import mask_box, xywh_to_xyxy
+from clim_data.pixels.boxes import Box, box_of_mask, xywh_to_xyxy
 from clim_data.pixels.crops import crop_window, cut_crops
 from clim_data.pixels.decode import load_rgb, pixels
 from clim_data.pixels.masks import decode_segmentation, masks_to_grid, read_segment_ids
@@ -285,16 +285,20 @@ class PanopticRegions(_RegionDataset):
         for info in self._keep(annotation["segments_info"]):
             is_thing = self._thing[info["category_id"]]
             mask = segments == info["id"]
-            if not mask.any():
+            around = box_of_mask(mask)
+            if around is None:
                 continue
-            box = (
-                xywh_to_xyxy(info["bbox"])
-                if is_thing
-                else mask_box(mask, inclusive=self.stuff_box == "inclusive")
-            )
+            box = xywh_to_xyxy(info["bbox"]) if is_thing else self._box_of_stuff(around)
             if self._in_range(box):
                 regions.append(Region(box, self.label_of[info["category_id"]], is_thing, mask))
         return regions
+
+    def _box_of_stuff(self, box: Box) -> tuple[float, float, float, float]:
+        """Return the box as `stuff_box` wants it: "inclusive" ends at the last pixel's index."""
+        left, top, right, bottom = map(float, box)
+        if self.stuff_box == "inclusive":
+            return left, top, right - 1, bottom - 1
+        return left, top, right, bottom
 
 
 class InstanceRegions(_RegionDataset):

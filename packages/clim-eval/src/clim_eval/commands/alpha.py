@@ -9,7 +9,7 @@ from typing import Any
 
 from clim_data.command_line import need_path
 from clim_data.files.text import read_names
-from clim_data.processes.ranks import rank_and_world
+from clim_data.processes.ranks import Ranks
 from clim_models import create_model
 from clim_models.create import PRECISIONS
 
@@ -61,7 +61,7 @@ def run_alpha(options: Namespace) -> None:
     results = alpha_sweep(model, ends, options.alphas, sweep.evaluators, on_result=_print_result)
     tell_skipped(sweep.left_out)
     config = command_config(options, model)  # by every rank: it compares their weights
-    if rank_and_world()[0] == 0:
+    if Ranks.of_group().is_first:
         _finish_sweep(options, config, sweep.about, results)
 
 
@@ -215,7 +215,7 @@ def _model_of_either(options: Namespace) -> str:
 
 
 def _print_result(alpha: float, metrics: Mapping[str, float]) -> None:
-    if rank_and_world()[0] == 0:
+    if Ranks.of_group().is_first:
         shown = [
             f"{name} {show_number(name, metrics[name])}"
             for name in main_metrics({alpha: metrics}).values()

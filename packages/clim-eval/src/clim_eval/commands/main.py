@@ -1,7 +1,6 @@
 """``clim-eval regions | retrieval | zeroshot | alpha | embed | pseudo-label | report | show``."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from clim_data.processes.ranks import Ranks, local_device
 
 from clim_eval.commands.embed import run_embed
 from clim_eval.commands.regions import run_regions
@@ -363,10 +363,10 @@ def _without_local_rank(arguments: Sequence[str]) -> list[str]:
 
 def _join_process_group(arguments: argparse.Namespace) -> bool:
     """Under torchrun or the deepspeed launcher, share the work between the ranks."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or arguments.command not in SHARED:
+    if Ranks.of_launcher().world_size < 2 or arguments.command not in SHARED:
         return False
     if arguments.device is None and torch.cuda.is_available():
-        arguments.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        arguments.device = str(local_device())
         torch.cuda.set_device(arguments.device)
     dist.init_process_group("nccl" if str(arguments.device).startswith("cuda") else "gloo")
     return True

@@ -2,7 +2,6 @@
 ranks share."""
 
 import hashlib
-import os
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from clim_data.matching.box_json import BoxRules
 from clim_data.matching.boxes import BoxTable, load_boxes
 from clim_data.matching.captions import CaptionTable
 from clim_data.processes.parts import PartJob
-from clim_data.processes.ranks import launched_rank
+from clim_data.processes.ranks import Ranks, local_device
 from clim_data.sources.store import SampleStore
 from torch import Tensor
 
@@ -41,14 +40,14 @@ DECIDING = (
 
 def run_pseudo_label(options: Namespace) -> None:
     """Name the boxes of all images; every rank does its parts, rank 0 joins them."""
-    rank, world_size = launched_rank()
+    rank, world_size = Ranks.of_launcher()
     if options.part_images < 1:
         raise ValueError(f"--part-images {options.part_images}: pass at least 1 image")
     if options.out.is_dir():
         raise ValueError(f"--out {options.out} is a folder: name the json file to write")
     need_path(options.boxes, "--boxes")
     if options.device is None and torch.cuda.is_available():
-        options.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        options.device = str(local_device())
     model = load_model(options)
     names, embeddings = nouns_of(options, model)
     crops = options.features == "crops"

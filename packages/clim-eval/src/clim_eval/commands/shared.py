@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from clim_data.command_line import need_path
-from clim_data.processes.ranks import gather_parts, rank_and_world
+from clim_data.processes.ranks import Ranks, gather_objects
 
 from clim_eval.reports.provenance import weights_fingerprint
 from clim_eval.reports.report import write_report
@@ -37,7 +37,7 @@ def load_model(options: Namespace):
     torch.manual_seed(
         0
     )  # without --pretrained, every rank and every run gets the same random weights
-    if options.pretrained is None and rank_and_world()[0] == 0:
+    if options.pretrained is None and Ranks.of_group().is_first:
         print(
             "no --pretrained: the weights of the model are random, which only shows that it runs",
             file=sys.stderr,
@@ -115,7 +115,7 @@ def embed_names(options: Namespace, model, names: Sequence[str]) -> torch.Tensor
 
     cache = None if options.no_cache else options.cache or cache_folder()
     return embed_with_bar(
-        model, names, options.templates, cache=cache, show=rank_and_world()[0] == 0
+        model, names, options.templates, cache=cache, show=Ranks.of_group().is_first
     )
 
 
@@ -123,7 +123,7 @@ def finish(
     options: Namespace, *, title: str, metrics: dict, config: dict, data: dict, figure
 ) -> None:
     """Print the table and write the report, on rank 0."""
-    if rank_and_world()[0] != 0:
+    if not Ranks.of_group().is_first:
         return
     print(metric_table(metrics))
     if options.out:
@@ -140,14 +140,14 @@ def finish(
 
 def tell_skipped(names: Sequence[str], limit: int = 5) -> None:
     """Name on stderr what could not be evaluated, on rank 0."""
-    if names and rank_and_world()[0] == 0:
+    if names and Ranks.of_group().is_first:
         more = f" and {len(names) - limit} more" if len(names) > limit else ""
         print(f"left out {len(names)}: {'; '.join(names[:limit])}{more}", file=sys.stderr)
 
 
 def command_config(options: Namespace, model) -> dict:
     """The options of the command and the hash of the weights they led to."""
-    weights = gather_parts(weights_fingerprint(model))
+    weights = gather_objects(weights_fingerprint(model))
     if len(set(weights)) > 1:
         raise ValueError(
             f"the ranks hold different weights {weights}: give all of them the same --pretrained"

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from clim_data.processes.ranks import rank_and_world
+from clim_data.processes.ranks import Ranks
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -25,7 +25,7 @@ class KeptItems:
     """
 
     def __init__(self, data: Dataset, *, batch_size: int, workers: int = 0, budget: float = 4e9):
-        rank, world_size = rank_and_world()
+        rank, world_size = Ranks.of_group()
         self.data, self.batch_size, self.workers, self.room = data, batch_size, workers, budget
         self.indices = range(rank, len(data), world_size)
         self._kept: dict[int, Any] = {}

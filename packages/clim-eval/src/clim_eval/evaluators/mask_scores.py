@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from clim_data.files.atomic import write_text
-from clim_data.processes.ranks import gather_parts
+from clim_data.processes.ranks import gather_objects
 
 from clim_eval.metrics.masks import MaskOverlaps
 from clim_eval.reports.tables import plain
@@ -85,7 +85,7 @@ class MaskScores:
     def gather(self) -> "MaskScores":
         """Take in the samples of all ranks of the process group (every rank has to call it);
         returns itself."""
-        for rows in gather_parts(self.rows):
+        for rows in gather_objects(self.rows):
             self.rows |= rows
         return self
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clim_data.processes.ranks import gather_parts
+from clim_data.processes.ranks import gather_objects
 from torch import Tensor, nn
 
 from clim_eval.evaluators.sharing import keyed_batches, live, merge_by_key
@@ -150,7 +150,7 @@ class RegionClassification:
         finally:
             self.model.train(training)
         return self._stack(
-            merge_by_key(gather_parts(part)), tuple(merge_by_key(gather_parts(faults)))
+            merge_by_key(gather_objects(part)), tuple(merge_by_key(gather_objects(faults)))
         )
 
     def _classify(self, batch: list[tuple[Any, Any]]) -> list[tuple[Any, dict]]:

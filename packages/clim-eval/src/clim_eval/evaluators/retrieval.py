@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from clim_data.processes.ranks import gather_parts, rank_and_world
+from clim_data.processes.ranks import Ranks, gather_objects
 from torch import Tensor, nn
 
 from clim_eval.evaluators.pixels import encode_pixels
@@ -105,7 +105,7 @@ class ImageTextRetrieval:
                         "captions"
                     )
                 part.append((key, (row, list(captions), image_id)))
-        everything = merge_by_key(gather_parts(part))
+        everything = merge_by_key(gather_objects(part))
         rows = [(row, captions) for row, captions, _ in everything if captions]
         self.skipped = [image_id for _, captions, image_id in everything if not captions]
         if not rows:
@@ -126,10 +126,10 @@ class ImageTextRetrieval:
     def _encode_texts(self, texts: Sequence[str]) -> Tensor:
         """(T, C) unit rows on the model's device; each rank encodes every R-th chunk."""
         device = next(self.model.parameters()).device
-        rank, world_size = rank_and_world()
+        rank, world_size = Ranks.of_group()
         starts = range(rank * self.batch_size, len(texts), world_size * self.batch_size)
         part = []
         for start in live(starts, len(starts), "captions", self.progress):
             tokens = self.model.tokenizer(list(texts[start : start + self.batch_size])).to(device)
             part.append((start, self.model.encode_text(tokens).float().cpu().numpy()))
-        return torch.from_numpy(np.concatenate(merge_by_key(gather_parts(part)))).to(device)
+        return torch.from_numpy(np.concatenate(merge_by_key(gather_objects(part)))).to(device)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from clim_data.processes.ranks import rank_and_world
+from clim_data.processes.ranks import Ranks
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
@@ -22,7 +22,7 @@ def keyed_batches(
     Raises ValueError for anything else.
     """
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        rank, world_size = rank_and_world()
+        rank, world_size = Ranks.of_group()
         indices = range(rank, len(data), world_size)
         loader = DataLoader(
             Subset(data, indices), batch_size=batch_size, num_workers=workers, collate_fn=list
@@ -40,7 +40,11 @@ def keyed_batches(
 def live(batches: Iterable, total: int | None, title: str, show: bool) -> Iterable:
     """``batches`` with a live bar on rank 0 when ``show`` is true."""
     return tqdm(
-        batches, total=total, desc=title, disable=not show or rank_and_world()[0] != 0, leave=False
+        batches,
+        total=total,
+        desc=title,
+        disable=not show or not Ranks.of_group().is_first,
+        leave=False,
     )
 
 

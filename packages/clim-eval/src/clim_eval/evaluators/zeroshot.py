@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from clim_data.processes.ranks import gather_parts
+from clim_data.processes.ranks import gather_objects
 from torch import Tensor, nn
 
 from clim_eval.evaluators.pixels import encode_pixels, image_id
@@ -77,5 +77,5 @@ class ZeroShotClassification:
                 part += [(key, rank) for (key, _), rank in zip(batch, ranks, strict=True)]
         finally:
             self.model.train(training)
-        self.skipped = merge_by_key(gather_parts(faults))
-        return top_k_accuracy(merge_by_key(gather_parts(part)), self.ks)
+        self.skipped = merge_by_key(gather_objects(faults))
+        return top_k_accuracy(merge_by_key(gather_objects(part)), self.ks)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clim_data.pixels.boxes import mask_box_normalised
+from clim_data.pixels.boxes import box_of_mask
 from clim_models import pool_masks
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
@@ -62,9 +62,17 @@ def locate_texts(
     return TextLocations(
         maps=maps,
         masks=masks,
-        boxes=np.stack([mask_box_normalised(mask) for mask in masks]),
+        boxes=np.stack([_box_in_unit_square(mask) for mask in masks]),
         scores=(pooled * texts).sum(dim=-1).cpu().numpy(),
     )
+
+
+def _box_in_unit_square(mask: np.ndarray) -> np.ndarray:
+    """Return the box around a mask (h, w), which is not empty, as XYXY in [0, 1]."""
+    height, width = mask.shape
+    box = box_of_mask(mask)
+    assert box is not None
+    return np.array(box) / np.array([width, height, width, height])
 
 
 def encode_texts(

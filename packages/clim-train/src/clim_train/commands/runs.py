@@ -8,7 +8,6 @@ the command.
 import dataclasses
 import errno
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from clim_data.command_line import one_argument
 from clim_data.files.atomic import replace_file
+from clim_data.processes.ranks import Ranks
 
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder
 from clim_train.run.peers import AgreedError, PeerFailed, failures_shared
@@ -73,7 +73,7 @@ def resumed_config(config: Config, run: str) -> Config:
     # config.json has the images per process that the run was started with, whoever continued it
     # since.
     before = json.loads((Path(run) / "versions.json").read_text())["processes"]
-    return keep_global_batch(config, before, int(os.environ.get("WORLD_SIZE", "1")))
+    return keep_global_batch(config, before, Ranks.of_launcher().world_size)
 
 
 def keep_global_batch(config: Config, before: int, now: int) -> Config:

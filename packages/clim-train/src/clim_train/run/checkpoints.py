@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 from clim_data.files.atomic import flush, write_text
-from clim_data.processes.ranks import gather_objects
+from clim_data.processes.ranks import Ranks, gather_objects
 
 from clim_train.run.manifest import checksums, damage, write_manifest
 from clim_train.run.peers import AgreedError, attempt, first_problem
@@ -159,7 +159,7 @@ def write_together(
     Raises CheckpointNotWritten on all ranks when one cannot write; what was written of it is
     removed.
     """
-    rank, world_size = dist.get_rank(), dist.get_world_size()
+    rank, world_size = Ranks.of_group()
     partial = folder.folder / folder.partial_name(step)
     # First the folder: a rank that cannot make it would leave the others waiting inside `write`.
     problem = first_problem(attempt(lambda: partial.mkdir(parents=True, exist_ok=True)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from clim_data.processes.ranks import alone, gather_objects
+from clim_data.processes.ranks import Ranks, gather_objects
 from torch import Tensor
 
 from clim_train.run.peers import AgreedError
@@ -69,7 +69,7 @@ class FiniteWatch:
             return
         mine = int(self._first)
         first = self._first.clone()
-        if not alone():
+        if not Ranks.of_group().is_single:
             dist.all_reduce(first, dist.ReduceOp.MIN)
         if int(first) != _NEVER:
             step, keys = self._seen[int(first)]
@@ -88,7 +88,7 @@ class FiniteWatch:
         are named.
         """
         flag = finite.to(torch.int64)
-        if not alone():
+        if not Ranks.of_group().is_single:
             dist.all_reduce(flag, dist.ReduceOp.MIN)
         if not int(flag):
             step = self._seen[-1][0] if self._seen else 0

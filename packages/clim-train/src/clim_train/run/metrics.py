@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from clim_data.files.atomic import write_text
+from clim_data.processes.ranks import Ranks
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,9 +36,9 @@ class RunningMean:
             return {}
         names = sorted(self._sums)
         means = torch.stack([self._sums[name].reshape(()) for name in names]) / self._count
-        if dist.is_initialized() and dist.get_world_size() > 1:
+        if not Ranks.of_group().is_single:
             dist.all_reduce(means)
-            means /= dist.get_world_size()
+            means /= Ranks.of_group().world_size
         self.load_state_dict({"sums": {}, "count": 0})
         return dict(zip(names, means.tolist(), strict=True))
 

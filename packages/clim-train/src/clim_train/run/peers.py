@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch.distributed as dist
-from clim_data.processes.ranks import alone, gather_objects
+from clim_data.processes.ranks import Ranks, gather_objects
 
 POLL_S, SEEN_S, GRACE_S = 1.0, 5.0, 10.0
 _FAILED = 1
@@ -39,7 +39,7 @@ def first_problem(problem: str | None) -> str | None:
     if not found:
         return None
     rank, text = found[0]
-    return text if alone() else f"rank {rank}: {text}"
+    return text if Ranks.of_group().is_single else f"rank {rank}: {text}"
 
 
 def attempt(action: Callable[[], Any]) -> str | None:
@@ -61,7 +61,7 @@ def failures_shared() -> Iterator[None]:
     An `AgreedError` passes as it is. Entered on every rank after the process group began; nested
     uses do nothing.
     """
-    if alone() or _Board.active:
+    if Ranks.of_group().is_single or _Board.active:
         yield
         return
     board = _Board()
@@ -90,7 +90,7 @@ class _Board:
         _Board.active, _Board._uses = True, _Board._uses + 1
         store = dist.distributed_c10d._get_default_store()
         self._store = dist.PrefixStore(f"clim_train/failures/{_Board._uses}", store)
-        self._rank, self._world = dist.get_rank(), dist.get_world_size()
+        self._rank, self._world = Ranks.of_group()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="clim-train-peers")
         self._thread.start()

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 import torch.distributed as dist
-from clim_data.processes.ranks import from_first_rank
+from clim_data.processes.ranks import Ranks, from_first_rank
 
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder
 from clim_train.run.manifest import damage
@@ -23,7 +23,7 @@ def newest_whole(checkpoints: CheckpointFolder) -> Path | None:
     names = from_first_rank([path.name for path in checkpoints.complete()])
     found, damaged = checkpoints.newest_whole(_shared_damage, names)
     for name, fault in damaged.items():
-        if dist.get_rank() == 0:
+        if Ranks.of_group().is_first:
             checkpoints.set_aside(name)
             logger.warning("%s is damaged (%s): the run continues from %s", name, fault, found)
     dist.barrier()
@@ -37,14 +37,14 @@ def needs_universal(checkpoint: Path, *, zero_stage: int, program: str = "clim-t
     Raises ValueError if it was not converted by `program`, or if its conversion is damaged.
     """
     before = json.loads((checkpoint / "trainer.json").read_text())["world_size"]
-    if before == dist.get_world_size() or zero_stage == 0:
+    if before == Ranks.of_group().world_size or zero_stage == 0:
         return False  # nothing is partitioned at stage 0
     converted = checkpoint.with_name(checkpoint.name + UNIVERSAL)
     command = f"{program} convert {checkpoint.parents[1]}"
     if not converted.is_dir():
         raise ValueError(
             f"{checkpoint} was written by {before} processes, this run has "
-            f"{dist.get_world_size()}: "
+            f"{Ranks.of_group().world_size}: "
             f"run `{command}` once, then the same resume command again"
         )
     if fault := _shared_damage(converted):
@@ -53,4 +53,4 @@ def needs_universal(checkpoint: Path, *, zero_stage: int, program: str = "clim-t
 
 
 def _shared_damage(folder: Path) -> str | None:
-    return first_problem(damage(folder, dist.get_rank(), dist.get_world_size()))
+    return first_problem(damage(folder, *Ranks.of_group()))

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from clim_data import SkipReport
 from clim_data.files.atomic import write_json
-from clim_data.processes.ranks import alone, gather_objects
+from clim_data.processes.ranks import Ranks, gather_objects
 
 
 class SkipCount:
@@ -28,7 +28,7 @@ class SkipCount:
         if self.report is None:
             return {}
         found = torch.tensor([self.report.total - self._known_to_all], device=self._device)
-        if not alone():
+        if not Ranks.of_group().is_single:
             dist.all_reduce(found)
         return {"skipped": self._known_to_all + int(found)}
 
@@ -42,6 +42,6 @@ class SkipCount:
             merged.entries.update(entries)
         if not merged.total:
             return None
-        if alone() or dist.get_rank() == 0:
+        if Ranks.of_group().is_first:
             write_json(path, merged.to_dict(), indent=2)
         return merged.summary()

@@ -9,7 +9,7 @@ from types import FrameType
 
 import torch
 import torch.distributed as dist
-from clim_data.processes.ranks import alone
+from clim_data.processes.ranks import Ranks
 
 from clim_train.run.peers import AgreedError
 
@@ -77,7 +77,7 @@ class StopVote:
 
     def __init__(self, request: StopRequest):
         self._request = request
-        self._group = None if alone() else dist.new_group(backend="gloo")
+        self._group = None if Ranks.of_group().is_single else dist.new_group(backend="gloo")
         self._running: tuple[dist.Work, torch.Tensor] | None = None
 
     def stop(self) -> bool:

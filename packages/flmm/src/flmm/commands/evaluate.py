@@ -2,11 +2,12 @@
 answered."""
 
 import argparse
-import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from clim_data.processes.ranks import Ranks, local_device
 
 from flmm.commands.options import add_model_options, heads_file, load_from_options, say
 
@@ -78,13 +79,12 @@ def join_ranks() -> None:
     carries counts."""
     import torch
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+    if Ranks.of_launcher().world_size > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
 
 
 def score(options: argparse.Namespace) -> None:
     """Scores a data set and, on rank 0, writes the report."""
-    from clim_data.processes.ranks import rank_and_world
     from clim_eval import MaskScores, narrative_scores, referring_scores
 
     from flmm.evaluation.masks import GroundingEvaluation, report_scores
@@ -93,7 +93,7 @@ def score(options: argparse.Namespace) -> None:
         options
     )  # like all that can be wrong, before the minutes that loading can take
     config = what_counts(options)
-    rank, _ = rank_and_world()
+    rank, _ = Ranks.of_group()
     scores = MaskScores(options.out / "samples", rank=rank, config={**config, "data": data.stamp()})
     model = load_from_options(on_own_gpu(options))
     evaluation = GroundingEvaluation(
@@ -150,9 +150,8 @@ def on_own_gpu(options: argparse.Namespace) -> argparse.Namespace:
     """With the GPU of this rank where no device is named and there are several ranks."""
     import torch
 
-    local = os.environ.get("LOCAL_RANK")
-    if options.device is None and local is not None and torch.cuda.is_available():
-        return argparse.Namespace(**{**vars(options), "device": f"cuda:{local}"})
+    if options.device is None and torch.cuda.is_available():
+        return argparse.Namespace(**{**vars(options), "device": str(local_device())})
     return options
 
 
@@ -188,8 +187,6 @@ def _check_places(shards: str | None, files: tuple, names: str) -> None:
 
 def answer_benchmark(options: argparse.Namespace) -> None:
     """Answers the questions of each file into a folder of its own."""
-    from clim_data.processes.ranks import rank_and_world
-
     from flmm.evaluation.viscot import answer_questions, read_questions
 
     files = {Path(name).stem: read_questions(name) for name in options.questions}
@@ -204,7 +201,7 @@ def answer_benchmark(options: argparse.Namespace) -> None:
             refine=not options.no_sam,
             config=what_counts(options),
         )
-        if rank_and_world()[0] == 0:
+        if Ranks.of_group().is_first:
             print(
                 f"{name}: {figures['answered']:.0f} answers, mean box IoU {figures['box_iou']:.3f}"
             )

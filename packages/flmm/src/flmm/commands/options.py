@@ -2,10 +2,11 @@
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
+
+from clim_data.processes.ranks import Ranks
 
 from flmm.grounded import GroundedLMM
 from flmm.heads.facts import ABOUT_FILE
@@ -94,5 +95,5 @@ def trained_with(heads: Path, part: str) -> str:
 def say(text: str) -> None:
     """A message to the person at the terminal, beside the command's output; the first of several
     processes says it."""
-    if os.environ.get("RANK", "0") == "0":
+    if Ranks.of_launcher().is_first:
         print(text, file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ question's own words are grounded ("question"), or it answers at once (None).
 from dataclasses import dataclass
 
 import torch
+from clim_data.pixels.boxes import box_of_mask
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -92,17 +93,19 @@ def mask_box(mask: Tensor, *, scale: float = 1.0) -> tuple[int, int, int, int]:
     whole image for an empty mask.
     """
     height, width = mask.shape
-    if not mask.any():
+    box = box_of_mask(mask.cpu().numpy())
+    if box is None:
         return 0, 0, width, height
-    (x0, x1), (y0, y1) = (_extent(mask.any(dim=axis), scale) for axis in (0, 1))
+    x0, x1 = _grown(box[0], box[2] - 1, width, scale)
+    y0, y1 = _grown(box[1], box[3] - 1, height, scale)
     return x0, y0, x1, y1
 
 
-def _extent(occupied: Tensor, scale: float) -> tuple[int, int]:
-    places = occupied.nonzero().flatten()
-    first, last = places[0].item(), places[-1].item()
-    centre, half = (first + last) / 2, max((last - first) / 2, LEAST_HALF_EXTENT_PX) * scale
-    return int(max(centre - half, 0)), int(min(centre + half, len(occupied)))
+def _grown(first: int, last: int, limit: int, scale: float) -> tuple[int, int]:
+    """Return a span grown about its centre, inside [0, limit]; both ends are pixel indices."""
+    centre = (first + last) / 2
+    half = max((last - first) / 2, LEAST_HALF_EXTENT_PX) * scale
+    return int(max(centre - half, 0)), int(min(centre + half, limit))
 
 
 def _think(

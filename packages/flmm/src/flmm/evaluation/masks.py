@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from clim_data import BrokenSample, GroundingSample, SkipReport
-from clim_data.processes.ranks import gather_parts, rank_and_world
+from clim_data.processes.ranks import Ranks, gather_objects
 from clim_data.streams.epochs import rank_share
 from clim_eval.evaluators.mask_scores import MaskScores
 from clim_eval.evaluators.sharing import live
@@ -115,7 +115,7 @@ class GroundingEvaluation:
 
         Returns what could not be scored, of all ranks. Collective.
         """
-        rank, world_size = rank_and_world()
+        rank, world_size = Ranks.of_group()
         items = EvaluationItems(
             self.data,
             self.maker,
@@ -138,7 +138,7 @@ class GroundingEvaluation:
                     is_thing=[phrase.is_thing for phrase in phrases],
                 )
         scores.gather()
-        for entries in gather_parts(self.skipped.entries):
+        for entries in gather_objects(self.skipped.entries):
             self.skipped.entries.update(entries)
         return self.skipped
 

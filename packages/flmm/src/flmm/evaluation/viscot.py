@@ -16,7 +16,7 @@ from typing import Any
 from clim_data import BrokenSample, SkipReport
 from clim_data.files.atomic import write_json
 from clim_data.pixels.decode import load_rgb
-from clim_data.processes.ranks import gather_parts, rank_and_world
+from clim_data.processes.ranks import Ranks, gather_objects
 from clim_data.streams.epochs import rank_share
 from clim_eval.evaluators.sharing import live
 
@@ -100,13 +100,13 @@ def answer_questions(
     Returns ({"box_iou": mean over all questions, "answered": their number}, what could not be
     read).
     """
-    rank, world_size = rank_and_world()
+    rank, world_size = Ranks.of_group()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     claimed = {"focus": focus, "refine": refine, "of": config}
     if rank == 0:
         _claim(out / "config.json", claimed)
-    gather_parts(None)  # waits for rank 0
+    gather_objects(None)  # waits for rank 0
     _claim(out / "config.json", claimed)
     done = {record["key"] for record in saved_answers(out)}
     mine = [
@@ -129,7 +129,7 @@ def answer_questions(
                 continue
             file.write(json.dumps(record) + "\n")
             file.flush()
-    for entries in gather_parts(skipped.entries):  # also waits for the other ranks' files
+    for entries in gather_objects(skipped.entries):  # also waits for the other ranks' files
         skipped.entries.update(entries)
     overlaps = [box_iou(r["box"], r["gt_bbox"]) for r in saved_answers(out)]
     mean = sum(overlaps) / len(overlaps) if overlaps else float("nan")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from clim_data.files.atomic import write_json
-from clim_data.pixels.boxes import mask_box_xywh
+from clim_data.pixels.boxes import box_of_mask, xyxy_to_xywh
 from clim_data.pixels.masks import encode_mask
 from clim_eval.pictures.files import write_png
 from PIL import Image
@@ -54,7 +54,7 @@ def masks_record(masks: np.ndarray, phrases: Sequence[str]) -> dict[str, Any]:
             "phrase": phrase,
             "segmentation": encode_mask(mask),
             "area": int(mask.sum()),
-            "bbox": mask_box_xywh(mask),
+            "bbox": list(xyxy_to_xywh(box_of_mask(mask) or (0, 0, 0, 0))),
         }
         for mask, phrase in zip(masks, phrases, strict=True)
     ]

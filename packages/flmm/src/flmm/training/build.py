@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from clim_data import PanopticNarratives, ReferringExpressions
+from clim_data.processes.ranks import Ranks
 from clim_data.readers.expressions import PROTOCOLS
 from clim_train.run.randomness import seed_everything
 from clim_train.trainer import Trainer
@@ -74,7 +74,7 @@ def build_cache(
         return None
     stamps = {name: data.stamp() for name, data in sources.items()}
     facts = frozen_facts(model, data=stamps, requests=build_requests(config))
-    rank, world_size = _ranks()
+    rank, world_size = Ranks.of_group()
     limit = None if config.cache.max_gb is None else config.cache.max_gb * 1e9 / world_size
     return FeatureCache(config.cache.folder, facts, rank=rank, max_bytes=limit)
 
@@ -86,7 +86,7 @@ def build_trainer(
     sources = build_sources(config)  # before the minutes that loading can take
     model = build_model(config)
     cache = build_cache(config, model, sources)
-    rank, world_size = _ranks()
+    rank, world_size = Ranks.of_group()
     loader = GroundingLoader(
         sources,
         model.lmm,
@@ -113,7 +113,3 @@ def build_trainer(
 def _name(shards: str) -> str:
     path = Path(shards)
     return (path.parent if path.suffix == ".tar" else path).name
-
-
-def _ranks() -> tuple[int, int]:
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from clim_data.files.atomic import write_json
-from clim_data.processes.ranks import ranks
+from clim_data.processes.ranks import Ranks
 from clim_models.losses.masks import mask_losses
 from clim_train.methods.region_parts import rows_per_rank
 from torch import Tensor, nn
@@ -173,7 +173,7 @@ class GroundingTask:
 
 def most_images(images: int, device: torch.device) -> int:
     """The largest number of images that a rank has in this step."""
-    if ranks() == 1:
+    if Ranks.of_group().world_size == 1:
         return images
     most = torch.tensor(images, device=device)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
+from clim_data.pixels.boxes import boxes_of_masks
 from PIL import Image
 from torch import Tensor
 
@@ -74,11 +75,9 @@ def mask_boxes(masks: Tensor) -> Tensor:
     An empty mask has the box of the whole image.
     """
     height, width = masks.shape[-2:]
-    rows, columns = masks.any(dim=2), masks.any(dim=1)
-    (x0, x1), (y0, y1) = _extent(columns), _extent(rows)
-    boxes = torch.stack([x0, y0, x1, y1], dim=1)
+    boxes, empty = boxes_of_masks(masks)
     whole = boxes.new_tensor([0, 0, width, height])
-    return torch.where(rows.any(dim=1)[:, None], boxes, whole).float()
+    return torch.where(empty[:, None], whole, boxes).float()
 
 
 def boxes_to_square(boxes: Tensor, original: Size, *, edge: int) -> Tensor:
@@ -122,12 +121,6 @@ def closest_candidates(candidates: Tensor, masks: Tensor) -> Tensor:
 
 def _bilinear(x: Tensor, size: Size) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-
-
-def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """First True and one past the last True along the rows of a bool (n, L)."""
-    flags = occupied.to(torch.uint8)
-    return flags.argmax(1), occupied.shape[1] - flags.flip(1).argmax(1)
 
 
 def _chain(source: int, enlarged: int, framed: int, target: int) -> Tensor:

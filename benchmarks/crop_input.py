@@ -16,11 +16,11 @@ from io import BytesIO
 import numpy as np
 import side_by_side as sbs
 import torch
-from clim_data.matching.boxes import BoxTable
-from clim_data.pixels.crops import crop_window, draw_cells, draw_order
-from clim_data.sources.shards import RawSample
-from clim_data.streams.draw import Draw
-from clim_data.streams.region_batches import CropBatch, CropBuilder
+from clim_data import CropBatch, Draw
+from clim_data.matching import BoxTable
+from clim_data.pixels import crop_window, draw_cells, draw_order
+from clim_data.sources import RawSample
+from clim_data.streams import CropBuilder
 from pictures import jpeg_bytes
 from PIL import Image
 from torch import Tensor

@@ -18,12 +18,9 @@ from io import BytesIO
 import numpy as np
 import side_by_side as sbs
 import torch
-from clim_data.pixels.decode import decode_rgb
-from clim_data.pixels.transforms import letterbox, sample_crop_window
-from clim_data.sources.shards import RawSample
-from clim_data.streams.draw import Draw
-from clim_data.streams.mosaic_batches import build_batch
-from clim_data.streams.mosaics import MosaicConfig, plan_mosaics
+from clim_data import Draw, MosaicConfig, build_batch, decode_rgb, plan_mosaics
+from clim_data.pixels import letterbox, sample_crop_window
+from clim_data.sources import RawSample
 from pictures import jpeg_bytes
 from PIL import Image
 from torch import Tensor

@@ -14,9 +14,7 @@ from functools import partial
 import side_by_side as sbs
 import torch
 import torch.distributed as dist
-from clim_data import CropBatch, MosaicConfig, plan_mosaics
-from clim_data.streams.draw import Draw
-from clim_data.streams.mosaic_batches import build_batch
+from clim_data import CropBatch, Draw, MosaicConfig, build_batch, plan_mosaics
 from clim_models import create_model
 from clim_models.image_side import copy_image_side
 from clim_train.config import TrainConfig

@@ -12,7 +12,7 @@ from functools import partial
 import side_by_side as sbs
 import torch
 import torch.nn.functional as F
-from clim_data.readers.regions import RegionSample
+from clim_data import RegionSample
 from clim_eval import RegionClassification, class_accuracy_table, label_ranks
 from clim_models import RegionModel, create_model
 from torch import Tensor

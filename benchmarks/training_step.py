@@ -14,9 +14,7 @@ from functools import partial
 import side_by_side as sbs
 import torch
 import torch.distributed as dist
-from clim_data.streams.draw import Draw
-from clim_data.streams.mosaic_batches import build_batch
-from clim_data.streams.mosaics import MosaicBatch, MosaicConfig, plan_mosaics
+from clim_data import Draw, MosaicBatch, MosaicConfig, build_batch, plan_mosaics
 from clim_models import create_model
 from clim_train.config import TrainConfig
 from clim_train.engine.deepspeed_compat import start_distributed

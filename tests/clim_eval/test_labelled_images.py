@@ -5,7 +5,8 @@ import tarfile
 import numpy as np
 import pytest
 import torch
-from clim_data.readers.labelled_images import ClassFolders, ClassShards, class_images
+from clim_data.readers import class_images
+from clim_data.readers.labelled_images import ClassFolders, ClassShards
 from clim_eval.commands.main import main
 from clim_eval.embeddings import save_class_embeddings
 from clim_eval.evaluators.zeroshot import ZeroShotClassification

@@ -59,7 +59,7 @@ def test_text_tower_tells_near_from_far(model):
 def test_shipped_weights_name_drawings_of_an_unseen_vendor(model):
     """Far above chance (1 in 20), on drawings the weights were not trained on; the file says how it
     was made."""
-    from clim_data.drawings.emoji import caption_of, load_emoji
+    from clim_data.drawings import caption_of, load_emoji
 
     emoji = load_emoji()
     split = emoji.split()

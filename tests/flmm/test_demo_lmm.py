@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from clim_data.drawings.emoji import load_emoji
+from clim_data.drawings import load_emoji
 from flmm.adapters import load_lmm
 from flmm.demo.lmm import build_demo_llava, word_tokenizer
 from flmm.demo.model_files import WEIGHTS, load_weights, save_weights, write_demo_model

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from clim_data.drawings.emoji import load_emoji
+from clim_data.drawings import load_emoji
 from flmm.demo.model_files import save_weights
 from flmm.demo.sam import WEIGHTS, build_demo_sam, random_demo_sam
 from flmm.demo.scenes import IMAGE_PX

@@ -63,12 +63,12 @@ def test_a_missing_rank_is_named_and_nothing_is_written(tmp_path):
 
 
 def test_patience_starts_again_with_every_part(tmp_path):
-    waiting = PartJob(tmp_path / "out.json", {}, 4, 0, 2, patience=0.4)
+    waiting = PartJob(tmp_path / "out.json", {}, 4, 0, 2, patience=2)
     do(waiting)
 
     def slowly():
         for number in (1, 3):
-            time.sleep(0.25)
+            time.sleep(1.1)  # twice: longer than patience
             waiting.write(number, {"rows": []})
 
     thread = threading.Thread(target=slowly)

@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from clim_data import BoxLoader, caption_items, write_shards
-from clim_data.drawings.scenes import compose_scenes
-from clim_data.pixels.decode import decode_rgb
-from clim_data.pixels.transforms import letterbox
+from clim_data import BoxLoader, caption_items, decode_rgb, write_shards
+from clim_data.drawings import compose_scenes
+from clim_data.pixels import letterbox
 from clim_eval.commands.main import main
 from clim_eval.embeddings import load_class_embeddings, save_class_embeddings
 from clim_eval.labelling import boxes as pseudo_labels

@@ -9,8 +9,7 @@ import clim_models
 import numpy as np
 import pytest
 import torch
-from clim_data.drawings.emoji import caption_of, load_emoji
-from clim_data.drawings.scenes import compose_scenes
+from clim_data.drawings import caption_of, compose_scenes, load_emoji
 from clim_eval import RegionRows
 from clim_train.config import TrainConfig
 from clim_train.experiments.comparison import measure as compare_runs

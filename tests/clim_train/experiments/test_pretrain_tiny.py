@@ -71,7 +71,7 @@ def test_a_few_steps_learn_and_write_loadable_weights(tmp_path):
     """24 drawings learned by heart in a few steps, written, loaded into a fresh model, and
     recognised there."""
     torch.manual_seed(0)
-    from clim_data.drawings.emoji import load_emoji
+    from clim_data.drawings import load_emoji
 
     emoji, model = load_emoji(), tiny.build_clim_tiny(pretrained=False)
     split = emoji.split()

@@ -4,9 +4,8 @@ import json
 
 import pytest
 import torch
-from clim_data import MosaicConfig, assemble_mosaics, plan_mosaics
-from clim_data.drawings.emoji import load_emoji
-from clim_data.streams.mosaics import MosaicBatch
+from clim_data import MosaicBatch, MosaicConfig, assemble_mosaics, plan_mosaics
+from clim_data.drawings import load_emoji
 from clim_train.experiments.console import free_folder
 from clim_train.experiments.quickstart.arms import (
     ARMS,

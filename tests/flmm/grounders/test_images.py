@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from clim_data.pixels.masks import decode_segmentation
+from clim_data.pixels import decode_segmentation
 from flmm.adapters import load_lmm
 from flmm.commands import chat as chat_command, ground as ground_command
 from flmm.commands.options import heads_file, trained_with

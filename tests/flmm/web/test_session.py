@@ -7,7 +7,7 @@ import tempfile
 import numpy as np
 import pytest
 import torch
-from clim_data.pixels.masks import decode_segmentation
+from clim_data.pixels import decode_segmentation
 from flmm.dialogue.answers import ask, ground_answer
 from flmm.dialogue.visual_cot import visual_answer
 from flmm.grounders.heads import ground_phrases

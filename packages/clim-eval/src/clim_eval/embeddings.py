@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from clim_data.files.atomic import write_text, write_whole
+from clim_data.files import write_text, write_whole
 from clim_models import RegionModel
 from clim_models.text.class_embeddings import embed_classes
 from clim_models.text.prompts import NAME_TEMPLATE, PHOTO_TEMPLATE, VILD_TEMPLATES

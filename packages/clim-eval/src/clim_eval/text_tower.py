@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from clim_data.processes.ranks import Ranks
+from clim_data.processes import Ranks
 from clim_models import RegionModel
 from clim_models.text.class_embeddings import text_weights
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from clim_data.files.atomic import write_json, write_text
-from clim_data.processes.ranks import Ranks
+from clim_data.files import write_json, write_text
+from clim_data.processes import Ranks
 from clim_models import interpolate_weights
 
 from clim_train.engine.deepspeed_compat import only_tensors, start_distributed

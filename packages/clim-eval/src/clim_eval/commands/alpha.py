@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from clim_data.command_line import need_path
-from clim_data.files.text import read_names
-from clim_data.processes.ranks import Ranks
+from clim_data.files import read_names
+from clim_data.processes import Ranks
 from clim_models import create_model
 from clim_models.create import PRECISIONS
 
@@ -150,7 +150,7 @@ class SweepParts:
         self.evaluators["retrieval"] = evaluate
 
     def _add_zeroshot(self) -> None:
-        from clim_data.readers.labelled_images import class_images
+        from clim_data.readers import class_images
 
         options = self.options
         names = (

@@ -4,7 +4,7 @@ import json
 from argparse import Namespace
 
 from clim_data.command_line import need_path
-from clim_data.files.text import read_names
+from clim_data.files import read_names
 
 from clim_eval.commands.shared import embed_names, load_model
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from clim_data.processes.ranks import Ranks, local_device
+from clim_data.processes import Ranks, local_device
 
 from clim_eval.commands.embed import run_embed
 from clim_eval.commands.regions import run_regions

@@ -8,13 +8,10 @@ from typing import Any
 
 import torch
 from clim_data.command_line import need_path
-from clim_data.files.text import read_names
-from clim_data.matching.box_json import BoxRules
-from clim_data.matching.boxes import BoxTable, load_boxes
-from clim_data.matching.captions import CaptionTable
-from clim_data.processes.parts import PartJob
-from clim_data.processes.ranks import Ranks, local_device
-from clim_data.sources.store import SampleStore
+from clim_data.files import read_names
+from clim_data.matching import BoxRules, BoxTable, CaptionTable, load_boxes
+from clim_data.processes import PartJob, Ranks, local_device
+from clim_data.sources import SampleStore
 from torch import Tensor
 
 from clim_eval.commands.shared import embed_names, load_model

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from clim_data.command_line import need_path
-from clim_data.processes.ranks import Ranks, gather_objects
+from clim_data.processes import Ranks, gather_objects
 
 from clim_eval.reports.provenance import weights_fingerprint
 from clim_eval.reports.report import write_report

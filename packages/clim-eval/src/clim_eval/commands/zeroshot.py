@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from clim_data.files.text import read_names
+from clim_data.files import read_names
 
 from clim_eval.commands.shared import class_rows, command_config, finish, load_model, tell_skipped
 from clim_eval.evaluators.zeroshot import ZeroShotClassification
@@ -11,7 +11,7 @@ from clim_eval.pictures.bars import accuracy_bars
 
 def run_zeroshot(options: Namespace) -> None:
     """Zero-shot classification of images with a class each."""
-    from clim_data.readers.labelled_images import class_images
+    from clim_data.readers import class_images
 
     model = load_model(options)
     names = read_names(options.names, "--names") if options.names else None

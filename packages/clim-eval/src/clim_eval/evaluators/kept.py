@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from clim_data.processes.ranks import Ranks
+from clim_data.processes import Ranks
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 

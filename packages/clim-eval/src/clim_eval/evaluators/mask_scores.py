@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from clim_data.files.atomic import write_text
-from clim_data.processes.ranks import gather_objects
+from clim_data.files import write_text
+from clim_data.processes import gather_objects
 
 from clim_eval.metrics.masks import MaskOverlaps
 from clim_eval.reports.tables import plain

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clim_data.processes.ranks import gather_objects
+from clim_data.processes import gather_objects
 from torch import Tensor, nn
 
 from clim_eval.evaluators.sharing import keyed_batches, live, merge_by_key

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from clim_data.processes.ranks import Ranks, gather_objects
+from clim_data.processes import Ranks, gather_objects
 from torch import Tensor, nn
 
 from clim_eval.evaluators.pixels import encode_pixels

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from clim_data.processes.ranks import Ranks
+from clim_data.processes import Ranks
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from clim_data.processes.ranks import gather_objects
+from clim_data.processes import gather_objects
 from torch import Tensor, nn
 
 from clim_eval.evaluators.pixels import encode_pixels, image_id

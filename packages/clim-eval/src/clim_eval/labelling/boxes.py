@@ -14,14 +14,17 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from clim_data.faults import BrokenSample
-from clim_data.matching.boxes import BoxTable
-from clim_data.matching.captions import CaptionTable
-from clim_data.pixels.boxes import padded_boxes
-from clim_data.pixels.crops import crop_window, cut_crops, enough_pixels
-from clim_data.pixels.decode import decode_rgb, open_image
-from clim_data.pixels.transforms import letterbox
-from clim_data.sources.store import SampleStore
+from clim_data import BrokenSample, decode_rgb
+from clim_data.matching import BoxTable, CaptionTable
+from clim_data.pixels import (
+    crop_window,
+    cut_crops,
+    enough_pixels,
+    letterbox,
+    open_image,
+    padded_boxes,
+)
+from clim_data.sources import SampleStore
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 

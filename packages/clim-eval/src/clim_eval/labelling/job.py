@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from clim_data.faults import BrokenSample, SkipReport
-from clim_data.matching.boxes import BoxTable
-from clim_data.processes.parts import PartJob
+from clim_data import BrokenSample, SkipReport
+from clim_data.matching import BoxTable
+from clim_data.processes import PartJob
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clim_data.files.atomic import write_bytes, write_whole
+from clim_data.files import write_bytes, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clim_data.pixels.boxes import box_of_mask
+from clim_data.pixels import box_of_mask
 from clim_models import pool_masks
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clim_data.files.atomic import write_bytes
+from clim_data.files import write_bytes
 
 from clim_eval.pictures.files import write_png
 from clim_eval.reports.provenance import package_versions

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clim_data.command_line import one_argument
-from clim_data.files.atomic import replace_file
-from clim_data.processes.ranks import Ranks
+from clim_data.files import replace_file
+from clim_data.processes import Ranks
 
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder
 from clim_train.run.peers import AgreedError, PeerFailed, failures_shared

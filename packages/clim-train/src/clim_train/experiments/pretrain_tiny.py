@@ -17,8 +17,8 @@ from pathlib import Path
 
 import open_clip
 import torch
-from clim_data.drawings.emoji import EmojiSet, EmojiSplit, caption_of, load_emoji
-from clim_data.files.atomic import write_whole
+from clim_data.drawings import EmojiSet, EmojiSplit, caption_of, load_emoji
+from clim_data.files import write_whole
 from clim_models.losses.contrastive import contrastive_loss
 from clim_models.tiny import NAME, WEIGHTS, build_clim_tiny
 from open_clip import get_model_preprocess_cfg

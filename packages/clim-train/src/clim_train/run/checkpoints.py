@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch.distributed as dist
-from clim_data.files.atomic import flush, write_text
-from clim_data.processes.ranks import Ranks, gather_objects
+from clim_data.files import flush, write_text
+from clim_data.processes import Ranks, gather_objects
 
 from clim_train.run.manifest import checksums, damage, write_manifest
 from clim_train.run.peers import AgreedError, attempt, first_problem

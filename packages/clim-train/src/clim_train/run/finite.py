@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from clim_data.processes.ranks import Ranks, gather_objects
+from clim_data.processes import Ranks, gather_objects
 from torch import Tensor
 
 from clim_train.run.peers import AgreedError

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from clim_data.files.atomic import write_json
+from clim_data.files import write_json
 
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 22

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from clim_data.files.atomic import write_text
-from clim_data.processes.ranks import Ranks
+from clim_data.files import write_text
+from clim_data.processes import Ranks
 from torch import Tensor
 from tqdm import tqdm
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch.distributed as dist
-from clim_data.processes.ranks import Ranks, gather_objects
+from clim_data.processes import Ranks, gather_objects
 
 POLL_S, SEEN_S, GRACE_S = 1.0, 5.0, 10.0
 _FAILED = 1

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 import torch.distributed as dist
-from clim_data.processes.ranks import Ranks, from_first_rank
+from clim_data.processes import Ranks, from_first_rank
 
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder
 from clim_train.run.manifest import damage

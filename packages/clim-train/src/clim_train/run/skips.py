@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from clim_data import SkipReport
-from clim_data.files.atomic import write_json
-from clim_data.processes.ranks import Ranks, gather_objects
+from clim_data.files import write_json
+from clim_data.processes import Ranks, gather_objects
 
 
 class SkipCount:

@@ -9,7 +9,7 @@ from types import FrameType
 
 import torch
 import torch.distributed as dist
-from clim_data.processes.ranks import Ranks
+from clim_data.processes import Ranks
 
 from clim_train.run.peers import AgreedError
 

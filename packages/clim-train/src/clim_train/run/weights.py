@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from clim_data.files.atomic import write_whole
+from clim_data.files import write_whole
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import torch
-from clim_data.pixels.decode import pixels, to_rgb
+from clim_data.pixels import pixels, to_rgb
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F

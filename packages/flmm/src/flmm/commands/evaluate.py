@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clim_data.processes.ranks import Ranks, local_device
+from clim_data.processes import Ranks, local_device
 
 from flmm.commands.options import add_model_options, heads_file, load_from_options, say
 
@@ -159,7 +159,7 @@ def open_data(options: argparse.Namespace) -> Any:
     """The reader of the data set that is named. Raises ValueError when neither shards nor all files
     are."""
     from clim_data import PanopticNarratives, ReferringExpressions
-    from clim_data.readers.expressions import PROTOCOLS
+    from clim_data.readers import PROTOCOLS
 
     if options.kind == "png":
         files = (options.images, options.narratives, options.panoptic_json, options.panoptic_dir)

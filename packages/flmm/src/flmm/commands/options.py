@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from clim_data.processes.ranks import Ranks
+from clim_data.processes import Ranks
 
 from flmm.grounded import GroundedLMM
 from flmm.heads.facts import ABOUT_FILE

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from clim_data.files.atomic import write_whole
+from clim_data.files import write_whole
 from safetensors import safe_open
 from safetensors.torch import save_file
 

@@ -3,10 +3,10 @@ emoji, known masks."""
 
 from pathlib import Path
 
-from clim_data.drawings.emoji import load_emoji
-from clim_data.drawings.narrative_scenes import (
+from clim_data.drawings import (
     NarrativeScenes,
     compose_narrative_scenes,
+    load_emoji,
     narrative_words,
     scene_vendors,
 )

@@ -8,7 +8,7 @@ question's own words are grounded ("question"), or it answers at once (None).
 from dataclasses import dataclass
 
 import torch
-from clim_data.pixels.boxes import box_of_mask
+from clim_data.pixels import box_of_mask
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from clim_data import BrokenSample, GroundingSample, SkipReport
-from clim_data.processes.ranks import Ranks, gather_objects
-from clim_data.streams.epochs import rank_share
+from clim_data.processes import Ranks, gather_objects
+from clim_data.streams import rank_share
 from clim_eval.evaluators.mask_scores import MaskScores
 from clim_eval.evaluators.sharing import live
 from clim_eval.metrics.masks import ious, mask_overlaps

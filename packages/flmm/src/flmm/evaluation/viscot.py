@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from clim_data import BrokenSample, SkipReport
-from clim_data.files.atomic import write_json
-from clim_data.pixels.decode import load_rgb
-from clim_data.processes.ranks import Ranks, gather_objects
-from clim_data.streams.epochs import rank_share
+from clim_data.files import write_json
+from clim_data.pixels import load_rgb
+from clim_data.processes import Ranks, gather_objects
+from clim_data.streams import rank_share
 from clim_eval.evaluators.sharing import live
 
 from flmm.dialogue.visual_cot import visual_answer

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from clim_data import GroundingSample
-from clim_data.pixels.decode import pixels
+from clim_data.pixels import pixels
 from torch import Tensor, nn
 
 from flmm.adapters.preparers import normalise

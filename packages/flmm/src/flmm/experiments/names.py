@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from clim_data.drawings.narrative_scenes import plural
+from clim_data.drawings import plural
 from torch import Tensor, nn
 
 from flmm.demo.scenes import CONCEPTS

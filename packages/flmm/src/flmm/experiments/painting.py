@@ -11,9 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from clim_data.drawings.emoji import load_emoji
-from clim_data.drawings.narrative_scenes import narrative, scene_vendors
-from clim_data.drawings.scenes import BACKGROUNDS, Scene, background, fit_cutout
+from clim_data.drawings import (
+    BACKGROUNDS,
+    Scene,
+    background,
+    fit_cutout,
+    load_emoji,
+    narrative,
+    scene_vendors,
+)
 from PIL import Image
 
 from flmm.demo.scenes import CONCEPTS, IMAGE_PX, OBJECT_PX

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from clim_data.drawings.emoji import load_emoji
-from clim_data.drawings.narrative_scenes import scene_vendors
-from clim_data.drawings.scenes import compose
+from clim_data.drawings import compose, load_emoji, scene_vendors
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clim_data.files.atomic import write_json
-from clim_data.pixels.boxes import box_of_mask, xyxy_to_xywh
-from clim_data.pixels.masks import encode_mask
+from clim_data.files import write_json
+from clim_data.pixels import box_of_mask, encode_mask, xyxy_to_xywh
 from clim_eval.pictures.files import write_png
 from PIL import Image
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from clim_data import BrokenSample
-from clim_data.pixels.decode import open_image, to_rgb
+from clim_data.pixels import open_image, to_rgb
 from PIL import Image, ImageOps
 
 

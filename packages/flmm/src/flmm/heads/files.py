@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clim_data.files.atomic import write_whole
+from clim_data.files import write_whole
 from clim_models.checkpoints.layouts import to_unet_head, unwrap
 from clim_models.checkpoints.load import read_checkpoint
 from safetensors.torch import save_file

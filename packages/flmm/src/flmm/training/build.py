@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 from clim_data import PanopticNarratives, ReferringExpressions
-from clim_data.processes.ranks import Ranks
-from clim_data.readers.expressions import PROTOCOLS
+from clim_data.processes import Ranks
+from clim_data.readers import PROTOCOLS
 from clim_train.run.randomness import seed_everything
 from clim_train.trainer import Trainer
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clim_data import BrokenSample, Draw, GroundingSample, SkipReport
-from clim_data.streams.epochs import EpochLoader, check_stream
+from clim_data.streams import EpochLoader, check_stream
 
 from flmm.adapters.frozen import FrozenLMM
 from flmm.samples import GroundingBatch, GroundingItem, SampleMaker, training_item

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from clim_data.files.atomic import write_json
-from clim_data.processes.ranks import Ranks
+from clim_data.files import write_json
+from clim_data.processes import Ranks
 from clim_models.losses.masks import mask_losses
 from clim_train.methods.region_parts import rows_per_rank
 from torch import Tensor, nn

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from clim_data.pixels.masks import decode_segmentation
+from clim_data.pixels import decode_segmentation
 from PIL import Image
 
 from flmm.adapters.features import PhraseFeatures

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from clim_data.faults import BrokenSample
-from clim_data.pixels.decode import open_image, to_rgb
+from clim_data import BrokenSample
+from clim_data.pixels import open_image, to_rgb
 from PIL import Image, ImageOps
 
 # Neither LMMs nor SAM see more than about a thousand pixels; masks and their pictures stay small

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clim_data import ImageCaptions, PanopticRegions
-from clim_data.annotations.caption_files import captions_of_images
-from clim_data.annotations.coco import read_annotations
-from clim_data.files.names import image_file_name
-from clim_data.files.text import read_names
+from clim_data.annotations import captions_of_images, read_annotations
+from clim_data.files import image_file_name, read_names
 from clim_eval import class_images, save_class_embeddings
 from clim_eval.embeddings import embed_with_bar
 from clim_eval.labelling.nouns import NounFinder

@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clim_data import ImageCaptions, PanopticRegions
-from clim_data.drawings.emoji import EmojiSplit, caption_of, load_emoji, write_emoji_shards
-from clim_data.drawings.scenes import SceneFolder, compose_scenes
+from clim_data.drawings import (
+    EmojiSplit,
+    SceneFolder,
+    caption_of,
+    compose_scenes,
+    load_emoji,
+    write_emoji_shards,
+)
 from clim_eval import save_class_embeddings
 from clim_models import RegionModel
 from torch import Tensor

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from clim_data.files.atomic import write_json
+from clim_data.files import write_json
 from clim_eval import (
     ImageTextRetrieval,
     RegionClassification,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from clim_data.files.atomic import write_json
+from clim_data.files import write_json
 from clim_eval import run_ends
 from clim_eval.reports.tables import plain
 from clim_models import RegionModel, create_model

@@ -9,8 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from clim_data import MosaicConfig
-from clim_data.streams.mosaics import MosaicBatch
+from clim_data import MosaicBatch, MosaicConfig
 from clim_eval import ImageTextRetrieval, RegionClassification, ZeroShotClassification
 from clim_models import RegionModel
 from torch import Tensor

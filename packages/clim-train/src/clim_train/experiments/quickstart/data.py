@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 from clim_data import PanopticRegions
-from clim_data.drawings.emoji import (
+from clim_data.drawings import (
     EmojiSet,
     EmojiSplit,
     caption_of,
+    compose_scenes,
     load_emoji,
     write_emoji_shards,
 )
-from clim_data.drawings.scenes import compose_scenes
 from clim_models import RegionModel
 from torch import Tensor
 from torch.nn.functional import normalize

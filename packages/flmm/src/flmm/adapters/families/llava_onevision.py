@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from clim_data.pixels.decode import to_rgb
+from clim_data.pixels import to_rgb
 from PIL import Image
 from torch import Tensor
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clim_data.pixels.boxes import boxes_of_masks
+from clim_data.pixels import boxes_of_masks
 from PIL import Image
 from torch import Tensor
 

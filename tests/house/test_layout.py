@@ -17,7 +17,7 @@ LIMITS = {
     "modules in import circles": 0,
     "folders in import circles": 0,
     # test_api.py counts both by who imports.
-    "hidden names imported by other packages": 77,
+    "hidden names imported by other packages": 78,
     "public names imported by a deep path": 19,
     "files that rename a draft": 4,
     "files that ask for rank or world size": 2,

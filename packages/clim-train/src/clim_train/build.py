@@ -5,7 +5,7 @@ from functools import partial
 
 import clim_models
 from clim_data import ImageCaptions, PanopticRegions
-from clim_data.processes.ranks import rank_and_world
+from clim_data.processes import Ranks
 from clim_eval import ImageTextRetrieval, RegionClassification
 from clim_models import RegionModel
 from clim_models.names import model_config
@@ -67,7 +67,7 @@ def build_loader(config: TrainConfig) -> Loader:
     Raises ValueError where no data are named, FileNotFoundError where they do not exist.
     """
     data = config.data
-    rank, world_size = rank_and_world()
+    rank, world_size = Ranks.of_group()
     stream = {
         "batch_size": data.batch_size,
         "seed": config.run.seed,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from clim_data.processes import Ranks
 from torch import Tensor
 
 from clim_train.engine.deepspeed_compat import forget_running_module, only_tensors
@@ -75,7 +76,7 @@ class Engine:
     ):
         import deepspeed
 
-        config = replace(config, engine=config.engine.for_ranks(torch.distributed.get_world_size()))
+        config = replace(config, engine=config.engine.for_ranks(Ranks.of_group().world_size))
         self.task, self.config, self.device = task, config, device
         self._shapes = {name: p.shape for name, p in task.trainable_parameters().items()}
         precision = config.engine.precision
@@ -94,7 +95,7 @@ class Engine:
         self._engine, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, config=deepspeed_config(config, universal=universal)
         )
-        if config.engine.zero_stage == 0 and torch.distributed.get_world_size() == 1:
+        if config.engine.zero_stage == 0 and Ranks.of_group().is_single:
             # Alone, the exchange would copy all gradients into one buffer and back.
             self._engine.enable_backward_allreduce = False
         self._register_direct_parameters()
@@ -102,11 +103,11 @@ class Engine:
 
     @property
     def world_size(self) -> int:
-        return torch.distributed.get_world_size()
+        return Ranks.of_group().world_size
 
     @property
     def rank(self) -> int:
-        return torch.distributed.get_rank()
+        return Ranks.of_group().rank
 
     def forward_backward(self, batch: Any) -> dict[str, Tensor]:
         """One micro-batch: adds its gradient, returns the task's detached scalars (this rank's, on

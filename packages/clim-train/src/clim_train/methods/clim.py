@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-import torch.distributed as dist
-from clim_data import plan_mosaics
-from clim_data.processes.ranks import ranks
-from clim_data.streams.mosaics import MosaicBatch
+from clim_data import MosaicBatch, plan_mosaics
+from clim_data.processes import Ranks
 from clim_models.losses.contrastive import contrastive_loss
 from clim_models.losses.gather import GatherFeatures
 from torch import Tensor, nn
@@ -158,7 +156,8 @@ class ClimTask:
 
     def gather(self) -> GatherFeatures | None:
         """Return what reaches the rows of other ranks, or None for a single process."""
-        return GatherFeatures(ranks(), dist.get_rank()) if ranks() > 1 else None
+        rank, world_size = Ranks.of_group()
+        return GatherFeatures(world_size, rank) if world_size > 1 else None
 
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         """Write `folder` for `create_model(name, pretrained=folder)` and plain open_clip."""

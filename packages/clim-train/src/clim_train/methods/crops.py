@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from clim_data import CropBatch, CropLoader
-from clim_data.pixels.crops import grid_choices
+from clim_data.pixels import grid_choices
 
 from clim_train.methods.method import DataKind
 from clim_train.methods.region_parts import blank_images, example_boxes

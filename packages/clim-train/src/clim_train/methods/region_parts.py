@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import clim_models
 import torch
 import torch.distributed as dist
-from clim_data.processes.ranks import ranks
+from clim_data.processes import Ranks
 from torch import Tensor, nn
 
 from clim_train.methods.method import MethodOptions
@@ -89,9 +89,9 @@ def rows_per_rank(rows: int, device: torch.device) -> Tensor:
     """
     # Filled on the device: a copy from the host would wait for it.
     count = torch.full((), rows, dtype=torch.float32, device=device)
-    if ranks() > 1:
+    if Ranks.of_group().world_size > 1:
         dist.all_reduce(count)
-    return count.clamp(min=1) / ranks()
+    return count.clamp(min=1) / Ranks.of_group().world_size
 
 
 def blank_images(count: int, side: int) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 import torch.distributed as dist
 from clim_data import BoxBatch
-from clim_data.processes.ranks import rank_and_world, ranks
+from clim_data.processes import Ranks
 from clim_eval.embeddings import cache_folder, embed_with_bar, load_class_embeddings
 from clim_models.losses.federated import federated_class_weights, federated_region_loss
 from torch import Tensor, nn
@@ -166,7 +166,7 @@ class RegionClipTask:
         present = torch.zeros_like(keys).scatter_(0, labels, 1)
 
         shared = torch.stack([keys, present])  # (2, K)
-        if ranks() > 1:
+        if Ranks.of_group().world_size > 1:
             # Sums of uniform keys, modulo their range, are uniform keys; counts say which classes
             # any rank has.
             dist.all_reduce(shared)
@@ -216,7 +216,7 @@ def embeddings_of_classes(
     if options.embeddings is not None:
         return load_class_embeddings(options.embeddings, class_names, model=model)
 
-    rank, _ = rank_and_world()
+    rank, _ = Ranks.of_group()
     # On the device that will train: thousands of names take hours on a CPU.
     return embed_with_bar(
         model.to(device), class_names, options.templates, cache=cache_folder(), show=rank == 0

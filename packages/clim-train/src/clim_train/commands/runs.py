@@ -159,8 +159,9 @@ def exit_status(command: Callable[[], None], *, program: str, resume: str) -> in
     continues a run.
 
     0: it succeeded. 1: it failed on the way (another rank, a full disk, a loss that is not finite).
-    2: a mistake in the command, the configuration or the data. 75: it was asked to stop, saved, and
-    can be resumed. 130: interrupted outside of training. Errors that nobody foresaw are raised.
+    2: a mistake in the command, the configuration or the data, or a package that is not installed.
+    75: it was asked to stop, saved, and can be resumed. 130: interrupted outside of training.
+    Errors that nobody foresaw are raised.
     """
 
     def explain(reason: object, status: int) -> int:
@@ -173,7 +174,7 @@ def exit_status(command: Callable[[], None], *, program: str, resume: str) -> in
         return explain(stopped, EXIT_STOPPED)
     except (AgreedError, PeerFailed) as error:
         return explain(error, 1)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ImportError) as error:
         return explain(error, 2)
     except (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
         return explain(f"{error}: check that path and who may write there, or name another", 2)

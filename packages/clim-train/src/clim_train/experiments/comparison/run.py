@@ -368,7 +368,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except AgreedError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ImportError) as error:
         parser.exit(2, f"{parser.prog}: {' '.join(str(error).split())}\n")
     print(
         f"\n{table}\n\n{time.monotonic() - begin:.0f} s. Report: "

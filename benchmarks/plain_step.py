@@ -15,8 +15,7 @@ import side_by_side as sbs
 import torch
 import torch.distributed as dist
 from clim_data import CropBatch, Draw, MosaicConfig, build_batch, plan_mosaics
-from clim_models import create_model
-from clim_models.image_side import copy_image_side
+from clim_models import copy_image_side, create_model
 from clim_train.config import TrainConfig
 from clim_train.engine.deepspeed_compat import start_distributed
 from clim_train.engine.engine import Engine

@@ -83,7 +83,7 @@ def test_precision_and_tokenizer(names):
             FileNotFoundError,
             "check the path",
         ),
-        ({"name": "test-vit", "box_rounding": "nearest"}, ValueError, "unknown option"),
+        ({"name": "test-vit", "box_rounding": "nearest"}, TypeError, "unexpected keyword"),
     ],
 )
 def test_mistakes(names, arguments, error, message):
@@ -98,7 +98,7 @@ def test_preprocessing_follows_the_pretraining_of_the_name(monkeypatch):
     clip = torch.nn.Module()
     clip.visual = torch.nn.Module()
     clip.visual.preprocess_cfg = {"size": 224}
-    create._set_preprocessing(clip, "ViT-B-16-SigLIP", None)
+    create._set_preprocessing(clip, "ViT-B-16-SigLIP")
     assert clip.visual.preprocess_cfg["mean"] == (0.5, 0.5, 0.5)
 
 

@@ -4,7 +4,7 @@ have."""
 import pytest
 import torch
 from clim_models import RegionModel
-from clim_models.features import OUTPUTS
+from clim_models.features import REQUESTS
 from clim_models.towers.positions import resample_positions, rotary_table
 from tiny_towers import build_clip, build_eva, build_vit
 from torch import nn
@@ -249,7 +249,7 @@ def test_encode_image_at_native_size_is_open_clips(towers, kind):
 def test_one_forward_gives_what_the_single_calls_give(towers, kind):
     model = towers[kind]()
     x, boxes, masks = sample(model)
-    outputs = [o for o in OUTPUTS if kind in WITH_ATTENTION or "attention" not in o]
+    outputs = [o for o in REQUESTS if kind in WITH_ATTENTION or "attention" not in o]
     with torch.no_grad():
         found = model.encode_regions(x, boxes, masks, outputs)
         single = {"image": model.encode_image(x)}
@@ -324,7 +324,7 @@ def test_attention_readout_sees_nothing_outside_its_region_in_the_last_layer(tow
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpointing_changes_no_loss_and_no_gradient(towers, kind):
-    outputs = [o for o in OUTPUTS if kind in WITH_ATTENTION or "attention" not in o]
+    outputs = [o for o in REQUESTS if kind in WITH_ATTENTION or "attention" not in o]
     results = []
     for checkpointing in (False, True):
         torch.manual_seed(1)

@@ -86,7 +86,7 @@ def test_shipped_weights_name_drawings_of_an_unseen_vendor(model):
         "python -m clim_train.pretrain_tiny"
     )  # its place at that time
     assert split.test_vendor in metadata["never_seen"]
-    assert tiny.WEIGHTS.stat().st_size < 8e6
+    assert tiny.TINY_WEIGHTS.stat().st_size < 8e6
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from clim_models import UNetHead
-from clim_models.losses.masks import mask_losses
+from clim_models.losses import mask_losses
 from flmm.grounded import GroundedLMM, load_grounded
 from flmm.heads.files import heads_from_released
 from flmm.refiners.sam.weights import load_sam

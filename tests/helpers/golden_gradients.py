@@ -3,7 +3,7 @@ names."""
 
 import pytest
 import torch
-from clim_models.checkpoints.layouts import to_open_clip
+from clim_models.checkpoints import to_open_clip
 
 
 def our_names(names):

@@ -57,22 +57,21 @@ class ToyModel(nn.Module):
     def encode_image(self, images, normalize=True):
         return F.normalize(self.encode_dense(images).flatten(2).mean(-1), dim=-1)
 
-    def encode_regions(self, images, boxes=None, masks=None, outputs=("boxes", "masks")):
+    def encode(self, images, requests, *, boxes=None, masks=None):
         dense = self.encode_dense(images)
         side = dense.shape[-1]
         found = {}
-        for name in outputs:
-            if name.startswith("boxes"):  # the feature under each box's centre
-                rows = [
-                    dense[i][:, int(y * side), int(x * side)]
-                    for i, centres in enumerate((b[:, :2] + b[:, 2:]) / 2 for b in boxes)
-                    for x, y in centres.clamp(0, 0.999).tolist()
-                ]
+        for request in requests:
+            rows = []
+            if request.regions == "boxes":  # the feature under each box's centre
+                for i, corners in enumerate(boxes):
+                    centres = (corners[:, :2] + corners[:, 2:]) / 2
+                    for x, y in centres.clamp(0, 0.999).tolist():
+                        rows.append(dense[i][:, int(y * side), int(x * side)])
             else:
-                rows = [
-                    (dense[i] * mask).sum((1, 2)) for i, part in enumerate(masks) for mask in part
-                ]
-            found[name] = F.normalize(torch.stack(rows), dim=-1)
+                for i, part in enumerate(masks):
+                    rows += [(dense[i] * mask).sum((1, 2)) for mask in part]
+            found[request] = F.normalize(torch.stack(rows), dim=-1)
         return found
 
     def tokenizer(self, texts):

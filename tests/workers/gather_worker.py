@@ -13,8 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from clim_models.losses import contrastive as losses
-from clim_models.losses.gather import GatherFeatures
+from clim_models.losses import GatherFeatures, contrastive as losses
 
 
 def main(rank, world_size, folder):

@@ -16,8 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 import torch.distributed as dist
-from clim_models.losses.contrastive import contrastive_loss
-from clim_models.losses.gather import GatherFeatures
+from clim_models.losses import GatherFeatures, contrastive_loss
 from clim_train.engine.deepspeed_compat import start_distributed
 from clim_train.methods.clim import ClimTask
 from clim_train.options.device import choose_device

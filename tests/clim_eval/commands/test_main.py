@@ -10,7 +10,7 @@ from clim_eval.commands.main import main
 from clim_eval.evaluators.regions import RegionClassification
 from clim_eval.reports.report import read_report
 from clim_models import create_model, save_model
-from clim_models.text.class_embeddings import embed_classes
+from clim_models.text import embed_classes
 from PIL import Image
 from safetensors import safe_open
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from clim_eval.evaluators.regions import READOUTS, RegionClassification
+from clim_models import Pooled
 
 RANKS = 2
 
@@ -20,12 +21,12 @@ def test_equals_a_loop_over_single_regions(toy):
         pixels = model.normalize_pixels(sample.image[None])
         for n, label in enumerate(sample.labels.tolist()):
             features = {
-                "boxes": model.encode_regions(
-                    pixels, boxes=[sample.boxes[n : n + 1]], outputs=("boxes",)
-                )["boxes"],
-                "masks": model.encode_regions(
-                    pixels, masks=[sample.masks[n : n + 1]], outputs=("masks",)
-                )["masks"],
+                **{
+                    kind: model.encode(
+                        pixels, [Pooled(kind)], **{kind: [getattr(sample, kind)[n : n + 1]]}
+                    )[Pooled(kind)]
+                    for kind in ("boxes", "masks")
+                },
                 "crops": model.encode_image(model.normalize_pixels(sample.crops[n : n + 1])),
             }
             for name, feature in features.items():

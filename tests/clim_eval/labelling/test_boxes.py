@@ -14,7 +14,7 @@ from clim_eval.labelling import boxes as pseudo_labels
 from clim_eval.labelling.boxes import BoxNamer, BoxView
 from clim_eval.labelling.nouns import NounFinder
 from clim_models import create_model
-from clim_models.text.class_embeddings import embed_classes
+from clim_models.text import embed_classes
 
 CONCEPTS = (
     *(

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from clim_data import MosaicBatch, MosaicConfig, plan_mosaics
-from clim_models.losses.contrastive import contrastive_loss
+from clim_models.losses import contrastive_loss
 from clim_train.methods.clim import ClimTask
 from clim_train.methods.text_features import TextFeatures, caption_ids
 from tiny_towers import build_clip

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from clim_data import CropBatch
-from clim_models.losses.distillation import cosine_distillation
+from clim_models.losses import cosine_distillation
 from clim_train.engine.module import EngineModule
 from clim_train.methods.clipself import ClipSelfTask
 from golden_gradients import assert_gradients

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from clim_data import BoxBatch
-from clim_models.losses.federated import federated_region_loss
+from clim_models.losses import federated_region_loss
 from clim_train.methods.regionclip import RegionClipTask
 from golden_gradients import assert_gradients
 from tiny_towers import build_eva

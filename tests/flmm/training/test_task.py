@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from clim_models.losses.masks import mask_losses
+from clim_models.losses import mask_losses
 from clim_train.engine.module import EngineModule, trained_entries
 from clim_train.options.sections import EngineConfig, OptimConfig, RunConfig, ScheduleConfig
 from clim_train.run.metrics import read_metrics

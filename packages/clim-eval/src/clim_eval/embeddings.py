@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from clim_data.files import write_text, write_whole
 from clim_models import RegionModel
-from clim_models.text.class_embeddings import embed_classes
-from clim_models.text.prompts import NAME_TEMPLATE, PHOTO_TEMPLATE, VILD_TEMPLATES
+from clim_models.text import NAME_TEMPLATE, PHOTO_TEMPLATE, VILD_TEMPLATES, embed_classes
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -34,7 +33,7 @@ def cache_folder() -> Path:
 def embed_with_bar(
     model: nn.Module, names: Sequence[str], templates: str, *, cache: Path | None, show: bool
 ) -> Tensor:
-    """`clim_models.text.class_embeddings.embed_classes` with templates by name and a live bar; (K,
+    """`clim_models.text.embed_classes` with templates by name and a live bar; (K,
     C) unit rows."""
     with tqdm(desc="classes", unit="prompt", disable=not show, leave=False) as bar:
 

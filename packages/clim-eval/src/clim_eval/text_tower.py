@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from clim_data.processes import Ranks
 from clim_models import RegionModel
-from clim_models.text.class_embeddings import text_weights
+from clim_models.text import text_weights
 
 MATRICES = 8
 VALUES = 8  # of each

@@ -1,30 +1,68 @@
-"""Any open_clip model with dense, box and mask features. See README.md; names here are the API."""
+"""Any open_clip model with dense, box and mask features.
 
-from importlib import import_module
+The table "Public names" of the package's README says what each name is.
+"""
 
-from clim_models.version import __version__
+from typing import TYPE_CHECKING
 
-# Loaded on first use: open_clip, timm and torchvision take seconds to import.
-_EXPORTS = {
-    "LoadReport": "clim_models.checkpoints.load",
-    "RegionModel": "clim_models.region_model",
-    "UNetHead": "clim_models.heads.unet",
-    "create_model": "clim_models.create",
-    "interpolate_weights": "clim_models.checkpoints.interpolation",
-    "load_checkpoint": "clim_models.checkpoints.load",
-    "pool_boxes": "clim_models.pooling",
-    "pool_masks": "clim_models.pooling",
-    "save_model": "clim_models.export",
-}
+from clim_models.lazy import lazy_names
 
-__all__ = ["__version__", *sorted(_EXPORTS)]
-
-
-def __getattr__(name: str):
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_EXPORTS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+if TYPE_CHECKING:
+    from clim_models.checkpoints.interpolation import interpolate_weights as interpolate_weights
+    from clim_models.checkpoints.load import (
+        LoadReport as LoadReport,
+        load_checkpoint as load_checkpoint,
+    )
+    from clim_models.create import PRECISIONS as PRECISIONS, create_model as create_model
+    from clim_models.export import save_model as save_model
+    from clim_models.features import (
+        REQUESTS as REQUESTS,
+        Attended as Attended,
+        Dense as Dense,
+        ImageFeature as ImageFeature,
+        Pooled as Pooled,
+        Readout as Readout,
+        Request as Request,
+        request_named as request_named,
+    )
+    from clim_models.heads.unet import UNetHead as UNetHead
+    from clim_models.image_side import copy_image_side as copy_image_side
+    from clim_models.names import TINY as TINY, model_config as model_config
+    from clim_models.open_clip_compat import no_weights_yet as no_weights_yet
+    from clim_models.pooling import pool_boxes as pool_boxes, pool_masks as pool_masks
+    from clim_models.region_model import RegionModel as RegionModel
+    from clim_models.tiny import TINY_WEIGHTS as TINY_WEIGHTS, build_clim_tiny as build_clim_tiny
+    from clim_models.towers.registry import register_tower as register_tower
+    from clim_models.version import __version__ as __version__
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "Attended": "clim_models.features",
+            "Dense": "clim_models.features",
+            "ImageFeature": "clim_models.features",
+            "LoadReport": "clim_models.checkpoints.load",
+            "PRECISIONS": "clim_models.create",
+            "Pooled": "clim_models.features",
+            "REQUESTS": "clim_models.features",
+            "Readout": "clim_models.features",
+            "RegionModel": "clim_models.region_model",
+            "Request": "clim_models.features",
+            "TINY": "clim_models.names",
+            "TINY_WEIGHTS": "clim_models.tiny",
+            "UNetHead": "clim_models.heads.unet",
+            "__version__": "clim_models.version",
+            "build_clim_tiny": "clim_models.tiny",
+            "copy_image_side": "clim_models.image_side",
+            "create_model": "clim_models.create",
+            "interpolate_weights": "clim_models.checkpoints.interpolation",
+            "load_checkpoint": "clim_models.checkpoints.load",
+            "model_config": "clim_models.names",
+            "no_weights_yet": "clim_models.open_clip_compat",
+            "pool_boxes": "clim_models.pooling",
+            "pool_masks": "clim_models.pooling",
+            "register_tower": "clim_models.towers.registry",
+            "request_named": "clim_models.features",
+            "save_model": "clim_models.export",
+        },
+    )

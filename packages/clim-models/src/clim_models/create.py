@@ -6,12 +6,11 @@ from pathlib import Path
 
 import open_clip
 import torch
-from open_clip.model import set_model_preprocess_cfg
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
 from clim_models.checkpoints.load import export_folder, load_checkpoint
 from clim_models.names import SHIPPED, TINY, model_config
-from clim_models.open_clip_compat import no_weights_yet
+from clim_models.open_clip_compat import OpenClipModel, no_weights_yet, set_statistics
 from clim_models.region_model import RegionModel
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -22,8 +21,11 @@ def create_model(
     pretrained: str | Path | None = None,
     image_size: int | tuple[int, int] | None = None,
     precision: str = "fp32",
+    *,
     device: str | torch.device = "cpu",
-    **options: str | bool,
+    antialias: bool = False,
+    partial_patches: str = "error",
+    box_patches: str = "nearest",
 ) -> RegionModel:
     """Build a RegionModel.
 
@@ -31,11 +33,11 @@ def create_model(
         name: any open_clip model name, or "clim-tiny".
         pretrained: None (random weights), a tag of open_clip ("emoji" for "clim-tiny"), a local
             `.pt` or `.safetensors`, or a run folder of ours.
-        image_size: side, or (H, W), that evaluation should use; weights are not touched, since
+        image_size: side, or (H, W), that evaluation should use. Weights do not change, since
             position embeddings follow the image anyway. None keeps the size of the pretraining.
         precision: "fp32", "bf16" or "fp16": the dtype of all weights and features.
         device: where the model goes.
-        **options: `antialias`, `partial_patches`, `box_patches` of RegionModel.
+        antialias, partial_patches, box_patches: see `RegionModel`.
 
     Raises:
         ValueError: unknown name (close ones are listed), tag, precision or option, or weights that
@@ -45,35 +47,47 @@ def create_model(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r}; legal values are {', '.join(PRECISIONS)}")
-    unknown = options.keys() - {"antialias", "partial_patches", "box_patches"}
-    if unknown:
-        raise ValueError(
-            f"unknown option {sorted(unknown)}; legal ones are antialias, partial_patches, "
-            "box_patches"
-        )
     config = model_config(name)
     tag = _tag(name, pretrained)
-    if name == TINY:
-        from clim_models.tiny import build_clim_tiny
 
-        clip = build_clim_tiny(pretrained == SHIPPED)
-    else:
-        with no_weights_yet() if pretrained is not None else nullcontext():
-            clip = open_clip.create_model(name, pretrained=tag, pretrained_hf=False)
-        _set_preprocessing(clip, name, tag)
-    model = RegionModel(clip, **options)
-    model.name, model.config = name, config
+    clip = _build_clip(name, tag, weights_follow=pretrained is not None)
+    model = RegionModel(
+        clip, antialias=antialias, partial_patches=partial_patches, box_patches=box_patches
+    )
+    model.name = name
+    model.config = config
+
     if pretrained is not None and tag is None:
-        load_checkpoint(model, _weights(name, pretrained, config))
-    if image_size is not None:
-        model.image_size = (
-            (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        )
+        load_checkpoint(model, _local_weights(name, pretrained, config))
+    if isinstance(image_size, int):
+        model.image_size = (image_size, image_size)
+    elif image_size is not None:
+        model.image_size = (image_size[0], image_size[1])
     return model.to(device=device, dtype=PRECISIONS[precision]).eval()
 
 
+def _build_clip(name: str, tag: str | None, *, weights_follow: bool) -> OpenClipModel:
+    """Build the open_clip model, with the weights of a tag if there is one."""
+    if name == TINY:
+        # Its packages are an extra: imported only where they are used.
+        from clim_models.tiny import build_clim_tiny
+
+        return build_clim_tiny(tag == SHIPPED)
+
+    with no_weights_yet() if weights_follow else nullcontext():
+        clip = open_clip.create_model(name, pretrained=tag, pretrained_hf=False)
+    if tag is None:
+        _set_preprocessing(clip, name)
+    return clip
+
+
 def _tag(name: str, pretrained: str | Path | None) -> str | None:
-    """The tag meant by `pretrained`, or None if it is a path (or nothing)."""
+    """Return the tag that `pretrained` means, or None for a path (or nothing).
+
+    Raises:
+        ValueError: an unknown tag, or one whose weights need another model name.
+        FileNotFoundError: a path that is not there.
+    """
     if pretrained is None:
         return None
     tags = [SHIPPED] if name == TINY else list_pretrained_tags_by_model(name)
@@ -84,6 +98,7 @@ def _tag(name: str, pretrained: str | Path | None) -> str | None:
                 f"weights {pretrained!r} need QuickGELU; use the model name '{name}-quickgelu'"
             )
         return str(pretrained)
+
     if Path(pretrained).exists():
         return None
     known = ", ".join(tags) or "none for this model"
@@ -96,32 +111,36 @@ def _tag(name: str, pretrained: str | Path | None) -> str | None:
     )
 
 
-def _weights(name: str, pretrained: str | Path, config: dict) -> Path:
-    """Path of local weights; an export must be of the same model (its name, or else all of its
-    configuration)."""
+def _local_weights(name: str, pretrained: str | Path, config: dict) -> Path:
+    """Return the path of local weights.
+
+    An export must be of the same model: of its name, or else of exactly its configuration.
+
+    Raises:
+        ValueError: an export of another model.
+    """
     path = export_folder(Path(pretrained))
     described = path / "open_clip_config.json"
-    if described.exists():
-        named = path / "config.json"
-        own = json.loads(named.read_text()).get("name") if named.exists() else None
-        saved = json.loads(described.read_text())["model_cfg"]
-        differing = sorted(k for k in saved.keys() | config.keys() if saved.get(k) != config.get(k))
-        if own != name and differing:
-            raise ValueError(
-                f"{path} holds {own or 'another model'}, not {name!r} (they differ in "
-                f"{differing}); pass that name"
-            )
+    if not described.exists():
+        return path
+
+    named = path / "config.json"
+    exported_name = json.loads(named.read_text()).get("name") if named.exists() else None
+    saved = json.loads(described.read_text())["model_cfg"]
+    keys = saved.keys() | config.keys()
+    differing = sorted(key for key in keys if saved.get(key) != config.get(key))
+    if exported_name != name and differing:
+        raise ValueError(
+            f"{path} holds {exported_name or 'another model'}, not {name!r} "
+            f"(they differ in {differing}); pass that name"
+        )
     return path
 
 
-def _set_preprocessing(clip: torch.nn.Module, name: str, tag: str | None) -> None:
-    """Mean and std of the pretraining: of the tag, else of the model's other tags, where they all
-    agree."""
-    if tag is not None:
-        return
-    keys = ("mean", "std")
-    known = [get_pretrained_cfg(name, t) for t in list_pretrained_tags_by_model(name)]
-    found = {tuple(tuple(c[k]) for k in keys) for c in known if all(c.get(k) for k in keys)}
+def _set_preprocessing(clip: OpenClipModel, name: str) -> None:
+    """Set the mean and std of the pretraining, if all tags of the model agree on them."""
+    known = [get_pretrained_cfg(name, tag) for tag in list_pretrained_tags_by_model(name)]
+    found = {(tuple(c["mean"]), tuple(c["std"])) for c in known if c.get("mean") and c.get("std")}
     if len(found) == 1:
         mean, std = found.pop()
-        set_model_preprocess_cfg(clip, {**clip.visual.preprocess_cfg, "mean": mean, "std": std})
+        set_statistics(clip, mean, std)

@@ -1,35 +1,174 @@
-"""Names of what a RegionModel can compute, and the checks that answer a wrong one."""
+"""Requests: what a RegionModel can be asked to compute from one forward of its image tower.
+
+`RegionModel.encode(images, requests)` answers any number of them together:
+
+    features = model.encode(images, [ImageFeature(), Pooled("boxes")], boxes=boxes)
+    features[Pooled("boxes")]  # (R, C)
+
+Letters: B images, h w positions of the feature map, R regions of all images, C embedding.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, get_args
 
-READOUTS = ("value_residual", "value")
-OUTPUTS = (
-    "image",
-    *(f"{kind}{suffix}" for kind in ("dense", "boxes", "masks") for suffix in ("", "_value")),
-    "boxes_attention",
-    "masks_attention",
-)
+from torch import Tensor
 
-
-def with_readout(kind: str, readout: str) -> str:
-    if readout not in READOUTS:
-        raise ValueError(f"readout={readout!r}; legal values are 'value_residual' and 'value'")
-    return kind if readout == "value_residual" else f"{kind}_value"
+Regions = Literal["boxes", "masks"]
 
 
-def is_attention(mode: str, pooled: str) -> bool:
-    """True for attention, False for the pooled mode of the caller."""
-    if mode not in (pooled, "attention"):
-        raise ValueError(f"mode={mode!r}; legal values are {pooled!r} and 'attention'")
-    return mode == "attention"
+class Readout(StrEnum):
+    """How the last layer of a tower is read at each position of the map.
+
+    VALUE_RESIDUAL runs the layer without mixing between positions: value path, residual and MLP
+    (the papers' path). VALUE stops after the value and output projections (MaskCLIP, arXiv
+    2112.01071).
+    """
+
+    VALUE_RESIDUAL = "value_residual"
+    VALUE = "value"
 
 
-def check_outputs(outputs: Sequence[str], boxes, masks) -> None:
-    for name in outputs:
-        if name not in OUTPUTS:
-            raise ValueError(f"output {name!r} is unknown; legal values are {', '.join(OUTPUTS)}")
-        for kind, given in (("boxes", boxes), ("masks", masks)):
-            if name.startswith(kind) and given is None:
-                raise ValueError(
-                    f"output {name!r} needs {kind}; pass {kind}=[...] with one tensor per image"
-                )
+def as_readout(value: str) -> Readout:
+    """Return the readout of a name; a `Readout` passes through.
+
+    Raises:
+        ValueError: an unknown readout.
+    """
+    if value not in tuple(Readout):
+        raise ValueError(f"readout={value!r}; legal values are 'value_residual' and 'value'")
+    return Readout(value)
+
+
+def _check_regions(regions: str) -> None:
+    if regions not in get_args(Regions):
+        raise ValueError(f"regions={regions!r}; legal values are 'boxes' and 'masks'")
+
+
+@dataclass(frozen=True)
+class ImageFeature:
+    """Feature of the whole image, as `encode_image` gives it: (B, C)."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Features of all positions, as `encode_dense` gives them: (B, C, h, w).
+
+    Raises:
+        ValueError: an unknown readout.
+    """
+
+    readout: Readout = Readout.VALUE_RESIDUAL
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "readout", as_readout(self.readout))
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Average of the unit-length map inside each box or mask: (R, C).
+
+    Boxes are pooled by RoIAlign (1x1, aligned), masks by their mean.
+
+    Raises:
+        ValueError: unknown regions or an unknown readout.
+    """
+
+    regions: Regions
+    readout: Readout = Readout.VALUE_RESIDUAL
+
+    def __post_init__(self) -> None:
+        _check_regions(self.regions)
+        object.__setattr__(self, "readout", as_readout(self.readout))
+
+
+@dataclass(frozen=True)
+class Attended:
+    """Image feature that attends inside each box or mask only: (R, C).
+
+    Raises:
+        ValueError: unknown regions.
+    """
+
+    regions: Regions
+
+    def __post_init__(self) -> None:
+        _check_regions(self.regions)
+
+
+Request = ImageFeature | Dense | Pooled | Attended
+
+# Names for command lines, reports and `encode_regions`. Nothing else turns names into requests.
+REQUESTS: dict[str, Request] = {
+    "image": ImageFeature(),
+    "dense": Dense(),
+    "dense_value": Dense(Readout.VALUE),
+    "boxes": Pooled("boxes"),
+    "boxes_value": Pooled("boxes", Readout.VALUE),
+    "boxes_attention": Attended("boxes"),
+    "masks": Pooled("masks"),
+    "masks_value": Pooled("masks", Readout.VALUE),
+    "masks_attention": Attended("masks"),
+}
+
+
+def request_named(name: str) -> Request:
+    """Return the request that a name of `REQUESTS` stands for.
+
+    Raises:
+        ValueError: an unknown name; the message lists all.
+    """
+    if name not in REQUESTS:
+        raise ValueError(f"output {name!r} is unknown; legal values are {', '.join(REQUESTS)}")
+    return REQUESTS[name]
+
+
+def region_request(
+    regions: Regions, mode: str, readout: str | None, *, pooled_mode: str
+) -> Pooled | Attended:
+    """Translate the arguments of `encode_boxes` and `encode_masks`.
+
+    Args:
+        mode: `pooled_mode` ("align" for boxes, "mean" for masks) or "attention".
+        readout: of the pooled map; None is the papers' readout.
+
+    Raises:
+        ValueError: an unknown mode or readout, or a readout that mode "attention" would ignore.
+    """
+    if mode not in (pooled_mode, "attention"):
+        raise ValueError(f"mode={mode!r}; legal values are {pooled_mode!r} and 'attention'")
+    if mode == pooled_mode:
+        return Pooled(regions, Readout.VALUE_RESIDUAL if readout is None else as_readout(readout))
+
+    if readout is not None:
+        as_readout(readout)
+        raise ValueError(
+            f"readout={readout!r} has no effect with mode='attention', which reads no map; "
+            f"leave readout out, or pass mode={pooled_mode!r}"
+        )
+    return Attended(regions)
+
+
+def check_requests(
+    requests: Sequence[Request],
+    boxes: Sequence[Tensor] | None,
+    masks: Sequence[Tensor] | None,
+) -> None:
+    """Reject what is no request, and requests whose regions were not passed.
+
+    Raises:
+        ValueError: see above.
+    """
+    given = {"boxes": boxes, "masks": masks}
+    for request in requests:
+        if not isinstance(request, Request):
+            raise ValueError(
+                f"{request!r} is no request; pass ImageFeature(), Dense(), Pooled(...) or "
+                "Attended(...), or use encode_regions(outputs=...) for names"
+            )
+        if isinstance(request, Pooled | Attended) and given[request.regions] is None:
+            kind = request.regions
+            raise ValueError(
+                f"{request!r} needs {kind}; pass {kind}=[...] with one tensor per image"
+            )

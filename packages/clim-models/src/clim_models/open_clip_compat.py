@@ -1,22 +1,84 @@
-"""open_clip's warnings about missing weights, where these are loaded afterwards by us."""
+"""What we take from open_clip that its documentation does not promise.
+
+Tried on open_clip_torch 3.2 and 3.3. `tests/clim_models/test_open_clip_compat.py` says what broke.
+"""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+import open_clip.factory
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.model import CLIP, CustomTextCLIP, set_model_preprocess_cfg
+from torch import nn
+
+OpenClipModel = CLIP | CustomTextCLIP
+
+
+@dataclass(frozen=True)
+class ImageStatistics:
+    """Size and normalisation that open_clip's preprocessing would use; RGB in [0, 1].
+
+    Attributes:
+        size: (H, W) of evaluation.
+        mean, std: of each channel.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, model: OpenClipModel) -> "ImageStatistics":
+        """Read the statistics of a model; CLIP's own where it has none."""
+        size = getattr(model.visual, "image_size", 224)
+        found = getattr(model.visual, "preprocess_cfg", None) or {}
+        return cls(
+            size=(size, size) if isinstance(size, int) else tuple(size),
+            mean=tuple(found.get("mean") or OPENAI_DATASET_MEAN),
+            std=tuple(found.get("std") or OPENAI_DATASET_STD),
+        )
+
+
+def check_open_clip(model: nn.Module) -> None:
+    """Reject what has no image tower or cannot encode texts.
+
+    Raises:
+        ValueError: see above.
+    """
+    if not hasattr(model, "visual") or not hasattr(model, "encode_text"):
+        raise ValueError(
+            f"{type(model).__name__} is not an open_clip model; pass CLIP or CustomTextCLIP"
+        )
+
+
+def set_statistics(model: OpenClipModel, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Set the normalisation that open_clip's preprocessing uses for a model."""
+    set_model_preprocess_cfg(model, {**model.visual.preprocess_cfg, "mean": mean, "std": std})
+
+
+def register_config(name: str, config: dict) -> None:
+    """Make `open_clip.create_model(name)` and `open_clip.get_tokenizer(name)` work."""
+    # Through the module: open_clip binds a new dictionary whenever it scans for configurations.
+    open_clip.factory._MODEL_CONFIGS[name] = config
 
 
 @contextmanager
 def no_weights_yet() -> Iterator[None]:
-    """Within it, open_clip does not warn that a model it builds has random weights; other messages
-    pass."""
+    """Within it, open_clip does not warn that a model it builds has random weights.
 
-    def other(record: logging.LogRecord) -> bool:
+    We load them afterwards. Other messages pass.
+    """
+
+    def is_other(record: logging.LogRecord) -> bool:
         text = record.getMessage()
         return not text.endswith(("Model initialized randomly.", "initialized partially."))
 
-    root = logging.getLogger()  # which open_clip.factory logs to
-    root.addFilter(other)
+    # open_clip.factory logs to the root logger.
+    root = logging.getLogger()
+    root.addFilter(is_other)
     try:
         yield
     finally:
-        root.removeFilter(other)
+        root.removeFilter(is_other)

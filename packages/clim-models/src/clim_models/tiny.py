@@ -33,7 +33,7 @@ from clim_models.open_clip_compat import no_weights_yet
 
 NAME = "clim-tiny"
 TRUNK = "clim_tiny_vit"
-WEIGHTS = Path(__file__).parent / "weights" / "clim_tiny.safetensors"
+TINY_WEIGHTS = Path(__file__).parent / "weights" / "clim_tiny.safetensors"
 IMAGE_SIZE = 64
 EMBED_DIM = 384
 _FIX = 'pip install "clim-models[tiny]"'
@@ -165,7 +165,7 @@ def build_clim_tiny(pretrained: bool = True) -> nn.Module:
     return model.eval()
 
 
-def load_shipped_weights(model: nn.Module, path: str | Path = WEIGHTS) -> dict[str, str]:
+def load_shipped_weights(model: nn.Module, path: str | Path = TINY_WEIGHTS) -> dict[str, str]:
     """Load the trained image tower and logit scale (`path`) and the packaged text tower into
     clim-tiny.
 

@@ -7,9 +7,8 @@ import clim_models
 from clim_data import ImageCaptions, PanopticRegions
 from clim_data.processes import Ranks
 from clim_eval import ImageTextRetrieval, RegionClassification
-from clim_models import RegionModel
-from clim_models.names import model_config
-from clim_models.text.class_embeddings import embed_classes
+from clim_models import RegionModel, model_config
+from clim_models.text import embed_classes
 
 from clim_train.config import TrainConfig
 from clim_train.methods.method import BuildContext

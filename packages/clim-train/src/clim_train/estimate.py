@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from clim_data.streams import global_steps
-from clim_models.open_clip_compat import no_weights_yet
+from clim_models import no_weights_yet
 from torch import Tensor, nn
 from tqdm import tqdm
 

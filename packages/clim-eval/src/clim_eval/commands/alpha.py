@@ -10,8 +10,7 @@ from typing import Any
 from clim_data.command_line import need_path
 from clim_data.files import read_names
 from clim_data.processes import Ranks
-from clim_models import create_model
-from clim_models.create import PRECISIONS
+from clim_models import PRECISIONS, create_model
 
 from clim_eval.commands.shared import (
     PROTOCOLS,

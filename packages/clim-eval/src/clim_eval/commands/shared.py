@@ -57,7 +57,7 @@ def pick_device(options: Namespace) -> str:
 
 def model_of_run(pretrained: str | Path | None) -> str:
     """The model name in the config.json of an export, or of the one inside a run folder."""
-    from clim_models.checkpoints.load import export_folder
+    from clim_models.checkpoints import export_folder
 
     described = export_folder(Path(pretrained)) / "config.json" if pretrained else None
     name = (

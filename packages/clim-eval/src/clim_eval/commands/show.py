@@ -13,7 +13,7 @@ from clim_eval.pictures.similarity import similarity_figure
 def run_show(options: Namespace) -> None:
     """Similarity maps of texts on one image."""
     from clim_data import decode_rgb
-    from clim_models.text.prompts import class_prompts
+    from clim_models.text import class_prompts
 
     from clim_eval.embeddings import TEMPLATES
     from clim_eval.pictures.locate import encode_texts, locate_texts

@@ -13,16 +13,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from clim_data.processes import gather_objects
+from clim_models import REQUESTS, Attended, Pooled, request_named
 from torch import Tensor, nn
 
 from clim_eval.evaluators.sharing import keyed_batches, live, merge_by_key
 from clim_eval.metrics.accuracy import ROUNDINGS, class_accuracy_table, label_ranks
 
-READOUTS = ("boxes", "boxes_value", "boxes_attention", "masks", "masks_value", "masks_attention")
-BOX_FEATURES = (
-    "crops",
-    *(name for name in READOUTS if name.startswith("boxes")),
-)  # what a box can be named by
+# Names of the region features of clim_models: boxes, boxes_value, ..., masks_attention.
+READOUTS = tuple(
+    name for name, request in REQUESTS.items() if isinstance(request, Pooled | Attended)
+)
+# What a box can be named by.
+BOX_FEATURES = ("crops", *(name for name in READOUTS if name.startswith("boxes")))
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class RegionClassification:
     2310.01403, section 4.1).
 
     Args:
-        model: RegionModel. Each image batch goes through ``encode_regions`` once, for all readouts
+        model: RegionModel. Each image batch goes through ``encode`` once, for all readouts
             together.
         class_embeddings: (K, C), one row per label of the data; normalised here.
         outputs: names of `READOUTS`; "_value" is the value path without residual and MLP,
@@ -194,18 +196,27 @@ class RegionClassification:
         pixels = self.model.normalize_pixels(
             torch.stack([sample.image for sample in samples])
         )  # (B, 3, S, S)
-        regions = {}
-        for kind in ("boxes", "masks"):
-            if any(name.startswith(kind) for name in self.outputs):
-                if any(getattr(sample, kind) is None for sample in samples):
-                    raise ValueError(
-                        f"outputs={self.outputs} need {kind}, but the data brings none: build it "
-                        f"with {kind}, "
-                        f"or leave out the outputs named {kind}..."
-                    )
-                regions[kind] = [getattr(sample, kind).to(pixels.device) for sample in samples]
-        named = self.model.encode_regions(pixels, **regions, outputs=self.outputs)
-        return [(name, named[name]) for name in self.outputs]
+        requests = {name: request_named(name) for name in self.outputs}
+        found = self.model.encode(
+            pixels,
+            list(requests.values()),
+            boxes=self._regions_of(samples, "boxes", pixels.device),
+            masks=self._regions_of(samples, "masks", pixels.device),
+        )
+        return [(name, found[request]) for name, request in requests.items()]
+
+    def _regions_of(
+        self, samples: Sequence[Any], kind: str, device: torch.device
+    ) -> list[Tensor] | None:
+        """Return the boxes or masks of each sample, or None if no output needs them."""
+        if not any(name.startswith(kind) for name in self.outputs):
+            return None
+        if any(getattr(sample, kind) is None for sample in samples):
+            raise ValueError(
+                f"outputs={self.outputs} need {kind}, but the data brings none: build it with "
+                f"{kind}, or leave out the outputs named {kind}..."
+            )
+        return [getattr(sample, kind).to(device) for sample in samples]
 
     def _crop_features(self, samples: Sequence[Any]) -> Tensor:
         """(sum n_i, C) image features of the regions' crops."""

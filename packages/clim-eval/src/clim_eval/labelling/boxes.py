@@ -25,6 +25,7 @@ from clim_data.pixels import (
     padded_boxes,
 )
 from clim_data.sources import SampleStore
+from clim_models import request_named
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -211,9 +212,8 @@ class BoxNamer:
                 torch.stack([view.image for view in views])
             )  # (B, 3, S, S)
             boxes = [view.boxes.to(images.device) for view in views]
-            return self.model.encode_regions(images, boxes=boxes, outputs=(self.features,))[
-                self.features
-            ]
+            request = request_named(self.features)
+            return self.model.encode(images, [request], boxes=boxes)[request]
         crops = torch.cat([view.crops for view in views])  # (N, 3, c, c)
         return torch.cat(
             [

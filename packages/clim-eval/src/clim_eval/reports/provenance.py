@@ -64,8 +64,7 @@ def data_fingerprint(files: Sequence[str | Path], counts: Mapping[str, int]) -> 
 def weights_fingerprint(model: nn.Module) -> str:
     """First 16 hex digits of the SHA-256 of all weights and buffers, names, shapes and dtypes
     included."""
-    from clim_models.checkpoints.fingerprint import (
-        hash_weights,  # imported here: it brings open_clip, which reports do without
-    )
+    # Imported here: it brings open_clip, which reports do without.
+    from clim_models.checkpoints import hash_weights
 
     return hash_weights(model.state_dict())[:16]

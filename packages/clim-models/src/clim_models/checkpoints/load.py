@@ -127,7 +127,10 @@ def _begins_as_checkpoint(path: Path) -> bool:
 def _unpickling_reason(path: Path) -> str:
     if not _begins_as_checkpoint(path):
         start = _first_bytes(path)
-        return f"{path} is not a checkpoint (it starts with {start!r}); pass a .pt, .bin or .safetensors file"
+        return (
+            f"{path} is not a checkpoint (it starts with {start!r}); "
+            "pass a .pt, .bin or .safetensors file"
+        )
     return (
         f"{path} is no plain state dict: it holds Python objects whose loading could run code; "
         "save it again with torch.save(model.state_dict(), ...) or as .safetensors"

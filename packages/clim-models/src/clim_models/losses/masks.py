@@ -33,13 +33,6 @@ def dice_per_mask(logits: Tensor, targets: Tensor, *, eps: float = 1.0) -> Tenso
     return 1 - (2 * (p * targets).sum(1) + eps) / (p.sum(1) + targets.sum(1) + eps)
 
 
-def mask_bce_per_mask(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over pixels of the binary cross-entropy with logits: (N, H, W), (N, H, W) -> (N,)
-    float32."""
-    logits, targets = _pixels(logits, targets)
-    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
-
-
 def dice_loss(logits: Tensor, targets: Tensor, *, eps: float = 1.0) -> Tensor:
     """Sum of `dice_per_mask` over N + 1.2e-7: a float32 scalar, 0 without masks."""
     per_mask = dice_per_mask(logits, targets, eps=eps)

@@ -3,16 +3,21 @@
 from collections.abc import Callable
 
 import open_clip
-import torch
+from torch import Tensor
 
 from clim_models.names import model_config
+from clim_models.open_clip_compat import OpenClipModel
 
 
-def tokenizer_for(name: str | None, clip: torch.nn.Module) -> Callable[[list[str]], torch.Tensor]:
-    """The tokenizer of a model; a model wrapped without a name gets CLIP's BPE with its own context
-    length."""
+def tokenizer_for(name: str | None, clip: OpenClipModel) -> Callable[[list[str]], Tensor]:
+    """Return the tokenizer of a model: texts -> (N, T) token ids.
+
+    A model wrapped without a name gets CLIP's byte pairs with its own context length.
+    """
     if name is not None:
+        # clim-tiny's configuration must be registered first.
         model_config(name)
         return open_clip.get_tokenizer(name)
+
     length = getattr(clip, "context_length", None) or getattr(clip.text, "context_length", 77)
     return open_clip.SimpleTokenizer(context_length=length)

@@ -1,6 +1,23 @@
-"""Region features for each kind of image tower; `find_tower` picks the one that fits."""
+"""Readers of open_clip image towers.
 
-from clim_models.towers.registry import SUPPORTED, find_tower
-from clim_models.towers.tower import Readout, Stem, Tower
+The table "Public names" of the package's README says what each name is.
+"""
 
-__all__ = ["SUPPORTED", "Readout", "Stem", "Tower", "find_tower"]
+from typing import TYPE_CHECKING
+
+from clim_models.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from clim_models.towers.registry import TowerFactory as TowerFactory, find_tower as find_tower
+    from clim_models.towers.tower import GradientPath as GradientPath, Stem as Stem, Tower as Tower
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "GradientPath": "clim_models.towers.tower",
+            "Stem": "clim_models.towers.tower",
+            "Tower": "clim_models.towers.tower",
+            "TowerFactory": "clim_models.towers.registry",
+            "find_tower": "clim_models.towers.registry",
+        },
+    )

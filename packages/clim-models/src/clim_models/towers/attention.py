@@ -1,6 +1,7 @@
 """Attention helpers that the token towers share."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,13 +9,15 @@ from torch.utils.checkpoint import checkpoint
 
 
 def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B, h*w, C) -> (B, C, h, w), positions in row-major order."""
+    """Lay tokens (B, h*w, C), in row-major order, on their grid: (B, C, h, w)."""
     return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], *grid)
 
 
-def maybe_checkpoint(active: bool, function: Callable, *inputs):
-    """Run `function`, recomputing it in the backward pass when `active`."""
-    return checkpoint(function, *inputs, use_reentrant=False) if active else function(*inputs)
+def maybe_checkpoint(active: bool, function: Callable[..., Any], *inputs: Any) -> Any:
+    """Call `function`; if `active`, its activations are computed anew in the backward pass."""
+    if not active:
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -23,15 +26,20 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def masked_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
-    """Scaled dot product attention, heads merged: (B, H, Q, d), (B, H, T, d) -> (B, Q, H*d).
+    """Compute scaled dot product attention and merge its heads.
 
-    allowed: bool (B, Q, T) or None; a query that is allowed nothing gives NaN, so callers leave it
-    a token.
+    Args:
+        q, k, v: (B, H, Q, d), (B, H, T, d), (B, H, T, d).
+        allowed: bool (B, Q, T) or None. A query without any allowed token gives NaN, so callers
+            leave each query at least one.
+
+    Returns:
+        (B, Q, H*d).
     """
-    mask = allowed[:, None] if allowed is not None else None
+    mask = None if allowed is None else allowed[:, None]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
-def mask_with_prefix(allowed: Tensor | None, prefix: int) -> Tensor | None:
-    """bool (B, Q, N) over positions -> (B, Q, P + N): prefix tokens are always seen."""
-    return None if allowed is None else F.pad(allowed, (prefix, 0), value=True)
+def mask_with_prefix(allowed: Tensor, prefix: int) -> Tensor:
+    """Add the prefix tokens, which every query sees: bool (B, Q, N) -> (B, Q, P + N)."""
+    return F.pad(allowed, (prefix, 0), value=True)

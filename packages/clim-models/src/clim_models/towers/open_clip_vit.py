@@ -1,73 +1,86 @@
 """open_clip's own VisionTransformer (OpenAI, LAION, DataComp ViTs; QuickGELU and GELU)."""
 
-from open_clip.transformer import ResidualAttentionBlock
-from torch import Tensor, cat, nn
+import torch
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
 
 from clim_models.towers.blocks import OpenClipBlock
 from clim_models.towers.positions import resample_positions
 from clim_models.towers.token_tower import TokenTower
-from clim_models.towers.tower import Stem
+from clim_models.towers.tower import GradientPath, Stem
 
 
 class OpenClipViT(TokenTower):
+    """Reader of open_clip ViTs that pool by class token or by average.
+
+    Raises:
+        ValueError: CoCa's attentional pooler, or blocks with custom attention.
+    """
+
     kind = "vit"
     prefix = 1
 
     def __init__(self, visual: nn.Module, *, antialias: bool):
-        self.visual, self.antialias = visual, antialias
-        self.blocks = visual.transformer.resblocks
+        assert isinstance(visual, VisionTransformer)
         if visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
             raise ValueError(
-                "CoCa's attentional pooler has no region features; use a ViT that pools by 'tok' "
-                "or 'avg'"
+                "CoCa's attentional pooler has no region features; "
+                "use a ViT that pools by 'tok' or 'avg'"
             )
-        if any(type(b) is not ResidualAttentionBlock for b in self.blocks):
+        blocks = list(visual.transformer.resblocks)
+        if any(type(block) is not ResidualAttentionBlock for block in blocks):
             raise ValueError(
-                f"blocks of class {type(self.blocks[-1]).__name__} are not supported; "
+                f"blocks of class {type(blocks[-1]).__name__} are not supported; "
                 "use a config without custom attention options (block_type, qk_norm, scale_*)"
             )
+        self.visual: VisionTransformer = visual
+        self.antialias = antialias
+        self.blocks = blocks
+        self.readers = [OpenClipBlock(block) for block in blocks]
         self.pool = "token" if visual.pool_type == "tok" else "avg"
         self.stride = visual.patch_size[0]
-        self.readers = [OpenClipBlock(b) for b in self.blocks]
+
+    @staticmethod
+    def matches(visual: nn.Module) -> bool:
+        """Return whether `visual` is open_clip's VisionTransformer."""
+        return isinstance(visual, VisionTransformer)
 
     def embed(self, images: Tensor) -> Stem:
         v = self.visual
         patches = v.conv1(images)  # (B, D, h, w)
         grid = (patches.shape[2], patches.shape[3])
         x = patches.flatten(2).transpose(1, 2)  # (B, N, D)
-        x = cat(
-            [v.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1
-        )  # (B, 1 + N, D)
+
+        class_token = v.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
+        x = torch.cat([class_token, x], dim=1)  # (B, 1 + N, D)
         positions = resample_positions(
             v.positional_embedding[None], v.grid_size, grid, prefix=1, antialias=self.antialias
         )
-        # Patch dropout is left out: dropped patches would leave holes under the boxes.
+        # No patch dropout here: dropped patches would leave holes under the boxes.
         return Stem(v.ln_pre(x + positions.to(x.dtype)), grid)
 
     def project(self, tokens: Tensor) -> Tensor:
-        x = self.visual.ln_post(tokens)
-        return x if self.visual.proj is None else x @ self.visual.proj
+        return self._to_image_text_space(self.visual.ln_post(tokens))
 
     def mean_of_last_block(self, tokens: Tensor, rope: Tensor | None) -> Tensor:
         x = self.blocks[-1](tokens)[:, 1:]
         if self.visual.final_ln_after_pool:
             return self.project(x.mean(1))
-        x = self.visual.ln_post(x).mean(1)
+        return self._to_image_text_space(self.visual.ln_post(x).mean(1))
+
+    def _to_image_text_space(self, x: Tensor) -> Tensor:
         return x if self.visual.proj is None else x @ self.visual.proj
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
         v = self.visual
-        blocks = [list(b.parameters()) for b in reversed(self.blocks)]
-        return [
-            *blocks,
-            [v.positional_embedding],
-            [v.class_embedding, *v.conv1.parameters(), *v.ln_pre.parameters()],
-        ]
+        blocks = [list(block.parameters()) for block in reversed(self.blocks)]
+        before = [v.class_embedding, *v.conv1.parameters(), *v.ln_pre.parameters()]
+        return [*blocks, [v.positional_embedding], before]
 
     def always_trainable(self) -> list[nn.Parameter]:
         return []
 
-    def unused(self, path: str) -> list[nn.Parameter]:
-        # Query, key and value share one tensor here: its query and key rows get zeros, the tensor
-        # gets a gradient.
+    def unused(self, path: GradientPath) -> list[nn.Parameter]:
+        # Query, key and value are rows of one tensor here. The rows of query and key get zeros,
+        # but the tensor gets a gradient.
         return []

@@ -1,21 +1,21 @@
-"""Position embeddings for the size an image really has."""
+"""Position embeddings for the size that an image really has."""
 
 import torch
-from timm.layers import build_rotary_pos_embed, resample_abs_pos_embed
-from torch import Tensor, nn
+from timm.layers import RotaryEmbeddingCat, build_rotary_pos_embed, resample_abs_pos_embed
+from torch import Tensor
 
 
 def resample_positions(
     table: Tensor, old: tuple[int, int], new: tuple[int, int], *, prefix: int, antialias: bool
 ) -> Tensor:
-    """Bicubic resampling of a learned position table.
+    """Resample a learned position table to another grid, bicubic.
 
     Args:
-        table: (1, prefix + h*w, D); the first `prefix` rows (class token, registers) stay as they
-            are.
+        table: (1, prefix + h*w, D). The first `prefix` rows (class token, registers) stay as
+            they are.
         old, new: grids as (rows, columns).
-        antialias: False is the setting of the papers; it differs from True by 2.5e-3 when enlarging
-            and 1e-2 when shrinking.
+        antialias: False is the setting of the papers. It differs from True by 2.5e-3 when
+            enlarging and by 1e-2 when shrinking.
 
     Returns:
         (1, prefix + new h*w, D).
@@ -23,18 +23,24 @@ def resample_positions(
     if tuple(old) == tuple(new):
         return table
     return resample_abs_pos_embed(
-        table, new_size=list(new), old_size=list(old), num_prefix_tokens=prefix, antialias=antialias
+        table,
+        new_size=list(new),
+        old_size=list(old),
+        num_prefix_tokens=prefix,
+        antialias=antialias,
     )
 
 
-def rotary_table(rope: nn.Module, grid: tuple[int, int], device: torch.device) -> Tensor:
-    """Rotary table of a timm `RotaryEmbeddingCat` for any grid, square or not.
+def rotary_table(rope: RotaryEmbeddingCat, grid: tuple[int, int], device: torch.device) -> Tensor:
+    """Compute the rotary table of any grid, square or not.
 
     Both axes span the reference grid (16 x 16 for EVA02), so positions get finer as the grid grows:
-    row i of h sits at i / h * 16 and column j of w at j / w * 16. Returns (h*w, 2 * head_dim) =
-    [sin, cos], rows in row-major order.
+    row i of h sits at i / h * 16 and column j of w at j / w * 16.
 
-    Source: EVA-02 (arXiv 2303.11331); the table is recomputed, not interpolated.
+    Returns:
+        (h*w, 2 * head_dim) = [sin, cos], positions in row-major order.
+
+    Source: EVA-02 (arXiv 2303.11331). The table is computed anew, not interpolated.
     """
     sin, cos = build_rotary_pos_embed(
         feat_shape=list(grid),
@@ -47,3 +53,22 @@ def rotary_table(rope: nn.Module, grid: tuple[int, int], device: torch.device) -
         device=device,
     )
     return torch.cat([sin, cos], -1)
+
+
+def grid_of_image(height: int, width: int, stride: int, *, exact: bool) -> tuple[int, int]:
+    """Return rows and columns of positions of an image; see `RegionModel.grid_size`.
+
+    exact: refuse sides that are no multiples of the stride, instead of ignoring the rest.
+    """
+    if height < stride or width < stride:
+        raise ValueError(
+            f"image of {height}x{width} px is smaller than one patch of {stride} px; enlarge it"
+        )
+    if exact and (height % stride or width % stride):
+        up = (-(-height // stride) * stride, -(-width // stride) * stride)
+        raise ValueError(
+            f"image of {height}x{width} px does not divide into patches of {stride} px; resize or "
+            f"letterbox it to {up[0]}x{up[1]} (or build the model with partial_patches='crop' to "
+            "ignore the rest)"
+        )
+    return height // stride, width // stride

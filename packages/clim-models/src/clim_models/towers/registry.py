@@ -1,10 +1,9 @@
-"""Which tower class reads a given open_clip image tower."""
+"""Choose the reader of an open_clip image tower; users register their own."""
 
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.timm_model import TimmModel
-from open_clip.transformer import VisionTransformer
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
 from torch import nn
 
 from clim_models.towers.latent_pool import LatentPooledViT
@@ -14,18 +13,65 @@ from clim_models.towers.timm_cnn import TimmCNN
 from clim_models.towers.timm_vit import TimmViT
 from clim_models.towers.tower import Tower
 
-SUPPORTED = (
-    "open_clip VisionTransformer (ViT-B-32, ViT-B-16-quickgelu, ViT-L-14, ...)",
-    "open_clip ModifiedResNet (RN50 ... RN50x64)",
-    "timm Eva (EVA02-B-16, EVA02-L-14, EVA02-L-14-336, ...)",
-    "timm VisionTransformer with class token, average or attention pool, also hybrid "
-    "(ViT-B-16-SigLIP, ...)",
-    "timm CNN with average pool and linear projection (convnext_base, EfficientNet, ...)",
-)
+
+class TowerFactory(Protocol):
+    """Builds the reader of an image tower, usually a class."""
+
+    def __call__(self, visual: nn.Module, *, antialias: bool) -> Tower: ...
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One kind of tower: how to recognise it, how to build its reader, and its line in errors."""
+
+    matches: Callable[[nn.Module], bool]
+    factory: TowerFactory
+    description: str
+
+
+# The first entry that matches wins. `register_tower` puts towers from outside in front.
+_ENTRIES = [
+    _Entry(
+        OpenClipViT.matches,
+        OpenClipViT,
+        "open_clip VisionTransformer (ViT-B-32, ViT-B-16-quickgelu, ViT-L-14, ...)",
+    ),
+    _Entry(ResNetTower.matches, ResNetTower, "open_clip ModifiedResNet (RN50 ... RN50x64)"),
+    _Entry(
+        LatentPooledViT.matches,
+        LatentPooledViT,
+        "timm VisionTransformer with attention pool (ViT-B-16-SigLIP, ...)",
+    ),
+    _Entry(
+        TimmViT.matches,
+        TimmViT,
+        "timm Eva (EVA02-B-16, EVA02-L-14, EVA02-L-14-336, ...) and timm VisionTransformer with "
+        "class token or average pool, also hybrid",
+    ),
+    _Entry(
+        TimmCNN.matches,
+        TimmCNN,
+        "timm CNN with average pool and linear projection (convnext_base, EfficientNet, ...)",
+    ),
+]
+
+
+def register_tower(
+    matches: Callable[[nn.Module], bool], factory: TowerFactory, *, description: str = ""
+) -> None:
+    """Add a kind of image tower; it is asked before those that are there.
+
+    Args:
+        matches: True for an open_clip `visual` that `factory` can read.
+        factory: `factory(visual, antialias=...)` builds a `Tower`, usually a class.
+        description: line in the error that lists supported towers; default: the factory's name.
+    """
+    name = description or getattr(factory, "__name__", repr(factory))
+    _ENTRIES.insert(0, _Entry(matches, factory, name))
 
 
 def find_tower(visual: nn.Module, *, antialias: bool = False) -> Tower:
-    """The reader for an image tower.
+    """Build the reader of an image tower.
 
     Args:
         visual: the `visual` of an open_clip model.
@@ -34,25 +80,14 @@ def find_tower(visual: nn.Module, *, antialias: bool = False) -> Tower:
     Raises:
         ValueError: a tower that is not supported; the message lists those that are.
     """
-    if isinstance(visual, VisionTransformer):
-        return OpenClipViT(visual, antialias=antialias)
-    if isinstance(visual, ModifiedResNet):
-        return ResNetTower(visual, antialias=antialias)
-    if isinstance(visual, TimmModel):
-        trunk = visual.trunk
-        if isinstance(trunk, Eva | TimmVisionTransformer):
-            tower = LatentPooledViT if trunk.attn_pool is not None else TimmViT
-            return tower(visual, antialias=antialias)
-        has_pool_head = "pool" in dict(visual.head.named_children())
-        if (
-            hasattr(trunk, "forward_head")
-            and not has_pool_head
-            and not hasattr(trunk, "num_prefix_tokens")
-        ):
-            return TimmCNN(visual, antialias=antialias)
-    inner = f" with trunk {type(visual.trunk).__name__}" if isinstance(visual, TimmModel) else ""
-    listing = "\n  - ".join(SUPPORTED)
+    for entry in _ENTRIES:
+        if entry.matches(visual):
+            return entry.factory(visual, antialias=antialias)
+
+    trunk = getattr(visual, "trunk", None)
+    inner = "" if trunk is None else f" with trunk {type(trunk).__name__}"
+    listing = "\n  - ".join(entry.description for entry in _ENTRIES)
     raise ValueError(
-        f"no region features for {type(visual).__name__}{inner}; supported towers are\n  - "
-        f"{listing}"
+        f"no region features for {type(visual).__name__}{inner}; supported towers are\n"
+        f"  - {listing}\nregister_tower adds your own"
     )

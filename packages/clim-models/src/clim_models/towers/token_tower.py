@@ -1,12 +1,15 @@
-"""What all ViT-like towers share: blocks, the last one read by class tokens or per position, region
-class tokens.
+"""What all ViT-like towers share: the last block read by class tokens or per position.
 
-Letters: B images, N = h*w patches, P prefix tokens (class token first), D width, C embedding, Q
-regions.
+Letters: B images, N = h*w patches, P prefix tokens (class token first), D width, C embedding,
+Q regions.
 """
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from clim_models.features import Readout
 from clim_models.towers.attention import (
     mask_with_prefix,
     masked_attention,
@@ -15,120 +18,163 @@ from clim_models.towers.attention import (
     to_map,
 )
 from clim_models.towers.blocks import BlockReader
-from clim_models.towers.tower import Readout, Stem
+from clim_models.towers.tower import Ability, Stem, refuse
+
+ATTEND: frozenset[Ability] = frozenset({"attend"})
+NOTHING: frozenset[Ability] = frozenset()
 
 
 class TokenTower:
-    """Base of the ViT towers. Subclasses embed images, run blocks and project tokens."""
+    """Base of the ViT towers. Subclasses embed images, run blocks and project tokens.
+
+    Attributes:
+        kind: short name.
+        visual: the open_clip tower.
+        prefix: P, number of tokens before the patches.
+        pool: what the image feature is read from: a class token, the mean, or an attention pool.
+        blocks: the transformer blocks.
+        readers: one for each block.
+    """
 
     kind: str
     visual: nn.Module
+    stride: int
     prefix: int
-    pool: str  # "token" or "avg"
-    blocks: nn.ModuleList
-    readers: list[BlockReader]  # one per block
-    grad_checkpointing = False
-    aligns_boxes = False
+    pool: Literal["token", "avg", "map"]
+    blocks: Sequence[nn.Module]
+    readers: Sequence[BlockReader]
+    grad_checkpointing: bool = False
 
     def embed(self, images: Tensor) -> Stem:
-        """(B, 3, H, W) -> tokens (B, P + N, D) that enter the first block."""
+        """Turn (B, 3, H, W) into the tokens (B, P + N, D) that enter the first block."""
         raise TypeError("TokenTower is a base class; use find_tower(visual)")
 
     def run_block(self, block: nn.Module, x: Tensor, rope: Tensor | None) -> Tensor:
-        return block(x)
+        """Run one block as the wrapped model does: (B, P + N, D) -> (B, P + N, D)."""
+        found: Tensor = block(x)
+        return found
 
     def project(self, tokens: Tensor) -> Tensor:
-        """Final norm and projection of tokens: (B, T, D) -> (B, T, C)."""
+        """Apply the final norm and the projection to tokens: (B, T, D) -> (B, T, C)."""
         raise TypeError("TokenTower is a base class; use find_tower(visual)")
 
     def mean_of_last_block(self, tokens: Tensor, rope: Tensor | None) -> Tensor:
-        """Image feature of towers without class token: (B, P + N, D) -> (B, C)."""
+        """Return the image feature of a tower without class token: (B, P + N, D) -> (B, C)."""
         raise TypeError("TokenTower is a base class; use find_tower(visual)")
 
     @property
     def num_blocks(self) -> int:
         return len(self.blocks)
 
-    def direct_modules(self, *, attention: bool) -> list[nn.Module]:
-        return [b.attn for b in self.blocks[:-1]] * attention + [self.blocks[-1]]
+    @property
+    def supports(self) -> frozenset[Ability]:
+        return ATTEND if self.pool == "token" else NOTHING
 
-    def stem(self, images: Tensor, allowed: Tensor | None = None) -> Stem:
-        """All blocks but the last; with `allowed` (B, Q, N) a class token of every region goes
-        along."""
+    def direct_modules(self, *, attention: bool) -> list[nn.Module]:
+        last = [self.blocks[-1]]
+        if not attention:
+            return last
+        return [reader.attention for reader in self.readers[:-1]] + last
+
+    def stem(self, images: Tensor, allowed: Tensor | None = None, keep: Sequence[int] = ()) -> Stem:
+        """Run all blocks but the last; with `allowed` (B, Q, N), region class tokens go along."""
         start = self.embed(images)
-        x, rope = start.tokens, start.rope
-        if allowed is None:
-            for block in self.blocks[:-1]:
-                x = self._checkpointed(self.run_block, block, x, rope)
-            return Stem(x, start.grid, rope)
-        if self.pool != "token":
-            raise ValueError(
-                f"mode='attention' needs a class token; this {self.kind} tower pools by "
-                f"{self.pool!r}. "
-                "Use mode='align' for boxes and mode='mean' for masks"
-            )
-        seen = mask_with_prefix(allowed, self.prefix)  # (B, Q, P + N)
-        regions = x[:, :1].expand(-1, allowed.shape[1], -1)  # (B, Q, D)
-        for reader in self.readers[:-1]:
-            x, regions = self._checkpointed(_block_with_regions, reader, x, regions, rope, seen)
-        return Stem(x, start.grid, rope, regions)
+        x = start.tokens
+        rope = start.rope
+        regions = None
+        seen = None
+        maps: dict[int, Tensor] = {}
+
+        if allowed is not None:
+            if "attend" not in self.supports:
+                refuse(self, "attend")
+            seen = mask_with_prefix(allowed, self.prefix)  # (B, Q, P + N)
+            regions = x[:, :1].expand(-1, allowed.shape[1], -1)  # (B, Q, D)
+
+        for i, reader in enumerate(self.readers[:-1]):
+            if regions is None:
+                x = self._checkpointed(self.run_block, self.blocks[i], x, rope)
+            else:
+                x, regions = self._checkpointed(_block_with_regions, reader, x, regions, rope, seen)
+            if i in keep:
+                maps[i] = to_map(x[:, self.prefix :], start.grid)
+        return Stem(x, start.grid, rope, regions, maps)
 
     def image(self, stem: Stem) -> Tensor:
         if self.pool == "token":
-            return self._checkpointed(self._ask, stem.tokens[:, :1], stem.tokens, stem.rope, None)[
-                :, 0
-            ]
+            class_token = stem.tokens[:, :1]
+            asked = self._checkpointed(self._ask, class_token, stem.tokens, stem.rope, None)
+            return asked[:, 0]
         return self._checkpointed(self.mean_of_last_block, stem.tokens, stem.rope)
 
     def attend(self, stem: Stem, allowed: Tensor) -> Tensor:
+        if stem.regions is None:
+            refuse(self, "attend")
         seen = mask_with_prefix(allowed, self.prefix)
         return self._checkpointed(self._ask, stem.regions, stem.tokens, stem.rope, seen)
 
-    def dense(self, stem: Stem, readout: Readout) -> Tensor:
-        step = self._value_residual if readout == "value_residual" else self._value
-        return to_map(
-            self._checkpointed(step, stem.tokens[:, self.prefix :]), stem.grid
-        )  # (B, C, h, w)
+    def align(self, stem: Stem, boxes: list[Tensor]) -> Tensor:
+        refuse(self, "align")
 
-    def _checkpointed(self, function, *inputs):
+    def dense(self, stem: Stem, readout: Readout) -> Tensor:
+        step = self._value_residual if readout == Readout.VALUE_RESIDUAL else self._value
+        patches = stem.tokens[:, self.prefix :]
+        return to_map(self._checkpointed(step, patches), stem.grid)  # (B, C, h, w)
+
+    def pyramid(self, stem: Stem, blocks: Sequence[int]) -> list[Tensor]:
+        maps = dict(stem.maps)
+        last = self.num_blocks - 1
+        if last in blocks and last not in maps:
+            patches = stem.tokens[:, self.prefix :]
+            maps[last] = to_map(self._checkpointed(self._value_path, patches), stem.grid)
+        return [maps[i] for i in blocks]
+
+    def _checkpointed(self, function: Callable[..., Any], *inputs: Any) -> Any:
         return maybe_checkpoint(self.grad_checkpointing, function, *inputs)
 
-    def _value_residual(self, patches: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, C): the last block as if every patch attended to itself alone."""
+    def _value_path(self, patches: Tensor) -> Tensor:
+        """Run the last block as if every patch attended to itself alone: (B, N, D) -> (B, N, D)."""
         last = self.readers[-1]
-        return self.project(last.finish(patches, last.output(last.value(last.norm(patches)))))
+        return last.finish(patches, last.output(last.value(last.norm(patches))))
+
+    def _value_residual(self, patches: Tensor) -> Tensor:
+        """Project the value path of the last block: (B, N, D) -> (B, N, C)."""
+        return self.project(self._value_path(patches))
 
     def _value(self, patches: Tensor) -> Tensor:
-        """MaskCLIP's readout (arXiv 2112.01071): value and output projection, no residual, no
-        MLP."""
+        """Read value and output projection only, without residual and MLP (arXiv 2112.01071)."""
         last = self.readers[-1]
         return self.project(last.output(last.value(last.norm(patches))))
 
     def _ask(
         self, queries: Tensor, tokens: Tensor, rope: Tensor | None, seen: Tensor | None
     ) -> Tensor:
-        """The last block for class tokens only: (B, Q, D) that see bool (B, Q, P + N) -> (B, Q,
-        C)."""
+        """Run the last block for class tokens only.
+
+        queries (B, Q, D) see the tokens (B, P + N, D) that bool (B, Q, P + N) allows -> (B, Q, C).
+        """
         last = self.readers[-1]
         y = last.norm(tokens)
         v = split_heads(last.value(y), last.heads)
-        attended = masked_attention(
-            last.query(last.norm(queries), None), last.key(y, rope), v, seen
-        )
+
+        # Class tokens have no place in the image, so no rotary position.
+        q = last.query(last.norm(queries), None)
+        attended = masked_attention(q, last.key(y, rope), v, seen)
         return self.project(last.finish(queries, last.output(attended)))
 
 
 def _block_with_regions(
     reader: BlockReader, x: Tensor, regions: Tensor, rope: Tensor | None, seen: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One block for image tokens (B, P + N, D) and region class tokens (B, Q, D), keys and values
-    computed once.
+    """Run one block for image tokens (B, P + N, D) and region class tokens (B, Q, D).
 
-    Region tokens see the prefix tokens and the patches of their region; nobody sees them, so x is
-    what the block alone would give.
+    Region tokens see the prefix tokens and the patches of their region. No token sees them, so x is
+    what the block alone would give. Keys and values are computed once.
     """
     y = reader.norm(x)
-    k, v = reader.key(y, rope), split_heads(reader.value(y), reader.heads)
+    k = reader.key(y, rope)
+    v = split_heads(reader.value(y), reader.heads)
+
     among_tokens = masked_attention(reader.query(y, rope), k, v, None)
     inside_regions = masked_attention(reader.query(reader.norm(regions), None), k, v, seen)
     return (

@@ -1,81 +1,145 @@
 """What every image tower offers: one stem, and a last layer that can be read in several ways.
 
-Letters: B images, N = h*w positions, P prefix tokens (class token first), D tower width, C
-embedding, Q queries.
+Letters: B images, N = h*w positions, P prefix tokens (class token first), D tower width,
+C embedding, Q regions of an image, R regions of all images.
 """
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, NoReturn, Protocol
 
 from torch import Tensor, nn
 
-Readout = Literal["value_residual", "value"]
+from clim_models.features import Readout
+
+# Abilities that a tower may lack: `attend` and `align` of the Protocol.
+Ability = Literal["attend", "align"]
+
+
+class GradientPath(StrEnum):
+    """Features that a training computes; `freeze` leaves out what gets no gradient there."""
+
+    ALL = "all"
+    DENSE = "dense"
+    ATTENTION = "attention"
+    IMAGE = "image"
 
 
 @dataclass(frozen=True)
 class Stem:
-    """All that the last layer needs, computed once per image: tokens and the grid they lie on.
+    """All that the last layer needs, computed once per image.
 
-    tokens: (B, P + N, D) for token towers, (B, D, h, w) for convolutional ones.
-    rope: (N, 2 * head_dim) rotary table or None.
-    regions: (B, Q, D) class tokens of regions, where the tower carries them through its blocks.
+    Attributes:
+        tokens: (B, P + N, D) of token towers, (B, D, h, w) of convolutional ones.
+        grid: rows and columns of the positions.
+        rope: (N, 2 * head_dim) rotary table, or None.
+        regions: (B, Q, D) class tokens of regions, where the tower carries them through its blocks.
+        maps: raw (B, D, h, w) after each block that the caller asked to keep.
     """
 
     tokens: Tensor
     grid: tuple[int, int]
     rope: Tensor | None = None
     regions: Tensor | None = None
+    maps: dict[int, Tensor] = field(default_factory=dict)
 
 
 class Tower(Protocol):
-    """Reads an open_clip image tower without owning its weights. Features are projected but not
-    normalised."""
+    """A reader of an open_clip image tower, which owns the weights.
 
-    kind: str
-    visual: nn.Module
-    stride: int
-    num_blocks: int
+    Features are projected into the image-text space and not normalised. `register_tower` adds
+    towers from outside; they need no base class.
+    """
+
     grad_checkpointing: bool
 
-    def stem(self, images: Tensor, allowed: Tensor | None = None) -> Stem:
-        """(B, 3, H, W) -> everything up to the last layer that mixes positions.
+    @property
+    def kind(self) -> str:
+        """Short name, for messages and reports."""
+        ...
 
-        allowed: bool (B, Q, N), the positions of each region, when `attend` will be asked for.
+    @property
+    def visual(self) -> nn.Module:
+        """The open_clip tower that is read."""
+        ...
+
+    @property
+    def stride(self) -> int:
+        """Pixels per position, both ways."""
+        ...
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks; `encode_pyramid` counts them from 0, first block first."""
+        ...
+
+    @property
+    def supports(self) -> frozenset[Ability]:
+        """Which of "attend" and "align" the tower has; the others refuse."""
+        ...
+
+    def stem(self, images: Tensor, allowed: Tensor | None = None, keep: Sequence[int] = ()) -> Stem:
+        """Run everything up to the last layer that mixes positions.
+
+        Args:
+            images: (B, 3, H, W).
+            allowed: bool (B, Q, N), the positions of each region, if `attend` follows.
+            keep: blocks whose raw maps `pyramid` will return.
         """
         ...
 
     def image(self, stem: Stem) -> Tensor:
-        """-> (B, C), the feature `encode_image` of the wrapped model gives."""
+        """Return (B, C), the feature that `encode_image` of the wrapped model gives."""
         ...
 
     def dense(self, stem: Stem, readout: Readout) -> Tensor:
-        """-> (B, C, h, w), the last layer without mixing between positions."""
+        """Return (B, C, h, w): the last layer without mixing between positions."""
         ...
 
     def attend(self, stem: Stem, allowed: Tensor) -> Tensor:
-        """The image feature as if only some positions existed: bool (B, Q, N) -> (B, Q, C)."""
+        """Return the image feature as if only some positions existed.
+
+        bool (B, Q, N) -> (B, Q, C).
+        """
         ...
 
-    aligns_boxes: bool  # mode "attention" of boxes is `align` (ModifiedResNet), not `attend`
-
     def align(self, stem: Stem, boxes: list[Tensor]) -> Tensor:
-        """RoIAlign of the last map, then the attention pool: -> (R, C)."""
+        """Return RoIAlign of the last map, then the attention pool: (R, C)."""
+        ...
+
+    def pyramid(self, stem: Stem, blocks: Sequence[int]) -> list[Tensor]:
+        """Return the raw maps (B, D, h, w) of blocks that `stem` was told to keep.
+
+        If the last block is the last layer that mixes positions, its map comes from the value path.
+        """
         ...
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
-        """What `freeze` unlocks, last layer first."""
+        """Return the units that `freeze` unlocks, last layer first."""
         ...
 
     def always_trainable(self) -> list[nn.Parameter]:
-        """Parameters outside the groups that train as soon as one group does."""
+        """Return parameters outside the groups that train as soon as one group does."""
         ...
 
-    def unused(self, path: str) -> list[nn.Parameter]:
-        """Parameters that get no gradient when only `path` ("dense", "attention" or "image") is
-        computed."""
+    def unused(self, path: GradientPath) -> list[nn.Parameter]:
+        """Return parameters that get no gradient if only `path` is computed."""
         ...
 
     def direct_modules(self, *, attention: bool) -> list[nn.Module]:
-        """Modules whose parameters are read outside their own forward (more of them in mode
-        "attention")."""
+        """Return modules whose parameters are read outside their own forward.
+
+        Mode "attention" reads more of them.
+        """
         ...
+
+
+def refuse(tower: Tower, ability: Ability) -> NoReturn:
+    """Raise the ValueError of a tower that lacks an ability."""
+    if ability == "align":
+        raise ValueError(f"{tower.kind} towers do not align boxes before their pool; use attend")
+    raise ValueError(
+        "mode='attention' needs a tower whose image feature attends to positions; "
+        f"this {tower.kind} tower averages them. Use mode='align' for boxes and mode='mean' for masks"
+    )

@@ -19,8 +19,8 @@ import open_clip
 import torch
 from clim_data.drawings import EmojiSet, EmojiSplit, caption_of, load_emoji
 from clim_data.files import write_whole
-from clim_models.losses.contrastive import contrastive_loss
-from clim_models.tiny import NAME, WEIGHTS, build_clim_tiny
+from clim_models import TINY, TINY_WEIGHTS, build_clim_tiny
+from clim_models.losses import contrastive_loss
 from open_clip import get_model_preprocess_cfg
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ class PretrainConfig:
 
 def text_features(model: nn.Module, names: tuple[str, ...]) -> Tensor:
     """Unit text features of every name under every template, (templates, names, C)."""
-    tokenizer, rows = unpadded(open_clip.get_tokenizer(NAME)), []
+    tokenizer, rows = unpadded(open_clip.get_tokenizer(TINY)), []
     device = model.logit_scale.device
     for template in TEMPLATES:
         ids = tokenizer([template.format(caption_of(name)) for name in names]).to(device)
@@ -268,7 +268,7 @@ def pretrain(config: PretrainConfig, output: Path, command: str) -> dict:
     table = drawing_table(emoji, split.train_vendors, split.train_names)
     metadata = {
         "format": "pt",
-        "model": NAME,
+        "model": TINY,
         "command": command,
         "seed": config.seed,
         "precision": config.precision,
@@ -301,7 +301,7 @@ def main(argv: list[str] | None = None) -> None:
     """Command line of the pretraining."""
     defaults = PretrainConfig()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--output", type=Path, default=WEIGHTS)
+    parser.add_argument("-o", "--output", type=Path, default=TINY_WEIGHTS)
     parser.add_argument("--minutes", type=float, default=defaults.minutes, help="time budget")
     parser.add_argument("--steps", type=int, help="step budget, instead of --minutes")
     parser.add_argument("--seed", type=int, default=defaults.seed)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from clim_data import MosaicBatch, plan_mosaics
 from clim_data.processes import Ranks
-from clim_models.losses.contrastive import contrastive_loss
-from clim_models.losses.gather import GatherFeatures
+from clim_models.losses import GatherFeatures, contrastive_loss
 from torch import Tensor, nn
 
 from clim_train.methods.method import BuildContext, Method

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from clim_data import CropBatch
-from clim_models.image_side import copy_image_side
-from clim_models.losses.distillation import cosine_distillation
+from clim_models import copy_image_side
+from clim_models.losses import cosine_distillation
 from torch import Tensor, nn
 
 from clim_train.methods.crops import CROPS, CropDataConfig

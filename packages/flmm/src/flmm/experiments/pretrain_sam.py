@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from clim_models.losses.masks import mask_iou, mask_losses
+from clim_models.losses import mask_iou, mask_losses
 from PIL import Image
 from torch import Tensor, nn
 

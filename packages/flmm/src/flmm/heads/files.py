@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clim_data.files import write_whole
-from clim_models.checkpoints.layouts import to_unet_head, unwrap
-from clim_models.checkpoints.load import read_checkpoint
+from clim_models.checkpoints import read_checkpoint, to_unet_head, unwrap
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -36,7 +35,7 @@ def open_heads(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     in it is executed.
 
     Raises:
-        FileNotFoundError, ValueError: as `clim_models.checkpoints.load.read_checkpoint`.
+        FileNotFoundError, ValueError: as `clim_models.checkpoints.read_checkpoint`.
     """
     if isinstance(source, Mapping):
         return heads_from_released(unwrap(source))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from clim_models.checkpoints.load import read_checkpoint
+from clim_models.checkpoints import read_checkpoint
 from torch import Tensor
 
 from flmm.adapters.authors.deepseek_names import deepseek_config, deepseek_to_transformers

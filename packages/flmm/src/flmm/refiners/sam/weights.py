@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from clim_models.checkpoints.layouts import unwrap
-from clim_models.checkpoints.load import read_checkpoint
+from clim_models.checkpoints import read_checkpoint, unwrap
 from torch import Tensor
 from transformers import (
     SamConfig,

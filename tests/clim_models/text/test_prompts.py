@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from clim_models.text.class_embeddings import embed_classes, embedding_key
 from clim_models.text.prompts import NAME_TEMPLATE, PHOTO_TEMPLATE, VILD_TEMPLATES, class_prompts
+from tolerance import float32_sum
 from torch import nn
 
 
@@ -82,7 +83,7 @@ def test_embeddings_are_normalised_means_of_unit_rows(batch_size):
                 for p in class_prompts(name)
             ]
             slow.append(F.normalize(torch.stack(features).mean(0), dim=0))
-    torch.testing.assert_close(rows, torch.stack(slow), atol=1e-6, rtol=0)
+    torch.testing.assert_close(rows, torch.stack(slow), atol=float32_sum(200), rtol=0)
     assert seen[-1] == (189, 189)
     assert model.training  # left as it was
 

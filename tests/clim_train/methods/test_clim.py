@@ -10,6 +10,7 @@ from clim_train.methods.clim import ClimTask
 from clim_train.methods.text_features import TextFeatures, caption_ids
 from tiny_towers import build_clip
 from tiny_training import join, tiny_model, unit
+from tolerance import float32_sum
 from torch.nn import functional as F
 
 MODES = {"v2": "align", "v1": "attention"}
@@ -90,7 +91,7 @@ def test_golden_loss_of_given_features(golden):
         (scale, "logit_scale"),
     ):
         torch.testing.assert_close(
-            ours.grad, case.tensor(f"out/feat/grad_{name}"), rtol=1e-4, atol=1e-6
+            ours.grad, case.tensor(f"out/feat/grad_{name}"), rtol=1e-4, atol=float32_sum(500)
         )
 
 
@@ -132,7 +133,7 @@ def test_duplicate_captions_are_no_negatives_only_when_asked():
     batch.captions[:] = ["same"] * len(batch)
     masked = ClimTask(tiny_model(), mask_duplicate_captions=True).loss(batch)["loss"]
     plain = ClimTask(tiny_model()).loss(batch)["loss"]
-    assert masked.item() == pytest.approx(0.0, abs=1e-6)  # no negatives are left
+    assert masked.item() == pytest.approx(0.0, abs=float32_sum(500))  # no negatives are left
     # Equal texts: uniform over n texts from an image, and something above zero from a text.
     assert plain.item() > math.log(len(batch)) / 2
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from flmm.attention.capture import Capture, PhraseRows, TokenRows
 from flmm.attention.rows import ATTENTION_NAME, use_rows_attention
+from tolerance import float32_sum
 from torch import Tensor
 from transformers import (
     LlamaConfig,
@@ -87,9 +88,9 @@ def test_maps_and_states_are_those_of_eager_attention(name, padding, merge):
     attentions, states = eager(model, **inputs)
     for item in range(2):
         expected = slow_maps(attentions, item, phrases[item], columns[item], merge)
-        torch.testing.assert_close(capture.maps(item), expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(capture.maps(item), expected, atol=float32_sum(100), rtol=1e-4)
         wanted = torch.stack([layer[item][torch.cat(phrases[item])] for layer in states])
-        torch.testing.assert_close(capture.states(item), wanted, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(capture.states(item), wanted, atol=float32_sum(1000), rtol=1e-4)
 
 
 def test_sliding_windows_really_cut():
@@ -146,7 +147,7 @@ def test_generated_tokens_with_a_cache(window):
     fed = torch.arange(9, ids.shape[1] - 1)  # the last token is said, but never an input
     attentions, states = eager(model.model, input_ids=ids[:, :-1])
     expected = slow_maps(attentions, 0, [row[None] for row in fed], columns, "mean")
-    torch.testing.assert_close(capture.maps(0), expected, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(capture.maps(0), expected, atol=float32_sum(100), rtol=1e-4)
     torch.testing.assert_close(
         capture.states(0), torch.stack([s[0][fed] for s in states]), atol=1e-5, rtol=1e-4
     )

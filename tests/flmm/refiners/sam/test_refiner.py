@@ -22,6 +22,7 @@ from flmm.refiners.sam.refiner import SamRefiner
 from flmm.refiners.sam.weights import POSITIONS, load_sam, to_transformers
 from PIL import Image
 from safetensors.torch import load_file
+from tolerance import float32_sum
 from transformers import (
     SamConfig,
     SamMaskDecoderConfig,
@@ -286,7 +287,7 @@ def test_phrases_together_equal_transformers_one_by_one(tiny, at_once):
     assert [tuple(m.shape) for m in masks] == [(3, 90, 120), (1, 75, 50)]
     for a, b in zip([m for of_image in masks for m in of_image], expected, strict=True):
         assert b.std() > 1e-3
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(a, b, atol=float32_sum(1000), rtol=1e-4)
 
 
 def test_padding_carries_no_gradient_and_passes_change_nothing(tiny):
@@ -334,14 +335,14 @@ def test_image_embeddings_stand_in_for_images(tiny, monkeypatch):
             refiner(images, coarse, text)
     for masks in (mixed, cached):
         for a, b in zip(masks, expected, strict=True):
-            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(a, b, atol=float32_sum(1000), rtol=1e-4)
 
 
 def test_images_of_any_mode_are_read_as_rgb(tiny):
     refiner = SamRefiner(tiny)
     grey = scene()[0][0].convert("L")
     (a, b) = refiner.embed([grey, grey.convert("RGB")])
-    torch.testing.assert_close(a.features, b.features, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(a.features, b.features, atol=float32_sum(1000), rtol=1e-4)
 
 
 def test_no_phrases_and_no_tokens(tiny):
@@ -350,7 +351,7 @@ def test_no_phrases_and_no_tokens(tiny):
     masks = refiner(images, coarse, text)
     assert [m.shape[0] for m in masks] == [0, 2]
     wordless = SamRefiner(tiny, use_text=False)(images[1:], [coarse[1][:1]])[0]
-    torch.testing.assert_close(masks[1][:1], wordless, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(masks[1][:1], wordless, atol=float32_sum(1000), rtol=1e-4)
     empty = refiner(images[:1], coarse[:1], text[:1])[0]
     assert empty.shape == (0, 90, 120)
     empty.sum().backward()

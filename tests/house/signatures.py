@@ -3,6 +3,7 @@
 import inspect
 import re
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from house import access
@@ -25,6 +26,9 @@ def exported(package: str) -> dict[str, str]:
 
 def describe(value: Any) -> str:
     """Return `class(...)`, `function(...)`, or the value of a constant."""
+    if isinstance(value, Path):
+        # Where the checkout lies is no part of a signature.
+        return f"Path {value.name}"
     if not callable(value):
         return f"{type(value).__name__} {value!r}"
     try:

@@ -18,7 +18,7 @@ LIMITS = {
     "folders in import circles": 0,
     # test_api.py counts both by who imports.
     "hidden names imported by other packages": 78,
-    "public names imported by a deep path": 19,
+    "public names imported by a deep path": 45,
     "files that rename a draft": 4,
     "files that ask for rank or world size": 2,
     "files that make the box of a mask": 1,

@@ -1,85 +1,106 @@
-"""Region classification, retrieval and zero-shot evaluation of RegionModels, with reports and
-pictures."""
+"""Region classification, retrieval and zero-shot evaluation, with reports and pictures.
 
-from importlib import import_module
+What is public stands in the table of the package's README.
+"""
 
-from clim_eval.evaluators.regions import RegionClassification, RegionRows
-from clim_eval.evaluators.retrieval import ImageTextRetrieval
-from clim_eval.evaluators.zeroshot import ZeroShotClassification
-from clim_eval.metrics.accuracy import (
-    class_accuracy_table,
-    label_ranks,
-    mean_class_accuracy,
-    top_k_accuracy,
-)
-from clim_eval.pictures.bars import accuracy_bars
-from clim_eval.pictures.similarity import similarity_figure
-from clim_eval.pictures.tradeoff import tradeoff_figure
-from clim_eval.reports.provenance import data_fingerprint, package_versions, weights_fingerprint
-from clim_eval.reports.report import combine_reports, read_report, write_report
-from clim_eval.version import __version__
+from typing import TYPE_CHECKING
 
-# Loaded on first use: they import clim_models, and with it open_clip, which takes seconds.
-_LATER = {
-    "MaskScores": "clim_eval.evaluators.mask_scores",
-    "WeightEnds": "clim_eval.evaluators.alpha",
-    "alpha_sweep": "clim_eval.evaluators.alpha",
-    "average_recall": "clim_eval.metrics.narratives",
-    "checkpoint_ends": "clim_eval.evaluators.alpha",
-    "class_images": "clim_data.readers.labelled_images",
-    "encode_texts": "clim_eval.pictures.locate",
-    "load_class_embeddings": "clim_eval.embeddings",
-    "locate_texts": "clim_eval.pictures.locate",
-    "mask_overlaps": "clim_eval.metrics.masks",
-    "narrative_metrics": "clim_eval.metrics.narratives",
-    "narrative_scores": "clim_eval.evaluators.phrase_masks",
-    "pareto_alphas": "clim_eval.evaluators.alpha",
-    "referring_metrics": "clim_eval.metrics.referring",
-    "referring_scores": "clim_eval.evaluators.phrase_masks",
-    "run_ends": "clim_eval.evaluators.alpha",
-    "save_class_embeddings": "clim_eval.embeddings",
-}
+from clim_data.lazy import lazy_names
 
-__all__ = [
-    "ImageTextRetrieval",
-    "MaskScores",
-    "RegionClassification",
-    "RegionRows",
-    "WeightEnds",
-    "ZeroShotClassification",
-    "__version__",
-    "accuracy_bars",
-    "alpha_sweep",
-    "average_recall",
-    "checkpoint_ends",
-    "class_accuracy_table",
-    "class_images",
-    "combine_reports",
-    "data_fingerprint",
-    "encode_texts",
-    "label_ranks",
-    "load_class_embeddings",
-    "locate_texts",
-    "mask_overlaps",
-    "mean_class_accuracy",
-    "narrative_metrics",
-    "narrative_scores",
-    "package_versions",
-    "pareto_alphas",
-    "read_report",
-    "referring_metrics",
-    "referring_scores",
-    "run_ends",
-    "save_class_embeddings",
-    "similarity_figure",
-    "top_k_accuracy",
-    "tradeoff_figure",
-    "weights_fingerprint",
-    "write_report",
-]
+from clim_eval.version import __version__ as __version__
 
+if TYPE_CHECKING:
+    from clim_data.readers import class_images as class_images
 
-def __getattr__(name: str):
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LATER[name]), name)
+    from clim_eval.embeddings import (
+        cache_folder as cache_folder,
+        embed_with_bar as embed_with_bar,
+        load_class_embeddings as load_class_embeddings,
+        save_class_embeddings as save_class_embeddings,
+    )
+    from clim_eval.evaluators.alpha import (
+        WeightEnds as WeightEnds,
+        alpha_sweep as alpha_sweep,
+        checkpoint_ends as checkpoint_ends,
+        pareto_alphas as pareto_alphas,
+        run_ends as run_ends,
+    )
+    from clim_eval.evaluators.mask_scores import MaskScores as MaskScores
+    from clim_eval.evaluators.phrase_masks import (
+        narrative_scores as narrative_scores,
+        referring_scores as referring_scores,
+    )
+    from clim_eval.evaluators.regions import (
+        RegionClassification as RegionClassification,
+        RegionRows as RegionRows,
+    )
+    from clim_eval.evaluators.retrieval import ImageTextRetrieval as ImageTextRetrieval
+    from clim_eval.evaluators.zeroshot import ZeroShotClassification as ZeroShotClassification
+    from clim_eval.metrics.accuracy import (
+        class_accuracy_table as class_accuracy_table,
+        label_ranks as label_ranks,
+        mean_class_accuracy as mean_class_accuracy,
+        top_k_accuracy as top_k_accuracy,
+    )
+    from clim_eval.metrics.masks import mask_overlaps as mask_overlaps
+    from clim_eval.metrics.narratives import (
+        average_recall as average_recall,
+        narrative_metrics as narrative_metrics,
+    )
+    from clim_eval.metrics.referring import referring_metrics as referring_metrics
+    from clim_eval.pictures.bars import accuracy_bars as accuracy_bars
+    from clim_eval.pictures.locate import encode_texts as encode_texts, locate_texts as locate_texts
+    from clim_eval.pictures.similarity import similarity_figure as similarity_figure
+    from clim_eval.pictures.tradeoff import tradeoff_figure as tradeoff_figure
+    from clim_eval.reports.provenance import (
+        data_fingerprint as data_fingerprint,
+        package_versions as package_versions,
+        weights_fingerprint as weights_fingerprint,
+    )
+    from clim_eval.reports.report import (
+        combine_reports as combine_reports,
+        read_report as read_report,
+        write_report as write_report,
+    )
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "ImageTextRetrieval": "clim_eval.evaluators.retrieval",
+            "MaskScores": "clim_eval.evaluators.mask_scores",
+            "RegionClassification": "clim_eval.evaluators.regions",
+            "RegionRows": "clim_eval.evaluators.regions",
+            "WeightEnds": "clim_eval.evaluators.alpha",
+            "ZeroShotClassification": "clim_eval.evaluators.zeroshot",
+            "accuracy_bars": "clim_eval.pictures.bars",
+            "alpha_sweep": "clim_eval.evaluators.alpha",
+            "average_recall": "clim_eval.metrics.narratives",
+            "cache_folder": "clim_eval.embeddings",
+            "checkpoint_ends": "clim_eval.evaluators.alpha",
+            "class_accuracy_table": "clim_eval.metrics.accuracy",
+            "class_images": "clim_data.readers",
+            "combine_reports": "clim_eval.reports.report",
+            "data_fingerprint": "clim_eval.reports.provenance",
+            "embed_with_bar": "clim_eval.embeddings",
+            "encode_texts": "clim_eval.pictures.locate",
+            "label_ranks": "clim_eval.metrics.accuracy",
+            "load_class_embeddings": "clim_eval.embeddings",
+            "locate_texts": "clim_eval.pictures.locate",
+            "mask_overlaps": "clim_eval.metrics.masks",
+            "mean_class_accuracy": "clim_eval.metrics.accuracy",
+            "narrative_metrics": "clim_eval.metrics.narratives",
+            "narrative_scores": "clim_eval.evaluators.phrase_masks",
+            "package_versions": "clim_eval.reports.provenance",
+            "pareto_alphas": "clim_eval.evaluators.alpha",
+            "read_report": "clim_eval.reports.report",
+            "referring_metrics": "clim_eval.metrics.referring",
+            "referring_scores": "clim_eval.evaluators.phrase_masks",
+            "run_ends": "clim_eval.evaluators.alpha",
+            "save_class_embeddings": "clim_eval.embeddings",
+            "similarity_figure": "clim_eval.pictures.similarity",
+            "top_k_accuracy": "clim_eval.metrics.accuracy",
+            "tradeoff_figure": "clim_eval.pictures.tradeoff",
+            "weights_fingerprint": "clim_eval.reports.provenance",
+            "write_report": "clim_eval.reports.report",
+        },
+    )

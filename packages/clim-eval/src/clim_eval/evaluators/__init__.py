@@ -1,1 +1,18 @@
-"""Evaluators: each runs a model over data and returns its metrics."""
+"""Evaluators: each runs a model over data and returns its metrics.
+
+What is public stands in the table of the package's README.
+"""
+
+from typing import TYPE_CHECKING
+
+from clim_data.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from clim_eval.evaluators.sharing import live as live
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "live": "clim_eval.evaluators.sharing",
+        },
+    )

@@ -1,1 +1,28 @@
-"""Figures: similarity maps, bars and trade-offs."""
+"""Figures: similarity maps, bars and trade-offs.
+
+What is public stands in the table of the package's README.
+"""
+
+from typing import TYPE_CHECKING
+
+from clim_data.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from clim_eval.pictures.files import write_png as write_png
+    from clim_eval.pictures.style import (
+        INK as INK,
+        PALETTE as PALETTE,
+        SIDE as SIDE,
+        STYLE as STYLE,
+    )
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "INK": "clim_eval.pictures.style",
+            "PALETTE": "clim_eval.pictures.style",
+            "SIDE": "clim_eval.pictures.style",
+            "STYLE": "clim_eval.pictures.style",
+            "write_png": "clim_eval.pictures.files",
+        },
+    )

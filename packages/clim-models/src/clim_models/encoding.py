@@ -74,7 +74,9 @@ class Encoding:
     ):
         self.tower = tower
         self.regions = regions
-        self.packed = _regions_that_attend(tower, grid, requests, regions)
+        self.packed: PackedRegions[Regions] | None = _regions_that_attend(
+            tower, grid, requests, regions
+        )
         self.allowed: Tensor | None = None  # bool (B, Q, N)
         if self.packed is not None:
             self.allowed = self.packed.allowed.to(images.device, non_blocking=True)
@@ -113,10 +115,10 @@ class Encoding:
                 if normalize:
                     return maps[request.readout]
                 return self.tower.dense(self.stem, request.readout)
-            case Pooled(regions="boxes"):
-                return pool_boxes(maps[request.readout], self.regions.of("boxes"))
-            case Pooled(regions="masks"):
-                return pool_masks(maps[request.readout], self.regions.of("masks"))
+            case Pooled():
+                pooled = self.regions.of(request.regions)
+                pool = pool_boxes if request.regions == "boxes" else pool_masks
+                return pool(maps[request.readout], pooled)
             case Attended():
                 return self.tower.align(self.stem, list(self.regions.of(request.regions)))
 
@@ -132,7 +134,7 @@ def _maps_for(requests: Sequence[Request], normalize: bool) -> list[Readout]:
 
 def _regions_that_attend(
     tower: Tower, grid: tuple[int, int], requests: Sequence[Request], regions: RegionInputs
-) -> PackedRegions | None:
+) -> PackedRegions[Regions] | None:
     """Return boxes and masks whose class tokens go through the tower together, or None."""
     rows: dict[Regions, list[Tensor]] = {}
     for kind in get_args(Regions):

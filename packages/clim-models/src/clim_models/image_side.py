@@ -1,6 +1,7 @@
 """The image side of a model by itself, for a teacher that sees no text."""
 
 import copy
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -8,14 +9,19 @@ from clim_models.region_model import RegionModel
 
 
 class ImageSide(nn.Module):
-    """What is left of an open_clip model without its text tower, under the same names."""
+    """An open_clip model without its text tower; the rest has the same names."""
 
     def __init__(self, visual: nn.Module, logit_scale: nn.Parameter):
         super().__init__()
-        self.visual, self.logit_scale = visual, logit_scale
+        self.visual = visual
+        self.logit_scale = logit_scale
 
     def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
-        """Raises ValueError: there is nothing to encode texts with."""
+        """Refuse: there is nothing to encode texts with.
+
+        Raises:
+            ValueError: always.
+        """
         raise ValueError(
             "this copy of a model has no text tower: encode texts with the model that it was "
             "copied from"
@@ -23,14 +29,15 @@ class ImageSide(nn.Module):
 
 
 def copy_image_side(model: RegionModel) -> RegionModel:
-    """A RegionModel with copies of all weights but those of the text tower, in the state that
-    `model` is in.
+    """Copy a model without its text tower, in the state that it is in.
 
-    It gives the features of images and regions that `model` gives; `encode_text` raises ValueError.
+    The copy shares no weight with the model and gives the same features of images and regions. Its
+    `encode_text` raises ValueError.
     """
-    copied: dict[int, object] = {}
-    clip = ImageSide(copy.deepcopy(model.visual, copied), copy.deepcopy(model.logit_scale, copied))
-    copied[id(model.clip)] = clip.train(
-        model.clip.training
-    )  # in place of a copy; `model.tower` finds its parts
+    # `deepcopy` looks here first. With our `clip` in place of a copy of the whole one, the rest of
+    # the model, its tower included, finds the parts that are copied already.
+    copied: dict[int, Any] = {}
+    visual = copy.deepcopy(model.visual, copied)
+    clip = ImageSide(visual, copy.deepcopy(model.logit_scale, copied))
+    copied[id(model.clip)] = clip.train(model.clip.training)
     return copy.deepcopy(model, copied)

@@ -7,13 +7,15 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import open_clip.factory
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP, CustomTextCLIP, set_model_preprocess_cfg
 from torch import nn
 
-OpenClipModel = CLIP | CustomTextCLIP
+# Checkers take both as `Any`: open_clip has no types.
+OpenClipModel: TypeAlias = CLIP | CustomTextCLIP
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ Letters: B images, C channels, h w positions of the map, n_i regions of image i,
 regions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from torchvision.ops import roi_align
 
 # Boxes may stick out by rounding only. Anything further is a mistake of units.
 BOX_SLACK = 1e-3
+
+
+Kind = TypeVar("Kind", bound=str)
 
 
 def check_boxes(boxes: Sequence[Tensor], batch_size: int) -> None:
@@ -105,7 +109,7 @@ def align_boxes(
     map32 = feature_map.float()
 
     # Scaled where they are: what is copied is then ours alone, so nobody has to wait for the copy.
-    grid = tuple(feature_map.shape[-2:])
+    grid = (feature_map.shape[-2], feature_map.shape[-1])
     rois = [_on_grid(b, grid).to(feature_map.device, non_blocking=True) for b in boxes]
     return roi_align(map32, rois, size, spatial_scale=1.0, sampling_ratio=-1, aligned=True).to(
         feature_map.dtype
@@ -125,7 +129,7 @@ def pool_masks(feature_map: Tensor, masks: Sequence[Tensor]) -> Tensor:
     Raises:
         ValueError: see :func:`check_masks`.
     """
-    check_masks(masks, feature_map.shape[0], tuple(feature_map.shape[-2:]))
+    check_masks(masks, feature_map.shape[0], (feature_map.shape[-2], feature_map.shape[-1]))
     counts = [len(m) for m in masks]
     weights = pad_sequence([m.flatten(1).float() for m in masks], batch_first=True)
     weights = weights.to(feature_map.device, non_blocking=True)
@@ -151,36 +155,42 @@ def _on_grid(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PackedRegions:
-    """Ragged regions of several outputs side by side.
+class PackedRegions(Generic[Kind]):
+    """Regions of several kinds next to each other, padded to one batch.
 
-    allowed: bool (B, Q, h*w), the positions of each region; rows that only fill up the batch see
-    all of them. counts: output name -> regions of each image. columns: output name -> its range of
-    Q.
+    Attributes:
+        allowed: bool (B, Q, h*w), the positions of each region. Padding sees all of them.
+        counts: for each kind the number of regions of each image.
+        columns: for each kind its range of Q.
     """
 
     allowed: Tensor
-    counts: dict[str, list[int]]
-    columns: dict[str, tuple[int, int]]
+    counts: dict[Kind, list[int]]
+    columns: dict[Kind, tuple[int, int]]
 
-    def split(self, features: Tensor) -> dict[str, Tensor]:
-        """(B, Q, C) of all regions -> (R, C) per output, padding dropped."""
-        return {
-            name: drop_padding(features[:, a:b], self.counts[name])
-            for name, (a, b) in self.columns.items()
-        }
+    def split(self, features: Tensor) -> dict[Kind, Tensor]:
+        """Separate the kinds and drop the padding: (B, Q, C) -> (R, C) of each kind."""
+        found = {}
+        for kind, (start, stop) in self.columns.items():
+            found[kind] = drop_padding(features[:, start:stop], self.counts[kind])
+        return found
 
 
-def pack_regions(rows: dict[str, list[Tensor]]) -> PackedRegions:
-    """Pad bool (n_i, h*w) masks of each output to one batch; padding sees every position, so no
-    query is empty."""
-    allowed, columns, start = [], {}, 0
-    for name, masks in rows.items():
+def pack_regions(rows: Mapping[Kind, list[Tensor]]) -> PackedRegions[Kind]:
+    """Pad bool (n_i, h*w) masks of each kind to one batch.
+
+    Padding sees every position, so no query is empty.
+    """
+    allowed: list[Tensor] = []
+    columns: dict[Kind, tuple[int, int]] = {}
+    start = 0
+    for kind, masks in rows.items():
         padded = pad_sequence(masks, batch_first=True, padding_value=True)  # (B, max n, h*w)
         allowed.append(padded)
-        columns[name] = (start, start + padded.shape[1])
+        columns[kind] = (start, start + padded.shape[1])
         start += padded.shape[1]
-    counts = {name: [len(m) for m in masks] for name, masks in rows.items()}
+
+    counts = {kind: [len(mask) for mask in masks] for kind, masks in rows.items()}
     return PackedRegions(torch.cat(allowed, 1), counts, columns)
 
 

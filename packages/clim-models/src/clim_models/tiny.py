@@ -1,5 +1,4 @@
-"""`clim-tiny`: a small, ordinary open_clip model that runs the whole method in minutes on two CPU
-cores.
+"""`clim-tiny`: a small open_clip model that runs the whole method in minutes on two CPU cores.
 
 Image tower: a timm VisionTransformer whose patch embedding is the first five stages of an ImageNet
 EfficientNet-lite0 (stride 16, batch norms folded into the convolutions). Text tower: MiniLM
@@ -9,18 +8,20 @@ the image tower trained by `python -m clim_train.experiments.pretrain_tiny` ship
 Importing this module registers the trunk with timm (`clim_tiny_vit`) and the model with open_clip
 (`clim-tiny`).
 
-Legend: B images, H W pixels, h w = H/16 W/16 patches, D width of the transformer.
+Letters: B images, H W pixels, h w = H/16 W/16 patches, D width of the transformer.
 """
 
 import hashlib
 import importlib.util
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import timm
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.model import CustomTextCLIP
 from safetensors import safe_open
 from safetensors.torch import load_file
 from timm.layers import HybridEmbed
@@ -29,9 +30,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from clim_models.open_clip_compat import no_weights_yet
+from clim_models.open_clip_compat import no_weights_yet, register_config
 
-NAME = "clim-tiny"
+TINY_NAME = "clim-tiny"
 TRUNK = "clim_tiny_vit"
 TINY_WEIGHTS = Path(__file__).parent / "weights" / "clim_tiny.safetensors"
 IMAGE_SIZE = 64
@@ -44,36 +45,47 @@ _STEM_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 
 
 class LiteStem(nn.Module):
-    """EfficientNet-lite0 up to its fifth stage, batch norms folded: (B, 3, H, W) -> (B, 112, H/16,
-    W/16)."""
+    """EfficientNet-lite0 up to its fifth stage, batch norms folded into convolutions.
+
+    (B, 3, H, W) -> (B, 112, H/16, W/16).
+    """
 
     def __init__(self, pretrained: bool = False) -> None:
         super().__init__()
         network = timm.create_model("tf_efficientnet_lite0")
         if pretrained:
-            weights = torch.load(
-                _package_file(
-                    _STEM_PACKAGE, "models/efficientnet-lite0-57934424.pth", _STEM_SHA256
-                ),
-                weights_only=True,
+            path = _package_file(
+                _STEM_PACKAGE, "models/efficientnet-lite0-57934424.pth", _STEM_SHA256
             )
+            weights = torch.load(path, weights_only=True)
             # The file has the layer order and shapes of timm's network under other names.
             network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
         network.eval()
         _fold_batch_norms(network)
-        self.conv_stem = network.conv_stem
-        _renormalize(self.conv_stem)
-        self.act = network.bn1
-        self.stages = network.blocks[:5]
+
+        first = network.get_submodule("conv_stem")
+        stages = network.get_submodule("blocks")
+        assert isinstance(first, nn.Conv2d)
+        assert isinstance(stages, nn.Sequential)
+        _renormalize(first)
+        self.conv_stem = first
+        self.act = network.get_submodule("bn1")
+        self.stages = stages[:5]
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 112, H/16, W/16)."""
         return self.stages(self.act(self.conv_stem(images)))
 
 
 def _renormalize(convolution: nn.Conv2d) -> None:
-    """Rewrite a convolution of pixels in [-1, 1] for CLIP's normalisation, in place (the same apart
-    from borders)."""
-    mean, std = torch.tensor(OPENAI_DATASET_MEAN), torch.tensor(OPENAI_DATASET_STD)
+    """Make a convolution of pixels in [-1, 1] take CLIP's normalised pixels, in place.
+
+    The result is the same apart from borders, where padding is another colour.
+    """
+    assert convolution.bias is not None
+    mean = torch.tensor(OPENAI_DATASET_MEAN)
+    std = torch.tensor(OPENAI_DATASET_STD)
+
     # (pixel - 0.5) / 0.5 = 2 std * normalised + 2 mean - 1
     weight = convolution.weight.data
     convolution.bias.data += torch.einsum("oihw,i->o", weight, 2 * mean - 1)
@@ -81,15 +93,18 @@ def _renormalize(convolution: nn.Conv2d) -> None:
 
 
 def _fold_batch_norms(module: nn.Module) -> None:
-    """Turn (convolution, batch norm + activation) of a timm EfficientNet into (convolution,
-    activation), in place."""
-    convolution = None
+    """Fold the batch norms of a timm EfficientNet into the convolutions before them, in place.
+
+    What remains of (convolution, batch norm + activation) is (convolution, activation).
+    """
+    before: tuple[str, nn.Conv2d] | None = None
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Conv2d):
-            convolution = name
+            before = (name, child)
         elif isinstance(child, nn.BatchNorm2d):
-            setattr(module, convolution, fuse_conv_bn_eval(getattr(module, convolution), child))
-            setattr(module, name, child.act)
+            assert before is not None
+            setattr(module, before[0], fuse_conv_bn_eval(before[1], child))
+            setattr(module, name, child.get_submodule("act"))
         else:
             _fold_batch_norms(child)
 
@@ -107,9 +122,11 @@ default_cfgs = generate_default_cfgs(
 
 
 @register_model
-def clim_tiny_vit(pretrained: bool = False, **kwargs) -> VisionTransformer:
-    """A timm VisionTransformer with a class token on `LiteStem`; `pretrained` loads the ImageNet
-    stem only."""
+def clim_tiny_vit(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """Build a timm VisionTransformer with a class token on `LiteStem`.
+
+    `pretrained` loads the ImageNet stem only. timm passes `kwargs`, which replace our settings.
+    """
     stem = LiteStem(pretrained)
     settings = {
         "img_size": IMAGE_SIZE,
@@ -124,8 +141,13 @@ def clim_tiny_vit(pretrained: bool = False, **kwargs) -> VisionTransformer:
 
 
 def clim_tiny_config() -> dict:
-    """The open_clip model configuration of clim-tiny; text tower and tokenizer are those of the
-    installed package."""
+    """Return the open_clip configuration of clim-tiny.
+
+    Text tower and tokenizer come from the installed package.
+
+    Raises:
+        ImportError: the package is missing.
+    """
     text = str(_package_folder(_TEXT_PACKAGE) / "model")
     return {
         "embed_dim": EMBED_DIM,
@@ -146,17 +168,23 @@ def clim_tiny_config() -> dict:
     }
 
 
-def build_clim_tiny(pretrained: bool = True) -> nn.Module:
-    """Build clim-tiny as an `open_clip.CustomTextCLIP` in eval mode, its text tower loaded and
-    frozen.
+def build_clim_tiny(pretrained: bool = True) -> CustomTextCLIP:
+    """Build clim-tiny in evaluation mode, its text tower loaded and frozen.
 
-    pretrained: load the shipped image tower and logit scale; otherwise the image tower has the
-    ImageNet stem and random transformer blocks. Raises ImportError when a package is missing,
-    FileNotFoundError when the shipped weights are, ValueError when a pinned hash does not match.
+    Args:
+        pretrained: load the shipped image tower and logit scale. Otherwise the image tower has the
+            ImageNet stem and random transformer blocks.
+
+    Raises:
+        ImportError: a package is missing.
+        FileNotFoundError: the shipped weights are missing.
+        ValueError: a file of a package does not match its pinned hash.
     """
     register_clim_tiny()
     with no_weights_yet():
-        model = open_clip.create_model(NAME, pretrained_image=not pretrained, pretrained_text=False)
+        model = open_clip.create_model(
+            TINY_NAME, pretrained_image=not pretrained, pretrained_text=False
+        )
     if pretrained:
         load_shipped_weights(model)
     else:
@@ -166,13 +194,21 @@ def build_clim_tiny(pretrained: bool = True) -> nn.Module:
 
 
 def load_shipped_weights(model: nn.Module, path: str | Path = TINY_WEIGHTS) -> dict[str, str]:
-    """Load the trained image tower and logit scale (`path`) and the packaged text tower into
-    clim-tiny.
+    """Load the trained image tower, the logit scale and the packaged text tower, strictly.
 
-    model: the open_clip model or a RegionModel of it. Strict; returns the metadata of the file: how
-    it was trained and what it reached.
+    Args:
+        model: clim-tiny as an open_clip model, or a RegionModel of it.
+        path: file with the image tower and the logit scale.
+
+    Returns:
+        The metadata of the file: how it was trained and what it reached.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file of another model.
     """
-    path, clip = Path(path), getattr(model, "clip", model)
+    path = Path(path)
+    clip = getattr(model, "clip", model)
     if not path.exists():
         raise FileNotFoundError(
             f"no weights at {path}; make them with: python -m clim_train.experiments.pretrain_tiny "
@@ -181,7 +217,9 @@ def load_shipped_weights(model: nn.Module, path: str | Path = TINY_WEIGHTS) -> d
     with safe_open(path, "pt") as file:
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         metadata = file.metadata() or {}
-    wanted = {key: value for key, value in clip.state_dict().items() if not key.startswith("text.")}
+
+    own = clip.state_dict()
+    wanted = {key: value for key, value in own.items() if not key.startswith("text.")}
     wrong = sorted(set(wanted) ^ set(weights)) or [
         key for key in wanted if wanted[key].shape != weights[key].shape
     ]
@@ -190,31 +228,33 @@ def load_shipped_weights(model: nn.Module, path: str | Path = TINY_WEIGHTS) -> d
             f"{path} does not fit clim-tiny, {wrong[:4]} differ; "
             "make one with: python -m clim_train.experiments.pretrain_tiny"
         )
+    # All keys were checked above; the text tower comes from its package.
     clip.load_state_dict(weights, strict=False)
     _load_text(clip)
     return metadata
 
 
 def _load_text(model: nn.Module) -> None:
+    """Load MiniLM's weights from its package."""
     weights = load_file(_package_file(_TEXT_PACKAGE, "model/model.safetensors", _TEXT_SHA256))
-    # open_clip pools token features itself: the package's pooling layer and constant position ids
-    # have no place.
+    # open_clip pools token features itself and makes position ids on the way.
     unused = ("pooler.", "embeddings.position_ids")
-    model.text.transformer.load_state_dict(
-        {key: value for key, value in weights.items() if not key.startswith(unused)}
-    )
+    wanted = {key: value for key, value in weights.items() if not key.startswith(unused)}
+    model.get_submodule("text.transformer").load_state_dict(wanted)
 
 
 def register_clim_tiny() -> None:
-    """Make `open_clip.create_model("clim-tiny")` and `open_clip.get_tokenizer("clim-tiny")`
-    work."""
-    # Through the module: open_clip binds a new dictionary whenever a configuration is added.
-    open_clip.factory._MODEL_CONFIGS[NAME] = clim_tiny_config()
+    """Make clim-tiny known to open_clip, for `create_model` and `get_tokenizer`.
+
+    Raises:
+        ImportError: a package is missing.
+    """
+    register_config(TINY_NAME, clim_tiny_config())
 
 
 def _package_folder(package: str) -> Path:
     spec = importlib.util.find_spec(package)
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         raise ImportError(f"clim-tiny needs the package {package.replace('_', '-')}: {_FIX}")
     return Path(spec.submodule_search_locations[0])
 

@@ -8,9 +8,13 @@ from torch import Tensor
 
 
 def hash_weights(state_dict: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) of names, dtypes, shapes and bytes of all tensors, in the order of their names.
+    """Hash names, dtypes, shapes and bytes of all tensors, in the order of their names.
 
-    Raises ValueError for an empty tensor, which is what ZeRO-3 leaves of a partitioned weight.
+    Returns:
+        SHA-256, in hex digits.
+
+    Raises:
+        ValueError: an empty tensor; ZeRO-3 leaves one of a partitioned weight.
     """
     digest = hashlib.sha256()
     for key, value in sorted(state_dict.items()):
@@ -21,5 +25,6 @@ def hash_weights(state_dict: Mapping[str, Tensor]) -> str:
                 "or inside deepspeed.zero.GatheredParameters"
             )
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        content = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(content.numpy().data)
     return digest.hexdigest()

@@ -138,9 +138,10 @@ def _unpickling_reason(path: Path) -> str:
 
 
 def _check_activation(clip: nn.Module, layout: str, source: str) -> None:
-    """OpenAI's archives are QuickGELU models; with GELU they load and give wrong features."""
-    uses_quick = any(isinstance(m, QuickGELU) for m in clip.visual.modules())
-    uses_gelu = any(type(m) is nn.GELU for m in clip.visual.modules())
+    """Refuse OpenAI's archives for GELU models: they would load and give wrong features."""
+    layers = list(clip.get_submodule("visual").modules())
+    uses_quick = any(isinstance(layer, QuickGELU) for layer in layers)
+    uses_gelu = any(type(layer) is nn.GELU for layer in layers)
     if layout == "openai" and uses_gelu and not uses_quick:
         raise ValueError(
             f"{source} holds OpenAI weights, which need QuickGELU; build the '-quickgelu' model of "

@@ -11,7 +11,7 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,21 +94,22 @@ def _tensors(
 
 
 class _Reader(pickle.Unpickler):
-    """Knows modules (as their attributes), tensors and lists; everything else is refused."""
+    """Unpickler of modules (as their attributes), tensors and lists; it refuses everything else."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, prefix: str):
         super().__init__(file, encoding="utf-8")
-        self._archive, self._prefix = archive, prefix
+        self._archive = archive
+        self._prefix = prefix
         self._storages: dict[str, Tensor] = {}
 
-    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+    def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "__torch__":
             return type("_ArchivedModule", (_Module,), {"kind": f"{module}.{name}"})
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         if module == "torch.jit._pickle":
             return _first
-        known = {
+        known: dict[tuple[str, str], Any] = {
             ("torch._utils", "_rebuild_tensor_v2"): _tensor,
             ("collections", "OrderedDict"): OrderedDict,
         }

@@ -81,16 +81,13 @@ class UNetHead(nn.Module):
         self.normalize_input = normalize_input
         self.upsample_input = upsample_input
         self.grad_checkpointing = False
+
         widths = [base * 2**i for i in range(stages)]
-        self.encoder = nn.ModuleList(
-            _double_conv(a, b) for a, b in zip([in_channels, *widths], widths)
-        )
+        inputs = [in_channels, *widths[:-1]]
+        self.encoder = nn.ModuleList(_double_conv(a, b) for a, b in zip(inputs, widths))
         self.decoder = nn.ModuleList(DecoderStage(width) for width in widths[:-1])
         self.predict = nn.Conv2d(base, 1, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(self.predict.bias)
+        self._initialise()
 
     def forward(self, attention: Tensor) -> Tensor:
         """(N, C, h, w) maps, in [0, 1] where they are normalised -> (N, H, W) logits.
@@ -116,6 +113,13 @@ class UNetHead(nn.Module):
         for stage, skip in zip(reversed(self.decoder), reversed(skips[:-1]), strict=True):
             x = self._run(stage, x, skip)
         return self.predict(x[..., :height, :width]).squeeze(1)  # (N, H, W)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if self.predict.bias is not None:
+            nn.init.zeros_(self.predict.bias)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute activations in the backward pass: less memory, about a third more time, the

@@ -18,7 +18,7 @@ def contrastive_loss(
     caption_ids: Tensor | None = None,
     gather: GatherFeatures | None = None,
 ) -> Tensor:
-    """Symmetric InfoNCE: every image (or region) row must pick its text row, and every text row its
+    """Compute symmetric InfoNCE: every image (or region) row must pick its text row, and every text row its
     image row.
 
     With unit rows x_i (images) and y_i (texts), s the logit scale, and N pairs in the global batch,
@@ -32,57 +32,61 @@ def contrastive_loss(
         image_features: (n, C) unit rows of this rank; row i belongs to text row i.
         text_features: (n, C) unit rows of this rank.
         logit_scale: scalar multiplier, already exponentiated (``model.logit_scale.exp()``).
-        caption_ids: (n,) integers. Rows with equal ids say the same, so they are not negatives of
-            each other: their logits are left out of both softmaxes, except each row's own pair.
-                None: all other rows are negatives.
+        caption_ids: (n,) integers. Rows with equal ids have the same caption, so they are not
+            negatives of each other: both softmaxes skip their logits, except each row's own pair.
+            None makes all other rows negatives.
         gather: None for one process. With a `GatherFeatures`, the local rows are contrasted with
             the rows of all ranks; the returned value is scaled by R n / N so that the mean over
             ranks of the losses, and gradients averaged over ranks, equal those of one process that
             holds the whole global batch.
 
-    Returns a float32 scalar. Raises ValueError for shapes that do not match or an empty global
-    batch.
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        ValueError: shapes that do not match, or an empty global batch.
     """
     _check_pairs(image_features, text_features, caption_ids)
     rows = image_features.shape[0]
-    all_images, all_texts, all_ids, start, world_size = (
-        image_features,
-        text_features,
-        caption_ids,
-        0,
-        1,
-    )
+    all_images = image_features
+    all_texts = text_features
+    all_ids = caption_ids
+    start = 0
+    world_size = 1
     if gather is not None:
         # One collective for both kinds of rows keeps the order of backward collectives the same on
         # every rank.
         both, start = gather(torch.stack([image_features, text_features], dim=1))  # (N, 2, C)
         all_images, all_texts = both.unbind(dim=1)
-        all_ids = None if caption_ids is None else gather(caption_ids)[0]
+        if caption_ids is not None:
+            all_ids, _ = gather(caption_ids)
         world_size = gather.world_size
+
     total = all_images.shape[0]
     if total == 0:
         raise ValueError("contrastive_loss got no rows: pass at least one pair of features")
 
     labels = torch.arange(start, start + rows, device=image_features.device)
     same = None
-    if caption_ids is not None:
+    if caption_ids is not None and all_ids is not None:
+        # Equal captions are no negatives, but each row's own pair stays.
         same = caption_ids[:, None] == all_ids[None, :]  # (n, N)
         same[torch.arange(rows, device=same.device), labels] = False
+
     with torch.autocast(image_features.device.type, enabled=False):
         image_logits = logit_scale * (image_features.float() @ all_texts.float().T)  # (n, N)
         if gather is None:
             text_logits = image_logits.T
         else:
             text_logits = logit_scale * (text_features.float() @ all_images.float().T)
-        both_ways = _summed_cross_entropy(image_logits, labels, same) + _summed_cross_entropy(
-            text_logits, labels, same
-        )
-    return both_ways * (world_size / (2 * total))
+        of_images = _summed_cross_entropy(image_logits, labels, same)
+        of_texts = _summed_cross_entropy(text_logits, labels, same)
+    return (of_images + of_texts) * (world_size / (2 * total))
 
 
-def _summed_cross_entropy(logits: Tensor, labels: Tensor, left_out: Tensor | None) -> Tensor:
-    if left_out is not None:
-        logits = logits.masked_fill(left_out, float("-inf"))
+def _summed_cross_entropy(logits: Tensor, labels: Tensor, excluded: Tensor | None) -> Tensor:
+    if excluded is not None:
+        logits = logits.masked_fill(excluded, float("-inf"))
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
@@ -90,8 +94,7 @@ def _check_pairs(image_features: Tensor, text_features: Tensor, caption_ids: Ten
     if image_features.ndim != 2 or image_features.shape != text_features.shape:
         raise ValueError(
             f"image_features {tuple(image_features.shape)} and text_features "
-            f"{tuple(text_features.shape)} must both "
-            "be (n, C): pass one text row per image row"
+            f"{tuple(text_features.shape)} must both be (n, C): pass one text row per image row"
         )
     if caption_ids is not None and caption_ids.shape != image_features.shape[:1]:
         raise ValueError(

@@ -1,17 +1,26 @@
 """Features of all ranks, with gradients."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 
 class _AllGatherRows(torch.autograd.Function):
-    """Concatenates the rows of every rank; the backward pass sums what every rank asks of each
-    row."""
+    """Concatenation of the rows of all ranks.
+
+    The backward pass sums the gradients that all ranks have for each row.
+    """
 
     @staticmethod
-    def forward(ctx, rows, counts, rank, group):
-        ctx.counts, ctx.rank, ctx.group = counts, rank, group
+    def forward(
+        ctx: Any, rows: Tensor, counts: list[int], rank: int, group: "dist.ProcessGroup | None"
+    ) -> Tensor:
+        ctx.counts = counts
+        ctx.rank = rank
+        ctx.group = group
+
         # Collectives need equal shapes, so shorter ranks are padded and the padding is cut off
         # again.
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
@@ -21,7 +30,7 @@ class _AllGatherRows(torch.autograd.Function):
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         # Features are small (N x C), so an all_reduce is cheap, and unlike reduce_scatter every
         # backend has it.
         grad = grad.contiguous().clone()
@@ -31,17 +40,21 @@ class _AllGatherRows(torch.autograd.Function):
 
 
 class GatherFeatures:
-    """Collects the rows of all ranks with gradients, so that a loss can compare local rows with the
-    global batch.
+    """Collector of the rows of all ranks, with gradients.
 
-    Calling it with (n, ...) rows returns ``(all_rows, start)``: the (N, ...) rows in rank order and
-    the index of this rank's first row in them. Ranks may hold different n, also 0. The gradient of
-    ``all_rows`` reaches the rank that owns a row as the SUM over ranks, so averaging parameter
-    gradients over ranks (what DistributedDataParallel and DeepSpeed do) gives the gradient of the
-    mean over ranks of the losses. Every rank must make the same calls in the same order, and on
-    every rank the rows must agree in dtype and in whether they require a gradient.
+    With it, a loss compares local rows with the global batch. A call with (n, ...) rows returns
+    ``(all_rows, start)``: the (N, ...) rows in rank order, and the index of this rank's first row.
+    Ranks may hold different n, also 0.
 
-    Raises ValueError when the rank is not one of the world, or the process group is missing.
+    The gradient of ``all_rows`` reaches the rank that owns a row as the SUM over ranks. Averaging
+    parameter gradients over ranks (as DistributedDataParallel and DeepSpeed do) then gives the
+    gradient of the mean over ranks of the losses.
+
+    All ranks must make the same calls in the same order, with rows of the same dtype, and either
+    all or none of them with a gradient.
+
+    Raises:
+        ValueError: a rank outside the world, or no process group.
     """
 
     def __init__(self, world_size: int, rank: int, group: "dist.ProcessGroup | None" = None):
@@ -69,8 +82,8 @@ class GatherFeatures:
         return _AllGatherRows.apply(rows, counts, self.rank, self.group), start
 
     def row_counts(self, rows: Tensor) -> list[int]:
-        """Number of rows of each rank, in rank order."""
-        mine = torch.tensor([rows.shape[0]], device=rows.device, dtype=torch.int64)
-        counts = [torch.empty_like(mine) for _ in range(self.world_size)]
-        dist.all_gather(counts, mine, group=self.group)
+        """Return the number of rows of each rank, in rank order."""
+        own = torch.tensor([rows.shape[0]], device=rows.device, dtype=torch.int64)
+        counts = [torch.empty_like(own) for _ in range(self.world_size)]
+        dist.all_gather(counts, own, group=self.group)
         return torch.cat(counts).tolist()

@@ -57,18 +57,17 @@ def mask_iou(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def mask_losses(logits: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The losses and figures of several images, each image weighted by its number of masks.
+    """Compute losses and figures of several images, each weighted by its number of masks.
 
     Args:
         logits: per image (n_i, H_i, W_i).
-        targets: per image (n_i, H', W') of any size: they are brought to that of the logits
-            (`resize_targets`).
+        targets: per image (n_i, H', W') of any size; `resize_targets` brings them to the size of the
+            logits.
 
     Returns:
-        Float32 scalars: "loss_dice", "loss_mask" (with gradients), "accuracy" (share of pixels on
-            the right side) and
-        "aiou" (mean `mask_iou`). With no mask at all every entry is 0, and the losses still have a
-        gradient.
+        Float32 scalars: "loss_dice", "loss_mask" (with gradients), "accuracy" (fraction of pixels
+        on the right side of 0) and "aiou" (mean `mask_iou`). Without any mask every entry is 0, and
+        the losses still have a gradient.
 
     Raises:
         ValueError: lists of different lengths or different numbers of masks.
@@ -78,10 +77,12 @@ def mask_losses(logits: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str
             f"{len(logits)} images have logits, {len(targets)} have targets; pass one of each per "
             "image"
         )
+
     sums: dict[str, Tensor] = {}
     for predicted, wanted in zip(logits, targets, strict=True):
         count = predicted.shape[0]
-        wanted = resize_targets(wanted, predicted.shape[-2:])
+        size = (predicted.shape[-2], predicted.shape[-1])
+        wanted = resize_targets(wanted, size)
         measured = {
             "loss_dice": dice_loss(predicted, wanted),
             "loss_mask": mask_bce_loss(predicted, wanted),
@@ -95,8 +96,10 @@ def mask_losses(logits: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str
 
 
 def resize_targets(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks (N, H, W) of any dtype to float32 (N, *size) by nearest neighbour (torch's rule: floor
-    of the index)."""
+    """Resize masks (N, H, W) of any dtype to float32 (N, *size), by nearest neighbour.
+
+    The rule is torch's: floor of the index.
+    """
     if tuple(masks.shape[-2:]) == tuple(size):
         return masks.float()
     return F.interpolate(masks[:, None].float(), size=tuple(size), mode="nearest")[:, 0]

@@ -1,10 +1,14 @@
-"""Embeddings of class names, averaged over prompts and kept in a cache."""
+"""Embeddings of class names, averaged over prompts, with a cache.
+
+Letters: K classes, P prompts of a class, C embedding, b prompts of one forward pass.
+"""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,97 +16,144 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clim_models.checkpoints.atomic import write_whole
 from clim_models.checkpoints.fingerprint import hash_weights
 from clim_models.text.prompts import VILD_TEMPLATES, class_prompts
 
 
+class TextModel(Protocol):
+    """What `embed_classes` needs of a RegionModel."""
+
+    clip: nn.Module
+    training: bool
+
+    @property
+    def tokenizer(self) -> Callable[[list[str]], Tensor]: ...
+
+    def encode_text(self, token_ids: Tensor, normalize: bool = True) -> Tensor: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def train(self, mode: bool = True) -> object: ...
+
+
 @torch.no_grad()
 def embed_classes(
-    model: nn.Module,
+    model: TextModel,
     names: Sequence[str],
     *,
     templates: Sequence[str] = VILD_TEMPLATES,
     batch_size: int = 512,
-    cache: str | os.PathLike | None = None,
+    cache: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """One unit row per class: mean over its prompts of unit text features, normalised again.
+    """Embed class names: one unit row per class.
+
+    A row is the mean of the unit text features of the class's prompts, normalised again.
 
     Args:
-        model: a RegionModel (needs ``encode_text``, ``tokenizer``, ``clip``).
+        model: a RegionModel.
         names: K class names.
-        templates: patterns with ``{}`` and, where wanted, ``{article}``.
+        templates: patterns with ``{}`` and, optionally, ``{article}``.
         batch_size: prompts per forward pass of the text tower.
-        cache: a folder. The result is stored there under a hash of the text tower's weights,
-            templates and names and read back next time; None computes always.
-        progress: called with (prompts done, prompts in all) after each forward pass.
+        cache: a folder. The result is stored there under a hash of the text tower's weights, the
+            templates and the names, and read back next time. None always computes.
+        progress: called with (prompts done, all prompts) after each forward pass.
 
-    Returns (K, C) float32 on the model's device. Raises ValueError for no names or bad templates.
+    Returns:
+        (K, C) float32 on the model's device.
+
+    Raises:
+        ValueError: no names, or invalid templates.
     """
-    if isinstance(names, str) or not names:
-        raise ValueError(
-            f"names={names!r} is not a list of class names: pass at least one, as a list"
-        )
-    if isinstance(templates, str) or not templates:
-        raise ValueError(
-            f"templates={templates!r} is not a list of patterns: pass at least one, as a tuple"
-        )
+    _check_list("names", names, "class names")
+    _check_list("templates", templates, "patterns")
     prompts = [class_prompts(name, templates) for name in names]  # K lists of P
-    device = next(model.parameters()).device
-    stored = (
-        None
-        if cache is None
-        else Path(cache) / f"classes-{embedding_key(model, names, templates)[:24]}.safetensors"
-    )
-    if stored is not None and stored.exists():
-        with safe_open(stored, framework="pt") as file:
-            return file.get_tensor("embeddings").to(device)
+    device = next(iter(model.parameters())).device
 
-    training = model.training
-    model.eval()
-    flat = [prompt for group in prompts for prompt in group]
-    # Sums per class are kept instead of every prompt's feature: 1203 classes x 63 prompts would be
-    # 76 k rows.
-    sums: Tensor | None = None
-    for start in range(0, len(flat), batch_size):
-        tokens = model.tokenizer(flat[start : start + batch_size]).to(device)
-        features = model.encode_text(tokens, normalize=True).float()  # (b, C)
-        owner = torch.arange(start, start + len(features), device=device) // len(templates)
-        if sums is None:
-            sums = features.new_zeros(len(names), features.shape[1])
-        sums.index_add_(0, owner, features)
-        if progress is not None:
-            progress(start + len(features), len(flat))
-    model.train(training)
-    embeddings = F.normalize(sums, dim=-1)  # the mean's direction: its length does not matter
+    stored = None
+    if cache is not None:
+        key = embedding_key(model, names, templates)
+        stored = Path(cache) / f"classes-{key[:24]}.safetensors"
+        if stored.exists():
+            with safe_open(stored, framework="pt") as file:
+                return file.get_tensor("embeddings").to(device)
+
+    was_training = model.training
+    model.train(False)
+    sums = _sums_of_features(model, prompts, batch_size, progress)
+    model.train(was_training)
+
+    # Only the direction of the mean matters, so the sum does as well.
+    embeddings = F.normalize(sums, dim=-1)
     if stored is not None:
         _store(stored, embeddings, names, templates)
     return embeddings
 
 
-def embedding_key(model: nn.Module, names: Sequence[str], templates: Sequence[str]) -> str:
-    """SHA-256 (hex) of the text tower's weights and the order, names and templates that embeddings
-    depend on.
+def embedding_key(model: TextModel, names: Sequence[str], templates: Sequence[str]) -> str:
+    """Hash everything that class embeddings depend on: SHA-256, hex.
 
-    The image tower and the logit scale are left out, so an image-only fine-tuning keeps its class
-    embeddings. Raises ValueError when a weight is empty.
+    These are the text tower's weights, and the names and templates in their order. The image tower
+    and the logit scale do not count, so an image-only fine-tuning keeps its class embeddings.
+
+    Raises:
+        ValueError: an empty weight.
     """
     words = json.dumps([list(names), list(templates), hash_weights(text_weights(model))])
     return hashlib.sha256(words.encode()).hexdigest()
 
 
-def text_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a RegionModel's text tower: all but the image tower and the logit scale."""
+def text_weights(model: TextModel) -> dict[str, Tensor]:
+    """Return the state dict of the text tower: all but the image tower and the logit scale."""
+    weights: dict[str, Tensor] = model.clip.state_dict()
     return {
         key: value
-        for key, value in model.clip.state_dict().items()
+        for key, value in weights.items()
         if not key.startswith("visual.") and key not in ("logit_scale", "logit_bias")
     }
 
 
+def _sums_of_features(
+    model: TextModel,
+    prompts: Sequence[Sequence[str]],
+    batch_size: int,
+    progress: Callable[[int, int], None] | None,
+) -> Tensor:
+    """Sum the unit features of each class's prompts: (K, C) float32.
+
+    Only sums stay in memory: 1203 classes x 63 prompts would be 76 k rows.
+    """
+    flat: list[str] = []
+    for group in prompts:
+        flat += group
+
+    per_class = len(prompts[0])
+    device = next(iter(model.parameters())).device
+    sums = torch.empty(0)
+    for start in range(0, len(flat), batch_size):
+        tokens = model.tokenizer(flat[start : start + batch_size]).to(device)
+        features = model.encode_text(tokens, normalize=True).float()  # (b, C)
+        if start == 0:
+            sums = features.new_zeros(len(prompts), features.shape[1])
+
+        stop = start + len(features)
+        owner = torch.arange(start, stop, device=features.device) // per_class
+        sums.index_add_(0, owner, features)
+        if progress is not None:
+            progress(stop, len(flat))
+    return sums
+
+
 def _store(path: Path, embeddings: Tensor, names: Sequence[str], templates: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     about = {"names": json.dumps(list(names)), "templates": json.dumps(list(templates))}
-    save_file({"embeddings": embeddings.cpu().contiguous()}, unfinished, metadata=about)
-    os.replace(unfinished, path)  # readers see the whole file or none
+    with write_whole(path, sync=False) as draft:
+        save_file({"embeddings": embeddings.cpu().contiguous()}, draft, metadata=about)
+
+
+def _check_list(option: str, value: Sequence[str], what: str) -> None:
+    if isinstance(value, str) or not value:
+        raise ValueError(
+            f"{option}={value!r} is not a list of {what}: pass at least one, as a list"
+        )

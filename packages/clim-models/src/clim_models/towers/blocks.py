@@ -99,12 +99,13 @@ class TimmBlock:
     def __init__(self, block: nn.Module):
         if not self.supports(block):
             raise ValueError(f"{type(block).__name__} is not timm's plain Block")
+        attn = block.get_submodule("attn")
         assert isinstance(block, Block)
-        assert isinstance(block.attn, Attention)
-        self.block = block
-        self.attn = block.attn
-        self.attention: nn.Module = block.attn
-        self.heads = block.attn.num_heads
+        assert isinstance(attn, Attention)
+        self.block: Block = block
+        self.attn: Attention = attn
+        self.attention: nn.Module = attn
+        self.heads: int = attn.num_heads
 
     @staticmethod
     def supports(block: nn.Module) -> bool:
@@ -157,15 +158,16 @@ class TimmEvaBlock:
     def __init__(self, block: nn.Module, prefix: int):
         if not self.supports(block):
             raise ValueError(f"{type(block).__name__} is not timm's plain EvaBlock")
+        attn = block.get_submodule("attn")
         assert isinstance(block, EvaBlock)
-        assert isinstance(block.attn, EvaAttention)
-        self.block = block
-        self.attn = block.attn
-        self.attention: nn.Module = block.attn
-        self.heads = block.attn.num_heads
+        assert isinstance(attn, EvaAttention)
+        self.block: EvaBlock = block
+        self.attn: EvaAttention = attn
+        self.attention: nn.Module = attn
+        self.heads: int = attn.num_heads
         self.prefix = prefix
         # timm before 1.0.17 has interleaved rotations only.
-        self.rotate_half: bool = getattr(block.attn, "rotate_half", False)
+        self.rotate_half: bool = getattr(attn, "rotate_half", False)
 
     @staticmethod
     def supports(block: nn.Module) -> bool:

@@ -26,13 +26,13 @@ class LatentPooledViT(TimmViT):
 
     def __init__(self, visual: nn.Module, *, antialias: bool):
         super().__init__(visual, antialias=antialias)
-        latent = self.trunk.attn_pool
+        latent = self.trunk.get_submodule("attn_pool")
         assert isinstance(latent, AttentionPoolLatent)
         if latent.latent_len != 1 or latent.pos_embed is not None or latent.mlp is None:
             raise ValueError(
                 "only attention pools with one latent query, no positions and an MLP are supported"
             )
-        self.latent = latent
+        self.latent: AttentionPoolLatent = latent
         self.mlp: Mlp = latent.mlp
 
     @staticmethod

@@ -77,9 +77,6 @@ class OpenClipViT(TokenTower):
         before = [v.class_embedding, *v.conv1.parameters(), *v.ln_pre.parameters()]
         return [*blocks, [v.positional_embedding], before]
 
-    def always_trainable(self) -> list[nn.Parameter]:
-        return []
-
     def unused(self, path: GradientPath) -> list[nn.Parameter]:
         # Query, key and value are rows of one tensor here. The rows of query and key get zeros,
         # but the tensor gets a gradient.

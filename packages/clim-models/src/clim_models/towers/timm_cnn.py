@@ -6,7 +6,7 @@ Letters: B images, N = h*w positions, D channels of the last stage, C embedding.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
@@ -14,6 +14,19 @@ from torch import Tensor, nn
 from clim_models.features import Readout
 from clim_models.towers.attention import maybe_checkpoint
 from clim_models.towers.tower import Ability, GradientPath, Stem, refuse
+
+
+@runtime_checkable
+class CnnTrunk(Protocol):
+    """The methods of a timm CNN that the reader calls."""
+
+    feature_info: list[dict[str, Any]]
+
+    def forward_features(self, x: Tensor) -> Tensor: ...
+
+    def forward_head(self, x: Tensor) -> Tensor: ...
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None: ...
 
 
 class TimmCNN:
@@ -30,11 +43,13 @@ class TimmCNN:
 
     def __init__(self, visual: nn.Module, *, antialias: bool):
         self.visual = visual
-        self.trunk = visual.get_submodule("trunk")
+        trunk = visual.get_submodule("trunk")
+        assert isinstance(trunk, CnnTrunk)
+        self.trunk = trunk
         self.head = visual.get_submodule("head")
         self.stages = _stages(self.trunk)
         self.num_blocks = len(self.stages)
-        self.stride: int = self.trunk.feature_info[-1]["reduction"]
+        self.stride = int(trunk.feature_info[-1]["reduction"])
         self.grad_checkpointing = False
 
     @staticmethod
@@ -43,7 +58,7 @@ class TimmCNN:
         if not isinstance(visual, TimmModel):
             return False
         has_pool_head = "pool" in dict(visual.head.named_children())
-        is_cnn = hasattr(visual.trunk, "forward_head") and not hasattr(
+        is_cnn = isinstance(visual.trunk, CnnTrunk) and not hasattr(
             visual.trunk, "num_prefix_tokens"
         )
         return is_cnn and not has_pool_head

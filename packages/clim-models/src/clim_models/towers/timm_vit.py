@@ -42,7 +42,8 @@ class TimmViT(TokenTower):
         self.prefix: int = trunk.num_prefix_tokens
         self.pool = _pool_of(trunk)
         self.readers = _readers_of(trunk)
-        self.stride: int = trunk.patch_embed.feat_ratio(as_scalar=True)
+        ratio = trunk.patch_embed.feat_ratio(as_scalar=True)
+        self.stride: int = ratio if isinstance(ratio, int) else max(ratio)
         # Positions are resampled here, so timm's check for one size must not stop other sizes.
         trunk.patch_embed.strict_img_size = False
 
@@ -72,8 +73,8 @@ class TimmViT(TokenTower):
         if positions is not None and not prefix_has_positions:
             x = x + positions
 
-        prefix = [token for token in (t.cls_token, t.reg_token) if token is not None]
-        prefix = [token.to(x.dtype).expand(x.shape[0], -1, -1) for token in prefix]
+        tokens = [token for token in (t.cls_token, t.reg_token) if token is not None]
+        prefix = [token.to(x.dtype).expand(x.shape[0], -1, -1) for token in tokens]
         x = torch.cat([*prefix, x], dim=1)  # (B, P + N, D)
         if positions is not None and prefix_has_positions:
             x = x + positions
@@ -108,9 +109,6 @@ class TimmViT(TokenTower):
         start = [*t.patch_embed.parameters(), *t.norm_pre.parameters()]
         start += [token for token in (t.cls_token, t.reg_token) if token is not None]
         return [*blocks, positions, start]
-
-    def always_trainable(self) -> list[nn.Parameter]:
-        return []
 
     def unused(self, path: GradientPath) -> list[nn.Parameter]:
         if path != GradientPath.DENSE or self.pool == "map":

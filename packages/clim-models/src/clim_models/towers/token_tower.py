@@ -18,7 +18,7 @@ from clim_models.towers.attention import (
     to_map,
 )
 from clim_models.towers.blocks import BlockReader
-from clim_models.towers.tower import Ability, Stem, refuse
+from clim_models.towers.tower import Ability, GradientPath, Stem, refuse
 
 ATTEND: frozenset[Ability] = frozenset({"attend"})
 NOTHING: frozenset[Ability] = frozenset()
@@ -60,6 +60,17 @@ class TokenTower:
 
     def mean_of_last_block(self, tokens: Tensor, rope: Tensor | None) -> Tensor:
         """Return the image feature of a tower without class token: (B, P + N, D) -> (B, C)."""
+        raise TypeError("TokenTower is a base class; use find_tower(visual)")
+
+    def parameter_groups(self) -> list[list[nn.Parameter]]:
+        """Return the units that `freeze` unlocks, last layer first."""
+        raise TypeError("TokenTower is a base class; use find_tower(visual)")
+
+    def always_trainable(self) -> list[nn.Parameter]:
+        return []
+
+    def unused(self, path: GradientPath) -> list[nn.Parameter]:
+        """Return parameters that get no gradient if only `path` is computed."""
         raise TypeError("TokenTower is a base class; use find_tower(visual)")
 
     @property

@@ -1,0 +1,41 @@
+"""Write files whole: readers see the old file or the new one, never a part.
+
+clim-data has the same in `clim_data.files`; neither package may import the other.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def write_whole(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Give a draft to write to, which becomes `path` when the block ends without an error.
+
+    Args:
+        path: the file; its folder must be there.
+        sync: wait until the content is on the disk. False for caches, which can be made again.
+
+    Raises:
+        OSError: the file cannot be written. The draft is gone then, and an old file stays.
+    """
+    # Two processes, or two threads of one, never share a draft.
+    draft = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        yield draft
+        if sync:
+            with draft.open("rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON."""
+    with write_whole(path) as draft:
+        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -20,7 +20,7 @@ HIDDEN = {
     "clim_train": 75,
     "flmm": 110,
     "benchmarks": 66,
-    "pages": 14,
+    "pages": 16,
     "tests of clim_data": 0,
     "tests of clim_models": 3,
     "tests of clim_eval": 10,

@@ -5,14 +5,13 @@ import difflib
 
 import open_clip
 
-TINY, SHIPPED = (
-    "clim-tiny",
-    "emoji",
-)  # the model that ships with the project, and the tag of its weights
+# The model that ships with the project, and the tag of its weights.
+TINY = "clim-tiny"
+SHIPPED = "emoji"
 
 
 def model_config(name: str) -> dict:
-    """open_clip's `model_cfg` of a name, as a copy.
+    """Return a copy of open_clip's `model_cfg` of a name.
 
     Raises:
         ValueError: unknown name; the closest are listed.
@@ -24,6 +23,7 @@ def model_config(name: str) -> dict:
         # Importing `tiny` registers the name too, but only where its packages are installed. This
         # call says which one is missing.
         tiny.register_clim_tiny()
+
     config = open_clip.get_model_config(name)
     if config is None:
         close = difflib.get_close_matches(name, [*open_clip.list_models(), TINY], n=4, cutoff=0.4)

@@ -1,8 +1,7 @@
-"""Pool a feature map inside boxes and masks: pure functions, batched over every region of every
-image.
+"""Pool a feature map inside boxes and masks: pure functions over all regions of all images.
 
-Letters: B images, C channels, h w positions of the map, n_i regions of image i, R = sum of n_i
-regions.
+Letters: B images, C channels, h w positions of the map, n_i regions of image i, R = sum of n_i,
+n = the largest n_i, Q regions of an image with padding.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,14 +9,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import roi_align
 
-# Boxes may stick out by rounding only. Anything further is a mistake of units.
+# Rounding may put boxes this far outside the image. Anything further is a mistake of units.
 BOX_SLACK = 1e-3
-
 
 Kind = TypeVar("Kind", bound=str)
 
@@ -25,8 +22,7 @@ Kind = TypeVar("Kind", bound=str)
 def check_boxes(boxes: Sequence[Tensor], batch_size: int) -> None:
     """Reject boxes that are not one (n_i, 4) XYXY tensor per image in [0, 1].
 
-    The range is looked at only for boxes on the CPU, where it costs nothing; on a GPU it would stop
-    the queue, and fake tensors (which stand for shapes, in estimates and exports) have no values.
+    The range is checked only on the CPU, where it costs nothing; a GPU would have to wait.
 
     Raises:
         ValueError: wrong number of tensors, wrong shape, or coordinates outside [0, 1].
@@ -45,7 +41,8 @@ def check_boxes(boxes: Sequence[Tensor], batch_size: int) -> None:
             raise ValueError(
                 f"boxes[{i}] has shape {tuple(b.shape)}; pass (n, 4) rows x0, y0, x1, y1"
             )
-        if b.device.type == "cpu" and b.numel() and not isinstance(b, FakeTensor):
+        # Subclasses may have no values: fake tensors stand for shapes, in estimates and exports.
+        if b.device.type == "cpu" and b.numel() and type(b) in (Tensor, nn.Parameter):
             low, high = b.min().item(), b.max().item()
             if low < -BOX_SLACK or high > 1 + BOX_SLACK or low != low:
                 raise ValueError(
@@ -74,15 +71,15 @@ def check_masks(masks: Sequence[Tensor], batch_size: int, grid: tuple[int, int])
         if m.ndim != 3 or tuple(m.shape[1:]) != tuple(grid):
             raise ValueError(
                 f"masks[{i}] has shape {tuple(m.shape)}, the feature map has {grid[0]}x{grid[1]} "
-                "positions; "
-                f"resize the masks to (n, {grid[0]}, {grid[1]}) (model.grid_size(H, W) gives the "
-                "grid)"
+                f"positions; resize the masks to (n, {grid[0]}, {grid[1]}) "
+                "(model.grid_size(H, W) gives the grid)"
             )
 
 
 def pool_boxes(feature_map: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-    """Average a feature map inside boxes by bilinear sampling (RoIAlign 1x1, aligned, adaptive
-    sampling).
+    """Average a feature map inside boxes by bilinear sampling.
+
+    This is RoIAlign to 1x1, aligned, with adaptive sampling.
 
     Args:
         feature_map: (B, C, h, w).
@@ -102,13 +99,14 @@ def pool_boxes(feature_map: Tensor, boxes: Sequence[Tensor]) -> Tensor:
 def align_boxes(
     feature_map: Tensor, boxes: Sequence[Tensor], size: int | tuple[int, int]
 ) -> Tensor:
-    """RoIAlign of normalised boxes to `size` bins: (B, C, h, w) -> (R, C, size, size)."""
+    """Sample normalised boxes by RoIAlign to `size` bins: (B, C, h, w) -> (R, C, size, size)."""
     check_boxes(boxes, feature_map.shape[0])
 
     # The CPU kernel has no bfloat16, and sums of half floats lose digits: pool in float32.
     map32 = feature_map.float()
 
-    # Scaled where they are: what is copied is then ours alone, so nobody has to wait for the copy.
+    # Scaled on their own device: the copy is then of a tensor that nobody else changes, so nobody
+    # has to wait for it.
     grid = (feature_map.shape[-2], feature_map.shape[-1])
     rois = [_on_grid(b, grid).to(feature_map.device, non_blocking=True) for b in boxes]
     return roi_align(map32, rois, size, spatial_scale=1.0, sampling_ratio=-1, aligned=True).to(
@@ -117,7 +115,7 @@ def align_boxes(
 
 
 def pool_masks(feature_map: Tensor, masks: Sequence[Tensor]) -> Tensor:
-    """Mean of a feature map inside masks, all regions in one matrix product.
+    """Average a feature map inside masks, all regions in one matrix product.
 
     Args:
         feature_map: (B, C, h, w).
@@ -139,16 +137,13 @@ def pool_masks(feature_map: Tensor, masks: Sequence[Tensor]) -> Tensor:
 
 
 def drop_padding(rows: Tensor, counts: Sequence[int]) -> Tensor:
-    """(B, n, C) -> (R, C): the first `counts[i]` rows of each image.
-
-    Slices, not indices: a list of indices would have to be copied to the device, which would have
-    to wait for it.
-    """
+    """Keep the first `counts[i]` rows of each image: (B, n, C) -> (R, C)."""
+    # Slices, because a list of indices would have to be copied to the device first.
     return torch.cat([row[:count] for row, count in zip(rows.unbind(0), counts, strict=True)])
 
 
 def _on_grid(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Boxes (n, 4) in [0, 1] -> float32 in units of positions of a grid (h, w), on their device."""
+    """Scale boxes (n, 4) from [0, 1] to float32 positions of a grid (h, w), on their device."""
     h, w = grid
     x0, y0, x1, y1 = boxes.float().unbind(-1)
     return torch.stack([x0 * w, y0 * h, x1 * w, y1 * h], -1)
@@ -195,27 +190,27 @@ def pack_regions(rows: Mapping[Kind, list[Tensor]]) -> PackedRegions[Kind]:
 
 
 def box_patch_masks(boxes: Tensor, grid: tuple[int, int], rounding: str = "nearest") -> Tensor:
-    """Patches that belong to each box: (n, 4) XYXY in [0, 1] -> bool (n, h, w).
+    """Find the patches of each box: (n, 4) XYXY in [0, 1] -> bool (n, h, w).
 
     Args:
-        rounding: "nearest" rounds the edges and keeps at least one patch per box, "truncate" cuts
-            both edges down (the original masked-attention readout: thin boxes may own no patch at
-            all).
+        rounding: "nearest" rounds the edges and gives each box at least one patch. "truncate"
+            rounds both edges down, as the original masked-attention readout did; thin boxes may
+            then have no patch.
     """
     h, w = grid
     scaled = _on_grid(boxes, grid)
     if rounding == "truncate":
         x0, y0, x1, y1 = scaled.long().unbind(-1)
     else:
-        low = torch.stack(
-            [scaled[:, 0].round().clamp(0, w - 1), scaled[:, 1].round().clamp(0, h - 1)], -1
-        )
-        # An edge that rounds onto its partner still owns the patch under the box's centre.
-        centre_x = ((scaled[:, 0] + scaled[:, 2]) / 2).floor().clamp(0, w - 1)
-        centre_y = ((scaled[:, 1] + scaled[:, 3]) / 2).floor().clamp(0, h - 1)
-        x0, y0 = torch.minimum(low[:, 0], centre_x), torch.minimum(low[:, 1], centre_y)
-        x1 = torch.maximum(scaled[:, 2].round(), centre_x + 1)
-        y1 = torch.maximum(scaled[:, 3].round(), centre_y + 1)
+        left, top, right, bottom = scaled.unbind(-1)
+        # The patch under the centre always belongs to the box, even if both edges round to one.
+        centre_x = ((left + right) / 2).floor().clamp(0, w - 1)
+        centre_y = ((top + bottom) / 2).floor().clamp(0, h - 1)
+        x0 = torch.minimum(left.round().clamp(0, w - 1), centre_x)
+        y0 = torch.minimum(top.round().clamp(0, h - 1), centre_y)
+        x1 = torch.maximum(right.round(), centre_x + 1)
+        y1 = torch.maximum(bottom.round(), centre_y + 1)
+
     columns = torch.arange(w, device=boxes.device)
     rows = torch.arange(h, device=boxes.device)
     inside_x = (columns >= x0[:, None]) & (columns < x1[:, None])  # (n, w)

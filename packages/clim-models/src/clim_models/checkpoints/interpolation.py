@@ -9,15 +9,15 @@ from torch import Tensor
 def interpolate_weights(
     student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], alpha: float
 ) -> dict[str, Tensor]:
-    """alpha * student + (1 - alpha) * teacher for every float entry; integer entries are the
-    student's.
+    """Mix two state dicts: alpha * student + (1 - alpha) * teacher.
 
-    Entries that are equal in both, such as frozen weights, stay as they are to the last bit.
+    Integer entries are the student's. Entries that are equal in both, such as frozen weights, stay
+    as they are to the last bit.
 
     Args:
         student, teacher: state dicts with the same keys and shapes.
-        alpha: 1 is the student, 0 the teacher; values between trade region accuracy against image
-            accuracy.
+        alpha: 1 is the student, 0 the teacher. Values between them trade region accuracy against
+            image accuracy.
 
     Raises:
         ValueError: alpha outside [0, 1], or keys or shapes that differ (they are listed).
@@ -34,6 +34,7 @@ def interpolate_weights(
             f"the two state dicts differ: keys in one only {only[:5]}, shapes {sorted(shapes)[:5]} "
             f"({len(only) + len(shapes)} in all); interpolate checkpoints of the same model"
         )
+
     mixed = {}
     for key, value in student.items():
         other = teacher[key].to(value.device)

@@ -1,5 +1,6 @@
-"""Other people's key names -> open_clip's, or UNetHead's. Pure functions; models never see a
-foreign name.
+"""Rename the keys of foreign checkpoints to open_clip's or UNetHead's.
+
+Pure functions: models never see a foreign name.
 
 Known layouts: open_clip (also OpenAI's, which has the same names), EVA-CLIP (original and as
 released by CLIPSelf), and ours (`clip.` in front). A text tower without the `text.` prefix is moved
@@ -7,13 +8,12 @@ there where the model has one.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-# Entries that describe an OpenAI archive and are no weights. Their presence marks a QuickGELU
-# model.
+# Entries that describe an OpenAI archive and are no weights. They mark a QuickGELU model.
 OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 TEXT_PARTS = (
     "text_projection",
@@ -29,6 +29,9 @@ EVA_NAMES = (
     ("mlp.w2.", "mlp.fc1_x."),
     ("mlp.w3.", "mlp.fc2."),
 )
+# Biases of EVA models whose query, key and value have projections of their own.
+EVA_SEPARATE = (("attn.q_bias", "attn.q_proj.bias"), ("attn.v_bias", "attn.v_proj.bias"))
+
 # mmsegmentation's U-Net, as released by F-LMM, -> UNetHead. The number after encoder.i. counts the
 # pooling before it.
 UNET_NAMES = (
@@ -39,12 +42,12 @@ UNET_NAMES = (
     (r"\.gn\.", ".1."),
     (r"^conv_seg\.", "predict."),
 )
-EVA_SEPARATE = (("attn.q_bias", "attn.q_proj.bias"), ("attn.v_bias", "attn.v_proj.bias"))
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a training checkpoint: looks inside `state_dict`, `model` or `module`, strips
-    `module.`.
+    """Return the tensors of a training checkpoint.
+
+    Looks inside `state_dict`, `model` or `module`, and strips prefixes that all keys share.
 
     Raises:
         ValueError: there is no mapping of tensors inside.
@@ -52,13 +55,14 @@ def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     for key in ("state_dict", "model", "module"):
         if isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
+
     tensors = {str(k): v for k, v in checkpoint.items() if isinstance(v, Tensor)}
     if not tensors:
         raise ValueError(
             f"no weights in this file (top-level keys: {sorted(map(str, checkpoint))[:8]}); pass a "
-            "state dict or a "
-            "checkpoint that holds one under 'state_dict'"
+            "state dict or a checkpoint that holds one under 'state_dict'"
         )
+
     for prefix in ("module.", "_orig_mod.", "clip."):
         if all(k.startswith(prefix) for k in tensors):
             tensors = {k[len(prefix) :]: v for k, v in tensors.items()}
@@ -66,11 +70,9 @@ def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def recognise(keys: set[str]) -> str:
-    """Name of the layout: "eva-clip", "openai" or "open_clip"."""
-    if (
-        any(".inner_attn_ln." in k or "attn.rope.freqs" in k for k in keys)
-        or "visual.pos_embed" in keys
-    ):
+    """Return the name of the layout: "eva-clip", "openai" or "open_clip"."""
+    has_eva_parts = any(".inner_attn_ln." in key or "attn.rope.freqs" in key for key in keys)
+    if has_eva_parts or "visual.pos_embed" in keys:
         return "eva-clip"
     return "openai" if OPENAI_MARKS[0] in keys else "open_clip"
 
@@ -83,20 +85,27 @@ def to_open_clip(tensors: Mapping[str, Tensor], *, text_prefix: bool) -> dict[st
         text_prefix: the model keeps its text tower under `text.` (CustomTextCLIP).
     """
     layout = recognise(set(tensors))
-    eva_names = EVA_NAMES + (EVA_SEPARATE if any(".attn.q_proj." in k for k in tensors) else ())
+    eva_names = [*EVA_NAMES]
+    if any(".attn.q_proj." in key for key in tensors):
+        eva_names += EVA_SEPARATE
+
     renamed = {}
     for key, value in tensors.items():
+        # Descriptions and recomputed tables are no weights.
         if key in OPENAI_MARKS or ".rope.freqs_" in key:
-            continue  # descriptions and recomputed tables, not weights
-        renamed[_eva_name(key, eva_names) if layout == "eva-clip" else key] = value
-    if text_prefix:
-        renamed = {f"text.{k}" if k.startswith(TEXT_PARTS) else k: v for k, v in renamed.items()}
-        if "text.logit_scale" in renamed:
-            renamed["logit_scale"] = renamed.pop("text.logit_scale")
+            continue
+        name = _eva_name(key, eva_names) if layout == "eva-clip" else key
+        if text_prefix and name.startswith(TEXT_PARTS):
+            name = f"text.{name}"
+        renamed[name] = value
+
+    # Some releases keep the scale in the text tower.
+    if text_prefix and "text.logit_scale" in renamed:
+        renamed["logit_scale"] = renamed.pop("text.logit_scale")
     return renamed
 
 
-def _eva_name(key: str, names: tuple[tuple[str, str], ...]) -> str:
+def _eva_name(key: str, names: Sequence[tuple[str, str]]) -> str:
     if not key.startswith("visual."):
         return key
     name = "visual.trunk." + key.removeprefix("visual.")
@@ -106,8 +115,11 @@ def _eva_name(key: str, names: tuple[tuple[str, str], ...]) -> str:
 
 
 def to_unet_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names of F-LMM's released mask head (without `mask_head.`) -> those of UNetHead; ours stay as
-    they are."""
+    """Rename the keys of F-LMM's released mask head to those of UNetHead.
+
+    Args:
+        tensors: without the prefix `mask_head.`. Keys of UNetHead stay as they are.
+    """
     if not any(k.startswith("conv_seg.") for k in tensors):
         return dict(tensors)
     renamed = {}

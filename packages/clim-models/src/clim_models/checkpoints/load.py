@@ -17,13 +17,21 @@ from clim_models.checkpoints.layouts import recognise, to_open_clip, unwrap
 from clim_models.checkpoints.torchscript import is_torchscript, read_torchscript
 
 WEIGHTS_FILE = "model.safetensors"
+# Differing keys that an error lists, of each kind.
 LISTED = 8
+# What libraries raise for files that are cut off or overwritten.
+DAMAGED = (SafetensorError, RuntimeError, EOFError, OSError, KeyError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_checkpoint` did: layout found, number of tensors, source (a path or "state
-    dict")."""
+    """What `load_checkpoint` recognised.
+
+    Attributes:
+        layout: "open_clip", "openai" or "eva-clip".
+        tensors: number of tensors.
+        source: a path, or "state dict".
+    """
 
     layout: str
     tensors: int
@@ -51,26 +59,30 @@ def load_checkpoint(
     """
     clip = getattr(model, "clip", model)
     if isinstance(path_or_state_dict, Mapping):
-        source, raw = "state dict", path_or_state_dict
+        source = "state dict"
+        raw = path_or_state_dict
     else:
-        path = Path(path_or_state_dict)
-        source, raw = str(path), read_checkpoint(path)
+        source = str(path_or_state_dict)
+        raw = read_checkpoint(Path(path_or_state_dict))
+
     tensors = unwrap(raw)
     layout = recognise(set(tensors))
     _check_activation(clip, layout, source)
     renamed = to_open_clip(tensors, text_prefix=hasattr(clip, "text"))
+
     own = clip.state_dict()
-    # Frozen batch norms of the original releases have no counter; it plays no part in evaluation.
-    renamed.update(
-        {k: v for k, v in own.items() if k.endswith("num_batches_tracked") and k not in renamed}
-    )
+    # Frozen batch norms of the original releases have no counter; evaluation does not read it.
+    for key, value in own.items():
+        if key.endswith("num_batches_tracked"):
+            renamed.setdefault(key, value)
+
     _check_keys(own, renamed, layout=layout, source=source)
     clip.load_state_dict(renamed, strict=True)
     return LoadReport(layout, len(renamed), source)
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """The contents of a weights file or run folder; nothing in it is executed.
+    """Read a weights file or run folder; nothing in it is executed.
 
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`.
@@ -82,22 +94,15 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        if is_torchscript(path):  # OpenAI's format
+        # OpenAI's format.
+        if is_torchscript(path):
             return read_torchscript(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_unpickling_reason(path)) from error
-    except (
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        KeyError,
-        zipfile.BadZipFile,
-    ) as error:
-        if isinstance(error, KeyError) and not _begins_as_checkpoint(
-            path
-        ):  # torch stumbles over the first byte
+    except DAMAGED as error:
+        # torch raises a KeyError for a first byte that it does not know.
+        if isinstance(error, KeyError) and not _begins_as_checkpoint(path):
             raise ValueError(_unpickling_reason(path)) from error
         reason = f"{error}".partition(". ")[0].partition("\n")[0][:160]
         raise ValueError(
@@ -106,12 +111,10 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
 
 
 def export_folder(path: Path) -> Path:
-    """Where the export is: the folder itself, or `model` in the run folder of a training; files
-    stay as they are."""
+    """Return where the export is: `model` in the run folder of a training, else the path itself."""
     inside = path / "model"
-    return (
-        inside if not (path / WEIGHTS_FILE).exists() and (inside / WEIGHTS_FILE).exists() else path
-    )
+    is_run = (inside / WEIGHTS_FILE).exists() and not (path / WEIGHTS_FILE).exists()
+    return inside if is_run else path
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -120,11 +123,12 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _begins_as_checkpoint(path: Path) -> bool:
-    """As a zip archive or a pickle does."""
+    """Return whether the file begins as a zip archive or a pickle does."""
     return _first_bytes(path).startswith((b"PK", b"\x80"))
 
 
 def _unpickling_reason(path: Path) -> str:
+    """Say why a file is not read: it is something else, or it holds Python objects."""
     if not _begins_as_checkpoint(path):
         start = _first_bytes(path)
         return (
@@ -152,6 +156,11 @@ def _check_activation(clip: nn.Module, layout: str, source: str) -> None:
 def _check_keys(
     own: Mapping[str, Tensor], new: Mapping[str, Tensor], *, layout: str, source: str
 ) -> None:
+    """Refuse weights whose keys or shapes differ from the model's.
+
+    Raises:
+        ValueError: the differing keys, and what they look like.
+    """
     missing = sorted(own.keys() - new.keys())
     unexpected = sorted(new.keys() - own.keys())
     shared = own.keys() & new.keys()
@@ -162,14 +171,15 @@ def _check_keys(
     ]
     if not (missing or unexpected or shapes):
         return
+
+    # Few shared keys mean foreign names; many wrong shapes mean another size.
     if len(shared) < 0.1 * len(own):
         verdict = "an unknown layout, or no CLIP at all"
+    elif len(shapes) > 0.05 * len(own) or missing:
+        verdict = "another model"
     else:
-        verdict = (
-            "another model"
-            if len(shapes) > 0.05 * len(own) or missing
-            else "a model that differs in places"
-        )
+        verdict = "a model that differs in places"
+
     lists = [
         _listed("missing", missing),
         _listed("unexpected", unexpected),

@@ -1,10 +1,11 @@
-"""The weights in a TorchScript archive, read without loading the archive.
+"""Read the weights in a TorchScript archive without loading the archive.
 
-`torch.jit.load` runs the `__setstate__` methods that an archive brings along, and TorchScript can
-write files. OpenAI published CLIP in this format. An archive is a zip of `data.pkl` (a tree of
-modules), `data/N` (the bytes of tensor N) and `code/...py` (classes, each with lists of its
-parameters and buffers): the first is read by an unpickler that knows nothing but tensors, the last
-as text.
+OpenAI published CLIP in this format. `torch.jit.load` runs the `__setstate__` methods of an
+archive, and TorchScript can write files.
+
+An archive is a zip of `data.pkl` (a tree of modules), `data/N` (the bytes of tensor N) and
+`code/...py` (classes, each with lists of its parameters and buffers). We read the first with an
+unpickler that knows nothing but tensors, and the last as text.
 """
 
 import pickle
@@ -44,6 +45,7 @@ class _Module:
 
 
 def is_torchscript(path: Path) -> bool:
+    """Return whether a file is a TorchScript archive."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -51,7 +53,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Parameters and buffers as in `torch.jit.load(path).state_dict()`, on the CPU.
+    """Return parameters and buffers as in `torch.jit.load(path).state_dict()`, on the CPU.
 
     Raises:
         pickle.UnpicklingError: the archive holds something else than modules, tensors and plain
@@ -70,7 +72,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 def _classes(archive: zipfile.ZipFile, folder: str) -> Iterator[tuple[str, set[str]]]:
-    """Full name of each module class -> names of its parameters and buffers."""
+    """Yield the full name of each module class with the names of its parameters and buffers."""
     for name in archive.namelist():
         if name.startswith(folder) and name.endswith(".py"):
             module = name.removeprefix(folder).removesuffix(".py").replace("/", ".")
@@ -84,6 +86,7 @@ def _classes(archive: zipfile.ZipFile, folder: str) -> Iterator[tuple[str, set[s
 def _tensors(
     module: _Module, owned: dict[str, set[str]], prefix: str, above: tuple[int, ...]
 ) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a module and of the modules in it, with their state dict names."""
     if id(module) in above:
         raise pickle.UnpicklingError("a module of the archive contains itself")
     for name, value in getattr(module, "state", {}).items():
@@ -134,5 +137,5 @@ def _tensor(
 
 
 def _first(value: Any, *_: Any) -> Any:
-    """Lists and dicts are pickled with their element type, which does not matter here."""
+    """Return a list or dict without its element type, which does not matter here."""
     return value

@@ -18,15 +18,16 @@ def contrastive_loss(
     caption_ids: Tensor | None = None,
     gather: GatherFeatures | None = None,
 ) -> Tensor:
-    """Compute symmetric InfoNCE: every image (or region) row must pick its text row, and every text row its
-    image row.
+    """Compute symmetric InfoNCE over image (or region) rows and text rows.
+
+    Every image row must pick its text row, and every text row its image row.
 
     With unit rows x_i (images) and y_i (texts), s the logit scale, and N pairs in the global batch,
 
         loss = 1 / 2N * sum_i [ -log softmax_j(s x_i . y_j)[i] - log softmax_j(s y_i . x_j)[i] ]
 
-    (CLIP, arXiv 2103.00020, section 2.3). Logits and softmax are computed in float32 whatever the
-    features are, also under autocast.
+    (CLIP, arXiv 2103.00020, section 2.3). Logits and softmax are in float32 for all dtypes
+    of features, also under autocast.
 
     Args:
         image_features: (n, C) unit rows of this rank; row i belongs to text row i.

@@ -8,23 +8,24 @@ from torch import Tensor
 def federated_class_weights(
     present: Tensor, keys: Tensor, size: int | None = None, *, repeat_present: bool = False
 ) -> Tensor:
-    """Which classes a batch is asked about: all that are present, and others by chance until there
-    are `size`.
+    """Draw the classes that a batch is asked about.
 
-    A federated sample (arXiv 2103.07461, used in RegionCLIP-style training). The answer is a weight
-    for every class instead of a list, because the length of a list would have to be fetched from
-    the device.
+    These are all classes that are present, and random others until there are `size`: a federated
+    sample (arXiv 2103.07461, used in RegionCLIP-style training). The result is a weight for every
+    class instead of a list, because the length of a list would have to be fetched from the device.
 
     Args:
         present: (K,) bool or counts, non-zero for classes that occur in the batch.
-        keys: (K,) random numbers, whole or in any range; absent classes with the smallest ones are
-            taken.
-        size: classes to take; more are present: all of these and no others. None: every class.
-        repeat_present: if there are fewer than `size` classes, fill up with present ones, which
-            then count twice, as the implementation released with CLIPSelf does.
+        keys: (K,) random numbers in any range; absent classes with the smallest ones are taken.
+        size: number of classes. If more are present, exactly these are taken. None takes all.
+        repeat_present: if K is smaller than `size`, count present classes twice until there are
+            `size`, as the implementation released with CLIPSelf does.
 
-    Returns (K,) float32: 0 not asked, 1 asked, 2 counted twice. Raises ValueError for wrong shapes
-    or size.
+    Returns:
+        (K,) float32: 0 not asked, 1 asked, 2 counted twice.
+
+    Raises:
+        ValueError: wrong shapes or size.
     """
     if present.ndim != 1 or keys.shape != present.shape:
         raise ValueError(
@@ -33,10 +34,12 @@ def federated_class_weights(
         )
     if size is not None and size < 1:
         raise ValueError(f"size={size!r} is not possible: use a number of classes, or None for all")
+
     present = present.bool()
     classes = len(present)
     if size is None:
         return torch.ones(classes, device=present.device)
+
     # Two stable sorts: by key, then present classes before the others.
     order = keys.argsort(stable=True)
     order = order[(~present[order]).to(torch.uint8).argsort(stable=True)]
@@ -56,15 +59,16 @@ def federated_region_loss(
     class_weights: Tensor | None = None,
     rows: Tensor | float | None = None,
 ) -> Tensor:
-    """Binary cross-entropy of every region with every class: summed over classes, averaged over
-    regions.
+    """Compute the binary cross-entropy of every region with every class.
+
+    It is summed over classes and averaged over regions.
 
     With unit rows x_i, unit class embeddings e_k, temperature s, weights w_k and targets t_ik (1
     for the label),
 
         loss = 1/n sum_i sum_k w_k BCE(sigmoid(s x_i . e_k), t_ik)
 
-    Logits and loss are computed in float32 whatever the features are, also under autocast.
+    Logits and loss are in float32 for all dtypes of features, also under autocast.
 
     Args:
         features: (n, C) unit rows; n may be 0.
@@ -74,7 +78,11 @@ def federated_region_loss(
         class_weights: (K,) of `federated_class_weights`; None asks about every class once.
         rows: as in `cosine_distillation`.
 
-    Returns a float32 scalar, 0 for no rows. Raises ValueError for shapes that do not match.
+    Returns:
+        A float32 scalar, 0 for no rows.
+
+    Raises:
+        ValueError: shapes that do not match.
     """
     classes = class_embeddings.shape[0]
     if (
@@ -84,8 +92,8 @@ def federated_region_loss(
     ):
         raise ValueError(
             f"features {tuple(features.shape)} and class_embeddings "
-            f"{tuple(class_embeddings.shape)} must be (n, C) "
-            "and (K, C): embed the classes with the text tower of the same model"
+            f"{tuple(class_embeddings.shape)} must be (n, C) and (K, C): "
+            "embed the classes with the text tower of the same model"
         )
     if labels.shape != features.shape[:1]:
         raise ValueError(
@@ -97,6 +105,7 @@ def federated_region_loss(
             f"class_weights {tuple(class_weights.shape)} for {classes} classes: pass one weight "
             "per class"
         )
+
     with torch.autocast(features.device.type, enabled=False):
         logits = temperature * (features.float() @ class_embeddings.float().T)  # (n, K)
         targets = torch.zeros_like(logits).scatter_(1, labels[:, None], 1.0)

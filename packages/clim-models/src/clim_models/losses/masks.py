@@ -1,8 +1,7 @@
-"""Losses and training figures of predicted masks, in the forms F-LMM trains with (arXiv
-2406.05821).
+"""Losses and training figures of predicted masks, as in F-LMM (arXiv 2406.05821).
 
-Letters: N masks of one image, H W their pixels. Everything is computed in float32, for all masks of
-an image at once.
+Letters: N masks of one image, H W their pixels. Everything is in float32, for all masks of an image
+at once.
 """
 
 from collections.abc import Sequence
@@ -11,22 +10,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The averages divide by count + this, so that no masks give 0 and not NaN.
+# Averages divide by count + this, so that an image without masks gives 0 and not NaN.
 COUNT_EPS = torch.finfo(torch.float32).eps
 
 
 def dice_per_mask(logits: Tensor, targets: Tensor, *, eps: float = 1.0) -> Tensor:
-    """1 - (2 sum pg + eps) / (sum p + sum g + eps) of each mask, p the sigmoid of the logits, g the
-    target.
+    """Compute the dice loss of each mask: 1 - (2 sum pg + eps) / (sum p + sum g + eps).
 
-    This is the form without squares in the denominator ("naive" dice of mmdetection; V-Net's has
-    squares).
+    p is the sigmoid of the logits, g the target. The denominator has no squares ("naive" dice of
+    mmdetection); V-Net's has.
 
     Args:
         logits: (N, H, W).
         targets: (N, H, W), bool or in [0, 1].
 
-    Returns (N,) float32. Raises ValueError for other shapes.
+    Returns:
+        (N,) float32.
+
+    Raises:
+        ValueError: other shapes.
     """
     logits, targets = _pixels(logits, targets)
     p = logits.sigmoid()
@@ -34,24 +36,29 @@ def dice_per_mask(logits: Tensor, targets: Tensor, *, eps: float = 1.0) -> Tenso
 
 
 def dice_loss(logits: Tensor, targets: Tensor, *, eps: float = 1.0) -> Tensor:
-    """Sum of `dice_per_mask` over N + 1.2e-7: a float32 scalar, 0 without masks."""
+    """Sum `dice_per_mask` and divide by N + 1.2e-7: a float32 scalar, 0 without masks."""
     per_mask = dice_per_mask(logits, targets, eps=eps)
     return per_mask.sum() / (per_mask.numel() + COUNT_EPS)
 
 
 def mask_bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy with logits, its sum over all pixels of all masks over their number +
-    1.2e-7: a scalar."""
+    """Average the binary cross-entropy with logits over all pixels of all masks.
+
+    The divisor is their number + 1.2e-7. Returns a float32 scalar.
+    """
     logits, targets = _pixels(logits, targets)
     total = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
     return total / (logits.numel() + COUNT_EPS)
 
 
 def mask_iou(logits: Tensor, targets: Tensor) -> Tensor:
-    """IoU of (logits > 0) and (targets > 0) of each mask: (N, H, W), (N, H, W) -> (N,) float32, 0
-    for empty unions."""
+    """Compute the IoU of (logits > 0) and (targets > 0) of each mask.
+
+    (N, H, W), (N, H, W) -> (N,) float32, 0 for empty unions.
+    """
     logits, targets = _pixels(logits, targets)
-    predicted, wanted = logits > 0, targets > 0
+    predicted = logits > 0
+    wanted = targets > 0
     intersection = (predicted & wanted).sum(1).float()
     return intersection / ((predicted | wanted).sum(1) + 1e-12)
 
@@ -61,8 +68,7 @@ def mask_losses(logits: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str
 
     Args:
         logits: per image (n_i, H_i, W_i).
-        targets: per image (n_i, H', W') of any size; `resize_targets` brings them to the size of the
-            logits.
+        targets: per image (n_i, H', W') of any size; `resize_targets` makes them fit the logits.
 
     Returns:
         Float32 scalars: "loss_dice", "loss_mask" (with gradients), "accuracy" (fraction of pixels
@@ -91,6 +97,7 @@ def mask_losses(logits: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str
         }
         for name, value in measured.items():
             sums[name] = sums.get(name, 0) + count * value
+
     total = max(sum(predicted.shape[0] for predicted in logits), 1)
     return {name: value / total for name, value in sums.items()}
 
@@ -106,10 +113,10 @@ def resize_targets(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _pixels(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Check two (N, H, W) and flatten them to (N, HW) float32."""
     if logits.ndim != 3 or logits.shape != targets.shape:
         raise ValueError(
-            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must both be (N, H, "
-            "W): "
-            "resize the targets with resize_targets(targets, logits.shape[-2:])"
+            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must both be "
+            "(N, H, W): resize the targets with resize_targets(targets, logits.shape[-2:])"
         )
     return logits.flatten(1).float(), targets.flatten(1).float()

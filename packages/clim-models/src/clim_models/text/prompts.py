@@ -69,17 +69,21 @@ NAME_TEMPLATE: tuple[str, ...] = ("{}",)
 
 
 def readable_name(name: str) -> str:
-    """The class name as words: underscores become spaces, "/" becomes " or ", lower case, no final
-    dot."""
+    """Turn a class name into words.
+
+    Underscores become spaces, "/" becomes " or ", all letters are lower case, a final dot goes.
+    """
     return name.replace("_", " ").replace("/", " or ").lower().rstrip(".")
 
 
 def class_prompts(name: str, templates: Sequence[str] = VILD_TEMPLATES) -> list[str]:
-    """Every template filled with one class name: 63 sentences by default.
+    """Fill every template with one class name: 63 sentences by default.
 
-    The article is "an" when the name as given begins with a, e, i, o or u in lower case (the rule
-    that the published class embeddings were made with). Raises ValueError for an empty name or a
-    template without ``{}``.
+    The article is "an" if the name begins with a, e, i, o or u in lower case. The published class
+    embeddings were made with this rule.
+
+    Raises:
+        ValueError: an empty name, or a template without ``{}``.
     """
     words = readable_name(name)
     if not words:

@@ -3,14 +3,16 @@
 from collections.abc import Iterable
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from clim_models.towers.tower import GradientPath, Tower
+
+# timm's fused norms and activations are subclasses of these.
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def norm_layers(module: nn.Module) -> list[nn.Module]:
     """Return every batch norm below `module`, timm's fused variants included."""
-    return [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    return [m for m in module.modules() if isinstance(m, BATCH_NORMS)]
 
 
 def freeze_all_but(model: nn.Module, tower: Tower, unlocked_blocks: int, path: str) -> None:

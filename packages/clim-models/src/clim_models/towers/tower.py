@@ -141,5 +141,6 @@ def refuse(tower: Tower, ability: Ability) -> NoReturn:
         raise ValueError(f"{tower.kind} towers do not align boxes before their pool; use attend")
     raise ValueError(
         "mode='attention' needs a tower whose image feature attends to positions; "
-        f"this {tower.kind} tower averages them. Use mode='align' for boxes and mode='mean' for masks"
+        f"this {tower.kind} tower averages them. "
+        "Use mode='align' for boxes and mode='mean' for masks"
     )

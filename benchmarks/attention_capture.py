@@ -13,8 +13,7 @@ from functools import partial
 
 import side_by_side as sbs
 import torch
-from flmm.attention.capture import Capture, PhraseRows
-from flmm.attention.rows import use_rows_attention
+from flmm import Capture, PhraseRows, use_rows_attention
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 

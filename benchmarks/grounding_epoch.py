@@ -20,12 +20,9 @@ import torch
 import transformers as hf
 from clim_data import GroundingSample, Phrase, SkipReport
 from clim_models import UNetHead
+from flmm import FeatureCache, GroundedLMM, GroundingLoader, GroundingTask, SamRefiner
 from flmm.adapters import build_lmm
-from flmm.grounded import GroundedLMM
-from flmm.refiners.sam.refiner import SamRefiner
-from flmm.training.data import GroundingLoader
-from flmm.training.feature_cache import FeatureCache, frozen_facts
-from flmm.training.task import GroundingTask
+from flmm.training import frozen_facts
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor

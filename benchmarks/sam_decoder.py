@@ -14,9 +14,8 @@ from functools import partial
 import side_by_side as sbs
 import torch
 import torch.nn.functional as F
-from flmm.refiners.embedding import ImageEmbedding
-from flmm.refiners.sam.geometry import resized_size
-from flmm.refiners.sam.refiner import SamRefiner
+from flmm import ImageEmbedding, SamRefiner
+from flmm.refiners import resized_size
 from torch import Tensor
 from transformers import SamConfig, SamModel, SamVisionConfig
 

@@ -9,15 +9,18 @@ import warnings
 
 import torch
 from clim_models import UNetHead
+from flmm import (
+    FrozenLMM,
+    GroundedLMM,
+    ImageFrame,
+    PreparedImage,
+    Sample,
+    SamRefiner,
+    TokenizedText,
+    load_sam,
+)
 from flmm.adapters import build_lmm
 from flmm.adapters.authors.deepseek_names import deepseek_config, deepseek_to_transformers
-from flmm.adapters.features import Sample
-from flmm.adapters.frames import ImageFrame, PreparedImage
-from flmm.adapters.frozen import FrozenLMM
-from flmm.grounded import GroundedLMM
-from flmm.refiners.sam.refiner import SamRefiner
-from flmm.refiners.sam.weights import load_sam
-from flmm.text.tokens import TokenizedText
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import (

@@ -17,12 +17,18 @@ from clim_models import UNetHead
 from clim_train.options.sections import EngineConfig, RunConfig, ScheduleConfig
 from clim_train.run.peers import AgreedError
 from clim_train.trainer import Trainer
-from flmm.grounded import GroundedLMM
-from flmm.refiners.sam.refiner import SamRefiner
-from flmm.samples import GroundingBatch, SampleMaker, training_item
-from flmm.training.config import GroundingConfig, GroundingDataConfig, grounding_optim
-from flmm.training.data import GroundingLoader
-from flmm.training.task import GroundingTask
+from flmm import (
+    GroundedLMM,
+    GroundingBatch,
+    GroundingConfig,
+    GroundingLoader,
+    GroundingTask,
+    SampleMaker,
+    SamRefiner,
+)
+from flmm.samples import training_item
+from flmm.training import GroundingDataConfig
+from flmm.training.config import grounding_optim
 from tiny_lmms import FAMILIES, IMAGE_ID, picture, tiny_lmm
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (

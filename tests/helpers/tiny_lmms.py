@@ -7,10 +7,8 @@ path).
 import numpy as np
 import torch
 import transformers as hf
+from flmm import FrozenLMM, Sample, TokenizedText
 from flmm.adapters import build_lmm
-from flmm.adapters.features import Sample
-from flmm.adapters.frozen import FrozenLMM
-from flmm.text.tokens import TokenizedText
 from PIL import Image
 
 IMAGE_ID = 50

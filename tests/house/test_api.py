@@ -28,8 +28,8 @@ HIDDEN = {
     "tests of flmm": 26,
 }
 # Packages whose `__init__.py` has no common form yet, and those whose README has no table yet.
-WITHOUT_TABLE = {"clim_train", "flmm"}
-WITHOUT_PAGE = {"clim_train", "flmm"}
+WITHOUT_TABLE = {"clim_train"}
+WITHOUT_PAGE = {"clim_train"}
 
 API = house_api.Api(ROOT)
 

@@ -1,67 +1,134 @@
-"""Masks for the phrases a frozen multimodal LLM says. See README.md; names here are the API."""
+"""Masks for the phrases that a frozen multimodal LLM says.
 
-from importlib import import_module
+What is public stands in the table of the package's README.
+"""
 
-from flmm.version import __version__
+from typing import TYPE_CHECKING
 
-# Loaded on first use: torch and transformers take seconds to import.
-_EXPORTS: dict[str, str] = {
-    "AnyResolutionTiles": "flmm.adapters.preparers",
-    "Capture": "flmm.attention.capture",
-    "FeatureCache": "flmm.training.feature_cache",
-    "FrozenFeatures": "flmm.samples",
-    "FrozenLMM": "flmm.adapters.frozen",
-    "Generated": "flmm.adapters.features",
-    "GroundedLMM": "flmm.grounded",
-    "Grounding": "flmm.grounded",
-    "GroundingBatch": "flmm.samples",
-    "GroundingConfig": "flmm.training.config",
-    "GroundingItem": "flmm.samples",
-    "GroundingLoader": "flmm.training.data",
-    "GroundingTask": "flmm.training.task",
-    "HybridSquare": "flmm.adapters.preparers",
-    "ImageEmbedding": "flmm.refiners.embedding",
-    "ImageFrame": "flmm.adapters.frames",
-    "PadToSquare": "flmm.adapters.preparers",
-    "PhraseFeatures": "flmm.adapters.features",
-    "PhraseRows": "flmm.attention.capture",
-    "PreparedImage": "flmm.adapters.frames",
-    "PromptStyle": "flmm.text.prompts",
-    "SamRefiner": "flmm.refiners.sam.refiner",
-    "Sample": "flmm.adapters.features",
-    "SampleMaker": "flmm.samples",
-    "TokenRows": "flmm.attention.capture",
-    "TokenizedText": "flmm.text.tokens",
-    "TrainedHeads": "flmm.training.task",
-    "ask": "flmm.dialogue.answers",
-    "build_lmm": "flmm.adapters.registry",
-    "ground": "flmm.grounders.images",
-    "ground_answer": "flmm.dialogue.answers",
-    "ground_phrases": "flmm.grounders.heads",
-    "grounding_figure": "flmm.pictures.masks",
-    "load_grounded": "flmm.grounded",
-    "load_lmm": "flmm.adapters.registry",
-    "load_sam": "flmm.refiners.sam.weights",
-    "phrase_token_spans": "flmm.text.tokens",
-    "prompt_style": "flmm.text.prompts",
-    "register_family": "flmm.adapters.registry",
-    "save_grounding": "flmm.grounders.images",
-    "supported_families": "flmm.adapters.registry",
-    "tokenize_expressions": "flmm.text.tokens",
-    "tokenize_sample": "flmm.text.tokens",
-    "tokenize_segments": "flmm.text.tokens",
-    "use_rows_attention": "flmm.attention.rows",
-    "visual_answer": "flmm.dialogue.visual_cot",
-}
+from clim_data.lazy import lazy_names
 
-__all__ = ["__version__", *sorted(_EXPORTS)]
+from .version import __version__ as __version__
 
-
-def __getattr__(name: str):
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_EXPORTS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+if TYPE_CHECKING:
+    from flmm.adapters.features import (
+        Generated as Generated,
+        PhraseFeatures as PhraseFeatures,
+        Sample as Sample,
+    )
+    from flmm.adapters.frames import ImageFrame as ImageFrame, PreparedImage as PreparedImage
+    from flmm.adapters.frozen import FrozenLMM as FrozenLMM
+    from flmm.adapters.layout import ImageLayout as ImageLayout
+    from flmm.adapters.preparers import (
+        AnyResolutionTiles as AnyResolutionTiles,
+        HybridSquare as HybridSquare,
+        PadToSquare as PadToSquare,
+    )
+    from flmm.adapters.registry import (
+        build_lmm as build_lmm,
+        load_lmm as load_lmm,
+        register_family as register_family,
+        supported_families as supported_families,
+    )
+    from flmm.attention.capture import (
+        Capture as Capture,
+        PhraseRows as PhraseRows,
+        TokenRows as TokenRows,
+    )
+    from flmm.attention.rows import use_rows_attention as use_rows_attention
+    from flmm.dialogue.answers import (
+        Answer as Answer,
+        GroundedText as GroundedText,
+        NoPhrases as NoPhrases,
+        ask as ask,
+        ground_answer as ground_answer,
+    )
+    from flmm.dialogue.visual_cot import (
+        VisualAnswer as VisualAnswer,
+        visual_answer as visual_answer,
+    )
+    from flmm.grounded import (
+        GroundedLMM as GroundedLMM,
+        Grounding as Grounding,
+        load_grounded as load_grounded,
+    )
+    from flmm.grounders.heads import ground_phrases as ground_phrases
+    from flmm.grounders.images import ground as ground, save_grounding as save_grounding
+    from flmm.pictures.masks import grounding_figure as grounding_figure
+    from flmm.refiners.embedding import ImageEmbedding as ImageEmbedding
+    from flmm.refiners.sam.refiner import SamRefiner as SamRefiner
+    from flmm.refiners.sam.weights import load_sam as load_sam
+    from flmm.samples import (
+        FrozenFeatures as FrozenFeatures,
+        GroundingBatch as GroundingBatch,
+        GroundingItem as GroundingItem,
+        SampleMaker as SampleMaker,
+    )
+    from flmm.text.prompts import PromptStyle as PromptStyle, prompt_style as prompt_style
+    from flmm.text.tokens import (
+        TokenizedText as TokenizedText,
+        phrase_token_spans as phrase_token_spans,
+        tokenize_expressions as tokenize_expressions,
+        tokenize_sample as tokenize_sample,
+        tokenize_segments as tokenize_segments,
+    )
+    from flmm.training.config import GroundingConfig as GroundingConfig
+    from flmm.training.data import GroundingLoader as GroundingLoader
+    from flmm.training.feature_cache import FeatureCache as FeatureCache
+    from flmm.training.task import GroundingTask as GroundingTask, TrainedHeads as TrainedHeads
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "Answer": "flmm.dialogue.answers",
+            "AnyResolutionTiles": "flmm.adapters.preparers",
+            "Capture": "flmm.attention.capture",
+            "FeatureCache": "flmm.training.feature_cache",
+            "FrozenFeatures": "flmm.samples",
+            "FrozenLMM": "flmm.adapters.frozen",
+            "Generated": "flmm.adapters.features",
+            "GroundedLMM": "flmm.grounded",
+            "GroundedText": "flmm.dialogue.answers",
+            "Grounding": "flmm.grounded",
+            "GroundingBatch": "flmm.samples",
+            "GroundingConfig": "flmm.training.config",
+            "GroundingItem": "flmm.samples",
+            "GroundingLoader": "flmm.training.data",
+            "GroundingTask": "flmm.training.task",
+            "HybridSquare": "flmm.adapters.preparers",
+            "ImageEmbedding": "flmm.refiners.embedding",
+            "ImageFrame": "flmm.adapters.frames",
+            "ImageLayout": "flmm.adapters.layout",
+            "NoPhrases": "flmm.dialogue.answers",
+            "PadToSquare": "flmm.adapters.preparers",
+            "PhraseFeatures": "flmm.adapters.features",
+            "PhraseRows": "flmm.attention.capture",
+            "PreparedImage": "flmm.adapters.frames",
+            "PromptStyle": "flmm.text.prompts",
+            "SamRefiner": "flmm.refiners.sam.refiner",
+            "Sample": "flmm.adapters.features",
+            "SampleMaker": "flmm.samples",
+            "TokenRows": "flmm.attention.capture",
+            "TokenizedText": "flmm.text.tokens",
+            "TrainedHeads": "flmm.training.task",
+            "VisualAnswer": "flmm.dialogue.visual_cot",
+            "ask": "flmm.dialogue.answers",
+            "build_lmm": "flmm.adapters.registry",
+            "ground": "flmm.grounders.images",
+            "ground_answer": "flmm.dialogue.answers",
+            "ground_phrases": "flmm.grounders.heads",
+            "grounding_figure": "flmm.pictures.masks",
+            "load_grounded": "flmm.grounded",
+            "load_lmm": "flmm.adapters.registry",
+            "load_sam": "flmm.refiners.sam.weights",
+            "phrase_token_spans": "flmm.text.tokens",
+            "prompt_style": "flmm.text.prompts",
+            "register_family": "flmm.adapters.registry",
+            "save_grounding": "flmm.grounders.images",
+            "supported_families": "flmm.adapters.registry",
+            "tokenize_expressions": "flmm.text.tokens",
+            "tokenize_sample": "flmm.text.tokens",
+            "tokenize_segments": "flmm.text.tokens",
+            "use_rows_attention": "flmm.attention.rows",
+            "visual_answer": "flmm.dialogue.visual_cot",
+        },
+    )

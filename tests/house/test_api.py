@@ -18,14 +18,14 @@ ROOT = Path(__file__).resolve().parents[2]
 HIDDEN = {
     "clim_eval": 56,
     "clim_train": 75,
-    "flmm": 110,
+    "flmm": 85,
     "benchmarks": 66,
     "pages": 16,
     "tests of clim_data": 0,
     "tests of clim_models": 3,
     "tests of clim_eval": 10,
     "tests of clim_train": 12,
-    "tests of flmm": 26,
+    "tests of flmm": 20,
 }
 # Packages whose `__init__.py` has no common form yet, and those whose README has no table yet.
 WITHOUT_TABLE = {"clim_train"}

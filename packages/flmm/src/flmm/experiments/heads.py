@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from clim_data import GroundingSample, PanopticNarratives
-from clim_eval.evaluators.mask_scores import MaskScores
-from clim_eval.evaluators.phrase_masks import narrative_scores
-from clim_eval.metrics.masks import mask_overlaps
+from clim_eval import MaskScores, mask_overlaps, narrative_scores
 from clim_models import UNetHead
-from clim_train.options.sections import EngineConfig, RunConfig, ScheduleConfig
+from clim_train import EngineConfig, RunConfig, ScheduleConfig
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -76,7 +74,7 @@ def train_heads(
 
     Returns the last training metrics.
     """
-    from clim_train.trainer import Trainer
+    from clim_train import Trainer
 
     config = GroundingConfig(
         model=GroundedModelConfig(

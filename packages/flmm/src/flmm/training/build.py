@@ -8,8 +8,8 @@ import torch
 from clim_data import PanopticNarratives, ReferringExpressions
 from clim_data.processes import Ranks
 from clim_data.readers import PROTOCOLS
+from clim_train import Trainer
 from clim_train.run.randomness import seed_everything
-from clim_train.trainer import Trainer
 
 from flmm.grounded import GroundedLMM, load_grounded
 from flmm.training.config import GroundingConfig

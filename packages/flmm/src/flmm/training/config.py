@@ -4,9 +4,9 @@ Trainer reads them."""
 from dataclasses import dataclass, field
 from typing import Literal
 
+from clim_train import EngineConfig, OptimConfig, RunConfig, ScheduleConfig
 from clim_train.options.checks import check_at_least, check_choice, reject
 from clim_train.options.json_files import JsonConfig
-from clim_train.options.sections import EngineConfig, OptimConfig, RunConfig, ScheduleConfig
 
 from flmm.attention.capture import MERGES
 from flmm.text.prompts import DESCRIBE

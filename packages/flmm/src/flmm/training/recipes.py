@@ -8,8 +8,8 @@ of a recipe.
 import difflib
 from collections.abc import Callable
 
-from clim_train.options.sections import RunConfig
-from clim_train.recipes.registry import Recipe, RunFacts
+from clim_train import RunConfig
+from clim_train.recipes import Recipe, RunFacts
 
 from flmm.training.config import GroundedModelConfig, GroundingConfig, GroundingDataConfig
 

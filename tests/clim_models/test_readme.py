@@ -19,6 +19,12 @@ def test_first_example(tmp_path, monkeypatch, capsys):
     torch.testing.assert_close(scope["texts"].norm(dim=-1), torch.ones(2))
     assert "tensor([[" in capsys.readouterr().out
 
+    requests = re.search(
+        r"```python\n(from clim_models import Attended.*?)```", README.read_text(), re.S
+    )
+    exec(compile(requests[1], "README", "exec"), scope)
+    assert [len(rows) for rows in scope["features"].values()] == [1, 2, 2, 2]
+
 
 def test_mask_head_learns_from_the_losses():
     code = re.search(

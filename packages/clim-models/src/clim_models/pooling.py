@@ -177,15 +177,16 @@ def pack_regions(rows: Mapping[Kind, list[Tensor]]) -> PackedRegions[Kind]:
     Padding sees every position, so no query is empty.
     """
     allowed: list[Tensor] = []
+    counts: dict[Kind, list[int]] = {}
     columns: dict[Kind, tuple[int, int]] = {}
     start = 0
     for kind, masks in rows.items():
         padded = pad_sequence(masks, batch_first=True, padding_value=True)  # (B, max n, h*w)
         allowed.append(padded)
+        counts[kind] = [len(mask) for mask in masks]
         columns[kind] = (start, start + padded.shape[1])
         start += padded.shape[1]
 
-    counts = {kind: [len(mask) for mask in masks] for kind, masks in rows.items()}
     return PackedRegions(torch.cat(allowed, 1), counts, columns)
 
 

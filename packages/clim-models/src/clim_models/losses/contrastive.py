@@ -3,6 +3,8 @@
 Letters: n rows of this rank, N rows of all ranks together, R ranks, C channels, K classes.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,41 +50,53 @@ def contrastive_loss(
         ValueError: shapes that do not match, or an empty global batch.
     """
     _check_pairs(image_features, text_features, caption_ids)
+    everyone = _rows_of_all_ranks(image_features, text_features, caption_ids, gather)
     rows = image_features.shape[0]
-    all_images = image_features
-    all_texts = text_features
-    all_ids = caption_ids
-    start = 0
-    world_size = 1
-    if gather is not None:
-        # One collective for both kinds of rows keeps the order of backward collectives the same on
-        # every rank.
-        both, start = gather(torch.stack([image_features, text_features], dim=1))  # (N, 2, C)
-        all_images, all_texts = both.unbind(dim=1)
-        if caption_ids is not None:
-            all_ids, _ = gather(caption_ids)
-        world_size = gather.world_size
-
-    total = all_images.shape[0]
+    total = everyone.images.shape[0]
     if total == 0:
         raise ValueError("contrastive_loss got no rows: pass at least one pair of features")
 
-    labels = torch.arange(start, start + rows, device=image_features.device)
+    device = image_features.device
+    labels = torch.arange(everyone.start, everyone.start + rows, device=device)
     same = None
-    if caption_ids is not None and all_ids is not None:
+    if caption_ids is not None and everyone.ids is not None:
         # Equal captions are no negatives, but each row's own pair stays.
-        same = caption_ids[:, None] == all_ids[None, :]  # (n, N)
+        same = caption_ids[:, None] == everyone.ids[None, :]  # (n, N)
         same[torch.arange(rows, device=same.device), labels] = False
 
-    with torch.autocast(image_features.device.type, enabled=False):
-        image_logits = logit_scale * (image_features.float() @ all_texts.float().T)  # (n, N)
+    with torch.autocast(device.type, enabled=False):
+        image_logits = logit_scale * (image_features.float() @ everyone.texts.float().T)  # (n, N)
         if gather is None:
             text_logits = image_logits.T
         else:
-            text_logits = logit_scale * (text_features.float() @ all_images.float().T)
+            text_logits = logit_scale * (text_features.float() @ everyone.images.float().T)
         of_images = _summed_cross_entropy(image_logits, labels, same)
         of_texts = _summed_cross_entropy(text_logits, labels, same)
-    return (of_images + of_texts) * (world_size / (2 * total))
+    return (of_images + of_texts) * (everyone.world_size / (2 * total))
+
+
+class _AllRows(NamedTuple):
+    """Rows of all ranks, and where those of this rank begin."""
+
+    images: Tensor  # (N, C)
+    texts: Tensor  # (N, C)
+    ids: Tensor | None  # (N,)
+    start: int
+    world_size: int
+
+
+def _rows_of_all_ranks(
+    images: Tensor, texts: Tensor, ids: Tensor | None, gather: GatherFeatures | None
+) -> _AllRows:
+    if gather is None:
+        return _AllRows(images, texts, ids, start=0, world_size=1)
+
+    # One collective for both kinds of rows keeps the order of backward collectives the same on
+    # every rank.
+    both, start = gather(torch.stack([images, texts], dim=1))  # (N, 2, C)
+    all_images, all_texts = both.unbind(dim=1)
+    all_ids = None if ids is None else gather(ids)[0]
+    return _AllRows(all_images, all_texts, all_ids, start, gather.world_size)
 
 
 def _summed_cross_entropy(logits: Tensor, labels: Tensor, excluded: Tensor | None) -> Tensor:

@@ -84,6 +84,20 @@ def federated_region_loss(
     Raises:
         ValueError: shapes that do not match.
     """
+    _check_regions(features, class_embeddings, labels, class_weights)
+    with torch.autocast(features.device.type, enabled=False):
+        logits = temperature * (features.float() @ class_embeddings.float().T)  # (n, K)
+        targets = torch.zeros_like(logits).scatter_(1, labels[:, None], 1.0)
+        loss = F.binary_cross_entropy_with_logits(
+            logits, targets, weight=class_weights, reduction="sum"
+        )
+        return loss / (max(len(features), 1) if rows is None else rows)
+
+
+def _check_regions(
+    features: Tensor, class_embeddings: Tensor, labels: Tensor, class_weights: Tensor | None
+) -> None:
+    """Reject shapes that do not match."""
     classes = class_embeddings.shape[0]
     if (
         features.ndim != 2
@@ -105,11 +119,3 @@ def federated_region_loss(
             f"class_weights {tuple(class_weights.shape)} for {classes} classes: pass one weight "
             "per class"
         )
-
-    with torch.autocast(features.device.type, enabled=False):
-        logits = temperature * (features.float() @ class_embeddings.float().T)  # (n, K)
-        targets = torch.zeros_like(logits).scatter_(1, labels[:, None], 1.0)
-        loss = F.binary_cross_entropy_with_logits(
-            logits, targets, weight=class_weights, reduction="sum"
-        )
-        return loss / (max(len(features), 1) if rows is None else rows)

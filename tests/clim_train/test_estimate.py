@@ -113,7 +113,7 @@ def test_flops_are_those_of_the_matrix_products():
 
 
 def engine_memory(gpus=4, **engine):
-    return memory_of(EngineConfig(**engine), 1000, 500, StepCost(0, 9000, 5000, 0), gpus=gpus)
+    return memory_of(EngineConfig(**engine), 1000, 500, StepCost(9000, 5000, 0), gpus=gpus)
 
 
 def test_zero_stages_share_what_the_paper_says():

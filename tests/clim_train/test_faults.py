@@ -13,9 +13,9 @@ import pytest
 import torch
 from clim_train.commands.main import main
 from clim_train.methods.clim import ClimTask
-from clim_train.run.checkpoints import CheckpointFolder, CheckpointNotWritten
+from clim_train.run.checkpoints import CheckpointFolder, CheckpointWriteError
 from clim_train.run.finite import FiniteWatch, NotFiniteError
-from clim_train.run.manifest import MANIFEST, checksums, damage, write_manifest
+from clim_train.run.manifest import MANIFEST, checksums, find_damage, write_manifest
 from clim_train.run.metrics import read_metrics
 from clim_train.run.stopping import StopRequest, TrainingStopped
 from clim_train.trainer import Trainer
@@ -110,7 +110,7 @@ def test_no_whole_checkpoint_is_an_error(killed):
 def test_damaged_conversion_is_not_used(whole, killed, monkeypatch):
     assert main(["convert", str(killed)]) == 0
     universal = killed / "checkpoints" / "step-00000004.universal"
-    assert damage(universal) is None
+    assert find_damage(universal) is None
     flip(next(universal.rglob("exp_avg.pt")))
     saved = killed / "checkpoints" / "step-00000004"
     state = json.loads((saved / "trainer.json").read_text())
@@ -126,7 +126,7 @@ def test_manifest_cannot_point_elsewhere(tmp_path):
     (tmp_path / "inside").mkdir()
     (tmp_path / "secret").write_text("x")
     write_manifest(tmp_path / "inside", {"../secret": checksums(tmp_path)["secret"]})
-    assert "outside" in damage(tmp_path / "inside")
+    assert "outside" in find_damage(tmp_path / "inside")
 
 
 def test_ranks_share_the_checksums(tmp_path):
@@ -135,9 +135,9 @@ def test_ranks_share_the_checksums(tmp_path):
     shares = [checksums(tmp_path, rank, 2) for rank in (0, 1)]
     assert not shares[0].keys() & shares[1].keys()
     write_manifest(tmp_path, {**shares[0], **shares[1]})
-    assert [damage(tmp_path, rank, 2) for rank in (0, 1)] == [None, None]
+    assert [find_damage(tmp_path, rank, 2) for rank in (0, 1)] == [None, None]
     flip(tmp_path / "file3")
-    assert [damage(tmp_path, rank, 2) is None for rank in (0, 1)] == [True, False]
+    assert [find_damage(tmp_path, rank, 2) is None for rank in (0, 1)] == [True, False]
 
 
 # -- full disk -----------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def test_full_disk_at_save_keeps_the_checkpoints_before(whole, tmp_path, monkeyp
         return save()
 
     trainer.save = save_on_full_disk
-    with pytest.raises(CheckpointNotWritten) as raised, trainer:
+    with pytest.raises(CheckpointWriteError) as raised, trainer:
         trainer.fit()
     monkeypatch.undo()
     assert "checkpoint of step 4 could not be written (OSError: [Errno 28] No space left" in str(
@@ -266,7 +266,7 @@ def test_update_that_breaks_the_weights_is_never_saved(tmp_path):
     ):
         trainer.fit()
     assert raised.value.keys[0]
-    assert CheckpointFolder(tmp_path / "checkpoints").latest().name == "step-00000002"
+    assert CheckpointFolder(tmp_path / "checkpoints").complete()[-1].name == "step-00000002"
 
 
 @pytest.mark.parametrize(("stage", "precision"), [(1, "fp32"), (2, "bf16"), (3, "fp32")])

@@ -11,7 +11,7 @@ import torch
 from clim_train.commands.main import main, resume
 from clim_train.config import TrainConfig
 from clim_train.engine.deepspeed_compat import only_tensors
-from clim_train.run.manifest import checksums, damage, write_manifest
+from clim_train.run.manifest import checksums, find_damage, write_manifest
 from tiny_training import fit_until, small_command, tiny_config, tiny_trainer
 
 
@@ -177,4 +177,4 @@ def test_processes_of_the_start_decide_the_global_batch(tmp_path, monkeypatch):
     resume(str(tmp_path))
     assert seen == [config.data.batch_size // 2]
     assert TrainConfig.load(tmp_path) == config
-    assert damage(saved) is not None
+    assert find_damage(saved) is not None

@@ -29,7 +29,7 @@ from clim_train import build, trainer  # noqa: F401
 from clim_train.commands import main as cli
 from clim_train.methods.clim import ClimTask
 from clim_train.run import peers, stopping
-from clim_train.run.checkpoints import CheckpointNotWritten
+from clim_train.run.checkpoints import CheckpointWriteError
 from clim_train.run.finite import NotFiniteError
 from tiny_training import (
     register_tiny_towers,
@@ -187,7 +187,7 @@ def agreed_ends(folder: Path, rank: int) -> None:
     try:
         with breaking(config, 4, fill, **options) as made:
             made.fit()
-    except CheckpointNotWritten as error:
+    except CheckpointWriteError as error:
         reports["full2"] = str(error)
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     reports["left in full2"] = sorted(

@@ -27,11 +27,11 @@ def folder(tmp_path):
 
 
 def test_commit_names_the_newest_and_keeps_n(folder):
-    assert folder.latest() is None
+    assert folder.complete() == []
     for step in (2, 4, 6):
         write(folder, step)
         final = folder.commit(step)
-        assert folder.latest() == final
+        assert folder.complete()[-1] == final
         assert (folder.folder / "latest").read_text() == final.name + "\n"
     assert [p.name for p in folder.complete()] == ["step-00000004", "step-00000006"]
 
@@ -40,17 +40,17 @@ def test_steps_sort_as_numbers(folder):
     for step in (999_999_999, 99_999_999):
         write(folder, step)
         folder.commit(step)
-    assert content(folder.latest()) == "weights 999999999"
+    assert content(folder.complete()[-1]) == "weights 999999999"
 
 
 def test_unfinished_checkpoint_is_never_the_latest_and_is_cleared(folder):
     write(folder, 2)
     folder.commit(2)
     partial = write(folder, 4)
-    assert content(folder.latest()) == "weights 2"
+    assert content(folder.complete()[-1]) == "weights 2"
     folder.prepare()
     assert not partial.exists()
-    assert content(folder.latest()) == "weights 2"
+    assert content(folder.complete()[-1]) == "weights 2"
 
 
 class Killed(BaseException):
@@ -87,12 +87,12 @@ def test_death_at_any_call_of_commit_leaves_a_whole_latest(folder, monkeypatch, 
 
     restarted = CheckpointFolder(folder.folder, keep=2)
     restarted.prepare()
-    latest = restarted.latest()
+    latest = restarted.complete()[-1]
     assert content(latest) == f"weights {int(latest.name.removeprefix('step-'))}"
     assert latest.name in ("step-00000004", "step-00000006")
     write(restarted, 8)
     restarted.commit(8)
-    assert content(restarted.latest()) == "weights 8"
+    assert content(restarted.complete()[-1]) == "weights 8"
     assert len(restarted.complete()) == 2
 
 
@@ -101,8 +101,8 @@ def test_writing_a_step_again_replaces_it(folder):
     folder.commit(2)
     write(folder, 2, "new")
     folder.commit(2)
-    assert content(folder.latest()) == "new 2"
+    assert content(folder.complete()[-1]) == "new 2"
 
 
 def test_a_folder_that_is_not_there_has_no_checkpoints(tmp_path):
-    assert CheckpointFolder(tmp_path / "nothing").latest() is None
+    assert CheckpointFolder(tmp_path / "nothing").complete() == []

@@ -21,15 +21,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass(frozen=True)
 class StepCost:
-    """One micro-batch on one GPU.
+    """The cost of one micro-batch on one GPU.
 
-    held_bytes: tensors kept from forward to backward. peak_bytes: most that is alive at once beside
-    weights and optimizer states, every gradient included. peak_bytes_without_gradients: the same if
-    each weight's gradient were given away as soon as it is complete. flops: of forward and
-    backward, a multiplication and an addition counted as two.
+    peak_bytes: largest size of all tensors alive at once, without weights and optimizer states, but
+    with every gradient. peak_bytes_without_gradients: the same if each weight's gradient were freed
+    as soon as it is complete. flops: of forward and backward; a multiplication and an addition count
+    as two.
     """
 
-    held_bytes: int
     peak_bytes: int
     peak_bytes_without_gradients: int
     flops: int
@@ -75,13 +74,12 @@ def step_cost(
                 "cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None
             ):
                 value = loss(batch)["loss"]
-            held = live.now
             value.backward()
     gc.unfreeze()
     for hook in hooks:
         hook.remove()
     _drop_gradients(parameters)
-    return StepCost(held, live.peak, live.peak_without_gradients, flops.get_total_flops())
+    return StepCost(live.peak, live.peak_without_gradients, flops.get_total_flops())
 
 
 def _drop_gradients(parameters: list[nn.Parameter]) -> None:

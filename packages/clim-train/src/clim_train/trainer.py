@@ -107,7 +107,7 @@ class Trainer:
         self._last_good = checkpoint
         self._skips = SkipCount(self.loader, self.device)
         run = self.config.run
-        self.log_file = MetricLog(
+        self.metric_log = MetricLog(
             self.folder,
             start=self.step,
             total=self.total,
@@ -157,8 +157,8 @@ class Trainer:
 
         Raises on every rank, whichever of them had the cause: TrainingStopped after SIGTERM or
         SIGINT (handled meanwhile, see `StopRequest`), when the step is finished and a checkpoint
-        saved; NotFiniteError for a loss or weights that are not finite; CheckpointNotWritten;
-        PeerFailed where another rank's error ends this one.
+        saved; NotFiniteError for a loss or weights that are not finite; CheckpointWriteError;
+        PeerFailedError where another rank's error ends this one.
         """
         with failures_shared(), StopRequest() as request, StopVote(request) as vote:
             if self.step == 0:
@@ -179,7 +179,7 @@ class Trainer:
         """Counts the optimizer step, then logs, evaluates, saves and stops when it is time to."""
         run = self.config.run
         self.step += 1
-        self.log_file.advance()
+        self.metric_log.advance()
         done = self.step == self.total
         if self.step % run.log_every == 0 or done:
             self.log()
@@ -230,12 +230,14 @@ class Trainer:
             self.step - 1, self.total, self.config.optim, self.config.schedule
         )
         values["epoch"] = self.step * self.config.engine.accumulation / len(self.loader)
-        values["samples_per_s"] = self.log_file.samples_per_second(self.step, self.samples_per_step)
+        values["samples_per_s"] = self.metric_log.samples_per_second(
+            self.step, self.samples_per_step
+        )
         self._record(values)
 
     def _record(self, values: Mapping[str, float]) -> None:
         self.metrics.update(values)
-        self.log_file.write(self.step, values)
+        self.metric_log.write(self.step, values)
 
     def _report_skips(self) -> None:
         """Names what the loader left out, in `skipped.json` and in a warning. Collective."""
@@ -258,7 +260,7 @@ class Trainer:
         set_random_states(random_state)
         if values:
             self._record(values)
-        self.log_file.restart_clock(self.step)
+        self.metric_log.restart_clock(self.step)
         return values
 
     # -- save ------------------------------------------------------------------------------------
@@ -267,15 +269,15 @@ class Trainer:
         """A checkpoint of everything that decides the next steps, complete or not there at all.
         Collective.
 
-        Raises NotFiniteError (nothing is written then) or CheckpointNotWritten.
+        Raises NotFiniteError (nothing is written then) or CheckpointWriteError.
         """
         self._finite.check(self._last_good)
         self._finite.check_weights(self.engine.weights_finite(), self._last_good)
-        self.log_file.flush()
+        self.metric_log.flush()
         self._last_good = write_together(
             self.checkpoints, self.step, self._write_parts, program=self.program
         )
-        self.log_file.restart_clock(self.step)
+        self.metric_log.restart_clock(self.step)
         return self._last_good
 
     def _write_parts(self, partial: Path) -> None:
@@ -342,7 +344,7 @@ class Trainer:
         if not self._is_open:
             return
         self._is_open = False
-        self.log_file.close()
+        self.metric_log.close()
         trained = self.engine.close()
         persistent = {name: value for name, value in trained.items() if name in self._start_state}
         self.task.model.load_state_dict({**self._start_state, **persistent})
@@ -354,4 +356,4 @@ class Trainer:
         if kind is None or self.world_size == 1 or issubclass(kind, AgreedError):
             self.close()
         elif self._is_open:
-            self.log_file.close()  # the rest is collective, and the other ranks are elsewhere
+            self.metric_log.close()  # the rest is collective, and the other ranks are elsewhere

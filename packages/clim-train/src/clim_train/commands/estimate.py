@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from clim_train.config import TrainConfig
 from clim_train.estimate import PEAK_TFLOPS, Estimate, Memory, estimate
 from clim_train.methods.method import PRESETS
-from clim_train.recipes.registry import find_recipe
+from clim_train.recipes.table import find_recipe
 
 GB = 1e9
 

@@ -11,17 +11,17 @@ from clim_data.command_line import one_argument, without_launcher_options
 
 from clim_train.commands.parser import configure
 from clim_train.commands.runs import (
+    check_sources_are_plain,
     convert_run,
     exit_status,
     export_run,
     newest_checkpoint,
-    refuse_commands,
     resumed_config,
     run_and_trust,
     train_run,
 )
 from clim_train.config import TrainConfig
-from clim_train.recipes.registry import find_recipe, recipe_table
+from clim_train.recipes.table import find_recipe, recipe_table
 
 USAGE = """\
 usage: clim-train RECIPE [--section.option value ...]   train; RECIPE --help lists every option
@@ -85,7 +85,7 @@ def train(config: TrainConfig, *, resuming: bool = False) -> None:
 def resume(run: str, *, trusted: bool = False) -> None:
     """Continues a run folder at its newest checkpoint, with its own configuration and global batch.
 
-    Raises ValueError for data that could run a command, unless `trusted` (see `refuse_commands`).
+    Raises ValueError for data that could run a command, unless `trusted` (see `check_sources_are_plain`).
     """
     train(resumed_config(_config_of(run, trusted=trusted), run), resuming=True)
 
@@ -100,7 +100,7 @@ def export(run: str, *, trusted: bool = False) -> Path:
 def _config_of(run: str, *, trusted: bool) -> TrainConfig:
     config = TrainConfig.load(run)
     if not trusted:
-        refuse_commands(dataclasses.asdict(config.data).values(), run)
+        check_sources_are_plain(dataclasses.asdict(config.data).values(), run)
     return config
 
 

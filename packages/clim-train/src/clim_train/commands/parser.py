@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from clim_train.config import TrainConfig
 from clim_train.recipes.presets import on_small_gpu
-from clim_train.recipes.registry import find_recipe
+from clim_train.recipes.table import find_recipe
 
 Preset = Literal["24gb", "12gb"]
 PRESET_HELP = "The recipe's steps on one GPU with this much memory. Options that you give win over the preset."

@@ -18,7 +18,7 @@ from clim_data.files import replace_file
 from clim_data.processes import Ranks
 
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder
-from clim_train.run.peers import AgreedError, PeerFailed, failures_shared
+from clim_train.run.peers import AgreedError, PeerFailedError, failures_shared
 from clim_train.run.stopping import EXIT_STOPPED, TrainingStopped
 from clim_train.schedule import warmup_note
 
@@ -93,7 +93,7 @@ def keep_global_batch(config: Config, before: int, now: int) -> Config:
     )
 
 
-def refuse_commands(values: Iterable[Any], run: str) -> None:
+def check_sources_are_plain(values: Iterable[Any], run: str) -> None:
     """Raises ValueError if a run folder's options of data name some that are neither a file nor of
     a plain URL.
 
@@ -172,7 +172,7 @@ def exit_status(command: Callable[[], None], *, program: str, resume: str) -> in
         command()
     except TrainingStopped as stopped:
         return explain(stopped, EXIT_STOPPED)
-    except (AgreedError, PeerFailed) as error:
+    except (AgreedError, PeerFailedError) as error:
         return explain(error, 1)
     except (ValueError, FileNotFoundError, ImportError) as error:
         return explain(error, 2)

@@ -1,44 +1,85 @@
-"""What the engine needs of DeepSpeed beyond its public interface."""
+"""The one place of what DeepSpeed does not promise: private names, patched attributes, side
+effects.
+
+Tried with the versions in `TRIED_VERSIONS`. `PRIVATE_NAMES` lists what another version may rename;
+a test says which of them is gone, and what it was for.
+"""
 
 import logging
 import os
 import pickle
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+TRIED_VERSIONS = ("0.19.8",)
+
+PRIVATE_NAMES = {
+    "deepspeed.ops.__compatible_ops__": "collectives on CPUs are gloo's, nothing is compiled",
+    "deepspeed.runtime.engine.DeepSpeedEngine._copy_recovery_script": "it is not copied",
+    "deepspeed.runtime.checkpoint_engine.checkpoint_engine.CheckpointEngine.save": (
+        "a full disk on one rank does not leave the others waiting"
+    ),
+    "deepspeed.runtime.zero.parameter_offload.FWD_MODULE_STACK": "a closed engine is freed",
+    "deepspeed.runtime.zero.parameter_offload.DeepSpeedZeRoOffload.partition_all_parameters": (
+        "evaluation sees whole weights under ZeRO-3"
+    ),
+    "deepspeed.runtime.zero.parameter_offload.DeepSpeedZeRoOffload._remove_module_hooks": (
+        "evaluation sees whole weights under ZeRO-3"
+    ),
+    "deepspeed.runtime.zero.parameter_offload.DeepSpeedZeRoOffload.setup_zero_stage3_hooks": (
+        "training goes on after an evaluation under ZeRO-3"
+    ),
+    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler": "checkpoints are read as tensors only",
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler": "checkpoints are read as tensors only",
+    "deepspeed.runtime.zero.config.ZeroStageEnum": "checkpoints are read as tensors only",
+    "deepspeed.utils.tensor_fragment.fragment_address": "checkpoints are read as tensors only",
+    "deepspeed.checkpoint.ds_to_universal.main": "`clim-train convert`",
+}
+"""Full name -> what of ours needs it."""
+
+
+# -- start
+# ---------------------------------------------------------------------------------------------
 
 
 def start_distributed(device: torch.device, *, timeout_minutes: int = 30) -> None:
-    """Joins the process group of the launcher (deepspeed, torchrun), or makes one of a single
+    """Join the process group of the launcher (deepspeed, torchrun), or make one of a single
     process.
 
-    Safe to call again; the timeout, after which a collective that waits for another rank fails, is
-    that of the first call. Raises ValueError when the process group is of another kind of device.
+    Safe to call again. The timeout, after which a collective that waits for another rank fails, is
+    that of the first call. Raises ValueError where the process group is of another kind of device.
     """
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     if "RANK" not in os.environ:
-        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-        os.environ.update(alone, MASTER_PORT=str(_free_port()))
+        single = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update(single, MASTER_PORT=str(_free_port()))
     if device.type == "cuda":
         torch.cuda.set_device(device)
+
+    # Imported after DS_ACCELERATOR is set: the import decides on the kind of device.
     import deepspeed
     import deepspeed.ops
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    if deepspeed.get_accelerator().device_name() != device.type:
+    used = deepspeed.get_accelerator().device_name()
+    if used != device.type:
         raise ValueError(
-            f"DeepSpeed already uses {deepspeed.get_accelerator().device_name()!r} in this "
-            "process, not "
-            f"{device.type!r}: start a new process for the other device"
+            f"DeepSpeed already uses {used!r} in this process, not {device.type!r}: "
+            "start a new process for the other device"
         )
+
     if device.type == "cpu":
-        # The shared-memory collectives would be compiled on first use; gloo does without.
+        # The shared-memory collectives would be compiled on first use; gloo works without them.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
     if not torch.distributed.is_initialized() or not deepspeed.comm.is_initialized():
         deepspeed.init_distributed(
             dist_backend="gloo" if device.type == "cpu" else "nccl",
@@ -47,61 +88,162 @@ def start_distributed(device: torch.device, *, timeout_minutes: int = 30) -> Non
         )
 
 
-@contextmanager
-def only_tensors(source: Path) -> Iterator[None]:
-    """Inside, `torch.load` reads tensors, plain values and the few classes in DeepSpeed's
-    checkpoints, nothing else.
-
-    DeepSpeed asks for whole pickles, which could run anything; torch can be told to refuse them
-    whatever a caller asks for. The classes let through hold numbers, and making them does nothing
-    else. Raises ValueError for a file that has others; `source` is named in the message.
-    """
-    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    switches = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
-    before = {name: os.environ.get(name) for name in switches}
-    os.environ.update(switches)
-    try:
-        with torch.serialization.safe_globals(
-            [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
-        ):
-            yield
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{source} holds Python objects that could run code, so training did not write it as "
-            "it is: "
-            "use a checkpoint from a source you know"
-        ) from error
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def forget_running_module() -> None:
-    """Takes back the entry that ZeRO-3's hooks leave in a global list, which would keep the model
+# -- a running engine
+# ----------------------------------------------------------------------------------
+
+
+def without_exchange(engine: Any) -> None:
+    """Switch off the exchange of gradients; for a single rank without ZeRO, whose gradients are
+    whole.
+
+    The exchange would copy all gradients into one buffer and back.
+    """
+    engine.enable_backward_allreduce = False
+
+
+def own_part(parameter: nn.Parameter) -> Tensor:
+    """Return what this rank holds of a parameter: its partition under ZeRO-3, else all of it."""
+    return getattr(parameter, "ds_tensor", parameter).detach()
+
+
+@contextmanager
+def whole_parameters(engine: Any) -> Iterator[None]:
+    """Gather all parameters of a ZeRO-3 engine inside the context, whoever reads them."""
+    import deepspeed
+
+    # ZeRO-3's hooks would take a parameter away again after the first module that used it.
+    offload = engine.optimizer.parameter_offload
+    offload.partition_all_parameters()
+    offload._remove_module_hooks()
+    _forget_running_module()
+    with deepspeed.zero.GatheredParameters(list(engine.module.parameters())):
+        yield
+    offload.setup_zero_stage3_hooks()
+
+
+def zero3_eraser() -> Callable[[nn.Module], None]:
+    """Return a function that takes back what a ZeRO-3 engine leaves behind.
+
+    Call this before the engine is made, and the result with the engine's module after it is
+    destroyed.
+    """
+    linear = torch.nn.functional.linear
+
+    def erase(module: nn.Module) -> None:
+        _forget_running_module()
+
+        # ZeRO-3 puts its own function in place, for every module of the process; it rounds
+        # differently in 16 bits.
+        torch.nn.functional.linear = linear
+
+        # Modules have a dict of parameters that gathers them on access.
+        for part in module.modules():
+            if hasattr(part, "_original_parameters"):
+                part._parameters = part._original_parameters
+
+    return erase
+
+
+def _forget_running_module() -> None:
+    """Remove the entry that ZeRO-3's hooks leave in a global list, which would keep the model
     alive."""
     from deepspeed.runtime.zero import parameter_offload
 
     parameter_offload.FWD_MODULE_STACK.pop()
 
 
+# -- checkpoints
+# ---------------------------------------------------------------------------------------
+
+
+def save_checkpoint(engine: Any, folder: Path, tag: str) -> None:
+    """Write this rank's files of the checkpoint `folder`/`tag`. Collective.
+
+    Raises OSError or RuntimeError (torch's writer) on the ranks that could not write, after the
+    collective part.
+    """
+    failed: list[Exception] = []
+    write = engine.checkpoint_engine.save
+
+    def write_or_remember(*arguments: Any, **options: Any) -> None:
+        # The ranks wait for each other between files: an error that left here would leave the
+        # others waiting.
+        if failed:
+            return
+        try:
+            write(*arguments, **options)
+        except (OSError, RuntimeError) as error:
+            failed.append(error)
+
+    engine.checkpoint_engine.save = write_or_remember
+    # Rank 0 would copy a script that reads checkpoints into the folder: `clim-train export` does
+    # that.
+    engine._copy_recovery_script = lambda path: None
+    try:
+        engine.save_checkpoint(
+            str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True
+        )
+    finally:
+        del engine.checkpoint_engine.save
+
+    if failed:
+        raise failed[0]
+
+
+@contextmanager
+def only_tensors(source: Path) -> Iterator[None]:
+    """Let `torch.load` read tensors, plain values and four classes of DeepSpeed's inside the
+    context.
+
+    DeepSpeed asks for whole pickles, which could run anything; torch can be told to refuse them,
+    whatever a caller asks for. The classes hold numbers, and making them does nothing else. Raises
+    ValueError for a file that has others; its message names `source`.
+    """
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    classes = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+    switches = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
+    before = {name: os.environ.get(name) for name in switches}
+    os.environ.update(switches)
+    try:
+        with torch.serialization.safe_globals(classes):
+            yield
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{source} holds Python objects that could run code, so training did not write it as "
+            "it "
+            "is: use a checkpoint from a source you know"
+        ) from error
+    finally:
+        _restore_environment(before.items())
+
+
+def _restore_environment(before: Iterable[tuple[str, str | None]]) -> None:
+    for name, value in before:
+        if value is None:
+            os.environ.pop(name)
+        else:
+            os.environ[name] = value
+
+
 def to_universal(checkpoint: Path, output: Path) -> None:
-    """Rewrites a checkpoint folder so that any number of ranks can load it (DeepSpeed's universal
+    """Rewrite a checkpoint so that any number of ranks can load it (DeepSpeed's universal
     checkpoint).
 
-    Nothing in the files is executed; raises ValueError when one holds more than tensors and plain
+    Nothing in the files is executed. Raises ValueError where one holds more than tensors and plain
     values.
     """
     from deepspeed.checkpoint.ds_to_universal import main
 
+    # The function takes what its command line would have parsed.
     options = SimpleNamespace(
         input_folder=str(checkpoint),
         output_folder=str(output),

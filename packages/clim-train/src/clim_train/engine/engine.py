@@ -8,9 +8,16 @@ from typing import Any
 
 import torch
 from clim_data.processes import Ranks
-from torch import Tensor
+from torch import Tensor, nn
 
-from clim_train.engine.deepspeed_compat import forget_running_module, only_tensors
+from clim_train.engine.deepspeed_compat import (
+    only_tensors,
+    own_part,
+    save_checkpoint,
+    whole_parameters,
+    without_exchange,
+    zero3_eraser,
+)
 from clim_train.engine.module import EngineModule, replace_parameters, scalars_to_vectors
 from clim_train.engine.optim import build_optimizer
 from clim_train.options.device import WEIGHT_DTYPES, autocast_dtype
@@ -18,12 +25,13 @@ from clim_train.options.run_options import RunOptions
 from clim_train.task import Task
 
 BUCKET_ELEMENTS = 50_000_000
-"""Gradients that are exchanged at once."""
+"""Number of gradients that are exchanged at once."""
 
 
 def deepspeed_config(config: RunOptions, *, universal: bool = False) -> dict[str, Any]:
-    """DeepSpeed's configuration for a run. The optimizer is ours (torch AdamW), so nothing is
-    compiled.
+    """Return DeepSpeed's configuration for a run.
+
+    The optimizer is ours (torch's AdamW), so nothing is compiled.
 
     Args:
         config: its `engine.zero_stage` is a number, see `EngineConfig.for_ranks`.
@@ -31,6 +39,7 @@ def deepspeed_config(config: RunOptions, *, universal: bool = False) -> dict[str
     """
     engine = config.engine
     assert engine.zero_stage is not None
+
     # DeepSpeed's default takes 2 GB for float32 gradients, more than all gradients of most towers.
     zero: dict[str, Any] = {
         "stage": engine.zero_stage,
@@ -43,14 +52,14 @@ def deepspeed_config(config: RunOptions, *, universal: bool = False) -> dict[str
         zero["offload_optimizer"] = {"device": "cpu"}
     if engine.offload == "optimizer_and_parameters":
         zero["offload_param"] = {"device": "cpu"}
+
     return {
         "train_micro_batch_size_per_gpu": config.data.batch_size,
         "gradient_accumulation_steps": engine.accumulation,
         "gradient_clipping": config.optim.clip_norm or 0.0,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
-        # Offloaded states are updated by torch's AdamW on the CPU: DeepSpeed's own has to be
-        # compiled.
+        # torch's AdamW updates offloaded states on the CPU: DeepSpeed's own has to be compiled.
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": engine.precision == "bf16"},
         "fp16": {"enabled": engine.precision == "fp16"},
@@ -62,7 +71,7 @@ def deepspeed_config(config: RunOptions, *, universal: bool = False) -> dict[str
 class Engine:
     """A DeepSpeed engine over the trainable parts of a task: forward, backward, step, save, load.
 
-    Several engines can live one after another in a process, each closed before the next begins.
+    A process can have several engines one after another; close each before the next begins.
 
     Args:
         task: moved and cast here. Its 0-dimensional parameters have shape (1,) until `close`.
@@ -73,104 +82,92 @@ class Engine:
 
     def __init__(
         self, task: Task, config: RunOptions, *, device: torch.device, universal: bool = False
-    ):
+    ) -> None:
         import deepspeed
 
-        config = replace(config, engine=config.engine.for_ranks(Ranks.of_group().world_size))
-        self.task, self.config, self.device = task, config, device
+        world_size = Ranks.of_group().world_size
+        config = replace(config, engine=config.engine.for_ranks(world_size))
+        self.task = task
+        self.config = config
+        self.device = device
         self._shapes = {name: p.shape for name, p in task.trainable_parameters().items()}
+
         precision = config.engine.precision
         task.model.to(device=device, dtype=WEIGHT_DTYPES[precision])
         task.model.eval()
         scalars_to_vectors(task)
-        autocast = autocast_dtype(precision)
-        module = EngineModule(task, device_type=device.type, autocast=autocast)
+
+        module = EngineModule(task, device_type=device.type, autocast=autocast_dtype(precision))
         optimizer = build_optimizer(
             task.trainable_parameters(),
             config.optim,
             bounds=getattr(task, "parameter_bounds", None),
             fused=device.type == "cuda" and config.engine.offload == "none",
         )
-        self._linear = torch.nn.functional.linear
+        self._erase_zero3 = zero3_eraser()
         self._engine, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, config=deepspeed_config(config, universal=universal)
         )
-        if config.engine.zero_stage == 0 and Ranks.of_group().is_single:
-            # Alone, the exchange would copy all gradients into one buffer and back.
-            self._engine.enable_backward_allreduce = False
-        self._register_direct_parameters()
+
+        if self._stage == 0 and world_size == 1:
+            without_exchange(self._engine)
+        if self._stage == 3:
+            self._register_direct_parameters()
         self._engine.train()
 
     @property
-    def world_size(self) -> int:
-        return Ranks.of_group().world_size
-
-    @property
-    def rank(self) -> int:
-        return Ranks.of_group().rank
+    def _stage(self) -> int:
+        stage = self.config.engine.zero_stage
+        assert stage is not None
+        return stage
 
     def forward_backward(self, batch: Any) -> dict[str, Tensor]:
-        """One micro-batch: adds its gradient, returns the task's detached scalars (this rank's, on
-        the device)."""
+        """Add the gradient of one micro-batch.
+
+        Returns the task's detached scalars: of this rank, on the device.
+        """
         loss, scalars = self._engine(batch)
         self._engine.backward(loss)
         return scalars
 
     def step(self, lr: float) -> None:
-        """Call after every micro-batch; the optimizer steps, at `lr`, after each
-        `engine.accumulation` of them."""
+        """Count a micro-batch; the optimizer steps, at `lr`, after each `engine.accumulation` of
+        them.
+
+        Call it after every `forward_backward`.
+        """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
         self._engine.step()
 
     @property
     def updates_left_out(self) -> int:
-        """Optimizer steps that ZeRO did not take, because a gradient was not finite (usual with
-        fp16 only)."""
+        """Number of optimizer steps that ZeRO skipped because a gradient was not finite.
+
+        With fp16 some are normal.
+        """
         return self._engine.skipped_steps
 
     def save(self, folder: Path, tag: str) -> None:
-        """Every rank writes its part of `folder`/`tag`. Collective.
+        """Write this rank's files of the checkpoint `folder`/`tag`. Collective.
 
         Raises OSError or RuntimeError (torch's writer) on the ranks that could not write, after the
         collective part.
         """
-        failed: list[Exception] = []
-        write = self._engine.checkpoint_engine.save
-
-        def write_or_remember(*arguments: Any, **options: Any) -> None:
-            # The ranks wait for each other between files: an error that left here would leave the
-            # others waiting.
-            if failed:
-                return
-            try:
-                write(*arguments, **options)
-            except (OSError, RuntimeError) as error:
-                failed.append(error)
-
-        self._engine.checkpoint_engine.save = write_or_remember
-        # A script that reads checkpoints, copied beside them by rank 0: the command `export` does
-        # that here.
-        self._engine._copy_recovery_script = lambda path: None
-        try:
-            self._engine.save_checkpoint(
-                str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True
-            )
-        finally:
-            del self._engine.checkpoint_engine.save
-        if failed:
-            raise failed[0]
+        save_checkpoint(self._engine, folder, tag)
 
     def weights_finite(self) -> Tensor:
-        """A bool on the device: whether all weights that this rank holds are finite."""
-        held = [getattr(p, "ds_tensor", p).detach() for p in self._engine.module.parameters()]
-        return torch.stack([tensor.isfinite().all().to(self.device) for tensor in held]).all()
+        """Return a bool on the device: whether all weights that this rank holds are finite."""
+        finite = []
+        for parameter in self._engine.module.parameters():
+            finite.append(own_part(parameter).isfinite().all().to(self.device))
+        return torch.stack(finite).all()
 
     def load(self, folder: Path, tag: str) -> None:
-        """Weights, optimizer and counters of `folder`/`tag`, exactly as saved. Collective.
+        """Load weights, optimizer and counters of `folder`/`tag`, exactly as saved. Collective.
 
-        Nothing in the files is executed. Raises FileNotFoundError when nothing was loaded,
-        ValueError when a file holds more than tensors and plain values.
+        Nothing in the files is executed. Raises FileNotFoundError where nothing was loaded,
+        ValueError where a file holds more than tensors and plain values.
         """
         with only_tensors(folder / tag):
             path, _ = self._engine.load_checkpoint(str(folder), tag=tag)
@@ -180,89 +177,70 @@ class Engine:
             )
 
     def trained_weights(self) -> dict[str, Tensor]:
-        """Name -> float32 CPU tensor of every trainable parameter, whole, on every rank.
-        Collective."""
+        """Return name -> whole float32 CPU tensor of every trainable parameter, on every rank.
+
+        Collective.
+        """
         from deepspeed.utils import safe_get_full_fp32_param
 
         weights = {}
         for name, parameter in self._engine.module.model.named_parameters():
-            full = (
-                parameter.data
-                if self.config.engine.zero_stage == 0
-                else safe_get_full_fp32_param(parameter)
-            )
-            weights[name] = full.detach().float().cpu().reshape(self._shapes[name]).clone()
+            whole = parameter.data if self._stage == 0 else safe_get_full_fp32_param(parameter)
+            # A copy: the engine goes on changing its own.
+            weights[name] = whole.detach().float().cpu().reshape(self._shapes[name]).clone()
         return weights
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Inside, the task's model is whole and in evaluation mode, so that anything may read
+        """Make the task's model whole and put it into evaluation mode, for anything that reads
         it."""
         self._engine.eval()
-        if self.config.engine.zero_stage < 3:
+        if self._stage < 3:
             yield
         else:
-            with self._whole_parameters():
+            with whole_parameters(self._engine):
                 yield
         self._engine.train()
 
     def close(self) -> dict[str, Tensor]:
-        """Ends the engine and gives the task's model back: whole, float32, trained weights,
-        ordinary parameters.
+        """End the engine and give the task's model back with its trained weights.
 
-        Returns `trained_weights` and the buffers of the trained modules. Collective.
+        The model is whole and float32 again, with ordinary parameters. Returns `trained_weights`
+        and the buffers of the trained modules. Collective.
         """
         weights = self.trained_weights()
-        buffers = {name: buffer.cpu() for name, buffer in self._engine.module.model.named_buffers()}
+        module = self._engine.module
+        buffers = {name: buffer.cpu() for name, buffer in module.model.named_buffers()}
+
         self._engine.destroy()
-        if self.config.engine.zero_stage == 3:
-            self._forget_zero3()
-        del self._engine
-        self.task.model.float()
-        replace_parameters(
-            self.task.model, {name: w.to(self.device) for name, w in weights.items()}
-        )
-        self.task.model.eval()
+        if self._stage == 3:
+            self._erase_zero3(module)
+        del self._engine, module
+
+        model = self.task.model.float()
+        on_device = {name: weight.to(self.device) for name, weight in weights.items()}
+        replace_parameters(model, on_device)
+        model.eval()
         return {**buffers, **weights}
 
     def _register_direct_parameters(self) -> None:
-        """ZeRO-3 gathers a parameter when its module runs; these are read without that, so the root
-        gathers them."""
-        if self.config.engine.zero_stage != 3:
-            return
+        """Let the root gather parameters that are read outside the forward of their own module.
+
+        ZeRO-3 gathers the others when their module runs.
+        """
         import deepspeed
 
-        direct = getattr(self.task.model, "direct_parameters", list)()
-        inside_mixed = [
-            p for m in _stand_ins(self._engine.module.model) for p in m.parameters(recurse=False)
-        ]
-        registered = {id(p): p for p in [*direct, *inside_mixed] if p.requires_grad}
+        module = self._engine.module
+        direct = [*getattr(self.task.model, "direct_parameters", list)()]
+        for stand_in in _stand_ins(module.model):
+            direct += stand_in.parameters(recurse=False)
+
+        # A parameter can be in both lists, and must be registered once.
+        registered = {id(p): p for p in direct if p.requires_grad}
         for parameter in registered.values():
-            deepspeed.zero.register_external_parameter(self._engine.module, parameter)
-
-    @contextmanager
-    def _whole_parameters(self) -> Iterator[None]:
-        # ZeRO-3's hooks would take a parameter away again after the first module that used it.
-        import deepspeed
-
-        offload = self._engine.optimizer.parameter_offload
-        offload.partition_all_parameters()
-        offload._remove_module_hooks()
-        forget_running_module()
-        with deepspeed.zero.GatheredParameters(list(self._engine.module.parameters())):
-            yield
-        offload.setup_zero_stage3_hooks()
-
-    def _forget_zero3(self) -> None:
-        forget_running_module()
-        # ZeRO-3 puts its own in place, for every module of the process, which rounds otherwise in
-        # 16 bits.
-        torch.nn.functional.linear = self._linear
-        for module in self._engine.module.modules():
-            if hasattr(module, "_original_parameters"):
-                module._parameters = module._original_parameters
+            deepspeed.zero.register_external_parameter(module, parameter)
 
 
-def _stand_ins(tree: torch.nn.Module) -> list[torch.nn.Module]:
-    """The empty modules of `trainable_tree`, which never run themselves."""
-    return [module for module in tree.modules() if type(module) is torch.nn.Module]
+def _stand_ins(tree: nn.Module) -> list[nn.Module]:
+    """Return the empty modules of `trainable_tree`, which never run themselves."""
+    return [module for module in tree.modules() if type(module) is nn.Module]

@@ -1,1 +1,36 @@
-"""The options of a run as frozen dataclasses, their checks, and their JSON files."""
+"""The options of a run as frozen dataclasses, their checks, and their JSON files.
+
+What is public stands in the table of the package's README.
+"""
+
+from typing import TYPE_CHECKING
+
+from clim_data.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from clim_train.options.checks import (
+        check_at_least as check_at_least,
+        check_choice as check_choice,
+        check_default as check_default,
+        reject as reject,
+    )
+    from clim_train.options.device import choose_device as choose_device
+    from clim_train.options.json_files import JsonConfig as JsonConfig
+    from clim_train.options.run_options import (
+        BatchOptions as BatchOptions,
+        RunOptions as RunOptions,
+    )
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "BatchOptions": "clim_train.options.run_options",
+            "JsonConfig": "clim_train.options.json_files",
+            "RunOptions": "clim_train.options.run_options",
+            "check_at_least": "clim_train.options.checks",
+            "check_choice": "clim_train.options.checks",
+            "check_default": "clim_train.options.checks",
+            "choose_device": "clim_train.options.device",
+            "reject": "clim_train.options.checks",
+        },
+    )

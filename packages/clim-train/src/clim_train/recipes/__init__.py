@@ -1,47 +1,70 @@
-"""Recipes: functions that return the complete configuration of a run, entered in `RECIPES` by
-`recipe`.
+"""Recipes: functions that return the complete configuration of a run.
 
-`clim-train list` prints them, `clim-train show NAME` prints one in full, `clim-train NAME
---section.option value` runs one with changes. Where the images lie is never part of a recipe: say
-it with `--data.shards` or `--data.images`.
+`clim-train list` prints them, `clim-train show NAME` prints one in full, and `clim-train NAME
+--section.option value` runs one with changes. Where the images are is never part of a recipe: say it
+with `--data.shards` or `--data.images`.
+
+What is public stands in the table of the package's README.
 """
 
-from clim_train.recipes.clim import (
-    clim_cc3m_vitb16,
-    clim_coco_evab16,
-    clim_coco_vitb16,
-    clim_lvis_vitb16,
-    clim_quickstart,
-)
-from clim_train.recipes.clipself import (
-    clipself_coco_patches_evab16,
-    clipself_coco_patches_eval14,
-    clipself_coco_proposals_evab16,
-    clipself_coco_proposals_eval14,
-    clipself_lvis_patches_evab16,
-    clipself_lvis_patches_eval14,
-)
-from clim_train.recipes.regionclip import regionclip_coco_evab16, regionclip_coco_eval14
-from clim_train.recipes.registry import RECIPES, Recipe, RunFacts, find_recipe, recipe, recipe_table
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "RECIPES",
-    "Recipe",
-    "RunFacts",
-    "clim_cc3m_vitb16",
-    "clim_coco_evab16",
-    "clim_coco_vitb16",
-    "clim_lvis_vitb16",
-    "clim_quickstart",
-    "clipself_coco_patches_evab16",
-    "clipself_coco_patches_eval14",
-    "clipself_coco_proposals_evab16",
-    "clipself_coco_proposals_eval14",
-    "clipself_lvis_patches_evab16",
-    "clipself_lvis_patches_eval14",
-    "find_recipe",
-    "recipe",
-    "recipe_table",
-    "regionclip_coco_evab16",
-    "regionclip_coco_eval14",
-]
+from clim_data.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from clim_train.recipes.clim import (
+        clim_cc3m_vitb16 as clim_cc3m_vitb16,
+        clim_coco_evab16 as clim_coco_evab16,
+        clim_coco_vitb16 as clim_coco_vitb16,
+        clim_lvis_vitb16 as clim_lvis_vitb16,
+        clim_quickstart as clim_quickstart,
+    )
+    from clim_train.recipes.clipself import (
+        clipself_coco_patches_evab16 as clipself_coco_patches_evab16,
+        clipself_coco_patches_eval14 as clipself_coco_patches_eval14,
+        clipself_coco_proposals_evab16 as clipself_coco_proposals_evab16,
+        clipself_coco_proposals_eval14 as clipself_coco_proposals_eval14,
+        clipself_lvis_patches_evab16 as clipself_lvis_patches_evab16,
+        clipself_lvis_patches_eval14 as clipself_lvis_patches_eval14,
+    )
+    from clim_train.recipes.regionclip import (
+        regionclip_coco_evab16 as regionclip_coco_evab16,
+        regionclip_coco_eval14 as regionclip_coco_eval14,
+    )
+    from clim_train.recipes.registry import (
+        Recipe as Recipe,
+        RunFacts as RunFacts,
+        recipe as recipe,
+        recipe_named as recipe_named,
+    )
+    from clim_train.recipes.table import (
+        RECIPES as RECIPES,
+        find_recipe as find_recipe,
+        recipe_table as recipe_table,
+    )
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "RECIPES": "clim_train.recipes.table",
+            "Recipe": "clim_train.recipes.registry",
+            "RunFacts": "clim_train.recipes.registry",
+            "clim_cc3m_vitb16": "clim_train.recipes.clim",
+            "clim_coco_evab16": "clim_train.recipes.clim",
+            "clim_coco_vitb16": "clim_train.recipes.clim",
+            "clim_lvis_vitb16": "clim_train.recipes.clim",
+            "clim_quickstart": "clim_train.recipes.clim",
+            "clipself_coco_patches_evab16": "clim_train.recipes.clipself",
+            "clipself_coco_patches_eval14": "clim_train.recipes.clipself",
+            "clipself_coco_proposals_evab16": "clim_train.recipes.clipself",
+            "clipself_coco_proposals_eval14": "clim_train.recipes.clipself",
+            "clipself_lvis_patches_evab16": "clim_train.recipes.clipself",
+            "clipself_lvis_patches_eval14": "clim_train.recipes.clipself",
+            "find_recipe": "clim_train.recipes.table",
+            "recipe": "clim_train.recipes.registry",
+            "recipe_named": "clim_train.recipes.registry",
+            "recipe_table": "clim_train.recipes.table",
+            "regionclip_coco_evab16": "clim_train.recipes.regionclip",
+            "regionclip_coco_eval14": "clim_train.recipes.regionclip",
+        },
+    )

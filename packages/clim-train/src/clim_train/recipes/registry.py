@@ -1,14 +1,11 @@
-"""What a recipe is, how one is found, and the table of all."""
+"""What a recipe is, and how one is found in a table."""
 
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from clim_eval.reports.tables import markdown
-
 from clim_train.config import TrainConfig
-from clim_train.methods.table import find_method
 
 Config = TypeVar("Config")
 
@@ -52,38 +49,13 @@ def recipe(
     return register
 
 
-def find_recipe(name: str) -> Recipe[TrainConfig]:
-    """Return the recipe called `name`. Raises ValueError with all names, and the closest first."""
-    return recipe_named(name, RECIPES)
-
-
 def recipe_named(name: str, recipes: Mapping[str, Recipe[Config]]) -> Recipe[Config]:
-    """Return the recipe called `name` of any table; see `find_recipe`."""
+    """Return the recipe called `name` of any table of recipes.
+
+    Raises ValueError with all names, and the closest first.
+    """
     if name not in recipes:
         close = difflib.get_close_matches(name, recipes, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"there is no recipe {name!r}: {hint}The recipes are {', '.join(recipes)}")
     return recipes[name]
-
-
-def recipe_table() -> str:
-    """Return all recipes with backbone, data, step, length and alpha, as a Markdown table."""
-    head = ("recipe", "backbone", "data", "GPUs x batch", "length", "blocks", "px", "alpha")
-    rows = []
-    for name, entry in RECIPES.items():
-        config = entry()
-        schedule = config.schedule
-        length = f"{schedule.steps} steps" if schedule.steps else f"{schedule.epochs} epochs"
-        rows.append(
-            (
-                name,
-                config.model.name,
-                entry.facts.data,
-                f"{entry.facts.gpus} x {config.data.batch_size}",
-                length,
-                str(config.model.unlocked_blocks),
-                str(find_method(config.task.name).data.largest_px(config.data)),
-                f"{config.run.alpha:g}",
-            )
-        )
-    return markdown(head, rows, text=True)

@@ -17,14 +17,14 @@ import torch.distributed as dist
 from clim_data.files import flush, write_text
 from clim_data.processes import Ranks, gather_objects
 
-from clim_train.run.manifest import checksums, damage, write_manifest
-from clim_train.run.peers import AgreedError, attempt, first_problem
+from clim_train.run.manifest import checksums, find_damage, write_manifest
+from clim_train.run.peers import AgreedError, error_of, first_problem
 
 _NAME = re.compile(r"step-(\d{8,})")
 _PARTIAL, _OLD, _DAMAGED, UNIVERSAL = ".partial", ".old", ".damaged", ".universal"
 
 
-class CheckpointNotWritten(AgreedError, OSError):
+class CheckpointWriteError(AgreedError, OSError):
     """A checkpoint could not be written; those before it are as they were."""
 
 
@@ -90,17 +90,8 @@ class CheckpointFolder:
                 self._remove(aside)
                 os.rename(path, aside)
 
-    def latest(self) -> Path | None:
-        """The newest complete checkpoint, or None.
-
-        It may be newer than what the file `latest` says, if the process was killed between the two
-        moves of `commit`.
-        """
-        complete = self.complete()
-        return complete[-1] if complete else None
-
     def newest_whole(
-        self, inspect: Callable[[Path], str | None] = damage, names: list[str] | None = None
+        self, inspect: Callable[[Path], str | None] = find_damage, names: list[str] | None = None
     ) -> tuple[Path | None, dict[str, str]]:
         """The newest checkpoint without damage, and name -> damage of the newer ones.
 
@@ -156,29 +147,29 @@ def write_together(
 
     `program`: whose `resume` continues the run.
 
-    Raises CheckpointNotWritten on all ranks when one cannot write; what was written of it is
+    Raises CheckpointWriteError on all ranks when one cannot write; what was written of it is
     removed.
     """
     rank, world_size = Ranks.of_group()
     partial = folder.folder / folder.partial_name(step)
     # First the folder: a rank that cannot make it would leave the others waiting inside `write`.
-    problem = first_problem(attempt(lambda: partial.mkdir(parents=True, exist_ok=True)))
+    problem = first_problem(error_of(lambda: partial.mkdir(parents=True, exist_ok=True)))
     if problem is None:
-        problem = first_problem(attempt(lambda: write(partial)))
+        problem = first_problem(error_of(lambda: write(partial)))
     if problem is None:
         sums = {
             k: v
             for share in gather_objects(checksums(partial, rank, world_size))
             for k, v in share.items()
         }
-        problem = first_problem(attempt(lambda: folder.commit(step, sums)) if rank == 0 else None)
+        problem = first_problem(error_of(lambda: folder.commit(step, sums)) if rank == 0 else None)
     if problem is not None:
         if rank == 0:
             folder.discard(step)
         dist.barrier()
         free = shutil.disk_usage(folder.folder).free / 1e9
         kept = ", ".join(path.name for path in folder.complete()) or "none"
-        raise CheckpointNotWritten(
+        raise CheckpointWriteError(
             f"the checkpoint of step {step} could not be written ({problem}; {free:.2f} GB are "
             "free there). Those "
             f"before it are as they were: {kept}. Make room, then `{program} resume "

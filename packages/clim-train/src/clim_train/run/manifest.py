@@ -31,7 +31,7 @@ def write_manifest(folder: Path, entries: Mapping[str, list[int]]) -> None:
     write_json(folder / MANIFEST, {"files": dict(sorted(entries.items()))}, indent=2)
 
 
-def damage(folder: Path, rank: int = 0, world_size: int = 1) -> str | None:
+def find_damage(folder: Path, rank: int = 0, world_size: int = 1) -> str | None:
     """What is wrong with this rank's share of the files that the manifest of `folder` lists, or
     None.
 

@@ -28,7 +28,7 @@ class AgreedError(Exception):
     afterwards."""
 
 
-class PeerFailed(RuntimeError):
+class PeerFailedError(RuntimeError):
     """Another rank failed first; the message names it and its error."""
 
 
@@ -42,7 +42,7 @@ def first_problem(problem: str | None) -> str | None:
     return text if Ranks.of_group().is_single else f"rank {rank}: {text}"
 
 
-def attempt(action: Callable[[], Any]) -> str | None:
+def error_of(action: Callable[[], Any]) -> str | None:
     """Runs what may fail for want of disk or rights; the error as text, or None."""
     try:
         action()
@@ -55,7 +55,7 @@ def attempt(action: Callable[[], Any]) -> str | None:
 
 @contextmanager
 def failures_shared() -> Iterator[None]:
-    """Inside, an error on one rank ends all of them: with that error there, with `PeerFailed` on
+    """Inside, an error on one rank ends all of them: with that error there, with `PeerFailedError` on
     the others.
 
     An `AgreedError` passes as it is. Entered on every rank after the process group began; nested
@@ -73,7 +73,7 @@ def failures_shared() -> Iterator[None]:
     except BaseException as error:
         first = board.announce(error)
         if first is not None:
-            raise PeerFailed(f"{first}; this rank ends, too") from error
+            raise PeerFailedError(f"{first}; this rank ends, too") from error
         raise
     finally:
         board.end()

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from clim_data.processes import Ranks, from_first_rank
 
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder
-from clim_train.run.manifest import damage
+from clim_train.run.manifest import find_damage
 from clim_train.run.peers import first_problem
 
 logger = logging.getLogger(__name__)
@@ -53,4 +53,4 @@ def needs_universal(checkpoint: Path, *, zero_stage: int, program: str = "clim-t
 
 
 def _shared_damage(folder: Path) -> str | None:
-    return first_problem(damage(folder, *Ranks.of_group()))
+    return first_problem(find_damage(folder, *Ranks.of_group()))

@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Raises ValueError or FileNotFoundError for mistakes of the user, PeerFailed where another
+    """Raises ValueError or FileNotFoundError for mistakes of the user, PeerFailedError where another
     process has failed."""
     options = build_parser().parse_args(argv)
     from clim_train.run.peers import failures_shared

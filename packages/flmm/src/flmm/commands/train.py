@@ -91,11 +91,11 @@ def export(run: str, *, trusted: bool = False) -> Path:
 
 
 def _config_of(run: str, *, trusted: bool) -> GroundingConfig:
-    from clim_train.commands.runs import refuse_commands
+    from clim_train.commands.runs import check_sources_are_plain
 
     config = GroundingConfig.load(run)
     if not trusted:
-        refuse_commands([config.data.narratives, config.data.expressions], run)
+        check_sources_are_plain([config.data.narratives, config.data.expressions], run)
     return config
 
 

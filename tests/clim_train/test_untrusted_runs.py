@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 import torch
-from clim_train.commands.main import main, resume
+from clim_train.commands.main import PROGRAM, main
 from clim_train.config import TrainConfig
 from clim_train.engine.deepspeed_compat import only_tensors
 from clim_train.run.manifest import checksums, find_damage, write_manifest
@@ -174,7 +174,7 @@ def test_processes_of_the_start_decide_the_global_batch(tmp_path, monkeypatch):
         lambda config, resuming: seen.append(config.data.batch_size),
     )
     monkeypatch.setenv("WORLD_SIZE", "2")
-    resume(str(tmp_path))
+    PROGRAM.resume(str(tmp_path))
     assert seen == [config.data.batch_size // 2]
     assert TrainConfig.load(tmp_path) == config
     assert find_damage(saved) is not None

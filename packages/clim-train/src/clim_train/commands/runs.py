@@ -1,23 +1,24 @@
-"""Training a run, continuing, converting and exporting it, and how such a command ends: the same
-for every program.
+"""What a program does with its runs: train, resume, convert and export them, the same for all.
 
-`build(config, resume=...)` makes the `Trainer` of a configuration; `program` is what messages call
-the command.
+`clim-train` and `flmm train` are two such programs.
 """
 
 import dataclasses
 import errno
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from clim_data.command_line import one_argument
 from clim_data.files import replace_file
 from clim_data.processes import Ranks
 
+from clim_train.options.run_options import RunOptions
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder
+from clim_train.run.folder import check_run_folder
 from clim_train.run.peers import AgreedError, PeerFailedError, failures_shared
 from clim_train.run.stopping import EXIT_STOPPED, TrainingStopped
 from clim_train.schedule import warmup_note
@@ -25,62 +26,146 @@ from clim_train.schedule import warmup_note
 if TYPE_CHECKING:
     from clim_train.trainer import Trainer
 
-
 PLAIN_URLS = ("http://", "https://", "s3://", "gs://", "hf://")
 
 UNSHARDED = (
     "one process has nothing to shard: it runs at ZeRO stage 0 (--engine.zero-stage names another)"
 )
 
-Config = TypeVar("Config")
+Config = TypeVar("Config", bound=RunOptions)
+
+Command = Callable[[Sequence[str]], None]
+"""Runs with the arguments after the command's name."""
 
 
-def train_run(
-    config: Any,
-    build: Callable[..., "Trainer"],
-    *,
-    program: str,
-    resuming: bool = False,
-    made: str = "model in {}/model",
-) -> None:
-    """Trains what the configuration names to the end; `made` is the last word, of what is where in
-    the run folder."""
-    from clim_train.run.folder import check_run_folder
+@dataclass(frozen=True)
+class RunProgram(Generic[Config]):
+    """A command line that trains recipes and continues their runs."""
 
-    _start(config)
-    with failures_shared():
-        check_run_folder(
-            config.run.folder, resume=resuming, program=program
-        )  # before loading, which can take minutes
-        trainer = build(config, resume=resuming)
+    name: str
+    """The command to name in messages: `clim-train`, `flmm train`."""
+
+    configure: Callable[[str, Sequence[str]], Config]
+    """Returns a recipe's configuration with options of the command line applied."""
+
+    load: Callable[[str], Config]
+    """Reads the configuration of a run folder."""
+
+    sources: Callable[[Config], Iterable[Any]]
+    """Returns the options that may name data: text, or lists of text."""
+
+    build: Callable[..., "Trainer"]
+    """`build(config, resume=...)` makes the trainer of a configuration."""
+
+    further: Mapping[str, Command] = field(default_factory=dict)
+    """Name -> command, for commands besides those of runs: `list`, `show`."""
+
+    result: str = "model in {}/model"
+    """Format of the last words of a training: where in the run folder its result is."""
+
+    def run(self, arguments: Sequence[str]) -> None:
+        """Run one command; the first of `arguments` names it, or is a recipe.
+
+        Raises ValueError and FileNotFoundError for mistakes of the user, and what `Trainer.fit`
+        raises.
+        """
+        name, *rest = arguments
+        commands: dict[str, Command] = {
+            "resume": self._resume,
+            "convert": self._convert,
+            "export": self._export,
+            **self.further,
+        }
+        if name in commands:
+            commands[name](rest)
+        else:
+            self.train(self.configure(name, rest))
+
+    def train(self, config: Config, *, resuming: bool = False) -> None:
+        """Train the run to its last step and print where the result is."""
+        start_engine(config)
+        with failures_shared():
+            # Before the data and the model are loaded, which can take minutes.
+            check_run_folder(config.run.folder, resume=resuming, program=self.name)
+
+            trainer = self.build(config, resume=resuming)
+            if trainer.rank == 0:
+                self._print_notes(trainer, config, resuming=resuming)
+            metrics = trainer.fit()
+
+        if trainer.rank == 0:
+            loss = f", last loss {metrics['loss']:.4f}" if "loss" in metrics else ""
+            print(f"{trainer.step} steps{loss}; {self.result.format(trainer.folder)}")
+
+    def resume(self, run: str, *, trusted: bool = False) -> None:
+        """Continue a run folder with its own configuration and global batch.
+
+        Raises ValueError for data that could run a command, unless `trusted` (see
+        `check_sources_are_plain`).
+        """
+        self.train(resumed_config(self._config_of(run, trusted=trusted), run), resuming=True)
+
+    def export(self, run: str, *, trusted: bool = False) -> Path:
+        """Write `RUN/model` from the newest checkpoint of a run that was stopped.
+
+        `trusted` as in `resume`.
+        """
+        newest_checkpoint(run)
+        config = self._config_of(run, trusted=trusted)
+
+        start_engine(config)
+        trainer = self.build(config, resume=True)
+        trainer.close()
+        trainer.export()
+        return trainer.folder / "model"
+
+    def _config_of(self, run: str, *, trusted: bool) -> Config:
+        config = self.load(run)
+        if not trusted:
+            check_sources_are_plain(self.sources(config), run)
+        return config
+
+    def _print_notes(self, trainer: "Trainer", config: Config, *, resuming: bool) -> None:
+        """Print what the user may not expect of this run."""
         note = warmup_note(trainer.total, config.optim, config.schedule)
-        if note and trainer.rank == 0 and not resuming:
-            print(f"{program}: {note}", file=sys.stderr, flush=True)
-        if (
-            config.engine.zero_stage is None
-            and trainer.config.engine.zero_stage == 0
-            and trainer.rank == 0
-        ):
-            print(f"{program}: {UNSHARDED}", file=sys.stderr, flush=True)
-        metrics = trainer.fit()
-    if trainer.rank == 0:
-        loss = f", last loss {metrics['loss']:.4f}" if "loss" in metrics else ""
-        print(f"{trainer.step} steps{loss}; {made.format(trainer.folder)}")
+        if note and not resuming:
+            print(f"{self.name}: {note}", file=sys.stderr, flush=True)
+        if config.engine.zero_stage is None and trainer.config.engine.zero_stage == 0:
+            print(f"{self.name}: {UNSHARDED}", file=sys.stderr, flush=True)
+
+    def _resume(self, rest: Sequence[str]) -> None:
+        run, trusted = run_and_trust(rest, f"{self.name} resume RUN")
+        self.resume(run, trusted=trusted)
+
+    def _convert(self, rest: Sequence[str]) -> None:
+        print(convert_run(one_argument(rest, f"{self.name} convert RUN")))
+
+    def _export(self, rest: Sequence[str]) -> None:
+        run, trusted = run_and_trust(rest, f"{self.name} export RUN")
+        print(self.export(run, trusted=trusted))
+
+
+def start_engine(config: RunOptions) -> None:
+    """Join the process group, on the device that the configuration asks for."""
+    # Imported here: torch and deepspeed take seconds, which `list` and `--help` need not wait for.
+    from clim_train.engine.deepspeed_compat import start_distributed
+    from clim_train.options.device import choose_device
+
+    device = choose_device(config.engine)
+    start_distributed(device, timeout_minutes=config.engine.timeout_minutes)
 
 
 def resumed_config(config: Config, run: str) -> Config:
-    """The configuration of a run for the processes there are now, which keep its global batch."""
-    # config.json has the images per process that the run was started with, whoever continued it
-    # since.
+    """Return the configuration of a run for today's processes, with the same global batch."""
+    # config.json has the images per process of the first start, whoever continued the run since.
     before = json.loads((Path(run) / "versions.json").read_text())["processes"]
     return keep_global_batch(config, before, Ranks.of_launcher().world_size)
 
 
 def keep_global_batch(config: Config, before: int, now: int) -> Config:
-    """The configuration for `now` processes whose steps take as many images as those of `before`
-    processes.
+    """Return the configuration for `now` processes with the images per step of `before` processes.
 
-    Raises ValueError when the images cannot be shared out evenly.
+    Raises ValueError where the processes cannot share the images evenly.
     """
     images = config.data.batch_size * before
     if images % now:
@@ -88,33 +173,39 @@ def keep_global_batch(config: Config, before: int, now: int) -> Config:
             f"a step of this run has {images} images, which {now} processes cannot share evenly: "
             f"use a number of processes that divides {images}"
         )
-    return dataclasses.replace(
-        config, data=dataclasses.replace(config.data, batch_size=images // now)
-    )
+    data: Any = config.data
+    return dataclasses.replace(config, data=dataclasses.replace(data, batch_size=images // now))
 
 
 def check_sources_are_plain(values: Iterable[Any], run: str) -> None:
-    """Raises ValueError if a run folder's options of data name some that are neither a file nor of
-    a plain URL.
+    """Raise ValueError where a run folder's data are neither files nor plain URLs.
 
     `pipe:` sources are shell commands, and some URLs name programs: a folder from elsewhere must
     not bring its own.
+
+    Args:
+        values: options; only text and lists of text are looked at.
     """
     for value in values:
-        for source in (
-            [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else ()
-        ):
-            if ":" in str(source) and not str(source).startswith(PLAIN_URLS):
+        sources: Iterable[Any] = ()
+        if isinstance(value, str):
+            sources = [value]
+        elif isinstance(value, list | tuple):
+            sources = value
+
+        for source in map(str, sources):
+            if ":" in source and not source.startswith(PLAIN_URLS):
                 raise ValueError(
                     f"{run}/config.json reads data from {source!r}, which may run a command: look "
-                    "at it, and if you "
-                    "trust it, say so with --trust"
+                    "at it, and if you trust it, say so with --trust"
                 )
 
 
 def convert_run(run: str) -> Path:
-    """Makes the newest checkpoint of a run loadable by any number of processes; returns the new
-    folder."""
+    """Make the newest checkpoint of a run loadable by any number of processes.
+
+    Returns the folder of the rewritten checkpoint.
+    """
     from clim_train.engine.deepspeed_compat import to_universal
     from clim_train.run.manifest import checksums, write_manifest
 
@@ -128,17 +219,11 @@ def convert_run(run: str) -> Path:
     return final
 
 
-def export_run(config: Any, build: Callable[..., "Trainer"]) -> Path:
-    """Writes `RUN/model` from the newest checkpoint of a run that was stopped."""
-    _start(config)
-    trainer = build(config, resume=True)
-    trainer.close()
-    trainer.export()
-    return trainer.folder / "model"
-
-
 def newest_checkpoint(run: str) -> Path:
-    """The newest whole checkpoint of a run folder. Raises FileNotFoundError where there is none."""
+    """Return the newest whole checkpoint of a run folder.
+
+    Raises FileNotFoundError where there is none.
+    """
     checkpoint, _ = CheckpointFolder(Path(run) / "checkpoints").newest_whole()
     if checkpoint is None:
         raise FileNotFoundError(
@@ -148,15 +233,15 @@ def newest_checkpoint(run: str) -> Path:
 
 
 def run_and_trust(values: Sequence[str], form: str) -> tuple[str, bool]:
-    """The only argument, and whether --trust is given."""
-    return one_argument(
-        [value for value in values if value != "--trust"], form
-    ), "--trust" in values
+    """Return the only argument, and whether --trust is among `values`."""
+    runs = [value for value in values if value != "--trust"]
+    return one_argument(runs, form), "--trust" in values
 
 
 def exit_status(command: Callable[[], None], *, program: str, resume: str) -> int:
-    """Runs a command and returns its exit status; all but 0 are explained on stderr. `resume`: what
-    continues a run.
+    """Run a command and return its exit status; all but 0 are explained on stderr.
+
+    `resume` is the command that continues a run, for messages.
 
     0: it succeeded. 1: it failed on the way (another rank, a full disk, a loss that is not finite).
     2: a mistake in the command, the configuration or the data, or a package that is not installed.
@@ -187,11 +272,3 @@ def exit_status(command: Callable[[], None], *, program: str, resume: str) -> in
             f"interrupted; a run that has saved a checkpoint continues with `{resume}`", 130
         )
     return 0
-
-
-def _start(config: Any) -> None:
-    # Imported here: torch and deepspeed take seconds, which `list` and `--help` need not wait for.
-    from clim_train.engine.deepspeed_compat import start_distributed
-    from clim_train.options.device import choose_device
-
-    start_distributed(choose_device(config.engine), timeout_minutes=config.engine.timeout_minutes)

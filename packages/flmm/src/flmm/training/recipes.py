@@ -5,22 +5,21 @@ function.
 of a recipe.
 """
 
-import difflib
 from collections.abc import Callable
 
 from clim_train import RunConfig
-from clim_train.recipes import Recipe, RunFacts
+from clim_train.recipes import Recipe, RunFacts, recipe_named
 
 from flmm.training.config import GroundedModelConfig, GroundingConfig, GroundingDataConfig
 
-RECIPES: dict[str, Recipe] = {}
+RECIPES: dict[str, Recipe[GroundingConfig]] = {}
 
 # What both LLaVA-NeXT trainings asked before a narrative; before expressions they asked what the
 # others asked.
 NEXT_REQUEST = "What is shown in this image?"
 
 
-def recipe(function: Callable[[], GroundingConfig]) -> Recipe:
+def recipe(function: Callable[[], GroundingConfig]) -> Recipe[GroundingConfig]:
     """Decorator that enters a function into `RECIPES`."""
     RECIPES[function.__name__] = entry = Recipe(
         function, RunFacts(8, None, "PNG, RefCOCO, RefCOCO+, RefCOCOg")
@@ -28,13 +27,9 @@ def recipe(function: Callable[[], GroundingConfig]) -> Recipe:
     return entry
 
 
-def find_recipe(name: str) -> Recipe:
-    """The recipe called `name`. Raises ValueError with all names, and the closest first."""
-    if name not in RECIPES:
-        close = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"there is no recipe {name!r}: {hint}The recipes are {', '.join(RECIPES)}")
-    return RECIPES[name]
+def find_recipe(name: str) -> Recipe[GroundingConfig]:
+    """Return the recipe called `name`. Raises ValueError with all names, and the closest first."""
+    return recipe_named(name, RECIPES)
 
 
 def recipe_table() -> str:

@@ -174,7 +174,7 @@ def test_recipes_are_those_of_the_paper():
             "Differs from the original:",
             name,
         ):
-            assert word in entry.__doc__
+            assert word in entry.function.__doc__
         assert GroundingConfig.from_json(config.to_json()) == config
         assert (config.schedule.epochs, config.data.batch_size, entry.facts.gpus) == (8, 1, 8)
         assert config.optim == OptimConfig(1e-4, (0.9, 0.999), 1e-8, 0.01, "all", 1.0)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -40,25 +40,25 @@ from clim_train.transfer import to_device
 logger = logging.getLogger(__name__)
 
 Evaluators = Mapping[str, Callable[[], Mapping[str, float]]]
+"""Name -> function that returns metrics."""
 
 
 class Trainer:
-    """Trains a task on a loader as a `TrainConfig` says, and writes the run folder.
+    """Trains a task on a loader and writes the run folder.
+
+    Use it as a context manager, or call `close`: one trainer at a time can be open in a process.
 
     Args:
-        config: `config.model`, `config.data` and `config.task` are recorded; `task` and `loader`
-            are what is used.
+        config: says how to train. Its other sections (`model`, `task`) are only recorded: `task`
+            and `loader` are what is used.
         task: its model must not be shared with another trainer that is still open.
         loader: see `Loader`.
-        evaluators: name -> function that returns metrics; they appear as "name/metric". Every rank
-            calls them.
+        evaluators: their metrics appear as "name/metric". Every rank calls them.
         resume: continue from the newest checkpoint of `config.run.folder`.
-        program: the command that trains, resumes, converts and exports such runs, for messages.
+        program: the command to name in messages, `clim-train` or `flmm train`.
 
-    Use as a context manager, or call `close`: one trainer at a time can be open in a process.
-
-    Raises ValueError when the run folder has another run (or none, with `resume`), when it has
-    checkpoints and none is whole, and when the machine cannot do what `config.engine` asks for.
+    Raises ValueError where the run folder has another run (or none, with `resume`), where it has
+    checkpoints and none is whole, and where the machine cannot do what `config.engine` asks for.
     """
 
     def __init__(
@@ -70,34 +70,44 @@ class Trainer:
         *,
         resume: bool = False,
         program: str = "clim-train",
-    ):
-        self.config, self.task, self.loader, self.program = config, task, loader, program
+    ) -> None:
+        self.config = config
+        self.task = task
+        self.loader = loader
+        self.program = program
         self.evaluators = dict(evaluators or {})
         self.folder = Path(config.run.folder)
         self.checkpoints = CheckpointFolder(self.folder / "checkpoints", config.run.keep)
+
         self.step = 0
         self.total = total_steps(len(loader), config.engine.accumulation, config.schedule)
         self.metrics: dict[str, float] = {}
         self._micro_batches_seen = 0  # of the current epoch
-        self._means, self._finite = RunningMean(), FiniteWatch()
+        self._means = RunningMean()
+        self._finite = FiniteWatch()
         self._is_open = False
         self.setup(resume)
 
-    # -- set up ----------------------------------------------------------------------------------
+    # -- set up --------------------------------------------------------------------------------
 
     def setup(self, resume: bool) -> None:
+        """Join the process group, open the run folder and start the engine. Collective."""
         self.device = choose_device(self.config.engine)
         start_distributed(self.device, timeout_minutes=self.config.engine.timeout_minutes)
         self.rank, self.world_size = Ranks.of_group()
+
         # The run folder names the stage that ran: the run keeps it, whoever resumes it with how
         # many ranks.
-        self.config = replace(self.config, engine=self.config.engine.for_ranks(self.world_size))
+        engine = self.config.engine.for_ranks(self.world_size)
+        self.config = replace(self.config, engine=engine)
         self._prepare_folder(resume)
+
         checkpoint = newest_whole(self.checkpoints) if resume else None
-        stage = self.config.engine.zero_stage
-        universal = checkpoint is not None and needs_universal(
-            checkpoint, zero_stage=stage, program=self.program
-        )
+        universal = False
+        if checkpoint is not None:
+            stage = engine.zero_stage or 0
+            universal = needs_universal(checkpoint, zero_stage=stage, program=self.program)
+
         self._keep_start_weights(resume)
         seed_everything(self.config.run.seed + self.rank)
         self.engine = Engine(self.task, self.config, device=self.device, universal=universal)
@@ -105,8 +115,9 @@ class Trainer:
         if checkpoint is not None:
             self._load(checkpoint, universal)
         self._last_good = checkpoint
-        self._skips = SkipCount(self.loader, self.device)
+
         run = self.config.run
+        self._skips = SkipCount(self.loader, self.device)
         self.metric_log = MetricLog(
             self.folder,
             start=self.step,
@@ -118,27 +129,29 @@ class Trainer:
 
     def _prepare_folder(self, resume: bool) -> None:
         started = check_run_folder(self.folder, resume=resume, program=self.program)
+        # Nobody writes before everybody has looked.
         dist.barrier()
+
         if self.rank == 0:
             self.checkpoints.prepare()
             if not started:
-                write_json(
-                    self.folder / "versions.json", versions(self.world_size, self.device), indent=2
-                )
+                found = versions(self.world_size, self.device)
+                write_json(self.folder / "versions.json", found, indent=2)
                 write_text(self.folder / "config.json", self.config.to_json())
         dist.barrier()
 
     def _keep_start_weights(self, resume: bool) -> None:
-        """The weights training started from, for the export; the trained part is in the run folder,
-        too."""
+        """Keep the weights that training starts from, for the export.
+
+        The part that trains is in the run folder, too: a resumed run takes it from there.
+        """
         self._trained = trained_entries(self.task)
-        state = {
-            name: value.detach().cpu().clone()
-            for name, value in self.task.model.state_dict().items()
-        }
-        frozen_sum = checksum(
-            {name: value for name, value in state.items() if name not in set(self._trained)}
-        )
+        state = {}
+        for name, value in self.task.model.state_dict().items():
+            state[name] = value.detach().cpu().clone()
+
+        trained = set(self._trained)
+        frozen_sum = checksum({name: state[name] for name in state if name not in trained})
         path = self.folder / "start.safetensors"
         if resume and path.exists():
             state.update(load_start_weights(path, frozen_sum))
@@ -147,12 +160,12 @@ class Trainer:
         dist.barrier()
         self._start_state = state
 
-    # -- fit -------------------------------------------------------------------------------------
+    # -- fit -----------------------------------------------------------------------------------
 
     def fit(self) -> dict[str, float]:
-        """Trains to the last step, evaluates, saves and exports; returns the last metrics.
+        """Train to the last step, evaluate, save and export; return the last metrics.
 
-        Afterwards the trainer is closed and `task.model` has the trained weights (the export:
+        Afterwards the trainer is closed and `task.model` has the trained weights (the export has
         interpolated ones).
 
         Raises on every rank, whichever of them had the cause: TrainingStopped after SIGTERM or
@@ -163,6 +176,7 @@ class Trainer:
         with failures_shared(), StopRequest() as request, StopVote(request) as vote:
             if self.step == 0:
                 self.evaluate()
+
             for batch in self._batches():
                 scalars = self.engine.forward_backward(batch)
                 self._finite.add(self.step + 1, scalars["loss"], batch)
@@ -170,16 +184,18 @@ class Trainer:
                 self.engine.step(self.lr)
                 if self._micro_batches_seen % self.config.engine.accumulation == 0:
                     self._finish_step(vote.stop())
+
             self._report_skips()
             self.close()
             self.export()
         return self.metrics
 
     def _finish_step(self, stop: bool) -> None:
-        """Counts the optimizer step, then logs, evaluates, saves and stops when it is time to."""
+        """Count the optimizer step, then log, evaluate, save and stop when it is time to."""
         run = self.config.run
         self.step += 1
         self.metric_log.advance()
+
         done = self.step == self.total
         if self.step % run.log_every == 0 or done:
             self.log()
@@ -187,6 +203,7 @@ class Trainer:
             self.evaluate()
         if done or stop or self.step % run.save_every == 0:
             self.save()
+
         if stop and not done:
             self._report_skips()
             raise TrainingStopped(self.step, self.folder, self.program)
@@ -198,14 +215,17 @@ class Trainer:
 
     @property
     def samples_per_step(self) -> int:
+        """Images of an optimizer step, over all ranks."""
         return self.config.data.batch_size * self.config.engine.accumulation * self.world_size
 
     def _batches(self) -> Iterator[Any]:
-        """Micro-batches on the device until the last step; those that fill no accumulation are left
-        out."""
-        usable = (
-            len(self.loader) // self.config.engine.accumulation * self.config.engine.accumulation
-        )
+        """Yield micro-batches on the device until the last step.
+
+        At the end of an epoch, batches that fill no accumulation are skipped.
+        """
+        accumulation = self.config.engine.accumulation
+        usable = len(self.loader) // accumulation * accumulation
+
         while self.step < self.total:
             for batch in without_random(iter(self.loader)):
                 if self._micro_batches_seen < usable:
@@ -215,21 +235,22 @@ class Trainer:
                     return
             self._micro_batches_seen = 0
 
-    # -- log -------------------------------------------------------------------------------------
+    # -- log -----------------------------------------------------------------------------------
 
     def log(self) -> None:
-        """One line of metrics: means since the previous one, over all ranks. Collective.
+        """Write one line of metrics: means since the previous line, over all ranks. Collective.
 
-        Raises NotFiniteError, before anything is written, when a loss was not finite.
+        Raises NotFiniteError, before anything is written, where a loss was not finite.
         """
         self._finite.check(self._last_good)
+        config = self.config
+
         values = {**self._means.reduce(), **self._skips.total()}
         if self.engine.updates_left_out:
             values["updates_left_out"] = self.engine.updates_left_out
-        values["lr"] = learning_rate(
-            self.step - 1, self.total, self.config.optim, self.config.schedule
-        )
-        values["epoch"] = self.step * self.config.engine.accumulation / len(self.loader)
+        # The step is counted already: its rate was that of the step before.
+        values["lr"] = learning_rate(self.step - 1, self.total, config.optim, config.schedule)
+        values["epoch"] = self.step * config.engine.accumulation / len(self.loader)
         values["samples_per_s"] = self.metric_log.samples_per_second(
             self.step, self.samples_per_step
         )
@@ -240,39 +261,44 @@ class Trainer:
         self.metric_log.write(self.step, values)
 
     def _report_skips(self) -> None:
-        """Names what the loader left out, in `skipped.json` and in a warning. Collective."""
-        summary = self._skips.write(self.folder / "skipped.json")
+        """Name the samples that the loader skipped, in `skipped.json` and a warning. Collective."""
+        path = self.folder / "skipped.json"
+        summary = self._skips.write(path)
         if summary and self.rank == 0:
-            logger.warning(
-                "samples were left out, all named in %s:\n%s", self.folder / "skipped.json", summary
-            )
+            logger.warning("samples were skipped, all named in %s:\n%s", path, summary)
 
-    # -- evaluate --------------------------------------------------------------------------------
+    # -- evaluate ------------------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, float]:
-        """Runs the evaluators on the model as it is; training afterwards is as if it had not
-        happened. Collective."""
+        """Run the evaluators on the model as it is. Collective.
+
+        Training afterwards is as if there had been no evaluation.
+        """
         values: dict[str, float] = {}
         random_state = random_states()
         with self.engine.evaluating(), torch.no_grad():
             for name, evaluator in self.evaluators.items():
-                values.update({f"{name}/{metric}": value for metric, value in evaluator().items()})
+                for metric, value in evaluator().items():
+                    values[f"{name}/{metric}"] = value
         set_random_states(random_state)
+
         if values:
             self._record(values)
         self.metric_log.restart_clock(self.step)
         return values
 
-    # -- save ------------------------------------------------------------------------------------
+    # -- save ----------------------------------------------------------------------------------
 
     def save(self) -> Path:
-        """A checkpoint of everything that decides the next steps, complete or not there at all.
-        Collective.
+        """Write a checkpoint of everything that decides the next steps. Collective.
 
-        Raises NotFiniteError (nothing is written then) or CheckpointWriteError.
+        It is complete or does not exist. Raises NotFiniteError (nothing is written then) or
+        CheckpointWriteError.
         """
         self._finite.check(self._last_good)
         self._finite.check_weights(self.engine.weights_finite(), self._last_good)
+
+        # A checkpoint is never newer than its metrics.
         self.metric_log.flush()
         self._last_good = write_together(
             self.checkpoints, self.step, self._write_parts, program=self.program
@@ -281,12 +307,11 @@ class Trainer:
         return self._last_good
 
     def _write_parts(self, partial: Path) -> None:
-        """This rank's files of a checkpoint."""
+        """Write this rank's files of a checkpoint."""
         self.engine.save(partial.parent, partial.name)
-        torch.save(
-            {"random": random_states(), "means": self._means.state_dict()},
-            partial / f"rank{self.rank:05d}.pt",
-        )
+        own = {"random": random_states(), "means": self._means.state_dict()}
+        torch.save(own, partial / f"rank{self.rank:05d}.pt")
+
         if self.rank == 0:
             state = {
                 "step": self.step,
@@ -298,62 +323,66 @@ class Trainer:
             (partial / "trainer.json").write_text(json.dumps(state) + "\n")
 
     def _load(self, checkpoint: Path, universal: bool) -> None:
-        self.engine.load(checkpoint.parent, checkpoint.name + (UNIVERSAL if universal else ""))
+        """Continue from a checkpoint, or from its conversion where `universal`."""
+        tag = checkpoint.name + (UNIVERSAL if universal else "")
+        self.engine.load(checkpoint.parent, tag)
+
         state = json.loads((checkpoint / "trainer.json").read_text())
-        # After the last batch of an epoch the loader already stands at the next one, of which
+        self.step = state["step"]
+        # After the last batch of an epoch the loader already stands at the next epoch, of which
         # nothing has been seen.
-        self.step, self._micro_batches_seen = (
-            state["step"],
-            state["micro_batches_seen"] % len(self.loader),
-        )
+        self._micro_batches_seen = state["micro_batches_seen"] % len(self.loader)
         self.metrics = state["metrics"]
         self.loader.load_state_dict(state["loader"])
-        # With another number of ranks there is no exact state for each: the random numbers start
-        # anew.
+
+        # With another number of ranks there is no exact state for each: random numbers start anew.
         if state["world_size"] == self.world_size:
             with only_tensors(checkpoint):
-                saved = torch.load(checkpoint / f"rank{self.rank:05d}.pt", weights_only=True)
-            self._means.load_state_dict(saved["means"], self.device)
-            set_random_states(saved["random"])
+                own = torch.load(checkpoint / f"rank{self.rank:05d}.pt", weights_only=True)
+            self._means.load_state_dict(own["means"], self.device)
+            set_random_states(own["random"])
 
     def export(self) -> Path | None:
-        """Writes `model/` of the run folder: `run.alpha` parts trained, the rest start weights; on
-        rank 0.
+        """Write `model/` of the run folder on rank 0; call it after `close`.
 
-        Beside it `trained.safetensors` has the trained weights as they are, under the names of
-        `start.safetensors`: from the three, any other alpha can be made.
-        Call it after `close`. Returns the folder, or None on other ranks.
+        Its weights are `run.alpha` * trained + (1 - `run.alpha`) * start. Next to it,
+        `trained.safetensors` has the trained weights as they are, under the names of
+        `start.safetensors`: any other alpha can be made of these files.
+
+        Returns the folder, or None on other ranks.
         """
         if self._is_open:
             raise ValueError("the engine still holds the weights: call close() before export()")
         if self.rank != 0:
             return None
+
         trained = {name: value.cpu() for name, value in self.task.model.state_dict().items()}
-        save_weights(
-            self.folder / "trained.safetensors", {name: trained[name] for name in self._trained}
-        )
+        path = self.folder / "trained.safetensors"
+        save_weights(path, {name: trained[name] for name in self._trained})
+
         state = interpolate_weights(trained, self._start_state, self.config.run.alpha)
         self.task.save(self.folder / "model", state)
         return self.folder / "model"
 
-    # -- end -------------------------------------------------------------------------------------
+    # -- end -----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Ends the engine; `task.model` is whole again and has the trained weights in its start
-        precision."""
+        """End the engine; `task.model` is whole again, trained, in its start precision."""
         if not self._is_open:
             return
         self._is_open = False
         self.metric_log.close()
+
         trained = self.engine.close()
-        persistent = {name: value for name, value in trained.items() if name in self._start_state}
+        persistent = {name: trained[name] for name in trained if name in self._start_state}
         self.task.model.load_state_dict({**self._start_state, **persistent})
 
-    def __enter__(self) -> "Trainer":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if kind is None or self.world_size == 1 or issubclass(kind, AgreedError):
             self.close()
         elif self._is_open:
-            self.metric_log.close()  # the rest is collective, and the other ranks are elsewhere
+            # The rest is collective, and the other ranks are elsewhere.
+            self.metric_log.close()

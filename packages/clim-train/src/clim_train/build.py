@@ -1,6 +1,6 @@
 """From a configuration to the parts that a `Trainer` gets: model, task, loader and evaluators."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import clim_models
@@ -91,9 +91,12 @@ def build_evaluators(config: TrainConfig, model: RegionModel) -> Evaluators:
     Without files there are no evaluators. Raises FileNotFoundError for files that do not exist.
     """
     options = config.evaluation
-    found = {}
+    found: dict[str, Callable[[], Mapping[str, float]]] = {}
 
     if options.panoptic_json is not None:
+        # `EvaluationConfig` refuses annotations without images.
+        assert options.images is not None
+        assert options.panoptic_dir is not None
         regions = PanopticRegions(
             options.images,
             options.panoptic_json,
@@ -110,6 +113,7 @@ def build_evaluators(config: TrainConfig, model: RegionModel) -> Evaluators:
         found["regions"] = partial(classification.run, regions)
 
     if options.captions_json is not None:
+        assert options.images is not None
         captions = ImageCaptions(options.images, options.captions_json, model.image_size[0])
         retrieval = ImageTextRetrieval(model, workers=config.data.workers)
         found["retrieval"] = partial(retrieval.run, captions)

@@ -7,7 +7,7 @@ they are.
 
 import gc
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,8 @@ class StepCost:
 
     peak_bytes: largest size of all tensors alive at once, without weights and optimizer states, but
     with every gradient. peak_bytes_without_gradients: the same if each weight's gradient were freed
-    as soon as it is complete. flops: of forward and backward; a multiplication and an addition count
-    as two.
+    as soon as it is complete. flops: of forward and backward; a multiplication and an addition
+    count as two.
     """
 
     peak_bytes: int
@@ -43,39 +43,45 @@ def step_cost(
     autocast: torch.dtype | None = None,
     advance: Callable[[], object] | None = None,
 ) -> StepCost:
-    """Cost of `loss(batch)["loss"].backward()` where text features are known from an earlier step.
+    """Return the cost of `loss(batch)["loss"].backward()`, text features known from an earlier
+    step.
 
     Args:
         loss: of a task; it must not look at values of tensors on its way (`.item()`). Use the task
             for nothing else afterwards: what it caches is fake.
         make_batch: makes the batch from `torch.zeros` and the like; called under fake tensors.
         parameters: what trains.
-        weights: all parameters and buffers, which are there before the step and not counted.
-        autocast: dtype of the arithmetic, None for that of the weights.
+        weights: all parameters and buffers, which exist before the step and are not counted.
+        autocast: dtype of the arithmetic, None for the dtype of the weights.
         advance: called after each operation, to show that something happens.
     """
-    parameters, weights = list(parameters), list(weights)
-    live, flops = LiveBytes(advance), FlopCounterMode(display=False)
+    parameters = list(parameters)
+    live = LiveBytes(advance)
+    flops = FlopCounterMode(display=False)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    stand_ins = [
-        fake.from_tensor(tensor) for tensor in weights
-    ]  # held, so that each keeps its storage
-    live.ignore(stand_ins)
+
+    # Held in a variable, so that each fake weight keeps its storage to the end.
+    fake_weights = [fake.from_tensor(tensor) for tensor in weights]
+    live.ignore(fake_weights)
     _drop_gradients(parameters)
     hooks = [p.register_post_accumulate_grad_hook(live.give_away_gradient) for p in parameters]
+
+    # The collections on the way look at what the step makes, and at nothing else.
     gc.collect()
-    gc.freeze()  # the collections on the way look at what the step makes, and at nothing else
+    gc.freeze()
+    arithmetic = torch.autocast(
+        "cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None
+    )
     with fake:
         with torch.no_grad():
             loss(make_batch())  # the earlier step
         with flops, live:
             batch = make_batch()
-            with torch.autocast(
-                "cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None
-            ):
+            with arithmetic:
                 value = loss(batch)["loss"]
             value.backward()
     gc.unfreeze()
+
     for hook in hooks:
         hook.remove()
     _drop_gradients(parameters)
@@ -88,21 +94,28 @@ def _drop_gradients(parameters: list[nn.Parameter]) -> None:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of all storages that operations made under this mode and that are still alive: `now`,
-    and its `peak`.
+    """Counts the bytes of all storages that operations make under this mode.
 
-    peak_without_gradients: the peak had each weight's gradient been given away when it was
-    complete. `advance` is called after each operation.
+    now: of those that are alive. peak: largest value of `now`. peak_without_gradients: the same if
+    each weight's gradient were freed when it is complete. `advance` is called after each operation.
     """
 
     def __init__(self, advance: Callable[[], object] | None = None) -> None:
         super().__init__()
-        self.now = self.peak = self.peak_without_gradients = 0
+        self.now = 0
+        self.peak = 0
+        self.peak_without_gradients = 0
         self._given_away = 0
         self._sizes: dict[int, int] = {}
         self._advance = advance
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         for value in tree_leaves(out):
             if isinstance(value, Tensor):
@@ -112,20 +125,23 @@ class LiveBytes(TorchDispatchMode):
         return out
 
     def ignore(self, tensors: Iterable[Tensor]) -> None:
-        """Does not count the storages of `tensors`, which were there before."""
+        """Do not count the storages of `tensors`, which existed before."""
         self._sizes.update((tensor.untyped_storage()._cdata, 0) for tensor in tensors)
 
     def give_away_gradient(self, parameter: nn.Parameter) -> None:
-        """A hook for complete gradients, which stay alive to the end of the step."""
+        """Note a complete gradient, which stays alive to the end of the step. A hook."""
+        assert parameter.grad is not None
         self._given_away += self._sizes.get(parameter.grad.untyped_storage()._cdata, 0)
 
     def _meet(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
         if key in self._sizes:
             return
+
         self._sizes[key] = storage.nbytes()
         self.now += self._sizes[key]
         weakref.finalize(storage, self._forget, key)
+
         if self.now > self.peak or self.now - self._given_away > self.peak_without_gradients:
             # Recomputed activations hang in reference cycles that only fake tensors have.
             gc.collect()

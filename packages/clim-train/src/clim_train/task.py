@@ -15,38 +15,57 @@ class Task(Protocol):
     applied after each step.
     """
 
-    model: nn.Module
-    """Holds everything that trains. Parts without a trainable parameter stay out of the engine:
-    they are neither partitioned nor checkpointed, and stay in evaluation mode."""
+    @property
+    def model(self) -> nn.Module:
+        """The module that holds everything that trains.
+
+        Parts without a trainable parameter stay out of the engine: they are neither partitioned nor
+        checkpointed, and stay in evaluation mode.
+        """
+        ...
 
     def loss(self, batch: Any) -> dict[str, Tensor]:
-        """Scalars of one micro-batch of this rank: "loss" has the gradient, the others are logged.
+        """Return scalars of one micro-batch of this rank.
 
-        The mean of "loss" over ranks is what is minimised: gradients are averaged over ranks.
+        "loss" has the gradient, the others are logged. Gradients are averaged over ranks, so the
+        mean of "loss" over ranks is minimised.
         """
         ...
 
     def trainable_parameters(self) -> Mapping[str, nn.Parameter]:
-        """Names, as in `model.named_parameters()`, and parameters that the optimizer gets."""
+        """Return what the optimizer gets, under the names of `model.named_parameters()`."""
         ...
 
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
-        """Write the model with the weights `state` (the whole state dict of `model`) in the form
-        users load."""
+        """Write the model in the form that users load.
+
+        Args:
+            state: the weights, a whole state dict of `model`.
+        """
         ...
 
 
 class Loader(Protocol):
-    """Batches of this rank. Every rank has the same number, and a position that can be saved and
-    continued."""
+    """Batches of this rank, with a position that can be saved and continued.
 
-    def __len__(self) -> int: ...
+    Every rank has the same number of batches.
+    """
 
-    def __iter__(self) -> Iterator[Any]:
-        """What is left of the current epoch; the next call begins the next epoch. Batches are
-        as in `to_device`."""
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
         ...
 
-    def state_dict(self) -> dict: ...
+    def __iter__(self) -> Iterator[Any]:
+        """Yield what is left of the current epoch; the next call begins the next epoch.
 
-    def load_state_dict(self, state: dict) -> None: ...
+        Batches are as in `to_device`.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, as JSON holds it."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a position."""
+        ...

@@ -1,13 +1,22 @@
 """Copies from the host to the device that the host does not wait for."""
 
-from typing import TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 
-Movable = TypeVar("Movable")
+
+class Movable(Protocol):
+    """A tensor, or a batch of them."""
+
+    def to(self, device: torch.device) -> Self:
+        """Return a copy on `device`."""
+        ...
 
 
-def to_device(value: Movable, device: torch.device) -> Movable:
+Item = TypeVar("Item", bound=Movable)
+
+
+def to_device(value: Item, device: torch.device) -> Item:
     """Copy a tensor or a batch to `device`, in the order of the work that is queued there.
 
     A plain `.to` from ordinary memory ends when the GPU has done all that was queued before, so

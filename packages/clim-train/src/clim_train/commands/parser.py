@@ -9,7 +9,10 @@ from clim_train.recipes.presets import on_small_gpu
 from clim_train.recipes.table import find_recipe
 
 Preset = Literal["24gb", "12gb"]
-PRESET_HELP = "The recipe's steps on one GPU with this much memory. Options that you give win over the preset."
+PRESET_HELP = (
+    "The recipe's steps on one GPU with this much memory. "
+    "Options that you give win over the preset."
+)
 
 
 def configure(recipe: str, options: Sequence[str]) -> TrainConfig:
@@ -27,7 +30,7 @@ def configure(recipe: str, options: Sequence[str]) -> TrainConfig:
     if preset.preset is not None:
         default = on_small_gpu(default, preset.preset, gpus=entry.facts.gpus)
 
-    parsed = tyro.cli(_options_of(default), prog=f"clim-train {recipe}", args=list(options))
+    parsed: Any = tyro.cli(_options_of(default), prog=f"clim-train {recipe}", args=list(options))
     sections = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(default)}
     return dataclasses.replace(default, **sections)
 

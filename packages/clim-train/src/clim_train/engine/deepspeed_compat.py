@@ -144,8 +144,9 @@ def zero3_eraser() -> Callable[[nn.Module], None]:
 
         # Modules have a dict of parameters that gathers them on access.
         for part in module.modules():
-            if hasattr(part, "_original_parameters"):
-                part._parameters = part._original_parameters
+            original: Any = getattr(part, "_original_parameters", None)
+            if original is not None:
+                part._parameters = original
 
     return erase
 

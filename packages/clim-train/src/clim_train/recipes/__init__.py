@@ -1,8 +1,8 @@
 """Recipes: functions that return the complete configuration of a run.
 
 `clim-train list` prints them, `clim-train show NAME` prints one in full, and `clim-train NAME
---section.option value` runs one with changes. Where the images are is never part of a recipe: say it
-with `--data.shards` or `--data.images`.
+--section.option value` runs one with changes. Where the images are is never part of a recipe: say
+it with `--data.shards` or `--data.images`.
 
 What is public stands in the table of the package's README.
 """

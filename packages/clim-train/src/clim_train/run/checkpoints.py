@@ -1,10 +1,9 @@
-"""The folder of checkpoints: a checkpoint is there whole or not at all, whenever the process is
-killed.
+"""The folder of checkpoints: each exists whole or not at all, whenever the process is killed.
 
 A checkpoint is written as `step-00000100.partial`, gets a manifest of sizes and checksums when
 every rank has finished, is renamed, and only then named in `latest`, a one-line file for people and
 tools that is itself replaced in one move. Old checkpoints are renamed before they are deleted. A
-checkpoint that no longer fits its manifest is passed over.
+checkpoint that no longer fits its manifest is skipped.
 """
 
 import os
@@ -21,7 +20,13 @@ from clim_train.run.manifest import checksums, find_damage, write_manifest
 from clim_train.run.peers import AgreedError, error_of, first_problem
 
 _NAME = re.compile(r"step-(\d{8,})")
-_PARTIAL, _OLD, _DAMAGED, UNIVERSAL = ".partial", ".old", ".damaged", ".universal"
+
+# What is added to the name of a checkpoint that is unfinished, about to be deleted, or damaged, and
+# to the name of its conversion for another number of ranks.
+_PARTIAL = ".partial"
+_OLD = ".old"
+_DAMAGED = ".damaged"
+UNIVERSAL = ".universal"
 
 
 class CheckpointWriteError(AgreedError, OSError):
@@ -36,39 +41,45 @@ class CheckpointFolder:
         keep: newest checkpoints that `commit` leaves.
     """
 
-    def __init__(self, folder: Path, keep: int = 2):
-        self.folder, self.keep = Path(folder), keep
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = Path(folder)
+        self.keep = keep
 
     def partial_name(self, step: int) -> str:
-        """Name, below `folder`, under which the checkpoint of `step` is to be written."""
+        """Return the name, below `folder`, under which to write the checkpoint of `step`."""
         return f"{self.name(step)}{_PARTIAL}"
 
     @staticmethod
     def name(step: int) -> str:
+        """Return the name of the complete checkpoint of `step`."""
         return f"step-{step:08d}"
 
     def prepare(self) -> None:
-        """Removes what a killed process left unfinished. One process only."""
+        """Remove what a killed process left unfinished. One process only."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.iterdir():
             if path.name.endswith((_PARTIAL, _OLD)):
                 shutil.rmtree(path)
 
     def commit(self, step: int, sums: Mapping[str, list[int]] | None = None) -> Path:
-        """Makes the partial checkpoint of `step` the latest, and removes the oldest. One process
-        only.
+        """Make the partial checkpoint of `step` the latest, and remove the oldest.
 
-        `sums`: `checksums` of the partial checkpoint, where several processes have shared that
-        work.
+        One process only.
+
+        Args:
+            sums: `checksums` of the partial checkpoint, where several processes shared that work.
         """
-        partial, final = self.folder / self.partial_name(step), self.folder / self.name(step)
+        partial = self.folder / self.partial_name(step)
+        final = self.folder / self.name(step)
         write_manifest(partial, checksums(partial) if sums is None else sums)
         for file in partial.rglob("*"):
             flush(file)
+
         if final.exists():
             self._remove(final)
         os.rename(partial, final)
         self._point_to(final.name)
+
         for old in self.complete()[: -self.keep]:
             self._remove(self.folder / (old.name + UNIVERSAL))
             self._remove(old)
@@ -77,15 +88,17 @@ class CheckpointFolder:
         return final
 
     def discard(self, step: int) -> None:
-        """Removes a partial checkpoint that will not be completed; its space is needed. One process
-        only."""
+        """Remove a partial checkpoint that will not be completed. One process only."""
         shutil.rmtree(self.folder / self.partial_name(step), ignore_errors=True)
 
     def set_aside(self, name: str) -> None:
-        """Renames a damaged checkpoint, so that it no longer counts; the next commit removes it.
-        One process only."""
+        """Rename a damaged checkpoint, so that it no longer counts. One process only.
+
+        The next commit removes it.
+        """
         for found in (name, name + UNIVERSAL):
-            path, aside = self.folder / found, self.folder / (found + _DAMAGED)
+            path = self.folder / found
+            aside = self.folder / (found + _DAMAGED)
             if path.exists():
                 self._remove(aside)
                 os.rename(path, aside)
@@ -93,35 +106,41 @@ class CheckpointFolder:
     def newest_whole(
         self, inspect: Callable[[Path], str | None] = find_damage, names: list[str] | None = None
     ) -> tuple[Path | None, dict[str, str]]:
-        """The newest checkpoint without damage, and name -> damage of the newer ones.
+        """Return the newest checkpoint without damage, and name -> damage of the newer ones.
 
         Args:
             inspect: says what is wrong with a checkpoint, or None.
             names: the complete checkpoints, oldest first, if they are known.
 
-        Raises ValueError when there are checkpoints and none is whole.
+        Raises ValueError where there are checkpoints and none is whole.
         """
+        if names is None:
+            names = [path.name for path in self.complete()]
+
         damaged: dict[str, str] = {}
-        for name in reversed([path.name for path in self.complete()] if names is None else names):
+        for name in reversed(names):
             fault = inspect(self.folder / name)
             if fault is None:
                 return self.folder / name, damaged
             damaged[name] = fault
+
         if damaged:
             listed = "; ".join(f"{name}: {fault}" for name, fault in damaged.items())
             raise ValueError(
                 f"no checkpoint in {self.folder} is whole ({listed}): put back a copy of one, or "
-                "delete this folder, "
-                "and resume starts over from the start weights"
+                "delete this folder, and resume starts over from the start weights"
             )
         return None, damaged
 
     def complete(self) -> list[Path]:
-        """Complete checkpoints, oldest first."""
+        """Return the complete checkpoints, oldest first."""
         if not self.folder.is_dir():
             return []
-        found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
-        return sorted(found, key=lambda path: int(_NAME.fullmatch(path.name).group(1)))
+        found = []
+        for path in self.folder.iterdir():
+            if match := _NAME.fullmatch(path.name):
+                found.append((int(match[1]), path))
+        return [path for _, path in sorted(found)]
 
     def _point_to(self, name: str) -> None:
         write_text(self.folder / "latest", name + "\n")
@@ -142,37 +161,40 @@ def write_together(
     *,
     program: str = "clim-train",
 ) -> Path:
-    """A checkpoint of all ranks, complete or not there: each writes its parts with
-    `write(partial)`. Collective.
+    """Write a checkpoint of all ranks and return its folder. Collective.
 
-    `program`: whose `resume` continues the run.
+    Args:
+        write: `write(partial)` writes the parts of this rank.
+        program: the command to name in messages.
 
-    Raises CheckpointWriteError on all ranks when one cannot write; what was written of it is
-    removed.
+    Raises CheckpointWriteError on all ranks where one cannot write; nothing of the checkpoint
+    stays.
     """
     rank, world_size = Ranks.of_group()
     partial = folder.folder / folder.partial_name(step)
+
     # First the folder: a rank that cannot make it would leave the others waiting inside `write`.
     problem = first_problem(error_of(lambda: partial.mkdir(parents=True, exist_ok=True)))
     if problem is None:
         problem = first_problem(error_of(lambda: write(partial)))
     if problem is None:
-        sums = {
-            k: v
-            for share in gather_objects(checksums(partial, rank, world_size))
-            for k, v in share.items()
-        }
+        # Each rank reads its share of the files.
+        sums: dict[str, list[int]] = {}
+        for share in gather_objects(checksums(partial, rank, world_size)):
+            sums.update(share)
         problem = first_problem(error_of(lambda: folder.commit(step, sums)) if rank == 0 else None)
+
     if problem is not None:
         if rank == 0:
             folder.discard(step)
         dist.barrier()
+
         free = shutil.disk_usage(folder.folder).free / 1e9
         kept = ", ".join(path.name for path in folder.complete()) or "none"
         raise CheckpointWriteError(
             f"the checkpoint of step {step} could not be written ({problem}; {free:.2f} GB are "
-            "free there). Those "
-            f"before it are as they were: {kept}. Make room, then `{program} resume "
+            f"free there). Those before it are as they were: {kept}. Make room, then `{program} "
+            "resume "
             f"{folder.folder.parent}` continues"
         )
     return folder.folder / folder.name(step)

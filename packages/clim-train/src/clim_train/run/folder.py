@@ -1,5 +1,4 @@
-"""Files of a run folder beside metrics and checkpoints: what was started, and with which
-versions."""
+"""Files of a run folder that say what was started, and with which versions."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -9,14 +8,25 @@ from typing import Any
 import torch
 
 PACKAGES = (
-    "clim-data", "clim-models", "clim-eval", "clim-train",
-    "torch", "torchvision", "open_clip_torch", "timm", "deepspeed", "numpy", "pillow",
-)  # fmt: skip
+    "clim-data",
+    "clim-models",
+    "clim-eval",
+    "clim-train",
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "timm",
+    "deepspeed",
+    "numpy",
+    "pillow",
+)
 
 
 def check_run_folder(folder: str | Path, *, resume: bool, program: str) -> bool:
-    """Whether a run was started in the folder. Raises ValueError unless it is to be resumed and
-    there, or new."""
+    """Return whether a run was started in the folder.
+
+    Raises ValueError for a new run in a used folder, and where there is no run to resume.
+    """
     started = (Path(folder) / "config.json").exists()
     if started and not resume:
         raise ValueError(
@@ -29,17 +39,14 @@ def check_run_folder(folder: str | Path, *, resume: bool, program: str) -> bool:
 
 
 def versions(world_size: int, device: torch.device) -> dict[str, Any]:
-    """Versions of what the numbers of a run depend on, number of processes and kind of device."""
-    found = {}
+    """Return what the numbers of a run depend on: versions, number of processes, kind of device."""
+    found: dict[str, Any] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = None
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "python": platform.python_version(),
-        **found,
-        "processes": world_size,
-        "device": f"{device.type}: {name}",
-    }
+
+    is_gpu = device.type == "cuda"
+    kind = torch.cuda.get_device_name(device) if is_gpu else platform.machine()
+    return {**found, "processes": world_size, "device": f"{device.type}: {kind}"}

@@ -1,5 +1,4 @@
-"""Where the numbers of a run go: a live bar, `metrics.jsonl` and TensorBoard, all on rank 0
-only."""
+"""The numbers of a run: a live bar, `metrics.jsonl` and TensorBoard, all on rank 0 only."""
 
 import json
 import os
@@ -17,23 +16,27 @@ from tqdm import tqdm
 
 
 class RunningMean:
-    """Means of device scalars since the last `reduce`, kept on the device: adding does not wait for
-    it."""
+    """Means of device scalars since the last `reduce`.
+
+    Sums stay on the device, so adding does not wait for it.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
     def add(self, scalars: Mapping[str, Tensor]) -> None:
+        """Add the scalars of one micro-batch."""
         for name, value in scalars.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
         self._count += 1
 
     def reduce(self) -> dict[str, float]:
-        """Means over what was added on all ranks, then starts anew. Collective; waits for the
-        device once."""
+        """Return the means over all ranks, and start anew. Collective; waits for the device
+        once."""
         if not self._count:
             return {}
+
         names = sorted(self._sums)
         means = torch.stack([self._sums[name].reshape(()) for name in names]) / self._count
         if not Ranks.of_group().is_single:
@@ -43,12 +46,12 @@ class RunningMean:
         return dict(zip(names, means.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "sums": {name: value.cpu() for name, value in self._sums.items()},
-            "count": self._count,
-        }
+        """Return sums and count, on the CPU."""
+        sums = {name: value.cpu() for name, value in self._sums.items()}
+        return {"sums": sums, "count": self._count}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
+        """Continue from what `state_dict` returned, on `device`."""
         self._sums = {name: value.to(device) for name, value in state["sums"].items()}
         self._count = state["count"]
 
@@ -66,13 +69,15 @@ class MetricLog:
 
     def __init__(
         self, folder: Path, *, start: int, total: int, bar: bool, tensorboard: bool, active: bool
-    ):
+    ) -> None:
         self._active = active
         self.restart_clock(start)
         if not active:
             return
+
         self.path = Path(folder) / "metrics.jsonl"
-        _drop_lines_after(self.path, start or -1)  # a run that starts over evaluates step 0 again
+        # A run that starts over evaluates step 0 again.
+        _drop_lines_after(self.path, start or -1)
         self._file = self.path.open("a")
         self._board = _board(Path(folder) / "tensorboard", start) if tensorboard else None
         self._bar = tqdm(
@@ -85,44 +90,47 @@ class MetricLog:
         )
 
     def advance(self) -> None:
-        """One more step on the bar."""
+        """Move the bar by one step."""
         if self._active:
             self._bar.update()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One line: {"step": step, ...values}; `loss` and `samples_per_s` also go beside the
-        bar."""
+        """Write one line, {"step": step, ...values}; the bar shows `loss` and `samples_per_s`."""
         if not self._active:
             return
+
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
+
         for name, value in values.items():
             if self._board is not None and isinstance(value, int | float):
                 self._board.add_scalar(name, value, step)
-        shown = {
-            name: f"{values[name]:.4g}" for name in ("loss", "samples_per_s") if name in values
-        }
+
+        shown = {}
+        for name in ("loss", "samples_per_s"):
+            if name in values:
+                shown[name] = f"{values[name]:.4g}"
         if shown:
             self._bar.set_postfix(shown)
 
     def flush(self) -> None:
-        """Lines so far to the disk: a checkpoint is never newer than its metrics."""
+        """Make sure that all lines so far are on the disk."""
         if self._active:
             os.fsync(self._file.fileno())
 
     def restart_clock(self, step: int) -> None:
-        """Leaves what happened since the last line (an evaluation, a checkpoint) out of the
-        speed."""
+        """Do not count the time since the last line (an evaluation, a checkpoint) for the speed."""
         self._last = (time.perf_counter(), step)
 
     def samples_per_second(self, step: int, samples_per_step: int) -> float:
-        """Since the previous call (or the start)."""
+        """Return the speed since the previous call (or the start)."""
         now = time.perf_counter()
         then, previous = self._last
         self._last = (now, step)
         return (step - previous) * samples_per_step / max(now - then, 1e-9)
 
     def close(self) -> None:
+        """Close file, bar and board."""
         if self._active:
             self._file.close()
             self._bar.close()
@@ -131,15 +139,14 @@ class MetricLog:
 
 
 def _board(folder: Path, start: int) -> Any:
-    # Imported here: it takes seconds, and the other ranks have no use for it.
+    # Imported here: it takes seconds, and the other ranks do not need it.
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=start + 1)
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
-    """Keeps the lines up to `step`, without a last line that was cut short; the file is replaced in
-    one move."""
+    """Keep the lines up to `step` only, without a last line that was cut short."""
     if not path.exists():
         return
     kept = [json.dumps(line) + "\n" for line in _whole_lines(path) if line["step"] <= step]
@@ -147,13 +154,15 @@ def _drop_lines_after(path: Path, step: int) -> None:
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`, without a last one that a killed run left half
-    written."""
+    """Return the lines of a run's `metrics.jsonl`.
+
+    A last line that a killed run left half written is not among them.
+    """
     return _whole_lines(Path(folder) / "metrics.jsonl")
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines up to the first that is not whole, which only the end of the process can have left."""
+    """Return the lines before the first that is not whole: only a killed process leaves one."""
     lines = []
     for text in path.read_bytes().splitlines():
         try:

@@ -1,5 +1,4 @@
-"""Ranks that end together: agreed decisions, and an error on one rank that ends all of them, never
-a hang.
+"""Ranks that end together: agreed decisions, and an error on one rank that ends all of them.
 
 A rank that fails writes its error to the store of the process group and leaves. The others are, or
 soon will be, inside a collective that waits for it. With gloo that fails when the connection
@@ -33,41 +32,39 @@ class PeerFailedError(RuntimeError):
 
 
 def first_problem(problem: str | None) -> str | None:
-    """The problem of the lowest rank that has one, with its rank; None when no rank has.
-    Collective."""
-    found = [(rank, text) for rank, text in enumerate(gather_objects(problem)) if text is not None]
-    if not found:
-        return None
-    rank, text = found[0]
-    return text if Ranks.of_group().is_single else f"rank {rank}: {text}"
+    """Return the problem of the lowest rank that has one, with its rank, or None. Collective."""
+    for rank, text in enumerate(gather_objects(problem)):
+        if text is not None:
+            return text if Ranks.of_group().is_single else f"rank {rank}: {text}"
+    return None
 
 
 def error_of(action: Callable[[], Any]) -> str | None:
-    """Runs what may fail for want of disk or rights; the error as text, or None."""
+    """Run what may fail for lack of disk or rights; return the error as text, or None."""
     try:
         action()
     except (OSError, RuntimeError) as error:
-        return (
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        )
+        first_line = (str(error).splitlines() or ["no message"])[0]
+        return f"{type(error).__name__}: {first_line}"
     return None
 
 
 @contextmanager
 def failures_shared() -> Iterator[None]:
-    """Inside, an error on one rank ends all of them: with that error there, with `PeerFailedError` on
-    the others.
+    """Let an error on one rank inside the context end all of them.
 
-    An `AgreedError` passes as it is. Entered on every rank after the process group began; nested
-    uses do nothing.
+    That rank ends with its error, the others with `PeerFailedError`. An `AgreedError` passes as it
+    is. Enter it on every rank after the process group began; nested uses do nothing.
     """
     if Ranks.of_group().is_single or _Board.active:
         yield
         return
+
     board = _Board()
     try:
         yield
-        dist.barrier()  # rank 0 keeps the store: it must not leave while others look at it
+        # Rank 0 keeps the store: it must not leave while others look at it.
+        dist.barrier()
     except AgreedError:
         raise
     except BaseException as error:
@@ -80,14 +77,16 @@ def failures_shared() -> Iterator[None]:
 
 
 class _Board:
-    """The first failure of all ranks, in the store of the process group, and the thread that looks
-    at it."""
+    """The first failure of all ranks, in the process group's store, and the thread that reads
+    it."""
 
     active = False
     _uses = 0
 
     def __init__(self) -> None:
-        _Board.active, _Board._uses = True, _Board._uses + 1
+        _Board.active = True
+        _Board._uses += 1
+        # Private to torch (tried with 2.11): no public function returns the store of the group.
         store = dist.distributed_c10d._get_default_store()
         self._store = dist.PrefixStore(f"clim_train/failures/{_Board._uses}", store)
         self._rank, self._world = Ranks.of_group()
@@ -96,13 +95,14 @@ class _Board:
         self._thread.start()
 
     def announce(self, error: BaseException) -> str | None:
-        """Says that this rank failed; returns the message of the rank that did so before, if one
-        did."""
-        mine = f"rank {self._rank} failed with {type(error).__name__}: {error}"
+        """Say that this rank failed; return the message of the rank that failed before, if any."""
+        own = f"rank {self._rank} failed with {type(error).__name__}: {error}"
         try:
-            first = self._store.compare_set("first", "", mine).decode()
-            if first != mine:
+            first = self._store.compare_set("first", "", own).decode()
+            if first != own:
                 return first
+
+            # The store ends with rank 0: give the others time to read it.
             self._store.add("seen", 1)
             deadline = time.monotonic() + SEEN_S
             while self._store.add("seen", 0) < self._world and time.monotonic() < deadline:
@@ -112,6 +112,7 @@ class _Board:
         return None
 
     def end(self) -> None:
+        """Stop the thread."""
         self._ended.set()
         self._thread.join(timeout=2 * POLL_S)
         _Board.active = False

@@ -9,15 +9,16 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python, NumPy and torch on every device."""
+    """Seed Python, NumPy and torch on every device."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  libraries below use the global generator
     torch.manual_seed(seed)
 
 
 def random_states() -> dict[str, Any]:
-    """All random states of the process, of types that `torch.load(weights_only=True)` reads."""
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    """Return all random states, of types that `torch.load(weights_only=True)` reads."""
+    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    assert isinstance(keys, np.ndarray)
     return {
         "python": random.getstate(),
         "numpy": (kind, keys.tolist(), *rest),
@@ -27,8 +28,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Puts back what `random_states` returned, also on a machine without the GPUs it was taken
-    on."""
+    """Restore what `random_states` returned, also on a machine without the GPUs of that one."""
     random.setstate(states["python"])
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
@@ -38,7 +38,7 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 def without_random(batches: Iterator[Any]) -> Iterator[Any]:
-    """The same batches, fetched without drawing from torch's random numbers.
+    """Yield the same batches, fetched without drawing from torch's random numbers.
 
     A data loader draws a seed each time it starts, which a resumed run does once more than an
     uninterrupted one.

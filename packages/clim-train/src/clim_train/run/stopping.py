@@ -1,11 +1,12 @@
-"""Stopping on SIGTERM or SIGINT: the step is finished, a checkpoint saved, on all ranks at the same
-step."""
+"""Stopping on SIGTERM or SIGINT: all ranks finish the same step and save a checkpoint."""
 
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -14,42 +15,50 @@ from clim_data.processes import Ranks
 from clim_train.run.peers import AgreedError
 
 EXIT_STOPPED = 75
-"""Exit status of a run that was asked to stop and can be resumed: EX_TEMPFAIL of sysexits.h, "try
-again later"."""
+"""Exit status of a stopped run that can be resumed: EX_TEMPFAIL of sysexits.h, "try again
+later"."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class TrainingStopped(AgreedError):
-    """The run was asked to stop; its checkpoint of `step` is saved. `program`: whose `resume`
-    continues it."""
+    """The run was asked to stop; its checkpoint of `step` is saved.
 
-    def __init__(self, step: int, folder: object, program: str = "clim-train"):
+    `program` is the command to name in the message.
+    """
+
+    def __init__(self, step: int, folder: object, program: str = "clim-train") -> None:
         super().__init__(
             f"stopped at step {step}, checkpoint saved: `{program} resume {folder}` continues"
         )
         self.step = step
 
 
+Handler = Callable[[int, FrameType | None], Any] | int | None
+"""What `signal.signal` takes and returns."""
+
+
 class StopRequest:
-    """Inside, the first SIGTERM or SIGINT sets `asked`; a later one ends the process at once, as if
-    not handled.
+    """A context in which the first SIGTERM or SIGINT sets `asked`.
+
+    A later one ends the process at once, as if it were not handled. In threads other than the main
+    one nothing is handled.
 
     Args:
-        same_s: signals within so many seconds of the first count as the first. A launcher that gets
-            one sends it on to processes that got it, too.
-
-    In threads other than the main one nothing is handled.
+        same_s: seconds in which further signals count as the first. A launcher that gets a signal
+            sends it on to processes that got it, too.
     """
 
-    def __init__(self, same_s: float = 2.0):
+    def __init__(self, same_s: float = 2.0) -> None:
         self.asked = False
-        self._same_s, self._first_at = same_s, 0.0
-        self._before: dict[int, object] = {}
+        self._same_s = same_s
+        self._first_at = 0.0
+        self._before: dict[int, Handler] = {}
 
-    def __enter__(self) -> "StopRequest":
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            for number in SIGNALS:
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -60,14 +69,15 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if not self.asked:
-            self.asked, self._first_at = True, now
+            self.asked = True
+            self._first_at = now
         elif now - self._first_at > self._same_s:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
 
 class StopVote:
-    """Whether any rank was asked to stop, with the same answer on every rank at the same step.
+    """The question whether any rank was asked to stop, with the same answer on every rank.
 
     Each call starts a reduction of one number over a group of its own, on the host, and answers
     with the result of the call before. By then all ranks have long sent their part, so nothing
@@ -75,24 +85,29 @@ class StopVote:
     one step later.
     """
 
-    def __init__(self, request: StopRequest):
+    def __init__(self, request: StopRequest) -> None:
         self._request = request
-        self._group = None if Ranks.of_group().is_single else dist.new_group(backend="gloo")
+        self._group: dist.ProcessGroup | None = None
+        if not Ranks.of_group().is_single:
+            group = dist.new_group(backend="gloo")
+            # A number stands for a group that this rank is not in.
+            assert isinstance(group, dist.ProcessGroup)
+            self._group = group
         self._running: tuple[dist.Work, torch.Tensor] | None = None
 
     def stop(self) -> bool:
-        """Call once per step. Collective, in the background."""
+        """Return the answer of the step before. Call it once per step; collective, in the
+        background."""
         if self._group is None:
             return self._request.asked
         answer = self._finish()
         asked = torch.tensor([float(self._request.asked)])
-        self._running = (
-            dist.all_reduce(asked, dist.ReduceOp.MAX, group=self._group, async_op=True),
-            asked,
-        )
+        work = dist.all_reduce(asked, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        assert work is not None  # this rank is in the group
+        self._running = (work, asked)
         return answer
 
-    def __enter__(self) -> "StopVote":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:

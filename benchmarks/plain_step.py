@@ -16,17 +16,20 @@ import torch
 import torch.distributed as dist
 from clim_data import CropBatch, Draw, MosaicConfig, build_batch, plan_mosaics
 from clim_models import copy_image_side, create_model
-from clim_train.config import TrainConfig
-from clim_train.engine.deepspeed_compat import start_distributed
-from clim_train.engine.engine import Engine
-from clim_train.engine.optim import build_optimizer
-from clim_train.methods.clim import ClimConfig, ClimTask
-from clim_train.methods.clipself import ClipSelfConfig, ClipSelfTask
-from clim_train.methods.crops import CropDataConfig
-from clim_train.methods.pairs import PairDataConfig
-from clim_train.options.device import choose_device
-from clim_train.options.sections import EngineConfig, OptimConfig
-from clim_train.task import Task
+from clim_train import (
+    ClimConfig,
+    ClimTask,
+    ClipSelfConfig,
+    ClipSelfTask,
+    CropDataConfig,
+    EngineConfig,
+    OptimConfig,
+    PairDataConfig,
+    Task,
+    TrainConfig,
+)
+from clim_train.engine import Engine, build_optimizer, start_distributed
+from clim_train.options import choose_device
 from input_path import samples
 
 LEARNING_RATE = 1e-6

@@ -10,8 +10,8 @@ from functools import partial
 
 import side_by_side as sbs
 import torch
-from clim_eval.metrics.masks import mask_overlaps
-from clim_eval.metrics.narratives import ORIGINAL_STEP, average_recall
+from clim_eval import average_recall, mask_overlaps
+from clim_eval.metrics import ORIGINAL_STEP
 from torch import Tensor
 
 TOLERANCE = 1e-6  # the sweep adds 100,000 rounded products

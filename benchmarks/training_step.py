@@ -16,13 +16,9 @@ import torch
 import torch.distributed as dist
 from clim_data import Draw, MosaicBatch, MosaicConfig, build_batch, plan_mosaics
 from clim_models import create_model
-from clim_train.config import TrainConfig
-from clim_train.engine.deepspeed_compat import start_distributed
-from clim_train.engine.engine import Engine
-from clim_train.methods.clim import ClimTask
-from clim_train.methods.pairs import PairDataConfig
-from clim_train.options.device import choose_device
-from clim_train.options.sections import EngineConfig, OptimConfig
+from clim_train import ClimTask, EngineConfig, OptimConfig, PairDataConfig, TrainConfig
+from clim_train.engine import Engine, start_distributed
+from clim_train.options import choose_device
 from input_path import samples
 
 LEARNING_RATE = 1e-6

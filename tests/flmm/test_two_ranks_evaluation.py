@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from clim_data import expression_items, narrative_items, write_shards
-from clim_eval import MaskScores
-from clim_eval.reports.report import read_report
+from clim_eval import MaskScores, read_report
 from conftest import GOLDEN
 from flmm.commands.main import main
 from flmm.evaluation.viscot import saved_answers

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from clim_train.run.metrics import read_metrics
+from clim_train import read_metrics
 from safetensors.torch import load_file
 from tiny_grounding import UNEVEN, Pictures, tiny_config, tiny_trainer
 from two_processes import run_two_processes

@@ -5,12 +5,16 @@ import dataclasses
 
 import torch
 from clim_data import BoxBatch, CropBatch
-from clim_train.config import TrainConfig
-from clim_train.methods.boxes import BoxDataConfig
-from clim_train.methods.clipself import ClipSelfConfig, ClipSelfTask
-from clim_train.methods.crops import CropDataConfig
-from clim_train.methods.regionclip import RegionClipConfig, RegionClipTask
-from clim_train.trainer import Trainer
+from clim_train import (
+    BoxDataConfig,
+    ClipSelfConfig,
+    ClipSelfTask,
+    CropDataConfig,
+    RegionClipConfig,
+    RegionClipTask,
+    TrainConfig,
+    Trainer,
+)
 from tiny_training import VIT, box_unit, class_embeddings, crop_unit, tiny_config, tiny_model
 
 REGION_METHODS = ("clipself", "regionclip")

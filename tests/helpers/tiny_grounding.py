@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from clim_data import GroundingSample, Phrase, SkipReport
 from clim_models import UNetHead
-from clim_train.options.sections import EngineConfig, RunConfig, ScheduleConfig
+from clim_train import EngineConfig, RunConfig, ScheduleConfig, Trainer
 from clim_train.run.peers import AgreedError
-from clim_train.trainer import Trainer
 from flmm import (
     GroundedLMM,
     GroundingBatch,

@@ -11,12 +11,17 @@ import open_clip
 import torch
 from clim_data import BoxBatch, CropBatch, MosaicBatch, MosaicConfig, plan_mosaics
 from clim_models import RegionModel, create_model
-from clim_train.config import TrainConfig
-from clim_train.methods.clim import ClimTask
-from clim_train.methods.pairs import PairDataConfig
-from clim_train.options.sections import EngineConfig, OptimConfig, RunConfig, ScheduleConfig
+from clim_train import (
+    ClimTask,
+    EngineConfig,
+    OptimConfig,
+    PairDataConfig,
+    RunConfig,
+    ScheduleConfig,
+    TrainConfig,
+    Trainer,
+)
 from clim_train.run.peers import AgreedError
-from clim_train.trainer import Trainer
 from timm.models import register_model
 from timm.models.eva import Eva
 

@@ -25,12 +25,9 @@ import torch
 import torch._inductor.compile_fx  # these two the first step of each process would import
 import torch.distributed as dist
 import torch.utils.cpp_extension
-from clim_train import build, trainer  # noqa: F401
+from clim_train import CheckpointWriteError, ClimTask, NotFiniteError, build, trainer  # noqa: F401
 from clim_train.commands import main as cli
-from clim_train.methods.clim import ClimTask
 from clim_train.run import peers, stopping
-from clim_train.run.checkpoints import CheckpointWriteError
-from clim_train.run.finite import NotFiniteError
 from tiny_training import (
     register_tiny_towers,
     small_command,

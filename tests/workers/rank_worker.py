@@ -14,9 +14,7 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 import clim_eval.commands.main  # noqa: F401  that it starts light is one of the things tested
-from clim_eval.evaluators.regions import RegionClassification
-from clim_eval.evaluators.retrieval import ImageTextRetrieval
-from clim_eval.evaluators.zeroshot import ZeroShotClassification
+from clim_eval import ImageTextRetrieval, RegionClassification, ZeroShotClassification
 from toy import Captioned, Labelled, Regions, ToyModel, class_rows
 
 

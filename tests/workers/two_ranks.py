@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 import torch.distributed as dist
 from clim_models.losses import GatherFeatures, contrastive_loss
-from clim_train.engine.deepspeed_compat import start_distributed
-from clim_train.methods.clim import ClimTask
-from clim_train.options.device import choose_device
+from clim_train import ClimTask
+from clim_train.engine import start_distributed
+from clim_train.options import choose_device
 from conftest import load_case
 from tiny_training import EVA, VIT, fit_until, tiny_config, tiny_model, tiny_trainer, unit, with_run
 

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 import torch.distributed as dist
-from clim_train.engine.deepspeed_compat import start_distributed
-from clim_train.options.device import choose_device
+from clim_train.engine import start_distributed
+from clim_train.options import choose_device
 from tiny_grounding import UNEVEN, Pictures, fit_until, tiny_config, tiny_trainer
 
 torch.set_num_threads(1)

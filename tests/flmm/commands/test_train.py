@@ -11,10 +11,8 @@ import signal
 import pytest
 import torch
 from clim_data import expression_items, narrative_items, write_shards
-from clim_train.options.sections import OptimConfig, ScheduleConfig
-from clim_train.run.manifest import checksums, write_manifest
-from clim_train.schedule import learning_rate
-from clim_train.trainer import Trainer
+from clim_train import OptimConfig, ScheduleConfig, Trainer, learning_rate
+from clim_train.run import checksums, write_manifest
 from conftest import GOLDEN
 from flmm.commands.main import main
 from flmm.commands.train import configure

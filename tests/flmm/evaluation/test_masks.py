@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 from clim_data import expression_items, narrative_items, write_shards
-from clim_eval import MaskScores, narrative_scores, referring_scores
-from clim_eval.reports.report import read_report
+from clim_eval import MaskScores, narrative_scores, read_report, referring_scores
 from conftest import GOLDEN
 from flmm.commands.main import main
 from flmm.evaluation.masks import GroundingEvaluation, mean_iou, ranked_keys, report_scores

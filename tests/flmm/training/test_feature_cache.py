@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from clim_train.run.metrics import read_metrics
+from clim_train import read_metrics
 from flmm.training.data import GroundingLoader
 from flmm.training.feature_cache import FeatureCache, frozen_facts
 from flmm.training.task import GroundingTask

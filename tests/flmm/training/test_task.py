@@ -7,10 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 from clim_models.losses import mask_losses
-from clim_train.engine.module import EngineModule, trained_entries
-from clim_train.options.sections import EngineConfig, OptimConfig, RunConfig, ScheduleConfig
-from clim_train.run.metrics import read_metrics
-from clim_train.trainer import Trainer
+from clim_train import EngineConfig, OptimConfig, RunConfig, ScheduleConfig, Trainer, read_metrics
+from clim_train.engine import EngineModule, trained_entries
 from flmm.heads.files import heads_from_released
 from flmm.refiners.sam.refiner import ResizedImage
 from flmm.samples import GroundingBatch, GroundingItem

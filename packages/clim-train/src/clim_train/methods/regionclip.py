@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from clim_data import BoxBatch
 from clim_data.processes import Ranks
-from clim_eval.embeddings import cache_folder, embed_with_bar, load_class_embeddings
+from clim_eval import cache_folder, embed_with_bar, load_class_embeddings
 from clim_models.losses import federated_class_weights, federated_region_loss
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,6 +1,6 @@
 """The table of all recipes: importing this module enters every one of them."""
 
-from clim_eval.reports.tables import markdown
+from clim_eval.reports import markdown
 
 from clim_train.config import TrainConfig
 from clim_train.methods.table import find_method

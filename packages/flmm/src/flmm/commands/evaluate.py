@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
     """Raises ValueError or FileNotFoundError for mistakes of the user, PeerFailedError where another
     process has failed."""
     options = build_parser().parse_args(argv)
-    from clim_train.run.peers import failures_shared
+    from clim_train.run import failures_shared
 
     join_ranks()
     with failures_shared():

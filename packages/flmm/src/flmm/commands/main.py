@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0 if arguments else 2
-    from clim_train.commands.runs import exit_status  # imports torch
+    from clim_train.commands import exit_status
 
     return exit_status(
         partial(_command, arguments[0], arguments[1:]),

@@ -18,7 +18,7 @@ from clim_data.files import write_json
 from clim_data.pixels import load_rgb
 from clim_data.processes import Ranks, gather_objects
 from clim_data.streams import rank_share
-from clim_eval.evaluators.sharing import live
+from clim_eval.evaluators import live
 
 from flmm.dialogue.visual_cot import visual_answer
 from flmm.grounded import GroundedLMM

@@ -12,7 +12,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
-from clim_eval.pictures.style import INK, STYLE
+from clim_eval.pictures import INK, STYLE
 from PIL import Image
 
 from flmm.pictures.masks import colour_of

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from clim_data.files import write_json
 from clim_data.pixels import box_of_mask, encode_mask, xyxy_to_xywh
-from clim_eval.pictures.files import write_png
+from clim_eval.pictures import write_png
 from PIL import Image
 
 from flmm.grounded import GroundedLMM, Grounding

@@ -8,7 +8,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
-from clim_eval.pictures.style import INK, PALETTE, SIDE, STYLE
+from clim_eval.pictures import INK, PALETTE, SIDE, STYLE
 from PIL import Image
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from clim_data import GroundingSample
 from clim_data.files import write_json, write_whole
-from clim_train.run.weights import checksum
+from clim_train.run import checksum
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor

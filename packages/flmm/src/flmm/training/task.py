@@ -14,7 +14,7 @@ import torch.distributed as dist
 from clim_data.files import write_json
 from clim_data.processes import Ranks
 from clim_models.losses import mask_losses
-from clim_train.methods.region_parts import rows_per_rank
+from clim_train.methods import rows_per_rank
 from torch import Tensor, nn
 
 from flmm.adapters.features import PhraseFeatures

@@ -185,7 +185,7 @@ def test_full_disk_at_save_keeps_the_checkpoints_before(whole, tmp_path, monkeyp
 
 
 def test_command_on_a_full_disk_ends_with_the_fix(shards, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("clim_train.trainer.write_json_indented", no_space)
+    monkeypatch.setattr("clim_train.trainer.write_json", no_space)
     assert main(small_command("clim_coco_vitb16", shards, tmp_path / "run")) == 1
     assert (
         "No space left on device: make room, then `clim-train resume RUN`"

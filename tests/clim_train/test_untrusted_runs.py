@@ -170,8 +170,8 @@ def test_processes_of_the_start_decide_the_global_batch(tmp_path, monkeypatch):
     (saved / "trainer.json").write_text(json.dumps({**state, "world_size": 2}))
     seen = []
     monkeypatch.setattr(
-        "clim_train.commands.main.train",
-        lambda config, resuming: seen.append(config.data.batch_size),
+        "clim_train.commands.runs.RunProgram.train",
+        lambda program, config, resuming: seen.append(config.data.batch_size),
     )
     monkeypatch.setenv("WORLD_SIZE", "2")
     PROGRAM.resume(str(tmp_path))

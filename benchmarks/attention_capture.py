@@ -32,9 +32,11 @@ class Maps:
     kept_bytes: int
 
 
-def random_model(layers: int, heads: int, *, dtype: str, device: str) -> LlamaModel:
+def random_model(
+    layers: int, heads: int, *, dtype: str, device: str, head_width: int = HEAD_WIDTH
+) -> LlamaModel:
     torch.manual_seed(0)
-    width = heads * HEAD_WIDTH
+    width = heads * head_width
     config = LlamaConfig(
         vocab_size=100,
         hidden_size=width,
@@ -44,7 +46,8 @@ def random_model(layers: int, heads: int, *, dtype: str, device: str) -> LlamaMo
         num_key_value_heads=heads,
         max_position_embeddings=8192,
     )
-    return LlamaModel(config).to(device, getattr(torch, dtype)).eval()
+    with torch.device(device):
+        return LlamaModel(config).to(getattr(torch, dtype)).eval()
 
 
 def sequence(

@@ -282,18 +282,14 @@ def _process_context():
 
 def machine(settings: Settings) -> dict:
     """What it was measured on, in general words: no host name, no paths."""
-    packages = {}
-    for package in VERSIONS:
-        with suppress(PackageNotFoundError):
-            packages[package] = version(package)
     on_gpu = torch.device(settings.device).type == "cuda"
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores(),
         "threads": settings.threads,
         "device": torch.cuda.get_device_name(settings.device) if on_gpu else "cpu",
         "python": platform.python_version(),
-        "packages": packages,
+        "packages": package_versions(),
         "load_at_start": round(os.getloadavg()[0], 1),
     }
 
@@ -376,7 +372,17 @@ def _own_arguments(name: str) -> list[str]:
     return sys.argv[1:] if Path(sys.argv[0]).stem == name else []
 
 
-def _processor() -> str:
+def package_versions() -> dict[str, str]:
+    """Return the version of each library that decides a speed, where it is installed."""
+    found = {}
+    for package in VERSIONS:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def processor() -> str:
+    """Return the name of the processor's model."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

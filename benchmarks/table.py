@@ -1,8 +1,8 @@
-"""Writes the table of results into README.md from results/*.json, so that no figure is typed by
+"""Writes the tables of results into README.md from results/*.json, so that no figure is typed by
 hand.
 
-python benchmarks/table.py           rewrite the table
-python benchmarks/table.py --check   fail if the table is not that of the files
+python benchmarks/table.py           rewrite the tables
+python benchmarks/table.py --check   fail if a table is not what the files say
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- results: written by table.py -->", "<!-- end of results -->"
+GPU_BEGIN, GPU_END = "<!-- GPU results: written by table.py -->", "<!-- end of GPU results -->"
 HEAD = (
     "| benchmark | on | ours | other | times as fast (lowest to highest pair) | by CPU time | "
     "target "
@@ -23,7 +24,7 @@ HEAD = (
 def table(results: Path) -> str:
     """Markdown of all result files of a folder: one row for each comparison, and what they were
     measured on."""
-    files = sorted(results.glob("*.json"))
+    files = sorted(path for path in results.glob("*.json") if not path.name.startswith("gpu-"))
     if not files:
         return "Nothing has been measured yet: `hatch run bench:all` does."
     records = [json.loads(path.read_text()) for path in files]
@@ -80,15 +81,61 @@ def describe(machine: dict) -> str:
     return f"{hardware}; Python {machine['python']}, {packages}"
 
 
-def insert(text: str, new: str) -> str:
-    """`text` with what stands between the two marks replaced. Raises ValueError without marks."""
-    before, found, rest = text.partition(BEGIN)
-    _, closed, after = rest.partition(END)
+def gpu_table(results: Path) -> str:
+    """Make Markdown of the newest run of `gpu.py` on each card: what was checked, what failed,
+    every figure."""
+    newest = {}
+    for path in sorted(results.glob("gpu-*.json")):
+        record = json.loads(path.read_text())
+        card = record["machine"]["card"]
+        if card not in newest or record["date"] >= newest[card]["date"]:
+            newest[card] = record
+    if not newest:
+        return "No GPU has been measured yet."
+    return "\n\n".join(gpu_section(record) for record in newest.values())
+
+
+def gpu_section(record: dict) -> str:
+    """Make the two tables of one card."""
+    machine, parts = record["machine"], record["parts"]
+    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
+    lines = [
+        f"**{machine['card']}**, {record['date']}: CUDA {machine['cuda']}, {machine['cores']} "
+        f"cores; {packages}",
+        "",
+        "| part | checks that passed | failed | complete | seconds |",
+        "|---|---:|---|---|---:|",
+    ]
+    for part in parts:
+        failed = [check["name"] for check in part["checks"] if not check["passed"]]
+        passed = len(part["checks"]) - len(failed)
+        complete = "yes" if part["done"] and part["failure"] is None else "no"
+        cells = (part["part"], passed, "; ".join(failed), complete, f"{part['seconds']:.0f}")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+
+    figures = [(part["part"], figure) for part in parts for figure in part["figures"]]
+    if figures:
+        lines += [
+            "",
+            "| part | figure | value | share of the ceiling | |",
+            "|---|---|---:|---:|---|",
+        ]
+    for name, figure in figures:
+        share = "" if figure["share"] is None else f"{figure['share']:.0%}"
+        value = f"{figure['value']:.4g} {figure['unit']}"
+        lines.append(f"| {name} | {figure['name']} | {value} | {share} | {figure['detail']} |")
+    return "\n".join(lines)
+
+
+def insert(text: str, new: str, begin: str = BEGIN, end: str = END) -> str:
+    """Replace what stands between the two marks of `text`. Raises ValueError without marks."""
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
     if not found or not closed:
         raise ValueError(
-            f"the page has no lines {BEGIN!r} and {END!r}: add them where the table belongs"
+            f"the page has no lines {begin!r} and {end!r}: add them where the table belongs"
         )
-    return f"{before}{BEGIN}\n\n{new}\n\n{END}{after}"
+    return f"{before}{begin}\n\n{new}\n\n{end}{after}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     old = args.page.read_text()
     new = insert(old, table(args.results))
+    new = insert(new, gpu_table(args.results), GPU_BEGIN, GPU_END)
     if args.check:
         return int(new != old)
     args.page.write_text(new)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from device import DEVICE
 
 GOLDEN = Path(os.environ.get("CLIM_GOLDEN", Path(__file__).parent / "golden")).absolute()
 
@@ -23,7 +24,7 @@ class GoldenCase:
     folder: Path
 
     def tensor(self, key: str) -> torch.Tensor:
-        return torch.from_numpy(self.arrays[key])
+        return torch.from_numpy(self.arrays[key]).to(DEVICE)
 
     def strided(self, key: str) -> tuple[torch.Tensor, int]:
         """(tensor, N) of `key_strideN`, which holds every N-th row and column of a map; (tensor, 1)
@@ -36,11 +37,7 @@ class GoldenCase:
 
     def under(self, prefix: str) -> dict[str, torch.Tensor]:
         """Tensors whose key starts with `prefix`, without it: `under("sd/")` is the state dict."""
-        return {
-            k[len(prefix) :]: torch.from_numpy(v)
-            for k, v in self.arrays.items()
-            if k.startswith(prefix)
-        }
+        return {k[len(prefix) :]: self.tensor(k) for k in self.arrays if k.startswith(prefix)}
 
 
 @cache

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from clim_models.pooling import box_patch_masks, pack_regions, pool_boxes, pool_masks
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import roi_align
 
 
@@ -70,6 +72,7 @@ def test_box_patch_masks(box, rounding, expected):
     assert torch.equal(box_patch_masks(torch.tensor([box]), (4, 4), rounding), wanted)
 
 
+@pytest.mark.device
 def test_golden_box_patch_masks(golden):
     case = golden("case02_vit")
     expected = case.tensor("out/v1_box_masks_large")
@@ -98,3 +101,38 @@ def test_shape_errors_name_the_fix():
         pool_masks(features, [torch.zeros(1, 8, 8)] * 2)
     with pytest.raises(ValueError, match=r"outside \[0, 1\]"):
         pool_boxes(features, [torch.tensor([[0.0, 0.0, float("nan"), 1.0]])] * 2)
+
+
+class Copies(TorchDispatchMode):
+    """Collects the copies between devices that Python would wait for."""
+
+    def __init__(self):
+        super().__init__()
+        self.waiting = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        moves = func is torch.ops.aten._to_copy.default and kwargs.get("device") not in (
+            None,
+            args[0].device,
+        )
+        if moves and not kwargs.get("non_blocking", False):
+            self.waiting.append(kwargs["device"])
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize("where", ["cuda", "cpu"])
+def test_regions_never_wait_for_a_gpu(where):
+    """On fake tensors, which know a device and have no values: wherever the regions are, no copy is
+    waited for."""
+    with FakeTensorMode(), Copies() as copies:
+        feature_map = torch.empty(2, 8, 4, 6, device="cuda")
+        boxes = [torch.empty(n, 4, device=where) for n in (3, 1)]
+        masks = [torch.empty(n, 4, 6, dtype=torch.bool, device=where) for n in (3, 1)]
+        for pooled in (pool_boxes(feature_map, boxes), pool_masks(feature_map, masks)):
+            assert pooled.device == feature_map.device
+            assert pooled.shape == (4, 8)
+        assert box_patch_masks(boxes[0], (4, 6)).device == boxes[0].device
+        assert not copies.waiting
+        torch.tensor([1.0], device="cuda")  # a copy that waits is seen
+        assert len(copies.waiting) == 1

@@ -41,6 +41,7 @@ def masks_of(case, suffix: str, images: int) -> list[torch.Tensor]:
     )
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", EVA_CASES)
 def test_golden_eva_features(golden, name):
     case = golden(name)
@@ -77,6 +78,7 @@ def test_golden_eva_features(golden, name):
         )
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", EVA_CASES)
 def test_golden_eva_norm_eps_positions_and_rope(golden, name):
     case = golden(name)
@@ -90,12 +92,12 @@ def test_golden_eva_norm_eps_positions_and_rope(golden, name):
         }
         for suffix, images in (("native", "x"), ("large", "x_large")):
             grid = model.grid_size(*case.tensor(f"in/{images}").shape[-2:])
-            sin, cos = rotary_table(trunk.rope, grid, torch.device("cpu")).chunk(2, -1)
+            sin, cos = rotary_table(trunk.rope, grid, model.device).chunk(2, -1)
             probes[f"rope_sin_{suffix}"], probes[f"rope_cos_{suffix}"] = sin, cos
         grid = model.grid_size(*case.tensor("in/x_nonsquare").shape[-2:])
-        probes["ext_rope_cos_nonsquare"] = rotary_table(
-            trunk.rope, grid, torch.device("cpu")
-        ).chunk(2, -1)[1]
+        probes["ext_rope_cos_nonsquare"] = rotary_table(trunk.rope, grid, model.device).chunk(
+            2, -1
+        )[1]
         for suffix in ("large", "nonsquare"):
             new = model.grid_size(*case.tensor(f"in/x_{suffix}").shape[-2:])
             old = trunk.patch_embed.grid_size
@@ -108,6 +110,7 @@ def test_golden_eva_norm_eps_positions_and_rope(golden, name):
         )
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("activation", ["quickgelu", "gelu"])
 def test_golden_vit_features(golden, activation):
     case = golden("case02_vit")
@@ -150,6 +153,7 @@ def test_golden_vit_features(golden, activation):
         torch.testing.assert_close(value, expected, **TOLERANCE, msg=lambda m, k=key: f"{k}: {m}")
 
 
+@pytest.mark.device
 def test_golden_resnet_features(golden):
     case = golden("case03_resnet")
     model = build_clip(case)
@@ -194,6 +198,7 @@ def layers_of(model: RegionModel) -> tuple[str, dict[str, nn.Module]]:
     }
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", [*EVA_CASES, "case02_vit", "case03_resnet"])
 def test_golden_layer_by_layer(golden, name):
     """What each layer makes of the first image; a fault of one layer shows where it is."""

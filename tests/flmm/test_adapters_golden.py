@@ -13,6 +13,7 @@ def names(case) -> list[str]:
     return list(case.meta["samples"])
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("family", CASES)
 def test_golden_maps_of_single_images(golden, family):
     case = golden("forward", f"flmm/{family}")
@@ -25,6 +26,7 @@ def test_golden_maps_of_single_images(golden, family):
         torch.testing.assert_close(found.maps, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("family", CASES)
 def test_golden_hidden_states(golden, family):
     """With the layer weights as they begin, all equal, the sum is a mean over layers."""
@@ -41,6 +43,7 @@ def test_golden_hidden_states(golden, family):
         )
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("family", CASES)
 def test_golden_batch_of_images_is_each_alone(golden, family):
     case = golden("forward", f"flmm/{family}")
@@ -58,6 +61,7 @@ def test_golden_batch_of_images_is_each_alone(golden, family):
         torch.testing.assert_close(found.states, alone.states, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.device
 def test_golden_merge_max(golden):
     case = golden("forward", "flmm/llava")
     (found,) = golden_lmm(case)([sample_of(case, first_of(case))], merge="max")
@@ -66,6 +70,7 @@ def test_golden_merge_max(golden):
     )
 
 
+@pytest.mark.device
 def test_golden_bfloat16_lmm(golden):
     case = golden("forward", "flmm/llava")
     (found,) = golden_lmm(case, torch.bfloat16)([sample_of(case, first_of(case))])
@@ -112,6 +117,7 @@ def test_golden_grids(golden, family):
             assert list(image.frame.image_size) == case.arrays[f"{name}__image_sizes"].tolist()
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("family", CASES)
 def test_golden_attention_and_states_of_every_token(golden, family):
     """Nothing merged: rows of attention as the original's softmax gave them, and the last hidden
@@ -127,9 +133,8 @@ def test_golden_attention_and_states_of_every_token(golden, family):
             torch.no_grad(),
             Capture(lmm.language_model, rows=[TokenRows(0)], columns=[everywhere]) as capture,
         ):
-            lmm.model.model(
-                **inputs, attention_mask=torch.ones_like(text.input_ids)[None], use_cache=False
-            )
+            mask = torch.ones_like(inputs["input_ids"])
+            lmm.model.model(**inputs, attention_mask=mask, use_cache=False)
         norms = capture.states(0)[-1].norm(dim=-1)
         torch.testing.assert_close(
             norms, case.tensor(f"{name}__last_hidden_l2"), atol=1e-4, rtol=1e-4

@@ -57,6 +57,7 @@ def losses(model: GroundedLMM, features, embeddings, targets) -> dict[str, torch
     return {**coarse, **{f"sam_{name}": value for name, value in refined.items()}}
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("family", CASES)
 def test_golden_masks(golden, embedded, family):
     case = load(golden, family)
@@ -75,6 +76,7 @@ def test_golden_masks(golden, embedded, family):
         assert masks.refined.shape[1:] == (height, width)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("family", CASES)
 def test_golden_summed_states_and_text(golden, family):
     case = load(golden, family)
@@ -97,6 +99,7 @@ def test_golden_summed_states_and_text(golden, family):
         )
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("family", CASES)
 def test_golden_losses_and_gradients(golden, embedded, family):
     case = load(golden, family)
@@ -131,6 +134,7 @@ def test_golden_losses_and_gradients(golden, embedded, family):
         assert norm == pytest.approx(wanted, rel=5e-3, abs=5e-6), name
 
 
+@pytest.mark.device
 def test_golden_trajectory(golden, embedded):
     case = load(golden, "llava")
     optim, steps = golden_steps(case)
@@ -155,6 +159,7 @@ def test_golden_trajectory(golden, embedded):
         optimizer.step()
 
 
+@pytest.mark.device
 def test_golden_merge_max(golden):
     case = load(golden, "llava")
     model = golden_grounded(case, merge="max")
@@ -163,6 +168,7 @@ def test_golden_merge_max(golden):
     close_masks(model.coarse_masks(features)[: len(expected)], expected)
 
 
+@pytest.mark.device
 def test_golden_bfloat16_lmm_with_float32_heads(golden):
     case = load(golden, "llava")
     model = golden_grounded(case, torch.bfloat16)

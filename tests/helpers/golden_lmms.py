@@ -9,6 +9,7 @@ import warnings
 
 import torch
 from clim_models import UNetHead
+from device import DEVICE
 from flmm import (
     FrozenLMM,
     GroundedLMM,
@@ -58,10 +59,11 @@ def sample_of(case, name: str) -> Sample:
     """A golden sample with the very pixels and ids that the original got."""
     record = case.meta["samples"][name]
     if f"{name}__pixel_values" in case.arrays:
-        pixels = case.tensor(f"{name}__pixel_values")
+        pixels = case.tensor(f"{name}__pixel_values").cpu()
     else:
-        pixels = (case.tensor(f"{name}__pixel_values_u8").float() / 255 - 0.5) / 0.5
-    ids, phrases = case.tensor(f"{name}__input_ids"), case.tensor(f"{name}__mask_ids")
+        pixels = (case.tensor(f"{name}__pixel_values_u8").cpu().float() / 255 - 0.5) / 0.5
+    # Samples come from a reader, so they are on the CPU; the LMM takes them to its device.
+    ids, phrases = case.tensor(f"{name}__input_ids").cpu(), case.tensor(f"{name}__mask_ids").cpu()
     prompt = int((case.tensor(f"{name}__labels") == -100).sum())
     return Sample(
         PreparedImage({"pixel_values": pixels}, frame_of(record)),
@@ -77,8 +79,8 @@ def first_of(case) -> str:
 def golden_lmm(case, dtype: torch.dtype = torch.float32) -> FrozenLMM:
     """The frozen LMM of the case in this folder."""
     if (case.folder / "hf").exists():
-        return _from_hf(case, dtype)
-    return _deepseek(case, dtype)
+        return _from_hf(case, dtype).to(DEVICE)
+    return _deepseek(case, dtype).to(DEVICE)
 
 
 def golden_grounded(
@@ -96,7 +98,7 @@ def golden_grounded(
     )
     model = GroundedLMM(lmm, head, golden_sam(case), merge=merge or case.meta["merge"]).eval()
     model.load_heads(released(case))
-    return model
+    return model.to(DEVICE)
 
 
 def golden_steps(case) -> tuple[dict, list[dict]]:
@@ -123,7 +125,7 @@ def tokenizer_of(case, name: str):
 
 def golden_sam(case) -> SamRefiner:
     weights = case.folder.parent / "sam" / "sam_tiny.safetensors"
-    return SamRefiner(load_sam(weights, decoder_heads=decoder_heads(case)))
+    return SamRefiner(load_sam(weights, decoder_heads=decoder_heads(case))).to(DEVICE)
 
 
 def decoder_heads(case) -> int:

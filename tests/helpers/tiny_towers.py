@@ -7,6 +7,7 @@ Tests import them as `from tiny_towers import build_vit` (pytest puts this folde
 import timm
 import torch
 from clim_models import RegionModel, load_checkpoint
+from device import DEVICE
 from open_clip.model import CLIP, CustomTextCLIP
 from timm.models import register_model
 
@@ -71,7 +72,7 @@ def build_eva(case, **options) -> RegionModel:
     model = RegionModel(CustomTextCLIP(**config), **options).eval()
     model.config, model.name = config, "eva-golden"
     model.load_report = load_checkpoint(model, case.under("sd/"))
-    return model
+    return model.to(DEVICE)
 
 
 def build_clip(case, *, quick_gelu: bool = True, **options) -> RegionModel:
@@ -87,7 +88,7 @@ def build_clip(case, *, quick_gelu: bool = True, **options) -> RegionModel:
     model = RegionModel(CLIP(**config), **options).eval()
     model.config, model.name = config, "clip-golden"
     load_checkpoint(model, case.under("sd/"))
-    return model
+    return model.to(DEVICE)
 
 
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}

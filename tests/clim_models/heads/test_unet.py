@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from clim_models import UNetHead
 from clim_models.checkpoints.layouts import to_unet_head
+from device import DEVICE
 from safetensors.torch import load_file
 from torch import nn
 
@@ -26,13 +27,14 @@ def head_of(golden, meta):
     head.load_state_dict(
         to_unet_head(load_file(GOLDEN / "flmm" / "unet" / "unet_head.safetensors"))
     )
-    return head
+    return head.to(DEVICE)
 
 
 def maps(n=2, channels=6, h=9, w=7):
     return torch.rand(n, channels, h, w)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", CASES)
 def test_golden_values_and_gradients(golden, name):
     case = golden(f"unet/{name}", "flmm")
@@ -51,7 +53,7 @@ def test_golden_values_and_gradients(golden, name):
         torch.testing.assert_close(x.grad, wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item())
     norms = {name: torch.tensor(norm) for name, norm in case.meta["param_grad_l2"].items()}
     wanted = to_unet_head(norms)
-    got = {name: p.grad.norm() for name, p in head.named_parameters()}
+    got = {name: p.grad.norm().cpu() for name, p in head.named_parameters()}
     assert got.keys() == wanted.keys()
     for key, norm in wanted.items():
         torch.testing.assert_close(

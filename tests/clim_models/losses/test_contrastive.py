@@ -37,6 +37,7 @@ def slow_loss(images, texts, scale, ids):
     return torch.stack(terms).mean()
 
 
+@pytest.mark.device
 def test_golden_loss_of_one_process(golden):
     case = golden("case04_clim_loss")
     result = loss_and_gradients(

@@ -25,6 +25,7 @@ def example(n=3, h=5, w=4, seed=0):
     )
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", CASES)
 def test_golden_losses(golden, name):
     case = golden(f"losses/{name}", "flmm")

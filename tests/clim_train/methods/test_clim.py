@@ -8,6 +8,7 @@ from clim_data import MosaicBatch, MosaicConfig, plan_mosaics
 from clim_models.losses import contrastive_loss
 from clim_train.methods.clim import ClimTask
 from clim_train.methods.text_features import TextFeatures, caption_ids
+from device import DEVICE
 from tiny_towers import build_clip
 from tiny_training import join, tiny_model, unit
 from tolerance import float32_sum
@@ -40,6 +41,7 @@ def golden_batch(case):
     )
 
 
+@pytest.mark.device
 def test_golden_clim_end_to_end(golden):
     case = golden("case04_clim_loss")
     for run, facts in case.meta["runs"].items():
@@ -57,7 +59,7 @@ def check_run(golden, case, run, facts):
     model.tokenizer = lambda names: torch.stack([ids[int(name)] for name in names])
     model.freeze(facts["unlocked_groups"])
     task = ClimTask(model, box_mode=MODES[facts["extract_type"]])
-    out = task.loss(golden_batch(case))
+    out = task.loss(golden_batch(case).to(DEVICE))
     out["loss"].backward()
 
     assert out["loss"].item() == pytest.approx(case.tensor(f"out/e2e/{run}/loss").item(), abs=5e-5)
@@ -76,6 +78,7 @@ def check_run(golden, case, run, facts):
         torch.testing.assert_close(trained[name].grad, gradient, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.device
 def test_golden_loss_of_given_features(golden):
     case = golden("case04_clim_loss")
     images, texts, scale = (

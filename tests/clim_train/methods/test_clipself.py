@@ -38,6 +38,7 @@ def golden_student(case, weights, kind):
     return student
 
 
+@pytest.mark.device
 def test_golden_loss_and_gradients(golden):
     case = golden("case05_clipself")
     weights = golden(case.meta["weights_from"].split(".")[0])
@@ -51,6 +52,7 @@ def test_golden_loss_and_gradients(golden):
         assert_gradients(task, case, run, facts)
 
 
+@pytest.mark.device
 def test_golden_features_of_student_and_teacher(golden):
     case = golden("case05_clipself")
     model = build_eva(golden(case.meta["weights_from"].split(".")[0]), partial_patches="crop")

@@ -23,6 +23,7 @@ def golden_batch(case, run):
     )
 
 
+@pytest.mark.device
 def test_golden_loss_and_gradients(golden):
     case = golden("case06_regionclip")
     weights = golden(case.meta["weights_from"].split(".")[0])

@@ -35,6 +35,7 @@ def test_golden_prompt(chat):
     assert ids.index(image_id) == asked["prompt_ids"].index(image_id)
 
 
+@pytest.mark.device
 def test_golden_answer_and_its_features(chat):
     case, model, _, answer = chat
     said = answer.generated
@@ -47,6 +48,7 @@ def test_golden_answer_and_its_features(chat):
     assert {k for a, b in answer.offsets for k in range(a, b)} == set(range(len(answer.text)))
 
 
+@pytest.mark.device
 def test_golden_grounding_of_an_answer(chat):
     case, model, image, answer = chat
     features = answer.generated.phrases(

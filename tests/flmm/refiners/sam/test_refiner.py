@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from device import DEVICE
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.sam.geometry import (
     binary_masks,
@@ -41,7 +42,7 @@ CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 
 def golden_sam(golden):
     heads = golden("sam/sam_tiny", "flmm").meta["config"]["dec_num_heads"]
-    return load_sam(SAM / "sam_tiny.safetensors", decoder_heads=heads)
+    return load_sam(SAM / "sam_tiny.safetensors", decoder_heads=heads).to(DEVICE)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,7 @@ def test_golden_cases_are_found():
     assert CASES, f"no case*.json in {SAM}"
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", CASES)
 def test_golden_image(golden, embeddings, name):
     case = golden(f"sam/{name}", "flmm")
@@ -84,7 +86,7 @@ def test_golden_image(golden, embeddings, name):
         == list(resized.shape[1:])
     )
     expected, step = case.strided("resized_image")
-    assert torch.equal(resized.permute(1, 2, 0)[::step, ::step], expected)
+    assert torch.equal(resized.permute(1, 2, 0)[::step, ::step], expected.cpu())
     assert resized.long().sum((1, 2)).tolist() == case.arrays["resized_image_sum"].tolist()
     features = embeddings[name].features
     assert embeddings[name].size == tuple(case.meta["original_size"])
@@ -95,6 +97,7 @@ def test_golden_image(golden, embeddings, name):
     )
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", CASES)
 def test_golden_prompts(golden, sam, name):
     case = golden(f"sam/{name}", "flmm")
@@ -112,8 +115,9 @@ def test_golden_prompts(golden, sam, name):
 
     binary = binary_masks(coarse, size)
     wanted = np.unpackbits(case.arrays["binary_masks"], axis=-1)[..., : size[1]].astype(bool)
-    assert np.array_equal(binary.numpy(), wanted)
-    boxes, whole = case.tensor("boxes_original"), torch.tensor([0, 0, size[1], size[0]])
+    assert np.array_equal(binary.cpu().numpy(), wanted)
+    boxes = case.tensor("boxes_original")
+    whole = boxes.new_tensor([0, 0, size[1], size[0]])
     boxes = torch.where((boxes < 0).any(1, keepdim=True), whole, boxes)
     assert torch.equal(mask_boxes(binary).long(), boxes)
 
@@ -129,6 +133,7 @@ def test_golden_prompts(golden, sam, name):
     assert prompts.lengths == case.meta["variants"]["default"]["sparse_tokens"]
 
 
+@pytest.mark.device
 @pytest.mark.parametrize(
     ("name", "variant"), [(name, variant) for name in CASES for variant in VARIANTS[name]]
 )
@@ -153,6 +158,7 @@ def test_golden_masks(golden, sam, embeddings, name, variant):
     )
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", CASES)
 def test_golden_gradients(golden, embeddings, name):
     case = golden(f"sam/{name}", "flmm")
@@ -162,7 +168,9 @@ def test_golden_gradients(golden, embeddings, name):
     masks = refiner([embeddings[name]], [coarse], [texts])[0]
     frequency = float(re.search(r"cos\(([\d.]+)\*arange", case.meta["grad_note"])[1])
     cotangent = np.cos(frequency * np.arange(masks.numel(), dtype=np.float64)).astype(np.float32)
-    (masks * torch.from_numpy(cotangent).view_as(masks) / masks.numel() ** 0.5).sum().backward()
+    (
+        masks * torch.from_numpy(cotangent).to(masks).view_as(masks) / masks.numel() ** 0.5
+    ).sum().backward()
     wanted = case.tensor("grad__pred_masks")
     torch.testing.assert_close(
         coarse.grad, wanted, atol=1e-4 * max(wanted.abs().max().item(), 1), rtol=1e-4

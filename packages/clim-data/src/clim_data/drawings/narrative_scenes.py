@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -201,11 +200,11 @@ def _spread(
     rng: np.random.Generator,
     *,
     gap_px: int,
-    **sizes: Any,
+    **sizes,
 ) -> Scene:
     """A scene whose kinds are apart from left to right: the first of 40 that is wide enough, or the
     widest."""
-    widest = -1.0
+    best, widest = None, -1.0
     for _ in range(40):
         scene = compose(cutouts, names, rng, **sizes)
         kinds = [
@@ -215,8 +214,7 @@ def _spread(
         centres = np.sort([_centre(scene, kind) for kind in kinds])
         gap = float(np.diff(centres).min()) if len(centres) > 1 else float("inf")
         if gap > widest:
-            best = scene
-            widest = gap
+            best, widest = scene, gap
         if widest >= gap_px:
             break
     return best

@@ -79,6 +79,7 @@ def build_batch(
         good.append(
             (sample, captions[int(draw.rng(sample.name, "caption").random() * len(captions))])
         )
+    options = {"config": config, "background": background, "max_pixels": max_pixels}
     done: dict[tuple[int, tuple[int, int]], Tensor] = {}
     while True:
         plan = plan_mosaics(len(good), config)
@@ -88,9 +89,7 @@ def build_batch(
             if (id(sample), size) in done:
                 continue
             try:
-                done[id(sample), size] = decode_tile(
-                    sample, size, draw, config=config, background=background, max_pixels=max_pixels
-                )
+                done[id(sample), size] = decode_tile(sample, size, draw, **options)
             except BrokenSample as fault:
                 faults.append(fault)
                 broken.add(i)

@@ -125,7 +125,7 @@ def test_golden_losses_and_gradients(golden, embedded, family):
     }
     expected = heads_from_released(norms)
     assert set(expected) == set(model.trained_names())
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.heads.named_parameters():
         if name not in expected:
             assert parameter.grad is None
             continue
@@ -238,7 +238,7 @@ def test_golden_whole_models_load_from_files(golden, embedded, tmp_path):
 
 
 def tensors_of(model: GroundedLMM) -> dict[str, torch.Tensor]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return {name: p for name, p in model.heads.named_parameters() if p.requires_grad}
 
 
 def empty(like: GroundedLMM) -> GroundedLMM:

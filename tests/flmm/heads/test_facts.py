@@ -8,7 +8,6 @@ from clim_models import UNetHead
 from flmm.grounded import GroundedLMM, load_grounded
 from flmm.heads.facts import KEY, read_facts
 from flmm.refiners.sam.refiner import SamRefiner
-from flmm.training.task import TrainedHeads
 from safetensors.torch import load_file, save_file
 from tiny_grounding import batch_of, tiny_grounded, tiny_sam, word_tokenizer
 from tiny_lmms import tiny_lmm
@@ -43,7 +42,7 @@ def test_a_file_of_heads_is_enough_to_build_them(saved):
     assert again.facts() == model.facts() == read_facts(folder / "heads.safetensors")
     assert (again.merge, again.mask_head.upsample_input, again.sam.multimask) == ("max", None, True)
     torch.testing.assert_close(masks(again).refined, masks(model).refined)
-    assert TrainedHeads(model).facts() == model.facts()  # what a training saves
+    assert model.heads.facts() == model.facts()  # what a training saves
 
 
 def test_another_merge_is_refused(saved):

@@ -72,9 +72,9 @@ def test_other_weights_precision_prompts_or_data_are_another_cache(tmp_path):
     model = tiny_grounded()
     facts = [facts_of(model), facts_of(model, Pictures((1, 1)))]
     facts.append(facts_of(model, requests={"pictures": "a dog"}))
-    model.merge = "max"
+    model.heads.merge = "max"
     facts.append(facts_of(model))
-    model.merge = "mean"
+    model.heads.merge = "mean"
     with torch.no_grad():
         next(model.lmm.parameters()).view(-1)[0] += 1
     facts.append(facts_of(model))

@@ -208,5 +208,5 @@ def test_runs_at_every_stage_are_the_same_and_resume(tmp_path):
     assert set(saved) == set(model.trained_names())
     model.load_heads(tmp_path / "stage3" / "model" / "heads.safetensors")
     for name, value in trainer.task.trainable_parameters().items():
-        torch.testing.assert_close(model.state_dict()[name], value.detach(), msg=name)
+        torch.testing.assert_close(model.heads.state_dict()[name], value.detach(), msg=name)
     assert json.loads((tmp_path / "stage3" / "model" / "grounding.json").read_text()) == {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from clim_data.lazy import lazy_names
 
-from .version import __version__ as __version__
+from flmm.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from flmm.adapters.features import (
@@ -46,13 +46,10 @@ if TYPE_CHECKING:
         VisualAnswer as VisualAnswer,
         visual_answer as visual_answer,
     )
-    from flmm.grounded import (
-        GroundedLMM as GroundedLMM,
-        Grounding as Grounding,
-        load_grounded as load_grounded,
-    )
+    from flmm.grounded import GroundedLMM as GroundedLMM, load_grounded as load_grounded
     from flmm.grounders.heads import ground_phrases as ground_phrases
     from flmm.grounders.images import ground as ground, save_grounding as save_grounding
+    from flmm.heads.trainable import Grounding as Grounding, TrainableHeads as TrainableHeads
     from flmm.pictures.masks import grounding_figure as grounding_figure
     from flmm.refiners.embedding import ImageEmbedding as ImageEmbedding
     from flmm.refiners.sam.refiner import SamRefiner as SamRefiner
@@ -74,7 +71,7 @@ if TYPE_CHECKING:
     from flmm.training.config import GroundingConfig as GroundingConfig
     from flmm.training.data import GroundingLoader as GroundingLoader
     from flmm.training.feature_cache import FeatureCache as FeatureCache
-    from flmm.training.task import GroundingTask as GroundingTask, TrainedHeads as TrainedHeads
+    from flmm.training.task import GroundingTask as GroundingTask
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
@@ -88,7 +85,7 @@ else:
             "Generated": "flmm.adapters.features",
             "GroundedLMM": "flmm.grounded",
             "GroundedText": "flmm.dialogue.answers",
-            "Grounding": "flmm.grounded",
+            "Grounding": "flmm.heads.trainable",
             "GroundingBatch": "flmm.samples",
             "GroundingConfig": "flmm.training.config",
             "GroundingItem": "flmm.samples",
@@ -109,7 +106,7 @@ else:
             "SampleMaker": "flmm.samples",
             "TokenRows": "flmm.attention.capture",
             "TokenizedText": "flmm.text.tokens",
-            "TrainedHeads": "flmm.training.task",
+            "TrainableHeads": "flmm.heads.trainable",
             "VisualAnswer": "flmm.dialogue.visual_cot",
             "ask": "flmm.dialogue.answers",
             "build_lmm": "flmm.adapters.registry",
@@ -131,4 +128,5 @@ else:
             "use_rows_attention": "flmm.attention.rows",
             "visual_answer": "flmm.dialogue.visual_cot",
         },
+        renamed={"TrainedHeads": "TrainableHeads"},
     )

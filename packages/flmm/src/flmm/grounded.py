@@ -1,16 +1,9 @@
-"""A frozen LMM with the heads that turn its attention into masks (F-LMM, arXiv 2406.05821).
-
-Letters: B images, N phrases of an image, T tokens of its phrases, t of one phrase, L layers of the
-LMM, D its hidden width, E channels of SAM's prompts, p q size of coarse logits, H W pixels of the
-image.
-"""
+"""A frozen LMM with the heads that turn its attention into masks (F-LMM, arXiv 2406.05821)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from clim_models import UNetHead
 from PIL import Image
 from torch import Tensor, nn
@@ -18,31 +11,18 @@ from torch import Tensor, nn
 from flmm.adapters.features import PhraseFeatures, Sample
 from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.registry import load_lmm
-from flmm.attention.capture import MERGES
-from flmm.heads.facts import chosen_merge, frozen_parts, read_facts, trained_parts
-from flmm.heads.files import OWN_POSITIONS, mask_head_sizes, open_heads, read_heads, write_heads
+from flmm.heads.facts import chosen_merge, read_facts
+from flmm.heads.files import mask_head_sizes, open_heads, read_heads
+from flmm.heads.trainable import Grounding, TrainableHeads
 from flmm.hub import check_device
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.sam.refiner import SamRefiner
 
 
-@dataclass(frozen=True)
-class Grounding:
-    """Masks of the N phrases of an image, as logits: positive is inside.
-
-    coarse: (N, p, q) over the whole image, from the mask head. refined: (N, H, W) float32, from
-    SAM.
-    """
-
-    coarse: Tensor
-    refined: Tensor
-
-
 class GroundedLMM(nn.Module):
-    """Adapter + mask head + SAM: phrases of a text about an image -> their masks.
+    """A frozen LMM, SAM, and the heads between them: phrases of a text about an image to masks.
 
-    What trains: `text_layer_weights`, `text_proj`, `mask_head`, and SAM's prompt encoder and mask
-    decoder. The LMM and SAM's image encoder stay frozen and in evaluation mode.
+    What trains is in `heads`; the LMM and SAM's image encoder stay frozen and in evaluation mode.
 
     Args:
         lmm: an LMM of `flmm.load_lmm` or `flmm.build_lmm`.
@@ -58,19 +38,26 @@ class GroundedLMM(nn.Module):
         self, lmm: FrozenLMM, mask_head: UNetHead, sam: SamRefiner, *, merge: str = "mean"
     ):
         super().__init__()
-        if mask_head.in_channels != lmm.map_channels:
-            raise ValueError(
-                f"the mask head takes {mask_head.in_channels} maps and this LMM has "
-                f"{lmm.map_channels}; build "
-                f"UNetHead(in_channels={lmm.map_channels})"
-            )
-        if merge not in MERGES:
-            raise ValueError(f"merge={merge!r}; legal values are {', '.join(map(repr, MERGES))}")
-        self.lmm, self.mask_head, self.sam, self.merge = lmm, mask_head, sam, merge
-        self.own_positions = True
-        self.made_for = frozen_parts(lmm, sam)
-        self.text_layer_weights = nn.Parameter(torch.ones(lmm.layers))
-        self.text_proj = nn.Linear(lmm.hidden_size, sam.prompt_encoder.hidden_size)
+        self.heads = TrainableHeads(lmm, mask_head, sam, merge=merge)
+        self.lmm = lmm
+        self.sam = sam
+
+    @property
+    def merge(self) -> str:
+        """How attention of the tokens of a phrase becomes one map."""
+        return self.heads.merge
+
+    @property
+    def mask_head(self) -> UNetHead:
+        return self.heads.mask_head
+
+    @property
+    def text_proj(self) -> nn.Linear:
+        return self.heads.text_proj
+
+    @property
+    def text_layer_weights(self) -> nn.Parameter:
+        return self.heads.text_layer_weights
 
     def forward(
         self, samples: Sequence[Sample], images: Sequence[Image.Image | ImageEmbedding]
@@ -89,76 +76,40 @@ class GroundedLMM(nn.Module):
     def ground(
         self, features: Sequence[PhraseFeatures], images: Sequence[Image.Image | ImageEmbedding]
     ) -> list[Grounding]:
-        """The part that trains: features of phrases, just made or kept from before -> masks."""
-        coarse = [self.coarse_masks(of_image) for of_image in features]
-        text = [self.text_embeddings(of_image) for of_image in features]
-        refined = self.sam(images, coarse, text)
-        if not any(of_image.lengths for of_image in features):
-            # SAM then reads no text; on ranks without phrases the backward pass must be that of the
-            # others.
-            none = sum(self._project(of_image).sum() for of_image in features)
-            refined = [masks + none for masks in refined]
-        return [Grounding(c, r) for c, r in zip(coarse, refined, strict=True)]
+        """Turn features of phrases, computed now or earlier, into masks."""
+        return self.heads.ground(features, images, refiner=self.sam)
 
     def coarse_masks(self, features: PhraseFeatures) -> Tensor:
-        """(N, p, q) logits over the image: the mask head sees the padding too, and it is cut off
-        afterwards."""
-        return features.layout.crop(self.mask_head(features.maps))
+        """Return (N, p, q) logits over the image; see `TrainableHeads.coarse_masks`."""
+        return self.heads.coarse_masks(features)
 
     def text_embeddings(self, features: PhraseFeatures) -> list[Tensor]:
-        """N tensors (t, E): hidden states of each phrase's tokens, summed over layers by learned
-        weights, projected."""
-        return list(self._project(features).split(list(features.lengths)))
-
-    def _project(self, features: PhraseFeatures) -> Tensor:
-        return self.text_proj(
-            self.sum_states(features.states).to(self.text_proj.weight.dtype)
-        )  # (T, E)
+        """Return N tensors (t, E), the projected words of each phrase."""
+        return self.heads.text_embeddings(features)
 
     def sum_states(self, states: Tensor) -> Tensor:
-        """(L, T, D) -> (T, D), layers weighted by the softmax of `text_layer_weights`, in the wider
-        dtype of both."""
-        weights = self.text_layer_weights.softmax(0)
-        return (states * weights[:, None, None]).sum(0)
+        """Sum hidden states (L, T, D) over layers by their learned weights -> (T, D)."""
+        return self.heads.sum_states(states)
 
     def direct_parameters(self) -> list[nn.Parameter]:
-        """Parameters that are read outside the forward of the module that owns them, for engines
-        like ZeRO-3."""
-        return [self.text_layer_weights, *self.sam.direct_parameters()]
+        """List the parameters that are read outside the forward of the module that owns them."""
+        return self.heads.direct_parameters()
 
     def trained_names(self) -> list[str]:
-        """Names in the state dict of everything that trains."""
-        return [name for name, p in self.named_parameters() if p.requires_grad]
-
-    def saved_names(self) -> list[str]:
-        """What a file of heads holds: everything that trains, and SAM's positional encoding if a
-        file brought its own.
-
-        DeepSpeed adds that buffer to released checkpoints, rounded to bfloat16 as their heads were
-        trained with it.
-        """
-        return [*self.trained_names(), *([] if self.own_positions else [OWN_POSITIONS])]
+        """Names in the state dict of `heads` of everything that trains."""
+        return self.heads.trained_names()
 
     def facts(self) -> dict[str, Any]:
-        """What a file of heads says beside the weights: "merge", "mask_head", "prompts", "lmm",
-        "sam_image_encoder"."""
-        return {"merge": self.merge, **trained_parts(self.mask_head, self.sam), **self.made_for}
+        """Return what a file of heads says next to the weights."""
+        return self.heads.facts()
 
     def load_heads(self, source: str | Path | Mapping[str, Any]) -> None:
-        """Everything that was trained, from a file of `save_heads` or a released F-LMM checkpoint.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: damaged, of another LMM or SAM, or trained with another `merge`; what
-                differs is listed.
-        """
-        name = "the state dict" if isinstance(source, Mapping) else str(source)
-        read_heads(self, open_heads(source), name=name, facts=read_facts(source))
+        """Load what was trained; see `TrainableHeads.load_heads`."""
+        self.heads.load_heads(source)
 
     def save_heads(self, path: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> Path:
-        """Write what trained with `facts`, and nothing frozen, as safetensors; `state_dict`
-        replaces own values."""
-        return write_heads(self, path, state_dict)
+        """Write what trained and nothing frozen; see `TrainableHeads.save_heads`."""
+        return self.heads.save_heads(path, state_dict)
 
 
 def load_grounded(
@@ -201,5 +152,5 @@ def load_grounded(
     frozen = lmm if isinstance(lmm, FrozenLMM) else load_lmm(lmm, dtype=dtype)
     model = GroundedLMM(frozen, UNetHead(frozen.map_channels, **sizes), refiner, merge=merge)
     if heads is not None:
-        read_heads(model, tensors, name=name, facts=facts)
+        read_heads(model.heads, tensors, name=name, facts=facts)
     return model.to(device).eval()

@@ -4,7 +4,6 @@ Letters: B images of a step, n_i phrases of image i, N their sum on this rank, L
 D its hidden width.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +21,7 @@ from flmm.adapters.layout import single_grid
 from flmm.grounded import GroundedLMM
 from flmm.heads.facts import ABOUT_FILE
 from flmm.refiners.embedding import ImageEmbedding
-from flmm.refiners.sam.refiner import SamRefiner
+from flmm.refiners.sam.refiner import embed_images
 from flmm.samples import FrozenFeatures, GroundingBatch, GroundingItem, frozen_inputs
 
 HEADS_FILE = "heads.safetensors"
@@ -32,32 +31,6 @@ class FeatureKeeper(Protocol):
     """Takes features that were computed; see `flmm.FeatureCache`."""
 
     def keep(self, item: GroundingItem, features: FrozenFeatures) -> None: ...
-
-
-class TrainedHeads(GroundedLMM):
-    """The part of a `GroundedLMM` that trains, under the same names; modules and parameters are the
-    model's own.
-
-    Engines get this, so that neither the LMM nor SAM's image encoder is cast, partitioned or
-    checkpointed.
-    """
-
-    def __init__(self, model: GroundedLMM):
-        nn.Module.__init__(self)
-        self.lmm = None
-        self.merge, self.own_positions, self.made_for = (
-            model.merge,
-            model.own_positions,
-            model.made_for,
-        )
-        self._parameters = model._parameters  # the very dict: an engine puts new parameters into it
-        self.mask_head, self.text_proj = model.mask_head, model.text_proj
-        self.sam = _with_parts(model.sam, image_encoder=None)
-
-    def direct_parameters(self) -> list[nn.Parameter]:
-        """All of them: they are few, and so an engine gathers them once a step and not module by
-        module."""
-        return [p for p in self.parameters() if p.requires_grad]
 
 
 class GroundingTask:
@@ -82,10 +55,12 @@ class GroundingTask:
         cache: FeatureKeeper | None = None,
         about: Mapping[str, Any] | None = None,
     ):
-        self.model = TrainedHeads(model)
+        self.model = model.heads
         self.lmm = model.lmm
-        self.encoder = _with_parts(model.sam, prompt_encoder=None, mask_decoder=None)
-        self.cache, self.about = cache, dict(about or {})
+        self.encoder = model.sam.image_encoder
+        self.sam_px = model.sam.edge
+        self.cache = cache
+        self.about = dict(about or {})
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -147,7 +122,9 @@ class GroundingTask:
             phrases = self.lmm(samples, merge=self.model.merge)
             made = [
                 FrozenFeatures(p, e)
-                for p, e in zip(phrases, self.encoder.embed(images), strict=True)
+                for p, e in zip(
+                    phrases, embed_images(self.encoder, images, edge=self.sam_px), strict=True
+                )
             ]
         if self.cache is not None:
             for item, features in zip(items, made, strict=True):
@@ -178,13 +155,6 @@ def most_images(images: int, device: torch.device) -> int:
     most = torch.tensor(images, device=device)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
     return int(most)
-
-
-def _with_parts(sam: SamRefiner, **parts: nn.Module | None) -> SamRefiner:
-    """The same refiner with some of its parts replaced; the others are shared."""
-    other = copy.copy(sam)
-    other._modules = {**sam._modules, **parts}
-    return other
 
 
 def _device(module: nn.Module) -> torch.device:

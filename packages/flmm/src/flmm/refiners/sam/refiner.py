@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import SamModel
+from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
 
 from flmm.refiners.embedding import ImageEmbedding, Size
 from flmm.refiners.sam.decoder import PromptedImage, decode
@@ -53,6 +54,15 @@ class ResizedImage:
 
 
 @dataclass(frozen=True)
+class SamParts:
+    """The three parts of a SAM, under the names of transformers' `SamModel`."""
+
+    vision_encoder: nn.Module | None
+    prompt_encoder: SamPromptEncoder
+    mask_decoder: SamMaskDecoder
+
+
+@dataclass(frozen=True)
 class SamPrompts:
     """Prompts of N phrases.
 
@@ -69,6 +79,26 @@ class SamPrompts:
     weight: Tensor
     bias: Tensor
     binary: list[Tensor]
+
+
+@torch.no_grad()
+def embed_images(
+    image_encoder: nn.Module, images: Sequence[Image.Image | ResizedImage], *, edge: int
+) -> list[ImageEmbedding]:
+    """Run SAM's image encoder on all images in one pass, padded to squares of `edge` pixels."""
+    weight = next(image_encoder.parameters())
+    resized = [i if isinstance(i, ResizedImage) else ResizedImage.of(i, edge) for i in images]
+    device = weight.device
+    batch = torch.zeros(len(resized), 3, edge, edge, device=device)
+    mean, std = (
+        torch.tensor(values, device=device)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD)
+    )
+    for padded, image in zip(batch, resized, strict=True):
+        pixels = image.pixels.to(device)  # bytes: a quarter of what floats would be to copy
+        padded[:, : pixels.shape[1], : pixels.shape[2]] = (pixels - mean) / std
+
+    features = image_encoder(batch.to(weight.dtype)).last_hidden_state  # (B, D, h, w)
+    return [ImageEmbedding(f, i.size) for f, i in zip(features, resized, strict=True)]
 
 
 class SamRefiner(nn.Module):
@@ -93,7 +123,7 @@ class SamRefiner(nn.Module):
 
     def __init__(
         self,
-        sam: SamModel,
+        sam: SamModel | SamParts,
         *,
         use_text: bool = True,
         use_mask: bool = True,
@@ -114,7 +144,9 @@ class SamRefiner(nn.Module):
         self.multimask = multimask
         self.phrases_per_pass = phrases_per_pass
         self.grad_checkpointing = False
-        self.image_encoder = sam.vision_encoder.requires_grad_(False).eval()
+        self.image_encoder = sam.vision_encoder
+        if self.image_encoder is not None:
+            self.image_encoder.requires_grad_(False).eval()
         self.prompt_encoder = sam.prompt_encoder.requires_grad_(True)
         self.mask_decoder = sam.mask_decoder.requires_grad_(True)
         self.prompt_encoder.shared_embedding.requires_grad_(False)
@@ -161,33 +193,29 @@ class SamRefiner(nn.Module):
             )
         return refined
 
-    @torch.no_grad()
+    def without_encoder(self) -> "SamRefiner":
+        """Return the part that trains: a refiner of embeddings with the same prompt encoder and
+        mask decoder."""
+        return SamRefiner(
+            SamParts(None, self.prompt_encoder, self.mask_decoder),
+            use_text=self.use_text,
+            use_mask=self.use_mask,
+            use_box=self.use_box,
+            multimask=self.multimask,
+            phrases_per_pass=self.phrases_per_pass,
+        )
+
     def embed(self, images: Sequence[Image.Image | ResizedImage]) -> list[ImageEmbedding]:
-        """The image encoder's output, all images in one pass; what `forward` takes instead of
+        """Run the image encoder on all images at once; `forward` takes its output instead of
         images.
 
-        Raises ValueError when the image encoder has been taken away (`refiner.image_encoder =
-        None`).
+        Raises ValueError when this refiner has no image encoder.
         """
         if self.image_encoder is None:
             raise ValueError(
                 "this SamRefiner has no image encoder: pass ImageEmbeddings instead of images"
             )
-        weight = next(self.image_encoder.parameters())
-        resized = [
-            i if isinstance(i, ResizedImage) else ResizedImage.of(i, self.edge) for i in images
-        ]
-        device = weight.device
-        batch = torch.zeros(len(resized), 3, self.edge, self.edge, device=device)
-        mean, std = (
-            torch.tensor(values, device=device)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD)
-        )
-        for padded, image in zip(batch, resized, strict=True):
-            pixels = image.pixels.to(device)  # bytes: a quarter of what floats would be to copy
-            padded[:, : pixels.shape[1], : pixels.shape[2]] = (pixels - mean) / std
-
-        features = self.image_encoder(batch.to(weight.dtype)).last_hidden_state  # (B, D, h, w)
-        return [ImageEmbedding(f, i.size) for f, i in zip(features, resized, strict=True)]
+        return embed_images(self.image_encoder, images, edge=self.edge)
 
     def encode_prompts(
         self,

@@ -1,0 +1,167 @@
+"""The heads that train: they turn features of a frozen LMM into masks (F-LMM, arXiv 2406.05821).
+
+Letters: N phrases of an image, T tokens of its phrases, t of one phrase, L layers of the LMM, D its
+hidden width, E channels of SAM's prompts, p q size of coarse logits, H W pixels of the image.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from clim_models import UNetHead
+from PIL import Image
+from torch import Tensor, nn
+
+from flmm.adapters.features import PhraseFeatures
+from flmm.adapters.frozen import FrozenLMM
+from flmm.attention.capture import MERGES
+from flmm.heads.facts import frozen_parts, read_facts, trained_parts
+from flmm.heads.files import OWN_POSITIONS, open_heads, read_heads, write_heads
+from flmm.refiners.embedding import ImageEmbedding
+from flmm.refiners.sam.refiner import SamRefiner
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """Masks of the N phrases of an image, as logits: positive is inside.
+
+    coarse: (N, p, q) over the whole image, from the mask head. refined: (N, H, W) float32, from
+    SAM.
+    """
+
+    coarse: Tensor
+    refined: Tensor
+
+
+class TrainableHeads(nn.Module):
+    """Mask head, text projection, layer weights, and SAM's prompt encoder and mask decoder.
+
+    A `GroundedLMM` holds them as `heads`. Engines get this module alone, so neither the LMM nor
+    SAM's image encoder is cast, partitioned or checkpointed. Files of heads have its names.
+
+    Args:
+        lmm: the frozen LMM that the features come from; it is asked for its sizes and not kept.
+        mask_head: takes `lmm.map_channels` maps of a phrase.
+        sam: refines the coarse masks; prompt encoder and mask decoder are shared with it.
+        merge: how attention of the tokens of a phrase becomes one map, "mean" or "max".
+
+    Raises:
+        ValueError: a mask head for another LMM, or an unknown merge.
+    """
+
+    def __init__(
+        self, lmm: FrozenLMM, mask_head: UNetHead, sam: SamRefiner, *, merge: str = "mean"
+    ):
+        super().__init__()
+        if mask_head.in_channels != lmm.map_channels:
+            raise ValueError(
+                f"the mask head takes {mask_head.in_channels} maps and this LMM has "
+                f"{lmm.map_channels}; build "
+                f"UNetHead(in_channels={lmm.map_channels})"
+            )
+        if merge not in MERGES:
+            raise ValueError(f"merge={merge!r}; legal values are {', '.join(map(repr, MERGES))}")
+
+        self.merge = merge
+        self.own_positions = True
+        self.made_for = frozen_parts(lmm, sam)
+
+        # The order decides in which order an optimizer sees the parameters.
+        self.text_layer_weights = nn.Parameter(torch.ones(lmm.layers))
+        self.mask_head = mask_head
+        self.text_proj = nn.Linear(lmm.hidden_size, sam.prompt_encoder.hidden_size)
+        self.sam = sam.without_encoder()
+
+    def forward(
+        self, features: Sequence[PhraseFeatures], images: Sequence[Image.Image | ImageEmbedding]
+    ) -> list[Grounding]:
+        """Turn features of phrases, computed now or earlier, into masks.
+
+        Args:
+            features: one for each image.
+            images: SAM's embeddings of the images.
+        """
+        return self.ground(features, images, refiner=self.sam)
+
+    def ground(
+        self,
+        features: Sequence[PhraseFeatures],
+        images: Sequence[Image.Image | ImageEmbedding],
+        *,
+        refiner: SamRefiner | None = None,
+    ) -> list[Grounding]:
+        """Do the work of `forward`, with a refiner that may also embed images."""
+        coarse = [self.coarse_masks(of_image) for of_image in features]
+        text = [self.text_embeddings(of_image) for of_image in features]
+        refined = (refiner or self.sam)(images, coarse, text)
+
+        if not any(of_image.lengths for of_image in features):
+            # SAM then reads no text; on ranks without phrases the backward pass must be that of the
+            # others.
+            none = sum(self._project(of_image).sum() for of_image in features)
+            refined = [masks + none for masks in refined]
+        return [Grounding(c, r) for c, r in zip(coarse, refined, strict=True)]
+
+    def coarse_masks(self, features: PhraseFeatures) -> Tensor:
+        """(N, p, q) logits over the image: the mask head sees the padding too, and it is cut off
+        afterwards."""
+        return features.layout.crop(self.mask_head(features.maps))
+
+    def text_embeddings(self, features: PhraseFeatures) -> list[Tensor]:
+        """N tensors (t, E): hidden states of each phrase's tokens, summed over layers by learned
+        weights, projected."""
+        return list(self._project(features).split(list(features.lengths)))
+
+    def _project(self, features: PhraseFeatures) -> Tensor:
+        return self.text_proj(
+            self.sum_states(features.states).to(self.text_proj.weight.dtype)
+        )  # (T, E)
+
+    def sum_states(self, states: Tensor) -> Tensor:
+        """(L, T, D) -> (T, D), layers weighted by the softmax of `text_layer_weights`, in the wider
+        dtype of both."""
+        weights = self.text_layer_weights.softmax(0)
+        return (states * weights[:, None, None]).sum(0)
+
+    def direct_parameters(self) -> list[nn.Parameter]:
+        """List the parameters that engines such as ZeRO-3 gather once a step: all that train.
+
+        Some are read outside the forward of the module that owns them, and they are few.
+        """
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def trained_names(self) -> list[str]:
+        """Names in the state dict of everything that trains."""
+        return [name for name, p in self.named_parameters() if p.requires_grad]
+
+    def saved_names(self) -> list[str]:
+        """What a file of heads holds: everything that trains, and SAM's positional encoding if a
+        file brought its own.
+
+        DeepSpeed adds that buffer to released checkpoints, rounded to bfloat16 as their heads were
+        trained with it.
+        """
+        return [*self.trained_names(), *([] if self.own_positions else [OWN_POSITIONS])]
+
+    def facts(self) -> dict[str, Any]:
+        """What a file of heads says beside the weights: "merge", "mask_head", "prompts", "lmm",
+        "sam_image_encoder"."""
+        return {"merge": self.merge, **trained_parts(self.mask_head, self.sam), **self.made_for}
+
+    def load_heads(self, source: str | Path | Mapping[str, Any]) -> None:
+        """Everything that was trained, from a file of `save_heads` or a released F-LMM checkpoint.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: damaged, of another LMM or SAM, or trained with another `merge`; what
+                differs is listed.
+        """
+        name = "the state dict" if isinstance(source, Mapping) else str(source)
+        read_heads(self, open_heads(source), name=name, facts=read_facts(source))
+
+    def save_heads(self, path: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> Path:
+        """Write what trained with `facts`, and nothing frozen, as safetensors; `state_dict`
+        replaces own values."""
+        return write_heads(self, path, state_dict)

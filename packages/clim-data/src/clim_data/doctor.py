@@ -3,7 +3,7 @@ enable."""
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def diagnose(
     return [_diagnose_part(PARTS[name], look) for name in (list(needs) or PARTS)]
 
 
-def _diagnose_part(part: Part, look) -> Diagnosis:
+def _diagnose_part(part: Part, look: Callable[[Check], Finding]) -> Diagnosis:
     options = [[look(check) for check in checks] for checks in part.alternatives]
     best = max(options, key=lambda found: sum(f.state == PRESENT for f in found) / len(found))
     return Diagnosis(

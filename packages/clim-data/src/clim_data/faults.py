@@ -16,7 +16,7 @@ class BrokenSample(ValueError):
         super().__init__(f"{name}: {reason}" + (f": {detail}" if detail else ""))
         self.reason, self.name, self.detail = reason, name, detail
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type["BrokenSample"], tuple[str, str, str]]:
         return BrokenSample, (self.reason, self.name, self.detail)
 
 

@@ -4,18 +4,19 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from clim_data.processes.ranks import Ranks
 
 
-def add_commands(commands) -> None:
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands to the subparsers of `clim-data`."""
     _proposals_command(commands)
     _nouns_command(commands)
     _ov_split_command(commands)
 
 
-def _proposals_command(commands) -> None:
+def _proposals_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser(
         "proposals",
         help="find class-agnostic boxes in images, as a COCO json",
@@ -138,7 +139,7 @@ _FINDER_OPTIONS = {
 }
 
 
-def _finder(args: argparse.Namespace):
+def _finder(args: argparse.Namespace) -> Any:
     method = args.method or "selective-search"
     (other,) = set(_FINDER_OPTIONS) - {method}
     foreign = _given(args, *_FINDER_OPTIONS[other])
@@ -165,7 +166,7 @@ def _flags(options: dict) -> str:
     return ", ".join("--" + name.replace("_", "-") for name in options)
 
 
-def _nouns_command(commands) -> None:
+def _nouns_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser(
         "nouns",
         help="list the nouns of captions, one a line",
@@ -205,7 +206,7 @@ def _nouns(args: argparse.Namespace) -> int:
     return 0
 
 
-def _ov_split_command(commands) -> None:
+def _ov_split_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser(
         "ov-split",
         help="write the training and validation jsons of OV-COCO (48/17) and OV-LVIS (866/337)",

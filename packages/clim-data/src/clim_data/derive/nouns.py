@@ -48,7 +48,7 @@ class NounRules:
     min_share: float = 0.5
     compounds: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.min_count < 1:
             raise ValueError(f"min_count={self.min_count} must be at least 1")
         if not 0 <= self.min_share <= 1:

@@ -85,7 +85,8 @@ def write_ov_split(
         raise ValueError(f"{output} is the annotation file itself: give another output")
     found = _survey(annotations)
     side = _sides(kind, found.categories, annotations)
-    counts = tuple(sum(s == name for s in side.values()) for name in ("base", "novel"))
+    sides = list(side.values())
+    counts = sides.count("base"), sides.count("novel")
     if counts != COUNTS[kind] and not allow_partial:
         raise ValueError(_not_official(kind, counts, annotations))
     kept = {i for i, name in side.items() if classes == "all" or name == "base"}
@@ -173,9 +174,9 @@ def _sides(kind: str, categories: list[dict], path: str | Path) -> dict[int, str
     side: dict[int, str] = {}
     for category in categories:
         of = (
-            names.get(category.get("name"))
+            names.get(category.get("name", ""))
             if kind == "ov-coco"
-            else _LVIS_SIDE.get(category.get("frequency"))
+            else _LVIS_SIDE.get(category.get("frequency", ""))
         )
         if of is not None:
             if category["id"] in side:

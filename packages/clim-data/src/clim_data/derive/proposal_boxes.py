@@ -39,7 +39,7 @@ class BoxChoice:
     nms: float = 0.7
     min_px: float = 8.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.top < 1:
             raise ValueError(f"top={self.top} must be at least 1")
         if not 0 < self.nms <= 1:

@@ -298,6 +298,10 @@ def _parts(work: ProposalWork, rows: dict[int, range], workers: int) -> Iterator
             raise
 
 
+# What a worker process does its parts with; set once, when it starts.
+_work: ProposalWork
+
+
 def _take_work(work: ProposalWork) -> None:
     global _work
     _work = work

@@ -5,7 +5,7 @@ though: one that saw all 80 classes of COCO has seen the novel ones of OV-COCO t
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torchvision.models import detection, get_model_weights
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from clim_data.pixels.decode import pixels
 from clim_data.processes.ranks import local_device
@@ -71,7 +74,7 @@ class RpnBoxes:
         else:
             model = build(weights=None, weights_backbone=None)
             _load(model, Path(weights))
-        self.model = model.eval().requires_grad_(False).to(self.device)
+        self.model: GeneralizedRCNN = model.eval().requires_grad_(False).to(self.device)
 
     def options(self) -> dict[str, Any]:
         return {"method": "rpn", "detector": self.detector, "weights": self.weights}
@@ -101,14 +104,14 @@ def default_device() -> str:
 
 
 def _scored_proposals(
-    rpn: torch.nn.Module, batch, features: dict
+    rpn: RegionProposalNetwork, batch: ImageList, features: dict
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Boxes and scores of each image: the RPN's forward gives the boxes only, its last step
     both."""
     kept: list[tuple[list, list]] = []
     last_step = type(rpn).filter_proposals
 
-    def keep(*args):
+    def keep(*args: Any) -> tuple[list, list]:
         kept.append(last_step(rpn, *args))
         return kept[-1]
 
@@ -121,7 +124,7 @@ def _scored_proposals(
     return list(zip(boxes, scores, strict=True))
 
 
-def _with_official_weights(build, detector: str) -> torch.nn.Module:
+def _with_official_weights(build: Callable[..., GeneralizedRCNN], detector: str) -> GeneralizedRCNN:
     official = get_model_weights(build).DEFAULT
     try:
         return build(weights=official)

@@ -36,7 +36,7 @@ class SelectiveSearch:
     batch_size = 1
     in_processes = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.search_px < LEAST_PX:
             raise ValueError(f"search_px={self.search_px} must be at least {LEAST_PX}")
         _segmentation()
@@ -51,7 +51,7 @@ class SelectiveSearch:
 
     def _search(self, image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
         scale = min(1.0, self.search_px / max(image.size))
-        size = tuple(max(1, round(side * scale)) for side in image.size)
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         if min(size) < LEAST_PX:  # OpenCV's segmentation needs some pixels
             return np.zeros((0, 4)), np.zeros(0)
         small = image if size == image.size else image.resize(size, Image.Resampling.BOX)
@@ -83,7 +83,7 @@ def agreement(boxes: np.ndarray, iou: float = AGREEMENT_IOU) -> np.ndarray:
     return (counts / counts.max()).numpy()
 
 
-def _segmentation():
+def _segmentation() -> Any:
     """A new search, in one thread."""
     try:
         import cv2

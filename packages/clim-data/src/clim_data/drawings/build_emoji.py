@@ -112,7 +112,10 @@ def fetch_archive(source: Source, folder: Path) -> Path:
 def read_icons(path: Path) -> dict:
     """Read `icons.json` (the iconify icon-set layout) out of a package archive."""
     with tarfile.open(path) as archive:
-        return json.load(archive.extractfile("package/icons.json"))
+        icons = archive.extractfile("package/icons.json")
+        if icons is None:
+            raise ValueError(f"{path}: package/icons.json is no file: fetch the archive again")
+        return json.load(icons)
 
 
 def visible_names(icons: dict) -> set[str]:
@@ -162,7 +165,8 @@ def render(svg: str, size: int) -> np.ndarray:
 def synonyms(sets: dict[str, dict], names: list[str]) -> list[list[str]]:
     """Groups of kept names that share one drawing at some vendor (aliases of each other), each
     sorted."""
-    kept, parent = set(names), {}
+    kept = set(names)
+    parent: dict[str, str] = {}
 
     def root(name: str) -> str:
         while parent.get(name, name) != name:

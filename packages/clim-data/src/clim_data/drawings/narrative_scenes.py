@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -200,11 +201,11 @@ def _spread(
     rng: np.random.Generator,
     *,
     gap_px: int,
-    **sizes,
+    **sizes: Any,
 ) -> Scene:
     """A scene whose kinds are apart from left to right: the first of 40 that is wide enough, or the
     widest."""
-    best, widest = None, -1.0
+    widest = -1.0
     for _ in range(40):
         scene = compose(cutouts, names, rng, **sizes)
         kinds = [
@@ -214,7 +215,8 @@ def _spread(
         centres = np.sort([_centre(scene, kind) for kind in kinds])
         gap = float(np.diff(centres).min()) if len(centres) > 1 else float("inf")
         if gap > widest:
-            best, widest = scene, gap
+            best = scene
+            widest = gap
         if widest >= gap_px:
             break
     return best

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -229,7 +230,10 @@ def write_scenes(target: SceneFolder, scenes: Iterable[Scene]) -> None:
     for path in (target.images, target.panoptic):
         path.mkdir(parents=True, exist_ok=True)
     category = {name: i + 1 for i, name in enumerate(target.classes)}
-    images, panoptic, instances, captions = [], [], [], []
+    images: list[dict] = []
+    panoptic: list[dict] = []
+    instances: list[dict] = []
+    captions: list[dict] = []
     for image_id, scene in enumerate(scenes, start=1):
         stem = f"{image_id:012d}"
         Image.fromarray(scene.image).save(target.images / f"{stem}.png", compress_level=1)
@@ -269,7 +273,7 @@ def write_scenes(target: SceneFolder, scenes: Iterable[Scene]) -> None:
         shown = [caption_of(name) for name in scene.names]
         caption = " and ".join(part for part in (", ".join(shown[:-1]), shown[-1]) if part)
         captions.append({"id": image_id, "image_id": image_id, "caption": caption})
-    categories = [
+    categories: list[dict[str, Any]] = [
         {"id": i, "name": caption_of(name), "supercategory": "drawing"}
         for name, i in category.items()
     ]

@@ -6,19 +6,20 @@ and numbers and refuses everything that has to be imported, so a file from anywh
 
 import io
 import pickle
+from typing import Any, NoReturn
 
 
 class _PlainUnpickler(pickle.Unpickler):
     """Containers, texts and numbers only."""
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
 
-    def persistent_load(self, pid):
+    def persistent_load(self, pid: object) -> NoReturn:
         raise pickle.UnpicklingError("it refers to objects outside the file")
 
 
-def load_plain_pickle(data: bytes):
+def load_plain_pickle(data: bytes) -> Any:
     """The object in a pickle of plain data, also one written by Python 2 (its byte strings become
     latin-1 text).
 

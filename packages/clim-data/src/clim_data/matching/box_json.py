@@ -32,11 +32,11 @@ class BoxRules:
         ValueError: an option is out of range.
     """
 
-    area_px: tuple[float, float] | None = None
+    area_px: tuple[float, ...] | None = None
     crowd: str = "keep"
     labelled: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.crowd not in ("keep", "skip"):
             raise ValueError(f'crowd={self.crowd!r} is not known: use "keep" or "skip"')
         if self.area_px is not None and not (
@@ -106,7 +106,7 @@ def read_boxes(
     Raises:
         ValueError: not json, or an annotation is no object.
     """
-    label_of = label_of_category(categories)
+    label_of = label_of_category(list(categories))
     number_of = {image_id: number for number, image_id in enumerate(size_of)}
     values, owners, labels = array("d"), array("q"), array("q")
     for place, annotation in enumerate(_annotations(path)):
@@ -163,7 +163,7 @@ def _usable_box(
     """
     name, given = f"annotation {annotation.get('id')}", annotation.get("bbox")
     try:
-        x, y, width, height = (float(v) for v in given)
+        x, y, width, height = (float(v) for v in given or ())
     except (TypeError, ValueError):
         raise BrokenSample(
             "bad box", name, f"bbox is {given!r}, not [x, y, width, height]"

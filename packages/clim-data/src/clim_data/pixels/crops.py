@@ -93,10 +93,13 @@ def cut_crops(picture: T.Picture, windows: Sequence[Window], crop_px: int) -> Te
 
 def _resized(cuts: Sequence[T.Picture], size: tuple[int, int]) -> Sequence[Tensor] | Tensor:
     """Cuts of one size, resized to (height, width)."""
-    if not isinstance(cuts[0], Tensor):
+    tensors = [cut for cut in cuts if isinstance(cut, Tensor)]
+    if not tensors:
         return [T.to_pixels(T.resize(cut, size)) for cut in cuts]
+
     # Stacked as they lie in memory, channels last, which the resizer is fastest on.
-    return T.resize(torch.stack([cut.permute(1, 2, 0) for cut in cuts]).permute(0, 3, 1, 2), size)
+    stacked = torch.stack([cut.permute(1, 2, 0) for cut in tensors]).permute(0, 3, 1, 2)
+    return T.to_pixels(T.resize(stacked, size))
 
 
 def enough_pixels(

@@ -41,7 +41,7 @@ class PartJob:
     world_size: int = 1
     patience: float = 1800.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
             raise ValueError(
                 f"rank={self.rank} must be within 0..world_size-1 = {self.world_size - 1}"

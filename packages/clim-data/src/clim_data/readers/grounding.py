@@ -142,7 +142,7 @@ class RecordTable:
 
     def stamp(self) -> str:
         """Hexadecimal checksum of all records."""
-        return hashlib.sha256(self._blob).hexdigest()[:16]
+        return hashlib.sha256(self._blob.tobytes()).hexdigest()[:16]
 
     def __getitem__(self, number: int) -> dict:
         if not 0 <= number < len(self):

@@ -4,7 +4,7 @@
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,7 +28,7 @@ class Stored:
 
     record: dict
     image: Path | bytes
-    files: dict[str, Path | bytes]
+    files: Mapping[str, Path | bytes]
 
 
 class GroundingStore(Protocol):
@@ -172,7 +172,7 @@ class ShardStore:
             )
             place += _BLOCK
             if member.size < 0:
-                raise tarfile.InvalidHeaderError("a file of negative size")
+                raise tarfile.HeaderError("a file of negative size")
             yield (
                 member.name.rpartition("/")[2].partition(".")[2],
                 block[place : place + member.size],

@@ -157,9 +157,10 @@ class ClassShards(ClassImages):
                 given = sample.text.decode("utf-8").strip()
         except (ValueError, AttributeError) as fault:
             raise BrokenSample("bad json or txt", sample.name, str(fault)) from None
-        label = self._label.get(str(given))
-        if label is None and str(given).isdecimal() and int(given) < len(self.class_names):
-            label = int(given)
+        name = str(given)
+        label = self._label.get(name)
+        if label is None and name.isdecimal() and int(name) < len(self.class_names):
+            label = int(name)
         if label is None:
             raise BrokenSample(
                 "unknown class",

@@ -134,7 +134,12 @@ def narrative_items(
     )
 
 
-def _narratives(images_dir, narratives_json, panoptic_json, panoptic_dir) -> Iterator[PackItem]:
+def _narratives(
+    images_dir: str | Path,
+    narratives_json: str | Path,
+    panoptic_json: str | Path,
+    panoptic_dir: str | Path,
+) -> Iterator[PackItem]:
     images, things, drawn = _panoptic(panoptic_json)
     for number, (table, narrative) in enumerate(stream_json(narratives_json)):
         if table or not isinstance(narrative, dict):

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ class RegionView:
     resize: str = "torch"
     context: float = 1.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.stride < 1 or self.image_px < 1 or self.image_px % self.stride:
             raise ValueError(
                 f"image_px={self.image_px} must be a positive multiple of stride={self.stride}"
@@ -117,9 +118,8 @@ def make_region_sample(
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     grids = None
     if masks:
-        stacked = (
-            np.stack([r.mask for r in regions]) if regions else np.zeros((0, *size), dtype=bool)
-        )
+        found = [r.mask for r in regions if r.mask is not None]
+        stacked = np.stack(found) if found else np.zeros((0, *size), dtype=bool)
         grids = masks_to_grid(torch.from_numpy(stacked), grid, antialias=view.antialias)
     crops = None
     if view.crop_px is not None:
@@ -157,7 +157,7 @@ class _RegionDataset(Dataset, ABC):
         images: list[dict],
         categories: list[dict],
         view: RegionView,
-        **rules,
+        **rules: Any,
     ):
         if not Path(images_dir).is_dir():
             raise FileNotFoundError(

@@ -4,8 +4,10 @@ import fcntl
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from clim_data.faults import BrokenSample
 from clim_data.files.atomic import write_whole
@@ -68,14 +70,14 @@ class ShardCache:
             path.unlink(missing_ok=True)
 
     @contextmanager
-    def _lock(self, path: Path):
+    def _lock(self, path: Path) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
 
-def open_remote(url: str):
+def open_remote(url: str) -> Any:
     """Binary stream of a `pipe:` command (through webdataset) or of an fsspec URL.
 
     Raises:

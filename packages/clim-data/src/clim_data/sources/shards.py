@@ -13,6 +13,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class ShardIndex:
     @property
     def has_text(self) -> np.ndarray:
         """bool (n,): whether the sample has a txt or a json."""
-        return (self.spans[:, 1:, 0] >= 0).any(axis=1)
+        return np.asarray((self.spans[:, 1:, 0] >= 0).any(axis=1))
 
     def take(self, kept: np.ndarray) -> "ShardIndex":
         """The index of some of the samples; `kept` is bool (n,)."""
@@ -163,7 +164,7 @@ def _add_member(groups: list, member: tarfile.TarInfo, shard: str) -> BrokenSamp
     return None
 
 
-def has_end_mark(stream, tar_bytes: int) -> bool:
+def has_end_mark(stream: BinaryIO, tar_bytes: int) -> bool:
     """Whether an open tar ends with the two empty blocks that its writer adds last."""
     if tar_bytes < 1024:
         return False
@@ -243,5 +244,5 @@ class ByteReader:
     def __getstate__(self) -> dict:
         return {"keep_open": self.keep_open, "_open": OrderedDict()}
 
-    def __del__(self):
+    def __del__(self) -> None:
         self.close()

@@ -105,10 +105,11 @@ class SampleStore:
                 detail = f"{source} has {size} bytes, not {index.tar_bytes} as when it was indexed; start again"
                 raise BrokenSample("changed shard", name, detail)
             spans = index.spans[place].tolist()
-            parts = [self._reader.read(path, *span) if span[0] >= 0 else None for span in spans]
+            image = self._reader.read(path, *spans[0])
+            text, meta = (self._reader.read(path, *s) if s[0] >= 0 else None for s in spans[1:])
         except OSError as fault:
             raise BrokenSample("cut shard", name, str(fault)) from fault
-        return RawSample(name, key, *parts, number=i)
+        return RawSample(name, key, image, text, meta, number=i)
 
     def _local_copy(self, url: str, index: ShardIndex) -> Path:
         """Fetched shard; OSError when it is no longer the one that was indexed, or is dropped at
@@ -140,6 +141,7 @@ class SampleStore:
         self._reader.close()
 
     def _index(self, source: str, texts: bool) -> Index:
+        index: Index
         try:
             if is_remote(source):
                 index = self._remote_index(source)
@@ -158,8 +160,8 @@ class SampleStore:
             for key in index.keys[~index.has_text].tolist():
                 self.note(BrokenSample("incomplete sample", f"{shard_name(source)}/{key}", missing))
             index = index.take(index.has_text)
-        for fault in index.faults:
-            self.note(fault)
+        for each in index.faults:
+            self.note(each)
         return index
 
     def _remote_index(self, url: str) -> ShardIndex:

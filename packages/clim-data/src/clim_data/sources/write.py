@@ -260,7 +260,7 @@ def _claim(
 
 
 @contextmanager
-def _only_packer(folder: Path):
+def _only_packer(folder: Path) -> Iterator[None]:
     """Hold the folder so that two packs cannot write to it at once."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -274,6 +274,6 @@ def _only_packer(folder: Path):
         os.close(handle)
 
 
-def _digest(*parts) -> str:
+def _digest(*parts: object) -> str:
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

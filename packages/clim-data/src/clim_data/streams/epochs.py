@@ -50,7 +50,7 @@ def rank_share(start: int, stop: int, rank: int, world_size: int) -> tuple[int, 
     return start + size * rank // world_size, start + size * (rank + 1) // world_size
 
 
-def check_whole(name: str, value, low: int) -> int:
+def check_whole(name: str, value: object, low: int) -> int:
     """`value` when it is a whole number of at least `low`, else ValueError."""
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise ValueError(f"{name}={value!r} must be a whole number of at least {low}")
@@ -132,7 +132,7 @@ class EpochLoader(Generic[Batch]):
             (epoch, step[0], *rank_share(*step, self.rank, self.world_size)) for step in steps
         ]
         # Its own generator: the workers' seeds must not be drawn from the one that training uses.
-        decoded = DataLoader(
+        loader = DataLoader(
             self._batches,
             batch_size=None,
             sampler=shares,
@@ -141,7 +141,7 @@ class EpochLoader(Generic[Batch]):
             worker_init_fn=leave_signals_to_parent,
         )
         with sigterm_held_back():
-            decoded = iter(decoded)  # starts the workers
+            decoded = iter(loader)  # starts the workers
         try:
             for (start, stop), (batch, faults) in zip(steps, decoded, strict=True):
                 self.skipped.extend(faults)

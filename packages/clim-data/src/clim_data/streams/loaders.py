@@ -78,7 +78,17 @@ class MosaicLoader(EpochLoader[MosaicBatch]):
             sources, on_error=on_error, cache_folder=cache_folder, cache_shards=cache_shards
         )
         build = MosaicBuilder(mosaic or MosaicConfig(), background, max_pixels)
-        super().__init__(store, build, **stream, shuffle=shuffle, drop_last=drop_last)
+        super().__init__(
+            store,
+            build,
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            workers=workers,
+            shuffle=shuffle,
+            drop_last=drop_last,
+        )
 
 
 class CropLoader(EpochLoader[CropBatch]):

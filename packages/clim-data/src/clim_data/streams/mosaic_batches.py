@@ -79,7 +79,6 @@ def build_batch(
         good.append(
             (sample, captions[int(draw.rng(sample.name, "caption").random() * len(captions))])
         )
-    options = {"config": config, "background": background, "max_pixels": max_pixels}
     done: dict[tuple[int, tuple[int, int]], Tensor] = {}
     while True:
         plan = plan_mosaics(len(good), config)
@@ -89,7 +88,9 @@ def build_batch(
             if (id(sample), size) in done:
                 continue
             try:
-                done[id(sample), size] = decode_tile(sample, size, draw, **options)
+                done[id(sample), size] = decode_tile(
+                    sample, size, draw, config=config, background=background, max_pixels=max_pixels
+                )
             except BrokenSample as fault:
                 faults.append(fault)
                 broken.add(i)

@@ -1,7 +1,7 @@
 """Which images of a batch go into which mosaic, how large each is decoded, and how mosaics are put
 together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -39,7 +39,7 @@ class MosaicConfig:
     crop_scale: tuple[float, float] = (0.9, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for side, count in self.mix.items():
             if not (_whole(side) and side >= 2 and _whole(count) and count >= 0):
                 raise ValueError(
@@ -241,10 +241,10 @@ class MosaicBatch:
         """Copy of the batch in page-locked memory, for copies to a GPU beside its work."""
         return self._with_tensors(lambda t: t.pin_memory())
 
-    def _with_tensors(self, move) -> "MosaicBatch":
+    def _with_tensors(self, move: Callable[[Tensor], Tensor]) -> "MosaicBatch":
         boxes = [move(b) for b in self.boxes]
         return replace(self, mosaics=move(self.mosaics), boxes=boxes, singles=move(self.singles))
 
 
-def _whole(value) -> bool:
+def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)

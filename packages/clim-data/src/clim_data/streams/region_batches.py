@@ -218,7 +218,8 @@ def _views(
     `view` is given a sample and the square for its image.
     """
     images = torch.empty(len(samples), image_px, image_px, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-    views, faults = [], []
+    views: list[_View] = []
+    faults: list[BrokenSample] = []
     for sample in samples:
         try:
             views.append(view(sample, images[len(views)]))

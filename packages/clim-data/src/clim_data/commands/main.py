@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from clim_data import doctor
+from clim_data.command_line import run_command, without_launcher_options
 from clim_data.commands import derive
 from clim_data.datasets import PARTS
 from clim_data.sources import items
@@ -15,20 +16,10 @@ from clim_data.version import __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it did what was asked, 1 when `doctor` misses something, 2 for a
-    mistake."""
-    args = _parser().parse_args(argv)
-    try:
-        return args.run(args)
-    except (ValueError, FileNotFoundError, ImportError) as fault:
-        print(f"clim-data: {fault}", file=sys.stderr)
-        return 2
-    except OSError as fault:
-        print(
-            f"clim-data: {fault}: check that path, who may write there, and the room on its disk",
-            file=sys.stderr,
-        )
-        return 2
+    """Run one command and return its exit status, see `run_command`; 1 also when `doctor` misses
+    something."""
+    options = _parser().parse_args(without_launcher_options(sys.argv[1:] if argv is None else argv))
+    return run_command("clim-data", options.run, options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,9 +27,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="clim-data", description="Shards and checks for region training of CLIP."
     )
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument(
-        "--local_rank", type=int, help=argparse.SUPPRESS
-    )  # the deepspeed launcher adds it
     commands = parser.add_subparsers(dest="command", required=True)
     packer = commands.add_parser(
         "pack", help="write webdataset shards", description="Write webdataset shards."

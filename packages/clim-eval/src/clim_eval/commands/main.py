@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from clim_data.command_line import run_command, without_launcher_options
 from clim_data.processes import Ranks, local_device
 
 from clim_eval.commands.embed import run_embed
@@ -26,25 +27,19 @@ TEMPLATE_NAMES = ("vild", "photo", "name")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it worked, 2 when the input was wrong (one line on stderr says how to
-    fix it)."""
-    arguments = build_parser().parse_args(
-        _without_local_rank(sys.argv[1:] if argv is None else argv)
-    )
-    started = _join_process_group(arguments)
+    """Run one command and return its exit status, see `run_command`."""
+    words = without_launcher_options(sys.argv[1:] if argv is None else argv)
+    options = build_parser().parse_args(words)
+    return run_command(f"clim-eval {options.command}", _run, options)
+
+
+def _run(options: argparse.Namespace) -> None:
+    started = _join_process_group(options)
     try:
-        arguments.run(arguments)
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        print(f"clim-eval {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        fix = "check that path, who may write there, and the room on its disk"
-        print(f"clim-eval {arguments.command}: {error}: {fix}", file=sys.stderr)
-        return 2
+        options.run(options)
     finally:
         if started:
             dist.destroy_process_group()
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -350,15 +345,6 @@ def _run_options(parser: argparse.ArgumentParser, batch_size: int = 8) -> None:
     )
     parser.add_argument("--workers", type=int, default=0, help="loading processes")
     parser.add_argument("--out", type=Path, help="folder for report.json, report.md and figures")
-
-
-def _without_local_rank(arguments: Sequence[str]) -> list[str]:
-    """DeepSpeed's launcher adds --local_rank=N, which the environment says as well."""
-    return [
-        argument
-        for argument in arguments
-        if not argument.startswith(("--local_rank=", "--local-rank="))
-    ]
 
 
 def _join_process_group(arguments: argparse.Namespace) -> bool:

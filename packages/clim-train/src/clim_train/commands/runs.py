@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import errno
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from clim_data.command_line import one_argument
+from clim_data.command_line import FAILED, one_argument, run_command
 from clim_data.files import replace_file
 from clim_data.processes import Ranks
 
@@ -31,6 +30,9 @@ PLAIN_URLS = ("http://", "https://", "s3://", "gs://", "hf://")
 UNSHARDED = (
     "one process has nothing to shard: it runs at ZeRO stage 0 (--engine.zero-stage names another)"
 )
+
+# What a training adds to the exit table of `run_command`; the first class that fits counts.
+STATUSES = {TrainingStopped: EXIT_STOPPED, AgreedError: FAILED, PeerFailedError: FAILED}
 
 Config = TypeVar("Config", bound=RunOptions)
 
@@ -239,36 +241,16 @@ def run_and_trust(values: Sequence[str], form: str) -> tuple[str, bool]:
 
 
 def exit_status(command: Callable[[], None], *, program: str, resume: str) -> int:
-    """Run a command and return its exit status; all but 0 are explained on stderr.
+    """Run a command and return its exit status, see `run_command`.
 
     `resume` is the command that continues a run, for messages.
 
-    0: it succeeded. 1: it failed on the way (another rank, a full disk, a loss that is not finite).
-    2: a mistake in the command, the configuration or the data, or a package that is not installed.
-    75: it was asked to stop, saved, and can be resumed. 130: interrupted outside of training.
-    Errors that nobody foresaw are raised.
+    A training adds to the table: 1 when another rank failed or a loss is not finite, 75 when it
+    was asked to stop, saved, and can be resumed.
     """
-
-    def explain(reason: object, status: int) -> int:
-        print(f"{program}: {reason}", file=sys.stderr, flush=True)
-        return status
-
-    try:
-        command()
-    except TrainingStopped as stopped:
-        return explain(stopped, EXIT_STOPPED)
-    except (AgreedError, PeerFailedError) as error:
-        return explain(error, 1)
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        return explain(error, 2)
-    except (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-        return explain(f"{error}: check that path and who may write there, or name another", 2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        return explain(f"{error}: make room, then `{resume}` continues a run that had begun", 1)
-    except KeyboardInterrupt:
-        return explain(
-            f"interrupted; a run that has saved a checkpoint continues with `{resume}`", 130
-        )
-    return 0
+    return run_command(
+        program,
+        command,
+        continues=f"`{resume}` continues a run that has saved a checkpoint",
+        statuses=STATUSES,
+    )

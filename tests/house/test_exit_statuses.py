@@ -1,0 +1,156 @@
+"""The four commands end alike: one table of exit statuses, one line on stderr with the fix."""
+
+import errno
+import json
+import runpy
+import sys
+from importlib import import_module
+
+import pytest
+import torch
+from clim_data.command_line import FAILED, INTERRUPTED, MISTAKE, run_command
+from clim_train.run.stopping import EXIT_STOPPED, TrainingStopped
+
+# Program -> words of a quick command, and the function that fails in it.
+PROGRAMS = {
+    "clim_data": (["doctor", "."], "clim_data.doctor.diagnose"),
+    "clim_eval": (["report", "run"], "clim_eval.commands.report.read_report"),
+    "clim_train": (["list"], "clim_train.commands.main.recipe_table"),
+    "flmm": (["demo-model", "new"], "flmm.demo.model_files.write_demo_model"),
+}
+
+# Event -> error, status, and the fix that the line ends with or holds.
+EVENTS = {
+    "full disk": (OSError(errno.ENOSPC, "No space left on device"), FAILED, "continues"),
+    "missing extra": (
+        ImportError("this needs spacy: pip install 'clim-data[nouns]'"),
+        MISTAKE,
+        "pip install",
+    ),
+    "Ctrl-C": (KeyboardInterrupt(), INTERRUPTED, "continues"),
+    "no GPU": (
+        RuntimeError("Found no NVIDIA driver on your system.\nPlease check ..."),
+        FAILED,
+        "--device cpu",
+    ),
+    "no network": (
+        OSError("We couldn't connect to 'https://huggingface.co'\nCheck ..."),
+        FAILED,
+        "check the network",
+    ),
+    "no memory": (
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        FAILED,
+        "lower the batch size",
+    ),
+    "used folder": (ValueError("out holds a run: choose a new folder"), MISTAKE, "new folder"),
+    "no right to write": (PermissionError(errno.EACCES, "Permission denied"), MISTAKE, "name"),
+}
+
+
+def fail_with(error):
+    def fail(*arguments, **options):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("package", PROGRAMS)
+def test_an_event_ends_every_program_alike(package, event, tmp_path, monkeypatch, capsys):
+    words, target = PROGRAMS[package]
+    error, status, fix = EVENTS[event]
+    main = import_module(f"{package}.commands.main").main
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(target, fail_with(error))
+
+    assert main(words) == status
+
+    said = capsys.readouterr().err
+    assert said.startswith(package.replace("_", "-"))
+    assert said.count("\n") == 1
+    assert said.endswith("\n")
+    assert fix in said
+
+
+@pytest.mark.parametrize("package", PROGRAMS)
+def test_what_nobody_foresaw_keeps_its_traceback(package, tmp_path, monkeypatch):
+    words, target = PROGRAMS[package]
+    main = import_module(f"{package}.commands.main").main
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(target, fail_with(RuntimeError("shapes (3, 4) and (5, 6)")))
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        main(words)
+
+
+@pytest.mark.parametrize("package", ["clim_train", "flmm"])
+def test_a_stopped_training_can_be_resumed(package, tmp_path, monkeypatch, capsys):
+    words, target = PROGRAMS[package]
+    main = import_module(f"{package}.commands.main").main
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(target, fail_with(TrainingStopped(7, "run")))
+
+    assert main(words) == EXIT_STOPPED == 75
+    assert "resume run` continues" in capsys.readouterr().err
+
+
+# -- the events as users meet them -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["clim_train.quickstart"])
+def test_an_experiment_on_a_used_folder_is_refused(module, tmp_path, monkeypatch, capsys):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr(sys, "argv", [module, "--out", str(tmp_path)])
+
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(module, run_name="__main__")
+
+    assert end.value.code == MISTAKE
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "choose another folder with --out" in said
+
+
+def test_a_used_folder_is_refused_by_the_demo_model(tmp_path, capsys):
+    (tmp_path / "mine.txt").touch()
+    assert import_module("flmm.commands.main").main(["demo-model", str(tmp_path)]) == MISTAKE
+    assert "choose a new folder" in capsys.readouterr().err
+
+
+def run(error):
+    return run_command("toy", fail_with(error), continues="`toy again` continues")
+
+
+def test_interrupted_and_full_disk_say_what_continues(capsys):
+    assert run(KeyboardInterrupt()) == INTERRUPTED
+    assert run(OSError(errno.EDQUOT, "Disk quota exceeded")) == FAILED
+    assert capsys.readouterr().err == (
+        "toy: interrupted; `toy again` continues\n"
+        f"toy: [Errno {errno.EDQUOT}] Disk quota exceeded: make room, then `toy again` continues\n"
+    )
+
+
+def test_our_own_message_about_memory_stays_a_mistake(capsys):
+    assert run(ValueError("--part-images 9 may run out of memory: pass 8")) == MISTAKE
+    assert capsys.readouterr().err == "toy: --part-images 9 may run out of memory: pass 8\n"
+
+
+def test_a_reader_that_left_is_no_fault_of_the_network(capsys):
+    assert run(BrokenPipeError(errno.EPIPE, "Broken pipe")) == FAILED
+    assert "network" not in capsys.readouterr().err
+
+
+def test_real_errors_of_torch_and_json_find_their_row(capsys):
+    if not torch.cuda.is_available():
+        assert run_command("toy", lambda: torch.zeros(1, device="cuda")[0].int()) == FAILED
+        assert "--device cpu" in capsys.readouterr().err
+    assert run_command("toy", lambda: torch.zeros(1 << 55).sum().int()) == FAILED
+    assert "lower the batch size" in capsys.readouterr().err
+    assert run_command("toy", lambda: json.loads("{")) == MISTAKE
+
+
+def test_a_command_may_choose_its_status():
+    assert run_command("toy", lambda: 1) == 1
+    assert run_command("toy", print) == 0
+    assert run_command("toy", lambda first, second: first + second, 1, 2) == 3

@@ -3,8 +3,8 @@ import math
 
 import pytest
 import torch
-from clim_eval.commands.alpha import sweep_figures, sweep_notes
 from clim_eval.commands.main import main
+from clim_eval.commands.sweep import sweep_figures, sweep_notes
 from clim_eval.evaluators.alpha import (
     WeightEnds,
     alpha_sweep,

@@ -1,298 +1,70 @@
-"""``clim-eval alpha``: one model at several weight interpolations, as a table and a picture of the
-trade-off."""
+"""`clim-eval alpha`: a training at several weight interpolations."""
 
 from argparse import Namespace
-from collections.abc import Mapping
-from math import isnan, nan
 from pathlib import Path
-from typing import Any
 
-from clim_data.command_line import need_path
-from clim_data.files import read_names
-from clim_data.processes import Ranks
-from clim_models import PRECISIONS, create_model
-
-from clim_eval.commands.shared import (
-    PROTOCOLS,
-    class_rows,
-    command_config,
-    embed_names,
-    model_of_run,
-    pick_device,
-    region_data,
-    region_file,
-    tell_skipped,
+from clim_eval.commands.options import (
+    Commands,
+    add_command,
+    add_data_options,
+    add_device_options,
+    add_readout_options,
+    add_run_options,
 )
-from clim_eval.evaluators.alpha import (
-    WeightEnds,
-    alpha_sweep,
-    check_alphas,
-    checkpoint_ends,
-    pareto_alphas,
-    run_ends,
-)
-from clim_eval.evaluators.kept import KeptItems
-from clim_eval.evaluators.regions import RegionClassification
-from clim_eval.evaluators.retrieval import ImageTextRetrieval
-from clim_eval.evaluators.zeroshot import ZeroShotClassification
-from clim_eval.pictures.bars import accuracy_bars
-from clim_eval.pictures.tradeoff import tradeoff_figure
-from clim_eval.reports.provenance import data_fingerprint
-from clim_eval.reports.report import write_report
-from clim_eval.reports.tables import metric_table, show_number
-
-MISSING = {
-    "regions": "region accuracy (--images with --panoptic-json or --instances-json)",
-    "retrieval": "retrieval (--captions-json)",
-    "zeroshot": "zero-shot classification (--zeroshot-images)",
-}
 
 
-def run_alpha(options: Namespace) -> None:
-    """Evaluate a training at every --alphas and say which of them no other one beats."""
-    check_alphas(options.alphas)
-    if not (region_file(options) or options.captions_json or options.zeroshot_images):
-        raise ValueError(
-            "nothing to evaluate: pass --images with --panoptic-json, --captions-json or both"
-        )
-    model, ends = _model_and_ends(options)
-    sweep = SweepParts(options, model, ends)
-    results = alpha_sweep(model, ends, options.alphas, sweep.evaluators, on_result=_print_result)
-    tell_skipped(sweep.left_out)
-    config = command_config(options, model)  # by every rank: it compares their weights
-    if Ranks.of_group().is_first:
-        _finish_sweep(options, config, sweep.about, results)
-
-
-class SweepParts:
-    """The evaluators of a sweep and what they share between alphas: data sets, decoded images, text
-    features."""
-
-    def __init__(self, options: Namespace, model: Any, ends: WeightEnds):
-        self.options, self.model, self.ends = options, model, ends
-        self.evaluators: dict[str, Any] = {}
-        self.about: dict[str, dict] = {}  # evaluator -> fingerprint and counts of its data
-        self.left_out: list[str] = []
-        self._rows: dict[str, Any] = {}
-        jobs = [
-            ("regions", region_file(options), self._add_regions),
-            ("retrieval", options.captions_json, self._add_retrieval),
-            ("zeroshot", options.zeroshot_images, self._add_zeroshot),
-        ]
-        self.asked = [name for name, wanted, _ in jobs if wanted]
-        for _, wanted, add in jobs:
-            if wanted:
-                add()
-
-    def _loader(self, data: Any, batch_size: int) -> KeptItems:
-        budget = 1e9 * self.options.keep_gb / len(self.asked)
-        return KeptItems(data, batch_size=batch_size, workers=self.options.workers, budget=budget)
-
-    def _classes(self, kind: str, compute) -> Any:
-        """Class embeddings, made once unless the text tower was trained."""
-        if self.ends.change_texts or kind not in self._rows:
-            self._rows[kind] = compute()
-        return self._rows[kind]
-
-    def _add_regions(self) -> None:
-        options, data = self.options, region_data(self.options, self.model)
-        if options.class_embeddings and self.ends.change_texts:
-            raise ValueError(
-                "the text tower was trained, so class embeddings follow alpha: leave "
-                "--class-embeddings out"
-            )
-        loader = self._loader(data, options.batch_size)
-
-        def evaluate() -> Mapping[str, float]:
-            evaluator = RegionClassification(
-                self.model,
-                self._classes("regions", lambda: class_rows(options, self.model, data.class_names)),
-                outputs=options.outputs,
-                crops=options.crops,
-                **PROTOCOLS[options.protocol][1],
-                progress=True,
-            )
-            rows = evaluator.collect(loader)
-            counts = {**rows.counts(), "unreadable": len(rows.unreadable)}
-            self.about["regions"] = data_fingerprint([region_file(options)], counts)
-            self.left_out += [fault for fault in rows.unreadable if fault not in self.left_out]
-            return evaluator.summarize(rows)
-
-        self.evaluators["regions"] = evaluate
-
-    def _add_retrieval(self) -> None:
-        from clim_data import ImageCaptions
-
-        options, folder = self.options, self.options.caption_images or self.options.images
-        if folder is None:
-            raise ValueError(
-                "where are the images of --captions-json? pass their folder with --images"
-            )
-        need_path(folder, "--caption-images" if options.caption_images else "--images", folder=True)
-        need_path(options.captions_json, "--captions-json")
-        data = ImageCaptions(folder, options.captions_json, self.model.image_size[0])
-        self.left_out += data.skipped.entries
-        loader = self._loader(data, 64)
-        retrieval = ImageTextRetrieval(
-            self.model, keep_texts=not self.ends.change_texts, progress=True
-        )
-
-        def evaluate() -> Mapping[str, float]:
-            metrics = retrieval.run(loader)
-            broken = [f"image {image_id}" for image_id in retrieval.skipped]
-            self.left_out += [name for name in broken if name not in self.left_out]
-            self.about["retrieval"] = data_fingerprint(
-                [options.captions_json], {"images": len(data) - len(broken)}
-            )
-            return metrics
-
-        self.evaluators["retrieval"] = evaluate
-
-    def _add_zeroshot(self) -> None:
-        from clim_data.readers import class_images
-
-        options = self.options
-        names = (
-            read_names(options.zeroshot_names, "--zeroshot-names")
-            if options.zeroshot_names
-            else None
-        )
-        data = class_images(options.zeroshot_images, self.model.image_size[0], names=names)
-        self.left_out += data.skipped.entries
-        loader = self._loader(data, 64)
-
-        def evaluate() -> Mapping[str, float]:
-            rows = self._classes(
-                "zeroshot", lambda: embed_names(options, self.model, data.class_names)
-            )
-            evaluator = ZeroShotClassification(self.model, rows, progress=True)
-            metrics = evaluator.run(loader)
-            self.left_out += [name for name in evaluator.skipped if name not in self.left_out]
-            self.about["zeroshot"] = data.description()
-            return metrics
-
-        self.evaluators["zeroshot"] = evaluate
-
-
-def main_metrics(results: Mapping[float, Mapping[str, float]]) -> dict[str, str]:
-    """The metric that stands for each evaluator: boxes of things, text-to-image recall, top-1;
-    those measured."""
-    first = next(iter(results.values()))
-    regions = [name for name in first if name.startswith("regions.") and name.endswith(".mAcc1")]
-    things = [name for name in regions if name.endswith(".thing.mAcc1")]
-    found = {"regions": next(iter([*things, *regions]), None)}
-    found |= {"retrieval": "retrieval.t2i.R@1", "zeroshot": "zeroshot.top1"}
-    return {kind: name for kind, name in found.items() if name in first}
-
-
-def _model_and_ends(options: Namespace) -> tuple[Any, WeightEnds]:
-    options.device = pick_device(options)
-    if options.run_folder is not None:
-        if options.student or options.teacher:
-            raise ValueError(
-                "both a run and --student or --teacher: pass RUN, or the two checkpoints"
-            )
-        ends = run_ends(options.run_folder)
-        options.model = options.model or model_of_run(options.run_folder)
-        model = create_model(options.model, pretrained=options.run_folder)
-    elif options.student and options.teacher:
-        options.model = options.model or _model_of_either(options)
-        model, ends = checkpoint_ends(options.model, options.student, options.teacher)
-    else:
-        raise ValueError(
-            "what to interpolate? pass the run folder of a training, or --student and --teacher"
-        )
-    # Both ends are read in float32; the mixture is rounded to --precision once.
-    return model.to(device=options.device, dtype=PRECISIONS[options.precision]), ends
-
-
-def _model_of_either(options: Namespace) -> str:
-    try:
-        return model_of_run(options.student)
-    except ValueError:
-        return model_of_run(options.teacher)
-
-
-def _print_result(alpha: float, metrics: Mapping[str, float]) -> None:
-    if Ranks.of_group().is_first:
-        shown = [
-            f"{name} {show_number(name, metrics[name])}"
-            for name in main_metrics({alpha: metrics}).values()
-        ]
-        print(f"alpha {alpha:g}: {', '.join(shown)}", flush=True)
-
-
-def _finish_sweep(
-    options: Namespace, config: dict, about: dict, results: dict[float, dict[str, float]]
-) -> None:
-    mains = main_metrics(results)
-    choices = pareto_alphas(results, list(mains.values()))
-    notes = sweep_notes(results, mains, choices)
-    arms = {f"alpha {alpha:g}": metrics for alpha, metrics in results.items()}
-    print(metric_table(arms), *notes, sep="\n\n")
-    if not options.out:
-        return
-    name = Path(options.run_folder or options.student).name
-    write_report(
-        options.out,
-        title=f"Weight interpolation of {name}",
-        metrics=arms,
-        config={**config, "pareto": choices},
-        data=about,
-        figures=sweep_figures(results, mains, choices, title=name),
-        notes=notes,
+def add(commands: Commands) -> None:
+    """Add the command to the subparsers of `clim-eval`."""
+    parser = add_command(
+        commands,
+        "alpha",
+        run,
+        "evaluate a training at several weight interpolations",
     )
-    print(f"report: {options.out / 'report.md'}")
+    parser.add_argument(
+        "run_folder", nargs="?", type=Path, metavar="RUN", help="run folder of an exported training"
+    )
+    parser.add_argument(
+        "--alphas",
+        nargs="+",
+        type=float,
+        default=[0, 0.3, 0.5, 0.7, 1],
+        help="0: start, 1: trained",
+    )
+    parser.add_argument("--student", help="instead of RUN: trained checkpoint")
+    parser.add_argument(
+        "--teacher",
+        help="instead of RUN: checkpoint, or open_clip tag, that the training started from",
+    )
+    parser.add_argument("--model", help="open_clip name; a run folder knows its own")
+    parser.add_argument(
+        "--image-px", type=int, help="side of the input for regions; default: 64 patches"
+    )
+    add_device_options(parser)
+    add_data_options(parser, required=False)
+    add_readout_options(parser)
+    group = parser.add_argument_group("image-level data")
+    group.add_argument(
+        "--captions-json", type=Path, help="COCO captions annotation file, for retrieval"
+    )
+    group.add_argument(
+        "--caption-images", type=Path, help="folder of its images; default: --images"
+    )
+    group.add_argument(
+        "--zeroshot-images", type=Path, help="folder with a folder for each class, or shards"
+    )
+    group.add_argument(
+        "--zeroshot-names", type=Path, help="class names, one a line; default: names of the folders"
+    )
+    parser.add_argument(
+        "--keep-gb", type=float, default=4, help="decoded images kept between alphas, per process"
+    )
+    add_run_options(parser)
 
 
-def sweep_notes(
-    results: Mapping[float, Mapping[str, float]], mains: Mapping[str, str], choices: list[float]
-) -> list[str]:
-    """What the sweep says in words: the choices, the best alpha of each main metric, and what was
-    not measured."""
-    listed = ", ".join(f"{alpha:g}" for alpha in choices) or "none"
-    notes = [f"Alphas that no other one beats in {' and '.join(mains.values())}: {listed}."]
-    for metric in mains.values():
-        measured = {
-            alpha: values[metric]
-            for alpha, values in results.items()
-            if not isnan(values.get(metric, nan))
-        }
-        if measured:
-            best = max(measured, key=measured.__getitem__)
-            notes[0] += f" Best {metric}: {show_number(metric, measured[best])} at alpha {best:g}."
-        notes[0] += "".join(
-            f" alpha {alpha:g} has no {metric}." for alpha in results if alpha not in measured
-        )
-    absent = [text for kind, text in MISSING.items() if kind not in mains]
-    if absent:
-        notes.append(
-            f"Not measured: {'; '.join(absent)}. A choice of alpha that ignores it may cost it."
-        )
-    return notes
+def run(options: Namespace) -> None:
+    """Run the command."""
+    # Imported here: it brings open_clip, which takes seconds that `--help` need not wait for.
+    from clim_eval.commands.sweep import run_alpha
 
-
-def sweep_figures(
-    results: Mapping[float, Mapping[str, float]],
-    mains: Mapping[str, str],
-    choices: list[float],
-    *,
-    title: str,
-) -> dict[str, Any]:
-    """Region accuracy against each measured image-level ability, alphas at the points; bars if
-    there is but one."""
-    label = {alpha: f"{alpha:g}" for alpha in results}
-    if len(mains) < 2:
-        arms = {f"alpha {label[alpha]}": dict(metrics) for alpha, metrics in results.items()}
-        return {"alphas": accuracy_bars(arms, metrics=list(mains.values()), title=title)}
-    first, *others = mains.values()
-    return {
-        f"{first} against {other}": tradeoff_figure(
-            {"": {label[a]: (m.get(other, nan), m.get(first, nan)) for a, m in results.items()}},
-            x_name=other,
-            y_name=first,
-            chosen={"": [label[alpha] for alpha in choices]},
-            title=f"{title}: weight interpolation (labels: alpha)",
-        )
-        for other in others
-    }
+    run_alpha(options)

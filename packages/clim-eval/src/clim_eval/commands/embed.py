@@ -2,14 +2,31 @@
 
 import json
 from argparse import Namespace
+from pathlib import Path
 
 from clim_data.command_line import need_path
 from clim_data.files import read_names
 
+from clim_eval.commands.options import Commands, add_class_options, add_command, add_model_options
 from clim_eval.commands.shared import embed_names, load_model
 
 
-def run_embed(options: Namespace) -> None:
+def add(commands: Commands) -> None:
+    """Add the command to the subparsers of `clim-eval`."""
+    parser = add_command(commands, "embed", run, "compute class embeddings from prompt templates")
+    add_model_options(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--names", type=Path, help="text file with one class name or noun per line")
+    source.add_argument(
+        "--categories-json", type=Path, help="COCO-style file; classes in the order of their ids"
+    )
+    add_class_options(parser)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="NAME.safetensors, or NAME.npy with NAME.npy.json"
+    )
+
+
+def run(options: Namespace) -> None:
     """Class embeddings to a file."""
     from clim_eval.embeddings import embeddings_path, save_class_embeddings
 

@@ -1,125 +1,86 @@
-"""``clim-eval pseudo-label``: proposals and nouns to a COCO json of named boxes, in parts that
-ranks share."""
+"""`clim-eval pseudo-label`: names for boxes that have none."""
 
-import hashlib
 from argparse import Namespace
-from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
-import torch
-from clim_data.command_line import need_path
-from clim_data.files import read_names
-from clim_data.matching import BoxRules, BoxTable, CaptionTable, load_boxes
-from clim_data.processes import PartJob, Ranks, local_device
-from clim_data.sources import SampleStore
-from torch import Tensor
-
-from clim_eval.commands.shared import embed_names, load_model
-from clim_eval.embeddings import read_class_embeddings
-from clim_eval.labelling.boxes import BoxNamer, BoxViews
-from clim_eval.labelling.job import label_in_parts
-from clim_eval.labelling.nouns import NounFinder
-from clim_eval.reports.provenance import data_fingerprint, weights_fingerprint
-from clim_eval.version import __version__
-
-# Options that decide what is written; the others decide how fast, or where things lie.
-DECIDING = (
-    "features",
-    "image_px",
-    "context",
-    "min_score",
-    "max_boxes",
-    "min_box_px",
-    "max_box_px",
-    "no_captions",
-)
+from clim_eval.commands.options import Commands, add_class_options, add_command, add_model_options
+from clim_eval.evaluators.regions import BOX_FEATURES
 
 
-def run_pseudo_label(options: Namespace) -> None:
-    """Name the boxes of all images; every rank does its parts, rank 0 joins them."""
-    rank, world_size = Ranks.of_launcher()
-    if options.part_images < 1:
-        raise ValueError(f"--part-images {options.part_images}: pass at least 1 image")
-    if options.out.is_dir():
-        raise ValueError(f"--out {options.out} is a folder: name the json file to write")
-    need_path(options.boxes, "--boxes")
-    if options.device is None and torch.cuda.is_available():
-        options.device = str(local_device())
-    model = load_model(options)
-    names, embeddings = nouns_of(options, model)
-    crops = options.features == "crops"
-    options.image_px = None if crops else options.image_px or 64 * model.stride
-    store = SampleStore(options.images, texts=False)
-    table = load_boxes(
-        options.boxes,
-        store,
-        BoxRules(area_px=(options.min_box_px, options.max_box_px), labelled=False),
+def add(commands: Commands) -> None:
+    """Add the command to the subparsers of `clim-eval`."""
+    parser = add_command(
+        commands,
+        "pseudo-label",
+        run,
+        "name class-agnostic boxes with nouns",
     )
-    views = BoxViews(
-        store,
-        table,
-        CaptionTable(options.captions_json, ignore=options.no_captions),
-        crop_px=model.image_size[0] if crops else None,
-        image_px=options.image_px,
-        context=options.context,
+    add_model_options(parser, "64 patches (for features of whole images)")
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--images", nargs="+", required=True, metavar="SOURCE", help="folder of images, or shards"
     )
-    namer = BoxNamer(
-        model,
-        embeddings,
-        NounFinder(names),
-        features=options.features,
-        min_score=options.min_score,
-        max_boxes=options.max_boxes,
-        batch_size=options.batch_size or (256 if crops else 8),
+    group.add_argument(
+        "--boxes",
+        type=Path,
+        required=True,
+        help="COCO json of proposals; their categories do not count",
     )
-    job = PartJob(
-        options.out,
-        _identity(options, model, store=store, table=table, nouns=names, embeddings=embeddings),
-        parts=-(-len(views) // options.part_images),
-        rank=rank,
-        world_size=world_size,
-        patience=options.patience,
+    group.add_argument(
+        "--nouns", type=Path, required=True, help="text, one a line, or embeddings of `embed`"
     )
-    label_in_parts(job, views, namer, nouns=names, options=options)
+    captions = group.add_mutually_exclusive_group()
+    captions.add_argument(
+        "--captions-json", type=Path, help="COCO captions; default: what the images bring"
+    )
+    captions.add_argument(
+        "--no-captions", action="store_true", help="choose among all nouns for every image"
+    )
+    group.add_argument(
+        "--min-box-px", type=float, default=8, help="smallest square root of a box's area, pixels"
+    )
+    group.add_argument(
+        "--max-box-px", type=float, default=1024, help="largest square root of a box's area, pixels"
+    )
+    parser.add_argument(
+        "--features",
+        choices=BOX_FEATURES,
+        default="crops",
+        help="crops: each box as an image of its own, what an untrained CLIP names best; "
+        "boxes...: of the dense map",
+    )
+    parser.add_argument(
+        "--context", type=float, default=1.5, help="size of a crop in sizes of its box"
+    )
+    parser.add_argument(
+        "--min-score", type=float, default=0.0, help="least probability of the noun among all nouns"
+    )
+    parser.add_argument(
+        "--max-boxes", type=int, default=20, help="boxes per image, those with the best scores"
+    )
+    add_class_options(parser)
+    parser.add_argument(
+        "--batch-size", type=int, help="crops (default 256) or whole images (8) per forward pass"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="loading processes")
+    parser.add_argument(
+        "--part-images", type=int, default=512, help="images per part; a killed run loses one part"
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=1800,
+        help="seconds rank 0 waits without news of the others",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an output of other input or options"
+    )
+    parser.add_argument("--out", "--output", type=Path, required=True, help="COCO json to write")
 
 
-def nouns_of(options: Namespace, model: Any) -> tuple[list[str], Tensor]:
-    """The nouns of --nouns and their (K, C) embeddings, computed for a text file.
+def run(options: Namespace) -> None:
+    """Run the command."""
+    # Imported here: it brings open_clip, which takes seconds that `--help` need not wait for.
+    from clim_eval.commands.labels import run_pseudo_label
 
-    Raises FileNotFoundError, and ValueError for a file without names or embeddings of another
-    model.
-    """
-    if options.nouns.suffix not in (".safetensors", ".npy"):
-        names = read_names(options.nouns, "--nouns")
-        return names, embed_names(options, model, names)
-    embeddings, names = read_class_embeddings(options.nouns, model=model)
-    if names is None:
-        raise ValueError(
-            f"{options.nouns} has no names: make it with `clim-eval embed --names nouns.txt`"
-        )
-    return names, embeddings
-
-
-def _identity(
-    options: Namespace,
-    model: Any,
-    *,
-    store: SampleStore,
-    table: BoxTable,
-    nouns: Sequence[str],
-    embeddings: Tensor,
-) -> dict[str, Any]:
-    """What decides the content of the output."""
-    text = hashlib.sha256("\n".join(nouns).encode())
-    text.update(embeddings.float().cpu().contiguous().numpy().tobytes())
-    captions = options.captions_json
-    return {
-        "made_by": f"clim-eval pseudo-label {__version__}",
-        "model": options.model,
-        "weights": weights_fingerprint(model),
-        "images": store.fingerprint(),
-        "boxes": table.stamp()[:16],
-        "nouns": text.hexdigest()[:16],
-        "captions": data_fingerprint([captions], {})["fingerprint"] if captions else None,
-        **{name: getattr(options, name) for name in DECIDING},
-    }
+    run_pseudo_label(options)

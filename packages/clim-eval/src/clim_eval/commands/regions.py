@@ -2,6 +2,14 @@
 
 from argparse import Namespace
 
+from clim_eval.commands.options import (
+    Commands,
+    add_command,
+    add_data_options,
+    add_model_options,
+    add_readout_options,
+    add_run_options,
+)
 from clim_eval.commands.shared import (
     PROTOCOLS,
     class_rows,
@@ -17,7 +25,21 @@ from clim_eval.pictures.bars import accuracy_bars
 from clim_eval.reports.provenance import data_fingerprint
 
 
-def run_regions(options: Namespace) -> None:
+def add(commands: Commands) -> None:
+    """Add the command to the subparsers of `clim-eval`."""
+    parser = add_command(
+        commands,
+        "regions",
+        run,
+        "name annotated boxes and masks, mean accuracy over classes",
+    )
+    add_model_options(parser, "64 patches, which is 1024 for patches of 16")
+    add_data_options(parser)
+    add_readout_options(parser)
+    add_run_options(parser)
+
+
+def run(options: Namespace) -> None:
     """Region classification on a COCO-style data set."""
     model = load_model(options)
     data, annotations = region_data(options, model), region_file(options)

@@ -1,13 +1,25 @@
 """`clim-eval report`: several reports side by side."""
 
 from argparse import Namespace
+from pathlib import Path
 
+from clim_eval.commands.options import Commands, add_command
 from clim_eval.pictures.bars import accuracy_bars
 from clim_eval.reports.report import combine_reports, read_report, write_report
 from clim_eval.reports.tables import metric_table
 
 
-def run_report(options: Namespace) -> None:
+def add(commands: Commands) -> None:
+    """Add the command to the subparsers of `clim-eval`."""
+    parser = add_command(commands, "report", run, "put several reports side by side")
+    parser.add_argument(
+        "reports", nargs="+", type=Path, metavar="RUN_OR_JSON", help="report.json or its folder"
+    )
+    parser.add_argument("--title", default="Comparison")
+    parser.add_argument("--out", type=Path, help="folder for report.json, report.md and figures")
+
+
+def run(options: Namespace) -> None:
     """Several reports side by side."""
     reports = {}
     for path in options.reports:

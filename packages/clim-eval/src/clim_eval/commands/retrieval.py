@@ -1,16 +1,31 @@
 """`clim-eval retrieval`: image-text retrieval on COCO-style captions."""
 
 from argparse import Namespace
+from pathlib import Path
 
 from clim_data.command_line import need_path
 
+from clim_eval.commands.options import Commands, add_command, add_model_options, add_run_options
 from clim_eval.commands.shared import command_config, finish, load_model, tell_skipped
 from clim_eval.evaluators.retrieval import ImageTextRetrieval
 from clim_eval.pictures.bars import accuracy_bars
 from clim_eval.reports.provenance import data_fingerprint
 
 
-def run_retrieval(options: Namespace) -> None:
+def add(commands: Commands) -> None:
+    """Add the command to the subparsers of `clim-eval`."""
+    parser = add_command(
+        commands, "retrieval", run, "image-text retrieval recall in both directions"
+    )
+    add_model_options(parser, "the model's own")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images")
+    parser.add_argument(
+        "--captions-json", type=Path, required=True, help="COCO captions annotation file"
+    )
+    add_run_options(parser, batch_size=64)
+
+
+def run(options: Namespace) -> None:
     """Image-text retrieval on COCO-style captions."""
     from clim_data import ImageCaptions
 

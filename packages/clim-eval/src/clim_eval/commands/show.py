@@ -5,12 +5,33 @@ from pathlib import Path
 
 from clim_data.command_line import need_path
 
+from clim_eval.commands.options import TEMPLATE_NAMES, Commands, add_command, add_model_options
 from clim_eval.commands.shared import load_model
 from clim_eval.pictures.files import write_png
 from clim_eval.pictures.similarity import similarity_figure
 
 
-def run_show(options: Namespace) -> None:
+def add(commands: Commands) -> None:
+    """Add the command to the subparsers of `clim-eval`."""
+    parser = add_command(commands, "show", run, "draw where the model sees each text in an image")
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("texts", nargs="+", metavar="TEXT")
+    add_model_options(parser, "64 patches on the longest side")
+    parser.add_argument(
+        "--draw", choices=("box", "mask", "none"), default="box", help="what marks the best region"
+    )
+    parser.add_argument("--readout", choices=("value_residual", "value"), default="value_residual")
+    parser.add_argument(
+        "--templates",
+        choices=TEMPLATE_NAMES,
+        help="fill each TEXT into templates; default: as it is",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="PNG to write; default: IMAGE's name with .similarity.png, here"
+    )
+
+
+def run(options: Namespace) -> None:
     """Similarity maps of texts on one image."""
     from clim_data import decode_rgb
     from clim_models.text import class_prompts

@@ -1,15 +1,42 @@
 """`clim-eval zeroshot`: zero-shot classification of images with a class each."""
 
 from argparse import Namespace
+from pathlib import Path
 
 from clim_data.files import read_names
 
+from clim_eval.commands.options import (
+    Commands,
+    add_class_options,
+    add_command,
+    add_model_options,
+    add_run_options,
+)
 from clim_eval.commands.shared import class_rows, command_config, finish, load_model, tell_skipped
 from clim_eval.evaluators.zeroshot import ZeroShotClassification
 from clim_eval.pictures.bars import accuracy_bars
 
 
-def run_zeroshot(options: Namespace) -> None:
+def add(commands: Commands) -> None:
+    """Add the command to the subparsers of `clim-eval`."""
+    parser = add_command(
+        commands, "zeroshot", run, "zero-shot classification of images, top-1 and top-5"
+    )
+    add_model_options(parser, "the model's own")
+    parser.add_argument(
+        "--images", type=Path, required=True, help="folder with a folder for each class, or shards"
+    )
+    parser.add_argument(
+        "--names", type=Path, help="class names, one a line; default: the names of the folders"
+    )
+    parser.add_argument(
+        "--class-embeddings", type=Path, help=".safetensors of `embed`, or .npy; default: computed"
+    )
+    add_class_options(parser)
+    add_run_options(parser, batch_size=64)
+
+
+def run(options: Namespace) -> None:
     """Zero-shot classification of images with a class each."""
     from clim_data.readers import class_images
 

@@ -20,7 +20,7 @@ from clim_data import CropBatch, Draw
 from clim_data.matching import BoxTable
 from clim_data.pixels import crop_window, draw_cells, draw_order
 from clim_data.sources import RawSample
-from clim_data.streams import CropBuilder
+from clim_data.streams import CropBuilder, CropRules
 from pictures import jpeg_bytes
 from PIL import Image
 from torch import Tensor
@@ -62,9 +62,7 @@ def clim_crops(
         image_px=px[0],
         crop_px=px[1],
         table=table,
-        max_split=6,
-        max_cells=MAX_CELLS,
-        context=CONTEXT,
+        rules=CropRules(max_cells=MAX_CELLS, context=CONTEXT),
         scales=(),
         background="white",
         max_pixels=None,

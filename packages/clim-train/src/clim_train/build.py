@@ -6,6 +6,7 @@ from functools import partial
 import clim_models
 from clim_data import ImageCaptions, PanopticRegions
 from clim_data.processes import Ranks
+from clim_data.streams import StreamOptions
 from clim_eval import ImageTextRetrieval, RegionClassification
 from clim_models import RegionModel, model_config
 from clim_models.text import embed_classes
@@ -66,16 +67,14 @@ def build_loader(config: TrainConfig) -> Loader:
     Raises ValueError where no data are named, FileNotFoundError where they do not exist.
     """
     data = config.data
-    rank, world_size = Ranks.of_group()
-    stream = {
-        "batch_size": data.batch_size,
-        "seed": config.run.seed,
-        "rank": rank,
-        "world_size": world_size,
-        "workers": data.workers,
-        "on_error": data.on_error,
-        "background": data.background,
-    }
+    stream = StreamOptions(
+        batch_size=data.batch_size,
+        seed=config.run.seed,
+        ranks=Ranks.of_group(),
+        workers=data.workers,
+        on_error=data.on_error,
+        background=data.background,
+    )
     return find_method(config.task.name).data.loader(data, stream, native_px(config))
 
 

@@ -10,9 +10,14 @@ from clim_data.lazy import lazy_names
 if TYPE_CHECKING:
     from clim_data.streams.epochs import (
         EpochLoader as EpochLoader,
-        check_stream as check_stream,
         global_steps as global_steps,
         rank_share as rank_share,
+    )
+    from clim_data.streams.options import (
+        CropRules as CropRules,
+        StreamKeywords as StreamKeywords,
+        StreamOptions as StreamOptions,
+        choose_stream as choose_stream,
     )
     from clim_data.streams.region_batches import CropBuilder as CropBuilder
 else:
@@ -20,8 +25,11 @@ else:
         __name__,
         {
             "CropBuilder": "clim_data.streams.region_batches",
+            "CropRules": "clim_data.streams.options",
             "EpochLoader": "clim_data.streams.epochs",
-            "check_stream": "clim_data.streams.epochs",
+            "StreamKeywords": "clim_data.streams.options",
+            "StreamOptions": "clim_data.streams.options",
+            "choose_stream": "clim_data.streams.options",
             "global_steps": "clim_data.streams.epochs",
             "rank_share": "clim_data.streams.epochs",
         },

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from clim_data.faults import BrokenSample, SkipReport, check_on_error
-from clim_data.pixels.decode import pixel_limit
+from clim_data.faults import BrokenSample, SkipReport
 from clim_data.processes.worker_signals import leave_signals_to_parent, sigterm_held_back
 from clim_data.sources.shards import RawSample
 from clim_data.sources.store import SampleStore
-from clim_data.streams.draw import Draw, check_background
+from clim_data.streams.draw import Draw
+from clim_data.streams.options import StreamOptions
 
 STATE_VERSION = 1
 
@@ -50,13 +50,6 @@ def rank_share(start: int, stop: int, rank: int, world_size: int) -> tuple[int, 
     return start + size * rank // world_size, start + size * (rank + 1) // world_size
 
 
-def check_whole(name: str, value: object, low: int) -> int:
-    """`value` when it is a whole number of at least `low`, else ValueError."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least {low}")
-    return value
-
-
 class EpochLoader(Generic[Batch]):
     """Endless epochs of the batches that `build` makes of the samples of `store`.
 
@@ -72,49 +65,40 @@ class EpochLoader(Generic[Batch]):
         store: the samples; what it left out is in its `skipped`, to which the loader adds.
         build: makes one batch of some samples, and names those that it could not use. It is pickled
             to the workers.
+        stream: size of the batches, order, ranks and workers. How samples are read is up to `store`
+            and `build`.
         build_stamp: what else the batches depend on (such as a file of boxes); part of
             `fingerprint()`.
-        batch_size, seed, rank, world_size, workers, shuffle, drop_last: see `MosaicLoader`.
 
     Raises:
-        ValueError: an option is out of range, or there are fewer samples than ranks.
+        ValueError: there are fewer samples than ranks.
     """
 
     def __init__(
         self,
         store: SampleStore,
         build: Builder,
+        stream: StreamOptions,
         *,
-        batch_size: int,
-        seed: int,
-        rank: int,
-        world_size: int,
-        workers: int,
-        shuffle: bool,
-        drop_last: bool,
         build_stamp: str = "",
     ):
-        self.batch_size, self.rank, self.world_size, self.workers = (
-            batch_size,
-            rank,
-            world_size,
-            workers,
-        )
-        self.seed, self.drop_last = seed, drop_last
+        self.stream = stream
         self.skipped: SkipReport = store.skipped
-        self._batches = _Batches(store, build, seed, shuffle)
+        self._batches = _Batches(store, build, stream.seed, stream.shuffle)
+
         self._fingerprint = store.fingerprint()
         if build_stamp:
             self._fingerprint = hashlib.sha256(
                 f"{self._fingerprint}|{build_stamp}".encode()
             ).hexdigest()[:16]
+
         self.epoch, self._consumed = 0, 0
         if not self._steps(0):
-            least = batch_size * world_size if drop_last else world_size
+            world_size = stream.ranks.world_size
+            least = stream.batch_size * world_size if stream.drop_last else world_size
             raise ValueError(
                 f"{len(store)} usable samples are too few: {world_size} ranks need at least "
-                f"{least}; "
-                f"give more data or fewer ranks ({self.skipped.summary()})"
+                f"{least}; give more data or fewer ranks ({self.skipped.summary()})"
             )
 
     @property
@@ -128,16 +112,15 @@ class EpochLoader(Generic[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         steps, epoch = self._steps(self._consumed), self.epoch
-        shares = [
-            (epoch, step[0], *rank_share(*step, self.rank, self.world_size)) for step in steps
-        ]
+        shares = [(epoch, step[0], *rank_share(*step, *self.stream.ranks)) for step in steps]
+
         # Its own generator: the workers' seeds must not be drawn from the one that training uses.
         loader = DataLoader(
             self._batches,
             batch_size=None,
             sampler=shares,
-            num_workers=self.workers,
-            generator=torch.Generator().manual_seed(self.seed),
+            num_workers=self.stream.workers,
+            generator=torch.Generator().manual_seed(self.stream.seed),
             worker_init_fn=leave_signals_to_parent,
         )
         with sigterm_held_back():
@@ -149,8 +132,8 @@ class EpochLoader(Generic[Batch]):
                     raise faults[0]
                 if batch is None:
                     raise ValueError(
-                        f"no sample of the batch at {start} in epoch {epoch} on rank {self.rank} "
-                        "can be read: "
+                        f"no sample of the batch at {start} in epoch {epoch} on rank "
+                        f"{self.stream.ranks.rank} can be read: "
                         f"{self.skipped.summary(3)}; remove these samples from the data (see "
                         "`clim-data pack`)"
                     )
@@ -168,7 +151,7 @@ class EpochLoader(Generic[Batch]):
             "version": STATE_VERSION,
             "epoch": self.epoch,
             "consumed": self._consumed,
-            "seed": self.seed,
+            "seed": self.stream.seed,
             "fingerprint": self._fingerprint,
         }
 
@@ -200,34 +183,14 @@ class EpochLoader(Generic[Batch]):
         return self._fingerprint
 
     def _steps(self, consumed: int) -> list[tuple[int, int]]:
-        left = self.num_samples - consumed
+        world_size = self.stream.ranks.world_size
         steps = global_steps(
-            left, self.batch_size * self.world_size, self.world_size, drop_last=self.drop_last
+            self.num_samples - consumed,
+            self.stream.batch_size * world_size,
+            world_size,
+            drop_last=self.stream.drop_last,
         )
         return [(start + consumed, stop + consumed) for start, stop in steps]
-
-
-def check_stream(
-    *,
-    batch_size: int,
-    seed: int,
-    rank: int,
-    world_size: int,
-    workers: int,
-    on_error: str,
-    max_pixels: int | None,
-    background: str,
-) -> None:
-    """ValueError for an option of every stream that is out of range; called before any source is
-    opened."""
-    check_whole("batch_size", batch_size, 1)
-    check_whole("workers", workers, 0)
-    check_whole("seed", seed, 0)
-    check_on_error(on_error)
-    check_background(background)
-    check_whole("max_pixels", pixel_limit(max_pixels), 1)
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank={rank} must be at least 0 and below world_size={world_size}")
 
 
 class _Batches(Dataset):

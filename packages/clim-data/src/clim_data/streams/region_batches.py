@@ -22,6 +22,7 @@ from clim_data.pixels.crops import (
 from clim_data.pixels.decode import decode_rgb, open_image
 from clim_data.sources.shards import RawSample
 from clim_data.streams.draw import Draw, background_colour
+from clim_data.streams.options import CropRules
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,7 @@ class CropBuilder:
     image_px: int
     crop_px: int
     table: BoxTable | None
-    max_split: int
-    max_cells: int
-    context: float
+    rules: CropRules
     scales: tuple[int, ...]
     background: str
     max_pixels: int | None
@@ -157,11 +156,11 @@ class CropBuilder:
         (height, width)."""
         rng = draw.rng(sample.name, "regions")
         if self.table is None:
-            cells = draw_cells(rng, self.max_split, self.max_cells) * _extent(size)
+            cells = draw_cells(rng, self.rules.max_split, self.rules.max_cells) * _extent(size)
             return cells / max(size), [tuple(cell) for cell in cells.tolist()]
         boxes, _ = self.table.of_image(sample, size)
-        boxes = boxes[draw_order(rng, len(boxes))[: self.max_cells]]
-        windows = [crop_window(box, size, self.context) for box in boxes.tolist()]
+        boxes = boxes[draw_order(rng, len(boxes))[: self.rules.max_cells]]
+        windows = [crop_window(box, size, self.rules.context) for box in boxes.tolist()]
         return padded_boxes(boxes, size), windows
 
 

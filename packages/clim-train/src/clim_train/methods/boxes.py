@@ -1,11 +1,11 @@
 """Images and boxes that have a class: the data of RegionCLIP-style training."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from clim_data import BoxBatch, BoxLoader
+from clim_data.streams import StreamOptions
 
 from clim_train.methods.method import DataKind
 from clim_train.methods.region_parts import blank_images, example_boxes
@@ -33,7 +33,7 @@ class BoxDataConfig(SourceOptions):
         check_at_least(self, "data", image_px=1, max_boxes=1)
 
 
-def box_loader(data: BoxDataConfig, stream: Mapping[str, Any], model_px: int) -> BoxLoader:
+def box_loader(data: BoxDataConfig, stream: StreamOptions, model_px: int) -> BoxLoader:
     """Return this rank's images and labelled boxes; its `class_names` are the categories."""
     sources = data.sources()
     if data.boxes is None:
@@ -42,7 +42,7 @@ def box_loader(data: BoxDataConfig, stream: Mapping[str, Any], model_px: int) ->
             "(see `clim-eval pseudo-label`)"
         )
     return BoxLoader(
-        sources, image_px=data.image_px, boxes=data.boxes, max_boxes=data.max_boxes, **stream
+        sources, image_px=data.image_px, boxes=data.boxes, max_boxes=data.max_boxes, stream=stream
     )
 
 

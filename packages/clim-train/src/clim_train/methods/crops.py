@@ -1,12 +1,12 @@
 """Images, boxes and a crop of each box: the data of CLIPSelf."""
 
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from clim_data import CropBatch, CropLoader
 from clim_data.pixels import grid_choices
+from clim_data.streams import CropRules, StreamOptions
 
 from clim_train.methods.method import DataKind
 from clim_train.methods.region_parts import blank_images, example_boxes
@@ -70,7 +70,7 @@ class CropDataConfig(SourceOptions):
             check_default(self, "data", ("max_split",), "it without data.boxes, for grids")
 
 
-def crop_loader(data: CropDataConfig, stream: Mapping[str, Any], model_px: int) -> CropLoader:
+def crop_loader(data: CropDataConfig, stream: StreamOptions, model_px: int) -> CropLoader:
     """Return this rank's images, boxes and crops."""
     return CropLoader(
         data.sources(),
@@ -78,12 +78,14 @@ def crop_loader(data: CropDataConfig, stream: Mapping[str, Any], model_px: int) 
         crop_px=data.crop_px or model_px,
         boxes=data.boxes,
         images_json=data.images_json,
-        max_split=data.max_split,
-        max_cells=data.max_cells,
-        context=data.context,
-        area_px=(data.min_box_px, data.max_box_px),
         scales=data.scales,
-        **stream,
+        regions=CropRules(
+            max_split=data.max_split,
+            max_cells=data.max_cells,
+            context=data.context,
+            area_px=(data.min_box_px, data.max_box_px),
+        ),
+        stream=stream,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
+from clim_data.streams import StreamOptions
 
 from clim_train.options.checks import check_choice
 from clim_train.options.sections import EngineConfig
@@ -43,7 +44,7 @@ class DataKind(Generic[Data]):
     options: type[Data]
     """Frozen dataclass: the section `data` of a configuration. Its field `kind` names the kind."""
 
-    loader: Callable[[Data, Any, int], Loader]
+    loader: Callable[[Data, StreamOptions, int], Loader]
     """`loader(data, stream, model_px)`: this rank's batches. Raises ValueError or FileNotFoundError
     where the data are missing."""
 

@@ -1,10 +1,10 @@
 """Images with captions, in mosaics: the data of CLIM."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from clim_data import MosaicBatch, MosaicConfig, MosaicLoader, plan_mosaics
+from clim_data.streams import StreamOptions
 
 from clim_train.methods.method import DataKind
 from clim_train.methods.region_parts import blank_images
@@ -27,9 +27,9 @@ class PairDataConfig(SourceOptions):
     mosaic: MosaicConfig = field(default_factory=MosaicConfig)
 
 
-def pair_loader(data: PairDataConfig, stream: Mapping[str, Any], model_px: int) -> MosaicLoader:
+def pair_loader(data: PairDataConfig, stream: StreamOptions, model_px: int) -> MosaicLoader:
     """Return this rank's mosaics and single images."""
-    return MosaicLoader(data.sources(), mosaic=data.mosaic, **stream)
+    return MosaicLoader(data.sources(), mosaic=data.mosaic, stream=stream)
 
 
 def example_pairs(data: PairDataConfig, model_px: int) -> MosaicBatch:

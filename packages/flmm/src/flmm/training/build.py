@@ -8,6 +8,7 @@ import torch
 from clim_data import PanopticNarratives, ReferringExpressions
 from clim_data.processes import Ranks
 from clim_data.readers import PROTOCOLS
+from clim_data.streams import StreamOptions
 from clim_train import Trainer
 from clim_train.run.randomness import seed_everything
 
@@ -86,19 +87,19 @@ def build_trainer(
     sources = build_sources(config)  # before the minutes that loading can take
     model = build_model(config)
     cache = build_cache(config, model, sources)
-    rank, world_size = Ranks.of_group()
     loader = GroundingLoader(
         sources,
         model.lmm,
         sam_px=model.sam.edge,
         requests=build_requests(config),
         cache=cache,
-        batch_size=config.data.batch_size,
-        seed=config.run.seed,
-        rank=rank,
-        world_size=world_size,
-        workers=config.data.workers,
-        on_error=config.data.on_error,
+        stream=StreamOptions(
+            batch_size=config.data.batch_size,
+            seed=config.run.seed,
+            ranks=Ranks.of_group(),
+            workers=config.data.workers,
+            on_error=config.data.on_error,
+        ),
     )
     about = {"lmm": config.model.lmm, "sam": config.model.sam, "merge": config.model.merge}
     return Trainer(

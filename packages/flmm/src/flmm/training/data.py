@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Unpack
 
 from clim_data import BrokenSample, Draw, GroundingSample, SkipReport
-from clim_data.streams import EpochLoader, check_stream
+from clim_data.streams import EpochLoader, StreamKeywords, StreamOptions, choose_stream
 
 from flmm.adapters.frozen import FrozenLMM
 from flmm.samples import GroundingBatch, GroundingItem, SampleMaker, training_item
@@ -140,8 +140,8 @@ class GroundingLoader(EpochLoader[GroundingBatch]):
         requests: what the LMM is asked, for data sets that have a request of their own (default:
             `prompts.DESCRIBE`).
         cache: features that need not be computed again.
-        batch_size: images per rank and step.
-        seed, rank, world_size, workers, on_error, shuffle: as in `clim_data.MosaicLoader`.
+        stream, keywords: as in `clim_data.MosaicLoader`. The data sets read their images
+            themselves, so `background`, `max_pixels` and the cache of shards have no effect here.
 
     Raises ValueError when an option is out of range, or for requests to unknown data sets.
     """
@@ -152,24 +152,12 @@ class GroundingLoader(EpochLoader[GroundingBatch]):
         lmm: FrozenLMM,
         *,
         sam_px: int,
-        batch_size: int,
         requests: Mapping[str, str] | None = None,
         cache: FeatureSource | None = None,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        workers: int = 0,
-        on_error: str = "skip",
-        shuffle: bool = True,
+        stream: StreamOptions | None = None,
+        **keywords: Unpack[StreamKeywords],
     ):
-        stream = {
-            "batch_size": batch_size,
-            "seed": seed,
-            "rank": rank,
-            "world_size": world_size,
-            "workers": workers,
-        }
-        check_stream(**stream, on_error=on_error, max_pixels=None, background="white")
+        stream = choose_stream(stream, keywords)
         requests = dict(requests or {})
         if unknown := sorted(set(requests) - set(sources)):
             raise ValueError(
@@ -179,11 +167,9 @@ class GroundingLoader(EpochLoader[GroundingBatch]):
         prompts = "|".join(f"{name}:{maker.prompt}" for name, maker in makers.items())
         self._cache = cache
         super().__init__(
-            GroundingSources(sources, on_error=on_error),
+            GroundingSources(sources, on_error=stream.on_error),
             GroundingBuilder(sources, makers, sam_px=sam_px, cache=cache),
-            **stream,
-            shuffle=shuffle,
-            drop_last=False,
+            stream,
             build_stamp=prompts,
         )
 

@@ -15,8 +15,8 @@ from clim_data import BrokenSample, GroundingSample, SkipReport
 from clim_data.processes import Ranks, gather_objects
 from clim_data.streams import rank_share
 from clim_eval import MaskScores, mask_overlaps, write_report
-from clim_eval.evaluators.sharing import live
-from clim_eval.metrics.masks import ious
+from clim_eval.evaluators import live
+from clim_eval.metrics import ious
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 

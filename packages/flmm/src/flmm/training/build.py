@@ -10,7 +10,7 @@ from clim_data.processes import Ranks
 from clim_data.readers import PROTOCOLS
 from clim_data.streams import StreamOptions
 from clim_train import Trainer
-from clim_train.run.randomness import seed_everything
+from clim_train.run import seed_everything
 
 from flmm.grounded import GroundedLMM, load_grounded
 from flmm.training.config import GroundingConfig

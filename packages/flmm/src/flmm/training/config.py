@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clim_train import EngineConfig, OptimConfig, RunConfig, ScheduleConfig
-from clim_train.options.checks import check_at_least, check_choice, reject
-from clim_train.options.json_files import JsonConfig
+from clim_train.options import JsonConfig, check_at_least, check_choice, reject
 
 from flmm.attention.capture import MERGES
 from flmm.text.prompts import DESCRIBE

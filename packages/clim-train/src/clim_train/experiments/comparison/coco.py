@@ -13,9 +13,8 @@ from pathlib import Path
 from clim_data import ImageCaptions, PanopticRegions
 from clim_data.annotations import captions_of_images, read_annotations
 from clim_data.files import image_file_name, read_names
-from clim_eval import class_images, save_class_embeddings
-from clim_eval.embeddings import embed_with_bar
-from clim_eval.labelling.nouns import NounFinder
+from clim_eval import class_images, embed_with_bar, save_class_embeddings
+from clim_eval.labelling import NounFinder
 from clim_models import RegionModel
 
 from clim_train.experiments.comparison.data import (

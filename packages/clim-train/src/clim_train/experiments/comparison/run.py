@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from clim_data.files import write_json
 from clim_eval import run_ends
-from clim_eval.reports.tables import plain
+from clim_eval.reports import plain
 from clim_models import RegionModel, create_model
 
 from clim_train.experiments.comparison.arms import ARMS, START, ArmOptions

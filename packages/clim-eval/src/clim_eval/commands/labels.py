@@ -90,8 +90,8 @@ def nouns_of(options: Namespace, model: Any) -> tuple[list[str], Tensor]:
     model.
     """
     if options.nouns.suffix not in (".safetensors", ".npy"):
-        names = read_names(options.nouns, "--nouns")
-        return names, embed_names(options, model, names)
+        nouns = read_names(options.nouns, "--nouns")
+        return nouns, embed_names(options, model, nouns)
     embeddings, names = read_class_embeddings(options.nouns, model=model)
     if names is None:
         raise ValueError(

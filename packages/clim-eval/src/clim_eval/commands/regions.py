@@ -62,7 +62,7 @@ def run(options: Namespace) -> None:
             f"{annotations} has no region of 64 to 1048576 pixels: check that it belongs to "
             "--images"
         )
-    readouts = {name: {} for name in rows.ranks}
+    readouts: dict[str, dict[str, float]] = {name: {} for name in rows.ranks}
     for name, value in metrics.items():
         readout, _, rest = name.partition(".")
         readouts[readout][rest] = value

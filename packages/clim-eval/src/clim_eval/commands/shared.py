@@ -4,8 +4,9 @@ report."""
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from clim_data.command_line import need_path
@@ -15,10 +16,15 @@ from clim_eval.reports.provenance import weights_fingerprint
 from clim_eval.reports.report import write_report
 from clim_eval.reports.tables import metric_table
 
+if TYPE_CHECKING:
+    from clim_data import InstanceRegions, PanopticRegions
+    from clim_models import RegionModel
+    from matplotlib.figure import Figure
+
 # Options of the data set and of the evaluator: ours, and those behind the figures in papers (class
 # means in half precision, masks resized without antialias, stuff boxes one pixel short, Pillow's
 # resize, 100 segments per image).
-PROTOCOLS = {
+PROTOCOLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "exact": ({}, {"rounding": "exact"}),
     "published": (
         {"antialias": False, "resize": "pil", "max_regions": 100, "stuff_box": "inclusive"},
@@ -27,7 +33,7 @@ PROTOCOLS = {
 }
 
 
-def load_model(options: Namespace):
+def load_model(options: Namespace) -> "RegionModel":
     """The RegionModel of --model, --pretrained, --precision and --device; fills in what was not
     given."""
     from clim_models import create_model
@@ -76,7 +82,7 @@ def region_file(options: Namespace) -> Path | None:
     return options.panoptic_json or options.instances_json
 
 
-def region_data(options: Namespace, model):
+def region_data(options: Namespace, model: "RegionModel") -> "InstanceRegions | PanopticRegions":
     """The PanopticRegions or InstanceRegions of --images and --panoptic-json or
     --instances-json."""
     from clim_data import InstanceRegions, PanopticRegions
@@ -100,7 +106,7 @@ def region_data(options: Namespace, model):
     return PanopticRegions(options.images, options.panoptic_json, folder, **sizes)
 
 
-def class_rows(options: Namespace, model, names: Sequence[str]) -> torch.Tensor:
+def class_rows(options: Namespace, model: "RegionModel", names: Sequence[str]) -> torch.Tensor:
     """(K, C) rows of --class-embeddings, or computed."""
     if not options.class_embeddings:
         return embed_names(options, model, names)
@@ -109,7 +115,7 @@ def class_rows(options: Namespace, model, names: Sequence[str]) -> torch.Tensor:
     return load_class_embeddings(options.class_embeddings, names, model=model).to(model.device)
 
 
-def embed_names(options: Namespace, model, names: Sequence[str]) -> torch.Tensor:
+def embed_names(options: Namespace, model: "RegionModel", names: Sequence[str]) -> torch.Tensor:
     """(K, C) unit rows of names with --templates, from --cache where they are there."""
     from clim_eval.embeddings import cache_folder, embed_with_bar
 
@@ -120,7 +126,13 @@ def embed_names(options: Namespace, model, names: Sequence[str]) -> torch.Tensor
 
 
 def finish(
-    options: Namespace, *, title: str, metrics: dict, config: dict, data: dict, figure
+    options: Namespace,
+    *,
+    title: str,
+    metrics: dict,
+    config: dict,
+    data: dict,
+    figure: Callable[[], "Figure"],
 ) -> None:
     """Print the table and write the report, on rank 0."""
     if not Ranks.of_group().is_first:
@@ -145,7 +157,7 @@ def tell_skipped(names: Sequence[str], limit: int = 5) -> None:
         print(f"left out {len(names)}: {'; '.join(names[:limit])}{more}", file=sys.stderr)
 
 
-def command_config(options: Namespace, model) -> dict:
+def command_config(options: Namespace, model: "RegionModel") -> dict:
     """The options of the command and the hash of the weights they led to."""
     weights = gather_objects(weights_fingerprint(model))
     if len(set(weights)) > 1:

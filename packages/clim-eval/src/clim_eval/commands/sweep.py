@@ -2,7 +2,7 @@
 trade-off."""
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ class SweepParts:
         budget = 1e9 * self.options.keep_gb / len(self.asked)
         return KeptItems(data, batch_size=batch_size, workers=self.options.workers, budget=budget)
 
-    def _classes(self, kind: str, compute) -> Any:
+    def _classes(self, kind: str, compute: Callable[[], Any]) -> Any:
         """Class embeddings, made once unless the text tower was trained."""
         if self.ends.change_texts or kind not in self._rows:
             self._rows[kind] = compute()

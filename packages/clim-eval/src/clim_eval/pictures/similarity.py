@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -82,7 +82,7 @@ def similarity_figure(
     return figure
 
 
-def _check_counts(texts: int, **given: Sequence | None) -> None:
+def _check_counts(texts: int, **given: Sized | None) -> None:
     for name, values in given.items():
         if values is not None and len(values) != texts:
             raise ValueError(f"{len(values)} {name} for {texts} texts: pass one for each text")

@@ -66,13 +66,21 @@ def tradeoff_figure(
                 axis.annotate(label, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8)
         rings = [
             drawn[curve][label]
-            for curve in chosen or {}
-            for label in chosen[curve]
+            for curve, labels in (chosen or {}).items()
+            for label in labels
             if label in drawn[curve]
         ]
         if rings:
-            ring = {"s": 110, "facecolors": "none", "edgecolors": INK, "linewidths": 1.2}
-            axis.scatter(*zip(*rings, strict=True), **ring, label="not beaten by any other")
+            xs, ys = zip(*rings, strict=True)
+            axis.scatter(
+                xs,
+                ys,
+                s=110,
+                facecolors="none",
+                edgecolors=INK,
+                linewidths=1.2,
+                label="not beaten by any other",
+            )
         axis.set_xlabel(
             f"{x_name}, %" + (f"\n(not measured: {', '.join(missing)})" if missing else "")
         )

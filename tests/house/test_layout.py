@@ -8,8 +8,8 @@ from house import floors, measures
 # At most. `python tests/house/measures.py --places` prints the figures and where they are from.
 LIMITS = {
     "files in the fullest folder": 14,
-    "functions with more than 8 parameters": 8,
-    "parameters of the widest function": 13,
+    "functions with more than 8 parameters": 6,
+    "parameters of the widest function": 12,
     "functions over 60 lines": 13,
     "files over 350 lines": 5,
     "lines over 100 characters": 33,

@@ -10,11 +10,17 @@ from clim_data.lazy import lazy_names
 if TYPE_CHECKING:
     from clim_data.readers.expressions import PROTOCOLS as PROTOCOLS
     from clim_data.readers.labelled_images import class_images as class_images
+    from clim_data.readers.region_options import (
+        RegionRules as RegionRules,
+        RegionView as RegionView,
+    )
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
             "PROTOCOLS": "clim_data.readers.expressions",
+            "RegionRules": "clim_data.readers.region_options",
+            "RegionView": "clim_data.readers.region_options",
             "class_images": "clim_data.readers.labelled_images",
         },
     )

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from clim_data.pixels.boxes import Box, box_of_mask, xywh_to_xyxy
 from clim_data.pixels.crops import crop_window, cut_crops
 from clim_data.pixels.decode import load_rgb, pixels
 from clim_data.pixels.masks import decode_segmentation, masks_to_grid, read_segment_ids
+from clim_data.readers.region_options import RegionKeywords, RegionRules, RegionView, choose_regions
 
 
 @dataclass(frozen=True)
@@ -62,43 +63,6 @@ class Region:
     label: int
     is_thing: bool
     mask: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class RegionView:
-    """How an image and its regions are brought to the sizes of the model.
-
-    Args:
-        image_px: side of the letterboxed square.
-        stride: patch size; masks get image_px / stride cells a side.
-        crop_px: side of the region crops, None for no crops.
-        antialias: of the mask resize; False is torchvision before 0.17, as in published numbers.
-        resize: "torch" (fast) or "pil" (bit for bit the original's image pixels); see
-            `clim_data.pixels.transforms`.
-        context: window of a thing's crop, in sizes of its box.
-
-    Raises:
-        ValueError: an option is out of range.
-    """
-
-    image_px: int
-    stride: int
-    crop_px: int | None = None
-    antialias: bool = True
-    resize: str = "torch"
-    context: float = 1.5
-
-    def __post_init__(self) -> None:
-        if self.stride < 1 or self.image_px < 1 or self.image_px % self.stride:
-            raise ValueError(
-                f"image_px={self.image_px} must be a positive multiple of stride={self.stride}"
-            )
-        if self.crop_px is not None and self.crop_px < 1:
-            raise ValueError(f"crop_px={self.crop_px} must be None or at least 1")
-        if self.resize not in ("torch", "pil"):
-            raise ValueError(f'resize={self.resize!r} is not known: use "torch" or "pil"')
-        if self.context < 1:
-            raise ValueError(f"context={self.context} must be at least 1, the box itself")
 
 
 def make_region_sample(
@@ -157,18 +121,20 @@ class _RegionDataset(Dataset, ABC):
         images: list[dict],
         categories: list[dict],
         view: RegionView,
-        **rules: Any,
+        rules: RegionRules,
+        *,
+        on_error: str,
+        masks: bool = True,
     ):
         if not Path(images_dir).is_dir():
             raise FileNotFoundError(
                 f"no image folder {images_dir}: give the folder that holds the image files"
             )
-        self.images_dir, self.images, self.view = Path(images_dir), images, view
-        self.area_px, self.crowd = rules["area_px"], rules["crowd"]
-        if self.crowd not in ("keep", "skip"):
-            raise ValueError(f'crowd={self.crowd!r} is not known: use "keep" or "skip"')
-        self.max_regions, self.on_error = rules["max_regions"], check_on_error(rules["on_error"])
-        self.with_masks: bool = rules["masks"]
+        self.images_dir, self.images = Path(images_dir), images
+        self.view, self.rules = view, rules
+        self.on_error = check_on_error(on_error)
+        self.with_masks = masks
+
         self.label_of = label_of_category(categories)
         ordered = sorted(categories, key=lambda c: c["id"])
         self.category_ids = [c["id"] for c in ordered]
@@ -199,12 +165,13 @@ class _RegionDataset(Dataset, ABC):
 
     def _keep(self, annotations: list[dict]) -> list[dict]:
         """Annotations that count: the first `max_regions`, without crowds when they are skipped."""
-        listed = annotations[: self.max_regions] if self.max_regions is not None else annotations
-        return [a for a in listed if self.crowd == "keep" or not a.get("iscrowd", 0)]
+        listed = annotations[: self.rules.max_regions]
+        return [a for a in listed if self.rules.crowd == "keep" or not a.get("iscrowd", 0)]
 
     def _in_range(self, box: Sequence[float]) -> bool:
         area = (box[2] - box[0]) * (box[3] - box[1])
-        return self.area_px[0] ** 2 <= area <= self.area_px[1] ** 2
+        low, high = self.rules.area_px
+        return low**2 <= area <= high**2
 
 
 class PanopticRegions(_RegionDataset):
@@ -218,15 +185,12 @@ class PanopticRegions(_RegionDataset):
     Args:
         images_dir, panoptic_json, panoptic_dir: COCO files; the png of an image is the "file_name"
             of its annotation.
-        image_px, stride, crop_px, antialias, resize: see `RegionView`.
-        stuff_box: "exact" surrounds every pixel; "inclusive" ends one pixel short, as in published
-            numbers.
-        crowd: "keep" crowd segments, as in published numbers, or "skip" them.
-        max_regions: only the first so many segments of an image (published numbers: 100), None for
-            all.
-        area_px: square roots of the smallest and largest box area in original pixels.
+        view: sizes of the model.
+        rules: which segments count.
         on_error: "skip" gives an empty item for an image that cannot be read and names it in
             `skipped`; or "raise".
+        keywords: the fields of `view` and `rules` one by one; accepted in their place for one
+            release.
 
     Raises:
         FileNotFoundError, ValueError: files are missing or no panoptic annotation; an option is out
@@ -239,36 +203,21 @@ class PanopticRegions(_RegionDataset):
         panoptic_json: str | Path,
         panoptic_dir: str | Path,
         *,
-        image_px: int,
-        stride: int,
-        crop_px: int | None = None,
-        antialias: bool = True,
-        resize: str = "torch",
-        stuff_box: str = "exact",
-        crowd: str = "keep",
-        max_regions: int | None = None,
-        area_px: tuple[float, float] = (8, 1024),
+        view: RegionView | None = None,
+        rules: RegionRules | None = None,
         on_error: str = "skip",
+        **keywords: Unpack[RegionKeywords],
     ):
+        view, rules = choose_regions(view, rules, keywords)
         record = read_annotations(panoptic_json, "images", "annotations", "categories")
         if not Path(panoptic_dir).is_dir():
             raise FileNotFoundError(
                 f"no segmentation folder {panoptic_dir}: unpack the panoptic png files there"
             )
-        if stuff_box not in ("exact", "inclusive"):
-            raise ValueError(f'stuff_box={stuff_box!r} is not known: use "exact" or "inclusive"')
-        self.panoptic_dir, self.stuff_box = Path(panoptic_dir), stuff_box
+        self.panoptic_dir = Path(panoptic_dir)
         self.annotations = {a["image_id"]: a for a in record["annotations"]}
         images = [image for image in record["images"] if image["id"] in self.annotations]
-        view = RegionView(image_px, stride, crop_px, antialias, resize)
-        rules = {
-            "area_px": area_px,
-            "crowd": crowd,
-            "max_regions": max_regions,
-            "on_error": on_error,
-            "masks": True,
-        }
-        super().__init__(images_dir, images, record["categories"], view, **rules)
+        super().__init__(images_dir, images, record["categories"], view, rules, on_error=on_error)
         self._thing = dict(zip(self.category_ids, self.class_is_thing))
 
     def _regions(self, record: dict, image: Image.Image) -> list[Region]:
@@ -296,7 +245,7 @@ class PanopticRegions(_RegionDataset):
     def _box_of_stuff(self, box: Box) -> tuple[float, float, float, float]:
         """Return the box as `stuff_box` wants it: "inclusive" ends at the last pixel's index."""
         left, top, right, bottom = map(float, box)
-        if self.stuff_box == "inclusive":
+        if self.rules.stuff_box == "inclusive":
             return left, top, right - 1, bottom - 1
         return left, top, right, bottom
 
@@ -321,17 +270,13 @@ class InstanceRegions(_RegionDataset):
         images_dir: str | Path,
         instances_json: str | Path,
         *,
-        image_px: int,
-        stride: int,
-        crop_px: int | None = None,
-        antialias: bool = True,
-        resize: str = "torch",
+        view: RegionView | None = None,
+        rules: RegionRules | None = None,
         masks: bool = True,
-        crowd: str = "keep",
-        max_regions: int | None = None,
-        area_px: tuple[float, float] = (8, 1024),
         on_error: str = "skip",
+        **keywords: Unpack[RegionKeywords],
     ):
+        view, rules = choose_regions(view, rules, keywords)
         record = read_annotations(instances_json, "images", "annotations", "categories")
         self.annotations = group_by_image(record["annotations"])
         if masks and not all(a.get("segmentation") for a in record["annotations"]):
@@ -339,15 +284,9 @@ class InstanceRegions(_RegionDataset):
                 f"{instances_json} has annotations without segmentation: pass masks=False"
             )
         images = [image for image in record["images"] if image["id"] in self.annotations]
-        view = RegionView(image_px, stride, crop_px, antialias, resize)
-        rules = {
-            "area_px": area_px,
-            "crowd": crowd,
-            "max_regions": max_regions,
-            "on_error": on_error,
-            "masks": masks,
-        }
-        super().__init__(images_dir, images, record["categories"], view, **rules)
+        super().__init__(
+            images_dir, images, record["categories"], view, rules, on_error=on_error, masks=masks
+        )
 
     def _regions(self, record: dict, image: Image.Image) -> list[Region]:
         regions = []

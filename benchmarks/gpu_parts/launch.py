@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clim_train import read_metrics
-from clim_train.run.stopping import EXIT_STOPPED
+from clim_train.run import EXIT_STOPPED
 
 from gpu_parts.record import Part
 from gpu_parts.training_cases import Photos, free_port, write_photos

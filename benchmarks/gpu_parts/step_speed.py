@@ -25,7 +25,7 @@ from clim_train import (
 )
 from clim_train.engine import Engine, start_distributed
 from clim_train.options import choose_device
-from clim_train.transfer import to_device
+from clim_train.run import to_device
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode

@@ -10,9 +10,7 @@ from clim_models import RegionModel
 from clim_train import TrainConfig, build_loader, build_task
 from clim_train.engine import Engine, start_distributed
 from clim_train.options import choose_device
-from clim_train.run.finite import FiniteWatch
-from clim_train.run.metrics import RunningMean
-from clim_train.transfer import to_device
+from clim_train.run import FiniteWatch, RunningMean, to_device
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gpu_parts.no_sync import check_no_sync, to_fake_gpu, watch

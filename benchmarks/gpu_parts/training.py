@@ -20,7 +20,7 @@ from clim_models import RegionModel, create_model
 from clim_train import TrainConfig, Trainer, build_loader, build_task, learning_rate, read_metrics
 from clim_train.engine import Engine, build_optimizer, start_distributed
 from clim_train.options import choose_device
-from clim_train.run.peers import AgreedError
+from clim_train.run import AgreedError
 from torch import Tensor, nn
 
 from gpu_parts.record import Part

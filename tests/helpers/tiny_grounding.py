@@ -15,7 +15,7 @@ import torch
 from clim_data import GroundingSample, Phrase, SkipReport
 from clim_models import UNetHead
 from clim_train import EngineConfig, RunConfig, ScheduleConfig, Trainer
-from clim_train.run.peers import AgreedError
+from clim_train.run import AgreedError
 from flmm import (
     GroundedLMM,
     GroundingBatch,

@@ -21,7 +21,7 @@ from clim_train import (
     TrainConfig,
     Trainer,
 )
-from clim_train.run.peers import AgreedError
+from clim_train.run import AgreedError
 from timm.models import register_model
 from timm.models.eva import Eva
 

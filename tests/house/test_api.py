@@ -19,7 +19,7 @@ HIDDEN = {
     "clim_eval": 0,
     "clim_train": 4,
     "flmm": 10,
-    "benchmarks": 0,
+    "benchmarks": 7,
     "pages": 0,
     "tests of clim_data": 0,
     "tests of clim_models": 0,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from clim_data.command_line import FAILED, INTERRUPTED, MISTAKE, run_command
 from clim_train import TrainingStopped
-from clim_train.run.stopping import EXIT_STOPPED
+from clim_train.run import EXIT_STOPPED
 
 # Program -> words of a quick command, and the function that fails in it.
 PROGRAMS = {

@@ -1,3 +1,6 @@
+from importlib import metadata
+
+import clim_eval
 import pytest
 import torch
 from clim_eval.reports.provenance import data_fingerprint, package_versions, weights_fingerprint
@@ -31,3 +34,13 @@ def test_weights_fingerprint_sees_one_changed_weight():
 def test_versions_name_what_is_installed():
     versions = package_versions()
     assert {"python", "torch", "clim-eval", "device"} <= versions.keys()
+
+
+def test_packages_that_run_from_their_source_folders_have_a_version_too(monkeypatch):
+    def no_metadata(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", no_metadata)
+    versions = package_versions()
+    assert versions["clim-eval"] == clim_eval.__version__
+    assert "torch" not in versions

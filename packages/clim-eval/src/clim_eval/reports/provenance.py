@@ -3,24 +3,22 @@
 import hashlib
 import platform
 from collections.abc import Mapping, Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 import torch
 from torch import nn
 
-PACKAGES = (
-    *("clim-data", "clim-models", "clim-eval", "clim-train", "flmm"),
-    *(
-        "torch",
-        "torchvision",
-        "open_clip_torch",
-        "timm",
-        "transformers",
-        "deepspeed",
-        "numpy",
-        "pillow",
-    ),
+OUR_PACKAGES = ("clim-data", "clim-models", "clim-eval", "clim-train", "flmm")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "timm",
+    "transformers",
+    "deepspeed",
+    "numpy",
+    "pillow",
 )
 
 
@@ -28,13 +26,27 @@ def package_versions() -> dict[str, str]:
     """Versions of Python, of the packages that can change a result (those installed), and the
     accelerator's name."""
     versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    for name in (*OUR_PACKAGES, *LIBRARIES):
+        version = _version_of(name)
+        if version is not None:
+            versions[name] = version
+
     versions["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return versions
+
+
+def _version_of(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        if name not in OUR_PACKAGES:
+            return None
+
+    # Our packages also run from their source folders, which have no metadata.
+    try:
+        return import_module(f"{name.replace('-', '_')}.version").__version__
+    except ModuleNotFoundError:
+        return None
 
 
 def data_fingerprint(files: Sequence[str | Path], counts: Mapping[str, int]) -> dict:

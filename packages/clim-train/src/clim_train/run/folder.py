@@ -1,11 +1,11 @@
 """Files of a run folder that say what was started, and with which versions."""
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from clim_eval import package_versions
 
 PACKAGES = (
     "clim-data",
@@ -40,12 +40,8 @@ def check_run_folder(folder: str | Path, *, resume: bool, program: str) -> bool:
 
 def versions(world_size: int, device: torch.device) -> dict[str, Any]:
     """Return what the numbers of a run depend on: versions, number of processes, kind of device."""
-    found: dict[str, Any] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
+    known = package_versions()
+    found: dict[str, Any] = {name: known.get(name) for name in ("python", *PACKAGES)}
 
     is_gpu = device.type == "cuda"
     kind = torch.cuda.get_device_name(device) if is_gpu else platform.machine()

@@ -133,6 +133,7 @@ create_model("a", nonsense=1)
 
 @pytest.mark.skipif("clim_models" in WITHOUT_TABLE, reason="clim_models has no types at its door")
 def test_a_checker_refuses_wrong_calls(tmp_path):
+    pytest.importorskip("mypy")
     (tmp_path / "mistakes.py").write_text(MISTAKES)
     # The cache is that of `hatch run lint`: without it, torch's types are read for half a minute.
     command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml")]

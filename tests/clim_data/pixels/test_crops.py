@@ -18,6 +18,7 @@ from clim_data.pixels.crops import (
 )
 from clim_data.pixels.decode import load_rgb, pixels
 from clim_data.streams import region_batches
+from golden_pixels import same_pillow
 
 # levels by which torchvision's resizer may differ from Pillow's: both round between their two
 # passes
@@ -93,6 +94,7 @@ def only_batch(loader, image):
     return batch.images[place], batch.boxes[place], rows, batch
 
 
+@same_pillow
 def test_golden_proposal_items(golden, monkeypatch, whole_decode):
     case, record, folder, normalised = data_of(golden)
     image_px, crop_px = case.meta["config"]["det_image_size"], case.meta["config"]["crop_size"]
@@ -138,6 +140,7 @@ def test_golden_proposal_items(golden, monkeypatch, whole_decode):
         assert (batch.crops[place].int() - exact.int()).abs().max() <= GREY
 
 
+@same_pillow
 def test_golden_grid_items(golden, monkeypatch, whole_decode):
     case, record, folder, normalised = data_of(golden)
     image_px, crop_px = case.meta["config"]["det_image_size"], case.meta["config"]["crop_size"]

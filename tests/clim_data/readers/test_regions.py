@@ -6,6 +6,7 @@ import torch
 from clim_data import InstanceRegions, PanopticRegions
 from clim_data.pixels.crops import crop_window
 from clim_data.pixels.masks import decode_segmentation
+from golden_pixels import same_pillow
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -29,6 +30,7 @@ def golden_readers(case, **options):
     )
 
 
+@same_pillow
 @pytest.mark.parametrize("antialias", [True, False])
 def test_golden_panoptic_items(golden, antialias):
     case = golden("case07_panoptic")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from flmm.adapters.frames import ImageFrame
 from flmm.adapters.preparers import AnyResolutionTiles, HybridSquare, PadToSquare
+from golden_pixels import same_pillow
 from PIL import Image
 from transformers import CLIPImageProcessorPil, LlavaNextImageProcessorPil
 
@@ -60,6 +61,7 @@ def record(frame: ImageFrame) -> dict:
     }
 
 
+@same_pillow
 def test_golden_processors_pixels_and_frames(golden_folder):
     seen = set()
     for name in cases(golden_folder / "processors"):

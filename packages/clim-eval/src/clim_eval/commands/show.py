@@ -57,7 +57,7 @@ def run(options: Namespace) -> None:
         options.texts,
         boxes=found.boxes if options.draw == "box" else None,
         masks=found.masks if options.draw == "mask" else None,
-        scores=found.scores,
+        scores=found.scores.tolist(),
     )
     out = options.out or Path(f"{options.image.stem}.similarity.png")
     out.parent.mkdir(parents=True, exist_ok=True)

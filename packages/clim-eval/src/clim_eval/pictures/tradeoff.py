@@ -71,10 +71,9 @@ def tradeoff_figure(
             if label in drawn[curve]
         ]
         if rings:
-            xs, ys = zip(*rings, strict=True)
             axis.scatter(
-                xs,
-                ys,
+                [x for x, _ in rings],
+                [y for _, y in rings],
                 s=110,
                 facecolors="none",
                 edgecolors=INK,

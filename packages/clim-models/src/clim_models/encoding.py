@@ -11,7 +11,16 @@ from typing import get_args
 import torch.nn.functional as F
 from torch import Tensor
 
-from clim_models.features import Attended, Dense, ImageFeature, Pooled, Readout, Regions, Request
+from clim_models.features import (
+    READOUTS,
+    Attended,
+    Dense,
+    ImageFeature,
+    Pooled,
+    Readout,
+    Regions,
+    Request,
+)
 from clim_models.pooling import (
     PackedRegions,
     box_patch_masks,
@@ -129,7 +138,7 @@ def _maps_for(requests: Sequence[Request], normalize: bool) -> list[Readout]:
     for request in requests:
         if isinstance(request, Pooled) or (isinstance(request, Dense) and normalize):
             needed.add(request.readout)
-    return [readout for readout in Readout if readout in needed]
+    return [readout for readout in READOUTS.values() if readout in needed]
 
 
 def _regions_that_attend(

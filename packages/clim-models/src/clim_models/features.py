@@ -30,15 +30,19 @@ class Readout(StrEnum):
     VALUE = "value"
 
 
+# torch.compile traces a look-up in a dict, but not the members of an enum (torch 2.11).
+READOUTS: dict[str, Readout] = {member.value: member for member in Readout}
+
+
 def as_readout(value: str) -> Readout:
     """Return the readout of a name; a `Readout` passes through.
 
     Raises:
         ValueError: an unknown readout.
     """
-    if value not in tuple(Readout):
+    if value not in READOUTS:
         raise ValueError(f"readout={value!r}; legal values are 'value_residual' and 'value'")
-    return Readout(value)
+    return READOUTS[value]
 
 
 def _check_regions(regions: str) -> None:

@@ -131,7 +131,6 @@ create_model("a", nonsense=1)
 """
 
 
-@pytest.mark.skipif("clim_models" in WITHOUT_TABLE, reason="clim_models has no types at its door")
 def test_a_checker_refuses_wrong_calls(tmp_path):
     pytest.importorskip("mypy")
     (tmp_path / "mistakes.py").write_text(MISTAKES)

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 
 class BrokenSample(ValueError):
@@ -20,50 +19,80 @@ class BrokenSample(ValueError):
         return BrokenSample, (self.reason, self.name, self.detail)
 
 
-@dataclass
 class SkipReport:
-    """Which samples were left out, and why. A sample met again in a later epoch is counted once."""
+    """What was left out, and why.
 
-    entries: dict[str, tuple[str, str]] = field(default_factory=dict)
+    A fault is a name with a reason: a sample that breaks in two ways has two. The same fault, met
+    again in a later epoch or by another rank, is counted once. So the name has to tell the fault
+    from every other one: of an annotation it holds the file, the place in its list and the id.
+    """
+
+    def __init__(self, faults: Iterable[BrokenSample] = ()):
+        self._details: dict[tuple[str, str], str] = {}  # (reason, name) -> detail
+        self.extend(faults)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SkipReport) and self._details == other._details
+
+    def __repr__(self) -> str:
+        return f"SkipReport({self.counts})"
 
     def add(self, fault: BrokenSample) -> None:
-        self.entries[fault.name] = (fault.reason, fault.detail)
+        """Count and name one fault."""
+        self._details[fault.reason, fault.name] = fault.detail
 
     def extend(self, faults: Iterable[BrokenSample]) -> None:
+        """Count and name several faults, for example `faults` of another report."""
         for fault in faults:
             self.add(fault)
 
     @property
+    def faults(self) -> list[BrokenSample]:
+        """All faults, in the order in which they were met; they can be sent to other processes."""
+        return [
+            BrokenSample(reason, name, detail) for (reason, name), detail in self._details.items()
+        ]
+
+    @property
+    def entries(self) -> dict[str, tuple[str, str]]:
+        """Reason and detail of every name, of a name with several faults the last one."""
+        return {name: (reason, detail) for (reason, name), detail in self._details.items()}
+
+    @property
     def total(self) -> int:
-        return len(self.entries)
+        """Number of faults."""
+        return len(self._details)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of samples for each reason."""
-        return dict(Counter(reason for reason, _ in self.entries.values()))
+        """Number of faults for each reason."""
+        return dict(Counter(reason for reason, _ in self._details))
 
     @property
     def names(self) -> dict[str, list[str]]:
-        """Names of the samples for each reason."""
+        """Names of what was left out, for each reason."""
         names: dict[str, list[str]] = {}
-        for name, (reason, _) in self.entries.items():
+        for reason, name in self._details:
             names.setdefault(reason, []).append(name)
         return names
 
     def summary(self, limit: int = 10) -> str:
         """Text with one line for each reason and the first `limit` names of each."""
-        if not self.entries:
+        if not self._details:
             return "nothing skipped"
+
         lines = []
         for reason, names in self.names.items():
-            shown = "; ".join(
-                f"{n} ({self.entries[n][1]})" if self.entries[n][1] else n for n in names[:limit]
-            )
+            shown = []
+            for name in names[:limit]:
+                detail = self._details[reason, name]
+                shown.append(f"{name} ({detail})" if detail else name)
             more = f"; and {len(names) - limit} more" if len(names) > limit else ""
-            lines.append(f"skipped {len(names)}, {reason}: {shown}{more}")
+            lines.append(f"skipped {len(names)}, {reason}: {'; '.join(shown)}{more}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
+        """Total, counts and all names, as values of JSON."""
         return {"total": self.total, "counts": self.counts, "names": self.names}
 
 

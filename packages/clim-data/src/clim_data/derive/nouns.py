@@ -112,7 +112,7 @@ def read_caption_texts(source: str | Path, skipped: SkipReport) -> Iterator[str]
             yield from [found] if isinstance(found, str) else found
     else:
         store = SampleStore(source)
-        skipped.entries.update(store.skipped.entries)
+        skipped.extend(store.skipped.faults)
         for number in range(len(store)):
             try:
                 yield from read_captions(store.read(number))

@@ -330,6 +330,6 @@ def _join(job: PartJob, report: ProposalReport) -> None:
 def _entries(
     images: Iterable[dict], annotations: Iterable[dict], skipped: SkipReport
 ) -> dict[str, Any]:
-    faults = [{"reason": reason, "name": name} for name, (reason, _) in skipped.entries.items()]
+    faults = [{"reason": fault.reason, "name": fault.name} for fault in skipped.faults]
     numbered = ({"id": number, **record} for number, record in zip(count(1), annotations))
     return {"images": images, "annotations": numbered, "categories": CATEGORIES, "skipped": faults}

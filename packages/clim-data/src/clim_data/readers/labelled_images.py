@@ -133,7 +133,7 @@ class ClassShards(ClassImages):
     ):
         super().__init__(image_px, names)
         self.store = SampleStore(sources)
-        self.skipped.entries.update(self.store.skipped.entries)
+        self.skipped.extend(self.store.skipped.faults)
         self._label = {name: label for label, name in enumerate(self.class_names)}
         if not len(self.store):
             raise ValueError(

@@ -38,8 +38,8 @@ class SkipCount:
         if self.report is None:
             return None
         merged = SkipReport()
-        for entries in gather_objects(self.report.entries):
-            merged.entries.update(entries)
+        for faults in gather_objects(self.report.faults):
+            merged.extend(faults)
         if not merged.total:
             return None
         if Ranks.of_group().is_first:

@@ -137,8 +137,8 @@ class GroundingEvaluation:
                     is_thing=[phrase.is_thing for phrase in phrases],
                 )
         scores.gather()
-        for entries in gather_objects(self.skipped.entries):
-            self.skipped.entries.update(entries)
+        for faults in gather_objects(self.skipped.faults):
+            self.skipped.extend(faults)
         return self.skipped
 
     @torch.no_grad()

@@ -129,8 +129,8 @@ def answer_questions(
                 continue
             file.write(json.dumps(record) + "\n")
             file.flush()
-    for entries in gather_objects(skipped.entries):  # also waits for the other ranks' files
-        skipped.entries.update(entries)
+    for faults in gather_objects(skipped.faults):  # also waits for the other ranks' files
+        skipped.extend(faults)
     overlaps = [box_iou(r["box"], r["gt_bbox"]) for r in saved_answers(out)]
     mean = sum(overlaps) / len(overlaps) if overlaps else float("nan")
     return {"box_iou": mean, "answered": float(len(overlaps))}, skipped

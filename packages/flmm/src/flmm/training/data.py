@@ -61,8 +61,8 @@ class GroundingSources:
         self._places = [(name, data) for name, data in self.sources.items()]
         self.skipped = SkipReport()
         for name, data in self.sources.items():
-            for key, (reason, detail) in data.skipped.entries.items():
-                self.skipped.add(BrokenSample(reason, f"{name}/{key}", detail))
+            for fault in data.skipped.faults:
+                self.skipped.add(BrokenSample(fault.reason, f"{name}/{fault.name}", fault.detail))
 
     def __len__(self) -> int:
         return sum(self.counts)

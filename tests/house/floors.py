@@ -29,6 +29,10 @@ FLOORS: dict[str, dict[str, int]] = {
         "version": 0,
     },
     "clim_models": {
+        "detection": 9,
+        "detection.heads": 8,
+        "detection.features": 7,
+        "detection.boxes": 1,
         "create": 7,
         "export": 7,
         "image_side": 7,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clim_models.encoding import Encoding, RegionInputs
@@ -23,7 +24,7 @@ from clim_models.features import (
 from clim_models.open_clip_compat import OpenClipModel
 from clim_models.pooling import check_boxes, check_masks
 from clim_models.towers.freezing import direct_parameters, freeze_all_but, norm_layers
-from clim_models.towers.tower import GradientPath
+from clim_models.towers.tower import GradientPath, Stem
 from clim_models.wrapper import OpenClipWrapper
 
 
@@ -253,6 +254,28 @@ class RegionModel(OpenClipWrapper):
 
         Source: F-ViT's backbone (arXiv 2310.01403) reads a frozen tower like this.
         """
+        stem = self._stem_of_blocks(images, blocks)
+        return self.tower.pyramid(stem, blocks)
+
+    def encode_pyramid_and_dense(
+        self, images: Tensor, blocks: Sequence[int]
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return the maps of `encode_pyramid` and the map of `encode_dense`, from one forward.
+
+        Args:
+            images, blocks: as in `encode_pyramid`.
+
+        Returns:
+            One raw (B, D, h, w) for each block, and (B, C, h, w) of unit length over C.
+
+        Raises:
+            ValueError: as `encode_pyramid`.
+        """
+        stem = self._stem_of_blocks(images, blocks)
+        maps = self.tower.pyramid(stem, blocks)
+        return maps, F.normalize(self.tower.dense(stem, Readout.VALUE_RESIDUAL), dim=1)
+
+    def _stem_of_blocks(self, images: Tensor, blocks: Sequence[int]) -> Stem:
         blocks = list(blocks)
         if not blocks or not all(0 <= block < self.num_blocks for block in blocks):
             raise ValueError(
@@ -260,8 +283,7 @@ class RegionModel(OpenClipWrapper):
                 f"the blocks of this {self.tower_kind} tower"
             )
         grid = self.grid_size(images.shape[-2], images.shape[-1])
-        stem = self.tower.stem(self._covered(images, grid), keep=blocks)
-        return self.tower.pyramid(stem, blocks)
+        return self.tower.stem(self._covered(images, grid), keep=blocks)
 
     def _covered(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """Cut off what `partial_patches="crop"` ignores, in the dtype of the weights."""

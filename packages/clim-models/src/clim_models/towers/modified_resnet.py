@@ -57,7 +57,7 @@ class ResNetTower:
         return Stem(x, (x.shape[2], x.shape[3]), maps=maps)  # (B, D, h, w)
 
     def image(self, stem: Stem) -> Tensor:
-        return maybe_checkpoint(self.grad_checkpointing, self._pool_all, stem.tokens)
+        return maybe_checkpoint(self.grad_checkpointing, self.pool_maps, stem.tokens)
 
     def dense(self, stem: Stem, readout: Readout) -> Tensor:
         # There is no residual and no MLP in this layer, so both readouts are the same map.
@@ -69,7 +69,7 @@ class ResNetTower:
 
     def align(self, stem: Stem, boxes: list[Tensor]) -> Tensor:
         """Read boxes as the papers do: RoIAlign of layer4 to the pool's own grid, then the pool."""
-        return self._pool_all(align_boxes(stem.tokens, boxes, self.native_grid))
+        return self.pool_maps(align_boxes(stem.tokens, boxes, self.native_grid))
 
     def pyramid(self, stem: Stem, blocks: Sequence[int]) -> list[Tensor]:
         return [stem.maps[i] for i in blocks]
@@ -92,8 +92,8 @@ class ResNetTower:
         x = x + self._positions(feature_map)[:, 1:]
         return self.pool.c_proj(self.pool.v_proj(x))
 
-    def _pool_all(self, feature_map: Tensor) -> Tensor:
-        """Pool whole maps: (B, D, h, w) -> (B, C)."""
+    def pool_maps(self, feature_map: Tensor) -> Tensor:
+        """Pool whole maps of layer4, or windows of them: (B, D, h, w) -> (B, C), not normalised."""
         patches = feature_map.flatten(2).transpose(1, 2)
         tokens = torch.cat([patches.mean(1, keepdim=True), patches], dim=1)  # (B, 1 + N, D)
         tokens = tokens + self._positions(feature_map)

@@ -128,17 +128,22 @@ class TokenTower:
         refuse(self, "align")
 
     def dense(self, stem: Stem, readout: Readout) -> Tensor:
+        last = self.num_blocks - 1
+        if readout == Readout.VALUE_RESIDUAL and last in stem.maps:
+            # `pyramid` has run the value path of the last block already.
+            return to_map(self.project(stem.maps[last].flatten(2).transpose(1, 2)), stem.grid)
+
         step = self._value_residual if readout == Readout.VALUE_RESIDUAL else self._value
         patches = stem.tokens[:, self.prefix :]
         return to_map(self._checkpointed(step, patches), stem.grid)  # (B, C, h, w)
 
     def pyramid(self, stem: Stem, blocks: Sequence[int]) -> list[Tensor]:
-        maps = dict(stem.maps)
         last = self.num_blocks - 1
-        if last in blocks and last not in maps:
+        if last in blocks and last not in stem.maps:
             patches = stem.tokens[:, self.prefix :]
-            maps[last] = to_map(self._checkpointed(self._value_path, patches), stem.grid)
-        return [maps[i] for i in blocks]
+            # The stem keeps it, so that `dense` need not run the block again.
+            stem.maps[last] = to_map(self._checkpointed(self._value_path, patches), stem.grid)
+        return [stem.maps[i] for i in blocks]
 
     def _checkpointed(self, function: Callable[..., Any], *inputs: Any) -> Any:
         return maybe_checkpoint(self.grad_checkpointing, function, *inputs)

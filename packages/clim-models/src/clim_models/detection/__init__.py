@@ -1,0 +1,92 @@
+"""Open-vocabulary detectors on a frozen CLIP tower.
+
+The table "Public names" of the package's README says what each name is.
+"""
+
+from typing import TYPE_CHECKING
+
+from clim_models.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from clim_models.detection.assembly import (
+        DetectorOptions as DetectorOptions,
+    )
+    from clim_models.detection.checkpoints import (
+        DetectorLoadReport as DetectorLoadReport,
+        frozen_clip_names as frozen_clip_names,
+        fvit_names as fvit_names,
+        load_detector as load_detector,
+    )
+    from clim_models.detection.classes import (
+        embed_class_set as embed_class_set,
+    )
+    from clim_models.detection.detector import (
+        TwoStageDetector as TwoStageDetector,
+    )
+    from clim_models.detection.frozen_clip import (
+        FROZEN_CLIP_PRESETS as FROZEN_CLIP_PRESETS,
+        FrozenClipOptions as FrozenClipOptions,
+        build_frozen_clip as build_frozen_clip,
+    )
+    from clim_models.detection.fvit import (
+        FVIT_PRESETS as FVIT_PRESETS,
+        FViTOptions as FViTOptions,
+        build_fvit as build_fvit,
+    )
+    from clim_models.detection.heads.ensemble import (
+        EnsembleRules as EnsembleRules,
+    )
+    from clim_models.detection.heads.rpn import (
+        ProposalRules as ProposalRules,
+    )
+    from clim_models.detection.heads.targets import (
+        Annotations as Annotations,
+    )
+    from clim_models.detection.heads.text_classifier import (
+        Background as Background,
+        ClassSet as ClassSet,
+    )
+    from clim_models.detection.images import (
+        ImageFrame as ImageFrame,
+        ImageRules as ImageRules,
+        fitted_size as fitted_size,
+        prepare_images as prepare_images,
+    )
+    from clim_models.detection.rules import (
+        DetectionRules as DetectionRules,
+        Detections as Detections,
+        DetectorRules as DetectorRules,
+        Priorities as Priorities,
+    )
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "Annotations": "clim_models.detection.heads.targets",
+            "Background": "clim_models.detection.heads.text_classifier",
+            "ClassSet": "clim_models.detection.heads.text_classifier",
+            "DetectionRules": "clim_models.detection.rules",
+            "Detections": "clim_models.detection.rules",
+            "DetectorLoadReport": "clim_models.detection.checkpoints",
+            "DetectorOptions": "clim_models.detection.assembly",
+            "DetectorRules": "clim_models.detection.rules",
+            "EnsembleRules": "clim_models.detection.heads.ensemble",
+            "FROZEN_CLIP_PRESETS": "clim_models.detection.frozen_clip",
+            "FVIT_PRESETS": "clim_models.detection.fvit",
+            "FViTOptions": "clim_models.detection.fvit",
+            "FrozenClipOptions": "clim_models.detection.frozen_clip",
+            "ImageFrame": "clim_models.detection.images",
+            "ImageRules": "clim_models.detection.images",
+            "Priorities": "clim_models.detection.rules",
+            "ProposalRules": "clim_models.detection.heads.rpn",
+            "TwoStageDetector": "clim_models.detection.detector",
+            "build_frozen_clip": "clim_models.detection.frozen_clip",
+            "build_fvit": "clim_models.detection.fvit",
+            "embed_class_set": "clim_models.detection.classes",
+            "fitted_size": "clim_models.detection.images",
+            "frozen_clip_names": "clim_models.detection.checkpoints",
+            "fvit_names": "clim_models.detection.checkpoints",
+            "load_detector": "clim_models.detection.checkpoints",
+            "prepare_images": "clim_models.detection.images",
+        },
+    )

@@ -1,0 +1,1 @@
+"""Boxes as numbers: coding, anchors, matching, sampling and reading maps."""

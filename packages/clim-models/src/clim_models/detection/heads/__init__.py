@@ -1,0 +1,1 @@
+"""What reads the pyramid: proposals, boxes with classes, masks."""

@@ -1,0 +1,107 @@
+"""Comparisons of whole detectors with the golden cases.
+
+Tests import them as `from golden_detection_runs import check_losses` (pytest puts this folder on
+the path).
+"""
+
+from dataclasses import replace
+
+import torch
+from clim_models.detection import frozen_clip_names, fvit_names
+from clim_models.detection.boxes.matching import SampleRules
+from golden_detectors import close, unpack
+from torchvision.ops import box_iou
+
+# Masks of the full test differ in border pixels between machines.
+MASK_IOU = 0.98
+# A rounding can flip a ReLU or a RoIAlign sample.
+NORM_RELATIVE, NORM_OF_LARGEST = 5e-3, 1e-4
+
+
+def check_detections(case, prefix: str, image: int, found) -> None:
+    """Compare boxes with the golden ones, each with the closest of its label.
+
+    Detections whose scores differ by less than the tolerance may have swapped places.
+    """
+    keys = {part: f"{prefix}/{part}{image}" for part in ("boxes", "scores", "labels")}
+    expected = {part: case.tensor(key) for part, key in keys.items()}
+    assert len(found.scores) == len(expected["scores"])
+    tolerances = {part: case.meta["keys"][keys[part]].get("tolerance") for part in keys}
+
+    torch.testing.assert_close(found.scores, expected["scores"], atol=tolerances["scores"], rtol=0)
+    order = order_of(found, expected)
+    assert sorted(order.tolist()) == list(range(len(order)))
+    assert torch.equal(found.labels[order], expected["labels"])
+    for part, values in (("boxes", found.boxes), ("scores", found.scores)):
+        torch.testing.assert_close(values[order], expected[part], atol=tolerances[part], rtol=0)
+
+
+def order_of(found, expected) -> torch.Tensor:
+    """For each golden box the found one of its label that overlaps it most."""
+    overlap = box_iou(expected["boxes"], found.boxes)
+    other = expected["labels"][:, None] != found.labels[None]
+    return overlap.masked_fill(other, -1).argmax(1)
+
+
+def check_masks(case, prefix: str, image: int, found) -> None:
+    """Compare masks of the first boxes by their overlap."""
+    packed = case.tensor(f"{prefix}/masks{image}")
+    masks = unpack(packed, found.masks.shape[-1])
+    expected = {part: case.tensor(f"{prefix}/{part}{image}") for part in ("boxes", "labels")}
+    ours = found.masks[order_of(found, expected)][: len(masks)]
+    both = (ours & masks).flatten(1).sum(1)
+    either = (ours | masks).flatten(1).sum(1).clamp(min=1)
+    different = (ours ^ masks).flatten(1).float().mean(1)
+    assert ((both / either > MASK_IOU) | (different <= 0.01)).all()
+
+
+def check_losses(case, prefix: str, detector, images, frames, truths, kind: str = "") -> None:
+    """Compare losses, gradients and buffers of a step in which every box trains."""
+    detector.train()
+    # More than there are: everything is sampled.
+    everything = SampleRules(10**6, 0.5)
+    detector.rpn.rules = replace(detector.rpn.rules, sample=everything)
+    detector.rules = replace(detector.rules, sample=everything)
+
+    losses = detector.losses(images, frames, truths)
+    for key, value in losses.items():
+        about = case.meta["keys"][f"{prefix}/{key}"]
+        close(case, f"{prefix}/{key}", value.reshape(about["shape"]))
+    total = sum(value.sum() for name, value in losses.items() if name != "acc")
+    close(case, f"{prefix}/total", total.reshape(case.meta["keys"][f"{prefix}/total"]["shape"]))
+
+    total.backward()
+    check_gradients(case, prefix, detector, kind)
+
+
+def check_gradients(case, prefix: str, detector, kind: str) -> None:
+    rename = fvit_names if kind else frozen_clip_names
+    suffix = f"_{kind}" if kind else ""
+    names = case.meta[f"grad_names{suffix}"]
+    missing = case.meta["no_gradient"]
+    missing = missing[kind] if kind else missing
+    parameters = dict(detector.named_parameters())
+    norms = case.tensor(f"{prefix}/grad_norms")
+    assert len(names) == len(norms)
+    allowed = NORM_OF_LARGEST * norms.max().item()
+
+    checked = set()
+    for name, norm in zip(names, norms.tolist(), strict=True):
+        assert name not in missing
+        ours = our_name(name, rename)
+        checked.add(ours)
+        found = parameters[ours].grad.norm().item()
+        assert abs(found - norm) <= NORM_RELATIVE * norm + allowed, name
+    assert checked == {name for name, p in parameters.items() if p.grad is not None}
+
+    for name, gradient in case.under(f"{prefix}/grad/").items():
+        found = parameters[our_name(name, rename)].grad.reshape(gradient.shape)
+        close(case, f"{prefix}/grad/{name}", found)
+    buffers = dict(detector.named_buffers())
+    for name in case.under(f"{prefix}/after/"):
+        close(case, f"{prefix}/after/{name}", buffers[our_name(name, rename)])
+
+
+def our_name(name: str, rename) -> str:
+    (ours,) = rename({name: torch.zeros(1, 1)})
+    return ours

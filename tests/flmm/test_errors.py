@@ -15,7 +15,7 @@ from flmm.attention import rows as attention
 from flmm.commands.main import main
 from flmm.dialogue.answers import ask, ground_answer
 from flmm.grounded import load_grounded
-from flmm.grounders.pictures import read_image
+from flmm.pictures.files import read_image
 from flmm.text.prompts import DESCRIBE
 from flmm.text.tokens import tokenize_expressions
 from PIL import Image
@@ -94,7 +94,7 @@ def test_what_is_whole_works(place, capsys):
         ({"image": "none.png"}, "there is no image"),
         ({"image": "half.jpg"}, "half.jpg is damaged or no image"),
         ({"image": "text.png"}, "pass a whole JPEG, PNG or WebP file"),
-        ({"phrases": ["a car", " "]}, "phrase 2 of 2 is empty: leave it out"),
+        ({"phrases": ["a car", " "]}, "phrase 2 of 2 is empty: skip it"),
         ({"more": ["-o", "out.jpg"]}, "give a name that ends in .png"),
         ({"more": ["--device", "gpu"]}, "device='gpu' is not known: use cpu"),
         ({"more": ["--device", "cuda:99"]}, "device='cuda:99', but torch sees"),
@@ -206,10 +206,10 @@ def test_a_hub_that_cannot_be_reached(place, capsys, monkeypatch):
     monkeypatch.setattr(
         huggingface_hub, "try_to_load_from_cache", lambda name, file: str(place / file)
     )
-    assert hub.source_options("owner/name", what="an LMM") == {"local_files_only": True}
+    assert hub.hub_options("owner/name", what="an LMM") == {"local_files_only": True}
     hub._hub_fault.cache_clear()
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, name, timeout: None)
-    assert hub.source_options("owner/name", what="an LMM") == {}
+    assert hub.hub_options("owner/name", what="an LMM") == {}
     hub._hub_fault.cache_clear()
 
 

@@ -22,8 +22,8 @@ from flmm.experiments.heads import (
     true_masks,
 )
 from flmm.experiments.quickstart import compared, drawn, score_table
-from flmm.grounders.images import ground, masks_record, save_grounding
-from flmm.grounders.pictures import read_image
+from flmm.grounders.images import ground, masks_as_json, save_grounding
+from flmm.pictures.files import read_image
 from flmm.pictures.masks import grounding_figure
 from PIL import Image
 
@@ -78,7 +78,10 @@ def test_command_gives_the_masks_of_python(trained, tmp_path, capsys):
     assert str(out) in said.out
 
 
-def test_chat_draws_the_phrases_of_the_answer(trained, tmp_path, capsys):
+def test_chat_draws_the_phrases_of_the_answer(trained, tmp_path, capsys, monkeypatch):
+    # The random LMM writes no noun chunks.
+    monkeypatch.setattr("flmm.text.phrases.has_spacy", lambda: False)
+    monkeypatch.setattr("flmm.text.phrases.simple_chunks", lambda text: text.split()[:2])
     _, folder, scenes = trained
     arguments = [
         str(scenes[0].image),
@@ -172,6 +175,50 @@ def test_a_camera_s_turn_is_applied(tmp_path):
 
 
 def test_record_of_an_empty_mask():
-    record = masks_record(np.zeros((1, 4, 6), bool), ["nothing"])
+    record = masks_as_json(np.zeros((1, 4, 6), bool), ["nothing"])
     assert record["phrases"][0]["area"] == 0
     assert record["size"] == [4, 6]
+
+
+def test_a_picture_that_cannot_be_drawn_loses_no_mask(tmp_path, monkeypatch):
+    image, masks = Image.new("RGB", (6, 4)), np.zeros((1, 4, 6), bool)
+    path, _ = save_grounding(tmp_path / "a.png", image, masks, [r"the $\frac{1$ sign"])
+    assert path.is_file()  # a "$" begins no formula
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("flmm.grounders.images.write_png", full)
+    with pytest.raises(
+        ValueError, match=r"could not be drawn \(No space left.*masks are in .*b.json"
+    ):
+        save_grounding(tmp_path / "b.png", image, masks, ["a cat"])
+    assert json.loads((tmp_path / "b.json").read_text())["phrases"][0]["found"] is False
+    with pytest.raises(ValueError, match=r"pass bool ones, such as logits > 0"):
+        save_grounding(tmp_path / "c.png", image, masks.astype(float), ["a cat"])
+
+
+def test_one_text_or_an_iterator_are_phrases(trained):
+    model, _, scenes = trained
+    image = scenes[0].load_image()
+    expected = ground(image, ["a frog"], model)
+    assert expected.shape == (1, 72, 72)
+    np.testing.assert_array_equal(ground(image, "a frog", model), expected)
+    np.testing.assert_array_equal(ground(image, (p for p in ["a frog"]), model), expected)
+    with pytest.raises(ValueError, match="phrase 1 holds the image token '<image>': remove it"):
+        ground(image, "a <image> frog", model)
+
+
+def test_answers_get_the_next_free_number(tmp_path):
+    assert chat_command.next_number(tmp_path) == 1
+    for name in ("answer-1.png", "answer-3.json", "answer-x.png"):
+        (tmp_path / name).touch()
+    assert chat_command.next_number(tmp_path) == 4
+
+
+def test_the_input_picture_is_never_replaced(trained, tmp_path):
+    _, _, scenes = trained
+    picture = tmp_path / "photo.png"
+    scenes[0].load_image().save(picture)
+    with pytest.raises(ValueError, match="would replace the input picture"):
+        ground_command.main([str(picture), "a cat", "-o", str(picture)])

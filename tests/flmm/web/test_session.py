@@ -11,9 +11,9 @@ from clim_data.pixels import decode_segmentation
 from flmm.dialogue.answers import ask, ground_answer
 from flmm.dialogue.visual_cot import visual_answer
 from flmm.grounders.heads import ground_phrases
-from flmm.grounders.images import found_masks, save_grounding
+from flmm.grounders.images import binary_masks, save_grounding
 from flmm.web.drawing import found_view, heat_png, look_view, mask_png, picture_view, pieces
-from flmm.web.kept import Kept
+from flmm.web.recent import RecentItems
 from flmm.web.upload import LONGEST_EDGE_PX, read_upload
 from PIL import Image
 from tiny_lmms import picture
@@ -59,10 +59,11 @@ def test_answer_is_grounded_without_running_the_lmm_again(demo, runs):
     assert text == found.text == alone.text
     assert found.phrases == expected.phrases == ("left", "dog")
     assert [text[a:b] for a, b in found.spans] == list(found.phrases)
-    np.testing.assert_array_equal(found.masks, found_masks(expected.masks))
-    assert again.phrases == ("blue",)
-    assert again.masks.shape == (1, 60, 90)
-    assert not np.array_equal(again.attention, found.attention[:1])
+    np.testing.assert_array_equal(found.masks, binary_masks(expected.masks))
+    count = text.split().count("blue")  # every mention
+    assert again.phrases == ("blue",) * count
+    assert again.masks.shape == (count, 60, 90)
+    assert not np.array_equal(again.attention[:1], found.attention[:1])
 
 
 def test_phrases_of_ones_own(demo, runs):
@@ -74,7 +75,7 @@ def test_phrases_of_ones_own(demo, runs):
     assert found.phrases == ("a big dog", "the tree")
     assert found.spans == ()
     np.testing.assert_array_equal(
-        found.masks, found_masks(ground_phrases(demo.model, image, ["a big dog", "the tree"]))
+        found.masks, binary_masks(ground_phrases(demo.model, image, ["a big dog", "the tree"]))
     )
     assert found.attention.shape[0] == 2
 
@@ -214,7 +215,7 @@ def test_bytes_are_limited(monkeypatch):
 
 
 def test_kept_forgets_what_was_used_longest_ago():
-    kept = Kept(2, "gone: make it again")
+    kept = RecentItems(2, "gone: make it again")
     first, second = kept.add("first"), kept.add("second")
     assert kept[first] == "first"
     third = kept.add("third")

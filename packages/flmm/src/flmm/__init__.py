@@ -11,7 +11,7 @@ from flmm.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from flmm.adapters.features import (
-        Generated as Generated,
+        GeneratedAnswer as GeneratedAnswer,
         PhraseFeatures as PhraseFeatures,
         Sample as Sample,
     )
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from flmm.dialogue.answers import (
         Answer as Answer,
         GroundedText as GroundedText,
-        NoPhrases as NoPhrases,
+        NoPhrasesError as NoPhrasesError,
         ask as ask,
         ground_answer as ground_answer,
     )
@@ -82,7 +82,7 @@ else:
             "FeatureCache": "flmm.training.feature_cache",
             "FrozenFeatures": "flmm.samples",
             "FrozenLMM": "flmm.adapters.frozen",
-            "Generated": "flmm.adapters.features",
+            "GeneratedAnswer": "flmm.adapters.features",
             "GroundedLMM": "flmm.grounded",
             "GroundedText": "flmm.dialogue.answers",
             "Grounding": "flmm.heads.trainable",
@@ -95,7 +95,7 @@ else:
             "ImageEmbedding": "flmm.refiners.embedding",
             "ImageFrame": "flmm.adapters.frames",
             "ImageLayout": "flmm.adapters.layout",
-            "NoPhrases": "flmm.dialogue.answers",
+            "NoPhrasesError": "flmm.dialogue.answers",
             "PadToSquare": "flmm.adapters.preparers",
             "PhraseFeatures": "flmm.adapters.features",
             "PhraseRows": "flmm.attention.capture",
@@ -128,5 +128,9 @@ else:
             "use_rows_attention": "flmm.attention.rows",
             "visual_answer": "flmm.dialogue.visual_cot",
         },
-        renamed={"TrainedHeads": "TrainableHeads"},
+        renamed={
+            "Generated": "GeneratedAnswer",
+            "NoPhrases": "NoPhrasesError",
+            "TrainedHeads": "TrainableHeads",
+        },
     )

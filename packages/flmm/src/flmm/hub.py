@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 ASK_S = 5.0
 
 
-def source_options(name: str | Path, *, what: str) -> dict[str, bool]:
+def hub_options(name: str | Path, *, what: str) -> dict[str, bool]:
     """Options of transformers' `from_pretrained` for this source: {"local_files_only": True} where
     the hub is not there but the model is in its cache.
 
@@ -52,7 +52,7 @@ def source_options(name: str | Path, *, what: str) -> dict[str, bool]:
     )
 
 
-def read_part(name: str | Path, part: str, read: Callable[..., Any], **options: Any) -> Any:
+def read_or_explain(name: str | Path, part: str, read: Callable[..., Any], **options: Any) -> Any:
     """`read(name, **options)` of transformers, its errors as one sentence that names the part ("the
     tokenizer").
 

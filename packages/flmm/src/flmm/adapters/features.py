@@ -1,4 +1,4 @@
-"""What a frozen LMM is given and gives back."""
+"""Inputs and outputs of a frozen LMM."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class PhraseFeatures:
-    """What a frozen LMM tells about the phrases of one image: all that training the heads needs.
+    """Features of the phrases of one image from a frozen LMM: all that training the heads needs.
 
     maps: (N, C, h, w) float32 attention maps. states: (L, T, D) hidden states in the model's dtype.
     lengths: tokens of each phrase, their sum is T. layout: how maps lie on the image.
@@ -38,11 +38,11 @@ class PhraseFeatures:
 
 
 @dataclass(frozen=True)
-class Generated:
-    """An answer and what its tokens attended to.
+class GeneratedAnswer:
+    """GeneratedAnswer tokens and their features.
 
-    ids: (A,) generated tokens. maps: (A - 1, C, t) attention of all but the last one, which is said
-    but never read. states: (L, A - 1, D). layout: how the t image tokens lie on the image.
+    ids: (A,) tokens. maps: (A - 1, C, t) attention of all but the last one, which the LMM writes
+    but never reads. states: (L, A - 1, D). layout: how the t image tokens lie on the image.
     """
 
     ids: Tensor
@@ -51,8 +51,10 @@ class Generated:
     layout: ImageLayout
 
     def phrases(self, spans: Sequence[tuple[int, int]], *, merge: str = "mean") -> PhraseFeatures:
-        """Features of token spans (start, end exclusive) of the answer; `merge` as in
-        `FrozenLMM.forward`.
+        """Return the features of token spans (start, end exclusive) of the answer.
+
+        Args:
+            merge: how the tokens of a phrase become one map, as in `FrozenLMM.forward`.
 
         Raises:
             ValueError: a span is empty or reaches beyond the tokens that have features.
@@ -61,12 +63,15 @@ class Generated:
         if wrong := [span for span in spans if not 0 <= span[0] < span[1] <= known]:
             raise ValueError(
                 f"token spans {wrong} are not in the answer's {known} tokens with features: pass "
-                "others"
+                "spans of these tokens"
             )
-        lengths = tuple(b - a for a, b in spans)
-        tokens = [token for a, b in spans for token in range(a, b)]
+
+        tokens: list[int] = []
+        for start, end in spans:
+            tokens += range(start, end)
+        lengths = tuple(end - start for start, end in spans)
+
         rows = self.maps[tokens].transpose(0, 1)  # (C, T, t)
         maps = merge_tokens(rows, lengths, merge).transpose(0, 1)  # (N, C, t)
-        return PhraseFeatures(
-            self.layout.arrange(maps), self.states[:, tokens], lengths, self.layout
-        )
+        arranged = self.layout.arrange(maps)
+        return PhraseFeatures(arranged, self.states[:, tokens], lengths, self.layout)

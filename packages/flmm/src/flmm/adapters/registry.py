@@ -1,4 +1,4 @@
-"""From a transformers model type to the family that knows its image tokens."""
+"""The table of LMM families by transformers' model type, and loading an LMM."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -10,7 +10,7 @@ from torch import nn
 
 from flmm.adapters.family import Family
 from flmm.adapters.frozen import FrozenLMM
-from flmm.hub import check_device, read_part, source_options
+from flmm.hub import check_device, hub_options, read_or_explain
 from flmm.transformers_compat import check_transformers
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -27,12 +27,12 @@ _FAMILIES: dict[str, Callable[..., Family] | tuple[str, str]] = {
 
 
 def supported_families() -> list[str]:
-    """Model types that have a family, as in a model's config.json."""
+    """List the model types that have a family, as in a model's config.json."""
     return sorted(_FAMILIES)
 
 
 def register_family(model_type: str, family: Callable[..., Family]) -> None:
-    """Adds a family of one's own: `family(config, image_processor)` makes a `Family`.
+    """Add a user-defined family: `family(config, image_processor)` makes a `Family`.
 
     Raises:
         ValueError: there is one for this model type already.
@@ -46,42 +46,41 @@ def register_family(model_type: str, family: Callable[..., Family]) -> None:
 
 
 def family_for(config: Any, image_processor: Any) -> Family:
-    """The family of a model by its configuration's model type.
+    """Find the family of a model by its configuration's model type.
 
     Raises:
-        ValueError: none is known; the message lists those that are.
+        ValueError: there is none; the message lists the known ones.
     """
-    return _family_class(config.model_type)(config, image_processor)
+    return _family_class(getattr(config, "model_type", None))(config, image_processor)
 
 
-def _family_class(model_type: str) -> Callable[..., Family]:
-    entry = _FAMILIES.get(model_type)
+def _family_class(model_type: str | None) -> Callable[..., Family]:
+    entry = None if model_type is None else _FAMILIES.get(model_type)
     if entry is None:
         raise ValueError(
             f"no adapter for LMMs of type {model_type!r}; supported are "
-            f"{', '.join(supported_families())}. To "
-            "add one, write a class with the members of flmm.adapters.family.Family and pass it to "
-            "flmm.register_family (README.md, 'Adding an LMM')"
+            f"{', '.join(supported_families())}. To add one, write a class with the members of "
+            "flmm.adapters.Family and pass it to flmm.register_family (README.md, 'Adding an LMM')"
         )
-    return (
-        getattr(import_module(f"flmm.adapters.families.{entry[0]}"), entry[1])
-        if isinstance(entry, tuple)
-        else entry
-    )
+    if isinstance(entry, tuple):
+        module, name = entry
+        return getattr(import_module(f"flmm.adapters.families.{module}"), name)
+    return entry
 
 
 def build_lmm(model: nn.Module, image_processor: Any, tokenizer: Any = None) -> FrozenLMM:
     """Freeze a transformers image-text model that is built already.
 
     Args:
-        model: e.g. a LlavaForConditionalGeneration; its parameters stop training.
+        model: such as a LlavaForConditionalGeneration; its parameters stop training.
         image_processor: the transformers image processor of that model, for sizes, mean and std.
         tokenizer: needed for texts only.
 
     Raises:
         ValueError: no adapter for this type of model, or its attention cannot be captured.
     """
-    return FrozenLMM(model, family_for(model.config, image_processor), tokenizer)
+    config = getattr(model, "config", None)
+    return FrozenLMM(model, family_for(config, image_processor), tokenizer)
 
 
 def load_lmm(name: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") -> FrozenLMM:
@@ -106,8 +105,8 @@ def load_lmm(name: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") 
 
     from flmm.adapters.authors import deepseek
 
-    where = source_options(name, what="an LMM")
-    raw, _ = read_part(name, "config.json", PreTrainedConfig.get_config_dict, **where)
+    where = hub_options(name, what="an LMM")
+    raw, _ = read_or_explain(name, "config.json", PreTrainedConfig.get_config_dict, **where)
     if not (model_type := raw.get("model_type")):
         raise FileNotFoundError(
             f"{name} has no config.json with a model_type: pass the folder of an LMM, or a hub id"
@@ -118,20 +117,18 @@ def load_lmm(name: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") 
         )
         family = family_for(model.config, processor)
     else:
-        _family_class(
-            model_type
-        )  # before transformers complains about types that it does not know either
+        _family_class(model_type)  # before transformers complains about a type it does not know
         model, family, tokenizer = _read_model(name, dtype, where)
-    tokenizer.model_max_length = int(
-        1e30
-    )  # the context is checked with the image's tokens, see FrozenLMM
+
+    # FrozenLMM checks the context, with the image's tokens.
+    tokenizer.model_max_length = int(1e30)
     return FrozenLMM(model.to(device), family, tokenizer)
 
 
 def _read_model(
     name: str | Path, dtype: str, where: dict[str, bool]
 ) -> tuple[nn.Module, Family, Any]:
-    """A model in transformers' layout, its family and its tokenizer."""
+    """Read a model in transformers' layout, its family and its tokenizer."""
     from transformers import (
         AutoConfig,
         AutoImageProcessor,
@@ -139,17 +136,19 @@ def _read_model(
         AutoTokenizer,
     )
 
-    config = read_part(name, "config.json", AutoConfig.from_pretrained, **where)
-    processor = read_part(name, "the image processor", AutoImageProcessor.from_pretrained, **where)
+    config = read_or_explain(name, "config.json", AutoConfig.from_pretrained, **where)
+    processor = read_or_explain(
+        name, "the image processor", AutoImageProcessor.from_pretrained, **where
+    )
     family = family_for(config, processor)
-    tokenizer = read_part(name, "the tokenizer", AutoTokenizer.from_pretrained, **where)
-    model, loaded = read_part(
+    tokenizer = read_or_explain(name, "the tokenizer", AutoTokenizer.from_pretrained, **where)
+    model, loaded = read_or_explain(
         name,
         "the weights",
         AutoModelForImageTextToText.from_pretrained,
         config=config,
         dtype=getattr(torch, dtype),
-        # whatever its config.json asks for; FrozenLMM then captures beside it
+        # Whatever config.json asks for: FrozenLMM sets the attention that it captures.
         attn_implementation="sdpa",
         output_loading_info=True,
         **where,
@@ -157,7 +156,6 @@ def _read_model(
     if missing := sorted(loaded["missing_keys"]):
         raise ValueError(
             f"{name} lacks {len(missing)} weights, such as {', '.join(missing[:3])}; they would be "
-            "random. Download "
-            "the model again, or convert it to transformers' layout"
+            "random. Download the model again, or convert it to transformers' layout"
         )
     return model, family, tokenizer

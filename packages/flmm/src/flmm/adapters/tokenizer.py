@@ -10,20 +10,24 @@ from flmm.adapters.frozen import FrozenLMM
 
 
 def prompt_ids(lmm: FrozenLMM, prompt: str, *, system: bool = True) -> Tensor:
-    """Token ids of a prompt, after the family's system text unless `system` is False."""
+    """Encode a prompt, after the family's system text unless `system` is False."""
     text = f"{lmm.family.system}{prompt}" if system else prompt
     return torch.tensor(tokenizer_of(lmm).encode(text))
 
 
 def tokenizer_of(lmm: FrozenLMM) -> Any:
-    """Raises ValueError when the LMM was built without one."""
+    """Return the tokenizer of an LMM.
+
+    Raises:
+        ValueError: the LMM was built without one.
+    """
     if lmm.tokenizer is None:
         raise ValueError("this LMM has no tokenizer: pass one to build_lmm, or use load_lmm")
     return lmm.tokenizer
 
 
 def plain_decoder(tokenizer: Any) -> Callable[[Sequence[int]], str]:
-    """Ids -> text without special tokens, spaces as they are."""
+    """Make a function of token ids: their text without special tokens, spaces as they are."""
     return lambda ids: tokenizer.decode(
         ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )

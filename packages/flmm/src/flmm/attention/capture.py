@@ -1,40 +1,46 @@
-"""Listens to a language model: phrase rows of its attention to the image, and of its hidden states,
-and nothing else.
+"""Capture phrase rows of a language model's attention to the image, and its hidden states there.
 
 Letters: L layers, H heads, N phrases (or tokens), T tokens of all phrases, C image columns, D
 hidden width.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import TracebackType
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from flmm.attention.rows import RowMask, attention_rows, listen, unlisten
+from flmm.transformers_compat import decoder_parts
 
 MERGES = ("mean", "max")
 
+# The first and last position of a forward pass, and the device of its layer.
+Pass = tuple[int, int, torch.device]
+
 
 class Rows(Protocol):
-    """Which positions of a batch item are wanted, and what becomes of their attention."""
+    """The positions of a batch item that are wanted, and how their attention is merged."""
 
-    expected: int | None
-    """Number N that has to be found, None for any."""
+    @property
+    def expected(self) -> int | None:
+        """Number N that has to be found, None for any."""
+        ...
 
     def within(self, start: int, stop: int) -> Tensor:
-        """(R,) the wanted positions from `start` to `stop` (exclusive)."""
+        """List the wanted positions (R,) from `start` to `stop` (exclusive)."""
         ...
 
     def reduce(self, rows: Tensor) -> Tensor:
-        """Attention (H, R, C) of these positions -> (H, N, C)."""
+        """Merge the attention (H, R, C) of these positions to (H, N, C)."""
         ...
 
 
 def merge_tokens(rows: Tensor, lengths: Sequence[int], merge: str) -> Tensor:
-    """Rows (H, T, C) of the tokens of N phrases, one phrase after the other -> (H, N, C) in the
-    same dtype.
+    """Merge rows (H, T, C) of the tokens of N phrases, phrase after phrase, to (H, N, C).
 
     Args:
         lengths: tokens of each phrase, at least one each; their sum is T.
@@ -44,12 +50,12 @@ def merge_tokens(rows: Tensor, lengths: Sequence[int], merge: str) -> Tensor:
 
 
 def token_owners(lengths: Sequence[int], device: torch.device) -> Tensor:
-    """(T,) the number of the phrase that each token belongs to, for N phrases of these lengths."""
+    """Number the phrase (T,) that each token belongs to, for N phrases of these lengths."""
     return torch.repeat_interleave(torch.tensor(lengths, dtype=torch.long)).to(device)
 
 
 def _merge(rows: Tensor, owners: Tensor, phrases: int, merge: str) -> Tensor:
-    """As `merge_tokens`, for tokens whose owners (T,) are on the device of the rows."""
+    """Merge as `merge_tokens`, with the owners (T,) of the tokens on the device of the rows."""
     if merge == "max":
         lowest = rows.new_full((rows.shape[0], phrases, rows.shape[2]), float("-inf"))
         return lowest.scatter_reduce(1, owners[:, None].expand_as(rows), rows, "amax")
@@ -59,7 +65,7 @@ def _merge(rows: Tensor, owners: Tensor, phrases: int, merge: str) -> Tensor:
 
 
 class PhraseRows:
-    """The words of phrases, merged per phrase.
+    """The words of phrases, merged for each phrase.
 
     Args:
         phrases: positions of each phrase's tokens in the (padded) sequence.
@@ -76,7 +82,7 @@ class PhraseRows:
         empty = [i for i, p in enumerate(phrases) if len(p) == 0]
         if empty:
             raise ValueError(
-                f"phrases {empty} have no token in the sequence; leave them out or check their text"
+                f"phrases {empty} have no token in the sequence; skip them or check their text"
             )
         self.lengths = [len(p) for p in phrases]
         self.positions = (
@@ -87,16 +93,17 @@ class PhraseRows:
         self._owners: Tensor | None = None
 
     def within(self, start: int, stop: int) -> Tensor:
+        """List the positions of the phrases between `start` and `stop`: all of them or none."""
         inside = (self.positions >= start) & (self.positions < stop)
         if inside.any() and not inside.all():
             raise ValueError(
                 f"phrases lie partly outside the positions {start} to {stop} of one forward pass; "
-                "pass prompt and "
-                "phrases in one forward"
+                "pass prompt and phrases in one forward"
             )
         return self.positions[inside]
 
     def reduce(self, rows: Tensor) -> Tensor:
+        """Merge the tokens (H, T, C) of each phrase to (H, N, C)."""
         if rows.shape[1] == 0:
             return rows
 
@@ -107,24 +114,25 @@ class PhraseRows:
 
 
 class TokenRows:
-    """Every token from position `first` on, each by itself: what a model generates after a prompt
-    of that length."""
+    """Every token from position `first` on, each by itself: the answer after a prompt of that
+    length."""
 
-    expected = None
+    expected: int | None = None
 
     def __init__(self, first: int):
         self.first = first
 
     def within(self, start: int, stop: int) -> Tensor:
+        """List the positions from `first` on."""
         return torch.arange(min(max(start, self.first), stop), stop)
 
     def reduce(self, rows: Tensor) -> Tensor:
+        """Return the rows as they are."""
         return rows
 
 
 class Capture:
-    """Context in which forward passes (also those of `generate`) of a language model are listened
-    to.
+    """A context that captures forward passes of a language model, also those of `generate`.
 
         with Capture(language_model, rows=[PhraseRows(...)], columns=[image_positions]) as capture:
             language_model(...)
@@ -136,9 +144,9 @@ class Capture:
         rows: one for each batch item.
         columns: for each batch item, (C,) positions of its image tokens.
 
-    Padding on either side, grouped heads, sliding windows, a cache and gradient checkpointing are
-    what the model makes of them: rows are taken from the queries, keys and mask that its own
-    attention gets.
+    Rows are computed from the queries, keys and mask that the model's own attention gets. So they
+    follow it in padding on either side, grouped heads, sliding windows, a cache and gradient
+    checkpointing.
 
     Raises:
         ValueError: the model's attention cannot be heard, or, on leaving, no forward pass had the
@@ -153,59 +161,70 @@ class Capture:
                 f"{len(rows)} items of rows and {len(columns)} of columns; pass one of each per "
                 "sequence"
             )
-        self.attentions = [layer.self_attn for layer in language_model.layers]
+        decoder = decoder_parts(language_model)
+        self.attentions = decoder.attentions
         # The states after each layer but the last, and after the norm that follows the last.
-        self.outputs = [*list(language_model.layers)[:-1], language_model.norm]
-        self.rows, self.columns = list(rows), list(columns)
+        self.outputs = [*decoder.layers[:-1], decoder.norm]
+        self.rows = list(rows)
+        self.columns = list(columns)
+
         # Kept by the position a pass began at: a pass that gradient checkpointing repeats
         # overwrites itself.
         self._maps: dict[tuple[int, int], dict[int, Tensor]] = defaultdict(dict)
         self._states: dict[tuple[int, int], dict[int, Tensor]] = defaultdict(dict)
         self._spans: dict[int, tuple[int, int]] = {}
-        self._placed: dict[int, tuple[tuple, Tensor, Tensor]] = {}
-        self._handles: list = []
+        self._placed: dict[int, tuple[Pass, Tensor, Tensor]] = {}
+        self._stops: list[Callable[[], None]] = []
 
     def __enter__(self) -> "Capture":
         try:
             for layer, module in enumerate(self.attentions):
                 listen(module, layer, self)
-                self._handles.append(_Unlisten(module))
+                self._stops.append(partial(unlisten, module))
             for layer, module in enumerate(self.outputs):
-                self._handles.append(module.register_forward_hook(self._state_hook(layer)))
+                hook = module.register_forward_hook(self._state_hook(layer))
+                self._stops.append(hook.remove)
         except ValueError:
             self._close()
             raise
         return self
 
-    def __exit__(self, kind, *_) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._close()
         if kind is None:
             self._check_heard()
 
     def _close(self) -> None:
-        while self._handles:
-            self._handles.pop().remove()
+        while self._stops:
+            self._stops.pop()()
 
     def on_attention(self, layer: int, query: Tensor, key: Tensor, mask: RowMask) -> None:
-        """Called by the attention of a layer: query (B, H, Q, d), key (B, G, K, d)."""
+        """Take the query (B, H, Q, d) and key (B, G, K, d) of a layer's attention."""
         queries, keys = query.shape[2], key.shape[2]
         if query.shape[0] != len(self.rows):
             raise ValueError(
                 f"a batch of {query.shape[0]} sequences for {len(self.rows)} items of rows; pass "
-                "as many"
+                "one item for each sequence"
             )
+
+        # A pass over a whole sequence begins anew; others continue from the cache.
         whole = queries == keys and queries > 1
         start = 0 if whole else self._spans.get(layer, (0, 0))[1]
         stop = start + queries
         self._spans[layer] = (start, stop)
         dropped = max(0, stop - keys)  # keys that a sliding window's cache has forgotten
+
         for item, rows in enumerate(self.rows):
             positions, columns = self._place(item, start, stop, query.device)
             weights = attention_rows(query, key, mask, item=item, rows=positions)
             if dropped:
-                seen = weights[..., (columns - dropped).clamp(min=0)].masked_fill(
-                    columns < dropped, 0
-                )
+                present = weights[..., (columns - dropped).clamp(min=0)]
+                seen = present.masked_fill(columns < dropped, 0)
             else:
                 seen = weights[..., columns]
             self._maps[layer, item][start] = rows.reduce(seen)  # (H, N, C)
@@ -213,15 +232,17 @@ class Capture:
     def _place(
         self, item: int, start: int, stop: int, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Wanted rows of a pass, counted from `start`, and columns, on `device`; copied once a
-        pass, not each layer."""
+        """Find the wanted rows of a pass, counted from `start`, and the columns, on `device`."""
         now = (start, stop, device)
-        if item not in self._placed or self._placed[item][0] != now:
+        placed = self._placed.get(item)
+        if placed is None or placed[0] != now:
+            # Copied once for each pass, not for each layer.
             rows = self.rows[item].within(start, stop) - start
-            self._placed[item] = (now, rows.to(device), self.columns[item].to(device))
-        return self._placed[item][1:]
+            placed = (now, rows.to(device), self.columns[item].to(device))
+            self._placed[item] = placed
+        return placed[1], placed[2]
 
-    def _state_hook(self, layer: int):
+    def _state_hook(self, layer: int) -> Callable[[nn.Module, tuple, Tensor], None]:
         def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
             start, stop = self._spans[layer]
             for item in range(len(self.rows)):
@@ -231,20 +252,25 @@ class Capture:
         return keep
 
     def maps(self, item: int) -> Tensor:
-        """(N, L * H, C) attention of batch item `item`, layer-major, in the model's dtype."""
+        """Return the attention (N, L * H, C) of a batch item, layer-major, in the model's dtype."""
         return torch.cat(self._per_layer(self._maps, item, dim=1)).transpose(0, 1)  # each (H, N, C)
 
     def states(self, item: int) -> Tensor:
-        """(L, T, D) hidden states of all wanted tokens in order, without the embeddings; the last
-        is normed."""
+        """Return the hidden states (L, T, D) of all wanted tokens in order.
+
+        The embeddings are not among the layers, and the last layer's states are normed.
+        """
         return torch.stack(self._per_layer(self._states, item, dim=0))
 
-    def _per_layer(self, kept: dict, item: int, *, dim: int) -> list[Tensor]:
-        layers = [
-            torch.cat([kept[layer, item][start] for start in sorted(kept[layer, item])], dim=dim)
-            for layer in range(len(self.attentions))
-        ]
-        return [x.to(layers[0].device) for x in layers]
+    def _per_layer(
+        self, pieces: Mapping[tuple[int, int], dict[int, Tensor]], item: int, *, dim: int
+    ) -> list[Tensor]:
+        """Join the pieces of all passes for each layer, on the device of the first layer."""
+        layers = []
+        for layer in range(len(self.attentions)):
+            by_start = pieces[layer, item]
+            layers.append(torch.cat([by_start[start] for start in sorted(by_start)], dim=dim))
+        return [joined.to(layers[0].device) for joined in layers]
 
     def _check_heard(self) -> None:
         for item, rows in enumerate(self.rows):
@@ -253,15 +279,6 @@ class Capture:
                 if not heard or rows.expected not in (None, sum(heard)):
                     raise ValueError(
                         f"layer {layer} heard {sum(heard)} of {rows.expected or 'any'} phrases of "
-                        f"sequence {item}; run "
-                        "the language model inside the capture, on the sequence that the positions "
-                        "are of"
+                        f"sequence {item}; run the language model inside the capture, on the "
+                        "sequence that the positions belong to"
                     )
-
-
-class _Unlisten:
-    def __init__(self, module: nn.Module):
-        self.module = module
-
-    def remove(self) -> None:
-        unlisten(self.module)

@@ -1,9 +1,9 @@
-"""Rows of a language model's attention, computed beside its fast kernel.
+"""Rows of a language model's attention, computed next to its fast kernel.
 
-`output_attentions=True` makes a model keep softmax(QK) of every token with every token. What
-grounding needs is a few rows of it (the words of the phrases) and a few columns (the image's
-tokens). This module gives transformers an attention of its own: SDPA as ever, plus those rows for
-the layers that someone is listening to (`flmm.attention.capture`).
+`output_attentions=True` makes a model keep softmax(QK) of every token with every token. Grounding
+needs a few rows of it (the words of the phrases) and a few columns (the image's tokens). This
+module gives transformers an attention of its own: SDPA as before, plus those rows for the layers
+that someone listens to (`flmm.attention.capture`).
 
 Letters: B batch, H heads, G key-value heads, Q queries, K keys, R rows wanted, C columns wanted, d
 head width.
@@ -14,39 +14,52 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from flmm.transformers_compat import check_transformers
+from flmm.transformers_compat import (
+    attention_in_use,
+    check_transformers,
+    choose_attention,
+    register_attention,
+    sdpa_attention,
+)
 
 ATTENTION_NAME = "flmm_rows"
 _LISTENER = "_flmm_listener"
 
 
 class Listener(Protocol):
-    """Whoever wants rows of an attention layer; see `listen`."""
+    """A receiver of the queries and keys of an attention layer; see `listen`."""
 
     def on_attention(self, layer: int, query: Tensor, key: Tensor, mask: "RowMask") -> None: ...
 
 
 class RowMask:
-    """Which keys a query may see, for single rows of a batch.
+    """The keys that a query may see, for single rows of a batch.
 
     Args:
-        mask: what the attention got: (B, 1 or H, Q, K) bool (True is visible) or float (added), or
-            None.
+        mask: the mask that the attention was given: (B, 1 or H, Q, K) bool (True is visible) or
+            float (added), or None.
         causal: with `mask` None, a query sees keys up to its own position.
         scaling: factor of the scores.
     """
 
     def __init__(self, mask: Tensor | None, *, causal: bool, scaling: float):
-        self.mask, self.causal, self.scaling = mask, causal, scaling
+        self.mask = mask
+        self.causal = causal
+        self.scaling = scaling
 
     def apply(self, scores: Tensor, item: int, rows: Tensor) -> Tensor:
-        """Scores (H, R, K) of query numbers `rows` (R,) of batch item `item`, what may not be seen
-        at -inf."""
+        """Set scores (H, R, K) of hidden keys to -inf.
+
+        Args:
+            item: the batch item.
+            rows: (R,) the query numbers.
+        """
         if self.mask is not None:
             mask = self.mask[min(item, self.mask.shape[0] - 1), :, rows]  # (1 or H, R, K)
             if mask.dtype == torch.bool:
                 return scores.masked_fill(~mask, float("-inf"))
             return scores + mask
+
         if self.causal:
             keys = torch.arange(scores.shape[-1], device=scores.device)
             return scores.masked_fill(keys > rows[:, None], float("-inf"))
@@ -54,7 +67,7 @@ class RowMask:
 
 
 def attention_rows(query: Tensor, key: Tensor, mask: RowMask, *, item: int, rows: Tensor) -> Tensor:
-    """softmax(QK) of single rows over all keys, as unfused attention gives it.
+    """Compute softmax(QK) of single rows over all keys, as unfused attention does.
 
     Args:
         query: (B, H, Q, d). key: (B, G, K, d), H a multiple of G.
@@ -67,13 +80,14 @@ def attention_rows(query: Tensor, key: Tensor, mask: RowMask, *, item: int, rows
     """
     heads, groups, width = query.shape[1], key.shape[1], query.shape[3]
     wanted = query[item][:, rows]  # (H, R, d)
+
+    # The heads that share a key-value head are more rows of one matrix product.
     grouped = wanted.reshape(groups, heads // groups * len(rows), width)
-    scores = (grouped @ key[item].transpose(1, 2)).reshape(
-        heads, len(rows), key.shape[2]
-    ) * mask.scaling  # (H, R, K)
-    return torch.softmax(mask.apply(scores, item, rows), dim=-1, dtype=torch.float32).to(
-        query.dtype
-    )
+    products = grouped @ key[item].transpose(1, 2)
+    scores = products.reshape(heads, len(rows), key.shape[2]) * mask.scaling  # (H, R, K)
+
+    weights = torch.softmax(mask.apply(scores, item, rows), dim=-1, dtype=torch.float32)
+    return weights.to(query.dtype)
 
 
 def rows_attention(
@@ -84,10 +98,8 @@ def rows_attention(
     attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' SDPA attention; whoever listens to `module` also gets its queries and keys."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    output = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    """Run transformers' SDPA attention, and hand queries and keys to the layer's listener."""
+    output = sdpa_attention(module, query, key, value, attention_mask, **kwargs)
     entry = module.__dict__.get(_LISTENER)
     if entry is not None:
         layer, listener = entry
@@ -110,12 +122,12 @@ def listen(module: nn.Module, layer: int, listener: Listener) -> None:
         ValueError: the layer does not run our attention (nothing would ever be heard), or someone
             listens already.
     """
-    used = getattr(getattr(module, "config", None), "_attn_implementation", None)
+    used = attention_in_use(module)
     if used != ATTENTION_NAME:
         raise ValueError(
             f"layer {layer} ({type(module).__name__}) runs attn_implementation={used!r}, whose "
-            "attention cannot be "
-            f"captured; call flmm.use_rows_attention(language_model) after building it"
+            "attention cannot be captured; call flmm.use_rows_attention(language_model) after "
+            "building it"
         )
     if _LISTENER in module.__dict__:
         raise ValueError(f"layer {layer} is being captured already; leave that capture first")
@@ -123,39 +135,17 @@ def listen(module: nn.Module, layer: int, listener: Listener) -> None:
 
 
 def unlisten(module: nn.Module) -> None:
+    """Stop handing calls of an attention layer to its listener."""
     module.__dict__.pop(_LISTENER, None)
 
 
 def use_rows_attention(language_model: nn.Module) -> None:
-    """Makes a transformers model run our attention: SDPA, whose rows can be captured.
+    """Make a transformers model run our attention: SDPA, whose rows can be captured.
 
     Raises:
         ValueError: transformers is too old, or the model does not go through its attention
             interface.
     """
-    register()
-    language_model.set_attn_implementation(ATTENTION_NAME)
-    used = language_model.config._attn_implementation
-    if used != ATTENTION_NAME:
-        raise ValueError(
-            f"{type(language_model).__name__} keeps attn_implementation={used!r}: it does not use "
-            "transformers' "
-            "attention interface, so its attention cannot be captured; use an LMM whose language "
-            "model does"
-        )
-
-
-def register() -> None:
-    """Makes our attention and its mask known to transformers under `ATTENTION_NAME`; does nothing
-    the second time.
-
-    Raises:
-        ValueError: transformers is older than `OLDEST_TRANSFORMERS`.
-    """
     check_transformers()
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(ATTENTION_NAME, rows_attention)
-    # Without a mask function of the same name, padded batches get no mask at all.
-    AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
+    register_attention(ATTENTION_NAME, rows_attention)  # the second time changes nothing
+    choose_attention(language_model, ATTENTION_NAME)

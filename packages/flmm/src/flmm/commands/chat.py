@@ -33,9 +33,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> None:
     """Raises ValueError or FileNotFoundError for mistakes of the user."""
     options = build_parser().parse_args(argv)
-    from flmm.dialogue.answers import NoPhrases, ask, ground_answer
-    from flmm.grounders.images import found_masks, save_grounding
-    from flmm.grounders.pictures import picture_path, read_image
+    from flmm.dialogue.answers import NoPhrasesError, ask, ground_answer
+    from flmm.grounders.images import PictureError, binary_masks, save_grounding
+    from flmm.pictures.files import picture_path, read_image
     from flmm.text.phrases import has_spacy
 
     image = read_image(options.image)
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
             "phrases are found by simple rules; for better ones: pip install 'flmm[chat]' and "
             "en_core_web_sm"
         )
-    for number, question in enumerate(questions(options.question), start=1):
+    for number, question in enumerate(questions(options.question), start=next_number(folder)):
         say("answering ...")
         try:
             answer = ask(model.lmm, image, question, max_new_tokens=options.max_new_tokens)
@@ -59,14 +59,27 @@ def main(argv: Sequence[str]) -> None:
         print(answer.text.strip() or "(the model said nothing)", flush=True)
         try:
             found = ground_answer(model, image, answer)
-        except NoPhrases:
+        except NoPhrasesError:
             say("nothing in this answer can be grounded")
             continue
         said = {"image": options.image.name, "question": question, "answer": answer.text}
         path = folder / f"answer-{number}.png"
-        masks = found_masks(found.masks)
-        save_grounding(path, image, masks, found.phrases, title=answer.text.strip(), about=said)
+        masks = binary_masks(found.masks)
+        try:
+            save_grounding(path, image, masks, found.phrases, title=answer.text.strip(), about=said)
+        except PictureError as fault:
+            say(str(fault))
+            path = path.with_suffix(".json")
         print(f"  {', '.join(found.phrases)} -> {path}", flush=True)
+
+
+def next_number(folder: Path) -> int:
+    """Return the number after the last answer in a folder, so that no answer is replaced."""
+    numbers = [0]
+    for path in folder.glob("answer-*"):
+        if (number := path.stem.removeprefix("answer-")).isdigit():
+            numbers.append(int(number))
+    return max(numbers) + 1
 
 
 def questions(given: Sequence[str] | None) -> Iterator[str]:

@@ -187,9 +187,16 @@ def _check_places(shards: str | None, files: tuple, names: str) -> None:
 
 def answer_benchmark(options: argparse.Namespace) -> None:
     """Answers the questions of each file into a folder of its own."""
-    from flmm.evaluation.viscot import answer_questions, read_questions
+    from flmm.evaluation.viscot import VisualQuestion, answer_questions, read_questions
 
-    files = {Path(name).stem: read_questions(name) for name in options.questions}
+    files: dict[str, list[VisualQuestion]] = {}
+    for name in options.questions:
+        stem = Path(name).stem
+        if stem in files:
+            raise ValueError(
+                f"two files of questions are called {stem}, and would share a folder: rename one"
+            )
+        files[stem] = read_questions(name)
     model = load_from_options(on_own_gpu(options))
     for name, questions in files.items():
         figures, skipped = answer_questions(

@@ -29,21 +29,27 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> None:
     """Raises ValueError or FileNotFoundError for mistakes of the user."""
     options = build_parser().parse_args(argv)
-    from flmm.grounders.heads import check_phrases
-    from flmm.grounders.images import ground, save_grounding
-    from flmm.grounders.pictures import picture_path, read_image
+    from flmm.grounders.images import PictureError, ground, save_grounding
+    from flmm.pictures.files import picture_path, read_image
+    from flmm.text.phrases import check_phrases
 
     # What can be wrong is looked at before the minutes that loading can take.
     image = read_image(options.image)
     out = picture_path(options.out or Path(f"{options.image.stem}.grounded.png"))
+    if out.exists() and out.samefile(options.image):
+        raise ValueError(f"-o {out} would replace the input picture: name another file")
     check_phrases(options.phrases)
     model = load_from_options(options)
     begin = time.monotonic()
     masks = ground(image, options.phrases, model)
-    picture, record = save_grounding(
-        out, image, masks, options.phrases, about={"image": options.image.name}
-    )
+    record = out.with_suffix(".json")
+    try:
+        about = {"image": options.image.name}
+        save_grounding(out, image, masks, options.phrases, about=about)
+    except PictureError as fault:
+        say(str(fault))
     say(f"grounded in {time.monotonic() - begin:.1f} s")
     for phrase, mask in zip(options.phrases, masks):
-        print(f"{100 * mask.mean():5.1f} % of the image  {phrase}")
-    print(f"{picture}\n{record}")
+        share = f"{100 * mask.mean():5.1f} % of the image" if mask.any() else "not found".rjust(20)
+        print(f"{share}  {phrase}")
+    print(f"{out}\n{record}" if out.exists() else record)

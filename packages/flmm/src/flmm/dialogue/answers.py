@@ -1,46 +1,49 @@
-"""Asking a frozen LMM about an image, and grounding the phrases of its answer or of one's own."""
+"""Ask a frozen LMM about an image, and ground the phrases of its answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from PIL import Image
 
-from flmm.adapters.features import Generated, PhraseFeatures
+from flmm.adapters.features import GeneratedAnswer, PhraseFeatures
 from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.tokenizer import plain_decoder, prompt_ids
 from flmm.grounded import GroundedLMM, Grounding
+from flmm.pictures.files import read_image
 from flmm.refiners.embedding import ImageEmbedding
-from flmm.text.phrases import Chunker, noun_chunks, phrase_spans, spans_to_ground
+from flmm.text.phrases import Chunker, Span, noun_chunks, phrase_spans, spans_to_ground
 from flmm.text.tokens import phrase_token_spans
 
 LONGEST_ANSWER = 512
 
 
-class NoPhrases(ValueError):
+class NoPhrasesError(ValueError):
     """An answer without a phrase to ground: it is empty, or has no noun chunk."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an LMM said.
+    """The answer of an LMM.
 
-    text: of all tokens that have features (the last token said is never read; usually it ends the
-    turn). offsets: characters (start, end) of each of them. generated: ids, attention and hidden
+    text: of all tokens that have features (the LMM never reads its last token, which usually ends
+    the turn). offsets: characters (start, end) of each token. generated: ids, attention and hidden
     states.
     """
 
     text: str
     offsets: tuple[tuple[int, int], ...]
-    generated: Generated
+    generated: GeneratedAnswer
 
 
 @dataclass(frozen=True)
 class GroundedText:
     """Phrases and their masks, in the same order.
 
-    spans: characters of each phrase in the text. features: what the masks were made of.
+    spans: characters (start, end) of each phrase in the text. features: what the masks were made
+    of.
     """
 
     text: str
@@ -51,16 +54,24 @@ class GroundedText:
 
 
 def ask(
-    lmm: FrozenLMM, image: Image.Image, question: str, *, max_new_tokens: int | None = None
+    lmm: FrozenLMM,
+    image: Image.Image | str | Path,
+    question: str,
+    *,
+    max_new_tokens: int | None = None,
 ) -> Answer:
-    """A greedy answer to a question about an image.
+    """Answer a question about an image, greedily.
 
     Args:
+        image: a picture in memory, or its file.
         max_new_tokens: longest answer; None: 512, or what the LMM's context leaves.
 
     Raises:
-        ValueError: the LMM has no tokenizer, or question and answer do not fit its context.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no image, the LMM has no tokenizer, or question and answer do not
+            fit its context.
     """
+    image = read_image(image)
     ids = prompt_ids(lmm, lmm.family.style.prompt(question))
     prepared = lmm.family.prepare(image)
     if max_new_tokens is None:
@@ -79,44 +90,45 @@ def ground_answer(
     model: GroundedLMM,
     image: Image.Image | ImageEmbedding,
     answer: Answer,
-    phrases: Sequence[str] | None = None,
+    phrases: str | Iterable[str | Span] | None = None,
     *,
     chunker: Chunker = noun_chunks,
 ) -> GroundedText:
-    """Masks of phrases of an answer, without running the LMM again.
+    """Ground phrases of an answer, without running the LMM again.
 
     Args:
-        image: or SAM's embedding of it (`model.sam.embed`), where it was made already.
-        phrases: words as they stand in the answer; None finds its noun chunks by `chunker`.
+        image: the picture, or SAM's embedding of it (`model.sam.embed`).
+        phrases: in the order of the masks: words of the answer, each for all its mentions, or spans
+            (start, end) of its characters. None grounds its noun chunks, found by `chunker`.
 
     Raises:
-        NoPhrases: the answer has nothing to ground. ValueError: one of `phrases` is not in it.
+        NoPhrasesError: the answer has nothing to ground.
+        ValueError: one of `phrases` is not in it.
     """
-    spans = (
-        spans_to_ground(answer.text, chunker)
-        if phrases is None
-        else phrase_spans(answer.text, phrases)
-    )
+    if phrases is None:
+        spans = spans_to_ground(answer.text, chunker)
+    else:
+        spans = phrase_spans(answer.text, phrases)
     if not spans:
-        raise NoPhrases(
+        raise NoPhrasesError(
             "the answer has no phrase to ground: ask another question, or pass phrases to "
             "ground_phrases"
         )
+
     tokens = phrase_token_spans(answer.offsets, spans, straddling="drop")
     features = answer.generated.phrases(tokens, merge=model.merge)
     (masks,) = model.ground([features], [image])
-    return GroundedText(
-        answer.text, tuple(answer.text[a:b] for a, b in spans), tuple(spans), masks, features
-    )
+    texts = tuple(answer.text[start:end] for start, end in spans)
+    return GroundedText(answer.text, texts, tuple(spans), masks, features)
 
 
 def text_and_offsets(
     ids: Sequence[int], decode: Callable[[Sequence[int]], str]
 ) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """The text of token ids, and the characters (start, end) that each token adds to it.
+    """Decode token ids, and find the characters (start, end) that each token adds to the text.
 
-    By decoding ever longer beginnings: tokenizing the text again may give other tokens than the
-    model said. Tokens that are only bytes of a character all get that character.
+    Ever longer beginnings are decoded, because tokenizing the text again may give other tokens than
+    the model wrote. Tokens that are only bytes of a character all get that character.
     """
     text = decode(ids)
     ends = [0]

@@ -8,6 +8,7 @@ record, and so is the overlap of boxes.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,14 +51,21 @@ def read_questions(path: str | Path) -> list[VisualQuestion]:
             f"no questions {path}: `clim-data doctor` says where they come from"
         )
     try:
-        return [
-            _question(path.stem, number, record)
-            for number, record in enumerate(json.loads(path.read_text()))
-        ]
+        records = json.loads(path.read_text(encoding="utf-8-sig"))
+        questions = [_question(path.stem, i, record) for i, record in enumerate(records)]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as fault:
         raise ValueError(
             f"{path} is not a file of the Visual CoT benchmark ({fault!r}): give one of its json"
         ) from None
+
+    # Answers are saved under the key: the second of two equal ones would count as answered.
+    counts = Counter(question.key for question in questions)
+    if twice := [key for key, count in counts.items() if count > 1]:
+        raise ValueError(
+            f"{path} has the question id of {twice[0]} {counts[twice[0]]} times: give each question "
+            "its own question_id"
+        )
+    return questions
 
 
 def _question(name: str, number: int, record: dict) -> VisualQuestion:
@@ -65,7 +73,8 @@ def _question(name: str, number: int, record: dict) -> VisualQuestion:
     asked = re.sub(
         r"Please provide the bounding box coordinate[^.]*\.", "", said[0].replace("<image>", "")
     ).strip()
-    corners = [int(value) for value in re.findall(r"\d+", record["image"][1].rpartition("###")[2])]
+    numbers = re.findall(r"\d+(?:\.\d+)?", record["image"][1].rpartition("###")[2])
+    corners = [int(float(number)) for number in numbers]
     if len(corners) != 4:
         raise ValueError(f"question {number} has no box")
     key = f"{name}-{record.get('question_id', number)}"

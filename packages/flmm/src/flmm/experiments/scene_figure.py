@@ -12,10 +12,10 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
-from clim_eval.pictures import INK, STYLE
+from clim_eval.pictures import INK
 from PIL import Image
 
-from flmm.pictures.masks import colour_of
+from flmm.pictures.masks import FIGURE_STYLE, colour_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def scenes_picture(scenes: Sequence[GroundedScene]) -> Figure:
     from matplotlib.figure import Figure
 
     most = max(len(scene.phrases) for scene in scenes)
-    with rc_context(STYLE):
+    with rc_context(FIGURE_STYLE):
         figure = Figure(figsize=((most + 3) * PANEL, len(scenes) * (PANEL + 0.45)), dpi=DPI)
         figure.set_layout_engine("constrained")
         axes = figure.subplots(len(scenes), most + 3, squeeze=False)

@@ -1,6 +1,7 @@
-"""Masks of phrases by trained heads."""
+"""Ground phrases by the trained heads of a frozen LMM."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -8,41 +9,58 @@ from PIL import Image
 from flmm.adapters.features import PhraseFeatures, Sample
 from flmm.adapters.tokenizer import tokenizer_of
 from flmm.grounded import GroundedLMM, Grounding
+from flmm.pictures.files import read_image
+from flmm.text.phrases import check_phrases
 from flmm.text.prompts import DESCRIBE
 from flmm.text.tokens import tokenize_expressions
 
 
 @torch.no_grad()
 def ground_phrases(
-    model: GroundedLMM, image: Image.Image, phrases: Sequence[str], *, request: str = DESCRIBE
+    model: GroundedLMM,
+    image: Image.Image | str | Path,
+    phrases: str | Iterable[str],
+    *,
+    request: str = DESCRIBE,
 ) -> Grounding:
-    """Masks of phrases of one's own, as if the LMM had said them in answer to `request`, one after
-    the other.
+    """Ground user phrases, as if the LMM had written them in answer to `request`.
+
+    The LMM reads the phrases one after the other, so a phrase can depend on those before it.
+
+    Args:
+        image: a picture in memory, or its file.
+        phrases: one or more texts.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: no phrase, an empty one, or more than the context holds.
     """
+    image = read_image(image)
     (masks,) = model.ground([phrase_features(model, image, phrases, request=request)], [image])
     return masks
 
 
 def phrase_features(
-    model: GroundedLMM, image: Image.Image, phrases: Sequence[str], *, request: str = DESCRIBE
+    model: GroundedLMM,
+    image: Image.Image,
+    phrases: str | Iterable[str],
+    *,
+    request: str = DESCRIBE,
 ) -> PhraseFeatures:
-    """The frozen LMM's part of `ground_phrases`, which takes the same arguments and raises the
-    same."""
-    check_phrases(phrases)
+    """Compute the frozen LMM's part of `ground_phrases`.
+
+    Raises:
+        ValueError: as `ground_phrases`.
+    """
     lmm = model.lmm
-    text = tokenize_expressions(
-        tokenizer_of(lmm), lmm.family.style.prompt(request), list(phrases), spaced=lmm.family.spaced
-    )
+    prompt = lmm.family.style.prompt(request)
+    wanted = check_phrases(phrases)
+    for number, phrase in enumerate(wanted, start=1):
+        if lmm.family.style.image_token in phrase:
+            raise ValueError(
+                f"phrase {number} holds the image token {lmm.family.style.image_token!r}: remove it"
+            )
+    text = tokenize_expressions(tokenizer_of(lmm), prompt, wanted, spaced=lmm.family.spaced)
+
     (features,) = lmm([Sample(lmm.family.prepare(image), text)], merge=model.merge)
     return features
-
-
-def check_phrases(phrases: Sequence[str]) -> None:
-    """Raises ValueError where there is no phrase, or an empty one."""
-    if not phrases:
-        raise ValueError("there is nothing to ground: pass at least one phrase")
-    if empty := [number for number, phrase in enumerate(phrases, start=1) if not phrase.strip()]:
-        raise ValueError(f"phrase {empty[0]} of {len(phrases)} is empty: leave it out")

@@ -1,6 +1,6 @@
-"""Phrases of one's own grounded in one image: arrays, and files with the picture and the masks."""
+"""Ground user phrases in one image: arrays, and files with the picture and the masks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +12,58 @@ from PIL import Image
 
 from flmm.grounded import GroundedLMM, Grounding
 from flmm.grounders.heads import ground_phrases
-from flmm.grounders.pictures import picture_path, read_image
+from flmm.pictures.files import picture_path
 from flmm.pictures.masks import grounding_figure
 from flmm.text.prompts import DESCRIBE
 
 
 def ground(
     image: Image.Image | str | Path,
-    phrases: Sequence[str],
+    phrases: str | Iterable[str],
     model: GroundedLMM,
     *,
     request: str = DESCRIBE,
 ) -> np.ndarray:
-    """Masks of phrases in an image, bool (N, H, W) at its size, in the order of the phrases.
+    """Ground phrases in an image: bool (N, H, W) at its size, in the order of the phrases.
 
     Args:
-        image: or its file.
-        phrases: such as "a red car"; they are read by the LMM one after the other, as if it had
-            said them.
+        image: a picture in memory, or its file.
+        phrases: one or more texts, such as "a red car". The LMM reads them one after the other, as
+            if it had written them, so a phrase can depend on those before it.
         model: of `load_grounded`.
-        request: what the LMM was asked, as it were.
+        request: the question that the phrases answer.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: no phrase, an empty one, more than the context holds, or the file is no image.
     """
-    return found_masks(ground_phrases(model, read_image(image), phrases, request=request))
+    return binary_masks(ground_phrases(model, image, phrases, request=request))
 
 
-def found_masks(masks: Grounding) -> np.ndarray:
-    """bool (N, H, W): where SAM's logits are positive."""
+def binary_masks(masks: Grounding) -> np.ndarray:
+    """Return masks bool (N, H, W): where SAM's logits are positive."""
     return (masks.refined > 0).cpu().numpy()
 
 
-def masks_record(masks: np.ndarray, phrases: Sequence[str]) -> dict[str, Any]:
-    """Masks as plain data: "size" [H, W], "phrases" [{"phrase", "segmentation" (COCO RLE), "area",
-    "bbox" XYWH px}]."""
-    found = [
-        {
-            "phrase": phrase,
-            "segmentation": encode_mask(mask),
-            "area": int(mask.sum()),
-            "bbox": list(xyxy_to_xywh(box_of_mask(mask) or (0, 0, 0, 0))),
-        }
-        for mask, phrase in zip(masks, phrases, strict=True)
-    ]
+def masks_as_json(masks: np.ndarray, phrases: Sequence[str]) -> dict[str, Any]:
+    """Turn masks bool (N, H, W) into plain data.
+
+    Returns:
+        {"size": [H, W], "phrases": [{"phrase", "segmentation" (COCO RLE), "area", "bbox" (XYWH in
+        pixels), "found" (False for an empty mask)}]}.
+    """
+    found = []
+    for mask, phrase in zip(masks, phrases, strict=True):
+        box = box_of_mask(mask)
+        found.append(
+            {
+                "phrase": phrase,
+                "segmentation": encode_mask(mask),
+                "area": int(mask.sum()),
+                "bbox": list(xyxy_to_xywh(box or (0, 0, 0, 0))),
+                "found": box is not None,
+            }
+        )
     return {"size": list(masks.shape[1:]), "phrases": found}
 
 
@@ -69,14 +76,39 @@ def save_grounding(
     title: str = "",
     about: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Path]:
-    """Write the drawn masks as PNG, and beside it the same name with .json: `about` and
-    `masks_record`.
+    """Write masks as JSON (`about` and `masks_as_json`), and draw them as PNG next to it.
+
+    The masks are written first, so a picture that cannot be drawn loses none of them.
+
+    Args:
+        path: of the PNG; the JSON has the same name with the ending .json.
+        masks: bool (N, H, W).
+
+    Returns:
+        Both paths.
 
     Raises:
-        ValueError: as `picture_path`.
+        ValueError: as `picture_path`, or the masks are no bool array with one mask for each phrase.
+        PictureError: the masks are written, but the picture could not be drawn.
     """
     path = picture_path(path)
     beside = path.with_suffix(".json")
-    write_png(path, grounding_figure(image, masks, phrases, title=title))
-    write_json(beside, {**(about or {}), **masks_record(masks, phrases)}, indent=1)
+    if masks.dtype != bool:
+        raise ValueError(f"masks of {masks.dtype} are no masks: pass bool ones, such as logits > 0")
+    if len(masks) != len(phrases):
+        raise ValueError(f"{len(masks)} masks for {len(phrases)} phrases: pass one mask for each")
+
+    write_json(beside, {**(about or {}), **masks_as_json(masks, phrases)}, indent=1)
+    figure = grounding_figure(image, masks, phrases, title=title)
+    try:
+        write_png(path, figure)
+    except Exception as fault:  # a text or a font can make matplotlib raise nearly anything
+        reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+        raise PictureError(
+            f"the picture {path} could not be drawn ({reason}); the masks are in {beside}"
+        ) from fault
     return path, beside
+
+
+class PictureError(ValueError):
+    """A picture that could not be drawn, though its masks are written."""

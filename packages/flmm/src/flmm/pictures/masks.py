@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from clim_eval.pictures import INK, PALETTE, SIDE, STYLE
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# The palette's grey is left out: it is hard to see on photographs.
+# Phrases and answers are drawn as they stand: a "$" begins no formula.
+FIGURE_STYLE: dict[Any, Any] = {**STYLE, "text.parse_math": False}
+# The palette's grey is missing: it is hard to see on photographs.
 COLOURS = PALETTE[:6]
 
 
@@ -61,7 +63,7 @@ def scenes_figure(
     rows, columns = len(images), max(len(of_image) for of_image in masks)
     tallest = max(image.height / image.width for image in images)
     height = SIDE * min(tallest, 1.5)
-    with rc_context(STYLE):
+    with rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(columns * (SIDE + 0.2), rows * (height + 0.75) + 0.3))
         figure.set_layout_engine("constrained")
         axes = figure.subplots(rows, columns, squeeze=False)

@@ -51,6 +51,10 @@ class TokenizedText:
         """Number of phrases."""
         return int(self.phrase_ids.max()) + 1 if len(self.phrase_ids) else 0
 
+    def phrase_positions(self) -> list[Tensor]:
+        """List the positions (t,) of the tokens of each phrase."""
+        return [(self.phrase_ids == k).nonzero().flatten() for k in range(self.phrases)]
+
     def expand(self, token_id: int, counts: Sequence[int]) -> "TokenizedText":
         """Repeat the k-th `token_id` counts[k] times, as an LMM that keeps one id per image token
         wants it.

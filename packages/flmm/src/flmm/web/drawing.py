@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from flmm.pictures.masks import colour_of
-from flmm.web.session import Found, Look
+from flmm.web.session import CloserLook, GroundedPhrases
 from flmm.web.upload import Upload, read_upload
 
 # Masks of small pictures are drawn larger, so that their outline stays thin.
@@ -70,7 +70,7 @@ def thumbnail(data: bytes, name: str) -> bytes:
     return _jpeg(image)
 
 
-def found_view(found: Found) -> dict[str, Any]:
+def found_view(found: GroundedPhrases) -> dict[str, Any]:
     """What the page is told of masks: pieces of the text, and for each phrase its mask, attention,
     area and box."""
     height, width = found.masks.shape[1:]
@@ -91,7 +91,7 @@ def found_view(found: Found) -> dict[str, Any]:
     return {"result": found.result, "pieces": pieces(found.text, found.spans), "phrases": phrases}
 
 
-def look_view(look: Look) -> dict[str, Any]:
+def look_view(look: CloserLook) -> dict[str, Any]:
     """What the page is told of a closer look. The box is XYXY in pixels."""
     mask = None if look.mask is None else _url(mask_png(look.mask, colour_of(0)))
     return {
@@ -106,16 +106,20 @@ def look_view(look: Look) -> dict[str, Any]:
 
 
 def pieces(text: str, spans: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
-    """A text cut at its phrases, in order: {"text", "phrase": number of the phrase, or None between
-    phrases}."""
-    cut, end = [], 0
-    for number, (start, stop) in enumerate(spans):
-        cut += [
-            {"text": text[end:start], "phrase": None},
-            {"text": text[start:stop], "phrase": number},
-        ]
+    """Cut a text at its phrases: {"text", "phrase": number of the phrase, or None between phrases}.
+
+    Spans may be in any order. A span that overlaps an earlier one gets no piece of its own.
+    """
+    cut: list[dict[str, Any]] = []
+    end = 0
+    for number, (start, stop) in sorted(enumerate(spans), key=lambda entry: entry[1]):
+        if start < end:
+            continue
+        cut.append({"text": text[end:start], "phrase": None})
+        cut.append({"text": text[start:stop], "phrase": number})
         end = stop
-    return [piece for piece in [*cut, {"text": text[end:], "phrase": None}] if piece["text"]]
+    cut.append({"text": text[end:], "phrase": None})
+    return [piece for piece in cut if piece["text"]]
 
 
 def _eroded(mask: np.ndarray) -> np.ndarray:

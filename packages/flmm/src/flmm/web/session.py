@@ -20,11 +20,11 @@ from flmm.dialogue.answers import Answer, ask, ground_answer
 from flmm.dialogue.visual_cot import FOCUSES, visual_answer
 from flmm.grounded import GroundedLMM, Grounding
 from flmm.grounders.heads import phrase_features
-from flmm.grounders.images import found_masks, masks_record, save_grounding
+from flmm.grounders.images import binary_masks, masks_as_json, save_grounding
 from flmm.pictures.mean_attention import mean_attention
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.text.phrases import Chunker, noun_chunks
-from flmm.web.kept import Kept
+from flmm.web.recent import RecentItems
 from flmm.web.upload import Upload, read_upload
 
 # The attention of 512 tokens of a 7B LMM in bfloat16 is 0.6 GB for LLaVA-1.5 and up to 3 GB for
@@ -47,7 +47,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Said:
+class Turn:
     """An answer that is kept with its features. picture: the one that was asked about."""
 
     picture: Picture
@@ -56,13 +56,13 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Found:
+class GroundedPhrases:
     """Phrases and where they are.
 
     result: its name for `Demo.files`. text: what was said, "" for phrases of one's own. phrases: N
     texts. spans: the characters (start, end) of each in the text. masks: bool (N, H, W). attention:
     float32 (N, h, w), see `flmm.pictures.mean_attention`. record: plain data, see
-    `flmm.grounders.images.masks_record`.
+    `flmm.grounders.images.masks_as_json`.
     """
 
     result: str
@@ -75,7 +75,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Look:
+class CloserLook:
     """Visual chain of thought. mask: bool (H, W) of what matters, None where the LMM had no
     thought.
 
@@ -111,11 +111,13 @@ class Demo:
         chunker: Chunker = noun_chunks,
     ):
         self.model, self.max_new_tokens, self.chunker = model, max_new_tokens, chunker
-        self._pictures: Kept[Picture] = Kept(
+        self._pictures: RecentItems[Picture] = RecentItems(
             PICTURES_KEPT, "this picture is no longer kept: choose it again"
         )
-        self._answers: Kept[Said] = Kept(ANSWERS_KEPT, "this answer is no longer kept: ask again")
-        self._results: Kept[tuple[Picture, dict]] = Kept(
+        self._answers: RecentItems[Turn] = RecentItems(
+            ANSWERS_KEPT, "this answer is no longer kept: ask again"
+        )
+        self._results: RecentItems[tuple[Picture, dict]] = RecentItems(
             RESULTS_KEPT, "these masks are no longer kept: make them again"
         )
 
@@ -139,9 +141,9 @@ class Demo:
         answer = ask(self.model.lmm, shown.image, question, max_new_tokens=self.max_new_tokens)
         if not answer.text.strip():
             raise ValueError("the model said nothing: ask in other words")
-        return self._answers.add(Said(shown, question, answer)), answer.text
+        return self._answers.add(Turn(shown, question, answer)), answer.text
 
-    def mark(self, answer: str, phrases: Sequence[str] | None = None) -> Found:
+    def mark(self, answer: str, phrases: Sequence[str] | None = None) -> GroundedPhrases:
         """Masks of phrases of an answer; None finds its noun chunks. The LMM does not run.
 
         Raises:
@@ -158,7 +160,7 @@ class Demo:
         )
 
     @torch.no_grad()
-    def ground(self, picture: str, phrases: Sequence[str]) -> Found:
+    def ground(self, picture: str, phrases: Sequence[str]) -> GroundedPhrases:
         """Masks of phrases of one's own; empty lines are left out.
 
         Raises:
@@ -169,7 +171,7 @@ class Demo:
         (masks,) = self.model.ground([features], [self._embedding(shown)])
         return self._found(shown, masks, features, phrases)
 
-    def look_again(self, picture: str, question: str, focus: str = "thought") -> Look:
+    def look_again(self, picture: str, question: str, focus: str = "thought") -> CloserLook:
         """Find what matters for a question ("thought": the LMM names it; "question": its words),
         look closely, answer.
 
@@ -183,7 +185,9 @@ class Demo:
         embedding = self._embedding(shown)
         seen = visual_answer(self.model, shown.image, question, focus=focus, embedding=embedding)
         mask = None if seen.mask is None else (seen.mask > 0).cpu().numpy()
-        return Look(question, seen.thought, seen.answer, mask, seen.box, shown.image.crop(seen.box))
+        return CloserLook(
+            question, seen.thought, seen.answer, mask, seen.box, shown.image.crop(seen.box)
+        )
 
     def files(self, result: str) -> tuple[bytes, bytes]:
         """The drawn masks as PNG, and the masks as COCO RLE json: what `flmm ground` writes.
@@ -222,15 +226,15 @@ class Demo:
         features: PhraseFeatures,
         phrases: Sequence[str],
         *,
-        said: Said | None = None,
+        said: Turn | None = None,
         spans: tuple[tuple[int, int], ...] = (),
-    ) -> Found:
-        masks = found_masks(grounding)
+    ) -> GroundedPhrases:
+        masks = binary_masks(grounding)
         about = {} if said is None else {"question": said.question, "answer": said.answer.text}
-        record = {**about, **masks_record(masks, phrases)}
+        record = {**about, **masks_as_json(masks, phrases)}
         result = self._results.add((picture, record))
         attention = mean_attention(features).cpu().numpy()
-        return Found(
+        return GroundedPhrases(
             result, about.get("answer", ""), tuple(phrases), spans, masks, attention, record
         )
 

@@ -1,9 +1,8 @@
-"""DeepSeek-VL 1.3B from its authors' files (deepseek-ai/deepseek-vl-1.3b-chat), which transformers
-does not read.
+"""DeepSeek-VL 1.3B from its authors' files, which transformers does not read.
 
-Configuration, weights and image processor go into transformers' own classes, exactly. The 7B model
-has a second tower whose names are not known here; of it only the conversion in transformers' layout
-loads.
+Configuration, weights and image processor of deepseek-ai/deepseek-vl-1.3b-chat go into
+transformers' own classes, exactly. The 7B model has a second tower whose names are not known here;
+only its conversion to transformers' layout loads.
 """
 
 import json
@@ -15,7 +14,7 @@ from clim_models.checkpoints import read_checkpoint
 from torch import Tensor
 
 from flmm.adapters.authors.deepseek_names import deepseek_config, deepseek_to_transformers
-from flmm.hub import read_part
+from flmm.hub import read_or_explain
 
 MODEL_TYPE = "multi_modality"
 PLACEHOLDER = "<image_placeholder>"
@@ -31,15 +30,17 @@ TOWERS: dict[str, dict[str, int]] = {
     }
 }
 LEAST_PX = 14  # smallest edge of the resized image, unless preprocessor_config.json has another
-_CONVERTED = "use deepseek-community/deepseek-vl-1.3b-chat or -7b-chat, the same weights in transformers' layout"
+_CONVERTED = (
+    "use deepseek-community/deepseek-vl-1.3b-chat or -7b-chat, the same weights in transformers' "
+    "layout"
+)
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_authors_model(
     name: str | Path, raw: dict[str, Any], *, dtype: torch.dtype, local_files_only: bool = False
 ) -> tuple[Any, Any, Any]:
-    """(model, image processor, tokenizer) of transformers, from a folder or hub id in the authors'
-    layout.
+    """Read (model, image processor, tokenizer) from a folder or hub id in the authors' layout.
 
     Args:
         raw: its config.json.
@@ -66,8 +67,7 @@ def _tower(raw: dict[str, Any], name: str | Path) -> dict[str, int]:
     if tower is None or vision.get("cls") != "CLIPVisionTower" or "language_config" not in raw:
         raise ValueError(
             f"{name} is in the layout of DeepSeek-VL's authors, with a vision tower "
-            f"{vision.get('cls')!r} that flmm "
-            f"reads in transformers' layout only: {_CONVERTED}"
+            f"{vision.get('cls')!r} that flmm reads in transformers' layout only: {_CONVERTED}"
         )
     return tower
 
@@ -79,7 +79,7 @@ def _folder(name: str | Path, local_files_only: bool) -> Path:
 
     patterns = ["*.json", "*.safetensors", "*.bin"]
     options = {"allow_patterns": patterns, "local_files_only": local_files_only}
-    return Path(read_part(str(name), "the files", snapshot_download, **options))
+    return Path(read_or_explain(str(name), "the files", snapshot_download, **options))
 
 
 def _model(folder: Path, config: Any, dtype: torch.dtype) -> Any:
@@ -92,9 +92,8 @@ def _model(folder: Path, config: Any, dtype: torch.dtype) -> Any:
     wrong = sorted(k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape)
     if missing or unexpected or wrong:
         raise ValueError(
-            f"the weights in {folder} are not those of DeepSeek-VL 1.3B: missing {missing[:3]}, "
-            "unexpected "
-            f"{unexpected[:3]}, of another shape {wrong[:3]}; {_CONVERTED}"
+            f"the weights in {folder} are not those of DeepSeek-VL 1.3B: missing "
+            f"{missing[:3]}, unexpected {unexpected[:3]}, of another shape {wrong[:3]}; {_CONVERTED}"
         )
     return DeepseekVLForConditionalGeneration.from_pretrained(
         None, config=config, state_dict=tensors, dtype=dtype, attn_implementation="sdpa"
@@ -102,12 +101,14 @@ def _model(folder: Path, config: Any, dtype: torch.dtype) -> Any:
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of one file or of several with an index."""
+    """Read all tensors of one file, or of several with an index."""
     for name in _FILES:
         index = folder / f"{name}.index.json"
         if index.is_file():
-            parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            return {k: v for part in parts for k, v in read_checkpoint(folder / part).items()}
+            tensors: dict[str, Tensor] = {}
+            for part in sorted(set(json.loads(index.read_text())["weight_map"].values())):
+                tensors |= read_checkpoint(folder / part)
+            return tensors
         if (folder / name).is_file():
             return dict(read_checkpoint(folder / name))
     raise FileNotFoundError(f"no weights in {folder}: download {' or '.join(_FILES)} (all parts)")
@@ -122,7 +123,7 @@ def _image_processor(folder: Path, tower: dict[str, int]) -> Any:
     about = json.loads(path.read_text())
     side = tower["image_size"]
     if about.get("image_size", side) != side or not {"image_mean", "image_std"} <= about.keys():
-        raise ValueError(f"{path} is not that of this model's {side} px tower: {_CONVERTED}")
+        raise ValueError(f"{path} does not fit this model's {side} px tower: {_CONVERTED}")
     return DeepseekVLImageProcessorPil(
         size={"height": side, "width": side},
         min_size=about.get("min_size", LEAST_PX),
@@ -132,23 +133,23 @@ def _image_processor(folder: Path, tower: dict[str, int]) -> Any:
 
 
 def _tokenizer(folder: Path) -> Any:
-    """tokenizer.json as it stands, with the BOS that Llama's class puts before a text unless it is
-    told not to."""
+    """Read tokenizer.json, and add the BOS that Llama's class puts before a text by default."""
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
     if not (folder / "tokenizer.json").is_file():
         raise FileNotFoundError(f"no tokenizer.json in {folder}: download it with the model")
-    tokenizer = read_part(
+    tokenizer = read_or_explain(
         folder, "the tokenizer", PreTrainedTokenizerFast.from_pretrained, local_files_only=True
     )
     path = folder / "tokenizer_config.json"
     about = json.loads(path.read_text()) if path.is_file() else {}
-    if str(about.get("tokenizer_class", "")).startswith("LlamaTokenizer") and about.get(
-        "add_bos_token", True
-    ):
-        bos = (str(tokenizer.bos_token), tokenizer.bos_token_id)
+    of_llama = str(about.get("tokenizer_class", "")).startswith("LlamaTokenizer")
+    if of_llama and about.get("add_bos_token", True):
+        bos = str(tokenizer.bos_token)
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-            single=f"{bos[0]}:0 $A:0", pair=f"{bos[0]}:0 $A:0 {bos[0]}:1 $B:1", special_tokens=[bos]
+            single=f"{bos}:0 $A:0",
+            pair=f"{bos}:0 $A:0 {bos}:1 $B:1",
+            special_tokens=[(bos, tokenizer.bos_token_id)],
         )
     return tokenizer

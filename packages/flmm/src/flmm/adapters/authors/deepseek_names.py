@@ -39,8 +39,7 @@ _DEEPSEEK = (
 
 
 def deepseek_to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of DeepSeek-VL 1.3B in the layout of its authors -> transformers'
-    DeepseekVLForConditionalGeneration."""
+    """Rename weights of DeepSeek-VL 1.3B from its authors' layout to transformers'."""
     renamed: dict[str, Tensor] = {}
     for key, value in tensors.items():
         name = key
@@ -56,20 +55,22 @@ def deepseek_to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
             renamed[name] = value[0]
         else:
             renamed[name] = value
-    for kind in (
-        "weight",
-        "bias",
-    ):  # the attention pool's query and key-value projections are one in torch
-        parts = [renamed.pop(f"model.vision_model.head.{x}.{kind}", None) for x in ("q", "kv")]
-        if parts[0] is not None:
-            renamed[f"model.vision_model.head.attention.in_proj_{kind}"] = torch.cat(parts)
+
+    # The projections of the attention pool's query and of its keys and values are one in torch.
+    pool = "model.vision_model.head."
+    for kind in ("weight", "bias"):
+        query = renamed.pop(f"{pool}q.{kind}", None)
+        keys_values = renamed.pop(f"{pool}kv.{kind}", None)
+        if query is not None and keys_values is not None:
+            joined = torch.cat([query, keys_values])
+            renamed[f"{pool}attention.in_proj_{kind}"] = joined
     return renamed
 
 
 def deepseek_config(
     language: Mapping[str, Any], *, tower: Mapping[str, Any], image_token_id: int
 ) -> Any:
-    """transformers' configuration of a DeepSeek-VL from its authors' one.
+    """Make transformers' configuration of a DeepSeek-VL from its authors' configuration.
 
     Args:
         language: `language_config` of the authors' config.json.

@@ -19,8 +19,8 @@ class DeepseekVL:
     style = STYLES["deepseek"]
     system = (
         "You are a helpful language and vision assistant. You are able to understand the visual "
-        "content that the user "
-        "provides, and assist the user with a variety of tasks using natural language.\n\n"
+        "content that the user provides, and assist the user with a variety of tasks using "
+        "natural language.\n\n"
     )
     spaced = False
 
@@ -33,23 +33,30 @@ class DeepseekVL:
         return PadToSquare.of_processor(processor, scale_first=True, least_px=processor.min_size)
 
     def layout(self, prepared: PreparedImage) -> ImageLayout:
+        """Lay out the one padded square."""
         return single_grid(self.side, self.side, padding=prepared.frame)
 
     def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
-        return {
-            name: torch.stack([image.inputs[name] for image in images]) for name in images[0].inputs
-        }
+        """Stack the one or two squares of all images."""
+        inputs = {}
+        for name in images[0].inputs:
+            inputs[name] = torch.stack([image.inputs[name] for image in images])
+        return inputs
 
 
 class DeepseekVLHybrid(DeepseekVL):
-    """transformers' "deepseek_vl_hybrid" (deepseek-community/deepseek-vl-7b-chat): SAM and SigLIP
-    towers."""
+    """transformers' "deepseek_vl_hybrid" (deepseek-community/deepseek-vl-7b-chat).
+
+    Its SAM and SigLIP towers see the image at two sizes.
+    """
 
     def _preparer(self, processor: Any) -> Any:
-        mean, std = (
-            tuple(x) for x in (processor.high_res_image_mean, processor.high_res_image_std)
+        large = PadToSquare(
+            processor.high_res_size["height"],
+            tuple(processor.high_res_image_mean),
+            tuple(processor.high_res_image_std),
+            scale_first=True,
+            least_px=processor.min_size,
         )
-        side = processor.high_res_size["height"]
-        large = PadToSquare(side, mean, std, scale_first=True, least_px=processor.min_size)
-        small = tuple(processor.image_mean), tuple(processor.image_std)
-        return HybridSquare(large, processor.size["height"], *small)
+        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+        return HybridSquare(large, processor.size["height"], mean, std)

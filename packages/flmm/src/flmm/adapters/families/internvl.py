@@ -1,5 +1,4 @@
-"""InternVL: the image squashed onto a grid of tiles, then the whole image as a thumbnail where
-there are several."""
+"""InternVL: the image squashed onto a grid of tiles, then a thumbnail if there are several."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 from flmm.adapters.frames import ImageFrame, PreparedImage
 from flmm.adapters.layout import ImageLayout, grid_of_tokens, tiled_grid
 from flmm.text.prompts import PromptStyle
+from flmm.transformers_compat import best_tiles
 
 
 class InternVL:
@@ -35,34 +35,29 @@ class InternVL:
         self.processor = image_processor
 
     def prepare(self, image: Image.Image) -> PreparedImage:
+        """Make the pixels with the model's own processor."""
         image = to_rgb(image)
         made = self.processor(images=[image], crop_to_patches=True, return_tensors="pt")
-        return PreparedImage(
-            {"pixel_values": made["pixel_values"]}, ImageFrame.whole((image.height, image.width))
-        )
+        inputs = {"pixel_values": made["pixel_values"]}
+        return PreparedImage(inputs, ImageFrame.whole((image.height, image.width)))
 
     def layout(self, prepared: PreparedImage) -> ImageLayout:
+        """Lay out the thumbnail and the tiles, whose tokens come first."""
         count = len(prepared.pixel_values)
         if count == 1:
             grid = grid_of_tokens(0, self.side, self.side)
             return ImageLayout((grid, grid), grid.numel())
-        tiles = self._tiles(prepared.frame.image_size)
+
+        tiles = best_tiles(
+            prepared.frame.image_size,
+            self.tile,
+            least=self.processor.min_patches,
+            most=self.processor.max_patches,
+        )
+        fine = tiled_grid(0, tiles=tiles, side=self.side)
         thumbnail = grid_of_tokens((count - 1) * self.side**2, self.side, self.side)
-        return ImageLayout(
-            (thumbnail, tiled_grid(0, tiles=tiles, side=self.side)), count * self.side**2
-        )
-
-    def _tiles(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """(rows, columns) of tiles, by the rule of the model's own processor."""
-        from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
-
-        columns, rows = get_optimal_tiled_canvas(
-            image_size,
-            (self.tile, self.tile),
-            self.processor.min_patches,
-            self.processor.max_patches,
-        )
-        return rows, columns
+        return ImageLayout((thumbnail, fine), count * self.side**2)
 
     def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
+        """Put the tiles of all images one after another."""
         return {"pixel_values": torch.cat([image.pixel_values for image in images])}

@@ -1,15 +1,13 @@
-"""LLaVA-NeXT: the squashed image and its tiles, a newline token after each row of the tiles' joint
-grid."""
+"""LLaVA-NeXT: the squashed image, then its tiles with a newline token after each joint row."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from flmm.adapters.frames import PreparedImage
 from flmm.adapters.layout import ImageLayout, unpadded_size, with_newlines
-from flmm.adapters.preparers import AnyResolutionTiles
+from flmm.adapters.preparers import AnyResolutionTiles, tile_inputs
 from flmm.text.prompts import STYLES
 
 STYLE_OF_TEXT_MODEL = {"llama": "vicuna", "mistral": "mistral", "qwen2": "chatml"}
@@ -42,17 +40,13 @@ class LlavaNext:
         self.prepare = AnyResolutionTiles.of_processor(image_processor)
 
     def layout(self, prepared: PreparedImage) -> ImageLayout:
-        tiles = tuple(
-            edge // (self.patch * self.side) * self.side for edge in prepared.frame.padded_size
-        )
-        return with_newlines(
-            (self.side, self.side), unpadded_size(tiles, prepared.frame.image_size)
-        )
+        """Lay out the squashed image and the tiles without their padding."""
+        height, width = prepared.frame.padded_size
+        tile_px = self.patch * self.side
+        tiles = (height // tile_px * self.side, width // tile_px * self.side)
+        fine = unpadded_size(tiles, prepared.frame.image_size)
+        return with_newlines((self.side, self.side), fine)
 
     def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
-        return {
-            "pixel_values": torch.nn.utils.rnn.pad_sequence(
-                [i.pixel_values for i in images], batch_first=True
-            ),
-            "image_sizes": torch.tensor([image.frame.image_size for image in images]),
-        }
+        """Pad the tiles of all images to one tensor."""
+        return tile_inputs(images)

@@ -4,14 +4,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from clim_data.pixels import to_rgb
 from PIL import Image
 from torch import Tensor
 
 from flmm.adapters.frames import ImageFrame, PreparedImage
 from flmm.adapters.layout import ImageLayout, unpadded_size, with_newlines
+from flmm.adapters.preparers import tile_inputs
 from flmm.text.prompts import PromptStyle
+from flmm.transformers_compat import best_canvas
 
 
 class LlavaOnevision:
@@ -31,29 +32,24 @@ class LlavaOnevision:
         self.processor = image_processor
 
     def prepare(self, image: Image.Image) -> PreparedImage:
+        """Make the pixels with the model's own processor."""
         image = to_rgb(image)
         made = self.processor(images=[image], return_tensors="pt")
-        return PreparedImage(
-            {"pixel_values": made["pixel_values"][0]}, ImageFrame.whole((image.height, image.width))
-        )
+        inputs = {"pixel_values": made["pixel_values"][0]}
+        return PreparedImage(inputs, ImageFrame.whole((image.height, image.width)))
 
     def layout(self, prepared: PreparedImage) -> ImageLayout:
-        from transformers.image_processing_utils import select_best_resolution  # seconds to import
-
+        """Lay out the squashed image and the joint grid, shrunk by the model's own rule."""
         size = prepared.frame.image_size
-        tiles = tuple(
-            edge // self.tile * self.side for edge in select_best_resolution(size, self.pinpoints)
-        )
+        height, width = best_canvas(size, self.pinpoints)
+        tiles = (height // self.tile * self.side, width // self.tile * self.side)
         rows, columns = unpadded_size(tiles, size)
+
         ratio = math.sqrt(rows * columns / (self.most_tiles * self.side**2))
-        if ratio > 1.1:  # the model's own rule
+        if ratio > 1.1:
             rows, columns = int(rows // ratio), int(columns // ratio)
         return with_newlines((self.side, self.side), (rows, columns))
 
     def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
-        return {
-            "pixel_values": torch.nn.utils.rnn.pad_sequence(
-                [i.pixel_values for i in images], batch_first=True
-            ),
-            "image_sizes": torch.tensor([image.frame.image_size for image in images]),
-        }
+        """Pad the tiles of all images to one tensor."""
+        return tile_inputs(images)

@@ -18,8 +18,8 @@ class Qwen25VL:
 
     grids = 1
     style = PromptStyle(
-        "<|im_start|>system\nYou are a helpful "
-        "assistant.<|im_end|>\n<|im_start|>user\n{input}<|im_end|>\n"
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n{input}<|im_end|>\n"
         "<|im_start|>assistant\n",
         image_token="<|vision_start|><|image_pad|><|vision_end|>",
         separator="",
@@ -33,20 +33,22 @@ class Qwen25VL:
         self.processor = image_processor
 
     def prepare(self, image: Image.Image) -> PreparedImage:
+        """Make the pixels with the model's own processor."""
         image = to_rgb(image)
         made = self.processor(images=[image], return_tensors="pt")
         inputs = {"pixel_values": made["pixel_values"], "image_grid_thw": made["image_grid_thw"][0]}
         return PreparedImage(inputs, ImageFrame.whole((image.height, image.width)))
 
     def layout(self, prepared: PreparedImage) -> ImageLayout:
+        """Lay out the merged patches."""
         _, rows, columns = prepared.inputs["image_grid_thw"].tolist()
         return single_grid(rows // self.merge, columns // self.merge)
 
     def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
+        """Put the patches of all images one after another, with the grid of each."""
         return {
             "pixel_values": torch.cat([image.pixel_values for image in images]),
             "image_grid_thw": torch.stack([image.inputs["image_grid_thw"] for image in images]),
-            # Without the kinds of tokens the model falls back to positions that know no rows and
-            # columns.
+            # Without the kinds of tokens the model falls back to positions without rows and columns.
             "mm_token_type_ids": (input_ids == self.image_token_id).int(),
         }

@@ -20,7 +20,7 @@ from transformers import (
     SamVisionConfig,
 )
 
-from flmm.hub import read_part, source_options
+from flmm.hub import hub_options, read_or_explain
 
 _FIX = (
     "pass a file like sam_vit_l_0b3195.pth, a folder with a SamModel of transformers, or a hub id "
@@ -119,13 +119,13 @@ def load_sam(source: str | Path, *, decoder_heads: int = 8) -> SamModel:
 
 def _from_folder(source: str | Path) -> SamModel:
     """From a folder in transformers' layout, or from the hub."""
-    where = source_options(source, what="a SAM")
-    raw, _ = read_part(source, "config.json", SamConfig.get_config_dict, **where)
+    where = hub_options(source, what="a SAM")
+    raw, _ = read_or_explain(source, "config.json", SamConfig.get_config_dict, **where)
     if "model_type" not in raw:
         raise FileNotFoundError(f"{source} has no config.json of a model: {_FIX}")
     if (kind := raw["model_type"]) != "sam":
         raise ValueError(f"{source} is no SAM, but a model of type {kind!r}: {_FIX}")
-    model, loaded = read_part(
+    model, loaded = read_or_explain(
         source,
         "the weights",
         SamModel.from_pretrained,

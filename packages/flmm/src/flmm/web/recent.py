@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Kept(Generic[Item]):
+class RecentItems(Generic[Item]):
     """Keeps the items that were used last and forgets the others; for several threads.
 
     Args:

@@ -44,7 +44,8 @@ def load_weights(
     if not path.is_file():
         raise FileNotFoundError(f"no {what} at {path}: make it with `{command}`, or reinstall flmm")
     with safe_open(path, "pt") as file:
-        tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (not a dict)
+        names = file.keys()
+        tensors = {name: file.get_tensor(name).float() for name in names}
         metadata = file.metadata() or {}
     own = model.state_dict()
     wrong = sorted(own.keys() ^ tensors.keys()) or [

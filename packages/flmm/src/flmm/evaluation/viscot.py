@@ -62,8 +62,8 @@ def read_questions(path: str | Path) -> list[VisualQuestion]:
     counts = Counter(question.key for question in questions)
     if twice := [key for key, count in counts.items() if count > 1]:
         raise ValueError(
-            f"{path} has the question id of {twice[0]} {counts[twice[0]]} times: give each question "
-            "its own question_id"
+            f"{path} has the question id of {twice[0]} {counts[twice[0]]} times: give each "
+            "question its own question_id"
         )
     return questions
 

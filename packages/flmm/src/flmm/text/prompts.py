@@ -52,7 +52,8 @@ STYLES: dict[str, PromptStyle] = {
     ),
     "chatml": PromptStyle("<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n"),
     "llama3": PromptStyle(
-        "<|start_header_id|>user<|end_header_id|>\n\n{input}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+        "<|start_header_id|>user<|end_header_id|>\n\n{input}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
     ),
     "gemma": PromptStyle("<start_of_turn>user\n{input}<end_of_turn>\n<start_of_turn>model\n"),
 }

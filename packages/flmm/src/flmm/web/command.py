@@ -5,9 +5,13 @@ import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flmm.commands.options import add_model_options, heads_file, load_from_options, say
 from flmm.grounded import GroundedLMM
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 PORT = 7860
 HOST = "127.0.0.1"
@@ -20,9 +24,9 @@ EVERYWHERE = ("0.0.0.0", "::")
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flmm demo",
-        description="A web page: ask about a picture, ground phrases in it, let the model look again.",
-        epilog="It listens to this machine only. --host 0.0.0.0 opens it to everybody who can reach the machine, "
-        f"without a password; from one other machine use `ssh -L {PORT}:{HOST}:{PORT} HERE` "
+        description="Open a web page: ask about a picture, ground phrases in it, look again.",
+        epilog="It listens to this machine only. --host 0.0.0.0 opens it to everybody who can "
+        f"reach the machine, without a password; from one other machine use `ssh -L {PORT}:{HOST}:{PORT} HERE` "
         "instead.",
     )
     add_model_options(parser)
@@ -121,11 +125,13 @@ def hosts(host: str) -> list[str]:
 
 def about(model: GroundedLMM, checkpoint: Path) -> str:
     """A line for the page: LMM, heads and device."""
-    name = model.lmm.model.config.name_or_path
-    return f"{Path(name).name if Path(name).is_dir() else name} · heads {checkpoint} · {model.lmm.device}"
+    name: str = model.lmm.config.name_or_path
+    if Path(name).is_dir():
+        name = Path(name).name
+    return f"{name} · heads {checkpoint} · {model.lmm.device}"
 
 
-def serve(app, taken: socket.socket) -> None:
+def serve(app: "Starlette", taken: socket.socket) -> None:
     """Answer requests until Ctrl-C."""
     import uvicorn
 

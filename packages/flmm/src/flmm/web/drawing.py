@@ -53,7 +53,10 @@ def picture_view(name: str, upload: Upload) -> dict[str, Any]:
     note = ""
     if upload.shrunk:
         was = "{} x {}".format(*upload.original_size)
-        note = f"{was} pixels, shrunk to {width} x {height} for this page; `flmm ground` keeps the size"
+        note = (
+            f"{was} pixels, shrunk to {width} x {height} for this page; "
+            "`flmm ground` keeps the size"
+        )
     return {
         "picture": name,
         "width": width,

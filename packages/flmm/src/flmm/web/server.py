@@ -3,7 +3,7 @@ flmm[demo].
 
     GET  /  /page.css  /page.js              the page
     GET  /api/about                          {"model", "examples"}
-    POST /api/picture   bytes of a file      a picture, see `drawing.picture_view`; its name goes with what follows
+    POST /api/picture   bytes of a file      a picture and its name, see `drawing.picture_view`
     POST /api/example   {"example"}          the same for one of the examples
     POST /api/ask       {"picture", "question"}             {"answer", "text"}
     POST /api/mark      {"answer", "phrases": [] finds them}  masks, see `drawing.found_view`

@@ -93,7 +93,8 @@ def _model(folder: Path, config: Any, dtype: torch.dtype) -> Any:
     if missing or unexpected or wrong:
         raise ValueError(
             f"the weights in {folder} are not those of DeepSeek-VL 1.3B: missing "
-            f"{missing[:3]}, unexpected {unexpected[:3]}, of another shape {wrong[:3]}; {_CONVERTED}"
+            f"{missing[:3]}, unexpected {unexpected[:3]}, of another shape {wrong[:3]}; "
+            f"{_CONVERTED}"
         )
     return DeepseekVLForConditionalGeneration.from_pretrained(
         None, config=config, state_dict=tensors, dtype=dtype, attn_implementation="sdpa"

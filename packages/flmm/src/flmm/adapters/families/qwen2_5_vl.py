@@ -49,6 +49,6 @@ class Qwen25VL:
         return {
             "pixel_values": torch.cat([image.pixel_values for image in images]),
             "image_grid_thw": torch.stack([image.inputs["image_grid_thw"] for image in images]),
-            # Without the kinds of tokens the model falls back to positions without rows and columns.
+            # Without the kinds of tokens the model falls back to positions without rows.
             "mm_token_type_ids": (input_ids == self.image_token_id).int(),
         }

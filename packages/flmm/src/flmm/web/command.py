@@ -5,13 +5,10 @@ import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from flmm.commands.options import add_model_options, heads_file, load_from_options, say
 from flmm.grounded import GroundedLMM
-
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
 
 PORT = 7860
 HOST = "127.0.0.1"
@@ -131,7 +128,7 @@ def about(model: GroundedLMM, checkpoint: Path) -> str:
     return f"{name} · heads {checkpoint} · {model.lmm.device}"
 
 
-def serve(app: "Starlette", taken: socket.socket) -> None:
+def serve(app: Any, taken: socket.socket) -> None:
     """Answer requests until Ctrl-C."""
     import uvicorn
 

@@ -12,7 +12,7 @@ import torch
 from attention_capture import captured, random_model, returned, sequence
 from flmm import GroundedLMM, ground
 from flmm.grounders.heads import phrase_features
-from flmm.refiners.sam.refiner import ResizedImage
+from flmm.refiners.sam.geometry import ResizedImage
 from grounding_epoch import Pictures
 from PIL import Image
 from sam_decoder import loop, together

@@ -10,7 +10,7 @@ from clim_models.losses import mask_losses
 from clim_train import EngineConfig, OptimConfig, RunConfig, ScheduleConfig, Trainer, read_metrics
 from clim_train.engine import EngineModule, trained_entries
 from flmm.heads.files import heads_from_released
-from flmm.refiners.sam.refiner import ResizedImage
+from flmm.refiners.sam.geometry import ResizedImage
 from flmm.samples import GroundingBatch, GroundingItem
 from flmm.training.config import GroundingConfig, GroundingDataConfig
 from flmm.training.task import GroundingTask

@@ -97,6 +97,10 @@ def _hub_fault(name: str) -> str | None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+    # The first base is the error of the HTTP client in use.
+    bases = HfHubHTTPError.__bases__
+    faults = [base for base in bases if issubclass(base, BaseException)]
+    network: tuple[type[BaseException], ...] = (OSError, *faults)
     try:
         HfApi().model_info(name, timeout=ASK_S)
     except OfflineModeIsEnabled:
@@ -107,9 +111,6 @@ def _hub_fault(name: str) -> str | None:
             if error.response is not None and error.response.status_code < 500
             else "it has a fault"
         )
-    except (
-        *HfHubHTTPError.__bases__,
-        OSError,
-    ) as error:  # the first base is that of the HTTP client in use
+    except network as error:
         return str(error) or type(error).__name__
     return None

@@ -18,7 +18,7 @@ from flmm.adapters.features import PhraseFeatures, Sample
 from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.tokenizer import tokenizer_of
 from flmm.refiners.embedding import ImageEmbedding
-from flmm.refiners.sam.refiner import ResizedImage
+from flmm.refiners.sam.geometry import ResizedImage
 from flmm.text.prompts import DESCRIBE
 from flmm.text.tokens import tokenize_sample
 
@@ -132,5 +132,11 @@ def text_stamp(sample: GroundingSample) -> str:
 
 
 def frozen_inputs(items: Sequence[GroundingItem]) -> tuple[list[Sample], list[ResizedImage]]:
-    """What the LMM and SAM get of items that have no kept features."""
-    return [item.sample for item in items], [item.image for item in items]
+    """Split items that have no cached features into the inputs of the LMM and of SAM."""
+    samples, images = [], []
+    for item in items:
+        if item.sample is None or item.image is None:
+            raise ValueError(f"{item.key} has neither inputs nor cached features")
+        samples.append(item.sample)
+        images.append(item.image)
+    return samples, images

@@ -9,6 +9,7 @@ from clim_data.lazy import lazy_names
 
 if TYPE_CHECKING:
     from clim_data.readers.expressions import PROTOCOLS as PROTOCOLS
+    from clim_data.readers.grounding import PanopticMasks as PanopticMasks
     from clim_data.readers.labelled_images import class_images as class_images
     from clim_data.readers.region_options import (
         RegionRules as RegionRules,
@@ -19,6 +20,7 @@ else:
         __name__,
         {
             "PROTOCOLS": "clim_data.readers.expressions",
+            "PanopticMasks": "clim_data.readers.grounding",
             "RegionRules": "clim_data.readers.region_options",
             "RegionView": "clim_data.readers.region_options",
             "class_images": "clim_data.readers.labelled_images",

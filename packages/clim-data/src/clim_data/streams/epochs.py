@@ -3,7 +3,7 @@ exact resume."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -11,16 +11,49 @@ from torch.utils.data import DataLoader, Dataset
 
 from clim_data.faults import BrokenSample, SkipReport
 from clim_data.processes.worker_signals import leave_signals_to_parent, sigterm_held_back
-from clim_data.sources.shards import RawSample
-from clim_data.sources.store import SampleStore
 from clim_data.streams.draw import Draw
 from clim_data.streams.options import StreamOptions
 
 STATE_VERSION = 1
 
 Batch = TypeVar("Batch")
+Item = TypeVar("Item")
+Item_co = TypeVar("Item_co", covariant=True)
 Built = tuple[Batch | None, list[BrokenSample]]
-Builder = Callable[[list[RawSample], Draw], Built]
+
+
+class SampleSource(Protocol[Item_co]):
+    """Numbered samples that an `EpochLoader` reads, such as a `SampleStore`."""
+
+    @property
+    def skipped(self) -> SkipReport:
+        """Samples that cannot be used."""
+        ...
+
+    @property
+    def on_error(self) -> str:
+        """What happens to broken samples: "skip" or "raise"."""
+        ...
+
+    @property
+    def counts(self) -> Iterable[int]:
+        """Samples of each shard; their sum is the number of samples."""
+        ...
+
+    @property
+    def shuffle_window(self) -> int | None:
+        """Shards that are shuffled together, None for all; see `epoch_order`."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, number: int) -> Item_co:
+        """Read one sample; BrokenSample when it cannot be read."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return 16 hex digits that change with the samples and their order."""
+        ...
 
 
 def global_steps(
@@ -76,8 +109,8 @@ class EpochLoader(Generic[Batch]):
 
     def __init__(
         self,
-        store: SampleStore,
-        build: Builder,
+        store: SampleSource[Item],
+        build: Callable[[list[Item], Draw], Built],
         stream: StreamOptions,
         *,
         build_stamp: str = "",
@@ -197,7 +230,13 @@ class _Batches(Dataset):
     """Map from (epoch, start of the step, start, stop) to a batch and its faults: all that a worker
     needs."""
 
-    def __init__(self, store: SampleStore, build: Builder, seed: int, shuffle: bool):
+    def __init__(
+        self,
+        store: SampleSource[Any],
+        build: Callable[[list[Any], Draw], Built],
+        seed: int,
+        shuffle: bool,
+    ):
         self.store, self.build, self.seed, self.shuffle = store, build, seed, shuffle
         self._order: tuple[int, np.ndarray] | None = None
 

@@ -29,6 +29,7 @@ def random_demo_sam(seed: int = 0) -> Any:
         SamVisionConfig,
     )
 
+    extra: dict[str, Any] = {"scale": 1.0}  # is not among the declared fields
     vision = SamVisionConfig(
         hidden_size=VISION_WIDTH,
         num_hidden_layers=VISION_LAYERS,
@@ -42,8 +43,8 @@ def random_demo_sam(seed: int = 0) -> Any:
         num_pos_feats=WIDTH // 2,
         # As the original initialises them; transformers' defaults are for weights that will be
         # loaded.
-        scale=1.0,
         initializer_range=0.1,
+        **extra,
     )
     prompts = SamPromptEncoderConfig(
         hidden_size=WIDTH, image_size=IMAGE_PX, patch_size=PATCH_PX, mask_input_channels=16

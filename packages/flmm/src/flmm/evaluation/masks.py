@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from flmm.adapters.features import Sample
 from flmm.grounded import GroundedLMM
 from flmm.refiners.embedding import ImageEmbedding
-from flmm.refiners.sam.refiner import ResizedImage
+from flmm.refiners.sam.geometry import ResizedImage
 from flmm.samples import SampleMaker
 from flmm.text.prompts import DESCRIBE
 
@@ -187,9 +187,11 @@ class GroundingEvaluation:
                 continue
             if record.key not in wanted:
                 continue
-            (item,) = EvaluationItems(
+            item = EvaluationItems(
                 self.data, self.maker, sam_px=self.model.sam.edge, numbers=[number]
-            )
+            )[0]
+            if not isinstance(item, EvaluationItem):
+                continue
             (logits,) = self.masks([item])
             title = f"found, IoU {mean_iou(scores.rows[record.key]):.2f}"
             masks = {"true": item.masks.numpy(), title: (logits > 0).cpu().numpy()}

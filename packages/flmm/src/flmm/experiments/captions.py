@@ -31,6 +31,7 @@ from flmm.text.tokens import (
     tokenize_sample,
     tokenize_segments,
 )
+from flmm.transformers_compat import lmm_parts
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,14 @@ def told_segments(
     """Segments of a text about a scene: a narrative or a list, with or without places."""
     if rng.random() < config.lists:
         phrases = [text for text, phrase in scene.segments if phrase >= 0]
-        order = rng.permutation(len(phrases)).tolist()
-        parts = [part for phrase in order for part in ((phrases[phrase], phrase), (".", -1))]
+        parts: list[tuple[str, int]] = []
+        for phrase in rng.permutation(len(phrases)).tolist():
+            parts += [(phrases[phrase], phrase), (".", -1)]
     else:
-        parts = scene.segments
-    told, count = [], 0
+        parts = list(scene.segments)
+
+    told: list[tuple[str, int]] = []
+    count = 0
     for text, phrase in parts:
         told.append((text, count if phrase >= 0 else -1))
         count += phrase >= 0
@@ -132,7 +136,7 @@ def caption_inputs(
     model: nn.Module, tokenizer: Any, images: Tensor, texts: Sequence[TokenizedText]
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Arguments of a LLaVA's forward, and labels (N, T), -100 where nothing is to be said."""
-    config = model.config
+    config = lmm_parts(model).whole.config
     count = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
     ended = []
     for text in texts:
@@ -189,10 +193,17 @@ def brightened(images: Tensor, rng: np.random.Generator) -> Tensor:
 class Descent(Protocol):
     """What the optimizers need to know of a training."""
 
-    steps: int
-    lr: float
-    warmup_steps: int
-    weight_decay: float
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def lr(self) -> float: ...
+
+    @property
+    def warmup_steps(self) -> int: ...
+
+    @property
+    def weight_decay(self) -> float: ...
 
 
 def learning_rate(step: int, config: Descent) -> float:

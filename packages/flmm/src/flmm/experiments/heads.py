@@ -29,7 +29,7 @@ from flmm.training.config import (
     GroundingDataConfig,
     grounding_optim,
 )
-from flmm.training.data import GroundingLoader
+from flmm.training.data import GroundingData, GroundingLoader
 from flmm.training.task import GroundingTask
 
 HEAD_WIDTH = 16
@@ -88,7 +88,7 @@ def train_heads(
             folder=str(folder), seed=seed, save_every=options.steps, keep=1, tensorboard=False
         ),
     )
-    sources = {"scenes": scenes, "listed": ListedThings(scenes, seed)}
+    sources: dict[str, GroundingData] = {"scenes": scenes, "listed": ListedThings(scenes, seed)}
     loader = GroundingLoader(
         sources, model.lmm, sam_px=model.sam.edge, batch_size=options.batch_size, seed=seed
     )

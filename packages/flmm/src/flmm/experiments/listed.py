@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from clim_data import GroundingSample, PanopticNarratives, SkipReport
+from clim_data.readers import PanopticMasks
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class ListedThings:
         count = len(sample.phrases)
         order = rng.permutation(count)[: rng.integers(1, count + 1)].tolist()
         phrases = tuple(sample.phrases[index] for index in order)
-        masks = replace(sample.mask_source, segment_ids=tuple(phrase.objects for phrase in phrases))
+        masks = sample.mask_source
+        assert isinstance(masks, PanopticMasks)  # as narratives have them
+        masks = replace(masks, segment_ids=tuple(phrase.objects for phrase in phrases))
         segments = tuple((phrase.text, index) for index, phrase in enumerate(phrases))
         return replace(
             sample, kind="expressions", segments=segments, phrases=phrases, mask_source=masks

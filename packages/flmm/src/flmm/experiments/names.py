@@ -27,6 +27,7 @@ from flmm.experiments.captions import (
     take_step,
 )
 from flmm.experiments.painting import PaintedScene, ScenePainter
+from flmm.transformers_compat import lmm_parts
 
 # The first share of the steps has small pictures of one thing each, several for the price of a
 # scene.
@@ -69,8 +70,9 @@ def train_names(
     caption.
     """
     rng = np.random.default_rng(config.seed)
-    tower = model.model.vision_tower.train()
-    head = NameHead(tower.config.hidden_size)
+    parts = lmm_parts(model)
+    tower = parts.core.get_submodule("vision_tower").train()
+    head = NameHead(parts.whole.config.vision_config.hidden_size)
     named = list(itertools.chain(tower.named_parameters(), head.named_parameters()))
     optimizers = optimizers_of(named, config)
     for step in range(config.steps):

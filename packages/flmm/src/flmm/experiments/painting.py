@@ -30,6 +30,8 @@ PAIRS = 0.4  # more often than in the scenes of tests: counting is the hardest p
 GAP_PX = 8
 LAYOUTS = 24
 
+Place = tuple[int, int]
+
 
 @dataclass(frozen=True)
 class PaintedScene:
@@ -41,7 +43,7 @@ class PaintedScene:
 
     pixels: np.ndarray
     segments: tuple[tuple[str, int], ...]
-    places: tuple[tuple[tuple[int, int], ...], ...]
+    places: tuple[tuple[Place, ...], ...]
 
 
 class ScenePainter:
@@ -63,15 +65,12 @@ class ScenePainter:
         emoji = load_emoji()
         rng = np.random.default_rng(seed)
         drawn = vendors or scene_vendors(emoji.split(), "train")
-        self.cutouts = {
-            name: [
-                varied(emoji.image(vendor, name), rng)
-                for vendor in drawn
-                if emoji.has(vendor, name)
-                for _ in range(variants)
-            ]
-            for name in CONCEPTS
-        }
+        self.cutouts: dict[str, list[np.ndarray]] = {}
+        for name in CONCEPTS:
+            drawings = [emoji.image(vendor, name) for vendor in drawn if emoji.has(vendor, name)]
+            cutouts = self.cutouts[name] = []
+            for drawing in drawings:
+                cutouts += [varied(drawing, rng) for _ in range(variants)]
         kinds = [BACKGROUNDS[i % len(BACKGROUNDS)] for i in range(grounds)]
         self.grounds = np.stack(
             [background(rng, IMAGE_PX, kind).astype(np.uint8) for kind in kinds]
@@ -100,21 +99,25 @@ class ScenePainter:
 
 
 def _told(scene: Scene) -> PaintedScene:
-    parts, places = [], []
+    parts: list[tuple[str, int]] = []
+    places: list[tuple[Place, ...]] = []
     for part in narrative(scene, image_id=0)["segments"]:
         parts.append((part["utterance"], len(places) if part["noun"] else -1))
         if part["noun"]:
             centres = [_centre(scene.segments == int(number)) for number in part["segment_ids"]]
-            places.append(tuple(sorted(centres, key=lambda yx: yx[1])))
-    thirds = tuple(
-        tuple(tuple(min(int(3 * c / len(scene.image)), 2) for c in yx) for yx in of)
-        for of in places
-    )
-    return PaintedScene(scene.image, tuple(parts), thirds)
+            centres.sort(key=lambda yx: yx[1])
+            places.append(tuple(_third(y, x, side=len(scene.image)) for y, x in centres))
+    return PaintedScene(scene.image, tuple(parts), tuple(places))
+
+
+def _third(y: float, x: float, *, side: int) -> Place:
+    """Return the (row, column) of a point, in thirds of the picture."""
+    return min(int(3 * y / side), 2), min(int(3 * x / side), 2)
 
 
 def _centre(mask: np.ndarray) -> tuple[float, float]:
-    return tuple(float(axis.mean()) for axis in np.nonzero(mask))
+    y, x = np.nonzero(mask)
+    return float(y.mean()), float(x.mean())
 
 
 def varied(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,7 @@ vendor are not among the scenes.
 
 import argparse
 import dataclasses
+import math
 import platform
 import tempfile
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from clim_data import GroundingSample
+from clim_data.readers import PanopticMasks
 from tqdm import tqdm
 
 from flmm.demo.lmm import build_demo_llava, word_tokenizer
@@ -95,16 +97,22 @@ def _scenes(folder: Path, which: str, count: int) -> list[GroundingSample]:
 
 def in_memory(sample: GroundingSample) -> GroundingSample:
     """The same sample with the bytes of its files instead of their paths."""
-    masks = dataclasses.replace(sample.mask_source, png=Path(sample.mask_source.png).read_bytes())
-    return dataclasses.replace(sample, image=Path(sample.image).read_bytes(), mask_source=masks)
+    masks = sample.mask_source
+    assert isinstance(masks, PanopticMasks)  # as composed scenes have them
+    masks = dataclasses.replace(masks, png=_bytes_of(masks.png))
+    return dataclasses.replace(sample, image=_bytes_of(sample.image), mask_source=masks)
+
+
+def _bytes_of(file: Path | bytes) -> bytes:
+    return file if isinstance(file, bytes) else file.read_bytes()
 
 
 def watched(title: str, values: Iterator[float], total: int, name: str) -> float:
     """Runs a training with a bar; returns the smoothed last value."""
-    smoothed = None
+    smoothed = math.nan
     with tqdm(values, total=total, desc=title) as bar:
         for value in bar:
-            smoothed = value if smoothed is None else 0.97 * smoothed + 0.03 * value
+            smoothed = value if math.isnan(smoothed) else 0.97 * smoothed + 0.03 * value
             bar.set_postfix({name: f"{smoothed:.3f}"}, refresh=False)
     return smoothed
 

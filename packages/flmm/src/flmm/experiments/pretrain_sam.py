@@ -29,7 +29,8 @@ from flmm.experiments.pretrain import watched
 from flmm.experiments.sam_objects import ObjectBatch, ObjectScenes, jittered_boxes, rough_logits
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.sam.geometry import mask_boxes
-from flmm.refiners.sam.refiner import PIXEL_MEAN, PIXEL_STD, SamPrompts, SamRefiner
+from flmm.refiners.sam.prompts import SamPrompts
+from flmm.refiners.sam.refiner import PIXEL_MEAN, PIXEL_STD, SamRefiner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,7 @@ def train_sam(sam: Any, options: SamTraining) -> Iterator[float]:
     every step."""
     refiner = SamRefiner(sam, use_text=False)
     by_box = SamRefiner(sam, use_text=False, use_mask=False)  # of the same parts
-    refiner.image_encoder.requires_grad_(True)  # what a refiner alone never trains
+    refiner.frozen_encoder().requires_grad_(True)  # what a refiner alone never trains
     things = ThingsHead(refiner.prompt_encoder.hidden_size)
     named = [
         (name, p)
@@ -132,7 +133,7 @@ class ThingsHead(nn.Module):
 def encoded(refiner: SamRefiner, images: Tensor) -> Tensor:
     """Image embeddings (B, D, h, w) of pixels 0..255 (B, 3, P, P), with gradients."""
     values = normalise(images, [x / 255 for x in PIXEL_MEAN], [x / 255 for x in PIXEL_STD])
-    return refiner.image_encoder(values).last_hidden_state
+    return refiner.frozen_encoder()(values).last_hidden_state
 
 
 def prompted_loss(

@@ -17,6 +17,7 @@ import torch
 from clim_data import PanopticNarratives
 from clim_eval import write_report
 from clim_train.experiments.console import Stages, aligned_table, free_folder
+from matplotlib.figure import Figure
 from PIL import Image
 
 from flmm.adapters.registry import load_lmm
@@ -154,7 +155,7 @@ def compared(
     scenes: PanopticNarratives,
     before: Sequence[dict[str, np.ndarray]],
     after: Sequence[dict[str, np.ndarray]],
-):
+) -> Figure:
     """A picture of the first scenes, before and after training; see
     `flmm.experiments.scene_figure`."""
     rows = []

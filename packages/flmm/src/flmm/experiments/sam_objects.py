@@ -64,8 +64,11 @@ class ObjectScenes:
     def batch(self, scenes: int, masks: int) -> ObjectBatch:
         """The next `scenes` scenes, with `masks` targets each, chosen at random with repetition."""
         found = [self._scene(masks) for _ in range(scenes)]
-        images, *masks = (torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True))
-        return ObjectBatch(brightened(images.permute(0, 3, 1, 2), self.rng), *masks)
+        images, wanted, others, things = (
+            torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True)
+        )
+        bright = brightened(images.permute(0, 3, 1, 2), self.rng)
+        return ObjectBatch(bright, wanted, others, things)
 
     def _scene(self, masks: int) -> tuple[np.ndarray, ...]:
         rng = self.rng
@@ -81,7 +84,7 @@ class ObjectScenes:
         visible = [i for i in range(len(names)) if (scene.segments == i + 1).sum() >= LEAST_PX]
         if not visible:
             return self._scene(masks)
-        targets = [(i,) for i in visible]
+        targets: list[tuple[int, ...]] = [(i,) for i in visible]
         if names[0] in names[1:] and {0, 1} <= set(visible):
             targets += [(0, 1)] * 2
         picked = [targets[rng.integers(len(targets))] for _ in range(masks)]

@@ -27,7 +27,7 @@ HEAD = ("base", "stages", "normalize_input", "upsample_input")
 def frozen_parts(lmm: FrozenLMM, sam: SamRefiner) -> dict[str, str]:
     """The kind of LMM, and the size of SAM's image encoder (heads for ViT-L also fit a SAM with a
     ViT-B)."""
-    parts = {"lmm": f"{lmm.model.config.model_type} on {lmm.language_model.config.model_type}"}
+    parts = {"lmm": f"{lmm.config.model_type} on {lmm.language_config.model_type}"}
     if sam.image_encoder is not None:
         parts["sam_image_encoder"] = (
             f"{sum(p.numel() for p in sam.image_encoder.parameters()):,} parameters"

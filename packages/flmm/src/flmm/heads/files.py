@@ -3,9 +3,10 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from clim_data.files import write_whole
+from clim_models import UNetHead
 from clim_models.checkpoints import read_checkpoint, to_unet_head, unwrap
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -16,6 +17,24 @@ from flmm.refiners.sam.weights import POSITIONS, check_names, to_transformers
 # Released names begin with the first; ours with the second.
 RELEASED_SAM, OWN_SAM, HEAD = "sam.model.", "sam.", "mask_head."
 OWN_POSITIONS = f"{OWN_SAM}{POSITIONS}"
+
+
+class SavedHeads(Protocol):
+    """What reading and writing a file of heads needs of `TrainableHeads`."""
+
+    mask_head: UNetHead
+    text_layer_weights: nn.Parameter
+    own_positions: bool
+
+    def facts(self) -> dict[str, Any]: ...
+
+    def trained_names(self) -> list[str]: ...
+
+    def saved_names(self) -> list[str]: ...
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Any: ...
 
 
 def heads_from_released(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -65,7 +84,7 @@ def mask_head_sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def read_heads(
-    model: nn.Module,
+    model: SavedHeads,
     new: Mapping[str, Tensor],
     *,
     name: str,
@@ -104,7 +123,7 @@ def read_heads(
 
 
 def write_heads(
-    model: nn.Module, path: str | Path, state_dict: Mapping[str, Tensor] | None = None
+    model: SavedHeads, path: str | Path, state_dict: Mapping[str, Tensor] | None = None
 ) -> Path:
     """Write what trains of a `GroundedLMM`; see `GroundedLMM.save_heads`.
 

@@ -20,6 +20,7 @@ from flmm.attention.capture import MERGES
 from flmm.heads.facts import frozen_parts, read_facts, trained_parts
 from flmm.heads.files import OWN_POSITIONS, open_heads, read_heads, write_heads
 from flmm.refiners.embedding import ImageEmbedding
+from flmm.refiners.refiner import Refiner
 from flmm.refiners.sam.refiner import SamRefiner
 
 
@@ -71,7 +72,7 @@ class TrainableHeads(nn.Module):
         # The order decides in which order an optimizer sees the parameters.
         self.text_layer_weights = nn.Parameter(torch.ones(lmm.layers))
         self.mask_head = mask_head
-        self.text_proj = nn.Linear(lmm.hidden_size, sam.prompt_encoder.hidden_size)
+        self.text_proj = nn.Linear(lmm.hidden_size, sam.text_width)
         self.sam = sam.without_encoder()
 
     def forward(
@@ -90,7 +91,7 @@ class TrainableHeads(nn.Module):
         features: Sequence[PhraseFeatures],
         images: Sequence[Image.Image | ImageEmbedding],
         *,
-        refiner: SamRefiner | None = None,
+        refiner: Refiner | None = None,
     ) -> list[Grounding]:
         """Do the work of `forward`, with a refiner that may also embed images."""
         coarse = [self.coarse_masks(of_image) for of_image in features]

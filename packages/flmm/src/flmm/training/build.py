@@ -27,7 +27,7 @@ def build_model(config: GroundingConfig) -> GroundedLMM:
     model = load_grounded(
         wanted.lmm, sam=wanted.sam, heads=wanted.heads, merge=wanted.merge, dtype=wanted.lmm_dtype
     )
-    model.sam.image_encoder.to(getattr(torch, wanted.sam_dtype))
+    model.sam.frozen_encoder().to(getattr(torch, wanted.sam_dtype))
     for part in (model.mask_head, model.sam, model.heads.sam):
         part.set_grad_checkpointing(wanted.grad_checkpointing)
     return model

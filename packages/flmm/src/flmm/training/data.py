@@ -1,7 +1,7 @@
 """Batches for training the heads, from any number of grounding data sets together."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, Unpack
 
@@ -14,10 +14,13 @@ from flmm.text.prompts import DESCRIBE
 
 
 class GroundingData(Protocol):
-    """`clim_data.PanopticNarratives`, `clim_data.ReferringExpressions`, or a data set of one's own
-    like them."""
+    """Samples by number and epoch: `clim_data.PanopticNarratives`,
+    `clim_data.ReferringExpressions`, or a user-defined data set like them."""
 
-    skipped: SkipReport
+    @property
+    def skipped(self) -> SkipReport:
+        """Samples that cannot be used."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -173,7 +176,7 @@ class GroundingLoader(EpochLoader[GroundingBatch]):
             build_stamp=prompts,
         )
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[GroundingBatch]:
         if self._cache is not None:
             # before the workers start, so that they know what earlier epochs kept
             self._cache.refresh()

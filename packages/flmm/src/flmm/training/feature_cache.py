@@ -47,12 +47,12 @@ def frozen_facts(
     """
     import transformers
 
-    lmm, encoder = model.lmm, model.sam.image_encoder
+    lmm, encoder = model.lmm, model.sam.frozen_encoder()
     words = "" if lmm.tokenizer is None else json.dumps(sorted(lmm.tokenizer.get_vocab().items()))
     return {
         "lmm": _weights(lmm.model),
         "lmm_config": hashlib.sha256(
-            json.dumps(lmm.model.config.to_dict(), default=str).encode()
+            json.dumps(lmm.config.to_dict(), default=str).encode()
         ).hexdigest()[:16],
         "pixels": repr(lmm.family.prepare),
         "vocabulary": hashlib.sha256(words.encode()).hexdigest()[:16],
@@ -148,7 +148,9 @@ class FeatureCache:
         except (OSError, SafetensorError) as fault:
             logger.warning("%s cannot be read (%s): its samples are computed again", path, fault)
             return None
-        frame = ImageFrame(*(tuple(v) if isinstance(v, list) else v for v in entry["frame"]))
+        *sizes, top, left = entry["frame"]
+        image, content, padded = ((height, width) for height, width in sizes)
+        frame = ImageFrame(image, content, padded, top, left)
         layout = ImageLayout((), entry["tokens"], frame if entry["padded"] else None)
         masks = frame.resize_masks(torch.from_numpy(sample.mask_source.masks(frame.image_size)))
         phrases = PhraseFeatures(maps.float(), states, tuple(entry["lengths"]), layout)
@@ -160,6 +162,8 @@ class FeatureCache:
         shard's worth."""
         if item.key in self._places or item.key in self._pending_keys:
             return
+        if item.sample is None:
+            raise ValueError(f"{item.key} was made of cached features: keep new ones only")
         phrases, frame = features.phrases, item.sample.image.frame
         tensors = {
             "maps": _narrow(phrases.maps, phrases.states.dtype),

@@ -57,7 +57,7 @@ class GroundingTask:
     ):
         self.model = model.heads
         self.lmm = model.lmm
-        self.encoder = model.sam.image_encoder
+        self.encoder = model.sam.frozen_encoder()
         self.sam_px = model.sam.edge
         self.cache = cache
         self.about = dict(about or {})
@@ -88,7 +88,10 @@ class GroundingTask:
         rows = rows_per_rank(count, device)
         figures = {**coarse, **{f"sam_{name}": value for name, value in refined.items()}}
         figures = {name: value * (count / rows) for name, value in figures.items()}
-        total = sum(value for name, value in figures.items() if "loss" in name)
+        first, *others = (value for name, value in figures.items() if "loss" in name)
+        total = first
+        for value in others:
+            total = total + value
         for unused in masks[images:]:
             total = total + 0 * (unused.coarse.sum() + unused.refined.sum())
         found = {"loss": total, **figures, "phrases": rows}

@@ -99,6 +99,7 @@ def decode(
     queries = tokens
     parts: Iterable[Tensor] = image.parts()
     for block in decoder.transformer.layers:
+        assert isinstance(block, SamTwoWayAttentionBlock)
         located = image.with_positions(parts)
         queries, parts = _two_way(block, queries, located, tokens=tokens, present=present)
 

@@ -8,6 +8,8 @@ SAM's own masks (256).
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -35,6 +37,22 @@ def resize_image(image: Image.Image, edge: int) -> Tensor:
     height, width = resized_size((image.height, image.width), edge)
     resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class ResizedImage:
+    """An image as SAM's image encoder takes it, before normalisation; loading processes make it.
+
+    pixels: uint8 (3, h, w) of `resize_image`. size: the image's own (H, W).
+    """
+
+    pixels: Tensor
+    size: Size
+
+    @classmethod
+    def of(cls, image: Image.Image, edge: int) -> Self:
+        """Resize for a SAM whose `SamRefiner.edge` is this."""
+        return cls(resize_image(image, edge), (image.height, image.width))
 
 
 def prompt_masks(coarse: Tensor, original: Size, *, edge: int, mask_edge: int) -> Tensor:
@@ -140,5 +158,5 @@ def _bands(matrix: Tensor, at_once: int) -> Iterator[tuple[Tensor, slice]]:
     """
     for rows in matrix.split(at_once):
         used = rows.any(0).nonzero()
-        near = slice(used[0].item(), used[-1].item() + 1)
+        near = slice(int(used[0]), int(used[-1]) + 1)
         yield rows[:, near], near

@@ -7,50 +7,26 @@ frames.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import SamModel
 from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
 
 from flmm.refiners.embedding import ImageEmbedding, Size
 from flmm.refiners.sam.decoder import PromptedImage, decode
-from flmm.refiners.sam.geometry import (
-    binary_masks,
-    boxes_to_square,
-    closest_candidates,
-    mask_boxes,
-    masks_to_image,
-    prompt_masks,
-    resize_image,
-)
+from flmm.refiners.sam.geometry import ResizedImage, closest_candidates, masks_to_image
+from flmm.refiners.sam.prompts import PromptKinds, SamPrompts, encode_prompts
 from flmm.refiners.sam.weights import load_sam
 
 # Of the images SAM was trained on, in 0..255.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
-
-
-@dataclass(frozen=True)
-class ResizedImage:
-    """An image as SAM's image encoder wants it, before normalisation: what loading processes
-    prepare.
-
-    pixels: uint8 (3, h, w) of `resize_image`. size: the image's own (H, W).
-    """
-
-    pixels: Tensor
-    size: Size
-
-    @classmethod
-    def of(cls, image: Image.Image, edge: int) -> Self:
-        """Resize for a SAM whose `SamRefiner.edge` is this."""
-        return cls(resize_image(image, edge), (image.height, image.width))
 
 
 @dataclass(frozen=True)
@@ -60,25 +36,6 @@ class SamParts:
     vision_encoder: nn.Module | None
     prompt_encoder: SamPromptEncoder
     mask_decoder: SamMaskDecoder
-
-
-@dataclass(frozen=True)
-class SamPrompts:
-    """Prompts of N phrases.
-
-    boxes: (N, 4) XYXY in the padded square. sparse: (N, S, D), box corners first, then text, then
-    zeros. lengths: how many of the S tokens each phrase has. channels (N, h w, c), weight (D, c),
-    bias (D,): the dense prompt is weight @ channels + bias at each position. binary: per image bool
-    (n_i, H, W), the coarse masks at half probability.
-    """
-
-    boxes: Tensor
-    sparse: Tensor
-    lengths: list[int]
-    channels: Tensor
-    weight: Tensor
-    bias: Tensor
-    binary: list[Tensor]
 
 
 @torch.no_grad()
@@ -123,7 +80,7 @@ class SamRefiner(nn.Module):
 
     def __init__(
         self,
-        sam: SamModel | SamParts,
+        sam: "SamModel | SamParts",
         *,
         use_text: bool = True,
         use_mask: bool = True,
@@ -153,9 +110,11 @@ class SamRefiner(nn.Module):
         self.edge = self.prompt_encoder.input_image_size
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, **options) -> Self:
-        """From a SAM file in the original layout, a folder in transformers', or a hub name; options
-        as the class."""
+    def from_pretrained(cls, source: str | Path, **options: Any) -> Self:
+        """Load a SAM: a file in the original layout, a folder in transformers', or a hub name.
+
+        Options are those of the class.
+        """
         return cls(load_sam(source), **options)
 
     def forward(
@@ -211,11 +170,24 @@ class SamRefiner(nn.Module):
 
         Raises ValueError when this refiner has no image encoder.
         """
+        return embed_images(self.frozen_encoder(), images, edge=self.edge)
+
+    def frozen_encoder(self) -> nn.Module:
+        """Return the image encoder.
+
+        Raises:
+            ValueError: this refiner has none.
+        """
         if self.image_encoder is None:
             raise ValueError(
                 "this SamRefiner has no image encoder: pass ImageEmbeddings instead of images"
             )
-        return embed_images(self.image_encoder, images, edge=self.edge)
+        return self.image_encoder
+
+    @property
+    def text_width(self) -> int:
+        """E: channels of a projected word."""
+        return self.prompt_encoder.hidden_size
 
     def encode_prompts(
         self,
@@ -223,49 +195,14 @@ class SamRefiner(nn.Module):
         coarse: Sequence[Tensor],
         text: Sequence[Sequence[Tensor]] | None = None,
     ) -> SamPrompts:
-        """Prompts of all phrases; sizes are the (H, W) of the images, the rest as in `forward`."""
-        encoder = self.prompt_encoder
-        dtype = encoder.no_mask_embed.weight.dtype
-        binary = [binary_masks(c, size) for c, size in zip(coarse, sizes, strict=True)]
-        boxes = torch.cat(
-            [
-                boxes_to_square(mask_boxes(b), size, edge=self.edge)
-                for b, size in zip(binary, sizes, strict=True)
-            ]
-        )
-        # In 16 bits the sines of the positions would be those of other positions.
-        with torch.autocast(boxes.device.type, enabled=False):
-            corners, _ = encoder(None, None, boxes[:, None], None)  # (N, 1, 2, D)
-        sparse = corners[:, 0, : 2 if self.use_box else 0].to(dtype)
-        lengths = [sparse.shape[1]] * len(boxes)
-        if self.use_text and lengths:
-            words = [phrase.to(boxes.device, dtype) for phrases in text for phrase in phrases]
-            sparse = torch.cat([sparse, pad_sequence(words, batch_first=True)], dim=1)  # (N, S, D)
-            lengths = [length + len(phrase) for length, phrase in zip(lengths, words, strict=True)]
-        return SamPrompts(boxes, sparse, lengths, *self._dense(sizes, coarse), binary)
+        """Encode the prompts of all phrases.
 
-    def _dense(
-        self, sizes: Sequence[Size], coarse: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Channels, weight and bias of the dense prompts: the input of the last layer of the mask's
-        network, and it."""
-        encoder, none = self.prompt_encoder, self.prompt_encoder.no_mask_embed.weight
-        h, w = encoder.image_embedding_size
-        if not self.use_mask:  # one vector, the same everywhere
-            return (
-                none.new_zeros(sum(map(len, coarse)), h * w, 1),
-                none.new_zeros(none.shape[1], 1),
-                none[0],
-            )
-        net = encoder.mask_embed
-        masks = [
-            prompt_masks(c, s, edge=self.edge, mask_edge=4 * h)
-            for c, s in zip(coarse, sizes, strict=True)
-        ]
-        x = torch.cat(masks)[:, None].to(none.dtype)  # (N, 1, m, m)
-        x = net.activation(net.layer_norm1(net.conv1(x)))
-        x = net.activation(net.layer_norm2(net.conv2(x)))  # (N, c, h, w)
-        return x.flatten(2).transpose(1, 2), net.conv3.weight.flatten(1), net.conv3.bias
+        Args:
+            sizes: (H, W) of the images.
+            coarse, text: as in `forward`.
+        """
+        kinds = PromptKinds(self.use_text, self.use_mask, self.use_box)
+        return encode_prompts(self.prompt_encoder, sizes, coarse, text, kinds=kinds)
 
     def decode(
         self, embeddings: Sequence[ImageEmbedding], prompts: SamPrompts, counts: Sequence[int]
@@ -330,8 +267,8 @@ class SamRefiner(nn.Module):
 
     def _run(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         def run(*inputs: Tensor) -> tuple[Tensor, Tensor]:
-            *image, sparse, present = inputs
-            image = PromptedImage(*image)
+            *parts, sparse, present = inputs
+            image = PromptedImage(*parts)
             return decode(
                 self.mask_decoder, image, sparse=sparse, present=present, multimask=self.multimask
             )
@@ -341,11 +278,8 @@ class SamRefiner(nn.Module):
         return run(*inputs)
 
     def _embedded(self, images: Sequence[Image.Image | ImageEmbedding]) -> list[ImageEmbedding]:
-        new = iter(
-            self.embed(bare)
-            if (bare := [i for i in images if not isinstance(i, ImageEmbedding)])
-            else ()
-        )
+        bare = [image for image in images if not isinstance(image, ImageEmbedding)]
+        new = iter(self.embed(bare) if bare else ())
         return [i if isinstance(i, ImageEmbedding) else next(new) for i in images]
 
     def _check(
@@ -376,8 +310,8 @@ class SamRefiner(nn.Module):
                 "(t, D) tensor per "
                 "mask, or build SamRefiner(..., use_text=False)"
             )
-        width = self.prompt_encoder.hidden_size
-        for phrase in (phrase for phrases in text for phrase in phrases):
+        width = self.text_width
+        for phrase in chain.from_iterable(text or ()):
             if phrase.ndim != 2 or phrase.shape[1] != width:
                 raise ValueError(
                     f"a phrase has the shape {tuple(phrase.shape)}; pass (tokens, {width})"

@@ -148,10 +148,11 @@ def config_of(tensors: Mapping[str, Tensor], *, decoder_heads: int = 8) -> SamCo
     patch = tensors[f"{encoder}patch_embed.projection.weight"].shape[-1]
     depth = _count(tensors, r"vision_encoder\.layers\.(\d+)\.")
     # Relative positions of a layer span 2 L - 1 of its L positions: the whole grid, or a window.
-    spans, head = zip(
-        *(tensors[f"{encoder}layers.{i}.attn.rel_pos_h"].shape for i in range(depth)), strict=True
-    )
-    spans = [(span + 1) // 2 for span in spans]
+    spans, head_widths = [], []
+    for i in range(depth):
+        positions, head_width = tensors[f"{encoder}layers.{i}.attn.rel_pos_h"].shape
+        spans.append((positions + 1) // 2)
+        head_widths.append(head_width)
     channels = tensors[f"{decoder}iou_token.weight"].shape[1]
     attention = f"{decoder}transformer.layers.0."
     inner = tensors[f"{attention}cross_attn_token_to_image.q_proj.weight"].shape[0]
@@ -162,7 +163,7 @@ def config_of(tensors: Mapping[str, Tensor], *, decoder_heads: int = 8) -> SamCo
             hidden_size=width,
             output_channels=channels,
             num_hidden_layers=depth,
-            num_attention_heads=width // head[0],
+            num_attention_heads=width // head_widths[0],
             image_size=grid * patch,
             patch_size=patch,
             mlp_dim=tensors[f"{encoder}layers.0.mlp.lin1.weight"].shape[0],

@@ -1,0 +1,108 @@
+"""The prompts that SAM's mask decoder is given for a coarse mask and the words of a phrase.
+
+Letters: n_i phrases of image i, N their sum, S prompt tokens of a phrase, D channels of SAM's
+prompts, c channels of its mask network, h w grid of the image embedding, m edge of a mask prompt.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers.models.sam.modeling_sam import SamPromptEncoder
+
+from flmm.refiners.embedding import Size
+from flmm.refiners.sam.geometry import binary_masks, boxes_to_square, mask_boxes, prompt_masks
+
+
+@dataclass(frozen=True)
+class SamPrompts:
+    """Prompts of N phrases.
+
+    boxes: (N, 4) XYXY in the padded square. sparse: (N, S, D), box corners first, then text, then
+    zeros. lengths: how many of the S tokens each phrase has. channels (N, h w, c), weight (D, c),
+    bias (D,): the dense prompt is weight @ channels + bias at each position. binary: per image bool
+    (n_i, H, W), the coarse masks at half probability.
+    """
+
+    boxes: Tensor
+    sparse: Tensor
+    lengths: list[int]
+    channels: Tensor
+    weight: Tensor
+    bias: Tensor
+    binary: list[Tensor]
+
+
+@dataclass(frozen=True)
+class PromptKinds:
+    """The kinds of prompts that are given: projected words, coarse masks, boxes of these."""
+
+    text: bool = True
+    mask: bool = True
+    box: bool = True
+
+
+def encode_prompts(
+    encoder: SamPromptEncoder,
+    sizes: Sequence[Size],
+    coarse: Sequence[Tensor],
+    text: Sequence[Sequence[Tensor]] | None,
+    *,
+    kinds: PromptKinds,
+) -> SamPrompts:
+    """Encode the prompts of all phrases.
+
+    Args:
+        sizes: (H, W) of the images in pixels.
+        coarse: per image (n_i, h', w') coarse logits, of any grid.
+        text: per image n_i tensors (t, D), the projected words; needed with `kinds.text`.
+    """
+    dtype = encoder.no_mask_embed.weight.dtype
+    binary, squares = [], []
+    for masks, size in zip(coarse, sizes, strict=True):
+        binary.append(binary_masks(masks, size))
+        squares.append(boxes_to_square(mask_boxes(binary[-1]), size, edge=encoder.input_image_size))
+    boxes = torch.cat(squares)
+
+    # In 16 bits the sines of the positions would be those of other positions.
+    with torch.autocast(boxes.device.type, enabled=False):
+        corners, _ = encoder(None, None, boxes[:, None], None)  # (N, 1, 2, D)
+    sparse = corners[:, 0, : 2 if kinds.box else 0].to(dtype)
+    lengths = [sparse.shape[1]] * len(boxes)
+
+    if kinds.text and text is not None and lengths:
+        words = [phrase.to(boxes.device, dtype) for phrase in chain.from_iterable(text)]
+        sparse = torch.cat([sparse, pad_sequence(words, batch_first=True)], dim=1)  # (N, S, D)
+        lengths = [length + len(phrase) for length, phrase in zip(lengths, words, strict=True)]
+
+    channels, weight, bias = _dense(encoder, sizes, coarse, use_mask=kinds.mask)
+    return SamPrompts(boxes, sparse, lengths, channels, weight, bias, binary)
+
+
+def _dense(
+    encoder: SamPromptEncoder, sizes: Sequence[Size], coarse: Sequence[Tensor], *, use_mask: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute channels, weight and bias of the dense prompts.
+
+    They are the input of the last layer of SAM's mask network, and that layer.
+    """
+    none = encoder.no_mask_embed.weight
+    h, w = encoder.image_embedding_size
+    if not use_mask:  # one vector, the same everywhere
+        count = sum(map(len, coarse))
+        return none.new_zeros(count, h * w, 1), none.new_zeros(none.shape[1], 1), none[0]
+
+    masks = []
+    for logits, size in zip(coarse, sizes, strict=True):
+        masks.append(prompt_masks(logits, size, edge=encoder.input_image_size, mask_edge=4 * h))
+    x = torch.cat(masks)[:, None].to(none.dtype)  # (N, 1, m, m)
+
+    net = encoder.mask_embed
+    x = net.activation(net.layer_norm1(net.conv1(x)))
+    x = net.activation(net.layer_norm2(net.conv2(x)))  # (N, c, h, w)
+    last = net.conv3
+    assert last.bias is not None  # SAM's convolutions have one
+    return x.flatten(2).transpose(1, 2), last.weight.flatten(1), last.bias

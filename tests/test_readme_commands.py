@@ -8,17 +8,26 @@ from pathlib import Path
 
 import clim_data.commands.main
 import clim_eval.commands.main
+import flmm.commands.main
+import flmm.commands.train
 import pytest
+from clim_train.commands.estimate import build_parser as estimate_parser
 from clim_train.commands.main import configure
 from clim_train.recipes import RECIPES
+from flmm.training.recipes import RECIPES as FLMM_RECIPES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("packages/*/README.md"), *ROOT.glob("docs/*.md")])
+# Program -> parser for a command line, whose first word decides what flmm imports.
 PARSERS = {
-    "clim-data": clim_data.commands.main._parser,
-    "clim-eval": clim_eval.commands.main.build_parser,
+    "clim-data": lambda command: clim_data.commands.main.build_parser(),
+    "clim-eval": lambda command: clim_eval.commands.main.build_parser(),
+    "flmm": flmm.commands.main.build_parser,
 }
-LAUNCHED = re.compile(r"^(?:deepspeed|torchrun|python) .*?(?:--module|-m) clim_(data|eval|train)\b")
+PROGRAMS = ("clim-data", "clim-eval", "clim-train", "flmm")
+LAUNCHED = re.compile(
+    r"^(?:deepspeed|torchrun|python) .*?(?:--module|-m) (clim_data|clim_eval|clim_train|flmm)\b"
+)
 NEEDED = {
     "list": 0,
     "show": 1,
@@ -35,15 +44,15 @@ def block_commands(text: str) -> list[str]:
     lines = [
         line.strip() for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()
     ]
-    lines = [LAUNCHED.sub(r"clim-\1", line) for line in lines]
-    return [line for line in lines if re.match(r"clim-(data|eval|train) ", line)]
+    lines = [LAUNCHED.sub(lambda found: found[1].replace("_", "-"), line) for line in lines]
+    return [line for line in lines if line.split(" ")[0] in PROGRAMS and " " in line]
 
 
 def inline_commands(text: str) -> list[str]:
-    """`clim-... SUBCOMMAND ...` within sentences and tables, where arguments may be left out."""
+    """`PROGRAM COMMAND ...` within sentences and tables, where arguments may be left out."""
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     return [
-        " ".join(code.split()) for code in re.findall(r"`(clim-(?:data|eval|train) [^`]+)`", prose)
+        " ".join(code.split()) for code in re.findall(rf"`((?:{'|'.join(PROGRAMS)}) [^`]+)`", prose)
     ]
 
 
@@ -63,25 +72,26 @@ def subparser(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse
 def parse(command: str) -> None:
     """Fails unless the command line is complete and right; nothing is run."""
     program, *arguments = words(command)
-    if program in PARSERS:
-        PARSERS[program]().parse_args(arguments)
-        return
-    first, *rest = arguments
-    if first in NEEDED:
-        assert len([word for word in rest if word != "--trust"]) == NEEDED[first], command
-    elif first == "estimate":
-        configure(rest[0], _without(rest[1:], "--gpus"))
+    if (program, arguments[0]) == ("flmm", "train"):
+        parse_run(command, arguments[1:], flmm.commands.train.configure)
+    elif program in PARSERS:
+        PARSERS[program](arguments[0]).parse_args(arguments)
+    elif arguments[0] == "estimate":
+        own, rest = estimate_parser().parse_known_args(arguments[1:])
+        configure(own.recipe, rest)
     else:
-        configure(first, rest)
-    if first in ("show", "estimate"):
+        parse_run(command, arguments, configure)
+
+
+def parse_run(command: str, arguments: list[str], configure_recipe) -> None:
+    """The same for commands of trainings and their runs."""
+    first, *rest = arguments
+    if first not in NEEDED:
+        configure_recipe(first, rest)
+        return
+    assert len([word for word in rest if word != "--trust"]) == NEEDED[first], command
+    if first == "show":
         assert rest[0] in {*RECIPES, "RECIPE"}
-
-
-def _without(arguments: list[str], option: str) -> list[str]:
-    if option not in arguments:
-        return arguments
-    place = arguments.index(option)
-    return arguments[:place] + arguments[place + 2 :]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -97,15 +107,19 @@ def test_commands_in_code_blocks_parse(page, capsys):
 def test_commands_within_sentences_exist(page):
     for command in inline_commands(page.read_text()):
         program, *arguments = words(command)
-        if program in PARSERS:
-            options = subparser(PARSERS[program](), arguments)._option_string_actions
+        if (program, arguments[0]) == ("flmm", "train"):
+            named = arguments[1:2] or ["RECIPE"]
+            assert named[0] in {*NEEDED, *FLMM_RECIPES, "RECIPE"}, command
+        elif program in PARSERS:
+            parser = PARSERS[program](arguments[0])
+            options = subparser(parser, arguments)._option_string_actions
             assert {word for word in arguments if word.startswith("--")} <= set(options), command
         else:
             assert arguments[0] in {*NEEDED, *RECIPES, "estimate", "RECIPE"}, command
 
 
 def test_commands_are_found_and_mistakes_in_them_noticed():
-    page = "```bash\nclim-data nouns --captions a.json \\\n    --output n.txt   # all\nls\n```\nand `clim-train list`\n"
+    page = "```bash\nclim-data nouns --captions-json a.json \\\n    --out n.txt   # all\nls\n```\nand `clim-train list`\n"
     page += (
         "```\ndeepspeed --num_gpus 8 --module clim_train clim_coco_vitb16 --optim.lr 1 ...\n```\n"
     )
@@ -118,8 +132,8 @@ def test_commands_are_found_and_mistakes_in_them_noticed():
     for command in commands:
         parse(command)
     for wrong in (
-        "clim-data noun --output a",
-        "clim-data nouns --output a",
+        "clim-data noun --out a",
+        "clim-data nouns --captions-json a",
         "clim-train clim_coco_vitb16 --optim.l 1",
     ):
         with pytest.raises(SystemExit):

@@ -218,7 +218,7 @@ def eval_refcoco(runner: Runner, data: DrawnData) -> None:
         data.images,
         "--refs",
         data.file("references"),
-        "--instances",
+        "--instances-json",
         data.file("instances"),
     )
     compare_scores(runner, data, "flmm eval refcoco", "eval", "refcoco", *files, "--split", "val")
@@ -231,7 +231,7 @@ def eval_png(runner: Runner, data: DrawnData) -> None:
         "--panoptic-dir",
         data.folder / "panoptic",
     )
-    files = ("--images", data.images, "--narratives", data.file("narratives"), *annotations)
+    files = ("--images", data.images, "--narratives-json", data.file("narratives"), *annotations)
     compare_scores(runner, data, "flmm eval png", "eval", "png", *files, "--batch-size", 2)
 
 

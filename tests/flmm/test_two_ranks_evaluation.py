@@ -44,8 +44,8 @@ def commands(folder: Path, out: str) -> dict[str, list[str]]:
     named = ["--checkpoint", str(folder / "heads"), "--device=cpu"]
     scored = [*named, "--workers=0", "--pictures=0"]
     kinds = {
-        "png": ["eval", "png", "--shards", str(folder / "png"), *scored],
-        "refcoco": ["eval", "refcoco", "--shards", str(folder / "refcoco"), *scored],
+        "png": ["eval", "png", "--images", str(folder / "png"), *scored],
+        "refcoco": ["eval", "refcoco", "--images", str(folder / "refcoco"), *scored],
         "viscot": [
             "eval",
             "viscot",

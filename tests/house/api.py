@@ -16,7 +16,7 @@ from house.measures import PACKAGES, House
 from house.sources import Import, imports_of, is_table
 
 # Public modules that are no folder: their names without a leading underscore may be imported.
-PUBLIC_MODULES = ("clim_data.command_line", "clim_data.lazy")
+PUBLIC_MODULES = ("clim_data.lazy",)
 
 TABLE_HEAD = re.compile(r"^\| name \| from \| .*\|\n\|[-:| ]+\|\n((?:\|.*\|\n?)*)", re.MULTILINE)
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -68,16 +68,15 @@ TRAIN = "clim-train clim_coco_vitb16 --engine.device cpu"
 MISTAKES = {
     "data: unknown command": "clim-data unpack",
     "data: missing file": "clim-data pack coco-captions --images TMP/images "
-    "--annotations TMP/no.json --output OUT",
-    "data: missing images": "clim-data pack folder --images TMP/nowhere --output OUT",
-    "data: folder without images": "clim-data pack folder --images TMP/empty --output OUT",
+    "--captions-json TMP/no.json --out OUT",
+    "data: missing images": "clim-data pack folder --images TMP/nowhere --out OUT",
+    "data: folder without images": "clim-data pack folder --images TMP/empty --out OUT",
     "data: bad json": "clim-data pack coco-instances --images TMP/images "
-    "--annotations TMP/bad.json --output OUT",
-    "data: nothing to split": "clim-data ov-split coco --output OUT",
-    "data: options of another source": "clim-data proposals --from TMP/bad.json --output OUT "
+    "--instances-json TMP/bad.json --out OUT",
+    "data: nothing to split": "clim-data ov-split coco --out OUT",
+    "data: options of another source": "clim-data proposals --from TMP/bad.json --out OUT "
     "--search-px 64",
-    "data: illegal choice": "clim-data pack folder --images TMP/images --output OUT "
-    "--on-error ignore",
+    "data: illegal choice": "clim-data pack folder --images TMP/images --out OUT --on-error ignore",
     "eval: missing report": "clim-eval report TMP/nowhere",
     "eval: missing annotations": "clim-eval regions --images TMP/images "
     "--panoptic-json TMP/no.json --model RN50 --device cpu",

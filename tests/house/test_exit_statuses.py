@@ -22,13 +22,13 @@ PROGRAMS = {
 
 # Event -> error, status, and the fix that the line ends with or holds.
 EVENTS = {
-    "full disk": (OSError(errno.ENOSPC, "No space left on device"), FAILED, "continues"),
+    "full disk": (OSError(errno.ENOSPC, "No space left on device"), FAILED, "then"),
     "missing extra": (
         ImportError("this needs spacy: pip install 'clim-data[nouns]'"),
         MISTAKE,
         "pip install",
     ),
-    "Ctrl-C": (KeyboardInterrupt(), INTERRUPTED, "continues"),
+    "Ctrl-C": (KeyboardInterrupt(), INTERRUPTED, "interrupted; "),
     "no GPU": (
         RuntimeError("Found no NVIDIA driver on your system.\nPlease check ..."),
         FAILED,
@@ -137,9 +137,9 @@ def test_our_own_message_about_memory_stays_a_mistake(capsys):
     assert capsys.readouterr().err == "toy: --part-images 9 may run out of memory: pass 8\n"
 
 
-def test_a_reader_that_left_is_no_fault_of_the_network(capsys):
+def test_another_broken_pipe_is_no_fault_of_the_network(capsys):
     assert run(BrokenPipeError(errno.EPIPE, "Broken pipe")) == FAILED
-    assert "network" not in capsys.readouterr().err
+    assert "a process at the other end has ended" in capsys.readouterr().err
 
 
 def test_real_errors_of_torch_and_json_find_their_row(capsys):

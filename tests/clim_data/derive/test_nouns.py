@@ -139,9 +139,9 @@ def test_the_real_tagger_lists_sensible_nouns(tmp_path, capsys):
     (tmp_path / "captions.txt").write_text("\n".join(CAPTIONS * 3))
     command = [
         "nouns",
-        "--captions",
+        "--captions-json",
         str(tmp_path / "captions.txt"),
-        "--output",
+        "--out",
         str(tmp_path / "nouns.txt"),
     ]
     assert main([*command, "--min-count", "3"]) == 0
@@ -199,7 +199,9 @@ def test_what_is_missing_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
     with pytest.raises(ImportError, match=r'pip install "clim-data\[nouns\]"'):
         hanta_tagger()
-    assert main(["nouns", "--captions", "none.json", "--output", str(tmp_path / "nouns.txt")]) == 2
+    assert (
+        main(["nouns", "--captions-json", "none.json", "--out", str(tmp_path / "nouns.txt")]) == 2
+    )
     assert 'pip install "clim-data[nouns]"' in capsys.readouterr().err
 
 
@@ -212,9 +214,9 @@ def test_an_output_that_cannot_be_written_is_a_message(tmp_path, capsys):
         main(
             [
                 "nouns",
-                "--captions",
+                "--captions-json",
                 str(tmp_path / "captions.txt"),
-                "--output",
+                "--out",
                 output,
                 "--min-count",
                 "1",

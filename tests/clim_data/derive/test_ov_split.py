@@ -206,7 +206,7 @@ def test_the_command_writes_both_sides(tmp_path, capsys):
                 str(path),
                 "--val",
                 str(path),
-                "--output",
+                "--out",
                 str(tmp_path / "ov"),
             ]
         )
@@ -220,6 +220,6 @@ def test_the_command_writes_both_sides(tmp_path, capsys):
         "2 images, 2 boxes of 48 base classes, 0 of 0 novel classes; 3 images left out"
         in capsys.readouterr().out
     )
-    assert main(["ov-split", "lvis", "--train", str(path), "--output", str(tmp_path / "ov")]) == 2
-    assert main(["ov-split", "coco", "--output", str(tmp_path / "ov")]) == 2
+    assert main(["ov-split", "lvis", "--train", str(path), "--out", str(tmp_path / "ov")]) == 2
+    assert main(["ov-split", "coco", "--out", str(tmp_path / "ov")]) == 2
     assert "give --train, --val or both" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 import torch
 from clim_data.commands.main import main
 from clim_data.derive.proposal_boxes import BoxChoice, box_records
-from clim_data.derive.proposals import convert_results, find_proposals
+from clim_data.derive.proposals import ProposalJob, convert_results, find_proposals
 from clim_data.sources.store import SampleStore
 from torchvision.ops import box_iou
 
@@ -117,7 +117,11 @@ def test_records_are_coco_annotations():
 
 def test_a_folder_is_searched_in_order_and_read_by_pycocotools(photos, tmp_path, capsys):
     report = find_proposals(
-        photos, tmp_path / "boxes.json", Corners(), choice=BoxChoice(top=3), workers=2
+        photos,
+        tmp_path / "boxes.json",
+        Corners(),
+        choice=BoxChoice(top=3),
+        job=ProposalJob(workers=2),
     )
     record = read(tmp_path / "boxes.json")
     assert [image["file_name"] for image in record["images"]] == [
@@ -185,7 +189,9 @@ def test_images_that_cannot_be_read_are_counted_and_named(photos, tmp_path):
         {"reason": "unreadable image", "name": f"photos/{i}.jpg"} for i in (2, 3)
     ]
     with pytest.raises(ValueError, match=r"photos/2\.jpg: unreadable image"):
-        find_proposals(photos, tmp_path / "other.json", Corners(), on_error="raise")
+        find_proposals(
+            photos, tmp_path / "other.json", Corners(), job=ProposalJob(on_error="raise")
+        )
     for path in photos.rglob("*.*g"):
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="no image can be read: skipped 7"):
@@ -194,22 +200,30 @@ def test_images_that_cannot_be_read_are_counted_and_named(photos, tmp_path):
 
 
 def test_a_killed_search_goes_on_where_it_was(photos, tmp_path):
-    find_proposals(photos, tmp_path / "whole.json", Corners(), part_images=2)
+    find_proposals(photos, tmp_path / "whole.json", Corners(), job=ProposalJob(part_images=2))
     with pytest.raises(RuntimeError, match="killed"):
-        find_proposals(photos, tmp_path / "boxes.json", Corners(stop_after=5), part_images=2)
+        find_proposals(
+            photos, tmp_path / "boxes.json", Corners(stop_after=5), job=ProposalJob(part_images=2)
+        )
     assert not (tmp_path / "boxes.json").exists()
     again = Corners()
-    find_proposals(photos, tmp_path / "boxes.json", again, part_images=2)
+    find_proposals(photos, tmp_path / "boxes.json", again, job=ProposalJob(part_images=2))
     assert again.seen == 3
     assert (tmp_path / "boxes.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
     assert not list(tmp_path.glob("boxes.json.*"))
     finished = Corners()
-    assert find_proposals(photos, tmp_path / "boxes.json", finished, part_images=2).complete
+    assert find_proposals(
+        photos, tmp_path / "boxes.json", finished, job=ProposalJob(part_images=2)
+    ).complete
     assert finished.seen == 0
     with pytest.raises(ValueError, match="use --overwrite"):
         find_proposals(photos, tmp_path / "boxes.json", Corners(), choice=BoxChoice(top=2))
     find_proposals(
-        photos, tmp_path / "boxes.json", Corners(), choice=BoxChoice(top=2), overwrite=True
+        photos,
+        tmp_path / "boxes.json",
+        Corners(),
+        choice=BoxChoice(top=2),
+        job=ProposalJob(overwrite=True),
     )
     assert len(read(tmp_path / "boxes.json")["annotations"]) == 14
 
@@ -219,12 +233,12 @@ def test_ranks_share_the_images_and_rank_0_writes_what_one_process_would(
     photos, tmp_path, world_size
 ):
     (photos / "3.jpg").write_bytes(b"no image")
-    find_proposals(photos, tmp_path / "whole.json", Corners(), part_images=1)
+    find_proposals(photos, tmp_path / "whole.json", Corners(), job=ProposalJob(part_images=1))
     finders, reports = [Corners() for _ in range(world_size)], {}
 
     def run(rank):
-        options = {"rank": rank, "world_size": world_size, "part_images": 1}
-        reports[rank] = find_proposals(photos, tmp_path / "boxes.json", finders[rank], **options)
+        job = ProposalJob(rank=rank, world_size=world_size, part_images=1)
+        reports[rank] = find_proposals(photos, tmp_path / "boxes.json", finders[rank], job=job)
 
     ranks = [threading.Thread(target=run, args=(rank,)) for rank in range(1, world_size)]
     for rank in ranks:
@@ -242,9 +256,8 @@ def test_ranks_share_the_images_and_rank_0_writes_what_one_process_would(
 
 def test_rank_0_names_the_rank_that_fails_and_forgets_it_when_started_again(photos, tmp_path):
     def run(rank, finder):
-        return find_proposals(
-            photos, tmp_path / "boxes.json", finder, rank=rank, world_size=2, part_images=2
-        )
+        job = ProposalJob(rank=rank, world_size=2, part_images=2)
+        return find_proposals(photos, tmp_path / "boxes.json", finder, job=job)
 
     class Meanwhile(Corners):
         """Rank 0, during whose work rank 1 fails."""
@@ -273,7 +286,7 @@ def test_sources_that_cannot_be_told_apart_are_refused(photos, tmp_path, images)
     with pytest.raises(ValueError, match=r"0\.jpg is there twice"):
         find_proposals([photos, tmp_path / "second"], tmp_path / "boxes.json", Corners())
     with pytest.raises(ValueError, match="part_images=0"):
-        find_proposals(photos, tmp_path / "boxes.json", Corners(), part_images=0)
+        find_proposals(photos, tmp_path / "boxes.json", Corners(), job=ProposalJob(part_images=0))
 
 
 @pytest.fixture
@@ -302,10 +315,10 @@ def test_results_of_a_detector_become_proposals(results, capsys):
         "proposals",
         "--from",
         str(results / "results.json"),
-        "--annotations",
+        "--images-json",
         str(results / "images.json"),
     ]
-    assert main([*command, "--output", str(out), "--top", "1", "--min-score", "0.3"]) == 0
+    assert main([*command, "--out", str(out), "--top", "1", "--min-score", "0.3"]) == 0
     record = read(out)
     assert [image["file_name"] for image in record["images"]] == ["3.jpg", "1.jpg"]
     assert [(a["id"], a["image_id"], a["bbox"], a["score"]) for a in record["annotations"]] == [
@@ -336,9 +349,9 @@ def test_results_that_do_not_fit_are_refused(results):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--from", "r.json"], "give --annotations"),
+        (["--from", "r.json"], "give --images-json"),
         (
-            ["--from", "r.json", "--annotations", "a.json", "--workers", "2"],
+            ["--from", "r.json", "--images-json", "a.json", "--workers", "2"],
             "--workers belong to a search",
         ),
         (
@@ -357,7 +370,7 @@ def test_the_command_names_the_fix(options, message, tmp_path, capsys, monkeypat
     if not hasattr(pytest.importorskip("cv2"), "ximgproc"):
         pytest.skip('pip install "clim-data[proposals]"')
     monkeypatch.chdir(tmp_path)
-    assert main(["proposals", "--output", "boxes.json", *options]) == 2
+    assert main(["proposals", "--out", "boxes.json", *options]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -74,7 +74,7 @@ def test_the_command_searches_a_folder(tiny, tmp_path, photos, capsys):
         "proposals",
         "--images",
         str(tmp_path / "photos"),
-        "--output",
+        "--out",
         str(tmp_path / "boxes.json"),
     ]
     options = [

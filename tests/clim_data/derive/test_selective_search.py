@@ -33,14 +33,12 @@ def test_most_drawings_of_a_scene_are_found_the_same_in_any_number_of_workers(tm
         "proposals",
         "--images",
         str(scenes.images),
-        "--annotations",
+        "--images-json",
         str(scenes.instances_json),
     ]
     for workers in (1, 2):
         assert (
-            main(
-                [*command, "--output", str(tmp_path / f"{workers}.json"), "--workers", str(workers)]
-            )
+            main([*command, "--out", str(tmp_path / f"{workers}.json"), "--workers", str(workers)])
             == 0
         )
     assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
@@ -97,7 +95,7 @@ def test_the_launchers_arguments_and_environment_are_understood(
         "proposals",
         "--images",
         str(tmp_path / "photos"),
-        "--output",
+        "--out",
         str(tmp_path / "boxes.json"),
     ]
     monkeypatch.setenv("WORLD_SIZE", "2")

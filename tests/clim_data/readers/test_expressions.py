@@ -229,12 +229,12 @@ def test_shards_give_back_what_was_packed(source, tmp_path, capsys):
         "--refs",
         str(source / "refcoco" / "refs(unc).p"),
     ]
-    command += ["--annotations", str(source / "refcoco" / "instances.json"), "--split", "val"]
+    command += ["--instances-json", str(source / "refcoco" / "instances.json"), "--split", "val"]
     assert (
         main(
             [
                 *command,
-                "--output",
+                "--out",
                 str(tmp_path / "out"),
                 "--workers",
                 "1",
@@ -255,7 +255,7 @@ def test_shards_give_back_what_was_packed(source, tmp_path, capsys):
             a, b = files.at(i, epoch=2), shards.at(i, epoch=2)
             assert (a.key, a.segments, a.phrases) == (b.key, b.segments, b.phrases)
         assert np.array_equal(files[0].load()[1], shards[0].load()[1])
-    assert main([*command[:-1], "testC", "--output", str(tmp_path / "other")]) == 2
+    assert main([*command[:-1], "testC", "--out", str(tmp_path / "other")]) == 2
     assert "choose from train" in capsys.readouterr().err
 
 

@@ -77,15 +77,15 @@ def test_narratives_come_back_from_shards(source, tmp_path, capsys):
         "png",
         "--images",
         images,
-        "--annotations",
+        "--narratives-json",
         narratives,
         "--panoptic-json",
         panoptic,
     ]
     command += [
-        "--panoptic",
+        "--panoptic-dir",
         pngs,
-        "--output",
+        "--out",
         str(tmp_path / "out"),
         "--samples-per-shard",
         "2",

@@ -257,8 +257,15 @@ def test_mpo_and_other_formats(tmp_path, images):
 
 def test_command_line_packs_and_reports(coco, tmp_path, capsys):
     folder, annotations = coco
-    command = ["pack", "coco-captions", "--images", str(folder), "--annotations", str(annotations)]
-    command += ["--output", str(tmp_path / "out"), "--workers", "1"]
+    command = [
+        "pack",
+        "coco-captions",
+        "--images",
+        str(folder),
+        "--captions-json",
+        str(annotations),
+    ]
+    command += ["--out", str(tmp_path / "out"), "--workers", "1"]
     assert main(command) == 0
     assert "7 samples in 1 shards" in capsys.readouterr().out
     assert main(command) == 0

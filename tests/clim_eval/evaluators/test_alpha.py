@@ -197,10 +197,10 @@ def image_level_data(data, folder):
     options = [
         "--captions-json",
         str(folder / "captions.json"),
-        "--zeroshot-images",
+        "--class-images",
         str(folder / "classes"),
     ]
-    return [*options, "--caption-images", str(data / "images")]
+    return [*options, "--retrieval-images", str(data / "images")]
 
 
 def test_alpha_of_a_run_is_its_export_and_of_one_two_checkpoints(
@@ -271,7 +271,7 @@ def test_alpha_of_a_run_is_its_export_and_of_one_two_checkpoints(
     ("change", "message"),
     [
         (["--alphas", "0", "2"], "from 0"),
-        (["--student", "x.pt", "--zeroshot-images", "x"], "pass RUN, or"),
+        (["--student", "x.pt", "--class-images", "x"], "pass RUN, or"),
         (["--captions-json", "none.json"], "--images"),
         ([], "nothing to evaluate"),
     ],

@@ -147,7 +147,7 @@ def _save_sam(case, folder):
 
 def test_golden_narratives_by_command(command, tmp_path, capsys):
     folder, named = command
-    arguments = ["eval", "png", f"--shards={folder / 'png'}", *named, "--workers=0", "--pictures=0"]
+    arguments = ["eval", "png", f"--images={folder / 'png'}", *named, "--workers=0", "--pictures=0"]
     assert main([*arguments, f"-o={tmp_path / 'png'}"]) == 0, capsys.readouterr().err
     report = read_report(tmp_path / "png")
     assert 0 <= report["metrics"]["AR"] <= 1
@@ -166,7 +166,7 @@ def test_golden_expressions_by_command(command, tmp_path, capsys, protocol):
     arguments = [
         "eval",
         "refcoco",
-        f"--shards={folder / 'refcoco'}",
+        f"--images={folder / 'refcoco'}",
         f"--protocol={protocol}",
         *named,
     ]
@@ -246,7 +246,7 @@ def test_overlap_of_boxes():
 
 def test_data_has_to_be_named(command, tmp_path, capsys):
     _, named = command
-    assert main(["eval", "png", "--images=x", *named, f"-o={tmp_path}"]) == 2
-    assert "Give either --shards, or --images, --narratives" in capsys.readouterr().err
-    assert main(["eval", "refcoco", "--shards=x", "--split=val", *named, f"-o={tmp_path}"]) == 2
-    assert "which data?" in capsys.readouterr().err
+    assert main(["eval", "png", *named, f"-o={tmp_path}"]) == 2
+    assert "pass --images with shards, or all of --images, --narr" in capsys.readouterr().err
+    assert main(["eval", "refcoco", "--images=x", "--split=val", *named, f"-o={tmp_path}"]) == 2
+    assert "which data? --refs, --instances-json is missing" in capsys.readouterr().err

@@ -8,7 +8,8 @@ import pytest
 import torch
 from clim_data.pixels import decode_segmentation
 from flmm.adapters import load_lmm
-from flmm.commands import chat as chat_command, ground as ground_command
+from flmm.commands.chat import questions
+from flmm.commands.main import build_parser
 from flmm.commands.options import heads_file, trained_with
 from flmm.demo.lmm import build_demo_llava, save_folder, word_tokenizer
 from flmm.demo.sam import build_demo_sam
@@ -26,6 +27,11 @@ from flmm.grounders.images import ground, masks_as_json, save_grounding
 from flmm.pictures.files import read_image
 from flmm.pictures.masks import grounding_figure
 from PIL import Image
+
+
+def run_words(command, words):
+    options = build_parser(command).parse_args([command, *words])
+    options.run(options)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +57,8 @@ def test_command_gives_the_masks_of_python(trained, tmp_path, capsys):
     path = scenes[0].image
     phrases = ["a frog", "two bears"]
     out = tmp_path / "pictures" / "out.png"
-    ground_command.main(
+    run_words(
+        "ground",
         [
             str(path),
             *phrases,
@@ -61,7 +68,7 @@ def test_command_gives_the_masks_of_python(trained, tmp_path, capsys):
             "cpu",
             "-o",
             str(out),
-        ]
+        ],
     )
     record = json.loads(out.with_suffix(".json").read_text())
     expected = ground(path, phrases, model)
@@ -92,7 +99,7 @@ def test_chat_draws_the_phrases_of_the_answer(trained, tmp_path, capsys, monkeyp
         "-o",
         str(tmp_path),
     ]
-    chat_command.main([*arguments, "--max-new-tokens", "8", "--device", "cpu"])
+    run_words("chat", [*arguments, "--max-new-tokens", "8", "--device", "cpu"])
     said = capsys.readouterr().out
     record = json.loads((tmp_path / "answer-1.json").read_text())
     assert record["question"] == "What is it?"
@@ -104,8 +111,8 @@ def test_chat_draws_the_phrases_of_the_answer(trained, tmp_path, capsys, monkeyp
 def test_chat_reads_questions_until_an_empty_line(monkeypatch):
     typed = iter(["What?", "Where?", ""])
     monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
-    assert list(chat_command.questions(None)) == ["What?", "Where?"]
-    assert list(chat_command.questions(["Who?"])) == ["Who?"]
+    assert list(questions(None)) == ["What?", "Where?"]
+    assert list(questions(["Who?"])) == ["Who?"]
 
 
 def test_scores_of_guesses(trained):
@@ -155,8 +162,9 @@ def test_mistakes_end_with_the_fix(trained, tmp_path):
     with pytest.raises(ValueError, match="trained with: pass --sam"):
         trained_with(tmp_path / "heads.safetensors", "sam")
     with pytest.raises(FileNotFoundError, match="none"):
-        ground_command.main(
-            [image, "a cat", "--checkpoint", str(folder / "run"), "--lmm", str(tmp_path / "none")]
+        run_words(
+            "ground",
+            [image, "a cat", "--checkpoint", str(folder / "run"), "--lmm", str(tmp_path / "none")],
         )
     with pytest.raises(ValueError, match=r"ends in .png"):
         save_grounding(

@@ -10,7 +10,7 @@ import threading
 from urllib.parse import quote
 
 import pytest
-from flmm.commands.main import COMMANDS
+from flmm.commands.main import COMMANDS, build_parser
 from flmm.web import command
 from PIL import Image
 from tiny_lmms import picture
@@ -227,17 +227,21 @@ def test_the_model_does_one_thing_at_a_time(page, monkeypatch):
     assert most == [1] * 5
 
 
+def start(words):
+    command.run(build_parser("demo").parse_args(["demo", *words]))
+
+
 def test_command_line_mistakes_end_with_the_fix(tmp_path, monkeypatch):
     assert COMMANDS["demo"][0] == "web.command"
     with pytest.raises(
         ValueError, match=r"pass --checkpoint .*flmm-quickstart.* or with a released F-LMM .pth"
     ):
-        command.main([])
+        start([])
     run = ["--checkpoint", str(tmp_path / "heads.safetensors")]
     with pytest.raises(
         FileNotFoundError, match=r"there is no folder .*none: pass one with pictures to --examples"
     ):
-        command.main([*run, "--examples", str(tmp_path / "none")])
+        start([*run, "--examples", str(tmp_path / "none")])
     with pytest.raises(FileNotFoundError, match="no picture in"):
         command.example_files(tmp_path)
     with socket.socket() as other:
@@ -247,7 +251,7 @@ def test_command_line_mistakes_end_with_the_fix(tmp_path, monkeypatch):
         with pytest.raises(
             ValueError, match=rf"cannot listen on 127.0.0.1:{port} .*: pass another --port, or 0"
         ):
-            command.main([*run, "--port", str(port)])
+            start([*run, "--port", str(port)])
     with pytest.raises(ValueError, match="--port 70000 is no port"):
         command.listening("127.0.0.1", 70000)
     with pytest.raises(ValueError, match="pass an address of this machine"):
@@ -256,7 +260,7 @@ def test_command_line_mistakes_end_with_the_fix(tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match=r"needs starlette and uvicorn: pip install 'flmm\[demo\]'"
     ):
-        command.main(run)
+        start(run)
 
 
 def test_hosts_that_browsers_may_name():

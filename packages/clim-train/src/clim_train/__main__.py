@@ -1,7 +1,15 @@
-"""`python -m clim_train` and `deepspeed --module clim_train`."""
+"""The program `clim-train`, also as `python -m clim_train` and `deepspeed --module clim_train`."""
 
 import sys
+from collections.abc import Sequence
 
-from clim_train.commands.main import main
+from clim_data.command_line import run_program
 
-sys.exit(main())
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    return run_program("clim-train", "clim_train.commands.main", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

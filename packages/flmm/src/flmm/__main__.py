@@ -1,7 +1,15 @@
-"""`python -m flmm` and `deepspeed --module flmm`."""
+"""The program `flmm`, also as `python -m flmm` and `deepspeed --module flmm`."""
 
 import sys
+from collections.abc import Sequence
 
-from flmm.commands.main import main
+from clim_data.command_line import run_program
 
-sys.exit(main())
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    return run_program("flmm", "flmm.commands.main", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,1 @@
-"""The command line `clim-data`: one module for each group of commands."""
+"""The command line `clim-data`: one module for each command."""

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from clim_data.command_line import need_path
+from clim_data.command_line.checks import need_path
 
 
 def read_names(path: Path, option: str) -> list[str]:

@@ -3,9 +3,9 @@
 from argparse import Namespace
 from pathlib import Path
 
+from clim_data.command_line import Commands, add_command, add_option
+
 from clim_eval.commands.options import (
-    Commands,
-    add_command,
     add_data_options,
     add_device_options,
     add_readout_options,
@@ -36,7 +36,7 @@ def add(commands: Commands) -> None:
         "--teacher",
         help="instead of RUN: checkpoint, or open_clip tag, that the training started from",
     )
-    parser.add_argument("--model", help="open_clip name; a run folder knows its own")
+    add_option(parser, "--model")
     parser.add_argument(
         "--image-px", type=int, help="side of the input for regions; default: 64 patches"
     )
@@ -44,20 +44,33 @@ def add(commands: Commands) -> None:
     add_data_options(parser, required=False)
     add_readout_options(parser)
     group = parser.add_argument_group("image-level data")
+    add_option(group, "--captions-json", help="COCO captions json, for retrieval")
     group.add_argument(
-        "--captions-json", type=Path, help="COCO captions annotation file, for retrieval"
+        "--retrieval-images",
+        type=Path,
+        metavar="DIR",
+        help="folder of the images of --captions-json; default: --images",
     )
     group.add_argument(
-        "--caption-images", type=Path, help="folder of its images; default: --images"
+        "--class-images",
+        type=Path,
+        metavar="SOURCE",
+        help="for zero-shot classification: folder with a folder for each class, or shards",
     )
-    group.add_argument(
-        "--zeroshot-images", type=Path, help="folder with a folder for each class, or shards"
+    add_option(
+        group,
+        "--names",
+        help="text file with the classes of --class-images, one per line; default: names of the "
+        "folders",
     )
-    group.add_argument(
-        "--zeroshot-names", type=Path, help="class names, one a line; default: names of the folders"
-    )
+    parser.add_old_spelling("--caption-images", "--retrieval-images")
+    parser.add_old_spelling("--zeroshot-images", "--class-images")
+    parser.add_old_spelling("--zeroshot-names", "--names")
     parser.add_argument(
-        "--keep-gb", type=float, default=4, help="decoded images kept between alphas, per process"
+        "--keep-gb",
+        type=float,
+        default=4,
+        help="gigabytes of decoded images that each process keeps between alphas",
     )
     add_run_options(parser)
 

@@ -4,10 +4,10 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from clim_data.command_line import need_path
+from clim_data.command_line import Commands, add_command, add_option, need_path
 from clim_data.files import read_names
 
-from clim_eval.commands.options import Commands, add_class_options, add_command, add_model_options
+from clim_eval.commands.options import add_class_options, add_model_options
 from clim_eval.commands.shared import embed_names, load_model
 
 
@@ -16,13 +16,17 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "embed", run, "compute class embeddings from prompt templates")
     add_model_options(parser)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--names", type=Path, help="text file with one class name or noun per line")
+    add_option(source, "--names", help="text file with one class name or noun per line")
     source.add_argument(
         "--categories-json", type=Path, help="COCO-style file; classes in the order of their ids"
     )
     add_class_options(parser)
-    parser.add_argument(
-        "--out", type=Path, required=True, help="NAME.safetensors, or NAME.npy with NAME.npy.json"
+    add_option(
+        parser,
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="NAME.safetensors, or NAME.npy with NAME.npy.json",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
-from clim_data.command_line import run_command, without_launcher_options
+from clim_data.command_line import CommandParser, run_command, without_launcher_options
 from clim_data.processes import Ranks, local_device
 
 from clim_eval.commands import (
@@ -42,9 +42,9 @@ def _run(options: argparse.Namespace) -> None:
             dist.destroy_process_group()
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="clim-eval",
         description="Evaluate region-trained CLIP models and picture what they see.",
     )

@@ -3,7 +3,9 @@
 from argparse import Namespace
 from pathlib import Path
 
-from clim_eval.commands.options import Commands, add_class_options, add_command, add_model_options
+from clim_data.command_line import Commands, add_command, add_option
+
+from clim_eval.commands.options import add_class_options, add_model_options
 from clim_eval.evaluators.regions import BOX_FEATURES
 
 
@@ -17,21 +19,24 @@ def add(commands: Commands) -> None:
     )
     add_model_options(parser, "64 patches (for features of whole images)")
     group = parser.add_argument_group("data")
-    group.add_argument(
-        "--images", nargs="+", required=True, metavar="SOURCE", help="folder of images, or shards"
-    )
-    group.add_argument(
+    add_option(group, "--images", nargs="+", required=True)
+    add_option(
+        group,
         "--boxes",
-        type=Path,
         required=True,
         help="COCO json of proposals; their categories do not count",
     )
     group.add_argument(
-        "--nouns", type=Path, required=True, help="text, one a line, or embeddings of `embed`"
+        "--nouns",
+        type=Path,
+        required=True,
+        help="text file with one per line, or embeddings of `embed`",
     )
     captions = group.add_mutually_exclusive_group()
-    captions.add_argument(
-        "--captions-json", type=Path, help="COCO captions; default: what the images bring"
+    add_option(
+        captions,
+        "--captions-json",
+        help="COCO captions json; default: captions that come with the images",
     )
     captions.add_argument(
         "--no-captions", action="store_true", help="choose among all nouns for every image"
@@ -59,23 +64,21 @@ def add(commands: Commands) -> None:
         "--max-boxes", type=int, default=20, help="boxes per image, those with the best scores"
     )
     add_class_options(parser)
-    parser.add_argument(
-        "--batch-size", type=int, help="crops (default 256) or whole images (8) per forward pass"
+    add_option(
+        parser, "--batch-size", help="crops (default 256) or whole images (8) per forward pass"
     )
-    parser.add_argument("--workers", type=int, default=0, help="loading processes")
-    parser.add_argument(
-        "--part-images", type=int, default=512, help="images per part; a killed run loses one part"
+    add_option(parser, "--workers", default=0)
+    add_option(parser, "--part-images", default=512)
+    add_option(parser, "--patience", default=1800)
+    add_option(parser, "--overwrite")
+    add_option(
+        parser,
+        "--out",
+        required=True,
+        metavar="JSON",
+        help="COCO json to write",
+        old=["--output"],
     )
-    parser.add_argument(
-        "--patience",
-        type=float,
-        default=1800,
-        help="seconds rank 0 waits without news of the others",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace an output of other input or options"
-    )
-    parser.add_argument("--out", "--output", type=Path, required=True, help="COCO json to write")
 
 
 def run(options: Namespace) -> None:

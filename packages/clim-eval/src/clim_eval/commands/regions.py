@@ -2,9 +2,9 @@
 
 from argparse import Namespace
 
+from clim_data.command_line import Commands, add_command
+
 from clim_eval.commands.options import (
-    Commands,
-    add_command,
     add_data_options,
     add_model_options,
     add_readout_options,

@@ -3,7 +3,8 @@
 from argparse import Namespace
 from pathlib import Path
 
-from clim_eval.commands.options import Commands, add_command
+from clim_data.command_line import Commands, add_command, add_option
+
 from clim_eval.pictures.bars import accuracy_bars
 from clim_eval.reports.report import combine_reports, read_report, write_report
 from clim_eval.reports.tables import metric_table
@@ -15,8 +16,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "reports", nargs="+", type=Path, metavar="RUN_OR_JSON", help="report.json or its folder"
     )
-    parser.add_argument("--title", default="Comparison")
-    parser.add_argument("--out", type=Path, help="folder for report.json, report.md and figures")
+    parser.add_argument("--title", default="Comparison", help="title of the report")
+    add_option(parser, "--out", metavar="DIR", help="folder for report.json, report.md and figures")
 
 
 def run(options: Namespace) -> None:

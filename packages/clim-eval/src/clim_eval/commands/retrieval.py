@@ -3,9 +3,9 @@
 from argparse import Namespace
 from pathlib import Path
 
-from clim_data.command_line import need_path
+from clim_data.command_line import Commands, add_command, add_option, need_path
 
-from clim_eval.commands.options import Commands, add_command, add_model_options, add_run_options
+from clim_eval.commands.options import add_model_options, add_run_options
 from clim_eval.commands.shared import command_config, finish, load_model, tell_skipped
 from clim_eval.evaluators.retrieval import ImageTextRetrieval
 from clim_eval.pictures.bars import accuracy_bars
@@ -18,10 +18,8 @@ def add(commands: Commands) -> None:
         commands, "retrieval", run, "image-text retrieval recall in both directions"
     )
     add_model_options(parser, "the model's own")
-    parser.add_argument("--images", type=Path, required=True, help="folder of images")
-    parser.add_argument(
-        "--captions-json", type=Path, required=True, help="COCO captions annotation file"
-    )
+    add_option(parser, "--images", type=Path, required=True, metavar="DIR", help="folder of images")
+    add_option(parser, "--captions-json", required=True)
     add_run_options(parser, batch_size=64)
 
 

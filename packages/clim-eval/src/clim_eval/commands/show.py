@@ -3,9 +3,9 @@
 from argparse import Namespace
 from pathlib import Path
 
-from clim_data.command_line import need_path
+from clim_data.command_line import Commands, add_command, add_option, need_path
 
-from clim_eval.commands.options import TEMPLATE_NAMES, Commands, add_command, add_model_options
+from clim_eval.commands.options import TEMPLATE_NAMES, add_model_options
 from clim_eval.commands.shared import load_model
 from clim_eval.pictures.files import write_png
 from clim_eval.pictures.similarity import similarity_figure
@@ -26,8 +26,11 @@ def add(commands: Commands) -> None:
         choices=TEMPLATE_NAMES,
         help="fill each TEXT into templates; default: as it is",
     )
-    parser.add_argument(
-        "--out", type=Path, help="PNG to write; default: IMAGE's name with .similarity.png, here"
+    add_option(
+        parser,
+        "--out",
+        metavar="PNG",
+        help="picture to write; default: IMAGE's name with .similarity.png, in this folder",
     )
 
 

@@ -44,14 +44,14 @@ from clim_eval.reports.tables import metric_table, show_number
 MISSING = {
     "regions": "region accuracy (--images with --panoptic-json or --instances-json)",
     "retrieval": "retrieval (--captions-json)",
-    "zeroshot": "zero-shot classification (--zeroshot-images)",
+    "zeroshot": "zero-shot classification (--class-images)",
 }
 
 
 def run_alpha(options: Namespace) -> None:
     """Evaluate a training at every --alphas and say which of them no other one beats."""
     check_alphas(options.alphas)
-    if not (region_file(options) or options.captions_json or options.zeroshot_images):
+    if not (region_file(options) or options.captions_json or options.class_images):
         raise ValueError(
             "nothing to evaluate: pass --images with --panoptic-json, --captions-json or both"
         )
@@ -77,7 +77,7 @@ class SweepParts:
         jobs = [
             ("regions", region_file(options), self._add_regions),
             ("retrieval", options.captions_json, self._add_retrieval),
-            ("zeroshot", options.zeroshot_images, self._add_zeroshot),
+            ("zeroshot", options.class_images, self._add_zeroshot),
         ]
         self.asked = [name for name, wanted, _ in jobs if wanted]
         for _, wanted, add in jobs:
@@ -123,12 +123,14 @@ class SweepParts:
     def _add_retrieval(self) -> None:
         from clim_data import ImageCaptions
 
-        options, folder = self.options, self.options.caption_images or self.options.images
+        options, folder = self.options, self.options.retrieval_images or self.options.images
         if folder is None:
             raise ValueError(
                 "where are the images of --captions-json? pass their folder with --images"
             )
-        need_path(folder, "--caption-images" if options.caption_images else "--images", folder=True)
+        need_path(
+            folder, "--retrieval-images" if options.retrieval_images else "--images", folder=True
+        )
         need_path(options.captions_json, "--captions-json")
         data = ImageCaptions(folder, options.captions_json, self.model.image_size[0])
         self.left_out += data.skipped.entries
@@ -152,12 +154,8 @@ class SweepParts:
         from clim_data.readers import class_images
 
         options = self.options
-        names = (
-            read_names(options.zeroshot_names, "--zeroshot-names")
-            if options.zeroshot_names
-            else None
-        )
-        data = class_images(options.zeroshot_images, self.model.image_size[0], names=names)
+        names = read_names(options.names, "--names") if options.names else None
+        data = class_images(options.class_images, self.model.image_size[0], names=names)
         self.left_out += data.skipped.entries
         loader = self._loader(data, 64)
 

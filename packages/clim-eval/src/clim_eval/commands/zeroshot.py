@@ -3,15 +3,10 @@
 from argparse import Namespace
 from pathlib import Path
 
+from clim_data.command_line import Commands, add_command, add_option
 from clim_data.files import read_names
 
-from clim_eval.commands.options import (
-    Commands,
-    add_class_options,
-    add_command,
-    add_model_options,
-    add_run_options,
-)
+from clim_eval.commands.options import add_class_options, add_model_options, add_run_options
 from clim_eval.commands.shared import class_rows, command_config, finish, load_model, tell_skipped
 from clim_eval.evaluators.zeroshot import ZeroShotClassification
 from clim_eval.pictures.bars import accuracy_bars
@@ -23,11 +18,17 @@ def add(commands: Commands) -> None:
         commands, "zeroshot", run, "zero-shot classification of images, top-1 and top-5"
     )
     add_model_options(parser, "the model's own")
-    parser.add_argument(
-        "--images", type=Path, required=True, help="folder with a folder for each class, or shards"
+    add_option(
+        parser,
+        "--images",
+        type=Path,
+        required=True,
+        help="folder with a folder for each class, or shards",
     )
-    parser.add_argument(
-        "--names", type=Path, help="class names, one a line; default: the names of the folders"
+    add_option(
+        parser,
+        "--names",
+        help="text file with one class name per line; default: the names of the folders",
     )
     parser.add_argument(
         "--class-embeddings", type=Path, help=".safetensors of `embed`, or .npy; default: computed"

@@ -43,7 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(USAGE)
         return 0 if arguments else 2
     command = partial(PROGRAM.run, arguments)
-    return exit_status(command, program=PROGRAM.name, resume=f"{PROGRAM.name} resume RUN")
+    return exit_status(
+        command,
+        program=PROGRAM.name,
+        continues=f"`{PROGRAM.name} resume RUN` continues a run that has saved a checkpoint",
+    )
 
 
 def show(recipe: str) -> str:

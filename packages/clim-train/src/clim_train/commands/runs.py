@@ -240,17 +240,12 @@ def run_and_trust(values: Sequence[str], form: str) -> tuple[str, bool]:
     return one_argument(runs, form), "--trust" in values
 
 
-def exit_status(command: Callable[[], None], *, program: str, resume: str) -> int:
+def exit_status(command: Callable[[], int | None], *, program: str, continues: str) -> int:
     """Run a command and return its exit status, see `run_command`.
 
-    `resume` is the command that continues a run, for messages.
+    `continues` says what continues the work, for messages.
 
     A training adds to the table: 1 when another rank failed or a loss is not finite, 75 when it
     was asked to stop, saved, and can be resumed.
     """
-    return run_command(
-        program,
-        command,
-        continues=f"`{resume}` continues a run that has saved a checkpoint",
-        statuses=STATUSES,
-    )
+    return run_command(program, command, continues=continues, statuses=STATUSES)

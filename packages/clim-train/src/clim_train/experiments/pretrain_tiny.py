@@ -301,7 +301,7 @@ def main(argv: list[str] | None = None) -> None:
     """Command line of the pretraining."""
     defaults = PretrainConfig()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--output", type=Path, default=TINY_WEIGHTS)
+    parser.add_argument("-o", "--out", "--output", type=Path, default=TINY_WEIGHTS)
     parser.add_argument("--minutes", type=float, default=defaults.minutes, help="time budget")
     parser.add_argument("--steps", type=int, help="step budget, instead of --minutes")
     parser.add_argument("--seed", type=int, default=defaults.seed)
@@ -310,7 +310,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--precision", default=defaults.precision, help="fp32 or bf16 (autocast)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = vars(parser.parse_args(argv))
-    output = args.pop("output")
+    output = args.pop("out")
     config = PretrainConfig(**args)
     budget = f"--steps {config.steps}" if config.steps else f"--minutes {config.minutes:g}"
     command = (

@@ -1,17 +1,22 @@
 """`flmm chat IMAGE --lmm ... --checkpoint ...`: questions in the terminal, answers with grounded
 pictures."""
 
-import argparse
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from clim_data.command_line import Commands, add_command, add_option
 
 from flmm.commands.options import add_model_options, load_from_options, say
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="flmm chat",
-        description="Ask about an image; each answer is drawn with the masks of its phrases.",
+def add(commands: Commands) -> None:
+    """Add the command to the subparsers of `flmm`."""
+    parser = add_command(
+        commands,
+        "chat",
+        run,
+        "ask about an image; each answer is drawn with the masks of its phrases",
     )
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument(
@@ -24,15 +29,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-new-tokens", type=int, help="longest answer; default: 512, or what fits"
     )
-    parser.add_argument(
-        "-o", "--out", type=Path, help="folder of the pictures; default: IMAGE.chat"
+    add_option(
+        parser,
+        "--out",
+        short="-o",
+        metavar="DIR",
+        help="folder of the pictures; default: IMAGE.chat",
     )
-    return parser
 
 
-def main(argv: Sequence[str]) -> None:
-    """Raises ValueError or FileNotFoundError for mistakes of the user."""
-    options = build_parser().parse_args(argv)
+def run(options: Namespace) -> None:
+    """Answer the questions, see `add`."""
     from flmm.dialogue.answers import NoPhrasesError, ask, ground_answer
     from flmm.grounders.images import PictureError, binary_masks, save_grounding
     from flmm.pictures.files import picture_path, read_image

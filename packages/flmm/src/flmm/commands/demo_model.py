@@ -1,16 +1,21 @@
 """`flmm demo-model FOLDER`."""
 
-import argparse
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 
+from clim_data.command_line import Commands, add_command
 
-def main(argv: Sequence[str]) -> None:
-    """Raises ValueError or FileNotFoundError for mistakes of the user."""
-    parser = argparse.ArgumentParser(
-        prog="flmm demo-model",
-        description="Write the demo LMM, a LLaVA of one million parameters that describes composed scenes of emoji, as "
-        "a Hugging Face folder: --lmm FOLDER takes it, and so does AutoModelForImageTextToText.",
+
+def add(commands: Commands) -> None:
+    """Add the command to the subparsers of `flmm`."""
+    parser = add_command(
+        commands,
+        "demo-model",
+        run,
+        "write the demo LMM, which needs no download, as a Hugging Face folder",
+        description="Write the demo LMM, a LLaVA of one million parameters that describes composed "
+        "scenes of emoji, as a Hugging Face folder. --lmm FOLDER takes it, and so does "
+        "AutoModelForImageTextToText.",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument(
@@ -20,7 +25,10 @@ def main(argv: Sequence[str]) -> None:
         metavar="N",
         help="also compose N test scenes, FOLDER/scenes",
     )
-    options = parser.parse_args(argv)
+
+
+def run(options: Namespace) -> None:
+    """Write the model, see `add`."""
     from flmm.demo.model_files import write_demo_model
     from flmm.demo.scenes import compose_demo_scenes
 

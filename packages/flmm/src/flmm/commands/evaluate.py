@@ -3,10 +3,11 @@ answered."""
 
 import argparse
 import zlib
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from clim_data.command_line import CommandParser, Commands, add_command, add_option
 from clim_data.processes import Ranks, local_device
 
 from flmm.commands.options import add_model_options, heads_file, load_from_options, say
@@ -18,52 +19,112 @@ PROTOCOL_NOTES = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="flmm eval", description="Score a grounded LMM on a data set."
+def add(commands: Commands) -> None:
+    """Add the command to the subparsers of `flmm`."""
+    text = "score a grounded LMM on a data set, or answer the questions of a benchmark"
+    kinds = commands.add_parser("eval", help=text, description=text).add_subparsers(
+        dest="kind", required=True
     )
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    png = kinds.add_parser("png", help="Panoptic Narrative Grounding: average recall")
-    png.add_argument("--shards", help="folder of `clim-data pack png`; or the four files:")
-    for name in ("--images", "--narratives", "--panoptic-json", "--panoptic-dir"):
-        png.add_argument(name)
-    refcoco = kinds.add_parser("refcoco", help="RefCOCO, RefCOCO+, RefCOCOg: cIoU, mIoU, precision")
-    refcoco.add_argument(
-        "--shards", help="folder of `clim-data pack refcoco` of one split; or the files and split:"
-    )
-    for name in ("--images", "--refs", "--instances", "--split"):
-        refcoco.add_argument(name)
-    refcoco.add_argument("--protocol", choices=("standard", "original"), default="standard")
-    viscot = kinds.add_parser("viscot", help="Visual CoT benchmark: answers are saved, not judged")
-    viscot.add_argument("--questions", required=True, nargs="+", help="json files of the benchmark")
-    viscot.add_argument(
-        "--images", required=True, help="folder that the questions' image names are below"
-    )
-    viscot.add_argument("--focus", choices=("thought", "question", "none"), default="thought")
-    viscot.add_argument("--no-sam", action="store_true", help="boxes of the coarse masks")
-    for kind in (png, refcoco):
-        kind.add_argument("--batch-size", type=int, default=1, help="images of one pass of the LMM")
-        kind.add_argument("--workers", type=int, default=2)
-        kind.add_argument(
-            "--pictures", type=int, default=3, help="of the best, middle and worst samples each"
-        )
-    for kind in (png, refcoco, viscot):
-        add_model_options(kind)
-        kind.add_argument("--limit", type=int, help="only the first so many samples")
-        kind.add_argument(
-            "-o",
-            "--out",
-            type=Path,
-            required=True,
-            help="folder; started again in it, a run goes on",
-        )
-    return parser
+    _add_narratives(kinds)
+    _add_expressions(kinds)
+    _add_visual_cot(kinds)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Raises ValueError or FileNotFoundError for mistakes of the user, PeerFailedError where another
-    process has failed."""
-    options = build_parser().parse_args(argv)
+def _add_narratives(kinds: Commands) -> None:
+    parser = add_command(kinds, "png", run, "Panoptic Narrative Grounding: average recall")
+    add_option(
+        parser,
+        "--images",
+        help="shards of `clim-data pack png`; or a folder of images, with the three files below",
+        old=["--shards"],
+    )
+    add_option(parser, "--narratives-json", old=["--narratives"])
+    add_option(parser, "--panoptic-json")
+    add_option(parser, "--panoptic-dir")
+    _add_scoring(parser)
+    _add_run(parser)
+
+
+def _add_expressions(kinds: Commands) -> None:
+    parser = add_command(
+        kinds, "refcoco", run, "RefCOCO, RefCOCO+, RefCOCOg: cIoU, mIoU, precision"
+    )
+    add_option(
+        parser,
+        "--images",
+        help="shards of `clim-data pack refcoco` of one split; or a folder of images, with the "
+        "files and the split below",
+        old=["--shards"],
+    )
+    add_option(parser, "--refs")
+    add_option(parser, "--instances-json", help="instances.json of the set", old=["--instances"])
+    add_option(parser, "--split")
+    parser.add_argument(
+        "--protocol",
+        choices=("standard", "original"),
+        default="standard",
+        help="each sentence by itself, or F-LMM's: the first sentences of an image in one text",
+    )
+    _add_scoring(parser)
+    _add_run(parser)
+
+
+def _add_visual_cot(kinds: Commands) -> None:
+    parser = add_command(
+        kinds, "viscot", run, "Visual CoT benchmark: answers are saved, not judged"
+    )
+    parser.add_argument(
+        "--questions", required=True, nargs="+", metavar="JSON", help="files of the benchmark"
+    )
+    add_option(
+        parser,
+        "--images",
+        required=True,
+        metavar="DIR",
+        help="folder that contains the images of the questions",
+    )
+    parser.add_argument(
+        "--focus",
+        choices=("thought", "question", "none"),
+        default="thought",
+        help="what the model looks at again: what its thought names, what the question names, "
+        "or nothing",
+    )
+    parser.add_argument("--no-sam", action="store_true", help="boxes of the coarse masks")
+    _add_run(parser)
+
+
+def _add_scoring(parser: CommandParser) -> None:
+    add_option(parser, "--batch-size", default=1, help="images per pass of the LMM")
+    add_option(parser, "--workers", default=2)
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=3,
+        metavar="N",
+        help="pictures of each of the best, middle and worst samples",
+    )
+
+
+def _add_run(parser: CommandParser) -> None:
+    add_model_options(parser)
+    parser.add_argument("--limit", type=int, metavar="N", help="evaluate the first N samples only")
+    add_option(
+        parser,
+        "--out",
+        short="-o",
+        required=True,
+        metavar="DIR",
+        help="folder of the results; started again with it, a run continues",
+    )
+
+
+def run(options: Namespace) -> None:
+    """Score the data set or answer the questions.
+
+    Raises ValueError or FileNotFoundError for mistakes of the user, PeerFailedError where another
+    process has failed.
+    """
     from clim_train.run import failures_shared
 
     join_ranks()
@@ -133,7 +194,7 @@ def score(options: argparse.Namespace) -> None:
 
 
 # Options that change no score.
-_FREE = ("out", "workers", "pictures", "device", "questions")
+_FREE = ("out", "workers", "pictures", "device", "questions", "run", "command", "continues")
 
 
 def what_counts(options: argparse.Namespace) -> dict[str, str]:
@@ -156,33 +217,51 @@ def on_own_gpu(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def open_data(options: argparse.Namespace) -> Any:
-    """The reader of the data set that is named. Raises ValueError when neither shards nor all files
-    are."""
+    """Return the reader of the data set.
+
+    Raises ValueError when the options name neither shards nor all files.
+    """
     from clim_data import PanopticNarratives, ReferringExpressions
     from clim_data.readers import PROTOCOLS
 
     if options.kind == "png":
-        files = (options.images, options.narratives, options.panoptic_json, options.panoptic_dir)
-        _check_places(
-            options.shards, files, "--images, --narratives, --panoptic-json and --panoptic-dir"
+        return _open_narratives(options, PanopticNarratives)
+
+    rules = PROTOCOLS[options.protocol]
+    files = {
+        "--refs": options.refs,
+        "--instances-json": options.instances_json,
+        "--split": options.split,
+    }
+    if _is_folder_of_images(options.images, files):
+        return ReferringExpressions(
+            options.images, options.refs, options.instances_json, split=options.split, **rules
         )
-        return (
-            PanopticNarratives.from_shards(options.shards)
-            if options.shards
-            else PanopticNarratives(*files)
-        )
-    files = (options.images, options.refs, options.instances, options.split)
-    _check_places(options.shards, files, "--images, --refs, --instances and --split")
-    chosen = PROTOCOLS[options.protocol]
-    if options.shards:
-        return ReferringExpressions.from_shards(options.shards, **chosen)
-    return ReferringExpressions(*files[:3], split=options.split, **chosen)
+    return ReferringExpressions.from_shards(options.images, **rules)
 
 
-def _check_places(shards: str | None, files: tuple, names: str) -> None:
-    given = [file for file in files if file is not None]
-    if (shards is None and len(given) < len(files)) or (shards is not None and given):
-        raise ValueError(f"which data? Give either --shards, or {names}")
+def _open_narratives(options: Namespace, reader: Any) -> Any:
+    files = {
+        "--narratives-json": options.narratives_json,
+        "--panoptic-json": options.panoptic_json,
+        "--panoptic-dir": options.panoptic_dir,
+    }
+    if _is_folder_of_images(options.images, files):
+        return reader(options.images, *files.values())
+    return reader.from_shards(options.images)
+
+
+def _is_folder_of_images(images: str | None, files: dict[str, Any]) -> bool:
+    """Return whether the images come with all `files`, or False for shards, which need none."""
+    given = [flag for flag, value in files.items() if value is not None]
+    missing = [flag for flag in files if flag not in given]
+    if images is None or (given and missing):
+        asked = ", ".join(["--images", *files])
+        raise ValueError(
+            f"which data? {', '.join(missing) if images else '--images'} is missing: pass --images "
+            f"with shards, or all of {asked}"
+        )
+    return bool(given)
 
 
 def answer_benchmark(options: argparse.Namespace) -> None:

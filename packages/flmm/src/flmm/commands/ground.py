@@ -1,34 +1,33 @@
 """`flmm ground IMAGE "a red car" "the man on the left" --lmm ... --checkpoint ... -o out.png`."""
 
-import argparse
 import time
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
+
+from clim_data.command_line import Commands, add_command, add_option
 
 from flmm.commands.options import add_model_options, load_from_options, say
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="flmm ground", description="Draw the masks of phrases in an image."
-    )
+def add(commands: Commands) -> None:
+    """Add the command to the subparsers of `flmm`."""
+    parser = add_command(commands, "ground", run, "draw the masks of phrases in an image")
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument(
         "phrases", nargs="+", metavar="PHRASE", help='in quotes, such as "the man on the left"'
     )
     add_model_options(parser)
-    parser.add_argument(
-        "-o",
+    add_option(
+        parser,
         "--out",
-        type=Path,
-        help="picture; masks are written beside it as .json. Default: IMAGE.grounded.png",
+        short="-o",
+        metavar="PNG",
+        help="picture to write, with the masks as json next to it; default: IMAGE.grounded.png",
     )
-    return parser
 
 
-def main(argv: Sequence[str]) -> None:
-    """Raises ValueError or FileNotFoundError for mistakes of the user."""
-    options = build_parser().parse_args(argv)
+def run(options: Namespace) -> None:
+    """Draw the masks and write them, see `add`."""
     from flmm.grounders.images import PictureError, ground, save_grounding
     from flmm.pictures.files import picture_path, read_image
     from flmm.text.phrases import check_phrases

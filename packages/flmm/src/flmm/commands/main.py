@@ -1,26 +1,27 @@
-"""The command `flmm`, also `python -m flmm` and `deepspeed --module flmm`: one module for each
-command."""
+"""`flmm ground | chat | demo | eval | demo-model | train`: one module for each command."""
 
 import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 
-from clim_data.command_line import without_launcher_options
+from clim_data.command_line import CommandParser, without_launcher_options
 
-# Command -> its module, imported on use, and what it does. A module has `main(arguments)`, which
-# raises ValueError or FileNotFoundError for mistakes of the user.
+from flmm.version import __version__
+
+# Command -> its module, imported on use, and what it does. A module has `add(commands)` and
+# `run(options)`; `train`, whose options are those of its recipe, has `main(arguments)`.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "ground": ("commands.ground", "masks of phrases in an image, drawn, and as COCO RLE json"),
+    "ground": ("commands.ground", "draw the masks of phrases in an image"),
     "chat": (
         "commands.chat",
         "ask about an image in the terminal; answers are drawn with the masks of their phrases",
     ),
-    "demo": ("web.command", "a web page: ask, ground phrases, look again (extra flmm[demo])"),
-    "eval": (
-        "commands.evaluate",
-        "masks of a data set against the true ones: eval png, refcoco or viscot",
+    "demo": (
+        "web.command",
+        "open a web page: ask, ground phrases, look again (extra flmm[demo])",
     ),
+    "eval": ("commands.evaluate", "score a data set: eval png, refcoco or viscot"),
     "demo-model": (
         "commands.demo_model",
         "write the demo LMM, which needs no download, as a Hugging Face folder",
@@ -31,35 +32,45 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
 }
 
-
-def usage() -> str:
-    """The commands, one a line."""
-    lines = [f"  {name:<12}{about}" for name, (_, about) in COMMANDS.items()]
-    return "\n".join(["usage: flmm COMMAND ...   (flmm COMMAND --help)", "", *lines])
+CONTINUES = {
+    "train": "`flmm train resume RUN` continues a run that has saved a checkpoint",
+    "eval": "the same command continues",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status.
+    """Run one command and return its exit status, see `exit_status` of clim-train."""
+    words = without_launcher_options(sys.argv[1:] if argv is None else argv)
+    name = words[0] if words else ""
+    if name == "train":
+        command = partial(import_module("flmm.commands.train").main, words[1:])
+    else:
+        options = build_parser(name).parse_args(words)
+        command = partial(options.run, options)
 
-    0: it succeeded. 1: it failed on the way (another rank, a full disk, a loss that is not finite).
-    2: a mistake in the command, the configuration or the data. 75: a training was asked to stop,
-    saved, and can be resumed. 130: interrupted. All but 0 are explained on stderr; errors that
-    nobody foresaw are raised.
-    """
-    arguments = without_launcher_options(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if arguments else 2
+    # Imported here: it takes a second, which `--help` need not wait for.
     from clim_train.commands import exit_status
 
     return exit_status(
-        partial(_command, arguments[0], arguments[1:]),
-        program="flmm",
-        resume="flmm train resume RUN",
+        command,
+        program=f"flmm {name}" if name != "train" else "flmm",
+        continues=CONTINUES.get(name, "run it again"),
     )
 
 
-def _command(command: str, rest: Sequence[str]) -> None:
-    if command not in COMMANDS:
-        raise ValueError(f"there is no command {command!r}: use one of {', '.join(COMMANDS)}")
-    import_module(f"flmm.{COMMANDS[command][0]}").main(rest)
+def build_parser(name: str = "") -> CommandParser:
+    """Return the parser of all commands, with the options of the command `name` only.
+
+    The modules of the other commands are not imported.
+    """
+    parser = CommandParser(
+        prog="flmm", description="Let frozen multimodal LLMs point at what they say."
+    )
+    parser.add_argument("--version", action="version", version=f"flmm {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command, (module, text) in COMMANDS.items():
+        if command == name and command != "train":
+            import_module(f"flmm.{module}").add(commands)
+        else:
+            commands.add_parser(command, help=text)
+    return parser

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from clim_data.command_line import add_option
 from clim_data.processes import Ranks
 
 from flmm.grounded import GroundedLMM
@@ -13,27 +14,29 @@ from flmm.heads.facts import ABOUT_FILE
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, --lmm, --sam, --dtype, --device."""
+    """Add --checkpoint, --lmm, --sam, --dtype and --device."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--checkpoint",
         type=Path,
-        help="needed; heads: folder of a training, heads.safetensors, released .pth",
+        help="trained heads (needed): folder of a training, heads.safetensors or a released .pth",
     )
     group.add_argument(
         "--lmm",
         metavar="PATH_OR_HUB_ID",
-        help="such as llava-hf/llava-1.5-7b-hf; default: what it was trained with",
+        help="such as llava-hf/llava-1.5-7b-hf; default: the LMM that the heads were trained with",
     )
     group.add_argument(
         "--sam",
         metavar="PATH_OR_HUB_ID",
-        help="such as facebook/sam-vit-large; default: what it was trained with",
+        help="such as facebook/sam-vit-large; default: the SAM that the heads were trained with",
     )
     group.add_argument(
-        "--dtype", default=None, choices=("bfloat16", "float16", "float32"), help="of the LMM"
+        "--dtype",
+        choices=("bfloat16", "float16", "float32"),
+        help="of the LMM; default: bfloat16 on a GPU, float32 on the CPU",
     )
-    group.add_argument("--device", help="default: cuda if there is one, else cpu")
+    add_option(group, "--device")
 
 
 def load_from_options(options: argparse.Namespace) -> GroundedLMM:

@@ -120,7 +120,7 @@ def watched(title: str, values: Iterator[float], total: int, name: str) -> float
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the pretraining."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--output", type=Path, default=WEIGHTS)
+    parser.add_argument("-o", "--out", "--output", type=Path, default=WEIGHTS)
     parser.add_argument("--length", type=float, default=1.0, help="all numbers of steps times this")
     parser.add_argument(
         "--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 arithmetic"
@@ -132,8 +132,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             training, steps=round(args.length * training.steps), bf16=args.bf16
         )
 
-    about = pretrain(args.output, chosen(NAMES), chosen(CAPTIONS), painter=ScenePainter())
-    print(f"{about['seconds']} s; val {about['val']}; test {about['test']}; weights: {args.output}")
+    about = pretrain(args.out, chosen(NAMES), chosen(CAPTIONS), painter=ScenePainter())
+    print(f"{about['seconds']} s; val {about['val']}; test {about['test']}; weights: {args.out}")
 
 
 if __name__ == "__main__":

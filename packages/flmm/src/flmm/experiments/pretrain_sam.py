@@ -223,12 +223,12 @@ def measure(sam: Any, scenes: Sequence[MeasuredScene], *, seed: int = 0) -> dict
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the pretraining."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--output", type=Path, default=WEIGHTS)
+    parser.add_argument("-o", "--out", "--output", type=Path, default=WEIGHTS)
     parser.add_argument("--steps", type=int, default=SamTraining.steps)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    about = pretrain_sam(args.output, SamTraining(steps=args.steps, seed=args.seed))
-    print(f"{about['seconds']} s; val {about['val']}; test {about['test']}; weights: {args.output}")
+    about = pretrain_sam(args.out, SamTraining(steps=args.steps, seed=args.seed))
+    print(f"{about['seconds']} s; val {about['val']}; test {about['test']}; weights: {args.out}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """`flmm demo --checkpoint RUN [--port 7860]`: the web page."""
 
-import argparse
 import socket
-from collections.abc import Sequence
+from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from clim_data.command_line import Commands, add_command
 
 from flmm.commands.options import add_model_options, heads_file, load_from_options, say
 from flmm.grounded import GroundedLMM
@@ -18,13 +19,18 @@ EXAMPLE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 EVERYWHERE = ("0.0.0.0", "::")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="flmm demo",
-        description="Open a web page: ask about a picture, ground phrases in it, look again.",
-        epilog="It listens to this machine only. --host 0.0.0.0 opens it to everybody who can "
-        f"reach the machine, without a password; from one other machine use `ssh -L {PORT}:{HOST}:{PORT} HERE` "
-        "instead.",
+def add(commands: Commands) -> None:
+    """Add the command to the subparsers of `flmm`."""
+    parser = add_command(
+        commands,
+        "demo",
+        run,
+        "open a web page: ask about a picture, ground phrases in it, let the model look again",
+    )
+    parser.epilog = (
+        "Only this machine can reach the page. --host 0.0.0.0 opens it to everybody who can reach "
+        f"the machine, without a password; from one other machine use `ssh -L {PORT}:{HOST}:{PORT} "
+        "HERE` instead."
     )
     add_model_options(parser)
     parser.add_argument(
@@ -36,18 +42,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-new-tokens", type=int, help="longest answer; default: 512, or what fits"
     )
+    parser.add_argument("--host", default=HOST, help="address to listen on")
     parser.add_argument(
-        "--host", default=HOST, help=f"address to listen on; default: {HOST}, this machine only"
+        "--port", type=int, default=PORT, help="port to listen on; 0 takes a free one"
     )
-    parser.add_argument(
-        "--port", type=int, default=PORT, help=f"default: {PORT}; 0 takes a free one"
-    )
-    return parser
 
 
-def main(argv: Sequence[str]) -> None:
-    """Raises ValueError or FileNotFoundError for mistakes of the user."""
-    options = build_parser().parse_args(argv)
+def run(options: Namespace) -> None:
+    """Serve the page until Ctrl-C.
+
+    Raises ValueError or FileNotFoundError for mistakes of the user.
+    """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise ValueError(f"the web page needs {' and '.join(missing)}: pip install 'flmm[demo]'")
     heads_file(options.checkpoint)
@@ -129,7 +134,7 @@ def about(model: GroundedLMM, checkpoint: Path) -> str:
 
 
 def serve(app: Any, taken: socket.socket) -> None:
-    """Answer requests until Ctrl-C."""
+    """Answer requests until Ctrl-C, which is raised again when the last answer is finished."""
     import uvicorn
 
     host, port = taken.getsockname()[:2]
@@ -144,7 +149,5 @@ def serve(app: Any, taken: socket.socket) -> None:
     say("open this in a browser; Ctrl-C ends it")
     try:
         server.run(sockets=[taken])
-    except KeyboardInterrupt:
-        say("ended; an answer on its way is finished first")
     finally:
         app.state.endpoints.close()

@@ -1,0 +1,53 @@
+"""What the command lines of all packages share: how a program starts and ends, and its options.
+
+What is public stands in the table of the package's README.
+"""
+
+from typing import TYPE_CHECKING
+
+from clim_data.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from clim_data.command_line.checks import (
+        given as given,
+        need_path as need_path,
+        one_argument as one_argument,
+        without_launcher_options as without_launcher_options,
+    )
+    from clim_data.command_line.exit_status import (
+        FAILED as FAILED,
+        INTERRUPTED as INTERRUPTED,
+        MISTAKE as MISTAKE,
+        SUCCEEDED as SUCCEEDED,
+        TERMINATED as TERMINATED,
+        run_command as run_command,
+    )
+    from clim_data.command_line.parser import (
+        CommandParser as CommandParser,
+        Commands as Commands,
+        add_command as add_command,
+    )
+    from clim_data.command_line.program import run_program as run_program
+    from clim_data.command_line.vocabulary import VOCABULARY as VOCABULARY, add_option as add_option
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "CommandParser": "clim_data.command_line.parser",
+            "Commands": "clim_data.command_line.parser",
+            "FAILED": "clim_data.command_line.exit_status",
+            "INTERRUPTED": "clim_data.command_line.exit_status",
+            "MISTAKE": "clim_data.command_line.exit_status",
+            "SUCCEEDED": "clim_data.command_line.exit_status",
+            "TERMINATED": "clim_data.command_line.exit_status",
+            "VOCABULARY": "clim_data.command_line.vocabulary",
+            "add_command": "clim_data.command_line.parser",
+            "add_option": "clim_data.command_line.vocabulary",
+            "given": "clim_data.command_line.checks",
+            "need_path": "clim_data.command_line.checks",
+            "one_argument": "clim_data.command_line.checks",
+            "run_command": "clim_data.command_line.exit_status",
+            "run_program": "clim_data.command_line.program",
+            "without_launcher_options": "clim_data.command_line.checks",
+        },
+    )

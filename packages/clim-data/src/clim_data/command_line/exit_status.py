@@ -1,0 +1,142 @@
+"""How every command ends: one table from events to exit statuses, and one line on stderr."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import TextIO
+
+from clim_data.command_line.failures import (
+    WRONG_PATH,
+    find_fix,
+    first_line,
+    full_disk,
+    message_of,
+)
+from clim_data.command_line.interrupts import Terminated, was_interrupted
+
+SUCCEEDED = 0
+FAILED = 1
+MISTAKE = 2
+INTERRUPTED = 130
+READER_LEFT = 141
+TERMINATED = 143
+
+
+def run_command(
+    program: str,
+    command: Callable[..., int | None],
+    *arguments: object,
+    continues: str = "the same command continues",
+    statuses: Mapping[type[BaseException], int] | None = None,
+) -> int:
+    """Run `command(*arguments)` and return the exit status of the program.
+
+    | status | event |
+    |---|---|
+    | 0 | it succeeded (or what the command returns) |
+    | 1 | it failed on the way: full disk, no memory, no GPU, no network, a worker was killed |
+    | 2 | a mistake of the user, a folder that is in use, a package that is not installed |
+    | 130 | interrupted with Ctrl-C |
+    | 141 | the reader of the output has ended (`| head`); nothing is printed |
+    | 143 | terminated with SIGTERM |
+
+    Each of them but 0 and 141 is explained in one line on stderr, which ends with the fix. An
+    error that nobody foresaw is raised: its traceback is what its report needs.
+
+    Args:
+        program: what the line begins with, for example "clim-eval regions".
+        continues: says what continues the work after a full disk or Ctrl-C.
+        statuses: the program's own errors, whose messages say everything, and their statuses.
+    """
+    try:
+        status = command(*arguments) or SUCCEEDED
+        sys.stdout.flush()
+        return status
+    except (KeyboardInterrupt, Terminated) as signal:
+        return _end_by_signal(program, signal, continues)
+    except Exception as error:
+        # Code between here and the signal may have turned Ctrl-C into an error of its own.
+        if was_interrupted():
+            return _end_by_signal(program, KeyboardInterrupt(), continues)
+        if _reader_left(error):
+            discard_output(sys.stdout)
+            return READER_LEFT
+
+        explained = _explain(error, continues, statuses or {})
+        if explained is None:
+            raise
+        status, line = explained
+        say(program, line)
+        return status
+
+
+def say(program: str, line: str) -> None:
+    """Print one line on stderr, as far as anybody reads it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"{program}: {' '.join(line.split())}", file=sys.stderr, flush=True)
+
+
+def discard_output(stream: TextIO) -> None:
+    """Send what is left for a stream without a reader nowhere, so that Python's end is silent."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _end_by_signal(program: str, signal: BaseException, continues: str) -> int:
+    if isinstance(signal, Terminated):
+        say(program, f"terminated; {continues}")
+        return signal.status
+    say(program, f"interrupted; {continues}")
+    return INTERRUPTED
+
+
+def _reader_left(error: Exception) -> bool:
+    """Return whether the error means that nobody reads stdout any more.
+
+    Pipes to worker processes break, too: only stdout itself knows.
+    """
+    if not isinstance(error, BrokenPipeError):
+        return False
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def _explain(
+    error: Exception, continues: str, statuses: Mapping[type[BaseException], int]
+) -> tuple[int, str] | None:
+    """Return status and line for an error of the exit table, None for any other error."""
+    for kind, status in statuses.items():
+        if isinstance(error, kind):
+            return status, str(error)
+
+    # Only a system's error has a number that tells a path from a connection.
+    number = error.errno if isinstance(error, OSError) else None
+    if full_disk(error):
+        return FAILED, f"{first_line(error)}: make room, then {continues}"
+
+    if isinstance(error, BrokenPipeError):  # a ConnectionError, but no fault of the network
+        return FAILED, f"{error}: a process at the other end has ended; {continues}"
+
+    # Our own messages, which end with the fix, may quote a library: only the error's class counts.
+    ours = isinstance(error, ValueError | ImportError | FileNotFoundError)
+    fix = find_fix(error, by_class_only=ours)
+    if fix is not None:
+        return FAILED, f"{first_line(error)}: {fix}"
+
+    if ours:
+        return MISTAKE, message_of(error)
+    if not isinstance(error, OSError):
+        return None
+    if number in WRONG_PATH:
+        return MISTAKE, f"{error}: check that path and who may write there, or name another"
+    if number is None:  # libraries raise it for a file or folder that they cannot use
+        return MISTAKE, message_of(error)
+    return FAILED, f"{error}: check that path and its disk, then {continues}"

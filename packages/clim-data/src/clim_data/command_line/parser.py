@@ -1,0 +1,88 @@
+"""Parsers of commands: how their help looks, and old spellings of options."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+
+class Commands(Protocol):
+    """What `ArgumentParser.add_subparsers` returns, which has no public name in argparse."""
+
+    def add_parser(self, name: str, **options: Any) -> Any:
+        """Add a command and return its parser."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that still takes old spellings of its options, which `--help` does not show.
+
+    Each use of an old spelling prints one line on stderr that names the new one. Parsers of
+    subcommands are of this class, too.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.old_spellings: dict[str, str] = {}
+
+    def add_old_spelling(self, old: str, new: str) -> None:
+        """Take the option `old` as `new` for one release."""
+        self.old_spellings[old] = new
+
+    def parse_known_args(  # type: ignore[override]  # the class of the namespace is always ours
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse as argparse does, with old spellings in place of the new ones."""
+        words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(self._renew(words), namespace)
+
+    def _renew(self, words: list[str]) -> list[str]:
+        """Replace old spellings, `--old VALUE` and `--old=VALUE`, and tell the user."""
+        renewed: list[str] = []
+        replaced: dict[str, str] = {}
+        for place, word in enumerate(words):
+            if word == "--":  # what follows is no option
+                renewed += words[place:]
+                break
+
+            option, equals, value = word.partition("=")
+            if option in self.old_spellings:
+                replaced[option] = self.old_spellings[option]
+                word = self.old_spellings[option] + equals + value
+            renewed.append(word)
+
+        for old, new in replaced.items():
+            print(
+                f"{self.prog}: {old} is now {new}: the next release drops {old}",
+                file=sys.stderr,
+                flush=True,
+            )
+        return renewed
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Show defaults, but not those that say nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        says_nothing = action.default is None or isinstance(action.default, bool | list | tuple)
+        return action.help if says_nothing else super()._get_help_string(action)
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    text: str,
+    *,
+    description: str | None = None,
+) -> CommandParser:
+    """Add a command that calls `run` with its options; return its parser.
+
+    Args:
+        text: one line for the list of commands.
+        description: what `COMMAND --help` begins with; by default the same line.
+    """
+    parser: CommandParser = commands.add_parser(
+        name, help=text, description=description or text, formatter_class=HelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser

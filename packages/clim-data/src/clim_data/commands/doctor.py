@@ -1,0 +1,41 @@
+"""`clim-data doctor ROOT`: which data sets are whole, broken or missing."""
+
+from argparse import Namespace
+
+from clim_data import doctor
+from clim_data.command_line.parser import Commands, add_command
+from clim_data.datasets import PARTS
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the subparsers of `clim-data`."""
+    command = add_command(
+        commands, "doctor", run, "say which data sets are whole, broken or missing"
+    )
+    command.add_argument("root", metavar="ROOT", help="folder that holds the data sets")
+    command.add_argument(
+        "--need",
+        nargs="+",
+        default=(),
+        metavar="PART",
+        help=f"exit 0 only if these are complete: {', '.join(PARTS)}",
+    )
+    command.add_argument("--check-images", action="store_true", help="decode every image (minutes)")
+    command.add_argument(
+        "--check-json",
+        action="store_true",
+        help="parse every annotation file and count its entries",
+    )
+    command.add_argument("--json", action="store_true", help="print the findings as json")
+
+
+def run(options: Namespace) -> int:
+    """Print the findings; return 1 if a part that is needed is incomplete."""
+    found = doctor.diagnose(
+        options.root,
+        options.need,
+        check_images=options.check_images,
+        check_json=options.check_json,
+    )
+    print(doctor.to_json(found) if options.json else doctor.to_text(found))
+    return 1 if options.need and not all(part.complete for part in found) else 0

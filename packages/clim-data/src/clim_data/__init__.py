@@ -39,6 +39,10 @@ if TYPE_CHECKING:
         panoptic_items as panoptic_items,
     )
     from clim_data.sources.write import PackReport as PackReport, write_shards as write_shards
+    from clim_data.streams.detection_batches import (
+        DetectionBatch as DetectionBatch,
+        DetectionLoader as DetectionLoader,
+    )
     from clim_data.streams.draw import Draw as Draw
     from clim_data.streams.loaders import (
         BoxLoader as BoxLoader,
@@ -65,6 +69,8 @@ else:
             "CaptionSample": "clim_data.readers.image_captions",
             "CropBatch": "clim_data.streams.region_batches",
             "CropLoader": "clim_data.streams.loaders",
+            "DetectionBatch": "clim_data.streams.detection_batches",
+            "DetectionLoader": "clim_data.streams.detection_batches",
             "Draw": "clim_data.streams.draw",
             "GroundingSample": "clim_data.readers.grounding",
             "ImageCaptions": "clim_data.readers.image_captions",

@@ -1,0 +1,177 @@
+"""Large-scale jitter, the augmentation of detectors: resize by a random ratio, crop, flip.
+
+Everything random is drawn first, so that the rest is a pure function. Sizes are (height, width).
+Boxes are XYXY in pixels. Source: arXiv 2012.07177, section 3.
+"""
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clim_data.pixels.boxes import boxes_of_masks, inside_image
+
+RATIOS = (0.1, 2.0)
+# Shorter boxes are dropped, in pixels after the crop.
+SHORTEST_SIDE = 0.01
+
+
+@dataclass(frozen=True)
+class JitterDraw:
+    """What is random about one view of a picture.
+
+    Attributes:
+        ratio: longest side after resizing, as a fraction of the side of the view.
+        top, left: first row and column of the crop, as fractions of what is cut away: 0 is the
+            upper or left end, 1 the other.
+        flip: whether the view is mirrored.
+    """
+
+    ratio: float = 1.0
+    top: float = 0.0
+    left: float = 0.0
+    flip: bool = False
+
+    @classmethod
+    def of(cls, rng: random.Random) -> "JitterDraw":
+        """Draw a view: ratio from 0.1 to 2, crop anywhere, mirrored in half of the cases."""
+        low, high = RATIOS
+        ratio = low + (high - low) * rng.random()
+        return cls(ratio, rng.random(), rng.random(), rng.random() < 0.5)
+
+
+@dataclass(frozen=True)
+class JitterView:
+    """One view of a picture.
+
+    Attributes:
+        image: uint8 (3, S, S), zeros outside the window.
+        window: (left, top, right, bottom) of the picture in the view.
+        boxes: float32 (n, 4).
+        masks: bool (n, S, S), or None.
+        rows: int64 (n,), which of the given boxes these are.
+    """
+
+    image: Tensor
+    window: tuple[int, int, int, int]
+    boxes: Tensor
+    masks: Tensor | None
+    rows: Tensor
+
+
+def jittered_size(size: tuple[int, int], side: int, ratio: float) -> tuple[int, int]:
+    """Compute the size of a picture whose longest side becomes int(side * ratio).
+
+    Sides are rounded half up and are at least 1.
+    """
+    longest = max(int(side * ratio), 1)
+    factor = longest / max(size)
+    height, width = (max(int(edge * factor + 0.5), 1) for edge in size)
+    return height, width
+
+
+def crop_place(size: tuple[int, int], side: int, draw: JitterDraw) -> tuple[int, int]:
+    """Return the first row and column of the crop: whole numbers from 0 to what is cut away."""
+    spare_rows = max(size[0] - side, 0)
+    spare_columns = max(size[1] - side, 0)
+    return (
+        min(int(draw.top * (spare_rows + 1)), spare_rows),
+        min(int(draw.left * (spare_columns + 1)), spare_columns),
+    )
+
+
+def jitter(
+    picture: Tensor,
+    boxes: Tensor,
+    draw: JitterDraw,
+    side: int,
+    *,
+    masks: Tensor | None = None,
+    flip_padding: bool = False,
+) -> JitterView:
+    """Make one view of a picture.
+
+    Pixels are resized bilinearly without antialiasing and rounded, masks by nearest neighbour.
+    Boxes are clipped to the crop, and dropped where nothing is left. With masks, boxes become those
+    around the cropped masks. A view without boxes is a view of background.
+
+    Args:
+        picture: uint8 RGB (3, height, width).
+        boxes: (N, 4) in pixels of the picture.
+        draw: what is random.
+        side: S.
+        masks: bool (N, height, width), or None.
+        flip_padding: mirror the padded view, so that the padding of a mirrored view is at the left,
+            as CLIM's detectors were trained. By default it is always at the right and the bottom.
+    """
+    size = (picture.shape[1], picture.shape[2])
+    new = jittered_size(size, side, draw.ratio)
+    top, left = crop_place(new, side, draw)
+    height, width = min(new[0], side), min(new[1], side)
+    rows, columns = slice(top, top + height), slice(left, left + width)
+
+    found, cut, here = _crop_boxes(boxes, masks, size, new, (rows, columns))
+    content = _resize(picture, new)[:, rows, columns]
+
+    window = (0, 0, width, height)
+    if draw.flip:
+        edge = side if flip_padding else width
+        found = found[:, [2, 1, 0, 3]] * found.new_tensor([-1, 1, -1, 1])
+        found = found + found.new_tensor([edge, 0, edge, 0])
+        content = content.flip(-1)
+        cut = None if cut is None else cut.flip(-1)
+        window = (edge - width, 0, edge, height)
+
+    image = picture.new_zeros(3, side, side)
+    image[:, : window[3], window[0] : window[2]] = content
+    padded = None
+    if cut is not None:
+        padded = cut.new_zeros(len(cut), side, side)
+        padded[:, : window[3], window[0] : window[2]] = cut
+    return JitterView(image, window, found, padded, here)
+
+
+def _resize(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    if picture.shape[1:] == size:
+        return picture
+    resized = F.interpolate(picture[None].float(), size, mode="bilinear", align_corners=False)[0]
+    return resized.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _nearest(old: int, new: int) -> Tensor:
+    """Return the row that each row of a resized mask shows: floor(row * old / new)."""
+    # In the order of operations of OpenCV, whose roundings decide where rows meet exactly.
+    step = 1.0 / (new / old)
+    return (torch.arange(new, dtype=torch.float64) * step).floor().long().clamp(max=old - 1)
+
+
+def _crop_boxes(
+    boxes: Tensor,
+    masks: Tensor | None,
+    size: tuple[int, int],
+    new: tuple[int, int],
+    crop: tuple[slice, slice],
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Bring boxes and masks to the crop: boxes, masks, and which of the given ones are left."""
+    scale = boxes.new_tensor([new[1] / size[1], new[0] / size[0]]).repeat(2).float()
+    rows, columns = crop
+    moved = inside_image(boxes.float() * scale, new)
+    moved = moved - moved.new_tensor([columns.start, rows.start]).repeat(2)
+    moved = inside_image(moved, (rows.stop - rows.start, columns.stop - columns.start))
+    here = (moved[:, 2:] > moved[:, :2]).all(1).nonzero()[:, 0]
+
+    cut = None
+    if masks is not None:
+        from_rows = _nearest(size[0], new[0])[rows]
+        from_columns = _nearest(size[1], new[1])[columns]
+        cut = masks[here][:, from_rows][:, :, from_columns].bool()
+        around, empty = boxes_of_masks(cut)
+        # An empty mask has no box; it is dropped below.
+        moved = torch.where(empty[:, None], 0, around).float()
+    else:
+        moved = moved[here]
+
+    is_large = (moved[:, 2:] - moved[:, :2] > SHORTEST_SIDE).all(1)
+    return moved[is_large], None if cut is None else cut[is_large], here[is_large]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from flmm.dialogue.visual_cot import mask_box, visual_answer
+from flmm.dialogue.visual_cot import LookOptions, mask_box, visual_answer
 from golden_lmms import close_masks, golden_grounded, tokenizer_of
 from PIL import Image
 
@@ -27,12 +27,14 @@ def test_golden_answers_masks_and_boxes(seeing):
             model,
             image,
             asked["question"],
-            focus=FOCUS[variant],
-            refine=sam != "sam0",
-            suffix=asked["additional_prompt"],
-            box_scale=asked["box_scale"],
-            max_thought_tokens=asked["max_thought_tokens"],
-            max_new_tokens=asked["max_new_tokens"],
+            look=LookOptions(
+                focus=FOCUS[variant],
+                refine=sam != "sam0",
+                suffix=asked["additional_prompt"],
+                box_scale=asked["box_scale"],
+                max_thought_tokens=asked["max_thought_tokens"],
+                max_new_tokens=asked["max_new_tokens"],
+            ),
         )
         assert (found.thought, found.answer) == (expected["thought"], expected["answer"]), name
         assert list(found.box) == expected["box"], name
@@ -62,7 +64,11 @@ def test_golden_thought_ends_with_a_full_stop(seeing):
     assert stopped.tolist() == free[:2].tolist()
 
 
-def test_golden_unknown_focus_is_refused(seeing):
-    _, model, image = seeing
-    with pytest.raises(ValueError, match="'thought', 'question', None"):
-        visual_answer(model, image, "What?", focus="box")
+def test_options_out_of_range_are_refused():
+    for wrong, message in (
+        ({"focus": "box"}, "'thought', 'question', None"),
+        ({"box_scale": 0}, "pass a positive factor"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0: pass 1 or more"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            LookOptions(**wrong)

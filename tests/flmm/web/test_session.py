@@ -9,7 +9,7 @@ import pytest
 import torch
 from clim_data.pixels import decode_segmentation
 from flmm.dialogue.answers import ask, ground_answer
-from flmm.dialogue.visual_cot import visual_answer
+from flmm.dialogue.visual_cot import LookOptions, visual_answer
 from flmm.grounders.heads import ground_phrases
 from flmm.grounders.images import binary_masks, save_grounding
 from flmm.web.drawing import found_view, heat_png, look_view, mask_png, picture_view, pieces
@@ -108,7 +108,7 @@ def test_closer_look(demo, runs):
     demo.ground(name, ["a car"])
     for focus in ("thought", "question"):
         look = demo.look_again(name, QUESTION, focus)
-        expected = visual_answer(demo.model, image, QUESTION, focus=focus)
+        expected = visual_answer(demo.model, image, QUESTION, look=LookOptions(focus=focus))
         assert (look.thought, look.answer, look.box) == (
             expected.thought,
             expected.answer,

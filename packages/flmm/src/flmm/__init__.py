@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         ground_answer as ground_answer,
     )
     from flmm.dialogue.visual_cot import (
+        LookOptions as LookOptions,
         VisualAnswer as VisualAnswer,
         visual_answer as visual_answer,
     )
@@ -95,6 +96,7 @@ else:
             "ImageEmbedding": "flmm.refiners.embedding",
             "ImageFrame": "flmm.adapters.frames",
             "ImageLayout": "flmm.adapters.layout",
+            "LookOptions": "flmm.dialogue.visual_cot",
             "NoPhrasesError": "flmm.dialogue.answers",
             "PadToSquare": "flmm.adapters.preparers",
             "PhraseFeatures": "flmm.adapters.features",

@@ -6,6 +6,7 @@ question's own words are grounded ("question"), or it answers at once (None).
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from clim_data.pixels import box_of_mask
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from flmm.adapters.features import PhraseFeatures, Sample
 from flmm.adapters.tokenizer import plain_decoder, prompt_ids, tokenizer_of
 from flmm.grounded import GroundedLMM
+from flmm.pictures.files import read_image
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.text.tokens import TokenizedText
 
@@ -40,48 +42,77 @@ class VisualAnswer:
     box: tuple[int, int, int, int]
 
 
+@dataclass(frozen=True)
+class LookOptions:
+    """How a closer look is taken.
+
+    focus: "thought" grounds what the LMM thinks of, "question" the question's own words; None looks
+    nowhere. refine: SAM refines the mask before its box is taken. suffix: text after the question,
+    such as "\\nAnswer the question using a single word or phrase.". box_scale: factor of the box's
+    size about its centre. max_thought_tokens, max_new_tokens: longest thought and answer.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    focus: str | None = "thought"
+    refine: bool = True
+    suffix: str = ""
+    box_scale: float = 1.0
+    max_thought_tokens: int = 16
+    max_new_tokens: int = 32
+
+    def __post_init__(self) -> None:
+        if self.focus not in FOCUSES:
+            known = ", ".join(map(repr, FOCUSES))
+            raise ValueError(f"focus={self.focus!r}; legal values are {known}")
+        if not self.box_scale > 0:
+            raise ValueError(f"box_scale={self.box_scale}: pass a positive factor")
+        for name in ("max_thought_tokens", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: pass 1 or more")
+
+
 @torch.no_grad()
 def visual_answer(
     model: GroundedLMM,
-    image: Image.Image,
+    image: Image.Image | str | Path,
     question: str,
     *,
-    focus: str | None = "thought",
-    refine: bool = True,
-    suffix: str = "",
-    box_scale: float = 1.0,
-    max_thought_tokens: int = 16,
-    max_new_tokens: int = 32,
+    look: LookOptions | None = None,
     embedding: ImageEmbedding | None = None,
 ) -> VisualAnswer:
-    """Answer a question, greedily.
+    """Answer a question after a closer look, greedily.
 
     Args:
-        focus: "thought", "question" or None, see above.
-        refine: SAM refines the mask before its box is taken.
-        suffix: added to the question for the answer, such as "\\nAnswer the question using a single
-            word or phrase.".
-        box_scale: enlarges the box around its centre.
-        embedding: SAM's of the image, where it was made already; None makes it when it is needed.
+        image: a picture in memory, or its file.
+        look: how the look is taken; None for the defaults.
+        embedding: SAM's embedding of the image; None makes it when it is needed.
 
     Raises:
-        ValueError: an unknown focus, no tokenizer, or no room in the LMM's context.
+        FileNotFoundError: there is no such file.
+        ValueError: no image, no tokenizer, or no room in the LMM's context.
     """
-    if focus not in FOCUSES:
-        raise ValueError(f"focus={focus!r}; legal values are {', '.join(map(repr, FOCUSES))}")
+    look = look or LookOptions()
+    image = read_image(image)
+    asked = question + look.suffix
     whole = (0, 0, image.width, image.height)
-    if focus is None:
-        prompt = model.lmm.family.style.prompt(question + suffix)
-        return VisualAnswer(_say(model, [image], prompt, max_new_tokens), "", None, whole)
-    if focus == "thought":
-        thought, features = _think(model, image, question, max_thought_tokens)
+    if look.focus is None:
+        prompt = model.lmm.family.style.prompt(asked)
+        return VisualAnswer(_say(model, [image], prompt, look.max_new_tokens), "", None, whole)
+
+    thought, features = "", None
+    if look.focus == "thought":
+        thought, features = _think(model, image, question, look.max_thought_tokens)
     else:
-        thought, features = "", _question_features(model, image, question)
-    mask = None if features is None else _mask(model, embedding or image, features, refine=refine)
-    box = whole if mask is None else mask_box(mask > 0, scale=box_scale)
-    answer = _say(
-        model, [image, image.crop(box)], _closer_look(model, question + suffix), max_new_tokens
-    )
+        features = _question_features(model, image, question)
+
+    mask, box = None, whole
+    if features is not None:
+        mask = _mask(model, embedding or image, features, refine=look.refine)
+        box = mask_box(mask > 0, scale=look.box_scale)
+    views = [image, image.crop(box)]
+    answer = _say(model, views, _closer_look(model, asked), look.max_new_tokens)
     return VisualAnswer(answer, thought, mask, box)
 
 

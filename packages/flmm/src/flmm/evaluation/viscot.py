@@ -21,7 +21,7 @@ from clim_data.processes import Ranks, gather_objects
 from clim_data.streams import rank_share
 from clim_eval.evaluators import live
 
-from flmm.dialogue.visual_cot import visual_answer
+from flmm.dialogue.visual_cot import LookOptions, visual_answer
 from flmm.grounded import GroundedLMM
 
 SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
@@ -172,9 +172,8 @@ def _answer(
     if ".." in Path(asked.image).parts or not path.is_file():
         raise BrokenSample("missing image", asked.key, str(path))
     image = load_rgb(path, name=asked.key)
-    said = visual_answer(
-        model, image, asked.question, focus=focus, refine=refine, suffix=SHORT_ANSWER
-    )
+    look = LookOptions(focus=focus, refine=refine, suffix=SHORT_ANSWER)
+    said = visual_answer(model, image, asked.question, look=look)
     return {
         "key": asked.key,
         "image": asked.image,

@@ -17,7 +17,7 @@ from PIL import Image
 
 from flmm.adapters.features import PhraseFeatures
 from flmm.dialogue.answers import Answer, ask, ground_answer
-from flmm.dialogue.visual_cot import FOCUSES, visual_answer
+from flmm.dialogue.visual_cot import FOCUSES, LookOptions, visual_answer
 from flmm.grounded import GroundedLMM, Grounding
 from flmm.grounders.heads import phrase_features
 from flmm.grounders.images import binary_masks, masks_as_json, save_grounding
@@ -183,7 +183,8 @@ class Demo:
         if focus not in FOCUSES or focus is None:
             raise ValueError(f"focus={focus!r}; legal values are 'thought', 'question'")
         embedding = self._embedding(shown)
-        seen = visual_answer(self.model, shown.image, question, focus=focus, embedding=embedding)
+        look = LookOptions(focus=focus)
+        seen = visual_answer(self.model, shown.image, question, look=look, embedding=embedding)
         mask = None if seen.mask is None else (seen.mask > 0).cpu().numpy()
         return CloserLook(
             question, seen.thought, seen.answer, mask, seen.box, shown.image.crop(seen.box)

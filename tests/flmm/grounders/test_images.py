@@ -8,7 +8,7 @@ import pytest
 import torch
 from clim_data.pixels import decode_segmentation
 from flmm.adapters import load_lmm
-from flmm.commands.chat import questions
+from flmm.commands.chat import next_number, questions
 from flmm.commands.main import build_parser
 from flmm.commands.options import heads_file, trained_with
 from flmm.demo.lmm import build_demo_llava, save_folder, word_tokenizer
@@ -218,10 +218,10 @@ def test_one_text_or_an_iterator_are_phrases(trained):
 
 
 def test_answers_get_the_next_free_number(tmp_path):
-    assert chat_command.next_number(tmp_path) == 1
+    assert next_number(tmp_path) == 1
     for name in ("answer-1.png", "answer-3.json", "answer-x.png"):
         (tmp_path / name).touch()
-    assert chat_command.next_number(tmp_path) == 4
+    assert next_number(tmp_path) == 4
 
 
 def test_the_input_picture_is_never_replaced(trained, tmp_path):
@@ -229,4 +229,4 @@ def test_the_input_picture_is_never_replaced(trained, tmp_path):
     picture = tmp_path / "photo.png"
     scenes[0].load_image().save(picture)
     with pytest.raises(ValueError, match="would replace the input picture"):
-        ground_command.main([str(picture), "a cat", "-o", str(picture)])
+        run_words("ground", [str(picture), "a cat", "-o", str(picture)])

@@ -178,3 +178,15 @@ def test_processes_of_the_start_decide_the_global_batch(tmp_path, monkeypatch):
     assert seen == [config.data.batch_size // 2]
     assert TrainConfig.load(tmp_path) == config
     assert find_damage(saved) is not None
+
+
+@pytest.mark.parametrize("name", ["local-dir:{}", "hf-hub:owner/name", "{}"])
+def test_models_in_a_configuration_are_those_that_open_clip_lists(tmp_path, capsys, name):
+    run = tmp_path / "run"
+    fit_until(tiny_trainer(tiny_config(run)), 2)
+    config = json.loads((run / "config.json").read_text())
+    config["model"]["name"] = name.format(tmp_path)
+    (run / "config.json").write_text(json.dumps(config))
+    for command in ("resume", "export"):
+        assert main([command, str(run)]) == 2
+        assert "if you trust it, say so with --trust" in capsys.readouterr().err

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
         Request as Request,
         request_named as request_named,
     )
+    from clim_models.foreign import (
+        check_foreign_name as check_foreign_name,
+        name_of_export as name_of_export,
+    )
     from clim_models.heads.unet import UNetHead as UNetHead
     from clim_models.image_side import copy_image_side as copy_image_side
     from clim_models.names import TINY as TINY, model_config as model_config
@@ -53,11 +57,13 @@ else:
             "UNetHead": "clim_models.heads.unet",
             "__version__": "clim_models.version",
             "build_clim_tiny": "clim_models.tiny",
+            "check_foreign_name": "clim_models.foreign",
             "copy_image_side": "clim_models.image_side",
             "create_model": "clim_models.create",
             "interpolate_weights": "clim_models.checkpoints.interpolation",
             "load_checkpoint": "clim_models.checkpoints.load",
             "model_config": "clim_models.names",
+            "name_of_export": "clim_models.foreign",
             "no_weights_yet": "clim_models.open_clip_compat",
             "pool_boxes": "clim_models.pooling",
             "pool_masks": "clim_models.pooling",

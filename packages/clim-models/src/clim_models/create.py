@@ -9,7 +9,8 @@ import torch
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
 from clim_models.checkpoints.load import export_folder, load_checkpoint
-from clim_models.names import SHIPPED, TINY, model_config
+from clim_models.foreign import check_foreign_config
+from clim_models.names import SHIPPED, TINY, has_scheme, model_config
 from clim_models.open_clip_compat import OpenClipModel, no_weights_yet, set_statistics
 from clim_models.region_model import RegionModel
 
@@ -48,6 +49,8 @@ def create_model(
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r}; legal values are {', '.join(PRECISIONS)}")
     config = model_config(name)
+    if has_scheme(name):
+        check_foreign_config(config, name)
     tag = _tag(name, pretrained)
 
     clip = _build_clip(name, tag, weights_follow=pretrained is not None)
@@ -121,11 +124,11 @@ def _local_weights(name: str, pretrained: str | Path, config: dict) -> Path:
     """
     path = export_folder(Path(pretrained))
     described = path / "open_clip_config.json"
-    if not described.exists():
+    if not described.is_file():
         return path
 
     named = path / "config.json"
-    exported_name = json.loads(named.read_text()).get("name") if named.exists() else None
+    exported_name = json.loads(named.read_text()).get("name") if named.is_file() else None
     saved = json.loads(described.read_text())["model_cfg"]
     keys = saved.keys() | config.keys()
     differing = sorted(key for key in keys if saved.get(key) != config.get(key))

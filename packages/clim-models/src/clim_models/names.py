@@ -10,6 +10,11 @@ TINY = "clim-tiny"
 SHIPPED = "emoji"
 
 
+def has_scheme(name: str) -> bool:
+    """Return whether a name leads to a folder or to the hub ("local-dir:", "hf-hub:")."""
+    return name.startswith(("local-dir:", "hf-hub:"))
+
+
 def model_config(name: str) -> dict:
     """Return a copy of open_clip's `model_cfg` of a name.
 

@@ -11,16 +11,17 @@ import torch
 import torch.distributed as dist
 from clim_data.files import write_json, write_text
 from clim_data.processes import Ranks
-from clim_models import interpolate_weights
 
 from clim_train.engine.deepspeed_compat import only_tensors, start_distributed
 from clim_train.engine.engine import Engine
-from clim_train.engine.module import trained_entries
+from clim_train.export import RunWeights
 from clim_train.options.device import choose_device
+from clim_train.options.paths import with_absolute_paths
 from clim_train.options.run_options import RunOptions
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder, write_together
 from clim_train.run.finite import FiniteWatch
-from clim_train.run.folder import check_run_folder, versions
+from clim_train.run.folder import check_run_folder, refuse_links, versions
+from clim_train.run.lock import hold, only_writer, release
 from clim_train.run.metrics import MetricLog, RunningMean
 from clim_train.run.peers import AgreedError, failures_shared
 from clim_train.run.randomness import (
@@ -32,7 +33,6 @@ from clim_train.run.randomness import (
 from clim_train.run.resuming import needs_universal, newest_whole
 from clim_train.run.skips import SkipCount
 from clim_train.run.stopping import StopRequest, StopVote, TrainingStopped
-from clim_train.run.weights import checksum, load_start_weights, save_start_weights, save_weights
 from clim_train.schedule import learning_rate, total_steps
 from clim_train.task import Loader, Task
 from clim_train.transfer import to_device
@@ -96,6 +96,14 @@ class Trainer:
         start_distributed(self.device, timeout_minutes=self.config.engine.timeout_minutes)
         self.rank, self.world_size = Ranks.of_group()
 
+        hold(self.folder)
+        try:
+            self._open(resume)
+        except BaseException:
+            release(self.folder)
+            raise
+
+    def _open(self, resume: bool) -> None:
         # The run folder names the stage that ran: the run keeps it, whoever resumes it with how
         # many ranks.
         engine = self.config.engine.for_ranks(self.world_size)
@@ -108,7 +116,7 @@ class Trainer:
             stage = engine.zero_stage or 0
             universal = needs_universal(checkpoint, zero_stage=stage, program=self.program)
 
-        self._keep_start_weights(resume)
+        self._weights = RunWeights(self.task, self.folder, resume=resume)
         seed_everything(self.config.run.seed + self.rank)
         self.engine = Engine(self.task, self.config, device=self.device, universal=universal)
         self._is_open = True
@@ -129,6 +137,7 @@ class Trainer:
 
     def _prepare_folder(self, resume: bool) -> None:
         started = check_run_folder(self.folder, resume=resume, program=self.program)
+        refuse_links(self.folder)
         # Nobody writes before everybody has looked.
         dist.barrier()
 
@@ -137,28 +146,8 @@ class Trainer:
             if not started:
                 found = versions(self.world_size, self.device)
                 write_json(self.folder / "versions.json", found, indent=2)
-                write_text(self.folder / "config.json", self.config.to_json())
+                write_text(self.folder / "config.json", with_absolute_paths(self.config).to_json())
         dist.barrier()
-
-    def _keep_start_weights(self, resume: bool) -> None:
-        """Keep the weights that training starts from, for the export.
-
-        The part that trains is in the run folder, too: a resumed run takes it from there.
-        """
-        self._trained = trained_entries(self.task)
-        state = {}
-        for name, value in self.task.model.state_dict().items():
-            state[name] = value.detach().cpu().clone()
-
-        trained = set(self._trained)
-        frozen_sum = checksum({name: state[name] for name in state if name not in trained})
-        path = self.folder / "start.safetensors"
-        if resume and path.exists():
-            state.update(load_start_weights(path, frozen_sum))
-        elif self.rank == 0:
-            save_start_weights(path, {name: state[name] for name in self._trained}, frozen_sum)
-        dist.barrier()
-        self._start_state = state
 
     # -- fit -----------------------------------------------------------------------------------
 
@@ -173,7 +162,12 @@ class Trainer:
         saved; NotFiniteError for a loss or weights that are not finite; CheckpointWriteError;
         PeerFailedError where another rank's error ends this one.
         """
-        with failures_shared(), StopRequest() as request, StopVote(request) as vote:
+        with (
+            failures_shared(),
+            only_writer(self.folder),
+            StopRequest() as request,
+            StopVote(request) as vote,
+        ):
             if self.step == 0:
                 self.evaluate()
 
@@ -356,13 +350,7 @@ class Trainer:
         if self.rank != 0:
             return None
 
-        trained = {name: value.cpu() for name, value in self.task.model.state_dict().items()}
-        path = self.folder / "trained.safetensors"
-        save_weights(path, {name: trained[name] for name in self._trained})
-
-        state = interpolate_weights(trained, self._start_state, self.config.run.alpha)
-        self.task.save(self.folder / "model", state)
-        return self.folder / "model"
+        return self._weights.write(self.config.run.alpha)
 
     # -- end -----------------------------------------------------------------------------------
 
@@ -373,9 +361,8 @@ class Trainer:
         self._is_open = False
         self.metric_log.close()
 
-        trained = self.engine.close()
-        persistent = {name: trained[name] for name in trained if name in self._start_state}
-        self.task.model.load_state_dict({**self._start_state, **persistent})
+        self._weights.restore(self.engine.close())
+        release(self.folder)
 
     def __enter__(self) -> Self:
         return self
@@ -386,3 +373,4 @@ class Trainer:
         elif self._is_open:
             # The rest is collective, and the other ranks are elsewhere.
             self.metric_log.close()
+            release(self.folder)

@@ -52,6 +52,40 @@ def hub_options(name: str | Path, *, what: str) -> dict[str, bool]:
     )
 
 
+KNOWN_OWNERS = (
+    "llava-hf/",
+    "deepseek-ai/",
+    "deepseek-community/",
+    "OpenGVLab/",
+    "Qwen/",
+    "facebook/",
+)
+"""Owners on the hub of the models that the README names."""
+
+
+def check_foreign_source(name: str, source: str | Path, *, fix: str = "say so with --trust") -> str:
+    """Return a model's folder or hub id that comes from a file.
+
+    A folder or file of this machine will do, a hub id of the owners that the README names, and one
+    that is in the hub's cache already, because somebody asked for it here before. Raises ValueError
+    for other hub ids.
+    """
+    if Path(name).exists() or name.startswith((*KNOWN_OWNERS, "/", ".", "~")):
+        return name
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return name
+    except HFValidationError:
+        return name  # no hub id: the loader says what is missing
+    raise ValueError(
+        f"{source} names {name!r} of the hub, which was never used here: look at it, and if you "
+        f"trust it, {fix}"
+    )
+
+
 def read_or_explain(name: str | Path, part: str, read: Callable[..., Any], **options: Any) -> Any:
     """`read(name, **options)` of transformers, its errors as one sentence that names the part ("the
     tokenizer").
@@ -59,9 +93,17 @@ def read_or_explain(name: str | Path, part: str, read: Callable[..., Any], **opt
     Raises:
         FileNotFoundError: the part is not there. ValueError: it cannot be read.
     """
+    if getattr(read, "__name__", "") == "from_pretrained":
+        # Never a question, never code.
+        options["trust_remote_code"] = False
     try:
         return read(name, **options)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"cannot read {part} of {name} (it wants to run Python of its own, which flmm "
+                "never does): pass the folder of a model in transformers' own layout"
+            ) from error
         reason = " ".join(str(error).split(". If you were trying")[0].splitlines()[:1]).rstrip(
             ".: "
         )

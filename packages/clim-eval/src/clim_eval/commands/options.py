@@ -19,6 +19,11 @@ def add_model_options(parser: argparse.ArgumentParser, image_px: str = "") -> No
     group = parser.add_argument_group("model")
     add_option(group, "--model")
     add_option(group, "--pretrained")
+    group.add_argument(
+        "--trust",
+        action="store_true",
+        help="believe the model name in the folder of --pretrained, although it may bring code",
+    )
     if image_px:
         group.add_argument(
             "--image-px", type=int, help=f"side of the input in pixels; default: {image_px}"

@@ -1,7 +1,6 @@
 """What several commands of ``clim-eval`` do alike: find model and data, check paths, finish with a
 report."""
 
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -38,7 +37,8 @@ def load_model(options: Namespace) -> "RegionModel":
     given."""
     from clim_models import create_model
 
-    options.model = options.model or model_of_run(options.pretrained)
+    trusted = getattr(options, "trust", False)
+    options.model = options.model or model_of_run(options.pretrained, trusted=trusted)
     options.device = pick_device(options)
     torch.manual_seed(
         0
@@ -61,14 +61,14 @@ def pick_device(options: Namespace) -> str:
     return options.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def model_of_run(pretrained: str | Path | None) -> str:
-    """The model name in the config.json of an export, or of the one inside a run folder."""
-    from clim_models.checkpoints import export_folder
+def model_of_run(pretrained: str | Path | None, *, trusted: bool = False) -> str:
+    """Return the model name in the config.json of an export, or of the one inside a run folder.
 
-    described = export_folder(Path(pretrained)) / "config.json" if pretrained else None
-    name = (
-        json.loads(described.read_text()).get("name") if described and described.is_file() else None
-    )
+    Raises ValueError where no file says it, and, unless `trusted`, for a name that may bring code.
+    """
+    from clim_models import name_of_export
+
+    name = name_of_export(pretrained, trusted=trusted) if pretrained else None
     if not name:
         raise ValueError(
             "which model? pass --model NAME, or --pretrained RUN with the folder of a finished run "

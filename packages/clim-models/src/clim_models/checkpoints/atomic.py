@@ -3,13 +3,17 @@
 clim-data has the same in `clim_data.files`; neither package may import the other.
 """
 
+import errno
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 
 @contextmanager
@@ -25,8 +29,17 @@ def write_whole(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """
     # Two processes, or two threads of one, never share a draft.
     draft = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    # A new file, never through a link; it shows which mode the umask gives.
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    mode = stat.S_IMODE(os.fstat(handle).st_mode)
+    os.close(handle)
     try:
-        yield draft
+        try:
+            yield draft
+        except SafetensorError as error:
+            raise OSError(errno.EIO, f"{error}, {path} is not written", str(path)) from error
+        # safetensors puts a file of its own there, which only its owner may read.
+        os.chmod(draft, mode)
         if sync:
             with draft.open("rb+") as file:
                 os.fsync(file.fileno())

@@ -19,6 +19,8 @@ from clim_models.checkpoints.torchscript import is_torchscript, read_torchscript
 WEIGHTS_FILE = "model.safetensors"
 # Differing keys that an error lists, of each kind.
 LISTED = 8
+# Bytes that an archive may unpack to beyond twice its size.
+ROOM = 64 << 20
 # What libraries raise for files that are cut off or overwritten.
 DAMAGED = (SafetensorError, RuntimeError, EOFError, OSError, KeyError, zipfile.BadZipFile)
 
@@ -89,7 +91,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     """
     if path.is_dir():
         path = export_folder(path) / WEIGHTS_FILE
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; check the path, or pass an open_clip tag")
     try:
         if path.suffix == ".safetensors":
@@ -97,6 +99,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         # OpenAI's format.
         if is_torchscript(path):
             return read_torchscript(path)
+        check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_unpickling_reason(path)) from error
@@ -108,6 +111,23 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         raise ValueError(
             f"{path} is truncated or damaged ({reason}); download or export it again"
         ) from error
+
+
+def check_archive(path: Path) -> None:
+    """Refuse a zip archive that unpacks to far more than its size; torch.save never packs tensors.
+
+    Raises:
+        ValueError: see above.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > ROOM + 2 * path.stat().st_size:
+        raise ValueError(
+            f"{path} unpacks to {unpacked / 1e9:.1f} GB, far more than its size: torch.save did "
+            "not write it; use a checkpoint from a source you know"
+        )
 
 
 def export_folder(path: Path) -> Path:

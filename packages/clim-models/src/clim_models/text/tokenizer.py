@@ -16,8 +16,12 @@ def tokenizer_for(name: str | None, clip: OpenClipModel) -> Callable[[list[str]]
     """
     if name is not None:
         # clim-tiny's configuration must be registered first.
-        model_config(name)
-        return open_clip.get_tokenizer(name)
+        text = model_config(name).get("text_cfg", {})
+
+        # Options of the configuration reach transformers' loader: it must never run a folder's
+        # Python, whatever they say. Other tokenizers do not know the option.
+        plain = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+        return open_clip.get_tokenizer(name, **plain)
 
     length = getattr(clip, "context_length", None) or getattr(clip.text, "context_length", 77)
     return open_clip.SimpleTokenizer(context_length=length)

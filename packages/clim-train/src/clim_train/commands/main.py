@@ -15,6 +15,7 @@ from clim_train.config import TrainConfig
 from clim_train.recipes.table import find_recipe, recipe_table
 
 if TYPE_CHECKING:
+    from clim_train.task import Task
     from clim_train.trainer import Trainer
 
 USAGE = """\
@@ -69,6 +70,19 @@ def build_trainer(config: TrainConfig, *, resume: bool) -> "Trainer":
     return Trainer(config, task, loader, build_evaluators(config, model), resume=resume)
 
 
+def build_task_alone(config: TrainConfig) -> "Task":
+    """Build the task of a run for an export, without its data; class names are not needed."""
+    from clim_train.build import build_model, build_task
+
+    return build_task(config, build_model(config), class_names=None)
+
+
+def _check_names(config: TrainConfig, source: str) -> None:
+    from clim_models import check_foreign_name
+
+    check_foreign_name(config.model.name, source)
+
+
 def _sources(config: TrainConfig) -> Iterable[Any]:
     return dataclasses.asdict(config.data).values()
 
@@ -92,6 +106,8 @@ PROGRAM = RunProgram(
     configure=configure,
     load=TrainConfig.load,
     sources=_sources,
+    check_names=_check_names,
     build=build_trainer,
+    build_task=build_task_alone,
     further={"list": _list, "show": _show, "estimate": _estimate},
 )

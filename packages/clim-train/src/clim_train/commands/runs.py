@@ -15,14 +15,17 @@ from clim_data.command_line import FAILED, one_argument, run_command
 from clim_data.files import replace_file
 from clim_data.processes import Ranks
 
+from clim_train.options.paths import output_folders
 from clim_train.options.run_options import RunOptions
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder
-from clim_train.run.folder import check_run_folder
+from clim_train.run.folder import check_run_folder, refuse_links, remove
+from clim_train.run.lock import FolderInUseError, only_writer
 from clim_train.run.peers import AgreedError, PeerFailedError, failures_shared
 from clim_train.run.stopping import EXIT_STOPPED, TrainingStopped
 from clim_train.schedule import warmup_note
 
 if TYPE_CHECKING:
+    from clim_train.task import Task
     from clim_train.trainer import Trainer
 
 PLAIN_URLS = ("http://", "https://", "s3://", "gs://", "hf://")
@@ -32,7 +35,12 @@ UNSHARDED = (
 )
 
 # What a training adds to the exit table of `run_command`; the first class that fits counts.
-STATUSES = {TrainingStopped: EXIT_STOPPED, AgreedError: FAILED, PeerFailedError: FAILED}
+STATUSES = {
+    TrainingStopped: EXIT_STOPPED,
+    FolderInUseError: 2,  # a mistake of the user
+    AgreedError: FAILED,
+    PeerFailedError: FAILED,
+}
 
 Config = TypeVar("Config", bound=RunOptions)
 
@@ -56,8 +64,14 @@ class RunProgram(Generic[Config]):
     sources: Callable[[Config], Iterable[Any]]
     """Returns the options that may name data: text, or lists of text."""
 
+    check_names: Callable[[Config, str], None]
+    """`check_names(config, source)` raises ValueError for names of models that may bring code."""
+
     build: Callable[..., "Trainer"]
     """`build(config, resume=...)` makes the trainer of a configuration."""
+
+    build_task: Callable[[Config], "Task"]
+    """Makes the task alone, for an export: it reads the weights of the start, and no data."""
 
     further: Mapping[str, Command] = field(default_factory=dict)
     """Name -> command, for commands besides those of runs: `list`, `show`."""
@@ -89,11 +103,12 @@ class RunProgram(Generic[Config]):
         with failures_shared():
             # Before the data and the model are loaded, which can take minutes.
             check_run_folder(config.run.folder, resume=resuming, program=self.name)
-
-            trainer = self.build(config, resume=resuming)
-            if trainer.rank == 0:
-                self._print_notes(trainer, config, resuming=resuming)
-            metrics = trainer.fit()
+            with only_writer(config.run.folder):
+                refuse_links(config.run.folder)
+                trainer = self.build(config, resume=resuming)
+                if trainer.rank == 0:
+                    self._print_notes(trainer, config, resuming=resuming)
+                metrics = trainer.fit()
 
         if trainer.rank == 0:
             loss = f", last loss {metrics['loss']:.4f}" if "loss" in metrics else ""
@@ -110,21 +125,24 @@ class RunProgram(Generic[Config]):
     def export(self, run: str, *, trusted: bool = False) -> Path:
         """Write `RUN/model` from the newest checkpoint of a run that was stopped.
 
-        `trusted` as in `resume`.
+        The data of the run are not needed. `trusted` as in `resume`.
         """
+        from clim_train.export import export_checkpoint
+
         newest_checkpoint(run)
         config = self._config_of(run, trusted=trusted)
 
         start_engine(config)
-        trainer = self.build(config, resume=True)
-        trainer.close()
-        trainer.export()
-        return trainer.folder / "model"
+        with failures_shared(), only_writer(run):
+            refuse_links(run)
+            return export_checkpoint(config, self.build_task(config), program=self.name)
 
     def _config_of(self, run: str, *, trusted: bool) -> Config:
         config = self.load(run)
         if not trusted:
             check_sources_are_plain(self.sources(config), run)
+            check_outputs_are_there(config, run)
+            self.check_names(config, f"{run}/config.json")
         return config
 
     def _print_notes(self, trainer: "Trainer", config: Config, *, resuming: bool) -> None:
@@ -160,7 +178,13 @@ def start_engine(config: RunOptions) -> None:
 def resumed_config(config: Config, run: str) -> Config:
     """Return the configuration of a run for today's processes, with the same global batch."""
     # config.json has the images per process of the first start, whoever continued the run since.
-    before = json.loads((Path(run) / "versions.json").read_text())["processes"]
+    path = Path(run) / "versions.json"
+    try:
+        before = json.loads(path.read_text())["processes"] if path.is_file() else None
+    except (ValueError, KeyError, TypeError):
+        before = None
+    if type(before) is not int or before < 1:
+        raise ValueError(f"{path} does not say how many processes the run had: put back a copy")
     return keep_global_batch(config, before, Ranks.of_launcher().world_size)
 
 
@@ -208,13 +232,34 @@ def convert_run(run: str) -> Path:
 
     Returns the folder of the rewritten checkpoint.
     """
+    newest_checkpoint(run)  # before the lock makes a folder
+    with only_writer(run):
+        return _convert(run)
+
+
+def check_outputs_are_there(config: RunOptions, run: str) -> None:
+    """Raise ValueError where a run folder's options name a new place to write to.
+
+    A folder that is there already, such as a cache of the runs before, may be used.
+    """
+    for option, value in output_folders(config):
+        if not Path(value).is_dir():
+            raise ValueError(
+                f"{run}/config.json writes to {value!r} ({option}), which is not there: make that "
+                "folder, or say with --trust that you trust this run"
+            )
+
+
+def _convert(run: str) -> Path:
     from clim_train.engine.deepspeed_compat import to_universal
     from clim_train.run.manifest import checksums, write_manifest
 
+    refuse_links(run)
     checkpoint = newest_checkpoint(run)
     final = checkpoint.with_name(checkpoint.name + UNIVERSAL)
     if not final.exists():
         partial = final.with_name(final.name + ".partial")
+        remove(partial)
         to_universal(checkpoint, partial)
         write_manifest(partial, checksums(partial))
         replace_file(partial, final)

@@ -1,6 +1,6 @@
 """Images and boxes that have a class: the data of RegionCLIP-style training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -11,6 +11,7 @@ from clim_train.methods.method import DataKind
 from clim_train.methods.region_parts import blank_images, example_boxes
 from clim_train.methods.sources import SourceOptions
 from clim_train.options.checks import check_at_least
+from clim_train.options.paths import PATH
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class BoxDataConfig(SourceOptions):
     LEARNED_FROM: ClassVar[str] = "images and the labelled boxes of a COCO json (--data.boxes FILE)"
 
     kind: Literal["boxes"] = "boxes"
-    boxes: str | None = None
+    boxes: str | None = field(default=None, metadata=PATH)
     """COCO json with categories: pseudo labels (see `clim-eval pseudo-label`) or annotations of
     your own."""
     image_px: int = 1024

@@ -1,7 +1,7 @@
 """Images, boxes and a crop of each box: the data of CLIPSelf."""
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from clim_data import CropBatch, CropLoader
@@ -12,6 +12,7 @@ from clim_train.methods.method import DataKind
 from clim_train.methods.region_parts import blank_images, example_boxes
 from clim_train.methods.sources import SourceOptions
 from clim_train.options.checks import check_at_least, check_default, reject
+from clim_train.options.paths import PATH
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,10 @@ class CropDataConfig(SourceOptions):
     LEARNED_FROM: ClassVar[str] = "images, whose captions it does not read"
 
     kind: Literal["crops"] = "crops"
-    images_json: str | None = None
+    images_json: str | None = field(default=None, metadata=PATH)
     """COCO json: only images that it lists are used, for grids (`boxes` does so anyway); None uses
     all."""
-    boxes: str | None = None
+    boxes: str | None = field(default=None, metadata=PATH)
     """COCO json of proposals (see `clim-data proposals`); None draws a random grid for each image
     and epoch."""
     image_px: int = 1024

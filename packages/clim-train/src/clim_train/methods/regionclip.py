@@ -5,7 +5,7 @@ Letters: B images, n_i boxes of image i, N = sum n_i boxes of this rank, K class
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,6 +30,7 @@ from clim_train.methods.region_parts import (
     trained_parameters,
 )
 from clim_train.options.checks import check_at_least, check_choice, check_default
+from clim_train.options.paths import PATH
 from clim_train.transfer import to_device
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class RegionClipConfig(RegionOptions):
     class."""
 
     name: Literal["regionclip"] = "regionclip"
-    embeddings: str | None = None
+    embeddings: str | None = field(default=None, metadata=PATH)
     """Class embeddings of `clim-eval embed`, or a .npy in the order of the category ids; None
     embeds the category names with the model's own text tower."""
     templates: Literal["vild", "photo", "name"] = "vild"

@@ -1,10 +1,11 @@
 """Options that every kind of data has: where the images are, and how they are read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from clim_train.options.checks import check_at_least, check_choice, reject
+from clim_train.options.paths import PATH
 from clim_train.options.sections import OnError
 
 
@@ -16,9 +17,9 @@ class SourceOptions:
     """What training data of this kind are, for messages."""
 
     kind: str
-    shards: tuple[str, ...] = ()
+    shards: tuple[str, ...] = field(default=(), metadata=PATH)
     """webdataset tars: paths, folders, globs or URLs."""
-    images: str | None = None
+    images: str | None = field(default=None, metadata=PATH)
     """A folder of image files, in place of shards."""
     batch_size: int = 2
     """Images per rank and micro-batch."""

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     )
     from clim_train.options.device import choose_device as choose_device
     from clim_train.options.json_files import JsonConfig as JsonConfig
+    from clim_train.options.paths import (
+        OUTPUT as OUTPUT,
+        PATH as PATH,
+        PATH_OR_NAME as PATH_OR_NAME,
+        with_absolute_paths as with_absolute_paths,
+    )
     from clim_train.options.run_options import (
         BatchOptions as BatchOptions,
         RunOptions as RunOptions,
@@ -26,11 +32,15 @@ else:
         {
             "BatchOptions": "clim_train.options.run_options",
             "JsonConfig": "clim_train.options.json_files",
+            "OUTPUT": "clim_train.options.paths",
+            "PATH": "clim_train.options.paths",
+            "PATH_OR_NAME": "clim_train.options.paths",
             "RunOptions": "clim_train.options.run_options",
             "check_at_least": "clim_train.options.checks",
             "check_choice": "clim_train.options.checks",
             "check_default": "clim_train.options.checks",
             "choose_device": "clim_train.options.device",
             "reject": "clim_train.options.checks",
+            "with_absolute_paths": "clim_train.options.paths",
         },
     )

@@ -114,10 +114,18 @@ class JsonConfig:
 
     @classmethod
     def load(cls, run_folder: str | Path) -> Self:
-        """Read the configuration of a run folder. Raises FileNotFoundError where there is none."""
+        """Read the configuration of a run folder. Raises FileNotFoundError where there is none.
+
+        Its section `run`, if it has one, names the folder that was read: the folder in the file is
+        the one of the start, from which the run may have been copied or moved.
+        """
         path = Path(run_folder) / "config.json"
-        if not path.exists():
+        if not path.is_file():
             raise FileNotFoundError(
                 f"{path} does not exist: give the folder of a run that was started before"
             )
-        return cls.from_json(path.read_text())
+        config = cls.from_json(path.read_text(encoding="utf-8"))
+        if not hasattr(config, "run"):
+            return config
+        run = dataclasses.replace(config.run, folder=str(run_folder))
+        return dataclasses.replace(config, run=run)  # type: ignore[type-var]

@@ -1,9 +1,10 @@
 """The sections of a run's configuration that do not depend on the method."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from clim_train.options.checks import check_at_least, check_choice, check_default, reject
+from clim_train.options.paths import PATH, PATH_OR_NAME
 
 ScheduleKind = Literal["cosine", "const", "const_cooldown"]
 
@@ -21,7 +22,7 @@ class ModelConfig:
     """The backbone: every name and `pretrained` value of `clim_models.create_model`."""
 
     name: str = "ViT-B-16-quickgelu"
-    pretrained: str | None = None
+    pretrained: str | None = field(default=None, metadata=PATH_OR_NAME)
     """open_clip tag, local checkpoint file, or run folder; None starts from random weights."""
     image_size: int | None = None
     """Native input side in pixels; None keeps that of the architecture."""
@@ -174,10 +175,10 @@ class EvaluationConfig:
     """Region accuracy, and retrieval beside it, on data in COCO layout. Nothing is measured where
     no file is named."""
 
-    images: str | None = None
-    panoptic_json: str | None = None
-    panoptic_dir: str | None = None
-    captions_json: str | None = None
+    images: str | None = field(default=None, metadata=PATH)
+    panoptic_json: str | None = field(default=None, metadata=PATH)
+    panoptic_dir: str | None = field(default=None, metadata=PATH)
+    captions_json: str | None = field(default=None, metadata=PATH)
     image_px: int = 1024
     crops: bool = False
     """Also classify each region from its crop (one more pass per region)."""

@@ -10,12 +10,14 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch.distributed as dist
 from clim_data.files import flush, write_text
 from clim_data.processes import Ranks, gather_objects
 
+from clim_train.run.folder import remove
 from clim_train.run.manifest import checksums, find_damage, write_manifest
 from clim_train.run.peers import AgreedError, error_of, first_problem
 
@@ -59,7 +61,7 @@ class CheckpointFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.iterdir():
             if path.name.endswith((_PARTIAL, _OLD)):
-                shutil.rmtree(path)
+                remove(path)
 
     def commit(self, step: int, sums: Mapping[str, list[int]] | None = None) -> Path:
         """Make the partial checkpoint of `step` the latest, and remove the oldest.
@@ -89,7 +91,8 @@ class CheckpointFolder:
 
     def discard(self, step: int) -> None:
         """Remove a partial checkpoint that will not be completed. One process only."""
-        shutil.rmtree(self.folder / self.partial_name(step), ignore_errors=True)
+        with suppress(OSError):
+            remove(self.folder / self.partial_name(step))
 
     def set_aside(self, name: str) -> None:
         """Rename a damaged checkpoint, so that it no longer counts. One process only.
@@ -146,12 +149,11 @@ class CheckpointFolder:
         write_text(self.folder / "latest", name + "\n")
 
     def _remove(self, path: Path) -> None:
-        if path.exists():
+        if path.exists() or path.is_symlink():
             old = path.with_name(path.name + _OLD)
-            if old.exists():
-                shutil.rmtree(old)
+            remove(old)
             os.rename(path, old)
-            shutil.rmtree(old)
+            remove(old)
 
 
 def write_together(

@@ -78,7 +78,7 @@ class MetricLog:
         self.path = Path(folder) / "metrics.jsonl"
         # A run that starts over evaluates step 0 again.
         _drop_lines_after(self.path, start or -1)
-        self._file = self.path.open("a")
+        self._file = os.fdopen(_open_to_append(self.path), "a")
         self._board = _board(Path(folder) / "tensorboard", start) if tensorboard else None
         self._bar = tqdm(
             total=total,
@@ -138,6 +138,11 @@ class MetricLog:
                 self._board.close()
 
 
+def _open_to_append(path: Path) -> int:
+    """Open a file, but not through a link: a run folder from elsewhere may hold one."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+
+
 def _board(folder: Path, start: int) -> Any:
     # Imported here: it takes seconds, and the other ranks do not need it.
     from torch.utils.tensorboard import SummaryWriter
@@ -147,7 +152,7 @@ def _board(folder: Path, start: int) -> Any:
 
 def _drop_lines_after(path: Path, step: int) -> None:
     """Keep the lines up to `step` only, without a last line that was cut short."""
-    if not path.exists():
+    if not path.is_file():
         return
     kept = [json.dumps(line) + "\n" for line in _whole_lines(path) if line["step"] <= step]
     write_text(path, "".join(kept))

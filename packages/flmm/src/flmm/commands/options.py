@@ -11,6 +11,7 @@ from clim_data.processes import Ranks
 
 from flmm.grounded import GroundedLMM
 from flmm.heads.facts import ABOUT_FILE
+from flmm.hub import check_foreign_source
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +89,8 @@ def trained_with(heads: Path, part: str) -> str:
     so."""
     about = heads.with_name(ABOUT_FILE)
     named = json.loads(about.read_text()).get(part) if about.is_file() else None
+    if named:
+        check_foreign_source(named, about, fix=f"pass --{part} {named}")
     if not named:
         raise ValueError(
             f"nothing beside {heads} says which {part.upper()} it was trained with: pass --{part}"

@@ -11,7 +11,7 @@ from flmm.training.config import GroundingConfig
 from flmm.training.recipes import find_recipe, recipe_table
 
 if TYPE_CHECKING:
-    from clim_train import Trainer
+    from clim_train import Task, Trainer
 
 USAGE = """\
 usage: flmm train RECIPE [--section.option value ...]   train; RECIPE --help lists every option
@@ -68,6 +68,19 @@ def _build_trainer(config: GroundingConfig, *, resume: bool) -> "Trainer":
     return build_trainer(config, resume=resume, program="flmm train")
 
 
+def _check_names(config: GroundingConfig, source: str) -> None:
+    from flmm.hub import check_foreign_source
+
+    for name in (config.model.lmm, config.model.sam):
+        check_foreign_source(name, source)
+
+
+def _build_task_alone(config: GroundingConfig) -> "Task":
+    from flmm.training.build import build_task_alone
+
+    return build_task_alone(config)
+
+
 def _sources(config: GroundingConfig) -> Iterable[Any]:
     return [config.data.narratives, config.data.expressions]
 
@@ -85,7 +98,9 @@ PROGRAM = RunProgram(
     configure=configure,
     load=GroundingConfig.load,
     sources=_sources,
+    check_names=_check_names,
     build=_build_trainer,
+    build_task=_build_task_alone,
     further={"list": _list, "show": _show},
     result="heads in {}/model/heads.safetensors",
 )

@@ -10,6 +10,7 @@ from clim_data.processes import Ranks
 from clim_data.readers import PROTOCOLS
 from clim_data.streams import StreamOptions
 from clim_train import Trainer
+from clim_train.options import with_absolute_paths
 from clim_train.run import seed_everything
 
 from flmm.grounded import GroundedLMM, load_grounded
@@ -101,14 +102,19 @@ def build_trainer(
             on_error=config.data.on_error,
         ),
     )
-    about = {"lmm": config.model.lmm, "sam": config.model.sam, "merge": config.model.merge}
-    return Trainer(
-        config,
-        GroundingTask(model, cache=cache, about=about),
-        loader,
-        resume=resume,
-        program=program,
-    )
+    task = GroundingTask(model, cache=cache, about=_about(config))
+    return Trainer(config, task, loader, resume=resume, program=program)
+
+
+def build_task_alone(config: GroundingConfig) -> GroundingTask:
+    """Build the task of a run for an export, without its data."""
+    return GroundingTask(build_model(config), about=_about(config))
+
+
+def _about(config: GroundingConfig) -> dict[str, str]:
+    """Return what a folder of heads says about the models that they were trained with."""
+    model = with_absolute_paths(config.model)
+    return {"lmm": model.lmm, "sam": model.sam, "merge": model.merge}
 
 
 def _name(shards: str) -> str:

@@ -5,7 +5,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clim_train import EngineConfig, OptimConfig, RunConfig, ScheduleConfig
-from clim_train.options import JsonConfig, check_at_least, check_choice, reject
+from clim_train.options import (
+    OUTPUT,
+    PATH,
+    PATH_OR_NAME,
+    JsonConfig,
+    check_at_least,
+    check_choice,
+    reject,
+)
 
 from flmm.attention.capture import MERGES
 from flmm.text.prompts import DESCRIBE
@@ -17,16 +25,16 @@ Weights = Literal["bfloat16", "float16", "float32"]
 class GroundedModelConfig:
     """The frozen models, and the heads that train."""
 
-    lmm: str = "llava-hf/llava-1.5-7b-hf"
+    lmm: str = field(default="llava-hf/llava-1.5-7b-hf", metadata=PATH_OR_NAME)
     """Folder or hub id, as `flmm.load_lmm`."""
     lmm_dtype: Weights = "bfloat16"
     """Weights and arithmetic of the LMM; the heads are float32, or as `engine.precision` says."""
-    sam: str = "facebook/sam-vit-large"
+    sam: str = field(default="facebook/sam-vit-large", metadata=PATH_OR_NAME)
     """Folder, hub id, or file in the original layout (sam_vit_l_0b3195.pth)."""
     sam_dtype: Weights = "bfloat16"
     """Of SAM's image encoder, which is frozen; its prompt encoder and mask decoder train with the
     heads."""
-    heads: str | None = None
+    heads: str | None = field(default=None, metadata=PATH)
     """Heads to start from: a file of `GroundedLMM.save_heads` or a released checkpoint; None draws
     new ones."""
     merge: str = "mean"
@@ -50,9 +58,9 @@ class GroundingDataConfig:
     shuffled."""
 
     kind: Literal["grounding"] = "grounding"
-    narratives: tuple[str, ...] = ()
+    narratives: tuple[str, ...] = field(default=(), metadata=PATH)
     """Panoptic Narrative Grounding: folders of shards, each a set of its own."""
-    expressions: tuple[str, ...] = ()
+    expressions: tuple[str, ...] = field(default=(), metadata=PATH)
     """RefCOCO, RefCOCO+, RefCOCOg: a folder of shards for each."""
     request: str = DESCRIBE
     """What the LMM is asked before the expressions."""
@@ -79,7 +87,7 @@ class FeatureCacheConfig:
     """Keeps what the frozen models say about each sample, so that later epochs and runs skip
     them."""
 
-    folder: str | None = None
+    folder: str | None = field(default=None, metadata=OUTPUT)
     """Where; None computes everything in every epoch. Ranks of several nodes need a folder that all
     of them see."""
     max_gb: float | None = None

@@ -26,6 +26,7 @@ from clim_train.experiments.comparison.arms import ArmOptions, arm_config
 from clim_train.experiments.comparison.cost import PeakMemory, step_seconds
 from clim_train.experiments.comparison.data import ComparisonData, TrainingData
 from clim_train.experiments.image_towers import image_tower, set_image_tower
+from clim_train.options.paths import with_absolute_paths
 
 Metrics = dict[str, float]
 
@@ -195,8 +196,8 @@ class ArmRunner:
             return
         begun = (folder / "config.json").exists()
         # An arm trains in this process alone; its folder names the ZeRO stage that ran.
-        recorded = replace(config, engine=config.engine.for_ranks(1))
-        if begun and TrainConfig.load(folder) != recorded:
+        recorded = with_absolute_paths(replace(config, engine=config.engine.for_ranks(1)))
+        if begun and with_absolute_paths(TrainConfig.load(config.run.folder)) != recorded:
             raise ValueError(
                 f"{folder} was begun with other options: delete it, or choose another folder with "
                 "--out"

@@ -63,7 +63,8 @@ def check_losses(case, prefix: str, detector, images, frames, truths, kind: str 
     detector.rpn.rules = replace(detector.rpn.rules, sample=everything)
     detector.rules = replace(detector.rules, sample=everything)
 
-    losses = detector.losses(images, frames, truths)
+    limits = detector.limits_of(frames, images.device)
+    losses = detector.losses(images, limits, truths)
     for key, value in losses.items():
         about = case.meta["keys"][f"{prefix}/{key}"]
         close(case, f"{prefix}/{key}", value.reshape(about["shape"]))

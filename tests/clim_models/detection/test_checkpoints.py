@@ -1,11 +1,14 @@
 """Released detectors under our names: the golden list of their entries, and what is refused."""
 
+import json
+
 import pytest
 import torch
 from clim_models.detection import (
     ClassSet,
     EnsembleRules,
     load_detector,
+    save_detector,
 )
 from clim_models.detection.checkpoints import (
     frozen_clip_names,
@@ -58,6 +61,22 @@ def test_golden_releases_load_strictly(golden, name):
     assert load_detector(again, ours).layout == "clim"
     for key, value in again.state_dict().items():
         assert torch.equal(value, ours[key]), key
+
+
+def test_golden_saved_detector_is_read_again(golden, tmp_path):
+    case = golden("model_ovdet_vit_fpn", FAMILY)
+    detector = golden_detector(case)
+    path = save_detector(detector, tmp_path / "new")
+    again = golden_detector(case)
+    with torch.no_grad():
+        for parameter in again.parameters():
+            parameter.zero_()
+    assert load_detector(again, path).layout == "clim"
+    for name, value in detector.backbone.model.visual.state_dict().items():
+        assert torch.equal(again.backbone.model.visual.state_dict()[name], value)
+    assert torch.equal(again.neck.outputs[0].conv.weight, detector.neck.outputs[0].conv.weight)
+    about = json.loads((path.parent / "classes.json").read_text())
+    assert about["names"] == list(detector.names)
 
 
 def test_golden_releases_lose_no_entry(golden):

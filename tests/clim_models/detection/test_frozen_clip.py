@@ -105,7 +105,7 @@ def test_golden_proposals_and_detections(run):
     detector.rules = replace(detector.rules, images=images)
     x = case.tensor("in/x")
     levels = detector.neck(detector.backbone(x, with_clip=False).pyramid)
-    proposals = detector.rpn.propose(detector.rpn(levels), detector._limits(frames, x.device))
+    proposals = detector.rpn.propose(detector.rpn(levels), detector.limits_of(frames, x.device))
     for i, found in enumerate(proposals):
         close(case, f"out/proposals{i}", torch.cat([found.boxes, found.scores[:, None]], 1))
 

@@ -12,6 +12,7 @@ from clim_models.detection import (
     Priorities,
     build_fvit,
     embed_class_set,
+    prepare_views,
 )
 from golden_detection_runs import check_detections, check_losses, check_masks
 from golden_detectors import FAMILY, close, frames_of, golden_detector, unpack
@@ -82,7 +83,8 @@ def test_golden_training_step_with_drawn_anchors(golden):
     for image, row in enumerate(anchors):
         row[case.tensor(f"in/coco/sampled/draw{image}")] = 0.9
     detector = golden_detector(golden("model_fvit_coco", FAMILY)).train()
-    losses = detector.losses(images, frames, truths_of(case, "coco"), Priorities(anchors))
+    limits = detector.limits_of(frames, images.device)
+    losses = detector.losses(images, limits, truths_of(case, "coco"), Priorities(anchors))
     for key in ("loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox"):
         close(case, f"out/coco/sampled/{key}", losses[key])
     total = sum(value.sum() for name, value in losses.items() if name != "acc")
@@ -114,8 +116,8 @@ def test_pictures_of_any_sizes_and_images_without_boxes():
         assert (found.boxes[:, 2] <= picture.shape[2] + 1e-3).all()
 
     empty = Annotations(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-    images, frames = torch.randn(2, 3, 32, 32), frames_of([(32, 32)] * 2, (32, 32))
-    losses = detector.train().losses(images, frames, [empty, empty])
+    images, limits = torch.randn(2, 3, 32, 32), torch.full((2, 2), 32.0)
+    losses = detector.train().losses(images, limits, [empty, empty])
     assert losses["loss_mask"] == 0
     assert losses["loss_bbox"] == 0
     sum(value.sum() for name, value in losses.items() if name != "acc").backward()
@@ -123,16 +125,16 @@ def test_pictures_of_any_sizes_and_images_without_boxes():
 
 def test_annotations_that_do_not_fit_are_refused():
     detector = tiny_fvit(masks=True)
-    images, frames = torch.randn(1, 3, 32, 32), frames_of([(32, 32)], (32, 32))
+    images, limits = torch.randn(1, 3, 32, 32), torch.full((1, 2), 32.0)
     boxes = torch.tensor([[2.0, 3, 20, 25]])
     with pytest.raises(ValueError, match="boxes without masks"):
-        detector.losses(images, frames, [Annotations(boxes, torch.tensor([0]))])
+        detector.losses(images, limits, [Annotations(boxes, torch.tensor([0]))])
     masks = torch.ones(1, 32, 32, dtype=torch.bool)
     with pytest.raises(ValueError, match="labels of image 0 go from 3 to 3 for 3 classes"):
-        detector.losses(images, frames, [Annotations(boxes, torch.tensor([3]), masks)])
+        detector.losses(images, limits, [Annotations(boxes, torch.tensor([3]), masks)])
     plain = detector.with_classes(ClassSet(["a"], detector.classes.embeddings[:1]))
     with pytest.raises(ValueError, match="no base class"):
-        plain.losses(images, frames, [Annotations(boxes, torch.tensor([0]))])
+        plain.losses(images, limits, [Annotations(boxes, torch.tensor([0]))])
 
 
 def test_a_vocabulary_is_exchanged_and_weights_are_shared():
@@ -154,6 +156,26 @@ def test_a_vocabulary_is_exchanged_and_weights_are_shared():
         detector.with_vocabulary(["cat"], base=["car"])
     with pytest.raises(ValueError, match="pass a list"):
         detector.with_vocabulary("cat")
+
+
+def test_steps_on_one_picture_lower_the_loss():
+    detector = tiny_fvit().train()
+    parameters = [p for p in detector.parameters() if p.requires_grad]
+    assert not any(p.requires_grad for p in detector.backbone.model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3)
+    views = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    windows = torch.tensor([[0, 0, 32, 32], [0, 0, 20, 28]])
+    images, limits = prepare_views(views, windows, detector.rules.images)
+    truth = Annotations(torch.tensor([[2.0, 3, 18, 25]]), torch.tensor([1]))
+    totals = []
+    for _ in range(12):
+        losses = detector.losses(images, limits, [truth, truth])
+        total = sum(value.sum() for name, value in losses.items() if name != "acc")
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(total.item())
+    assert sum(totals[-3:]) < 0.8 * sum(totals[:3])
 
 
 def test_presets_and_depths():

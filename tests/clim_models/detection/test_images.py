@@ -2,7 +2,13 @@
 
 import pytest
 import torch
-from clim_models.detection import ImageFrame, ImageRules, fitted_size, prepare_images
+from clim_models.detection import (
+    ImageFrame,
+    ImageRules,
+    fitted_size,
+    prepare_images,
+    prepare_views,
+)
 from clim_models.detection.assembly import original_images
 from clim_models.detection.images import IMAGENET_MEAN, IMAGENET_STD
 from golden_detectors import FAMILY, close
@@ -81,3 +87,20 @@ def test_wrong_pictures_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         ImageRules(0, IMAGENET_MEAN, IMAGENET_STD)
     assert fitted_size((1, 1000), 32) == (1, 32)
+
+
+def test_views_are_normalised_as_pictures_are():
+    """A view that fills its window as a prepared picture does becomes the same input."""
+    rules = ImageRules(32, IMAGENET_MEAN, IMAGENET_STD, padding=(0.5, -1.0, 2.0))
+    picture = torch.randint(0, 256, (3, 32, 20), dtype=torch.uint8)
+    expected, (frame,) = prepare_images([picture], rules)
+    view = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    view[0, :, :, :20] = picture
+    found, limits = prepare_views(view, torch.tensor([[0, 0, 20, 32]]), rules)
+    torch.testing.assert_close(found, expected)
+    assert limits.tolist() == [list(frame.content)]
+
+    # A mirrored view may have its padding at the left.
+    found, limits = prepare_views(view.flip(-1), torch.tensor([[12, 0, 32, 32]]), rules)
+    torch.testing.assert_close(found, expected.flip(-1))
+    assert limits.tolist() == [[32, 32]]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from clim_models.detection import fvit_names
 from clim_models.detection.boxes.coding import HEAD_STDS, apply_deltas, clip_to
 from clim_models.detection.boxes.matching import MatchRules, SampleRules, match_boxes
 from clim_models.detection.boxes.roi import align_map, align_pyramid, level_of_boxes
@@ -15,6 +16,7 @@ from clim_models.detection.heads.losses import box_loss, classification_loss
 from clim_models.detection.heads.targets import Annotations, sample_boxes
 from clim_models.detection.heads.text_classifier import Background, ClassSet, TextClassifier
 from clim_models.detection.images import ImageFrame
+from golden_detection_runs import our_name
 from golden_detectors import FAMILY, close, golden_detector
 
 
@@ -131,6 +133,11 @@ def test_golden_losses_and_gradients(golden, detector):
     (loss + distance).backward()
     close(case, "out/grad_logits", logits.grad)
     close(case, "out/grad_temperature", head.classifier.temperature.grad)
+
+    ours = dict(detector.named_parameters())
+    names = [f"roi_head.bbox_head.{name}" for name in case.meta["grad_names"]]
+    norms = [ours[our_name(name, fvit_names)].grad.norm() for name in names]
+    close(case, "out/grad_norms", torch.stack(norms))
 
 
 def test_golden_ensemble(golden, detector):

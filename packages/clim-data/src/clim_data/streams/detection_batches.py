@@ -191,7 +191,7 @@ def _trainable(
     usable = counts[table.labels] & (sides >= SHORTEST_BOX).all(axis=1)
     owners = np.repeat(np.arange(len(table)), np.diff(table.starts))
     per_image = np.bincount(owners[usable], minlength=len(table))
-    is_large = (table.sizes >= SHORTEST_SIDE).all(axis=1)
+    is_large = table.sizes.min(axis=1) >= SHORTEST_SIDE
     kept = (per_image > 0) & is_large
     for row in np.flatnonzero(~kept):
         reason = "no usable box" if is_large[row] else "small image"

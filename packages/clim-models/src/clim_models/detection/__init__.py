@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         frozen_clip_names as frozen_clip_names,
         fvit_names as fvit_names,
         load_detector as load_detector,
+        save_detector as save_detector,
     )
     from clim_models.detection.classes import (
         embed_class_set as embed_class_set,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         ImageRules as ImageRules,
         fitted_size as fitted_size,
         prepare_images as prepare_images,
+        prepare_views as prepare_views,
     )
     from clim_models.detection.rules import (
         DetectionRules as DetectionRules,
@@ -88,5 +90,7 @@ else:
             "fvit_names": "clim_models.detection.checkpoints",
             "load_detector": "clim_models.detection.checkpoints",
             "prepare_images": "clim_models.detection.images",
+            "prepare_views": "clim_models.detection.images",
+            "save_detector": "clim_models.detection.checkpoints",
         },
     )

@@ -160,7 +160,7 @@ class TwoStageDetector(nn.Module):
         """
         maps = self.backbone(images, with_clip=True)
         levels = self.neck(maps.pyramid)
-        limits = self._limits(frames, images.device)
+        limits = self.limits_of(frames, images.device)
         proposals = self.rpn.propose(self.rpn(levels), limits)
         boxes = [found.boxes for found in proposals]
 
@@ -224,14 +224,16 @@ class TwoStageDetector(nn.Module):
     def losses(
         self,
         images: Tensor,
-        frames: Sequence[ImageFrame],
+        limits: Tensor,
         truths: Sequence[Annotations],
         priorities: Priorities | None = None,
     ) -> dict[str, Tensor]:
         """Compute the losses of a batch.
 
         Args:
-            images, frames: as in `forward`.
+            images: as in `forward`.
+            limits: (B, 2), height and width that proposals are clipped to, see `limits_of` and
+                `prepare_views`.
             truths: annotations of each image, in network pixels.
             priorities: None draws which anchors and boxes train.
 
@@ -256,7 +258,7 @@ class TwoStageDetector(nn.Module):
         levels = self.neck(self.backbone(images, with_clip=False).pyramid)
         scores = self.rpn(levels)
         losses = self.rpn.losses(scores, [t.boxes for t in truths], priorities.anchors)
-        proposals = self.rpn.propose(scores, self._limits(frames, images.device))
+        proposals = self.rpn.propose(scores, limits.to(images))
 
         sampled = [
             sample_boxes(
@@ -318,7 +320,7 @@ class TwoStageDetector(nn.Module):
         strides = self.backbone.strides
         return align_pyramid(levels[: len(strides)], rois, size, strides)
 
-    def _limits(self, frames: Sequence[ImageFrame], device: torch.device) -> Tensor:
+    def limits_of(self, frames: Sequence[ImageFrame], device: torch.device) -> Tensor:
         """Return what boxes are clipped to, (height, width) of each image: (B, 2)."""
         to_padding = self.rules.images.clip_to_padding
         sizes = [frame.padded if to_padding else frame.content for frame in frames]

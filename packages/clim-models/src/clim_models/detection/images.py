@@ -140,3 +140,32 @@ def prepare_images(
         images.append(normalize_and_pad(resized.round() if rules.round_pixels else resized, rules))
         frames.append(ImageFrame(original, content, (rules.size, rules.size)))
     return torch.stack(images), frames
+
+
+def prepare_views(images: Tensor, windows: Tensor, rules: ImageRules) -> tuple[Tensor, Tensor]:
+    """Normalise a batch of training views and fill what lies outside the pictures.
+
+    Nothing waits for the device.
+
+    Args:
+        images: uint8 RGB (B, 3, S, S).
+        windows: (B, 4), left, top, right, bottom of the picture in each image.
+        rules: statistics and padding.
+
+    Returns:
+        Images (B, 3, S, S) float32, and the limits (B, 2) of `TwoStageDetector.losses`.
+    """
+    statistics = torch.tensor([rules.mean, rules.std, rules.padding])[:, None, :, None, None]
+    mean, std, padding = statistics.to(images.device, non_blocking=True)
+    normal = (images.float() / 255 - mean) / std
+
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=images.device)[:, None]
+    columns = torch.arange(width, device=images.device)
+    left, top, right, bottom = windows.to(images.device)[:, :, None, None].unbind(1)
+    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    limits = torch.stack([bottom, right], 1)[:, :, 0, 0].float()
+    if rules.clip_to_padding:
+        limits = torch.full_like(limits, height)
+        limits[:, 1] = width
+    return torch.where(inside[:, None], normal, padding), limits

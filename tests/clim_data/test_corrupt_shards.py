@@ -8,7 +8,7 @@ import tarfile
 import pytest
 from clim_data import BoxLoader, CropLoader, MosaicConfig, MosaicLoader
 from clim_data.faults import BrokenSample
-from clim_data.sources.shards import index_tar
+from clim_data.sources.indexes import index_tar
 from clim_data.sources.store import SampleStore
 
 KINDS = ("mosaic", "grid", "boxes")
@@ -153,7 +153,7 @@ def test_links_in_a_shard_are_not_followed(tmp_path):
 
 
 def test_absurdly_large_members_are_refused_by_their_header(tmp_path, tar, monkeypatch):
-    monkeypatch.setattr("clim_data.sources.shards.MAX_MEMBER_BYTES", 1000)
+    monkeypatch.setattr("clim_data.sources.indexes.MAX_MEMBER_BYTES", 1000)
     shard = tar(
         tmp_path / "s.tar",
         [("a.jpg", b"1" * 1001), ("a.txt", b"t"), ("b.jpg", b"1" * 1000), ("b.txt", b"t")],

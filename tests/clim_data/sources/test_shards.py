@@ -1,11 +1,11 @@
-import json
 import pickle
 
 import numpy as np
 import pytest
 from clim_data.faults import BrokenSample, SkipReport
 from clim_data.sources.expand import expand_sources
-from clim_data.sources.shards import ByteReader, ShardIndex, index_tar, load_index
+from clim_data.sources.indexes import index_tar
+from clim_data.sources.shards import ByteReader
 from clim_data.sources.store import SampleStore
 from clim_data.streams.epochs import epoch_order
 
@@ -77,43 +77,6 @@ def test_shard_that_shrinks_after_indexing_is_named(tmp_path, tar):
         stream.truncate(2000)
     with pytest.raises(BrokenSample, match="cut shard"):
         store.read(0)
-
-
-def test_stale_or_damaged_index_beside_a_shard_is_not_believed(tmp_path, tar):
-    path = tar(tmp_path / "s.tar", [("a.jpg", b"1"), ("a.txt", b"t")])
-    beside = tmp_path / "s.tar.index.json"
-    good = index_tar(path).to_json()
-    for record in (
-        {**good, "tar_bytes": 5},
-        {**good, "version": 99},
-        {**good, "samples": [["a", 1]]},
-        [],
-        "x",
-    ):
-        beside.write_text(json.dumps(record))
-        assert load_index(path, None).keys.tolist() == ["a"]
-    beside.write_text('{"version"')
-    assert load_index(path, None).keys.tolist() == ["a"]
-    other = ShardIndex(
-        np.array(["z"]), np.array([[[512, 1], [-1, 0], [512, 1]]]), (), path.stat().st_size
-    )
-    beside.write_text(json.dumps(other.to_json()))
-    assert load_index(path, None).keys.tolist() == ["z"]
-
-
-def test_large_indexes_are_cached(tmp_path, tar, monkeypatch):
-    path = tar(tmp_path / "s.tar", [("a.jpg", b"1"), ("a.txt", b"t")])
-    with open(path, "r+b") as stream:
-        stream.truncate(70 << 20)  # sparse
-    cache = tmp_path / "cache"
-    first = load_index(path, cache)
-    assert len(list((cache / "index").iterdir())) == 1
-    monkeypatch.setattr(
-        "clim_data.sources.shards.index_tar", lambda *_: pytest.fail("the cache was not used")
-    )
-    second = load_index(path, cache)
-    assert second.keys.tolist() == first.keys.tolist()
-    assert np.array_equal(second.spans, first.spans)
 
 
 def test_sources_expand_in_a_fixed_order(tmp_path, tar):

@@ -56,7 +56,7 @@ def test_packed_shards_train_with_their_index(coco, tmp_path, monkeypatch):
     folder, annotations = coco
     write_shards(caption_items(folder, annotations), tmp_path / "out", samples_per_shard=3)
     monkeypatch.setattr(
-        "clim_data.sources.shards.index_tar",
+        "clim_data.sources.indexes.index_tar",
         lambda *_: pytest.fail("the index beside the shard was not used"),
     )
     loader = MosaicLoader(tmp_path / "out", batch_size=7, mosaic=SMALL)

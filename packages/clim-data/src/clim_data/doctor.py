@@ -14,7 +14,7 @@ from clim_data.datasets import PARTS, Check, Part
 from clim_data.faults import BrokenSample
 from clim_data.files.names import IMAGE_SUFFIXES
 from clim_data.pixels.decode import load_rgb
-from clim_data.sources.shards import has_end_mark
+from clim_data.sources.tars import END_MARK
 
 PRESENT, BROKEN, MISSING = "present", "broken", "missing"
 
@@ -171,7 +171,9 @@ def _judge(count: int, expected: int | None, unit: str) -> tuple[str, str]:
 
 def _is_whole_tar(path: str) -> bool:
     with open(path, "rb") as stream:
-        return has_end_mark(stream, os.path.getsize(path))
+        stream.seek(max(0, os.path.getsize(path) - END_MARK))
+        end = stream.read()
+    return len(end) == END_MARK and not any(end)
 
 
 def _unreadable(files: list[str], label: str) -> Iterable[str]:

@@ -130,7 +130,7 @@ def read_boxes(
                 owners.append(number_of[image_id])
                 values.extend(box)
         except BrokenSample as fault:
-            store.note(fault)
+            store.report_fault(fault)
     of_image = np.array(owners, dtype=np.int64)
     order = np.argsort(of_image, kind="stable")
     boxes = np.array(values, dtype=np.float64).reshape(-1, 4)[order]

@@ -148,7 +148,7 @@ def image_names(images: Sequence[dict], store: SampleStore) -> tuple[list[str], 
                     "path outside the folder", str(name), f"file_name of image {image.get('id')}"
                 )
         except BrokenSample as fault:
-            store.note(fault)
+            store.report_fault(fault)
             continue
         names.append(os.path.normpath(name.replace("\\", "/")))
         rows.append(row)
@@ -173,7 +173,7 @@ def match_samples(names: Sequence[str], store: SampleStore, path: str | Path) ->
         candidates = (name, stem, stem.rpartition("/")[2], sample_key(name.rpartition("/")[2]))
         number = next((known[c] for c in candidates if c in known), None)
         if number is None:
-            store.note(
+            store.report_fault(
                 BrokenSample(
                     "missing image", name, f"{Path(path).name} names it, no source holds it"
                 )

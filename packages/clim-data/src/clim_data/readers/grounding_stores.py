@@ -3,7 +3,6 @@
 
 import hashlib
 import json
-import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ from clim_data.files.names import inside, locate
 from clim_data.readers.grounding import RecordTable
 from clim_data.sources.expand import Sources, expand_sources, is_remote
 from clim_data.sources.items import PackItem
-from clim_data.sources.shards import ByteReader, load_index
-
-_BLOCK = tarfile.BLOCKSIZE
+from clim_data.sources.packs import index_of_shard, with_missing_shards
+from clim_data.sources.shards import ByteReader
+from clim_data.sources.tars import BLOCK, BadHeader, padded, parse_header
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class ShardStore:
     """
 
     def __init__(self, shards: Sources):
-        paths = expand_sources(shards)
+        paths = with_missing_shards(expand_sources(shards), shards)
         wrong = [path for path in paths if is_remote(path) or not path.endswith(".tar")]
         if wrong:
             raise ValueError(
@@ -110,9 +109,7 @@ class ShardStore:
                 "wrote"
             )
         self._paths = paths
-        indices = [
-            load_index(Path(path), default_cache_folder(), Path(path).name) for path in paths
-        ]
+        indices = [index_of_shard(Path(path), default_cache_folder()) for path in paths]
         self.faults = [fault for index in indices for fault in index.faults]
         self._shard = np.concatenate(
             [np.full(len(index), i, dtype=np.int32) for i, index in enumerate(indices)]
@@ -149,7 +146,7 @@ class ShardStore:
         try:
             data = self._reader.read(path, image, size)
             files = dict(self._between(path, image + size, start))
-        except (OSError, tarfile.TarError) as fault:
+        except (OSError, BadHeader) as fault:
             raise BrokenSample(
                 "cut shard", f"{Path(path).name} sample {number}", str(fault)
             ) from None
@@ -163,18 +160,14 @@ class ShardStore:
     def _between(self, path: str, start: int, end: int) -> Iterator[tuple[str, bytes]]:
         """(suffix, bytes) of the members that the packer puts between a sample's image and its
         json."""
-        start = -(-start // _BLOCK) * _BLOCK
-        block = self._reader.read(path, start, max(0, end - _BLOCK - start))
+        start = padded(start)
+        block = self._reader.read(path, start, max(0, end - BLOCK - start))
         place = 0
         while place < len(block):
-            member = tarfile.TarInfo.frombuf(
-                block[place : place + _BLOCK], tarfile.ENCODING, "surrogateescape"
-            )
-            place += _BLOCK
-            if member.size < 0:
-                raise tarfile.HeaderError("a file of negative size")
+            member = parse_header(block[place : place + BLOCK])
+            place += BLOCK
             yield (
                 member.name.rpartition("/")[2].partition(".")[2],
                 block[place : place + member.size],
             )
-            place += -(-member.size // _BLOCK) * _BLOCK
+            place += padded(member.size)

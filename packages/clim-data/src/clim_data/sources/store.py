@@ -7,26 +7,22 @@ twice `cache_shards` of them stay there. Reading is then the same as for local f
 
 import hashlib
 import os
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from clim_data.command_line import FULL_DISK
 from clim_data.faults import BrokenSample, SkipReport
-from clim_data.files.atomic import write_json
 from clim_data.files.cache import default_cache_folder
 from clim_data.sources.expand import Sources, expand_sources, is_remote, shard_name
 from clim_data.sources.folders import FolderIndex
+from clim_data.sources.indexes import LOST, ShardIndex, fits, index_tar, read_index, store_index
+from clim_data.sources.packs import index_of_shard, with_missing_shards
 from clim_data.sources.remote import ShardCache
-from clim_data.sources.shards import (
-    ByteReader,
-    RawSample,
-    ShardIndex,
-    index_tar,
-    load_index,
-    read_index,
-)
+from clim_data.sources.shards import ByteReader, RawSample
 
 Index = ShardIndex | FolderIndex
 
@@ -57,7 +53,7 @@ class SampleStore:
     ):
         if not isinstance(cache_shards, int) or cache_shards < 1:
             raise ValueError(f"cache_shards={cache_shards!r} must be a whole number of at least 1")
-        self.shards = expand_sources(sources)
+        self.shards = with_missing_shards(expand_sources(sources), sources)
         self.cache_folder = Path(cache_folder) if cache_folder else default_cache_folder()
         self.cache = ShardCache(self.cache_folder, 2 * cache_shards)
         # Few remote shards are in use at a time, so the shuffle moves through them in windows.
@@ -80,11 +76,20 @@ class SampleStore:
         parts = np.split(kept, self.starts[1:-1])
         self._number([index.take(part) for index, part in zip(self.indexes, parts, strict=True)])
 
-    def note(self, fault: BrokenSample) -> None:
-        """Name what is left out in `skipped`, or raise it, as `on_error` says."""
+    def report_fault(self, fault: BrokenSample) -> None:
+        """Name in `skipped` what is left out, or raise it, as `on_error` says."""
         if self.on_error == "raise":
             raise fault
         self.skipped.add(fault)
+
+    def note(self, fault: BrokenSample) -> None:
+        """Do what `report_fault` does, whose name this was before."""
+        warnings.warn(
+            "SampleStore.note is now report_fault: use that name",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        self.report_fault(fault)
 
     def read(self, i: int) -> RawSample:
         """Sample `i`, not decoded.
@@ -92,6 +97,7 @@ class SampleStore:
         Raises:
             BrokenSample: its file or shard has gone, has changed since it was indexed, or cannot be
                 read.
+            OSError: the disk of the cache is full.
         """
         part = int(np.searchsorted(self.starts, i, side="right")) - 1
         index, place = self.indexes[part], int(i - self.starts[part])
@@ -108,6 +114,8 @@ class SampleStore:
             image = self._reader.read(path, *spans[0])
             text, meta = (self._reader.read(path, *s) if s[0] >= 0 else None for s in spans[1:])
         except OSError as fault:
+            if fault.errno in FULL_DISK:
+                raise
             raise BrokenSample("cut shard", name, str(fault)) from fault
         return RawSample(name, key, image, text, meta, number=i)
 
@@ -148,20 +156,20 @@ class SampleStore:
             elif os.path.isdir(source):
                 index = FolderIndex.of(source)
             else:
-                index = load_index(Path(source), self.cache_folder)
+                index = index_of_shard(Path(source), self.cache_folder)
         except BrokenSample as fault:
-            index = ShardIndex(
-                np.array([], dtype=np.str_), np.zeros((0, 3, 2), np.int64), (fault,), 0
-            )
+            index = ShardIndex.empty(fault)
         if texts and not index.has_text.all():
             missing = (
                 "no captions beside it" if isinstance(index, FolderIndex) else "no txt or json"
             )
             for key in index.keys[~index.has_text].tolist():
-                self.note(BrokenSample("incomplete sample", f"{shard_name(source)}/{key}", missing))
+                self.report_fault(
+                    BrokenSample("incomplete sample", f"{shard_name(source)}/{key}", missing)
+                )
             index = index.take(index.has_text)
         for each in index.faults:
-            self.note(each)
+            self.report_fault(each)
         return index
 
     def _remote_index(self, url: str) -> ShardIndex:
@@ -169,13 +177,18 @@ class SampleStore:
         once)."""
         place = self.cache_folder / "index" / (self.cache.path(url).stem + ".json")
         index = read_index(place)
-        if index is None:
-            path = self.cache.fetch(url)
-            index = index_tar(path, shard_name(url))
-            if any(fault.reason in ("cut shard", "not a tar") for fault in index.faults):
-                path.unlink(
-                    missing_ok=True
-                )  # the next start asks again: it may still have been uploading
-            else:
-                write_json(place, index.to_json())
+        if index is not None:
+            local = self.cache.path(url)
+            with suppress(FileNotFoundError):  # it is fetched when one of its samples is read
+                if local.stat().st_size == index.tar_bytes and not fits(index, local):
+                    local.unlink(missing_ok=True)  # a copy with holes, after a loss of power
+            return index
+
+        path = self.cache.fetch(url)
+        index = index_tar(path, shard_name(url))
+        if any(fault.reason in LOST for fault in index.faults):
+            # The next start asks again: it may still have been uploading.
+            path.unlink(missing_ok=True)
+        else:
+            store_index(place, index)
         return index

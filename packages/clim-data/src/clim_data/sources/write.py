@@ -24,10 +24,9 @@ from clim_data.faults import BrokenSample, SkipReport, check_on_error
 from clim_data.files.atomic import write_json, write_whole
 from clim_data.files.names import inside, locate
 from clim_data.pixels.decode import SUFFIX_OF_FORMAT, load_rgb, open_image
+from clim_data.sources.indexes import INDEX_SUFFIX, index_tar
 from clim_data.sources.items import PackItem, PackList
-from clim_data.sources.shards import INDEX_SUFFIX, index_tar
-
-MANIFEST = "pack.json"
+from clim_data.sources.packs import MANIFEST
 
 
 @dataclass

@@ -1,0 +1,142 @@
+"""What `clim-data pack` says about the shards that it wrote, for those who read them."""
+
+import fnmatch
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from braceexpand import braceexpand
+
+from clim_data.faults import BrokenSample
+from clim_data.sources.expand import Sources, is_remote
+from clim_data.sources.indexes import INDEX_SUFFIX, ShardIndex, load_index, read_index
+
+MANIFEST = "pack.json"
+MOST_NAMED = 100_000  # missing samples of one shard; a manifest from elsewhere may say anything
+UNFINISHED = "its pack was not finished: run the same `clim-data pack` again"
+
+
+@dataclass(frozen=True)
+class PackedShard:
+    """One line of a manifest: samples and bytes of a shard, None before the pack is finished."""
+
+    samples: int | None = None
+    bytes: int | None = None
+
+
+def read_manifest(folder: Path) -> dict[str, PackedShard]:
+    """Shards by name that the manifest of a folder lists; none where it cannot be read.
+
+    Manifests of earlier releases do not list shards.
+    """
+    try:
+        listed = json.loads((folder / MANIFEST).read_bytes())["shards"]
+        shards = {}
+        for name, counts in listed.items():
+            if os.path.basename(name) != name or not name.endswith(".tar"):
+                return {}
+            samples, size = (None, None) if counts is None else (int(n) for n in counts)
+            shards[name] = PackedShard(samples, size)
+        return shards
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def with_missing_shards(found: list[str], sources: Sources) -> list[str]:
+    """Add the shards that a manifest lists, that `sources` ask for and that are not there.
+
+    They stand where they would stand if they were there. `sources` ask for a shard by its folder,
+    one above it, or a pattern that its path fits.
+    """
+    listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
+    patterns = [item for source in map(str, listed) for item in braceexpand(source)]
+    there = set(found)
+    folders: dict[str, list[str]] = {}
+    for shard in found:
+        folder = os.path.dirname(shard)
+        if is_remote(shard) or not shard.endswith(".tar") or folder in folders:
+            continue
+        expected = [os.path.join(folder, name) for name in read_manifest(Path(folder))]
+        folders[folder] = [
+            path
+            for path in expected
+            if path not in there and not os.path.exists(path) and _asked_for(path, patterns)
+        ]
+    if not any(folders.values()):
+        return found
+
+    result = []
+    for shard in found:
+        missing = folders.get(os.path.dirname(shard), [])
+        while missing and missing[0] < shard:
+            result.append(missing.pop(0))
+        result.append(shard)
+    for missing in folders.values():
+        result += missing
+    return result
+
+
+def _asked_for(path: str, patterns: Iterable[str]) -> bool:
+    absolute = os.path.abspath(path)
+    for pattern in patterns:
+        if is_remote(pattern):
+            continue
+        if os.path.isdir(pattern):
+            if absolute.startswith(os.path.join(os.path.abspath(pattern), "")):
+                return True
+        elif fnmatch.fnmatch(path, pattern):
+            return True
+    return False
+
+
+def index_of_shard(path: Path, cache_folder: Path | None) -> ShardIndex:
+    """Return the index of a local shard; `faults` has all that is missing.
+
+    A shard that its folder's manifest lists is compared with it: one that is not there, or is not
+    the one that was packed, is a fault.
+    """
+    packed = read_manifest(path.parent).get(path.name)
+    try:
+        index = load_index(path, cache_folder)
+    except FileNotFoundError:
+        return ShardIndex.empty(*_missing_samples(path, packed or PackedShard()))
+    except OSError as fault:
+        reason = fault.strerror or str(fault)
+        return ShardIndex.empty(BrokenSample("unreadable shard", path.name, reason))
+    if packed is None or packed.samples is None:
+        return index
+    return replace(index, faults=(*index.faults, *_differences(index, path.name, packed)))
+
+
+def _differences(index: ShardIndex, name: str, packed: PackedShard) -> list[BrokenSample]:
+    if (len(index), index.tar_bytes) == (packed.samples, packed.bytes):
+        return []
+    lost = (packed.samples or 0) - len(index)
+    named = sum(fault.name.startswith(f"{name}/") for fault in index.faults)
+    if named >= lost > 0:
+        return []
+    detail = (
+        f"{len(index):,} samples and {index.tar_bytes:,} bytes, {packed.samples:,} and "
+        f"{packed.bytes:,} when it was packed: run the same `clim-data pack` again"
+    )
+    return [BrokenSample("changed shard", name, detail)]
+
+
+def _missing_samples(path: Path, packed: PackedShard) -> list[BrokenSample]:
+    """One fault for each sample of a shard that is not there."""
+    if packed.samples is None:
+        detail = UNFINISHED if read_manifest(path.parent) else "no such file"
+        return [BrokenSample("missing shard", path.name, detail)]
+
+    detail = f"no file {path}; run the same `clim-data pack` again, or copy it"
+    index = read_index(path.with_name(path.name + INDEX_SUFFIX))
+    if index is not None and len(index):
+        names = index.keys.tolist()
+    elif 0 < packed.samples <= MOST_NAMED:
+        names = [f"sample {number} of {packed.samples}" for number in range(1, packed.samples + 1)]
+    else:
+        detail = f"{packed.samples:,} samples; {detail}"
+        return [BrokenSample("missing shard", path.name, detail)]
+    return [BrokenSample("missing shard", f"{path.name}/{name}", detail) for name in names]

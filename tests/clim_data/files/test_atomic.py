@@ -1,5 +1,6 @@
 """A file is whole or not there, whatever happens to the process that writes it."""
 
+import errno
 import json
 import os
 import signal
@@ -8,7 +9,13 @@ import sys
 import time
 
 import pytest
-from clim_data.files.atomic import write_bytes, write_json, write_text, write_whole
+from clim_data.files.atomic import (
+    remove_stale_drafts,
+    write_bytes,
+    write_json,
+    write_text,
+    write_whole,
+)
 
 
 def test_file_and_folder_are_made_and_nothing_else_is_left(tmp_path):
@@ -64,6 +71,79 @@ def test_the_mode_is_that_of_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_the_mode_is_that_of_the_umask_also_where_a_library_replaces_the_draft(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with write_whole(tmp_path / "weights") as draft:
+            other = tmp_path / "other"
+            other.touch(0o600)
+            os.replace(other, draft)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "weights").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_in_the_place_of_the_file_is_replaced_not_followed(tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    (tmp_path / "file").symlink_to(outside)
+    write_text(tmp_path / "file", "new")
+    assert outside.read_text() == "precious"
+    assert not (tmp_path / "file").is_symlink()
+
+
+def test_a_planted_draft_is_never_written(tmp_path, monkeypatch):
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    monkeypatch.setattr("secrets.token_hex", lambda count: "0" * 8)
+    with write_whole(tmp_path / "file") as draft:
+        name = draft.name
+    (tmp_path / name).symlink_to(outside)
+    with pytest.raises(FileExistsError):
+        write_text(tmp_path / "file", "new")
+    assert outside.read_text() == "precious"
+
+
+def test_a_long_name_has_a_draft(tmp_path):
+    write_text(tmp_path / ("ä" * 127), "x")
+    assert len(os.listdir(tmp_path)) == 1
+
+
+class LibraryError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "full"),
+        OSError(errno.EDQUOT, "full"),
+        LibraryError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_one_sentence_with_the_path(tmp_path, error):
+    def fill():
+        with write_whole(tmp_path / "file"):
+            raise error
+
+    with pytest.raises(OSError, match=r"MB are free\).*file'") as caught:
+        fill()
+    assert caught.value.errno in (errno.ENOSPC, errno.EDQUOT)
+    assert not os.listdir(tmp_path)
+
+
+def test_drafts_of_dead_processes_are_removed(tmp_path):
+    pid = os.fork()
+    if pid == 0:
+        write_whole(tmp_path / "dead").__enter__()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with write_whole(tmp_path / "alive") as draft:
+        assert len(os.listdir(tmp_path)) == 2
+        remove_stale_drafts(tmp_path)
+        assert os.listdir(tmp_path) == [draft.name]
 
 
 def test_a_killed_writer_leaves_the_old_file_whole(tmp_path):

@@ -137,7 +137,8 @@ def test_a_full_disk_is_one_sentence_with_the_path(tmp_path, error):
 def test_drafts_of_dead_processes_are_removed(tmp_path):
     pid = os.fork()
     if pid == 0:
-        write_whole(tmp_path / "dead").__enter__()
+        writer = write_whole(tmp_path / "dead")
+        writer.__enter__()
         os._exit(0)
     os.waitpid(pid, 0)
     with write_whole(tmp_path / "alive") as draft:

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from clim_data.command_line.failures import full_disk
+
 DRAFT_SUFFIX = ".part"
 _OTHER_HOST_S = 86400.0  # a draft of another machine that nothing touched for so long is dead
 _DRAFT = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.part$")
@@ -77,7 +79,7 @@ def _host() -> str:
 def _with_path(error: Exception, path: Path) -> OSError | None:
     """An error of a full disk with its path and what is free there; None for other errors."""
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and "No space left on device" in str(error):  # libraries' own classes
+    if number is None and full_disk(error):  # libraries have classes of their own
         number = errno.ENOSPC
     if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return None

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from clim_data.command_line import FULL_DISK
+from clim_data.command_line.failures import full_disk
 from clim_data.faults import BrokenSample, SkipReport
 from clim_data.files.cache import default_cache_folder
 from clim_data.sources.expand import Sources, expand_sources, is_remote, shard_name
@@ -114,7 +114,7 @@ class SampleStore:
             image = self._reader.read(path, *spans[0])
             text, meta = (self._reader.read(path, *s) if s[0] >= 0 else None for s in spans[1:])
         except OSError as fault:
-            if fault.errno in FULL_DISK:
+            if full_disk(fault):
                 raise
             raise BrokenSample("cut shard", name, str(fault)) from fault
         return RawSample(name, key, image, text, meta, number=i)

@@ -12,15 +12,15 @@ import torch
 from clim_data.drawings import caption_of, compose_scenes, load_emoji
 from clim_eval import RegionRows
 from clim_train.config import TrainConfig
-from clim_train.experiments.comparison import measure as compare_runs
+from clim_train.experiments.comparison import runner
 from clim_train.experiments.comparison.arms import ARMS, START, ArmOptions, arm_config
+from clim_train.experiments.comparison.command import EMBEDDED_LRS, build_parser, main
 from clim_train.experiments.comparison.cost import PeakMemory, step_seconds
 from clim_train.experiments.comparison.data import TrainingData, label_groups
-from clim_train.experiments.comparison.drawings import group_plan
+from clim_train.experiments.comparison.drawings import DrawingOptions, group_plan
 from clim_train.experiments.comparison.measure import rows_with_labels
 from clim_train.experiments.comparison.page import BEGIN, END, fill_page
 from clim_train.experiments.comparison.report import best_lines, result_table
-from clim_train.experiments.comparison.run import EMBEDDED_LRS, build_parser, main
 from clim_train.options.sections import ModelConfig, OptimConfig
 from clim_train.run.stopping import TrainingStopped
 from PIL import Image
@@ -101,9 +101,10 @@ def test_coco_layout_gives_one_table_of_all_arms(coco, finished):
         "retrieval.t2i.R@1",
         "zeroshot.all.top1",
     }
-    for row in (START, *ARMS.values(), "CLIM, alpha 0.5"):
+    titles = [arm.title for arm in ARMS.values()]
+    for row in (START, *titles, "CLIM, alpha 0.5"):
         assert figures <= set(report["metrics"][row])
-    for arm in ARMS.values():
+    for arm in titles:
         assert report["metrics"][arm]["cost.step_s"] > 0
         assert "seen.crops.all.mAcc1" in report["metrics"][arm]
     assert report["metrics"]["RegionCLIP-style"]["cost.prepare_s"] > 0
@@ -148,8 +149,8 @@ def test_started_again_it_does_nothing_twice(coco, finished, monkeypatch, capsys
     def never(*args, **options):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(compare_runs, "train", never)
-    monkeypatch.setattr(compare_runs.Measurement, "run", never)
+    monkeypatch.setattr(runner, "train", never)
+    monkeypatch.setattr(runner.Measurement, "run", never)
     main(coco_arguments(coco, finished))
     assert json.loads((finished / "report.json").read_text())["metrics"] == before["metrics"]
     with pytest.raises(SystemExit):
@@ -178,10 +179,10 @@ def test_an_interrupted_arm_goes_on(coco, finished):
 
 
 def test_a_stopped_training_says_how_to_go_on(coco, finished, monkeypatch, capsys):
-    def stop(model, config, *, resume):
+    def stop(model, config, arm, *, texts, resume):
         raise TrainingStopped(1, config.run.folder)
 
-    monkeypatch.setattr(compare_runs, "train", stop)
+    monkeypatch.setattr(runner, "train", stop)
     with pytest.raises(SystemExit) as ended:
         main(coco_arguments(coco, finished, "--arms", "clipself", "--seeds", "1"))
     assert ended.value.code == 75
@@ -234,17 +235,23 @@ def options(**changes) -> ArmOptions:
 def test_every_arm_has_the_same_budget(tmp_path):
     budget = options()
     assert budget.pixels == 9 * 192**2 + 57 * 64**2
-    for arm in ARMS:
-        side = 64 if arm == "image" else 192
-        assert abs(budget.pixels_of(arm) - budget.pixels) <= side**2 / 2
+    for name, arm in ARMS.items():
+        side = 64 if name == "image" else 192
+        assert abs(arm.pixels(budget) - budget.pixels) <= side**2 / 2
     data = TrainingData(
         ("a.tar",), ("scenes",), tmp_path / "boxes.json", tmp_path / "nouns.safetensors"
     )
     configs = {
-        arm: arm_config(
-            arm, budget, data, labels=tmp_path / "labels.json", folder=tmp_path / arm, seed=3
+        name: arm_config(
+            arm,
+            budget.lrs[name],
+            budget,
+            data,
+            labels=tmp_path / "labels.json",
+            folder=tmp_path / name,
+            seed=3,
         )
-        for arm in ARMS
+        for name, arm in ARMS.items()
     }
     shared = {
         (c.schedule, c.model, dataclasses.replace(c.optim, lr=0), c.run.seed)
@@ -259,12 +266,13 @@ def test_every_arm_has_the_same_budget(tmp_path):
 
 def test_nothing_of_the_test_is_trained_on_or_chosen_on():
     split = load_emoji().split()
-    test, val = group_plan(split, "test"), group_plan(split, "val")
+    test = group_plan(split, DrawingOptions(split="test"))
+    val = group_plan(split, DrawingOptions(split="val"))
     assert {vendors for vendors, _ in test.values()} == {(split.test_vendor,)}
     assert all(split.test_vendor not in vendors for vendors, _ in val.values())
     assert not set(test["unseen"][1]) & {*split.train_concepts, *split.val_concepts}
     with pytest.raises(ValueError, match="legal values"):
-        group_plan(split, "train")
+        DrawingOptions(split="train")
 
 
 def test_groups_of_classes_split_regions_not_candidates():
@@ -325,7 +333,7 @@ def test_tables_are_in_percent_and_seconds():
         "0.50 ± 0.00",
         "125 ± 0",
     ]
-    assert best_lines(rows) == "- boxes, seen: start 10.0, highest 25.0 (CLIM)"
+    assert best_lines(rows, START) == "- boxes, seen: start 10.0, highest 25.0 (CLIM)"
 
 
 @pytest.mark.parametrize(

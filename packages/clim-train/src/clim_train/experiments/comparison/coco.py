@@ -95,12 +95,13 @@ def coco_data(
         images = class_images(files.zeroshot, model.image_size[0])
         rows = embed_with_bar(model, images.class_names, TEMPLATES, cache=None, show=True)
         zeroshot["all"] = LabelledSet(images, rows)
+    captions = ImageCaptions(
+        root / "val2017", root / "annotations" / "captions_val2017.json", model.image_size[0]
+    )
     return ComparisonData(
         coco_training(folder, model, files, unseen),
         (RegionSet(regions, embeddings, groups),),
-        ImageCaptions(
-            root / "val2017", root / "annotations" / "captions_val2017.json", model.image_size[0]
-        ),
+        {"": captions},
         zeroshot,
     )
 

@@ -5,34 +5,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clim_data import ImageCaptions, PanopticRegions
+from clim_data import PanopticRegions
 from torch import Tensor
+
+Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is there to learn from; each arm reads its part only (see
-    `clim_train.experiments.comparison.arms`).
+    """What there is to learn from. Each arm reads its part only, so a part that no arm reads may
+    be missing.
 
-    pairs: shards, or one folder, of images with captions. scenes: shards, or one folder, of images.
-    proposals: COCO json of boxes in them, whose classes are not read. nouns: class embeddings
-    (`clim-eval embed`) with the names that boxes may get. listed: COCO json with the images of
-    `scenes` that may be used, None for all. captions: COCO captions of `scenes`, None where the
-    shards bring them.
+    Args:
+        pairs: shards, or one folder, of images with captions.
+        scenes: shards, or one folder, of images.
+        proposals: COCO json of boxes in the scenes; their classes are not read.
+        nouns: class embeddings (`clim-eval embed`) of the names that boxes may get.
+        listed: COCO json with the images of `scenes` that may be used; None for all.
+        captions: COCO captions of `scenes`; None where the shards bring them.
     """
 
     pairs: tuple[str, ...]
-    scenes: tuple[str, ...]
-    proposals: Path
-    nouns: Path
+    scenes: tuple[str, ...] = ()
+    proposals: Path | None = None
+    nouns: Path | None = None
     listed: Path | None = None
     captions: Path | None = None
 
 
 @dataclass(frozen=True)
 class RegionSet:
-    """Scenes with labelled regions, the class embeddings (K, C), and which labels count for which
-    group of figures."""
+    """Scenes with labelled regions and the class embeddings (K, C).
+
+    `groups` says which labels count for which group of figures.
+    """
 
     scenes: PanopticRegions
     embeddings: Tensor
@@ -42,7 +48,7 @@ class RegionSet:
 @dataclass(frozen=True)
 class LabelledSet:
     """Items (uint8 (3, s, s) image, label, id) for zero-shot classification, and the embeddings of
-    the classes."""
+    the classes (K, C)."""
 
     images: Any
     embeddings: Tensor
@@ -50,30 +56,39 @@ class LabelledSet:
 
 @dataclass(frozen=True)
 class ComparisonData:
-    """Everything of one comparison. `zeroshot`: group -> images; may be empty."""
+    """Everything of one comparison.
+
+    Args:
+        captions: group -> items (image, captions, id) for retrieval. The group "" has no name in
+            the figures.
+        zeroshot: group -> labelled images; may be empty.
+    """
 
     train: TrainingData
     regions: tuple[RegionSet, ...]
-    captions: ImageCaptions
+    captions: Mapping[str, Any]
     zeroshot: Mapping[str, LabelledSet]
 
     def counts(self) -> dict[str, int]:
-        """Scenes and classes of each group, captions' images, and images of each zero-shot set."""
-        found = {}
+        """Return the numbers of scenes, classes, images with captions and labelled images."""
+        found: dict[str, int] = {}
         for part in self.regions:
             for group, labels in part.groups.items():
-                found |= {f"{group} scenes": len(part.scenes), f"{group} classes": len(labels)}
-        found["images with captions"] = len(self.captions)
-        return found | {
-            f"{group} images": len(part.images) for group, part in self.zeroshot.items()
-        }
+                found[f"{group} scenes"] = len(part.scenes)
+                found[f"{group} classes"] = len(labels)
+
+        for group, items in self.captions.items():
+            found[f"{group} images with captions".lstrip()] = len(items)
+        for group, labelled in self.zeroshot.items():
+            found[f"{group} images"] = len(labelled.images)
+        return found
 
 
 def label_groups(names: Sequence[str], unseen: Sequence[str]) -> dict[str, list[int]]:
-    """Labels of the classes in and not in `unseen`: {"seen": [...], "unseen": [...]}, the latter
-    only if there is one.
+    """Return the labels of seen and of unseen classes: {"seen": [...], "unseen": [...]}.
 
-    Raises ValueError for an unseen class that is no class.
+    Without unseen classes there is no group "unseen". Raises ValueError for an unseen name that is
+    not among `names`.
     """
     if unknown := sorted(set(unseen) - set(names)):
         raise ValueError(

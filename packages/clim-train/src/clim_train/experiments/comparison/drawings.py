@@ -1,13 +1,21 @@
 """The data of a comparison from the embedded drawings.
 
-Letters: K classes, C channels.
+Nothing of the held-out vendor or of the held-out concepts is trained on. Choices are made on the
+validation split: other held-out concepts, drawn by the training vendors, and new scenes of trained
+drawings.
+
+Letters: K classes, C channels, s pixels of a side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
+import torch
 from clim_data import ImageCaptions, PanopticRegions
 from clim_data.drawings import (
+    EmojiSet,
     EmojiSplit,
     SceneFolder,
     caption_of,
@@ -20,108 +28,150 @@ from clim_models import RegionModel
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from clim_train.experiments.augment import on_white
 from clim_train.experiments.comparison.data import (
     ComparisonData,
     LabelledSet,
     RegionSet,
     TrainingData,
 )
-from clim_train.experiments.quickstart.data import SPLITS, class_features, single_drawings
+from clim_train.experiments.pretrain_tiny import text_features
 
-TRAIN_SEED = 1000  # of the training scenes, away from the seeds of the scenes of `quickstart_data`
+SPLITS = ("test", "val")
+TRAIN_SEED = 1000
+"""Seed of the training scenes, away from the seeds of the scenes that are measured."""
+
+Drawing = tuple[Tensor, int, str]
+"""A uint8 (3, s, s) image on white, its label, its caption."""
 
 
-def group_plan(split: EmojiSplit, which: str) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-    """group -> (vendors, concepts) of the scenes of "test" or "val"; ValueError for another name.
+@dataclass(frozen=True)
+class DrawingOptions:
+    """How much of the embedded drawings is used, and for what.
+
+    Args:
+        split: "test", or "val" for choices.
+        scenes: composed scenes of each group.
+        train_scenes: composed scenes to train on; 0 where no arm trains on scenes.
+        scene_px: side at which the model sees a scene.
+        classes: only the first concepts of each group, for a quick look (accuracies are then of an
+            easier task). None for all.
+        retrieve: retrieval among "scenes" of the trained concepts, or among single "drawings" of
+            each group.
+        names: other names for the groups "seen" and "unseen".
+    """
+
+    split: str = "test"
+    scenes: int = 200
+    train_scenes: int = 1000
+    scene_px: int = 192
+    classes: int | None = None
+    retrieve: Literal["scenes", "drawings"] = "scenes"
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split={self.split!r}; legal values are {SPLITS}")
+
+
+def group_plan(
+    split: EmojiSplit, options: DrawingOptions
+) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Return group -> (vendors, concepts) of the scenes and drawings that are measured.
 
     test: the vendor and, in "unseen", the concepts were never trained on. val: new scenes of
     trained drawings, and other concepts that were never trained on, by the training vendors.
     """
-    if which == "test":
-        return {
-            "seen": ((split.test_vendor,), split.train_concepts),
-            "unseen": ((split.test_vendor,), split.test_concepts),
-        }
-    if which == "val":
-        return {
-            "seen": (split.train_vendors, split.train_concepts),
-            "unseen": (split.train_vendors, split.val_concepts),
-        }
-    raise ValueError(f"split={which!r}; legal values are {SPLITS}")
+    vendors, unseen = split.train_vendors, split.val_concepts
+    if options.split == "test":
+        vendors, unseen = (split.test_vendor,), split.test_concepts
+
+    plan = {"seen": split.train_concepts, "unseen": unseen}
+    return {
+        options.names.get(group, group): (vendors, concepts[: options.classes])
+        for group, concepts in plan.items()
+    }
 
 
-def embedded_data(
-    folder: Path,
-    model: RegionModel,
-    *,
-    which: str = "test",
-    scenes: int = 200,
-    train_scenes: int = 1000,
-    scene_px: int = 192,
-    classes: int | None = None,
-) -> ComparisonData:
-    """Write shards, training scenes and test scenes below `folder`; the same files come out each
-    time.
+def embedded_data(folder: Path, model: RegionModel, options: DrawingOptions) -> ComparisonData:
+    """Write shards, training scenes and measured scenes below `folder`.
 
-    classes: only so many concepts of each group (for a quick look; accuracies are then of an easier
-    task).
+    The same options write the same files each time.
     """
     emoji = load_emoji()
     split = emoji.split()
-    shards = tuple(
-        str(path) for path in write_emoji_shards(folder / "pairs", emoji=emoji, split=split)
-    )
-    trained = split.train_concepts[:classes]
-    train = compose_scenes(
+    trained = split.train_concepts[: options.classes]
+    embeddings = {trained: unit_features(model, trained)}
+    train = _training_data(folder, model, options, emoji, embeddings[trained])
+
+    regions: list[RegionSet] = []
+    zeroshot: dict[str, LabelledSet] = {}
+    captions: dict[str, Any] = {}
+    for number, (group, (vendors, concepts)) in enumerate(group_plan(split, options).items()):
+        scenes = compose_scenes(
+            folder / "scenes" / f"{options.split}_{group}",
+            vendor=vendors,
+            concepts=concepts,
+            count=options.scenes,
+            emoji=emoji,
+            seed=100 * SPLITS.index(options.split) + number,
+        )
+        if concepts not in embeddings:
+            embeddings[concepts] = unit_features(model, concepts)
+        rows = embeddings[concepts]
+        shown = scene_regions(scenes, model, options.scene_px)
+        regions.append(RegionSet(shown, rows, {group: range(len(concepts))}))
+
+        drawings = single_drawings(emoji, vendors, concepts)
+        labelled = [(image, label, i) for i, (image, label, _) in enumerate(drawings)]
+        zeroshot[group] = LabelledSet(labelled, rows)
+
+        if options.retrieve == "drawings":
+            captions[group] = [(image, [text], i) for i, (image, _, text) in enumerate(drawings)]
+        elif not captions:
+            captions[""] = ImageCaptions(scenes.images, scenes.captions_json, options.scene_px)
+
+    return ComparisonData(train, tuple(regions), captions, zeroshot)
+
+
+def _training_data(
+    folder: Path, model: RegionModel, options: DrawingOptions, emoji: EmojiSet, embeddings: Tensor
+) -> TrainingData:
+    """Write what is trained on; `embeddings` are those of the trained concepts."""
+    split = emoji.split()
+    shards = write_emoji_shards(folder / "pairs", emoji=emoji, split=split)
+    pairs = tuple(str(path) for path in shards)
+    if not options.train_scenes:
+        return TrainingData(pairs)
+
+    concepts = split.train_concepts[: options.classes]
+    scenes = compose_scenes(
         folder / "train",
         vendor=split.train_vendors,
-        concepts=trained,
-        count=train_scenes,
+        concepts=concepts,
+        count=options.train_scenes,
         emoji=emoji,
         seed=TRAIN_SEED,
     )
     nouns = folder / "nouns.safetensors"
-    rows = unit_features(model, trained)
-    save_class_embeddings(nouns, rows, [caption_of(name) for name in trained], "name", model=model)
-    regions, zeroshot = [], {}
-    for seed, (group, (vendors, concepts)) in enumerate(group_plan(split, which).items()):
-        concepts = concepts[:classes]
-        target = compose_scenes(
-            folder / "scenes" / f"{which}_{group}",
-            vendor=vendors,
-            concepts=concepts,
-            count=scenes,
-            emoji=emoji,
-            seed=100 * SPLITS.index(which) + seed,
-        )
-        embeddings = rows if concepts == trained else unit_features(model, concepts)
-        regions.append(
-            RegionSet(
-                scene_regions(target, model, scene_px), embeddings, {group: range(len(concepts))}
-            )
-        )
-        drawings = single_drawings(emoji, vendors, concepts)
-        zeroshot[group] = LabelledSet(
-            [(image, label, i) for i, (image, label, _) in enumerate(drawings)], embeddings
-        )
-    first = SceneFolder(folder / "scenes" / f"{which}_seen", ())
-    return ComparisonData(
-        TrainingData(
-            shards, (str(train.images),), train.instances_json, nouns, captions=train.captions_json
-        ),
-        tuple(regions),
-        ImageCaptions(first.images, first.captions_json, scene_px),
-        zeroshot,
+    names = [caption_of(name) for name in concepts]
+    save_class_embeddings(nouns, embeddings, names, "name", model=model)
+    return TrainingData(
+        pairs,
+        scenes=(str(scenes.images),),
+        proposals=scenes.instances_json,
+        nouns=nouns,
+        captions=scenes.captions_json,
     )
 
 
 def unit_features(model: RegionModel, concepts: Sequence[str]) -> Tensor:
-    """(K, C) unit class embeddings of drawings' names."""
-    return normalize(class_features(model, concepts), dim=-1)
+    """Return (K, C) unit class embeddings: the mean over the templates of the pretraining."""
+    return normalize(text_features(model.clip, tuple(concepts)).mean(0), dim=-1)
 
 
 def scene_regions(scenes: SceneFolder, model: RegionModel, scene_px: int) -> PanopticRegions:
-    """The scenes as the evaluator reads them, with crops at the model's native size."""
+    """Return the scenes as the evaluator reads them, with crops at the model's native size."""
     return PanopticRegions(
         scenes.images,
         scenes.panoptic_json,
@@ -130,3 +180,16 @@ def scene_regions(scenes: SceneFolder, model: RegionModel, scene_px: int) -> Pan
         stride=model.stride,
         crop_px=model.image_size[0],
     )
+
+
+def single_drawings(
+    emoji: EmojiSet, vendors: Sequence[str], concepts: Sequence[str]
+) -> list[Drawing]:
+    """Return one drawing per concept, by the first of `vendors` that has one."""
+    items = []
+    for label, name in enumerate(concepts):
+        vendor = next((vendor for vendor in vendors if emoji.has(vendor, name)), None)
+        if vendor is not None:
+            pixels = torch.from_numpy(emoji.image(vendor, name).copy()).permute(2, 0, 1)[None]
+            items.append((on_white(pixels)[0], label, caption_of(name)))
+    return items

@@ -1,8 +1,9 @@
-"""What a comparison shows: one table of accuracy and cost, what each arm was told, trade-offs, and
-where it looks."""
+"""What a comparison shows: accuracy and cost in one table, what each arm learns from, trade-offs,
+and where each model sees a word."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 
 import torch
 from clim_eval import similarity_figure, tradeoff_figure, write_report
@@ -10,15 +11,15 @@ from clim_models import RegionModel
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from clim_train.experiments.comparison.arms import ARMS, START, ArmOptions
+from clim_train.experiments.comparison.arms import Arm, ArmOptions
 from clim_train.experiments.comparison.data import ComparisonData, RegionSet
+from clim_train.experiments.comparison.plan import Plan, Results
+from clim_train.experiments.comparison.run import machine_of
 from clim_train.experiments.console import aligned_table
 from clim_train.experiments.image_towers import set_image_tower
-from clim_train.experiments.quickstart.report import summarize
 
 Metrics = Mapping[str, float]
-Rows = Mapping[str, Sequence[Metrics]]  # row title -> its runs, one per seed
-Points = Mapping[str, Mapping[float, Sequence[Metrics]]]  # arm's title -> alpha -> its runs
+Rows = Mapping[str, Sequence[Metrics]]  # title of a row -> its runs, one per seed
 
 ACCURACY = {
     "seen.boxes.all.mAcc1": "boxes, seen",
@@ -38,92 +39,113 @@ COST = {
     "cost.total_s": "total s",
     "cost.peak_gib": "peak GiB",
 }
-SUPERVISION = {
-    "image": "image-caption pairs",
-    "clim": "the same image-caption pairs",
-    "clipself": "scenes, no text, no boxes",
-    "clipself_boxes": "the same scenes and their boxes, no text",
-    "regionclip": "the same scenes and boxes; nouns chosen by the start model from the scene's captions",
-}
 
 
-def result_table(rows: Rows) -> str:
-    """Markdown: an arm per row, accuracies in percent and costs, with the spread over seeds where
-    there is one."""
+def summarize(runs: Sequence[Metrics]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return mean and standard deviation of every metric over the runs of an arm.
+
+    The latter is empty for a single run.
+    """
+    names = runs[0]
+    means = {name: mean(run[name] for run in runs) for name in names}
+    if len(runs) == 1:
+        return means, {}
+    return means, {name: stdev(run[name] for run in runs) for name in names}
+
+
+def with_spreads(rows: Rows) -> dict[str, dict[str, float]]:
+    """Return the means of every row, and a row of standard deviations where there are any."""
+    found = {}
+    for title, runs in rows.items():
+        means, spread = summarize(runs)
+        found[title] = means
+        if spread:
+            found[f"{title}, std over seeds"] = spread
+    return found
+
+
+def mixed_rows(plan: Plan, results: Results) -> dict[str, list[dict[str, float]]]:
+    """Return a row for every arm and alpha between start and trained weights."""
+    found = {}
+    for name, along in results.points.items():
+        arm = plan.arms[name]
+        for alpha, runs in along.items():
+            found[f"{arm.short_title or arm.title}, alpha {alpha:g}"] = runs
+    return found
+
+
+def result_table(rows: Rows, columns: Mapping[str, str] | None = None) -> str:
+    """Return Markdown: an arm per row, accuracies in percent and costs, mean and spread over seeds.
+
+    Args:
+        columns: name of a figure -> head of its column. Default: every known one that was measured.
+    """
     summaries = {row: summarize(runs) for row, runs in rows.items()}
-    measured = {name for means, _ in summaries.values() for name in means}
-    columns = {name: title for name, title in {**ACCURACY, **COST}.items() if name in measured}
+    if columns is None:
+        measured = {name for means, _ in summaries.values() for name in means}
+        columns = {name: title for name, title in {**ACCURACY, **COST}.items() if name in measured}
+
     lines = [["", *columns.values()]]
     for row, (means, spread) in summaries.items():
         lines.append([row, *(_cell(name, means, spread) for name in columns)])
     return aligned_table(lines)
 
 
-def _means(along: Mapping[float, Sequence[Metrics]]) -> dict[float, Metrics]:
-    return {alpha: summarize(runs)[0] for alpha, runs in along.items()}
-
-
 def _cell(name: str, means: Metrics, spread: Metrics) -> str:
     if name not in means:
         return "-"
-    scale, digits = (100, 1) if name in ACCURACY else (1, 0 if name == "cost.total_s" else 2)
+    scale, digits = (1, 2) if name in COST else (100, 1)
+    if name == "cost.total_s":
+        digits = 0
     text = f"{scale * means[name]:.{digits}f}"
     return f"{text} ± {scale * spread[name]:.{digits}f}" if name in spread else text
 
 
-def budget_table(arms: Sequence[str], options: ArmOptions) -> str:
-    """Markdown: what each arm learns from, and how much of it in a step."""
+def budget_table(arms: Mapping[str, Arm], options: ArmOptions) -> str:
+    """Return Markdown: what each arm learns from, and how much of it in a step."""
     lines = [["", "images/step", "pixels/step", "learning rate", "learns from"]]
-    for arm in arms:
-        pixels = f"{options.pixels_of(arm) / 1e6:.3f} M"
-        lines.append(
-            [ARMS[arm], str(options.images(arm)), pixels, f"{options.lrs[arm]:g}", SUPERVISION[arm]]
-        )
+    for name, arm in arms.items():
+        images, pixels = arm.images(options), f"{arm.pixels(options) / 1e6:.3f} M"
+        lr = f"{options.lrs[name]:g}"
+        lines.append([arm.title, str(images), pixels, lr, arm.learns_from])
     return aligned_table(lines)
 
 
-def best_lines(rows: Rows) -> str:
-    """Markdown list: for each accuracy the start, and the arm with the highest mean."""
+def best_lines(rows: Rows, start: str) -> str:
+    """Return a Markdown list: for each accuracy the start, and the arm with the highest mean."""
     means = {row: summarize(runs)[0] for row, runs in rows.items()}
-    start, lines = means[START], []
+    untrained = means.pop(start)
+    lines = []
     for name, title in ACCURACY.items():
-        values = {
-            row: found[name] for row, found in means.items() if row != START and name in found
-        }
-        if name in start and values:
+        values = {row: found[name] for row, found in means.items() if name in found}
+        if name in untrained and values:
             best = max(values, key=values.__getitem__)
             lines.append(
-                f"- {title}: start {100 * start[name]:.1f}, highest {100 * values[best]:.1f} "
+                f"- {title}: start {100 * untrained[name]:.1f}, highest {100 * values[best]:.1f} "
                 f"({best})"
             )
     return "\n".join(lines)
 
 
-def tradeoffs(rows: Rows, points: Points) -> dict[str, Figure]:
-    """Region accuracy against each image-level ability; a line per arm from the start (alpha 0) to
-    the trained weights.
+def tradeoffs(plan: Plan, results: Results) -> dict[str, Figure]:
+    """Draw region accuracy against each image-level ability, as means over the seeds.
 
-    Means over the seeds.
+    Each arm has a line from the start (alpha 0) to its trained weights (alpha 1).
     """
-    means = {row: summarize(runs)[0] for row, runs in rows.items()}
-    start = means[START]
+    start = summarize(results.rows[plan.start])[0]
     figures = {}
     for name, metric in {
         "retrieval": "retrieval.t2i.R@1",
         "zero-shot": "zeroshot.seen.top1",
     }.items():
-        metric = metric if metric in start else "zeroshot.all.top1"
+        if metric not in start:
+            metric = "zeroshot.all.top1"
         if metric not in start:
             continue
+
         curves = {
-            arm: {
-                f"{alpha:g}": (found["seen.boxes.all.mAcc1"], found[metric])
-                for alpha, found in sorted(
-                    {0.0: start, **_means(points.get(arm, {})), 1.0: means[arm]}.items()
-                )
-            }
-            for arm in means
-            if arm != START
+            arm.title: _curve(plan, results, arm_name, metric)
+            for arm_name, arm in plan.arms.items()
         }
         figures[f"region accuracy against {name}"] = tradeoff_figure(
             curves,
@@ -134,12 +156,25 @@ def tradeoffs(rows: Rows, points: Points) -> dict[str, Figure]:
     return figures
 
 
+def _curve(plan: Plan, results: Results, name: str, metric: str) -> dict[str, tuple[float, float]]:
+    """Return alpha -> (region accuracy, `metric`) of one arm, alphas ascending."""
+    runs = {
+        0.0: results.rows[plan.start],
+        **results.points.get(name, {}),
+        1.0: results.rows[plan.arms[name].title],
+    }
+    curve = {}
+    for alpha, found in sorted(runs.items()):
+        means = summarize(found)[0]
+        curve[f"{alpha:g}"] = (means["seen.boxes.all.mAcc1"], means[metric])
+    return curve
+
+
 @torch.no_grad()
 def look_figures(
     model: RegionModel, towers: Mapping[str, Mapping[str, Tensor]], part: RegionSet, count: int = 2
 ) -> dict[str, Figure]:
-    """Where each image tower's dense features say a word is, for `count` words of the first
-    scene."""
+    """Draw where each image tower's dense features find `count` words of the first scene."""
     sample = next(
         sample for sample in (part.scenes[i] for i in range(len(part.scenes))) if len(sample.labels)
     )
@@ -148,10 +183,9 @@ def look_figures(
     for name, tower in towers.items():
         set_image_tower(model, tower)
         model.eval()
-        dense = (
-            model.encode_dense(model.normalize_pixels(sample.image[None]))[0].float().cpu()
-        )  # (C, h, w)
-        maps[name] = torch.einsum("nc,chw->nhw", texts, dense)
+        dense = model.encode_dense(model.normalize_pixels(sample.image[None]))
+        maps[name] = torch.einsum("nc,chw->nhw", texts, dense[0].float().cpu())
+
     figures = {}
     for i in range(len(texts)):
         word = part.scenes.class_names[int(sample.labels[i])]
@@ -166,45 +200,43 @@ def look_figures(
 
 
 def write_comparison(
-    folder: Path,
-    rows: Rows,
-    points: Points,
-    *,
-    arms: Sequence[str],
-    options: ArmOptions,
-    data: ComparisonData,
-    about: Mapping,
-    pictures: Mapping[str, Figure],
+    folder: Path, plan: Plan, results: Results, data: ComparisonData, model: RegionModel
 ) -> str:
-    """Write report.json, report.md and figures, and return the main table as text.
-
-    rows: the start and the arms. points: the arms at alphas between 0 and 1. about: how the figures
-    were made.
-    """
-    between = {
-        f"{arm}, alpha {alpha:g}": runs
-        for arm, along in points.items()
-        for alpha, runs in along.items()
-    }
-    table = result_table(rows)
-    notes = [table, f"Highest of the trained arms:\n\n{best_lines(rows)}"]
+    """Write report.json, report.md and figures, and return the main table as text."""
+    between = mixed_rows(plan, results)
+    table = result_table(results.rows)
+    notes = [
+        table,
+        f"Highest of the trained arms:\n\n{best_lines(results.rows, plan.start)}",
+    ]
     if between:
         notes.append(f"Between start and trained weights:\n\n{result_table(between)}")
-    notes.append(f"What a step was:\n\n{budget_table(arms, options)}")
+    notes.append(f"What a step was:\n\n{budget_table(plan.arms, plan.options)}")
     counts = ", ".join(f"{name}: {count}" for name, count in data.counts().items())
-    metrics = {}
-    for row, runs in {**rows, **between}.items():
-        means, spread = summarize(runs)
-        metrics[row] = means
-        if spread:
-            metrics[f"{row}, std over seeds"] = spread
+    notes.append(f"Measured on {counts}.")
+
     write_report(
         folder,
         title="Comparison of region training methods",
-        metrics=metrics,
-        config={"options": options, **about},
-        figures={**tradeoffs(rows, points), **pictures},
+        metrics=with_spreads({**results.rows, **between}),
+        config=about(plan, model),
+        figures={
+            **tradeoffs(plan, results),
+            **look_figures(model, results.towers, data.regions[0]),
+        },
         data=data.counts(),
-        notes=[*notes, f"Measured on {counts}."],
+        notes=notes,
     )
     return table
+
+
+def about(plan: Plan, model: RegionModel) -> dict[str, object]:
+    """Return how the figures of a comparison were made."""
+    return {
+        "options": plan.options,
+        "sources": plan.sources,
+        "arms": list(plan.arms),
+        "seeds": list(plan.seeds),
+        "alphas": list(plan.alphas),
+        "machine": machine_of(model),
+    }

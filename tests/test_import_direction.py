@@ -60,3 +60,33 @@ def test_imports_point_upwards(path):
         if library in names:
             allowed = relative in home if isinstance(home, set) else relative.startswith(home)
             assert allowed, f"{relative} imports {library}; its place is {home}"
+
+
+# Entry points: `python -m clim_train.quickstart` and `... .compare` forward to experiments.
+FORWARDERS = {"quickstart.py", "compare.py"}
+
+
+def experiments_in(path: Path) -> list[str]:
+    """Modules of `experiments` folders that a file imports."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        found += [name for name in names if "experiments" in name.split(".")]
+    return found
+
+
+def test_the_core_does_not_import_experiments():
+    core = [path for path in sources() if "experiments" not in path.relative_to(PACKAGES).parts]
+    assert len(core) < len(sources())
+    users = {path.name for path in core if experiments_in(path)}
+    assert users == FORWARDERS
+
+
+def test_an_import_of_experiments_is_found(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text("def run():\n    from flmm.experiments.heads import build_grounded\n")
+    assert experiments_in(module)

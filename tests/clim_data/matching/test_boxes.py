@@ -14,7 +14,9 @@ from clim_data.files.json_stream import stream_json
 from clim_data.matching import box_json
 from clim_data.matching.box_json import BoxRules
 from clim_data.matching.boxes import load_boxes
+from clim_data.sources.items import folder_items
 from clim_data.sources.store import SampleStore
+from clim_data.sources.write import write_shards
 
 
 def image_record(number, name, height=30, width=40):
@@ -207,12 +209,12 @@ def test_names_are_matched_in_shards(folder, tmp_path, tar, write_json):
     data = (folder / "a.jpg").read_bytes()
     shard = tar(
         tmp_path / "s.tar",
-        [("a.jpg", data), ("x/b.jpg", data), ("odd_name_1.jpg", data), ("other.jpg", data)],
+        [("a.jpg", data), ("x/b.jpg", data), ("odd%2Ename%201.jpg", data), ("other.jpg", data)],
     )
     names = ["train2017/a.jpg", "b.png", "odd.name 1.jpg"]
     path = write_json("b.json", [image_record(i, name) for i, name in enumerate(names)], GOOD)
     loader = BoxLoader(shard, batch_size=4, image_px=8, boxes=path, shuffle=False)
-    assert [b.keys for b in loader] == [["a", "x/b", "odd_name_1"]]
+    assert [b.keys for b in loader] == [["a", "x/b", "odd%2Ename%201"]]
     assert loader.skipped.total == 0
     alike = tar(
         tmp_path / "t.tar", [("x/b.jpg", data), ("b.jpg", data)]
@@ -246,13 +248,14 @@ def test_names_that_fit_twice_are_refused(folder, tmp_path, tar, write_json):
     shards = [tar(tmp_path / f"{name}.tar", [("a.jpg", data)]) for name in ("s", "t")]
     path = write_json("b.json", [image_record(0, "a.jpg")], [box_record(1, 0)])
     with pytest.raises(
-        ValueError, match="fits several samples of the sources: give sources with distinct names"
+        ValueError,
+        match="fits several samples of the sources, a and a: give sources with distinct names",
     ):
         BoxLoader(shards, batch_size=1, image_px=8, boxes=path)
     twice = write_json(
         "twice.json", [image_record(0, "a.jpg"), image_record(1, "sub/../a.jpg")], GOOD[:2]
     )
-    with pytest.raises(ValueError, match="fit one sample: give them distinct names"):
+    with pytest.raises(ValueError, match=r"fit one sample, a\.jpg: give them distinct names"):
         loaded(folder, twice)
     ids = write_json("ids.json", [image_record(0, "a.jpg"), image_record(0, "b.jpg")], GOOD[:1])
     with pytest.raises(ValueError, match="two images have one id"):
@@ -381,3 +384,20 @@ def test_table_follows_the_samples_of_the_store(folder, write_json):
     }
     assert found == {"a.jpg": [3], "sub/c.jpg": [1, 5]}
     assert table.boxes.dtype == np.float64
+
+
+def test_boxes_follow_the_image_of_their_whole_name(tmp_path, write_json, images):
+    """Two images have one base name: a shard keeps their folders apart."""
+    for name, colour in (("cats/1.png", 200), ("dogs/1.png", 90)):
+        (tmp_path / "im" / name).parent.mkdir(parents=True)
+        data = images.encoded(np.full((30, 40, 3), colour, np.uint8), "PNG")
+        (tmp_path / "im" / name).write_bytes(data)
+        (tmp_path / "im" / name).with_suffix(".txt").write_text("x")
+    write_shards(folder_items(tmp_path / "im"), tmp_path / "shards")
+    path = write_json("dogs.json", [image_record(0, "dogs/1.png")], [box_record(1, 0)])
+    for source in (tmp_path / "im", tmp_path / "shards"):
+        (batch,) = list(BoxLoader(source, batch_size=1, image_px=40, boxes=path))
+        assert batch.images[0, :, 5, 5].tolist() == [90, 90, 90]
+    other = write_json("cows.json", [image_record(0, "cows/1.png")], [box_record(1, 0)])
+    with pytest.raises(ValueError, match=r"names cows/1\.png, they hold cats/1\.png"):
+        BoxLoader(tmp_path / "shards", batch_size=1, image_px=40, boxes=other)

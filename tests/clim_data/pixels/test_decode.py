@@ -1,8 +1,11 @@
-"""Images of absurd size are refused by their header, wherever images are opened."""
+"""Images of absurd size and other formats are refused; depths and rotations are handled."""
 
+import io
+import os
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from clim_data import (
     BoxLoader,
@@ -13,7 +16,16 @@ from clim_data import (
     MosaicLoader,
 )
 from clim_data.faults import BrokenSample
-from clim_data.pixels.decode import decode_rgb, open_image, pixel_limit
+from clim_data.pixels.decode import (
+    decode_rgb,
+    load_rgb,
+    open_image,
+    orientation,
+    oriented_size,
+    pixel_limit,
+    to_rgb,
+)
+from PIL import Image, ImageOps
 
 
 def bomb(width=60_000, height=60_000):
@@ -147,3 +159,124 @@ def test_bombs_in_evaluation_data_are_named(tmp_path, write_json):
     captions = ImageCaptions(tmp_path, path, 16)
     assert captions[0].captions == []
     assert list(captions.skipped.counts) == ["image too large"]
+
+
+def encoded(image, kind="PNG", **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["BMP", "DDS", "GIF", "ICO", "JPEG2000", "PCX", "PPM", "SGI", "TGA", "TIFF", "EPS"],
+)
+def test_only_three_formats_are_read_whatever_the_ending(tmp_path, kind):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(encoded(Image.new("RGB", (20, 20)), kind))
+    for source in (path, path.read_bytes()):
+        with pytest.raises(BrokenSample, match=r"x\.jpg: unsupported format: .*convert it to jpg"):
+            open_image(source, "x.jpg")
+
+
+def test_no_other_program_starts(tmp_path, monkeypatch):
+    started = tmp_path / "started"
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {started}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    lines = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(BrokenSample, match="unsupported format: EPS or PostScript"):
+        decode_rgb(lines.encode())
+    assert not started.exists()
+
+
+def test_garbage_is_named_without_the_address_of_a_stream():
+    with pytest.raises(BrokenSample, match=r"image: unreadable image: not JPEG, PNG or WebP$"):
+        open_image(b"no image")
+
+
+RAMP = np.tile(np.linspace(0, 1, 64), (48, 1))
+
+
+@pytest.mark.parametrize("top", [255, 4095, 65535])
+def test_grey_of_16_bits_is_scaled_by_the_range_that_it_uses(top):
+    image = Image.fromarray((RAMP * top).astype(np.uint16))
+    decoded = decode_rgb(encoded(image))
+    assert (int(decoded.min()), int(decoded.max())) == (0, 255)
+    assert abs(float(decoded.float().mean()) - 127.5) < 1
+
+
+@pytest.mark.parametrize(
+    ("array", "mean"),
+    [
+        ((RAMP * 255).astype(np.int32), 127),
+        (RAMP.astype(np.float32), 127),
+        ((RAMP * 255).astype(np.float32), 127),
+        ((RAMP * 25500).astype(np.float32), None),
+        ((RAMP * np.nan).astype(np.float32), None),
+        ((RAMP - 0.5).astype(np.float32), None),
+        ((RAMP * 100_000).astype(np.int32), None),
+        ((RAMP * -9).astype(np.int32), None),
+    ],
+)
+def test_integers_and_floats_are_scaled_or_refused(array, mean):
+    image = Image.fromarray(array)
+    if mean is None:
+        with pytest.raises(BrokenSample, match=r"unsupported pixels: .*convert it to 8 bits"):
+            to_rgb(image)
+    else:
+        assert abs(float(np.asarray(to_rgb(image)).mean()) - mean) < 1
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_colour_of_16_bits_that_uses_the_low_ones_only_is_refused(channels):
+    """Pillow drops the low byte of such a png, and would give black."""
+
+    def png(values):
+        kind = {2: 4, 3: 2, 4: 6}[channels]
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+        parts = [
+            (b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, kind, 0, 0, 0)),
+            (b"IDAT", zlib.compress(rows)),
+            (b"IEND", b""),
+        ]
+        chunks = [
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+            for name, body in parts
+        ]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+    values = np.full((8, 8, channels), 200)
+    values[..., 2 if channels == 3 else -1] = 200 if channels == 3 else 65535
+    with pytest.raises(BrokenSample, match=r"p\.png: unsupported pixels: 16 bits a channel"):
+        decode_rgb(png(values), name="p.png")
+    assert int(decode_rgb(png(values * 0 + 40_000)).float().mean()) > 100
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("tag", [1, 2, 3, 4, 5, 6, 7, 8, 0, 9])
+def test_rotation_is_applied_where_it_is_asked_for(kind, tag):
+    corners = np.zeros((64, 96, 3), np.uint8)
+    corners[:32, :48] = (255, 0, 0)
+    corners[32:, :48] = (0, 255, 0)
+    upright = Image.fromarray(corners)
+    exif = Image.Exif()
+    exif[274] = tag
+    data = encoded(upright, kind, exif=exif, quality=95)
+    opened = open_image(data)
+    wanted = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    assert orientation(opened) == (tag if 1 <= tag <= 8 else 1)
+    assert oriented_size(opened) == wanted.size
+    turned = load_rgb(data, oriented=True)
+    assert np.array_equal(np.asarray(turned), np.asarray(wanted))
+    assert load_rgb(data).size == (96, 64)
+    small = load_rgb(data, oriented=True, at_least=(wanted.width / 2, wanted.height / 2))
+    assert small.size == (
+        wanted.size if kind != "JPEG" else (wanted.width // 2, wanted.height // 2)
+    )
+
+
+def test_damaged_tags_mean_no_rotation():
+    data = encoded(Image.new("RGB", (8, 6)), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff junk")
+    assert load_rgb(data, oriented=True).size == (8, 6)

@@ -8,6 +8,8 @@ import webdataset
 from clim_data import MosaicConfig, MosaicLoader
 from clim_data.commands.main import main
 from clim_data.sources.items import caption_items, folder_items, instance_items, panoptic_items
+from clim_data.sources.sample_names import sample_names
+from clim_data.sources.store import SampleStore
 from clim_data.sources.write import MANIFEST, write_shards
 
 SMALL = MosaicConfig(canvas_px=16, single_px=8)
@@ -289,3 +291,34 @@ def test_photographs_from_pack_to_batch(coco_cc, tmp_path):
     batch = next(iter(loader))
     assert batch.mosaics.shape == (2, 3, 96, 96)
     assert not loader.skipped.total
+
+
+def test_keys_of_names_that_look_alike(tmp_path, images):
+    """Each image has a key of its own, and its json says which file it is."""
+    names = [
+        "a.jpg",
+        "a.png",
+        "a.jpg.png",
+        "a b.jpg",
+        "a_b.jpg",
+        "cats/1.png",
+        "cats_1.png",
+        "x.jpg",
+    ]
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        kind = "PNG" if name.endswith("png") else "JPEG"
+        data = images.encoded(np.full((4, 4, 3), number, np.uint8), kind)
+        (tmp_path / name).write_bytes(data)
+        (tmp_path / name).with_suffix(".txt").write_text("t")
+    listing = folder_items(tmp_path)
+    keys = {item.name: item.key for item in listing.items}
+    assert len(set(keys.values())) == len(names)
+    assert keys["x.jpg"] == "x"
+    assert keys["a.png"] == "a%2Epng"
+    assert not any("." in key or "/" in key for key in keys.values())
+
+    report = write_shards(listing, tmp_path / "out")
+    assert report.samples == len(names)
+    store = SampleStore(tmp_path / "out")
+    assert [sample.whole for sample in sample_names(store).samples] == sorted(names)

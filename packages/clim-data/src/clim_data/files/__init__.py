@@ -16,19 +16,31 @@ if TYPE_CHECKING:
         write_text as write_text,
         write_whole as write_whole,
     )
+    from clim_data.files.identity import (
+        SampleName as SampleName,
+        SampleNames as SampleNames,
+    )
     from clim_data.files.names import (
         IMAGE_SUFFIXES as IMAGE_SUFFIXES,
         image_file_name as image_file_name,
     )
-    from clim_data.files.text import read_names as read_names
+    from clim_data.files.text import (
+        read_lines as read_lines,
+        read_names as read_names,
+        read_text as read_text,
+    )
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
             "IMAGE_SUFFIXES": "clim_data.files.names",
+            "SampleName": "clim_data.files.identity",
+            "SampleNames": "clim_data.files.identity",
             "flush": "clim_data.files.atomic",
             "image_file_name": "clim_data.files.names",
+            "read_lines": "clim_data.files.text",
             "read_names": "clim_data.files.text",
+            "read_text": "clim_data.files.text",
             "replace_file": "clim_data.files.atomic",
             "write_bytes": "clim_data.files.atomic",
             "write_json": "clim_data.files.atomic",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from clim_data.files.atomic import write_whole
+from clim_data.files.text import open_text
 
 CHUNK = 1 << 20  # characters
 _SPACE = " \t\n\r"
@@ -29,7 +30,7 @@ def stream_json(path: str | Path, *, chunk: int = CHUNK) -> Iterator[tuple[str, 
         raise FileNotFoundError(
             f"no json file {path}: `clim-data doctor` says where official files come from"
         )
-    with open(path, encoding="utf-8-sig") as stream:
+    with open_text(path) as stream:
         text = _Text(stream, chunk)
         try:
             yield from _outermost(text)

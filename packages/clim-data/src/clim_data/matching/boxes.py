@@ -1,7 +1,6 @@
 """Boxes of a COCO json as arrays, and which sample of the sources each image of the json is."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +10,11 @@ import torch
 from torch import Tensor
 
 from clim_data.faults import BrokenSample
-from clim_data.files.names import image_file_name, leads_out, sample_key
+from clim_data.files.names import clean_name, image_file_name, leads_out
 from clim_data.matching.box_json import BoxRules, read_boxes, read_lists
-from clim_data.sources.folders import FolderIndex
+from clim_data.sources.sample_names import sample_names
 from clim_data.sources.shards import RawSample
 from clim_data.sources.store import SampleStore
-
-AMBIGUOUS = -1
 
 
 @dataclass(frozen=True)
@@ -150,7 +147,7 @@ def image_names(images: Sequence[dict], store: SampleStore) -> tuple[list[str], 
         except BrokenSample as fault:
             store.report_fault(fault)
             continue
-        names.append(os.path.normpath(name.replace("\\", "/")))
+        names.append(clean_name(name))
         rows.append(row)
     return names, rows
 
@@ -159,62 +156,29 @@ def match_samples(names: Sequence[str], store: SampleStore, path: str | Path) ->
     """Place in `names` of each sample of `store`, -1 for those that are not named: int64
     (len(store),).
 
-    In a folder the name is that of the file below it, or below the folder that holds it
-    ("train2017/1.jpg"); in shards the sample's key is the name without its ending, or the last part
-    of that.
+    Names find their samples as `SampleNames.match` says; names without one are noted in the store.
 
     Raises:
         ValueError: a name fits two samples, two names fit one, or nothing fits.
     """
-    known = _names_of_samples(store)
-    found = np.full(len(store), -1, dtype=np.int64)
-    for row, name in enumerate(names):
-        stem = os.path.splitext(name)[0]
-        candidates = (name, stem, stem.rpartition("/")[2], sample_key(name.rpartition("/")[2]))
-        number = next((known[c] for c in candidates if c in known), None)
-        if number is None:
-            store.report_fault(
-                BrokenSample(
-                    "missing image", name, f"{Path(path).name} names it, no source holds it"
-                )
-            )
-            continue
-        if number == AMBIGUOUS:
-            raise ValueError(
-                f"{name} of {path} fits several samples of the sources: give sources with distinct "
-                "names"
-            )
-        if found[number] >= 0:
-            raise ValueError(
-                f"{names[found[number]]} and {name} of {path} fit one sample: give them distinct "
-                "names"
-            )
-        found[number] = row
+    samples = sample_names(store)
+    matches = samples.match(names)
+    for row, place in enumerate(matches.places):
+        if place < 0:
+            detail = matches.details.get(row, "no source holds it")
+            detail = f"{Path(path).name} names it, {detail}"
+            store.report_fault(BrokenSample("missing image", names[row], detail))
+    found = np.array(matches.rows(len(store)), dtype=np.int64)
     if not (found >= 0).any():
-        first = next((str(index.keys[0]) for index in store.indexes if len(index)), "nothing")
+        first = samples.samples[0].shown if len(samples) else "nothing"
+        told = next(iter(matches.details.values()), "")
         raise ValueError(
             f"the sources hold no image of {path}: it names {names[0] if names else 'none'}, they "
-            f"hold {first}; "
+            f"hold {first}; {told}{'; ' if told else ''}"
             "give the folder that its file names start in, or shards whose keys are those names "
             "without ending"
         )
     return found
-
-
-def _names_of_samples(store: SampleStore) -> dict[str, int]:
-    """Number of a sample by its key, and by the name under which else it may be known; keys go
-    first."""
-    keys: dict[str, int] = {}
-    others: dict[str, int] = {}
-    number = 0
-    for source, index in zip(store.shards, store.indexes, strict=True):
-        folder = Path(source).resolve().name if isinstance(index, FolderIndex) else None
-        for key in index.keys.tolist():
-            other = key.rpartition("/")[2] if folder is None else f"{folder}/{key}"
-            for known, name in ((keys, key), (others, other)):
-                known[name] = AMBIGUOUS if name in known else number
-            number += 1
-    return {**others, **keys}
 
 
 def _size(image: dict, path: str | Path) -> tuple[int, int]:

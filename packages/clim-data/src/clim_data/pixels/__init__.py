@@ -24,8 +24,11 @@ if TYPE_CHECKING:
         grid_choices as grid_choices,
     )
     from clim_data.pixels.decode import (
+        FORMATS as FORMATS,
         load_rgb as load_rgb,
         open_image as open_image,
+        orientation as orientation,
+        oriented_size as oriented_size,
         pixels as pixels,
         to_rgb as to_rgb,
     )
@@ -42,6 +45,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            "FORMATS": "clim_data.pixels.decode",
             "box_of_mask": "clim_data.pixels.boxes",
             "boxes_of_masks": "clim_data.pixels.boxes",
             "center_crop": "clim_data.pixels.transforms",
@@ -56,6 +60,8 @@ else:
             "letterbox": "clim_data.pixels.transforms",
             "load_rgb": "clim_data.pixels.decode",
             "open_image": "clim_data.pixels.decode",
+            "orientation": "clim_data.pixels.decode",
+            "oriented_size": "clim_data.pixels.decode",
             "padded_boxes": "clim_data.pixels.boxes",
             "pixels": "clim_data.pixels.decode",
             "sample_crop_window": "clim_data.pixels.transforms",

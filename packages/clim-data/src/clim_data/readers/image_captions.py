@@ -82,7 +82,7 @@ class ImageCaptions(Dataset):
     def __getitem__(self, i: int) -> CaptionSample:
         path, captions, image_id = self.items[i]
         try:
-            image = load_rgb(path, name=str(path))
+            image = load_rgb(path, name=str(path), oriented=True)
         except BrokenSample as fault:
             if self.on_error == "raise":
                 raise

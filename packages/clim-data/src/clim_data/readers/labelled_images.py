@@ -51,7 +51,11 @@ class ClassImages(Dataset, ABC):
     def __getitem__(self, i: int) -> tuple[Tensor, int, str]:
         try:
             name, source, label = self.read(i)
-            return center_crop(pixels(load_rgb(source, name=name)), self.image_px), label, name
+            return (
+                center_crop(pixels(load_rgb(source, name=name, oriented=True)), self.image_px),
+                label,
+                name,
+            )
         except BrokenSample as fault:
             self.skipped.add(fault)
             return torch.zeros(3, self.image_px, self.image_px, dtype=torch.uint8), -1, fault.name

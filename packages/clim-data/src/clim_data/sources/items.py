@@ -1,7 +1,7 @@
 """What goes into shards: lists of images with their annotations, from COCO, LVIS and CC3M files and
 from folders."""
 
-import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,14 @@ from clim_data.annotations.caption_files import (
 )
 from clim_data.annotations.coco import group_by_image, read_annotations
 from clim_data.faults import BrokenSample
-from clim_data.files.names import IMAGE_SUFFIXES, image_file_name, inside, sample_key
+from clim_data.files.names import (
+    IMAGE_SUFFIXES,
+    clean_name,
+    encode_key,
+    image_file_name,
+    inside,
+    sample_key,
+)
 from clim_data.sources.folders import image_files
 
 INSTANCE_FIELDS = ("id", "category_id", "bbox", "area", "iscrowd", "segmentation")
@@ -162,7 +169,8 @@ def _item(images_dir: str | Path, image: dict, meta: dict) -> PackItem:
             {},
             (fault.reason, fault.name, fault.detail),
         )
-    return PackItem(os.path.basename(name), str(images_dir), name, {**meta, "file_name": name})
+    name = clean_name(name)
+    return PackItem(name, str(images_dir), name, {**meta, "file_name": name})
 
 
 def _clean(texts: list) -> list[str]:
@@ -170,14 +178,29 @@ def _clean(texts: list) -> list[str]:
 
 
 def _keyed(items: list[PackItem]) -> list[PackItem]:
-    """Give every sample a key that webdataset reads as one name: no dot, no slash, no two alike."""
-    used: set[str] = set()
+    """Give every sample a key that stands for its name alone: see `sample_key`.
+
+    Where two names differ in their ending only, the endings are part of their keys. Two records of
+    one file are numbered, with a sign that no other key holds.
+    """
+    keys = {item.key: sample_key(item.key) for item in items}
+    counts = Counter(keys.values())
+    clash = {name for name, key in keys.items() if counts[key] > 1}
+    while clash:
+        keys.update((name, encode_key(name)) for name in clash)
+        whole = {keys[name] for name in clash}
+        # "a.jpg.png" has the key of "a.jpg" with its ending: then it needs its ending, too.
+        clash = {
+            name
+            for name, key in keys.items()
+            if key in whole and key != encode_key(name) and name not in clash
+        }
+
+    used: Counter[str] = Counter()
     keyed = []
     for item in items:
-        base = key = sample_key(item.key)
-        number = 2
-        while key in used:
-            key, number = f"{base}-{number}", number + 1
-        used.add(key)
-        keyed.append(replace(item, key=key))
+        key = keys[item.key]
+        used[key] += 1
+        number = used[key]
+        keyed.append(replace(item, key=key if number == 1 else f"{key}+{number}"))
     return keyed

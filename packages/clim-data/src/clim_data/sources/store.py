@@ -119,6 +119,20 @@ class SampleStore:
             raise BrokenSample("cut shard", name, str(fault)) from fault
         return RawSample(name, key, image, text, meta, number=i)
 
+    def read_meta(self, part: int, place: int) -> bytes:
+        """Return the json of one sample of shard `part`, which must have one.
+
+        Raises:
+            BrokenSample: the shard has gone, has changed since it was indexed, or cannot be read.
+        """
+        index, source = self.indexes[part], self.shards[part]
+        try:
+            path = self._local_copy(source, index) if is_remote(source) else source
+            return self._reader.read(path, *index.spans[place, 2].tolist())
+        except OSError as fault:
+            name = f"{shard_name(source)}/{index.keys[place]}"
+            raise BrokenSample("cut shard", name, str(fault)) from fault
+
     def _local_copy(self, url: str, index: ShardIndex) -> Path:
         """Fetched shard; OSError when it is no longer the one that was indexed, or is dropped at
         once, repeatedly."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clim_data.faults import BrokenSample
-from clim_data.pixels.decode import decode_rgb, open_image
+from clim_data.pixels.decode import decode_rgb, open_image, oriented_size
 from clim_data.pixels.transforms import crop_resize, sample_crop_window
 from clim_data.sources.captions import read_captions
 from clim_data.sources.shards import RawSample
@@ -27,14 +27,14 @@ def decode_tile(
 ) -> Tensor:
     """Random resized crop of one image at its final size: uint8 (3, height, width).
 
-    The window is drawn on the stored size, so the decoder already knows how few pixels suffice
-    (JPEG DCT scaling).
+    The window is drawn on the size after the EXIF rotation, before anything is decoded, so the
+    decoder already knows how few pixels suffice (JPEG DCT scaling).
 
     Raises:
         BrokenSample: the image cannot be decoded, or has more than `max_pixels` (see `open_image`).
     """
     image = open_image(sample.image, sample.name, max_pixels=max_pixels)
-    full_width, full_height = image.size
+    full_width, full_height = oriented_size(image)
     window = sample_crop_window(
         (full_height, full_width),
         draw.rng(sample.name, "crop"),
@@ -44,7 +44,7 @@ def decode_tile(
     shrink = min((window[2] - window[0]) / size[1], (window[3] - window[1]) / size[0])
     enough = (full_width / shrink, full_height / shrink) if shrink > 1 else None
     colour = background_colour(sample, draw, background)
-    decoded = decode_rgb(image, at_least=enough, background=colour, name=sample.name)
+    decoded = decode_rgb(image, at_least=enough, background=colour, name=sample.name, oriented=True)
     across, down = decoded.shape[2] / full_width, decoded.shape[1] / full_height
     left, top = round(window[0] * across), round(window[1] * down)
     right, bottom = max(left + 1, round(window[2] * across)), max(top + 1, round(window[3] * down))

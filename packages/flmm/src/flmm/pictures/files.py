@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from clim_data import BrokenSample
-from clim_data.pixels import open_image, to_rgb
-from PIL import Image, ImageOps
+from clim_data.pixels import load_rgb, to_rgb
+from PIL import Image
 
 
 def read_image(image: Image.Image | str | Path) -> Image.Image:
@@ -19,8 +19,7 @@ def read_image(image: Image.Image | str | Path) -> Image.Image:
             f"there is no image {path}: pass the path of a JPEG, PNG or WebP file"
         )
     try:
-        opened = open_image(path, path.name)
-        return to_rgb(ImageOps.exif_transpose(opened))
+        return load_rgb(path, name=path.name, oriented=True)
     except (BrokenSample, OSError) as fault:
         raise ValueError(
             f"{path} is damaged or no image ({fault}): pass a whole JPEG, PNG or WebP file"

@@ -59,7 +59,7 @@ def _opened(data: bytes, name: str) -> Image.Image:
     try:
         opened = open_image(data, name)
     except BrokenSample as fault:
-        if fault.reason == "unreadable image":
+        if fault.reason in ("unreadable image", "unsupported format"):
             raise ValueError(no_picture) from fault
         raise
     if opened.format not in FORMATS:

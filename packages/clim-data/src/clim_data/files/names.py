@@ -1,7 +1,7 @@
 """Names of images: which file a record means, which files are images, and when two names are one.
 
-An image is its whole relative name, with "/" and its ending ("train2017/0001.jpg"). Names reach us in
-other spellings (backslashes, "./", %20, decomposed accents); `spelling` makes them one.
+An image is its whole relative name, with "/" and its ending ("train2017/0001.jpg"). Names reach us
+in other spellings (backslashes, "./", %20, decomposed accents); `spelling` makes them one.
 """
 
 import os

@@ -1,8 +1,8 @@
 """Text that people and other programs write: one decoder, one rule for where a line ends.
 
-Captions, lists of names, jsonl, json and prompts are all read here. A byte order mark decides between
-UTF-8 and UTF-16; without one the text must be UTF-8. Text in any other code is refused and named:
-guessing would train on garbage.
+Captions, lists of names, jsonl, json and prompts are all read here. A byte order mark decides
+between UTF-8 and UTF-16; without one the text must be UTF-8. Text in any other code is refused and
+named: guessing would train on garbage.
 """
 
 import codecs
@@ -16,7 +16,7 @@ from typing import IO, Any
 from clim_data.command_line.checks import need_path
 from clim_data.faults import BrokenSample
 
-# Python's str.splitlines also cuts at U+2028, U+0085, form feeds and more, which are part of a text.
+# Python's str.splitlines also cuts at U+2028, U+0085 and form feeds, which are part of a text.
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _INVISIBLE = "\ufeff\u200b\u2060"  # byte order mark in the middle of a file, and spaces of width 0
 

@@ -1,5 +1,5 @@
-"""Image bytes to RGB pixels: one decoder with one list of formats, a size limit, EXIF rotation, alpha
-compositing and JPEG DCT scaling."""
+"""Image bytes to RGB pixels: one decoder with one list of formats, a size limit, EXIF rotation,
+alpha compositing and JPEG DCT scaling."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 SUFFIX_OF_FORMAT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 FORMATS = ("JPEG", "PNG", "WEBP")
-"""Readers of Pillow that may open an image; no other one, and no other program, sees a byte. That of
-JPEG opens MPO too."""
+"""Readers of Pillow that may open an image; no other one, and no other program, sees a byte. The
+JPEG reader opens MPO, too."""
 
 _STARTS = {  # the first bytes of formats that are not read, for the message
     "EPS or PostScript": (b"%!PS", b"\xc5\xd0\xd3\xc6"),

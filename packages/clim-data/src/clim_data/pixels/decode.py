@@ -115,7 +115,8 @@ def open_image(
             raise BrokenSample("unsupported format", name, detail) from None
         raise BrokenSample("unreadable image", name, _reason(fault)) from None
     if image.width * image.height > limit:
-        detail = f"its header says {image.width} x {image.height} pixels, at most {limit} are decoded; {_SHRINK}"
+        size = f"{image.width} x {image.height} pixels"
+        detail = f"its header says {size}, at most {limit} are decoded; {_SHRINK}"
         raise BrokenSample("image too large", name, detail)
     return image
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import sys
 from collections.abc import Callable, Mapping
 from typing import TextIO
@@ -102,11 +103,14 @@ def _reader_left(error: Exception) -> bool:
         return False
     try:
         sys.stdout.flush()
+        stream = select.poll()
+        stream.register(sys.stdout.fileno(), 0)
     except BrokenPipeError:
         return True
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # stdout is no file
         return False
-    return False
+    # Without a buffer nothing is left to flush, but the system knows that the pipe has no reader.
+    return any(event & select.POLLERR for _, event in stream.poll(0))
 
 
 def _explain(

@@ -20,7 +20,12 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--draw", choices=("box", "mask", "none"), default="box", help="what marks the best region"
     )
-    parser.add_argument("--readout", choices=("value_residual", "value"), default="value_residual")
+    parser.add_argument(
+        "--readout",
+        choices=("value_residual", "value"),
+        default="value_residual",
+        help="path of the last block that gives the dense features",
+    )
     parser.add_argument(
         "--templates",
         choices=TEMPLATE_NAMES,

@@ -136,6 +136,7 @@ class DetectionLoader(EpochLoader[DetectionBatch]):
 
     Attributes:
         class_names: all categories of the json, in the order of their ids.
+        trained_names: those that have a box that trains.
 
     Raises:
         ValueError: an option is out of range, a class is not in the json, the json names no image
@@ -164,6 +165,8 @@ class DetectionLoader(EpochLoader[DetectionBatch]):
         table = load_boxes(boxes, store, BoxRules(crowd="skip"))
         self.class_names: list[str] = list(table.class_names)
         table = _trainable(table, store, classes, boxes)
+        present = np.unique(table.labels).tolist()
+        self.trained_names: list[str] = [self.class_names[label] for label in present]
 
         build = DetectionBuilder(
             image_px=image_px,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clim_models.checkpoints.atomic import write_whole
 from clim_models.checkpoints.layouts import to_open_clip, unwrap
-from clim_models.checkpoints.load import read_checkpoint
+from clim_models.checkpoints.load import WEIGHTS_FILE, read_checkpoint
 from clim_models.detection.detector import TwoStageDetector
 
 TOWER = "backbone.model.clip."
@@ -183,7 +183,7 @@ def save_detector(
     folder: str | Path,
     state: Mapping[str, Tensor] | None = None,
 ) -> Path:
-    """Write `detector.safetensors`, which `load_detector` reads, and `classes.json`.
+    """Write `model.safetensors`, which `load_detector` reads, and `classes.json`.
 
     The tower is in the file, its text tower is not.
 
@@ -204,7 +204,7 @@ def save_detector(
         if not is_text:
             weights[key] = value.detach().cpu().contiguous()
 
-    path = folder / "detector.safetensors"
+    path = folder / WEIGHTS_FILE
     with write_whole(path) as draft:
         save_file(weights, draft)
     base = [detector.names[label] for label in detector.classes.base]

@@ -8,13 +8,14 @@ from typing import Any
 
 from clim_train.methods.clim import CLIM
 from clim_train.methods.clipself import CLIPSELF
+from clim_train.methods.fvit import FVIT
 from clim_train.methods.method import DataKind, Method, MethodOptions
 from clim_train.methods.regionclip import REGIONCLIP
 from clim_train.methods.sources import SourceOptions
 from clim_train.options.checks import reject
 
 METHODS: dict[str, Method[Any, Any, Any]] = {
-    method.name: method for method in (CLIM, CLIPSELF, REGIONCLIP)
+    method.name: method for method in (CLIM, CLIPSELF, REGIONCLIP, FVIT)
 }
 
 

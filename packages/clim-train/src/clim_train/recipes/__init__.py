@@ -27,6 +27,10 @@ if TYPE_CHECKING:
         clipself_lvis_patches_evab16 as clipself_lvis_patches_evab16,
         clipself_lvis_patches_eval14 as clipself_lvis_patches_eval14,
     )
+    from clim_train.recipes.fvit import (
+        fvit_coco_evab16 as fvit_coco_evab16,
+        fvit_coco_eval14 as fvit_coco_eval14,
+    )
     from clim_train.recipes.regionclip import (
         regionclip_coco_evab16 as regionclip_coco_evab16,
         regionclip_coco_eval14 as regionclip_coco_eval14,
@@ -61,6 +65,8 @@ else:
             "clipself_lvis_patches_evab16": "clim_train.recipes.clipself",
             "clipself_lvis_patches_eval14": "clim_train.recipes.clipself",
             "find_recipe": "clim_train.recipes.table",
+            "fvit_coco_evab16": "clim_train.recipes.fvit",
+            "fvit_coco_eval14": "clim_train.recipes.fvit",
             "recipe": "clim_train.recipes.registry",
             "recipe_named": "clim_train.recipes.registry",
             "recipe_table": "clim_train.recipes.table",

@@ -6,7 +6,12 @@ from clim_train.config import TrainConfig
 from clim_train.methods.table import find_method
 
 # These modules enter their recipes into `RECIPES`.
-from clim_train.recipes import clim as clim, clipself as clipself, regionclip as regionclip
+from clim_train.recipes import (
+    clim as clim,
+    clipself as clipself,
+    fvit as fvit,
+    regionclip as regionclip,
+)
 from clim_train.recipes.registry import RECIPES as RECIPES, Recipe, recipe_named
 
 

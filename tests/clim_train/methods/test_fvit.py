@@ -1,0 +1,115 @@
+"""F-ViT: the published settings against the golden optimisers, its data, and one step."""
+
+import json
+
+import pytest
+import torch
+from clim_data import DetectionBatch
+from clim_data.streams import StreamOptions
+from clim_models.detection import load_detector
+from clim_train.methods.fvit import FViTConfig, build_fvit_task
+from clim_train.methods.method import BuildContext
+from clim_train.methods.views import DetectionDataConfig, detection_loader, example_views
+from clim_train.options.sections import EngineConfig
+from clim_train.recipes import find_recipe
+from clim_train.schedule import learning_rate
+from golden_detectors import FAMILY
+from PIL import Image
+from tiny_training import EVA, tiny_model
+
+RECIPES = {"fvit_coco_evab16": "fvit_coco_b16", "fvit_coco_eval14": "fvit_coco_l14"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_golden_optimiser_and_rates(golden, name):
+    about = golden("optim", FAMILY).meta[RECIPES[name]]
+    entry = find_recipe(name)
+    config, optimizer = entry(), about["optimizer"]
+    assert config.optim.lr == optimizer["lr"]
+    assert list(config.optim.betas) == optimizer["betas"]
+    assert config.optim.weight_decay == optimizer["weight_decay"]
+    assert config.optim.decay == "all"
+    assert about["weight_decay_everywhere"]
+    assert config.optim.clip_norm == about["grad_clip"]["max_norm"]
+    assert config.schedule.epochs == about["max_epochs"]
+    assert config.data.batch_size == about["samples_per_gpu"]
+    assert config.data.batch_size * entry.facts.gpus == about["base_batch_size"]
+
+    curve = about["curve"]
+    total = config.schedule.epochs * curve["iters_per_epoch"]
+    for step, rate in zip(curve["iteration"], curve["lr"], strict=True):
+        found = learning_rate(step, total, config.optim, config.schedule)
+        assert found == pytest.approx(rate, rel=1e-9), step
+
+
+@pytest.fixture
+def photos(tmp_path):
+    images, boxes = [], []
+    for i in range(3):
+        Image.effect_noise((60, 50), 90).convert("RGB").save(tmp_path / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "width": 60, "height": 50})
+        box = {"id": i, "image_id": i, "category_id": 1, "bbox": [5, 6, 30, 30], "area": 900}
+        boxes.append({**box, "iscrowd": 0})
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    contents = {"images": images, "annotations": boxes, "categories": categories}
+    (tmp_path / "boxes.json").write_text(json.dumps(contents))
+    (tmp_path / "base.txt").write_text("cat\n")
+    return tmp_path
+
+
+def data_of(photos, **options):
+    return DetectionDataConfig(
+        images=str(photos), boxes=str(photos / "boxes.json"), image_px=48, workers=0, **options
+    )
+
+
+def test_base_classes_are_named_or_all_have_boxes(photos):
+    stream = StreamOptions(batch_size=1)
+    with pytest.raises(ValueError, match=r"\['dog'\] have no box .* --data.classes FILE"):
+        detection_loader(data_of(photos), stream, 16)
+    named = detection_loader(data_of(photos, classes=str(photos / "base.txt")), stream, 16)
+    assert named.class_names == ["cat", "dog"]
+    assert named.trained_names == ["cat"]
+    with pytest.raises(ValueError, match=r"--data\.boxes FILE"):
+        detection_loader(DetectionDataConfig(images=str(photos)), stream, 16)
+
+
+def task_of(photos):
+    data = data_of(photos, classes=str(photos / "base.txt"))
+    context = BuildContext(
+        engine=EngineConfig(device="cpu"),
+        data=data,
+        device=torch.device("cpu"),
+        class_names=["cat", "dog"],
+    )
+    options = FViTConfig(blocks=(0, 0, 1, 1), templates="name")
+    return build_fvit_task(options, tiny_model(EVA), context), data
+
+
+def test_a_step_trains_the_detector_and_not_the_tower(photos, tmp_path):
+    task, data = task_of(photos)
+    assert task.model.classes.base == (0,)
+    batch = next(iter(detection_loader(data, StreamOptions(batch_size=1), 16)))
+    assert isinstance(batch, DetectionBatch)
+    scalars = task.loss(batch)
+    parts = ("loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox")
+    torch.testing.assert_close(scalars["loss"], sum(scalars[name] for name in parts))
+    scalars["loss"].backward()
+    trained = task.trainable_parameters()
+    assert not [name for name in trained if name.startswith("backbone.model.")]
+    assert all(p.grad is not None for p in trained.values())
+
+    task.save(tmp_path / "model", task.model.state_dict())
+    assert load_detector(task.model, tmp_path / "model").layout == "clim"
+
+
+def test_an_example_batch_trains_and_estimates_are_refused(photos):
+    task, data = task_of(photos)
+    assert task.loss(example_views(DetectionDataConfig(batch_size=1, image_px=48), 16))["loss"] > 0
+    context = BuildContext(
+        engine=EngineConfig(), data=data, device=torch.device("cpu"), class_names=None
+    )
+    with pytest.raises(ValueError, match="measure a few steps"):
+        build_fvit_task(FViTConfig(), tiny_model(EVA), context)
+    with pytest.raises(ValueError, match=r"task\.blocks"):
+        FViTConfig(blocks=(1, 2))

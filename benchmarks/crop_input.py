@@ -18,7 +18,7 @@ import side_by_side as sbs
 import torch
 from clim_data import CropBatch, Draw
 from clim_data.matching import BoxTable
-from clim_data.pixels import crop_window, draw_cells, draw_order
+from clim_data.pixels import crop_window, draw_cells, draw_order, open_image
 from clim_data.sources import RawSample
 from clim_data.streams import CropBuilder, CropRules
 from pictures import jpeg_bytes
@@ -96,7 +96,7 @@ def windows_of(sample: RawSample, size: Size, table: BoxTable | None) -> list[tu
     if table is None:
         cells = draw_cells(rng, 6, MAX_CELLS) * torch.tensor([size[1], size[0]] * 2)
         return [tuple(cell) for cell in cells.tolist()]
-    boxes, _ = table.of_image(sample, size)
+    boxes, _, _ = table.of_image(sample, open_image(sample.image, sample.name))
     return [crop_window(box, size, CONTEXT) for box in boxes[draw_order(rng, len(boxes))].tolist()]
 
 

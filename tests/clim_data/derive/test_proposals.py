@@ -328,8 +328,9 @@ def test_results_of_a_detector_become_proposals(results, capsys):
     printed = capsys.readouterr().out
     assert "2 boxes in 2 images" in printed
     assert "skipped 1, path outside the folder: ../out.jpg" in printed
-    assert "skipped 1, unknown image: result 4" in printed
-    assert "skipped 2, no scored box: result 5" in printed
+    assert "skipped 1, box without image: results.json, result 5 (id None) of image 4" in printed
+    assert "skipped 1, bad box: results.json, result 6 (id None) of image 1" in printed
+    assert "skipped 1, no score: results.json, result 7 (id None) of image 1" in printed
 
 
 def test_results_that_do_not_fit_are_refused(results):

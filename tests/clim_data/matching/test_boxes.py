@@ -17,6 +17,7 @@ from clim_data.matching.boxes import load_boxes
 from clim_data.sources.items import folder_items
 from clim_data.sources.store import SampleStore
 from clim_data.sources.write import write_shards
+from PIL import Image
 
 
 def image_record(number, name, height=30, width=40):
@@ -84,10 +85,10 @@ def test_boxes_are_clipped_and_labelled_by_the_order_of_the_ids(folder, write_js
 def test_boxes_that_cannot_be_used_are_counted_and_named(folder, write_json, record, reason):
     path = write_json("b.json", IMAGES, [*GOOD, record])
     loader = loaded(folder, path)
-    assert loader.skipped.names == {reason: ["annotation 7"]}
+    assert loader.skipped.names == {reason: ["b.json, annotation 4 (id 7)"]}
     (batch,) = list(loader)
     assert [len(boxes) for boxes in batch.boxes] == [1, 1, 1]
-    with pytest.raises(BrokenSample, match=f"annotation 7: {reason}"):
+    with pytest.raises(BrokenSample, match=rf"annotation 4 \(id 7\): {reason}"):
         loaded(folder, path, on_error="raise")
 
 
@@ -161,7 +162,7 @@ def test_image_of_another_size_is_named_because_its_boxes_do_not_fit(folder, wri
     assert sorted(batch.keys) == ["b.jpg", "sub/c.jpg"]
     assert loader.skipped.names == {"size mismatch": ["photos/a.jpg"]}
     with pytest.raises(
-        BrokenSample, match=r"40 x 30 pixels, the json 400 x 300: use the images that the boxes"
+        BrokenSample, match=r"40 x 30 pixels, the json 400 x 300: use the images that it was"
     ):
         list(loaded(folder, path, on_error="raise"))
 
@@ -255,10 +256,12 @@ def test_names_that_fit_twice_are_refused(folder, tmp_path, tar, write_json):
     twice = write_json(
         "twice.json", [image_record(0, "a.jpg"), image_record(1, "sub/../a.jpg")], GOOD[:2]
     )
-    with pytest.raises(ValueError, match=r"fit one sample, a\.jpg: give them distinct names"):
+    with pytest.raises(
+        ValueError, match=r"images 0 and 1 are one file, a\.jpg: give them distinct names"
+    ):
         loaded(folder, twice)
     ids = write_json("ids.json", [image_record(0, "a.jpg"), image_record(0, "b.jpg")], GOOD[:1])
-    with pytest.raises(ValueError, match="two images have one id"):
+    with pytest.raises(ValueError, match=r"two images have one id, 0 \(a.jpg and b.jpg\)"):
         loaded(folder, ids)
 
 
@@ -286,7 +289,7 @@ def test_names_that_fit_twice_are_refused(folder, tmp_path, tar, write_json):
         ({"images": [{"id": [1]}], "categories": CATEGORIES}, 'no "id"'),
         (
             {"images": IMAGES, "annotations": ["box"], "categories": CATEGORIES},
-            "annotation 0 is 'box', not an object",
+            "b.json: annotation 1 is 'box', not an object",
         ),
         ("[" * 100_000, "is not a whole json file"),
         ("{", "is not a whole json file"),
@@ -324,7 +327,10 @@ def test_the_order_of_the_lists_changes_nothing(folder, tmp_path):
         skipped.append(store.skipped.names)
     assert tables[0].starts.tolist() == [0, 2, 3, 4]
     assert tables[0].boxes[:2].tolist() == [[2, 3, 22, 13], [5, 5, 14, 14]]
-    assert skipped[0] == {"box without image": ["annotation 21"], "bad box": ["annotation 22"]}
+    assert skipped[0] == {
+        "box without image": ["b.json, annotation 5 (id 21)"],
+        "bad box": ["b.json, annotation 6 (id 22)"],
+    }
     assert all(table.stamp() == tables[0].stamp() for table in tables)
     assert all(names == skipped[0] for names in skipped)
 
@@ -379,7 +385,9 @@ def test_table_follows_the_samples_of_the_store(folder, write_json):
     table = load_boxes(write_json("b.json", IMAGES[::-1], annotations), store, BoxRules())
     assert len(store) == len(table) == 2
     found = {
-        store.read(i).key: table.of_image(store.read(i), (30, 40))[0][:, 0].tolist()
+        store.read(i).key: table.of_image(store.read(i), Image.new("RGB", (40, 30)))[0][
+            :, 0
+        ].tolist()
         for i in range(2)
     }
     assert found == {"a.jpg": [3], "sub/c.jpg": [1, 5]}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from clim_data import InstanceRegions, PanopticRegions
 from clim_data.pixels.crops import crop_window
-from clim_data.pixels.masks import decode_segmentation
+from clim_data.pixels.segmentations import decode_segmentation
 from golden_pixels import same_pillow
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -36,7 +36,7 @@ def test_golden_panoptic_items(golden, antialias):
     case = golden("case07_panoptic")
     config = case.meta["config"]
     data = golden_readers(case, antialias=antialias, stuff_box="inclusive", max_regions=100)
-    assert [image["id"] for image in data.images] == case.meta["image_ids"]
+    assert [image.id for image in data.images] == case.meta["image_ids"]
     assert data.label_of == {int(k): v for k, v in case.meta["cat_id2label"].items()}
     for i in range(len(data)):
         sample = data[i]
@@ -55,9 +55,7 @@ def test_golden_panoptic_items(golden, antialias):
         assert torch.equal(sample.masks.float(), masks)
         crops = case.tensor(f"out/item{i}/image_crops")[valid]
         torch.testing.assert_close(normalized(sample.crops, config), crops, atol=5e-6, rtol=0)
-        pixels = np.asarray(
-            Image.open(data.images_dir / data.images[i]["file_name"]).convert("RGB")
-        )
+        pixels = np.asarray(Image.open(data.images_dir / data.images[i].name).convert("RGB"))
         stored = case.arrays[f"in/item{i}/decoded_pixels"]
         assert np.abs(pixels.astype(int) - stored).max() <= 1
         windows = [
@@ -251,9 +249,10 @@ def test_bad_options_are_rejected(tmp_path, images, options, message):
 def test_missing_segmentations_and_files_name_the_fix(tmp_path, images):
     coco_folder(tmp_path, images)
     record = json.loads((tmp_path / "lvis.json").read_text())
-    del record["annotations"][0]["segmentation"]
+    for annotation in record["annotations"]:
+        del annotation["segmentation"]
     (tmp_path / "boxes.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="pass masks=False"):
+    with pytest.raises(ValueError, match=r"ask for boxes only .*masks=False"):
         InstanceRegions(tmp_path, tmp_path / "boxes.json", image_px=64, stride=16)
     (tmp_path / "cut.json").write_text(json.dumps(record)[:100])
     with pytest.raises(ValueError, match="not valid json"):
@@ -274,7 +273,7 @@ def test_panoptic_png_of_another_size_or_missing_is_named(tmp_path, golden):
         image_px=96,
         stride=16,
     )
-    name = other.annotations[data.images[0]["id"]]["file_name"]
+    name = other.records.annotations[data.keys[0]].png
     Image.new("RGB", (5, 5)).save(tmp_path / name)
     assert "size mismatch" in other[0].error
     assert "missing image" in other[1].error

@@ -16,7 +16,11 @@ class BrokenSample(ValueError):
         self.reason, self.name, self.detail = reason, name, detail
 
     def __reduce__(self) -> tuple[type["BrokenSample"], tuple[str, str, str]]:
-        return BrokenSample, (self.reason, self.name, self.detail)
+        return type(self), (self.reason, self.name, self.detail)
+
+
+class SampleWarning(BrokenSample):
+    """Something odd about a sample or record that is used all the same; it is never raised."""
 
 
 class SkipReport:
@@ -29,17 +33,21 @@ class SkipReport:
 
     def __init__(self, faults: Iterable[BrokenSample] = ()):
         self._details: dict[tuple[str, str], str] = {}  # (reason, name) -> detail
+        self._warnings: dict[tuple[str, str], str] = {}
         self.extend(faults)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SkipReport) and self._details == other._details
+        if not isinstance(other, SkipReport):
+            return False
+        return (self._details, self._warnings) == (other._details, other._warnings)
 
     def __repr__(self) -> str:
         return f"SkipReport({self.counts})"
 
     def add(self, fault: BrokenSample) -> None:
-        """Count and name one fault."""
-        self._details[fault.reason, fault.name] = fault.detail
+        """Count and name one fault, or one warning."""
+        details = self._warnings if isinstance(fault, SampleWarning) else self._details
+        details[fault.reason, fault.name] = fault.detail
 
     def extend(self, faults: Iterable[BrokenSample]) -> None:
         """Count and name several faults, for example `faults` of another report."""
@@ -52,6 +60,12 @@ class SkipReport:
         return [
             BrokenSample(reason, name, detail) for (reason, name), detail in self._details.items()
         ]
+
+    @property
+    def warnings(self) -> list[SampleWarning]:
+        """What was odd about samples and records that are used all the same."""
+        found = self._warnings.items()
+        return [SampleWarning(reason, name, detail) for (reason, name), detail in found]
 
     @property
     def entries(self) -> dict[str, tuple[str, str]]:
@@ -71,29 +85,39 @@ class SkipReport:
     @property
     def names(self) -> dict[str, list[str]]:
         """Names of what was left out, for each reason."""
-        names: dict[str, list[str]] = {}
-        for reason, name in self._details:
-            names.setdefault(reason, []).append(name)
-        return names
+        return _names_by_reason(self._details)
 
     def summary(self, limit: int = 10) -> str:
         """Text with one line for each reason and the first `limit` names of each."""
-        if not self._details:
-            return "nothing skipped"
-
-        lines = []
-        for reason, names in self.names.items():
-            shown = []
-            for name in names[:limit]:
-                detail = self._details[reason, name]
-                shown.append(f"{name} ({detail})" if detail else name)
-            more = f"; and {len(names) - limit} more" if len(names) > limit else ""
-            lines.append(f"skipped {len(names)}, {reason}: {'; '.join(shown)}{more}")
-        return "\n".join(lines)
+        lines = _lines("skipped", self._details, limit) or ["nothing skipped"]
+        return "\n".join([*lines, *_lines("used all the same", self._warnings, limit)])
 
     def to_dict(self) -> dict:
-        """Total, counts and all names, as values of JSON."""
-        return {"total": self.total, "counts": self.counts, "names": self.names}
+        """Total, counts and all names, as values of JSON; warnings where there are any."""
+        found: dict = {"total": self.total, "counts": self.counts, "names": self.names}
+        if self._warnings:
+            found["warnings"] = _names_by_reason(self._warnings)
+        return found
+
+
+def _names_by_reason(details: dict[tuple[str, str], str]) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for reason, name in details:
+        names.setdefault(reason, []).append(name)
+    return names
+
+
+def _lines(verb: str, details: dict[tuple[str, str], str], limit: int) -> list[str]:
+    """Return one line for each reason, with the first `limit` names and their details."""
+    lines = []
+    for reason, names in _names_by_reason(details).items():
+        shown = []
+        for name in names[:limit]:
+            detail = details[reason, name]
+            shown.append(f"{name} ({detail})" if detail else name)
+        more = f"; and {len(names) - limit} more" if len(names) > limit else ""
+        lines.append(f"{verb} {len(names)}, {reason}: {'; '.join(shown)}{more}")
+    return lines
 
 
 def check_on_error(on_error: str) -> str:

@@ -10,11 +10,17 @@ from clim_data.lazy import lazy_names
 if TYPE_CHECKING:
     from clim_data.annotations.caption_files import captions_of_images as captions_of_images
     from clim_data.annotations.coco import read_annotations as read_annotations
+    from clim_data.annotations.panoptic import PanopticRecords as PanopticRecords
+    from clim_data.annotations.records import CocoRecords as CocoRecords
+    from clim_data.annotations.tables import read_categories as read_categories
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            "CocoRecords": "clim_data.annotations.records",
+            "PanopticRecords": "clim_data.annotations.panoptic",
             "captions_of_images": "clim_data.annotations.caption_files",
             "read_annotations": "clim_data.annotations.coco",
+            "read_categories": "clim_data.annotations.tables",
         },
     )

@@ -51,10 +51,3 @@ def group_by_image(annotations: list[dict]) -> dict[int, list[dict]]:
             )
         groups[annotation["image_id"]].append(annotation)
     return groups
-
-
-def label_of_category(categories: list[dict]) -> dict[int, int]:
-    """Contiguous label of each category id: its rank among the sorted ids."""
-    return {
-        category_id: label for label, category_id in enumerate(sorted(c["id"] for c in categories))
-    }

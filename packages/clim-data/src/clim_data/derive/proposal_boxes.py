@@ -5,7 +5,7 @@ Boxes are XYXY in pixels of the stored image; N counts candidates.
 """
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from clim_data.annotations.ids import Key, id_key, record_name, shorten
+from clim_data.annotations.records import check_box
+from clim_data.annotations.tables import ImageTable, with_sizes
 from clim_data.faults import BrokenSample, SkipReport
 from clim_data.files.json_stream import stream_json
-from clim_data.files.names import image_file_name, leads_out
 
 CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
 
@@ -100,33 +102,24 @@ def _short(value: float) -> float | int:
     return int(value) if value == int(value) else value
 
 
-def read_images(path: str | Path, skipped: SkipReport) -> list[dict]:
-    """id, file_name, height and width of the images of a COCO json; names that lead out of their
-    folder are skipped.
+def read_result_images(path: str | Path, skipped: SkipReport) -> list[dict]:
+    """Read id, file_name, height and width of the images of a COCO json.
+
+    Images that cannot be used are counted and named in `skipped`.
 
     Raises:
-        FileNotFoundError, ValueError: no such json, or its images have no id, height or width.
+        FileNotFoundError, ValueError: no such json, or its list of images is refused.
     """
+    records = [image for name, image in stream_json(path) if name == "images"]
+    if not records:
+        raise ValueError(f'{path} has no usable "images": give the COCO json of the images')
+    table = with_sizes(ImageTable.of(records, Path(path).name, skipped.add), skipped.add)
     images = []
-    for name, image in stream_json(path):
-        if name != "images":
-            continue
-        try:
-            file_name = str(image_file_name(image))
-            if leads_out(file_name):
-                raise BrokenSample("path outside the folder", file_name, f"image {image['id']}")
-            size = {side: int(image[side]) for side in ("height", "width")}
-            images.append({"id": image["id"], "file_name": file_name, **size})
-        except BrokenSample as fault:
-            skipped.add(fault)
-        except (KeyError, TypeError, AttributeError) as fault:
-            raise ValueError(
-                f"an image of {path} is not as in COCO ({fault!r}): give the images' json"
-            ) from None
+    for image in table.values():
+        height, width = image.size or (0, 0)
+        images.append({"id": image.id, "file_name": image.name, "height": height, "width": width})
     if not images:
         raise ValueError(f'{path} has no usable "images": give the COCO json of the images')
-    if len({image["id"] for image in images}) < len(images):
-        raise ValueError(f"{path} has an image id twice: give every image an id of its own")
     return images
 
 
@@ -136,34 +129,52 @@ def read_results(
     """Boxes (n, 4) and scores (n,) of each image, from a COCO results json [{image_id, bbox XYWH,
     score, ...}].
 
-    Classes do not matter; results of images that are not listed, and those that are no box, are
-    named in `skipped`.
+    Classes do not matter. Results of images that are not listed, and those without a usable box and
+    score, are named in `skipped`.
 
     Raises:
         FileNotFoundError, ValueError: no such json, or it is no list of results.
     """
-    found: dict[int, array] = {image["id"]: array("d") for image in images}
+    file = Path(path).name
+    found: dict[Key, array] = {}
+    sizes: dict[Key, tuple[int, int]] = {}
+    for image in images:
+        key = id_key(image["id"])
+        if key is not None:
+            found[key], sizes[key] = array("d"), (image["height"], image["width"])
+
     results = tqdm(
         stream_json(path), desc=f"reading {Path(path).name}", unit="box", unit_scale=True, delay=2
     )
-    for number, (name, result) in enumerate(results):
+    for place, (name, result) in enumerate(results):
         if name or not isinstance(result, dict):
             raise ValueError(
                 f"{path} is no COCO results file: give a json list of {{image_id, bbox, score}}"
             )
         try:
-            x, y, w, h = map(float, result["bbox"])
-            values = found[result["image_id"]], (x, y, x + w, y + h, float(result["score"]))
-        except (KeyError, TypeError, ValueError) as fault:
-            unknown = "image_id" in result and "bbox" in result and result["image_id"] not in found
-            reason = "unknown image" if unknown else "no scored box"
-            skipped.add(
-                BrokenSample(
-                    reason, f"result {number}", f"image {result.get('image_id')}: {fault!r}"
-                )
+            key, values = _scored_box(result, sizes)
+        except BrokenSample as fault:
+            shown = (
+                f"{record_name(file, 'result', place, result)} of image {result.get('image_id')}"
             )
+            skipped.add(BrokenSample(fault.reason, shown, fault.detail))
             continue
-        values[0].extend(values[1])
+        found[key].extend(values)
+
     for image in images:
-        rows = np.array(found.pop(image["id"])).reshape(-1, 5)
+        rows = np.array(found.pop(id_key(image["id"]))).reshape(-1, 5)
         yield choice(rows[:, :4], rows[:, 4], (image["height"], image["width"]))
+
+
+def _scored_box(
+    result: dict, sizes: Mapping[Key, tuple[int, int]]
+) -> tuple[Key, tuple[float, float, float, float, float]]:
+    """Return the image's key and (x1, y1, x2, y2, score) of a result."""
+    key = id_key(result.get("image_id"))
+    if key is None or key not in sizes:
+        raise BrokenSample("box without image", "", f"image_id {shorten(result.get('image_id'))}")
+    box, _ = check_box(result.get("bbox"), sizes[key])
+    score = result.get("score")
+    if type(score) not in (int, float) or not abs(score) < float("inf"):
+        raise BrokenSample("no score", "", f"score is {shorten(score)}, not a finite number")
+    return key, (*box, float(score))

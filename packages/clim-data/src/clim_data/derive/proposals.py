@@ -17,18 +17,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from clim_data.annotations.coco import read_annotations
 from clim_data.derive.proposal_boxes import (
     CATEGORIES,
     BoxChoice,
     box_records,
-    read_images,
+    read_result_images,
     read_results,
 )
 from clim_data.derive.proposal_work import BoxFinder, ProposalWork, search_parts
 from clim_data.faults import BrokenSample, SkipReport, check_on_error
 from clim_data.files.json_stream import compact, write_coco
-from clim_data.matching.boxes import image_names, match_samples
+from clim_data.matching.boxes import match_samples, read_images
 from clim_data.processes.parts import PartJob
 from clim_data.sources.expand import Sources
 from clim_data.sources.store import SampleStore
@@ -155,7 +154,7 @@ def convert_results(
             image.
     """
     report = ProposalReport(Path(output))
-    images = read_images(annotations, report.skipped)
+    images = read_result_images(annotations, report.skipped)
     choice = choice or BoxChoice()
     found = list(read_results(results, images, choice, report.skipped))
     report.images, report.boxes = len(images), sum(len(scores) for _, scores in found)
@@ -190,12 +189,11 @@ def _identities(
                 "one"
             )
         return range(1, len(keys) + 1), [""] * len(keys)
-    images = read_annotations(annotations, "images")["images"]
-    names, rows = image_names(images, store)
-    matched = match_samples(names, store, annotations)
+    images = read_images(annotations, store)
+    matched = match_samples([image.name for image in images], store, annotations)
     store.keep(matched >= 0)
-    kept = matched[matched >= 0].tolist()
-    return [images[rows[m]]["id"] for m in kept], [names[m] for m in kept]
+    chosen = [images[row] for row in matched[matched >= 0].tolist()]
+    return [image.id for image in chosen], [image.name for image in chosen]
 
 
 def _info(work: ProposalWork) -> dict[str, Any]:

@@ -32,10 +32,8 @@ if TYPE_CHECKING:
         pixels as pixels,
         to_rgb as to_rgb,
     )
-    from clim_data.pixels.masks import (
-        decode_segmentation as decode_segmentation,
-        encode_mask as encode_mask,
-    )
+    from clim_data.pixels.masks import encode_mask as encode_mask
+    from clim_data.pixels.segmentations import decode_segmentation as decode_segmentation
     from clim_data.pixels.transforms import (
         center_crop as center_crop,
         letterbox as letterbox,
@@ -51,7 +49,7 @@ else:
             "center_crop": "clim_data.pixels.transforms",
             "crop_window": "clim_data.pixels.crops",
             "cut_crops": "clim_data.pixels.crops",
-            "decode_segmentation": "clim_data.pixels.masks",
+            "decode_segmentation": "clim_data.pixels.segmentations",
             "draw_cells": "clim_data.pixels.crops",
             "draw_order": "clim_data.pixels.crops",
             "encode_mask": "clim_data.pixels.masks",

@@ -1,21 +1,56 @@
-"""Masks: COCO's encodings, panoptic segment ids, and masks on a feature grid."""
+"""Masks: run lengths of one, panoptic segment ids, and masks on a feature grid."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from clim_data.faults import BrokenSample
-from clim_data.pixels.decode import load_rgb
+from clim_data.pixels.decode import load_rgb, open_image
 from clim_data.pixels.transforms import letterbox
+
+BAD_PNG = "bad panoptic png"
 
 
 def read_segment_ids(png: Path | bytes, name: str = "") -> np.ndarray:
-    """Segment ids (H, W) int64 of a COCO panoptic png, a path or its bytes: R + 256 G + 65536 B."""
-    colours = np.asarray(load_rgb(png, name=name)).astype(np.int64)
+    """Read the segment ids of a COCO panoptic png: R + 256 G + 65536 B.
+
+    Args:
+        png: path or bytes of the file.
+        name: what to call it in an error.
+
+    Returns:
+        int64 (H, W).
+
+    Raises:
+        BrokenSample: the file cannot be read, is no png (others change colours), or its pixels are
+            not exact colours: grey, 16 bit or half transparent.
+    """
+    image = open_image(png, name)
+    name = name or str(png if isinstance(png, Path) else "png")
+    if image.format != "PNG":
+        raise BrokenSample(BAD_PNG, name, f"a {image.format} file: segment ids need a PNG in RGB")
+    if image.mode not in ("RGB", "RGBA", "P"):
+        raise BrokenSample(BAD_PNG, name, f"mode {image.mode}: give RGB")
+
+    if image.mode == "RGBA" or "transparency" in image.info:
+        image = _without_transparency(image, name)
+    colours = np.asarray(load_rgb(image, name=name)).astype(np.int64)
     return colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
+
+
+def _without_transparency(image: Image.Image, name: str) -> Image.Image:
+    """Return an image in RGB, black where it was transparent; refuse what is half transparent."""
+    try:
+        pixels = np.asarray(image.convert("RGBA"))
+    except Exception as fault:  # a damaged file can make Pillow raise nearly anything
+        raise BrokenSample("unreadable image", name, repr(fault)) from None
+    alpha = pixels[..., 3:]
+    if not np.isin(alpha, (0, 255)).all():
+        raise BrokenSample(BAD_PNG, name, f"mode {image.mode}, half transparent: give RGB")
+    return Image.fromarray(np.where(alpha == 255, pixels[..., :3], 0).astype(np.uint8))
 
 
 def encode_mask(mask: np.ndarray) -> dict:
@@ -24,35 +59,6 @@ def encode_mask(mask: np.ndarray) -> dict:
 
     code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": [int(edge) for edge in code["size"]], "counts": code["counts"].decode()}
-
-
-def decode_segmentation(segmentation: list | dict, height: int, width: int) -> np.ndarray:
-    """COCO polygons or RLE -> bool (height, width), by pycocotools.
-
-    Raises:
-        BrokenSample: the segmentation is malformed or of another size.
-    """
-    from pycocotools import mask as coco_mask
-
-    try:
-        if isinstance(segmentation, list):
-            rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-        elif isinstance(segmentation["counts"], list):
-            rle = coco_mask.frPyObjects(segmentation, height, width)
-        else:
-            rle = segmentation
-        with warnings.catch_warnings():  # pycocotools 2.0.11 with numpy 2; its result is right
-            warnings.filterwarnings(
-                "ignore", message="__array__ implementation", category=DeprecationWarning
-            )
-            mask = coco_mask.decode(rle).astype(bool)
-    except Exception as fault:  # pycocotools raises bare Exception and TypeError
-        raise BrokenSample("bad segmentation", "annotation", str(fault)) from None
-    if mask.shape != (height, width):
-        raise BrokenSample(
-            "size mismatch", "segmentation", f"{mask.shape} is not the image's {(height, width)}"
-        )
-    return mask
 
 
 def masks_to_grid(masks: Tensor, grid: int, *, antialias: bool = True) -> Tensor:

@@ -15,7 +15,8 @@ from PIL import Image
 
 from clim_data.faults import BrokenSample
 from clim_data.pixels.decode import load_rgb
-from clim_data.pixels.masks import decode_segmentation, read_segment_ids
+from clim_data.pixels.masks import read_segment_ids
+from clim_data.pixels.segmentations import decode_segmentation
 
 NO_PHRASE = -1
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -18,15 +18,22 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from clim_data.annotations.coco import group_by_image, label_of_category, read_annotations
+from clim_data.annotations.ids import Key
+from clim_data.annotations.panoptic import PanopticRecords, SegmentRecord, check_segment_mask
+from clim_data.annotations.records import BoxRecord, CocoRecords, check_box, reporter
+from clim_data.annotations.tables import CategoryTable, ImageRecord
 from clim_data.faults import BrokenSample, SkipReport, check_on_error
-from clim_data.files.names import find_image, inside
+from clim_data.files.names import inside, locate
 from clim_data.pixels import transforms as T
-from clim_data.pixels.boxes import Box, box_of_mask, xywh_to_xyxy
+from clim_data.pixels.boxes import Box
 from clim_data.pixels.crops import crop_window, cut_crops
-from clim_data.pixels.decode import load_rgb, pixels
-from clim_data.pixels.masks import decode_segmentation, masks_to_grid, read_segment_ids
+from clim_data.pixels.decode import load_rgb, open_image, pixels
+from clim_data.pixels.frames import check_frame
+from clim_data.pixels.masks import masks_to_grid, read_segment_ids
+from clim_data.pixels.segmentations import decode_segmentation
 from clim_data.readers.region_options import RegionKeywords, RegionRules, RegionView, choose_regions
+
+CrowdRecord = TypeVar("CrowdRecord", BoxRecord, SegmentRecord)
 
 
 @dataclass(frozen=True)
@@ -112,17 +119,18 @@ def empty_region_sample(
 
 
 class _RegionDataset(Dataset, ABC):
-    """What the two readers share: sizes of the view, size filter, skipping. `_regions` yields one
+    """What the two readers share: sizes of the view, size filter, skipping. `_regions` returns one
     image's regions."""
 
     def __init__(
         self,
         images_dir: str | Path,
-        images: list[dict],
-        categories: list[dict],
+        images: Sequence[tuple[Key, ImageRecord]],
+        categories: CategoryTable,
         view: RegionView,
         rules: RegionRules,
         *,
+        skipped: SkipReport,
         on_error: str,
         masks: bool = True,
     ):
@@ -130,17 +138,17 @@ class _RegionDataset(Dataset, ABC):
             raise FileNotFoundError(
                 f"no image folder {images_dir}: give the folder that holds the image files"
             )
-        self.images_dir, self.images = Path(images_dir), images
+        self.images_dir = Path(images_dir)
+        self.keys = [key for key, _ in images]
+        self.images = [image for _, image in images]
         self.view, self.rules = view, rules
-        self.on_error = check_on_error(on_error)
+        self.on_error, self.skipped = on_error, skipped
         self.with_masks = masks
 
-        self.label_of = label_of_category(categories)
-        ordered = sorted(categories, key=lambda c: c["id"])
-        self.category_ids = [c["id"] for c in ordered]
-        self.class_names: list[str] = [c["name"] for c in ordered]
-        self.class_is_thing: list[bool] = [bool(c.get("isthing", 1)) for c in ordered]
-        self.skipped = SkipReport()
+        self.label_of = categories.label_of
+        self.category_ids = list(categories.ids)
+        self.class_names: list[str] = list(categories.names)
+        self.class_is_thing: list[bool] = list(categories.is_thing)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -148,25 +156,32 @@ class _RegionDataset(Dataset, ABC):
     def __getitem__(self, i: int) -> RegionSample:
         record = self.images[i]
         try:
-            path = find_image(self.images_dir, record)
-            image = load_rgb(path, name=str(path))
-            regions = self._regions(record, image)
+            path = locate(self.images_dir, record.name)
+            opened = open_image(path, str(path))
+            warning = check_frame(opened, record.size, str(path))
+            if warning is not None:
+                self.skipped.add(warning)
+            image = load_rgb(opened, name=str(path))
+            regions = self._regions(self.keys[i], image)
         except BrokenSample as fault:
             if self.on_error == "raise":
                 raise
             self.skipped.add(fault)
-            return empty_region_sample(self.view, record["id"], str(fault), masks=self.with_masks)
+            return empty_region_sample(self.view, record.id, str(fault), masks=self.with_masks)
         return make_region_sample(
-            image, regions, self.view, image_id=record["id"], masks=self.with_masks
+            image, regions, self.view, image_id=record.id, masks=self.with_masks
         )
 
     @abstractmethod
-    def _regions(self, record: dict, image: Image.Image) -> list[Region]: ...
+    def _regions(self, key: Key, image: Image.Image) -> list[Region]: ...
 
-    def _keep(self, annotations: list[dict]) -> list[dict]:
-        """Annotations that count: the first `max_regions`, without crowds when they are skipped."""
-        listed = annotations[: self.rules.max_regions]
-        return [a for a in listed if self.rules.crowd == "keep" or not a.get("iscrowd", 0)]
+    def _report(self, fault: BrokenSample) -> None:
+        reporter(self.skipped, self.on_error)(fault)
+
+    def _counted(self, records: Sequence[CrowdRecord]) -> Sequence[CrowdRecord]:
+        """Return the first `max_regions` records, without crowds when they are skipped."""
+        listed = records[: self.rules.max_regions]
+        return [r for r in listed if self.rules.crowd == "keep" or not r.is_crowd]
 
     def _in_range(self, box: Sequence[float]) -> bool:
         area = (box[2] - box[0]) * (box[3] - box[1])
@@ -178,9 +193,10 @@ class PanopticRegions(_RegionDataset):
     """COCO panoptic segments, one item for each annotated image.
 
     A thing's box is that of its annotation, a stuff segment's box surrounds its mask. Segments
-    whose box is smaller than 8^2 or larger than 1024^2 original pixels are left out, and so are
-    those without a pixel in the png. Thing crops are 1.5 boxes wide, stuff crops tight. Labels
-    number the sorted category ids.
+    whose box is smaller than 8^2 or larger than 1024^2 original pixels are left out. Labels number
+    the sorted category ids. Thing crops are 1.5 boxes wide, stuff crops tight. Records that
+    contradict the png or each other are left out, counted and named in `skipped`: see
+    `clim_data.annotations.panoptic`.
 
     Args:
         images_dir, panoptic_json, panoptic_dir: COCO files; the png of an image is the "file_name"
@@ -209,37 +225,43 @@ class PanopticRegions(_RegionDataset):
         **keywords: Unpack[RegionKeywords],
     ):
         view, rules = choose_regions(view, rules, keywords)
-        record = read_annotations(panoptic_json, "images", "annotations", "categories")
+        check_on_error(on_error)
+        records = PanopticRecords.read(panoptic_json, on_error=on_error)
         if not Path(panoptic_dir).is_dir():
             raise FileNotFoundError(
                 f"no segmentation folder {panoptic_dir}: unpack the panoptic png files there"
             )
-        self.panoptic_dir = Path(panoptic_dir)
-        self.annotations = {a["image_id"]: a for a in record["annotations"]}
-        images = [image for image in record["images"] if image["id"] in self.annotations]
-        super().__init__(images_dir, images, record["categories"], view, rules, on_error=on_error)
-        self._thing = dict(zip(self.category_ids, self.class_is_thing))
+        self.panoptic_dir, self.records = Path(panoptic_dir), records
+        super().__init__(
+            images_dir,
+            list(records.annotated_images()),
+            records.categories,
+            view,
+            rules,
+            skipped=records.faults,
+            on_error=on_error,
+        )
 
-    def _regions(self, record: dict, image: Image.Image) -> list[Region]:
-        annotation = self.annotations[record["id"]]
-        path = inside(self.panoptic_dir, annotation["file_name"])
-        segments = read_segment_ids(path, str(path))
-        if segments.shape != (image.height, image.width):
+    def _regions(self, key: Key, image: Image.Image) -> list[Region]:
+        record = self.records.annotations[key]
+        path = inside(self.panoptic_dir, record.png)
+        ids = read_segment_ids(path, str(path))
+        if ids.shape != (image.height, image.width):
             raise BrokenSample(
-                "size mismatch",
-                str(path),
-                f"{segments.shape} is not the image's {image.size[::-1]}",
+                "size mismatch", str(path), f"{ids.shape} is not the image's {image.size[::-1]}"
             )
+
         regions = []
-        for info in self._keep(annotation["segments_info"]):
-            is_thing = self._thing[info["category_id"]]
-            mask = segments == info["id"]
-            around = box_of_mask(mask)
-            if around is None:
+        for segment in self._counted(record.segments):
+            mask = ids == segment.id
+            try:
+                around = check_segment_mask(segment, mask, str(path))
+            except BrokenSample as fault:
+                self._report(fault)
                 continue
-            box = xywh_to_xyxy(info["bbox"]) if is_thing else self._box_of_stuff(around)
+            box = segment.box if segment.box is not None else self._box_of_stuff(around)
             if self._in_range(box):
-                regions.append(Region(box, self.label_of[info["category_id"]], is_thing, mask))
+                regions.append(Region(box, segment.label, segment.is_thing, mask))
         return regions
 
     def _box_of_stuff(self, box: Box) -> tuple[float, float, float, float]:
@@ -255,14 +277,15 @@ class InstanceRegions(_RegionDataset):
     thing.
 
     Arguments, item and size filter are those of `PanopticRegions`; the box is the annotation's, the
-    mask its polygons or RLE. LVIS images are found by the end of their "coco_url".
+    mask its polygons or RLE. LVIS images are found by the end of their "coco_url". Annotations that
+    the rules of `clim_data.annotations.records` leave out are counted and named in `skipped`.
 
     Args:
         masks: False for files without segmentations (`RegionSample.masks` is then None).
 
     Raises:
-        FileNotFoundError, ValueError: files are missing, or an annotation has no segmentation while
-            `masks` is True.
+        FileNotFoundError, ValueError: files are missing, or there is no segmentation while `masks`
+            is True.
     """
 
     def __init__(
@@ -277,25 +300,38 @@ class InstanceRegions(_RegionDataset):
         **keywords: Unpack[RegionKeywords],
     ):
         view, rules = choose_regions(view, rules, keywords)
-        record = read_annotations(instances_json, "images", "annotations", "categories")
-        self.annotations = group_by_image(record["annotations"])
-        if masks and not all(a.get("segmentation") for a in record["annotations"]):
-            raise ValueError(
-                f"{instances_json} has annotations without segmentation: pass masks=False"
-            )
-        images = [image for image in record["images"] if image["id"] in self.annotations]
+        check_on_error(on_error)
+        self.records = CocoRecords.read(instances_json, on_error=on_error)
+        if masks:
+            self.records.check_segmentations(on_error)
         super().__init__(
-            images_dir, images, record["categories"], view, rules, on_error=on_error, masks=masks
+            images_dir,
+            list(self.records.annotated_images()),
+            self.records.labels,
+            view,
+            rules,
+            skipped=self.records.faults,
+            on_error=on_error,
+            masks=masks,
         )
 
-    def _regions(self, record: dict, image: Image.Image) -> list[Region]:
+    def _regions(self, key: Key, image: Image.Image) -> list[Region]:
+        size = image.height, image.width
         regions = []
-        for annotation in self._keep(self.annotations[record["id"]]):
-            box = xywh_to_xyxy(annotation["bbox"])
-            if not self._in_range(box):
+        for record in self._counted(self.records.boxes_of(key)):
+            try:
+                # A file without sizes has its boxes and masks checked here.
+                box = record.box
+                if self.records.images[key].size is None:
+                    box, _ = check_box(record.fields["bbox"], size, record.name)
+                if not self._in_range(box):
+                    continue
+                mask = None
+                if self.with_masks:
+                    segmentation = record.fields.get("segmentation")
+                    mask = decode_segmentation(segmentation, *size, record.name)
+            except BrokenSample as fault:
+                self._report(fault)
                 continue
-            mask = None
-            if self.with_masks:
-                mask = decode_segmentation(annotation["segmentation"], image.height, image.width)
-            regions.append(Region(box, self.label_of[annotation["category_id"]], True, mask))
+            regions.append(Region(box, record.label, True, mask))
         return regions

@@ -2,7 +2,7 @@
 from folders."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,16 +12,13 @@ from clim_data.annotations.caption_files import (
     captions_of_images,
     read_caption_table,
 )
-from clim_data.annotations.coco import group_by_image, read_annotations
+from clim_data.annotations.coco import read_annotations
+from clim_data.annotations.ids import Key, key_of
+from clim_data.annotations.panoptic import PanopticRecords
+from clim_data.annotations.records import CocoRecords
+from clim_data.annotations.tables import ImageRecord, ImageTable
 from clim_data.faults import BrokenSample
-from clim_data.files.names import (
-    IMAGE_SUFFIXES,
-    clean_name,
-    encode_key,
-    image_file_name,
-    inside,
-    sample_key,
-)
+from clim_data.files.names import IMAGE_SUFFIXES, encode_key, sample_key
 from clim_data.sources.folders import image_files
 
 INSTANCE_FIELDS = ("id", "category_id", "bbox", "area", "iscrowd", "segmentation")
@@ -32,7 +29,8 @@ class PackItem:
     """One sample to pack: its key, the image's folder and name in it, the json beside it.
 
     `files` has further files by suffix, as (folder, name). `fault` is set when the sample cannot be
-    packed whatever is on the disk; it is then reported and left out.
+    packed whatever is on the disk; it is then reported and left out. `size` is (height, width) that
+    annotations in pixels need, None for any.
     """
 
     key: str
@@ -41,6 +39,7 @@ class PackItem:
     meta: dict
     files: dict[str, tuple[str, str]] = field(default_factory=dict)
     fault: tuple[str, str, str] | None = None
+    size: tuple[int, int] | None = None
 
     def identity(self) -> list:
         """What decides the packed bytes, apart from the files' content; the place of the folders
@@ -67,12 +66,19 @@ class PackList:
 def caption_items(
     images_dir: str | Path, captions_json: str | Path, *, kind: str = "coco-captions"
 ) -> PackList:
-    """Images of a COCO captions file or a CC3M-style file (`captions` in each image record)."""
-    pairs = sorted(captions_of_images(captions_json), key=lambda pair: str(pair[0]["id"]).zfill(20))
-    return PackList(
-        kind,
-        _keyed([_item(images_dir, image, {"captions": _clean(texts)}) for image, texts in pairs]),
-    )
+    """List the images of a COCO captions file or a CC3M-style file (`captions` in each image
+    record)."""
+    pairs = captions_of_images(captions_json)
+    faults: list[BrokenSample] = []
+    file = Path(captions_json).name
+    images = ImageTable.of([record for record, _ in pairs], file, faults.append)
+
+    items = []
+    for record, texts in sorted(pairs, key=lambda pair: str(pair[0]["id"]).zfill(20)):
+        image = images.get(key_of(record))
+        if image is not None:
+            items.append(_item(images_dir, image, {"captions": _clean(texts)}))
+    return PackList(kind, _keyed([*items, *_left_out(images_dir, faults)]))
 
 
 def instance_items(
@@ -82,40 +88,47 @@ def instance_items(
     captions_json: Iterable[str | Path] = (),
     kind: str = "coco-instances",
 ) -> PackList:
-    """Images of a COCO or LVIS instances file; `captions_json` adds the captions of the same image
-    ids."""
-    record = read_annotations(instances_json, "images", "annotations", "categories")
-    captions: dict[int, list[str]] = {}
+    """List the images of a COCO or LVIS instances file with their usable annotations.
+
+    Annotations that the rules of `clim_data.annotations.records` leave out are items with a fault.
+
+    Args:
+        captions_json: files that add the captions of the same image ids.
+    """
+    records = CocoRecords.read(instances_json)
+    records.check_given_segmentations()
+    captions: dict[Key, list[str]] = {}
     for path in captions_json:
-        captions |= {image["id"]: _clean(texts) for image, texts in captions_of_images(path)}
-    groups = group_by_image(record["annotations"])
+        for record, texts in captions_of_images(path):
+            captions[key_of(record)] = _clean(texts)
+
     items = []
-    for image in sorted(record["images"], key=lambda im: im["id"]):
-        kept = [{k: a[k] for k in INSTANCE_FIELDS if k in a} for a in groups.get(image["id"], [])]
-        meta: dict = {"instances": kept}
+    for key, image in sorted(records.images.items()):
+        instances = []
+        for box in records.boxes_of(key):
+            instances.append({k: box.fields[k] for k in INSTANCE_FIELDS if k in box.fields})
+        meta: dict = {"instances": instances}
         if captions:
-            meta["captions"] = captions.get(image["id"], [])
+            meta["captions"] = captions.get(key, [])
         items.append(_item(images_dir, image, meta))
-    return PackList(kind, _keyed(items), {"categories": record["categories"]})
+    left_out = _left_out(images_dir, records.faults.faults)
+    categories = _categories(instances_json)
+    return PackList(kind, _keyed([*items, *left_out]), {"categories": categories})
 
 
 def panoptic_items(
     images_dir: str | Path, panoptic_json: str | Path, panoptic_dir: str | Path
 ) -> PackList:
-    """Images of a COCO panoptic file with their segment png."""
-    record = read_annotations(panoptic_json, "images", "annotations", "categories")
-    images = {image["id"]: image for image in record["images"]}
+    """List the images of a COCO panoptic file with their usable segments and their png."""
+    records = PanopticRecords.read(panoptic_json)
     items = []
-    for image_id, (annotation, *_) in sorted(group_by_image(record["annotations"]).items()):
-        item = _item(
-            images_dir,
-            images.get(image_id, {"id": image_id}),
-            {"segments_info": annotation["segments_info"]},
-        )
-        items.append(
-            replace(item, files={"panoptic.png": (str(panoptic_dir), annotation["file_name"])})
-        )
-    return PackList("coco-panoptic", _keyed(items), {"categories": record["categories"]})
+    for key, annotation in sorted(records.annotations.items()):
+        usable = {"segments_info": [segment.fields for segment in annotation.segments]}
+        item = _item(images_dir, records.images[key], usable)
+        items.append(replace(item, files={"panoptic.png": (str(panoptic_dir), annotation.png)}))
+    left_out = _left_out(images_dir, records.faults.faults)
+    categories = _categories(panoptic_json)
+    return PackList("coco-panoptic", _keyed([*items, *left_out]), {"categories": categories})
 
 
 def folder_items(folder: str | Path, *, captions_file: str | Path | None = None) -> PackList:
@@ -153,24 +166,27 @@ def folder_items(folder: str | Path, *, captions_file: str | Path | None = None)
     return PackList("folder", _keyed(items))
 
 
-def _item(images_dir: str | Path, image: dict, meta: dict) -> PackItem:
-    meta = {"image_id": image["id"], **meta}
-    try:
-        name = image_file_name(image)
-        inside(images_dir, name)
-        if "captions" in meta and not meta["captions"]:
-            raise BrokenSample("empty caption", f"image {image['id']}", "no caption with text")
-    except BrokenSample as fault:
-        return PackItem(
-            str(image["id"]),
-            str(images_dir),
-            "",
-            meta,
-            {},
-            (fault.reason, fault.name, fault.detail),
-        )
-    name = clean_name(name)
-    return PackItem(name, str(images_dir), name, {**meta, "file_name": name})
+def _item(images_dir: str | Path, image: ImageRecord, meta: dict) -> PackItem:
+    meta = {"image_id": image.id, **meta}
+    if "captions" in meta and not meta["captions"]:
+        fault = ("empty caption", f"image {image.id}", "no caption with text")
+        return PackItem(str(image.id), str(images_dir), "", meta, {}, fault)
+    meta["file_name"] = image.name
+    in_pixels = "instances" in meta or "segments_info" in meta
+    size = image.size if in_pixels else None
+    return PackItem(image.name, str(images_dir), image.name, meta, size=size)
+
+
+def _left_out(images_dir: str | Path, faults: Iterable[BrokenSample]) -> Iterator[PackItem]:
+    """Yield what the records leave out as items that are reported and not packed."""
+    for fault in faults:
+        reason = fault.reason, fault.name, fault.detail
+        yield PackItem(fault.name, str(images_dir), "", {}, {}, reason)
+
+
+def _categories(path: str | Path) -> list[dict]:
+    """Return the list "categories" as the file has it."""
+    return read_annotations(path, "categories")["categories"]
 
 
 def _clean(texts: list) -> list[str]:

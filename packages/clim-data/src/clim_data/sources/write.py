@@ -24,6 +24,7 @@ from clim_data.faults import BrokenSample, SkipReport, check_on_error
 from clim_data.files.atomic import write_json, write_whole
 from clim_data.files.names import inside, locate
 from clim_data.pixels.decode import SUFFIX_OF_FORMAT, load_rgb, open_image
+from clim_data.pixels.frames import check_frame
 from clim_data.sources.indexes import INDEX_SUFFIX, index_tar
 from clim_data.sources.items import PackItem, PackList
 from clim_data.sources.packs import MANIFEST
@@ -209,6 +210,8 @@ def _members(item: PackItem, *, check: bool) -> list[tuple[str, bytes]]:
     path = str(locate(item.folder, item.name))
     data = _read(path)
     image = open_image(data, path)
+    if item.size is not None:
+        check_frame(image, item.size, path)
     suffix, (width, height) = SUFFIX_OF_FORMAT.get(image.format or ""), image.size
     if suffix is None:
         raise BrokenSample(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from clim_data.faults import BrokenSample, SkipReport
+from clim_data.faults import BrokenSample, SampleWarning, SkipReport
 from clim_data.processes.worker_signals import leave_signals_to_parent, sigterm_held_back
 from clim_data.streams.draw import Draw
 from clim_data.streams.options import StreamOptions
@@ -161,8 +161,9 @@ class EpochLoader(Generic[Batch]):
         try:
             for (start, stop), (batch, faults) in zip(steps, decoded, strict=True):
                 self.skipped.extend(faults)
-                if faults and self._batches.store.on_error == "raise":
-                    raise faults[0]
+                broken = [fault for fault in faults if not isinstance(fault, SampleWarning)]
+                if broken and self._batches.store.on_error == "raise":
+                    raise broken[0]
                 if batch is None:
                     raise ValueError(
                         f"no sample of the batch at {start} in epoch {epoch} on rank "

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from clim_data.faults import BrokenSample
+from clim_data.faults import BrokenSample, SampleWarning
 from clim_data.matching.boxes import BoxTable
 from clim_data.pixels import transforms as T
 from clim_data.pixels.boxes import padded_boxes
@@ -96,11 +97,12 @@ class BoxBatch:
 
 @dataclass(frozen=True)
 class _View:
-    """The boxes of one image, and what goes with each (crops or labels)."""
+    """The boxes of one image, what goes with each (crops or labels), and what is odd about it."""
 
     boxes: Tensor
     beside: Tensor
     key: str
+    warning: SampleWarning | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class CropBuilder:
     def _view(self, sample: RawSample, draw: Draw, canvas: Tensor) -> _View:
         image = open_image(sample.image, sample.name, max_pixels=self.max_pixels)
         size = image.height, image.width
-        boxes, windows = self._regions(sample, draw, size)
+        boxes, windows, warning = self._regions(sample, draw, image)
         enough = enough_pixels(size, windows, image_px=canvas.shape[-1], crop_px=self.crop_px)
         colour = background_colour(sample, draw, self.background)
         picture = decode_rgb(image, at_least=enough, background=colour, name=sample.name)
@@ -147,21 +149,22 @@ class CropBuilder:
         ]
         crops = cut_crops(picture, scaled, self.crop_px)
         T.letterbox_into(picture, canvas)
-        return _View(boxes, crops, sample.key)
+        return _View(boxes, crops, sample.key, warning)
 
     def _regions(
-        self, sample: RawSample, draw: Draw, size: tuple[int, int]
-    ) -> tuple[Tensor, list[Window]]:
-        """(boxes XYXY in [0, 1] of the padded square, crop windows XYXY in pixels) of an image of
-        (height, width)."""
+        self, sample: RawSample, draw: Draw, image: Image.Image
+    ) -> tuple[Tensor, list[Window], SampleWarning | None]:
+        """Return boxes XYXY in [0, 1] of the padded square, crop windows XYXY in pixels, and a
+        warning about the image's frame."""
+        size = image.height, image.width
         rng = draw.rng(sample.name, "regions")
         if self.table is None:
             cells = draw_cells(rng, self.rules.max_split, self.rules.max_cells) * _extent(size)
-            return cells / max(size), [tuple(cell) for cell in cells.tolist()]
-        boxes, _ = self.table.of_image(sample, size)
+            return cells / max(size), [tuple(cell) for cell in cells.tolist()], None
+        boxes, _, warning = self.table.of_image(sample, image)
         boxes = boxes[draw_order(rng, len(boxes))[: self.rules.max_cells]]
         windows = [crop_window(box, size, self.rules.context) for box in boxes.tolist()]
-        return padded_boxes(boxes, size), windows
+        return padded_boxes(boxes, size), windows, warning
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ class BoxBuilder:
     def _view(self, sample: RawSample, draw: Draw, canvas: Tensor) -> _View:
         image = open_image(sample.image, sample.name, max_pixels=self.max_pixels)
         size = image.height, image.width
-        boxes, labels = self.table.of_image(sample, size)
+        boxes, labels, warning = self.table.of_image(sample, image)
         if len(boxes) > self.max_boxes:
             chosen = sorted(
                 draw_order(draw.rng(sample.name, "regions"), len(boxes))[: self.max_boxes]
@@ -200,7 +203,7 @@ class BoxBuilder:
         colour = background_colour(sample, draw, self.background)
         picture = decode_rgb(image, at_least=enough, background=colour, name=sample.name)
         T.letterbox_into(picture, canvas)
-        return _View(padded_boxes(boxes, size), labels, sample.key)
+        return _View(padded_boxes(boxes, size), labels, sample.key, warning)
 
 
 def _extent(size: tuple[int, int]) -> Tensor:
@@ -224,4 +227,6 @@ def _views(
             views.append(view(sample, images[len(views)]))
         except BrokenSample as fault:
             faults.append(fault)
+
+    faults += [view.warning for view in views if view.warning is not None]
     return images[: len(views)], views, faults

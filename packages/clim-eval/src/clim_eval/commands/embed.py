@@ -1,9 +1,9 @@
 """`clim-eval embed`: class embeddings to a file."""
 
-import json
 from argparse import Namespace
 from pathlib import Path
 
+from clim_data.annotations import read_categories
 from clim_data.command_line import Commands, add_command, add_option, need_path
 from clim_data.files import read_names
 
@@ -39,15 +39,7 @@ def run(options: Namespace) -> None:
         names = read_names(options.names, "--names")
     else:
         need_path(options.categories_json, "--categories-json")
-        content = json.loads(options.categories_json.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not content.get("categories"):
-            raise ValueError(
-                f"{options.categories_json} has no categories: pass a COCO-style annotation file"
-            )
-        names = [
-            category["name"]
-            for category in sorted(content["categories"], key=lambda category: category["id"])
-        ]
+        names = list(read_categories(options.categories_json).names)
     model = load_model(options)
     embeddings = embed_names(options, model, names)
     save_class_embeddings(options.out, embeddings, names, options.templates, model=model)

@@ -111,7 +111,9 @@ class BoxViews(Dataset):
         captions = self.captions.of(sample)
         image = open_image(sample.image, sample.name)
         size = image.height, image.width
-        boxes, _ = self.table.of_image(sample, size)
+        boxes, _, warning = self.table.of_image(sample, image)
+        if warning is not None:
+            self.store.skipped.add(warning)
         if self.crop_px is None:
             picture = decode_rgb(
                 image, at_least=enough_pixels(size, [], image_px=self.image_px, crop_px=0)

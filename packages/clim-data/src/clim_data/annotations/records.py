@@ -1,0 +1,305 @@
+"""The validation layer: what an annotation file says, as checked records or named faults.
+
+Training, packing, evaluation, proposals, pseudo labels and grounding read through this module, so a
+record gets the same answer from all of them. One bad record is left out, counted and named with the
+file, its place and its id. It never takes its image or its file along.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from clim_data.annotations.coco import read_annotations
+from clim_data.annotations.ids import Key, record_name, shorten
+from clim_data.annotations.tables import (
+    CategoryTable,
+    ImageRecord,
+    ImageTable,
+    check_ids_meet,
+    flag,
+)
+from clim_data.faults import BrokenSample, SampleWarning, SkipReport, check_on_error
+from clim_data.pixels.segmentations import check_segmentation
+
+Corners = tuple[float, float, float, float]
+Report = Callable[[BrokenSample], None]
+
+_NUMBERS = frozenset((int, float))
+
+
+class BoxRecord(NamedTuple):
+    """A usable annotation.
+
+    image: key of its image. label: number of its category, -1 where labels do not count. box: XYXY
+    in pixels, inside the image where its size is known. is_crowd: a region of many objects. fields:
+    the record as the file has it. file, place: where that is.
+    """
+
+    image: Key
+    label: int
+    box: Corners
+    is_crowd: bool
+    fields: dict
+    file: str
+    place: int
+
+    @property
+    def name(self) -> str:
+        """The file, place and id, for errors."""
+        return record_name(self.file, "annotation", self.place, self.fields)
+
+
+def check_box(bbox: Any, size: tuple[int, int] | None, name: str = "") -> tuple[Corners, bool]:
+    """Check a COCO box [x, y, width, height] in pixels of an image of (height, width).
+
+    Args:
+        bbox: what the record has.
+        size: None when it is not known; then the box is not clipped.
+        name: what to call the record in an error.
+
+    Returns:
+        The box as XYXY, clipped to the image, and whether that took more than a pixel of it.
+
+    Raises:
+        BrokenSample: it is no box of four finite numbers, has no area, is smaller than a pixel, or
+            lies outside the image.
+    """
+    if not _is_four_numbers(bbox):
+        detail = f"bbox is {shorten(bbox)}, not [x, y, width, height] in pixels"
+        raise BrokenSample("bad box", name, detail)
+    x, y, width, height = bbox
+    # NaN fails every comparison, infinity the last one.
+    if not (width > 0 and height > 0 and abs(x) + abs(y) + width + height < 1e12):
+        raise BrokenSample("bad box", name, f"bbox {shorten(bbox)} has no area")
+    if width < 1 and height < 1:
+        raise BrokenSample("bad box", name, f"bbox {shorten(bbox)} is less than a pixel")
+
+    left, top, right, bottom = float(x), float(y), float(x) + width, float(y) + height
+    if size is None:
+        return (left, top, right, bottom), False
+    limit_y, limit_x = size
+    if left >= limit_x or top >= limit_y or right <= 0 or bottom <= 0:
+        detail = f"bbox {shorten(bbox)} in {limit_x} x {limit_y} pixels"
+        raise BrokenSample("box outside the image", name, detail)
+    if left >= 0 and top >= 0 and right <= limit_x and bottom <= limit_y:
+        return (left, top, right, bottom), False
+
+    inside = max(left, 0.0), max(top, 0.0), min(right, float(limit_x)), min(bottom, float(limit_y))
+    lost = max(-left, -top, right - limit_x, bottom - limit_y)
+    return inside, lost > 1
+
+
+def _is_four_numbers(bbox: Any) -> bool:
+    """Whether a value is a list of four numbers; texts and truth values are none."""
+    if not isinstance(bbox, list | tuple) or len(bbox) != 4:
+        return False
+    return _NUMBERS.issuperset(map(type, bbox))
+
+
+class BoxPass:
+    """One pass over the annotations of a file, which may be streamed.
+
+    Args:
+        images: the file's images.
+        categories: None when the labels do not count.
+        report: is told of every annotation that is left out, and of boxes that are clipped.
+    """
+
+    def __init__(self, images: ImageTable, categories: CategoryTable | None, report: Report):
+        self.images, self.categories, self.report = images, categories, report
+        self._seen = self._without_image = 0
+        self._boxes = self._fractions = 0
+
+    def check(self, place: int, annotation: Any) -> BoxRecord | None:
+        """Check the annotation at `place` of the list; None for one that is left out.
+
+        Raises:
+            ValueError: the annotation is no object.
+        """
+        if not isinstance(annotation, dict):
+            raise ValueError(
+                f"{self.images.file}: annotation {place + 1} is {shorten(annotation)}, not an "
+                "object; give a COCO-style file"
+            )
+        self._seen += 1
+        try:
+            return self._record(place, annotation)
+        except BrokenSample as fault:
+            # Named only here: names of a million sound records would take seconds.
+            name = record_name(self.images.file, "annotation", place, annotation)
+            self.report(BrokenSample(fault.reason, name, fault.detail))
+            return None
+
+    def _record(self, place: int, annotation: dict) -> BoxRecord | None:
+        image = self._image(annotation)
+        if image is None:
+            return None
+
+        size, bbox = self.images.images[image].size, annotation.get("bbox")
+        self._count_unit(bbox, size)
+        box, is_clipped = check_box(bbox, size)
+        label = -1 if self.categories is None else self.categories.label(annotation)
+        is_crowd = flag(annotation.get("iscrowd"), "iscrowd")
+
+        record = BoxRecord(image, label, box, is_crowd, annotation, self.images.file, place)
+        if is_clipped and size is not None:
+            detail = f"bbox {bbox} in {size[1]} x {size[0]} pixels"
+            self.report(SampleWarning("box clipped to its image", record.name, detail))
+        return record
+
+    def _image(self, annotation: dict) -> Key | None:
+        try:
+            return self.images.find(annotation)
+        except BrokenSample:
+            self._without_image += 1
+            raise
+
+    def _count_unit(self, bbox: Any, size: tuple[int, int] | None) -> None:
+        """Count the boxes, and those that could be fractions of an image of several pixels."""
+        if not _is_four_numbers(bbox):
+            return
+        self._boxes += 1
+        if bbox[2] <= 1 and bbox[3] <= 1 and max(bbox) <= 1 and min(bbox) >= 0:
+            self._fractions += size is None or max(size) > 2
+
+    def finish(self) -> None:
+        """Refuse a file whose annotations, all together, mean something else.
+
+        Raises:
+            ValueError: all boxes are within 0..1, or no annotation belongs to an image.
+        """
+        file = self.images.file
+        if self._boxes and self._fractions == self._boxes:
+            raise ValueError(
+                f"{file}: all {self._boxes} boxes are within 0..1: bbox is [x, y, width, height] in "
+                "pixels, so multiply by the images' width and height"
+            )
+        keys = (*self.images, *self.images.refused)
+        check_ids_meet(self._without_image, self._seen, file, keys)
+
+
+class CocoRecords:
+    """The images, categories and boxes of a COCO or LVIS instances file, checked.
+
+    Attributes:
+        file: name of the file. images: by key. categories: None when they were not asked for.
+        faults: what was left out, and warnings.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        images: ImageTable,
+        categories: CategoryTable | None,
+        faults: SkipReport,
+        boxes: dict[Key, list[BoxRecord]],
+    ):
+        self.file, self.images, self.categories = file, images, categories
+        self.faults, self._boxes = faults, boxes
+
+    @property
+    def labels(self) -> CategoryTable:
+        """The categories; ValueError when they were not read."""
+        if self.categories is None:
+            raise ValueError(f"{self.file} was read without its categories: read it with labels")
+        return self.categories
+
+    @classmethod
+    def read(
+        cls, path: str | Path, *, on_error: str = "skip", labelled: bool = True
+    ) -> "CocoRecords":
+        """Read and check a file.
+
+        Args:
+            path: json with "images", "annotations" and, for labels, "categories".
+            on_error: "skip" counts and names a bad record in `faults`; "raise" raises it.
+            labelled: False for files whose categories do not count.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not json, a list is missing, or the file as a whole is refused.
+        """
+        needed = ("images", "annotations", *(("categories",) if labelled else ()))
+        record = read_annotations(path, *needed)
+        file = Path(path).name
+        faults = SkipReport()
+        report = reporter(faults, on_error)
+
+        images = ImageTable.of(record["images"], file, report)
+        categories = CategoryTable.of(record["categories"], file) if labelled else None
+        boxes: dict[Key, list[BoxRecord]] = {}
+        boxes_pass = BoxPass(images, categories, report)
+        for place, annotation in enumerate(record["annotations"]):
+            box = boxes_pass.check(place, annotation)
+            if box is not None:
+                boxes.setdefault(box.image, []).append(box)
+        boxes_pass.finish()
+        return cls(file, images, categories, faults, boxes)
+
+    def boxes_of(self, image: Key) -> Sequence[BoxRecord]:
+        """Return the usable boxes of an image, in the order of the file."""
+        return self._boxes.get(image, ())
+
+    def check_given_segmentations(self) -> None:
+        """Leave out boxes whose segmentation is there and cannot be used; one may have none."""
+        for key, boxes in self._boxes.items():
+            size = self.images[key].size
+            if size is None:
+                continue
+            usable = []
+            for box in boxes:
+                is_empty = not box.fields.get("segmentation")
+                if is_empty or has_segmentation(box, size, self.faults.add):
+                    usable.append(box)
+            self._boxes[key] = usable
+
+    def annotated_images(self) -> Iterator[tuple[Key, ImageRecord]]:
+        """Yield the images that have a usable box, in the order of the file."""
+        for key, image in self.images.items():
+            if key in self._boxes:
+                yield key, image
+
+    def check_segmentations(self, on_error: str = "skip") -> None:
+        """Leave out, count and name the boxes without a usable segmentation.
+
+        Raises:
+            ValueError: no box has a segmentation at all.
+        """
+        report = reporter(self.faults, on_error)
+        total = with_one = 0
+        for key, boxes in self._boxes.items():
+            size = self.images[key].size
+            total += len(boxes)
+            with_one += sum(bool(box.fields.get("segmentation")) for box in boxes)
+            # Without a size in the file they are checked when the image is there.
+            if size is not None:
+                self._boxes[key] = [b for b in boxes if has_segmentation(b, size, report)]
+        if total and not with_one:
+            raise ValueError(
+                f"{self.file} has annotations without segmentation: ask for boxes only "
+                "(masks=False; clim-eval regions: --outputs boxes)"
+            )
+
+
+def has_segmentation(box: BoxRecord, size: tuple[int, int], report: Report) -> bool:
+    """Whether a record has a usable segmentation in an image of (height, width); else report it."""
+    try:
+        dropped = check_segmentation(box.fields.get("segmentation"), size, box.name)
+    except BrokenSample as fault:
+        report(fault)
+        return False
+    if dropped:
+        report(SampleWarning("bad polygon", box.name, f"{dropped} without an area left out"))
+    return True
+
+
+def reporter(faults: SkipReport, on_error: str) -> Report:
+    """Return a function that counts a fault in `faults`, or raises it, as `on_error` says."""
+    check_on_error(on_error)
+
+    def report(fault: BrokenSample) -> None:
+        if on_error == "raise" and not isinstance(fault, SampleWarning):
+            raise fault
+        faults.add(fault)
+
+    return report

@@ -1,0 +1,214 @@
+"""COCO segmentations: polygons and run lengths, checked before any of them is drawn.
+
+pycocotools trusts what it is given: a coordinate of 1e9 ends the process, runs that are too short
+leave memory that nobody wrote. So all rules are here, and only sound polygons reach its code. Run
+lengths are decoded by this module itself.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from clim_data.faults import BrokenSample
+
+BAD = "bad segmentation"
+EMPTY = "empty segmentation"
+
+# A compressed run is at most 7 groups of 5 bits: enough for 2**32 pixels, no overflow in int64.
+_MAX_GROUPS = 7
+
+
+def check_polygons(
+    polygons: list, size: tuple[int, int], name: str
+) -> tuple[list[list[float]], int]:
+    """Check polygons [[x, y, x, y, ...], ...] of an image of (height, width).
+
+    Polygons of one or two points have no area. Next to others they are left out.
+
+    Returns:
+        The polygons that have an area, and how many were left out.
+
+    Raises:
+        BrokenSample: there is no polygon with an area, a value is no finite number, a list is of odd
+            length, or a point is more than one image size outside the image.
+    """
+    if not polygons:
+        raise BrokenSample(EMPTY, name, "no polygon")
+
+    sound = []
+    length = 0.0
+    for polygon in polygons:
+        points = _points(polygon, size, name)
+        if len(points) < 3:
+            continue
+        sound.append(polygon)
+        steps = np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1)
+        length += float(steps.sum())
+
+    if not sound:
+        longest = max(len(polygon) for polygon in polygons)
+        raise BrokenSample(BAD, name, f"a polygon of {longest} numbers, at least 6")
+
+    # Drawing takes memory for every pixel of every edge. No outline is longer than this.
+    height, width = size
+    if length > 4 * height * width + 64 * (height + width):
+        raise BrokenSample(BAD, name, f"an outline of {length:.3g} pixels in {width} x {height}")
+    return sound, len(polygons) - len(sound)
+
+
+def _points(polygon: Any, size: tuple[int, int], name: str) -> np.ndarray:
+    """Return the points (P, 2) of a polygon, x first; BrokenSample as `check_polygons` says."""
+    if not isinstance(polygon, list):
+        raise BrokenSample(BAD, name, f"{_short(polygon)} is no list of coordinates")
+    if not set(map(type, polygon)) <= {int, float}:
+        strange = next(value for value in polygon if type(value) not in (int, float))
+        raise BrokenSample(BAD, name, f"coordinate {_short(strange)} is no number")
+    if len(polygon) % 2:
+        raise BrokenSample(BAD, name, f"a polygon of {len(polygon)} numbers, an odd one")
+
+    try:
+        values = np.array(polygon, dtype=np.float64)
+    except OverflowError:  # whole numbers of any length are valid json
+        raise BrokenSample(BAD, name, "a coordinate of more than 300 digits") from None
+    points = values.reshape(-1, 2)
+
+    finite = np.isfinite(values)
+    if not finite.all():
+        raise BrokenSample(BAD, name, f"coordinate {values[~finite][0]}")
+    limits = np.array([size[1], size[0]], dtype=np.float64)
+    outside = (points < -limits) | (points > 2 * limits)
+    if outside.any():
+        detail = f"coordinate {points[outside][0]:g} in an image of {size[1]} x {size[0]}"
+        raise BrokenSample(BAD, name, detail)
+    return points
+
+
+def check_runs(rle: dict, size: tuple[int, int], name: str) -> np.ndarray:
+    """Check run lengths {"size": [height, width], "counts": list or text}.
+
+    Returns:
+        int64 (n,): lengths of the runs, unset and set in turn, column by column.
+
+    Raises:
+        BrokenSample: the size is not (height, width), a run is no whole number of at least 0, or the
+            runs do not add up to the image.
+    """
+    stated = rle.get("size")
+    if not isinstance(stated, list | tuple) or list(stated) != list(size):
+        shown = f"{_short(stated)} is not the image's {list(size)}"
+        raise BrokenSample("size mismatch", name, f"the segmentation's size {shown}")
+
+    counts = rle.get("counts")
+    if isinstance(counts, bytes):
+        counts = counts.decode("ascii", "replace")
+    if isinstance(counts, str):
+        runs = _uncompressed(counts, name)
+    elif isinstance(counts, list):
+        runs = _whole_runs(counts, name)
+    else:
+        raise BrokenSample(BAD, name, f'"counts" is {_short(counts)}, neither list nor text')
+
+    pixels = size[0] * size[1]
+    if (runs < 0).any() or (runs > pixels).any():
+        wrong = int(runs[(runs < 0) | (runs > pixels)][0])
+        raise BrokenSample(BAD, name, f"a run of {wrong} in {pixels} pixels")
+    if (total := int(runs.sum())) != pixels:
+        raise BrokenSample(BAD, name, f"runs add up to {total} of {pixels} pixels")
+    return runs
+
+
+def _whole_runs(counts: list, name: str) -> np.ndarray:
+    for count in counts:
+        if type(count) is int or (type(count) is float and count.is_integer()):
+            continue
+        raise BrokenSample(BAD, name, f"run {_short(count)} is no whole number")
+    try:
+        return np.array(counts, dtype=np.int64)
+    except OverflowError:
+        raise BrokenSample(BAD, name, "a run of more than 2**63 pixels") from None
+
+
+def _uncompressed(text: str, name: str) -> np.ndarray:
+    """Decode COCO's text: runs in groups of 5 bits, from the fourth on as differences."""
+    try:
+        codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+    except UnicodeEncodeError:
+        codes = np.array([-1])
+    if not len(codes):
+        raise BrokenSample(BAD, name, "the text of the runs is empty")
+    if codes.min() < 0 or codes.max() > 63:
+        raise BrokenSample(BAD, name, "the text of the runs has characters that it cannot have")
+
+    is_last = codes & 32 == 0
+    ends = np.flatnonzero(is_last)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    if not is_last[-1] or (ends - starts).max() >= _MAX_GROUPS:
+        raise BrokenSample(BAD, name, "the text of the runs breaks off, or a run is too long")
+
+    place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
+    values = np.add.reduceat((codes & 31) << (5 * place), starts)
+    negative = codes[ends] & 16 != 0  # the sign is the highest bit of the last group
+    values[negative] -= 1 << (5 * (ends - starts + 1)[negative])
+
+    # From the fourth on a run is given by its difference to the run before the last one.
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def check_segmentation(segmentation: Any, size: tuple[int, int], name: str) -> int:
+    """Check polygons or run lengths of an image of (height, width).
+
+    Returns:
+        The number of polygons without an area, which do not count.
+
+    Raises:
+        BrokenSample: see `check_polygons` and `check_runs`; or the segmentation is neither.
+    """
+    if segmentation is None or segmentation == []:
+        raise BrokenSample(EMPTY, name, "no polygon")
+    if isinstance(segmentation, dict):
+        check_runs(segmentation, size, name)
+        return 0
+    if not isinstance(segmentation, list):
+        detail = f"{_short(segmentation)} is neither polygons nor run lengths"
+        raise BrokenSample(BAD, name, detail)
+    return check_polygons(segmentation, size, name)[1]
+
+
+def decode_segmentation(
+    segmentation: list | dict, height: int, width: int, name: str = "segmentation"
+) -> np.ndarray:
+    """Draw COCO polygons or run lengths as a mask: bool (height, width).
+
+    Args:
+        segmentation: a list of polygons, or run lengths as a list or as COCO's text.
+        height, width: size of the image in pixels.
+        name: what to call the annotation in an error.
+
+    Raises:
+        BrokenSample: the segmentation is malformed or of another size.
+    """
+    size = height, width
+    if isinstance(segmentation, dict):
+        return _mask_of_runs(check_runs(segmentation, size, name), height, width)
+    if not isinstance(segmentation, list):
+        detail = f"{_short(segmentation)} is neither polygons nor run lengths"
+        raise BrokenSample(BAD, name, detail)
+
+    polygons, _ = check_polygons(segmentation, size, name)
+    from pycocotools import mask as coco_mask
+
+    code = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    return _mask_of_runs(_uncompressed(code["counts"].decode(), name), height, width)
+
+
+def _mask_of_runs(runs: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the mask (height, width) of runs that lie column by column, the first one unset."""
+    is_set = np.arange(len(runs)) % 2 == 1
+    return np.repeat(is_set, runs).reshape(width, height).T
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."

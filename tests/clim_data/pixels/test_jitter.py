@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from clim_data.pixels.jitter import JitterDraw, crop_place, jitter, jittered_size
-from clim_data.pixels.masks import decode_segmentation
+from clim_data.pixels.segmentations import decode_segmentation
 from golden_detectors import FAMILY, close, unpack
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))

@@ -182,7 +182,7 @@ class PanopticPass:
         box = check_box(segment.get("bbox"), size, name)[0] if is_thing else None
         is_crowd = flag(segment.get("iscrowd"), "iscrowd", name)
         area = segment.get("area")
-        stated = float(area) if type(area) in (int, float) and area > 0 else None
+        stated = float(area) if isinstance(area, int | float) and 0 < area < 1e12 else None
         return SegmentRecord(segment_id, label, is_thing, box, is_crowd, stated, name, segment)
 
 
@@ -193,7 +193,8 @@ def check_segment_mask(segment: SegmentRecord, mask: np.ndarray, png: str) -> Bo
         The box around them: XYXY in pixels.
 
     Raises:
-        BrokenSample: there are none, or their number is not the record's area, by more than a tenth.
+        BrokenSample: there are none, or their number differs from the record's area by more than a
+            tenth.
     """
     around = box_of_mask(mask)
     if around is None:

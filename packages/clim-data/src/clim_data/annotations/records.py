@@ -171,8 +171,8 @@ class BoxPass:
         file = self.images.file
         if self._boxes and self._fractions == self._boxes:
             raise ValueError(
-                f"{file}: all {self._boxes} boxes are within 0..1: bbox is [x, y, width, height] in "
-                "pixels, so multiply by the images' width and height"
+                f"{file}: all {self._boxes} boxes are within 0..1: bbox is [x, y, width, height] "
+                "in pixels, so multiply by the images' width and height"
             )
         keys = (*self.images, *self.images.refused)
         check_ids_meet(self._without_image, self._seen, file, keys)

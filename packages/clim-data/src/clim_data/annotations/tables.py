@@ -1,7 +1,7 @@
 """The lists that annotations point to, images and categories, as checked types.
 
-A fault in these lists that makes a pointer mean two things (an id or a name twice, ids of two types)
-is refused for the whole file: nothing that points there could be trusted. An image that is unusable
+A fault in these lists that makes a pointer mean two things (an id or a name twice, ids of two
+types) is refused for the whole file: nothing that points there could be trusted. An image that is unusable
 by itself is left out, counted and named.
 """
 
@@ -57,8 +57,8 @@ class ImageTable(Mapping[Key, ImageRecord]):
         if (twice := first_repeated(keys)) is not None:
             names = [_shown_name(r) for key, r in zip(keys, records) if key == twice]
             raise ValueError(
-                f"{file}: two images have one id, {twice!r} ({' and '.join(names[:2])}): give every "
-                "image an id of its own"
+                f"{file}: two images have one id, {twice!r} ({' and '.join(names[:2])}): give "
+                "every image an id of its own"
             )
 
         images: dict[Key, ImageRecord] = {}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from clim_data.annotations.ids import Key, id_key, record_name, shorten
+from clim_data.annotations.ids import Key, id_key, key_of, record_name, shorten
 from clim_data.annotations.records import check_box
 from clim_data.annotations.tables import ImageTable, with_sizes
 from clim_data.faults import BrokenSample, SkipReport
@@ -139,9 +139,8 @@ def read_results(
     found: dict[Key, array] = {}
     sizes: dict[Key, tuple[int, int]] = {}
     for image in images:
-        key = id_key(image["id"])
-        if key is not None:
-            found[key], sizes[key] = array("d"), (image["height"], image["width"])
+        key = key_of(image)
+        found[key], sizes[key] = array("d"), (image["height"], image["width"])
 
     results = tqdm(
         stream_json(path), desc=f"reading {Path(path).name}", unit="box", unit_scale=True, delay=2
@@ -162,7 +161,7 @@ def read_results(
         found[key].extend(values)
 
     for image in images:
-        rows = np.array(found.pop(id_key(image["id"]))).reshape(-1, 5)
+        rows = np.array(found.pop(key_of(image))).reshape(-1, 5)
         yield choice(rows[:, :4], rows[:, 4], (image["height"], image["width"]))
 
 
@@ -175,6 +174,6 @@ def _scored_box(
         raise BrokenSample("box without image", "", f"image_id {shorten(result.get('image_id'))}")
     box, _ = check_box(result.get("bbox"), sizes[key])
     score = result.get("score")
-    if type(score) not in (int, float) or not abs(score) < float("inf"):
+    if not isinstance(score, int | float) or not abs(score) < float("inf"):
         raise BrokenSample("no score", "", f"score is {shorten(score)}, not a finite number")
     return key, (*box, float(score))

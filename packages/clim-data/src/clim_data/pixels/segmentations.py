@@ -29,8 +29,8 @@ def check_polygons(
         The polygons that have an area, and how many were left out.
 
     Raises:
-        BrokenSample: there is no polygon with an area, a value is no finite number, a list is of odd
-            length, or a point is more than one image size outside the image.
+        BrokenSample: there is no polygon with an area, a value is no finite number, a list is of
+            odd length, or a point is more than one image size outside the image.
     """
     if not polygons:
         raise BrokenSample(EMPTY, name, "no polygon")
@@ -90,8 +90,8 @@ def check_runs(rle: dict, size: tuple[int, int], name: str) -> np.ndarray:
         int64 (n,): lengths of the runs, unset and set in turn, column by column.
 
     Raises:
-        BrokenSample: the size is not (height, width), a run is no whole number of at least 0, or the
-            runs do not add up to the image.
+        BrokenSample: the size is not (height, width), a run is no whole number of at least 0, or
+            the runs do not add up to the image.
     """
     stated = rle.get("size")
     if not isinstance(stated, list | tuple) or list(stated) != list(size):
@@ -177,7 +177,7 @@ def check_segmentation(segmentation: Any, size: tuple[int, int], name: str) -> i
 
 
 def decode_segmentation(
-    segmentation: list | dict, height: int, width: int, name: str = "segmentation"
+    segmentation: Any, height: int, width: int, name: str = "segmentation"
 ) -> np.ndarray:
     """Draw COCO polygons or run lengths as a mask: bool (height, width).
 

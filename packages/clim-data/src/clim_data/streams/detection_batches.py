@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clim_data.faults import BrokenSample
+from clim_data.faults import BrokenSample, SampleWarning
 from clim_data.matching.box_json import BoxRules
 from clim_data.matching.boxes import BoxTable, load_boxes
 from clim_data.pixels.decode import decode_rgb, open_image
@@ -81,13 +81,16 @@ class DetectionBuilder:
         self, samples: Sequence[RawSample], draw: Draw
     ) -> tuple[DetectionBatch | None, list[BrokenSample]]:
         views: list[JitterView] = []
-        labels, keys, faults = [], [], []
+        faults: list[BrokenSample] = []
+        labels, keys = [], []
         for sample in samples:
             try:
-                view, label = self._view(sample, draw)
+                view, label, warning = self._view(sample, draw)
             except BrokenSample as fault:
                 faults.append(fault)
                 continue
+            if warning is not None:
+                faults.append(warning)
             views.append(view)
             labels.append(label)
             keys.append(sample.key)
@@ -103,15 +106,17 @@ class DetectionBuilder:
         )
         return batch, faults
 
-    def _view(self, sample: RawSample, draw: Draw) -> tuple[JitterView, Tensor]:
+    def _view(
+        self, sample: RawSample, draw: Draw
+    ) -> tuple[JitterView, Tensor, SampleWarning | None]:
         image = open_image(sample.image, sample.name, max_pixels=self.max_pixels)
-        boxes, labels = self.table.of_image(sample, (image.height, image.width))
+        boxes, labels, warning = self.table.of_image(sample, image)
         colour = background_colour(sample, draw, self.background)
         picture = decode_rgb(image, background=colour, name=sample.name)
 
         chosen = JitterDraw.of(draw.rng(sample.name, "jitter"))
         view = jitter(picture, boxes, chosen, self.image_px, flip_padding=self.flip_padding)
-        return view, labels[view.rows]
+        return view, labels[view.rows], warning
 
 
 class DetectionLoader(EpochLoader[DetectionBatch]):

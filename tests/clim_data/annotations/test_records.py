@@ -117,7 +117,7 @@ def test_lists_of_images_that_mean_two_things_are_refused(images, message):
     ("record", "reason"),
     [
         (image(2, "../2.png"), "path outside the folder"),
-        (image(2, 7), "path outside the folder"),
+        (image(2, 7), "bad file name"),
         ({"id": 2}, "no file name"),
         (image(2, "2.png", height=0, width=9), "bad image size"),
         (image(2, "2.png", height=4.5, width=9), "bad image size"),

@@ -199,15 +199,25 @@ def test_commands_that_only_print(capsys):
     text = capsys.readouterr().out
     assert "deepseek-community/deepseek-vl-1.3b-chat" in text
     assert '"warmup_share": 0.03' in text
-    assert main(["--help"]) == 0
-    assert main([]) == 2
+    for arguments, status in ((["--help"], 0), ([], 2)):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == status
     assert configure("flmm_deepseek_vl_7b", ["--optim.lr", "3e-4"]).optim.lr == 3e-4
+
+
+def test_an_unknown_command_is_named(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["no-such-command"])
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert "'no-such-command'" in message
+    assert "'ground'" in message
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no-such-command"], "there is no command 'no-such-command': use one of ground"),
         (["train", "flmm_lava"], "there is no recipe 'flmm_lava': did you mean 'flmm_llava"),
         (["train", "resume"], "use `flmm train resume RUN`"),
         (["train", "export", "a", "b"], "use `flmm train export RUN`"),

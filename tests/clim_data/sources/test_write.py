@@ -1,6 +1,12 @@
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 import warnings
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +14,10 @@ import webdataset
 from clim_data import MosaicConfig, MosaicLoader
 from clim_data.commands.main import main
 from clim_data.sources.items import caption_items, folder_items, instance_items, panoptic_items
+from clim_data.sources.packs import MANIFEST
 from clim_data.sources.sample_names import sample_names
 from clim_data.sources.store import SampleStore
-from clim_data.sources.write import MANIFEST, write_shards
+from clim_data.sources.write import write_shards
 
 SMALL = MosaicConfig(canvas_px=16, single_px=8)
 
@@ -162,6 +169,112 @@ def test_images_that_arrive_later_are_added(coco, tmp_path):
     absent.write_bytes(data)
     report = write_shards(caption_items(folder, annotations), out, samples_per_shard=3)
     assert (report.written, report.samples, report.skipped.total) == (1, 7, 0)
+
+
+def test_an_image_that_was_repaired_is_packed(coco, tmp_path):
+    folder, annotations = coco
+    image = folder / "000000000002.jpg"
+    data = image.read_bytes()
+    image.write_bytes(b"<html>403</html>")
+    out = tmp_path / "out"
+    assert write_shards(caption_items(folder, annotations), out, samples_per_shard=3).samples == 6
+    image.write_bytes(data)
+    report = write_shards(caption_items(folder, annotations), out, samples_per_shard=3)
+    assert (report.written, report.samples, report.skipped.total) == (1, 7, 0)
+
+
+def test_an_image_that_was_exchanged_is_packed(coco, tmp_path):
+    folder, annotations = coco
+    out = tmp_path / "out"
+    write_shards(caption_items(folder, annotations), out, samples_per_shard=3)
+    other = (folder / "000000000001.jpg").read_bytes()
+    (folder / "000000000002.jpg").write_bytes(other)
+    report = write_shards(caption_items(folder, annotations), out, samples_per_shard=3)
+    assert report.written == 1
+    assert SampleStore(out).read(2).image == other
+
+
+def test_images_that_have_gone_stay_in_their_shard(coco, tmp_path):
+    folder, annotations = coco
+    out = tmp_path / "out"
+    write_shards(caption_items(folder, annotations), out)
+    (folder / "000000000002.jpg").unlink()
+    report = write_shards(caption_items(folder, annotations), out)
+    assert (report.written, report.samples) == (0, 7)
+    (folder / "000000000003.jpg").write_bytes((folder / "000000000001.jpg").read_bytes())
+    with pytest.raises(ValueError, match=r"1 have gone.*--overwrite"):
+        write_shards(caption_items(folder, annotations), out)
+    report = write_shards(caption_items(folder, annotations), out, overwrite=True)
+    assert (report.written, report.samples) == (1, 6)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "zero tail", "one bit"])
+def test_a_shard_that_was_lost_or_damaged_is_written_again(coco, tmp_path, damage):
+    folder, annotations = coco
+    out = tmp_path / "out"
+    write_shards(caption_items(folder, annotations), out, samples_per_shard=3)
+    shard = out / "shard-000001.tar"
+    whole = shard.read_bytes()
+    half = len(whole) // 2
+    shard.write_bytes(
+        {
+            "gone": b"",
+            "cut": whole[:half],
+            "zero tail": whole[:half] + bytes(len(whole) - half),
+            "one bit": bytes([whole[0] ^ 1]) + whole[1:],
+        }[damage]
+    )
+    if damage == "gone":
+        shard.unlink()
+    store = SampleStore(out)
+    assert len(store) < 7
+    assert store.skipped.total >= 7 - len(store)
+    assert write_shards(caption_items(folder, annotations), out, samples_per_shard=3).written == 1
+    assert shard.read_bytes() == whole
+    assert not SampleStore(out).skipped.total
+
+
+def test_workers_end_with_a_killed_pack_and_the_folder_is_free(tmp_path, images):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    data = images.encoded(images.pixels(1, 200, 200))
+    for i in range(400):
+        (folder / f"{i}.jpg").write_bytes(data)
+        (folder / f"{i}.txt").write_text("text")
+    out = tmp_path / "out"
+    command = ["pack", "folder", "--images", str(folder), "--output", str(out), "--workers", "2"]
+    command += ["--samples-per-shard", "10", "--check-images"]
+    pack = subprocess.Popen(
+        [sys.executable, "-m", "clim_data", *command], stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not list(out.glob("*.tar")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    children = Path(f"/proc/{pack.pid}/task/{pack.pid}/children").read_text().split()
+    pack.kill()
+    pack.wait()
+    report = write_shards(
+        folder_items(folder), out, name="folder", samples_per_shard=10, check_images=True
+    )
+    assert report.samples == 400
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not list(out.glob(".*.part"))
+
+
+def test_a_killed_worker_is_an_error_and_leaves_no_draft(coco, tmp_path, monkeypatch):
+    folder, annotations = coco
+
+    def die(item, *, check):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("clim_data.sources.write._members", die)
+    with pytest.raises(BrokenProcessPool):
+        write_shards(
+            caption_items(folder, annotations), tmp_path / "out", samples_per_shard=3, workers=2
+        )
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 def test_another_pack_in_the_folder_is_refused_or_replaced(coco, tmp_path):

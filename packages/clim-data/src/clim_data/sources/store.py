@@ -108,7 +108,10 @@ class SampleStore:
                 return index.read(place, name, i)
             path = self._local_copy(source, index) if is_remote(source) else source
             if (size := self._reader.size(path)) > index.tar_bytes:
-                detail = f"{source} has {size} bytes, not {index.tar_bytes} as when it was indexed; start again"
+                detail = (
+                    f"{source} has {size} bytes, not {index.tar_bytes} as when it was indexed; "
+                    "start again"
+                )
                 raise BrokenSample("changed shard", name, detail)
             spans = index.spans[place].tolist()
             image = self._reader.read(path, *spans[0])

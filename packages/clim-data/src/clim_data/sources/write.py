@@ -6,15 +6,15 @@ fast. Running the same pack again finds every shard done and writes nothing; aft
 what is missing. The bytes of a shard depend on the input only.
 """
 
-import fcntl
 import hashlib
 import io
 import json
+import multiprocessing
 import os
+import signal
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,9 +25,10 @@ from clim_data.files.atomic import write_json, write_whole
 from clim_data.files.names import inside, locate
 from clim_data.pixels.decode import SUFFIX_OF_FORMAT, load_rgb, open_image
 from clim_data.pixels.frames import check_frame
+from clim_data.processes.worker_signals import end_with_parent
 from clim_data.sources.indexes import INDEX_SUFFIX, index_tar
 from clim_data.sources.items import PackItem, PackList
-from clim_data.sources.packs import MANIFEST
+from clim_data.sources.pack_folder import claim, no_drafts, only_packer, write_manifest
 
 
 @dataclass
@@ -50,6 +51,7 @@ class _ShardJob:
     plan: str
     check_images: bool
     on_error: str
+    overwrite: bool
 
 
 def write_shards(
@@ -91,24 +93,21 @@ def write_shards(
     jobs = []
     for number, items in enumerate(chunks):
         plan = _digest([item.identity() for item in items], check_images)
-        jobs.append(
-            _ShardJob(str(folder / f"{name}-{number:06d}.tar"), items, plan, check_images, on_error)
-        )
+        path = str(folder / f"{name}-{number:06d}.tar")
+        jobs.append(_ShardJob(path, items, plan, check_images, on_error, overwrite))
     report = PackReport(folder, shards=len(jobs))
     plan = _digest([job.plan for job in jobs], name)
-    with _only_packer(folder):
-        _claim(
-            folder,
-            name,
-            {"kind": listing.kind, "plan": plan, **listing.common},
-            jobs,
-            overwrite=overwrite,
-        )
-        for done in _run(jobs, workers):
+    manifest = {"kind": listing.kind, "plan": plan, **listing.common}
+    shards: dict[str, list[int] | None] = {Path(job.path).name: None for job in jobs}
+    with only_packer(folder) as lock, no_drafts(folder, name):
+        claim(folder, name, {**manifest, "shards": shards}, overwrite=overwrite)
+        for done in _run(jobs, workers, lock):
             report.written += done["written"]
             report.samples += done["samples"]
             report.bytes += done["bytes"]
             report.skipped.extend(BrokenSample(*fault) for fault in done["skipped"])
+            shards[done["name"]] = [done["samples"], done["bytes"]]
+        write_manifest(folder, {**manifest, "shards": shards})
     if not report.samples:
         raise ValueError(
             f"nothing could be packed: {report.skipped.summary(3)}; check the image folder"
@@ -116,22 +115,39 @@ def write_shards(
     return report
 
 
-def _run(jobs: list[_ShardJob], workers: int) -> Iterator[dict]:
+def _run(jobs: list[_ShardJob], workers: int, lock: int) -> Iterator[dict]:
     with tqdm(total=sum(len(job.items) for job in jobs), desc="packing", unit="image") as bar:
         if workers == 1:
             for job in jobs:
                 yield _make_shard(job)
                 bar.update(len(job.items))
             return
-        with ProcessPoolExecutor(min(workers, len(jobs) or 1)) as pool:
+        count = min(workers, len(jobs) or 1)
+        with ProcessPoolExecutor(
+            count,
+            multiprocessing.get_context("fork"),
+            initializer=_start_worker,
+            initargs=(lock, os.getpid()),
+        ) as pool:
+            others = set(multiprocessing.active_children())
             running = {pool.submit(_make_shard, job): len(job.items) for job in jobs}
             try:
                 for future in as_completed(running):
                     yield future.result()
                     bar.update(running[future])
             except BaseException:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in set(multiprocessing.active_children()) - others:
+                    process.terminate()
                 raise
+
+
+def _start_worker(lock: int, parent: int) -> None:
+    """Begin a packing process: it holds no lock, leaves Ctrl-C to its parent and ends with it."""
+    os.close(lock)  # inherited by the fork: it would keep the folder after a kill of the parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with_parent(parent)
 
 
 def _make_shard(job: _ShardJob) -> dict:
@@ -139,11 +155,16 @@ def _make_shard(job: _ShardJob) -> dict:
     path = Path(job.path)
     sidecar = path.with_name(path.name + INDEX_SUFFIX)
     record = _finished(path, sidecar, job.plan)
-    if record is None or _has_new_images(job, record["skipped"]):
+    if record is None or _has_other_images(job, record):
         sidecar.unlink(missing_ok=True)
         with write_whole(path) as draft:
-            skipped = _write_tar(draft, job)
-            record = {**index_tar(draft).to_json(), "plan": job.plan, "skipped": skipped}
+            skipped, sources = _write_tar(draft, job)
+            record = {
+                **index_tar(draft, path.name).to_json(),
+                "plan": job.plan,
+                "skipped": skipped,
+                "sources": sources,
+            }
         write_json(sidecar, record)
         written = 1
     else:
@@ -151,47 +172,86 @@ def _make_shard(job: _ShardJob) -> dict:
     if record["skipped"] and job.on_error == "raise":
         raise BrokenSample(*record["skipped"][0])
     size = {"samples": len(record["samples"]), "bytes": record["tar_bytes"]}
-    return {"written": written, "skipped": record["skipped"], **size}
+    return {"name": path.name, "written": written, "skipped": record["skipped"], **size}
 
 
-def _has_new_images(job: _ShardJob, skipped: list[list[str]]) -> bool:
-    """Whether an image that was missing when the shard was written is there now."""
-    missing = {fault[1] for fault in skipped if fault[0] == "missing image"}
-    if not missing:
+def _has_other_images(job: _ShardJob, record: dict) -> bool:
+    """Whether a file that was packed is another one now, or one that was skipped can be packed.
+
+    Files that have gone since they were packed are still in the shard: they change nothing.
+
+    Raises:
+        ValueError: some files are others and some have gone, which a new shard would lose.
+    """
+    others, gone = 0, 0
+    for item, stamps in zip(job.items, record["sources"], strict=True):
+        if item.fault is not None:
+            continue
+        if stamps is None:
+            others += _can_be_packed(item, check=job.check_images)
+            continue
+        now = _stamps(item)
+        if now is None:
+            gone += 1
+        else:
+            others += now != stamps
+    if others and gone and not job.overwrite:
+        raise ValueError(
+            f"{others} images of {job.path} changed since they were packed, and {gone} have gone: "
+            "bring these back, or use --overwrite to pack what is there"
+        )
+    return others > 0
+
+
+def _can_be_packed(item: PackItem, *, check: bool) -> bool:
+    try:
+        _members(item, check=check)
+    except BrokenSample:
         return False
-    for item in job.items:
-        if item.fault is None and str(inside(item.folder, item.name)) in missing:
-            with suppress(BrokenSample):
-                locate(item.folder, item.name)
-                return True
-    return False
+    return True
+
+
+def _stamps(item: PackItem) -> list[list[int]] | None:
+    """Size and time of modification of each file of a sample; None when one is not there."""
+    try:
+        paths = [locate(item.folder, item.name)]
+        paths += [inside(*place) for _, place in sorted(item.files.items())]
+        status = [os.stat(path) for path in paths]
+    except (OSError, BrokenSample):
+        return None
+    return [[one.st_size, one.st_mtime_ns] for one in status]
 
 
 def _finished(path: Path, sidecar: Path, plan: str) -> dict | None:
     """Index record of a shard that is whole and made by the same plan, else None."""
     try:
         record = json.loads(sidecar.read_bytes())
-        return (
-            record
-            if record["plan"] == plan and record["tar_bytes"] == path.stat().st_size
-            else None
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        if record["plan"] != plan or not isinstance(record["sources"], list):
+            return None
+        # Headers are compared in full: a shard that was cut or exchanged is written anew.
+        index = index_tar(path, path.name).to_json()
+        return record if all(record[name] == index[name] for name in index) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _write_tar(part: Path, job: _ShardJob) -> list[list[str]]:
-    skipped = []
+def _write_tar(part: Path, job: _ShardJob) -> tuple[list[list[str]], list]:
+    """Write a shard; what was skipped, and the stamps of each item's files or None."""
+    skipped: list[list[str]] = []
+    sources: list[list[list[int]] | None] = []
     with open(part, "wb") as out:
         with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for item in job.items:
+                stamps = _stamps(item)  # before the files are read: a later change is seen
                 try:
                     members = _members(item, check=job.check_images)
                 except BrokenSample as fault:
                     if job.on_error == "raise":
                         raise
                     skipped.append([fault.reason, fault.name, fault.detail])
+                    sources.append(None)
                     continue
+                sources.append(stamps)
                 for suffix, data in members:
                     info = tarfile.TarInfo(
                         f"{item.key}.{suffix}"
@@ -200,7 +260,7 @@ def _write_tar(part: Path, job: _ShardJob) -> list[list[str]]:
                     tar.addfile(info, io.BytesIO(data))
         out.flush()
         os.fsync(out.fileno())
-    return skipped
+    return skipped, sources
 
 
 def _members(item: PackItem, *, check: bool) -> list[tuple[str, bytes]]:
@@ -233,47 +293,6 @@ def _read(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as fault:
         raise BrokenSample("missing image", path, fault.strerror or str(fault)) from None
-
-
-def _claim(
-    folder: Path, name: str, manifest: dict, jobs: list[_ShardJob], *, overwrite: bool
-) -> None:
-    """Make the folder this pack's own: refuse or clear another pack's shards, write the manifest
-    once."""
-    planned = {Path(job.path).name for job in jobs}
-    others = [p for p in folder.glob(f"{name}-*.tar") if p.name not in planned]
-    place = folder / MANIFEST
-    try:
-        before = json.loads(place.read_bytes())
-    except (OSError, ValueError):
-        before = None
-    if not overwrite and (
-        others or (before is not None and before.get("plan") != manifest["plan"])
-    ):
-        raise ValueError(
-            f"{folder} holds shards of another pack: use an empty folder, or --overwrite to "
-            "replace them"
-        )
-    for stale in [*others, *folder.glob(f".{name}-*.part")]:
-        stale.unlink(missing_ok=True)
-        stale.with_name(stale.name + INDEX_SUFFIX).unlink(missing_ok=True)
-    if before != manifest:
-        write_json(place, manifest)
-
-
-@contextmanager
-def _only_packer(folder: Path) -> Iterator[None]:
-    """Hold the folder so that two packs cannot write to it at once."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise ValueError(
-            f"another pack is writing to {folder}: wait for it, or use another folder"
-        ) from None
-    finally:
-        os.close(handle)
 
 
 def _digest(*parts: object) -> str:

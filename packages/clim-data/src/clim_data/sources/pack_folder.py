@@ -1,4 +1,4 @@
-"""The folder that a pack writes to: its lock, its manifest, and drafts of packs that were killed."""
+"""The folder that a pack writes to: its lock, its manifest and the drafts of killed packs."""
 
 import fcntl
 import glob

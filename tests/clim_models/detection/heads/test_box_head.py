@@ -206,6 +206,15 @@ def test_zero_features_and_boxes_without_area_give_finite_scores():
     assert scores.isfinite().all()
 
 
+def test_scores_are_not_rounded_under_autocast():
+    features, embeddings = torch.randn(5, 16), F.normalize(torch.randn(3, 16), dim=1)
+    classifier = TextClassifier(Background("linear", 16))
+    expected = classifier(features, embeddings)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = classifier(features, embeddings)
+    assert torch.equal(found, expected)
+
+
 def test_what_cannot_train_or_classify_is_refused():
     with pytest.raises(ValueError, match="no base class"):
         ClassSet(["cat"], torch.ones(1, 4)).weights(0.6)

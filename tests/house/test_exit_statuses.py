@@ -4,6 +4,7 @@ import errno
 import json
 import runpy
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 
 import pytest
@@ -155,3 +156,63 @@ def test_a_command_may_choose_its_status():
     assert run_command("toy", lambda: 1) == 1
     assert run_command("toy", print) == 0
     assert run_command("toy", lambda first, second: first + second, 1, 2) == 3
+
+
+WRAPPED = """Caught OSError in DataLoader worker process 0.
+Original Traceback (most recent call last):
+  File "worker.py", line 349, in _worker_loop
+    data = fetcher.fetch(index)
+OSError: [Errno 5] Input/output error: 'a.tar'
+"""
+
+# What happens -> the error as libraries raise it, status, and the fix.
+LIBRARIES = {
+    "worker out of memory": (
+        RuntimeError("DataLoader worker (pid(s) 12) exited unexpectedly"),
+        FAILED,
+        "lower --workers",
+    ),
+    "pool out of memory": (BrokenProcessPool("A process terminated"), FAILED, "lower --workers"),
+    "small /dev/shm": (
+        RuntimeError("unable to open shared memory object </torch_1> in read-write mode"),
+        FAILED,
+        "--workers 0",
+    ),
+    "full disk below safetensors": (
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        FAILED,
+        "make room",
+    ),
+    "no network to the hub": (
+        OSError(errno.ENETUNREACH, "Network is unreachable"),
+        FAILED,
+        "check the network",
+    ),
+    "no memory for a library": (
+        ImportError("libtorch_cpu.so: failed to map segment", path="libtorch_cpu.so"),
+        FAILED,
+        "lower the batch size",
+    ),
+    "too many open files": (OSError(errno.EMFILE, "Too many open files"), FAILED, "ulimit -n"),
+    "a path that is gone": (
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/x"),
+        MISTAKE,
+        "check that path",
+    ),
+    "a device of another name": (
+        RuntimeError("Invalid device string: 'gpu'"),
+        FAILED,
+        "pass --device cpu",
+    ),
+    "an error in a loading process": (OSError(WRAPPED), MISTAKE, "Input/output error: 'a.tar'"),
+}
+
+
+@pytest.mark.parametrize("event", LIBRARIES)
+def test_errors_of_libraries_are_one_line_with_the_fix(event, capsys):
+    error, status, fix = LIBRARIES[event]
+    assert run(error) == status
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert fix in said
+    assert "Traceback" not in said

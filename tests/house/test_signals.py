@@ -186,3 +186,11 @@ def test_a_full_disk_below_stdout_is_one_line():
     assert program.returncode == 1
     assert program.stderr.count("\n") == 1
     assert "make room" in program.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_change_no_status(closed):
+    command = f"{sys.executable} -m clim_data doctor . {closed}"
+    program = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert program.returncode == 0
+    assert program.stderr == ""

@@ -52,7 +52,8 @@ def run_command(
     """
     try:
         status = command(*arguments) or SUCCEEDED
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: the shell has closed it (`>&-`)
+            sys.stdout.flush()
         return status
     except (KeyboardInterrupt, Terminated) as signal:
         return _end_by_signal(program, signal, continues)
@@ -99,7 +100,7 @@ def _reader_left(error: Exception) -> bool:
 
     Pipes to worker processes break, too: only stdout itself knows.
     """
-    if not isinstance(error, BrokenPipeError):
+    if not isinstance(error, BrokenPipeError) or sys.stdout is None:
         return False
     try:
         sys.stdout.flush()
@@ -130,12 +131,14 @@ def _explain(
         return FAILED, f"{error}: a process at the other end has ended; {continues}"
 
     # Our own messages, which end with the fix, may quote a library: only the error's class counts.
-    ours = isinstance(error, ValueError | ImportError | FileNotFoundError)
+    ours = isinstance(error, ValueError | ImportError | FileNotFoundError) and not (
+        number is not None or getattr(error, "path", None)  # of the system, of Python's importer
+    )
     fix = find_fix(error, by_class_only=ours)
     if fix is not None:
         return FAILED, f"{first_line(error)}: {fix}"
 
-    if ours:
+    if ours or isinstance(error, ImportError):
         return MISTAKE, message_of(error)
     if not isinstance(error, OSError):
         return None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 WRONG_PATH = (
+    errno.ENOENT,
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
@@ -71,7 +72,13 @@ LIBRARY_FAILURES = (
     LibraryFailure(
         classes=("MemoryError", "OutOfMemoryError"),
         numbers=(errno.ENOMEM,),
-        texts=("out of memory", "not enough memory", "can't allocate memory"),
+        texts=(
+            "out of memory",
+            "not enough memory",
+            "can't allocate memory",
+            "cannot allocate memory",
+            "failed to map segment",
+        ),
         fix="lower the batch size or the size of the images",
     ),
     LibraryFailure(

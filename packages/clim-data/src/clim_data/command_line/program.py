@@ -36,7 +36,8 @@ def _import_and_run(module: str, argv: Sequence[str] | None) -> int:
         # argparse and tyro end the process after `--help` and after a mistake.
         if type(end) is not SystemExit:
             raise
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
             return 1
@@ -46,6 +47,8 @@ def _import_and_run(module: str, argv: Sequence[str] | None) -> int:
 def _flush_output() -> None:
     """Flush the streams, or drop what nobody takes, before Python does it at its end and complains."""
     for stream in (sys.stdout, sys.stderr):
+        if stream is None:  # the shell has closed it
+            continue
         try:
             stream.flush()
         except (OSError, ValueError):

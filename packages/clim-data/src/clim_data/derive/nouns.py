@@ -125,34 +125,54 @@ def count_nouns(
 ) -> tuple[int, dict[str, int]]:
     """Captions read, and how many of them hold each noun that `rules` lists, most frequent first,
     then by name."""
-    seen: Counter[str] = Counter()
-    nouns: Counter[str] = Counter()
-    pairs: Counter[tuple[str, str]] = Counter()
-    lemmas: dict[str, str] = {}
-    number = 0
+    tally = _Tally()
     for caption in captions:
         words = _TOKEN.findall(caption.lower()) if isinstance(caption, str) else []
-        if not words:
-            continue
-        number += 1
-        tagged = tagger(words)
+        if words:
+            tally.add(tagger(words), compounds=rules.compounds)
+    return tally.captions, tally.listed(rules)
+
+
+@dataclass
+class _Tally:
+    """What was counted so far, once per caption: words, nouns, pairs of neighbouring nouns."""
+
+    captions: int = 0
+    words: Counter[str] = field(default_factory=Counter)
+    nouns: Counter[str] = field(default_factory=Counter)
+    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
+    lemmas: dict[str, str] = field(default_factory=dict)
+
+    def add(self, tagged: list[tuple[str, str, bool]], *, compounds: bool) -> None:
+        """Count one caption, see `Tagger`."""
         here = {word: lemma for word, lemma, is_noun in tagged if is_noun and _WORD.fullmatch(word)}
-        lemmas.update(here)
-        nouns.update(here.keys())
-        seen.update({word for word, _, _ in tagged})
-        if rules.compounds:
+        self.captions += 1
+        self.lemmas.update(here)
+        self.nouns.update(here.keys())
+        self.words.update({word for word, _, _ in tagged})
+        if compounds:
+            # A word between two nouns parts them.
             neighbours = pairwise(word if is_noun else "" for word, _, is_noun in tagged)
-            pairs.update({pair for pair in neighbours if here.keys() >= set(pair)})
-    kept = {word: count for word, count in nouns.items() if count >= rules.min_share * seen[word]}
-    names = {word: singular(word, lemmas[word], kept) for word in kept}
-    listed: Counter[str] = Counter()
-    for word, count in kept.items():
-        listed[names[word]] += count
-    for (first, second), count in pairs.items():
-        if first in names and second in names:
-            listed[f"{first} {names[second]}"] += count
-    order = sorted(listed.items(), key=lambda item: (-item[1], item[0]))
-    return number, {noun: count for noun, count in order if count >= rules.min_count}
+            self.pairs.update({pair for pair in neighbours if here.keys() >= set(pair)})
+
+    def listed(self, rules: NounRules) -> dict[str, int]:
+        """Return the nouns that the rules list with their counts, most frequent first."""
+        often = {
+            word: count
+            for word, count in self.nouns.items()
+            if count >= rules.min_share * self.words[word]
+        }
+        names = {word: singular(word, self.lemmas[word], often) for word in often}
+
+        counts: Counter[str] = Counter()
+        for word, count in often.items():
+            counts[names[word]] += count
+        for (first, second), count in self.pairs.items():
+            if first in names and second in names:
+                counts[f"{first} {names[second]}"] += count
+
+        order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        return {noun: count for noun, count in order if count >= rules.min_count}
 
 
 def singular(word: str, lemma: str, counts: dict[str, int]) -> str:

@@ -7,7 +7,7 @@ and common classes are base, the 337 rare ones novel.
 """
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,12 +83,14 @@ def write_ov_split(
         )
     if Path(output).resolve() == Path(annotations).resolve():
         raise ValueError(f"{output} is the annotation file itself: give another output")
+
     found = _survey(annotations)
     side = _sides(kind, found.categories, annotations)
     sides = list(side.values())
     counts = sides.count("base"), sides.count("novel")
     if counts != COUNTS[kind] and not allow_partial:
         raise ValueError(_not_official(kind, counts, annotations))
+
     kept = {i for i, name in side.items() if classes == "all" or name == "base"}
     category_ids = np.array(found.category_ids)
     with_box = set(np.array(found.image_ids)[np.isin(category_ids, list(kept))].tolist())
@@ -102,27 +104,34 @@ def write_ov_split(
         raise ValueError(
             f"{annotations} has no box of the classes of {kind}: give an instances file"
         )
-    write_coco(
-        output,
-        {
-            **found.others,
-            "images": images,
-            "annotations": (
-                a for name, a in _items(annotations, "writing") if _is_kept(name, a, kept)
-            ),
-            "categories": [
-                c | {"split": side[c["id"]]} for c in found.categories if c["id"] in kept
-            ],
-        },
-    )
-    base, novel = (
-        int(np.isin(category_ids, [i for i in kept if side[i] == s]).sum())
-        for s in ("base", "novel")
-    )
+
+    record = {
+        **found.others,
+        "images": images,
+        "annotations": _annotations_of(annotations, kept),
+        "categories": [c | {"split": side[c["id"]]} for c in found.categories if c["id"] in kept],
+    }
+    write_coco(output, record)
+
     written = (counts[0], counts[1] if classes == "all" else 0)
+    boxes = tuple(_count_boxes(category_ids, kept, side, name) for name in ("base", "novel"))
     return SplitReport(
-        Path(output), written, len(images), (base, novel), len(found.images) - len(images)
+        Path(output), written, len(images), (boxes[0], boxes[1]), len(found.images) - len(images)
     )
+
+
+def _annotations_of(path: str | Path, kept: set[int]) -> Iterator[dict]:
+    for name, item in _items(path, "writing"):
+        if name == "annotations" and item["category_id"] in kept:
+            yield item
+
+
+def _count_boxes(
+    category_ids: np.ndarray, kept: set[int], side: Mapping[int, str], name: str
+) -> int:
+    """Return how many boxes belong to the written classes of one side."""
+    chosen = [category for category in kept if side[category] == name]
+    return int(np.isin(category_ids, chosen).sum())
 
 
 @dataclass
@@ -162,10 +171,6 @@ def _survey(path: str | Path) -> _Survey:
 def _items(path: str | Path, what: str) -> Iterator[tuple[str, Any]]:
     bar = f"{what} {Path(path).name}"
     return tqdm(stream_json(path), desc=bar, unit="item", unit_scale=True, delay=2, leave=False)
-
-
-def _is_kept(name: str, annotation: Any, kept: set[int]) -> bool:
-    return name == "annotations" and annotation["category_id"] in kept
 
 
 def _sides(kind: str, categories: list[dict], path: str | Path) -> dict[int, str]:

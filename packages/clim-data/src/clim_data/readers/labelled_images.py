@@ -18,6 +18,7 @@ from clim_data.faults import BrokenSample, SkipReport
 from clim_data.files.names import IMAGE_SUFFIXES
 from clim_data.pixels.decode import load_rgb, pixels
 from clim_data.pixels.transforms import center_crop
+from clim_data.sources.expand import expand_sources
 from clim_data.sources.shards import RawSample
 from clim_data.sources.store import SampleStore
 
@@ -33,6 +34,7 @@ def class_images(
     path = Path(source)
     if path.is_dir() and not any(path.rglob("*.tar")):
         return ClassFolders(path, image_px, names=names)
+    expand_sources(source)  # a place that is not there is the first thing to say
     if names is None:
         raise ValueError(
             f"{source} are shards, which name no classes: pass --names FILE with one class name a "

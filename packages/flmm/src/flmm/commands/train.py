@@ -29,15 +29,16 @@ many nodes: deepspeed --hostfile hosts --module flmm train RECIPE ...
 """
 
 
-def main(argv: Sequence[str]) -> None:
-    """Run one command.
+def main(argv: Sequence[str]) -> int:
+    """Run one command and return 0, or 2 without any.
 
     Raises ValueError or FileNotFoundError for mistakes of the user, and what `Trainer.fit` raises.
     """
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
-        return
+        return 0 if argv else 2
     PROGRAM.run(argv)
+    return 0
 
 
 def configure(recipe: str, options: Sequence[str]) -> GroundingConfig:

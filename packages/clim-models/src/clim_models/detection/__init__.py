@@ -40,12 +40,35 @@ if TYPE_CHECKING:
     from clim_models.detection.heads.rpn import (
         ProposalRules as ProposalRules,
     )
+    from clim_models.detection.heads.sigmoid import (
+        SigmoidClassifier as SigmoidClassifier,
+        SigmoidRules as SigmoidRules,
+        federated_classes as federated_classes,
+        federated_keys as federated_keys,
+        sigmoid_loss as sigmoid_loss,
+    )
     from clim_models.detection.heads.targets import (
         Annotations as Annotations,
     )
     from clim_models.detection.heads.text_classifier import (
         Background as Background,
         ClassSet as ClassSet,
+    )
+    from clim_models.detection.image_level.captions import (
+        CaptionLoss as CaptionLoss,
+        CaptionRules as CaptionRules,
+        Captions as Captions,
+    )
+    from clim_models.detection.image_level.regions import (
+        TileRules as TileRules,
+        draw_groups as draw_groups,
+        largest_proposals as largest_proposals,
+        with_group_boxes as with_group_boxes,
+    )
+    from clim_models.detection.image_level.tags import (
+        TagLoss as TagLoss,
+        TagRules as TagRules,
+        tag_targets as tag_targets,
     )
     from clim_models.detection.images import (
         ImageFrame as ImageFrame,
@@ -66,6 +89,9 @@ else:
         {
             "Annotations": "clim_models.detection.heads.targets",
             "Background": "clim_models.detection.heads.text_classifier",
+            "CaptionLoss": "clim_models.detection.image_level.captions",
+            "CaptionRules": "clim_models.detection.image_level.captions",
+            "Captions": "clim_models.detection.image_level.captions",
             "ClassSet": "clim_models.detection.heads.text_classifier",
             "DetectionRules": "clim_models.detection.rules",
             "Detections": "clim_models.detection.rules",
@@ -81,16 +107,28 @@ else:
             "ImageRules": "clim_models.detection.images",
             "Priorities": "clim_models.detection.rules",
             "ProposalRules": "clim_models.detection.heads.rpn",
+            "SigmoidClassifier": "clim_models.detection.heads.sigmoid",
+            "SigmoidRules": "clim_models.detection.heads.sigmoid",
+            "TagLoss": "clim_models.detection.image_level.tags",
+            "TagRules": "clim_models.detection.image_level.tags",
+            "TileRules": "clim_models.detection.image_level.regions",
             "TwoStageDetector": "clim_models.detection.detector",
             "build_frozen_clip": "clim_models.detection.frozen_clip",
             "build_fvit": "clim_models.detection.fvit",
+            "draw_groups": "clim_models.detection.image_level.regions",
             "embed_class_set": "clim_models.detection.classes",
+            "federated_classes": "clim_models.detection.heads.sigmoid",
+            "federated_keys": "clim_models.detection.heads.sigmoid",
             "fitted_size": "clim_models.detection.images",
             "frozen_clip_names": "clim_models.detection.checkpoints",
             "fvit_names": "clim_models.detection.checkpoints",
+            "largest_proposals": "clim_models.detection.image_level.regions",
             "load_detector": "clim_models.detection.checkpoints",
             "prepare_images": "clim_models.detection.images",
             "prepare_views": "clim_models.detection.images",
             "save_detector": "clim_models.detection.checkpoints",
+            "sigmoid_loss": "clim_models.detection.heads.sigmoid",
+            "tag_targets": "clim_models.detection.image_level.tags",
+            "with_group_boxes": "clim_models.detection.image_level.regions",
         },
     )

@@ -1,0 +1,1 @@
+"""What detectors learn from images without boxes: their tags and their captions."""

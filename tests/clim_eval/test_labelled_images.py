@@ -63,11 +63,11 @@ def test_folders_are_classes_and_broken_images_are_named(folder):
     data = class_images(folder, 6)
     assert data.class_names == list(COLOURS)
     assert len(data) == 7
-    image, label, name = data[0]
+    image, label, name, _ = data[0]
     assert (tuple(image.shape), label, name) == ((3, 6, 6), 0, "blue/deep/0.png")
     zero_shot = ZeroShotClassification(ColourModel(), ROWS, batch_size=3)
     assert zero_shot.run(data) == {"top1": 1.0, "top5": 1.0}
-    assert zero_shot.skipped == ["image red/broken.jpg"]
+    assert zero_shot.coverage[0].left_out.names == {"unreadable image": ["red/broken.jpg"]}
     # Names change what is said, not which folder is which class.
     renamed = ClassFolders(folder, 6, names=["x", "y", "z"])
     assert renamed.class_names == ["x", "y", "z"]
@@ -94,7 +94,7 @@ def test_shards_say_their_class_by_name_or_number(tmp_path):
     assert data.skipped.counts == {"unknown class": 2, "unreadable image": 1}
     zero_shot = ZeroShotClassification(ColourModel(), ROWS)
     assert zero_shot.run(data)["top1"] == 1.0
-    assert len(zero_shot.skipped) == 3
+    assert zero_shot.coverage[0].reasons == {"unknown class": 2, "unreadable image": 1}
 
 
 def test_mistakes_end_with_the_fix(folder, tmp_path):
@@ -118,8 +118,14 @@ def test_the_command_reports_accuracy_and_what_is_left_out(model_options, folder
     # Images of a class are alike: each class is wholly right or wrong.
     assert report["metrics"]["top1"] * 3 == pytest.approx(round(report["metrics"]["top1"] * 3))
     assert report["metrics"]["top5"] == 1.0
-    assert report["data"]["counts"] == {"images": 7, "classes": 3}
-    assert "broken.jpg" in capsys.readouterr().err
+    assert report["data"]["counts"] == {"images": 6, "classes": 3}
+    assert report["coverage"]["images"]["names"] == {"unreadable image": ["red/broken.jpg"]}
+    shown = capsys.readouterr().out
+    assert "scored 6 of 7 images, left out 1: unreadable image 1" in shown
+    assert "red/broken.jpg" in shown
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "Scored 6 of 7 images, left out 1: unreadable image 1." in page
+    assert "`red/broken.jpg`" in page
     (tmp_path / "names.txt").write_text("a\nb\na\n")
     assert main([*argv, "--names", str(tmp_path / "names.txt")]) == 2
     assert "more than once" in capsys.readouterr().err

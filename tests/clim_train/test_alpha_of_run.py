@@ -1,7 +1,7 @@
 """What clim-eval's sweep reads is what the trainer writes."""
 
 import torch
-from clim_eval import alpha_sweep, run_ends
+from clim_eval import alpha_sweep, weights_of_run
 from clim_models import create_model
 from tiny_training import tiny_config, tiny_model, tiny_trainer
 from tolerance import float32_sum
@@ -14,7 +14,7 @@ def test_a_sweep_over_a_run_has_its_start_its_export_and_its_trained_weights(tmp
     trainer.fit()
     model = create_model(name, pretrained=tmp_path / "run")
     exported = {key: value.clone() for key, value in model.state_dict().items()}
-    ends = run_ends(tmp_path / "run")
+    ends = weights_of_run(tmp_path / "run")
     assert set(ends.student) == {key for key in first if not torch.equal(first[key], exported[key])}
     assert not ends.change_texts
     seen = {}

@@ -20,7 +20,7 @@ from toy import Captioned, Labelled, Regions, ToyModel, class_rows
 
 def evaluate(regions, captioned, labelled):
     model = ToyModel()
-    evaluator = RegionClassification(model, class_rows(), batch_size=2, crop_batch=3)
+    evaluator = RegionClassification(model, class_rows(), batch_size=2)
     rows = evaluator.collect(regions)
     seen = model.images_seen
     return {
@@ -29,7 +29,7 @@ def evaluate(regions, captioned, labelled):
         "image_ids": torch.from_numpy(rows.image_ids),
         "ranks": {name: torch.from_numpy(ranks) for name, ranks in rows.ranks.items()},
         "seen": seen,
-        "retrieval": ImageTextRetrieval(model, batch_size=3, chunk=4).run(captioned),
+        "retrieval": ImageTextRetrieval(model, batch_size=3).run(captioned),
         "zero_shot": ZeroShotClassification(model, class_rows(), batch_size=3).run(labelled),
     }
 

@@ -6,13 +6,13 @@ import torch
 from clim_eval.commands.main import main
 from clim_eval.commands.sweep import sweep_figures, sweep_notes
 from clim_eval.evaluators.alpha import (
-    WeightEnds,
+    WeightPair,
     alpha_sweep,
-    checkpoint_ends,
     pareto_alphas,
-    run_ends,
+    weights_of_checkpoints,
+    weights_of_run,
 )
-from clim_eval.evaluators.kept import KeptItems, tensor_bytes
+from clim_eval.evaluators.cached import CachedItems
 from clim_eval.evaluators.regions import RegionClassification
 from clim_eval.evaluators.retrieval import ImageTextRetrieval
 from clim_eval.pictures.tradeoff import tradeoff_figure
@@ -65,14 +65,14 @@ class Reading(torch.utils.data.Dataset):
 
 def toy_ends(model):
     start = {"weight": model.weight.detach().clone()}
-    return WeightEnds({"weight": start["weight"] + 0.5 * torch.randn_like(start["weight"])}, start)
+    return WeightPair({"weight": start["weight"] + 0.5 * torch.randn_like(start["weight"])}, start)
 
 
 def test_every_alpha_is_the_model_with_mixed_weights(toy):
     model, regions, captioned = toy.ToyModel(), Reading(toy.Regions(9)), toy.Captioned(7)
     ends = toy_ends(model)
     before = model.weight.detach().clone()
-    loader = KeptItems(regions, batch_size=2)
+    loader = CachedItems(regions, batch_size=2)
     retrieval = ImageTextRetrieval(model, keep_texts=True)
     evaluators = {
         "regions": lambda: RegionClassification(model, toy.class_rows()).run(loader),
@@ -100,21 +100,6 @@ def test_every_alpha_is_the_model_with_mixed_weights(toy):
         }
         assert metrics == pytest.approx(expected)
     assert len({tuple(metrics.values()) for metrics in results.values()}) == 3
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_kept_items_stay_within_the_budget(toy, workers):
-    data = toy.Regions(9)
-    loader = KeptItems(data, batch_size=4, workers=workers, budget=3 * tensor_bytes(data[4]))
-    for _ in range(2):
-        expected, batches = len(loader), list(loader)
-        assert len(batches) == expected
-        items = {item.image_id: item for batch in batches for item in batch}
-        assert sorted(items) == [1000 + i for i in range(9)]
-        assert all(torch.equal(items[1000 + i].image, data[i].image) for i in range(9))
-    assert 0 < len(loader._kept) < 9
-    assert sum(map(tensor_bytes, loader._kept.values())) <= 3 * tensor_bytes(data[4])
-    assert not any(item.image.is_shared() for item in loader._kept.values())
 
 
 def test_the_model_is_whole_again_after_a_fault(toy):
@@ -151,19 +136,19 @@ def test_mistakes_in_weights_are_told(toy, run, model_options, tmp_path):
             alpha_sweep(model, ends, alphas, {})
     other = {"weight": torch.zeros(2, 2)}
     with pytest.raises(ValueError, match="do not fit the model"):
-        alpha_sweep(model, WeightEnds(other, other), [1], {})
+        alpha_sweep(model, WeightPair(other, other), [1], {})
     with pytest.raises(ValueError, match="two state dicts differ"):
-        alpha_sweep(model, WeightEnds(ends.student, {"words": model.words.detach()}), [1], {})
+        alpha_sweep(model, WeightPair(ends.student, {"words": model.words.detach()}), [1], {})
     with pytest.raises(FileNotFoundError, match="--student"):
-        run_ends(tmp_path)
+        weights_of_run(tmp_path)
     (run / "trained.safetensors").write_bytes(b"cut off")
     with pytest.raises(ValueError, match="damaged"):
-        run_ends(run)
+        weights_of_run(run)
     (run / "trained.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=f"clim-train export {run}"):
-        run_ends(run)
+        weights_of_run(run)
     with pytest.raises(ValueError, match="same weights"):
-        checkpoint_ends(model_options[1], model_options[3], model_options[3])
+        weights_of_checkpoints(model_options[1], model_options[3], model_options[3])
 
 
 def test_missing_measurements_are_said_and_drawn():

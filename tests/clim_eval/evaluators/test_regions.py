@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from clim_data import BrokenSample
+from clim_eval.evaluators import regions
 from clim_eval.evaluators.regions import READOUTS, RegionClassification
+from clim_eval.evaluators.sharing import EvaluationLoading
 from clim_models import Pooled
 
 RANKS = 2
 
 
-def test_equals_a_loop_over_single_regions(toy):
+def test_equals_a_loop_over_single_regions(toy, monkeypatch):
+    monkeypatch.setattr(regions, "CROPS_PER_PASS", 5)
     model, rows, data = toy.ToyModel(), toy.class_rows(), toy.Regions(9)
-    found = RegionClassification(model, rows, batch_size=4, crop_batch=5).collect(data)
+    found = RegionClassification(model, rows, batch_size=4).collect(data)
     ranks = {"boxes": [], "masks": [], "crops": []}
     labels = []
     for sample in (data[i] for i in range(len(data))):
@@ -106,21 +110,36 @@ def test_the_model_is_left_in_its_mode(toy):
     assert model.training
 
 
-def test_no_regions_give_no_metrics(toy):
+def test_no_region_at_all_is_a_mistake(toy):
     evaluator = RegionClassification(toy.ToyModel(), toy.class_rows())
-    assert evaluator.run(toy.Regions(1)) == {}
-    assert evaluator.collect(toy.Regions(1)).counts()["regions"] == 0
+    with pytest.raises(ValueError, match=r"nothing was scored \(scored 0 of 1 images.*annotation"):
+        evaluator.run(toy.Regions(1))
+    with pytest.raises(ValueError, match="the data has no item"):
+        evaluator.collect([])
 
 
-def test_unreadable_images_are_named(toy):
+def test_what_is_left_out_is_counted_by_image_and_by_region(toy):
+    data = [toy.Regions(4)[i] for i in range(4)]  # of 0, 1, 2 and 3 regions
+    broken = toy.Regions(1)[0]
+    broken.fault, broken.annotated = BrokenSample("unreadable image", "b.jpg", "truncated"), 7
+    data[1].left_out = (BrokenSample("region too small", "annotation 5 of image 1"),)
+    evaluator = RegionClassification(toy.ToyModel(), toy.class_rows())
+
+    images, found = evaluator.collect([*data, broken]).coverage
+    assert images.sentence() == (
+        "scored 3 of 5 images, left out 2: no region that counts 1, unreadable image 1"
+    )
+    assert images.left_out.names["unreadable image"] == ["b.jpg"]
+    assert (found.scored, found.asked) == (6, 14)
+    assert found.reasons == {"region too small": 1, "image left out": 7}
+    assert evaluator.run([*data, broken]) == evaluator.run(data)
+
+
+def test_data_without_masks_is_refused(toy):
     from dataclasses import replace
 
     data = [toy.Regions(4)[i] for i in range(4)]
-    broken = toy.Regions(1)[0]
-    broken.error = "b.jpg: truncated"
     evaluator = RegionClassification(toy.ToyModel(), toy.class_rows())
-    assert evaluator.collect([*data, broken]).unreadable == ("b.jpg: truncated",)
-    assert evaluator.run([*data, broken]) == evaluator.run(data)
     with pytest.raises(ValueError, match="need masks"):
         evaluator.run([replace(data[1], masks=None)])
 
@@ -137,6 +156,10 @@ def test_mistakes_are_told(toy):
         RegionClassification(model, rows).run(toy.Regions(3, crops=False))
     with pytest.raises(ValueError, match="embed every class"):
         RegionClassification(model, rows[:2]).run(toy.Regions(9))
+    with pytest.raises(ValueError, match="next to loading"):
+        RegionClassification(model, rows, loading=EvaluationLoading(), workers=2)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        RegionClassification(model, rows, batch_size=0)
     with pytest.raises(ValueError, match="dataset"):
         RegionClassification(model, rows).run(3)
 

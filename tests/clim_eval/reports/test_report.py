@@ -8,7 +8,7 @@ import pytest
 import torch
 from clim_eval.pictures.bars import accuracy_bars
 from clim_eval.reports.report import combine_reports, read_report, write_report
-from clim_eval.reports.tables import metric_table, plain
+from clim_eval.reports.tables import metric_table, to_jsonable
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def test_mistakes_are_told(tmp_path):
     with pytest.raises(ValueError, match="mixes"):
         write_report(tmp_path, title="t", metrics={"a": 1.0, "b": {"c": 1.0}}, config={})
     with pytest.raises(ValueError, match="cannot hold"):
-        plain({"a": object()})
+        to_jsonable({"a": object()})
     with pytest.raises(FileNotFoundError, match=r"report\.json"):
         read_report(tmp_path)
     (tmp_path / "report.json").write_text("{")

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
         PanopticNarratives as PanopticNarratives,
         narrative_items as narrative_items,
     )
+    from clim_data.readers.region_samples import RegionSample as RegionSample
     from clim_data.readers.regions import (
         InstanceRegions as InstanceRegions,
         PanopticRegions as PanopticRegions,
-        RegionSample as RegionSample,
     )
     from clim_data.sources.items import (
         caption_items as caption_items,
@@ -85,7 +85,7 @@ else:
             "PanopticRegions": "clim_data.readers.regions",
             "Phrase": "clim_data.readers.grounding",
             "ReferringExpressions": "clim_data.readers.expressions",
-            "RegionSample": "clim_data.readers.regions",
+            "RegionSample": "clim_data.readers.region_samples",
             "SkipReport": "clim_data.faults",
             "assemble_mosaics": "clim_data.streams.mosaics",
             "build_batch": "clim_data.streams.mosaic_batches",

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
         save_class_embeddings as save_class_embeddings,
     )
     from clim_eval.evaluators.alpha import (
-        WeightEnds as WeightEnds,
+        WeightPair as WeightPair,
         alpha_sweep as alpha_sweep,
-        checkpoint_ends as checkpoint_ends,
         pareto_alphas as pareto_alphas,
-        run_ends as run_ends,
+        weights_of_checkpoints as weights_of_checkpoints,
+        weights_of_run as weights_of_run,
     )
     from clim_eval.evaluators.mask_scores import MaskScores as MaskScores
     from clim_eval.evaluators.phrase_masks import (
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         RegionRows as RegionRows,
     )
     from clim_eval.evaluators.retrieval import ImageTextRetrieval as ImageTextRetrieval
+    from clim_eval.evaluators.sharing import EvaluationLoading as EvaluationLoading
     from clim_eval.evaluators.zeroshot import ZeroShotClassification as ZeroShotClassification
     from clim_eval.metrics.accuracy import (
         class_accuracy_table as class_accuracy_table,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from clim_eval.pictures.locate import encode_texts as encode_texts, locate_texts as locate_texts
     from clim_eval.pictures.similarity import similarity_figure as similarity_figure
     from clim_eval.pictures.tradeoff import tradeoff_figure as tradeoff_figure
+    from clim_eval.reports.coverage import Coverage as Coverage
     from clim_eval.reports.provenance import (
         data_fingerprint as data_fingerprint,
         package_versions as package_versions,
@@ -66,17 +68,18 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            "Coverage": "clim_eval.reports.coverage",
+            "EvaluationLoading": "clim_eval.evaluators.sharing",
             "ImageTextRetrieval": "clim_eval.evaluators.retrieval",
             "MaskScores": "clim_eval.evaluators.mask_scores",
             "RegionClassification": "clim_eval.evaluators.regions",
             "RegionRows": "clim_eval.evaluators.regions",
-            "WeightEnds": "clim_eval.evaluators.alpha",
+            "WeightPair": "clim_eval.evaluators.alpha",
             "ZeroShotClassification": "clim_eval.evaluators.zeroshot",
             "accuracy_bars": "clim_eval.pictures.bars",
             "alpha_sweep": "clim_eval.evaluators.alpha",
             "average_recall": "clim_eval.metrics.narratives",
             "cache_folder": "clim_eval.embeddings",
-            "checkpoint_ends": "clim_eval.evaluators.alpha",
             "class_accuracy_table": "clim_eval.metrics.accuracy",
             "class_images": "clim_data.readers",
             "combine_reports": "clim_eval.reports.report",
@@ -95,12 +98,18 @@ else:
             "read_report": "clim_eval.reports.report",
             "referring_metrics": "clim_eval.metrics.referring",
             "referring_scores": "clim_eval.evaluators.phrase_masks",
-            "run_ends": "clim_eval.evaluators.alpha",
             "save_class_embeddings": "clim_eval.embeddings",
             "similarity_figure": "clim_eval.pictures.similarity",
             "top_k_accuracy": "clim_eval.metrics.accuracy",
             "tradeoff_figure": "clim_eval.pictures.tradeoff",
             "weights_fingerprint": "clim_eval.reports.provenance",
+            "weights_of_checkpoints": "clim_eval.evaluators.alpha",
+            "weights_of_run": "clim_eval.evaluators.alpha",
             "write_report": "clim_eval.reports.report",
+        },
+        renamed={
+            "WeightEnds": "WeightPair",
+            "checkpoint_ends": "weights_of_checkpoints",
+            "run_ends": "weights_of_run",
         },
     )

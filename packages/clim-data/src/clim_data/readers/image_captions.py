@@ -10,22 +10,28 @@ from torch.utils.data import Dataset
 from clim_data.annotations.caption_files import captions_of_images
 from clim_data.faults import BrokenSample, SkipReport, check_on_error
 from clim_data.files.names import find_image
+from clim_data.files.stamps import FileStamp, file_stamp
 from clim_data.pixels.decode import load_rgb, pixels
 from clim_data.pixels.transforms import center_crop
 
 
 class CaptionSample(NamedTuple):
-    """image: uint8 (3, S, S); captions: its texts, none when the image cannot be read; image_id."""
+    """image: uint8 (3, S, S); captions: its texts, none when the image cannot be read; image_id.
+
+    fault: why the image cannot be read.
+    """
 
     image: Tensor
     captions: list[str]
     image_id: int
+    fault: BrokenSample | None = None
 
 
 class ImageCaptions(Dataset):
     """COCO captions: shortest side to `image_px`, central square, all captions of the image.
 
-    Images without a caption that has text are left out, and named in `skipped`.
+    Images without a caption that has text are left out, and named in `skipped`. `left_out` has what
+    the list of images leaves out before any image is read.
 
     Args:
         images_dir, captions_json: COCO files, or the CC3M layout where each image record carries
@@ -70,6 +76,7 @@ class ImageCaptions(Dataset):
                 if on_error == "raise":
                     raise
                 self.skipped.add(fault)
+        self.left_out = tuple(self.skipped.faults)
         if not self.items:
             raise ValueError(
                 f"{captions_json} names no image in {images_dir} ({self.skipped.summary(3)}): "
@@ -87,8 +94,11 @@ class ImageCaptions(Dataset):
             if self.on_error == "raise":
                 raise
             self.skipped.add(fault)
-            return CaptionSample(
-                torch.zeros(3, self.image_px, self.image_px, dtype=torch.uint8), [], image_id
-            )
+            black = torch.zeros(3, self.image_px, self.image_px, dtype=torch.uint8)
+            return CaptionSample(black, [], image_id, fault)
         picture = image if self.resize == "pil" else pixels(image)
         return CaptionSample(center_crop(picture, self.image_px), list(captions), image_id)
+
+    def stamp(self, i: int) -> FileStamp | None:
+        """Return what changes when the file of item i is replaced."""
+        return file_stamp(self.items[i][0])

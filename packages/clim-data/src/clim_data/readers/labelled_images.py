@@ -1,7 +1,7 @@
 """Images with one class each, for zero-shot classification: a folder for each class, or shards.
 
-Item: (uint8 (3, S, S) image, label, name). The image's shortest side is scaled to S and the central
-square taken, as for retrieval. One that cannot be read is black and has the label -1.
+The image's shortest side is scaled to S and the central square taken, as for retrieval. One that
+cannot be read is black, has the label -1 and says why.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,11 +17,24 @@ from torch.utils.data import Dataset
 
 from clim_data.faults import BrokenSample, SkipReport
 from clim_data.files.names import IMAGE_SUFFIXES
+from clim_data.files.stamps import FileStamp, file_stamp
 from clim_data.pixels.decode import load_rgb, pixels
 from clim_data.pixels.transforms import center_crop
 from clim_data.sources.expand import expand_sources
 from clim_data.sources.shards import RawSample
 from clim_data.sources.store import SampleStore
+
+
+class ClassSample(NamedTuple):
+    """image: uint8 (3, S, S); label: -1 when the image cannot be read; name of the image.
+
+    fault: why the image cannot be read.
+    """
+
+    image: Tensor
+    label: int
+    name: str
+    fault: BrokenSample | None = None
 
 
 def class_images(
@@ -44,23 +58,30 @@ def class_images(
 
 
 class ClassImages(Dataset, ABC):
-    """What both readers share; ``class_names[label]`` is the name of a label, ``skipped`` what
-    could not be read."""
+    """What both readers share; ``class_names[label]`` is the name of a label.
+
+    ``left_out`` has what cannot be used and is known before any image is read; ``skipped`` has that
+    and the images that could not be read.
+    """
+
+    left_out: tuple[BrokenSample, ...] = ()
 
     def __init__(self, image_px: int, class_names: Sequence[str]):
         self.image_px, self.class_names, self.skipped = image_px, list(class_names), SkipReport()
 
-    def __getitem__(self, i: int) -> tuple[Tensor, int, str]:
+    def __getitem__(self, i: int) -> ClassSample:
         try:
             name, source, label = self.read(i)
-            return (
-                center_crop(pixels(load_rgb(source, name=name, oriented=True)), self.image_px),
-                label,
-                name,
-            )
+            image = load_rgb(source, name=name, oriented=True)
+            return ClassSample(center_crop(pixels(image), self.image_px), label, name)
         except BrokenSample as fault:
             self.skipped.add(fault)
-            return torch.zeros(3, self.image_px, self.image_px, dtype=torch.uint8), -1, fault.name
+            black = torch.zeros(3, self.image_px, self.image_px, dtype=torch.uint8)
+            return ClassSample(black, -1, fault.name, fault)
+
+    def stamp(self, i: int) -> FileStamp | None:
+        """Return what changes when the file of item i is replaced; None if it has none."""
+        return None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -120,6 +141,10 @@ class ClassFolders(ClassImages):
         path, label = self.items[i]
         return path.relative_to(self.folder).as_posix(), path, label
 
+    def stamp(self, i: int) -> FileStamp | None:
+        """Return what changes when the file of item i is replaced."""
+        return file_stamp(self.items[i][0])
+
     def listing(self) -> list[str]:
         return [path.relative_to(self.folder).as_posix() for path, _ in self.items]
 
@@ -139,7 +164,8 @@ class ClassShards(ClassImages):
     ):
         super().__init__(image_px, names)
         self.store = SampleStore(sources)
-        self.skipped.extend(self.store.skipped.faults)
+        self.left_out = tuple(self.store.skipped.faults)
+        self.skipped.extend(self.left_out)
         self._label = {name: label for label, name in enumerate(self.class_names)}
         if not len(self.store):
             raise ValueError(

@@ -8,14 +8,11 @@ every region.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, Unpack
 
-import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from clim_data.annotations.ids import Key
@@ -24,98 +21,21 @@ from clim_data.annotations.records import BoxRecord, CocoRecords, check_box, rep
 from clim_data.annotations.tables import CategoryTable, ImageRecord
 from clim_data.faults import BrokenSample, SkipReport, check_on_error
 from clim_data.files.names import inside, locate
-from clim_data.pixels import transforms as T
+from clim_data.files.stamps import FileStamp, file_stamp
 from clim_data.pixels.boxes import Box
-from clim_data.pixels.crops import crop_window, cut_crops
-from clim_data.pixels.decode import load_rgb, open_image, pixels
+from clim_data.pixels.decode import load_rgb, open_image
 from clim_data.pixels.frames import check_frame
-from clim_data.pixels.masks import masks_to_grid, read_segment_ids
+from clim_data.pixels.masks import read_segment_ids
 from clim_data.pixels.segmentations import decode_segmentation
 from clim_data.readers.region_options import RegionKeywords, RegionRules, RegionView, choose_regions
+from clim_data.readers.region_samples import (
+    Region,
+    RegionSample,
+    empty_region_sample,
+    make_region_sample,
+)
 
 CrowdRecord = TypeVar("CrowdRecord", BoxRecord, SegmentRecord)
-
-
-@dataclass(frozen=True)
-class RegionSample:
-    """One image and its n usable regions.
-
-    image: uint8 (3, S, S), letterboxed, zeros at the right and the bottom.
-    boxes: float32 (n, 4), XYXY in [0, 1] of the padded square.
-    labels: int64 (n,).
-    areas: float32 (n,), width * height of the box in original pixels.
-    is_thing: bool (n,).
-    masks: uint8 (n, h, w) on the patch grid, None when they were not asked for.
-    crops: uint8 (n, 3, c, c) or None.
-    error: why nothing could be read; the image is then black and n = 0.
-    """
-
-    image: Tensor
-    boxes: Tensor
-    labels: Tensor
-    areas: Tensor
-    is_thing: Tensor
-    masks: Tensor | None
-    crops: Tensor | None
-    image_id: int
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class Region:
-    """One region in the frame of its image: box XYXY in pixels, label, thing or stuff, mask (H, W)
-    bool or None."""
-
-    box: tuple[float, float, float, float]
-    label: int
-    is_thing: bool
-    mask: np.ndarray | None
-
-
-def make_region_sample(
-    image: Image.Image,
-    regions: Sequence[Region],
-    view: RegionView,
-    *,
-    image_id: int,
-    masks: bool = True,
-) -> RegionSample:
-    """Bring one RGB image and its regions to the model's sizes; boxes and masks are in the pixels
-    of `image`."""
-    size = image.height, image.width
-    picture = image if view.resize == "pil" else pixels(image)
-    grid = view.image_px // view.stride
-    boxes = torch.tensor([r.box for r in regions], dtype=torch.float64).reshape(len(regions), 4)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    grids = None
-    if masks:
-        found = [r.mask for r in regions if r.mask is not None]
-        stacked = np.stack(found) if found else np.zeros((0, *size), dtype=bool)
-        grids = masks_to_grid(torch.from_numpy(stacked), grid, antialias=view.antialias)
-    crops = None
-    if view.crop_px is not None:
-        windows = [crop_window(r.box, size, view.context if r.is_thing else 1.0) for r in regions]
-        crops = cut_crops(picture, windows, view.crop_px)
-    return RegionSample(
-        image=T.letterbox(picture, view.image_px),
-        boxes=(boxes / max(size)).float(),
-        labels=torch.tensor([r.label for r in regions], dtype=torch.int64),
-        areas=areas.float(),
-        is_thing=torch.tensor([r.is_thing for r in regions], dtype=torch.bool),
-        masks=grids,
-        crops=crops,
-        image_id=image_id,
-    )
-
-
-def empty_region_sample(
-    view: RegionView, image_id: int, error: str, *, masks: bool = True
-) -> RegionSample:
-    """Black image without regions, in place of one that cannot be read: it adds nothing to any
-    metric."""
-    black = Image.new("RGB", (view.image_px, view.image_px))
-    sample = make_region_sample(black, [], view, image_id=image_id, masks=masks)
-    return RegionSample(**{**vars(sample), "error": error})
 
 
 class _RegionDataset(Dataset, ABC):
@@ -143,6 +63,7 @@ class _RegionDataset(Dataset, ABC):
         self.images = [image for _, image in images]
         self.view, self.rules = view, rules
         self.on_error, self.skipped = on_error, skipped
+        self.left_out_regions = tuple(skipped.faults)
         self.with_masks = masks
 
         self.label_of = categories.label_of
@@ -154,39 +75,75 @@ class _RegionDataset(Dataset, ABC):
         return len(self.images)
 
     def __getitem__(self, i: int) -> RegionSample:
-        record = self.images[i]
+        record, key = self.images[i], self.keys[i]
+        found = SkipReport()
         try:
             path = locate(self.images_dir, record.name)
             opened = open_image(path, str(path))
             warning = check_frame(opened, record.size, str(path))
             if warning is not None:
-                self.skipped.add(warning)
+                found.add(warning)
             image = load_rgb(opened, name=str(path))
-            regions = self._regions(self.keys[i], image)
+            regions = self._regions(key, image, found)
+            sample = make_region_sample(
+                image, regions, self.view, image_id=record.id, masks=self.with_masks
+            )
         except BrokenSample as fault:
             if self.on_error == "raise":
                 raise
             self.skipped.add(fault)
-            return empty_region_sample(self.view, record.id, str(fault), masks=self.with_masks)
-        return make_region_sample(
-            image, regions, self.view, image_id=record.id, masks=self.with_masks
-        )
+            sample = empty_region_sample(self.view, record.id, fault, masks=self.with_masks)
+            found = SkipReport()
+
+        left_out = (*found.faults, *found.warnings)
+        return replace(sample, annotated=len(self._records_of(key)), left_out=left_out)
+
+    def stamp(self, i: int) -> tuple[FileStamp | None, ...]:
+        """Return what changes when a file of item i is replaced; nothing if none is found."""
+        try:
+            return tuple(file_stamp(path) for path in self._files(i))
+        except BrokenSample:
+            return ()
+
+    def _files(self, i: int) -> list[Path]:
+        """Return the files that item i is read from."""
+        return [locate(self.images_dir, self.images[i].name)]
 
     @abstractmethod
-    def _regions(self, key: Key, image: Image.Image) -> list[Region]: ...
+    def _records_of(self, key: Key) -> Sequence[BoxRecord | SegmentRecord]:
+        """Return the records of an image's regions."""
 
-    def _report(self, fault: BrokenSample) -> None:
-        reporter(self.skipped, self.on_error)(fault)
+    @abstractmethod
+    def _regions(self, key: Key, image: Image.Image, found: SkipReport) -> list[Region]:
+        """Return the regions that count, and report the others to `found`."""
 
-    def _counted(self, records: Sequence[CrowdRecord]) -> Sequence[CrowdRecord]:
+    def _report(self, fault: BrokenSample, found: SkipReport) -> None:
+        """Count a broken record, or raise it."""
+        for report in (self.skipped, found):
+            reporter(report, self.on_error)(fault)
+
+    def _counted(self, records: Sequence[CrowdRecord], found: SkipReport) -> Sequence[CrowdRecord]:
         """Return the first `max_regions` records, without crowds when they are skipped."""
-        listed = records[: self.rules.max_regions]
-        return [r for r in listed if self.rules.crowd == "keep" or not r.is_crowd]
+        counted: list[CrowdRecord] = []
+        for place, record in enumerate(records):
+            if self.rules.max_regions is not None and place >= self.rules.max_regions:
+                found.add(BrokenSample("region beyond max_regions", record.name))
+            elif self.rules.crowd == "skip" and record.is_crowd:
+                found.add(BrokenSample("crowd region", record.name))
+            else:
+                counted.append(record)
+        return counted
 
-    def _in_range(self, box: Sequence[float]) -> bool:
-        area = (box[2] - box[0]) * (box[3] - box[1])
+    def _in_range(self, box: Sequence[float], name: str, found: SkipReport) -> bool:
+        """Return whether the size of a box counts; report it if it does not."""
+        width, height = box[2] - box[0], box[3] - box[1]
         low, high = self.rules.area_px
-        return low**2 <= area <= high**2
+        if low**2 <= width * height <= high**2:
+            return True
+
+        reason = "region too large" if width * height > high**2 else "region too small"
+        found.add(BrokenSample(reason, name, f"{width:g} x {height:g} pixels"))
+        return False
 
 
 class PanopticRegions(_RegionDataset):
@@ -242,7 +199,14 @@ class PanopticRegions(_RegionDataset):
             on_error=on_error,
         )
 
-    def _regions(self, key: Key, image: Image.Image) -> list[Region]:
+    def _files(self, i: int) -> list[Path]:
+        png = self.records.annotations[self.keys[i]].png
+        return [*super()._files(i), inside(self.panoptic_dir, png)]
+
+    def _records_of(self, key: Key) -> Sequence[SegmentRecord]:
+        return self.records.annotations[key].segments
+
+    def _regions(self, key: Key, image: Image.Image, found: SkipReport) -> list[Region]:
         record = self.records.annotations[key]
         path = inside(self.panoptic_dir, record.png)
         ids = read_segment_ids(path, str(path))
@@ -252,15 +216,15 @@ class PanopticRegions(_RegionDataset):
             )
 
         regions = []
-        for segment in self._counted(record.segments):
+        for segment in self._counted(record.segments, found):
             mask = ids == segment.id
             try:
                 around = check_segment_mask(segment, mask, str(path))
             except BrokenSample as fault:
-                self._report(fault)
+                self._report(fault, found)
                 continue
             box = segment.box if segment.box is not None else self._box_of_stuff(around)
-            if self._in_range(box):
+            if self._in_range(box, segment.name, found):
                 regions.append(Region(box, segment.label, segment.is_thing, mask))
         return regions
 
@@ -315,23 +279,26 @@ class InstanceRegions(_RegionDataset):
             masks=masks,
         )
 
-    def _regions(self, key: Key, image: Image.Image) -> list[Region]:
+    def _records_of(self, key: Key) -> Sequence[BoxRecord]:
+        return self.records.boxes_of(key)
+
+    def _regions(self, key: Key, image: Image.Image, found: SkipReport) -> list[Region]:
         size = image.height, image.width
         regions = []
-        for record in self._counted(self.records.boxes_of(key)):
+        for record in self._counted(self.records.boxes_of(key), found):
             try:
                 # A file without sizes has its boxes and masks checked here.
                 box = record.box
                 if self.records.images[key].size is None:
                     box, _ = check_box(record.fields["bbox"], size, record.name)
-                if not self._in_range(box):
+                if not self._in_range(box, record.name, found):
                     continue
                 mask = None
                 if self.with_masks:
                     segmentation = record.fields.get("segmentation")
                     mask = decode_segmentation(segmentation, *size, record.name)
             except BrokenSample as fault:
-                self._report(fault)
+                self._report(fault, found)
                 continue
             regions.append(Region(box, record.label, True, mask))
         return regions

@@ -12,13 +12,14 @@ from clim_eval.commands.options import (
 )
 from clim_eval.commands.shared import (
     PROTOCOLS,
+    check_report_folder,
     class_rows,
     command_config,
     finish,
     load_model,
     region_data,
     region_file,
-    tell_skipped,
+    run_loading,
 )
 from clim_eval.evaluators.regions import RegionClassification
 from clim_eval.pictures.bars import accuracy_bars
@@ -40,7 +41,8 @@ def add(commands: Commands) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Region classification on a COCO-style data set."""
+    """Classify the regions of a COCO-style data set."""
+    check_report_folder(options.out)
     model = load_model(options)
     data, annotations = region_data(options, model), region_file(options)
     classes = class_rows(options, model, data.class_names)
@@ -50,18 +52,10 @@ def run(options: Namespace) -> None:
         outputs=options.outputs,
         crops=options.crops,
         **PROTOCOLS[options.protocol][1],
-        batch_size=options.batch_size,
-        workers=options.workers,
-        progress=True,
+        loading=run_loading(options),
     )
     rows = evaluator.collect(data)
     metrics = evaluator.summarize(rows)
-    tell_skipped(rows.unreadable)
-    if not metrics:
-        raise ValueError(
-            f"{annotations} has no region of 64 to 1048576 pixels: check that it belongs to "
-            "--images"
-        )
     readouts: dict[str, dict[str, float]] = {name: {} for name in rows.ranks}
     for name, value in metrics.items():
         readout, _, rest = name.partition(".")
@@ -76,7 +70,8 @@ def run(options: Namespace) -> None:
         title=f"Region classification of {options.model}",
         metrics=metrics,
         config=command_config(options, model),
-        data=data_fingerprint([annotations], {**rows.counts(), "unreadable": len(rows.unreadable)}),
+        data=data_fingerprint([annotations], rows.counts()),
+        coverage=rows.coverage,
         figure=lambda: accuracy_bars(
             readouts, metrics=shown, title=f"{options.model}: mean class accuracy"
         ),

@@ -6,7 +6,13 @@ from pathlib import Path
 from clim_data.command_line import Commands, add_command, add_option, need_path
 
 from clim_eval.commands.options import add_model_options, add_run_options
-from clim_eval.commands.shared import command_config, finish, load_model, tell_skipped
+from clim_eval.commands.shared import (
+    check_report_folder,
+    command_config,
+    finish,
+    load_model,
+    run_loading,
+)
 from clim_eval.evaluators.retrieval import ImageTextRetrieval
 from clim_eval.pictures.bars import accuracy_bars
 from clim_eval.reports.provenance import data_fingerprint
@@ -24,8 +30,10 @@ def add(commands: Commands) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Image-text retrieval on COCO-style captions."""
+    """Evaluate image-text retrieval on COCO-style captions."""
     from clim_data import ImageCaptions
+
+    check_report_folder(options.out)
 
     need_path(options.images, "--images", folder=True)
     need_path(options.captions_json, "--captions-json")
@@ -33,27 +41,19 @@ def run(options: Namespace) -> None:
     data = ImageCaptions(
         options.images, options.captions_json, options.image_px or model.image_size[0]
     )
-    retrieval = ImageTextRetrieval(
-        model, batch_size=options.batch_size, workers=options.workers, progress=True
-    )
-    left_out = list(data.skipped.entries)  # before the run adds files that turn out to be broken
+    retrieval = ImageTextRetrieval(model, loading=run_loading(options))
     metrics = retrieval.run(data)
-    tell_skipped([*left_out, *(f"image {image_id}" for image_id in retrieval.skipped)])
-    directions = {
-        title: {
-            name.partition(".")[2]: value
-            for name, value in metrics.items()
-            if name.startswith(start)
-        }
-        for start, title in (("i2t", "image to text"), ("t2i", "text to image"))
-    }
+
+    directions: dict[str, dict[str, float]] = {"image to text": {}, "text to image": {}}
+    for name, value in metrics.items():
+        direction, _, depth = name.partition(".")
+        directions["image to text" if direction == "i2t" else "text to image"][depth] = value
     finish(
         options,
         title=f"Image-text retrieval of {options.model}",
         metrics=metrics,
         config=command_config(options, model),
-        data=data_fingerprint(
-            [options.captions_json], {"images": len(data) - len(retrieval.skipped)}
-        ),
+        data=data_fingerprint([options.captions_json], {"images": retrieval.coverage[0].scored}),
+        coverage=retrieval.coverage,
         figure=lambda: accuracy_bars(directions, title=f"{options.model}: retrieval recall"),
     )

@@ -2,6 +2,7 @@
 report."""
 
 import sys
+import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 from clim_data.command_line import need_path
 from clim_data.processes import Ranks, gather_objects
 
+from clim_eval.evaluators.sharing import EvaluationLoading
+from clim_eval.reports.coverage import Coverage
 from clim_eval.reports.provenance import weights_fingerprint
 from clim_eval.reports.report import write_report
 from clim_eval.reports.tables import metric_table
@@ -77,8 +80,8 @@ def model_of_run(pretrained: str | Path | None, *, trusted: bool = False) -> str
     return name
 
 
-def region_file(options: Namespace) -> Path | None:
-    """The annotation file of the regions, if one was given."""
+def region_file(options: Namespace) -> Path:
+    """Return the annotation file of the regions, which was given."""
     return options.panoptic_json or options.instances_json
 
 
@@ -132,12 +135,15 @@ def finish(
     metrics: dict,
     config: dict,
     data: dict,
+    coverage: Sequence[Coverage],
     figure: Callable[[], "Figure"],
 ) -> None:
-    """Print the table and write the report, on rank 0."""
+    """Print the table and what it rests on, and write the report, on rank 0."""
     if not Ranks.of_group().is_first:
         return
+
     print(metric_table(metrics))
+    print_coverage(coverage)
     if options.out:
         write_report(
             options.out,
@@ -145,20 +151,43 @@ def finish(
             metrics=metrics,
             config=config,
             data=data,
+            coverage=coverage,
             figures={"accuracy": figure()},
         )
         print(f"report: {options.out / 'report.md'}")
 
 
-def tell_skipped(names: Sequence[str], limit: int = 5) -> None:
-    """Name on stderr what could not be evaluated, on rank 0."""
-    if names and Ranks.of_group().is_first:
-        more = f" and {len(names) - limit} more" if len(names) > limit else ""
-        print(f"left out {len(names)}: {'; '.join(names[:limit])}{more}", file=sys.stderr)
+def scored_counts(data: dict, coverage: Sequence[Coverage]) -> dict:
+    """Return the description of a data set with counts of what was scored, not of what is listed."""
+    return {**data, "counts": {**data["counts"], **{part.unit: part.scored for part in coverage}}}
+
+
+def print_coverage(coverage: Sequence[Coverage]) -> None:
+    """Print how much was scored, and what was left out and why."""
+    for part in coverage:
+        print("\n".join(part.lines()))
+
+
+def check_report_folder(folder: Path | None) -> None:
+    """Create the folder of --out, so that one that cannot be written is noticed before the work.
+
+    Raises OSError when it cannot be written.
+    """
+    if folder is None:
+        return
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def run_loading(options: Namespace) -> EvaluationLoading:
+    """Return how --batch-size and --workers load the data."""
+    return EvaluationLoading(batch_size=options.batch_size, workers=options.workers, progress=True)
 
 
 def command_config(options: Namespace, model: "RegionModel") -> dict:
-    """The options of the command and the hash of the weights they led to."""
+    """Return the options of the command and the hash of the weights they led to."""
     weights = gather_objects(weights_fingerprint(model))
     if len(set(weights)) > 1:
         raise ValueError(

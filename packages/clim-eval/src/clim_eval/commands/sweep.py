@@ -10,33 +10,37 @@ from typing import Any
 from clim_data.command_line import need_path
 from clim_data.files import read_names
 from clim_data.processes import Ranks
-from clim_models import PRECISIONS, create_model
+from clim_models import PRECISIONS, RegionModel, create_model
 
 from clim_eval.commands.shared import (
     PROTOCOLS,
+    check_report_folder,
     class_rows,
     command_config,
     embed_names,
     model_of_run,
     pick_device,
+    print_coverage,
     region_data,
     region_file,
-    tell_skipped,
+    scored_counts,
 )
 from clim_eval.evaluators.alpha import (
-    WeightEnds,
+    WeightPair,
     alpha_sweep,
     check_alphas,
-    checkpoint_ends,
     pareto_alphas,
-    run_ends,
+    weights_of_checkpoints,
+    weights_of_run,
 )
-from clim_eval.evaluators.kept import KeptItems
+from clim_eval.evaluators.cached import CachedItems
 from clim_eval.evaluators.regions import RegionClassification
 from clim_eval.evaluators.retrieval import ImageTextRetrieval
+from clim_eval.evaluators.sharing import EvaluationLoading
 from clim_eval.evaluators.zeroshot import ZeroShotClassification
 from clim_eval.pictures.bars import accuracy_bars
 from clim_eval.pictures.tradeoff import tradeoff_figure
+from clim_eval.reports.coverage import Coverage
 from clim_eval.reports.provenance import data_fingerprint
 from clim_eval.reports.report import write_report
 from clim_eval.reports.tables import metric_table, show_number
@@ -55,24 +59,25 @@ def run_alpha(options: Namespace) -> None:
         raise ValueError(
             "nothing to evaluate: pass --images with --panoptic-json, --captions-json or both"
         )
-    model, ends = _model_and_ends(options)
-    sweep = SweepParts(options, model, ends)
-    results = alpha_sweep(model, ends, options.alphas, sweep.evaluators, on_result=_print_result)
-    tell_skipped(sweep.left_out)
+    check_report_folder(options.out)
+    model, weights = _model_and_weights(options)
+    sweep = SweepParts(options, model, weights)
+    results = alpha_sweep(model, weights, options.alphas, sweep.evaluators, on_result=_print_result)
     config = command_config(options, model)  # by every rank: it compares their weights
     if Ranks.of_group().is_first:
-        _finish_sweep(options, config, sweep.about, results)
+        _finish_sweep(options, config, sweep, results)
 
 
 class SweepParts:
     """The evaluators of a sweep and what they share between alphas: data sets, decoded images, text
     features."""
 
-    def __init__(self, options: Namespace, model: Any, ends: WeightEnds):
-        self.options, self.model, self.ends = options, model, ends
+    def __init__(self, options: Namespace, model: RegionModel, weights: WeightPair):
+        self.options, self.model, self.weights = options, model, weights
         self.evaluators: dict[str, Any] = {}
         self.about: dict[str, dict] = {}  # evaluator -> fingerprint and counts of its data
-        self.left_out: list[str] = []
+        # Evaluator -> its coverage at each alpha.
+        self.coverages: dict[str, list[tuple[Coverage, ...]]] = {}
         self._rows: dict[str, Any] = {}
         jobs = [
             ("regions", region_file(options), self._add_regions),
@@ -80,23 +85,49 @@ class SweepParts:
             ("zeroshot", options.class_images, self._add_zeroshot),
         ]
         self.asked = [name for name, wanted, _ in jobs if wanted]
+        self.loading = EvaluationLoading(progress=True)
         for _, wanted, add in jobs:
             if wanted:
                 add()
 
-    def _loader(self, data: Any, batch_size: int) -> KeptItems:
+    @property
+    def coverage(self) -> list[Coverage]:
+        """The coverage of every evaluator, at the last alpha."""
+        found = []
+        for name, of_alphas in self.coverages.items():
+            found += [part.of_part(name) for part in of_alphas[-1]]
+        return found
+
+    def coverage_notes(self) -> list[str]:
+        """Return a warning if a file was broken or repaired while the sweep ran."""
+        changed = [
+            name
+            for name, of_alphas in self.coverages.items()
+            if any(coverage != of_alphas[0] for coverage in of_alphas)
+        ]
+        if not changed:
+            return []
+        return [
+            f"The alphas were measured on different data ({', '.join(changed)}): files changed "
+            "while the sweep ran. Run it again before you compare them."
+        ]
+
+    def _loader(self, data: Any, batch_size: int) -> CachedItems:
         budget = 1e9 * self.options.keep_gb / len(self.asked)
-        return KeptItems(data, batch_size=batch_size, workers=self.options.workers, budget=budget)
+        return CachedItems(data, batch_size=batch_size, workers=self.options.workers, budget=budget)
 
     def _classes(self, kind: str, compute: Callable[[], Any]) -> Any:
         """Class embeddings, made once unless the text tower was trained."""
-        if self.ends.change_texts or kind not in self._rows:
+        if self.weights.change_texts or kind not in self._rows:
             self._rows[kind] = compute()
         return self._rows[kind]
 
+    def _note(self, name: str, coverage: tuple[Coverage, ...]) -> None:
+        self.coverages.setdefault(name, []).append(coverage)
+
     def _add_regions(self) -> None:
         options, data = self.options, region_data(self.options, self.model)
-        if options.class_embeddings and self.ends.change_texts:
+        if options.class_embeddings and self.weights.change_texts:
             raise ValueError(
                 "the text tower was trained, so class embeddings follow alpha: leave "
                 "--class-embeddings out"
@@ -110,12 +141,11 @@ class SweepParts:
                 outputs=options.outputs,
                 crops=options.crops,
                 **PROTOCOLS[options.protocol][1],
-                progress=True,
+                loading=self.loading,
             )
             rows = evaluator.collect(loader)
-            counts = {**rows.counts(), "unreadable": len(rows.unreadable)}
-            self.about["regions"] = data_fingerprint([region_file(options)], counts)
-            self.left_out += [fault for fault in rows.unreadable if fault not in self.left_out]
+            self.about["regions"] = data_fingerprint([region_file(options)], rows.counts())
+            self._note("regions", rows.coverage)
             return evaluator.summarize(rows)
 
         self.evaluators["regions"] = evaluate
@@ -133,19 +163,16 @@ class SweepParts:
         )
         need_path(options.captions_json, "--captions-json")
         data = ImageCaptions(folder, options.captions_json, self.model.image_size[0])
-        self.left_out += data.skipped.entries
         loader = self._loader(data, 64)
         retrieval = ImageTextRetrieval(
-            self.model, keep_texts=not self.ends.change_texts, progress=True
+            self.model, keep_texts=not self.weights.change_texts, loading=self.loading
         )
 
         def evaluate() -> Mapping[str, float]:
             metrics = retrieval.run(loader)
-            broken = [f"image {image_id}" for image_id in retrieval.skipped]
-            self.left_out += [name for name in broken if name not in self.left_out]
-            self.about["retrieval"] = data_fingerprint(
-                [options.captions_json], {"images": len(data) - len(broken)}
-            )
+            self._note("retrieval", retrieval.coverage)
+            counts = {"images": retrieval.coverage[0].scored}
+            self.about["retrieval"] = data_fingerprint([options.captions_json], counts)
             return metrics
 
         self.evaluators["retrieval"] = evaluate
@@ -156,17 +183,16 @@ class SweepParts:
         options = self.options
         names = read_names(options.names, "--names") if options.names else None
         data = class_images(options.class_images, self.model.image_size[0], names=names)
-        self.left_out += data.skipped.entries
         loader = self._loader(data, 64)
 
         def evaluate() -> Mapping[str, float]:
             rows = self._classes(
                 "zeroshot", lambda: embed_names(options, self.model, data.class_names)
             )
-            evaluator = ZeroShotClassification(self.model, rows, progress=True)
+            evaluator = ZeroShotClassification(self.model, rows, loading=self.loading)
             metrics = evaluator.run(loader)
-            self.left_out += [name for name in evaluator.skipped if name not in self.left_out]
-            self.about["zeroshot"] = data.description()
+            self._note("zeroshot", evaluator.coverage)
+            self.about["zeroshot"] = scored_counts(data.description(), evaluator.coverage)
             return metrics
 
         self.evaluators["zeroshot"] = evaluate
@@ -178,30 +204,32 @@ def main_metrics(results: Mapping[float, Mapping[str, float]]) -> dict[str, str]
     first = next(iter(results.values()))
     regions = [name for name in first if name.startswith("regions.") and name.endswith(".mAcc1")]
     things = [name for name in regions if name.endswith(".thing.mAcc1")]
-    found = {"regions": next(iter([*things, *regions]), None)}
-    found |= {"retrieval": "retrieval.t2i.R@1", "zeroshot": "zeroshot.top1"}
+
+    found = {"retrieval": "retrieval.t2i.R@1", "zeroshot": "zeroshot.top1"}
+    if regions:
+        found = {"regions": [*things, *regions][0], **found}
     return {kind: name for kind, name in found.items() if name in first}
 
 
-def _model_and_ends(options: Namespace) -> tuple[Any, WeightEnds]:
+def _model_and_weights(options: Namespace) -> tuple[RegionModel, WeightPair]:
     options.device = pick_device(options)
     if options.run_folder is not None:
         if options.student or options.teacher:
             raise ValueError(
                 "both a run and --student or --teacher: pass RUN, or the two checkpoints"
             )
-        ends = run_ends(options.run_folder)
+        weights = weights_of_run(options.run_folder)
         options.model = options.model or model_of_run(options.run_folder)
         model = create_model(options.model, pretrained=options.run_folder)
     elif options.student and options.teacher:
         options.model = options.model or _model_of_either(options)
-        model, ends = checkpoint_ends(options.model, options.student, options.teacher)
+        model, weights = weights_of_checkpoints(options.model, options.student, options.teacher)
     else:
         raise ValueError(
             "what to interpolate? pass the run folder of a training, or --student and --teacher"
         )
-    # Both ends are read in float32; the mixture is rounded to --precision once.
-    return model.to(device=options.device, dtype=PRECISIONS[options.precision]), ends
+    # Both are read in float32; the mixture is rounded to --precision once.
+    return model.to(device=options.device, dtype=PRECISIONS[options.precision]), weights
 
 
 def _model_of_either(options: Namespace) -> str:
@@ -221,13 +249,14 @@ def _print_result(alpha: float, metrics: Mapping[str, float]) -> None:
 
 
 def _finish_sweep(
-    options: Namespace, config: dict, about: dict, results: dict[float, dict[str, float]]
+    options: Namespace, config: dict, sweep: SweepParts, results: dict[float, dict[str, float]]
 ) -> None:
     mains = main_metrics(results)
     choices = pareto_alphas(results, list(mains.values()))
-    notes = sweep_notes(results, mains, choices)
+    notes = [*sweep_notes(results, mains, choices), *sweep.coverage_notes()]
     arms = {f"alpha {alpha:g}": metrics for alpha, metrics in results.items()}
     print(metric_table(arms), *notes, sep="\n\n")
+    print_coverage(sweep.coverage)
     if not options.out:
         return
     name = Path(options.run_folder or options.student).name
@@ -236,7 +265,8 @@ def _finish_sweep(
         title=f"Weight interpolation of {name}",
         metrics=arms,
         config={**config, "pareto": choices},
-        data=about,
+        data=sweep.about,
+        coverage=sweep.coverage,
         figures=sweep_figures(results, mains, choices, title=name),
         notes=notes,
     )
@@ -284,13 +314,16 @@ def sweep_figures(
         arms = {f"alpha {label[alpha]}": dict(metrics) for alpha, metrics in results.items()}
         return {"alphas": accuracy_bars(arms, metrics=list(mains.values()), title=title)}
     first, *others = mains.values()
-    return {
-        f"{first} against {other}": tradeoff_figure(
-            {"": {label[a]: (m.get(other, nan), m.get(first, nan)) for a, m in results.items()}},
+    figures = {}
+    for other in others:
+        points = {}
+        for alpha, metrics in results.items():
+            points[label[alpha]] = (metrics.get(other, nan), metrics.get(first, nan))
+        figures[f"{first} against {other}"] = tradeoff_figure(
+            {"": points},
             x_name=other,
             y_name=first,
             chosen={"": [label[alpha] for alpha in choices]},
             title=f"{title}: weight interpolation (labels: alpha)",
         )
-        for other in others
-    }
+    return figures

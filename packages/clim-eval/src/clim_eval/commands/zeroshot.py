@@ -7,7 +7,15 @@ from clim_data.command_line import Commands, add_command, add_option
 from clim_data.files import read_names
 
 from clim_eval.commands.options import add_class_options, add_model_options, add_run_options
-from clim_eval.commands.shared import class_rows, command_config, finish, load_model, tell_skipped
+from clim_eval.commands.shared import (
+    check_report_folder,
+    class_rows,
+    command_config,
+    finish,
+    load_model,
+    run_loading,
+    scored_counts,
+)
 from clim_eval.evaluators.zeroshot import ZeroShotClassification
 from clim_eval.pictures.bars import accuracy_bars
 
@@ -38,25 +46,24 @@ def add(commands: Commands) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Zero-shot classification of images with a class each."""
+    """Classify images with a class each."""
     from clim_data.readers import class_images
+
+    check_report_folder(options.out)
 
     model = load_model(options)
     names = read_names(options.names, "--names") if options.names else None
     data = class_images(options.images, options.image_px or model.image_size[0], names=names)
     rows = class_rows(options, model, data.class_names)
-    evaluator = ZeroShotClassification(
-        model, rows, batch_size=options.batch_size, workers=options.workers, progress=True
-    )
-    left_out = list(data.skipped.entries)
+    evaluator = ZeroShotClassification(model, rows, loading=run_loading(options))
     metrics = evaluator.run(data)
-    tell_skipped([*left_out, *evaluator.skipped])
     finish(
         options,
         title=f"Zero-shot classification of {options.model}",
         metrics=metrics,
         config=command_config(options, model),
-        data=data.description(),
+        data=scored_counts(data.description(), evaluator.coverage),
+        coverage=evaluator.coverage,
         figure=lambda: accuracy_bars(
             {options.model: metrics}, title=f"{options.model}: zero-shot accuracy"
         ),

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from clim_data.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from clim_eval.evaluators.sharing import live as live
+    from clim_eval.evaluators.cached import CachedItems as CachedItems
+    from clim_eval.evaluators.sharing import progress_bar as progress_bar
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
-            "live": "clim_eval.evaluators.sharing",
+            "CachedItems": "clim_eval.evaluators.cached",
+            "progress_bar": "clim_eval.evaluators.sharing",
         },
+        renamed={"live": "progress_bar"},
     )

@@ -1,9 +1,9 @@
 """Weight interpolation as a sweep: how much region accuracy and how much image-level ability each
 alpha has.
 
-A student's and a teacher's weights are the ends of a line; alpha * student + (1 - alpha) * teacher
-is a point on it (arXiv 2109.01903; the published CLIPSelf and CLIM models are such points).
-Training knows nothing of alpha, so it can be chosen afterwards.
+The weights alpha * student + (1 - alpha) * teacher lie on the line between the two (arXiv
+2109.01903; the published CLIPSelf and CLIM models are such mixtures). Training knows nothing of
+alpha, so it can be chosen afterwards.
 """
 
 import math
@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from clim_models import create_model, interpolate_weights, load_checkpoint
+from clim_models import RegionModel, create_model, interpolate_weights, load_checkpoint
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from clim_eval.metrics.masks import with_prefix
 
 Evaluators = Mapping[str, Callable[[], Mapping[str, float]]]
 
 
 @dataclass(frozen=True)
-class WeightEnds:
-    """Both ends of the line: the weights that differ, under the names of ``model.state_dict()``, on
+class WeightPair:
+    """The weights of student and teacher that differ, under the names of ``model.state_dict()``, on
     the CPU."""
 
     student: dict[str, Tensor]
@@ -35,8 +37,9 @@ class WeightEnds:
         return any(not name.startswith(("clip.visual.", "clip.logit_")) for name in self.student)
 
 
-def run_ends(run: str | Path) -> WeightEnds:
-    """The ends of a training: ``trained.safetensors`` and ``start.safetensors`` of its run folder.
+def weights_of_run(run: str | Path) -> WeightPair:
+    """Read the weights of a training: ``trained.safetensors`` and ``start.safetensors`` of its run
+    folder.
 
     Raises FileNotFoundError or ValueError when the folder is no run, its training was not exported,
     or a file is damaged.
@@ -54,7 +57,7 @@ def run_ends(run: str | Path) -> WeightEnds:
             f"{run} has no {trained.name}: write it with `clim-train export {run}`"
         )
     try:
-        return WeightEnds(load_file(trained), load_file(start))
+        return WeightPair(load_file(trained), load_file(start))
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"weights in {run} are damaged ({error}): write them again with `clim-train export "
@@ -62,8 +65,8 @@ def run_ends(run: str | Path) -> WeightEnds:
         ) from error
 
 
-def checkpoint_ends(name: str, student: str, teacher: str) -> tuple[nn.Module, WeightEnds]:
-    """A float32 model with the student's weights, and the ends between two checkpoints of it.
+def weights_of_checkpoints(name: str, student: str, teacher: str) -> tuple[RegionModel, WeightPair]:
+    """Build a float32 model with the student's weights, and read where two checkpoints differ.
 
     Args:
         name: model name for `clim_models.create_model`.
@@ -87,17 +90,17 @@ def checkpoint_ends(name: str, student: str, teacher: str) -> tuple[nn.Module, W
             "checkpoint"
         )
     of_student = model.state_dict()
-    ends = WeightEnds(
+    pair = WeightPair(
         {key: of_student[key].clone() for key in different},
         {key: of_teacher[key] for key in different},
     )
-    return model, ends
+    return model, pair
 
 
 @torch.no_grad()
 def alpha_sweep(
     model: nn.Module,
-    ends: WeightEnds,
+    weights: WeightPair,
     alphas: Sequence[float],
     evaluators: Evaluators,
     *,
@@ -109,11 +112,10 @@ def alpha_sweep(
     Args:
         model: has all other weights already. Its weights are replaced in place (mixed in float32,
             then rounded to the model's precision) and put back at the end.
-        ends: student's and teacher's weights, with names of ``model.state_dict()``.
+        weights: student's and teacher's weights, with names of ``model.state_dict()``.
         alphas: numbers in [0, 1]; 0 is the teacher, 1 the student.
-        evaluators: name -> function that returns metrics of the model as it is. What they keep
-            between calls (decoded images, text features) is theirs to know; see
-            `WeightEnds.change_texts`.
+        evaluators: name -> function that returns metrics of the model as it is. Evaluators may keep
+            decoded images and text features between calls; see `WeightPair.change_texts`.
         on_result: called after each alpha.
 
     Raises ValueError for no alpha or one outside [0, 1], and for weights that do not fit the model
@@ -121,17 +123,16 @@ def alpha_sweep(
     """
     alphas = check_alphas(alphas)
     own = model.state_dict()
-    _check_fit(own, ends)
-    before = {name: own[name].clone() for name in ends.student}
-    results = {}
+    _check_fit(own, weights)
+    before = {name: own[name].clone() for name in weights.student}
+    results: dict[float, dict[str, float]] = {}
     try:
         for alpha in alphas:
-            _set_weights(own, interpolate_weights(ends.student, ends.teacher, alpha))
-            results[alpha] = {
-                f"{name}.{metric}": value
-                for name, evaluate in evaluators.items()
-                for metric, value in evaluate().items()
-            }
+            _set_weights(own, interpolate_weights(weights.student, weights.teacher, alpha))
+            results[alpha] = {}
+            for name, evaluate in evaluators.items():
+                results[alpha] |= with_prefix(name, evaluate())
+
             if on_result is not None:
                 on_result(alpha, results[alpha])
     finally:
@@ -140,7 +141,7 @@ def alpha_sweep(
 
 
 def check_alphas(alphas: Sequence[float]) -> list[float]:
-    """The alphas, ascending, each once. Raises ValueError for none, or one outside [0, 1]."""
+    """Return the alphas, ascending, each once. Raises ValueError for none, or one outside [0, 1]."""
     wrong = [alpha for alpha in alphas if not 0 <= alpha <= 1]
     if wrong or not alphas:
         raise ValueError(
@@ -152,22 +153,23 @@ def check_alphas(alphas: Sequence[float]) -> list[float]:
 def pareto_alphas(
     results: Mapping[float, Mapping[str, float]], metrics: Sequence[str]
 ) -> list[float]:
-    """The alphas that no other one beats: none is at least as good in every metric and better in
+    """Return the alphas that no other one beats: none is at least as good in every metric and better in
     one.
 
     Higher is better in every metric. Alphas where one of ``metrics`` was not measured (missing or
     nan) are left out.
     """
-    points = {
-        alpha: [values[metric] for metric in metrics]
-        for alpha, values in results.items()
-        if all(not math.isnan(values.get(metric, math.nan)) for metric in metrics)
-    }
-    return [
-        alpha
-        for alpha, point in points.items()
-        if not any(_beats(other, point) for other in points.values())
-    ]
+    points: dict[float, list[float]] = {}
+    for alpha, values in results.items():
+        point = [values.get(metric, math.nan) for metric in metrics]
+        if not any(map(math.isnan, point)):
+            points[alpha] = point
+
+    chosen = []
+    for alpha, point in points.items():
+        if not any(_beats(other, point) for other in points.values()):
+            chosen.append(alpha)
+    return chosen
 
 
 def _beats(first: Sequence[float], second: Sequence[float]) -> bool:
@@ -179,10 +181,10 @@ def _set_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> No
         own[name].copy_(value)
 
 
-def _check_fit(own: Mapping[str, Tensor], ends: WeightEnds) -> None:
-    if not ends.student:
+def _check_fit(own: Mapping[str, Tensor], pair: WeightPair) -> None:
+    if not pair.student:
         raise ValueError("student and teacher do not differ: pass weights of a training")
-    for weights in (ends.student, ends.teacher):
+    for weights in (pair.student, pair.teacher):
         wrong = [
             name
             for name, value in weights.items()

@@ -16,7 +16,7 @@ from clim_data.files import write_text
 from clim_data.processes import gather_objects
 
 from clim_eval.metrics.masks import MaskOverlaps
-from clim_eval.reports.tables import plain
+from clim_eval.reports.tables import to_jsonable
 
 
 class MaskScores:
@@ -45,7 +45,7 @@ class MaskScores:
         if self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._claim(json.loads(json.dumps(plain(config))), rank)
+        self._claim(json.loads(json.dumps(to_jsonable(config))), rank)
         self._own = self._folder / f"scores-{rank:04d}.jsonl"
         _drop_torn_line(self._own)
         self._read()

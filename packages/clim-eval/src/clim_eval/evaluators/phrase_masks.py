@@ -3,7 +3,7 @@
 import numpy as np
 
 from clim_eval.evaluators.mask_scores import MaskScores
-from clim_eval.metrics.masks import ious, prefixed
+from clim_eval.metrics.masks import ious, with_prefix
 from clim_eval.metrics.narratives import narrative_metrics
 from clim_eval.metrics.referring import referring_metrics
 
@@ -20,7 +20,10 @@ def narrative_scores(scores: MaskScores, *, protocol: str = "exact") -> dict[str
     )
     agreeing = 1 - (unions - intersections) / scores.pixels()
     accuracy = {"pixel_accuracy": float(agreeing.mean()) if len(agreeing) else float("nan")}
-    return {**metrics, **(prefixed("original", accuracy) if protocol == "original" else accuracy)}
+    return {
+        **metrics,
+        **(with_prefix("original", accuracy) if protocol == "original" else accuracy),
+    }
 
 
 def referring_scores(

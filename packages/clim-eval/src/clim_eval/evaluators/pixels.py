@@ -1,21 +1,66 @@
-"""Images of a batch through a model, and the ids of items."""
+"""What evaluators need of a model, and images of a batch through it."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
 
 import torch
+from clim_models import Request
 from torch import Tensor, nn
 
 
-def encode_pixels(model: nn.Module, images: Sequence[Tensor]) -> Tensor:
-    """uint8 (3, H, W) images of one size -> (B, C) float32 unit rows on the model's device."""
+class ImageModel(Protocol):
+    """What image evaluators need of a RegionModel."""
+
+    training: bool
+
+    def normalize_pixels(self, pixels: Tensor) -> Tensor: ...
+
+    def encode_image(self, images: Tensor, normalize: bool = True) -> Tensor: ...
+
+    def train(self, mode: bool = True) -> object: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+class TextImageModel(ImageModel, Protocol):
+    """What image-text evaluators need of a RegionModel."""
+
+    @property
+    def tokenizer(self) -> Callable[[list[str]], Tensor]: ...
+
+    def encode_text(self, token_ids: Tensor, normalize: bool = True) -> Tensor: ...
+
+
+class RegionEncoder(ImageModel, Protocol):
+    """What region evaluators need of a RegionModel."""
+
+    def encode(
+        self,
+        images: Tensor,
+        requests: Sequence[Request],
+        *,
+        boxes: Sequence[Tensor] | None = None,
+        masks: Sequence[Tensor] | None = None,
+    ) -> dict[Request, Tensor]: ...
+
+
+def device_of(model: ImageModel) -> torch.device:
+    """Return the device of a model's weights."""
+    return next(model.parameters()).device
+
+
+@contextmanager
+def evaluation_mode(model: ImageModel) -> Iterator[None]:
+    """Put a model in evaluation mode, and back in its mode afterwards."""
+    training = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def encode_pixels(model: ImageModel, images: Sequence[Tensor]) -> Tensor:
+    """Encode uint8 (3, H, W) images of one size: (B, C) float32 unit rows on the model's device."""
     return model.encode_image(model.normalize_pixels(torch.stack(list(images)))).float()
-
-
-def image_id(item: Sequence) -> Any:
-    if len(item) != 3:
-        raise ValueError(
-            f"a loader's item has {len(item)} fields: yield (image, label, image_id), or pass the "
-            "dataset"
-        )
-    return item[2]

@@ -7,17 +7,30 @@ side, c crop side.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from clim_data import BrokenSample, SkipReport
 from clim_data.processes import gather_objects
 from clim_models import REQUESTS, Attended, Pooled, request_named
-from torch import Tensor, nn
+from torch import Tensor
 
-from clim_eval.evaluators.sharing import keyed_batches, live, merge_by_key
+from clim_eval.evaluators.pixels import RegionEncoder, evaluation_mode
+from clim_eval.evaluators.sharing import (
+    EvaluationLoading,
+    LoadingKeywords,
+    choose_loading,
+    keyed_batches,
+    merge_by_key,
+    progress_bar,
+)
 from clim_eval.metrics.accuracy import ROUNDINGS, class_accuracy_table, label_ranks
+from clim_eval.reports.coverage import Coverage, check_scored
+
+BATCH_SIZE = 8  # images per forward pass
+CROPS_PER_PASS = 256
 
 # Names of the region features of clim_models: boxes, boxes_value, ..., masks_attention.
 READOUTS = tuple(
@@ -35,16 +48,13 @@ class RegionRows:
     labels: np.ndarray  # (N,) int64
     is_thing: np.ndarray  # (N,) bool
     areas: np.ndarray  # (N,) pixels of the original image
-    ranks: dict[
-        str, np.ndarray
-    ]  # readout -> (N,) wrong classes at least as similar as the right one
+    # readout -> (N,) number of wrong classes at least as similar as the right one
+    ranks: dict[str, np.ndarray]
     similarities: dict[str, np.ndarray]  # readout -> (N,) cosine with the right class
-    unreadable: tuple[
-        str, ...
-    ] = ()  # why images of the data set could not be read; they have no rows
+    coverage: tuple[Coverage, ...] = ()  # of images and of regions
 
     def counts(self) -> dict[str, int]:
-        """Numbers of images with regions, regions, things, stuff and classes that occur."""
+        """Count images with regions, regions, things, stuff and classes that occur."""
         return {
             "images": len(np.unique(self.image_ids)),
             "regions": len(self.labels),
@@ -68,10 +78,8 @@ class RegionClassification:
             reference that dense features are measured against). The data must bring crops.
         rounding: "exact", or "fp16" for the rounding of the published figures (see
             `mean_class_accuracy`).
-        batch_size: images per forward pass, when ``run`` gets a dataset.
-        crop_batch: crops per forward pass; crops of several images share a pass.
-        workers: loading processes, when ``run`` gets a dataset.
-        progress: show a live bar on rank 0.
+        loading: batch size, workers and progress bar.
+        keywords: the fields of `loading` one by one.
 
     A mask that covers no patch has no feature and counts as wrong (the original evaluators break
     that tie between all classes arbitrarily).
@@ -82,16 +90,14 @@ class RegionClassification:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: RegionEncoder,
         class_embeddings: Tensor,
         *,
         outputs: Sequence[str] = ("boxes", "masks"),
         crops: bool = True,
         rounding: str = "exact",
-        batch_size: int = 8,
-        crop_batch: int = 256,
-        workers: int = 0,
-        progress: bool = False,
+        loading: EvaluationLoading | None = None,
+        **keywords: Unpack[LoadingKeywords],
     ):
         unknown = [name for name in outputs if name not in READOUTS]
         if unknown or isinstance(outputs, str):
@@ -109,23 +115,23 @@ class RegionClassification:
         self.outputs = tuple(dict.fromkeys(outputs))
         self.crops = crops
         self.rounding = rounding
-        self.batch_size = batch_size
-        self.crop_batch = crop_batch
-        self.workers = workers
-        self.progress = progress
+        self.loading = choose_loading(loading, keywords)
 
     def run(self, data: Any) -> dict[str, float]:
-        """``{"boxes.thing.mAcc1", "boxes.thing.mAcc5", "boxes.stuff...", "boxes.all...",
+        """Return ``{"boxes.thing.mAcc1", "boxes.thing.mAcc5", "boxes.stuff...", "boxes.all...",
         "masks...", "crops..."}``.
 
         ``data`` is a dataset of RegionSample (``clim_data.PanopticRegions``), or a loader of lists
         of them that are known by their ``image_id``. Fractions in [0, 1]; things or stuff that do
         not occur are left out.
+
+        Raises:
+            ValueError: no region was scored.
         """
         return self.summarize(self.collect(data))
 
     def summarize(self, rows: RegionRows) -> dict[str, float]:
-        """The metrics of `run` from collected rows."""
+        """Compute the metrics of `run` from collected rows."""
         metrics = {}
         for name, ranks in rows.ranks.items():
             table = class_accuracy_table(ranks, rows.labels, rows.is_thing, rounding=self.rounding)
@@ -134,60 +140,61 @@ class RegionClassification:
 
     @torch.no_grad()
     def collect(self, data: Any) -> RegionRows:
-        """Classify every region and return one row for each, gathered over ranks, none twice."""
-        batches, total = keyed_batches(
-            data, lambda sample: sample.image_id, batch_size=self.batch_size, workers=self.workers
-        )
-        training = self.model.training
-        self.model.eval()
-        part, faults = [], []
-        try:
-            for batch in live(batches, total, "regions", self.progress):
-                part += self._classify(
-                    [(key, sample) for key, sample in batch if len(sample.labels)]
-                )
-                faults += [
-                    (key, sample.error) for key, sample in batch if getattr(sample, "error", "")
-                ]
-        finally:
-            self.model.train(training)
-        return self._stack(
-            merge_by_key(gather_objects(part)), tuple(merge_by_key(gather_objects(faults)))
-        )
+        """Classify every region and return one row for each, gathered over ranks, none twice.
 
-    def _classify(self, batch: list[tuple[Any, Any]]) -> list[tuple[Any, dict]]:
-        """(key, columns of this image's regions) for each image of one batch; images without
-        regions cost nothing."""
+        Raises:
+            ValueError: no region was scored.
+        """
+        batches, total = keyed_batches(
+            data,
+            lambda sample: sample.image_id,
+            batch_size=self.loading.batch_size or BATCH_SIZE,
+            workers=self.loading.workers,
+        )
+        found: list[tuple[Any, ImageRows]] = []
+        left_out: list[tuple[Any, LeftOut]] = []
+        with evaluation_mode(self.model):
+            for batch in progress_bar(batches, total, "regions", self.loading.progress):
+                found += self._classify([pair for pair in batch if len(pair[1].labels)])
+                left_out += [(key, LeftOut.of(sample)) for key, sample in batch]
+
+        images = merge_by_key(gather_objects(found))
+        coverage = _coverage(data, images, merge_by_key(gather_objects(left_out)))
+        check_scored(coverage, "check that the annotation file belongs to the images")
+        return self._stack(images, coverage)
+
+    def _classify(self, batch: list[tuple[Any, Any]]) -> list[tuple[Any, "ImageRows"]]:
+        """Return (key, rows of this image's regions) for each image of one batch."""
         if not batch:
             return []
+
         samples = [sample for _, sample in batch]
-        labels = torch.cat([sample.labels for sample in samples]).to(self.class_embeddings.device)
+        labels = torch.cat([sample.labels for sample in samples])
         features = dict(self._dense_features(samples))
         if self.crops:
             features["crops"] = self._crop_features(samples)
+
         sizes = [len(sample.labels) for sample in samples]
-        ranks, similarities = {}, {}
+        ranks: dict[str, tuple[Tensor, ...]] = {}
+        similarities: dict[str, tuple[Tensor, ...]] = {}
         for name, rows in features.items():
             scores = rows.float() @ self.class_embeddings.to(rows.device).T  # (sum n_i, K)
-            on = labels.to(rows.device)
-            ranks[name] = label_ranks(scores, on).cpu().split(sizes)
-            similarities[name] = scores.gather(1, on[:, None])[:, 0].cpu().split(sizes)
-        return [
-            (
-                key,
-                {
-                    "image_ids": np.full(len(sample.labels), sample.image_id),
-                    "labels": np.asarray(sample.labels),
-                    "is_thing": np.asarray(sample.is_thing).astype(bool),
-                    "areas": np.asarray(sample.areas),
-                    "ranks": {name: parts[i].numpy() for name, parts in ranks.items()},
-                    "similarities": {
-                        name: parts[i].numpy() for name, parts in similarities.items()
-                    },
-                },
+            right = labels.to(rows.device)
+            ranks[name] = label_ranks(scores, right).cpu().split(sizes)
+            similarities[name] = scores.gather(1, right[:, None])[:, 0].cpu().split(sizes)
+
+        found = []
+        for i, (key, sample) in enumerate(batch):
+            rows_of_image = ImageRows(
+                image_ids=np.full(len(sample.labels), sample.image_id),
+                labels=np.asarray(sample.labels),
+                is_thing=np.asarray(sample.is_thing).astype(bool),
+                areas=np.asarray(sample.areas),
+                ranks={name: parts[i].numpy() for name, parts in ranks.items()},
+                similarities={name: parts[i].numpy() for name, parts in similarities.items()},
             )
-            for i, (key, sample) in enumerate(batch)
-        ]
+            found.append((key, rows_of_image))
+        return found
 
     def _dense_features(self, samples: Sequence[Any]) -> Iterable[tuple[str, Tensor]]:
         """(readout, (sum n_i, C) unit rows) for every output, from one forward pass."""
@@ -219,39 +226,85 @@ class RegionClassification:
         return [getattr(sample, kind).to(device) for sample in samples]
 
     def _crop_features(self, samples: Sequence[Any]) -> Tensor:
-        """(sum n_i, C) image features of the regions' crops."""
+        """Return (sum n_i, C) image features of the regions' crops."""
         if any(sample.crops is None for sample in samples):
             raise ValueError(
                 "crops=True, but the data brings no crops: build it with crop_px "
                 "(PanopticRegions(..., crop_px=model.image_size[0])), or pass crops=False"
             )
         crops = torch.cat([sample.crops for sample in samples])  # (sum n_i, 3, c, c)
-        return torch.cat(
-            [
-                self.model.encode_image(self.model.normalize_pixels(chunk))
-                for chunk in crops.split(self.crop_batch)
-            ]
-        )
+        # Crops of several images share a pass.
+        features = []
+        for part in crops.split(CROPS_PER_PASS):
+            features.append(self.model.encode_image(self.model.normalize_pixels(part)))
+        return torch.cat(features)
 
-    def _stack(self, images: list[dict], unreadable: tuple[str, ...]) -> RegionRows:
+    def _stack(self, images: Sequence["ImageRows"], coverage: tuple[Coverage, ...]) -> RegionRows:
+        """Join the rows of all images."""
         names = (*self.outputs, *(("crops",) if self.crops else ()))
-
-        def column(read, dtype) -> np.ndarray:
-            return (
-                np.concatenate([read(image) for image in images]) if images else np.empty(0, dtype)
-            )
-
         return RegionRows(
-            image_ids=column(lambda image: image["image_ids"], np.int64),
-            labels=column(lambda image: image["labels"], np.int64),
-            is_thing=column(lambda image: image["is_thing"], bool),
-            areas=column(lambda image: image["areas"], np.float32),
-            ranks={
-                name: column(lambda image, n=name: image["ranks"][n], np.int64) for name in names
-            },
+            image_ids=np.concatenate([image.image_ids for image in images]),
+            labels=np.concatenate([image.labels for image in images]),
+            is_thing=np.concatenate([image.is_thing for image in images]),
+            areas=np.concatenate([image.areas for image in images]),
+            ranks={name: np.concatenate([image.ranks[name] for image in images]) for name in names},
             similarities={
-                name: column(lambda image, n=name: image["similarities"][n], np.float32)
+                name: np.concatenate([image.similarities[name] for image in images])
                 for name in names
             },
-            unreadable=unreadable,
+            coverage=coverage,
         )
+
+
+@dataclass(frozen=True)
+class ImageRows:
+    """The rows of `RegionRows` of one image."""
+
+    image_ids: np.ndarray
+    labels: np.ndarray
+    is_thing: np.ndarray
+    areas: np.ndarray
+    ranks: dict[str, np.ndarray]
+    similarities: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What one image leaves out: itself, some of its regions, or all of them because of a fault."""
+
+    image: BrokenSample | None
+    regions: tuple[BrokenSample, ...]
+    lost_regions: int
+
+    @classmethod
+    def of(cls, sample: Any) -> "LeftOut":
+        """Read a RegionSample; data sets of others need not say what they leave out."""
+        fault = getattr(sample, "fault", None)
+        regions = tuple(getattr(sample, "left_out", ()))
+        if fault is not None:
+            return cls(fault, (), getattr(sample, "annotated", 0))
+        if len(sample.labels) == 0:
+            return cls(
+                BrokenSample("no region that counts", f"image {sample.image_id}"), regions, 0
+            )
+        return cls(None, regions, 0)
+
+
+def _coverage(
+    data: Any, images: Sequence[ImageRows], left_out: Sequence[LeftOut]
+) -> tuple[Coverage, Coverage]:
+    """Return the coverage of images and of regions."""
+    faults = [*getattr(data, "left_out", ()), *(one.image for one in left_out if one.image)]
+    regions = SkipReport()
+    for one in left_out:
+        regions.extend(one.regions)
+
+    return (
+        Coverage.of("images", len(images), faults),
+        Coverage(
+            "regions",
+            sum(len(image.labels) for image in images),
+            regions,
+            by_rule={"image left out": sum(one.lost_regions for one in left_out)},
+        ),
+    )

@@ -1,44 +1,123 @@
 """Sharing an evaluation between processes: who takes which items, and one result from all parts."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypedDict, TypeVar
 
-from clim_data.processes import Ranks
-from torch.utils.data import DataLoader, Subset
+from clim_data import BrokenSample
+from clim_data.processes import Ranks, gather_objects
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class EvaluationLoading:
+    """How an evaluator loads a data set and shows where it is.
+
+    batch_size: images per forward pass; None is the evaluator's default.
+    workers: loading processes; 0 loads in the evaluating process.
+    progress: show a live bar on rank 0.
+    """
+
+    batch_size: int | None = None
+    workers: int = 0
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: pass at least 1 image")
+        if self.workers < 0:
+            raise ValueError(f"workers={self.workers}: pass 0 or more processes")
+
+
+class LoadingKeywords(TypedDict, total=False):
+    """The fields of `EvaluationLoading` one by one."""
+
+    batch_size: int
+    workers: int
+    progress: bool
+
+
+def choose_loading(
+    loading: EvaluationLoading | None, keywords: Mapping[str, Any]
+) -> EvaluationLoading:
+    """Return `loading`, or what `keywords` spell out.
+
+    Raises:
+        ValueError: keywords are given next to `loading`, or are out of range.
+        TypeError: a keyword is unknown.
+    """
+    if loading is not None and keywords:
+        raise ValueError(
+            f"{', '.join(keywords)} given next to loading: set it in EvaluationLoading"
+        )
+    return loading or EvaluationLoading(**keywords)
+
+
+class Items(Protocol):
+    """A map-style data set."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class _Part(Dataset):
+    """Some items of a data set, in the order of their indices."""
+
+    def __init__(self, data: Items, indices: Sequence[int]):
+        self.data, self.indices = data, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> Any:
+        return self.data[self.indices[place]]
+
+
+def item_lists(
+    data: Items, indices: Sequence[int], *, batch_size: int, workers: int
+) -> DataLoader[list[Any]]:
+    """Return a loader of lists of the items at some indices, in this order."""
+    part = _Part(data, indices)
+    return DataLoader(part, batch_size=batch_size, num_workers=workers, collate_fn=list)
 
 
 def keyed_batches(
     data: Any, key: Callable[[Any], Any], *, batch_size: int, workers: int = 0
 ) -> tuple[Iterator[list[tuple[Any, Any]]], int | None]:
-    """This rank's batches of ``(key, item)`` pairs, and how many batches there are when that is
-    known.
+    """Return this rank's batches of ``(key, item)`` pairs, and their number if it is known.
 
     ``data`` is a map-style dataset (``len`` and ``[index]``), whose items r, r + R, r + 2R, ... go
-    to rank r of R with their index as key; or a loader: an iterable of lists of items that shares
-    the data out itself, where ``key(item)`` names an item. Keys let `merge_by_key` drop what a
-    padding sampler handed out twice.
+    to rank r of R with their index as key. Or it is a loader: an iterable of lists of items that
+    shares the data out itself, where ``key(item)`` names an item. Keys let `merge_by_key` drop what
+    a padding sampler handed out twice.
 
-    Raises ValueError for anything else.
+    Raises:
+        ValueError: data is neither.
     """
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         rank, world_size = Ranks.of_group()
         indices = range(rank, len(data), world_size)
-        loader = DataLoader(
-            Subset(data, indices), batch_size=batch_size, num_workers=workers, collate_fn=list
-        )
+        loader = item_lists(data, indices, batch_size=batch_size, workers=workers)
         return _with_indices(loader, indices), len(loader)
+
     if isinstance(data, Iterable):
-        known = len(data) if hasattr(data, "__len__") else None
-        return ([(key(item), item) for item in batch] for batch in data), known
+        length = getattr(data, "__len__", None)
+        return _with_keys(data, key), length() if length is not None else None
+
     raise ValueError(
         f"cannot evaluate on a {type(data).__name__}: pass a dataset with len() and [i], or a "
         "loader of lists of items"
     )
 
 
-def live(batches: Iterable, total: int | None, title: str, show: bool) -> Iterable:
-    """``batches`` with a live bar on rank 0 when ``show`` is true."""
+def progress_bar(
+    batches: Iterable[Item], total: int | None, title: str, show: bool
+) -> Iterable[Item]:
+    """Show a live bar over ``batches`` on rank 0 if ``show`` is true."""
     return tqdm(
         batches,
         total=total,
@@ -48,20 +127,37 @@ def live(batches: Iterable, total: int | None, title: str, show: bool) -> Iterab
     )
 
 
-def merge_by_key(parts: Sequence[Sequence[tuple[Any, Any]]]) -> list:
-    """Values of the (key, value) pairs of all ranks, sorted by key, each key once.
+def merge_by_key(parts: Sequence[Sequence[tuple[Any, Item]]]) -> list[Item]:
+    """Join the (key, value) pairs of all ranks: values sorted by key, each key once.
 
     The order does not depend on the number of ranks, so sums and means come out bit-equal.
     """
-    merged: dict = {}
+    merged: dict[Any, Item] = {}
     for part in parts:
         for key, value in part:
             merged.setdefault(key, value)
     return [merged[key] for key in sorted(merged)]
 
 
-def _with_indices(loader: DataLoader, indices: Sequence[int]) -> Iterator[list[tuple[int, Any]]]:
+def gather_faults(data: Any, faults: Sequence[tuple[Any, BrokenSample]] = ()) -> list[BrokenSample]:
+    """Return what is left out of ``data``: by its list, then the (key, fault) pairs of all ranks.
+
+    A data set says in `left_out` what its list leaves out before any item is read. Collective.
+    """
+    return [*getattr(data, "left_out", ()), *merge_by_key(gather_objects(list(faults)))]
+
+
+def _with_indices(
+    loader: Iterable[list[Item]], indices: Sequence[int]
+) -> Iterator[list[tuple[int, Item]]]:
     position = 0
     for batch in loader:
         yield list(zip(indices[position : position + len(batch)], batch, strict=True))
         position += len(batch)
+
+
+def _with_keys(
+    loader: Iterable[list[Item]], key: Callable[[Item], Any]
+) -> Iterator[list[tuple[Any, Item]]]:
+    for batch in loader:
+        yield [(key(item), item) for item in batch]

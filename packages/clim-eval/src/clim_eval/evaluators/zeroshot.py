@@ -1,41 +1,50 @@
 """Zero-shot classification of images with a class each."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
+from clim_data import BrokenSample
 from clim_data.processes import gather_objects
-from torch import Tensor, nn
+from torch import Tensor
 
-from clim_eval.evaluators.pixels import encode_pixels, image_id
-from clim_eval.evaluators.sharing import keyed_batches, live, merge_by_key
+from clim_eval.evaluators.pixels import ImageModel, encode_pixels, evaluation_mode
+from clim_eval.evaluators.sharing import (
+    EvaluationLoading,
+    LoadingKeywords,
+    choose_loading,
+    gather_faults,
+    keyed_batches,
+    merge_by_key,
+    progress_bar,
+)
 from clim_eval.metrics.accuracy import label_ranks, top_k_accuracy
+from clim_eval.reports.coverage import Coverage, check_scored
+
+BATCH_SIZE = 64
 
 
 class ZeroShotClassification:
     """Accuracy of whole-image features against class embeddings.
 
-    Items of label -1 (which is what `class_images` makes of an unreadable image) are left out;
-    ``skipped`` names those of the last run.
+    Items of label -1 (an unreadable image of `class_images`) are left out. ``coverage`` says how
+    many images the last run scored, and which it left out and why.
 
     Args:
         model: RegionModel.
         class_embeddings: (K, C), one row per label; normalised here.
-        ks: depths, named "top1", "top5".
-        batch_size, workers: for loading, when ``run`` gets a dataset.
-        progress: show a live bar on rank 0.
+        loading: batch size, workers and progress bar.
+        keywords: the fields of `loading` one by one.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: ImageModel,
         class_embeddings: Tensor,
         *,
-        ks: Sequence[int] = (1, 5),
-        batch_size: int = 64,
-        workers: int = 0,
-        progress: bool = False,
+        loading: EvaluationLoading | None = None,
+        **keywords: Unpack[LoadingKeywords],
     ):
         if class_embeddings.ndim != 2:
             raise ValueError(
@@ -43,39 +52,61 @@ class ZeroShotClassification:
             )
         self.model = model
         self.class_embeddings = F.normalize(class_embeddings.float(), dim=-1)
-        self.ks = tuple(ks)
-        self.batch_size = batch_size
-        self.workers = workers
-        self.progress = progress
-        self.skipped: list[str] = []
+        self.loading = choose_loading(loading, keywords)
+        self.coverage: tuple[Coverage, ...] = ()
 
     @torch.no_grad()
     def run(self, data: Any) -> dict[str, float]:
-        """``{"top1": ..., "top5": ...}``, fractions of all readable images; nan without images.
+        """Return ``{"top1": ..., "top5": ...}``, fractions of all readable images.
 
         ``data`` is a dataset of ``(image, label, ...)`` with uint8 (3, H, W) pixels of one size, or
         a loader of lists of ``(image, label, image_id)``. Every rank of a process group must call
         this.
+
+        Raises:
+            ValueError: no image was scored.
         """
         batches, total = keyed_batches(
-            data, image_id, batch_size=self.batch_size, workers=self.workers
+            data,
+            _image_id,
+            batch_size=self.loading.batch_size or BATCH_SIZE,
+            workers=self.loading.workers,
         )
-        training = self.model.training
-        self.model.eval()
-        part, faults = [], []
-        try:
-            for batch in live(batches, total, "images", self.progress):
-                faults += [(key, f"image {item[2]}") for key, item in batch if int(item[1]) == -1]
-                batch = [(key, item) for key, item in batch if int(item[1]) != -1]
-                if not batch:
-                    continue
-                features = encode_pixels(self.model, [item[0] for _, item in batch])
-                labels = torch.tensor([int(item[1]) for _, item in batch], device=features.device)
-                ranks = label_ranks(
-                    features @ self.class_embeddings.to(features.device).T, labels
-                ).tolist()
-                part += [(key, rank) for (key, _), rank in zip(batch, ranks, strict=True)]
-        finally:
-            self.model.train(training)
-        self.skipped = merge_by_key(gather_objects(faults))
-        return top_k_accuracy(merge_by_key(gather_objects(part)), self.ks)
+        ranks: list[tuple[Any, int]] = []
+        faults: list[tuple[Any, BrokenSample]] = []
+        with evaluation_mode(self.model):
+            for batch in progress_bar(batches, total, "images", self.loading.progress):
+                faults += [(key, _fault(item)) for key, item in batch if int(item[1]) == -1]
+                readable = [(key, item) for key, item in batch if int(item[1]) != -1]
+                ranks += self._ranks(readable)
+
+        scored = merge_by_key(gather_objects(ranks))
+        self.coverage = (Coverage.of("images", len(scored), gather_faults(data, faults)),)
+        check_scored(self.coverage, "pass the folder or shards that hold the images")
+        return top_k_accuracy(scored)
+
+    def _ranks(self, batch: list[tuple[Any, Any]]) -> list[tuple[Any, int]]:
+        """Return (key, rank of the right class) of each image."""
+        if not batch:
+            return []
+
+        features = encode_pixels(self.model, [item[0] for _, item in batch])
+        labels = torch.tensor([int(item[1]) for _, item in batch], device=features.device)
+        scores = features @ self.class_embeddings.to(features.device).T  # (B, K)
+        ranks = label_ranks(scores, labels).tolist()
+        return [(key, rank) for (key, _), rank in zip(batch, ranks, strict=True)]
+
+
+def _image_id(item: Sequence[Any]) -> Any:
+    if len(item) < 3:
+        raise ValueError(
+            f"a loader's item has {len(item)} fields: yield (image, label, image_id), or pass the "
+            "dataset"
+        )
+    return item[2]
+
+
+def _fault(item: Sequence[Any]) -> BrokenSample:
+    """Return why an item has no class; data sets of others do not say."""
+    name = str(item[2]) if len(item) > 2 else "an image"
+    return getattr(item, "fault", None) or BrokenSample("image without a class", name)

@@ -78,6 +78,6 @@ def ious(
     return np.where(known, intersections / np.where(known, unions, 1), empty)
 
 
-def prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+def with_prefix(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics with "PREFIX." before each name."""
     return {f"{prefix}.{name}": value for name, value in metrics.items()}

@@ -9,7 +9,7 @@ gives that sum, in closed form too.
 import numpy as np
 from numpy.typing import ArrayLike
 
-from clim_eval.metrics.masks import prefixed
+from clim_eval.metrics.masks import with_prefix
 
 ORIGINAL_STEP = 1e-5
 PROTOCOLS = ("exact", "original")
@@ -79,4 +79,4 @@ def narrative_metrics(
     }
     metrics = {name: average_recall(values[group], step=step) for name, group in groups.items()}
     metrics["acc@0.5"] = float((values > 0.5).mean()) if len(values) else float("nan")
-    return metrics if protocol == "exact" else prefixed("original", metrics)
+    return metrics if protocol == "exact" else with_prefix("original", metrics)

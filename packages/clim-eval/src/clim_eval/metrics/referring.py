@@ -9,7 +9,7 @@ object only, all of an image in one text.
 import numpy as np
 from numpy.typing import ArrayLike
 
-from clim_eval.metrics.masks import ious, prefixed
+from clim_eval.metrics.masks import ious, with_prefix
 
 PROTOCOLS = ("standard", "original")
 PRECISIONS = (0.5, 0.7, 0.9)
@@ -63,7 +63,7 @@ def referring_metrics(
     overall = float(intersections.sum() / unions.sum()) if unions.sum() else float("nan")
     metrics = {"cIoU": overall, "oIoU": overall, "mIoU": _mean(values)}
     metrics |= {f"Pr@{threshold}": _mean(values > threshold) for threshold in PRECISIONS}
-    return prefixed(protocol, metrics)
+    return with_prefix(protocol, metrics)
 
 
 def _mean(values: np.ndarray) -> float:

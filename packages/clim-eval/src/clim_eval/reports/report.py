@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from clim_data.files import write_bytes
 
 from clim_eval.pictures.files import write_png
+from clim_eval.reports.coverage import Coverage, coverage_as_json, coverage_page
 from clim_eval.reports.provenance import package_versions
-from clim_eval.reports.tables import leaves, markdown, metric_table, plain
+from clim_eval.reports.tables import leaves, markdown, metric_table, to_jsonable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +29,7 @@ def write_report(
     config: Any,
     figures: Mapping[str, Figure | str | os.PathLike] | None = None,
     data: Mapping[str, Any] | None = None,
+    coverage: Sequence[Coverage] = (),
     notes: Sequence[str] = (),
 ) -> dict:
     """Write report.json, report.md and figures/NAME.png into ``folder``.
@@ -43,10 +45,11 @@ def write_report(
         config: a dataclass or dict of how the numbers were made (model, data, options).
         figures: {name: matplotlib Figure, or the path of a PNG to copy}.
         data: `data_fingerprint` of what was evaluated.
+        coverage: how much of the data the metrics rest on; all names are in report.json.
         notes: paragraphs under the tables.
 
-    Returns the content of report.json: title, created, metrics, config, data, versions, figures,
-    notes. Raises ValueError for metrics that are not numbers and config values that JSON cannot
+    Returns the content of report.json: title, created, metrics, coverage, config, data, versions,
+    figures, notes. Raises ValueError for metrics that are not numbers and config values that JSON cannot
     hold.
     """
     folder = Path(folder)
@@ -61,8 +64,9 @@ def write_report(
         "title": title,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "metrics": metrics,
-        "config": plain(config),
-        "data": plain(data) if data is not None else None,
+        "coverage": coverage_as_json(coverage),
+        "config": to_jsonable(config),
+        "data": to_jsonable(data) if data is not None else None,
         "versions": package_versions(),
         "figures": {name: f"figures/{_file_name(name)}.png" for name in figures},
         "notes": list(notes),
@@ -78,7 +82,7 @@ def write_report(
 
 
 def read_report(path: str | os.PathLike) -> dict:
-    """The content of a report.json, given itself or its folder.
+    """Return the content of a report.json, given itself or its folder.
 
     Raises FileNotFoundError when there is none and ValueError when the file is not one of ours.
     """
@@ -101,8 +105,8 @@ def read_report(path: str | os.PathLike) -> dict:
 
 
 def combine_reports(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """{arm: {metric: value}} of several reports for one `write_report`; a report's own arms become
-    "NAME / ARM"."""
+    """Return {arm: {metric: value}} of several reports for one `write_report`; a report's own arms
+    become "NAME / ARM"."""
     arms: dict[str, dict] = {}
     for name, report in reports.items():
         metrics = report["metrics"]
@@ -114,8 +118,9 @@ def combine_reports(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[
 
 
 def report_page(report: Mapping[str, Any]) -> str:
-    """report.md of the content of a report.json."""
+    """Return report.md of the content of a report.json."""
     parts = [f"# {report['title']}", f"Made {report['created']}.", metric_table(report["metrics"])]
+    parts += coverage_page(report.get("coverage", {}))
     parts += list(report["notes"])
     parts += [f"## {name}\n\n![{name}](<{path}>)" for name, path in report["figures"].items()]
     if report["data"]:
@@ -134,7 +139,7 @@ def report_page(report: Mapping[str, Any]) -> str:
 def _checked_metric(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _checked_metric(f"{name}.{key}", item) for key, item in value.items()}
-    value = plain(value)
+    value = to_jsonable(value)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise ValueError(f"metric {name!r} is {value!r}: pass a number")
     return value

@@ -52,7 +52,7 @@ def show_number(name: str, value: float | None) -> str:
     return f"{100 * value:.2f} %" if FRACTION.search(name) else f"{value:.4g}"
 
 
-def plain(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """The value as JSON holds it: dataclasses as dicts, paths, dtypes and devices as text, nan as
     None.
 
@@ -60,16 +60,18 @@ def plain(value: Any) -> Any:
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+            field.name: to_jsonable(getattr(value, field.name))
+            for field in dataclasses.fields(value)
         }
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [
-            plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)
+            to_jsonable(item)
+            for item in (sorted(value) if isinstance(value, set | frozenset) else value)
         ]
     if isinstance(value, np.generic) or (isinstance(value, torch.Tensor) and value.ndim == 0):
-        return plain(value.item())
+        return to_jsonable(value.item())
     if isinstance(value, os.PathLike | torch.dtype | torch.device):
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):

@@ -15,7 +15,7 @@ from clim_data import BrokenSample, GroundingSample, SkipReport
 from clim_data.processes import Ranks, gather_objects
 from clim_data.streams import rank_share
 from clim_eval import MaskScores, mask_overlaps, write_report
-from clim_eval.evaluators import live
+from clim_eval.evaluators import progress_bar
 from clim_eval.metrics import ious
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -125,7 +125,7 @@ class GroundingEvaluation:
         loader = DataLoader(
             items, batch_size=self.batch_size, num_workers=self.workers, collate_fn=list
         )
-        for batch in live(loader, len(loader), "grounding", bar):
+        for batch in progress_bar(loader, len(loader), "grounding", bar):
             self.skipped.extend(item for item in batch if isinstance(item, BrokenSample))
             usable = [item for item in batch if isinstance(item, EvaluationItem)]
             for item, logits in zip(usable, self.masks(usable), strict=True):

@@ -19,7 +19,7 @@ from clim_data.files import write_json
 from clim_data.pixels import load_rgb
 from clim_data.processes import Ranks, gather_objects
 from clim_data.streams import rank_share
-from clim_eval.evaluators import live
+from clim_eval.evaluators import progress_bar
 
 from flmm.dialogue.visual_cot import LookOptions, visual_answer
 from flmm.grounded import GroundedLMM
@@ -130,7 +130,7 @@ def answer_questions(
     )  # by a kill: what follows begins a line of its own
     with own.open("a", encoding="utf-8") as file:
         file.write("\n" * torn)
-        for asked in live(mine, len(mine), "answering", bar):
+        for asked in progress_bar(mine, len(mine), "answering", bar):
             try:
                 record = _answer(model, asked, Path(images), focus=focus, refine=refine)
             except BrokenSample as fault:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from clim_eval.reports import plain
+from clim_eval.reports import to_jsonable
 from clim_models import RegionModel, create_model
 
 from clim_train.experiments.comparison.arms import ARMS, ArmOptions
@@ -79,7 +79,7 @@ def embedded_plan(args: argparse.Namespace) -> tuple[Plan, RegionModel, Prepare]
     def prepare(folder: Path, model: RegionModel) -> ComparisonData:
         return embedded_data(folder, model, drawings)
 
-    sources = {"data": "embedded drawings", **plain(drawings)}
+    sources = {"data": "embedded drawings", **to_jsonable(drawings)}
     return _plan(args, options, sources), model, prepare
 
 
@@ -125,7 +125,7 @@ def coco_plan(args: argparse.Namespace) -> tuple[Plan, RegionModel, Prepare]:
     def prepare(folder: Path, model: RegionModel) -> ComparisonData:
         return coco_data(folder, model, files, image_px=options.region_px)
 
-    return _plan(args, options, plain(files)), model.to(chosen_device(options)), prepare
+    return _plan(args, options, to_jsonable(files)), model.to(chosen_device(options)), prepare
 
 
 def tiny_model(options: ArmOptions) -> RegionModel:

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from clim_data import MosaicBatch
 from clim_eval import accuracy_bars, similarity_figure, write_report
-from clim_eval.reports import plain
+from clim_eval.reports import to_jsonable
 from clim_models import RegionModel
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -171,7 +171,7 @@ def quickstart_plan(
     group = GROUPS[drawings.split]["seen"]
     return Plan(
         options,
-        {"data": "embedded drawings", **plain(drawings)},
+        {"data": "embedded drawings", **to_jsonable(drawings)},
         {name: ARMS[name] for name in arms},
         seeds=seeds,
         mixed=("clim",),

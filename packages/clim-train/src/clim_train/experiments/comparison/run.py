@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 from clim_data.files import write_json
-from clim_eval import run_ends
-from clim_eval.reports import plain
+from clim_eval import weights_of_run
+from clim_eval.reports import to_jsonable
 from clim_models import RegionModel
 
 from clim_train.experiments.comparison.data import ComparisonData, Metrics
@@ -50,7 +50,7 @@ def compare(
 
     stages.begin("figures and report")
     for name, arm in plan.arms.items():
-        trained = run_ends(runner.run_folder(name, plan.seeds[0])).student
+        trained = weights_of_run(runner.run_folder(name, plan.seeds[0])).student
         results.towers[arm.title] = {**runner.start, **trained}
     return write_report(folder, plan, results, data, model)
 
@@ -73,7 +73,9 @@ def _print_summary(plan: Plan, title: str, metrics: Metrics) -> None:
 def _claim(folder: Path, plan: Plan) -> None:
     """Note the options in the folder, or check that it was begun with the same ones."""
     path = folder / "options.json"
-    mine = json.loads(json.dumps({"options": plain(plan.options), "sources": plain(plan.sources)}))
+    mine = json.loads(
+        json.dumps({"options": to_jsonable(plan.options), "sources": to_jsonable(plan.sources)})
+    )
     if not path.exists():
         if (folder / "runs").exists():
             raise ValueError(

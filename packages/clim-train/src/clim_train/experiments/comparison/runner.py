@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clim_data.files import write_json
-from clim_eval import alpha_sweep, run_ends
+from clim_eval import alpha_sweep, weights_of_run
 from clim_models import RegionModel
 
 from clim_train.config import TrainConfig
@@ -129,7 +129,7 @@ class ArmRunner:
         `figures.json` lacks them."""
         path = run_folder / "figures.json"
         known: dict[str, Metrics] = json.loads(path.read_text()) if path.exists() else {}
-        ends = run_ends(run_folder)
+        ends = weights_of_run(run_folder)
 
         for alpha in (*alphas, 1.0):
             if f"{alpha:g}" in known:

@@ -63,7 +63,7 @@ def test_folders_are_classes_and_broken_images_are_named(folder):
     data = class_images(folder, 6)
     assert data.class_names == list(COLOURS)
     assert len(data) == 7
-    image, label, name, _ = data[0]
+    image, label, name = data[0]
     assert (tuple(image.shape), label, name) == ((3, 6, 6), 0, "blue/deep/0.png")
     zero_shot = ZeroShotClassification(ColourModel(), ROWS, batch_size=3)
     assert zero_shot.run(data) == {"top1": 1.0, "top5": 1.0}

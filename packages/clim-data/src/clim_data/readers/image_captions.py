@@ -16,15 +16,20 @@ from clim_data.pixels.transforms import center_crop
 
 
 class CaptionSample(NamedTuple):
-    """image: uint8 (3, S, S); captions: its texts, none when the image cannot be read; image_id.
-
-    fault: why the image cannot be read.
-    """
+    """image: uint8 (3, S, S); captions: its texts, none when the image cannot be read; image_id."""
 
     image: Tensor
     captions: list[str]
     image_id: int
-    fault: BrokenSample | None = None
+
+
+class BrokenCaptionSample(CaptionSample):
+    """A black image without captions in place of one that cannot be read.
+
+    fault: why it cannot be read.
+    """
+
+    fault: BrokenSample
 
 
 class ImageCaptions(Dataset):
@@ -95,7 +100,9 @@ class ImageCaptions(Dataset):
                 raise
             self.skipped.add(fault)
             black = torch.zeros(3, self.image_px, self.image_px, dtype=torch.uint8)
-            return CaptionSample(black, [], image_id, fault)
+            broken = BrokenCaptionSample(black, [], image_id)
+            broken.fault = fault
+            return broken
         picture = image if self.resize == "pil" else pixels(image)
         return CaptionSample(center_crop(picture, self.image_px), list(captions), image_id)
 

@@ -26,15 +26,20 @@ from clim_data.sources.store import SampleStore
 
 
 class ClassSample(NamedTuple):
-    """image: uint8 (3, S, S); label: -1 when the image cannot be read; name of the image.
-
-    fault: why the image cannot be read.
-    """
+    """image: uint8 (3, S, S); label: -1 when the image cannot be read; name of the image."""
 
     image: Tensor
     label: int
     name: str
-    fault: BrokenSample | None = None
+
+
+class BrokenClassSample(ClassSample):
+    """A black image without a class in place of one that cannot be read.
+
+    fault: why it cannot be read.
+    """
+
+    fault: BrokenSample
 
 
 def class_images(
@@ -77,7 +82,9 @@ class ClassImages(Dataset, ABC):
         except BrokenSample as fault:
             self.skipped.add(fault)
             black = torch.zeros(3, self.image_px, self.image_px, dtype=torch.uint8)
-            return ClassSample(black, -1, fault.name, fault)
+            broken = BrokenClassSample(black, -1, fault.name)
+            broken.fault = fault
+            return broken
 
     def stamp(self, i: int) -> FileStamp | None:
         """Return what changes when the file of item i is replaced; None if it has none."""

@@ -158,7 +158,7 @@ def finish(
 
 
 def scored_counts(data: dict, coverage: Sequence[Coverage]) -> dict:
-    """Return the description of a data set with counts of what was scored, not of what is listed."""
+    """Return the description of a data set with counts of what was scored, not of the list."""
     return {**data, "counts": {**data["counts"], **{part.unit: part.scored for part in coverage}}}
 
 

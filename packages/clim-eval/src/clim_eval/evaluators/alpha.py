@@ -141,7 +141,11 @@ def alpha_sweep(
 
 
 def check_alphas(alphas: Sequence[float]) -> list[float]:
-    """Return the alphas, ascending, each once. Raises ValueError for none, or one outside [0, 1]."""
+    """Return the alphas, ascending, each once.
+
+    Raises:
+        ValueError: there is none, or one is outside [0, 1].
+    """
     wrong = [alpha for alpha in alphas if not 0 <= alpha <= 1]
     if wrong or not alphas:
         raise ValueError(
@@ -153,11 +157,10 @@ def check_alphas(alphas: Sequence[float]) -> list[float]:
 def pareto_alphas(
     results: Mapping[float, Mapping[str, float]], metrics: Sequence[str]
 ) -> list[float]:
-    """Return the alphas that no other one beats: none is at least as good in every metric and better in
-    one.
+    """Return the alphas that no other one beats.
 
-    Higher is better in every metric. Alphas where one of ``metrics`` was not measured (missing or
-    nan) are left out.
+    An alpha beats another one if it is at least as good in every metric and better in one; higher is
+    better. Alphas where one of ``metrics`` was not measured (missing or nan) are left out.
     """
     points: dict[float, list[float]] = {}
     for alpha, values in results.items():

@@ -39,6 +39,11 @@ class CachedItems:
         """What the list of the data set leaves out before any item is read."""
         return getattr(self.data, "left_out", ())
 
+    @property
+    def left_out_regions(self) -> tuple[BrokenSample, ...]:
+        """The regions that the annotations of the data set leave out before any item is read."""
+        return getattr(self.data, "left_out_regions", ())
+
     def __len__(self) -> int:
         """Return the number of lists of the next pass: a list has cached or read items only."""
         cached = len(self._items)

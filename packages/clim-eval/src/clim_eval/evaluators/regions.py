@@ -270,9 +270,12 @@ class ImageRows:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What one image leaves out: itself, some of its regions, or all of them because of a fault."""
+    """What one image leaves out: itself, some of its regions, or all of them because of a fault.
 
-    image: BrokenSample | None
+    image: why the image is left out, or what is odd about it (`SampleWarning`).
+    """
+
+    image: tuple[BrokenSample, ...]
     regions: tuple[BrokenSample, ...]
     lost_regions: int
 
@@ -280,27 +283,28 @@ class LeftOut:
     def of(cls, sample: Any) -> "LeftOut":
         """Read a RegionSample; data sets of others need not say what they leave out."""
         fault = getattr(sample, "fault", None)
-        regions = tuple(getattr(sample, "left_out", ()))
         if fault is not None:
-            return cls(fault, (), getattr(sample, "annotated", 0))
+            return cls((fault,), (), getattr(sample, "annotated", 0))
+
+        found = SkipReport(getattr(sample, "left_out", ()))
+        image: list[BrokenSample] = [*found.warnings]
         if len(sample.labels) == 0:
-            return cls(
-                BrokenSample("no region that counts", f"image {sample.image_id}"), regions, 0
-            )
-        return cls(None, regions, 0)
+            image.append(BrokenSample("no region that counts", f"image {sample.image_id}"))
+        return cls(tuple(image), tuple(found.faults), 0)
 
 
 def _coverage(
     data: Any, images: Sequence[ImageRows], left_out: Sequence[LeftOut]
 ) -> tuple[Coverage, Coverage]:
     """Return the coverage of images and of regions."""
-    faults = [*getattr(data, "left_out", ()), *(one.image for one in left_out if one.image)]
-    regions = SkipReport()
+    faults = SkipReport(getattr(data, "left_out", ()))
+    regions = SkipReport(getattr(data, "left_out_regions", ()))
     for one in left_out:
+        faults.extend(one.image)
         regions.extend(one.regions)
 
     return (
-        Coverage.of("images", len(images), faults),
+        Coverage("images", len(images), faults),
         Coverage(
             "regions",
             sum(len(image.labels) for image in images),

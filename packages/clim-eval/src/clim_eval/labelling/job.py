@@ -132,6 +132,9 @@ def _join(job: PartJob, nouns: Sequence[str], skipped: SkipReport) -> None:
             ],
         }
     )
-    said = f"{counts['captioned']} with captions, of which {counts['without_candidates']} name no noun of the list"
-    print(f"{job.output}: {counts['boxes']} boxes in {counts['images']} images ({said})")
+    captioned = (
+        f"{counts['captioned']} with captions, of which {counts['without_candidates']} name no "
+        "noun of the list"
+    )
+    print(f"{job.output}: {counts['boxes']} boxes in {counts['images']} images ({captioned})")
     print(skipped.summary())

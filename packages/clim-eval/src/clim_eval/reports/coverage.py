@@ -59,8 +59,12 @@ class Coverage:
 
     def lines(self, limit: int = NAMES_ON_TERMINAL) -> list[str]:
         """Return the sentence, then a line for each reason with at most `limit` names."""
-        details = self.left_out.summary(limit).splitlines() if self.left_out.total else []
-        return [self.sentence(), *(f"  {line}" for line in details)]
+        if not (self.left_out.total or self.left_out.warnings):
+            return [self.sentence()]
+        return [
+            self.sentence(),
+            *(f"  {line}" for line in self.left_out.summary(limit).splitlines()),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers and all names, as values of JSON."""
@@ -70,6 +74,7 @@ class Coverage:
             "left_out": self.missing,
             "reasons": self.reasons,
             "names": self.left_out.names,
+            "warnings": self.left_out.to_dict().get("warnings", {}),
         }
 
 
@@ -96,6 +101,8 @@ def coverage_page(coverage: Mapping[str, Mapping[str, Any]]) -> list[str]:
         paragraphs.append(f"Scored {part['scored']} of {part['asked']} {unit}{why}.")
 
         names = [_name_list(reason, found) for reason, found in part["names"].items()]
+        for reason, found in part["warnings"].items():
+            names.append(_name_list(f"used all the same, {reason}", found))
         if names:
             paragraphs.append("\n".join(names))
     return paragraphs

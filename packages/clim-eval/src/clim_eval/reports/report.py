@@ -49,8 +49,10 @@ def write_report(
         notes: paragraphs under the tables.
 
     Returns the content of report.json: title, created, metrics, coverage, config, data, versions,
-    figures, notes. Raises ValueError for metrics that are not numbers and config values that JSON cannot
-    hold.
+    figures, notes.
+
+    Raises:
+        ValueError: a metric is no number, or JSON cannot hold a value of config.
     """
     folder = Path(folder)
     metrics = {name: _checked_metric(name, value) for name, value in metrics.items()}

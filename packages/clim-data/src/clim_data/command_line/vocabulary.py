@@ -58,6 +58,7 @@ VOCABULARY: dict[str, Word] = {
         "input that cannot be used: skip and count it, or stop", str, None, ("skip", "raise")
     ),
     "--overwrite": Word("replace an output of other input or options", None),
+    "--trust": Word("let a folder from elsewhere name a model that may bring code", None),
 }
 
 

@@ -8,7 +8,7 @@ import math
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -225,13 +225,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale a grey image of integers or floats to 8 bits by the range that its values show."""
     values = np.asarray(image)
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    tops: tuple[float, ...] = (255.0, 4095.0, 65535.0)
+    kind = "integers"
     if image.mode == "F":
-        tops, step = (1.0, 255.0), "floats"
-    else:
-        tops, step = (255.0, 4095.0, 65535.0), "integers"
+        tops, kind = (1.0, 255.0), "floats"
     top = next((top for top in tops if high <= top), None)
     if top is None or not low >= 0:  # NaN is not at least 0 either
-        detail = f"mode {image.mode}, {step} from {low:g} to {high:g}; convert it to 8 bits"
+        detail = f"mode {image.mode}, {kind} from {low:g} to {high:g}; convert it to 8 bits"
         raise BrokenSample("unsupported pixels", "image", detail)
 
     if top == 65535.0:
@@ -248,7 +248,9 @@ def _is_deep_colour(image: Image.Image) -> bool:
 
 def _is_dark(image: Image.Image) -> bool:
     """Tell whether all values are below 16, 4096 of 65536: black, or of another range."""
-    return max(high for _, high in image.getextrema()) < 16
+    # A colour image has one pair of extremes per band.
+    extremes: Any = image.getextrema()
+    return max(high for _, high in extremes) < 16
 
 
 def pixels(image: Image.Image) -> Tensor:

@@ -129,6 +129,8 @@ class SampleStore:
             BrokenSample: the shard has gone, has changed since it was indexed, or cannot be read.
         """
         index, source = self.indexes[part], self.shards[part]
+        if isinstance(index, FolderIndex):
+            raise ValueError(f"{source} is a folder: its samples have no json; name shards")
         try:
             path = self._local_copy(source, index) if is_remote(source) else source
             return self._reader.read(path, *index.spans[place, 2].tolist())

@@ -19,9 +19,9 @@ def add_model_options(parser: argparse.ArgumentParser, image_px: str = "") -> No
     group = parser.add_argument_group("model")
     add_option(group, "--model")
     add_option(group, "--pretrained")
-    group.add_argument(
+    add_option(
+        group,
         "--trust",
-        action="store_true",
         help="believe the model name in the folder of --pretrained, although it may bring code",
     )
     if image_px:

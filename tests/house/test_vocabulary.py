@@ -77,7 +77,6 @@ OWN = {
     "--questions": "eval viscot: files of the benchmark",
     "--focus": "eval viscot: where the model looks again",
     "--no-sam": "eval viscot: boxes of the coarse masks",
-    "--trust": "clim-eval: folders from elsewhere that may bring code",
     "--gpus": "estimate",
     "--gpu": "estimate",
     "--share": "estimate",

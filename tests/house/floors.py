@@ -77,6 +77,7 @@ FLOORS: dict[str, dict[str, int]] = {
         "recipes": 4,
         "config": 3,
         "methods": 2,
+        "micro_batches": 2,
         "schedule": 2,
         "run": 1,
         "options": 1,

@@ -144,7 +144,7 @@ def endless_command(folder: Path, shards: str, rank: int) -> int:
 
 def signalled_twice(folder: Path, rank: int) -> None:
     """In step 3 one signal, and another later than signals that belong together."""
-    stopping.StopRequest.__init__.__defaults__ = (0.2,)
+    stopping.StopRequest.__init__.__defaults__ = (0.2, 10.0)
 
     def twice(_):
         os.kill(os.getpid(), signal.SIGTERM)

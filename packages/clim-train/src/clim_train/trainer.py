@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +16,7 @@ from clim_data.processes import Ranks
 from clim_train.engine.deepspeed_compat import only_tensors, start_distributed
 from clim_train.engine.engine import Engine
 from clim_train.export import RunWeights
+from clim_train.micro_batches import MicroBatches
 from clim_train.options.device import choose_device
 from clim_train.options.paths import with_absolute_paths
 from clim_train.options.run_options import RunOptions
@@ -28,14 +30,18 @@ from clim_train.run.randomness import (
     random_states,
     seed_everything,
     set_random_states,
-    without_random,
 )
 from clim_train.run.resuming import needs_universal, newest_whole
 from clim_train.run.skips import SkipCount
-from clim_train.run.stopping import StopRequest, StopVote, TrainingStopped
+from clim_train.run.stopping import (
+    NoCheckpointError,
+    StopRequest,
+    StopVote,
+    TrainingStopped,
+    WaitEnded,
+)
 from clim_train.schedule import learning_rate, total_steps
 from clim_train.task import Loader, Task
-from clim_train.transfer import to_device
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +88,6 @@ class Trainer:
         self.step = 0
         self.total = total_steps(len(loader), config.engine.accumulation, config.schedule)
         self.metrics: dict[str, float] = {}
-        self._micro_batches_seen = 0  # of the current epoch
         self._means = RunningMean()
         self._finite = FiniteWatch()
         self._is_open = False
@@ -120,6 +125,7 @@ class Trainer:
         seed_everything(self.config.run.seed + self.rank)
         self.engine = Engine(self.task, self.config, device=self.device, universal=universal)
         self._is_open = True
+        self._data = MicroBatches(self.loader, accumulation=engine.accumulation, device=self.device)
         if checkpoint is not None:
             self._load(checkpoint, universal)
         self._last_good = checkpoint
@@ -159,24 +165,27 @@ class Trainer:
 
         Raises on every rank, whichever of them had the cause: TrainingStopped after SIGTERM or
         SIGINT (handled meanwhile, see `StopRequest`), when the step is finished and a checkpoint
-        saved; NotFiniteError for a loss or weights that are not finite; CheckpointWriteError;
-        PeerFailedError where another rank's error ends this one.
+        saved, NoCheckpointError where no data came to finish it; NotFiniteError for a loss or
+        weights that are not finite; CheckpointWriteError; PeerFailedError where another rank's
+        error ends this one.
         """
         with (
             failures_shared(),
             only_writer(self.folder),
             StopRequest() as request,
             StopVote(request) as vote,
+            closing(self._data),
         ):
             if self.step == 0:
                 self.evaluate()
 
-            for batch in self._batches():
+            while self.step < self.total:
+                batch = self._next_batch(request)
                 scalars = self.engine.forward_backward(batch)
                 self._finite.add(self.step + 1, scalars["loss"], batch)
                 self._means.add(scalars)
                 self.engine.step(self.lr)
-                if self._micro_batches_seen % self.config.engine.accumulation == 0:
+                if self._data.fill_a_step:
                     self._finish_step(vote.stop())
 
             self._report_skips()
@@ -188,6 +197,7 @@ class Trainer:
         """Count the optimizer step, then log, evaluate, save and stop when it is time to."""
         run = self.config.run
         self.step += 1
+        self._data.end_step()
         self.metric_log.advance()
 
         done = self.step == self.total
@@ -212,22 +222,26 @@ class Trainer:
         """Images of an optimizer step, over all ranks."""
         return self.config.data.batch_size * self.config.engine.accumulation * self.world_size
 
-    def _batches(self) -> Iterator[Any]:
-        """Yield micro-batches on the device until the last step.
+    def _next_batch(self, request: StopRequest) -> Any:
+        """Wait for a micro-batch; where none comes, save what there is and end."""
+        try:
+            return self._data.next(request)
+        except (WaitEnded, RuntimeError, OSError, MemoryError) as error:
+            saved = self._save_between_steps()
+            if not isinstance(error, WaitEnded):
+                raise
+            kind = TrainingStopped if saved else NoCheckpointError
+            raise kind(self.step, self.folder, self.program) from None
 
-        At the end of an epoch, batches that fill no accumulation are skipped.
-        """
-        accumulation = self.config.engine.accumulation
-        usable = len(self.loader) // accumulation * accumulation
-
-        while self.step < self.total:
-            for batch in without_random(iter(self.loader)):
-                if self._micro_batches_seen < usable:
-                    self._micro_batches_seen += 1
-                    yield to_device(batch, self.device)
-                if self.step == self.total:
-                    return
-            self._micro_batches_seen = 0
+    def _save_between_steps(self) -> bool:
+        """Save the last whole step, unless it is saved; return whether there is a checkpoint."""
+        # To save is collective, and other ranks may be in the middle of the next step.
+        if self.step == 0 or self.world_size > 1:
+            return False
+        last = self._last_good
+        if last is None or last.name != CheckpointFolder.name(self.step):
+            self.save()
+        return True
 
     # -- log -----------------------------------------------------------------------------------
 
@@ -309,10 +323,9 @@ class Trainer:
         if self.rank == 0:
             state = {
                 "step": self.step,
-                "micro_batches_seen": self._micro_batches_seen,
                 "world_size": self.world_size,
                 "metrics": self.metrics,
-                "loader": self.loader.state_dict(),
+                **self._data.state_dict(),
             }
             (partial / "trainer.json").write_text(json.dumps(state) + "\n")
 
@@ -323,11 +336,8 @@ class Trainer:
 
         state = json.loads((checkpoint / "trainer.json").read_text())
         self.step = state["step"]
-        # After the last batch of an epoch the loader already stands at the next epoch, of which
-        # nothing has been seen.
-        self._micro_batches_seen = state["micro_batches_seen"] % len(self.loader)
         self.metrics = state["metrics"]
-        self.loader.load_state_dict(state["loader"])
+        self._data.load_state_dict(state)
 
         # With another number of ranks there is no exact state for each: random numbers start anew.
         if state["world_size"] == self.world_size:

@@ -21,7 +21,7 @@ from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder
 from clim_train.run.folder import check_run_folder, refuse_links, remove
 from clim_train.run.lock import FolderInUseError, only_writer
 from clim_train.run.peers import AgreedError, PeerFailedError, failures_shared
-from clim_train.run.stopping import EXIT_STOPPED, TrainingStopped
+from clim_train.run.stopping import EXIT_STOPPED, NoCheckpointError, TrainingStopped
 from clim_train.schedule import warmup_note
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ UNSHARDED = (
 # What a training adds to the exit table of `run_command`; the first class that fits counts.
 STATUSES = {
     TrainingStopped: EXIT_STOPPED,
+    NoCheckpointError: EXIT_STOPPED,
     FolderInUseError: 2,  # a mistake of the user
     AgreedError: FAILED,
     PeerFailedError: FAILED,

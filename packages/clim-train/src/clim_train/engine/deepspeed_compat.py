@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clim_train.run.launcher import watch_launcher
+
 TRIED_VERSIONS = ("0.19.8",)
 
 PRIVATE_NAMES = {
@@ -54,9 +56,11 @@ def start_distributed(device: torch.device, *, timeout_minutes: int = 30) -> Non
     """Join the process group of the launcher (deepspeed, torchrun), or make one of a single
     process.
 
-    Safe to call again. The timeout, after which a collective that waits for another rank fails, is
+    From here on the end of the launcher is a request to stop, see `watch_launcher`. Safe to call
+    again. The timeout, after which a collective that waits for another rank fails, is
     that of the first call. Raises ValueError where the process group is of another kind of device.
     """
+    watch_launcher()
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     if "RANK" not in os.environ:
         single = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}

@@ -4,9 +4,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.distributed as dist
@@ -34,6 +35,24 @@ class TrainingStopped(AgreedError):
         self.step = step
 
 
+class NoCheckpointError(RuntimeError):
+    """The run was asked to stop while it waited for data, and could not save: others wait for it in
+    the middle of a step, or no step is finished."""
+
+    def __init__(self, step: int, folder: object, program: str = "clim-train") -> None:
+        super().__init__(
+            f"stopped while waiting for data after step {step}, no checkpoint was saved: "
+            f"`{program} resume {folder}` continues from the last one"
+        )
+
+
+class WaitEnded(BaseException):
+    """A wait for data is given up, because the run was asked to stop.
+
+    No Exception, as KeyboardInterrupt is none: no library takes it for an error.
+    """
+
+
 Handler = Callable[[int, FrameType | None], Any] | int | None
 """What `signal.signal` takes and returns."""
 
@@ -47,11 +66,16 @@ class StopRequest:
     Args:
         same_s: seconds in which further signals count as the first. A launcher that gets a signal
             sends it on to processes that got it, too.
+        wait_s: seconds after which a wait for data is given up, once asked; see `may_end_wait`.
     """
 
-    def __init__(self, same_s: float = 2.0) -> None:
+    _active: ClassVar["StopRequest | None"] = None
+
+    def __init__(self, same_s: float = 2.0, wait_s: float = 10.0) -> None:
         self.asked = False
         self._same_s = same_s
+        self._wait_s = wait_s
+        self._waiting = False
         self._first_at = 0.0
         self._before: dict[int, Handler] = {}
 
@@ -59,21 +83,69 @@ class StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._handle)
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._end_wait)
+            StopRequest._active = self
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._before:
+            StopRequest._active = None
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
+    @staticmethod
+    def ask_active() -> bool:
+        """Ask the training of this process to stop, from any thread; return whether there is one.
+
+        Unlike a second signal, asking again changes nothing.
+        """
+        request = StopRequest._active
+        if request is None:
+            return False
+        request._ask()
+        return True
+
+    @contextmanager
+    def may_end_wait(self) -> Iterator[None]:
+        """Raise WaitEnded in the context, which waits for data, when it takes too long.
+
+        Only once the run is asked to stop: what is waited for may never come, because a worker
+        process is dead or stuck.
+        """
+        self._waiting = True
+        if self.asked:
+            self._set_alarm(self._wait_s)
+        try:
+            yield
+        finally:
+            self._waiting = False
+            if self.asked:
+                self._set_alarm(0)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
         if not self.asked:
-            self.asked = True
-            self._first_at = now
-        elif now - self._first_at > self._same_s:
+            self._ask()
+        elif time.monotonic() - self._first_at > self._same_s:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+    def _ask(self) -> None:
+        if self.asked:
+            return
+        self._first_at = time.monotonic()
+        self.asked = True
+        if self._waiting:
+            self._set_alarm(self._wait_s)
+
+    def _set_alarm(self, seconds: float) -> None:
+        # The alarm raises in the main thread, whatever that waits in.
+        if self._before:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def _end_wait(self, number: int, frame: FrameType | None) -> None:
+        if self._waiting:
+            raise WaitEnded
 
 
 class StopVote:

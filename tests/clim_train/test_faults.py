@@ -159,7 +159,7 @@ def test_full_disk_at_save_keeps_the_checkpoints_before(whole, tmp_path, monkeyp
         if where == "first file":
             monkeypatch.setattr(torch, "save", no_space)
         elif where == "last file":
-            monkeypatch.setattr("clim_train.trainer.json.dumps", no_space)
+            monkeypatch.setattr("clim_train.run_files.json.dumps", no_space)
         elif where == "mkdir":
             monkeypatch.setattr("pathlib.Path.mkdir", no_space)
         elif where == "manifest":
@@ -185,7 +185,7 @@ def test_full_disk_at_save_keeps_the_checkpoints_before(whole, tmp_path, monkeyp
 
 
 def test_command_on_a_full_disk_ends_with_the_fix(shards, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("clim_train.trainer.write_json", no_space)
+    monkeypatch.setattr("clim_train.run_files.write_json", no_space)
     assert main(small_command("clim_coco_vitb16", shards, tmp_path / "run")) == 1
     assert (
         "No space left on device: make room, then `clim-train resume RUN`"

@@ -73,6 +73,7 @@ FLOORS: dict[str, dict[str, int]] = {
         "build": 7,
         "trainer": 6,
         "export": 5,
+        "run_files": 5,
         "engine": 4,
         "recipes": 4,
         "config": 3,

@@ -1,6 +1,5 @@
 """One trainer for every task: set up, fit, log, evaluate, save, export."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -9,28 +8,20 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-import torch.distributed as dist
-from clim_data.files import write_json, write_text
 from clim_data.processes import Ranks
 
-from clim_train.engine.deepspeed_compat import only_tensors, start_distributed
+from clim_train.engine.deepspeed_compat import start_distributed
 from clim_train.engine.engine import Engine
 from clim_train.export import RunWeights
 from clim_train.micro_batches import MicroBatches
 from clim_train.options.device import choose_device
-from clim_train.options.paths import with_absolute_paths
 from clim_train.options.run_options import RunOptions
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder, write_together
 from clim_train.run.finite import FiniteWatch
-from clim_train.run.folder import check_run_folder, refuse_links, versions
 from clim_train.run.lock import hold, only_writer, release
 from clim_train.run.metrics import MetricLog, RunningMean
 from clim_train.run.peers import AgreedError, failures_shared
-from clim_train.run.randomness import (
-    random_states,
-    seed_everything,
-    set_random_states,
-)
+from clim_train.run.randomness import random_states, seed_everything, set_random_states
 from clim_train.run.resuming import needs_universal, newest_whole
 from clim_train.run.skips import SkipCount
 from clim_train.run.stopping import (
@@ -40,6 +31,7 @@ from clim_train.run.stopping import (
     TrainingStopped,
     WaitEnded,
 )
+from clim_train.run_files import prepare_folder, read_state, write_state
 from clim_train.schedule import learning_rate, total_steps
 from clim_train.task import Loader, Task
 
@@ -113,13 +105,15 @@ class Trainer:
         # many ranks.
         engine = self.config.engine.for_ranks(self.world_size)
         self.config = replace(self.config, engine=engine)
-        self._prepare_folder(resume)
+        prepare_folder(
+            self.config, self.checkpoints, self.device, resume=resume, program=self.program
+        )
 
         checkpoint = newest_whole(self.checkpoints) if resume else None
-        universal = False
-        if checkpoint is not None:
-            stage = engine.zero_stage or 0
-            universal = needs_universal(checkpoint, zero_stage=stage, program=self.program)
+        stage = engine.zero_stage or 0
+        universal = checkpoint is not None and needs_universal(
+            checkpoint, zero_stage=stage, program=self.program
+        )
 
         self._weights = RunWeights(self.task, self.folder, resume=resume)
         seed_everything(self.config.run.seed + self.rank)
@@ -140,20 +134,6 @@ class Trainer:
             tensorboard=run.tensorboard,
             active=self.rank == 0,
         )
-
-    def _prepare_folder(self, resume: bool) -> None:
-        started = check_run_folder(self.folder, resume=resume, program=self.program)
-        refuse_links(self.folder)
-        # Nobody writes before everybody has looked.
-        dist.barrier()
-
-        if self.rank == 0:
-            self.checkpoints.prepare()
-            if not started:
-                found = versions(self.world_size, self.device)
-                write_json(self.folder / "versions.json", found, indent=2)
-                write_text(self.folder / "config.json", with_absolute_paths(self.config).to_json())
-        dist.barrier()
 
     # -- fit -----------------------------------------------------------------------------------
 
@@ -230,16 +210,15 @@ class Trainer:
             saved = self._save_between_steps()
             if not isinstance(error, WaitEnded):
                 raise
-            kind = TrainingStopped if saved else NoCheckpointError
-            raise kind(self.step, self.folder, self.program) from None
+            ended = TrainingStopped if saved else NoCheckpointError
+            raise ended(self.step, self.folder, self.program) from None
 
     def _save_between_steps(self) -> bool:
         """Save the last whole step, unless it is saved; return whether there is a checkpoint."""
         # To save is collective, and other ranks may be in the middle of the next step.
         if self.step == 0 or self.world_size > 1:
             return False
-        last = self._last_good
-        if last is None or last.name != CheckpointFolder.name(self.step):
+        if self._last_good is None or self._last_good.name != CheckpointFolder.name(self.step):
             self.save()
         return True
 
@@ -317,34 +296,18 @@ class Trainer:
     def _write_parts(self, partial: Path) -> None:
         """Write this rank's files of a checkpoint."""
         self.engine.save(partial.parent, partial.name)
-        own = {"random": random_states(), "means": self._means.state_dict()}
-        torch.save(own, partial / f"rank{self.rank:05d}.pt")
-
-        if self.rank == 0:
-            state = {
-                "step": self.step,
-                "world_size": self.world_size,
-                "metrics": self.metrics,
-                **self._data.state_dict(),
-            }
-            (partial / "trainer.json").write_text(json.dumps(state) + "\n")
+        state = {"step": self.step, "metrics": self.metrics, **self._data.state_dict()}
+        write_state(partial, state, self._means)
 
     def _load(self, checkpoint: Path, universal: bool) -> None:
         """Continue from a checkpoint, or from its conversion where `universal`."""
         tag = checkpoint.name + (UNIVERSAL if universal else "")
         self.engine.load(checkpoint.parent, tag)
 
-        state = json.loads((checkpoint / "trainer.json").read_text())
+        state = read_state(checkpoint, self._means, self.device)
         self.step = state["step"]
         self.metrics = state["metrics"]
         self._data.load_state_dict(state)
-
-        # With another number of ranks there is no exact state for each: random numbers start anew.
-        if state["world_size"] == self.world_size:
-            with only_tensors(checkpoint):
-                own = torch.load(checkpoint / f"rank{self.rank:05d}.pt", weights_only=True)
-            self._means.load_state_dict(own["means"], self.device)
-            set_random_states(own["random"])
 
     def export(self) -> Path | None:
         """Write `model/` of the run folder on rank 0; call it after `close`.

@@ -1,0 +1,79 @@
+"""Files of a run besides weights and metrics: what was started, and where a checkpoint stands."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from clim_data.files import write_json, write_text
+from clim_data.processes import Ranks
+
+from clim_train.engine.deepspeed_compat import only_tensors
+from clim_train.options.paths import with_absolute_paths
+from clim_train.options.run_options import RunOptions
+from clim_train.run.checkpoints import CheckpointFolder
+from clim_train.run.folder import check_run_folder, refuse_links, versions
+from clim_train.run.metrics import RunningMean
+from clim_train.run.randomness import random_states, set_random_states
+
+
+def prepare_folder(
+    config: RunOptions,
+    checkpoints: CheckpointFolder,
+    device: torch.device,
+    *,
+    resume: bool,
+    program: str = "clim-train",
+) -> None:
+    """Open the run folder: `config.json` and `versions.json` of a new run, no drafts of an old one.
+    Collective.
+
+    Raises ValueError where the folder has another run (or none, with `resume`), or links that lead
+    outside.
+    """
+    folder = Path(config.run.folder)
+    started = check_run_folder(folder, resume=resume, program=program)
+    refuse_links(folder)
+    # Nobody writes before everybody has looked.
+    dist.barrier()
+
+    if Ranks.of_group().is_first:
+        checkpoints.prepare()
+        if not started:
+            found = versions(Ranks.of_group().world_size, device)
+            write_json(folder / "versions.json", found, indent=2)
+            write_text(folder / "config.json", with_absolute_paths(config).to_json())
+    dist.barrier()
+
+
+def write_state(checkpoint: Path, state: Mapping[str, Any], means: RunningMean) -> None:
+    """Write `trainer.json` with `state` on rank 0, and this rank's random numbers and means.
+
+    Args:
+        checkpoint: the folder, which the engine has made.
+        state: as JSON holds it.
+    """
+    rank, world_size = Ranks.of_group()
+    own = {"random": random_states(), "means": means.state_dict()}
+    torch.save(own, checkpoint / f"rank{rank:05d}.pt")
+
+    if rank == 0:
+        text = json.dumps({**state, "world_size": world_size})
+        (checkpoint / "trainer.json").write_text(text + "\n")
+
+
+def read_state(checkpoint: Path, means: RunningMean, device: torch.device) -> dict[str, Any]:
+    """Return the `state` of `write_state`; random numbers and means continue.
+
+    With another number of ranks there is no exact state for each: random numbers start anew.
+    """
+    state = json.loads((checkpoint / "trainer.json").read_text())
+    rank, world_size = Ranks.of_group()
+    if state["world_size"] == world_size:
+        with only_tensors(checkpoint):
+            own = torch.load(checkpoint / f"rank{rank:05d}.pt", weights_only=True)
+        means.load_state_dict(own["means"], device)
+        set_random_states(own["random"])
+    return state

@@ -13,13 +13,13 @@ from clim_data.processes import Ranks
 from clim_train.engine.deepspeed_compat import start_distributed
 from clim_train.engine.engine import Engine
 from clim_train.export import RunWeights
-from clim_train.micro_batches import MicroBatches
 from clim_train.options.device import choose_device
 from clim_train.options.run_options import RunOptions
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder, write_together
 from clim_train.run.finite import FiniteWatch
 from clim_train.run.lock import hold, only_writer, release
 from clim_train.run.metrics import MetricLog, RunningMean
+from clim_train.run.micro_batches import MicroBatches
 from clim_train.run.peers import AgreedError, failures_shared
 from clim_train.run.randomness import random_states, seed_everything, set_random_states
 from clim_train.run.resuming import needs_universal, newest_whole

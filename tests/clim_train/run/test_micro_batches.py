@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from clim_train.micro_batches import MicroBatches
+from clim_train.run.micro_batches import MicroBatches
 from clim_train.run.stopping import StopRequest
 from tiny_training import NoiseLoader
 

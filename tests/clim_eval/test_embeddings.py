@@ -75,7 +75,7 @@ def test_rows_that_do_not_say_whose_they_are_are_taken_with_a_notice(tmp_path, c
         load_class_embeddings(tmp_path / name, NAMES, model=model)
         said = capsys.readouterr().err
         assert said.count("\n") == 1
-        assert f"{name} does not say which model made it: it is taken for {VIT}" in said
+        assert f"{name} does not say which model made it: it is used for {VIT}" in said
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     load_class_embeddings(tmp_path / "rows.npy", NAMES, model=model)

@@ -16,7 +16,7 @@ from clim_models import RegionModel
 from clim_models.text import NAME_TEMPLATE, PHOTO_TEMPLATE, VILD_TEMPLATES, embed_classes
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from clim_eval.text_tower import check_text_tower, text_tower_note
@@ -25,16 +25,15 @@ TEMPLATES = {"vild": VILD_TEMPLATES, "photo": PHOTO_TEMPLATE, "name": NAME_TEMPL
 
 
 def cache_folder() -> Path:
-    """Where class embeddings are cached by default: $XDG_CACHE_HOME/clim/classes, or
+    """Return where class embeddings are cached by default: $XDG_CACHE_HOME/clim/classes, or
     ~/.cache/clim/classes."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clim" / "classes"
 
 
 def embed_with_bar(
-    model: nn.Module, names: Sequence[str], templates: str, *, cache: Path | None, show: bool
+    model: RegionModel, names: Sequence[str], templates: str, *, cache: Path | None, show: bool
 ) -> Tensor:
-    """`clim_models.text.embed_classes` with templates by name and a live bar; (K,
-    C) unit rows."""
+    """Embed classes with templates by name and a live bar: (K, C) unit rows."""
     with tqdm(desc="classes", unit="prompt", disable=not show, leave=False) as bar:
 
         def advance(done: int, total: int) -> None:
@@ -57,22 +56,21 @@ def save_class_embeddings(
     """Write (K, C) rows with their names, each file whole or not at all.
 
     NAME.safetensors holds the names. NAME.npy is a plain array; its names are in NAME.npy.json,
-    with a hash of the array, so that a file of other classes is noticed. `model`: the one that made
-    the rows, so that readers notice when they have another. Raises ValueError for another ending.
+    with a hash of the array, so that a file of other classes is noticed. `model` made the rows: its
+    text tower is noted, so that readers notice when they have another one.
+
+    Raises:
+        ValueError: the file name ends otherwise.
     """
     path = embeddings_path(path)
-    rows, about = (
-        embeddings.float().cpu().contiguous(),
-        {"names": list(names), "templates": templates},
-    )
+    rows = embeddings.float().cpu().contiguous()
+    about: dict[str, Any] = {"names": list(names), "templates": templates}
     if model is not None:
         about["text_tower"] = text_tower_note(model)
     with write_whole(path) as draft:
         if path.suffix == ".safetensors":
-            metadata = {
-                key: value if key == "templates" else json.dumps(value)
-                for key, value in about.items()
-            }
+            metadata = {key: json.dumps(value) for key, value in about.items()}
+            metadata["templates"] = templates
             save_file({"embeddings": rows}, draft, metadata=metadata)
         else:
             with open(draft, "wb") as out:
@@ -82,7 +80,7 @@ def save_class_embeddings(
 
 
 def embeddings_path(path: str | os.PathLike) -> Path:
-    """Where class embeddings will be written, checked before hours are spent on them; makes the
+    """Check where class embeddings will be written, before hours are spent on them; make the
     folder.
 
     Raises ValueError for another ending than .safetensors and .npy, OSError for a folder that
@@ -99,18 +97,21 @@ def embeddings_path(path: str | os.PathLike) -> Path:
 
 
 def names_file(path: Path) -> Path:
-    """Where the class names of a .npy are."""
+    """Return the file that holds the class names of a .npy."""
     return path.with_name(path.name + ".json")
 
 
 def read_class_embeddings(
     path: str | os.PathLike, *, model: RegionModel | None = None
 ) -> tuple[Tensor, list[str] | None]:
-    """(K, C) rows of a file and the names of the classes; a .npy that others made has none (None).
+    """Read (K, C) rows and the names of their classes; a .npy that others made has none (None).
 
-    Raises FileNotFoundError, and ValueError when the file holds no class embeddings, other ones
-    than its names, or those of another text tower than that of `model`. A file that does not say
-    whose they are is taken as it is, which is said on stderr.
+    A file that does not note its text tower is used as it is, with a line on stderr.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no class embeddings, other ones than its names, or embeddings by
+            another text tower than the one of `model`.
     """
     rows, about = _read(path)
     if model is not None:
@@ -119,7 +120,8 @@ def read_class_embeddings(
 
 
 def _read(path: str | os.PathLike) -> tuple[Tensor, dict[str, Any]]:
-    """(K, C) rows and what the file says about them: nothing, or "names" and maybe "text_tower"."""
+    """Read (K, C) rows and what the file notes about them: nothing, or "names" and maybe
+    "text_tower"."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -133,8 +135,8 @@ def _read(path: str | os.PathLike) -> tuple[Tensor, dict[str, Any]]:
             about = file.metadata() or {}
             if "embeddings" not in file.keys() or "names" not in about:  # noqa: SIM118
                 raise ValueError(f"{path} holds no class embeddings: {remake}")
-            said = {key: json.loads(about[key]) for key in ("names", "text_tower") if key in about}
-            return file.get_tensor("embeddings"), said
+            notes = {key: json.loads(about[key]) for key in ("names", "text_tower") if key in about}
+            return file.get_tensor("embeddings"), notes
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}): {remake}") from error
 
@@ -159,13 +161,16 @@ def _read_npy(path: Path, remake: str) -> tuple[Tensor, dict[str, Any]]:
 def load_class_embeddings(
     path: str | os.PathLike, names: Sequence[str], *, model: RegionModel | None = None
 ) -> Tensor:
-    """(K, C) rows for ``names`` from a file of `save_class_embeddings`, or from another .npy with
-    one row per class.
+    """Read (K, C) rows for ``names`` from a file of `save_class_embeddings`, or from another .npy
+    with one row per class.
 
     Rows of our own files are picked by name; another .npy has no names, so its rows must be in the
-    data's order (sorted category ids). Raises FileNotFoundError, or ValueError when classes are
-    missing, and for embeddings of another text tower than that of `model` (see
-    `read_class_embeddings`).
+    data's order (sorted category ids).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: classes are missing, or another text tower than the one of `model` made the
+            rows (see `read_class_embeddings`).
     """
     rows, known = read_class_embeddings(path, model=model)
     if known is None:

@@ -16,8 +16,8 @@ VALUES = 8  # of each
 
 
 def text_tower_note(model: RegionModel) -> dict[str, Any]:
-    """{"model": name, "weights": some weights of its text tower}, plain values to be stored beside
-    embeddings.
+    """Return {"model": name, "weights": some weights of its text tower}, plain values to be stored
+    with embeddings.
 
     Numbers and not a hash of them, because the same tower may be loaded in another precision.
     """
@@ -38,10 +38,12 @@ def text_tower_note(model: RegionModel) -> dict[str, Any]:
 def check_text_tower(
     path: Path, note: Mapping[str, Any] | None, width: int, model: RegionModel
 ) -> None:
-    """Raises ValueError unless a file whose rows have `width` channels can be of the text tower of
-    `model`.
+    """Check that the text tower of `model` can have made a file whose rows have `width` channels.
 
-    A file without a note is taken for it, which is said on stderr.
+    A file without a note is used as it is, with a line on stderr.
+
+    Raises:
+        ValueError: another text tower made it.
     """
     fix = "make them with `clim-eval embed` and this model"
     name = model.name or "this model"
@@ -52,8 +54,8 @@ def check_text_tower(
     if note is None:
         if Ranks.of_launcher().is_first:
             print(
-                f"{path} does not say which model made it: it is taken for {name} (`clim-eval "
-                "embed` notes the model)",
+                f"{path} does not say which model made it: it is used for {name} (files of "
+                "`clim-eval embed` name their model)",
                 file=sys.stderr,
             )
         return

@@ -159,8 +159,8 @@ def pareto_alphas(
 ) -> list[float]:
     """Return the alphas that no other one beats.
 
-    An alpha beats another one if it is at least as good in every metric and better in one; higher is
-    better. Alphas where one of ``metrics`` was not measured (missing or nan) are left out.
+    An alpha beats another one if it is at least as good in every metric and better in one; higher
+    is better. Alphas where one of ``metrics`` was not measured (missing or nan) are left out.
     """
     points: dict[float, list[float]] = {}
     for alpha, values in results.items():

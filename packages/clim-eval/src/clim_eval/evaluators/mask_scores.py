@@ -1,9 +1,10 @@
-"""Overlaps of predicted masks with true ones, kept as counts: per sample, on the disk, for several
+"""Overlaps of predicted masks with true ones, as counts of each sample on the disk, for several
 processes at once.
 
 Letters: N masks, h w size of the logits, H W size of the true masks.
 """
 
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -22,9 +23,9 @@ from clim_eval.reports.tables import to_jsonable
 class MaskScores:
     """Overlap counts of every sample so far; with a folder they survive the process.
 
-    Each rank appends to its own `scores-RANK.jsonl`, one line a sample. A run that is started again
-    in the folder, on any number of ranks, finds what was done by `key in scores`. `gather()`, when
-    a rank is through, joins all of them.
+    Each rank appends to its own `scores-RANK.jsonl`, one line per sample. A run that starts again
+    in the folder, on any number of ranks, finds what was done by `key in scores`. `gather()` joins
+    all of them when a rank has finished.
 
     Args:
         folder: for the lines; None keeps them in memory only.
@@ -40,26 +41,26 @@ class MaskScores:
     def __init__(
         self, folder: str | os.PathLike | None = None, *, rank: int = 0, config: Any = None
     ):
-        self.rows: dict[str, dict] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
         self._folder = None if folder is None else Path(folder)
         if self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._claim(json.loads(json.dumps(to_jsonable(config))), rank)
+        _claim(self._folder, json.loads(json.dumps(to_jsonable(config))))
         self._own = self._folder / f"scores-{rank:04d}.jsonl"
         _drop_torn_line(self._own)
-        self._read()
+        self.rows = _read_rows(self._folder)
 
     def __contains__(self, key: str) -> bool:
         return key in self.rows
 
     def __len__(self) -> int:
-        """Samples that are known here."""
+        """Count the samples that this process knows."""
         return len(self.rows)
 
     def add(self, key: str, overlaps: MaskOverlaps, **flags: Sequence[bool]) -> None:
-        """Keep the counts of one sample, and N values for each name in `flags` (the counts are
-        moved to the CPU once).
+        """Add the counts of one sample, and N values for each name in `flags`. The counts move to
+        the CPU once.
 
         Raises:
             ValueError: flags of another length.
@@ -83,29 +84,14 @@ class MaskScores:
         self.rows[key] = row
 
     def gather(self) -> "MaskScores":
-        """Take in the samples of all ranks of the process group (every rank has to call it);
-        returns itself."""
+        """Add the samples of all ranks of the process group and return this object. Collective."""
         for rows in gather_objects(self.rows):
             self.rows |= rows
         return self
 
-    def _read(self) -> None:
-        for path in sorted(self._folder.glob("scores-*.jsonl")):
-            lines = path.read_text(encoding="utf-8").split("\n")
-            for number, line in enumerate(
-                lines[:-1], start=1
-            ):  # what follows the last line's end is being written
-                try:
-                    row = json.loads(line)
-                    self.rows[row["key"]] = row
-                except (ValueError, KeyError, TypeError):
-                    raise ValueError(
-                        f"{path} line {number} is damaged: remove that line to score it again"
-                    ) from None
-
     def column(self, name: str) -> np.ndarray:
-        """One value for each mask of all samples, in the order of their keys: "intersections",
-        "unions" or a flag.
+        """Return one value for each mask of all samples, in the order of their keys:
+        "intersections", "unions" or a flag.
 
         Raises:
             ValueError: a sample has no such value.
@@ -115,24 +101,41 @@ class MaskScores:
         if missing is not None:
             raise ValueError(f"sample {missing!r} has no {name!r}: pass it to add()")
         kind = np.int64 if name in ("intersections", "unions") else bool
-        return np.array([value for row in rows for value in row[name]], dtype=kind)
+        values = itertools.chain.from_iterable(row[name] for row in rows)
+        return np.array(list(values), dtype=kind)
 
     def pixels(self) -> np.ndarray:
-        """int64: pixels of each mask, in the order of `column`."""
+        """Return the pixels of each mask, int64, in the order of `column`."""
         rows = [self.rows[key] for key in sorted(self.rows)]
         return np.repeat(
             [row["pixels"] for row in rows], [len(row["unions"]) for row in rows]
         ).astype(np.int64)
 
-    def _claim(self, config: Any, rank: int) -> None:
-        path = self._folder / "config.json"
-        if path.is_file():
-            if json.loads(path.read_bytes()) != config:
+
+def _read_rows(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read the rows of all ranks."""
+    rows: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("scores-*.jsonl")):
+        # What follows the last line's end is being written.
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                rows[row["key"]] = row
+            except (ValueError, KeyError, TypeError):
                 raise ValueError(
-                    f"{self._folder} holds scores of another configuration: use another folder"
-                )
-            return
+                    f"{path} line {number} is damaged: remove that line to score it again"
+                ) from None
+    return rows
+
+
+def _claim(folder: Path, config: Any) -> None:
+    """Note what the scores of a folder depend on, or check that it is the same."""
+    path = folder / "config.json"
+    if not path.is_file():
         write_text(path, json.dumps(config, indent=2))
+    elif json.loads(path.read_bytes()) != config:
+        raise ValueError(f"{folder} holds scores of another configuration: use another folder")
 
 
 def _drop_torn_line(path: Path) -> None:

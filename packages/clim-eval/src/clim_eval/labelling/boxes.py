@@ -1,5 +1,5 @@
-"""Nouns for boxes: a CLIP compares each box with the names of things, restricted to what the
-image's captions say.
+"""Nouns for boxes: a CLIP compares each box with the nouns of a list, or with those that the
+image's captions name.
 
 This is how RegionCLIP (arXiv 2112.09106, section 3.2) makes region-text pairs out of images without
 box labels. Where an image has captions, only nouns that occur in them are candidates
@@ -25,11 +25,13 @@ from clim_data.pixels import (
     padded_boxes,
 )
 from clim_data.sources import SampleStore
-from clim_models import request_named
-from torch import Tensor, nn
+from clim_models import RegionModel, request_named
+from PIL.Image import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from clim_eval.evaluators.regions import BOX_FEATURES
+from clim_eval.labelling.nouns import NounFinder
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,11 @@ class BoxView:
 
 @dataclass(frozen=True)
 class NamedBoxes:
-    """What one image's boxes were named: m of its n boxes, best first.
+    """The names of one image's boxes: m of its n boxes, best first.
 
     rows: (m,) which boxes. nouns: (m,) indices of nouns. scores: (m,) probabilities. cosines: (m,).
     captioned: whether captions restricted the nouns. candidates: how many nouns were possible.
+    below_min_score: how many of the other boxes have too low a score.
     """
 
     number: int
@@ -63,6 +66,7 @@ class NamedBoxes:
     cosines: list[float]
     captioned: bool
     candidates: int
+    below_min_score: int = 0
 
 
 class BoxViews(Dataset):
@@ -114,29 +118,34 @@ class BoxViews(Dataset):
         boxes, _, warning = self.table.of_image(sample, image)
         if warning is not None:
             self.store.skipped.add(warning)
-        if self.crop_px is None:
-            picture = decode_rgb(
-                image, at_least=enough_pixels(size, [], image_px=self.image_px, crop_px=0)
-            )
-            return BoxView(
-                i, padded_boxes(boxes, size), letterbox(picture, self.image_px), None, captions
-            )
-        windows = [crop_window(box, size, self.context) for box in boxes.tolist()]
-        picture = decode_rgb(
-            image, at_least=enough_pixels(size, windows, image_px=0, crop_px=self.crop_px)
-        )
-        down, across = picture.shape[1] / size[0], picture.shape[2] / size[1]
-        scaled = [
-            (left * across, top * down, right * across, bottom * down)
-            for left, top, right, bottom in windows
-        ]
-        return BoxView(
-            i, padded_boxes(boxes, size), None, cut_crops(picture, scaled, self.crop_px), captions
-        )
+        relative = padded_boxes(boxes, size)
+        if self.crop_px is not None:
+            crops = _crops(image, boxes, crop_px=self.crop_px, context=self.context)
+            return BoxView(i, relative, None, crops, captions)
+
+        assert self.image_px is not None  # one of them is given
+        needed = enough_pixels(size, [], image_px=self.image_px, crop_px=0)
+        square = letterbox(decode_rgb(image, at_least=needed), self.image_px)
+        return BoxView(i, relative, square, None, captions)
+
+
+def _crops(image: Image, boxes: Tensor, *, crop_px: int, context: float) -> Tensor:
+    """Cut uint8 (n, 3, c, c) crops around boxes, (n, 4) XYXY in pixels of the image."""
+    size = image.height, image.width
+    windows = [crop_window(box, size, context) for box in boxes.tolist()]
+    picture = decode_rgb(image, at_least=enough_pixels(size, windows, image_px=0, crop_px=crop_px))
+
+    # The decoder may return a smaller picture: the windows shrink with it.
+    down, across = picture.shape[1] / size[0], picture.shape[2] / size[1]
+    scaled = [
+        (left * across, top * down, right * across, bottom * down)
+        for left, top, right, bottom in windows
+    ]
+    return cut_crops(picture, scaled, crop_px)
 
 
 class BoxNamer:
-    """Names the boxes of images.
+    """A CLIP that names the boxes of images.
 
     The score of a box is the probability of its noun among *all* nouns (softmax of cosines times
     the model's temperature), also where captions leave few candidates: a box on nothing in
@@ -149,7 +158,7 @@ class BoxNamer:
         features: one of `BOX_FEATURES`: "crops" encodes each box's crop as an image of its own, the
             others are readouts of the whole image.
         min_score: boxes below are left out.
-        max_boxes: at most so many of an image, those with the best scores; None for all.
+        max_boxes: maximum number of boxes per image, the ones with the best scores; None for all.
         batch_size: crops, or whole images, per forward pass; crops of several images share one.
 
     Raises ValueError for options out of range.
@@ -157,9 +166,9 @@ class BoxNamer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: RegionModel,
         embeddings: Tensor,
-        finder,
+        finder: NounFinder,
         *,
         features: str = "crops",
         min_score: float = 0.0,
@@ -177,7 +186,7 @@ class BoxNamer:
         self.min_score, self.max_boxes, self.batch_size = min_score, max_boxes, batch_size
 
     def name(self, views: Iterable[BoxView]) -> Iterator[NamedBoxes]:
-        """What the boxes of each image are called, in the order of the images."""
+        """Name the boxes of each image, in the order of the images."""
         pending: list[BoxView] = []
         for view in views:
             pending.append(view)
@@ -209,20 +218,17 @@ class BoxNamer:
         ]
 
     def _encode(self, views: Sequence[BoxView]) -> Tensor:
-        if self.features != "crops":
-            images = self.model.normalize_pixels(
-                torch.stack([view.image for view in views])
-            )  # (B, 3, S, S)
-            boxes = [view.boxes.to(images.device) for view in views]
-            request = request_named(self.features)
-            return self.model.encode(images, [request], boxes=boxes)[request]
-        crops = torch.cat([view.crops for view in views])  # (N, 3, c, c)
-        return torch.cat(
-            [
-                self.model.encode_image(self.model.normalize_pixels(part))
-                for part in crops.split(self.batch_size)
-            ]
-        )
+        if self.features == "crops":
+            crops = torch.cat([view.crops for view in views if view.crops is not None])
+            parts = crops.split(self.batch_size)  # of (N, 3, c, c)
+            features = [self.model.encode_image(self.model.normalize_pixels(p)) for p in parts]
+            return torch.cat(features)
+
+        pictures = [view.image for view in views if view.image is not None]
+        images = self.model.normalize_pixels(torch.stack(pictures))  # (B, 3, S, S)
+        boxes = [view.boxes.to(images.device) for view in views]
+        request = request_named(self.features)
+        return self.model.encode(images, [request], boxes=boxes)[request]
 
     def _best(self, view: BoxView, cosines: Tensor, probabilities: Tensor) -> NamedBoxes:
         """cosines, probabilities: (n, K) of one image's boxes."""
@@ -238,5 +244,13 @@ class BoxNamer:
         scores = probabilities.gather(1, nouns[:, None])[:, 0]
         order = scores.sort(descending=True, stable=True).indices
         order = order[scores[order] >= self.min_score][: self.max_boxes]
-        chosen = (order, nouns[order], scores[order], best_cosines[order])
-        return NamedBoxes(view.number, *(values.tolist() for values in chosen), captioned, number)
+        return NamedBoxes(
+            number=view.number,
+            rows=order.tolist(),
+            nouns=nouns[order].tolist(),
+            scores=scores[order].tolist(),
+            cosines=best_cosines[order].tolist(),
+            captioned=captioned,
+            candidates=number,
+            below_min_score=int((scores < self.min_score).sum()),
+        )

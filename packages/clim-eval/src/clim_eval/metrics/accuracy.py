@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 ROUNDINGS = ("exact", "fp16")
 
 
 def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
-    """How many wrong candidates score at least as high as the right one: 0 means top-1, below 5
-    means top-5.
+    """Count the wrong candidates that score at least as high as the right one: 0 means top-1, below
+    5 means top-5.
 
     A wrong candidate with the very same score counts as ranked before, so the result does not
     depend on the order of the candidates and a constant score is never right.
@@ -48,8 +49,8 @@ def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
     return (scores >= own).sum(dim=1) - 1
 
 
-def mean_class_accuracy(correct, labels, *, rounding: str = "exact") -> float:
-    """Mean over the classes that occur of the fraction of right rows: every class weighs the same.
+def mean_class_accuracy(correct: ArrayLike, labels: ArrayLike, *, rounding: str = "exact") -> float:
+    """Average the fraction of right rows over the classes that occur: every class weighs the same.
 
     Args:
         correct: (N,) booleans or 0/1, array or tensor.
@@ -79,10 +80,10 @@ def mean_class_accuracy(correct, labels, *, rounding: str = "exact") -> float:
 
 
 def class_accuracy_table(
-    ranks, labels, is_thing, *, ks: Sequence[int] = (1, 5), rounding: str = "exact"
+    ranks: ArrayLike, labels: ArrayLike, is_thing: ArrayLike, *, rounding: str = "exact"
 ) -> dict[str, float]:
-    """``{"thing.mAcc1", "thing.mAcc5", "stuff...", "all..."}`` from the rank of the right class of
-    each region.
+    """Return ``{"thing.mAcc1", "thing.mAcc5", "stuff...", "all..."}`` from the rank of the right
+    class of each region.
 
     ``ranks`` is (N,) as `label_ranks` gives it, ``labels`` (N,), ``is_thing`` (N,) booleans. A
     group without regions is left out of the result. Fractions in [0, 1].
@@ -95,16 +96,16 @@ def class_accuracy_table(
     table = {}
     for group, rows in (("thing", is_thing), ("stuff", ~is_thing), ("all", np.ones_like(is_thing))):
         if rows.any():
-            for k in ks:
+            for k in (1, 5):
                 table[f"{group}.mAcc{k}"] = mean_class_accuracy(
                     ranks[rows] < k, labels[rows], rounding=rounding
                 )
     return table
 
 
-def top_k_accuracy(ranks, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
-    """``{"top1": ..., "top5": ...}``: fraction of rows whose right answer is among the best k; nan
-    without rows."""
+def top_k_accuracy(ranks: ArrayLike, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
+    """Return ``{"top1": ..., "top5": ...}``: fraction of rows whose right answer is among the best
+    k; nan without rows."""
     ranks = np.asarray(ranks)
     return {f"top{k}": float((ranks < k).mean()) if len(ranks) else float("nan") for k in ks}
 
@@ -112,7 +113,7 @@ def top_k_accuracy(ranks, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
 def best_ranks(
     queries: Tensor, candidates: Tensor, relevant: Sequence[Sequence[int]], *, chunk: int = 1024
 ) -> Tensor:
-    """Rank of the best relevant candidate of each query: how many irrelevant ones score at least as
+    """Rank the best relevant candidate of each query: how many irrelevant ones score at least as
     high.
 
     Args:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from clim_data.pixels import box_of_mask
-from clim_models import pool_masks
-from torch import Tensor, nn
+from clim_models import RegionModel, pool_masks
+from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
@@ -28,7 +28,7 @@ class TextLocations:
 
 @torch.no_grad()
 def locate_texts(
-    model: nn.Module,
+    model: RegionModel,
     image: Tensor,
     text_features: Tensor,
     *,
@@ -76,9 +76,9 @@ def _box_in_unit_square(mask: np.ndarray) -> np.ndarray:
 
 
 def encode_texts(
-    model: nn.Module, texts: Sequence[str], prompts: Callable[[str], list[str]] | None = None
+    model: RegionModel, texts: Sequence[str], prompts: Callable[[str], list[str]] | None = None
 ) -> Tensor:
-    """(N, C) unit rows of texts as they are, or of the mean over ``prompts(text)``."""
+    """Return (N, C) unit rows of texts as they are, or of the mean over ``prompts(text)``."""
     rows = []
     device = next(model.parameters()).device
     with torch.no_grad():
@@ -89,15 +89,15 @@ def encode_texts(
 
 
 def input_size(size: Sequence[int], image_px: int, stride: int) -> tuple[int, int]:
-    """(height, width) with the longest side near ``image_px``, the same shape, and multiples of
-    ``stride``."""
+    """Return (height, width) with the longest side near ``image_px``, the same shape, and multiples
+    of ``stride``."""
     scale = image_px / max(size)
     height, width = (max(stride, round(side * scale / stride) * stride) for side in size)
     return height, width
 
 
 def best_region(values: np.ndarray) -> np.ndarray:
-    """The connected region (4 neighbours) around the maximum of an (h, w) map that lies above
+    """Find the connected region (4 neighbours) around the maximum of an (h, w) map that lies above
     Otsu's threshold.
 
     Otsu's threshold splits the values so that the variance between the two groups is largest (IEEE
@@ -120,8 +120,8 @@ def best_region(values: np.ndarray) -> np.ndarray:
 
 
 def otsu_threshold(values: np.ndarray) -> float:
-    """The value v for which splitting into <= v and > v leaves the largest variance between the
-    groups."""
+    """Return the value v for which splitting into <= v and > v leaves the largest variance between
+    the groups."""
     ordered = np.sort(np.asarray(values, dtype=np.float64).ravel())
     n = len(ordered)
     below = np.arange(1, n)

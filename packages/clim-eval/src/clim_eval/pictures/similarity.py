@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from clim_eval.pictures.style import SIDE, STYLE
+from clim_eval.pictures.style import SIDE, styled_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 
 def similarity_figure(
@@ -27,7 +28,7 @@ def similarity_figure(
     title: str = "",
     columns: int = 4,
 ) -> Figure:
-    """The image, and for each text its similarity map over the image with the best box or mask.
+    """Draw the image, and for each text its similarity map with the best box or mask.
 
     Args:
         image: (H, W, 3) array or (3, H, W) tensor, uint8.
@@ -43,40 +44,34 @@ def similarity_figure(
 
     Raises ValueError when the numbers of maps, texts, boxes, masks or scores differ.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     image, maps = _pixels(image), np.asarray(maps, dtype=np.float32)
     _check_counts(len(texts), maps=maps, boxes=boxes, masks=masks, scores=scores)
     panels = len(texts) + 1
     columns = min(columns, panels)
     rows = -(-panels // columns)
     height, width = image.shape[:2]
-    size = (SIDE * min(1.0, width / height), SIDE * min(1.0, height / width))  # inches of a panel
-    with rc_context(STYLE):
-        figure = Figure(
-            figsize=(columns * (size[0] + 0.75), rows * (size[1] + 0.95) + 0.4 * bool(title))
-        )
-        figure.set_layout_engine("constrained")
+    # Inches of a panel.
+    wide, high = SIDE * min(1.0, width / height), SIDE * min(1.0, height / width)
+
+    with styled_figure(columns * (wide + 0.75), rows * (high + 0.95) + 0.4 * bool(title)) as figure:
         axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         axes[0].imshow(image)
         axes[0].set_title("image", fontweight="normal")
         for index, text in enumerate(texts):
+            axis = axes[index + 1]
             box = None if boxes is None else np.asarray(boxes[index])
             mask = None if masks is None else np.asarray(masks[index])
-            _draw_map(axes[index + 1], image, maps[index], box=box, mask=mask)
-            axes[index + 1].set_title(
-                "\n".join(
-                    wrap(text, width=max(14, round(11 * size[0])), max_lines=2, placeholder=" …")
-                )
-            )
+            _draw_map(axis, image, maps[index], box=box, mask=mask)
+
+            letters = max(14, round(11 * wide))
+            axis.set_title("\n".join(wrap(text, width=letters, max_lines=2, placeholder=" …")))
             if scores is not None:
-                axes[index + 1].set_xlabel(f"cosine {scores[index]:.3f}", fontsize=9)
-        for axis in axes:
+                axis.set_xlabel(f"cosine {scores[index]:.3f}", fontsize=9)
+
+        for number, axis in enumerate(axes):
             axis.set_xticks([])
             axis.set_yticks([])
-        for axis in axes[panels:]:
-            axis.set_visible(False)
+            axis.set_visible(number < panels)
         if title:
             figure.suptitle(title)
     return figure
@@ -88,9 +83,15 @@ def _check_counts(texts: int, **given: Sized | None) -> None:
             raise ValueError(f"{len(values)} {name} for {texts} texts: pass one for each text")
 
 
-def _draw_map(axis: Axes, image: np.ndarray, values: np.ndarray, *, box, mask) -> None:
-    from matplotlib.patches import Rectangle
-
+def _draw_map(
+    axis: Axes,
+    image: np.ndarray,
+    values: np.ndarray,
+    *,
+    box: np.ndarray | None,
+    mask: np.ndarray | None,
+) -> None:
+    """Draw a map over its image, with the box (4,) XYXY in [0, 1] or the outline of the mask."""
     height, width = image.shape[:2]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     # A grey picture under the map, so that colour means similarity only.
@@ -111,31 +112,36 @@ def _draw_map(axis: Axes, image: np.ndarray, values: np.ndarray, *, box, mask) -
         extent=extent,
         interpolation="bilinear",
     )
-    bar = axis.figure.colorbar(
-        drawn, cax=axis.inset_axes((1.025, 0, 0.12 / (SIDE * min(1.0, width / height)), 1))
-    )
-    bar.ax.tick_params(labelsize=7, length=2)
-    bar.ax.locator_params(nbins=4)
-    bar.solids.set_alpha(1)
-    bar.outline.set_visible(False)
+    _draw_scale(axis, drawn, panel_width=SIDE * min(1.0, width / height))
     if mask is not None and mask.any():
         _outline(axis, mask, width / mask.shape[1], height / mask.shape[0])
     if box is not None:
-        x0, y0, x1, y1 = box * np.array([width, height, width, height]) - 0.5
-        for color, thickness in (("black", 4), ("white", 2)):  # readable on any ground
-            axis.add_patch(
-                Rectangle(
-                    (x0, y0),
-                    x1 - x0,
-                    y1 - y0,
-                    fill=False,
-                    edgecolor=color,
-                    linewidth=thickness,
-                    clip_on=False,
-                )
-            )
+        _draw_box(axis, box * np.array([width, height, width, height]) - 0.5)
     axis.set_xlim(-0.5, width - 0.5)
     axis.set_ylim(height - 0.5, -0.5)
+
+
+def _draw_scale(axis: Axes, drawn: AxesImage, *, panel_width: float) -> None:
+    """Draw the colours of a map and their values right of it."""
+    place = axis.inset_axes((1.025, 0, 0.12 / panel_width, 1))
+    bar = axis.figure.colorbar(drawn, cax=place)
+    bar.ax.tick_params(labelsize=7, length=2)
+    bar.ax.locator_params(nbins=4)
+    if bar.solids is not None:
+        bar.solids.set_alpha(1)  # the map is transparent, its scale is not
+    bar.outline.set_visible(False)
+
+
+def _draw_box(axis: Axes, corners: np.ndarray) -> None:
+    """Draw a box, (4,) XYXY in the pixels of the image."""
+    from matplotlib.patches import Rectangle
+
+    x0, y0, x1, y1 = corners
+    for color, thickness in (("black", 4), ("white", 2)):  # readable on any ground
+        frame = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, clip_on=False)
+        frame.set_edgecolor(color)
+        frame.set_linewidth(thickness)
+        axis.add_patch(frame)
 
 
 def _outline(axis: Axes, mask: np.ndarray, step_x: float, step_y: float) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import TYPE_CHECKING
 
-from clim_eval.pictures.style import INK, PALETTE, STYLE
+from clim_eval.pictures.style import INK, PALETTE, styled_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Points = dict[str, tuple[float, float]]  # label -> (x, y)
 
 
 def tradeoff_figure(
@@ -20,8 +23,8 @@ def tradeoff_figure(
     chosen: Mapping[str, Sequence[str]] | None = None,
     title: str = "",
 ) -> Figure:
-    """One accuracy against another, a line of labelled points for each curve, fractions shown in
-    percent.
+    """Draw one accuracy against another: a line of labelled points for each curve, fractions shown
+    in percent.
 
     Args:
         curves: {curve: {label: (x, y)}}, fractions in [0, 1], in the order of the line.
@@ -30,59 +33,33 @@ def tradeoff_figure(
             other".
         title: a line above the picture.
 
-    A point with nan has no place: the labels of such points are listed under the picture. Raises
-    ValueError when no point can be drawn.
-    """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    A point with nan has no place: the labels of such points are listed under the picture.
 
-    drawn = {
-        curve: {
-            label: (100 * x, 100 * y)
-            for label, (x, y) in points.items()
-            if not (isnan(x) or isnan(y))
-        }
-        for curve, points in curves.items()
-    }
-    missing = [
-        f"{curve} {label}".strip()
-        for curve in curves
-        for label in curves[curve]
-        if label not in drawn[curve]
-    ]
+    Raises:
+        ValueError: no point can be drawn.
+    """
+    drawn: dict[str, Points] = {}
+    missing: list[str] = []
+    for curve, points in curves.items():
+        drawn[curve] = {}
+        for label, (x, y) in points.items():
+            if isnan(x) or isnan(y):
+                missing.append(f"{curve} {label}".strip())
+            else:
+                drawn[curve][label] = (100 * x, 100 * y)
     if not any(drawn.values()):
         raise ValueError(
             "no point has both values: pass {curve: {label: (x, y)}} with measured fractions"
         )
-    with rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.8))
-        figure.set_layout_engine("constrained")
+
+    with styled_figure(6.4, 4.8) as figure:
         axis = figure.subplots()
         for index, (curve, points) in enumerate(drawn.items()):
-            color = PALETTE[index % len(PALETTE)]
-            xs, ys = [x for x, _ in points.values()], [y for _, y in points.values()]
-            axis.plot(xs, ys, "-o", color=color, markersize=5, linewidth=1.2, label=curve or None)
-            for label, (x, y) in points.items():
-                axis.annotate(label, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8)
-        rings = [
-            drawn[curve][label]
-            for curve, labels in (chosen or {}).items()
-            for label in labels
-            if label in drawn[curve]
-        ]
-        if rings:
-            axis.scatter(
-                [x for x, _ in rings],
-                [y for _, y in rings],
-                s=110,
-                facecolors="none",
-                edgecolors=INK,
-                linewidths=1.2,
-                label="not beaten by any other",
-            )
-        axis.set_xlabel(
-            f"{x_name}, %" + (f"\n(not measured: {', '.join(missing)})" if missing else "")
-        )
+            _draw_curve(axis, points, label=curve, color=PALETTE[index % len(PALETTE)])
+        _draw_rings(axis, drawn, chosen or {})
+
+        absent = f"\n(not measured: {', '.join(missing)})" if missing else ""
+        axis.set_xlabel(f"{x_name}, %{absent}")
         axis.set_ylabel(f"{y_name}, %")
         axis.margins(0.12)
         axis.grid(color="#e4e4e4")
@@ -93,3 +70,33 @@ def tradeoff_figure(
         if title:
             figure.suptitle(title, fontweight="bold", fontsize=11)
     return figure
+
+
+def _draw_curve(axis: Axes, points: Points, *, label: str, color: str) -> None:
+    """Draw a line through labelled points."""
+    xs = [x for x, _ in points.values()]
+    ys = [y for _, y in points.values()]
+    axis.plot(xs, ys, "-o", color=color, markersize=5, linewidth=1.2, label=label or None)
+    for name, place in points.items():
+        axis.annotate(name, place, xytext=(6, 5), textcoords="offset points", fontsize=8)
+
+
+def _draw_rings(
+    axis: Axes, drawn: Mapping[str, Points], chosen: Mapping[str, Sequence[str]]
+) -> None:
+    """Draw a ring around every chosen point that has a place."""
+    rings = []
+    for curve, labels in chosen.items():
+        rings += [drawn[curve][label] for label in labels if label in drawn[curve]]
+    if not rings:
+        return
+
+    axis.scatter(
+        [x for x, _ in rings],
+        [y for _, y in rings],
+        s=110,
+        facecolors="none",
+        edgecolors=INK,
+        linewidths=1.2,
+        label="not beaten by any other",
+    )

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from clim_data import BoxLoader, InstanceRegions
+from clim_data import BoxLoader, InstanceRegions, ReferringExpressions
 from clim_data.annotations.ids import id_key
 from clim_data.annotations.records import CocoRecords, check_box
 from clim_data.annotations.tables import CategoryTable, ImageTable
@@ -210,15 +210,27 @@ def test_boxes_that_lose_more_than_a_pixel_are_counted_and_used(write):
     assert "used all the same 1, box clipped to its image" in records.faults.summary()
 
 
+def grounding_of(folder, path, tmp_path):
+    """What the referring expressions of annotations 1 and 7 of a file leave out."""
+    sentence = {"raw": "the cat", "sent": "the cat"}
+    refs = [{"image_id": 1, "ann_id": n, "split": "val", "sentences": [sentence]} for n in (1, 7)]
+    (tmp_path / "refs.json").write_text(json.dumps(refs))
+    data = ReferringExpressions(folder, tmp_path / "refs.json", path, split="val")
+    assert [data[i].phrases[0].objects for i in range(len(data))] == [(1,)]
+    return data.skipped
+
+
 @pytest.mark.parametrize(
     "bbox", [(40, 40, -20, -20), (NAN, 1, 20, 20), (500, 500, 40, 40), (1, 2, 3)]
 )
 def test_one_broken_record_gets_one_message_everywhere(tmp_path, images, write, bbox):
-    """Packing, training, pseudo labels, evaluation and proposals."""
+    """Packing, training, pseudo labels, evaluation, grounding and proposals."""
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "1.png").write_bytes(images.encoded(images.pixels(1, 48, 64), "PNG"))
-    path = write([annotation(1), annotation(7, bbox=bbox)])
+    outline = [[10, 10, 40, 10, 40, 40]]
+    records = [annotation(1), annotation(7, bbox=bbox)]
+    path = write([{**record, "segmentation": outline} for record in records])
 
     packed = write_shards(instance_items(folder, path), tmp_path / "out").skipped
     training = BoxLoader(str(folder), batch_size=1, image_px=32, boxes=path).skipped
@@ -232,6 +244,10 @@ def test_one_broken_record_gets_one_message_everywhere(tmp_path, images, write, 
     for skipped in (packed, training, labelling.skipped, evaluation.skipped):
         assert skipped.names == {reason: names}
         assert skipped.summary() == training.summary()
+
+    grounding = grounding_of(folder, path, tmp_path)
+    assert grounding.names == {reason: names}
+    assert grounding.summary() == training.summary()
 
     results = tmp_path / "i.results.json"
     results.write_text(

@@ -12,7 +12,8 @@ from clim_data.annotations.refer_files import read_refs
 from clim_data.commands.main import main
 from clim_data.faults import BrokenSample
 from clim_data.files.pickles import load_plain_pickle
-from clim_data.readers.expressions import PROTOCOLS, ReferringExpressions, expression_items
+from clim_data.readers.expression_items import expression_items
+from clim_data.readers.expressions import PROTOCOLS, ExpressionRules, ReferringExpressions
 from clim_data.sources.write import write_shards
 
 
@@ -156,7 +157,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path, capsys, protocol):
         (b"", "not a pickle of plain data"),
         (pickle.dumps({"a": 1}), "not a list of references"),
         (
-            pickle.dumps([{"image_id": 1, "ann_id": "2", "split": "val", "sentences": []}]),
+            pickle.dumps([{"image_id": 1, "ann_id": [2], "split": "val", "sentences": []}]),
             "no usable ann_id",
         ),
         (pickle.dumps([{"image_id": 1, "ann_id": 2, "split": "val"}]), "no usable sentences"),
@@ -180,7 +181,12 @@ def test_objects_that_cannot_be_used_are_left_out_and_named(copy):
 
     change(copy, "instances.json", spoil)
     data = read(copy, "train", refs="refs.json", together=True)
-    assert data.skipped.counts == {"bad segmentation": 2, "bad polygon": 1, "unknown annotation": 1}
+    assert data.skipped.counts == {
+        "bad segmentation": 1,
+        "bad polygon": 1,
+        "size mismatch": 1,
+        "unknown annotation": 1,
+    }
     assert {p.objects for p in data[0].phrases} == {(102,)}
     assert data[0].load()[1].all(0).any()
     kept = read(
@@ -291,3 +297,59 @@ def test_damaged_records_of_shards_are_left_out_and_named(source, tmp_path):
     assert {data[i].image_id for i in range(len(data))} < set(whole)
     with pytest.raises(BrokenSample, match="malformed expressions"):
         ReferringExpressions.from_shards(tmp_path, together=True)[0]
+
+
+def test_one_bad_reference_leaves_the_others(copy):
+    def spoil(refs):
+        refs[0]["ann_id"] = [1]
+        refs[1]["image_id"] = str(refs[1]["image_id"])
+
+    usable = read(copy, "train", refs="refs.json")
+    change(copy, "refs.json", spoil)
+    data = read(copy, "train", refs="refs.json")
+    assert data.skipped.counts == {"bad reference": 1}
+    assert "refs.json, reference 1 (id 1) (no usable ann_id)" in data.skipped.summary()
+    assert 0 < len(data) < len(usable)
+
+
+def test_annotations_of_other_images_and_ids_that_are_there_twice(copy):
+    def move(record):
+        record["annotations"][0]["image_id"] = next(
+            image["id"] for image in record["images"] if image["id"] != 303
+        )
+
+    change(copy, "instances.json", move)
+    data = read(copy, "train", refs="refs.json")
+    assert data.skipped.counts == {"annotation of another image": 1}
+
+    def repeat(record):
+        record["annotations"][1]["id"] = record["annotations"][2]["id"]
+
+    change(copy, "instances.json", repeat)
+    with pytest.raises(ValueError, match="two annotations have one id"):
+        read(copy, "train", refs="refs.json")
+
+
+def test_sentences_with_one_id_have_keys_of_their_own(copy):
+    def spoil(refs):
+        for ref in refs:
+            for sentence in ref["sentences"]:
+                sentence["sent_id"] = 5
+
+    change(copy, "refs.json", spoil)
+    data = read(copy, "train", refs="refs.json")
+    keys = [data[i].key for i in range(len(data))]
+    assert len(set(keys)) == len(keys)
+
+
+def test_rules_are_one_object(source, tmp_path):
+    rules = ExpressionRules(**PROTOCOLS["original"])
+    by_rules, by_words = (
+        read(source, "val", rules=rules),
+        read(source, "val", **PROTOCOLS["original"]),
+    )
+    assert by_rules.stamp() == by_words.stamp()
+    with pytest.raises(ValueError, match="sentences given next to rules"):
+        read(source, "val", rules=rules, sentences="all")
+    with pytest.raises(ValueError, match="have no effect on shards"):
+        ReferringExpressions.from_shards(tmp_path, rules=ExpressionRules(text="sent"))

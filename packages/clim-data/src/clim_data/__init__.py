@@ -14,10 +14,8 @@ if TYPE_CHECKING:
     from clim_data.faults import BrokenSample as BrokenSample, SkipReport as SkipReport
     from clim_data.pixels.crops import MULTI_SCALES as MULTI_SCALES
     from clim_data.pixels.decode import decode_rgb as decode_rgb
-    from clim_data.readers.expressions import (
-        ReferringExpressions as ReferringExpressions,
-        expression_items as expression_items,
-    )
+    from clim_data.readers.expression_items import expression_items as expression_items
+    from clim_data.readers.expressions import ReferringExpressions as ReferringExpressions
     from clim_data.readers.grounding import GroundingSample as GroundingSample, Phrase as Phrase
     from clim_data.readers.image_captions import (
         CaptionSample as CaptionSample,
@@ -92,7 +90,7 @@ else:
             "caption_items": "clim_data.sources.items",
             "decode_rgb": "clim_data.pixels.decode",
             "diagnose": "clim_data.doctor",
-            "expression_items": "clim_data.readers.expressions",
+            "expression_items": "clim_data.readers.expression_items",
             "folder_items": "clim_data.sources.items",
             "instance_items": "clim_data.sources.items",
             "narrative_items": "clim_data.readers.narratives",

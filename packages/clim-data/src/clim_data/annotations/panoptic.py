@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clim_data.annotations.coco import read_annotations
-from clim_data.annotations.ids import Key, record_name, shorten
+from clim_data.annotations.ids import Key, id_key, record_name, shorten
 from clim_data.annotations.records import Corners, Report, check_box, reporter
 from clim_data.annotations.tables import (
     CategoryTable,
@@ -17,8 +17,10 @@ from clim_data.annotations.tables import (
     ImageTable,
     check_ids_meet,
     flag,
+    slim_image,
 )
 from clim_data.faults import BrokenSample, SkipReport
+from clim_data.files.json_stream import stream_json
 from clim_data.files.names import leads_out
 from clim_data.pixels.boxes import Box, box_of_mask
 
@@ -184,6 +186,113 @@ class PanopticPass:
         area = segment.get("area")
         stated = float(area) if isinstance(area, int | float) and 0 < area < 1e12 else None
         return SegmentRecord(segment_id, label, is_thing, box, is_crowd, stated, name, segment)
+
+
+@dataclass(frozen=True)
+class SegmentIndex:
+    """The segments of a panoptic file in little memory, for files whose segments are pointed to.
+
+    images: by key. drawn: by key of the image, the png's name and the category's key of every
+    segment. unusable: why a segment of an image cannot be used.
+    """
+
+    images: ImageTable
+    categories: CategoryTable
+    drawn: Mapping[Key, tuple[str, Mapping[int, Key | None]]]
+    unusable: Mapping[tuple[Key, int], BrokenSample]
+
+    @classmethod
+    def read(cls, path: str | Path, report: Report) -> "SegmentIndex":
+        """Read a file item by item.
+
+        Args:
+            path: panoptic_train2017.json or panoptic_val2017.json.
+            report: is told of every image and annotation that is left out.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not json, no panoptic file, or the file as a whole is refused.
+        """
+        images, categories = [], []
+        drawn: dict[Any, tuple[str, Mapping[int, Key | None]]] = {}
+        unusable: dict[tuple[Key, int], BrokenSample] = {}
+        file = Path(path).name
+        place = -1
+        for table, item in stream_json(path):
+            if table == "images":
+                images.append(slim_image(item))
+            elif table == "categories":
+                categories.append(item)
+            elif table == "annotations":
+                place += 1
+                try:
+                    key, found = _slim(item, record_name(file, "annotation", place, item), unusable)
+                except BrokenSample as fault:
+                    report(fault)
+                    continue
+                if key in drawn:
+                    raise ValueError(
+                        f"{file}: image {key!r} has two annotations: leave one of them"
+                    )
+                drawn[key] = found
+        if not images or not categories or not drawn:
+            raise ValueError(
+                f"{path} lacks images, categories or annotations: give panoptic_train2017.json or "
+                "_val2017"
+            )
+        tables = ImageTable.of(images, file, report), CategoryTable.of(categories, file)
+        return cls(*tables, drawn, unusable)
+
+    def is_thing(self, image: Key, segment_id: int) -> bool:
+        """Whether a segment of an image is a thing.
+
+        Raises:
+            BrokenSample: the image has no such segment, or it cannot be used.
+        """
+        _, segments = self.drawn[image]
+        name = f"{self.images.file}, segment {segment_id} of image {image}"
+        if segment_id not in segments:
+            raise BrokenSample("unknown segment", name, "it is not in the panoptic file")
+        label = self.categories.label({"category_id": segments[segment_id]}, name)
+        is_thing = self.categories.is_thing[label]
+        fault = self.unusable.get((image, segment_id))
+        if fault is not None and (is_thing or fault.reason == BAD):
+            raise fault
+        return is_thing
+
+
+def _slim(
+    annotation: Any, name: str, unusable: dict[tuple[Key, int], BrokenSample]
+) -> tuple[Key, tuple[str, dict[int, Key | None]]]:
+    """Return (image, (png, category of every segment)); note segments that cannot be used."""
+    if not isinstance(annotation, dict):
+        raise BrokenSample("no segments", name, f"it is {shorten(annotation)}, not an object")
+    png, segments = annotation.get("file_name"), annotation.get("segments_info")
+    key = id_key(annotation.get("image_id"))
+    if key is None:
+        raise BrokenSample("box without image", name, "it has no image_id")
+    if not isinstance(png, str) or leads_out(png):
+        detail = f"file_name {shorten(png)}: give the png's name below its folder"
+        raise BrokenSample("path outside the folder", name, detail)
+    if not isinstance(segments, list):
+        raise BrokenSample("no segments", name, f"segments_info is {shorten(segments)}")
+
+    found: dict[int, Key | None] = {}
+    for segment in segments:
+        segment_id = segment.get("id") if isinstance(segment, dict) else None
+        if type(segment_id) is not int or not 0 < segment_id <= _MAX_ID:
+            continue  # no phrase can point to it
+        own = f"{name}, segment {segment_id}"
+        if segment_id in found:
+            detail = f"id {segment_id} is there twice in the image"
+            unusable[key, segment_id] = BrokenSample(BAD, own, detail)
+        found[segment_id] = id_key(segment.get("category_id"))
+        try:
+            if "bbox" in segment:
+                check_box(segment["bbox"], None)
+        except BrokenSample as fault:
+            unusable.setdefault((key, segment_id), BrokenSample(fault.reason, own, fault.detail))
+    return key, (png, found)
 
 
 def check_segment_mask(segment: SegmentRecord, mask: np.ndarray, png: str) -> Box:

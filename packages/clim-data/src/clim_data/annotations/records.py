@@ -25,6 +25,7 @@ Corners = tuple[float, float, float, float]
 Report = Callable[[BrokenSample], None]
 
 _NUMBERS = frozenset((int, float))
+_NO_BOX: Corners = (0.0, 0.0, 0.0, 0.0)
 
 
 class BoxRecord(NamedTuple):
@@ -103,10 +104,20 @@ class BoxPass:
         images: the file's images.
         categories: None when the labels do not count.
         report: is told of every annotation that is left out, and of boxes that are clipped.
+        need_box: False where segmentations are what counts: an annotation may then have no "bbox",
+            and its box is empty. One that it has must be sound all the same.
     """
 
-    def __init__(self, images: ImageTable, categories: CategoryTable | None, report: Report):
+    def __init__(
+        self,
+        images: ImageTable,
+        categories: CategoryTable | None,
+        report: Report,
+        *,
+        need_box: bool = True,
+    ):
         self.images, self.categories, self.report = images, categories, report
+        self.need_box = need_box
         self._seen = self._without_image = 0
         self._boxes = self._fractions = 0
 
@@ -136,8 +147,10 @@ class BoxPass:
             return None
 
         size, bbox = self.images.images[image].size, annotation.get("bbox")
-        self._count_unit(bbox, size)
-        box, is_clipped = check_box(bbox, size)
+        box, is_clipped = _NO_BOX, False
+        if self.need_box or bbox is not None:
+            self._count_unit(bbox, size)
+            box, is_clipped = check_box(bbox, size)
         label = -1 if self.categories is None else self.categories.label(annotation)
         is_crowd = flag(annotation.get("iscrowd"), "iscrowd")
 

@@ -2,21 +2,44 @@
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
+from clim_data.annotations.ids import id_key, record_name
 from clim_data.faults import BrokenSample
 from clim_data.files.pickles import load_plain_pickle
 
 
-def read_refs(path: str | Path) -> list[dict]:
-    """The references of `refs(unc).p`, `refs(umd).p`, `refs(google).p`, or of a json file with the
-    same list.
+@dataclass(frozen=True)
+class ReferRecords:
+    """The references of a file. refs: usable ones, with "image_id" and "ann_id" as keys and "name"
+    for errors. faults: one for each that was left out."""
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is neither, or not a list of references with "image_id", "ann_id", "split"
-            and "sentences".
-    """
+    file: str
+    refs: list[dict]
+    faults: list[BrokenSample]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "ReferRecords":
+        """Read `refs(unc).p`, `refs(umd).p`, `refs(google).p`, or a json with the same list.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: it is neither, or has no reference with "image_id", "ann_id", "split" and
+                "sentences".
+        """
+        return _read(path)
+
+
+def read_refs(path: str | Path) -> list[dict]:
+    """Return the usable references of a file, without names; raises as `ReferRecords.read`."""
+    refs = ReferRecords.read(path).refs
+    for ref in refs:
+        del ref["name"]
+    return refs
+
+
+def _read(path: str | Path) -> ReferRecords:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -40,44 +63,71 @@ def read_refs(path: str | Path) -> list[dict]:
             f"{path} is not a list of references: give refs(unc).p, refs(umd).p, refs(google).p or "
             "a json"
         )
+    usable, faults = [], []
     for number, ref in enumerate(refs):
-        wrong = [
-            k
-            for k, kind in (("image_id", int), ("ann_id", int), ("split", str))
-            if type(ref.get(k)) is not kind
-        ]
-        if wrong or not isinstance(ref.get("sentences"), list):
-            raise ValueError(
-                f"{path}: reference {number} has no usable {', '.join(wrong) or 'sentences'}; "
-                "fetch it again"
-            )
-    return refs
+        try:
+            usable.append(_checked(ref, record_name(path.name, "reference", number, ref, "ref_id")))
+        except BrokenSample as fault:
+            faults.append(fault)
+    if faults and not usable:
+        raise ValueError(f"{path} has no usable reference ({faults[0]}): fetch it again")
+    return ReferRecords(path.name, usable, faults)
+
+
+def _checked(ref: dict, name: str) -> dict:
+    """Return a reference with ids as keys; BrokenSample when a field is missing or wrong."""
+    ids = {field: id_key(ref.get(field)) for field in ("image_id", "ann_id")}
+    wrong = [field for field, key in ids.items() if key is None]
+    wrong += [] if isinstance(ref.get("split"), str) else ["split"]
+    wrong += [] if isinstance(ref.get("sentences"), list) else ["sentences"]
+    if wrong:
+        raise BrokenSample("bad reference", name, f"no usable {', '.join(wrong)}")
+    return {**ref, **ids, "name": name}
 
 
 def refs_of_split(refs: list[dict], split: str) -> list[dict]:
-    """References of one split in file order; ValueError lists the splits there are."""
+    """Return the references of one split in file order; ValueError lists the splits there are."""
     chosen = [ref for ref in refs if ref["split"] == split]
     if not chosen:
-        found = ", ".join(
-            f"{name} ({count:,})" for name, count in Counter(ref["split"] for ref in refs).items()
-        )
+        counts = Counter(ref["split"] for ref in refs)
+        found = ", ".join(f"{name} ({count:,})" for name, count in counts.items())
         raise ValueError(f"split={split!r} has no reference: choose from {found}")
     return chosen
 
 
 def sentences_of(ref: dict, text: str) -> tuple[list[tuple[int, str]], list[BrokenSample]]:
-    """([(sentence id, lower-case text)], faults) of a reference.
+    """Return ([(sentence id, lower-case text)], faults) of a reference.
 
     Args:
+        ref: of `ReferRecords`.
         text: "raw" (as typed, which F-LMM reads) or "sent" (cleaned, without punctuation).
     """
-    sentences, faults = [], []
+    sentences: list[tuple[int, str]] = []
+    faults = []
     for number, sentence in enumerate(ref["sentences"]):
-        name = f"reference {ref.get('ref_id', ref['ann_id'])} sentence {number}"
+        name = f"{ref['name']}, sentence {number + 1}"
         value = sentence.get(text) if isinstance(sentence, dict) else None
         if not isinstance(value, str) or not value.strip():
             faults.append(BrokenSample("empty expression", name, f'no text in "{text}"'))
-        else:
-            sent_id = sentence.get("sent_id")
-            sentences.append((sent_id if isinstance(sent_id, int) else number, value.lower()))
+            continue
+        sent_id = sentence.get("sent_id")
+        sentences.append((sent_id if type(sent_id) is int else number, value.lower()))
     return sentences, faults
+
+
+def with_own_ids(
+    sentences: list[tuple[int, str]], others: list[tuple[int, str]]
+) -> list[tuple[int, str]]:
+    """Return sentences whose ids differ from each other and from `others`.
+
+    An id and its annotation name a result, so that two alike would be one. A sentence whose id is
+    taken gets the next free number.
+    """
+    taken = {number for number, _ in others}
+    own = []
+    for number, text in sentences:
+        if number in taken:
+            number = max(taken) + 1
+        taken.add(number)
+        own.append((number, text))
+    return own

@@ -1,8 +1,8 @@
 """The lists that annotations point to, images and categories, as checked types.
 
 A fault in these lists that makes a pointer mean two things (an id or a name twice, ids of two
-types) is refused for the whole file: nothing that points there could be trusted. An image that is unusable
-by itself is left out, counted and named.
+types) is refused for the whole file: nothing that points there could be trusted. An image that is
+unusable by itself is left out, counted and named.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +14,8 @@ from clim_data.annotations.coco import read_annotations
 from clim_data.annotations.ids import Key, first_repeated, id_key, keys_of, record_name, shorten
 from clim_data.faults import BrokenSample
 from clim_data.files.names import clean_name, image_file_name, leads_out
+
+OF_AN_IMAGE = ("id", "file_name", "coco_url", "height", "width")
 
 
 class ImageRecord(NamedTuple):
@@ -108,6 +110,13 @@ class ImageTable(Mapping[Key, ImageRecord]):
         if own is not None and type(key) is not own:
             return f"image ids are {kinds[own]}, image_id is {shorten(given)}"
         return f"image_id {shorten(given)} is no image of the file"
+
+
+def slim_image(record: Any) -> Any:
+    """Return the fields of an image record that `ImageTable` reads."""
+    if not isinstance(record, dict):
+        return record
+    return {field: record[field] for field in OF_AN_IMAGE if field in record}
 
 
 def with_sizes(table: ImageTable, report: Callable[[BrokenSample], None]) -> ImageTable:

@@ -62,3 +62,5 @@ def run(options: Namespace) -> None:
             allow_partial=options.allow_partial,
         )
         print(report)
+        if report.skipped.total:
+            print(report.skipped.summary())

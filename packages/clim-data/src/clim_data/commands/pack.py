@@ -183,7 +183,7 @@ def _list_narratives(options: Namespace) -> PackList:
 
 def _list_expressions(options: Namespace) -> PackList:
     # Imported here: it brings torch, which takes seconds that `--help` need not wait for.
-    from clim_data.readers.expressions import expression_items
+    from clim_data.readers.expression_items import expression_items
 
     return expression_items(
         options.images,

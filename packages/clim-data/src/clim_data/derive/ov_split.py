@@ -7,6 +7,7 @@ and common classes are base, the 337 rare ones novel.
 """
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from clim_data.annotations.ids import Key, id_key, key_of, keys_of
+from clim_data.annotations.records import BoxPass
+from clim_data.annotations.tables import CategoryTable, ImageTable
+from clim_data.faults import SkipReport
 from clim_data.files.json_stream import stream_json, write_coco
 
 _BASE = """person, bicycle, car, motorcycle, train, truck, boat, bench, bird, horse, sheep, bear, zebra, giraffe,
@@ -33,13 +38,14 @@ _CLASS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 @dataclass(frozen=True)
 class SplitReport:
     """What was written: the file, its classes (base, novel), images, boxes (base, novel); images
-    that were left out."""
+    that were left out, and records that could not be used."""
 
     path: Path
     classes: tuple[int, int]
     images: int
     boxes: tuple[int, int]
     left_out: int
+    skipped: SkipReport
 
     def __str__(self) -> str:
         return (
@@ -85,86 +91,122 @@ def write_ov_split(
         raise ValueError(f"{output} is the annotation file itself: give another output")
 
     found = _survey(annotations)
-    side = _sides(kind, found.categories, annotations)
-    sides = list(side.values())
-    counts = sides.count("base"), sides.count("novel")
+    skipped = SkipReport()
+    images = ImageTable.of(found.images, Path(annotations).name, skipped.add)
+    categories = CategoryTable.of(found.categories, Path(annotations).name)
+    side = _sides(kind, found.categories)
+    counts = list(side.values()).count("base"), list(side.values()).count("novel")
     if counts != COUNTS[kind] and not allow_partial:
         raise ValueError(_not_official(kind, counts, annotations))
 
-    kept = {i for i, name in side.items() if classes == "all" or name == "base"}
-    category_ids = np.array(found.category_ids)
-    with_box = set(np.array(found.image_ids)[np.isin(category_ids, list(kept))].tolist())
-    keep_empty = keep_empty or (kind, classes) == ("ov-lvis", "all")
-    images = [
-        _with_classes(image, kept)
-        for image in found.images
-        if keep_empty or image["id"] in with_box
-    ]
+    written = {key for key, name in side.items() if classes == "all" or name == "base"}
+    with_box = found.images_with(written)
     if not with_box:
         raise ValueError(
             f"{annotations} has no box of the classes of {kind}: give an instances file"
         )
+    keep_empty = keep_empty or (kind, classes) == ("ov-lvis", "all")
+    chosen = []
+    for image in found.images:
+        key = key_of(image)
+        if key in images and (keep_empty or key in with_box):
+            chosen.append(_with_classes(image, written))
 
-    record = {
-        **found.others,
-        "images": images,
-        "annotations": _annotations_of(annotations, kept),
-        "categories": [c | {"split": side[c["id"]]} for c in found.categories if c["id"] in kept],
-    }
-    write_coco(output, record)
-
-    written = (counts[0], counts[1] if classes == "all" else 0)
-    boxes = tuple(_count_boxes(category_ids, kept, side, name) for name in ("base", "novel"))
-    return SplitReport(
-        Path(output), written, len(images), (boxes[0], boxes[1]), len(found.images) - len(images)
+    boxes: Counter[str] = Counter()
+    checked = BoxPass(images, categories, skipped.add)
+    write_coco(
+        output,
+        {
+            **found.others,
+            "images": chosen,
+            "annotations": _usable(annotations, checked, side, written, boxes),
+            "categories": _written_categories(found.categories, side, written),
+        },
     )
+    number = (counts[0], counts[1] if classes == "all" else 0)
+    left_out = len(found.images) - len(chosen)
+    totals = boxes["base"], boxes["novel"]
+    return SplitReport(Path(output), number, len(chosen), totals, left_out, skipped)
 
 
-def _annotations_of(path: str | Path, kept: set[int]) -> Iterator[dict]:
-    for name, item in _items(path, "writing"):
-        if name == "annotations" and item["category_id"] in kept:
-            yield item
+def _usable(
+    path: str | Path,
+    checked: BoxPass,
+    side: Mapping[Key, str],
+    written: set[Key],
+    boxes: Counter[str],
+) -> Iterator[dict]:
+    """Yield the usable annotations of the written classes as they are, and count their sides."""
+    place = -1
+    for name, annotation in _items(path, "writing"):
+        if name != "annotations":
+            continue
+        place += 1
+        if checked.check(place, annotation) is None:
+            continue
+        category = id_key(annotation["category_id"])
+        if category in written:
+            boxes[side[category]] += 1
+            yield annotation
+    checked.finish()
 
 
-def _count_boxes(
-    category_ids: np.ndarray, kept: set[int], side: Mapping[int, str], name: str
-) -> int:
-    """Return how many boxes belong to the written classes of one side."""
-    chosen = [category for category in kept if side[category] == name]
-    return int(np.isin(category_ids, chosen).sum())
+def _written_categories(
+    categories: list[dict], side: Mapping[Key, str], written: set[Key]
+) -> list[dict]:
+    chosen = []
+    for category in categories:
+        key = key_of(category)
+        if key in written:
+            chosen.append(category | {"split": side[key]})
+    return chosen
 
 
 @dataclass
 class _Survey:
-    """A file without the bulk of its annotations: image and category id of each, everything else as
-    it is."""
+    """A file without the bulk of its annotations: image and category of each, by number, everything
+    else as it is."""
 
     images: list[dict] = field(default_factory=list)
     categories: list[dict] = field(default_factory=list)
-    image_ids: array = field(default_factory=lambda: array("q"))
-    category_ids: array = field(default_factory=lambda: array("q"))
+    owners: array = field(default_factory=lambda: array("q"))
+    classes: array = field(default_factory=lambda: array("q"))
+    numbers: dict[Key, int] = field(default_factory=dict)
     others: dict[str, Any] = field(default_factory=dict)
+
+    def add_annotation(self, annotation: Any) -> None:
+        """Note the image and the category of an annotation that has both."""
+        if not isinstance(annotation, dict):
+            return
+        keys = id_key(annotation.get("image_id")), id_key(annotation.get("category_id"))
+        if keys[0] is not None and keys[1] is not None:
+            self.owners.append(self.numbers.setdefault(keys[0], len(self.numbers)))
+            self.classes.append(self.numbers.setdefault(keys[1], len(self.numbers)))
+
+    def images_with(self, categories: set[Key]) -> set[Key]:
+        """Return the keys of the images that have an annotation of one of the categories."""
+        wanted = [self.numbers[key] for key in categories if key in self.numbers]
+        owners = np.array(self.owners)[np.isin(np.array(self.classes), wanted)]
+        keys = list(self.numbers)
+        return {keys[number] for number in np.unique(owners).tolist()}
 
 
 def _survey(path: str | Path) -> _Survey:
     found = _Survey()
-    try:
-        for name, item in _items(path, "reading"):
-            if name == "annotations":
-                found.image_ids.append(item["image_id"])
-                found.category_ids.append(item["category_id"])
-            elif name in ("images", "categories"):
-                int(item["id"])
-                getattr(found, name).append(item)
-            elif name == "licenses":
-                found.others.setdefault(name, []).append(item)
-            elif name == "info":
-                found.others[name] = item
-    except (KeyError, TypeError) as fault:
-        raise ValueError(
-            f"{path}: an item of {name!r} is not as in COCO ({fault!r}); give an instances file"
-        ) from None
-    found.categories.sort(key=lambda category: category["id"])
+    for name, item in _items(path, "reading"):
+        if name == "annotations":
+            found.add_annotation(item)
+        elif name == "images":
+            found.images.append(item)
+        elif name == "categories":
+            found.categories.append(item)
+        elif name == "licenses":
+            found.others.setdefault(name, []).append(item)
+        elif name == "info":
+            found.others[name] = item
+    keys = keys_of(found.categories, "category", Path(path).name)
+    ordered = sorted(zip(keys, found.categories), key=lambda pair: pair[0])
+    found.categories = [category for _, category in ordered]
     return found
 
 
@@ -173,22 +215,17 @@ def _items(path: str | Path, what: str) -> Iterator[tuple[str, Any]]:
     return tqdm(stream_json(path), desc=bar, unit="item", unit_scale=True, delay=2, leave=False)
 
 
-def _sides(kind: str, categories: list[dict], path: str | Path) -> dict[int, str]:
-    """Side, "base" or "novel", of each category id that belongs to the split."""
+def _sides(kind: str, categories: list[dict]) -> dict[Key, str]:
+    """Return the side, "base" or "novel", of each category that belongs to the split, by key."""
     names = dict.fromkeys(COCO_BASE, "base") | dict.fromkeys(COCO_NOVEL, "novel")
-    side: dict[int, str] = {}
+    side: dict[Key, str] = {}
     for category in categories:
-        of = (
-            names.get(category.get("name", ""))
-            if kind == "ov-coco"
-            else _LVIS_SIDE.get(category.get("frequency", ""))
-        )
+        if kind == "ov-coco":
+            of = names.get(category.get("name", ""))
+        else:
+            of = _LVIS_SIDE.get(category.get("frequency", ""))
         if of is not None:
-            if category["id"] in side:
-                raise ValueError(
-                    f"{path} has category id {category['id']} twice: fetch the official file again"
-                )
-            side[category["id"]] = of
+            side[key_of(category)] = of
     return side
 
 
@@ -203,6 +240,10 @@ def _not_official(kind: str, counts: tuple[int, int], path: str | Path) -> str:
     )
 
 
-def _with_classes(image: dict, kept: set[int]) -> dict:
-    lists = {name: [i for i in image[name] if i in kept] for name in _CLASS_LISTS if name in image}
+def _with_classes(image: dict, written: set[Key]) -> dict:
+    """Return an image whose lists of classes name the written ones only."""
+    lists = {}
+    for name in _CLASS_LISTS:
+        if name in image:
+            lists[name] = [i for i in image[name] if id_key(i) in written]
     return image | lists

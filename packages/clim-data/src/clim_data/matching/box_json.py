@@ -11,9 +11,8 @@ import numpy as np
 
 from clim_data.annotations.coco import require_annotation_file
 from clim_data.annotations.records import BoxPass, BoxRecord
+from clim_data.annotations.tables import slim_image
 from clim_data.files.json_stream import stream_json
-
-OF_AN_IMAGE = ("id", "file_name", "coco_url", "height", "width")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def read_lists(path: str | Path, *tables: str) -> dict[str, list]:
     others = set()
     for name, item in stream_json(require_annotation_file(path)):
         if name in found:
-            found[name].append(_slim(item) if name == "images" else item)
+            found[name].append(slim_image(item) if name == "images" else item)
         else:
             others.add(name)
             if all(found.values()) and name == "annotations":
@@ -128,9 +127,3 @@ def read_boxes(path: str | Path, boxes: BoxPass, rules: BoxRules) -> FoundBoxes:
 
 def _annotations(path: str | Path) -> Iterator[Any]:
     return (item for name, item in stream_json(path) if name == "annotations")
-
-
-def _slim(image: Any) -> Any:
-    if not isinstance(image, dict):
-        return image
-    return {key: image[key] for key in OF_AN_IMAGE if key in image}

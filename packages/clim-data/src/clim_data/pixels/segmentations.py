@@ -176,6 +176,20 @@ def check_segmentation(segmentation: Any, size: tuple[int, int], name: str) -> i
     return check_polygons(segmentation, size, name)[1]
 
 
+def usable_segmentation(
+    segmentation: Any, size: tuple[int, int], name: str
+) -> tuple[list | dict, int]:
+    """Return run lengths as they are, or the polygons that have an area, and how many have none.
+
+    Raises:
+        BrokenSample: see `check_segmentation`.
+    """
+    dropped = check_segmentation(segmentation, size, name)
+    if dropped:
+        return check_polygons(segmentation, size, name)
+    return segmentation, 0
+
+
 def decode_segmentation(
     segmentation: Any, height: int, width: int, name: str = "segmentation"
 ) -> np.ndarray:

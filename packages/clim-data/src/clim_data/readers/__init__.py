@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from clim_data.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from clim_data.readers.expressions import PROTOCOLS as PROTOCOLS
+    from clim_data.readers.expressions import (
+        PROTOCOLS as PROTOCOLS,
+        ExpressionRules as ExpressionRules,
+    )
     from clim_data.readers.grounding import PanopticMasks as PanopticMasks
     from clim_data.readers.labelled_images import class_images as class_images
     from clim_data.readers.region_options import (
@@ -19,6 +22,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            "ExpressionRules": "clim_data.readers.expressions",
             "PROTOCOLS": "clim_data.readers.expressions",
             "PanopticMasks": "clim_data.readers.grounding",
             "RegionRules": "clim_data.readers.region_options",

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from clim_data.faults import BrokenSample
-from clim_data.pixels.decode import load_rgb
+from clim_data.pixels.decode import load_rgb, open_image, orientation
+from clim_data.pixels.frames import refuse_size
 from clim_data.pixels.masks import read_segment_ids
 from clim_data.pixels.segmentations import decode_segmentation
 
@@ -62,7 +63,11 @@ class PanopticMasks:
         masks = np.zeros((len(self.segment_ids), *size), dtype=bool)
         for mask, ids in zip(masks, self.segment_ids):
             for segment_id in ids:
-                mask |= drawn == segment_id
+                pixels = drawn == segment_id
+                if not pixels.any():
+                    detail = f"id {segment_id} is not in the panoptic png"
+                    raise BrokenSample("segment without pixels", self.name, detail)
+                mask |= pixels
         return masks
 
 
@@ -78,17 +83,14 @@ class CocoMasks:
         """bool (N, H, W); BrokenSample when one is malformed or `size` is not the size they were
         drawn on."""
         if size != self.size:
-            raise BrokenSample(
-                "size mismatch", self.name, f"annotated at {self.size}, the image has {size}"
-            )
+            refuse_size(size, self.size, self.name, file="the annotation file")
         masks = np.zeros((len(self.segmentations), *size), dtype=bool)
-        decoded: dict[
-            int, np.ndarray
-        ] = {}  # several sentences of one object share its segmentation
+        # Several sentences of one object share its segmentation.
+        decoded: dict[int, np.ndarray] = {}
         for mask, segmentation in zip(masks, self.segmentations):
             if segmentation:
                 if id(segmentation) not in decoded:
-                    decoded[id(segmentation)] = decode_segmentation(segmentation, *size)
+                    decoded[id(segmentation)] = decode_segmentation(segmentation, *size, self.name)
                 mask[:] = decoded[id(segmentation)]
         return masks
 
@@ -122,8 +124,15 @@ class GroundingSample:
     def load(self) -> tuple[Image.Image, np.ndarray]:
         """(RGB image, masks bool (N, H, W) at its size); BrokenSample when either cannot be
         read."""
-        image = self.load_image()
-        return image, self.mask_source.masks((image.height, image.width))
+        opened = open_image(self.image, self.key)
+        image = load_rgb(opened, name=self.key)
+        try:
+            return image, self.mask_source.masks((image.height, image.width))
+        except BrokenSample as fault:
+            if fault.reason != "size mismatch" or orientation(opened) == 1:
+                raise
+            fix = "its EXIF tag turns it: turn its pixels (exiftran), or annotate the stored ones"
+            raise BrokenSample(fault.reason, fault.name, f"{fault.detail}; {fix}") from None
 
 
 class RecordTable:

@@ -22,7 +22,7 @@ from clim_data.sources.tars import BLOCK, BadHeader, padded, parse_header
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredRecord:
     """One record with its image and its further files by suffix, each a path or bytes."""
 
     record: dict
@@ -39,7 +39,7 @@ class GroundingStore(Protocol):
 
     def record(self, number: int) -> dict: ...
 
-    def __getitem__(self, number: int) -> Stored: ...
+    def __getitem__(self, number: int) -> StoredRecord: ...
 
     def stamp(self) -> str:
         """Changes with the records and their order; where they lie does not matter."""
@@ -83,14 +83,14 @@ class FileStore:
     def record(self, number: int) -> dict:
         return self._table[number]["record"]
 
-    def __getitem__(self, number: int) -> Stored:
+    def __getitem__(self, number: int) -> StoredRecord:
         """BrokenSample when the image is not there."""
         entry = self._table[number]
         folder, name = entry["image"]
         files = {
             suffix: inside(self._folders[i], file) for suffix, (i, file) in entry["files"].items()
         }
-        return Stored(entry["record"], locate(self._folders[folder], name), files)
+        return StoredRecord(entry["record"], locate(self._folders[folder], name), files)
 
 
 class ShardStore:
@@ -138,7 +138,7 @@ class ShardStore:
             raise BrokenSample("bad json", name, "not an object")
         return record
 
-    def __getitem__(self, number: int) -> Stored:
+    def __getitem__(self, number: int) -> StoredRecord:
         """BrokenSample when the shard was cut or changed."""
         record = self.record(number)
         path, spans = self._place(number)
@@ -150,7 +150,7 @@ class ShardStore:
             raise BrokenSample(
                 "cut shard", f"{Path(path).name} sample {number}", str(fault)
             ) from None
-        return Stored(record, data, files)
+        return StoredRecord(record, data, files)
 
     def _place(self, number: int) -> tuple[str, np.ndarray]:
         if not 0 <= number < len(self):

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
+from clim_data.annotations.ids import Key, id_key
+from clim_data.annotations.narrative_files import NarrativeRecord
+from clim_data.annotations.panoptic import SegmentIndex
 from clim_data.faults import BrokenSample, SkipReport
 from clim_data.files.json_stream import stream_json
-from clim_data.files.names import image_file_name, inside
 from clim_data.readers.grounding import NO_PHRASE, GroundingSample, PanopticMasks, Phrase
-from clim_data.readers.grounding_stores import FileStore, GroundingStore, ShardStore, Stored
+from clim_data.readers.grounding_stores import FileStore, GroundingStore, ShardStore, StoredRecord
 from clim_data.sources.expand import Sources
 from clim_data.sources.items import PackItem, PackList
 
@@ -94,7 +96,7 @@ class PanopticNarratives(Dataset):
                 "malformed narrative", str(stored.record.get("key")), repr(fault)
             ) from None
 
-    def _sample(self, stored: Stored) -> GroundingSample:
+    def _sample(self, stored: StoredRecord) -> GroundingSample:
         record, phrases = stored.record, stored.record["phrases"]
         texts = {phrase: text for text, phrase in record["segments"]}
         masks = PanopticMasks(
@@ -140,97 +142,69 @@ def _narratives(
     panoptic_json: str | Path,
     panoptic_dir: str | Path,
 ) -> Iterator[PackItem]:
-    images, things, drawn = _panoptic(panoptic_json)
-    for number, (table, narrative) in enumerate(stream_json(narratives_json)):
-        if table or not isinstance(narrative, dict):
+    left_out: list[BrokenSample] = []
+    index = SegmentIndex.read(panoptic_json, left_out.append)
+    for fault in left_out:
+        yield _left_out(images_dir, fault.name, fault)
+
+    for number, (table, record) in enumerate(stream_json(narratives_json)):
+        if table or not isinstance(record, dict):
             raise ValueError(
                 f"{narratives_json} is not a list of narratives: give png_coco_train2017.json or "
                 "_val2017"
             )
-        key = f"{narrative.get('image_id', '')!s:0>12}-{number}"
+        key = f"{record.get('image_id', '')!s:0>12}-{number}"
         try:
-            image_id = int(narrative["image_id"])
-            if image_id not in images or image_id not in drawn:
-                raise BrokenSample(
-                    "unknown image", key, f"image {image_id} is not in the panoptic file"
-                )
-            name = image_file_name(images[image_id])
-            inside(images_dir, name)
-            png, categories = drawn[image_id]
-            is_thing = {segment: things[category] for segment, category in categories.items()}
-            texts, phrases = _parse(narrative["segments"], is_thing, key)
-            record = {
-                "image_id": image_id,
-                "file_name": name,
-                "segments": texts,
-                "phrases": phrases,
-            }
-            yield PackItem(key, str(images_dir), name, record, {PANOPTIC: (str(panoptic_dir), png)})
+            narrative = NarrativeRecord.of(record, key)
+            yield _item(images_dir, panoptic_dir, key, narrative, index)
         except BrokenSample as fault:
-            yield PackItem(
-                key, str(images_dir), "", {}, {}, (fault.reason, fault.name, fault.detail)
-            )
-        except (KeyError, TypeError, ValueError) as fault:
-            yield PackItem(
-                key, str(images_dir), "", {}, {}, ("malformed narrative", key, repr(fault))
-            )
+            yield _left_out(images_dir, key, fault)
 
 
-def _panoptic(
-    path: str | Path,
-) -> tuple[dict[int, dict], dict[int, bool], dict[int, tuple[str, dict[int, int]]]]:
-    """(image records, is_thing of the categories, png name and category of every segment of the
-    images), by id."""
-    images, things, drawn = {}, {}, {}
-    try:
-        for table, item in stream_json(path):
-            if table == "images":
-                images[item["id"]] = item
-            elif table == "categories":
-                things[item["id"]] = bool(item.get("isthing", 1))
-            elif table == "annotations":
-                categories = {info["id"]: info["category_id"] for info in item["segments_info"]}
-                drawn[item["image_id"]] = (item["file_name"], categories)
-    except (KeyError, TypeError, AttributeError) as fault:
-        raise ValueError(
-            f"{path} is not a COCO panoptic file ({fault!r}): give panoptic_train2017.json or "
-            "_val2017"
-        ) from None
-    if not images or not things or not drawn:
-        raise ValueError(
-            f"{path} lacks images, categories or annotations: give panoptic_train2017.json or "
-            "_val2017"
-        )
-    return images, things, drawn
+def _left_out(images_dir: str | Path, key: str, fault: BrokenSample) -> PackItem:
+    reason = fault.reason, fault.name, fault.detail
+    return PackItem(key, str(images_dir), "", {}, {}, reason)
 
 
-def _parse(segments: list[dict], drawn: dict[int, bool], key: str) -> tuple[list[list], list[dict]]:
-    """([[text, phrase index or -1]], [{"ids", "plural", "thing"}]) of the segments of a
-    narrative."""
+def _item(
+    images_dir: str | Path,
+    panoptic_dir: str | Path,
+    key: str,
+    narrative: NarrativeRecord,
+    index: SegmentIndex,
+) -> PackItem:
+    """Return a narrative as an item; BrokenSample when an image or segment is not usable."""
+    image = index.images.get(narrative.image)
+    if image is None or narrative.image not in index.drawn:
+        detail = f"image {narrative.image} is not in the panoptic file"
+        raise BrokenSample("unknown image", key, detail)
+
     texts: list[list] = []
     phrases: list[dict] = []
-    for text, ids, plural in _fields(segments):
+    for text, ids, is_plural in narrative.segments:
         if not ids or not text.strip():
             texts.append([text, NO_PHRASE])
             continue
-        unknown = [i for i in ids if i not in drawn]
-        if unknown:
-            raise BrokenSample(
-                "unknown segment", key, f"{unknown} of {text!r} are not in the panoptic file"
-            )
+        things = [_is_thing(index, narrative.image, i, key, text) for i in ids]
         texts.append([text, len(phrases)])
-        phrases.append(
-            {"ids": ids, "plural": plural, "thing": plural or any(drawn[i] for i in ids)}
-        )
+        phrases.append({"ids": list(ids), "plural": is_plural, "thing": is_plural or any(things)})
     if not phrases:
         raise BrokenSample("no phrase", key, "no segment of the narrative has a mask")
-    return texts, phrases
+
+    record = {
+        "image_id": id_key(image.id),
+        "file_name": image.name,
+        "segments": texts,
+        "phrases": phrases,
+    }
+    png, _ = index.drawn[narrative.image]
+    files = {PANOPTIC: (str(panoptic_dir), png)}
+    return PackItem(key, str(images_dir), image.name, record, files, size=image.size)
 
 
-def _fields(segments: list[dict]) -> Iterator[tuple[str, list[int], bool]]:
-    for segment in segments:
-        yield (
-            str(segment["utterance"]),
-            [int(i) for i in segment["segment_ids"]],
-            bool(segment["plural"]),
-        )
+def _is_thing(index: SegmentIndex, image: Key, segment_id: int, key: str, text: str) -> bool:
+    try:
+        return index.is_thing(image, segment_id)
+    except BrokenSample as fault:
+        detail = f"{segment_id} of {text!r}: {fault.name}: {fault.detail}"
+        raise BrokenSample(fault.reason, key, detail) from None

@@ -16,7 +16,7 @@ from io import BytesIO
 import numpy as np
 import side_by_side as sbs
 import torch
-from clim_data import CropBatch, Draw
+from clim_data import CropBatch, SampleRandom
 from clim_data.matching import BoxTable
 from clim_data.pixels import crop_window, draw_cells, draw_order, open_image
 from clim_data.sources import RawSample
@@ -25,7 +25,7 @@ from pictures import jpeg_bytes
 from PIL import Image
 from torch import Tensor
 
-DRAW = Draw(seed=0, epoch=0)
+DRAW = SampleRandom(seed=0, epoch=0)
 MAX_CELLS = 20
 CONTEXT = 1.5
 TOLERANCE = 4  # grey levels, of single pixels: both round between their two passes

@@ -18,7 +18,7 @@ from io import BytesIO
 import numpy as np
 import side_by_side as sbs
 import torch
-from clim_data import Draw, MosaicConfig, build_batch, decode_rgb, plan_mosaics
+from clim_data import MosaicConfig, SampleRandom, build_batch, decode_rgb, plan_mosaics
 from clim_data.pixels import letterbox, sample_crop_window
 from clim_data.sources import RawSample
 from pictures import jpeg_bytes
@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-DRAW = Draw(seed=0, epoch=0)
+DRAW = SampleRandom(seed=0, epoch=0)
 PAPER_TILE_PX = 224
 MEAN_TOLERANCE = 2  # grey levels, mean of what is left when detail of 8 px is averaged away
 LETTERBOX_TOLERANCE = 2  # grey levels; both round between their two passes

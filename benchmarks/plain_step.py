@@ -14,7 +14,7 @@ from functools import partial
 import side_by_side as sbs
 import torch
 import torch.distributed as dist
-from clim_data import CropBatch, Draw, MosaicConfig, build_batch, plan_mosaics
+from clim_data import CropBatch, MosaicConfig, SampleRandom, build_batch, plan_mosaics
 from clim_models import copy_image_side, create_model
 from clim_train import (
     ClimConfig,
@@ -127,9 +127,9 @@ def task_of(case: Case) -> Task:
 def batch_of(case: Case):
     """Build the batch: mosaics of JPEGs, or noise with a grid of crops."""
     if case.method == "CLIM":
-        return build_batch(samples(case.images, *SOURCE_SIZE), Draw(seed=0, epoch=0), case.mosaic)[
-            0
-        ]
+        return build_batch(
+            samples(case.images, *SOURCE_SIZE), SampleRandom(seed=0, epoch=0), case.mosaic
+        )[0]
     noise = torch.Generator().manual_seed(0)
     grid = [(x / 3, y / 3, (x + 1) / 3, (y + 1) / 3) for y in range(3) for x in range(3)]
     crop_px = case.image_px // 2

@@ -14,7 +14,7 @@ from functools import partial
 import side_by_side as sbs
 import torch
 import torch.distributed as dist
-from clim_data import Draw, MosaicBatch, MosaicConfig, build_batch, plan_mosaics
+from clim_data import MosaicBatch, MosaicConfig, SampleRandom, build_batch, plan_mosaics
 from clim_models import create_model
 from clim_train import ClimTask, EngineConfig, OptimConfig, PairDataConfig, TrainConfig
 from clim_train.engine import Engine, start_distributed
@@ -102,7 +102,7 @@ def open_engine(case: Case) -> Engine:
 
 def build_step(case: Case, mosaics: bool) -> Step:
     batch, _ = build_batch(
-        samples(case.images, *SOURCE_SIZE), Draw(seed=0, epoch=0), case.layout(mosaics)
+        samples(case.images, *SOURCE_SIZE), SampleRandom(seed=0, epoch=0), case.layout(mosaics)
     )
     return Step(case, batch)
 

@@ -5,8 +5,9 @@ import torch
 from clim_data import CropLoader, MosaicConfig, MosaicLoader
 from clim_data.faults import BrokenSample
 from clim_data.sources.expand import expand_sources
-from clim_data.sources.folders import FolderIndex, image_files
+from clim_data.sources.folders import FolderIndex
 from clim_data.sources.store import SampleStore
+from clim_data.sources.walk import image_files
 
 SMALL = MosaicConfig(canvas_px=16, single_px=8, mix={})
 
@@ -95,10 +96,7 @@ def test_folders_and_shards_mix(photos, make_shards):
     assert sorted(keys) == ["000000", "000001", "000002", "a.jpg", "b.PNG", "sub/c.webp"]
 
 
-def test_a_folder_with_shards_is_its_shards(photos, tmp_path, tar):
-    shard = tar(photos / "s.tar", [("x.jpg", b"1")])
-    assert expand_sources(photos) == [str(shard)]
-    shard.unlink()
+def test_a_folder_of_images_is_a_source(photos, tmp_path):
     assert expand_sources(photos) == expand_sources(f"{tmp_path}/ph*") == [str(photos)]
 
 

@@ -8,7 +8,7 @@ from clim_data import DetectionLoader
 from clim_data.pixels.decode import decode_rgb
 from clim_data.pixels.jitter import JitterDraw, jitter
 from clim_data.processes.ranks import Ranks
-from clim_data.streams.draw import Draw
+from clim_data.streams.draw import SampleRandom
 from clim_data.streams.options import StreamOptions
 from PIL import Image
 
@@ -61,7 +61,7 @@ def test_batches_are_views_of_their_images(photos):
         for i, key in enumerate(batch.keys):
             number = int(Path(key).stem)
             picture = decode_rgb(photos[0] / f"{number}.png")
-            chosen = JitterDraw.of(Draw(5, 0).rng(names[key], "jitter"))
+            chosen = JitterDraw.of(SampleRandom(5, 0).rng(names[key], "jitter"))
             view = jitter(picture, torch.tensor([[5.0, 6, 17, 36]]), chosen, 48)
             assert torch.equal(batch.images[i], view.image)
             assert tuple(batch.windows[i].tolist()) == view.window

@@ -10,7 +10,7 @@ from clim_data.pixels.decode import decode_rgb, to_rgb
 from clim_data.pixels.transforms import crop_resize, sample_crop_window
 from clim_data.sources.captions import read_captions
 from clim_data.sources.shards import RawSample
-from clim_data.streams.draw import Draw
+from clim_data.streams.draw import SampleRandom
 from clim_data.streams.mosaic_batches import build_batch, decode_tile
 from PIL import Image
 
@@ -40,12 +40,14 @@ def test_captions_of_our_and_of_img2dataset_shards(text, meta, captions):
     [
         (b"  \n", None, "empty caption"),
         (None, b'{"captions": []}', "empty caption"),
-        (None, b'{"captions": [null, 3]}', "empty caption"),
+        (None, b'{"captions": [null, 3]}', "bad caption"),
+        (None, b'{"captions": {"text": "a"}}', "bad caption"),
+        (None, b'{"caption": "\\ud83d"}', "bad caption"),
+        (None, b'{"captions": [null]}', "empty caption"),
         (None, b'{"caption": null}', "empty caption"),
         (None, b"{}", "empty caption"),
         (b"fine", b'{"captions"', "bad json"),
         (b"fine", b"[1]", "bad json"),
-        (b"fine", b'{"captions": "text"}', "bad json"),
         (b"fine", b"\xff\xfe{", "bad json"),
         (b"\xff\xff", None, "bad caption"),
     ],
@@ -60,7 +62,7 @@ def test_tile_is_the_resized_crop_of_the_drawn_window(images):
     pixels = images.pixels(3, 60, 90)
     sample, draw, config = (
         raw(images.encoded(pixels, "PNG")),
-        Draw(5, 2),
+        SampleRandom(5, 2),
         MosaicConfig(crop_scale=(0.3, 0.6)),
     )
     window = sample_crop_window((60, 90), draw.rng(sample.name, "crop"), scale=(0.3, 0.6))
@@ -75,9 +77,9 @@ def test_jpeg_scaling_decodes_fewer_pixels_but_never_too_few(images):
     assert decode_rgb(data, at_least=(161, 120)).shape == (3, 240, 320)
     assert decode_rgb(data, at_least=(1000, 1000)).shape == (3, 480, 640)
     config = MosaicConfig()
-    scaled = decode_tile(raw(data), (60, 60), Draw(0, 0), config=config)
+    scaled = decode_tile(raw(data), (60, 60), SampleRandom(0, 0), config=config)
     lossless = raw(images.encoded(np.asarray(Image.open(io.BytesIO(data))), "PNG"))
-    plain = decode_tile(lossless, (60, 60), Draw(0, 0), config=config)
+    plain = decode_tile(lossless, (60, 60), SampleRandom(0, 0), config=config)
     assert (scaled.int() - plain.int()).abs().float().mean() < 4
 
 
@@ -199,7 +201,7 @@ def test_neighbours_of_a_broken_sample_are_laid_out_anew(images):
     good = [
         raw(images.encoded(images.pixels(i, 40, 40), "PNG"), b"x", name=f"s/{i}") for i in range(13)
     ]
-    config, draw = MosaicConfig(canvas_px=36, single_px=10, mix={2: 1, 3: 1}), Draw(0, 0)
+    config, draw = MosaicConfig(canvas_px=36, single_px=10, mix={2: 1, 3: 1}), SampleRandom(0, 0)
     cut = raw(b"no", b"x", name="s/cut")
     batch, faults = build_batch([*good[:5], cut, *good[5:]], draw, config)
     expected, none = build_batch(good, draw, config)

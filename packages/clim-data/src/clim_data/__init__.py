@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         DetectionBatch as DetectionBatch,
         DetectionLoader as DetectionLoader,
     )
-    from clim_data.streams.draw import Draw as Draw
+    from clim_data.streams.draw import SampleRandom as SampleRandom
     from clim_data.streams.loaders import (
         BoxLoader as BoxLoader,
         CropLoader as CropLoader,
@@ -69,7 +69,6 @@ else:
             "CropLoader": "clim_data.streams.loaders",
             "DetectionBatch": "clim_data.streams.detection_batches",
             "DetectionLoader": "clim_data.streams.detection_batches",
-            "Draw": "clim_data.streams.draw",
             "GroundingSample": "clim_data.readers.grounding",
             "ImageCaptions": "clim_data.readers.image_captions",
             "InstanceRegions": "clim_data.readers.regions",
@@ -96,8 +95,10 @@ else:
             "narrative_items": "clim_data.readers.narratives",
             "panoptic_items": "clim_data.sources.items",
             "plan_mosaics": "clim_data.streams.mosaics",
+            "SampleRandom": "clim_data.streams.draw",
             "register_part": "clim_data.datasets",
             "stitch_tiles": "clim_data.streams.mosaics",
             "write_shards": "clim_data.sources.write",
         },
+        renamed={"Draw": "SampleRandom"},
     )

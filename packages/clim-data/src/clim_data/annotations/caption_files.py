@@ -1,74 +1,189 @@
-"""Captions in files: of COCO, of cc3m lists, and beside the images of a folder."""
+"""Captions in files: of COCO, of cc3m lists, in tables, and next to the images of a folder.
 
-import json
+A caption is a text, or a list of texts. Anything else is a fault that names its place; the name of a
+field never becomes a caption.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from clim_data.annotations.coco import group_by_image, read_annotations
+from clim_data.faults import BrokenSample
+from clim_data.files.names import clean_name, is_utf8, printable
+from clim_data.files.text import parse_json, plain_text, read_lines, read_text
 
 CAPTION_LIST = "metadata.jsonl"
+CAPTION_FIELDS = ("captions", "caption", "text")
+
+Report = Callable[[BrokenSample], None]
+
+_KINDS = {dict: "an object", list: "a list", bool: "true or false", int: "a number"}
 
 
-def captions_of_images(captions_json: str | Path) -> list[tuple[dict, list[str]]]:
-    """(image record, captions) of every image of a COCO captions file or a CC3M-style file, in file
-    order.
+def captions_of(value: Any, where: str, field_name: str = "caption") -> list[str]:
+    """Return the captions with text of a value from a json: a text, a list of texts, or null.
 
-    A CC3M-style file is {"images": [{"id", "file_name", "captions": [...]}]}.
+    Args:
+        value: what the json holds.
+        where: file and place, for the error.
+        field_name: what the json calls the value, for the error.
+
+    Raises:
+        BrokenSample: the value, or an element of the list, is of another kind.
+    """
+    captions = []
+    for text in value if isinstance(value, list) else [value]:
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            kind = _KINDS.get(type(text), "a number")
+            kind = f"a list with {kind}" if isinstance(value, list) else kind
+            detail = f'"{field_name}" is {kind}, not a text or a list of texts'
+            raise BrokenSample("bad caption", where, detail)
+        if not is_utf8(text):
+            detail = f'"{field_name}" holds half a character: {printable(text)}'
+            raise BrokenSample("bad caption", where, detail)
+        captions.append(plain_text(text))
+    return [text for text in captions if text]
+
+
+def captions_of_images(
+    captions_json: str | Path, report: Report | None = None
+) -> list[tuple[dict, list[str]]]:
+    """Return (image record, captions with text) of every image, in file order.
+
+    Args:
+        captions_json: a COCO captions file, or a CC3M-style file, {"images": [{"id", "file_name",
+            "captions": [...]}]}.
+        report: is called with each caption that is no text; None raises the first.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or neither layout.
     """
     record = read_annotations(captions_json, "images")
+    images = record["images"]
+    file = Path(captions_json).name
+    found: list[tuple[dict, list[str]]] = []
     if isinstance(record.get("annotations"), list):
         groups = group_by_image(record["annotations"])
-        return [
-            (im, [a.get("caption", "") for a in groups.get(im["id"], [])])
-            for im in record["images"]
-        ]
-    if not all(isinstance(image.get("captions"), list) for image in record["images"]):
+        for image in images:
+            texts: list[str] = []
+            for annotation in groups.get(image["id"], []):
+                where = f"{file}, annotation {annotation.get('id')}"
+                texts += _checked(annotation.get("caption"), where, "caption", report)
+            found.append((image, texts))
+        return found
+
+    if not all(isinstance(image, dict) and "captions" in image for image in images):
         raise ValueError(
             f'{captions_json} has neither "annotations" nor "captions" in each image: see the '
             "README"
         )
-    return [(image, image["captions"]) for image in record["images"]]
+    for image in images:
+        where = f"{file}, image {image.get('id')}"
+        found.append((image, _checked(image["captions"], where, "captions", report)))
+    return found
 
 
-def read_caption_table(path: str | Path) -> dict[str, list[str]]:
-    """Captions by file name from a json object {file name: caption or list}, or from a jsonl file.
+def _checked(value: Any, where: str, field_name: str, report: Report | None) -> list[str]:
+    try:
+        return captions_of(value, where, field_name)
+    except BrokenSample as fault:
+        if report is None:
+            raise
+        report(fault)
+        return []
 
-    A line of the jsonl has "file_name" and "text", "caption" or "captions".
+
+@dataclass(frozen=True)
+class CaptionRows:
+    """Captions by file name, as a table has them.
+
+    name: of the table's file. captions: by cleaned name, all rows of a name together. faults: rows
+    that cannot be used.
+    """
+
+    name: str
+    captions: dict[str, list[str]]
+    faults: list[BrokenSample] = field(default_factory=list)
+
+
+def read_caption_table(path: str | Path) -> CaptionRows:
+    """Read captions by file name from a json object {file name: caption or list}, or from a jsonl.
+
+    A line of the jsonl has "file_name" and "text", "caption" or "captions". Rows that cannot be
+    used are faults, with their line, and do not stop the others.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: a line or the file is not as described.
+        FileNotFoundError: no such file.
+        ValueError: the file is no text, or no json object.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no captions file {path}: give a json or jsonl file")
+    rows = CaptionRows(path.name, {})
+    if path.suffix.lower() == ".jsonl":
+        for number, line in enumerate(_numbered_lines(read_text(path)), 1):
+            if line:
+                _add(rows, f"{path}, line {number}", lambda where, line=line: _row(line, where))
+        return rows
+
+    # Every pair of the object is wanted: of equal names a dict would keep the last.
+    layout = f"{path} cannot be used ({{}}): see `folder` in the README for its layout"
     try:
-        if path.suffix == ".jsonl":
-            rows = [
-                json.loads(line)
-                for line in path.read_text(encoding="utf-8").splitlines()
-                if line.strip()
-            ]
-            table = {
-                row["file_name"]: row.get("captions", row.get("caption", row.get("text")))
-                for row in rows
-            }
-        else:
-            table = dict(json.loads(path.read_bytes()).items())
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as fault:
-        raise ValueError(
-            f"{path} cannot be used ({fault!r}): see `folder` in the README for its layout"
-        ) from None
-    return {
-        name: [texts] if isinstance(texts, str) else list(texts or [])
-        for name, texts in table.items()
-    }
+        outermost = parse_json(path.read_bytes(), str(path), pairs=_Pairs)
+    except BrokenSample as fault:
+        raise ValueError(layout.format(f"{fault.reason}: {fault.detail}")) from None
+    if not isinstance(outermost, _Pairs):
+        raise ValueError(layout.format("it is no object of captions by file name"))
+    for name, value in outermost:
+        _add(rows, f"{path}, {printable(name)}", lambda _, row=(name, "caption", value): row)
+    return rows
+
+
+class _Pairs(list):
+    """The pairs of a json object; also an inner one, which is no list of captions."""
+
+
+_KINDS[_Pairs] = "an object"
+
+
+def _numbered_lines(text: str) -> list[str]:
+    """All lines of a text, with empty ones, so that their numbers are those of an editor."""
+    return [plain_text(line) for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+
+
+def _row(line: str, where: str) -> tuple[Any, str, Any]:
+    """(file name, field, value) of one line of a jsonl."""
+    record = parse_json(line, where, "bad row")
+    if not isinstance(record, dict):
+        raise BrokenSample("bad row", where, "it is no json object")
+    used = next((key for key in CAPTION_FIELDS if record.get(key) is not None), "text")
+    return record.get("file_name"), used, record.get(used)
+
+
+def _add(rows: CaptionRows, where: str, row: Callable[[str], tuple[Any, str, Any]]) -> None:
+    """Add the captions of one row, or its fault."""
+    try:
+        name, used, value = row(where)
+        if not isinstance(name, str) or not name:
+            raise BrokenSample("bad row", where, f'"file_name" is {name!r}: give a text')
+        value = dict(value) if isinstance(value, _Pairs) else value
+        texts = rows.captions.setdefault(clean_name(name), [])
+        texts += captions_of(value, where, used)
+    except BrokenSample as fault:
+        rows.faults.append(fault)
 
 
 def captions_beside(image: Path) -> list[str] | None:
-    """Lines of the txt of the same name beside an image; None when there is no such file."""
+    """Return the lines of the txt of the same name next to an image; None if there is no file.
+
+    Raises:
+        BrokenSample: the txt is neither UTF-8 nor UTF-16 with its mark; the name is the txt's.
+    """
     try:
-        return image.with_suffix(".txt").read_text(encoding="utf-8", errors="replace").splitlines()
-    except (FileNotFoundError, NotADirectoryError):
+        return read_lines(image.with_suffix(".txt"), "bad caption")
+    except FileNotFoundError:
         return None

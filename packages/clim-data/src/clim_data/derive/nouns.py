@@ -14,10 +14,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from clim_data.annotations.caption_files import read_caption_table
+from clim_data.annotations.caption_files import captions_of, read_caption_table
 from clim_data.faults import BrokenSample, SkipReport
 from clim_data.files.atomic import write_json, write_text
 from clim_data.files.json_stream import stream_json
+from clim_data.files.text import read_lines
 from clim_data.sources.captions import read_captions
 from clim_data.sources.store import SampleStore
 
@@ -100,16 +101,22 @@ def read_caption_texts(source: str | Path, skipped: SkipReport) -> Iterator[str]
     """
     kind = Path(source).suffix.lower()
     if kind == ".txt":
-        with open(source, encoding="utf-8", errors="replace") as lines:
-            yield from lines
+        yield from read_lines(source)
     elif kind == ".jsonl":
-        yield from (text for texts in read_caption_table(source).values() for text in texts)
+        rows = read_caption_table(source)
+        skipped.extend(rows.faults)
+        for texts in rows.captions.values():
+            yield from texts
     elif kind == ".json":
         for name, item in stream_json(source):
             if not isinstance(item, dict):
                 continue
-            found = item.get("caption", []) if name == "annotations" else item.get("captions", [])
-            yield from [found] if isinstance(found, str) else found
+            field = "caption" if name == "annotations" else "captions"
+            where = f"{Path(source).name}, {name} {item.get('id')}"
+            try:
+                yield from captions_of(item.get(field), where, field)
+            except BrokenSample as fault:
+                skipped.add(fault)
     else:
         store = SampleStore(source)
         skipped.extend(store.skipped.faults)

@@ -25,6 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from clim_data.files.atomic import write_whole
+from clim_data.pixels.decode import FORMATS
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 _TONE = re.compile(r"-(dark|light|medium)(-|$)|skin-tone")
@@ -157,7 +158,9 @@ def render(svg: str, size: int) -> np.ndarray:
             'rendering the drawings needs resvg-py: pip install "clim-data[emoji]"'
         ) from error
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))
-    pixels = np.array(Image.open(io.BytesIO(png)).convert("RGBA").resize((size, size)))
+    pixels = np.array(
+        Image.open(io.BytesIO(png), formats=FORMATS).convert("RGBA").resize((size, size))
+    )
     pixels[pixels[..., 3] == 0] = 0
     return pixels
 

@@ -7,7 +7,6 @@ minutes.
 """
 
 import hashlib
-import io
 import json
 import re
 import zipfile
@@ -17,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import webdataset
-from PIL import Image
 
 from clim_data.files.atomic import write_whole
+from clim_data.pixels.decode import open_image
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 TEST_VENDOR = "twemoji"
@@ -103,7 +102,7 @@ class EmojiSet:
         with zipfile.ZipFile(self.path) as archive:
             for (vendor, name), i in self._index.items():
                 out[i] = np.asarray(
-                    Image.open(io.BytesIO(archive.read(f"{vendor}/{name}.webp"))).convert("RGBA")
+                    open_image(archive.read(f"{vendor}/{name}.webp"), name).convert("RGBA")
                 )
         return out
 

@@ -69,11 +69,9 @@ class ImageCaptions(Dataset):
         self.image_px, self.resize, self.on_error = image_px, resize, check_on_error(on_error)
         self.skipped = SkipReport()
         self.items: list[tuple[Path, list[str], int]] = []
-        for image, captions in captions_of_images(captions_json):
+        report = None if on_error == "raise" else self.skipped.add
+        for image, texts in captions_of_images(captions_json, report):
             try:
-                texts = [
-                    text.strip() for text in captions if isinstance(text, str) and text.strip()
-                ]
                 if not texts:
                     raise BrokenSample("empty caption", f"image {image['id']}")
                 self.items.append((find_image(images_dir, image), texts, image["id"]))

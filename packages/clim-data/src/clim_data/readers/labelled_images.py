@@ -5,10 +5,10 @@ cannot be read is black, has the label -1 and says why.
 """
 
 import hashlib
-import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import torch
@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from clim_data.faults import BrokenSample, SkipReport
-from clim_data.files.names import IMAGE_SUFFIXES
 from clim_data.files.stamps import FileStamp, file_stamp
+from clim_data.files.text import decode_text, parse_json, plain_text
 from clim_data.pixels.decode import load_rgb, pixels
 from clim_data.pixels.transforms import center_crop
 from clim_data.sources.expand import expand_sources
 from clim_data.sources.shards import RawSample
 from clim_data.sources.store import SampleStore
+from clim_data.sources.walk import walk_folder
 
 
 class ClassSample(NamedTuple):
@@ -51,7 +52,7 @@ def class_images(
     Raises FileNotFoundError and ValueError as these do.
     """
     path = Path(source)
-    if path.is_dir() and not any(path.rglob("*.tar")):
+    if path.is_dir() and not walk_folder(path).shards:
         return ClassFolders(path, image_px, names=names)
     expand_sources(source)  # a place that is not there is the first thing to say
     if names is None:
@@ -109,37 +110,46 @@ class ClassImages(Dataset, ABC):
 
 
 class ClassFolders(ClassImages):
-    """``FOLDER/CLASS/**/IMAGE``: a class for each folder, in the order of their names.
+    """``FOLDER/CLASS/**/IMAGE``: a class for each folder, in the order of `class_order`.
+
+    Hidden folders are no classes; a folder without images stays a class. `skipped` names images of
+    other formats and folders that cannot be entered.
 
     Args:
         folder: holds the class folders.
         image_px: side of the square image.
-        names: what the classes are called, in the order of the folders' names; default: the
+        names: what the classes are called. If they are the folders' names, in any order, each
+            folder is the class of its name; else they follow the order of the folders. Default: the
             folders' names.
 
-    Raises FileNotFoundError when there is no image, ValueError when there is another number of
-    names than of folders.
+    Raises:
+        FileNotFoundError: there is no image.
+        ValueError: there is another number of names than of folders, or the order of the folders is
+            in doubt.
     """
 
     def __init__(self, folder: str | Path, image_px: int, *, names: Sequence[str] | None = None):
         self.folder = Path(folder)
-        found = sorted(path for path in self.folder.iterdir() if path.is_dir())
-        self.items = [
-            (path, label)
-            for label, place in enumerate(found)
-            for path in sorted(place.rglob("*"))
-            if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES
-        ]
-        if not self.items:
+        content = walk_folder(folder)
+        below = [path.name for path in self.folder.iterdir() if path.is_dir()]
+        found = class_order(name for name in below if not name.startswith("."))
+        told = f" ({SkipReport(content.faults).summary(3)})" if content.faults else ""
+        if not any("/" in name for name in content.images):
             raise FileNotFoundError(
-                f"{folder} has no folder with images: give a folder that holds one for each class"
+                f"{folder} has no folder with images{told}: give a folder that holds one for each "
+                "class"
             )
-        if names is not None and len(names) != len(found):
-            raise ValueError(
-                f"{len(names)} names for {len(found)} class folders in {folder}: give one for each "
-                "folder"
-            )
-        super().__init__(image_px, names if names is not None else [place.name for place in found])
+
+        label_of = _labels(found, names, folder)
+        self.items = []
+        for name in sorted(content.images, key=PurePosixPath):
+            place, inside, _ = name.partition("/")
+            if inside:
+                self.items.append((self.folder / name, label_of[place]))
+        self.items.sort(key=lambda item: item[1])
+        super().__init__(image_px, found if names is None else names)
+        self.left_out = tuple(content.faults)
+        self.skipped.extend(self.left_out)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -154,6 +164,50 @@ class ClassFolders(ClassImages):
 
     def listing(self) -> list[str]:
         return [path.relative_to(self.folder).as_posix() for path, _ in self.items]
+
+
+def class_order(folders: Iterable[str]) -> list[str]:
+    """Return the names of class folders in the order of the classes.
+
+    Whole numbers are in the order of the numbers (0, 1, ..., 11), other names in that of the text.
+    """
+    names = sorted(folders)
+    if all(name.isascii() and name.isdecimal() for name in names):
+        names.sort(key=lambda name: (int(name), name))
+    return names
+
+
+def _labels(folders: list[str], names: Sequence[str] | None, folder: str | Path) -> dict[str, int]:
+    """Label of each class folder.
+
+    Raises:
+        ValueError: the names do not fit the folders, or could fit them in another order.
+    """
+    by_place = {name: label for label, name in enumerate(folders)}
+    if names is None:
+        return by_place
+    if len(names) != len(folders):
+        raise ValueError(
+            f"{len(names)} names for {len(folders)} class folders in {folder}: give one for each "
+            "folder"
+        )
+    if set(names) == set(folders):
+        return {name: label for label, name in enumerate(names)}
+
+    for name, label in zip(names, range(len(names)), strict=True):
+        if by_place.get(name, label) != label:
+            raise ValueError(
+                f"{name} is name {label} of the list and folder {by_place[name]} of {folder}: give "
+                "the names in the order of the folders, or name every folder as its class"
+            )
+    numbers = [[int(part) for part in re.findall(r"[0-9]+", name)] for name in folders]
+    counted = len({re.sub(r"[0-9]+", "0", name) for name in folders}) == 1
+    if counted and numbers != sorted(numbers):
+        raise ValueError(
+            f"folders of {folder} count in text order ({', '.join(folders[:3])}, ...): give their "
+            "numbers equal lengths (01, 02, ..., 10), so that a list of names has one order"
+        )
+    return by_place
 
 
 class ClassShards(ClassImages):
@@ -191,10 +245,13 @@ class ClassShards(ClassImages):
 
     def _class(self, sample: RawSample) -> int:
         try:
-            given = json.loads(sample.meta).get("label") if sample.meta is not None else None
+            meta = parse_json(sample.meta, sample.name) if sample.meta is not None else {}
+            given = meta.get("label")
             if given is None and sample.text is not None:
-                given = sample.text.decode("utf-8").strip()
-        except (ValueError, AttributeError) as fault:
+                given = plain_text(decode_text(sample.text, sample.name))
+        except BrokenSample:
+            raise
+        except AttributeError as fault:
             raise BrokenSample("bad json or txt", sample.name, str(fault)) from None
         name = str(given)
         label = self._label.get(name)

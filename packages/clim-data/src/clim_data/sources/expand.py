@@ -7,7 +7,8 @@ from pathlib import Path
 
 from braceexpand import braceexpand
 
-from clim_data.sources.folders import image_files
+from clim_data.faults import SkipReport
+from clim_data.sources.walk import walk_folder
 
 Sources = str | Path | Sequence[str | Path]
 
@@ -21,40 +22,58 @@ def expand_sources(sources: Sources) -> list[str]:
     order, each once.
 
     `{000..012}` and `{a,b}` are expanded in paths and URLs. A folder means every `*.tar` below it;
-    one without any is itself a source, if it holds images.
+    one without any is itself a source, if it holds images. What exists is a path, not a pattern.
 
     Raises:
         FileNotFoundError: a path or glob matches nothing.
-        ValueError: no source was given.
+        ValueError: no source was given, a folder holds images and tars, or part of a folder of
+            shards cannot be entered.
     """
     listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
     shards: list[str] = []
     for source in map(str, listed):
-        for item in braceexpand(source):
-            if is_remote(item):
-                shards.append(item)
-            elif os.path.isdir(item):
-                shards += _of_folder(item)
-            else:
-                found = _found(sorted(glob.glob(item)), f"{item} matches no file")
-                shards += [
-                    name
-                    for path in found
-                    for name in (_of_folder(path) if os.path.isdir(path) else [path])
-                ]
+        # What exists is a path before it is a pattern: "run[1].tar", "photos {a,b}".
+        exists = not is_remote(source) and os.path.exists(source)
+        for item in [source] if exists else braceexpand(source):
+            shards += [item] if is_remote(item) else _of_pattern(item)
     if not shards:
         raise ValueError("sources is empty: give at least one shard path, glob, folder or URL")
     return list(dict.fromkeys(shards))
 
 
+def _of_pattern(item: str) -> list[str]:
+    """Shards and folders of one path or glob."""
+    if os.path.exists(item):
+        paths = [item]
+    else:
+        paths = _found(sorted(glob.glob(item)), f"{item} matches no file")
+
+    shards: list[str] = []
+    for path in paths:
+        shards += _of_folder(path) if os.path.isdir(path) else [path]
+    return shards
+
+
 def _of_folder(folder: str) -> list[str]:
-    tars = sorted(map(str, Path(folder).rglob("*.tar")))
-    if tars:
-        return tars
-    return _found(
-        [os.path.abspath(folder)] if image_files(folder) else [],
-        f"{folder} holds no *.tar and no image",
-    )
+    """The shards below a folder, or the folder itself if it holds images."""
+    content = walk_folder(folder)
+    if content.shards and content.images:
+        first = content.shards[0]
+        inner = os.path.join(folder, os.path.dirname(first) or "*.tar")
+        images = f"{len(content.images)} image{'s' if len(content.images) > 1 else ''}"
+        raise ValueError(
+            f"{folder} holds {images} and {os.path.join(folder, first)}: name {inner!r}, or take "
+            "the tar out"
+        )
+
+    closed = [fault for fault in content.faults if fault.reason == "unreadable folder"]
+    if content.shards and closed:
+        raise ValueError(f"{closed[0]}: make it readable, or name the shards one by one")
+    told = f" ({SkipReport(content.faults).summary(3)})" if content.faults else ""
+    _found(content.shards + content.images, f"{folder} holds no *.tar and no image{told}")
+    if content.shards:
+        return [os.path.join(folder, name) for name in content.shards]
+    return [os.path.abspath(folder)]
 
 
 def _found(paths: list[str], otherwise: str) -> list[str]:

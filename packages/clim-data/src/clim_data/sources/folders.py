@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,36 +10,17 @@ import numpy as np
 
 from clim_data.annotations.caption_files import CAPTION_LIST, captions_beside, read_caption_table
 from clim_data.faults import BrokenSample
-from clim_data.files.names import is_image
+from clim_data.sources.captions import captions_of_files
 from clim_data.sources.shards import RawSample
-
-
-def image_files(root: str | Path) -> list[str]:
-    """Names, relative to `root` with "/", of every jpg, jpeg, png and webp below it, sorted.
-
-    Links are followed, also to folders: they are the user's own. Hidden folders are not entered.
-    """
-    names: list[str] = []
-    entered: set[tuple[int, int]] = set()
-    for folder, below, files in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in entered:  # a link to a folder above
-            below.clear()
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        below[:] = [name for name in below if not name.startswith(".")]
-        inner = Path(folder).relative_to(root).as_posix()
-        prefix = "" if inner == "." else f"{inner}/"
-        names += [prefix + name for name in files if is_image(name)]
-    return sorted(names)
+from clim_data.sources.walk import walk_folder
 
 
 @dataclass(frozen=True)
 class FolderIndex:
     """The images of one folder, each a sample whose key is its name in the folder.
 
-    `keys`: numpy unicode array (n,). `faults`: always empty, an image is not opened before it is
-    wanted.
+    keys: numpy unicode array (n,). faults: what lies in the folder and cannot be used (see
+    `walk_folder`); an image is not opened before it is wanted.
     """
 
     root: str
@@ -49,17 +29,35 @@ class FolderIndex:
 
     @classmethod
     def of(cls, root: str | Path) -> "FolderIndex":
-        return cls(str(root), np.array(image_files(root), dtype=np.str_))
+        content = walk_folder(root)
+        return cls(str(root), np.array(content.images, dtype=np.str_), tuple(content.faults))
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @cached_property
+    def _joined(self) -> tuple[dict[str, list[str]] | None, list[BrokenSample]]:
+        listed = Path(self.root) / CAPTION_LIST
+        if not listed.is_file():
+            return None, []
+        return captions_of_files(read_caption_table(listed), self.keys.tolist(), self.root)
+
+    @property
     def table(self) -> dict[str, list[str]] | None:
         """Captions by name from `metadata.jsonl` in the folder; None when there is none, and txt
         files count."""
-        listed = Path(self.root) / CAPTION_LIST
-        return read_caption_table(listed) if listed.is_file() else None
+        return self._joined[0]
+
+    @property
+    def table_faults(self) -> list[BrokenSample]:
+        """Rows of `metadata.jsonl` that cannot be used, or name no image of the folder."""
+        return self._joined[1]
+
+    def why_no_captions(self, key: str) -> str:
+        """Say why an image has no captions."""
+        if self.table is None:
+            return "no captions beside it"
+        return f"{CAPTION_LIST} has no {'caption' if key in self.table else 'row'} for it"
 
     @cached_property
     def has_text(self) -> np.ndarray:
@@ -73,7 +71,11 @@ class FolderIndex:
 
     def take(self, kept: np.ndarray) -> "FolderIndex":
         """The index of some of the images; `kept` is bool (n,)."""
-        return replace(self, keys=self.keys[kept])
+        taken = replace(self, keys=self.keys[kept])
+        # The table was joined with all images of the folder; those that stay have their rows.
+        if "_joined" in self.__dict__:
+            taken.__dict__["_joined"] = self._joined
+        return taken
 
     def stamp(self) -> str:
         """What identifies the folder beside its name and keys: its captions, if they are in one
@@ -97,6 +99,10 @@ class FolderIndex:
         except OSError as fault:
             reason = "missing image" if isinstance(fault, FileNotFoundError) else "unreadable image"
             raise BrokenSample(reason, name, str(fault)) from None
-        captions = self.table.get(key) if self.table is not None else captions_beside(path)
+        try:
+            captions = self.table.get(key) if self.table is not None else captions_beside(path)
+        except BrokenSample:
+            # Who needs captions decodes the text again, and names its fault; others need none.
+            return RawSample(name, key, image, path.with_suffix(".txt").read_bytes(), None, number)
         meta = None if captions is None else json.dumps({"captions": captions}).encode()
         return RawSample(name, key, image, None, meta, number)

@@ -17,9 +17,10 @@ from clim_data.annotations.ids import Key, key_of
 from clim_data.annotations.panoptic import PanopticRecords
 from clim_data.annotations.records import CocoRecords
 from clim_data.annotations.tables import ImageRecord, ImageTable
-from clim_data.faults import BrokenSample
+from clim_data.faults import BrokenSample, SkipReport
 from clim_data.files.names import IMAGE_SUFFIXES, encode_key, sample_key
-from clim_data.sources.folders import image_files
+from clim_data.sources.captions import captions_of_files
+from clim_data.sources.walk import walk_folder
 
 INSTANCE_FIELDS = ("id", "category_id", "bbox", "area", "iscrowd", "segmentation")
 
@@ -68,8 +69,8 @@ def caption_items(
 ) -> PackList:
     """List the images of a COCO captions file or a CC3M-style file (`captions` in each image
     record)."""
-    pairs = captions_of_images(captions_json)
     faults: list[BrokenSample] = []
+    pairs = captions_of_images(captions_json, faults.append)
     file = Path(captions_json).name
     images = ImageTable.of([record for record, _ in pairs], file, faults.append)
 
@@ -77,8 +78,8 @@ def caption_items(
     for record, texts in sorted(pairs, key=lambda pair: str(pair[0]["id"]).zfill(20)):
         image = images.get(key_of(record))
         if image is not None:
-            items.append(_item(images_dir, image, {"captions": _clean(texts)}))
-    return PackList(kind, _keyed([*items, *_left_out(images_dir, faults)]))
+            items.append(_item(images_dir, image, {"captions": texts}))
+    return PackList(kind, [*_keyed(items), *_left_out(images_dir, faults)])
 
 
 def instance_items(
@@ -99,8 +100,8 @@ def instance_items(
     records.check_given_segmentations()
     captions: dict[Key, list[str]] = {}
     for path in captions_json:
-        for record, texts in captions_of_images(path):
-            captions[key_of(record)] = _clean(texts)
+        for record, texts in captions_of_images(path, records.faults.add):
+            captions[key_of(record)] = texts
 
     items = []
     for key, image in sorted(records.images.items()):
@@ -113,7 +114,7 @@ def instance_items(
         items.append(_item(images_dir, image, meta))
     left_out = _left_out(images_dir, records.faults.faults)
     categories = _categories(instances_json)
-    return PackList(kind, _keyed([*items, *left_out]), {"categories": categories})
+    return PackList(kind, [*_keyed(items), *left_out], {"categories": categories})
 
 
 def panoptic_items(
@@ -128,7 +129,7 @@ def panoptic_items(
         items.append(replace(item, files={"panoptic.png": (str(panoptic_dir), annotation.png)}))
     left_out = _left_out(images_dir, records.faults.faults)
     categories = _categories(panoptic_json)
-    return PackList("coco-panoptic", _keyed([*items, *left_out]), {"categories": categories})
+    return PackList("coco-panoptic", [*_keyed(items), *left_out], {"categories": categories})
 
 
 def folder_items(folder: str | Path, *, captions_file: str | Path | None = None) -> PackList:
@@ -142,28 +143,37 @@ def folder_items(folder: str | Path, *, captions_file: str | Path | None = None)
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give the folder that holds the images")
+    content = walk_folder(root)
     listed = root / CAPTION_LIST
     if captions_file is None and listed.is_file():
         captions_file = listed
-    table = read_caption_table(captions_file) if captions_file is not None else None
+    table, faults = None, list(content.faults)
+    if captions_file is not None:
+        rows = read_caption_table(captions_file)
+        table, more = captions_of_files(rows, content.images, root)
+        faults += more
+
     items = []
-    for name in image_files(root):
-        texts = table.get(name, []) if table is not None else captions_beside(root / name) or []
-        fault = (
-            None
-            if _clean(texts)
-            else ("empty caption", str(root / name), "no caption for this image")
-        )
-        items.append(
-            PackItem(
-                name, str(root), name, {"file_name": name, "captions": _clean(texts)}, {}, fault
-            )
-        )
+    for name in content.images:
+        fault = None
+        try:
+            texts = captions_beside(root / name) if table is None else table.get(name)
+            if not texts:
+                missing = "no caption for this image"
+                if captions_file is not None and texts is None:
+                    missing = f"{Path(captions_file).name} has no row for it"
+                raise BrokenSample("empty caption", str(root / name), missing)
+        except BrokenSample as error:
+            texts, fault = [], (error.reason, error.name, error.detail)
+        meta = {"file_name": name, "captions": texts}
+        items.append(PackItem(name, str(root), name, meta, {}, fault))
     if not items:
+        told = f" ({SkipReport(faults).summary(3)})" if faults else ""
         raise FileNotFoundError(
-            f"{folder} holds no {', '.join(IMAGE_SUFFIXES)} file: give the folder with the images"
+            f"{folder} holds no {', '.join(IMAGE_SUFFIXES)} file{told}: give the folder with the "
+            "images"
         )
-    return PackList("folder", _keyed(items))
+    return PackList("folder", [*_keyed(items), *_left_out(root, faults)])
 
 
 def _item(images_dir: str | Path, image: ImageRecord, meta: dict) -> PackItem:
@@ -189,17 +199,13 @@ def _categories(path: str | Path) -> list[dict]:
     return read_annotations(path, "categories")["categories"]
 
 
-def _clean(texts: list) -> list[str]:
-    return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
-
-
 def _keyed(items: list[PackItem]) -> list[PackItem]:
     """Give every sample a key that stands for its name alone: see `sample_key`.
 
     Where two names differ in their ending only, the endings are part of their keys. Two records of
     one file are numbered, with a sign that no other key holds.
     """
-    keys = {item.key: sample_key(item.key) for item in items}
+    keys = {item.key: sample_key(item.key) for item in items if item.fault is None}
     counts = Counter(keys.values())
     clash = {name for name, key in keys.items() if counts[key] > 1}
     while clash:
@@ -215,6 +221,9 @@ def _keyed(items: list[PackItem]) -> list[PackItem]:
     used: Counter[str] = Counter()
     keyed = []
     for item in items:
+        if item.fault is not None:
+            keyed.append(item)
+            continue
         key = keys[item.key]
         used[key] += 1
         number = used[key]

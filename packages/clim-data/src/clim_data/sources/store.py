@@ -122,6 +122,14 @@ class SampleStore:
             raise BrokenSample("cut shard", name, str(fault)) from fault
         return RawSample(name, key, image, text, meta, number=i)
 
+    def titles(self) -> list[str]:
+        """Return the name of every sample, as `RawSample.name` has it."""
+        names: list[str] = []
+        for source, index in zip(self.shards, self.indexes, strict=True):
+            title = shard_name(source)
+            names += [f"{title}/{key}" for key in index.keys.tolist()]
+        return names
+
     def read_meta(self, part: int, place: int) -> bytes:
         """Return the json of one sample of shard `part`, which must have one.
 
@@ -179,16 +187,19 @@ class SampleStore:
         except BrokenSample as fault:
             index = ShardIndex.empty(fault)
         if texts and not index.has_text.all():
-            missing = (
-                "no captions beside it" if isinstance(index, FolderIndex) else "no txt or json"
-            )
             for key in index.keys[~index.has_text].tolist():
+                missing = "no txt or json"
+                if isinstance(index, FolderIndex):
+                    missing = index.why_no_captions(key)
                 self.report_fault(
                     BrokenSample("incomplete sample", f"{shard_name(source)}/{key}", missing)
                 )
             index = index.take(index.has_text)
         for each in index.faults:
             self.report_fault(each)
+        if texts and isinstance(index, FolderIndex):
+            for each in index.table_faults:
+                self.report_fault(each)
         return index
 
     def _remote_index(self, url: str) -> ShardIndex:

@@ -19,7 +19,7 @@ from clim_data.pixels.jitter import JitterDraw, JitterView, jitter
 from clim_data.sources.expand import Sources
 from clim_data.sources.shards import RawSample
 from clim_data.sources.store import SampleStore
-from clim_data.streams.draw import Draw, background_colour
+from clim_data.streams.draw import SampleRandom, background_colour
 from clim_data.streams.epochs import EpochLoader
 from clim_data.streams.options import StreamOptions, check_whole
 
@@ -78,7 +78,7 @@ class DetectionBuilder:
     max_pixels: int | None
 
     def __call__(
-        self, samples: Sequence[RawSample], draw: Draw
+        self, samples: Sequence[RawSample], draw: SampleRandom
     ) -> tuple[DetectionBatch | None, list[BrokenSample]]:
         views: list[JitterView] = []
         faults: list[BrokenSample] = []
@@ -107,7 +107,7 @@ class DetectionBuilder:
         return batch, faults
 
     def _view(
-        self, sample: RawSample, draw: Draw
+        self, sample: RawSample, draw: SampleRandom
     ) -> tuple[JitterView, Tensor, SampleWarning | None]:
         image = open_image(sample.image, sample.name, max_pixels=self.max_pixels)
         boxes, labels, warning = self.table.of_image(sample, image)

@@ -1,4 +1,4 @@
-"""One draw of a sample in a stream, and the background of transparent pixels."""
+"""The randomness of a sample in a stream, and the background of transparent pixels."""
 
 import hashlib
 import random
@@ -11,11 +11,11 @@ BACKGROUNDS = ("white", "random")
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Everything random about an epoch follows from its seed, its number and a sample's name.
+class SampleRandom:
+    """Random generators of an epoch: each follows from its seed, its number and a sample's name.
 
-    `step` tells the batches of an epoch apart, for what they draw as a whole: the number of samples
-    that all ranks used before. It is the same on all ranks.
+    `step` tells the batches of an epoch apart, for decisions about a whole batch: the number of
+    samples that all ranks used before. It is the same on all ranks.
     """
 
     seed: int
@@ -23,11 +23,10 @@ class Draw:
     step: int = 0
 
     def rng(self, sample: str, purpose: str) -> random.Random:
-        """Generator for one decision about one sample; independent of batch, rank and worker."""
+        """Make a generator for one decision about one sample, on any rank and in any worker."""
         text = f"{self.seed}/{self.epoch}/{purpose}/{sample}"
-        return random.Random(
-            int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
-        )
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        return random.Random(int.from_bytes(digest, "big"))
 
 
 def check_background(background: str) -> str:
@@ -37,9 +36,10 @@ def check_background(background: str) -> str:
     return background
 
 
-def background_colour(sample: RawSample, draw: Draw, background: str) -> tuple[int, int, int]:
-    """What shows through transparent pixels: white, or a colour drawn for the sample and the
-    epoch."""
+def background_colour(
+    sample: RawSample, draw: SampleRandom, background: str
+) -> tuple[int, int, int]:
+    """Return the colour under transparent pixels: white, or one for the sample and the epoch."""
     if background == "white":
         return WHITE
     rng = draw.rng(sample.name, "background")

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from clim_data.faults import BrokenSample, SampleWarning, SkipReport
 from clim_data.processes.worker_signals import leave_signals_to_parent, sigterm_held_back
-from clim_data.streams.draw import Draw
+from clim_data.streams.draw import SampleRandom
 from clim_data.streams.options import StreamOptions
 
 STATE_VERSION = 1
@@ -110,7 +110,7 @@ class EpochLoader(Generic[Batch]):
     def __init__(
         self,
         store: SampleSource[Item],
-        build: Callable[[list[Item], Draw], Built],
+        build: Callable[[list[Item], SampleRandom], Built],
         stream: StreamOptions,
         *,
         build_stamp: str = "",
@@ -234,7 +234,7 @@ class _Batches(Dataset):
     def __init__(
         self,
         store: SampleSource[Any],
-        build: Callable[[list[Any], Draw], Built],
+        build: Callable[[list[Any], SampleRandom], Built],
         seed: int,
         shuffle: bool,
     ):
@@ -253,7 +253,7 @@ class _Batches(Dataset):
             faults and self.store.on_error == "raise"
         ):  # the main process raises: a worker's traceback would hide the name
             return None, faults
-        batch, more = self.build(samples, Draw(self.seed, epoch, step))
+        batch, more = self.build(samples, SampleRandom(self.seed, epoch, step))
         return batch, faults + more
 
     def _epoch_order(self, epoch: int) -> np.ndarray:

@@ -12,14 +12,14 @@ from clim_data.pixels.decode import decode_rgb, open_image, oriented_size
 from clim_data.pixels.transforms import crop_resize, sample_crop_window
 from clim_data.sources.captions import read_captions
 from clim_data.sources.shards import RawSample
-from clim_data.streams.draw import Draw, background_colour
+from clim_data.streams.draw import SampleRandom, background_colour
 from clim_data.streams.mosaics import MosaicBatch, MosaicConfig, assemble_mosaics, plan_mosaics
 
 
 def decode_tile(
     sample: RawSample,
     size: tuple[int, int],
-    draw: Draw,
+    draw: SampleRandom,
     *,
     config: MosaicConfig,
     background: str = "white",
@@ -53,7 +53,7 @@ def decode_tile(
 
 def build_batch(
     samples: Sequence[RawSample],
-    draw: Draw,
+    draw: SampleRandom,
     config: MosaicConfig,
     *,
     background: str = "white",
@@ -119,7 +119,7 @@ class MosaicBuilder:
     max_pixels: int | None
 
     def __call__(
-        self, samples: Sequence[RawSample], draw: Draw
+        self, samples: Sequence[RawSample], draw: SampleRandom
     ) -> tuple[MosaicBatch | None, list[BrokenSample]]:
         return build_batch(
             samples, draw, self.config, background=self.background, max_pixels=self.max_pixels

@@ -22,7 +22,7 @@ from clim_data.pixels.crops import (
 )
 from clim_data.pixels.decode import decode_rgb, open_image
 from clim_data.sources.shards import RawSample
-from clim_data.streams.draw import Draw, background_colour
+from clim_data.streams.draw import SampleRandom, background_colour
 from clim_data.streams.options import CropRules
 
 
@@ -118,7 +118,7 @@ class CropBuilder:
     max_pixels: int | None
 
     def __call__(
-        self, samples: Sequence[RawSample], draw: Draw
+        self, samples: Sequence[RawSample], draw: SampleRandom
     ) -> tuple[CropBatch | None, list[BrokenSample]]:
         image_px = self.image_px
         if self.scales:
@@ -135,7 +135,7 @@ class CropBuilder:
             images, [view.boxes for view in views], crops, [view.key for view in views]
         ), faults
 
-    def _view(self, sample: RawSample, draw: Draw, canvas: Tensor) -> _View:
+    def _view(self, sample: RawSample, draw: SampleRandom, canvas: Tensor) -> _View:
         image = open_image(sample.image, sample.name, max_pixels=self.max_pixels)
         size = image.height, image.width
         boxes, windows, warning = self._regions(sample, draw, image)
@@ -152,7 +152,7 @@ class CropBuilder:
         return _View(boxes, crops, sample.key, warning)
 
     def _regions(
-        self, sample: RawSample, draw: Draw, image: Image.Image
+        self, sample: RawSample, draw: SampleRandom, image: Image.Image
     ) -> tuple[Tensor, list[Window], SampleWarning | None]:
         """Return boxes XYXY in [0, 1] of the padded square, crop windows XYXY in pixels, and a
         warning about the image's frame."""
@@ -178,7 +178,7 @@ class BoxBuilder:
     max_pixels: int | None
 
     def __call__(
-        self, samples: Sequence[RawSample], draw: Draw
+        self, samples: Sequence[RawSample], draw: SampleRandom
     ) -> tuple[BoxBatch | None, list[BrokenSample]]:
         images, views, faults = _views(
             samples, self.image_px, lambda sample, canvas: self._view(sample, draw, canvas)
@@ -190,7 +190,7 @@ class BoxBuilder:
             images, [view.boxes for view in views], labels, [view.key for view in views]
         ), faults
 
-    def _view(self, sample: RawSample, draw: Draw, canvas: Tensor) -> _View:
+    def _view(self, sample: RawSample, draw: SampleRandom, canvas: Tensor) -> _View:
         image = open_image(sample.image, sample.name, max_pixels=self.max_pixels)
         size = image.height, image.width
         boxes, labels, warning = self.table.of_image(sample, image)

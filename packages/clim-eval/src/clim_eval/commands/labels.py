@@ -50,6 +50,7 @@ def run_pseudo_label(options: Namespace) -> None:
     crops = options.features == "crops"
     options.image_px = None if crops else options.image_px or 64 * model.stride
     store = SampleStore(options.images, texts=False)
+    captions = CaptionTable(options.captions_json, store, ignore=options.no_captions)
     table = load_boxes(
         options.boxes,
         store,
@@ -58,7 +59,7 @@ def run_pseudo_label(options: Namespace) -> None:
     views = BoxViews(
         store,
         table,
-        CaptionTable(options.captions_json, ignore=options.no_captions),
+        captions,
         crop_px=model.image_size[0] if crops else None,
         image_px=options.image_px,
         context=options.context,

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from clim_data import PanopticNarratives
+from clim_data.pixels import FORMATS
 from clim_eval import write_report
 from clim_train.experiments.console import Stages, aligned_table, free_folder
 from matplotlib.figure import Figure
@@ -215,9 +216,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.docs:
         args.docs.mkdir(parents=True, exist_ok=True)
         for figure in sorted((out / "figures").glob("*.png")):
-            with Image.open(
-                figure
-            ) as picture:  # 256 colours: a repository keeps every version of its pictures
+            # 256 colours: a repository keeps every version of its pictures.
+            with Image.open(figure, formats=FORMATS) as picture:
                 picture.convert("RGB").quantize(256).save(
                     args.docs / f"flmm_{figure.name}", optimize=True
                 )

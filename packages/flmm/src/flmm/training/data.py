@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, Unpack
 
-from clim_data import BrokenSample, Draw, GroundingSample, SkipReport
+from clim_data import BrokenSample, GroundingSample, SampleRandom, SkipReport
 from clim_data.streams import EpochLoader, StreamKeywords, StreamOptions, choose_stream
 
 from flmm.adapters.frozen import FrozenLMM
@@ -105,7 +105,7 @@ class GroundingBuilder:
         )
 
     def __call__(
-        self, places: list[Place], draw: Draw
+        self, places: list[Place], draw: SampleRandom
     ) -> tuple[GroundingBatch, list[BrokenSample]]:
         """The batch, possibly empty, and what could not be used."""
         items, faults = [], []

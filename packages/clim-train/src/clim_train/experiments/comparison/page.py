@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from clim_data.pixels import FORMATS
 from clim_eval import read_report
 from PIL import Image
 
@@ -61,7 +62,7 @@ def copy_figures(report: dict, report_folder: Path, target: Path) -> list[str]:
     shown = []
     for name, path in report["figures"].items():
         file = f"compare_{Path(path).name}"
-        with Image.open(report_folder / path) as picture:
+        with Image.open(report_folder / path, formats=FORMATS) as picture:
             # 256 colours: a repository keeps every version of its pictures for good.
             picture.convert("RGB").quantize(256).save(target / file, optimize=True)
         shown.append(f"![{CAPTIONS.get(name, name)}](figures/{file})")

@@ -126,8 +126,13 @@ def read_caption_table(path: str | Path) -> CaptionRows:
     rows = CaptionRows(path.name, {})
     if path.suffix.lower() == ".jsonl":
         for number, line in enumerate(_numbered_lines(read_text(path)), 1):
-            if line:
-                _add(rows, f"{path}, line {number}", lambda where, line=line: _row(line, where))
+            where = f"{path}, line {number}"
+            if not line:
+                continue
+            try:
+                _add(rows, where, *_row(line, where))
+            except BrokenSample as fault:
+                rows.faults.append(fault)
         return rows
 
     # Every pair of the object is wanted: of equal names a dict would keep the last.
@@ -139,7 +144,7 @@ def read_caption_table(path: str | Path) -> CaptionRows:
     if not isinstance(outermost, _Pairs):
         raise ValueError(layout.format("it is no object of captions by file name"))
     for name, value in outermost:
-        _add(rows, f"{path}, {printable(name)}", lambda _, row=(name, "caption", value): row)
+        _add(rows, f"{path}, {printable(name)}", name, "caption", value)
     return rows
 
 
@@ -164,10 +169,9 @@ def _row(line: str, where: str) -> tuple[Any, str, Any]:
     return record.get("file_name"), used, record.get(used)
 
 
-def _add(rows: CaptionRows, where: str, row: Callable[[str], tuple[Any, str, Any]]) -> None:
-    """Add the captions of one row, or its fault."""
+def _add(rows: CaptionRows, where: str, name: Any, used: str, value: Any) -> None:
+    """Add the captions of one row, or its fault; `used` is the field that holds them."""
     try:
-        name, used, value = row(where)
         if not isinstance(name, str) or not name:
             raise BrokenSample("bad row", where, f'"file_name" is {name!r}: give a text')
         value = dict(value) if isinstance(value, _Pairs) else value

@@ -83,7 +83,6 @@ else:
             "Phrase": "clim_data.readers.grounding",
             "ReferringExpressions": "clim_data.readers.expressions",
             "RegionSample": "clim_data.readers.region_samples",
-            "RegionSample": "clim_data.readers.regions",
             "SampleRandom": "clim_data.streams.draw",
             "SkipReport": "clim_data.faults",
             "assemble_mosaics": "clim_data.streams.mosaics",

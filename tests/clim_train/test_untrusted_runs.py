@@ -1,6 +1,7 @@
 """Run folders from elsewhere: nothing in their checkpoints or configuration is executed."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pickle
@@ -9,8 +10,10 @@ import shutil
 import pytest
 import torch
 from clim_train.commands.main import PROGRAM, main
+from clim_train.commands.runs import check_outputs_are_there
 from clim_train.config import TrainConfig
 from clim_train.engine.deepspeed_compat import only_tensors
+from clim_train.options import OUTPUT
 from clim_train.run.manifest import checksums, find_damage, write_manifest
 from tiny_training import fit_until, small_command, tiny_config, tiny_trainer
 
@@ -190,3 +193,20 @@ def test_models_in_a_configuration_are_those_that_open_clip_lists(tmp_path, caps
     for command in ("resume", "export"):
         assert main([command, str(run)]) == 2
         assert "if you trust it, say so with --trust" in capsys.readouterr().err
+
+
+def test_a_new_place_to_write_to_has_to_be_made_or_trusted(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Cache:
+        folder: str | None = dataclasses.field(default=None, metadata=OUTPUT)
+
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        cache: Cache
+
+    check_outputs_are_there(Options(Cache()), "run")
+    check_outputs_are_there(Options(Cache(str(tmp_path))), "run")
+    elsewhere = str(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"writes to '.*elsewhere' \(cache\.folder\)"):
+        check_outputs_are_there(Options(Cache(elsewhere)), "run")
+    assert os.listdir(tmp_path) == []

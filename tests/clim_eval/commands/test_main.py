@@ -363,3 +363,39 @@ def test_random_weights_are_said(model_options, tmp_path, capsys):
     assert "no --pretrained: the weights of the model are random" in capsys.readouterr().err
     assert main([*argv, *model_options]) == 0
     assert "random" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """An export whose model is a folder with a tokenizer of its own Python, and what that makes."""
+    folder, proof = tmp_path / "export", tmp_path / "proof"
+    model = folder / "model"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text(json.dumps({"name": f"local-dir:{model}"}))
+    text = {"hf_tokenizer_name": "any", "tokenizer_kwargs": {"trust_remote_code": True}}
+    config = {"model_cfg": {"embed_dim": 8, "vision_cfg": {}, "text_cfg": text}}
+    (model / "open_clip_config.json").write_text(json.dumps(config))
+    names = {"tokenizer_class": "Words", "auto_map": {"AutoTokenizer": ["words.Words", None]}}
+    (model / "tokenizer_config.json").write_text(json.dumps(names))
+    (model / "words.py").write_text(f"open({str(proof)!r}, 'w')\n")
+    (model / "model.safetensors").touch()
+    return folder, proof
+
+
+@pytest.mark.parametrize("command", ["show", "embed", "alpha"])
+def test_a_model_that_a_folder_names_is_not_run(hostile, tmp_path, capsys, command):
+    folder, proof = hostile
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    (tmp_path / "names.txt").write_text("a cat\n")
+    words = {
+        "show": [str(tmp_path / "a.png"), "a cat", "--pretrained", str(folder)],
+        "embed": ["--names", str(tmp_path / "names.txt"), "--pretrained", str(folder)],
+        "alpha": ["--student", str(folder), "--teacher", str(folder), "--class-images", "x"],
+    }
+    ending = {"show": ".png", "embed": ".npy", "alpha": ""}[command]
+    out = tmp_path / f"out{ending}"
+    assert main([command, *words[command], "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "look at it, and if you trust it, say so with --trust" in said
+    assert not proof.exists()
+    assert not out.exists() or not os.listdir(out)

@@ -37,6 +37,12 @@ def add(commands: Commands) -> None:
         help="instead of RUN: checkpoint, or open_clip tag, that the training started from",
     )
     add_option(parser, "--model")
+    add_option(
+        parser,
+        "--trust",
+        help="believe the model name in the folder of RUN, --student or --teacher, although it "
+        "may bring code",
+    )
     parser.add_argument(
         "--image-px", type=int, help="side of the input for regions; default: 64 patches"
     )

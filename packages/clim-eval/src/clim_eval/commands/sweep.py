@@ -10,7 +10,7 @@ from typing import Any
 from clim_data.command_line import need_path
 from clim_data.files import read_names
 from clim_data.processes import Ranks
-from clim_models import PRECISIONS, RegionModel, create_model
+from clim_models import PRECISIONS, RegionModel, create_model, name_of_export
 
 from clim_eval.commands.shared import (
     PROTOCOLS,
@@ -219,7 +219,7 @@ def _model_and_weights(options: Namespace) -> tuple[RegionModel, WeightPair]:
                 "both a run and --student or --teacher: pass RUN, or the two checkpoints"
             )
         weights = weights_of_run(options.run_folder)
-        options.model = options.model or model_of_run(options.run_folder)
+        options.model = options.model or model_of_run(options.run_folder, trusted=options.trust)
         model = create_model(options.model, pretrained=options.run_folder)
     elif options.student and options.teacher:
         options.model = options.model or _model_of_either(options)
@@ -233,10 +233,9 @@ def _model_and_weights(options: Namespace) -> tuple[RegionModel, WeightPair]:
 
 
 def _model_of_either(options: Namespace) -> str:
-    try:
-        return model_of_run(options.student)
-    except ValueError:
-        return model_of_run(options.teacher)
+    # A folder that names no model leaves it to the other one; a name that may bring code does not.
+    named = name_of_export(options.student, trusted=options.trust)
+    return named or model_of_run(options.teacher, trusted=options.trust)
 
 
 def _print_result(alpha: float, metrics: Mapping[str, float]) -> None:

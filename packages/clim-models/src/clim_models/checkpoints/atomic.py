@@ -6,6 +6,8 @@ clim-data has the same in `clim_data.files`; neither package may import the othe
 import errno
 import json
 import os
+import re
+import shutil
 import stat
 import uuid
 from collections.abc import Iterator
@@ -14,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+
+# safetensors puts the system's number into its text.
+_NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
 @contextmanager
@@ -25,7 +30,8 @@ def write_whole(path: Path, *, sync: bool = True) -> Iterator[Path]:
         sync: wait until the content is on the disk. False for caches, which can be made again.
 
     Raises:
-        OSError: the file cannot be written. The draft is gone then, and an old file stays.
+        OSError: the file cannot be written; the message says what is free there. The draft is gone
+            then, and an old file stays.
     """
     # Two processes, or two threads of one, never share a draft.
     draft = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
@@ -37,7 +43,7 @@ def write_whole(path: Path, *, sync: bool = True) -> Iterator[Path]:
         try:
             yield draft
         except SafetensorError as error:
-            raise OSError(errno.EIO, f"{error}, {path} is not written", str(path)) from error
+            raise _as_os_error(error, path) from error
         # safetensors puts a file of its own there, which only its owner may read.
         os.chmod(draft, mode)
         if sync:
@@ -46,6 +52,14 @@ def write_whole(path: Path, *, sync: bool = True) -> Iterator[Path]:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _as_os_error(error: SafetensorError, path: Path) -> OSError:
+    """Return the system's error that safetensors ran into."""
+    found = _NUMBER.search(str(error))
+    number = int(found[1]) if found else errno.EIO
+    free = shutil.disk_usage(path.parent).free / 1e6
+    return OSError(number, f"{os.strerror(number)} ({free:,.1f} MB are free)", str(path))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -3,8 +3,15 @@
 Tests import it as `from golden_detic import FAMILY` (pytest puts this folder on the path).
 """
 
+from dataclasses import dataclass
+
 import torch
+from clim_models.detection import ClassSet, ImageFrame, ProposalRules
+from clim_models.detection.batches import BatchRules, stack_images
 from clim_models.detection.image_level.captions import CaptionLoss, CaptionRules, Captions
+from clim_models.detection.image_level.regions import TileRules
+from clim_models.detection.image_level.step import ImageLevelRules
+from clim_models.detection.image_level.tags import TagRules
 
 FAMILY = "detic"
 
@@ -52,3 +59,77 @@ def members_of(image_ids: list) -> tuple[torch.Tensor, torch.Tensor]:
         [tile in (ids if isinstance(ids, list) else [ids]) for tile in tiles] for ids in image_ids
     ]
     return torch.tensor(rows), torch.tensor(tiles)
+
+
+@dataclass(frozen=True)
+class GivenFrame(ImageFrame):
+    """A frame whose scale a sidecar gives: (horizontal, vertical)."""
+
+    given: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        return self.given
+
+
+def frames_of_samples(samples: list[dict], padded) -> list[GivenFrame]:
+    """Frames of images of which a sidecar gives sizes and scale."""
+    return [
+        GivenFrame(
+            tuple(one.get("ori_shape", one["img_shape"])),
+            tuple(one["img_shape"]),
+            tuple(padded),
+            tuple(one.get("scale_factor", (1.0, 1.0))),
+        )
+        for one in samples
+    ]
+
+
+def images_of(case, prefix: str, rules: BatchRules) -> torch.Tensor:
+    """The network input of BGR pictures `in/PREFIXimage0`, ..."""
+    count = len([key for key in case.arrays if key.startswith(f"in/{prefix}image")])
+    pictures = [case.tensor(f"in/{prefix}image{i}").permute(2, 0, 1).flip(0) for i in range(count)]
+    return stack_images(pictures, rules)
+
+
+def proposals_of(rules: dict) -> ProposalRules:
+    return ProposalRules(rules["nms_pre"], rules["max_per_img"], rules["nms"]["iou_threshold"])
+
+
+def classes_of(meta: dict, embed_dim: int) -> ClassSet:
+    """Class names and base classes; the embeddings are still to be loaded."""
+    count, others = meta["config"]["num_classes"], meta["config"].get("novel", [])
+    base = [label for label in range(count) if label not in others]
+    return ClassSet([f"class {i}" for i in range(count)], torch.ones(count, embed_dim), base)
+
+
+def image_level_rules(methods: dict) -> ImageLevelRules:
+    """What images without boxes teach, by the configuration of the original."""
+    tags, captions = methods["detic_tags"], methods["detic_caption"]
+    return ImageLevelRules(
+        TagRules(
+            tags["norm_temp"],
+            tags["tag_weight"],
+            tags["tag_neg_weight"],
+            tags["base_batch_size"],
+            tags["bce_bias"],
+        ),
+        CaptionRules(
+            captions["norm_temp"],
+            captions["caption_weight"],
+            captions["cap_neg_weight"],
+            captions["base_batch_size"],
+            captions["bce_bias"],
+            captions["queue_cfg"]["lengths"][0],
+        ),
+        TileRules(tags["sampling_cfg"]["iof_thr"], tags["sampling_cfg"]["topk"]),
+        tags["num_groups"],
+    )
+
+
+def load(detector, tensors: dict) -> None:
+    """Load weights; only what a release does not hold may be missing."""
+    answer = detector.load_state_dict(tensors, strict=False)
+    assert not answer.unexpected_keys
+    for key in answer.missing_keys:
+        assert key.endswith("temperature") or key.startswith("image_level."), key

@@ -11,6 +11,16 @@ if TYPE_CHECKING:
     from clim_models.detection.assembly import (
         DetectorOptions as DetectorOptions,
     )
+    from clim_models.detection.batches import (
+        BatchRules as BatchRules,
+        content_limits as content_limits,
+        prepare_batch as prepare_batch,
+        stack_images as stack_images,
+    )
+    from clim_models.detection.c4 import (
+        C4Detector as C4Detector,
+        C4Options as C4Options,
+    )
     from clim_models.detection.checkpoints import (
         DetectorLoadReport as DetectorLoadReport,
         frozen_clip_names as frozen_clip_names,
@@ -23,6 +33,12 @@ if TYPE_CHECKING:
     )
     from clim_models.detection.detector import (
         TwoStageDetector as TwoStageDetector,
+    )
+    from clim_models.detection.detic_names import (
+        c4_names as c4_names,
+    )
+    from clim_models.detection.features.resnet import (
+        ResNetRules as ResNetRules,
     )
     from clim_models.detection.frozen_clip import (
         FROZEN_CLIP_PRESETS as FROZEN_CLIP_PRESETS,
@@ -65,6 +81,10 @@ if TYPE_CHECKING:
         largest_proposals as largest_proposals,
         with_group_boxes as with_group_boxes,
     )
+    from clim_models.detection.image_level.step import (
+        CaptionedImage as CaptionedImage,
+        ImageLevelRules as ImageLevelRules,
+    )
     from clim_models.detection.image_level.tags import (
         TagLoss as TagLoss,
         TagRules as TagRules,
@@ -89,8 +109,12 @@ else:
         {
             "Annotations": "clim_models.detection.heads.targets",
             "Background": "clim_models.detection.heads.text_classifier",
+            "BatchRules": "clim_models.detection.batches",
+            "C4Detector": "clim_models.detection.c4",
+            "C4Options": "clim_models.detection.c4",
             "CaptionLoss": "clim_models.detection.image_level.captions",
             "CaptionRules": "clim_models.detection.image_level.captions",
+            "CaptionedImage": "clim_models.detection.image_level.step",
             "Captions": "clim_models.detection.image_level.captions",
             "ClassSet": "clim_models.detection.heads.text_classifier",
             "DetectionRules": "clim_models.detection.rules",
@@ -104,9 +128,11 @@ else:
             "FViTOptions": "clim_models.detection.fvit",
             "FrozenClipOptions": "clim_models.detection.frozen_clip",
             "ImageFrame": "clim_models.detection.images",
+            "ImageLevelRules": "clim_models.detection.image_level.step",
             "ImageRules": "clim_models.detection.images",
             "Priorities": "clim_models.detection.rules",
             "ProposalRules": "clim_models.detection.heads.rpn",
+            "ResNetRules": "clim_models.detection.features.resnet",
             "SigmoidClassifier": "clim_models.detection.heads.sigmoid",
             "SigmoidRules": "clim_models.detection.heads.sigmoid",
             "TagLoss": "clim_models.detection.image_level.tags",
@@ -115,6 +141,8 @@ else:
             "TwoStageDetector": "clim_models.detection.detector",
             "build_frozen_clip": "clim_models.detection.frozen_clip",
             "build_fvit": "clim_models.detection.fvit",
+            "c4_names": "clim_models.detection.detic_names",
+            "content_limits": "clim_models.detection.batches",
             "draw_groups": "clim_models.detection.image_level.regions",
             "embed_class_set": "clim_models.detection.classes",
             "federated_classes": "clim_models.detection.heads.sigmoid",
@@ -124,10 +152,12 @@ else:
             "fvit_names": "clim_models.detection.checkpoints",
             "largest_proposals": "clim_models.detection.image_level.regions",
             "load_detector": "clim_models.detection.checkpoints",
+            "prepare_batch": "clim_models.detection.batches",
             "prepare_images": "clim_models.detection.images",
             "prepare_views": "clim_models.detection.images",
             "save_detector": "clim_models.detection.checkpoints",
             "sigmoid_loss": "clim_models.detection.heads.sigmoid",
+            "stack_images": "clim_models.detection.batches",
             "tag_targets": "clim_models.detection.image_level.tags",
             "with_group_boxes": "clim_models.detection.image_level.regions",
         },

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from clim_models.detection.boxes.coding import HEAD_STDS, apply_deltas, clip_to
 from clim_models.detection.boxes.roi import align_pyramid, as_rois
+from clim_models.detection.choice import choose_boxes
 from clim_models.detection.classes import embed_class_set
 from clim_models.detection.features.backbone import Backbone, BackboneMaps
 from clim_models.detection.features.fpn import Neck
@@ -171,7 +171,10 @@ class TwoStageDetector(nn.Module):
             zip(scores.split(counts), deltas.split(counts), strict=True)
         ):
             moved = clip_to(apply_deltas(boxes[i], delta, HEAD_STDS), limits[i])
-            found.append(self._choose(frames[i].to_picture(moved), score))
+            of_classes = score[:, : self.classes.num_classes]
+            found.append(
+                choose_boxes(frames[i].to_picture(moved), of_classes, self.rules.detections)
+            )
         return self._with_masks(found, levels, frames)
 
     def score_boxes(
@@ -194,15 +197,6 @@ class TwoStageDetector(nn.Module):
         own = classifier.cosines(self.backbone.region_features(maps.clip, rois), embeddings)
         scores = combine_scores(logits, own, self.classes.is_base, self.rules.ensemble)
         return scores, outputs.deltas
-
-    def _choose(self, boxes: Tensor, scores: Tensor) -> Detections:
-        """Choose the boxes of one picture: (n, 4), (n, K + M + 1)."""
-        rules = self.rules.detections
-        of_classes = scores[:, : self.classes.num_classes]
-        rows, labels = (of_classes > rules.score).nonzero(as_tuple=True)
-        candidates, values = boxes[rows], of_classes[rows, labels]
-        best = batched_nms(candidates, values, labels, rules.overlap)[: rules.per_image]
-        return Detections(candidates[best], values[best], labels[best])
 
     def _with_masks(
         self, found: list[Detections], levels: Sequence[Tensor], frames: Sequence[ImageFrame]

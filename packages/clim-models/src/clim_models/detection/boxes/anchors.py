@@ -13,29 +13,30 @@ class AnchorRules:
 
     Attributes:
         strides: pixels per position of each level, finest first.
-        scale: side of a square anchor, in strides.
+        scales: sides of a square anchor, in strides.
         ratios: height / width of each shape.
 
     Raises:
-        ValueError: no level, no ratio, or a number that is not positive.
+        ValueError: no level, no scale, no ratio, or a number that is not positive.
     """
 
     strides: tuple[float, ...]
-    scale: float = 8.0
+    scales: tuple[float, ...] = (8.0,)
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
 
     def __post_init__(self) -> None:
-        numbers = (*self.strides, self.scale, *self.ratios)
-        if not self.strides or not self.ratios or min(numbers) <= 0:
+        numbers = (*self.strides, *self.scales, *self.ratios)
+        some = self.strides and self.scales and self.ratios
+        if not some or min(numbers) <= 0:
             raise ValueError(
-                f"strides={self.strides}, scale={self.scale}, ratios={self.ratios}; "
-                "pass at least one stride and one ratio, all above 0"
+                f"strides={self.strides}, scales={self.scales}, ratios={self.ratios}; "
+                "pass at least one of each, all above 0"
             )
 
     @property
     def per_position(self) -> int:
         """Number of anchors at each position."""
-        return len(self.ratios)
+        return len(self.scales) * len(self.ratios)
 
 
 def anchor_boxes(
@@ -52,7 +53,8 @@ def anchor_boxes(
         rules: one stride for each level.
 
     Returns:
-        For each level (rows * columns * ratios, 4) float32, in the order row, column, ratio.
+        For each level (rows * columns * scales * ratios, 4) float32, in the order row, column, scale,
+        ratio.
 
     Raises:
         ValueError: another number of levels.
@@ -64,8 +66,9 @@ def anchor_boxes(
     found = []
     for (rows, columns), stride in zip(grids, rules.strides, strict=True):
         root = torch.tensor(rules.ratios, device=device).sqrt()
-        width = stride * (1 / root) * rules.scale
-        height = stride * root * rules.scale
+        scales = torch.tensor(rules.scales, device=device)[:, None]
+        width = (stride * (1 / root) * scales).flatten()  # (A,)
+        height = (stride * root * scales).flatten()
         shapes = torch.stack([-width, -height, width, height], -1) * 0.5  # (A, 4)
 
         x = torch.arange(columns, device=device, dtype=torch.float32) * stride

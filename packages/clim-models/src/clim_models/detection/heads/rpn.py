@@ -13,6 +13,7 @@ from torchvision.ops import batched_nms
 from clim_models.detection.boxes.anchors import AnchorRules, anchor_boxes
 from clim_models.detection.boxes.coding import apply_deltas, clip_to, has_area
 from clim_models.detection.boxes.matching import (
+    IGNORED,
     MatchRules,
     SampleRules,
     draw_priorities,
@@ -59,6 +60,7 @@ class RPNRules:
         sample: which anchors train.
         norm: whether the convolutions have batch norms.
         channels: of the convolutions; None is the neck's number.
+        depth: number of convolutions.
     """
 
     anchors: AnchorRules
@@ -68,6 +70,7 @@ class RPNRules:
     sample: SampleRules = field(default_factory=lambda: SampleRules(256, 0.5))
     norm: bool = False
     channels: int | None = None
+    depth: int = 2
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Proposals:
 
 
 class RPN(nn.Module):
-    """Two 3x3 convolutions, then objectness and box deltas of each anchor.
+    """3x3 convolutions, then objectness and box deltas of each anchor.
 
     Norms act level by level: a training step has the statistics of each level apart.
 
@@ -116,9 +119,9 @@ class RPN(nn.Module):
         super().__init__()
         self.rules = rules
         inner = rules.channels or channels
+        inputs = [channels] + [inner] * (rules.depth - 1)
         self.convs = nn.Sequential(
-            ConvNorm(channels, inner, norm=rules.norm, relu=True),
-            ConvNorm(inner, inner, norm=rules.norm, relu=True),
+            *[ConvNorm(size, inner, norm=rules.norm, relu=True) for size in inputs]
         )
         self.objectness = nn.Conv2d(inner, rules.anchors.per_position, 1)
         self.deltas = nn.Conv2d(inner, rules.anchors.per_position * 4, 1)
@@ -178,6 +181,7 @@ class RPN(nn.Module):
         scores: AnchorScores,
         annotated: Sequence[Tensor],
         priorities: Tensor | None = None,
+        usable: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute the losses of a batch.
 
@@ -185,6 +189,7 @@ class RPN(nn.Module):
             scores: of `forward`.
             annotated: (G_i, 4) XYXY in pixels of each image; G_i may be 0.
             priorities: (B, A), which anchors train first; None draws them.
+            usable: bool (B, A), anchors that may train; None is all.
 
         Returns:
             `loss_rpn_cls` and `loss_rpn_bbox`, (L,) each: one value per level. Their sums train.
@@ -193,6 +198,8 @@ class RPN(nn.Module):
             matches = torch.stack(
                 [match_boxes(scores.anchors, boxes, self.rules.match) for boxes in annotated]
             )
+            if usable is not None:
+                matches = matches.masked_fill(~usable, IGNORED)
             if priorities is None:
                 priorities = draw_priorities(matches)
             sampled = sample_matches(matches, priorities, self.rules.sample)

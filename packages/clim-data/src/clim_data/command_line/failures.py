@@ -54,19 +54,34 @@ class LibraryFailure:
 
 # The first that explains an error counts.
 LIBRARY_FAILURES = (
+    # Before shared memory, which is made of open files.
+    LibraryFailure(
+        classes=(),
+        numbers=FULL_TABLE,
+        texts=("too many open files", "items of ancdata"),
+        fix="raise the limit with `ulimit -n 65536`, or lower --workers",
+    ),
+    # Before killed workers: a worker that found shared memory full is killed by a bus error.
+    LibraryFailure(
+        classes=("SharedMemoryError",),
+        numbers=(),
+        texts=(
+            "unable to open shared memory",
+            "unable to allocate shared memory",
+            "unable to mmap",
+            "insufficient shared memory",
+            "out of shared memory",
+            "bus error",
+        ),
+        fix="make shared memory (/dev/shm) larger (docker run --shm-size 8g), or pass --workers 0 "
+        "(of a training --data.workers 0)",
+    ),
     LibraryFailure(
         classes=("BrokenProcessPool",),
         numbers=(),
         texts=("exited unexpectedly", "is killed by signal"),
         fix="a worker process was killed; the machine may be out of memory: lower --workers "
         "(of a training --data.workers)",
-    ),
-    LibraryFailure(
-        classes=(),
-        numbers=(),
-        texts=("unable to open shared memory", "unable to mmap", "insufficient shared memory"),
-        fix="shared memory (/dev/shm) is full: make it larger, or pass --workers 0 (of a training "
-        "--data.workers 0)",
     ),
     # Before the GPU, because CUDA's own message about memory would pass for one about the GPU.
     LibraryFailure(
@@ -127,12 +142,6 @@ LIBRARY_FAILURES = (
         ),
         fix="check the network, or pass files and folders that are on this machine",
     ),
-    LibraryFailure(
-        classes=(),
-        numbers=FULL_TABLE,
-        texts=("too many open files",),
-        fix="raise the limit with `ulimit -n 65536`, or lower --workers",
-    ),
 )
 
 
@@ -156,6 +165,8 @@ def full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL_DISK
     text = str(error)
+    if "shared memory" in text:  # torch; more room on a disk does not help
+        return False
     return "No space left on device" in text or any(
         f"os error {number})" in text for number in FULL_DISK
     )

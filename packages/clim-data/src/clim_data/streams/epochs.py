@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from clim_data.faults import BrokenSample, SampleWarning, SkipReport
-from clim_data.processes.worker_signals import leave_signals_to_parent, sigterm_held_back
+from clim_data.processes.workers import load_in_workers
 from clim_data.streams.draw import SampleRandom
 from clim_data.streams.options import StreamOptions
 
@@ -92,7 +91,8 @@ class EpochLoader(Generic[Batch]):
 
     `iter(loader)` yields what is left of the current epoch, then the epoch advances; call it again
     for the next one. A broken sample makes its batch smaller. A batch in which nothing can be read
-    raises, it never disappears.
+    raises, it never disappears. A worker that dies, or finds shared memory full, raises, too (see
+    `load_in_workers`).
 
     Args:
         store: the samples; what it left out is in its `skipped`, to which the loader adds.
@@ -147,17 +147,9 @@ class EpochLoader(Generic[Batch]):
         steps, epoch = self._steps(self._consumed), self.epoch
         shares = [(epoch, step[0], *rank_share(*step, *self.stream.ranks)) for step in steps]
 
-        # Its own generator: the workers' seeds must not be drawn from the one that training uses.
-        loader = DataLoader(
-            self._batches,
-            batch_size=None,
-            sampler=shares,
-            num_workers=self.stream.workers,
-            generator=torch.Generator().manual_seed(self.stream.seed),
-            worker_init_fn=leave_signals_to_parent,
+        decoded = load_in_workers(
+            self._batches, shares, workers=self.stream.workers, seed=self.stream.seed
         )
-        with sigterm_held_back():
-            decoded = iter(loader)  # starts the workers
         try:
             for (start, stop), (batch, faults) in zip(steps, decoded, strict=True):
                 self.skipped.extend(faults)
@@ -249,10 +241,11 @@ class _Batches(Dataset):
                 samples.append(self.store.read(int(i)))
             except BrokenSample as fault:
                 faults.append(fault)
-        if (
-            faults and self.store.on_error == "raise"
-        ):  # the main process raises: a worker's traceback would hide the name
+
+        # The main process raises: a worker's traceback would hide the name.
+        if faults and self.store.on_error == "raise":
             return None, faults
+
         batch, more = self.build(samples, SampleRandom(self.seed, epoch, step))
         return batch, faults + more
 

@@ -1,0 +1,145 @@
+"""Items of a data set made in worker processes: a worker that fails is an error, never a wait.
+
+torch's DataLoader hands items over in a background thread of the worker. Where that thread fails,
+for example because shared memory is full, it prints a traceback and drops the item, and the main
+process waits for it for ever. Here the worker itself packs each item, before torch takes it: tensors
+go to shared memory, and what travels through the queue is a short text of bytes. So each failure
+happens where it can be caught, and is sent in place of the item.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, default_convert
+
+from clim_data.command_line.failures import FULL_DISK
+from clim_data.processes.worker_signals import leave_signals_to_parent, sigterm_held_back
+
+SHARED_MEMORY = "/dev/shm"
+_FULL_SHARED_MEMORY = (
+    "shared memory",
+    "unable to resize file",
+    "unable to mmap",
+    os.strerror(errno.ENOSPC).lower(),
+)
+
+
+class WorkerError(RuntimeError):
+    """A worker process that ended, or could not hand over what it made."""
+
+
+class SharedMemoryError(WorkerError):
+    """Shared memory that has no room for an item."""
+
+    def __init__(self, event: str) -> None:
+        room = ""
+        with suppress(OSError):
+            disk = shutil.disk_usage(SHARED_MEMORY)
+            room = f" ({disk.free / 1e6:,.1f} of {disk.total / 1e6:,.1f} MB are free)"
+        super().__init__(
+            f"{event}: no room in shared memory, {SHARED_MEMORY}{room}\n"
+            "make it larger (docker run --shm-size 8g), or use fewer workers or none"
+        )
+
+
+def load_in_workers(
+    data: Dataset,
+    order: Sequence[Any],
+    *,
+    workers: int,
+    batch_size: int | None = None,
+    collate: Callable[[Any], Any] = default_convert,
+    seed: int = 0,
+) -> Iterator[Any]:
+    """Start the workers, and return an iterator over the items of a map-style data set.
+
+    Deleting the iterator ends the workers.
+
+    Args:
+        order: indices of `data` in the order in which their items come.
+        workers: processes; 0 makes the items in this one.
+        batch_size: items per list that `collate` gets; None gives it one item at a time.
+        collate: makes of an item, or of a list of them, what is returned. It runs in the worker.
+        seed: of the workers' own random numbers. The main process draws none for them.
+
+    Raises:
+        SharedMemoryError: shared memory has no room, now or later.
+        WorkerError: a worker ended, or an item cannot be sent. torch notices some of these first
+            and raises a RuntimeError.
+    """
+    loader = DataLoader(
+        data,
+        batch_size=batch_size,
+        sampler=order,
+        num_workers=workers,
+        collate_fn=_Packed(collate) if workers else collate,
+        generator=torch.Generator().manual_seed(seed),
+        worker_init_fn=leave_signals_to_parent,
+    )
+    try:
+        with sigterm_held_back():
+            items = iter(loader)
+    except OSError as error:
+        if workers and error.errno in FULL_DISK:  # the locks of the queues are files there, too
+            raise SharedMemoryError("the worker processes could not be started") from error
+        raise
+    return _unpacked(items) if workers else items
+
+
+@dataclass(frozen=True)
+class _Unsent:
+    """What kept an item from being sent."""
+
+    fault: str
+
+
+class _Packed:
+    """A collate function whose result is packed in the worker, where a failure can be caught."""
+
+    def __init__(self, collate: Callable[[Any], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, items: Any) -> bytes | _Unsent:
+        made = self.collate(items)
+        try:
+            # torch.utils.data has taught this pickler to put tensors into shared memory.
+            return bytes(ForkingPickler.dumps(made))
+        except Exception as error:
+            return _Unsent(f"{type(error).__name__}: {error}")
+
+
+def _unpacked(items: Iterator[bytes | _Unsent]) -> Iterator[Any]:
+    try:
+        for item in items:
+            yield _unpack(item)
+    finally:
+        del items  # ends the workers at once, though an error may hold this frame for long
+
+
+def _unpack(item: bytes | _Unsent) -> Any:
+    if isinstance(item, _Unsent):
+        raise _error_of(item.fault)
+    try:
+        return ForkingPickler.loads(item)
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        raise WorkerError(
+            "a worker process exited unexpectedly, before its item was taken over"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise _error_of(f"{type(error).__name__}: {error}") from error
+
+
+def _error_of(fault: str) -> WorkerError:
+    """Return the error for what a library said about an item that was not handed over."""
+    text = fault.lower()
+    full_table = os.strerror(errno.EMFILE).lower() in text
+    if not full_table and any(part in text for part in _FULL_SHARED_MEMORY):
+        return SharedMemoryError("a worker process could not hand over its item")
+    return WorkerError(f"a worker process could not hand over its item ({fault})")

@@ -10,6 +10,7 @@ from clim_data.lazy import lazy_names
 if TYPE_CHECKING:
     from clim_data.files.atomic import (
         flush as flush,
+        remove_stale_drafts as remove_stale_drafts,
         replace_file as replace_file,
         write_bytes as write_bytes,
         write_json as write_json,
@@ -41,6 +42,7 @@ else:
             "read_lines": "clim_data.files.text",
             "read_names": "clim_data.files.text",
             "read_text": "clim_data.files.text",
+            "remove_stale_drafts": "clim_data.files.atomic",
             "replace_file": "clim_data.files.atomic",
             "write_bytes": "clim_data.files.atomic",
             "write_json": "clim_data.files.atomic",

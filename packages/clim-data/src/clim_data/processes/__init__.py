@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         gather_objects as gather_objects,
         local_device as local_device,
     )
+    from clim_data.processes.workers import load_in_workers as load_in_workers
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
@@ -23,6 +24,7 @@ else:
             "Ranks": "clim_data.processes.ranks",
             "from_first_rank": "clim_data.processes.ranks",
             "gather_objects": "clim_data.processes.ranks",
+            "load_in_workers": "clim_data.processes.workers",
             "local_device": "clim_data.processes.ranks",
         },
     )

@@ -130,7 +130,8 @@ def _unpack(item: bytes | _Unsent) -> Any:
         return ForkingPickler.loads(item)
     except (ConnectionError, EOFError, FileNotFoundError) as error:
         raise WorkerError(
-            "a worker process exited unexpectedly, before its item was taken over"
+            "a worker process exited unexpectedly or ran out of open files, before its item was taken "
+            "over"
         ) from error
     except (OSError, RuntimeError) as error:
         raise _error_of(f"{type(error).__name__}: {error}") from error

@@ -5,11 +5,13 @@ import resource
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from clim_data.command_line import FAILED, run_command
+from clim_data.processes import workers
 from clim_data.processes.workers import SharedMemoryError, WorkerError, load_in_workers
 from torch.utils.data import Dataset
 
@@ -76,6 +78,13 @@ def test_full_shared_memory_is_an_error_with_the_fix(capsys):
     assert "no room in shared memory" in line
     assert "--data.workers 0" in line
     assert line.count("\n") == 1
+
+
+def test_full_shared_memory_is_noticed_before_workers_start(monkeypatch):
+    monkeypatch.setattr(workers.shutil, "disk_usage", lambda path: SimpleNamespace(free=9, total=9))
+    with pytest.raises(SharedMemoryError, match="cannot be started"):
+        load_in_workers(Squares(), range(6), workers=1)
+    assert len(load(Squares(), workers=0)) == 6
 
 
 def test_exhausted_open_files_are_an_error_in_one_line(capsys):

@@ -19,10 +19,12 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, default_convert
 
-from clim_data.command_line.failures import FULL_DISK
 from clim_data.processes.worker_signals import leave_signals_to_parent, sigterm_held_back
 
 SHARED_MEMORY = "/dev/shm"
+LEAST_BYTES = 1 << 16
+"""Shared memory that the locks of the workers' queues need, and some more."""
+
 _FULL_SHARED_MEMORY = (
     "shared memory",
     "unable to resize file",
@@ -83,14 +85,21 @@ def load_in_workers(
         generator=torch.Generator().manual_seed(seed),
         worker_init_fn=leave_signals_to_parent,
     )
-    try:
-        with sigterm_held_back():
-            items = iter(loader)
-    except OSError as error:
-        if workers and error.errno in FULL_DISK:  # the locks of the queues are files there, too
-            raise SharedMemoryError("the worker processes could not be started") from error
-        raise
+    if workers:
+        _need_shared_memory()
+    with sigterm_held_back():
+        items = iter(loader)  # starts the workers
     return _unpacked(items) if workers else items
+
+
+def _need_shared_memory() -> None:
+    """Raise SharedMemoryError where the workers cannot even be started."""
+    try:
+        free = shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:  # another system, which has it elsewhere
+        return
+    if free < LEAST_BYTES:
+        raise SharedMemoryError("the worker processes cannot be started")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Workers that fail end the iteration with an error; none of them leaves the main process waiting."""
+"""Workers that fail end the iteration with an error; the main process never waits for them."""
 
 import os
 import resource

@@ -2,8 +2,8 @@
 
 torch's DataLoader hands items over in a background thread of the worker. Where that thread fails,
 for example because shared memory is full, it prints a traceback and drops the item, and the main
-process waits for it for ever. Here the worker itself packs each item, before torch takes it: tensors
-go to shared memory, and what travels through the queue is a short text of bytes. So each failure
+process waits for it for ever. Here the worker itself packs each item, before torch takes it:
+tensors go to shared memory, and a few bytes that name them go through the queue. So each failure
 happens where it can be caught, and is sent in place of the item.
 """
 
@@ -139,8 +139,8 @@ def _unpack(item: bytes | _Unsent) -> Any:
         return ForkingPickler.loads(item)
     except (ConnectionError, EOFError, FileNotFoundError) as error:
         raise WorkerError(
-            "a worker process exited unexpectedly or ran out of open files, before its item was taken "
-            "over"
+            "a worker process exited unexpectedly or ran out of open files before it handed over "
+            "its item"
         ) from error
     except (OSError, RuntimeError) as error:
         raise _error_of(f"{type(error).__name__}: {error}") from error

@@ -12,12 +12,12 @@ import numpy as np
 import open_clip
 import torch
 from clim_data.pixels import decode_segmentation
-from clim_eval.commands.main import main as clim_eval
+from clim_eval.__main__ import main as clim_eval
 from clim_models import create_model, save_model
 from flmm import load_lmm
-from flmm.commands.main import main as flmm
-from flmm.demo.sam import build_demo_sam
-from flmm.experiments.heads import build_grounded
+from flmm.__main__ import main as flmm
+from flmm.demo import build_demo_sam
+from flmm.experiments import build_grounded
 from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 

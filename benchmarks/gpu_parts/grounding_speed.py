@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from attention_capture import captured, random_model, returned, sequence
 from flmm import GroundedLMM, ground
-from flmm.grounders.heads import phrase_features
-from flmm.refiners.sam.geometry import ResizedImage
+from flmm.grounders import phrase_features
+from flmm.refiners import ResizedImage
 from grounding_epoch import Pictures
 from PIL import Image
 from sam_decoder import loop, together

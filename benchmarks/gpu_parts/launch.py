@@ -296,7 +296,7 @@ def check_export(part: Part, folder: Path) -> None:
 
 def rehearse(part: Part, photos: Photos) -> None:
     """One start and stop as a command; resume and export in this process."""
-    from clim_train.commands.main import main
+    from clim_train.__main__ import main
 
     folder, steps = part.folder / "stopped", 60
     with part.guarded("clim by `python -m clim_train`, SIGTERM"):

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from house.measures import PACKAGES, House
+from house.measures import PACKAGES, PUBLIC_MODULES, House
 from house.sources import Import, imports_of, is_table
 
-# Public modules that are no folder: their names without a leading underscore may be imported.
-PUBLIC_MODULES = ("clim_data.lazy",)
+# What `python -m PACKAGE` runs. Code that starts a program in its own process may call `main`.
+PROGRAMS = tuple(f"{package}.__main__" for package in PACKAGES)
 
 TABLE_HEAD = re.compile(r"^\| name \| from \| .*\|\n\|[-:| ]+\|\n((?:\|.*\|\n?)*)", re.MULTILINE)
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -102,6 +102,8 @@ class Api:
 
     def is_public(self, item: Import) -> bool:
         """Whether an import takes a public name from where it is public."""
+        if item.name == "main" and item.module in PROGRAMS:
+            return True
         if item.name is None:
             return item.module in PACKAGES or item.module in self.doors
         if item.module in PUBLIC_MODULES:

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 from clim_data import MosaicLoader
-from clim_models import tiny
 from clim_train.commands.main import main
 from clim_train.commands.runs import keep_global_batch
 from clim_train.config import TrainConfig
@@ -50,7 +49,7 @@ def test_mistakes_end_with_the_fix(arguments, message, capsys):
 
 
 def test_a_package_that_is_not_installed_is_a_mistake(shards, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tiny, "_TEXT_PACKAGE", "no_such_package")
+    monkeypatch.setattr("clim_models.tiny._TEXT_PACKAGE", "no_such_package")
     options = small_command("clim_quickstart", shards, tmp_path / "run")
     options = [option for option in options if not option.startswith("--model.name")]
     assert main(options) == 2

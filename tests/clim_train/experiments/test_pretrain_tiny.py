@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from clim_models import tiny
+from clim_models import build_clim_tiny, load_shipped_weights
 from clim_train.experiments import pretrain_tiny as P
 from clim_train.experiments.augment import (
     augment_drawings,
@@ -73,7 +73,7 @@ def test_a_few_steps_learn_and_write_loadable_weights(tmp_path):
     torch.manual_seed(0)
     from clim_data.drawings import load_emoji
 
-    emoji, model = load_emoji(), tiny.build_clim_tiny(pretrained=False)
+    emoji, model = load_emoji(), build_clim_tiny(pretrained=False)
     split = emoji.split()
     names = split.train_concepts[::40][:24]
     table = P.drawing_table(emoji, ("noto",), names)
@@ -88,7 +88,7 @@ def test_a_few_steps_learn_and_write_loadable_weights(tmp_path):
     assert torch.equal(model.visual.trunk.patch_embed.backbone.conv_stem.weight, frozen)
     path = tmp_path / "tiny.safetensors"
     P.save_weights(model, path, {"command": "test", "accuracy": after})
-    fresh = tiny.build_clim_tiny(pretrained=False)
-    metadata = tiny.load_shipped_weights(fresh, path)
+    fresh = build_clim_tiny(pretrained=False)
+    metadata = load_shipped_weights(fresh, path)
     assert json.loads(metadata["accuracy"]) == after
     assert P.accuracy(fresh, table, texts[0])["top5"] == pytest.approx(after["top5"], abs=0.05)

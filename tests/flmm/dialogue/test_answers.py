@@ -5,6 +5,7 @@ import torch
 from flmm.adapters.tokenizer import plain_decoder, prompt_ids
 from flmm.dialogue.answers import Answer, ask, ground_answer, text_and_offsets
 from flmm.grounders.heads import ground_phrases
+from flmm.text.original import original_spans
 from golden_lmms import close_masks, golden_grounded, tokenizer_of
 from PIL import Image
 from torch.nn import functional as F
@@ -70,6 +71,8 @@ def test_golden_words_of_an_answer_are_grounded(chat):
     assert answer.text[slice(*found.spans[0])] == last
     assert found.masks.refined.shape == (1, image.height, image.width)
     assert not found.masks.refined.requires_grad
+    whole = ground_answer(model, image, answer, original_spans(answer.text, lambda text: []))
+    assert whole.phrases == (answer.text.rstrip(),)
     with pytest.raises(ValueError, match="no phrase to ground"):
         ground_answer(model, image, answer, chunker=lambda text: [])
     with pytest.raises(ValueError, match="'a unicorn' is not in the answer"):

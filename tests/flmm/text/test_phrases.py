@@ -12,19 +12,6 @@ from flmm.text.phrases import (
 )
 
 
-def test_golden_phrases_of_answers(golden):
-    for case in golden("demo/text_logic", "flmm").meta["phrases"]:
-        chunks, text = case["noun_chunks"], case["text"]
-        assert sorted(set(groundable(chunks))) == case["kept_set"]
-
-        # The original takes the first mention of a text only, and a whole answer without a chunk.
-        first = {}
-        for start, end in spans_to_ground(text, lambda text, chunks=chunks: chunks):
-            first.setdefault(text[start:end], [start, end])
-        expected = case["char_spans"] if case["kept_set"] else []
-        assert list(first.values()) == expected
-
-
 @pytest.mark.parametrize(
     ("text", "chunks"),
     [

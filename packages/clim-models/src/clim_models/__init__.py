@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     from clim_models.open_clip_compat import no_weights_yet as no_weights_yet
     from clim_models.pooling import pool_boxes as pool_boxes, pool_masks as pool_masks
     from clim_models.region_model import RegionModel as RegionModel
-    from clim_models.tiny import TINY_WEIGHTS as TINY_WEIGHTS, build_clim_tiny as build_clim_tiny
+    from clim_models.tiny import (
+        TINY_WEIGHTS as TINY_WEIGHTS,
+        build_clim_tiny as build_clim_tiny,
+        load_shipped_weights as load_shipped_weights,
+    )
     from clim_models.towers.registry import register_tower as register_tower
     from clim_models.version import __version__ as __version__
 else:
@@ -62,6 +66,7 @@ else:
             "create_model": "clim_models.create",
             "interpolate_weights": "clim_models.checkpoints.interpolation",
             "load_checkpoint": "clim_models.checkpoints.load",
+            "load_shipped_weights": "clim_models.tiny",
             "model_config": "clim_models.names",
             "name_of_export": "clim_models.foreign",
             "no_weights_yet": "clim_models.open_clip_compat",

@@ -17,7 +17,7 @@ import torch
 from clim_data import PanopticNarratives
 from clim_data.pixels import FORMATS
 from clim_eval import write_report
-from clim_train.experiments.console import Stages, aligned_table, free_folder
+from clim_train.experiments import Stages, aligned_table, free_folder
 from matplotlib.figure import Figure
 from PIL import Image
 

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 from clim_data.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from flmm.text.original import (
+        original_chunks as original_chunks,
+        original_spans as original_spans,
+    )
     from flmm.text.phrases import (
         Chunker as Chunker,
         groundable as groundable,
@@ -15,7 +19,11 @@ if TYPE_CHECKING:
         phrase_spans as phrase_spans,
         simple_chunks as simple_chunks,
     )
-    from flmm.text.prompts import DESCRIBE as DESCRIBE, STYLES as STYLES, PromptStyle as PromptStyle
+    from flmm.text.prompts import (
+        DESCRIBE as DESCRIBE,
+        STYLES as STYLES,
+        PromptStyle as PromptStyle,
+    )
     from flmm.text.tokens import (
         TokenizedText as TokenizedText,
         phrase_token_spans as phrase_token_spans,
@@ -34,6 +42,8 @@ else:
             "TokenizedText": "flmm.text.tokens",
             "groundable": "flmm.text.phrases",
             "noun_chunks": "flmm.text.phrases",
+            "original_chunks": "flmm.text.original",
+            "original_spans": "flmm.text.original",
             "phrase_spans": "flmm.text.phrases",
             "phrase_token_spans": "flmm.text.tokens",
             "simple_chunks": "flmm.text.phrases",

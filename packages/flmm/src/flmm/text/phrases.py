@@ -22,7 +22,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 # Chunks that are one of these name nothing that has a mask of its own.
-_EMPTY_WORDS = _words("""
+EMPTY_WORDS = _words("""
     i you he she it we they me him her us them this that these those who whom which what there here
     one ones someone something anyone anything everyone everything nothing nobody each other another
     others himself herself itself themselves myself yourself mine yours his hers ours theirs
@@ -103,7 +103,7 @@ def _chunk_end(words: Sequence[str], start: int) -> int:
     end = start + 1
     while end < len(words):
         word = words[end]
-        if word in _ENDS or word in _DETERMINERS or word in _EMPTY_WORDS:
+        if word in _ENDS or word in _DETERMINERS or word in EMPTY_WORDS:
             break
 
         has_noun = end > start + 1
@@ -138,7 +138,7 @@ def groundable(chunks: Iterable[str]) -> list[str]:
 
 def _has_mask(chunk: str) -> bool:
     words = _folded(chunk).split()
-    if not words or " ".join(words) in _EMPTY_WORDS or words[0] in _NEGATIONS:
+    if not words or " ".join(words) in EMPTY_WORDS or words[0] in _NEGATIONS:
         return False
     # "the picture" is the one that is asked about; "a picture" may hang on a wall in it.
     of_whole = len(words) == 1 or words[0] in ("the", "this")

@@ -15,7 +15,7 @@ from clim_eval import (
     RegionRows,
     ZeroShotClassification,
 )
-from clim_eval.commands.main import build_parser
+from clim_eval.commands import build_parser
 from clim_models import RegionModel
 
 from clim_train.experiments.comparison.arms import ArmOptions

@@ -212,7 +212,7 @@ def spans_to_ground(text: str, chunker: Chunker = noun_chunks) -> list[Span]:
         if _has_mask(chunk) and not _is_absent(text, place):
             spans.append(place)
     spans = sorted(set(spans))
-    return [span for span in spans if not any(_inside(span, other) for other in spans)]
+    return [span for span in spans if not _inside_another(span, spans)]
 
 
 def _mentions(text: str, phrase: str) -> list[Span]:
@@ -281,5 +281,5 @@ def _is_absent(text: str, span: Span) -> bool:
     return bool(before) and before[-1] in _NEGATIONS
 
 
-def _inside(span: Span, other: Span) -> bool:
-    return span != other and other[0] <= span[0] and span[1] <= other[1]
+def _inside_another(span: Span, others: Iterable[Span]) -> bool:
+    return any(span != (a, b) and a <= span[0] and span[1] <= b for a, b in others)

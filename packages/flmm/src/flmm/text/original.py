@@ -21,9 +21,11 @@ def original_chunks(chunks: Iterable[str]) -> list[str]:
         words = chunk.strip().lower()
         if words and words not in EMPTY_WORDS and "image" not in words:
             named.append(chunk)
-    return [
-        chunk for chunk in named if not any(chunk in other for other in named if other != chunk)
-    ]
+    return [chunk for chunk in named if not _is_part(chunk, named)]
+
+
+def _is_part(chunk: str, others: Iterable[str]) -> bool:
+    return any(chunk in other for other in others if other != chunk)
 
 
 def original_spans(text: str, chunker: Chunker = noun_chunks) -> list[Span]:
@@ -35,10 +37,10 @@ def original_spans(text: str, chunker: Chunker = noun_chunks) -> list[Span]:
     Raises:
         ValueError: a chunk is not in the text.
     """
+    mentions = [_first_mention(text, chunk) for chunk in original_chunks(chunker(text))]
+
     spans: list[Span] = []
-    for start, end in sorted(
-        _first_mention(text, chunk) for chunk in original_chunks(chunker(text))
-    ):
+    for start, end in sorted(mentions):
         if not spans or start >= spans[-1][1]:
             spans.append((start, end))
 

@@ -9,9 +9,9 @@ import torch
 from clim_models.detection import ClassSet, ImageFrame, ProposalRules
 from clim_models.detection.batches import BatchRules, stack_images
 from clim_models.detection.image_level.captions import CaptionLoss, CaptionRules, Captions
-from clim_models.detection.image_level.regions import TileRules
-from clim_models.detection.image_level.step import ImageLevelRules
-from clim_models.detection.image_level.tags import TagRules
+from clim_models.detection.image_level.regions import TileRules, as_groups
+from clim_models.detection.image_level.step import CaptionedImage, ImageLevelRules
+from clim_models.detection.image_level.tags import TagRules, tag_targets
 
 FAMILY = "detic"
 
@@ -133,3 +133,48 @@ def load(detector, tensors: dict) -> None:
     assert not answer.unexpected_keys
     for key in answer.missing_keys:
         assert key.endswith("temperature") or key.startswith("image_level."), key
+
+
+def captioned(
+    samples: list[dict], num_classes: int, features: torch.Tensor, groups: tuple | None
+) -> list[CaptionedImage]:
+    """Images without boxes of a sidecar.
+
+    `features` are those of the chosen captions; `groups` are the groups of tags and of captions,
+    for each image, or None for images that are no mosaics.
+    """
+    start, batch = 0, []
+    for i, sample in enumerate(samples):
+        numbers = torch.tensor(sample["image_ids"])
+        end, of_tags, of_captions = start + len(numbers), None, None
+        if groups is not None:
+            of_tags, of_captions = (as_groups(one[i], len(numbers)) for one in groups)
+        tags = tag_targets(sample["tags"], num_classes)
+        captions = Captions(features[start:end], numbers)
+        boxes = torch.tensor(sample["boxes"])
+        batch.append(CaptionedImage(boxes, numbers, tags, captions, of_tags, of_captions))
+        start = end
+    return batch
+
+
+def sizes_of(samples: list[dict]) -> torch.Tensor:
+    """Height and width of the resized pictures of a sidecar."""
+    return torch.tensor([sample["img_shape"] for sample in samples]).float()
+
+
+def check_gradients(case, detector, rename) -> None:
+    """Compare the gradients of a step: norms of all parameters, and some in full."""
+    parameters = dict(detector.named_parameters())
+    for name, norm in zip(
+        case.meta["data"]["grad_names"], case.tensor("out/grad_norm").tolist(), strict=True
+    ):
+        own = rename(name)
+        if own is None:
+            continue
+        found = parameters[own].grad
+        assert found is not None, name
+        assert abs(found.norm().item() - norm) <= 1e-3 * norm + 1e-7, (name, found.norm(), norm)
+        if f"out/grad/{name}" in case.arrays:
+            expected = case.tensor(f"out/grad/{name}")
+            allowed = 1e-3 * expected.abs().max().item()
+            torch.testing.assert_close(found, expected, atol=allowed, rtol=0)

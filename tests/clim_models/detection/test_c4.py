@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from clim_models.detection import (
     Annotations,
-    Captions,
     ClassSet,
     DetectionRules,
     Priorities,
@@ -16,12 +15,11 @@ from clim_models.detection.boxes.matching import SampleRules
 from clim_models.detection.c4 import C4Detector, C4Options
 from clim_models.detection.detic_names import c4_names
 from clim_models.detection.features.resnet import ResNetRules
-from clim_models.detection.image_level.regions import as_groups
-from clim_models.detection.image_level.step import CaptionedImage
-from clim_models.detection.image_level.tags import tag_targets
 from golden_detectors import close
 from golden_detic import (
     FAMILY,
+    captioned,
+    check_gradients,
     check_queue,
     classes_of,
     fill_queue,
@@ -30,6 +28,7 @@ from golden_detic import (
     images_of,
     load,
     proposals_of,
+    sizes_of,
 )
 from open_clip.transformer import QuickGELU, TextTransformer
 
@@ -150,35 +149,6 @@ def text_tower(case, context):
     return tower.eval()
 
 
-def captioned(case, branch, features, groups):
-    """The images of a branch, with features of the chosen captions."""
-    classes = case.meta["config"]["num_classes"]
-    start, batch = 0, []
-    samples = case.meta["data"]["samples"][branch]
-    for i, sample in enumerate(samples):
-        numbers = torch.tensor(sample["image_ids"])
-        end, of_tags, of_captions = start + len(numbers), None, None
-        if groups is not None:
-            of_tags, of_captions = (as_groups(one[i], len(numbers)) for one in groups)
-        batch.append(
-            CaptionedImage(
-                torch.tensor(sample["boxes"]),
-                numbers,
-                tag_targets(sample["tags"], classes),
-                Captions(features[start:end], numbers),
-                of_tags,
-                of_captions,
-            )
-        )
-        start = end
-    return batch
-
-
-def sizes_of(case, branch):
-    samples = case.meta["data"]["samples"][branch]
-    return torch.tensor([sample["img_shape"] for sample in samples]).float()
-
-
 def golden_step(case, detector):
     """All losses of the step of case 03."""
     rules, samples = detector.options.images, case.meta["data"]["samples"]["det"]
@@ -188,7 +158,7 @@ def golden_step(case, detector):
     counts = [
         len(one["boxes"]) + len(case.arrays[f"out/proposals{i}"]) for i, one in enumerate(samples)
     ]
-    limits = sizes_of(case, "det")
+    limits = sizes_of(samples)
     priorities = priorities_of(case, detector, limits, counts)
     losses = detector.losses(images_of(case, "det/", rules), limits, truths, priorities)
 
@@ -199,9 +169,10 @@ def golden_step(case, detector):
         [("cap", "caption_batch", None), ("mos", "mosaic_batch", of_mosaics)]
     ):
         features = case.tensor(f"out/ovd/caption_features{number}")
-        batch = captioned(case, branch, features, groups)
+        samples = case.meta["data"]["samples"][branch]
+        batch = captioned(samples, detector.classes.num_classes, features, groups)
         images = images_of(case, f"{branch}/", rules)
-        found = detector.image_losses(images, sizes_of(case, branch), batch)
+        found = detector.image_losses(images, sizes_of(samples), batch)
         losses |= {f"{key}_{name}": value for key, value in found.items()}
     return losses
 
@@ -219,18 +190,13 @@ def test_golden_step(golden):
     check_queue(case, "out/queue_after", detector.image_level.captions.queue, slots)
 
     total.backward()
-    parameters = dict(detector.named_parameters())
-    names = case.meta["data"]["grad_names"]
-    norms = case.tensor("out/grad_norm")
-    for name, norm in zip(names, norms, strict=True):
-        (own,) = c4_names({name: torch.zeros(1)})
-        assert parameters[own].grad.norm().item() == pytest.approx(norm.item(), rel=1e-3), name
-        if f"out/grad/{name}" in case.arrays:
-            expected = case.tensor(f"out/grad/{name}")
-            allowed = 1e-3 * expected.abs().max().item()
-            torch.testing.assert_close(parameters[own].grad, expected, atol=allowed, rtol=0)
-    trained = {key for key, value in parameters.items() if value.grad is not None}
-    assert trained == {next(iter(c4_names({name: torch.zeros(1)}))) for name in names}
+    check_gradients(case, detector, own_name)
+    trained = {name for name, value in detector.named_parameters() if value.grad is not None}
+    assert trained == {own_name(name) for name in case.meta["data"]["grad_names"]}
+
+
+def own_name(name):
+    return next(iter(c4_names({name: torch.zeros(1)})))
 
 
 @torch.no_grad()

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
         C4Detector as C4Detector,
         C4Options as C4Options,
     )
+    from clim_models.detection.cascade import (
+        CascadeDetector as CascadeDetector,
+    )
+    from clim_models.detection.cascade_losses import (
+        CascadeLossRules as CascadeLossRules,
+    )
+    from clim_models.detection.cascade_options import (
+        CascadeOptions as CascadeOptions,
+    )
     from clim_models.detection.checkpoints import (
         DetectorLoadReport as DetectorLoadReport,
         frozen_clip_names as frozen_clip_names,
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
     )
     from clim_models.detection.detic_names import (
         c4_names as c4_names,
+        cascade_names as cascade_names,
     )
     from clim_models.detection.features.resnet import (
         ResNetRules as ResNetRules,
@@ -50,8 +60,14 @@ if TYPE_CHECKING:
         FViTOptions as FViTOptions,
         build_fvit as build_fvit,
     )
+    from clim_models.detection.heads.centres import (
+        CentreRules as CentreRules,
+    )
     from clim_models.detection.heads.ensemble import (
         EnsembleRules as EnsembleRules,
+    )
+    from clim_models.detection.heads.heatmap import (
+        HeatmapRules as HeatmapRules,
     )
     from clim_models.detection.heads.rpn import (
         ProposalRules as ProposalRules,
@@ -116,6 +132,10 @@ else:
             "CaptionRules": "clim_models.detection.image_level.captions",
             "CaptionedImage": "clim_models.detection.image_level.step",
             "Captions": "clim_models.detection.image_level.captions",
+            "CascadeDetector": "clim_models.detection.cascade",
+            "CascadeLossRules": "clim_models.detection.cascade_losses",
+            "CascadeOptions": "clim_models.detection.cascade_options",
+            "CentreRules": "clim_models.detection.heads.centres",
             "ClassSet": "clim_models.detection.heads.text_classifier",
             "DetectionRules": "clim_models.detection.rules",
             "Detections": "clim_models.detection.rules",
@@ -127,6 +147,7 @@ else:
             "FVIT_PRESETS": "clim_models.detection.fvit",
             "FViTOptions": "clim_models.detection.fvit",
             "FrozenClipOptions": "clim_models.detection.frozen_clip",
+            "HeatmapRules": "clim_models.detection.heads.heatmap",
             "ImageFrame": "clim_models.detection.images",
             "ImageLevelRules": "clim_models.detection.image_level.step",
             "ImageRules": "clim_models.detection.images",
@@ -142,6 +163,7 @@ else:
             "build_frozen_clip": "clim_models.detection.frozen_clip",
             "build_fvit": "clim_models.detection.fvit",
             "c4_names": "clim_models.detection.detic_names",
+            "cascade_names": "clim_models.detection.detic_names",
             "content_limits": "clim_models.detection.batches",
             "draw_groups": "clim_models.detection.image_level.regions",
             "embed_class_set": "clim_models.detection.classes",

@@ -78,12 +78,14 @@ class Detections:
 
 @dataclass(frozen=True)
 class Priorities:
-    """Which anchors and proposals train first: random numbers that a caller may fix.
+    """Which anchors, proposals and classes train first: random numbers that a caller may fix.
 
     Attributes:
         anchors: (B, A), or None to draw them.
         boxes: (G_i + N_i,) of each image, annotations before proposals, or None to draw them.
+        classes: (K,) of each stage of a cascade, see `federated_keys`, or None to draw them.
     """
 
     anchors: Tensor | None = None
     boxes: Sequence[Tensor] | None = None
+    classes: Sequence[Tensor] | None = None

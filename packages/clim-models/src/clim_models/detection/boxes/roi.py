@@ -39,13 +39,15 @@ def align_map(feature_map: Tensor, rois: Tensor, size: int, stride: float) -> Te
     return roi_align(feature_map.float(), rois.float(), size, 1 / stride, 0, aligned=True)
 
 
-def level_of_boxes(boxes: Tensor, levels: int) -> Tensor:
-    """Choose the level of each box by its area: floor(log2(sqrt(w h) / 56 + 1e-6)), clamped.
+def level_of_boxes(boxes: Tensor, levels: int, finest: float = FINEST_SIDE) -> Tensor:
+    """Choose the level of each box by its area: floor(log2(sqrt(w h) / finest + 1e-6)), clamped.
 
     The rule counts pixels, whatever the strides are.
 
     Args:
         boxes: (R, 4) XYXY in pixels.
+        levels: number of levels.
+        finest: half the side of the smallest box that is read from the second level.
 
     Returns:
         (R,) int64 from 0 to levels - 1.
@@ -54,11 +56,16 @@ def level_of_boxes(boxes: Tensor, levels: int) -> Tensor:
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
     side = sides.prod(-1).sqrt()
-    return (side / FINEST_SIDE + 1e-6).log2().floor().clamp(0, levels - 1).long()
+    return (side / finest + 1e-6).log2().floor().clamp(0, levels - 1).long()
 
 
 def align_pyramid(
-    maps: Sequence[Tensor], rois: Tensor, size: int, strides: Sequence[float]
+    maps: Sequence[Tensor],
+    rois: Tensor,
+    size: int,
+    strides: Sequence[float],
+    *,
+    finest: float = FINEST_SIDE,
 ) -> Tensor:
     """Sample each box from the level that suits its size.
 
@@ -67,11 +74,12 @@ def align_pyramid(
         rois: (R, 5), number of the image and XYXY in pixels.
         size: S.
         strides: pixels per position of each level.
+        finest: see `level_of_boxes`.
 
     Returns:
         (R, C, S, S) float32.
     """
-    levels = level_of_boxes(rois[:, 1:], len(maps))
+    levels = level_of_boxes(rois[:, 1:], len(maps), finest)
     found = maps[0].new_zeros(len(rois), maps[0].shape[1], size, size, dtype=torch.float32)
     for level, (feature_map, stride) in enumerate(zip(maps, strides, strict=True)):
         here = (levels == level).nonzero()[:, 0]

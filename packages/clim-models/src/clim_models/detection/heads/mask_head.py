@@ -22,11 +22,13 @@ class MaskHead(nn.Module):
     Source: Mask R-CNN, arXiv 1703.06870.
     """
 
-    def __init__(self, channels: int, inner: int | None = None):
+    def __init__(self, channels: int, inner: int | None = None, *, norm: bool = True):
         super().__init__()
         inner = inner or channels
         inputs = [channels, inner, inner, inner]
-        self.convs = nn.Sequential(*[ConvNorm(size, inner, relu=True) for size in inputs])
+        self.convs = nn.Sequential(
+            *[ConvNorm(size, inner, norm=norm, relu=True) for size in inputs]
+        )
         self.upsample = nn.ConvTranspose2d(inner, inner, 2, 2)
         self.logits = nn.Conv2d(inner, 1, 1)
         for module in self.modules():

@@ -105,22 +105,28 @@ def sample_boxes(
     rules: tuple[MatchRules, SampleRules],
     *,
     priorities: Tensor | None = None,
+    stds: Sequence[float] = HEAD_STDS,
+    append: bool = True,
 ) -> SampledBoxes:
     """Choose the boxes of one image that train, and their targets.
 
-    Annotated boxes stand before the proposals and belong to themselves.
+    Annotated boxes stand before the proposals and belong to themselves, unless `append` is off.
 
     Args:
         proposals: (N, 4).
         truth: annotations of the image.
         num_classes: K.
         rules: which boxes are positive, and how many train.
-        priorities: (G + N,), which boxes train first; None draws them.
+        priorities: (G + N,) or (N,), which boxes train first; None draws them.
+        stds: what the deltas are divided by.
+        append: whether annotated boxes train as well.
     """
     match, sample = rules
-    own = torch.arange(len(truth.boxes), device=proposals.device)
-    matches = torch.cat([own, match_boxes(proposals, truth.boxes, match)])
-    boxes = torch.cat([truth.boxes.to(proposals), proposals])
+    matches, boxes = match_boxes(proposals, truth.boxes, match), proposals
+    if append:
+        own = torch.arange(len(truth.boxes), device=proposals.device)
+        matches = torch.cat([own, matches])
+        boxes = torch.cat([truth.boxes.to(proposals), proposals])
 
     if priorities is None:
         priorities = draw_priorities(matches)
@@ -133,7 +139,7 @@ def sample_boxes(
     labels = torch.full_like(chosen, num_classes)
     labels[: len(owners)] = truth.labels[owners]
     targets = boxes.new_zeros(len(chosen), 4)
-    targets[: len(owners)] = box_deltas(boxes[positive], truth.boxes[owners], HEAD_STDS)
+    targets[: len(owners)] = box_deltas(boxes[positive], truth.boxes[owners], stds)
     return SampledBoxes(boxes[chosen], labels, owners, targets)
 
 

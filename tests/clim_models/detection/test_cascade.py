@@ -8,10 +8,10 @@ from clim_models.detection.batches import BatchRules
 from clim_models.detection.boxes.matching import SampleRules
 from clim_models.detection.boxes.roi import as_rois, level_of_boxes
 from clim_models.detection.cascade import FINEST, MAPS, CascadeDetector
-from clim_models.detection.cascade_losses import CascadeLossRules
 from clim_models.detection.cascade_options import CascadeOptions
 from clim_models.detection.detic_names import cascade_names
 from clim_models.detection.features.resnet import ResNetRules
+from clim_models.detection.heads.cascade_losses import CascadeLossRules
 from clim_models.detection.heads.centres import CentreRules
 from clim_models.detection.heads.heatmap import (
     HeatmapRules,

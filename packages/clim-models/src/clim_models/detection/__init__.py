@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from clim_models.detection.cascade import (
         CascadeDetector as CascadeDetector,
     )
-    from clim_models.detection.cascade_losses import (
-        CascadeLossRules as CascadeLossRules,
-    )
     from clim_models.detection.cascade_options import (
         CascadeOptions as CascadeOptions,
     )
@@ -59,6 +56,9 @@ if TYPE_CHECKING:
         FVIT_PRESETS as FVIT_PRESETS,
         FViTOptions as FViTOptions,
         build_fvit as build_fvit,
+    )
+    from clim_models.detection.heads.cascade_losses import (
+        CascadeLossRules as CascadeLossRules,
     )
     from clim_models.detection.heads.centres import (
         CentreRules as CentreRules,
@@ -133,7 +133,7 @@ else:
             "CaptionedImage": "clim_models.detection.image_level.step",
             "Captions": "clim_models.detection.image_level.captions",
             "CascadeDetector": "clim_models.detection.cascade",
-            "CascadeLossRules": "clim_models.detection.cascade_losses",
+            "CascadeLossRules": "clim_models.detection.heads.cascade_losses",
             "CascadeOptions": "clim_models.detection.cascade_options",
             "CentreRules": "clim_models.detection.heads.centres",
             "ClassSet": "clim_models.detection.heads.text_classifier",

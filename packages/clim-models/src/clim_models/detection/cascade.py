@@ -12,13 +12,13 @@ from clim_models.detection.batches import content_limits, prepare_batch
 from clim_models.detection.boxes.coding import apply_deltas, clip_to
 from clim_models.detection.boxes.matching import MatchRules
 from clim_models.detection.boxes.roi import align_pyramid, as_rois
-from clim_models.detection.cascade_losses import mask_losses, stage_losses
 from clim_models.detection.cascade_options import CascadeOptions
 from clim_models.detection.choice import choose_boxes
 from clim_models.detection.features.coarse_fpn import CoarseFPN
 from clim_models.detection.features.resnet import ResNet
 from clim_models.detection.heads import cascade_head, mask_head
 from clim_models.detection.heads.cascade_head import CascadeHead
+from clim_models.detection.heads.cascade_losses import mask_losses, stage_losses
 from clim_models.detection.heads.centres import CentreNetwork
 from clim_models.detection.heads.mask_head import MaskHead, paste_masks
 from clim_models.detection.heads.sigmoid import federated_keys
@@ -276,7 +276,7 @@ class CascadeDetector(nn.Module):
             raise ValueError(f"{len(batches)} lists of images; pass one for each of the 3 stages")
         limits = limits.to(images)
         levels = self.levels_of(images)
-        losses = {}
+        losses: dict[str, Tensor] = {}
         if level.tags is not None:
             losses |= self._tag_losses(level, levels, limits, batches)
         if level.captions is not None:

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from clim_models.detection.batches import BatchRules
 from clim_models.detection.boxes.matching import SampleRules
-from clim_models.detection.cascade_losses import CascadeLossRules
 from clim_models.detection.features.resnet import ResNetRules
+from clim_models.detection.heads.cascade_losses import CascadeLossRules
 from clim_models.detection.heads.centres import CentreRules
 from clim_models.detection.heads.sigmoid import SigmoidRules
 from clim_models.detection.image_level.captions import CaptionRules

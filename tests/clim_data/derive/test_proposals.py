@@ -6,8 +6,15 @@ import pytest
 import torch
 from clim_data.commands.main import main
 from clim_data.derive.proposal_boxes import BoxChoice, box_records
-from clim_data.derive.proposals import ProposalJob, convert_results, find_proposals
+from clim_data.derive.proposals import (
+    ProposalJob,
+    _identities,
+    convert_results,
+    find_proposals,
+)
+from clim_data.sources.items import folder_items
 from clim_data.sources.store import SampleStore
+from clim_data.sources.write import write_shards
 from torchvision.ops import box_iou
 
 
@@ -377,3 +384,19 @@ def test_the_command_names_the_fix(options, message, tmp_path, capsys, monkeypat
 
 def test_the_store_of_a_folder_is_the_one_that_training_uses(photos):
     assert len(SampleStore(photos, texts=False)) == 7
+
+
+def test_images_of_shards_are_named_by_their_file(tmp_path, images):
+    """Two images of one base name, and one whose key is encoded, are named as in their folder."""
+    names = ["cats/a b.png", "dogs/a b.png"]
+    for number, name in enumerate(names):
+        (tmp_path / "im" / name).parent.mkdir(parents=True)
+        data = images.encoded(images.pixels(number, 40, 40), "PNG")
+        (tmp_path / "im" / name).write_bytes(data)
+        (tmp_path / "im" / name).with_suffix(".txt").write_text("x")
+    write_shards(folder_items(tmp_path / "im"), tmp_path / "shards")
+    for source in ("im", "shards"):
+        store = SampleStore(tmp_path / source, texts=False)
+        _, found = _identities(store, None)
+        keys = [str(key) for key in store.indexes[0].keys]
+        assert [name or key for name, key in zip(found, keys, strict=True)] == names

@@ -30,6 +30,7 @@ from clim_data.files.json_stream import compact, write_coco
 from clim_data.matching.boxes import match_samples, read_images
 from clim_data.processes.parts import PartJob
 from clim_data.sources.expand import Sources
+from clim_data.sources.sample_names import sample_names
 from clim_data.sources.store import SampleStore
 
 
@@ -179,16 +180,17 @@ def _identities(
 ) -> tuple[Sequence[int], Sequence[str]]:
     """Return image id and file name of every sample; keep only samples that `annotations` names."""
     if annotations is None:
-        keys: list[str] = []
-        for index in store.indexes:
-            keys += map(str, index.keys.tolist())
-        if len(set(keys)) < len(keys):
-            twice = Counter(keys).most_common(1)[0][0]
+        samples = sample_names(store).samples
+        shown = [sample.shown for sample in samples]
+        if len(set(shown)) < len(shown):
+            twice = Counter(shown).most_common(1)[0][0]
             raise ValueError(
                 f"{twice} is there twice, boxes could not be told apart: give the sources one by "
                 "one"
             )
-        return range(1, len(keys) + 1), [""] * len(keys)
+        # The key of a file is its name; a sample of a shard may have a name of its own.
+        names = ["" if sample.folder else sample.whole for sample in samples]
+        return range(1, len(names) + 1), names
     images = read_images(annotations, store)
     matched = match_samples([image.name for image in images], store, annotations)
     store.keep(matched >= 0)

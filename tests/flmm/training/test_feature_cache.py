@@ -1,7 +1,11 @@
 """Kept features: the same losses without LMM and image encoder, and when they are not used."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
+from clim_data.files import write_whole
 from clim_train import read_metrics
 from flmm.training.data import GroundingLoader
 from flmm.training.feature_cache import FeatureCache, frozen_facts
@@ -27,12 +31,12 @@ def loader_of(model, cache, **options) -> GroundingLoader:
     return GroundingLoader({"pictures": Pictures(COUNTS)}, model.lmm, cache=cache, **options)
 
 
-def fill(model, cache) -> list[dict]:
+def fill(model, cache, **options) -> list[dict]:
     """Losses of one epoch."""
     task = GroundingTask(model, cache=cache)
     return [
         {name: value.item() for name, value in task.loss(batch).items()}
-        for batch in loader_of(model, cache)
+        for batch in loader_of(model, cache, **options)
     ]
 
 
@@ -115,7 +119,66 @@ def test_damaged_shards_and_other_texts_are_computed_again(tmp_path, caplog):
     damaged.write_bytes(damaged.read_bytes()[:20])
     again = cache_in(tmp_path, model, shard_bytes=1)
     assert len(again) == len(COUNTS) - 1
-    assert "cannot be read" in caplog.text
+    assert f"{damaged} is damaged" in caplog.text
     kept = [line["kept"] for line in fill(model, again)]
     assert sorted(kept) == [0, 1, 1, 1]
     assert not list(cache.folder.glob(".*"))
+
+
+def zeros(path):
+    end = path.stat().st_size - 64
+    return path.read_bytes()[:end] + bytes(64)
+
+
+def foreign_end(path):
+    start = int.from_bytes(path.read_bytes()[:8], "little") + 8
+    content = path.read_bytes()
+    return content[:start] + bytes(255 - byte for byte in content[start:])
+
+
+def cut(path):
+    return path.read_bytes()[:-64]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("damage", [zeros, foreign_end, cut])
+def test_damaged_features_are_never_used_and_are_stored_anew(tmp_path, damage, workers):
+    model = tiny_grounded()
+    cache = cache_in(tmp_path, model)
+    expected = [line["loss"] for line in fill(model, cache)]
+    cache.flush()
+    (shard,) = cache.folder.glob("*.safetensors")
+
+    # The cache has looked at the shard before it is damaged.
+    cache = cache_in(tmp_path, model)
+    shard.write_bytes(damage(shard))
+    assert [line["loss"] for line in fill(model, cache, workers=workers)] == expected
+    assert not shard.exists()
+    cache.flush()
+
+    healed = fill(model, cache_in(tmp_path, model), workers=workers)
+    assert [line["loss"] for line in healed] == expected
+    assert [line["kept"] for line in fill(model, cache_in(tmp_path, model))] == [1] * len(COUNTS)
+
+
+def test_runs_that_share_a_cache_do_not_overwrite_each_other(tmp_path):
+    model = tiny_grounded()
+    first, second = (cache_in(tmp_path, model, shard_bytes=1) for _ in range(2))
+    fill(model, first)
+    gone = min(first.folder.glob("*.safetensors"))
+    gone.unlink()
+    fill(model, second)
+    third = cache_in(tmp_path, model)
+    assert [line["kept"] for line in fill(model, third)] == [1] * len(COUNTS)
+
+
+def test_drafts_of_dead_processes_are_removed(tmp_path):
+    model = tiny_grounded()
+    folder = cache_in(tmp_path, model).folder
+    with write_whole(folder / "features-0000-x.safetensors") as draft:
+        living = Path(draft)
+        dead = living.with_name(living.name.replace(f"-{os.getpid()}-", "-99999999-"))
+        dead.touch()
+        cache_in(tmp_path, model)
+        assert living.exists()
+        assert not dead.exists()

@@ -10,13 +10,16 @@ import hashlib
 import json
 import logging
 import os
+import secrets
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from clim_data import GroundingSample
-from clim_data.files import write_json, write_whole
+from clim_data.files import remove_stale_drafts, write_json, write_whole
 from clim_train.run import checksum
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -34,6 +37,13 @@ logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 256 << 20
 ENTRIES = "entries"
+FORMAT = 2
+"""Features in another format are in another subfolder. Since 2, each entry has a checksum."""
+
+TENSORS = ("maps", "states", "embedding")
+
+Place = tuple[Path, int, dict]
+"""Shard, number in it, and entry of the features of a sample."""
 
 
 def frozen_facts(
@@ -80,9 +90,13 @@ class FeatureCache:
     facts.
 
     Other facts (weights, precision, prompts, data) lead to another subfolder, so nothing outdated
-    is ever read. A shard is written to a draft and moved: it is whole or not there. Ranks write
-    their own shards and read all of them, those of other ranks from the next epoch on. A shard that
-    cannot be read counts as missing: its samples are computed.
+    is ever read. A shard is written to a draft and moved, under a name that no other process
+    chooses. Ranks write their own shards and read all of them, those of other ranks from the next
+    epoch on.
+
+    Each entry has a checksum, which is compared when it is read. A shard with an entry that differs
+    (a disk that was full, a loss of power) is named in a warning and removed: its samples are
+    computed and stored anew.
 
     Args:
         folder: of the caches of any number of runs.
@@ -101,17 +115,19 @@ class FeatureCache:
         max_bytes: float | None = None,
         shard_bytes: int = SHARD_BYTES,
     ):
+        facts = {"format": FORMAT, **facts}
         stamp = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-        self.folder, self.rank, self.max_bytes, self.shard_bytes = (
-            Path(folder) / stamp,
-            rank,
-            max_bytes,
-            shard_bytes,
-        )
+        self.folder = Path(folder) / stamp
+        self.rank = rank
+        self.max_bytes = max_bytes
+        self.shard_bytes = shard_bytes
+
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_drafts(self.folder)
         if not (self.folder / "facts.json").exists():
-            write_json(self.folder / "facts.json", dict(facts), indent=2)
-        self._places: dict[str, tuple[Path, int, dict]] = {}
+            write_json(self.folder / "facts.json", facts, indent=2)
+
+        self._places: dict[str, Place] = {}
         self._scanned: set[Path] = set()
         self._pending: list[tuple[dict, dict[str, Tensor]]] = []
         self._pending_keys: set[str] = set()
@@ -126,9 +142,15 @@ class FeatureCache:
     def refresh(self) -> None:
         """Write what is pending, and take in the shards of all ranks."""
         self.flush()
-        for path in self._shards("*"):
+        shards = self._shards("*")
+
+        # Another process may have removed a damaged shard.
+        self._scanned &= set(shards)
+        self._places = {
+            key: place for key, place in self._places.items() if place[0] in self._scanned
+        }
+        for path in shards:
             if path not in self._scanned:
-                self._scanned.add(path)
                 self._scan(path)
 
     def find(self, key: str, sample: GroundingSample) -> GroundingItem | None:
@@ -139,28 +161,29 @@ class FeatureCache:
         place = self._places.get(key)
         if place is None or place[2]["text"] != text_stamp(sample):
             return None
-        path, number, entry = place
-        try:
-            with safe_open(path, framework="pt") as file:
-                maps, states, embedding = (
-                    file.get_tensor(f"{number}.{n}") for n in ("maps", "states", "embedding")
-                )
-        except (OSError, SafetensorError) as fault:
-            logger.warning("%s cannot be read (%s): its samples are computed again", path, fault)
+        tensors = self._read(place)
+        if tensors is None:
             return None
+
+        entry = place[2]
         *sizes, top, left = entry["frame"]
         image, content, padded = ((height, width) for height, width in sizes)
         frame = ImageFrame(image, content, padded, top, left)
         layout = ImageLayout((), entry["tokens"], frame if entry["padded"] else None)
         masks = frame.resize_masks(torch.from_numpy(sample.mask_source.masks(frame.image_size)))
-        phrases = PhraseFeatures(maps.float(), states, tuple(entry["lengths"]), layout)
-        kept = FrozenFeatures(phrases, ImageEmbedding(embedding, frame.image_size))
+        phrases = PhraseFeatures(
+            tensors["maps"].float(), tensors["states"], tuple(entry["lengths"]), layout
+        )
+        kept = FrozenFeatures(phrases, ImageEmbedding(tensors["embedding"], frame.image_size))
         return GroundingItem(key, masks, text=entry["text"], kept=kept)
 
     def keep(self, item: GroundingItem, features: FrozenFeatures) -> None:
         """Take the features of an item, unless they are known or there is no room; written with a
         shard's worth."""
-        if item.key in self._places or item.key in self._pending_keys:
+        if item.key in self._pending_keys:
+            return
+        place = self._places.get(item.key)
+        if place is not None and place[0].exists():  # a loading process may have removed it
             return
         if item.sample is None:
             raise ValueError(f"{item.key} was made of cached features: keep new ones only")
@@ -190,9 +213,9 @@ class FeatureCache:
                 frame.left,
             ],
         }
-        self._pending.append(
-            (entry, {name: value.detach().cpu().contiguous() for name, value in tensors.items()})
-        )
+        values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        entry["checksum"] = _entry_checksum(entry, values)
+        self._pending.append((entry, values))
         self._pending_keys.add(item.key)
         self._pending_bytes += size
         if self._pending_bytes >= self.shard_bytes:
@@ -202,34 +225,73 @@ class FeatureCache:
         """Write what is pending as one shard."""
         if not self._pending:
             return
-        number = len(self._shards(f"{self.rank:04d}"))
-        path = self.folder / f"features-{self.rank:04d}-{number:06d}.safetensors"
+        # The random part keeps runs apart that share a cache.
+        name = f"features-{self.rank:04d}-{os.getpid()}-{secrets.token_hex(4)}.safetensors"
+        path = self.folder / name
         tensors = {
             f"{i}.{name}": value
             for i, (_, values) in enumerate(self._pending)
             for name, value in values.items()
         }
         entries = json.dumps([entry for entry, _ in self._pending])
+        # No flush to the disk, which takes seconds: the checksums tell what did not arrive there.
         with write_whole(path, sync=False) as draft:
             save_file(tensors, draft, metadata={ENTRIES: entries})
         self.written_bytes += self._pending_bytes
         self._pending, self._pending_bytes = [], 0
         self._pending_keys = set()
-        self._scanned.add(path)
         self._scan(path)
 
     def _scan(self, path: Path) -> None:
+        self._scanned.add(path)
         try:
             with safe_open(path, framework="pt") as file:
                 entries = json.loads(file.metadata()[ENTRIES])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as fault:
+            self._places.update(
+                {entry["key"]: (path, number, entry) for number, entry in enumerate(entries)}
+            )
+        except OSError as fault:
             logger.warning("%s cannot be read (%s): its samples are computed again", path, fault)
-            return
-        for number, entry in enumerate(entries):
-            self._places.setdefault(entry["key"], (path, number, entry))
+        except (SafetensorError, KeyError, TypeError, ValueError) as fault:
+            self._remove(path, fault)
+
+    def _read(self, place: Place) -> dict[str, Tensor] | None:
+        """Return the tensors of an entry, None where they are missing or damaged."""
+        path, number, entry = place
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(f"{number}.{name}") for name in TENSORS}
+        except FileNotFoundError:  # removed since the last look
+            return None
+        except OSError as fault:
+            logger.warning("%s cannot be read (%s): its samples are computed again", path, fault)
+            return None
+        except SafetensorError as fault:
+            self._remove(path, fault)
+            return None
+
+        if entry.get("checksum") != _entry_checksum(entry, tensors):
+            self._remove(path, f"the features of {entry['key']} differ from their checksum")
+            return None
+        return tensors
+
+    def _remove(self, path: Path, fault: object) -> None:
+        """Remove a damaged shard. Its places stay until `refresh`, and lead to no file."""
+        logger.warning(
+            "%s is damaged (%s) and removed: its samples are computed again", path, fault
+        )
+        with suppress(OSError):
+            path.unlink()
 
     def _shards(self, rank: str) -> list[Path]:
         return sorted(self.folder.glob(f"features-{rank}-*.safetensors"))
+
+
+def _entry_checksum(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Return the checksum over an entry without its own, and over its tensors."""
+    facts = {name: value for name, value in entry.items() if name != "checksum"}
+    crc = zlib.crc32(json.dumps(facts, sort_keys=True).encode())
+    return f"{crc:08x}{checksum(tensors)}"
 
 
 def _narrow(maps: Tensor, dtype: torch.dtype) -> Tensor:

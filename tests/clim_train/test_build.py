@@ -3,6 +3,7 @@ folders."""
 
 import contextlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -359,6 +360,18 @@ def test_folders_of_pictures_with_captions_are_data_for_clim(pictures, tmp_path)
     ]
     batch = next(iter(build_loader(configure("clim_coco_vitb16", options))))
     assert sorted(batch.captions) == [f"picture {i}" for i in range(8)]
+
+
+def test_limits_and_cache_of_the_data_reach_the_loader(pictures):
+    options = [
+        f"--data.images={pictures}",
+        "--data.max-pixels=70000",
+        "--data.cache-folder=shard_cache",
+        "--data.cache-shards=3",
+    ]
+    stream = build_loader(configure("mine_clipself", options)).stream
+    assert (stream.max_pixels, stream.cache_shards) == (70000, 3)
+    assert stream.cache_folder == str(Path("shard_cache").absolute())
 
 
 def test_run_folder_says_its_kinds(pictures):

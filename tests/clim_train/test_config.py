@@ -30,6 +30,8 @@ BAD = [
     (PairDataConfig, {"batch_size": 0}),
     (PairDataConfig, {"on_error": "ignore"}),
     (PairDataConfig, {"kind": "boxes"}),
+    (PairDataConfig, {"max_pixels": 0}),
+    (PairDataConfig, {"cache_shards": 0}),
     (CropDataConfig, {"max_split": 0}),
     (CropDataConfig, {"scales": (320, 0)}),
     (CropDataConfig, {"boxes": "boxes.json", "context": 0.5}),

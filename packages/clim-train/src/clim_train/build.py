@@ -74,6 +74,9 @@ def build_loader(config: TrainConfig) -> Loader:
         workers=data.workers,
         on_error=data.on_error,
         background=data.background,
+        max_pixels=data.max_pixels,
+        cache_folder=data.cache_folder,
+        cache_shards=data.cache_shards,
     )
     return find_method(config.task.name).data.loader(data, stream, native_px(config))
 

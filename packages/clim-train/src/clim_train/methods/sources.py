@@ -29,11 +29,21 @@ class SourceOptions:
     """Processes that load images, per rank."""
     on_error: OnError = "skip"
     """Broken samples: `skip` them and name them in `skipped.json`, or `raise` an error."""
+    max_pixels: int | None = None
+    """Refuse larger images by their header. None takes CLIM_DATA_MAX_PIXELS, or 128 million."""
+    cache_folder: str | None = field(default=None, metadata=PATH)
+    """Where remote shards and large indexes are stored. None takes CLIM_DATA_CACHE, or a folder in
+    the user's cache."""
+    cache_shards: int = 16
+    """Remote shards in use at a time, which are shuffled together. Twice as many stay on the
+    disk."""
 
     def __post_init__(self) -> None:
         for name in ("kind", "background", "on_error"):
             check_choice(self, "data", name)
-        check_at_least(self, "data", batch_size=1, workers=0)
+        check_at_least(self, "data", batch_size=1, workers=0, cache_shards=1)
+        if self.max_pixels is not None:
+            check_at_least(self, "data", max_pixels=1)
         if self.shards and self.images is not None:
             reject("data.images", self.images, "either it or data.shards, not both")
 

@@ -2,20 +2,19 @@ import json
 import shutil
 
 import pytest
+from clim_data import DATASETS, Dataset, DatasetCheck, diagnose
 from clim_data.commands.main import main
-from clim_data.datasets import PARTS, Check, Part, register_part
-from clim_data.doctor import diagnose
 
 
 @pytest.fixture
 def tiny(tmp_path, images):
     """A registered data set of three images and a json, whole under tmp_path/root."""
     checks = (
-        Check("images", "pictures", "https://example.org/pictures.zip", 3),
-        Check("json", "notes.json", "https://example.org/notes.zip", 3, ("", "notes")),
+        DatasetCheck("images", "pictures", "https://example.org/pictures.zip", 3),
+        DatasetCheck("json", "notes.json", "https://example.org/notes.zip", 3, ("", "notes")),
     )
-    tars = (Check("tars", "tiny-shards", "https://example.org/shards"),)
-    register_part(Part("tiny", "Tiny set", (checks, tars), ("clim-train tiny",)))
+    tars = (DatasetCheck("tars", "tiny-shards", "https://example.org/shards"),)
+    DATASETS["tiny"] = Dataset("tiny", "Tiny set", (checks, tars), ("clim-train tiny",))
     root = tmp_path / "root"
     (root / "coco" / "pictures").mkdir(parents=True)
     for i in range(3):
@@ -27,7 +26,7 @@ def tiny(tmp_path, images):
         json.dumps({"images": [{"id": i} for i in range(3)]})
     )
     yield root
-    del PARTS["tiny"]
+    del DATASETS["tiny"]
 
 
 def test_a_whole_set_is_complete_and_says_what_it_enables(tiny, capsys):
@@ -89,12 +88,12 @@ def test_shards_are_an_alternative_and_cut_ones_are_named(tiny, tar, tmp_path):
     assert not found.complete
 
 
-def test_all_parts_are_listed_and_json_can_be_read(tmp_path, capsys):
+def test_all_data_sets_are_listed_and_json_can_be_read(tmp_path, capsys):
     assert main(["doctor", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [part["name"] for part in found] == list(PARTS)
-    assert not any(part["complete"] for part in found)
-    assert all(f["source"].startswith("http") for part in found for f in part["findings"])
+    assert [dataset["name"] for dataset in found] == list(DATASETS)
+    assert not any(dataset["complete"] for dataset in found)
+    assert all(f["source"].startswith("http") for dataset in found for f in dataset["findings"])
 
 
 def test_mistakes_are_told(tmp_path, capsys):
@@ -102,15 +101,13 @@ def test_mistakes_are_told(tmp_path, capsys):
     assert "give the folder that holds your data sets" in capsys.readouterr().err
     assert main(["doctor", str(tmp_path), "--need", "coco-caption"]) == 2
     assert "coco-captions" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="registered already"):
-        register_part(PARTS["cc3m"])
 
 
 def test_official_layout_of_a_subset_is_found(coco_cc):
-    (part,) = diagnose(coco_cc, ["coco-panoptic-val"], check_json=True)
-    assert not part.complete
-    assert [f.state for f in part.findings] == ["broken"] * 3
-    assert "of 5,000 files" in part.findings[0].detail
+    (dataset,) = diagnose(coco_cc, ["coco-panoptic-val"], check_json=True)
+    assert not dataset.complete
+    assert [f.state for f in dataset.findings] == ["broken"] * 3
+    assert "of 5,000 files" in dataset.findings[0].detail
 
 
 def test_the_referring_sets_are_found_in_their_official_layout(golden, tmp_path):
@@ -121,11 +118,11 @@ def test_the_referring_sets_are_found_in_their_official_layout(golden, tmp_path)
     pickled = next((source / "refcoco").glob("refs(*).p")).read_bytes()
     (folder / "refs(unc).p").write_bytes(pickled)
     shutil.copytree(source / "images", tmp_path / "coco" / "train2014")
-    (part,) = diagnose(tmp_path, ["refcoco"])
-    assert [f.state for f in part.findings] == ["present", "present", "broken"]
-    assert "of 82,783 files" in part.findings[2].detail
-    (part,) = diagnose(tmp_path, ["refcoco"], check_json=True)
-    assert "of 50,000 references" in part.findings[0].detail
+    (dataset,) = diagnose(tmp_path, ["refcoco"])
+    assert [f.state for f in dataset.findings] == ["present", "present", "broken"]
+    assert "of 82,783 files" in dataset.findings[2].detail
+    (dataset,) = diagnose(tmp_path, ["refcoco"], check_json=True)
+    assert "of 50,000 references" in dataset.findings[0].detail
     (folder / "refs(unc).p").write_bytes(pickled[:-9])
     assert "not a whole pickle" in diagnose(tmp_path, ["refcoco"])[0].findings[0].detail
     (folder / "refs(unc).p").write_bytes(b"cos\nsystem\n.")

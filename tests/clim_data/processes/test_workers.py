@@ -124,7 +124,7 @@ def test_a_killed_worker_is_an_error_in_one_line(capfd, in_thread):
 def test_ctrl_c_ends_the_wait():
     class Slow(Squares):
         def __getitem__(self, number):
-            time.sleep(60)
+            time.sleep(2)
 
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):

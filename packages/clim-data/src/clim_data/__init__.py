@@ -9,7 +9,11 @@ from clim_data.lazy import lazy_names
 from clim_data.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from clim_data.datasets import register_part as register_part
+    from clim_data.datasets import (
+        DATASETS as DATASETS,
+        Dataset as Dataset,
+        DatasetCheck as DatasetCheck,
+    )
     from clim_data.doctor import diagnose as diagnose
     from clim_data.faults import BrokenSample as BrokenSample, SkipReport as SkipReport
     from clim_data.pixels.crops import MULTI_SCALES as MULTI_SCALES
@@ -67,6 +71,9 @@ else:
             "CaptionSample": "clim_data.readers.image_captions",
             "CropBatch": "clim_data.streams.region_batches",
             "CropLoader": "clim_data.streams.loaders",
+            "DATASETS": "clim_data.datasets",
+            "Dataset": "clim_data.datasets",
+            "DatasetCheck": "clim_data.datasets",
             "DetectionBatch": "clim_data.streams.detection_batches",
             "DetectionLoader": "clim_data.streams.detection_batches",
             "GroundingSample": "clim_data.readers.grounding",
@@ -96,7 +103,6 @@ else:
             "narrative_items": "clim_data.readers.narratives",
             "panoptic_items": "clim_data.sources.items",
             "plan_mosaics": "clim_data.streams.mosaics",
-            "register_part": "clim_data.datasets",
             "stitch_tiles": "clim_data.streams.mosaics",
             "write_shards": "clim_data.sources.write",
         },

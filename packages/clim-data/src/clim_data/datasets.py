@@ -1,6 +1,6 @@
 """Known data sets: which files they consist of, where these come from, and what they make possible.
 
-`PARTS` can be extended by other packages: `register_part(Part(...))`.
+Other packages add theirs to the dictionary: `DATASETS["mine"] = Dataset("mine", ...)`.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ LVIS_FOLDERS = ("", "lvis", "lvis_v1", "coco", "annotations", "coco/annotations"
 
 
 @dataclass(frozen=True)
-class Check:
+class DatasetCheck:
     """One thing a data set needs.
 
     kind: "json" (an annotation file), "pickle" (references), "images" or "pngs" (a folder of files)
@@ -28,12 +28,12 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Part:
+class Dataset:
     """A use of a data set: complete when all checks of any one alternative hold."""
 
     name: str
     title: str
-    alternatives: tuple[tuple[Check, ...], ...]
+    alternatives: tuple[tuple[DatasetCheck, ...], ...]
     recipes: tuple[str, ...]
 
 
@@ -46,23 +46,25 @@ PNG_SITE = "https://bcv-uniandes.github.io/panoptic-narrative-grounding/"
 REFER_SITE = "https://github.com/lichengunc/refer"
 VISCOT_SITE = "https://huggingface.co/datasets/deepcs233/Visual-CoT"
 
-_TRAIN = Check("images", "train2017", "http://images.cocodataset.org/zips/train2017.zip", 118287)
-_VAL = Check("images", "val2017", "http://images.cocodataset.org/zips/val2017.zip", 5000)
+_TRAIN = DatasetCheck(
+    "images", "train2017", "http://images.cocodataset.org/zips/train2017.zip", 118287
+)
+_VAL = DatasetCheck("images", "val2017", "http://images.cocodataset.org/zips/val2017.zip", 5000)
 
 
-def _coco(kind: str, split: str, count: int) -> Check:
+def _coco(kind: str, split: str, count: int) -> DatasetCheck:
     source = COCO_PANOPTIC if kind == "panoptic" else COCO_ANNOTATIONS
-    return Check("json", f"annotations/{kind}_{split}2017.json", source, count)
+    return DatasetCheck("json", f"annotations/{kind}_{split}2017.json", source, count)
 
 
-def _segments(split: str, count: int) -> Check:
-    return Check("pngs", f"annotations/panoptic_{split}2017", COCO_PANOPTIC, count)
+def _segments(split: str, count: int) -> DatasetCheck:
+    return DatasetCheck("pngs", f"annotations/panoptic_{split}2017", COCO_PANOPTIC, count)
 
 
-_LVIS_TRAIN = Check("json", "lvis_v1_train.json", LVIS_SITE, 100170, LVIS_FOLDERS)
-_LVIS_VAL = Check("json", "lvis_v1_val.json", LVIS_SITE, 19809, LVIS_FOLDERS)
+_LVIS_TRAIN = DatasetCheck("json", "lvis_v1_train.json", LVIS_SITE, 100170, LVIS_FOLDERS)
+_LVIS_VAL = DatasetCheck("json", "lvis_v1_val.json", LVIS_SITE, 19809, LVIS_FOLDERS)
 
-_TRAIN_2014 = Check(
+_TRAIN_2014 = DatasetCheck(
     "images", "train2014", "http://images.cocodataset.org/zips/train2014.zip", 82783
 )
 
@@ -82,29 +84,34 @@ _VISCOT = {
 }
 
 
-def _narratives(split: str) -> Check:
-    return Check("json", f"annotations/png_coco_{split}2017.json", PNG_SITE, table="narratives")
+def _narratives(split: str) -> DatasetCheck:
+    return DatasetCheck(
+        "json", f"annotations/png_coco_{split}2017.json", PNG_SITE, table="narratives"
+    )
 
 
-def _referring(name: str, title: str, refs: str, *, references: int, images: int) -> Part:
-    """A part of the RefCOCO family: its two files, and the images under their names of 2014 or of
+def _referring(name: str, title: str, refs: str, *, references: int, images: int) -> Dataset:
+    """A data set of the RefCOCO family: two files, and the images under their names of 2014 or
     2017."""
     folders = (name, f"refer/{name}", f"refer_seg/{name}", f"refer/data/{name}")
     files = (
-        Check("pickle", refs, REFER_SITE, references, folders, "references"),
-        Check("json", "instances.json", REFER_SITE, images, folders),
+        DatasetCheck("pickle", refs, REFER_SITE, references, folders, "references"),
+        DatasetCheck("json", "instances.json", REFER_SITE, images, folders),
     )
-    return Part(name, title, ((*files, _TRAIN_2014), (*files, _TRAIN)), ("clim-data pack refcoco",))
+    return Dataset(
+        name, title, ((*files, _TRAIN_2014), (*files, _TRAIN)), ("clim-data pack refcoco",)
+    )
 
 
-def _visual_cot() -> Part:
+def _visual_cot() -> Dataset:
     folders = ("viscot", "viscot/benchmark", "Visual-CoT/viscot/benchmark")
     images = ("viscot/cot_image_data", "cot_image_data", "Visual-CoT/cot_image_data")
     questions = [
-        Check("json", f"{k}.json", VISCOT_SITE, n, folders, "questions") for k, n in _VISCOT.items()
+        DatasetCheck("json", f"{k}.json", VISCOT_SITE, n, folders, "questions")
+        for k, n in _VISCOT.items()
     ]
-    pictures = [Check("images", name, VISCOT_SITE, folders=images) for name in _VISCOT]
-    return Part(
+    pictures = [DatasetCheck("images", name, VISCOT_SITE, folders=images) for name in _VISCOT]
+    return Dataset(
         "viscot",
         "Visual CoT benchmark, questions and images",
         ((*questions, *pictures),),
@@ -112,18 +119,8 @@ def _visual_cot() -> Part:
     )
 
 
-PARTS: dict[str, Part] = {}
-
-
-def register_part(part: Part) -> None:
-    """Add a part to what `clim-data doctor` knows; ValueError when its name is taken."""
-    if part.name in PARTS:
-        raise ValueError(f"a part named {part.name!r} is registered already: choose another name")
-    PARTS[part.name] = part
-
-
-for _part in (
-    Part(
+_OFFICIAL = (
+    Dataset(
         "coco-captions",
         "COCO 2017 captions, training split",
         ((_TRAIN, _coco("captions", "train", 118287)),),
@@ -134,25 +131,25 @@ for _part in (
             "regionclip_coco_evab16, ..._eval14",
         ),
     ),
-    Part(
+    Dataset(
         "coco-captions-val",
         "COCO 2017 captions, validation split",
         ((_VAL, _coco("captions", "val", 5000)),),
         ("clim-eval retrieval",),
     ),
-    Part(
+    Dataset(
         "coco-panoptic-val",
         "COCO 2017 panoptic, validation split",
         ((_VAL, _coco("panoptic", "val", 5000), _segments("val", 5000)),),
         ("clim-eval regions",),
     ),
-    Part(
+    Dataset(
         "coco-panoptic",
         "COCO 2017 panoptic, training split",
         ((_TRAIN, _coco("panoptic", "train", 118287), _segments("train", 118287)),),
         ("clim-data pack coco-panoptic",),
     ),
-    Part(
+    Dataset(
         "coco-instances",
         "COCO 2017 instances, training split",
         ((_TRAIN, _coco("instances", "train", 118287)),),
@@ -162,13 +159,13 @@ for _part in (
             "clim-data ov-split coco",
         ),
     ),
-    Part(
+    Dataset(
         "coco-instances-val",
         "COCO 2017 instances, validation split",
         ((_VAL, _coco("instances", "val", 5000)),),
         ("clim-eval regions",),
     ),
-    Part(
+    Dataset(
         "lvis",
         "LVIS v1 (images of COCO 2017)",
         ((_TRAIN, _VAL, _LVIS_TRAIN, _LVIS_VAL),),
@@ -179,27 +176,27 @@ for _part in (
             "clim-eval regions",
         ),
     ),
-    Part(
+    Dataset(
         "lvis-captions",
         "COCO captions of the LVIS v1 training images",
         ((_TRAIN, _LVIS_TRAIN, _coco("captions", "train", 118287)),),
         ("clim-train clim_lvis_vitb16",),
     ),
-    Part(
+    Dataset(
         "cc3m",
         "Conceptual Captions 3M, as img2dataset shards or as images and json",
         (
-            (Check("tars", "cc3m", CC3M_SITE, folders=("", "shards")),),
+            (DatasetCheck("tars", "cc3m", CC3M_SITE, folders=("", "shards")),),
             (
-                Check("images", "images", CC3M_SITE, folders=("cc3m", "CC3M")),
-                Check(
+                DatasetCheck("images", "images", CC3M_SITE, folders=("cc3m", "CC3M")),
+                DatasetCheck(
                     "json", "train.json", CC3M_SITE, folders=("cc3m", "CC3M", "cc3m/annotations")
                 ),
             ),
         ),
         ("clim-train clim_cc3m_vitb16",),
     ),
-    Part(
+    Dataset(
         "png",
         "Panoptic Narrative Grounding, training split",
         (
@@ -212,7 +209,7 @@ for _part in (
         ),
         ("clim-data pack png",),
     ),
-    Part(
+    Dataset(
         "png-val",
         "Panoptic Narrative Grounding, validation split",
         ((_VAL, _coco("panoptic", "val", 5000), _segments("val", 5000), _narratives("val")),),
@@ -222,5 +219,7 @@ for _part in (
     _referring("refcoco+", "RefCOCO+ (UNC split)", "refs(unc).p", references=49856, images=19992),
     _referring("refcocog", "RefCOCOg (UMD split)", "refs(umd).p", references=49822, images=25799),
     _visual_cot(),
-):
-    register_part(_part)
+)
+
+DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in _OFFICIAL}
+"""What `clim-data doctor` knows, by name. Other packages may add to it."""

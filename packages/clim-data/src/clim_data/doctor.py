@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from clim_data.annotations.refer_files import read_refs
-from clim_data.datasets import PARTS, Check, Part
+from clim_data.datasets import DATASETS, Dataset, DatasetCheck
 from clim_data.faults import BrokenSample
 from clim_data.files.names import IMAGE_SUFFIXES
 from clim_data.pixels.decode import load_rgb
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass
 class Diagnosis:
-    """State of one part: complete when everything it needs is present."""
+    """State of one data set: complete when everything it needs is present."""
 
     name: str
     title: str
@@ -50,7 +50,7 @@ def diagnose(
     check_images: bool = False,
     check_json: bool = False,
 ) -> list[Diagnosis]:
-    """Check the parts named in `needs` (all known ones when empty) below `root`.
+    """DatasetCheck the parts named in `needs` (all known ones when empty) below `root`.
 
     Folders are counted, annotation files checked for a whole beginning and end, shards for their
     end mark. `check_images` decodes every image, `check_json` parses every annotation file and
@@ -62,29 +62,28 @@ def diagnose(
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}: give the folder that holds your data sets")
-    unknown = [need for need in needs if need not in PARTS]
+    unknown = [need for need in needs if need not in DATASETS]
     if unknown:
-        raise ValueError(f"{', '.join(unknown)} is not known: choose from {', '.join(PARTS)}")
-    seen: dict[Check, Finding] = {}
+        raise ValueError(f"{', '.join(unknown)} is not known: choose from {', '.join(DATASETS)}")
+    seen: dict[DatasetCheck, Finding] = {}
 
-    def look(check: Check) -> Finding:
+    def look(check: DatasetCheck) -> Finding:
         if check not in seen:
             seen[check] = examine(root, check, check_images=check_images, check_json=check_json)
         return seen[check]
 
-    return [_diagnose_part(PARTS[name], look) for name in (list(needs) or PARTS)]
+    return [_diagnose_one(DATASETS[name], look) for name in (list(needs) or DATASETS)]
 
 
-def _diagnose_part(part: Part, look: Callable[[Check], Finding]) -> Diagnosis:
-    options = [[look(check) for check in checks] for checks in part.alternatives]
+def _diagnose_one(dataset: Dataset, look: Callable[[DatasetCheck], Finding]) -> Diagnosis:
+    options = [[look(check) for check in checks] for checks in dataset.alternatives]
     best = max(options, key=lambda found: sum(f.state == PRESENT for f in found) / len(found))
-    return Diagnosis(
-        part.name, part.title, all(f.state == PRESENT for f in best), best, part.recipes
-    )
+    complete = all(f.state == PRESENT for f in best)
+    return Diagnosis(dataset.name, dataset.title, complete, best, dataset.recipes)
 
 
 def examine(
-    root: Path, check: Check, *, check_images: bool = False, check_json: bool = False
+    root: Path, check: DatasetCheck, *, check_images: bool = False, check_json: bool = False
 ) -> Finding:
     """Find one file or folder below the root and judge it."""
     places = [root / folder / check.path for folder in check.folders]
@@ -98,7 +97,7 @@ def examine(
     return _examine_folder(place, check, decode=check_images)
 
 
-def _examine_json(path: Path, check: Check, *, parse: bool) -> Finding:
+def _examine_json(path: Path, check: DatasetCheck, *, parse: bool) -> Finding:
     size = path.stat().st_size
     found = Finding(str(path), BROKEN, "", check.source, size)
     with open(path, "rb") as stream:
@@ -122,7 +121,7 @@ def _examine_json(path: Path, check: Check, *, parse: bool) -> Finding:
     return found
 
 
-def _examine_pickle(path: Path, check: Check, *, parse: bool) -> Finding:
+def _examine_pickle(path: Path, check: DatasetCheck, *, parse: bool) -> Finding:
     """A references pickle: whole when it ends with the stop mark; parsed, without running code,
     when asked for."""
     found = Finding(str(path), BROKEN, "", check.source, path.stat().st_size)
@@ -142,7 +141,7 @@ def _examine_pickle(path: Path, check: Check, *, parse: bool) -> Finding:
     return found
 
 
-def _examine_folder(path: Path, check: Check, *, decode: bool) -> Finding:
+def _examine_folder(path: Path, check: DatasetCheck, *, decode: bool) -> Finding:
     suffixes = {"images": IMAGE_SUFFIXES, "pngs": ("png",), "tars": ("tar",)}[check.kind]
     files, size = [], 0
     with os.scandir(path) as entries:
@@ -187,11 +186,10 @@ def _unreadable(files: list[str], label: str) -> Iterable[str]:
 def to_text(diagnoses: list[Diagnosis], *, max_faults: int = 10) -> str:
     """Readable report of `diagnose`."""
     lines = []
-    for part in diagnoses:
-        lines.append(
-            f"{'complete  ' if part.complete else 'incomplete'}  {part.name}: {part.title}"
-        )
-        for f in part.findings:
+    for dataset in diagnoses:
+        state = "complete  " if dataset.complete else "incomplete"
+        lines.append(f"{state}  {dataset.name}: {dataset.title}")
+        for f in dataset.findings:
             size = f" ({f.bytes / 1e6:,.1f} MB)" if f.bytes else ""
             lines.append(f"    {f.state:8} {f.path}: {f.detail}{size}")
             lines += [f"             {fault}" for fault in f.faults[:max_faults]]
@@ -199,7 +197,7 @@ def to_text(diagnoses: list[Diagnosis], *, max_faults: int = 10) -> str:
                 lines.append(f"             and {len(f.faults) - max_faults} more")
             if f.state != PRESENT:
                 lines.append(f"             from {f.source}")
-        lines.append(f"    enables  {', '.join(part.recipes)}")
+        lines.append(f"    enables  {', '.join(dataset.recipes)}")
     return "\n".join(lines)
 
 

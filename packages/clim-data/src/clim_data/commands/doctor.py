@@ -4,7 +4,7 @@ from argparse import Namespace
 
 from clim_data import doctor
 from clim_data.command_line.parser import Commands, add_command
-from clim_data.datasets import PARTS
+from clim_data.datasets import DATASETS
 
 
 def add(commands: Commands) -> None:
@@ -17,8 +17,8 @@ def add(commands: Commands) -> None:
         "--need",
         nargs="+",
         default=(),
-        metavar="PART",
-        help=f"exit 0 only if these are complete: {', '.join(PARTS)}",
+        metavar="DATASET",
+        help=f"exit 0 only if these are complete: {', '.join(DATASETS)}",
     )
     command.add_argument("--check-images", action="store_true", help="decode every image (minutes)")
     command.add_argument(
@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Print the findings; return 1 if a part that is needed is incomplete."""
+    """Print the findings; return 1 if a data set that is needed is incomplete."""
     found = doctor.diagnose(
         options.root,
         options.need,
@@ -38,4 +38,4 @@ def run(options: Namespace) -> int:
         check_json=options.check_json,
     )
     print(doctor.to_json(found) if options.json else doctor.to_text(found))
-    return 1 if options.need and not all(part.complete for part in found) else 0
+    return 1 if options.need and not all(dataset.complete for dataset in found) else 0

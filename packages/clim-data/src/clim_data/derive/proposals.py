@@ -130,7 +130,7 @@ def find_proposals(
     try:
         _do_share(parts, work, rows, job.workers, report)
     except BaseException as fault:
-        parts.failed(fault)
+        parts.report_failure(fault)
         raise
 
     if job.rank == 0:
@@ -212,7 +212,7 @@ def _do_share(
     report: ProposalReport,
 ) -> None:
     """Search the parts of this rank that are not there yet."""
-    mine = {number: rows[number] for number in parts.mine()}
+    mine = {number: rows[number] for number in parts.remaining_parts()}
     title = "searching"
     if parts.world_size > 1:
         title += f" (rank {parts.rank} of {parts.world_size})"

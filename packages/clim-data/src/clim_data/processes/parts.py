@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,31 +78,42 @@ class PartJob:
             )
         return False
 
-    def mine(self) -> list[int]:
-        """Numbers of this rank's parts that are still to be done; call it once, at the start.
+    def remaining_parts(self) -> list[int]:
+        """Return the numbers of this rank's parts that are still to be done; call it once, at the
+        start.
 
         Clears the note of an earlier failure of this rank; rank 0 clears all, since it may start
         before the others.
         """
         for rank in range(self.world_size) if self.rank == 0 else (self.rank,):
             self._failure_note(rank).unlink(missing_ok=True)
-        self.folder.mkdir(
-            parents=True, exist_ok=True
-        )  # a place that cannot be written is noticed before the work
+
+        # A place that cannot be written is noticed before the work.
+        self.folder.mkdir(parents=True, exist_ok=True)
         return [
             n for n in range(self.rank, self.parts, self.world_size) if not self._path(n).exists()
         ]
+
+    def mine(self) -> list[int]:
+        """Do what `remaining_parts` does, whose name this was before."""
+        _warn_of_old_name("mine", "remaining_parts")
+        return self.remaining_parts()
 
     def write(self, number: int, record: dict) -> None:
         """Store a finished part."""
         write_json(self._path(number), record)
 
-    def failed(self, fault: BaseException) -> None:
+    def report_failure(self, fault: BaseException) -> None:
         """Tell the other ranks, if there are any, that this one gives up: rank 0 does not wait for
         it."""
         if self.world_size == 1:
             return
         write_json(self._failure_note(self.rank), {"fault": f"{type(fault).__name__}: {fault}"})
+
+    def failed(self, fault: BaseException) -> None:
+        """Do what `report_failure` does, whose name this was before."""
+        _warn_of_old_name("failed", "report_failure")
+        self.report_failure(fault)
 
     def wait(self, *, poll: float = 1.0) -> None:
         """Return when the parts of all ranks are there.
@@ -157,3 +169,8 @@ class PartJob:
 
     def _failure_note(self, rank: int) -> Path:
         return self.folder / f"rank{rank}.failed.json"
+
+
+def _warn_of_old_name(old: str, new: str) -> None:
+    message = f"PartJob.{old} is now {new}: use that name"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)

@@ -23,7 +23,7 @@ def label_in_parts(
         if job.rank == 0:
             print(f"{job.output} is there already, made from the same input and options")
         return
-    size, mine = options.part_images, job.mine()
+    size, mine = options.part_images, job.remaining_parts()
     try:
         count = sum(min(size, len(views) - number * size) for number in mine)
         with tqdm(
@@ -33,7 +33,7 @@ def label_in_parts(
                 places = range(number * size, min((number + 1) * size, len(views)))
                 job.write(number, _part(views, namer, places, workers=options.workers, bar=bar))
     except BaseException as fault:
-        job.failed(fault)
+        job.report_failure(fault)
         raise
     if job.rank == 0:
         job.wait()

@@ -3,7 +3,6 @@ folders."""
 
 import contextlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -362,16 +361,18 @@ def test_folders_of_pictures_with_captions_are_data_for_clim(pictures, tmp_path)
     assert sorted(batch.captions) == [f"picture {i}" for i in range(8)]
 
 
-def test_limits_and_cache_of_the_data_reach_the_loader(pictures):
+def test_limits_and_cache_of_the_data_reach_the_loader(pictures, tmp_path):
+    folder = tmp_path / "shard_cache"
     options = [
         f"--data.images={pictures}",
         "--data.max-pixels=70000",
-        "--data.cache-folder=shard_cache",
+        f"--data.cache-folder={folder}",
         "--data.cache-shards=3",
     ]
     stream = build_loader(configure("mine_clipself", options)).stream
-    assert (stream.max_pixels, stream.cache_shards) == (70000, 3)
-    assert stream.cache_folder == str(Path("shard_cache").absolute())
+    found = (stream.max_pixels, stream.cache_folder, stream.cache_shards)
+    assert found == (70000, str(folder), 3)
+    assert folder.is_dir()  # a run folder from elsewhere may write to no new place
 
 
 def test_run_folder_says_its_kinds(pictures):

@@ -1,6 +1,7 @@
 """From a configuration to the parts that a `Trainer` gets: model, task, loader and evaluators."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from functools import partial
 
 import clim_models
@@ -67,6 +68,10 @@ def build_loader(config: TrainConfig) -> Loader:
     Raises ValueError where no data are named, FileNotFoundError where they do not exist.
     """
     data = config.data
+    if data.cache_folder is not None:
+        # A run is resumed without `--trust` only if its output folders are there.
+        Path(data.cache_folder).mkdir(parents=True, exist_ok=True)
+
     stream = StreamOptions(
         batch_size=data.batch_size,
         seed=config.run.seed,

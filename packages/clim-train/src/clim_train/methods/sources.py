@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from clim_train.options.checks import check_at_least, check_choice, reject
-from clim_train.options.paths import PATH
+from clim_train.options.paths import OUTPUT, PATH
 from clim_train.options.sections import OnError
 
 
@@ -31,7 +31,7 @@ class SourceOptions:
     """Broken samples: `skip` them and name them in `skipped.json`, or `raise` an error."""
     max_pixels: int | None = None
     """Refuse larger images by their header. None takes CLIM_DATA_MAX_PIXELS, or 128 million."""
-    cache_folder: str | None = field(default=None, metadata=PATH)
+    cache_folder: str | None = field(default=None, metadata=OUTPUT)
     """Where remote shards and large indexes are stored. None takes CLIM_DATA_CACHE, or a folder in
     the user's cache."""
     cache_shards: int = 16

@@ -1,8 +1,8 @@
 """From a configuration to the parts that a `Trainer` gets: model, task, loader and evaluators."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from functools import partial
+from pathlib import Path
 
 import clim_models
 from clim_data import ImageCaptions, PanopticRegions

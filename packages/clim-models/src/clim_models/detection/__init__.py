@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 from clim_models.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from clim_models.detection.assembly import (
-        DetectorOptions as DetectorOptions,
-    )
     from clim_models.detection.batches import (
         BatchRules as BatchRules,
         content_limits as content_limits,
@@ -32,10 +29,6 @@ if TYPE_CHECKING:
         frozen_clip_names as frozen_clip_names,
         fvit_names as fvit_names,
         load_detector as load_detector,
-        save_detector as save_detector,
-    )
-    from clim_models.detection.classes import (
-        embed_class_set as embed_class_set,
     )
     from clim_models.detection.detector import (
         TwoStageDetector as TwoStageDetector,
@@ -46,6 +39,10 @@ if TYPE_CHECKING:
     )
     from clim_models.detection.features.resnet import (
         ResNetRules as ResNetRules,
+    )
+    from clim_models.detection.folders import (
+        open_detector as open_detector,
+        save_detector as save_detector,
     )
     from clim_models.detection.frozen_clip import (
         FROZEN_CLIP_PRESETS as FROZEN_CLIP_PRESETS,
@@ -62,6 +59,9 @@ if TYPE_CHECKING:
     )
     from clim_models.detection.heads.centres import (
         CentreRules as CentreRules,
+    )
+    from clim_models.detection.heads.classes import (
+        embed_class_set as embed_class_set,
     )
     from clim_models.detection.heads.ensemble import (
         EnsembleRules as EnsembleRules,
@@ -116,6 +116,7 @@ if TYPE_CHECKING:
     from clim_models.detection.rules import (
         DetectionRules as DetectionRules,
         Detections as Detections,
+        DetectorOptions as DetectorOptions,
         DetectorRules as DetectorRules,
         Priorities as Priorities,
     )
@@ -140,7 +141,7 @@ else:
             "DetectionRules": "clim_models.detection.rules",
             "Detections": "clim_models.detection.rules",
             "DetectorLoadReport": "clim_models.detection.checkpoints",
-            "DetectorOptions": "clim_models.detection.assembly",
+            "DetectorOptions": "clim_models.detection.rules",
             "DetectorRules": "clim_models.detection.rules",
             "EnsembleRules": "clim_models.detection.heads.ensemble",
             "FROZEN_CLIP_PRESETS": "clim_models.detection.frozen_clip",
@@ -166,7 +167,7 @@ else:
             "cascade_names": "clim_models.detection.detic_names",
             "content_limits": "clim_models.detection.batches",
             "draw_groups": "clim_models.detection.image_level.regions",
-            "embed_class_set": "clim_models.detection.classes",
+            "embed_class_set": "clim_models.detection.heads.classes",
             "federated_classes": "clim_models.detection.heads.sigmoid",
             "federated_keys": "clim_models.detection.heads.sigmoid",
             "fitted_size": "clim_models.detection.images",
@@ -174,10 +175,11 @@ else:
             "fvit_names": "clim_models.detection.checkpoints",
             "largest_proposals": "clim_models.detection.image_level.regions",
             "load_detector": "clim_models.detection.checkpoints",
+            "open_detector": "clim_models.detection.folders",
             "prepare_batch": "clim_models.detection.batches",
             "prepare_images": "clim_models.detection.images",
             "prepare_views": "clim_models.detection.images",
-            "save_detector": "clim_models.detection.checkpoints",
+            "save_detector": "clim_models.detection.folders",
             "sigmoid_loss": "clim_models.detection.heads.sigmoid",
             "stack_images": "clim_models.detection.batches",
             "tag_targets": "clim_models.detection.image_level.tags",

@@ -1,6 +1,6 @@
-"""Options that all detectors share, and how their parts are put together."""
+"""How the parts of a detector are put together."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from clim_models.detection.boxes.anchors import AnchorRules
 from clim_models.detection.boxes.matching import MatchRules
@@ -8,50 +8,15 @@ from clim_models.detection.detector import TwoStageDetector
 from clim_models.detection.features.backbone import Backbone
 from clim_models.detection.features.fpn import Neck
 from clim_models.detection.heads.box_head import BoxHead, BoxHeadRules
-from clim_models.detection.heads.ensemble import EnsembleRules
 from clim_models.detection.heads.mask_head import MaskHead
-from clim_models.detection.heads.rpn import RPN, ProposalRules, RPNRules
+from clim_models.detection.heads.rpn import RPN, RPNRules
 from clim_models.detection.heads.text_classifier import ClassSet, TextClassifier
 from clim_models.detection.images import ImageRules
-from clim_models.detection.rules import DetectionRules, DetectorRules
+from clim_models.detection.rules import DetectorOptions, DetectorRules
 from clim_models.region_model import RegionModel
 
 # Overlap that makes a proposal positive.
 POSITIVE = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectorOptions:
-    """What differs between the published detectors.
-
-    Attributes:
-        image_size: the longest side of a picture, and both sides of the padded square.
-        ensemble: how scores of detector and CLIP are combined.
-        detections: which boxes are returned.
-        background_weight: of the background in the classification loss.
-        masks: whether there is a mask head.
-        rpn_norm: whether the proposal network has batch norms.
-        best_proposal: whether an annotation also takes the proposal that overlaps it most (at least
-            0.5) from an annotation that the proposal overlaps more.
-        training_proposals, testing_proposals: how proposals are chosen.
-        blocks: four blocks of the tower, see `encode_pyramid`; None takes the published ones.
-        channels: of neck and heads.
-        original: behave as the released code also where it has a fault; the builders say what
-            changes. Released weights need it for their published figures.
-    """
-
-    image_size: int
-    ensemble: EnsembleRules
-    detections: DetectionRules = field(default_factory=DetectionRules)
-    background_weight: float = 0.9
-    masks: bool = False
-    rpn_norm: bool = False
-    best_proposal: bool = False
-    training_proposals: ProposalRules = field(default_factory=ProposalRules)
-    testing_proposals: ProposalRules = field(default_factory=ProposalRules)
-    blocks: tuple[int, ...] | None = None
-    channels: int = 256
-    original: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +78,7 @@ def assemble(
         classes=classes,
         rules=rules,
     )
+    detector.options = options
     return detector.to(frame.backbone.model.device)
 
 

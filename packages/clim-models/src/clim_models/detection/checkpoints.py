@@ -1,18 +1,15 @@
 """Released detectors: their weights under our names, loaded strictly."""
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from clim_models.checkpoints.atomic import write_whole
 from clim_models.checkpoints.layouts import to_open_clip, unwrap
-from clim_models.checkpoints.load import WEIGHTS_FILE, read_checkpoint
+from clim_models.checkpoints.load import read_checkpoint
 from clim_models.detection.detector import TwoStageDetector
 
 TOWER = "backbone.model.clip."
@@ -176,42 +173,6 @@ def load_detector(
     _check_entries(own, renamed, _optional(own, keep_classes, detector), source)
     detector.load_state_dict(renamed, strict=False)
     return DetectorLoadReport(layout, source, len(renamed), tuple(unused))
-
-
-def save_detector(
-    detector: TwoStageDetector,
-    folder: str | Path,
-    state: Mapping[str, Tensor] | None = None,
-) -> Path:
-    """Write `model.safetensors`, which `load_detector` reads, and `classes.json`.
-
-    The tower is in the file, its text tower is not.
-
-    Args:
-        detector: what is written.
-        folder: is made if it is not there.
-        state: entries of `detector.state_dict()`; None takes those of the detector.
-
-    Returns:
-        Path of the weights.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    entries = detector.state_dict() if state is None else state
-    weights = {}
-    for key, value in entries.items():
-        is_text = key.startswith(TOWER) and not key.startswith(f"{TOWER}visual.")
-        if not is_text:
-            weights[key] = value.detach().cpu().contiguous()
-
-    path = folder / WEIGHTS_FILE
-    with write_whole(path) as draft:
-        save_file(weights, draft)
-    base = [detector.names[label] for label in detector.classes.base]
-    about = json.dumps({"names": list(detector.names), "base": base}, indent=1)
-    with write_whole(folder / "classes.json") as draft:
-        Path(draft).write_text(about, encoding="utf-8")
-    return path
 
 
 def _rename(tensors: Mapping[str, Tensor], names: Sequence[tuple[str, str]]) -> dict[str, Tensor]:

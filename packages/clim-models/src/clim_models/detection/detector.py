@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from clim_models.detection.boxes.coding import HEAD_STDS, apply_deltas, clip_to
 from clim_models.detection.boxes.roi import align_pyramid, as_rois
 from clim_models.detection.choice import choose_boxes
-from clim_models.detection.classes import embed_class_set
 from clim_models.detection.features.backbone import Backbone, BackboneMaps
 from clim_models.detection.features.fpn import Neck
 from clim_models.detection.heads import box_head as boxes_of, mask_head as masks_of
 from clim_models.detection.heads.box_head import BoxHead
+from clim_models.detection.heads.classes import embed_class_set
 from clim_models.detection.heads.ensemble import combine_scores
 from clim_models.detection.heads.losses import box_loss, classification_loss, mask_loss
 from clim_models.detection.heads.mask_head import MaskHead, paste_masks
@@ -31,7 +31,7 @@ from clim_models.detection.heads.targets import (
 )
 from clim_models.detection.heads.text_classifier import ClassSet
 from clim_models.detection.images import ImageFrame, prepare_images
-from clim_models.detection.rules import Detections, DetectorRules, Priorities
+from clim_models.detection.rules import Detections, DetectorOptions, DetectorRules, Priorities
 from clim_models.text.vocabulary import Vocabulary
 
 
@@ -48,6 +48,9 @@ class TwoStageDetector(nn.Module):
         mask_head: masks, or None.
         classes: names, embeddings and base classes.
         rules: everything else.
+
+    Attributes:
+        options: what a builder made it with; None if it was put together by hand.
 
     Raises:
         ValueError: embeddings of another width than the box head's.
@@ -78,6 +81,7 @@ class TwoStageDetector(nn.Module):
         self.mask_head = mask_head
         self.classes = classes
         self.rules = rules
+        self.options: DetectorOptions | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -102,6 +106,7 @@ class TwoStageDetector(nn.Module):
             classes=classes.to(self.classes.embeddings.device),
             rules=rules or self.rules,
         )
+        same.options = self.options
         return same.train(self.training)
 
     def with_vocabulary(

@@ -7,7 +7,6 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from clim_models.detection.assembly import (
-    DetectorOptions,
     Frame,
     assemble,
     clip_images,
@@ -27,7 +26,7 @@ from clim_models.detection.heads.text_classifier import (
     ClassSet,
     TextClassifier,
 )
-from clim_models.detection.rules import DetectionRules
+from clim_models.detection.rules import DetectionRules, DetectorOptions
 from clim_models.region_model import RegionModel
 
 NeckName = Literal["fpn", "nas_fpn"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from clim_models.detection.assembly import DetectorOptions, Frame, assemble, clip_images
+from clim_models.detection.assembly import Frame, assemble, clip_images
 from clim_models.detection.detector import TwoStageDetector
 from clim_models.detection.features.backbone import ViTBackbone
 from clim_models.detection.features.fpn import FPN
@@ -12,7 +12,7 @@ from clim_models.detection.heads.box_head import BoxHeadRules
 from clim_models.detection.heads.ensemble import EnsembleRules
 from clim_models.detection.heads.text_classifier import Background, ClassSet, TextClassifier
 from clim_models.detection.images import IMAGENET_MEAN, IMAGENET_STD
-from clim_models.detection.rules import DetectionRules
+from clim_models.detection.rules import DetectionRules, DetectorOptions
 from clim_models.region_model import RegionModel
 from clim_models.text.class_embeddings import embed_classes
 

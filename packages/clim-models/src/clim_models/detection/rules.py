@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clim_models.detection.boxes.matching import MatchRules, SampleRules
 from clim_models.detection.heads.ensemble import EnsembleRules
+from clim_models.detection.heads.rpn import ProposalRules
 from clim_models.detection.images import ImageRules
 
 
@@ -36,6 +37,40 @@ class DetectionRules:
                 f"score={self.score}, overlap={self.overlap}, per_image={self.per_image}; "
                 "pass a score and an overlap from 0 to 1 and a number of at least 1"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptions:
+    """What differs between the published detectors.
+
+    Attributes:
+        image_size: the longest side of a picture, and both sides of the padded square.
+        ensemble: how scores of detector and CLIP are combined.
+        detections: which boxes are returned.
+        background_weight: of the background in the classification loss.
+        masks: whether there is a mask head.
+        rpn_norm: whether the proposal network has batch norms.
+        best_proposal: whether an annotation also takes the proposal that overlaps it most (at least
+            0.5) from an annotation that the proposal overlaps more.
+        training_proposals, testing_proposals: how proposals are chosen.
+        blocks: four blocks of the tower, see `encode_pyramid`; None takes the published ones.
+        channels: of neck and heads.
+        original: behave as the released code also where it has a fault; the builders say what
+            changes. Released weights need it for their published figures.
+    """
+
+    image_size: int
+    ensemble: EnsembleRules
+    detections: DetectionRules = field(default_factory=DetectionRules)
+    background_weight: float = 0.9
+    masks: bool = False
+    rpn_norm: bool = False
+    best_proposal: bool = False
+    training_proposals: ProposalRules = field(default_factory=ProposalRules)
+    testing_proposals: ProposalRules = field(default_factory=ProposalRules)
+    blocks: tuple[int, ...] | None = None
+    channels: int = 256
+    original: bool = False
 
 
 @dataclass(frozen=True)

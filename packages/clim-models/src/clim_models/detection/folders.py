@@ -1,0 +1,173 @@
+"""A detector as a folder: weights, class names, and what it takes to build it again."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from clim_models.checkpoints.atomic import write_json, write_whole
+from clim_models.checkpoints.load import WEIGHTS_FILE, export_folder, read_checkpoint
+from clim_models.create import create_model
+from clim_models.detection.checkpoints import BACKGROUND, CLASSES, load_detector
+from clim_models.detection.detector import TwoStageDetector
+from clim_models.detection.frozen_clip import FrozenClipOptions, build_frozen_clip
+from clim_models.detection.fvit import FViTOptions, build_fvit
+from clim_models.detection.heads.ensemble import EnsembleRules
+from clim_models.detection.heads.rpn import ProposalRules
+from clim_models.detection.heads.text_classifier import ClassSet
+from clim_models.detection.rules import DetectionRules, DetectorOptions
+from clim_models.foreign import check_foreign_name
+from clim_models.version import __version__
+
+CLASSES_FILE = "classes.json"
+DETECTOR_FILE = "detector.json"
+
+
+class Kind(NamedTuple):
+    """The options of a kind of detector, and its builder."""
+
+    options: type[DetectorOptions]
+    build: Callable[..., TwoStageDetector]
+
+
+KINDS = {
+    "fvit": Kind(FViTOptions, build_fvit),
+    "frozen_clip": Kind(FrozenClipOptions, build_frozen_clip),
+}
+# Options that are objects themselves.
+NESTED: dict[str, Callable[..., Any]] = {
+    "ensemble": EnsembleRules,
+    "detections": DetectionRules,
+    "training_proposals": ProposalRules,
+    "testing_proposals": ProposalRules,
+}
+
+
+def save_detector(
+    detector: TwoStageDetector,
+    folder: str | Path,
+    state: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Write `model.safetensors`, `classes.json` and `detector.json`.
+
+    `load_detector` reads the weights into a detector that is there, `open_detector` builds it. Both
+    towers are in the file: new classes need the text tower. A detector that no builder made, or
+    whose tower has no name, gets no `detector.json`.
+
+    Args:
+        detector: what is written.
+        folder: is made if it is not there.
+        state: entries of `detector.state_dict()`; None takes those of the detector.
+
+    Returns:
+        Path of the weights.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = detector.state_dict() if state is None else state
+    # Entries may share memory, which safetensors does not write.
+    weights = {key: value.detach().cpu().contiguous().clone() for key, value in entries.items()}
+
+    path = folder / WEIGHTS_FILE
+    with write_whole(path) as draft:
+        save_file(weights, draft)
+    base = [detector.names[label] for label in detector.classes.base]
+    write_json(folder / CLASSES_FILE, {"names": list(detector.names), "base": base})
+
+    # Last: a folder with this file is complete.
+    about = _description(detector)
+    if about is not None:
+        write_json(folder / DETECTOR_FILE, about)
+    return path
+
+
+def open_detector(
+    folder: str | Path, *, device: str | torch.device = "cpu", trusted: bool = False
+) -> TwoStageDetector:
+    """Build the detector that `save_detector` wrote, with its weights and classes.
+
+    Args:
+        folder: of the detector, or the run folder of a training.
+        device: where it goes.
+        trusted: accept the name of a tower that open_clip does not list, which may bring code.
+
+    Returns:
+        The detector in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it has no detector.
+        ValueError: a file is damaged or of another release, or the name of the tower is not known.
+    """
+    path = export_folder(Path(folder))
+    if not (path / DETECTOR_FILE).is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no {DETECTOR_FILE}: pass the run folder of a detector's training that "
+            "is finished (`clim-train export RUN` finishes a stopped one), or a folder that "
+            "save_detector wrote"
+        )
+    about, named = _read(path / DETECTOR_FILE), _read(path / CLASSES_FILE)
+    try:
+        kind = KINDS[about["kind"]]
+        options = kind.options(**_options(about["options"]))
+        name, names, base = about["tower"], list(named["names"]), list(named["base"])
+        mean, std = tuple(about["mean"]), tuple(about["std"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not as this release writes detectors ({error!r}): export it again"
+        ) from error
+
+    tower = create_model(name if trusted else check_foreign_name(name, path / DETECTOR_FILE))
+    tower.image_mean, tower.image_std = mean, std
+    tensors = read_checkpoint(path)
+    if CLASSES not in tensors:
+        raise ValueError(
+            f"{path / WEIGHTS_FILE} has no class embeddings: export the detector again"
+        )
+    classes = ClassSet(names, tensors[CLASSES], [names.index(one) for one in base])
+    background = tensors.get(f"{BACKGROUND}embedding")
+    detector = kind.build(tower, classes, options, background=background)
+    load_detector(detector, tensors)
+    return detector.to(device).eval()
+
+
+def _description(detector: TwoStageDetector) -> dict[str, Any] | None:
+    """Return the content of `detector.json`, None if the detector cannot be built from one."""
+    tower = detector.backbone.model
+    kinds = [name for name, kind in KINDS.items() if type(detector.options) is kind.options]
+    if not kinds or detector.options is None or tower.name is None:
+        return None
+    return {
+        "kind": kinds[0],
+        "clim_models": __version__,
+        "tower": tower.name,
+        "mean": list(tower.image_mean),
+        "std": list(tower.image_std),
+        "options": asdict(detector.options),
+    }
+
+
+def _options(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Make options of what JSON holds: objects of dicts, tuples of lists."""
+    found: dict[str, Any] = {}
+    for name, value in entry.items():
+        if name in NESTED:
+            value = NESTED[name](**value)
+        found[name] = tuple(value) if isinstance(value, list) else value
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing: export the detector again") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error}): export the detector again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no object: export the detector again")
+    return content

@@ -1,0 +1,85 @@
+"""A detector that was written is built again by its folder alone."""
+
+import json
+
+import pytest
+import torch
+from clim_models import TINY, create_model
+from clim_models.detection import (
+    EnsembleRules,
+    FrozenClipOptions,
+    FViTOptions,
+    ProposalRules,
+    build_frozen_clip,
+    build_fvit,
+    embed_class_set,
+    open_detector,
+    save_detector,
+)
+
+PICTURE = torch.arange(3 * 40 * 60).remainder(251).to(torch.uint8).reshape(3, 40, 60)
+
+
+def built(kind):
+    torch.manual_seed(0)
+    model = create_model(TINY, pretrained=None)
+    classes = embed_class_set(model, {"cat": {"not": ["lynx"]}, "dog": {}}, base=["dog"])
+    options = {
+        "image_size": 64,
+        "ensemble": EnsembleRules(0.1, 0.8, 75),
+        "blocks": tuple(range(model.num_blocks))[-4:],
+        "channels": 8,
+        "masks": True,
+        "testing_proposals": ProposalRules(before_nms=50, after_nms=20),
+    }
+    if kind == "fvit":
+        return build_fvit(model, classes, FViTOptions(**options, original=True))
+    return build_frozen_clip(model, classes, FrozenClipOptions(**options, width=16))
+
+
+@pytest.mark.parametrize("kind", ["fvit", "frozen_clip"])
+def test_a_folder_gives_the_same_detector(kind, tmp_path):
+    detector = built(kind)
+    save_detector(detector, tmp_path / "run" / "model")
+
+    again = open_detector(tmp_path / "run")
+
+    assert again.options == detector.options
+    assert again.rules == detector.rules
+    assert again.names == ("cat", "dog")
+    assert again.classes.base == (1,)
+    assert again.state_dict().keys() == detector.state_dict().keys()
+    for name, value in detector.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    found, expected = again.detect([PICTURE])[0], detector.detect([PICTURE])[0]
+    assert torch.equal(found.boxes, expected.boxes)
+    assert torch.equal(found.masks, expected.masks)
+
+
+def test_new_classes_are_embedded_by_the_text_tower_in_the_folder(tmp_path):
+    detector = built("fvit")
+    save_detector(detector, tmp_path)
+
+    again = open_detector(tmp_path).with_vocabulary(["red car"])
+
+    expected = detector.with_vocabulary(["red car"])
+    torch.testing.assert_close(again.classes.embeddings, expected.classes.embeddings)
+
+
+def test_folders_that_cannot_be_opened_say_why(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no detector\.json.*clim-train export"):
+        open_detector(tmp_path)
+    save_detector(built("fvit"), tmp_path)
+    about = json.loads((tmp_path / "detector.json").read_text())
+
+    (tmp_path / "detector.json").write_text(json.dumps({**about, "tower": "hf-hub:some/where"}))
+    with pytest.raises(ValueError, match="--trust"):
+        open_detector(tmp_path)
+
+    (tmp_path / "detector.json").write_text(json.dumps({**about, "kind": "other"}))
+    with pytest.raises(ValueError, match=r"KeyError\('other'\).*export it again"):
+        open_detector(tmp_path)
+
+    (tmp_path / "detector.json").write_text("{")
+    with pytest.raises(ValueError, match="no JSON"):
+        open_detector(tmp_path)

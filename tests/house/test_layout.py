@@ -8,12 +8,12 @@ from house import floors, measures
 # At most. `python tests/house/measures.py --places` prints the figures and where they are from.
 LIMITS = {
     "files in the fullest folder": 15,
-    "functions with more than 8 parameters": 2,
-    "parameters of the widest function": 11,
-    "functions over 60 lines": 9,
+    "functions with more than 8 parameters": 0,
+    "parameters of the widest function": 8,
+    "functions over 60 lines": 7,
     "files over 350 lines": 0,
-    "lines over 100 characters": 18,
-    "nested comprehensions": 29,
+    "lines over 100 characters": 17,
+    "nested comprehensions": 21,
     "modules in import circles": 0,
     "folders in import circles": 0,
     # test_api.py counts both by who imports.

@@ -10,6 +10,7 @@ import pytest
 from clim_data.drawings.emoji import load_emoji
 from clim_data.drawings.narrative_scenes import (
     CONCEPTS,
+    NarrativeOptions,
     compose_narrative_scenes,
     narrative,
     narrative_concepts,
@@ -24,7 +25,11 @@ from PIL import Image
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     return compose_narrative_scenes(
-        tmp_path_factory.mktemp("scenes"), vendor="noto", count=30, pairs=0.4, gap_px=6, seed=5
+        tmp_path_factory.mktemp("scenes"),
+        vendor="noto",
+        count=30,
+        options=NarrativeOptions(pairs=0.4, gap_px=6),
+        seed=5,
     )
 
 
@@ -91,10 +96,18 @@ def test_the_grammar_by_hand():
 
 def test_a_scene_depends_on_its_number_and_the_seed_only(scenes, tmp_path):
     few = compose_narrative_scenes(
-        tmp_path / "a", vendor="noto", count=3, pairs=0.4, gap_px=6, seed=5
+        tmp_path / "a",
+        vendor="noto",
+        count=3,
+        options=NarrativeOptions(pairs=0.4, gap_px=6),
+        seed=5,
     )
     other = compose_narrative_scenes(
-        tmp_path / "b", vendor="noto", count=3, pairs=0.4, gap_px=6, seed=6
+        tmp_path / "b",
+        vendor="noto",
+        count=3,
+        options=NarrativeOptions(pairs=0.4, gap_px=6),
+        seed=6,
     )
     for i in range(3):
         assert few.read()[i].caption == scenes.read()[i].caption
@@ -129,13 +142,21 @@ def test_the_readme_example_runs(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objects": (0, 2)}, "must rise within 1"),
-        ({"objects": (2, 4), "concepts": ("cat", "dog")}, "must rise within 1..2"),
+        ({"objects": (0, 2)}, "must rise from at least 1"),
         ({"pairs": 1.5}, "share between 0 and 1"),
-        ({"object_px": (24, 90)}, "must rise within 2..64"),
+        ({"object_px": (1, 9)}, "must rise from at least 2"),
         ({"image_px": 40}, "must fit in 40 px"),
     ],
 )
-def test_impossible_wishes_are_refused(tmp_path, options, message):
+def test_impossible_wishes_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        compose_narrative_scenes(tmp_path, vendor="noto", count=1, **options)
+        NarrativeOptions(**options)
+
+
+def test_wishes_that_the_drawings_cannot_meet_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"must rise within 1\.\.2"):
+        compose_narrative_scenes(tmp_path, vendor="noto", concepts=("cat", "dog"), count=1)
+
+    large = NarrativeOptions(object_px=(24, 90), image_px=192)
+    with pytest.raises(ValueError, match="drawings have 64 px"):
+        compose_narrative_scenes(tmp_path, vendor="noto", count=1, options=large)

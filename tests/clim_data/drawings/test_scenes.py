@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from clim_data import PanopticRegions
 from clim_data.drawings.emoji import load_emoji
-from clim_data.drawings.scenes import BACKGROUNDS, background, compose, compose_scenes, fit_cutout
+from clim_data.drawings.scenes import (
+    BACKGROUNDS,
+    SceneOptions,
+    background,
+    compose,
+    compose_scenes,
+    fit_cutout,
+)
 from PIL import Image
 from pycocotools import mask as rle
 
@@ -96,7 +103,13 @@ def test_impossible_wishes_are_refused(tmp_path):
     with pytest.raises(ValueError, match="give more concepts"):
         compose_scenes(tmp_path, vendor="twemoji", concepts=CONCEPTS[:3], count=1)
     with pytest.raises(ValueError, match="must fit in 64 px"):
-        compose_scenes(tmp_path, vendor="twemoji", concepts=CONCEPTS, count=1, image_px=64)
+        compose_scenes(
+            tmp_path,
+            vendor="twemoji",
+            concepts=CONCEPTS,
+            count=1,
+            options=SceneOptions(image_px=64),
+        )
     with pytest.raises(ValueError, match="legal values"):
         background(np.random.default_rng(0), 8, "plaid")
 

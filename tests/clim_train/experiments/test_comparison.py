@@ -9,7 +9,7 @@ import clim_models
 import numpy as np
 import pytest
 import torch
-from clim_data.drawings import caption_of, compose_scenes, load_emoji
+from clim_data.drawings import SceneOptions, caption_of, compose_scenes, load_emoji
 from clim_eval import RegionRows
 from clim_train.config import TrainConfig
 from clim_train.experiments.comparison import runner
@@ -55,8 +55,7 @@ def coco(tmp_path_factory):
             vendor="noto",
             concepts=CONCEPTS,
             count=12,
-            objects=2,
-            image_px=96,
+            options=SceneOptions(objects=2, image_px=96),
             seed=seed,
         )
         shutil.move(made.images, root / part)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         write_emoji_shards as write_emoji_shards,
     )
     from clim_data.drawings.narrative_scenes import (
+        NarrativeOptions as NarrativeOptions,
         NarrativeScenes as NarrativeScenes,
         compose_narrative_scenes as compose_narrative_scenes,
         narrative as narrative,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         BACKGROUNDS as BACKGROUNDS,
         Scene as Scene,
         SceneFolder as SceneFolder,
+        SceneOptions as SceneOptions,
         background as background,
         compose as compose,
         compose_scenes as compose_scenes,
@@ -39,9 +41,11 @@ else:
             "BACKGROUNDS": "clim_data.drawings.scenes",
             "EmojiSet": "clim_data.drawings.emoji",
             "EmojiSplit": "clim_data.drawings.emoji",
+            "NarrativeOptions": "clim_data.drawings.narrative_scenes",
             "NarrativeScenes": "clim_data.drawings.narrative_scenes",
             "Scene": "clim_data.drawings.scenes",
             "SceneFolder": "clim_data.drawings.scenes",
+            "SceneOptions": "clim_data.drawings.scenes",
             "background": "clim_data.drawings.scenes",
             "caption_of": "clim_data.drawings.emoji",
             "compose": "clim_data.drawings.scenes",

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -203,3 +204,14 @@ def write_emoji_shards(
                 writer.write({"__key__": f"{vendor}_{name}", "webp": data, "json": meta})
         paths.append(path)
     return paths
+
+
+def vendors_by_concept(
+    emoji: EmojiSet, vendors: Sequence[str], concepts: Sequence[str]
+) -> dict[str, list[str]]:
+    """List for each concept which of the vendors draw it; a concept of none is left out."""
+    found = {}
+    for name in dict.fromkeys(concepts):
+        if by := [vendor for vendor in vendors if emoji.has(vendor, name)]:
+            found[name] = by
+    return found

@@ -11,19 +11,26 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from clim_data.drawings.emoji import EmojiSet, EmojiSplit, load_emoji
-from clim_data.drawings.scenes import Scene, SceneFolder, compose, write_scenes
+from clim_data.drawings.emoji import EmojiSet, EmojiSplit, load_emoji, vendors_by_concept
+from clim_data.drawings.scenes import (
+    Scene,
+    SceneFolder,
+    check_drawings,
+    check_sizes,
+    compose,
+    draw_cutouts,
+    write_scenes,
+)
 from clim_data.readers.narratives import PanopticNarratives
 
 # Countable, of one word with a regular plural, and of different shapes and colours.
 _CONCEPTS = """
-accordion airplane anchor bear bicycle broom bucket bus cactus camera candle carrot castle cat chair cow crab
-crayon crown door doughnut dragon duck elephant frog guitar hamburger horse key kite ladder lion lollipop mushroom
-octopus owl pear penguin pig pineapple pizza robot rocket rose snail
+accordion airplane anchor bear bicycle broom bucket bus cactus camera candle carrot castle cat
+chair cow crab crayon crown door doughnut dragon duck elephant frog guitar hamburger horse key kite
+ladder lion lollipop mushroom octopus owl pear penguin pig pineapple pizza robot rocket rose snail
 """
 CONCEPTS = tuple(_CONCEPTS.split())
 SPLITS = ("train", "val", "test")
@@ -72,6 +79,36 @@ def narrative_words(concepts: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted({"a", "an", "two", "left", "of", "and", ",", ".", *nouns}))
 
 
+@dataclass(frozen=True)
+class NarrativeOptions:
+    """Sizes and layout of scenes with a narrative.
+
+    Attributes:
+        objects: smallest and largest number of kinds in a scene.
+        pairs: share of scenes in which one kind appears twice, as one plural phrase.
+        object_px: range of the longer side of an object.
+        image_px: side of a scene.
+        gap_px: smallest distance from left to right between the centres of neighbours in the
+            narrative, if one of 40 tries has it; otherwise the widest of them is taken.
+
+    Raises:
+        ValueError: one is out of range, or the objects do not fit.
+    """
+
+    objects: tuple[int, int] = (2, 4)
+    pairs: float = 0.0
+    object_px: tuple[int, int] = (24, 40)
+    image_px: int = 112
+    gap_px: int = 8
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.objects[0] <= self.objects[1]:
+            raise ValueError(f"objects={self.objects} must rise from at least 1: such as (2, 4)")
+        if not 0 <= self.pairs <= 1:
+            raise ValueError(f"pairs={self.pairs} must be a share between 0 and 1")
+        check_sizes(self.object_px, self.image_px, self.objects[1] + (self.pairs > 0))
+
+
 def compose_narrative_scenes(
     folder: str | Path,
     *,
@@ -79,62 +116,43 @@ def compose_narrative_scenes(
     concepts: Sequence[str] = CONCEPTS,
     count: int = 500,
     emoji: EmojiSet | None = None,
-    objects: tuple[int, int] = (2, 4),
-    pairs: float = 0.0,
-    object_px: tuple[int, int] = (24, 40),
-    image_px: int = 112,
-    gap_px: int = 8,
+    options: NarrativeOptions = NarrativeOptions(),
     seed: int = 0,
 ) -> NarrativeScenes:
-    """Write `count` scenes with a narrative each and return where they are; scene i depends on
-    (seed, i) only.
+    """Write scenes with a narrative each and return where they are.
+
+    Scene i depends on (seed, i) only.
 
     Args:
         folder: gets `images/`, and under `annotations/` what `compose_scenes` writes and
             `narratives.json`.
         vendor: whose drawings, one name or several; see `scene_vendors`.
         concepts: names without hyphens that take a plural s, at most one kind of each in a scene.
-        objects: smallest and largest number of kinds in a scene.
-        pairs: share of scenes in which one kind appears twice, as one plural phrase.
-        object_px: range of the longer side of an object. image_px: side of a scene.
-        gap_px: centres of neighbours in the narrative are at least so far apart from left to right,
-            where 40 tries find such a layout (else the widest of them is taken).
+        count: number of scenes.
+        emoji: the drawings; None for the set that comes with the package.
+        options: sizes and layout.
 
     Raises:
-        ValueError: an option is out of range, or the vendors draw too few of the concepts.
+        ValueError: the vendors draw too few of the concepts, or objects are larger than drawings.
     """
     emoji = emoji or load_emoji()
     vendors = (vendor,) if isinstance(vendor, str) else tuple(vendor)
-    drawn = {name: [v for v in vendors if emoji.has(v, name)] for name in concepts}
-    drawn = {name: by for name, by in drawn.items() if by}
-    if not 1 <= objects[0] <= objects[1] <= len(drawn):
+    check_drawings(options.object_px, emoji)
+    drawn = vendors_by_concept(emoji, vendors, concepts)
+    if options.objects[1] > len(drawn):
         raise ValueError(
-            f"objects={objects} must rise within 1..{len(drawn)}, the concepts that {vendors} draw"
+            f"objects={options.objects} must rise within 1..{len(drawn)}, the concepts that "
+            f"{vendors} draw"
         )
-    if not 0 <= pairs <= 1:
-        raise ValueError(f"pairs={pairs} must be a share between 0 and 1")
-    most = objects[1] + (pairs > 0)
-    if (
-        not 2 <= object_px[0] <= object_px[1] <= emoji.size
-        or most * object_px[1] ** 2 > 2 * image_px**2
-    ):
-        raise ValueError(
-            f"object_px={object_px} must rise within 2..{emoji.size} and {most} must fit in "
-            f"{image_px} px"
-        )
+
     target = NarrativeScenes(SceneFolder(Path(folder), tuple(concepts)))
     narratives: list[dict] = []
 
     def scenes() -> Iterator[Scene]:
         for i in range(count):
             rng = np.random.default_rng((seed, i))
-            names = _names(rng, list(drawn), objects, pairs)
-            cutouts = [
-                emoji.image(drawn[name][rng.integers(len(drawn[name]))], name) for name in names
-            ]
-            scene = _spread(
-                cutouts, names, rng, image_px=image_px, object_px=object_px, gap_px=gap_px
-            )
+            names = _names(rng, list(drawn), options.objects, options.pairs)
+            scene = _spread(draw_cutouts(emoji, names, drawn, rng), names, rng, options)
             narratives.append(narrative(scene, image_id=i + 1))
             yield scene
 
@@ -199,25 +217,25 @@ def _spread(
     cutouts: Sequence[np.ndarray],
     names: tuple[str, ...],
     rng: np.random.Generator,
-    *,
-    gap_px: int,
-    **sizes: Any,
+    options: NarrativeOptions,
 ) -> Scene:
-    """A scene whose kinds are apart from left to right: the first of 40 that is wide enough, or the
-    widest."""
+    """Compose a scene whose kinds are apart from left to right.
+
+    It is the first of 40 that is wide enough, or the widest.
+    """
+    kinds: dict[str, list[int]] = {}
+    for segment, name in enumerate(names, start=1):
+        kinds.setdefault(name, []).append(segment)
+
     widest = -1.0
     for _ in range(40):
-        scene = compose(cutouts, names, rng, **sizes)
-        kinds = [
-            [i + 1 for i, other in enumerate(names) if other == name]
-            for name in dict.fromkeys(names)
-        ]
-        centres = np.sort([_centre(scene, kind) for kind in kinds])
+        scene = compose(cutouts, names, rng, image_px=options.image_px, object_px=options.object_px)
+        centres = np.sort([_centre(scene, kind) for kind in kinds.values()])
         gap = float(np.diff(centres).min()) if len(centres) > 1 else float("inf")
         if gap > widest:
             best = scene
             widest = gap
-        if widest >= gap_px:
+        if widest >= options.gap_px:
             break
     return best
 

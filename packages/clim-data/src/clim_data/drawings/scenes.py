@@ -8,7 +8,7 @@ Letters: S side of a scene in pixels, h w size of a cut-out in pixels.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from clim_data.drawings.emoji import EmojiSet, caption_of, load_emoji
+from clim_data.drawings.emoji import EmojiSet, caption_of, load_emoji, vendors_by_concept
 from clim_data.pixels.boxes import box_of_mask
 
 BACKGROUNDS = ("plain", "textured", "photo")
@@ -64,6 +64,54 @@ class Scene:
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class SceneOptions:
+    """Sizes of composed scenes.
+
+    Attributes:
+        objects: drawings in a scene.
+        object_px: range of the longer side of a cut-out.
+        image_px: side of a scene.
+
+    Raises:
+        ValueError: the sizes do not rise, or the objects do not fit.
+    """
+
+    objects: int = 5
+    object_px: tuple[int, int] = (24, 64)
+    image_px: int = 192
+
+    def __post_init__(self) -> None:
+        check_sizes(self.object_px, self.image_px, self.objects)
+
+
+def check_sizes(object_px: tuple[int, int], image_px: int, objects: int) -> None:
+    """Check that so many objects fit in a scene with little overlap.
+
+    Raises:
+        ValueError: they do not, or the range does not rise.
+    """
+    if not 2 <= object_px[0] <= object_px[1]:
+        raise ValueError(f"object_px={object_px} must rise from at least 2: such as (24, 64)")
+    if objects * object_px[1] ** 2 > 2 * image_px**2:
+        raise ValueError(
+            f"object_px={object_px}: {objects} objects must fit in {image_px} px; "
+            "choose smaller objects or a larger image_px"
+        )
+
+
+def check_drawings(object_px: tuple[int, int], emoji: EmojiSet) -> None:
+    """Check that no cut-out is larger than its drawing.
+
+    Raises:
+        ValueError: one can be.
+    """
+    if object_px[1] > emoji.size:
+        raise ValueError(
+            f"object_px={object_px}: drawings have {emoji.size} px, choose at most that"
+        )
+
+
 def compose_scenes(
     folder: str | Path,
     *,
@@ -71,52 +119,56 @@ def compose_scenes(
     concepts: Sequence[str],
     count: int = 200,
     emoji: EmojiSet | None = None,
-    objects: int = 5,
-    object_px: tuple[int, int] = (24, 64),
-    image_px: int = 192,
+    options: SceneOptions = SceneOptions(),
     seed: int = 0,
 ) -> SceneFolder:
-    """Write `count` scenes of `objects` drawings each and return where they are.
+    """Write scenes of drawings and return where they are.
 
-    vendor: whose drawings (one, or several to draw from); concepts: the classes, each used equally
-    often up to one; object_px: range of the longer side of a cut-out. The folder gets
-    `images/*.png` and under `annotations/` panoptic json + png, instances (RLE) and captions, as
-    COCO has them. ValueError when the vendors draw too few of the concepts or the objects cannot
-    fit.
+    The folder gets `images/*.png`, and under `annotations/` panoptic json and png, instances (RLE)
+    and captions, as COCO has them.
+
+    Args:
+        vendor: whose drawings, one name or several to draw from.
+        concepts: the classes; each is used equally often, up to one.
+        count: number of scenes.
+        emoji: the drawings; None for the set that comes with the package.
+        options: sizes.
+
+    Raises:
+        ValueError: the vendors draw too few of the concepts, or objects are larger than drawings.
     """
     emoji = emoji or load_emoji()
     vendors = (vendor,) if isinstance(vendor, str) else tuple(vendor)
-    drawings = [(v, name) for name in concepts for v in vendors if emoji.has(v, name)]
-    if len({name for _, name in drawings}) < objects:
+    check_drawings(options.object_px, emoji)
+    drawn = vendors_by_concept(emoji, vendors, concepts)
+    if len(drawn) < options.objects:
         raise ValueError(
-            f"{vendors} draw fewer than objects={objects} of the {len(concepts)} concepts; give "
-            "more concepts"
+            f"{vendors} draw fewer than objects={options.objects} of the {len(concepts)} concepts; "
+            "give more concepts"
         )
-    if (
-        not 2 <= object_px[0] <= object_px[1] <= emoji.size
-        or objects * object_px[1] ** 2 > 2 * image_px**2
-    ):
-        raise ValueError(
-            f"object_px={object_px} must rise within 2..{emoji.size} and {objects} objects must "
-            f"fit in {image_px} px"
-        )
+
     rng = np.random.default_rng(seed)
     target = SceneFolder(Path(folder), tuple(concepts))
-    queue = _name_queue(
-        rng, [*dict.fromkeys(name for _, name in drawings)], count * objects, objects
-    )
-    by_name: dict[str, list[str]] = {}
-    for v, name in drawings:
-        by_name.setdefault(name, []).append(v)
+    queue = _name_queue(rng, list(drawn), count * options.objects, options.objects)
+
     scenes = []
-    for i in range(count):
-        names = tuple(queue[i * objects : (i + 1) * objects])
-        cutouts = [
-            emoji.image(by_name[name][rng.integers(len(by_name[name]))], name) for name in names
-        ]
-        scenes.append(compose(cutouts, names, rng, image_px=image_px, object_px=object_px))
+    for first in range(0, len(queue), options.objects):
+        names = tuple(queue[first : first + options.objects])
+        cutouts = draw_cutouts(emoji, names, drawn, rng)
+        sizes = {"image_px": options.image_px, "object_px": options.object_px}
+        scenes.append(compose(cutouts, names, rng, **sizes))
     write_scenes(target, scenes)
     return target
+
+
+def draw_cutouts(
+    emoji: EmojiSet,
+    names: Sequence[str],
+    drawn: Mapping[str, Sequence[str]],
+    rng: np.random.Generator,
+) -> list[np.ndarray]:
+    """Choose a vendor for each name and return the drawings."""
+    return [emoji.image(drawn[name][rng.integers(len(drawn[name]))], name) for name in names]
 
 
 def _name_queue(rng: np.random.Generator, names: list[str], length: int, objects: int) -> list[str]:
@@ -225,67 +277,70 @@ def background(rng: np.random.Generator, size: int, kind: str) -> np.ndarray:
 
 
 def write_scenes(target: SceneFolder, scenes: Iterable[Scene]) -> None:
-    """Write scenes as images, panoptic json + png, instances and captions; scene i gets the image
-    id i + 1."""
+    """Write scenes as images, panoptic json + png, instances and captions.
+
+    Scene i gets the image id i + 1.
+    """
     for path in (target.images, target.panoptic):
         path.mkdir(parents=True, exist_ok=True)
-    category = {name: i + 1 for i, name in enumerate(target.classes)}
+    category = {name: i for i, name in enumerate(target.classes, start=1)}
+
     images: list[dict] = []
     panoptic: list[dict] = []
     instances: list[dict] = []
     captions: list[dict] = []
     for image_id, scene in enumerate(scenes, start=1):
-        stem = f"{image_id:012d}"
-        Image.fromarray(scene.image).save(target.images / f"{stem}.png", compress_level=1)
-        ids = scene.segments
-        png = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
-        Image.fromarray(png).save(target.panoptic / f"{stem}.png", compress_level=1)
-        images.append(
-            {
-                "id": image_id,
-                "file_name": f"{stem}.png",
-                "height": ids.shape[0],
-                "width": ids.shape[1],
-            }
-        )
+        name = f"{image_id:012d}.png"
+        _write_pictures(target, name, scene)
+        height, width = scene.segments.shape
+        images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+
         infos = []
-        for i, name in enumerate(scene.names, start=1):
-            code = rle.encode(np.asfortranarray(ids == i))
-            info = {
-                "category_id": category[name],
-                "area": int(rle.area(code)),
-                "iscrowd": 0,
-                "bbox": rle.toBbox(code).tolist(),
-            }
-            if not info["area"]:
-                continue
-            infos.append({"id": i, **info})
-            segmentation = {"size": code["size"], "counts": code["counts"].decode()}
-            instances.append(
-                {
-                    "id": len(instances) + 1,
-                    "image_id": image_id,
-                    **info,
-                    "segmentation": segmentation,
-                }
-            )
-        panoptic.append({"image_id": image_id, "file_name": f"{stem}.png", "segments_info": infos})
-        shown = [caption_of(name) for name in scene.names]
-        caption = " and ".join(part for part in (", ".join(shown[:-1]), shown[-1]) if part)
-        captions.append({"id": image_id, "image_id": image_id, "caption": caption})
-    categories: list[dict[str, Any]] = [
-        {"id": i, "name": caption_of(name), "supercategory": "drawing"}
-        for name, i in category.items()
-    ]
-    things = [{**c, "isthing": 1, "color": [c["id"] & 255, c["id"] >> 8, 128]} for c in categories]
-    files = {
-        target.panoptic_json: {"images": images, "annotations": panoptic, "categories": things},
-        target.instances_json: {
-            "images": images,
-            "annotations": instances,
-            "categories": categories,
-        },
-        target.captions_json: {"images": images, "annotations": captions},
+        for number, info, segmentation in _segments(scene, category):
+            infos.append({"id": number, **info})
+            about = {"id": len(instances) + 1, "image_id": image_id}
+            instances.append({**about, **info, "segmentation": segmentation})
+        panoptic.append({"image_id": image_id, "file_name": name, "segments_info": infos})
+        captions.append({"id": image_id, "image_id": image_id, "caption": _caption(scene)})
+
+    categories: list[dict[str, Any]] = []
+    things: list[dict[str, Any]] = []
+    for name, i in category.items():
+        entry = {"id": i, "name": caption_of(name), "supercategory": "drawing"}
+        categories.append(entry)
+        things.append({**entry, "isthing": 1, "color": [i & 255, i >> 8, 128]})
+
+    files: dict[Path, dict[str, list[dict]]] = {
+        target.panoptic_json: {"annotations": panoptic, "categories": things},
+        target.instances_json: {"annotations": instances, "categories": categories},
+        target.captions_json: {"annotations": captions},
     }
     for path, content in files.items():
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps({"images": images, **content}))
+
+
+def _write_pictures(target: SceneFolder, name: str, scene: Scene) -> None:
+    """Write a scene's image, and its segment ids as colours, as COCO's panoptic png has them."""
+    Image.fromarray(scene.image).save(target.images / name, compress_level=1)
+    ids = scene.segments
+    colours = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
+    Image.fromarray(colours).save(target.panoptic / name, compress_level=1)
+
+
+def _segments(
+    scene: Scene, category: Mapping[str, int]
+) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
+    """Yield (segment id, category, area and box, RLE) of each cut-out that is visible."""
+    for number, name in enumerate(scene.names, start=1):
+        code = rle.encode(np.asfortranarray(scene.segments == number))
+        area = int(rle.area(code))
+        if area:
+            info = {"category_id": category[name], "area": area, "iscrowd": 0}
+            info["bbox"] = rle.toBbox(code).tolist()
+            yield number, info, {"size": code["size"], "counts": code["counts"].decode()}
+
+
+def _caption(scene: Scene) -> str:
+    """List the names of a scene: "a, b and c"."""
+    *others, last = [caption_of(name) for name in scene.names]
+    return f"{', '.join(others)} and {last}" if others else last

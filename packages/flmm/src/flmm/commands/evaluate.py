@@ -13,8 +13,9 @@ from clim_data.processes import Ranks, local_device
 from flmm.commands.options import add_model_options, heads_file, load_from_options, say
 
 PROTOCOL_NOTES = {
-    "original": "Protocol `original` (F-LMM's): the first sentence of each object, all of an image in one text, so "
-    "that later expressions see the earlier ones. Not comparable with the standard protocol.",
+    "original": "Protocol `original` (F-LMM's): the first sentence of each object, all of an image "
+    "in one text, so that later expressions see the earlier ones. Not comparable with the standard "
+    "protocol.",
     "standard": "Protocol `standard`: every sentence of every object by itself.",
 }
 

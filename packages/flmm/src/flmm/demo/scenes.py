@@ -4,6 +4,7 @@ emoji, known masks."""
 from pathlib import Path
 
 from clim_data.drawings import (
+    NarrativeOptions,
     NarrativeScenes,
     compose_narrative_scenes,
     load_emoji,
@@ -44,10 +45,9 @@ def compose_demo_scenes(
         concepts=CONCEPTS,
         count=count,
         emoji=emoji,
-        objects=objects,
-        pairs=PAIRS,
-        object_px=OBJECT_PX,
-        image_px=IMAGE_PX,
+        options=NarrativeOptions(
+            objects=objects, pairs=PAIRS, object_px=OBJECT_PX, image_px=IMAGE_PX
+        ),
         seed=1000 * seed + ("train", "val", "test").index(which),
     )
 

@@ -148,11 +148,8 @@ class GroundingEvaluation:
             return []
         known = {item.record.image_id: item.image for item in items}
         new = [key for key in known if key not in self._embedded]
-        made = (
-            dict(zip(new, self.model.sam.embed([known[key] for key in new]), strict=True))
-            if new
-            else {}
-        )
+        images = [known[key] for key in new]
+        made = dict(zip(new, self.model.sam.embed(images), strict=True)) if new else {}
         self._embedded = {key: made[key] if key in made else self._embedded[key] for key in known}
         embeddings = [self._embedded[item.record.image_id] for item in items]
         return [masks.refined for masks in self.model([item.sample for item in items], embeddings)]

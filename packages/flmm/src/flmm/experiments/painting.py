@@ -152,9 +152,11 @@ def layout(
     shared = (high - low).clip(min=0).prod(-1)  # (layouts, K, K)
     cost = np.triu(shared.reshape(-1, len(sides), len(sides)), 1).sum((1, 2)).astype(float)
     middle = corners[..., 1] + sides[:, 1] / 2
-    kinds = [[i for i, other in enumerate(names) if other == name] for name in dict.fromkeys(names)]
+    kinds: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        kinds.setdefault(name, []).append(place)
     if len(kinds) > 1:
-        centres = np.sort(np.stack([middle[:, kind].mean(1) for kind in kinds], 1), 1)
+        centres = np.sort(np.stack([middle[:, kind].mean(1) for kind in kinds.values()], 1), 1)
         cost += 40 * (GAP_PX - np.diff(centres, axis=1).min(1)).clip(min=0)
     return corners[cost.argmin()]
 

@@ -73,7 +73,8 @@ def run(
 ) -> str:
     """Run everything in `folder` and return the printed table.
 
-    Raises ValueError when `folder` already holds a run.
+    Raises:
+        ValueError: `folder` already holds a run.
     """
     if (folder / "run").exists():
         raise ValueError(
@@ -84,18 +85,12 @@ def run(
     lmm_folder, trained = write_demo_model(folder / "lmm")
     sam_folder = folder / "sam"
     build_demo_sam().save_pretrained(sam_folder)
-    train = compose_demo_scenes(
-        folder / "scenes" / "train", "train", count=train_scenes, seed=seed
-    ).read()
-    test = compose_demo_scenes(
-        folder / "scenes" / split, split, count=test_scenes, seed=seed
-    ).read()
+    scenes = folder / "scenes"
+    train = compose_demo_scenes(scenes / "train", "train", count=train_scenes, seed=seed).read()
+    test = compose_demo_scenes(scenes / split, split, count=test_scenes, seed=seed).read()
     model = build_grounded(load_lmm(lmm_folder, dtype="float32"), build_demo_sam(), seed=seed)
-    captions = caption_accuracy(
-        model.lmm.model, model.lmm.tokenizer, [test[i] for i in range(len(test))]
-    )
-    told = ", ".join(f"{name} {100 * value:.1f} %" for name, value in captions.items())
-    print(f"      the LMM's descriptions of the test scenes, right: {told}", flush=True)
+    descriptions = _right_descriptions(model, test)
+    print(f"      {descriptions}", flush=True)
 
     stages.begin("before training")
     rows = evaluate_chance(test)
@@ -115,40 +110,45 @@ def run(
 
     stages.begin("figures and report")
     table = score_table(rows)
-    config = {
-        "options": dataclasses.asdict(options),
-        "split": split,
-        "train_scenes": train_scenes,
-        "seed": seed,
-    }
+    config = {"options": dataclasses.asdict(options), "split": split, "seed": seed}
+    config |= {"train_scenes": train_scenes, "test_scenes": test_scenes, "lmm": trained}
     write_report(
         folder,
         title="flmm quick start",
         metrics=rows,
-        config={**config, "test_scenes": test_scenes, "lmm": trained},
+        config=config,
         figures={"grounded scenes": compared(model, test, before, after)},
-        notes=[table, f"The LMM's descriptions of the test scenes, right: {told}.", NOTE],
+        notes=[table, f"{descriptions}.", NOTE],
     )
     return table
 
 
+def _right_descriptions(model: GroundedLMM, scenes: PanopticNarratives) -> str:
+    """Say how many of the LMM's descriptions of the scenes are right."""
+    samples = [scenes[i] for i in range(len(scenes))]
+    right = caption_accuracy(model.lmm.model, model.lmm.tokenizer, samples)
+    shares = ", ".join(f"{name} {100 * value:.1f} %" for name, value in right.items())
+    return f"Right descriptions of the scenes by the LMM: {shares}"
+
+
 def score_table(rows: dict[str, dict[str, float]]) -> str:
-    """Markdown, percent."""
-    cells = [
-        [name, *(f"{100 * scores[column]:.1f}" for column in COLUMNS)]
-        for name, scores in rows.items()
-    ]
-    return aligned_table([["", *COLUMNS.values()], *cells])
+    """Write the scores as a Markdown table, in percent."""
+    cells = [["", *COLUMNS.values()]]
+    for name, scores in rows.items():
+        cells.append([name])
+        cells[-1] += [f"{100 * scores[column]:.1f}" for column in COLUMNS]
+    return aligned_table(cells)
 
 
 def drawn(
     model: GroundedLMM, scenes: PanopticNarratives, count: int
 ) -> list[dict[str, np.ndarray]]:
-    """What `predict` finds in the first scenes."""
-    first = [scenes[i] for i in range(min(count, len(scenes)))]
-    return [
-        {name: found.numpy() for name, found in predict(model, sample).items()} for sample in first
-    ]
+    """Return what `predict` finds in the first scenes, as arrays."""
+    found = []
+    for number in range(min(count, len(scenes))):
+        predicted = predict(model, scenes[number])
+        found.append({name: logits.numpy() for name, logits in predicted.items()})
+    return found
 
 
 def compared(

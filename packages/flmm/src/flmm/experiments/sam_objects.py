@@ -10,6 +10,7 @@ rough logits.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,10 +56,10 @@ class ObjectScenes:
         self.emoji = load_emoji()
         split = self.emoji.split()
         vendors = scene_vendors(split, "train")
-        self.drawn = {
-            name: [v for v in vendors if self.emoji.has(v, name)] for name in split.train_concepts
-        }
-        self.drawn = {name: by for name, by in self.drawn.items() if by}
+        self.drawn: dict[str, list[str]] = {}
+        for name in split.train_concepts:
+            if by := [vendor for vendor in vendors if self.emoji.has(vendor, name)]:
+                self.drawn[name] = by
         self.rng = np.random.default_rng(seed)
 
     def batch(self, scenes: int, masks: int) -> ObjectBatch:
@@ -92,11 +93,14 @@ class ObjectScenes:
         for target in picked:
             rest = [i for i in visible if i not in target]
             confused.append((rest[rng.integers(len(rest))],) if rest else ())
-        wanted, others = (
-            np.stack([np.isin(scene.segments, [i + 1 for i in things]) for things in part])
-            for part in (picked, confused)
-        )
+        wanted = _masks_of(scene.segments, picked)
+        others = _masks_of(scene.segments, confused)
         return scene.image, wanted, others, scene.segments > 0
+
+
+def _masks_of(segments: np.ndarray, targets: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """Return bool (N, S, S): where each target is visible; thing i is segment i + 1."""
+    return np.stack([np.isin(segments, np.asarray(things, int) + 1) for things in targets])
 
 
 def rough_logits(masks: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:

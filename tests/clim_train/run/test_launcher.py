@@ -81,8 +81,9 @@ def test_without_a_launcher_nothing_is_watched():
 
 
 def test_a_line_ends_at_the_first_process_that_is_no_launcher():
-    words = [sys.executable, "-c", "import time; time.sleep(60)"]
-    with subprocess.Popen([*words, "torchrun"]) as launcher:
+    words = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)", "torchrun"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as launcher:
+        launcher.stdout.readline()  # the words of a process are there a moment after it starts
         assert launcher_line(launcher.pid) == [launcher.pid]
         assert not is_there([launcher.pid])  # this process has another parent
         launcher.kill()

@@ -155,8 +155,8 @@ def compose_scenes(
     for first in range(0, len(queue), options.objects):
         names = tuple(queue[first : first + options.objects])
         cutouts = draw_cutouts(emoji, names, drawn, rng)
-        sizes = {"image_px": options.image_px, "object_px": options.object_px}
-        scenes.append(compose(cutouts, names, rng, **sizes))
+        scene = compose(cutouts, names, rng, image_px=options.image_px, object_px=options.object_px)
+        scenes.append(scene)
     write_scenes(target, scenes)
     return target
 
@@ -168,7 +168,7 @@ def draw_cutouts(
     rng: np.random.Generator,
 ) -> list[np.ndarray]:
     """Choose a vendor for each name and return the drawings."""
-    return [emoji.image(drawn[name][rng.integers(len(drawn[name]))], name) for name in names]
+    return [emoji.image(drawn[name][int(rng.integers(len(drawn[name])))], name) for name in names]
 
 
 def _name_queue(rng: np.random.Generator, names: list[str], length: int, objects: int) -> list[str]:

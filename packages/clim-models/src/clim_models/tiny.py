@@ -193,12 +193,12 @@ def build_clim_tiny(pretrained: bool = True) -> CustomTextCLIP:
     return model.eval()
 
 
-def load_shipped_weights(model: nn.Module, path: str | Path = TINY_WEIGHTS) -> dict[str, str]:
+def load_shipped_weights(model: nn.Module, path: str | Path | None = None) -> dict[str, str]:
     """Load the trained image tower, the logit scale and the packaged text tower, strictly.
 
     Args:
         model: clim-tiny as an open_clip model, or a RegionModel of it.
-        path: file with the image tower and the logit scale.
+        path: file with the image tower and the logit scale; None for the shipped one.
 
     Returns:
         The metadata of the file: how it was trained and what it reached.
@@ -207,6 +207,7 @@ def load_shipped_weights(model: nn.Module, path: str | Path = TINY_WEIGHTS) -> d
         FileNotFoundError: there is no such file.
         ValueError: a file of another model.
     """
+    path = TINY_WEIGHTS if path is None else path
     path = Path(path)
     clip = getattr(model, "clip", model)
     if not path.exists():

@@ -38,6 +38,7 @@ COMMANDS = {
         "pseudo-label",
         "report",
         "show",
+        "detect",
     ),
     "clim-train": (
         "",

@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from clim_data.sources.captions import read_captions as read_captions
     from clim_data.sources.shards import RawSample as RawSample
     from clim_data.sources.store import SampleStore as SampleStore
+    from clim_data.sources.walk import image_files as image_files
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
             "RawSample": "clim_data.sources.shards",
             "SampleStore": "clim_data.sources.store",
+            "image_files": "clim_data.sources.walk",
             "read_captions": "clim_data.sources.captions",
         },
     )

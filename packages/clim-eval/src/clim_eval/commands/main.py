@@ -1,4 +1,4 @@
-"""`clim-eval regions | retrieval | zeroshot | alpha | embed | pseudo-label | report | show`."""
+"""`clim-eval regions | retrieval | zeroshot | alpha | embed | pseudo-label | report | show | detect`."""
 
 import argparse
 import sys
@@ -11,6 +11,7 @@ from clim_data.processes import Ranks, local_device
 
 from clim_eval.commands import (
     alpha,
+    detect,
     embed,
     pseudo_label,
     regions,
@@ -22,7 +23,7 @@ from clim_eval.commands import (
 from clim_eval.version import __version__
 
 # In the order of the help. A command's module has `add(commands)` and `run(options)`.
-COMMANDS = (regions, retrieval, zeroshot, alpha, embed, pseudo_label, report, show)
+COMMANDS = (regions, retrieval, zeroshot, alpha, embed, pseudo_label, report, show, detect)
 SHARED = ("regions", "retrieval", "zeroshot", "alpha")  # evaluations whose items the ranks share
 
 

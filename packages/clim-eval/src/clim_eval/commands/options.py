@@ -39,6 +39,26 @@ def add_device_options(group: argparse.ArgumentParser | argparse._ArgumentGroup)
     add_option(group, "--device")
 
 
+def add_detector_options(parser: argparse.ArgumentParser) -> None:
+    """Add which detector, and where it runs."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="RUN",
+        help="run folder of a detector's training (`clim-train fvit_...`), or the folder of an "
+        "exported detector",
+    )
+    add_option(
+        group,
+        "--trust",
+        help="believe the name of the tower in the folder of --checkpoint, although it may bring "
+        "code",
+    )
+    add_option(group, "--device")
+
+
 def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add a data set with annotated regions."""
     group = parser.add_argument_group("data")

@@ -21,6 +21,7 @@ from clim_eval.reports.tables import metric_table
 if TYPE_CHECKING:
     from clim_data import InstanceRegions, PanopticRegions
     from clim_models import RegionModel
+    from clim_models.detection import TwoStageDetector
     from matplotlib.figure import Figure
 
 # Options of the data set and of the evaluator: ours, and those behind the figures in papers (class
@@ -57,6 +58,15 @@ def load_model(options: Namespace) -> "RegionModel":
         precision=options.precision,
         device=options.device,
     )
+
+
+def open_chosen_detector(options: Namespace) -> "TwoStageDetector":
+    """Return the detector of --checkpoint on --device."""
+    # Imported here: it brings open_clip, which takes seconds that `--help` need not wait for.
+    from clim_models.detection import open_detector
+
+    options.device = pick_device(options)
+    return open_detector(options.checkpoint, device=options.device, trusted=options.trust)
 
 
 def pick_device(options: Namespace) -> str:

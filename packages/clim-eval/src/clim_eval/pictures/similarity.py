@@ -44,7 +44,7 @@ def similarity_figure(
 
     Raises ValueError when the numbers of maps, texts, boxes, masks or scores differ.
     """
-    image, maps = _pixels(image), np.asarray(maps, dtype=np.float32)
+    image, maps = check_pixels(image), np.asarray(maps, dtype=np.float32)
     _check_counts(len(texts), maps=maps, boxes=boxes, masks=masks, scores=scores)
     panels = len(texts) + 1
     columns = min(columns, panels)
@@ -161,7 +161,7 @@ def _outline(axis: Axes, mask: np.ndarray, step_x: float, step_y: float) -> None
         )
 
 
-def _pixels(image: np.ndarray | Tensor) -> np.ndarray:
+def check_pixels(image: np.ndarray | Tensor) -> np.ndarray:
     array = np.asarray(image)
     if isinstance(image, Tensor):
         array = array.transpose(1, 2, 0)

@@ -22,6 +22,7 @@ from clim_models.detection.heads.rpn import ProposalRules
 from clim_models.detection.heads.text_classifier import ClassSet
 from clim_models.detection.rules import DetectionRules, DetectorOptions
 from clim_models.foreign import check_foreign_name
+from clim_models.open_clip_compat import no_weights_yet
 from clim_models.version import __version__
 
 CLASSES_FILE = "classes.json"
@@ -121,7 +122,9 @@ def open_detector(
             f"{path} is not as this release writes detectors ({error!r}): export it again"
         ) from error
 
-    tower = create_model(name if trusted else check_foreign_name(name, path / DETECTOR_FILE))
+    known = name if trusted else check_foreign_name(name, path / DETECTOR_FILE)
+    with no_weights_yet():
+        tower = create_model(known)
     tower.image_mean, tower.image_std = mean, std
     tensors = read_checkpoint(path)
     if CLASSES not in tensors:

@@ -1,0 +1,110 @@
+"""A detector over a data set of pictures, and what it finds as records of COCO."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from clim_data import BrokenSample
+from clim_data.pixels import encode_mask
+from clim_models.detection import Detections
+from torch import Tensor
+
+from clim_eval.evaluators.sharing import EvaluationLoading, Items, item_lists, progress_bar
+
+BATCH_SIZE = 4
+
+
+class Detector(Protocol):
+    """What is needed of a detector."""
+
+    def detect(self, pictures: Sequence[Tensor]) -> list[Detections]: ...
+
+
+class Picture(NamedTuple):
+    """A picture of a data set.
+
+    image_id: as in the annotations. name: of its file. pixels: uint8 RGB (3, height, width).
+    """
+
+    image_id: Any
+    name: str
+    pixels: Tensor
+
+
+class FoundObjects(NamedTuple):
+    """A picture and what was found in it, on the CPU."""
+
+    picture: Picture
+    found: Detections
+
+
+def detect_pictures(
+    detector: Detector,
+    data: Items,
+    places: Sequence[int],
+    loading: EvaluationLoading,
+    *,
+    min_score: float = 0.0,
+) -> Iterator[FoundObjects | BrokenSample]:
+    """Run a detector over some items of a data set, in their order.
+
+    Args:
+        detector: of `clim_models.detection`.
+        data: its items are `Picture`s, or the `BrokenSample` that says why there is none.
+        places: which items.
+        loading: batch size, workers and progress bar.
+        min_score: boxes of a lower score are left out.
+    """
+    batches = item_lists(
+        data,
+        places,
+        batch_size=loading.batch_size or BATCH_SIZE,
+        workers=loading.workers,
+    )
+    for batch in progress_bar(batches, len(batches), "batches of images", loading.progress):
+        pictures = [item for item in batch if isinstance(item, Picture)]
+        found = iter(detector.detect([one.pixels for one in pictures]) if pictures else ())
+        for item in batch:
+            if isinstance(item, Picture):
+                yield FoundObjects(item, _best(next(found), min_score))
+            else:
+                yield item
+
+
+def coco_results(
+    objects: FoundObjects, category_ids: Sequence[Any], *, masks: bool = True
+) -> list[dict[str, Any]]:
+    """Return COCO results of a picture: `image_id`, `category_id`, `bbox`, `score`.
+
+    Args:
+        objects: boxes XYXY in pixels become x, y, width, height.
+        category_ids: by label.
+        masks: whether masks, if there are any, become `segmentation` (RLE).
+    """
+    found = objects.found
+    segmentations = found.masks.numpy() if masks and found.masks is not None else None
+    corners = found.boxes.double()
+    boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).tolist()
+    records = []
+    for row, (label, score) in enumerate(
+        zip(found.labels.tolist(), found.scores.tolist(), strict=True)
+    ):
+        record = {
+            "image_id": objects.picture.image_id,
+            "category_id": category_ids[label],
+            "bbox": [round(value, 3) for value in boxes[row]],
+            "score": round(score, 6),
+        }
+        if segmentations is not None:
+            record["segmentation"] = encode_mask(segmentations[row])
+        records.append(record)
+    return records
+
+
+def _best(found: Detections, min_score: float) -> Detections:
+    """Leave out boxes below a score, and bring the others to the CPU."""
+    rows = found.scores >= min_score
+    masks = None if found.masks is None else found.masks[rows].cpu()
+    return Detections(
+        found.boxes[rows].cpu(), found.scores[rows].cpu(), found.labels[rows].cpu(), masks
+    )

@@ -1,0 +1,93 @@
+"""Pictures that a user names on the command line: files and folders."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clim_data import BrokenSample, decode_rgb
+from clim_data.files import IMAGE_SUFFIXES
+from clim_data.sources import image_files
+
+from clim_eval.evaluators.detections import Picture
+
+# End of the names of the pictures that `detect` writes.
+ENDING = ".detections.png"
+EARLIER = "picture of an earlier run"
+
+
+def split_arguments(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Tell files and folders, which come first, from names of classes.
+
+    Raises:
+        FileNotFoundError: the first word is no file or folder, or a later one looks like an image
+            that is not there.
+        ValueError: an image comes after a name.
+    """
+    count = next((i for i, word in enumerate(words) if not Path(word).exists()), len(words))
+    paths, names = [Path(word) for word in words[:count]], list(words[count:])
+    for name in names:
+        if Path(name).suffix.lower().removeprefix(".") in IMAGE_SUFFIXES:
+            if Path(name).exists():
+                raise ValueError(f"{name} comes after {names[0]!r}: pass images first, then names")
+            raise FileNotFoundError(f"there is no image {name}: check the path")
+    if not paths:
+        raise FileNotFoundError(
+            f"{words[0]} is no file or folder: pass images first, then the names to find"
+        )
+    return paths, names
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Image files as a data set of `Picture`s in their upright frame.
+
+    Attributes:
+        names: of the files, below their folder.
+        paths: where they are.
+        left_out: how many files of the folders are not read, by reason.
+    """
+
+    names: tuple[str, ...]
+    paths: tuple[Path, ...]
+    left_out: Mapping[str, int]
+
+    @classmethod
+    def of(cls, paths: Sequence[Path]) -> "PictureFiles":
+        """Find the images of files and folders; pictures of earlier runs are not read.
+
+        Raises:
+            ValueError: two images have one name, or there is no image.
+        """
+        found: dict[str, Path] = {}
+        earlier = 0
+        for path in paths:
+            names = image_files(path) if path.is_dir() else [path.name]
+            for name in names:
+                if path.is_dir() and name.endswith(ENDING):
+                    earlier += 1
+                    continue
+                if name in found:
+                    raise ValueError(
+                        f"two images are called {name}: give each a name of its own, or detect "
+                        "them in two runs with two folders --out"
+                    )
+                found[name] = path / name if path.is_dir() else path
+        if not found:
+            shown = ", ".join(map(str, paths))
+            raise ValueError(f"no image in {shown}: pass a folder with jpg, png or webp files")
+        return cls(tuple(found), tuple(found.values()), {EARLIER: earlier})
+
+    @staticmethod
+    def picture_name(name: str) -> str:
+        """Return the name of the picture that is drawn for an image."""
+        return name + ENDING
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, place: int) -> Picture | BrokenSample:
+        try:
+            pixels = decode_rgb(self.paths[place], name=self.names[place], oriented=True)
+        except BrokenSample as fault:
+            return fault
+        return Picture(place + 1, self.names[place], pixels)

@@ -1,0 +1,123 @@
+"""`clim-eval detect` on a tiny detector with random weights."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from clim_data.pixels import decode_segmentation
+from clim_eval.commands.main import main
+from clim_eval.evaluators.picture_files import split_arguments
+from clim_models import create_model
+from clim_models.detection import (
+    DetectionRules,
+    EnsembleRules,
+    FViTOptions,
+    ProposalRules,
+    build_fvit,
+    embed_class_set,
+    save_detector,
+)
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model_options, tmp_path_factory):
+    """The folder of a tiny F-ViT with a mask head."""
+    torch.manual_seed(0)
+    model = create_model(model_options[1], pretrained=model_options[3])
+    options = FViTOptions(
+        image_size=64,
+        ensemble=EnsembleRules(0.1, 0.8, 75),
+        detections=DetectionRules(score=0.0, overlap=0.5, per_image=4),
+        testing_proposals=ProposalRules(before_nms=50, after_nms=20),
+        blocks=(0, 0, 1, 1),
+        channels=8,
+        masks=True,
+    )
+    classes = embed_class_set(model, ["cat", "dog"], base=["cat"])
+    folder = tmp_path_factory.mktemp("run") / "model"
+    save_detector(build_fvit(model, classes, options), folder)
+    return folder.parent
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "inner").mkdir(parents=True)
+    Image.effect_noise((60, 40), 90).convert("RGB").save(folder / "a.png")
+    Image.effect_noise((30, 50), 90).convert("RGB").save(folder / "inner" / "a.jpg")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    return folder
+
+
+def command(checkpoint, out, *words):
+    # The test model is none that open_clip ships.
+    fixed = ["--checkpoint", str(checkpoint), "--device", "cpu", "--trust", "--min-score", "0"]
+    return main(["detect", *map(str, words), *fixed, "--out", str(out)])
+
+
+def test_a_folder_gets_pictures_and_a_coco_json(checkpoint, photos, tmp_path, capsys):
+    out = photos / "found"
+
+    assert command(checkpoint, out, photos, "cat", "red car", "--templates", "name") == 0
+
+    contents = json.loads((out / "detections.json").read_text())
+    assert [c["name"] for c in contents["categories"]] == ["cat", "red car"]
+    sizes = {i["file_name"]: (i["width"], i["height"]) for i in contents["images"]}
+    assert sizes == {"a.png": (60, 40), "inner/a.jpg": (30, 50)}
+    ids = {image["id"]: image for image in contents["images"]}
+    assert len(contents["annotations"]) == 8
+    for one in contents["annotations"]:
+        image = ids[one["image_id"]]
+        left, top, width, height = one["bbox"]
+        assert min(left, top) >= 0
+        assert left + width <= image["width"] + 0.01
+        assert top + height <= image["height"] + 0.01
+        assert one["category_id"] in (1, 2)
+        size = (image["height"], image["width"])
+        assert decode_segmentation(one["segmentation"], *size).shape == size
+    for name in sizes:
+        drawn = np.asarray(Image.open(out / f"{name}.detections.png"))
+        assert drawn.shape[0] > 1000 or drawn.shape[1] > 1000
+    shown = capsys.readouterr().out
+    assert "scored 2 of 3 images, left out 1" in shown
+    assert "broken.jpg" in shown
+
+    # Pictures of the first run lie in the folder of the second one.
+    assert command(checkpoint, out, photos, "cat", "--templates", "name") == 0
+    assert "picture of an earlier run 2" in capsys.readouterr().out
+
+
+def test_a_vocabulary_file_and_the_trained_classes(checkpoint, photos, tmp_path):
+    names = tmp_path / "vocabulary.json"
+    names.write_text(json.dumps({"beast": {"phrases": [], "examples": ["photos/a.png"]}}))
+
+    assert command(checkpoint, tmp_path / "x", photos / "a.png", "--vocabulary", names) == 0
+    assert command(checkpoint, tmp_path / "y", photos / "a.png") == 0
+
+    found = {}
+    for folder in ("x", "y"):
+        contents = json.loads((tmp_path / folder / "detections.json").read_text())
+        found[folder] = [category["name"] for category in contents["categories"]]
+    assert found == {"x": ["beast"], "y": ["cat", "dog"]}
+
+
+def test_words_are_images_first_and_names_after_them(photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    assert split_arguments(["a.png", "inner", "cat", "a b"])[1] == ["cat", "a b"]
+    with pytest.raises(FileNotFoundError, match=r"no image b\.png"):
+        split_arguments(["a.png", "b.png", "cat"])
+    with pytest.raises(ValueError, match=r"a\.png comes after 'cat'"):
+        split_arguments(["broken.jpg", "cat", "a.png"])
+    with pytest.raises(FileNotFoundError, match="cat is no file or folder"):
+        split_arguments(["cat"])
+
+
+def test_mistakes_end_with_status_2(checkpoint, photos, tmp_path, capsys):
+    assert command(tmp_path / "no", tmp_path / "out", photos / "a.png") == 2
+    assert "holds no detector.json" in capsys.readouterr().err
+    assert command(checkpoint, tmp_path / "out", photos / "broken.jpg", "cat") == 2
+    assert "nothing was scored" in capsys.readouterr().err
+    assert command(checkpoint, tmp_path / "out", photos / "a.png", photos / "a.png") == 2
+    assert "two images are called a.png" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,12 @@ import numpy as np
 import pytest
 import torch
 from device import DEVICE
+
+# A shell that starts the tests in the background (`&`, nohup) has them ignore these signals, and
+# the programs that they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 GOLDEN = Path(os.environ.get("CLIM_GOLDEN", Path(__file__).parent / "golden")).absolute()
 

@@ -61,6 +61,7 @@ FLOORS: dict[str, dict[str, int]] = {
         "embeddings": 2,
         "pictures": 1,
         "metrics": 1,
+        "model_loading": 1,
         "text_tower": 1,
         "version": 0,
     },

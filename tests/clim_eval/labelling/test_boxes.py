@@ -265,13 +265,40 @@ def test_shards_bring_their_captions_and_files_that_break_are_named(scenes, tiny
     record = json.loads(out.read_text())
     assert len(record["images"]) == SCENES - 2
     assert [fault["reason"] for fault in record["skipped"]] == ["unreadable image"] * 2
+    assert record["coverage"]["images"]["scored"] == SCENES - 2
+    boxes = record["coverage"]["boxes"]
+    assert boxes["scored"] == len(record["annotations"])
+    assert boxes["asked"] >= boxes["scored"]
+
+    # One of them is repaired: the same command names its boxes and keeps the others.
+    repaired = next(path for path in sorted(broken.iterdir()) if "1." in path.name)
+    repaired.write_bytes((folder.images / repaired.name).read_bytes())
+    again = command(scenes, out, tiny, "--images", str(broken))
+    assert main(again) == 0
+    assert "1 images that could not be read before" in capsys.readouterr().out
+    after = json.loads(out.read_text())
+    assert [fault["reason"] for fault in after["skipped"]] == ["unreadable image"]
+    assert after["annotations"][: len(record["annotations"])] == record["annotations"]
+    assert after["images"][-1]["file_name"] == repaired.name
+    assert [box["id"] for box in after["annotations"]] == list(
+        range(1, len(after["annotations"]) + 1)
+    )
+    assert after["coverage"]["images"] == {
+        **record["coverage"]["images"],
+        "scored": SCENES - 1,
+        "left_out": 1,
+        "reasons": {"unreadable image": 1},
+        "names": {"unreadable image": [after["skipped"][0]["name"]]},
+    }
+    assert main(again) == 0
+    assert "is there already" in capsys.readouterr().out
 
     (tmp_path / "other.txt").write_text("spaceship\n")
     assert (
         main(command(scenes, out, tiny, "--nouns", str(tmp_path / "other.txt"), "--overwrite")) == 2
     )
     error = capsys.readouterr().err
-    assert f"{SCENES} have captions without a noun" in error
+    assert "no noun of the list in the captions" in error
     assert error.rstrip().endswith("or lower --min-score")
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         SampleName as SampleName,
         SampleNames as SampleNames,
     )
+    from clim_data.files.json_stream import stream_json as stream_json
     from clim_data.files.names import (
         IMAGE_SUFFIXES as IMAGE_SUFFIXES,
         image_file_name as image_file_name,
@@ -44,6 +45,7 @@ else:
             "read_text": "clim_data.files.text",
             "remove_stale_drafts": "clim_data.files.atomic",
             "replace_file": "clim_data.files.atomic",
+            "stream_json": "clim_data.files.json_stream",
             "write_bytes": "clim_data.files.atomic",
             "write_json": "clim_data.files.atomic",
             "write_text": "clim_data.files.atomic",

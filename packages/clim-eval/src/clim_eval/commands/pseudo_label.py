@@ -1,6 +1,7 @@
 """`clim-eval pseudo-label`: names for boxes that have none."""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
+from dataclasses import fields
 from pathlib import Path
 
 from clim_data.command_line import Commands, add_command, add_option
@@ -47,22 +48,7 @@ def add(commands: Commands) -> None:
     group.add_argument(
         "--max-box-px", type=float, default=1024, help="largest square root of a box's area, pixels"
     )
-    parser.add_argument(
-        "--features",
-        choices=BOX_FEATURES,
-        default="crops",
-        help="crops: each box as an image of its own, what an untrained CLIP names best; "
-        "boxes...: of the dense map",
-    )
-    parser.add_argument(
-        "--context", type=float, default=1.5, help="size of a crop in sizes of its box"
-    )
-    parser.add_argument(
-        "--min-score", type=float, default=0.0, help="least probability of the noun among all nouns"
-    )
-    parser.add_argument(
-        "--max-boxes", type=int, default=20, help="boxes per image, those with the best scores"
-    )
+    _add_choice_options(parser)
     add_class_options(parser)
     add_option(
         parser, "--batch-size", help="crops (default 256) or whole images (8) per forward pass"
@@ -81,9 +67,31 @@ def add(commands: Commands) -> None:
     )
 
 
-def run(options: Namespace) -> None:
-    """Run the command."""
-    # Imported here: it brings open_clip, which takes seconds that `--help` need not wait for.
-    from clim_eval.commands.labels import run_pseudo_label
+def _add_choice_options(parser: ArgumentParser) -> None:
+    """Add how a noun is chosen for a box."""
+    parser.add_argument(
+        "--features",
+        choices=BOX_FEATURES,
+        default="crops",
+        help="crops: each box as an image of its own, what an untrained CLIP names best; "
+        "boxes...: of the dense map",
+    )
+    parser.add_argument(
+        "--context", type=float, default=1.5, help="size of a crop in sizes of its box"
+    )
+    parser.add_argument(
+        "--min-score", type=float, default=0.0, help="least probability of the noun among all nouns"
+    )
+    parser.add_argument(
+        "--max-boxes", type=int, default=20, help="boxes per image, those with the best scores"
+    )
 
-    run_pseudo_label(options)
+
+def run(options: Namespace) -> None:
+    """Name the boxes of all images."""
+    # Imported here: it brings open_clip, which takes seconds that `--help` need not wait for.
+    from clim_eval.labelling.options import PseudoLabelOptions
+    from clim_eval.labelling.run import pseudo_label
+
+    chosen = {field.name: getattr(options, field.name) for field in fields(PseudoLabelOptions)}
+    pseudo_label(PseudoLabelOptions(**{**chosen, "images": tuple(options.images)}))

@@ -1,7 +1,6 @@
 """What several commands of ``clim-eval`` do alike: find model and data, check paths, finish with a
 report."""
 
-import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from clim_data.command_line import need_path
 from clim_data.processes import Ranks, gather_objects
 
 from clim_eval.evaluators.sharing import EvaluationLoading
+from clim_eval.model_loading import load_region_model, model_of_run, pick_device
 from clim_eval.reports.coverage import Coverage
 from clim_eval.reports.provenance import weights_fingerprint
 from clim_eval.reports.report import write_report
@@ -37,26 +37,13 @@ PROTOCOLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def load_model(options: Namespace) -> "RegionModel":
-    """The RegionModel of --model, --pretrained, --precision and --device; fills in what was not
-    given."""
-    from clim_models import create_model
-
+    """Load the model of --model, --pretrained, --precision and --device, and fill in the options
+    that were not given."""
     trusted = getattr(options, "trust", False)
     options.model = options.model or model_of_run(options.pretrained, trusted=trusted)
-    options.device = pick_device(options)
-    torch.manual_seed(
-        0
-    )  # without --pretrained, every rank and every run gets the same random weights
-    if options.pretrained is None and Ranks.of_group().is_first:
-        print(
-            "no --pretrained: the weights of the model are random, which only shows that it runs",
-            file=sys.stderr,
-        )
-    return create_model(
-        options.model,
-        pretrained=options.pretrained,
-        precision=options.precision,
-        device=options.device,
+    options.device = pick_device(options.device)
+    return load_region_model(
+        options.model, options.pretrained, precision=options.precision, device=options.device
     )
 
 
@@ -65,29 +52,8 @@ def open_chosen_detector(options: Namespace) -> "TwoStageDetector":
     # Imported here: it brings open_clip, which takes seconds that `--help` need not wait for.
     from clim_models.detection import open_detector
 
-    options.device = pick_device(options)
+    options.device = pick_device(options.device)
     return open_detector(options.checkpoint, device=options.device, trusted=options.trust)
-
-
-def pick_device(options: Namespace) -> str:
-    """--device, or what is there."""
-    return options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def model_of_run(pretrained: str | Path | None, *, trusted: bool = False) -> str:
-    """Return the model name in the config.json of an export, or of the one inside a run folder.
-
-    Raises ValueError where no file says it, and, unless `trusted`, for a name that may bring code.
-    """
-    from clim_models import name_of_export
-
-    name = name_of_export(pretrained, trusted=trusted) if pretrained else None
-    if not name:
-        raise ValueError(
-            "which model? pass --model NAME, or --pretrained RUN with the folder of a finished run "
-            "(`clim-train export RUN` finishes a stopped one)"
-        )
-    return name
 
 
 def region_file(options: Namespace) -> Path:
@@ -96,7 +62,7 @@ def region_file(options: Namespace) -> Path:
 
 
 def region_data(options: Namespace, model: "RegionModel") -> "InstanceRegions | PanopticRegions":
-    """The PanopticRegions or InstanceRegions of --images and --panoptic-json or
+    """Open the PanopticRegions or InstanceRegions of --images and --panoptic-json or
     --instances-json."""
     from clim_data import InstanceRegions, PanopticRegions
 
@@ -120,7 +86,7 @@ def region_data(options: Namespace, model: "RegionModel") -> "InstanceRegions | 
 
 
 def class_rows(options: Namespace, model: "RegionModel", names: Sequence[str]) -> torch.Tensor:
-    """(K, C) rows of --class-embeddings, or computed."""
+    """Read (K, C) rows of --class-embeddings, or compute them."""
     if not options.class_embeddings:
         return embed_names(options, model, names)
     from clim_eval.embeddings import load_class_embeddings
@@ -129,7 +95,7 @@ def class_rows(options: Namespace, model: "RegionModel", names: Sequence[str]) -
 
 
 def embed_names(options: Namespace, model: "RegionModel", names: Sequence[str]) -> torch.Tensor:
-    """(K, C) unit rows of names with --templates, from --cache where they are there."""
+    """Embed names with --templates, or read them from --cache: (K, C) unit rows."""
     from clim_eval.embeddings import cache_folder, embed_with_bar
 
     cache = None if options.no_cache else options.cache or cache_folder()

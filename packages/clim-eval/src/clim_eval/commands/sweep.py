@@ -18,8 +18,6 @@ from clim_eval.commands.shared import (
     class_rows,
     command_config,
     embed_names,
-    model_of_run,
-    pick_device,
     print_coverage,
     region_data,
     region_file,
@@ -38,6 +36,7 @@ from clim_eval.evaluators.regions import RegionClassification
 from clim_eval.evaluators.retrieval import ImageTextRetrieval
 from clim_eval.evaluators.sharing import EvaluationLoading
 from clim_eval.evaluators.zeroshot import ZeroShotClassification
+from clim_eval.model_loading import model_of_run, pick_device
 from clim_eval.pictures.bars import accuracy_bars
 from clim_eval.pictures.tradeoff import tradeoff_figure
 from clim_eval.reports.coverage import Coverage
@@ -212,7 +211,7 @@ def main_metrics(results: Mapping[float, Mapping[str, float]]) -> dict[str, str]
 
 
 def _model_and_weights(options: Namespace) -> tuple[RegionModel, WeightPair]:
-    options.device = pick_device(options)
+    options.device = pick_device(options.device)
     if options.run_folder is not None:
         if options.student or options.teacher:
             raise ValueError(

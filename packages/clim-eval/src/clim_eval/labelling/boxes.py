@@ -56,7 +56,7 @@ class NamedBoxes:
 
     rows: (m,) which boxes. nouns: (m,) indices of nouns. scores: (m,) probabilities. cosines: (m,).
     captioned: whether captions restricted the nouns. candidates: how many nouns were possible.
-    below_min_score: how many of the other boxes have too low a score.
+    boxes: n. below_min_score: how many of the boxes have too low a score.
     """
 
     number: int
@@ -66,6 +66,7 @@ class NamedBoxes:
     cosines: list[float]
     captioned: bool
     candidates: int
+    boxes: int = 0
     below_min_score: int = 0
 
 
@@ -99,6 +100,7 @@ class BoxViews(Dataset):
                 "images"
             )
         self.store, self.table, self.captions = store, table, captions
+        self.left_out = tuple(store.skipped.faults)  # before any image is read
         self.crop_px, self.image_px, self.context = crop_px, image_px, context
 
     def __len__(self) -> int:
@@ -237,7 +239,7 @@ class BoxNamer:
             candidates = torch.tensor(self.finder.find(view.captions), dtype=torch.int64)
         captioned, number = bool(view.captions), len(candidates)
         if not number:
-            return NamedBoxes(view.number, [], [], [], [], captioned, 0)
+            return NamedBoxes(view.number, [], [], [], [], captioned, 0, len(view.boxes))
         # By cosine: probabilities of far-off candidates may all be rounded to zero.
         best_cosines, place = cosines[:, candidates.to(cosines.device)].max(dim=1)  # (n,)
         nouns = candidates.to(place.device)[place]
@@ -252,5 +254,6 @@ class BoxNamer:
             cosines=best_cosines[order].tolist(),
             captioned=captioned,
             candidates=number,
+            boxes=len(view.boxes),
             below_min_score=int((scores < self.min_score).sum()),
         )

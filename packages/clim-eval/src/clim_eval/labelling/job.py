@@ -1,82 +1,230 @@
 """A labelling job in parts: it can be killed, continued and shared by ranks."""
 
-from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from clim_data import BrokenSample, SkipReport
+from clim_data.files import stream_json
 from clim_data.matching import BoxTable
 from clim_data.processes import PartJob
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from clim_eval.labelling.boxes import BoxNamer, BoxView, BoxViews, NamedBoxes
+from clim_eval.labelling.options import PseudoLabelOptions
+from clim_eval.reports.coverage import Coverage, coverage_as_json
+
+# Rules that leave out a box, and what the counts of a part call them.
+BOX_RULES = {
+    "no noun of the list in the captions": "boxes_without_noun",
+    "below --min-score": "boxes_below_score",
+    "beyond --max-boxes": "boxes_beyond_number",
+}
 
 
-def label_in_parts(
-    job: PartJob, views: BoxViews, namer: BoxNamer, *, nouns: Sequence[str], options: Namespace
-) -> None:
-    """Do this rank's parts that are not there yet; on rank 0 wait for the others and write the
-    output."""
-    if job.finished(overwrite=options.overwrite):
+@dataclass(frozen=True)
+class LabelJob:
+    """One job: its parts, the images with their boxes, the CLIP that names them, and the nouns."""
+
+    parts: PartJob
+    views: BoxViews
+    namer: BoxNamer
+    nouns: Sequence[str]
+    options: PseudoLabelOptions
+
+    def run(self) -> None:
+        """Do this rank's parts that are not there yet; on rank 0 wait for the others and write the
+        output."""
+        job = self.parts
+        if job.finished(overwrite=self.options.overwrite):
+            if job.rank == 0 and not self._name_repaired_images():
+                print(
+                    f"{job.output} is there already, made from the same input and options (images "
+                    "that were replaced since are not compared: --overwrite names all boxes again)"
+                )
+            return
+
+        try:
+            self._do_parts(job.remaining_parts())
+        except BaseException as fault:
+            job.report_failure(fault)
+            raise
+
         if job.rank == 0:
-            print(f"{job.output} is there already, made from the same input and options")
-        return
-    size, mine = options.part_images, job.remaining_parts()
-    try:
-        count = sum(min(size, len(views) - number * size) for number in mine)
-        with tqdm(
-            total=count, desc="images", unit="image", disable=job.rank != 0, leave=False
-        ) as bar:
-            for number in mine:
-                places = range(number * size, min((number + 1) * size, len(views)))
-                job.write(number, _part(views, namer, places, workers=options.workers, bar=bar))
-    except BaseException as fault:
-        job.report_failure(fault)
-        raise
-    if job.rank == 0:
-        job.wait()
-        _join(job, nouns, views.store.skipped)
+            job.wait()
+            self._join()
 
+    def _do_parts(self, numbers: Sequence[int]) -> None:
+        size, images = self.options.part_images, len(self.views)
+        places = [range(n * size, min((n + 1) * size, images)) for n in numbers]
+        total = sum(map(len, places))
+        show = self.parts.rank == 0
+        with tqdm(total=total, desc="images", unit="image", disable=not show, leave=False) as bar:
+            for number, part in zip(numbers, places, strict=True):
+                self.parts.write(number, self._part(part, bar))
 
-def _part(
-    views: BoxViews, namer: BoxNamer, places: Sequence[int], *, workers: int, bar: tqdm
-) -> dict[str, Any]:
-    """The record of one part: images with named boxes, these, counts, and what could not be
-    read."""
-    faults: list[BrokenSample] = []
-    counts: Counter = Counter(images=len(places))
-    images, annotations = [], []
-    loader = DataLoader(Subset(views, places), batch_size=None, num_workers=workers)
-    for named in namer.name(_readable(loader, faults, bar)):
-        counts.update(
-            captioned=int(named.captioned),
-            without_candidates=int(not named.candidates),
-            boxes=len(named.rows),
+    def _part(self, places: Sequence[int], bar: tqdm) -> dict[str, Any]:
+        """Return the record of some images: those with named boxes, the boxes, counts, and what
+        could not be read."""
+        faults: list[tuple[int, BrokenSample]] = []
+        counts: Counter[str] = Counter(images=len(places))
+        images, annotations = [], []
+        loader: DataLoader = DataLoader(
+            Subset(self.views, places), batch_size=None, num_workers=self.options.workers
         )
-        if named.rows:
-            image, boxes = _records(views.table, named)
-            images.append(image)
-            annotations += boxes
-    skipped = [[fault.reason, fault.name, fault.detail] for fault in faults]
-    return {
-        "images": images,
-        "annotations": annotations,
-        "counts": dict(counts),
-        "skipped": skipped,
-    }
+        for named in self.namer.name(_readable(zip(places, loader, strict=True), faults, bar)):
+            counts.update(_counts(named))
+            if named.rows:
+                image, boxes = _records(self.views.table, named)
+                images.append(image)
+                annotations += boxes
+
+        skipped = [[fault.reason, fault.name, fault.detail, place] for place, fault in faults]
+        return {
+            "images": images,
+            "annotations": annotations,
+            "counts": dict(counts),
+            "skipped": skipped,
+        }
+
+    def _join(self) -> None:
+        """Write the output out of all parts."""
+        counts: Counter[str] = Counter()
+        skipped: list[dict[str, Any]] = []
+        for part in self.parts.read():
+            counts.update(part["counts"])
+            skipped += [_skip_record(*fault) for fault in part["skipped"]]
+
+        coverage = self._coverage(counts, skipped)
+        if not counts["boxes"]:
+            lines = "; ".join(line.strip() for part in coverage for line in part.lines(3))
+            raise ValueError(f"no box got a noun ({lines}): check the nouns, or lower --min-score")
+
+        images = (image for part in self.parts.read() for image in part["images"])
+        boxes = (box for part in self.parts.read() for box in part["annotations"])
+        self.parts.join(self._content(counts, skipped, images, boxes))
+        self._report(counts, coverage)
+
+    def _name_repaired_images(self) -> bool:
+        """Name the boxes of images that could not be read when the output was written and now can.
+
+        The rest of the output stays. Returns whether there are such images.
+        """
+        output = self.parts.output
+        counts, skipped = _read_head(output)
+        repaired = [e["place"] for e in skipped if isinstance(self.views[e["place"]], BoxView)]
+        if not repaired:
+            return False
+
+        counts["images"] -= len(repaired)  # they are counted again
+        with tqdm(total=len(repaired), disable=True) as bar:
+            part = self._part(repaired, bar)
+        counts.update(part["counts"])
+
+        left = [entry for entry in skipped if entry["place"] not in repaired]
+        old_images = (entry for name, entry in stream_json(output) if name == "images")
+        old_boxes = (entry for name, entry in stream_json(output) if name == "annotations")
+        images, boxes = chain(old_images, part["images"]), chain(old_boxes, part["annotations"])
+        self.parts.join(self._content(counts, left, images, boxes))
+        print(f"{len(repaired)} images that could not be read before can be read now")
+        self._report(counts, self._coverage(counts, left))
+        return True
+
+    def _content(
+        self,
+        counts: Counter[str],
+        skipped: Sequence[dict[str, Any]],
+        images: Iterable[dict[str, Any]],
+        boxes: Iterable[dict[str, Any]],
+    ) -> dict[str, Any]:
+        """Return the entries of the output, after `info`."""
+        categories = [{"id": number, "name": noun} for number, noun in enumerate(self.nouns, 1)]
+        return {
+            "counts": dict(counts),
+            "coverage": coverage_as_json(self._coverage(counts, skipped)),
+            # Before the long lists: a later run reads no more than this.
+            "skipped": [*skipped, *self._skipped_by_lists()],
+            "categories": categories,
+            "images": images,
+            "annotations": ({**box, "id": number} for number, box in enumerate(boxes, 1)),
+        }
+
+    def _skipped_by_lists(self) -> list[dict[str, Any]]:
+        """Return what the files of boxes and images leave out before any image is read."""
+        return [_skip_record(f.reason, f.name, f.detail) for f in self.views.left_out]
+
+    def _coverage(
+        self, counts: Counter[str], skipped: Sequence[dict[str, Any]]
+    ) -> tuple[Coverage, ...]:
+        """Return the coverage of images and of boxes."""
+        unread = SkipReport(BrokenSample(e["reason"], e["name"], e["detail"]) for e in skipped)
+        rules = {reason: counts[name] for reason, name in BOX_RULES.items()}
+        return (
+            Coverage("images", counts["images"] - unread.total, unread),
+            Coverage("boxes", counts["boxes"], by_rule=rules),
+        )
+
+    def _report(self, counts: Counter[str], coverage: Sequence[Coverage]) -> None:
+        """Print what was written, and what was left out."""
+        print(
+            f"{self.parts.output}: {counts['boxes']} boxes in {counts['images']} images "
+            f"({counts['captioned']} with captions, of which {counts['without_candidates']} name "
+            "no noun of the list)"
+        )
+        for part in coverage:
+            print("\n".join(part.lines()))
+        print(SkipReport(self.views.left_out).summary())
+
+
+def _read_head(output: Path) -> tuple[Counter[str], list[dict[str, Any]]]:
+    """Read the counts of an output, and its images that could not be read."""
+    counts: Counter[str] = Counter()
+    skipped = []
+    for name, entry in stream_json(output):
+        if name == "counts":
+            counts.update(entry)
+        elif name == "skipped" and "place" in entry:
+            skipped.append(entry)
+        elif name == "images":
+            break
+    return counts, skipped
 
 
 def _readable(
-    items: Iterable[BoxView | BrokenSample], faults: list[BrokenSample], bar: tqdm
+    items: Iterable[tuple[int, BoxView | BrokenSample]],
+    faults: list[tuple[int, BrokenSample]],
+    bar: tqdm,
 ) -> Iterator[BoxView]:
-    for item in items:
+    """Yield the readable images, and add (place, fault) of the others to `faults`."""
+    for place, item in items:
         bar.update()
         if isinstance(item, BrokenSample):
-            faults.append(item)
+            faults.append((place, item))
         else:
             yield item
+
+
+def _counts(named: NamedBoxes) -> dict[str, int]:
+    """Count an image's boxes by what became of them."""
+    found = {
+        "captioned": int(named.captioned),
+        "without_candidates": int(not named.candidates),
+        "boxes": len(named.rows),
+    }
+    if not named.candidates:
+        return {**found, "boxes_without_noun": named.boxes}
+    beyond = named.boxes - named.below_min_score - len(named.rows)
+    return {**found, "boxes_below_score": named.below_min_score, "boxes_beyond_number": beyond}
+
+
+def _skip_record(reason: str, name: str, detail: str, place: int | None = None) -> dict[str, Any]:
+    """Return an entry of "skipped"; `place` is the image's number if the image is at fault."""
+    record: dict[str, Any] = {"reason": reason, "name": name, "detail": detail}
+    return record if place is None else {**record, "place": place}
 
 
 def _records(table: BoxTable, named: NamedBoxes) -> tuple[dict, list[dict]]:
@@ -102,39 +250,3 @@ def _records(table: BoxTable, named: NamedBoxes) -> tuple[dict, list[dict]]:
             }
         )
     return {"id": image_id, "file_name": file_name, "height": height, "width": width}, annotations
-
-
-def _join(job: PartJob, nouns: Sequence[str], skipped: SkipReport) -> None:
-    counts: Counter = Counter()
-    for part in job.read():
-        counts.update(part["counts"])
-        skipped.extend(BrokenSample(*fault) for fault in part["skipped"])
-    if not counts["boxes"]:
-        raise ValueError(
-            f"no box of {counts['images']} images got a noun ({counts['without_candidates']} have "
-            "captions without a "
-            f"noun of the list; {skipped.summary(3)}): check the nouns, or lower --min-score"
-        )
-    annotations = (annotation for part in job.read() for annotation in part["annotations"])
-    job.join(
-        {
-            "counts": dict(counts),
-            "categories": [
-                {"id": number, "name": noun} for number, noun in enumerate(nouns, start=1)
-            ],
-            "images": (image for part in job.read() for image in part["images"]),
-            "annotations": (
-                {"id": number, **annotation}
-                for number, annotation in enumerate(annotations, start=1)
-            ),
-            "skipped": [
-                {"reason": reason, "name": name} for name, (reason, _) in skipped.entries.items()
-            ],
-        }
-    )
-    captioned = (
-        f"{counts['captioned']} with captions, of which {counts['without_candidates']} name no "
-        "noun of the list"
-    )
-    print(f"{job.output}: {counts['boxes']} boxes in {counts['images']} images ({captioned})")
-    print(skipped.summary())

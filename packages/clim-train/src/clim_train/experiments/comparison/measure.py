@@ -2,7 +2,6 @@
 
 import json
 import time
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from clim_eval import (
     RegionRows,
     ZeroShotClassification,
 )
-from clim_eval.commands import build_parser
+from clim_eval.labelling import PseudoLabelOptions, pseudo_label
 from clim_models import RegionModel
 
 from clim_train.experiments.comparison.arms import ArmOptions
@@ -131,35 +130,23 @@ def pseudo_labels(options: ArmOptions, data: TrainingData, output: Path) -> floa
     cost = output.with_suffix(".cost.json")
     if not (output.exists() and cost.exists()):
         begin = time.monotonic()
-        parsed = _label_options(options, data, output)
-        parsed.run(parsed)
+        pseudo_label(_label_options(options, data, output))
         write_json(cost, {"seconds": time.monotonic() - begin}, indent=2)
     return float(json.loads(cost.read_text())["seconds"])
 
 
-def _label_options(options: ArmOptions, data: TrainingData, output: Path) -> Namespace:
-    words = [
-        "pseudo-label",
-        "--model",
-        options.model.name,
-        "--images",
-        *data.scenes,
-        "--boxes",
-        str(data.proposals),
-    ]
-    words += [
-        "--nouns",
-        str(data.nouns),
-        "--out",
-        str(output),
-        "--workers",
-        str(options.workers),
-        "--overwrite",
-    ]
-    if options.model.pretrained is not None:
-        words += ["--pretrained", options.model.pretrained]
-    if options.device != "auto":
-        words += ["--device", options.device]
-    if data.captions is not None:
-        words += ["--captions-json", str(data.captions)]
-    return build_parser().parse_args(words)
+def _label_options(options: ArmOptions, data: TrainingData, output: Path) -> PseudoLabelOptions:
+    assert data.proposals is not None  # arms that need labels have both
+    assert data.nouns is not None
+    return PseudoLabelOptions(
+        images=data.scenes,
+        boxes=data.proposals,
+        nouns=data.nouns,
+        out=output,
+        model=options.model.name,
+        pretrained=options.model.pretrained,
+        device=None if options.device == "auto" else options.device,
+        captions_json=data.captions,
+        workers=options.workers,
+        overwrite=True,
+    )

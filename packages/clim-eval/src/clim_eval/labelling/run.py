@@ -1,0 +1,156 @@
+"""Pseudo labels: proposals and nouns to a COCO json of named boxes, in parts that ranks share."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from clim_data.command_line import need_path
+from clim_data.files import read_names
+from clim_data.matching import BoxRules, BoxTable, CaptionTable, load_boxes
+from clim_data.processes import PartJob, Ranks, local_device
+from clim_data.sources import SampleStore
+from clim_models import RegionModel
+from torch import Tensor
+
+from clim_eval.embeddings import cache_folder, embed_with_bar, read_class_embeddings
+from clim_eval.labelling.boxes import BoxNamer, BoxViews
+from clim_eval.labelling.job import LabelJob
+from clim_eval.labelling.nouns import NounFinder
+from clim_eval.labelling.options import PseudoLabelOptions
+from clim_eval.model_loading import load_region_model, model_of_run, pick_device
+from clim_eval.reports.provenance import data_fingerprint, weights_fingerprint
+from clim_eval.version import __version__
+
+# Options that decide what is written; the others decide how fast, or where things lie.
+DECIDING = (
+    "features",
+    "image_px",
+    "context",
+    "min_score",
+    "max_boxes",
+    "min_box_px",
+    "max_box_px",
+    "no_captions",
+)
+
+
+def pseudo_label(options: PseudoLabelOptions) -> None:
+    """Name the boxes of all images with nouns and write them as a COCO json.
+
+    Every rank of a launcher does its parts, rank 0 joins them. The same call continues a killed
+    job. A finished one is done again only for images that could not be read and now can.
+
+    Raises:
+        FileNotFoundError, ValueError: an input is missing or does not fit, `out` is there from
+            other input or options, or no box got a name.
+    """
+    need_path(options.boxes, "--boxes")
+    model, options = _load_model(options)
+    nouns = _read_nouns(options, model)
+
+    store = SampleStore(list(options.images), texts=False)
+    size = (options.min_box_px, options.max_box_px)
+    table = load_boxes(options.boxes, store, BoxRules(area_px=size, labelled=False))
+
+    crops = options.features == "crops"
+    captions = CaptionTable(options.captions_json, store, ignore=options.no_captions)
+    views = BoxViews(
+        store,
+        table,
+        captions,
+        crop_px=model.image_size[0] if crops else None,
+        image_px=options.image_px,
+        context=options.context,
+    )
+    namer = BoxNamer(
+        model,
+        nouns.embeddings,
+        NounFinder(nouns.names),
+        features=options.features,
+        min_score=options.min_score,
+        max_boxes=options.max_boxes,
+        batch_size=options.batch_size or (256 if crops else 8),
+    )
+
+    rank, world_size = Ranks.of_launcher()
+    parts = PartJob(
+        options.out,
+        _identity(options, model, store=store, table=table, nouns=nouns),
+        parts=-(-len(views) // options.part_images),
+        rank=rank,
+        world_size=world_size,
+        patience=options.patience,
+    )
+    LabelJob(parts, views, namer, nouns.names, options).run()
+
+
+@dataclass(frozen=True)
+class Nouns:
+    """K nouns and their embeddings (K, C)."""
+
+    names: list[str]
+    embeddings: Tensor
+
+
+def _load_model(options: PseudoLabelOptions) -> tuple[RegionModel, PseudoLabelOptions]:
+    """Load the model, and fill in the options that follow from it."""
+    device = options.device
+    if device is None and torch.cuda.is_available():
+        device = str(local_device())
+    name = options.model or model_of_run(options.pretrained, trusted=options.trust)
+    model = load_region_model(
+        name, options.pretrained, precision=options.precision, device=pick_device(device)
+    )
+    image_px = None if options.features == "crops" else options.image_px or 64 * model.stride
+    return model, replace(options, model=name, image_px=image_px)
+
+
+def _read_nouns(options: PseudoLabelOptions, model: RegionModel) -> Nouns:
+    """Read the nouns of --nouns with their embeddings, which are computed for a text file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it has no names, or embeddings of another model.
+    """
+    if options.nouns.suffix not in (".safetensors", ".npy"):
+        names = read_names(options.nouns, "--nouns")
+        cache = None if options.no_cache else options.cache or cache_folder()
+        show = Ranks.of_launcher().is_first
+        return Nouns(names, embed_with_bar(model, names, options.templates, cache=cache, show=show))
+
+    embeddings, known = read_class_embeddings(options.nouns, model=model)
+    if known is None:
+        raise ValueError(
+            f"{options.nouns} has no names: make it with `clim-eval embed --names nouns.txt`"
+        )
+    return Nouns(known, embeddings)
+
+
+def _identity(
+    options: PseudoLabelOptions,
+    model: RegionModel,
+    *,
+    store: SampleStore,
+    table: BoxTable,
+    nouns: Nouns,
+) -> dict[str, Any]:
+    """Return what decides the content of the output."""
+    captions = options.captions_json
+    return {
+        "made_by": f"clim-eval pseudo-label {__version__}",
+        "model": options.model,
+        "weights": weights_fingerprint(model),
+        "images": store.fingerprint(),
+        "boxes": table.stamp()[:16],
+        "nouns": _hash_nouns(nouns.names, nouns.embeddings),
+        "captions": data_fingerprint([captions], {})["fingerprint"] if captions else None,
+        **{name: getattr(options, name) for name in DECIDING},
+    }
+
+
+def _hash_nouns(names: Sequence[str], embeddings: Tensor) -> str:
+    digest = hashlib.sha256("\n".join(names).encode())
+    digest.update(embeddings.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 from clim_data import BoxLoader, InstanceRegions, ReferringExpressions
+from clim_data.annotations import records
 from clim_data.annotations.ids import id_key
 from clim_data.annotations.records import CocoRecords, check_box
 from clim_data.annotations.tables import CategoryTable, ImageTable
 from clim_data.derive.proposals import convert_results
 from clim_data.faults import BrokenSample
+from clim_data.files.names import image_file_name
 from clim_data.matching.box_json import BoxRules
 from clim_data.matching.boxes import load_boxes
 from clim_data.sources.items import instance_items
@@ -272,3 +274,35 @@ def test_a_bad_segmentation_leaves_the_others_of_its_image(tmp_path, images, wri
         "i.json, annotation 2 (id 2) (a polygon of 2 numbers, at least 6)" in data.skipped.summary()
     )
     assert np.array_equal(data[0].masks[0], data[0].masks[1])
+
+
+def test_the_short_look_at_boxes_says_what_the_full_check_says():
+    values = (-1, 0, 0.5, 1, 1.5, 5, 9.5, 20, 30, 47, 48, 64, 65.0, 10**400, NAN, INF, "1", None)
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(3000):
+        bbox = [values[i] for i in rng.integers(len(values), size=4)]
+        short = records._box_inside(bbox, (48, 64))
+        try:
+            full = check_box(bbox, (48, 64))
+        except BrokenSample:
+            assert short is None
+            continue
+        if short is not None:
+            found += 1
+            assert full == (short, False)
+    assert found > 50
+    assert records._box_inside([1, 1, 4, 4], None) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://images.cocodataset.org/train2017/1.jpg", "train2017/1.jpg"),
+        ("http://host/a/b/c%20d.jpg?x=1#y", "b/c d.jpg"),
+        ("http://host/1.jpg", "/1.jpg"),
+        ("train2017/1.jpg", "train2017/1.jpg"),
+    ],
+)
+def test_the_last_two_parts_of_a_url_are_the_name(url, name):
+    assert image_file_name({"id": 1, "coco_url": url}) == name

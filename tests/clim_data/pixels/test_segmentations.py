@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from clim_data.faults import BrokenSample
+from clim_data.pixels import segmentations
 from clim_data.pixels.segmentations import check_segmentation, decode_segmentation
 from pycocotools import mask as coco_mask
 
@@ -107,3 +108,31 @@ def test_polygons_without_an_area_are_left_out_next_to_others():
     assert check_segmentation([GOOD, [5, 5], [1, 1, 4, 4]], SIZE, "x") == 2
     alone = decode_segmentation([GOOD], *SIZE)
     assert np.array_equal(decode_segmentation([GOOD, [5, 5]], *SIZE), alone)
+
+
+def test_the_short_look_at_polygons_accepts_nothing_that_the_full_check_refuses(monkeypatch):
+    rng = np.random.default_rng(0)
+    odd = (NAN, INF, -13, 25, 10**400, "1", True, None)
+    lists = []
+    for _ in range(400):
+        polygons = [
+            (rng.uniform(-4, 14, rng.choice([4, 6, 8])) if rng.random() < 0.9 else [])
+            for _ in range(rng.integers(1, 4))
+        ]
+        values = [list(map(float, polygon)) for polygon in polygons]
+        if rng.random() < 0.3 and values[0]:
+            values[0][0] = odd[rng.integers(len(odd))]
+        lists.append(values)
+    lists += [[[0, 0, 11, 8, 0, 8]] * 40, [[0.0, 0.0, 11.0, 8.0] * 20]]
+
+    short = [_verdict(polygons) for polygons in lists]
+    monkeypatch.setattr(segmentations, "_plain_length", lambda polygon, size: INF)
+    assert short == [_verdict(polygons) for polygons in lists]
+    assert {type(verdict) for verdict in short} == {tuple, str}
+
+
+def _verdict(polygons):
+    try:
+        return segmentations.check_polygons(polygons, SIZE, "one")
+    except BrokenSample as fault:
+        return str(fault)

@@ -1,8 +1,27 @@
 """COCO-style annotation files: reading them with clear errors, and finding the images they name."""
 
+import gc
 import json
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Pause Python's collector of cycles while millions of records are made.
+
+    They hold no cycles, but the collector looks at all of them again and again, which takes about
+    half of the time of a large file.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def read_annotations(path: str | Path, *tables: str) -> dict:

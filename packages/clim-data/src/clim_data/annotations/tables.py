@@ -5,6 +5,7 @@ types) is refused for the whole file: nothing that points there could be trusted
 unusable by itself is left out, counted and named.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ from clim_data.faults import BrokenSample
 from clim_data.files.names import clean_name, image_file_name, leads_out
 
 OF_AN_IMAGE = ("id", "file_name", "coco_url", "height", "width")
+
+
+# Letters, digits and "_-." in parts that begin with none of ".-": nothing to clean or to refuse.
+_PLAIN_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)*")
 
 
 class ImageRecord(NamedTuple):
@@ -67,9 +72,10 @@ class ImageTable(Mapping[Key, ImageRecord]):
         refused = []
         for place, (key, record) in enumerate(zip(keys, records)):
             try:
-                images[key] = _image(record, record_name(file, "image", place, record))
+                images[key] = _image(record)
             except BrokenSample as fault:
-                report(fault)
+                name = record_name(file, "image", place, record)
+                report(BrokenSample(fault.reason, fault.name or name, fault.detail))
                 refused.append(key)
 
         name_twice = first_repeated(image.name for image in images.values())
@@ -134,20 +140,22 @@ def with_sizes(table: ImageTable, report: Callable[[BrokenSample], None]) -> Ima
     return ImageTable(table.file, sized, table.refused | (table.keys() - sized.keys()))
 
 
-def _image(record: dict, name: str) -> ImageRecord:
-    return ImageRecord(record["id"], _name(record, name), _size(record, name))
+def _image(record: dict) -> ImageRecord:
+    return ImageRecord(record["id"], _name(record), _size(record))
 
 
-def _name(record: dict, name: str) -> str:
+def _name(record: dict) -> str:
     given = image_file_name(record)
-    if not isinstance(given, str) or leads_out(given):
+    if _PLAIN_NAME.fullmatch(given):
+        return given
+    if leads_out(given):
         raise BrokenSample(
-            "path outside the folder", str(given), f"{name}: give a name below the folder"
+            "path outside the folder", given, f"image {record['id']}: give a name below the folder"
         )
     return clean_name(given)
 
 
-def _size(record: dict, name: str) -> tuple[int, int] | None:
+def _size(record: dict) -> tuple[int, int] | None:
     """Return (height, width), None when the record gives neither; BrokenSample for a bad one."""
     height, width = record.get("height"), record.get("width")
     if type(height) is int and type(width) is int and height > 0 and width > 0:
@@ -157,7 +165,7 @@ def _size(record: dict, name: str) -> tuple[int, int] | None:
     sides = id_key(height), id_key(width)  # whole numbers in any spelling
     if not all(isinstance(side, int) and side > 0 for side in sides):
         detail = f"height {shorten(height)}, width {shorten(width)}: give whole numbers of pixels"
-        raise BrokenSample("bad image size", name, detail)
+        raise BrokenSample("bad image size", "", detail)
     return int(sides[0] or 0), int(sides[1] or 0)
 
 
@@ -243,7 +251,7 @@ def flag(value: Any, field: str, name: str = "") -> bool:
     Raises:
         BrokenSample: it is something else.
     """
-    if value is None or value in (0, "0", ""):
+    if value is None or value == 0 or value in ("0", ""):
         return False
     if value in (1, "1"):
         return True

@@ -24,6 +24,8 @@ OTHER_IMAGE_SUFFIXES = (
 )
 """Endings of files that are images too, but in formats that are not read."""
 
+# scheme://host/folder/.../name with nothing that parsing would cut off or decode.
+_PLAIN_URL = re.compile(r"[a-z]+://[^/%?#;]+(?:/[^/%?#;]+){2,}")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -44,7 +46,9 @@ def image_file_name(image: dict) -> str:
 
     url = image.get("coco_url")
     if url and isinstance(url, str):
-        return "/".join(unquote(urlparse(url).path).split("/")[-2:])
+        # Nearly all urls are plain, and parsing takes ten times as long.
+        path = url if _PLAIN_URL.fullmatch(url) else unquote(urlparse(url).path)
+        return "/".join(path.split("/")[-2:])
     raise BrokenSample("no file name", where, "neither file_name nor coco_url")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clim_data.annotations.coco import require_annotation_file
+from clim_data.annotations.coco import collector_paused, require_annotation_file
 from clim_data.annotations.records import BoxPass, BoxRecord
 from clim_data.annotations.tables import slim_image
 from clim_data.files.json_stream import stream_json
@@ -108,12 +108,13 @@ def read_boxes(path: str | Path, boxes: BoxPass, rules: BoxRules) -> FoundBoxes:
     """
     number_of = {image: number for number, image in enumerate(boxes.images)}
     values, owners, labels = array("d"), array("q"), array("q")
-    for place, annotation in enumerate(_annotations(path)):
-        record = boxes.check(place, annotation)
-        if record is not None and rules.counts(record):
-            labels.append(record.label)
-            owners.append(number_of[record.image])
-            values.extend(record.box)
+    with collector_paused():
+        for place, annotation in enumerate(_annotations(path)):
+            record = boxes.check(place, annotation)
+            if record is not None and rules.counts(record):
+                labels.append(record.label)
+                owners.append(number_of[record.image])
+                values.extend(record.box)
     boxes.finish()
 
     of_image = np.array(owners, dtype=np.int64)

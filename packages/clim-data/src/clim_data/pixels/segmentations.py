@@ -5,6 +5,7 @@ leave memory that nobody wrote. So all rules are here, and only sound polygons r
 lengths are decoded by this module itself.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ EMPTY = "empty segmentation"
 
 # A compressed run is at most 7 groups of 5 bits: enough for 2**32 pixels, no overflow in int64.
 _MAX_GROUPS = 7
+
+_NUMBERS = frozenset((int, float))
 
 
 def check_polygons(
@@ -35,6 +38,12 @@ def check_polygons(
     if not polygons:
         raise BrokenSample(EMPTY, name, "no polygon")
 
+    # Drawing takes memory for every pixel of every edge. No outline is longer than this.
+    height, width = size
+    longest = 4 * height * width + 64 * (height + width)
+    if sum(_plain_length(polygon, size) for polygon in polygons) <= longest:
+        return polygons, 0
+
     sound = []
     length = 0.0
     for polygon in polygons:
@@ -46,22 +55,37 @@ def check_polygons(
         length += float(steps.sum())
 
     if not sound:
-        longest = max(len(polygon) for polygon in polygons)
-        raise BrokenSample(BAD, name, f"a polygon of {longest} numbers, at least 6")
-
-    # Drawing takes memory for every pixel of every edge. No outline is longer than this.
-    height, width = size
-    if length > 4 * height * width + 64 * (height + width):
+        numbers = max(len(polygon) for polygon in polygons)
+        raise BrokenSample(BAD, name, f"a polygon of {numbers} numbers, at least 6")
+    if length > longest:
         raise BrokenSample(BAD, name, f"an outline of {length:.3g} pixels in {width} x {height}")
     return sound, len(polygons) - len(sound)
+
+
+def _plain_length(polygon: Any, size: tuple[int, int]) -> float:
+    """Return an upper bound of the outline of a polygon that is surely sound, else infinity.
+
+    Nearly all polygons are, and this takes a fraction of the time of the full check.
+    """
+    if type(polygon) is not list or len(polygon) < 6 or len(polygon) % 2:
+        return math.inf
+    if not _NUMBERS.issuperset(map(type, polygon)):
+        return math.inf
+
+    low, high, side = min(polygon), max(polygon), min(size)
+    # A NaN makes `low` and `high` meaningless, and the sum no finite number.
+    if not (-side <= low and high <= 2 * side and math.isfinite(sum(polygon))):
+        return math.inf
+    # No edge is longer than the extent of all coordinates, x and y together.
+    return len(polygon) // 2 * (high - low)
 
 
 def _points(polygon: Any, size: tuple[int, int], name: str) -> np.ndarray:
     """Return the points (P, 2) of a polygon, x first; BrokenSample as `check_polygons` says."""
     if not isinstance(polygon, list):
         raise BrokenSample(BAD, name, f"{_short(polygon)} is no list of coordinates")
-    if not set(map(type, polygon)) <= {int, float}:
-        strange = next(value for value in polygon if type(value) not in (int, float))
+    if not _NUMBERS.issuperset(map(type, polygon)):
+        strange = next(value for value in polygon if type(value) not in _NUMBERS)
         raise BrokenSample(BAD, name, f"coordinate {_short(strange)} is no number")
     if len(polygon) % 2:
         raise BrokenSample(BAD, name, f"a polygon of {len(polygon)} numbers, an odd one")

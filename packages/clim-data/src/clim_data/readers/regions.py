@@ -15,6 +15,7 @@ from typing import TypeVar, Unpack
 from PIL import Image
 from torch.utils.data import Dataset
 
+from clim_data.annotations.coco import collector_paused
 from clim_data.annotations.ids import Key
 from clim_data.annotations.panoptic import PanopticRecords, SegmentRecord, check_segment_mask
 from clim_data.annotations.records import BoxRecord, CocoRecords, check_box, reporter
@@ -265,12 +266,15 @@ class InstanceRegions(_RegionDataset):
     ):
         view, rules = choose_regions(view, rules, keywords)
         check_on_error(on_error)
-        self.records = CocoRecords.read(instances_json, on_error=on_error)
-        if masks:
-            self.records.check_segmentations(on_error)
+        # The collector would look at all records again after each step.
+        with collector_paused():
+            self.records = CocoRecords.read(instances_json, on_error=on_error)
+            if masks:
+                self.records.check_segmentations(on_error)
+            images = list(self.records.annotated_images())
         super().__init__(
             images_dir,
-            list(self.records.annotated_images()),
+            images,
             self.records.labels,
             view,
             rules,

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from clim_data.annotations.box_rules import Corners, check_box
 from clim_data.annotations.coco import read_annotations
 from clim_data.annotations.ids import Key, id_key, record_name, shorten
-from clim_data.annotations.records import Corners, Report, check_box, reporter
+from clim_data.annotations.records import Report, reporter
 from clim_data.annotations.tables import (
     CategoryTable,
     ImageRecord,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from clim_data.annotations.box_rules import check_box
 from clim_data.annotations.ids import Key, id_key, key_of, record_name, shorten
-from clim_data.annotations.records import check_box
 from clim_data.annotations.tables import ImageTable, with_sizes
 from clim_data.faults import BrokenSample, SkipReport
 from clim_data.files.json_stream import stream_json

@@ -15,10 +15,11 @@ from typing import TypeVar, Unpack
 from PIL import Image
 from torch.utils.data import Dataset
 
+from clim_data.annotations.box_rules import check_box
 from clim_data.annotations.coco import collector_paused
 from clim_data.annotations.ids import Key
 from clim_data.annotations.panoptic import PanopticRecords, SegmentRecord, check_segment_mask
-from clim_data.annotations.records import BoxRecord, CocoRecords, check_box, reporter
+from clim_data.annotations.records import BoxRecord, CocoRecords, reporter
 from clim_data.annotations.tables import CategoryTable, ImageRecord
 from clim_data.faults import BrokenSample, SkipReport, check_on_error
 from clim_data.files.names import inside, locate

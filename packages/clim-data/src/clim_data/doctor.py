@@ -50,7 +50,7 @@ def diagnose(
     check_images: bool = False,
     check_json: bool = False,
 ) -> list[Diagnosis]:
-    """DatasetCheck the parts named in `needs` (all known ones when empty) below `root`.
+    """Check the data sets named in `needs` (all known ones when empty) below `root`.
 
     Folders are counted, annotation files checked for a whole beginning and end, shards for their
     end mark. `check_images` decodes every image, `check_json` parses every annotation file and
@@ -76,9 +76,15 @@ def diagnose(
 
 
 def _diagnose_one(dataset: Dataset, look: Callable[[DatasetCheck], Finding]) -> Diagnosis:
-    options = [[look(check) for check in checks] for checks in dataset.alternatives]
-    best = max(options, key=lambda found: sum(f.state == PRESENT for f in found) / len(found))
-    complete = all(f.state == PRESENT for f in best)
+    best: list[Finding] = []
+    most = -1.0
+    for checks in dataset.alternatives:
+        found = [look(check) for check in checks]
+        fraction = sum(finding.state == PRESENT for finding in found) / len(found)
+        if fraction > most:
+            best, most = found, fraction
+
+    complete = all(finding.state == PRESENT for finding in best)
     return Diagnosis(dataset.name, dataset.title, complete, best, dataset.recipes)
 
 

@@ -1,7 +1,7 @@
 """Captions in files: of COCO, of cc3m lists, in tables, and next to the images of a folder.
 
-A caption is a text, or a list of texts. Anything else is a fault that names its place; the name of a
-field never becomes a caption.
+A caption is a text, or a list of texts. Anything else is a fault that names its place; the name of
+a field never becomes a caption.
 """
 
 from collections.abc import Callable

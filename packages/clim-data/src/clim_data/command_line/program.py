@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from clim_data.command_line.exit_status import discard_output, run_command
+from clim_data.command_line.exit_status import FAILED, discard_output, run_command
 from clim_data.command_line.interrupts import handled_signals, imports_are_done
 
 
@@ -40,12 +40,12 @@ def _import_and_run(module: str, argv: Sequence[str] | None) -> int:
             sys.stdout.flush()
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
-            return 1
+            return FAILED
         return int(end.code or 0)
 
 
 def _flush_output() -> None:
-    """Flush the streams, or drop what nobody takes, before Python does it at its end and complains."""
+    """Flush the streams, or drop what nobody takes, before Python does it and complains."""
     for stream in (sys.stdout, sys.stderr):
         if stream is None:  # the shell has closed it
             continue

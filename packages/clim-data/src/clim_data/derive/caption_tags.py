@@ -40,15 +40,16 @@ class CaptionTagger:
         if rule not in get_args(TagRule):
             raise ValueError(f"rule={rule!r}; legal values are {', '.join(get_args(TagRule))}")
         self.rule = rule
-        self._names = [[_plain(name) for name in synonyms] for synonyms in names]
-        for number, synonyms in enumerate(self._names):
-            if not any(_words(name) for name in synonyms):
-                raise ValueError(f"class {number} has no name; give every class at least one")
+        self._names: list[list[str]] = []
         self._classes: dict[tuple[str, ...], set[int]] = {}
-        for number, synonyms in enumerate(self._names):
-            for name in synonyms:
-                self._classes.setdefault(_words(name), set()).add(number)
-        self._classes.pop((), None)
+        for number, synonyms in enumerate(names):
+            plain = [_plain(name) for name in synonyms]
+            keys = {_words(name) for name in plain} - {()}
+            if not keys:
+                raise ValueError(f"class {number} has no name; give every class at least one")
+            self._names.append(plain)
+            for key in keys:
+                self._classes.setdefault(key, set()).add(number)
         self._longest = max(map(len, self._classes))
 
     def tags(self, captions: Sequence[str]) -> list[int]:

@@ -8,7 +8,7 @@ and common classes are base, the 337 rare ones novel.
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,16 @@ from clim_data.annotations.tables import CategoryTable, ImageTable
 from clim_data.faults import SkipReport
 from clim_data.files.json_stream import stream_json, write_coco
 
-_BASE = """person, bicycle, car, motorcycle, train, truck, boat, bench, bird, horse, sheep, bear, zebra, giraffe,
-backpack, handbag, suitcase, frisbee, skis, kite, surfboard, bottle, fork, spoon, bowl, banana, apple, sandwich,
-orange, broccoli, carrot, pizza, donut, chair, bed, toilet, tv, laptop, mouse, remote, microwave, oven, toaster,
-refrigerator, book, clock, vase, toothbrush"""
-_NOVEL = """airplane, bus, cat, dog, cow, elephant, umbrella, tie, snowboard, skateboard, cup, knife, cake, couch,
-keyboard, sink, scissors"""
+_BASE = """
+person, bicycle, car, motorcycle, train, truck, boat, bench, bird, horse, sheep, bear, zebra,
+giraffe, backpack, handbag, suitcase, frisbee, skis, kite, surfboard, bottle, fork, spoon, bowl,
+banana, apple, sandwich, orange, broccoli, carrot, pizza, donut, chair, bed, toilet, tv, laptop,
+mouse, remote, microwave, oven, toaster, refrigerator, book, clock, vase, toothbrush
+"""
+_NOVEL = """
+airplane, bus, cat, dog, cow, elephant, umbrella, tie, snowboard, skateboard, cup, knife, cake,
+couch, keyboard, sink, scissors
+"""
 COCO_BASE = tuple(name.strip() for name in _BASE.split(","))
 COCO_NOVEL = tuple(name.strip() for name in _NOVEL.split(","))
 COUNTS = {"ov-coco": (48, 17), "ov-lvis": (866, 337)}
@@ -83,21 +87,13 @@ def write_ov_split(
         FileNotFoundError, ValueError: no such file, not the official classes, or an option is not
             known.
     """
-    if kind not in COUNTS or classes not in ("base", "all"):
-        raise ValueError(
-            f'kind={kind!r} classes={classes!r}: use one of {sorted(COUNTS)}, and "base" or "all"'
-        )
-    if Path(output).resolve() == Path(annotations).resolve():
-        raise ValueError(f"{output} is the annotation file itself: give another output")
-
+    _check_options(kind, classes, Path(annotations), Path(output))
     found = _survey(annotations)
     skipped = SkipReport()
     images = ImageTable.of(found.images, Path(annotations).name, skipped.add)
     categories = CategoryTable.of(found.categories, Path(annotations).name)
     side = _sides(kind, found.categories)
-    counts = list(side.values()).count("base"), list(side.values()).count("novel")
-    if counts != COUNTS[kind] and not allow_partial:
-        raise ValueError(_not_official(kind, counts, annotations))
+    counts = _count_sides(kind, side, annotations, allow_partial=allow_partial)
 
     written = {key for key, name in side.items() if classes == "all" or name == "base"}
     with_box = found.images_with(written)
@@ -106,27 +102,45 @@ def write_ov_split(
             f"{annotations} has no box of the classes of {kind}: give an instances file"
         )
     keep_empty = keep_empty or (kind, classes) == ("ov-lvis", "all")
-    chosen = []
-    for image in found.images:
-        key = key_of(image)
-        if key in images and (keep_empty or key in with_box):
-            chosen.append(_with_classes(image, written))
+    wanted = images.keys() if keep_empty else images.keys() & with_box
+    chosen = _written_images(found.images, wanted, written)
 
     boxes: Counter[str] = Counter()
     checked = BoxPass(images, categories, skipped.add)
-    write_coco(
-        output,
-        {
-            **found.others,
-            "images": chosen,
-            "annotations": _usable(annotations, checked, side, written, boxes),
-            "categories": _written_categories(found.categories, side, written),
-        },
-    )
+    content = {
+        **found.others,
+        "images": chosen,
+        "annotations": _usable(annotations, checked, side, written, boxes),
+        "categories": _written_categories(found.categories, side, written),
+    }
+    write_coco(output, content)
     number = (counts[0], counts[1] if classes == "all" else 0)
     left_out = len(found.images) - len(chosen)
     totals = boxes["base"], boxes["novel"]
     return SplitReport(Path(output), number, len(chosen), totals, left_out, skipped)
+
+
+def _check_options(kind: str, classes: str, annotations: Path, output: Path) -> None:
+    if kind not in COUNTS or classes not in ("base", "all"):
+        raise ValueError(
+            f'kind={kind!r} classes={classes!r}: use one of {sorted(COUNTS)}, and "base" or "all"'
+        )
+    if output.resolve() == annotations.resolve():
+        raise ValueError(f"{output} is the annotation file itself: give another output")
+
+
+def _written_images(images: list[dict], wanted: Set[Key], written: set[Key]) -> list[dict]:
+    """Return the wanted images; their lists of classes name the written ones only."""
+    chosen = []
+    for image in images:
+        if key_of(image) not in wanted:
+            continue
+        lists = {}
+        for name in _CLASS_LISTS:
+            if name in image:
+                lists[name] = [i for i in image[name] if id_key(i) in written]
+        chosen.append(image | lists)
+    return chosen
 
 
 def _usable(
@@ -229,21 +243,21 @@ def _sides(kind: str, categories: list[dict]) -> dict[Key, str]:
     return side
 
 
-def _not_official(kind: str, counts: tuple[int, int], path: str | Path) -> str:
-    asked = COUNTS[kind]
-    stem = {"ov-coco": ("instances_", "2017.json"), "ov-lvis": ("lvis_v1_", ".json")}[kind]
-    return (
-        f"{path} has {counts[0]} of the {asked[0]} base and {counts[1]} of the {asked[1]} novel "
-        f"classes of {kind}: "
-        f"give the official {stem[0]}train{stem[1]} or {stem[0]}val{stem[1]}, or --allow-partial "
-        "for a subset of it"
+def _count_sides(
+    kind: str, side: Mapping[Key, str], path: str | Path, *, allow_partial: bool
+) -> tuple[int, int]:
+    """Return the number of base and of novel classes.
+
+    Raises:
+        ValueError: they are not those of the split, and `allow_partial` does not accept that.
+    """
+    names = Counter(side.values())
+    counts, official = (names["base"], names["novel"]), COUNTS[kind]
+    if counts == official or allow_partial:
+        return counts
+    stem, end = {"ov-coco": ("instances_", "2017.json"), "ov-lvis": ("lvis_v1_", ".json")}[kind]
+    raise ValueError(
+        f"{path} has {counts[0]} of the {official[0]} base and {counts[1]} of the {official[1]} "
+        f"novel classes of {kind}: give the official {stem}train{end} or {stem}val{end}, or "
+        "--allow-partial for a subset of it"
     )
-
-
-def _with_classes(image: dict, written: set[Key]) -> dict:
-    """Return an image whose lists of classes name the written ones only."""
-    lists = {}
-    for name in _CLASS_LISTS:
-        if name in image:
-            lists[name] = [i for i in image[name] if id_key(i) in written]
-    return image | lists

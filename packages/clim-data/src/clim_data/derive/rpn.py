@@ -177,4 +177,5 @@ def _load(model: torch.nn.Module, path: Path) -> None:
             f"{path} does not fit the detector ({what}): choose the --detector that it was saved "
             "from"
         )
+    # Not strict, as the class head is left as it is: what counts was compared above, key by key.
     model.load_state_dict({key: found[key] for key in wanted if key in found}, strict=False)

@@ -57,7 +57,8 @@ SOURCES = (
     Source(
         "noto",
         "1.2.9",
-        "sha512-DQiuXENbun41ch+XPSV55H9FaWKpHTyz46YIKtSaKYD4fIDDzL1tR6H4np/T38jfrTAeI3rcKF0mqHYeZVAuaw==",
+        "sha512-DQiuXENbun41ch+XPSV55H9FaWKpHTyz46YIKtSaKYD4"
+        "fIDDzL1tR6H4np/T38jfrTAeI3rcKF0mqHYeZVAuaw==",
         "Google Inc",
         "Apache-2.0",
         "https://github.com/googlefonts/noto-emoji",
@@ -65,7 +66,8 @@ SOURCES = (
     Source(
         "twemoji",
         "1.2.5",
-        "sha512-uKpuIEV0v6K5BW3Mjdyl+XKFVAbbcPxAgifKvEMtZoUZB5+YiY5zaMm2uNNCxyXzAWU9yNLlj41WU6/mvgALsw==",
+        "sha512-uKpuIEV0v6K5BW3Mjdyl+XKFVAbbcPxAgifKvEMtZoUZ"
+        "B5+YiY5zaMm2uNNCxyXzAWU9yNLlj41WU6/mvgALsw==",
         "Twitter, Inc. and the twemoji contributors",
         "CC-BY-4.0",
         "https://github.com/jdecked/twemoji",
@@ -73,7 +75,8 @@ SOURCES = (
     Source(
         "fluent-emoji-flat",
         "1.2.6",
-        "sha512-RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw==",
+        "sha512-RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUl"
+        "PlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw==",
         "Microsoft Corporation",
         "MIT",
         "https://github.com/microsoft/fluentui-emoji",
@@ -81,7 +84,8 @@ SOURCES = (
     Source(
         "emojione",
         "1.2.3",
-        "sha512-T9+T3HIbJNLKKsmxYKlaYhvnHYkz/HNYTV7SHCXVZPfeUi4FqskY70YeN8yYAZT8cCv7w5vJxS4Q1m8zb9CMMg==",
+        "sha512-T9+T3HIbJNLKKsmxYKlaYhvnHYkz/HNYTV7SHCXVZPfe"
+        "Ui4FqskY70YeN8yYAZT8cCv7w5vJxS4Q1m8zb9CMMg==",
         "EmojiTwo / Emoji One",
         "CC-BY-4.0",
         "https://github.com/EmojiTwo/emojitwo",
@@ -144,8 +148,8 @@ def svg_document(icons: dict, name: str) -> str:
         name = icons["aliases"][name]["parent"]
     icon = icons["icons"][name]
     width, height = (icon.get(key, icons.get(key, 16)) for key in ("width", "height"))
-    attributes = f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} {height}"'
-    return f"<svg {attributes}>{icon['body']}</svg>"
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg {spaces} viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
 
 
 def render(svg: str, size: int) -> np.ndarray:

@@ -90,10 +90,9 @@ class EmojiSet:
 
     @cached_property
     def _index(self) -> dict[tuple[str, str], int]:
-        return {
-            key: i
-            for i, key in enumerate((v, n) for v, names in self.drawings.items() for n in names)
-        }
+        """Row of each (vendor, name) in `pixels`."""
+        keys = [(vendor, name) for vendor, names in self.drawings.items() for name in names]
+        return {key: row for row, key in enumerate(keys)}
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -159,10 +158,11 @@ def load_emoji(path: str | Path = EMBEDDED / "emoji64.zip") -> EmojiSet:
     with zipfile.ZipFile(path) as archive:
         sources = json.loads(archive.read("SOURCES.json"))
         members = sorted(name[:-5] for name in archive.namelist() if name.endswith(".webp"))
-    drawings = {
-        vendor: tuple(m.split("/")[1] for m in members if m.startswith(f"{vendor}/"))
-        for vendor in sources["vendors"]
-    }
+
+    drawings = {}
+    for vendor in sources["vendors"]:
+        names = [name.split("/")[1] for name in members if name.startswith(f"{vendor}/")]
+        drawings[vendor] = tuple(names)
     synonyms = tuple(tuple(group) for group in sources["synonyms"])
     return EmojiSet(path, sources["size_px"], drawings, synonyms, sources)
 

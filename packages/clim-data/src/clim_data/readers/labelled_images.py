@@ -194,13 +194,13 @@ def _labels(folders: list[str], names: Sequence[str] | None, folder: str | Path)
     if set(names) == set(folders):
         return {name: label for label, name in enumerate(names)}
 
-    for name, label in zip(names, range(len(names)), strict=True):
+    for label, name in enumerate(names):
         if by_place.get(name, label) != label:
             raise ValueError(
                 f"{name} is name {label} of the list and folder {by_place[name]} of {folder}: give "
                 "the names in the order of the folders, or name every folder as its class"
             )
-    numbers = [[int(part) for part in re.findall(r"[0-9]+", name)] for name in folders]
+    numbers = [_numbers_in(name) for name in folders]
     counted = len({re.sub(r"[0-9]+", "0", name) for name in folders}) == 1
     if counted and numbers != sorted(numbers):
         raise ValueError(
@@ -208,6 +208,10 @@ def _labels(folders: list[str], names: Sequence[str] | None, folder: str | Path)
             "numbers equal lengths (01, 02, ..., 10), so that a list of names has one order"
         )
     return by_place
+
+
+def _numbers_in(name: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"[0-9]+", name)]
 
 
 class ClassShards(ClassImages):
@@ -249,9 +253,7 @@ class ClassShards(ClassImages):
             given = meta.get("label")
             if given is None and sample.text is not None:
                 given = plain_text(decode_text(sample.text, sample.name))
-        except BrokenSample:
-            raise
-        except AttributeError as fault:
+        except AttributeError as fault:  # the json is no object
             raise BrokenSample("bad json or txt", sample.name, str(fault)) from None
         name = str(given)
         label = self._label.get(name)

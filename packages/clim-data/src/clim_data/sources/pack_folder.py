@@ -2,7 +2,6 @@
 
 import fcntl
 import glob
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,20 +9,18 @@ from pathlib import Path
 
 from clim_data.files.atomic import DRAFT_SUFFIX, write_json
 from clim_data.sources.indexes import INDEX_SUFFIX
-from clim_data.sources.packs import MANIFEST
+from clim_data.sources.packs import MANIFEST, read_manifest
 
 
 def claim(folder: Path, name: str, manifest: dict, *, overwrite: bool) -> None:
-    """Make the folder this pack's own: refuse or clear another pack's shards, write the manifest
-    once.
+    """Take the folder for this pack: refuse or clear another pack's shards, write the manifest.
 
     Raises:
         ValueError: the folder holds another pack, and `overwrite` does not allow to replace it.
     """
-    others = [
-        p for p in folder.glob(f"{glob.escape(name)}-*.tar") if p.name not in manifest["shards"]
-    ]
-    before = _read_manifest(folder)
+    tars = folder.glob(f"{glob.escape(name)}-*.tar")
+    others = [path for path in tars if path.name not in manifest["shards"]]
+    before = read_manifest(folder)
     same = before is not None and before.get("plan") == manifest["plan"]
     if not overwrite and (others or (before is not None and not same)):
         raise ValueError(
@@ -37,23 +34,15 @@ def claim(folder: Path, name: str, manifest: dict, *, overwrite: bool) -> None:
         write_manifest(folder, manifest)
 
 
-def _read_manifest(folder: Path) -> dict | None:
-    try:
-        content = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
 def write_manifest(folder: Path, manifest: dict) -> None:
     """Write `pack.json`, unless it says the same already."""
-    if _read_manifest(folder) != manifest:
+    if read_manifest(folder) != manifest:
         write_json(folder / MANIFEST, manifest)
 
 
 @contextmanager
 def only_packer(folder: Path) -> Iterator[int]:
-    """Hold the folder so that two packs cannot write to it at once; the lock's file number.
+    """Hold the folder so that two packs cannot write to it at once; yield the lock's file number.
 
     The system drops the lock with the last process that has the number open.
     """

@@ -26,6 +26,17 @@ class RawSample:
     number: int = -1
 
 
+def read_range(descriptor: int, offset: int, size: int) -> bytes:
+    """Read `size` bytes from `offset` of an open file; fewer where the file ends before."""
+    data = os.pread(descriptor, size, offset)
+    while len(data) < size:  # large reads may come in pieces
+        more = os.pread(descriptor, size - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
 class ByteReader:
     """Reads byte ranges of many files, keeping the last few open; safe to fork and to pickle."""
 
@@ -34,18 +45,14 @@ class ByteReader:
         self._open: OrderedDict[str, int] = OrderedDict()
 
     def read(self, path: str | Path, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset`; OSError when the file ends before."""
-        descriptor = self._descriptor(str(path))
-        data = os.pread(descriptor, size, offset)
-        while len(data) < size:
-            more = os.pread(descriptor, size - len(data), offset + len(data))
-            if not more:
-                raise OSError(f"{path} ends before byte {offset + size}")
-            data += more
+        """Return `size` bytes from `offset`; OSError when the file ends before."""
+        data = read_range(self._descriptor(str(path)), offset, size)
+        if len(data) < size:
+            raise OSError(f"{path} ends before byte {offset + size}")
         return data
 
     def size(self, path: str | Path) -> int:
-        """Bytes of the file, which stays readable from here on even if its name is removed."""
+        """Return the bytes of the file; it stays readable even if its name is removed."""
         return os.fstat(self._descriptor(str(path))).st_size
 
     def _descriptor(self, path: str) -> int:

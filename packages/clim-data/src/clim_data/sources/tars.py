@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from clim_data.sources.shards import read_range
+
 BLOCK = 512
 RECORD = 20 * BLOCK  # writers fill a tar up to a multiple of this
 END_MARK = 2 * BLOCK
@@ -258,17 +260,14 @@ class _Reader:
         return True
 
     def _read(self, at: int, size: int) -> bytes:
-        data = os.pread(self.file, size, at)
-        while len(data) < size:
-            more = os.pread(self.file, size - len(data), at + len(data))
-            if not more:
-                raise OSError(f"the file became shorter than {at + size:,} bytes while it was read")
-            data += more
+        data = read_range(self.file, at, size)
+        if len(data) < size:
+            raise OSError(f"the file became shorter than {at + size:,} bytes while it was read")
         return data
 
 
 def parse_header(block: bytes) -> _Header:
-    """Name, size and kind in a block of 512 bytes.
+    """Read name, size and kind from a block of 512 bytes.
 
     Raises:
         BadHeader: its checksum or a number in it is wrong.
@@ -292,7 +291,7 @@ def parse_header(block: bytes) -> _Header:
 
 
 def decode_name(name: bytes) -> str:
-    """A name as text: UTF-8, or Latin-1 where it is not, so that each name has a text."""
+    """Decode a name: UTF-8, or Latin-1 where it is not, so that each name has a text."""
     try:
         return name.decode("utf-8")
     except UnicodeDecodeError:
@@ -300,7 +299,7 @@ def decode_name(name: bytes) -> str:
 
 
 def padded(size: int) -> int:
-    """Bytes that a member of `size` bytes takes in whole blocks."""
+    """Return how many bytes a member of `size` bytes takes in whole blocks."""
     return -(-size // BLOCK) * BLOCK
 
 

@@ -1,5 +1,4 @@
-"""Write webdataset shards: original image bytes and one json a sample, in parallel, resumable,
-atomic.
+"""Write webdataset shards: the images' own bytes and one json per sample, in parallel, resumable.
 
 A shard appears under its name only when it is whole, together with an index that makes opening it
 fast. Running the same pack again finds every shard done and writes nothing; after a kill it writes
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from clim_data.faults import BrokenSample, SkipReport, check_on_error
 from clim_data.files.atomic import write_json, write_whole
 from clim_data.files.names import inside, locate
+from clim_data.files.stamps import file_stamp
 from clim_data.pixels.decode import SUFFIX_OF_FORMAT, load_rgb, open_image
 from clim_data.pixels.frames import check_frame
 from clim_data.processes.worker_signals import end_with_parent
@@ -33,8 +33,11 @@ from clim_data.sources.pack_folder import claim, no_drafts, only_packer, write_m
 
 @dataclass
 class PackReport:
-    """What a pack did: shards in all, of these written now; samples and bytes in all; what was left
-    out."""
+    """What a pack did.
+
+    shards, samples, bytes: in all. written: shards that were written now. skipped: what was left
+    out.
+    """
 
     folder: Path
     shards: int = 0
@@ -151,7 +154,7 @@ def _start_worker(lock: int, parent: int) -> None:
 
 
 def _make_shard(job: _ShardJob) -> dict:
-    """Write one shard unless it is there already; returns its counts and what was left out."""
+    """Write one shard unless it is there already; return its counts and what was left out."""
     path = Path(job.path)
     sidecar = path.with_name(path.name + INDEX_SUFFIX)
     record = _finished(path, sidecar, job.plan)
@@ -216,10 +219,16 @@ def _stamps(item: PackItem) -> list[list[int]] | None:
     try:
         paths = [locate(item.folder, item.name)]
         paths += [inside(*place) for _, place in sorted(item.files.items())]
-        status = [os.stat(path) for path in paths]
     except (OSError, BrokenSample):
         return None
-    return [[one.st_size, one.st_mtime_ns] for one in status]
+
+    stamps: list[list[int]] = []
+    for path in paths:
+        stamp = file_stamp(path)
+        if stamp is None:
+            return None
+        stamps.append(list(stamp))  # as json gives it back
+    return stamps
 
 
 def _finished(path: Path, sidecar: Path, plan: str) -> dict | None:
@@ -239,27 +248,23 @@ def _write_tar(part: Path, job: _ShardJob) -> tuple[list[list[str]], list]:
     """Write a shard; what was skipped, and the stamps of each item's files or None."""
     skipped: list[list[str]] = []
     sources: list[list[list[int]] | None] = []
-    with open(part, "wb") as out:
-        with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for item in job.items:
-                stamps = _stamps(item)  # before the files are read: a later change is seen
-                try:
-                    members = _members(item, check=job.check_images)
-                except BrokenSample as fault:
-                    if job.on_error == "raise":
-                        raise
-                    skipped.append([fault.reason, fault.name, fault.detail])
-                    sources.append(None)
-                    continue
-                sources.append(stamps)
-                for suffix, data in members:
-                    info = tarfile.TarInfo(
-                        f"{item.key}.{suffix}"
-                    )  # time, owner and mode are constants
-                    info.size = len(data)
-                    tar.addfile(info, io.BytesIO(data))
-        out.flush()
-        os.fsync(out.fileno())
+    with tarfile.open(part, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for item in job.items:
+            stamps = _stamps(item)  # before the files are read: a later change is seen
+            try:
+                members = _members(item, check=job.check_images)
+            except BrokenSample as fault:
+                if job.on_error == "raise":
+                    raise
+                skipped.append([fault.reason, fault.name, fault.detail])
+                sources.append(None)
+                continue
+
+            sources.append(stamps)
+            for suffix, data in members:
+                info = tarfile.TarInfo(f"{item.key}.{suffix}")  # time, owner, mode are constants
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
     return skipped, sources
 
 

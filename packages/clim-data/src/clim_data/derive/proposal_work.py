@@ -4,7 +4,6 @@ import multiprocessing
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +14,7 @@ from clim_data.derive.proposal_boxes import BoxChoice, box_records
 from clim_data.faults import BrokenSample
 from clim_data.files.names import is_image
 from clim_data.pixels.decode import SUFFIX_OF_FORMAT, load_rgb, open_image
+from clim_data.processes.worker_signals import workers_ended_on_error
 from clim_data.sources.shards import RawSample
 from clim_data.sources.store import SampleStore
 
@@ -139,24 +139,11 @@ def _search_in_processes(
     context.set_forkserver_preload([__name__, "torchvision.ops"])
     with (
         ProcessPoolExecutor(workers, context, _start_worker, (work,)) as pool,
-        _ended_on_error(pool),
+        workers_ended_on_error(pool),
     ):
         running = {pool.submit(_part_in_worker, rows): number for number, rows in parts.items()}
         for future in as_completed(running):
             yield running.pop(future), future.result()
-
-
-@contextmanager
-def _ended_on_error(pool: ProcessPoolExecutor) -> Iterator[None]:
-    """End the workers at once on an error: their parts would only be thrown away."""
-    others = set(multiprocessing.active_children())
-    try:
-        yield
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        raise
 
 
 # What a worker process does its parts with; set once, when it starts.

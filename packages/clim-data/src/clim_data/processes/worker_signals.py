@@ -1,21 +1,25 @@
-"""Decoding processes that leave signals to the process that trains.
+"""Worker processes: which signals reach them, and when they end.
 
 A scheduler or a terminal signals whole groups of processes. A training that wants to finish its
 step and save must not lose its workers meanwhile: their death is an error in the main process.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
 
 @contextmanager
 def sigterm_held_back() -> Iterator[None]:
-    """Workers are to be started inside: all their threads inherit that SIGTERM is blocked; here it
-    comes afterwards."""
+    """Start workers inside: all their threads inherit that SIGTERM is blocked.
+
+    In this process a SIGTERM comes when the block ends.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
@@ -24,8 +28,7 @@ def sigterm_held_back() -> Iterator[None]:
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """To be run at the start of a worker: SIGINT is ignored, SIGTERM ends it only when its parent
-    sent it."""
+    """Ignore SIGINT in this worker, and end at a SIGTERM only if the parent sent it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_when_parent_says, daemon=True, name="clim-data-signals").start()
 
@@ -34,6 +37,19 @@ def _end_when_parent_says() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
+
+
+@contextmanager
+def workers_ended_on_error(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """End the workers of a pool at once on an error: their work would only be thrown away."""
+    others = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
 
 
 def end_with_parent(parent: int, *, every_s: float = 0.5) -> None:

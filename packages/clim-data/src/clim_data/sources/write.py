@@ -25,7 +25,7 @@ from clim_data.files.names import inside, locate
 from clim_data.files.stamps import file_stamp
 from clim_data.pixels.decode import SUFFIX_OF_FORMAT, load_rgb, open_image
 from clim_data.pixels.frames import check_frame
-from clim_data.processes.worker_signals import end_with_parent
+from clim_data.processes.worker_signals import end_with_parent, workers_ended_on_error
 from clim_data.sources.indexes import INDEX_SUFFIX, index_tar
 from clim_data.sources.items import PackItem, PackList
 from clim_data.sources.pack_folder import claim, no_drafts, only_packer, write_manifest
@@ -126,23 +126,15 @@ def _run(jobs: list[_ShardJob], workers: int, lock: int) -> Iterator[dict]:
                 bar.update(len(job.items))
             return
         count = min(workers, len(jobs) or 1)
-        with ProcessPoolExecutor(
-            count,
-            multiprocessing.get_context("fork"),
-            initializer=_start_worker,
-            initargs=(lock, os.getpid()),
-        ) as pool:
-            others = set(multiprocessing.active_children())
+        context = multiprocessing.get_context("fork")
+        with (
+            ProcessPoolExecutor(count, context, _start_worker, (lock, os.getpid())) as pool,
+            workers_ended_on_error(pool),
+        ):
             running = {pool.submit(_make_shard, job): len(job.items) for job in jobs}
-            try:
-                for future in as_completed(running):
-                    yield future.result()
-                    bar.update(running[future])
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in set(multiprocessing.active_children()) - others:
-                    process.terminate()
-                raise
+            for future in as_completed(running):
+                yield future.result()
+                bar.update(running[future])
 
 
 def _start_worker(lock: int, parent: int) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clim_models.encoding import Encoding, RegionInputs
+from clim_models.evaluating import evaluating
 from clim_models.features import (
     Dense,
     ImageFeature,
@@ -66,13 +67,8 @@ class RegionModel(OpenClipWrapper):
         """Width C of the image-text space, measured on an image of zeros."""
         side = self.stride * 2
         zeros = torch.zeros(1, 3, side, side, device=self.device, dtype=self.dtype)
-        was_training = self.training
-
-        self.eval()
-        with torch.no_grad():
-            width = self.encode_image(zeros).shape[1]
-        self.train(was_training)
-        return width
+        with evaluating(self), torch.no_grad():
+            return self.encode_image(zeros).shape[1]
 
     # Features
 

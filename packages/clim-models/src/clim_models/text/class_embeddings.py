@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from clim_models.checkpoints.atomic import write_whole
 from clim_models.checkpoints.fingerprint import hash_weights
+from clim_models.evaluating import evaluating
 from clim_models.text.prompts import VILD_TEMPLATES, class_prompts
 
 
@@ -79,10 +80,8 @@ def embed_classes(
             with safe_open(stored, framework="pt") as file:
                 return file.get_tensor("embeddings").to(device)
 
-    was_training = model.training
-    model.train(False)
-    sums = _sums_of_features(model, prompts, batch_size, progress)
-    model.train(was_training)
+    with evaluating(model):
+        sums = _sums_of_features(model, prompts, batch_size, progress)
 
     # Only the direction of the mean matters, so the sum does as well.
     embeddings = F.normalize(sums, dim=-1)

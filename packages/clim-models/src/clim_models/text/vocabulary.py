@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clim_models.evaluating import evaluating
 from clim_models.text.class_embeddings import TextModel, embed_classes
 from clim_models.text.prompts import VILD_TEMPLATES, readable_name
 
@@ -267,10 +268,8 @@ def _examples_of(
         resized = F.interpolate(picture, (height, width), mode="bicubic", antialias=True)
         pictures.append(resized.round().clamp(0, 255).to(torch.uint8))
 
-    was_training = model.training
-    model.train(False)
-    features = model.encode_image(model.normalize_pixels(torch.cat(pictures))).float()
-    model.train(was_training)
+    with evaluating(model):
+        features = model.encode_image(model.normalize_pixels(torch.cat(pictures))).float()
     return list(zip(features.unbind(0), one.examples.values(), strict=True))
 
 

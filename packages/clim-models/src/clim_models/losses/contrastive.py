@@ -58,11 +58,7 @@ def contrastive_loss(
 
     device = image_features.device
     labels = torch.arange(everyone.start, everyone.start + rows, device=device)
-    same = None
-    if caption_ids is not None and everyone.ids is not None:
-        # Equal captions are no negatives, but each row's own pair stays.
-        same = caption_ids[:, None] == everyone.ids[None, :]  # (n, N)
-        same[torch.arange(rows, device=same.device), labels] = False
+    same = _equal_captions(caption_ids, everyone.ids, labels)
 
     with torch.autocast(device.type, enabled=False):
         image_logits = logit_scale * (image_features.float() @ everyone.texts.float().T)  # (n, N)
@@ -97,6 +93,15 @@ def _rows_of_all_ranks(
     all_images, all_texts = both.unbind(dim=1)
     all_ids = None if ids is None else gather(ids)[0]
     return _AllRows(all_images, all_texts, all_ids, start, gather.world_size)
+
+
+def _equal_captions(own: Tensor | None, everyone: Tensor | None, labels: Tensor) -> Tensor | None:
+    """Mark captions that are no negatives, bool (n, N), but not each row's own pair."""
+    if own is None or everyone is None:
+        return None
+    same = own[:, None] == everyone[None, :]
+    same[torch.arange(len(own), device=same.device), labels] = False
+    return same
 
 
 def _summed_cross_entropy(logits: Tensor, labels: Tensor, excluded: Tensor | None) -> Tensor:

@@ -229,8 +229,8 @@ def load_shipped_weights(model: nn.Module, path: str | Path | None = None) -> di
             f"{path} does not fit clim-tiny, {wrong[:4]} differ; "
             "make one with: python -m clim_train.experiments.pretrain_tiny"
         )
-    # All keys were checked above; the text tower comes from its package.
-    clip.load_state_dict(weights, strict=False)
+    # The text tower stays as it is: it comes from its package.
+    clip.load_state_dict(own | weights)
     _load_text(clip)
     return metadata
 

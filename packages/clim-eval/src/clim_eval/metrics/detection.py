@@ -19,6 +19,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from clim_eval.metrics.masks import mean_of_known
+
 PROTOCOLS = ("fvit", "ovdet")
 IOU_TYPES = ("bbox", "segm")
 # Boxes per picture that count: the first for AP over thresholds, the last for AP50 per class.
@@ -118,21 +120,30 @@ def open_vocabulary_ap(
     metrics = {}
     for group, members in (("base", base), ("novel", novel)):
         rows = [i for i, name in enumerate(found.names) if name in members]
-        metrics[f"AP50_{group}"] = _mean(found.at_50[rows])
-        metrics[f"AP75_{group}"] = _mean(found.at_75[rows])
-        metrics[f"AP_{group}"] = _mean(found.average[:, rows])
+        metrics[f"AP50_{group}"] = mean_of_known(found.at_50[rows])
+        metrics[f"AP75_{group}"] = mean_of_known(found.at_75[rows])
+        metrics[f"AP_{group}"] = mean_of_known(found.average[:, rows])
     if protocol == "fvit":
-        metrics["AP50_all"] = _mean(found.at_50)
-        metrics["AP75_all"] = _mean(found.at_75)
-        metrics["AP_all"] = _mean(found.average)
+        metrics["AP50_all"] = mean_of_known(found.at_50)
+        metrics["AP75_all"] = mean_of_known(found.at_75)
+        metrics["AP_all"] = mean_of_known(found.average)
     return {f"{protocol}.{name}": value for name, value in metrics.items()}
+
+
+def check_iou_type(iou_type: str) -> None:
+    """Refuse an unknown IoU type.
+
+    Raises:
+        ValueError: it is neither "bbox" nor "segm".
+    """
+    if iou_type not in IOU_TYPES:
+        raise ValueError(f"iou_type={iou_type!r} is not known: choose from {', '.join(IOU_TYPES)}")
 
 
 def _check(
     truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou_type: str
 ) -> None:
-    if iou_type not in IOU_TYPES:
-        raise ValueError(f"iou_type={iou_type!r} is not known: choose from {', '.join(IOU_TYPES)}")
+    check_iou_type(iou_type)
     if not truth["categories"]:
         raise ValueError("the annotations have no category: pass a whole COCO file")
 
@@ -182,8 +193,3 @@ def _without_detections(
     annotated = {a["category_id"] for a in truth["annotations"] if not a.get("iscrowd")}
     at_50 = np.array([0.0 if category in annotated else np.nan for category in ids])
     return CategoryPrecision(names, np.tile(at_50, (10, 1)), at_50, at_50)
-
-
-def _mean(values: np.ndarray) -> float:
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if present.size else float("nan")

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle_masks
 
-IOU_TYPES = ("bbox", "segm")
+from clim_eval.metrics.detection import check_iou_type
+from clim_eval.metrics.masks import mean_of_known
+
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 # All, small, medium, large, in square pixels.
@@ -23,6 +25,8 @@ AREAS = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]], dtype=f
 SIZES = ("", "s", "m", "l")
 # Frequencies of categories: rare, common, frequent.
 FREQUENCIES = ("r", "c", "f")
+# Detections that count: of each picture over all classes, or of each class over all pictures.
+OF_PICTURE, OF_CLASS = 300, 10_000
 # Rows of pairs that are matched at once: bounds the memory.
 PAIRS_AT_ONCE = 2048
 
@@ -70,8 +74,7 @@ def lvis_ap(
     Raises:
         ValueError: an unknown IoU type, or a detection of a picture that the file does not have.
     """
-    if iou_type not in IOU_TYPES:
-        raise ValueError(f"iou_type={iou_type!r} is not known: choose from {', '.join(IOU_TYPES)}")
+    check_iou_type(iou_type)
     images = {image["id"]: image for image in truth["images"]}
     for detection in detections:
         if detection["image_id"] not in images:
@@ -80,7 +83,8 @@ def lvis_ap(
                 "have: pass the file of the same pictures"
             )
 
-    chosen = _best_of_class(detections) if fixed else _best_of_picture(detections)
+    field, most = ("category_id", OF_CLASS) if fixed else ("image_id", OF_PICTURE)
+    chosen = _best_of(detections, field, most)
     pairs = _pairs(images, truth["annotations"], chosen, iou_type)
     precision = np.full((len(AREAS), len(THRESHOLDS), len(truth["categories"])), np.nan)
     for number, category in enumerate(truth["categories"]):
@@ -93,33 +97,20 @@ def lvis_ap(
 
 def _summary(precision: np.ndarray, frequencies: np.ndarray) -> dict[str, float]:
     """Average (A, T, K) in the usual ways."""
-    found = {f"AP{size}": _mean(precision[i]) for i, size in enumerate(SIZES)}
-    found["AP50"] = _mean(precision[0, 0])
-    found["AP75"] = _mean(precision[0, 5])
+    found = {f"AP{size}": mean_of_known(precision[i]) for i, size in enumerate(SIZES)}
+    found["AP50"] = mean_of_known(precision[0, 0])
+    found["AP75"] = mean_of_known(precision[0, 5])
     for frequency in FREQUENCIES:
-        found[f"AP{frequency}"] = _mean(precision[0][:, frequencies == frequency])
-    found["AP50_novel"] = _mean(precision[0, 0, frequencies == "r"])
-    found["AP50_base"] = _mean(precision[0, 0, frequencies != "r"])
+        found[f"AP{frequency}"] = mean_of_known(precision[0][:, frequencies == frequency])
+    found["AP50_novel"] = mean_of_known(precision[0, 0, frequencies == "r"])
+    found["AP50_base"] = mean_of_known(precision[0, 0, frequencies != "r"])
     return found
-
-
-def _best_of_picture(
-    detections: Sequence[Mapping[str, Any]], most: int = 300
-) -> list[Mapping[str, Any]]:
-    """Choose the best detections of each picture, over all classes."""
-    return _best_of(detections, "image_id", most)
-
-
-def _best_of_class(
-    detections: Sequence[Mapping[str, Any]], most: int = 10_000
-) -> list[Mapping[str, Any]]:
-    """Choose the best detections of each class, over all pictures."""
-    return _best_of(detections, "category_id", most)
 
 
 def _best_of(
     detections: Sequence[Mapping[str, Any]], field: str, most: int
 ) -> list[Mapping[str, Any]]:
+    """Choose the best detections of each picture, or of each class, by the field that names it."""
     groups = defaultdict(list)
     for detection in detections:
         groups[detection[field]].append(detection)
@@ -274,8 +265,3 @@ def _match_some(pairs: Sequence[_Pair]) -> list[tuple[np.ndarray, np.ndarray]]:
         unjudged = on_ignored[i, ..., :count] | (~hits & pair.outside[:, None])
         found.append((hits, unjudged))
     return found
-
-
-def _mean(values: np.ndarray) -> float:
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if present.size else float("nan")

@@ -78,6 +78,12 @@ def ious(
     return np.where(known, intersections / np.where(known, unions, 1), empty)
 
 
+def mean_of_known(values: np.ndarray) -> float:
+    """Average the values that are not nan; nan of none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
 def with_prefix(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics with "PREFIX." before each name."""
+    """Put "PREFIX." before the name of each metric."""
     return {f"{prefix}.{name}": value for name, value in metrics.items()}

@@ -122,9 +122,11 @@ def to_unet_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if not any(k.startswith("conv_seg.") for k in tensors):
         return dict(tensors)
-    renamed = {}
-    for key, value in tensors.items():
-        for old, new in UNET_NAMES:
-            key = re.sub(old, new, key)
-        renamed[key] = value
-    return renamed
+    return {rename_key(key, UNET_NAMES): value for key, value in tensors.items()}
+
+
+def rename_key(key: str, names: Sequence[tuple[str, str]]) -> str:
+    """Replace each pattern in a name by its new text, in their order."""
+    for pattern, name in names:
+        key = re.sub(pattern, name, key)
+    return key

@@ -1,4 +1,4 @@
-"""Open-vocabulary detectors on a frozen CLIP tower.
+"""Open-vocabulary detectors: on a frozen CLIP tower, and after Detic.
 
 The table "Public names" of the package's README says what each name is.
 """

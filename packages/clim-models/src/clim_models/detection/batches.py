@@ -9,7 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clim_models.detection.images import ImageFrame, resize_pixels
+from clim_models.detection.images import (
+    ImageFrame,
+    check_pictures,
+    resize_pixels,
+    scaled_size,
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,7 @@ def short_side_size(size: tuple[int, int], short: int, long: int) -> tuple[int, 
     Returns:
         (height, width), rounded half up, at least 1.
     """
-    factor = min(long / max(size), short / min(size))
-    height, width = (max(int(side * factor + 0.5), 1) for side in size)
-    return height, width
+    return scaled_size(size, min(long / max(size), short / min(size)))
 
 
 def stack_images(pixels: Sequence[Tensor], rules: BatchRules) -> Tensor:
@@ -89,15 +92,9 @@ def prepare_batch(pictures: Sequence[Tensor], rules: BatchRules) -> tuple[Tensor
     Raises:
         ValueError: no picture, or one that is not uint8 (3, height, width).
     """
-    if not len(pictures):
-        raise ValueError("pass a list of at least one picture, uint8 (3, height, width) each")
+    check_pictures(pictures)
     pixels = []
-    for i, picture in enumerate(pictures):
-        if picture.dtype != torch.uint8 or picture.ndim != 3 or len(picture) != 3:
-            raise ValueError(
-                f"picture {i} is {picture.dtype} of shape {tuple(picture.shape)}; "
-                "pass uint8 RGB (3, height, width)"
-            )
+    for picture in pictures:
         size = short_side_size((picture.shape[1], picture.shape[2]), rules.short, rules.long)
         pixels.append(resize_pixels(picture, size).round())
     images = stack_images(pixels, rules)

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 from clim_models.detection.batches import BatchRules, content_limits, prepare_batch
 from clim_models.detection.boxes.anchors import AnchorRules
-from clim_models.detection.boxes.coding import HEAD_STDS, apply_deltas, clip_to
+from clim_models.detection.boxes.coding import move_boxes
 from clim_models.detection.boxes.matching import MatchRules, SampleRules
 from clim_models.detection.boxes.roi import align_map, as_rois
 from clim_models.detection.choice import choose_boxes
 from clim_models.detection.features.resnet import EXPANSION, ResNet, ResNetRules, build_stage
-from clim_models.detection.heads.losses import box_loss
+from clim_models.detection.heads.losses import accuracy, box_loss
 from clim_models.detection.heads.rpn import RPN, ProposalRules, RPNRules
 from clim_models.detection.heads.sigmoid import SigmoidClassifier, SigmoidRules, sigmoid_loss
 from clim_models.detection.heads.targets import (
     Annotations,
     SampledBoxes,
     check_annotations,
-    sample_boxes,
+    sample_batch,
 )
 from clim_models.detection.heads.text_classifier import ClassSet
 from clim_models.detection.image_level.step import (
@@ -33,6 +33,7 @@ from clim_models.detection.image_level.step import (
 )
 from clim_models.detection.images import ImageFrame
 from clim_models.detection.rules import DetectionRules, Detections, Priorities
+from clim_models.evaluating import evaluating
 
 STRIDE = 16
 WINDOW = 14
@@ -147,10 +148,8 @@ class C4Detector(nn.Module):
             ValueError: see `prepare_batch`.
         """
         images, frames = prepare_batch(pictures, self.options.images)
-        was_training = self.training
-        self.eval()
-        found = self(images.to(self.classes.embeddings.device), frames)
-        self.train(was_training)
+        with evaluating(self):
+            found: list[Detections] = self(images.to(self.classes.embeddings.device), frames)
         return found
 
     @torch.no_grad()
@@ -169,15 +168,12 @@ class C4Detector(nn.Module):
         features = self.box_features(feature_map, boxes)
         logits = self.box_head.classifier(features, self.classes.embeddings)
         scores = logits.sigmoid()[:, : self.classes.num_classes]
-        counts = [len(box) for box in boxes]
-        found = []
-        for i, (score, delta) in enumerate(
-            zip(scores.split(counts), self.box_head.deltas(features).split(counts), strict=True)
-        ):
-            moved = clip_to(apply_deltas(boxes[i], delta, HEAD_STDS), limits[i])
-            picture = frames[i].to_picture(moved)
-            found.append(choose_boxes(picture, score, self.options.detections))
-        return found
+        moved = move_boxes(boxes, self.box_head.deltas(features), limits)
+        scored = scores.split([len(box) for box in boxes])
+        return [
+            choose_boxes(frame.to_picture(box), score, self.options.detections)
+            for frame, box, score in zip(frames, moved, scored, strict=True)
+        ]
 
     def box_features(self, feature_map: Tensor, boxes: Sequence[Tensor]) -> Tensor:
         """Read boxes of all images from the map: B tensors (n_i, 4) -> (R, D)."""
@@ -224,16 +220,13 @@ class C4Detector(nn.Module):
         losses = {name: loss.sum() for name, loss in losses.items()}
 
         proposals = self.rpn.propose(scores, limits)
-        sampled = [
-            sample_boxes(
-                proposal.boxes,
-                truth,
-                self.classes.num_columns,
-                (MatchRules(0.5, 0.5), self.options.box_sample),
-                priorities=None if priorities.boxes is None else priorities.boxes[i],
-            )
-            for i, (proposal, truth) in enumerate(zip(proposals, truths, strict=True))
-        ]
+        sampled = sample_batch(
+            [proposal.boxes for proposal in proposals],
+            truths,
+            self.classes.num_columns,
+            (MatchRules(0.5, 0.5), self.options.box_sample),
+            priorities=priorities.boxes,
+        )
         return losses | self.box_losses(feature_map, sampled)
 
     def usable_anchors(self, anchors: Tensor, limits: Tensor) -> Tensor:
@@ -255,11 +248,10 @@ class C4Detector(nn.Module):
         targets = torch.cat([one.targets for one in sampled])
         weights = self.classes.weights(background=0.0)
         positive = labels < self.classes.num_columns
-        correct = (logits.detach().argmax(1) == labels).float()
         return {
             "loss_cls": sigmoid_loss(logits, labels, weights),
             "loss_bbox": box_loss(self.box_head.deltas(features), targets, positive),
-            "acc": correct.sum() * 100 / max(len(labels), 1),
+            "acc": accuracy(logits, labels),
         }
 
     def image_losses(

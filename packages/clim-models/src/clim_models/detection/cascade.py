@@ -9,24 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from clim_models.detection.batches import content_limits, prepare_batch
-from clim_models.detection.boxes.coding import apply_deltas, clip_to
+from clim_models.detection.boxes.coding import move_boxes
 from clim_models.detection.boxes.matching import MatchRules
 from clim_models.detection.boxes.roi import align_pyramid, as_rois
 from clim_models.detection.cascade_options import CascadeOptions
-from clim_models.detection.choice import choose_boxes
+from clim_models.detection.choice import choose_boxes, with_masks
 from clim_models.detection.features.coarse_fpn import CoarseFPN
 from clim_models.detection.features.resnet import ResNet
 from clim_models.detection.heads import cascade_head, mask_head
 from clim_models.detection.heads.cascade_head import CascadeHead
-from clim_models.detection.heads.cascade_losses import mask_losses, stage_losses
+from clim_models.detection.heads.cascade_losses import stage_losses
 from clim_models.detection.heads.centres import CentreNetwork
-from clim_models.detection.heads.mask_head import MaskHead, paste_masks
+from clim_models.detection.heads.mask_head import MaskHead, mask_losses
 from clim_models.detection.heads.sigmoid import federated_keys
 from clim_models.detection.heads.targets import (
     Annotations,
-    SampledBoxes,
     check_annotations,
-    sample_boxes,
+    sample_batch,
 )
 from clim_models.detection.heads.text_classifier import ClassSet
 from clim_models.detection.image_level.step import (
@@ -35,6 +34,7 @@ from clim_models.detection.image_level.step import (
 )
 from clim_models.detection.images import ImageFrame
 from clim_models.detection.rules import Detections, Priorities
+from clim_models.evaluating import evaluating
 
 # Stages of the backbone whose maps are read, and the levels that boxes are read from.
 MAPS = 3
@@ -91,10 +91,8 @@ class CascadeDetector(nn.Module):
             ValueError: see `prepare_batch`.
         """
         images, frames = prepare_batch(pictures, self.options.images)
-        was_training = self.training
-        self.eval()
-        found = self(images.to(self.classes.embeddings.device), frames)
-        self.train(was_training)
+        with evaluating(self):
+            found: list[Detections] = self(images.to(self.classes.embeddings.device), frames)
         return found
 
     @torch.no_grad()
@@ -160,11 +158,7 @@ class CascadeDetector(nn.Module):
         self, boxes: Sequence[Tensor], features: Tensor, limits: Tensor, stage: int
     ) -> list[Tensor]:
         """Move boxes by the deltas of a stage and clip them: B tensors (n_i, 4)."""
-        deltas = self.head(stage).deltas(features).split([len(box) for box in boxes])
-        return [
-            clip_to(apply_deltas(box, delta, STDS[stage]), limit)
-            for box, delta, limit in zip(boxes, deltas, limits, strict=True)
-        ]
+        return move_boxes(boxes, self.head(stage).deltas(features), limits, STDS[stage])
 
     def _windows(self, levels: Sequence[Tensor], rois: Tensor, size: int) -> Tensor:
         strides = self.options.centres.heatmap.strides[:MAPS]
@@ -175,12 +169,7 @@ class CascadeDetector(nn.Module):
     ) -> list[Detections]:
         boxes = [frame.to_network(one.boxes) for one, frame in zip(found, frames, strict=True)]
         windows = self._windows(levels, as_rois(boxes), mask_head.WINDOW)
-        probabilities = self.mask_head(windows).sigmoid().split([len(box) for box in boxes])
-        pasted = []
-        for one, mask, frame in zip(found, probabilities, frames, strict=True):
-            masks = paste_masks(mask, one.boxes, frame.original)
-            pasted.append(Detections(one.boxes, one.scores, one.labels, masks))
-        return pasted
+        return with_masks(found, self.mask_head(windows), frames)
 
     # Training
 
@@ -218,19 +207,15 @@ class CascadeDetector(nn.Module):
 
         for stage, stds in enumerate(STDS):
             first = stage == 0
-            given = priorities.boxes if first else None
-            sampled = [
-                sample_boxes(
-                    boxes[i],
-                    truth,
-                    self.classes.num_columns,
-                    (MatchRules(OVERLAPS[stage], OVERLAPS[stage]), self.options.box_sample),
-                    priorities=None if given is None else given[i],
-                    stds=stds,
-                    append=first,
-                )
-                for i, truth in enumerate(truths)
-            ]
+            sampled = sample_batch(
+                boxes,
+                truths,
+                self.classes.num_columns,
+                (MatchRules(OVERLAPS[stage], OVERLAPS[stage]), self.options.box_sample),
+                priorities=priorities.boxes if first else None,
+                stds=stds,
+                append=first,
+            )
             boxes = [one.boxes for one in sampled]
             features = self.box_features(levels, boxes, stage)
             logits = self.head(stage).classifier(features, self.classes.embeddings)
@@ -239,7 +224,8 @@ class CascadeDetector(nn.Module):
             found = stage_losses(logits, deltas, sampled, keys, self.options.losses)
             losses |= {f"s{stage}.{name}": value for name, value in found.items()}
             if first:
-                windows = self._windows(levels, _positive_rois(sampled), mask_head.WINDOW)
+                rois = as_rois([one.positive_boxes for one in sampled])
+                windows = self._windows(levels, rois, mask_head.WINDOW)
                 losses["loss_mask"] = mask_losses(self.mask_head(windows), sampled, truths)
             boxes = self.moved(boxes, features, limits, stage)
         return losses
@@ -312,7 +298,3 @@ class CascadeDetector(nn.Module):
             if not self.options.groups_compete:
                 boxes = [box[: len(image.boxes)] for box, image in zip(boxes, batch, strict=True)]
         return losses
-
-
-def _positive_rois(sampled: Sequence[SampledBoxes]) -> Tensor:
-    return as_rois([one.boxes[: one.positives] for one in sampled])

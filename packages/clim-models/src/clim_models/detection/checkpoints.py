@@ -1,6 +1,5 @@
 """Released detectors: their weights under our names, loaded strictly."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from clim_models.checkpoints.layouts import to_open_clip, unwrap
+from clim_models.checkpoints.layouts import rename_key, to_open_clip, unwrap
 from clim_models.checkpoints.load import read_checkpoint
 from clim_models.detection.detector import TwoStageDetector
 
@@ -171,7 +170,8 @@ def load_detector(
         _check_class_count(own[CLASSES], renamed[CLASSES], source)
 
     _check_entries(own, renamed, _optional(own, keep_classes, detector), source)
-    detector.load_state_dict(renamed, strict=False)
+    # What the file may lack stays as it is.
+    detector.load_state_dict(own | renamed)
     return DetectorLoadReport(layout, source, len(renamed), tuple(unused))
 
 
@@ -182,9 +182,7 @@ def _rename(tensors: Mapping[str, Tensor], names: Sequence[tuple[str, str]]) -> 
         if key.startswith("backbone.visual."):
             tower[key.removeprefix("backbone.")] = value
             continue
-        for pattern, name in names:
-            key = re.sub(pattern, name, key)
-        renamed[key] = value
+        renamed[rename_key(key, names)] = value
 
     for key, value in to_open_clip(tower, text_prefix=False).items():
         renamed[TOWER + key] = value

@@ -10,28 +10,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clim_models.detection.boxes.coding import HEAD_STDS, apply_deltas, clip_to
+from clim_models.detection.boxes.coding import move_boxes
 from clim_models.detection.boxes.roi import align_pyramid, as_rois
-from clim_models.detection.choice import choose_boxes
+from clim_models.detection.choice import choose_boxes, with_masks
 from clim_models.detection.features.backbone import Backbone, BackboneMaps
 from clim_models.detection.features.fpn import Neck
 from clim_models.detection.heads import box_head as boxes_of, mask_head as masks_of
 from clim_models.detection.heads.box_head import BoxHead
 from clim_models.detection.heads.classes import embed_class_set
 from clim_models.detection.heads.ensemble import combine_scores
-from clim_models.detection.heads.losses import box_loss, classification_loss, mask_loss
-from clim_models.detection.heads.mask_head import MaskHead, paste_masks
+from clim_models.detection.heads.losses import box_loss, classification_loss
+from clim_models.detection.heads.mask_head import MaskHead
 from clim_models.detection.heads.rpn import RPN
 from clim_models.detection.heads.targets import (
     Annotations,
     SampledBoxes,
     check_annotations,
-    mask_targets,
-    sample_boxes,
+    sample_batch,
 )
 from clim_models.detection.heads.text_classifier import ClassSet
 from clim_models.detection.images import ImageFrame, prepare_images
 from clim_models.detection.rules import Detections, DetectorOptions, DetectorRules, Priorities
+from clim_models.evaluating import evaluating
 from clim_models.text.vocabulary import Vocabulary
 
 
@@ -149,10 +149,8 @@ class TwoStageDetector(nn.Module):
             ValueError: see `prepare_images`.
         """
         images, frames = prepare_images(pictures, self.rules.images)
-        was_training = self.training
-        self.eval()
-        found = self(images.to(self.classes.embeddings.device), frames)
-        self.train(was_training)
+        with evaluating(self):
+            found: list[Detections] = self(images.to(self.classes.embeddings.device), frames)
         return found
 
     @torch.no_grad()
@@ -170,16 +168,12 @@ class TwoStageDetector(nn.Module):
         boxes = [found.boxes for found in proposals]
 
         scores, deltas = self.score_boxes(maps, levels, as_rois(boxes))
-        counts = [len(box) for box in boxes]
-        found = []
-        for i, (score, delta) in enumerate(
-            zip(scores.split(counts), deltas.split(counts), strict=True)
-        ):
-            moved = clip_to(apply_deltas(boxes[i], delta, HEAD_STDS), limits[i])
-            of_classes = score[:, : self.classes.num_classes]
-            found.append(
-                choose_boxes(frames[i].to_picture(moved), of_classes, self.rules.detections)
-            )
+        moved = move_boxes(boxes, deltas, limits)
+        scored = scores[:, : self.classes.num_classes].split([len(box) for box in boxes])
+        found = [
+            choose_boxes(frame.to_picture(box), score, self.rules.detections)
+            for frame, box, score in zip(frames, moved, scored, strict=True)
+        ]
         return self._with_masks(found, levels, frames)
 
     def score_boxes(
@@ -210,13 +204,7 @@ class TwoStageDetector(nn.Module):
             return found
         boxes = [frame.to_network(one.boxes) for one, frame in zip(found, frames, strict=True)]
         windows = self._windows(levels, as_rois(boxes), masks_of.WINDOW)
-        probabilities = self.mask_head(windows).sigmoid().split([len(box) for box in boxes])
-        return [
-            Detections(
-                one.boxes, one.scores, one.labels, paste_masks(mask, one.boxes, frame.original)
-            )
-            for one, mask, frame in zip(found, probabilities, frames, strict=True)
-        ]
+        return with_masks(found, self.mask_head(windows), frames)
 
     # Training
 
@@ -259,16 +247,13 @@ class TwoStageDetector(nn.Module):
         losses = self.rpn.losses(scores, [t.boxes for t in truths], priorities.anchors)
         proposals = self.rpn.propose(scores, limits.to(images))
 
-        sampled = [
-            sample_boxes(
-                proposal.boxes,
-                truth,
-                self.classes.num_columns,
-                (self.rules.match, self.rules.sample),
-                priorities=None if priorities.boxes is None else priorities.boxes[i],
-            )
-            for i, (proposal, truth) in enumerate(zip(proposals, truths, strict=True))
-        ]
+        sampled = sample_batch(
+            [proposal.boxes for proposal in proposals],
+            truths,
+            self.classes.num_columns,
+            (self.rules.match, self.rules.sample),
+            priorities=priorities.boxes,
+        )
         losses |= self.box_losses(levels, sampled, weights)
         if self.mask_head is not None:
             losses["loss_mask"] = self.mask_losses(levels, sampled, truths)
@@ -303,16 +288,9 @@ class TwoStageDetector(nn.Module):
     ) -> Tensor:
         """Compute the loss of the mask head over the positive boxes; 0 without any."""
         assert self.mask_head is not None
-        boxes = [one.boxes[: one.positives] for one in sampled]
-        logits = self.mask_head(self._windows(levels, as_rois(boxes), masks_of.WINDOW))
-        targets = [
-            mask_targets(truth.masks, box, one.owners, masks_of.MASK_SIDE)
-            for truth, box, one in zip(truths, boxes, sampled, strict=True)
-            if truth.masks is not None and len(box)
-        ]
-        if not targets:
-            return logits.sum() * 0
-        return mask_loss(logits, torch.cat(targets))
+        rois = as_rois([one.positive_boxes for one in sampled])
+        windows = self._windows(levels, rois, masks_of.WINDOW)
+        return masks_of.mask_losses(self.mask_head(windows), sampled, truths)
 
     def _windows(self, levels: Sequence[Tensor], rois: Tensor, size: int) -> Tensor:
         """Read boxes (R, 5) from the four finest levels: (R, C, size, size)."""

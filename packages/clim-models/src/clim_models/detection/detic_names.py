@@ -1,10 +1,12 @@
-"""Released detectors of Detic + CLIM: their names, and loading, strictly."""
+"""Released detectors of Detic + CLIM: their weights under our names."""
 
 import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from clim_models.checkpoints.layouts import rename_key
 
 TEXT_TOWER = "roi_head.clip.text_encoder."
 
@@ -39,9 +41,7 @@ def c4_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, value in tensors.items():
         if key.startswith(left_out) or key.endswith(".num_batches_tracked"):
             continue
-        for pattern, name in C4_NAMES:
-            key = re.sub(pattern, name, key)
-        renamed[key] = value
+        renamed[rename_key(key, C4_NAMES)] = value
     return renamed
 
 
@@ -87,9 +87,7 @@ def cascade_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if layer is not None:
             place = 3 * int(layer[1]) + (layer[2] == "gn")
             key = f"centres.convs.{place}.{layer[3]}"
-        for pattern, name in CASCADE_NAMES:
-            key = re.sub(pattern, name, key)
-        renamed[key] = value
+        renamed[rename_key(key, CASCADE_NAMES)] = value
     if scales:
         renamed["centres.scales"] = torch.stack([scales[key] for key in sorted(scales)])
     if CASCADE_CLASSES in tensors:

@@ -79,7 +79,11 @@ def fitted_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
     Returns:
         (height, width), rounded half up, at least 1.
     """
-    factor = longest / max(size)
+    return scaled_size(size, longest / max(size))
+
+
+def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    """Multiply (height, width) by a factor, rounded half up, at least 1."""
     height, width = (max(int(side * factor + 0.5), 1) for side in size)
     return height, width
 
@@ -110,6 +114,22 @@ def normalize_and_pad(pixels: Tensor, rules: ImageRules) -> Tensor:
     return canvas
 
 
+def check_pictures(pictures: Sequence[Tensor]) -> None:
+    """Refuse what are no pictures.
+
+    Raises:
+        ValueError: no picture, or one that is not uint8 (3, height, width).
+    """
+    if not len(pictures):
+        raise ValueError("pass a list of at least one picture, uint8 (3, height, width) each")
+    for i, picture in enumerate(pictures):
+        if picture.dtype != torch.uint8 or picture.ndim != 3 or len(picture) != 3:
+            raise ValueError(
+                f"picture {i} is {picture.dtype} of shape {tuple(picture.shape)}; "
+                "pass uint8 RGB (3, height, width)"
+            )
+
+
 def prepare_images(
     pictures: Sequence[Tensor], rules: ImageRules
 ) -> tuple[Tensor, list[ImageFrame]]:
@@ -125,15 +145,11 @@ def prepare_images(
     Raises:
         ValueError: no picture, or one that is not uint8 (3, height, width).
     """
-    if isinstance(pictures, Tensor) or not len(pictures):
+    if isinstance(pictures, Tensor):
         raise ValueError("pass a list of at least one picture, uint8 (3, height, width) each")
+    check_pictures(pictures)
     images, frames = [], []
-    for i, picture in enumerate(pictures):
-        if picture.dtype != torch.uint8 or picture.ndim != 3 or len(picture) != 3:
-            raise ValueError(
-                f"picture {i} is {picture.dtype} of shape {tuple(picture.shape)}; "
-                "pass uint8 RGB (3, height, width)"
-            )
+    for picture in pictures:
         original = (picture.shape[1], picture.shape[2])
         content = fitted_size(original, rules.size)
         resized = resize_pixels(picture, content)

@@ -67,6 +67,27 @@ def clip_to(boxes: Tensor, size: Tensor | tuple[float, float]) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), high)
 
 
+def move_boxes(
+    boxes: Sequence[Tensor], deltas: Tensor, limits: Tensor, stds: Sequence[float] = HEAD_STDS
+) -> list[Tensor]:
+    """Move the boxes of all images by deltas and clip them.
+
+    Args:
+        boxes: (n_i, 4) of each image.
+        deltas: (R, 4), those of all images one after the other.
+        limits: (B, 2), height and width of each image.
+        stds: what each delta was divided by.
+
+    Returns:
+        (n_i, 4) of each image.
+    """
+    parts = deltas.split([len(box) for box in boxes])
+    return [
+        clip_to(apply_deltas(box, delta, stds), limit)
+        for box, delta, limit in zip(boxes, parts, limits, strict=True)
+    ]
+
+
 def has_area(boxes: Tensor) -> Tensor:
     """Find the boxes whose sides are both positive: (..., 4) -> bool (...)."""
     return (boxes[..., 2:] > boxes[..., :2]).all(-1)

@@ -6,8 +6,9 @@ Letters: B images, C channels, h w positions of a level.
 import math
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from clim_models.detection.features.fpn import add_coarser
 
 
 class CoarseFPN(nn.Module):
@@ -35,10 +36,8 @@ class CoarseFPN(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Return two levels more than there are maps: (B, C, h, w) each, finest first."""
-        merged = [layer(one) for layer, one in zip(self.laterals, maps, strict=True)]
-        for i in range(len(merged) - 1, 0, -1):
-            size = merged[i - 1].shape[-2:]
-            merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size, mode="nearest")
+        laterals = [layer(one) for layer, one in zip(self.laterals, maps, strict=True)]
+        merged = add_coarser(laterals)
         levels = [layer(one) for layer, one in zip(self.outputs, merged, strict=True)]
         sixth = self.coarser[0](levels[-1])
         return [*levels, sixth, self.coarser[1](sixth.relu())]

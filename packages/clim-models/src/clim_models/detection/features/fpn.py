@@ -20,6 +20,19 @@ class Neck(Protocol):
     def __call__(self, maps: Sequence[Tensor]) -> list[Tensor]: ...
 
 
+def add_coarser(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Add to each map the sum of all coarser ones, resized to the nearest position.
+
+    Args:
+        maps: (B, C, h, w) of each level, finest first.
+    """
+    merged = list(maps)
+    for i in range(len(merged) - 1, 0, -1):
+        size = merged[i - 1].shape[-2:]
+        merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size, mode="nearest")
+    return merged
+
+
 class FPN(nn.Module):
     """Lateral 1x1 convolutions, sums from coarse to fine, 3x3 convolutions, and one coarser level.
 
@@ -42,10 +55,7 @@ class FPN(nn.Module):
         laterals = [
             lateral(feature_map) for lateral, feature_map in zip(self.laterals, maps, strict=True)
         ]
-        for i in range(len(laterals) - 1, 0, -1):
-            size = laterals[i - 1].shape[-2:]
-            laterals[i - 1] = laterals[i - 1] + F.interpolate(laterals[i], size, mode="nearest")
-
-        levels = [output(x) for output, x in zip(self.outputs, laterals, strict=True)]
+        merged = add_coarser(laterals)
+        levels = [output(x) for output, x in zip(self.outputs, merged, strict=True)]
         # Every second position of the coarsest level.
         return [*levels, F.max_pool2d(levels[-1], 1, stride=2)]

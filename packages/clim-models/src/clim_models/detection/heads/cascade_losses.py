@@ -1,6 +1,6 @@
-"""Losses of one stage of a cascade, and of its masks.
+"""Losses of one stage of a cascade.
 
-Letters: R sampled boxes of all images, P positive ones, K classes, S side of a mask.
+Letters: R sampled boxes of all images, K classes.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clim_models.detection.heads.losses import mask_loss
-from clim_models.detection.heads.mask_head import MASK_SIDE
+from clim_models.detection.heads.losses import accuracy
 from clim_models.detection.heads.sigmoid import federated_classes, sigmoid_loss
-from clim_models.detection.heads.targets import Annotations, SampledBoxes, mask_targets
+from clim_models.detection.heads.targets import SampledBoxes
 
 
 @dataclass(frozen=True)
@@ -60,23 +59,8 @@ def stage_losses(
     asked = federated_classes(labels, keys, rules.asked, count_background=rules.count_background)
     distance = F.smooth_l1_loss(deltas.float(), targets, reduction="none", beta=rules.beta)
     positive = (labels < len(keys))[:, None]
-    correct = (logits.detach().argmax(1) == labels).float()
     return {
         "loss_cls": sigmoid_loss(logits, labels, asked),
         "loss_bbox": (distance * positive).sum() / number,
-        "acc": correct.sum() * 100 / number,
+        "acc": accuracy(logits, labels),
     }
-
-
-def mask_losses(
-    logits: Tensor, sampled: Sequence[SampledBoxes], truths: Sequence[Annotations]
-) -> Tensor:
-    """Compute the loss of masks of the positive boxes, (P, S, S); 0 without any."""
-    targets = [
-        mask_targets(truth.masks, one.boxes[: one.positives], one.owners, MASK_SIDE)
-        for truth, one in zip(truths, sampled, strict=True)
-        if truth.masks is not None and one.positives
-    ]
-    if not targets:
-        return logits.sum() * 0
-    return mask_loss(logits, torch.cat(targets))

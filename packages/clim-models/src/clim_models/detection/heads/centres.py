@@ -18,7 +18,7 @@ from clim_models.detection.heads.heatmap import (
     heatmap_targets,
     lay_grid,
 )
-from clim_models.detection.heads.rpn import ProposalRules, Proposals
+from clim_models.detection.heads.rpn import ProposalRules, Proposals, best_per_level
 
 DEPTH = 4
 # Probability of a centre at the start of training.
@@ -116,9 +116,10 @@ class CentreNetwork(nn.Module):
         high = torch.maximum(scores.grid.centres + sides[..., 2:], low + LEAST_SIDE)
         boxes = torch.cat([low, high], -1)
 
+        heats = scores.logits.sigmoid()
+        chosen_places, _ = best_per_level(heats, scores.counts, rules.before_nms)
         found = []
-        for box, heat in zip(boxes, scores.logits.sigmoid(), strict=True):
-            best = _best_per_level(heat, scores.counts, rules.before_nms)
+        for box, heat, best in zip(boxes, heats, chosen_places, strict=True):
             best = best[heat[best] > LEAST_SCORE]
             box, score = box[best], heat[best].sqrt()
             chosen = nms(box, score, rules.overlap)[: rules.after_nms]
@@ -130,12 +131,3 @@ class CentreNetwork(nn.Module):
         rules = self.rules.heatmap
         targets = [heatmap_targets(scores.grid, boxes, rules) for boxes in annotated]
         return heatmap_losses(scores.logits, scores.distances, targets, rules)
-
-
-def _best_per_level(heat: Tensor, counts: Sequence[int], most: int) -> Tensor:
-    """Return the numbers of the best positions of each level."""
-    chosen, start = [], 0
-    for level in heat.split(list(counts)):
-        chosen.append(level.topk(min(most, len(level))).indices + start)
-        start += len(level)
-    return torch.cat(chosen)

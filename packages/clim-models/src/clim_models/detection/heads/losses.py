@@ -92,9 +92,13 @@ def classification_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> tupl
     allowed = logits.float().masked_fill(weights == 0, -torch.inf)
     entropy = F.cross_entropy(allowed, labels, reduction="none")
     loss = (entropy * weights[labels]).sum() / max(len(labels), 1)
-    with torch.no_grad():
-        accuracy = (allowed.argmax(1) == labels).float().sum() * 100 / max(len(labels), 1)
-    return loss, accuracy
+    return loss, accuracy(allowed, labels)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Compute how many boxes have their label as the best column, in percent; 0 without boxes."""
+    correct = logits.detach().argmax(1) == labels
+    return correct.float().sum() * 100 / max(len(labels), 1)
 
 
 def box_loss(deltas: Tensor, targets: Tensor, positive: Tensor) -> Tensor:

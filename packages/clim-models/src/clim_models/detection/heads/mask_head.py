@@ -1,13 +1,17 @@
-"""The head that draws one mask per box, and pasting of masks into pictures.
+"""The head that draws one mask per box, its loss, and pasting of masks into pictures.
 
 Letters: P boxes, C channels, S = 28 side of a mask, H W pixels of the picture.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clim_models.detection.features.conv import ConvNorm
+from clim_models.detection.heads.losses import mask_loss
+from clim_models.detection.heads.targets import Annotations, SampledBoxes, mask_targets
 
 # Sides of the window that is read of each box, and of the mask.
 WINDOW = 14
@@ -42,6 +46,20 @@ class MaskHead(nn.Module):
         x = self.upsample(self.convs(windows)).relu()
         found: Tensor = self.logits(x)[:, 0]
         return found
+
+
+def mask_losses(
+    logits: Tensor, sampled: Sequence[SampledBoxes], truths: Sequence[Annotations]
+) -> Tensor:
+    """Compute the loss of the masks of all positive boxes: (P, S, S) -> scalar, 0 without any."""
+    targets = [
+        mask_targets(truth.masks, one.positive_boxes, one.owners, MASK_SIDE)
+        for truth, one in zip(truths, sampled, strict=True)
+        if truth.masks is not None and one.positives
+    ]
+    if not targets:
+        return logits.sum() * 0
+    return mask_loss(logits, torch.cat(targets))
 
 
 def paste_masks(

@@ -161,7 +161,7 @@ class RPN(nn.Module):
             One `Proposals` per image.
         """
         rules = self.rules.training if self.training else self.rules.testing
-        chosen, level_of = _best_per_level(scores, rules.before_nms)  # (B, k)
+        chosen, level_of = best_per_level(scores.logits, scores.counts, rules.before_nms)
         level_of = level_of.to(chosen.device)
 
         logits = scores.logits.gather(1, chosen)
@@ -206,13 +206,22 @@ class RPN(nn.Module):
         return proposal_losses(scores, annotated, matches, sampled)
 
 
-def _best_per_level(scores: AnchorScores, most: int) -> tuple[Tensor, Tensor]:
-    """Return the numbers of the best anchors of each level (B, k) and their levels (k,)."""
+def best_per_level(scores: Tensor, counts: Sequence[int], most: int) -> tuple[Tensor, Tensor]:
+    """Choose the best places of each level.
+
+    Args:
+        scores: (B, A) of all levels.
+        counts: places of each level; their sum is A.
+        most: at most this number per level.
+
+    Returns:
+        Numbers of the places (B, k), and their levels (k,), on the CPU.
+    """
     chosen, levels = [], []
     start = 0
-    for level, logits in enumerate(scores.logits.split(scores.counts, dim=1)):
-        best = logits.topk(min(most, logits.shape[1]), dim=1).indices
+    for level, values in enumerate(scores.split(list(counts), dim=1)):
+        best = values.topk(min(most, values.shape[1]), dim=1).indices
         chosen.append(best + start)
         levels.append(torch.full((best.shape[1],), level))
-        start += logits.shape[1]
+        start += values.shape[1]
     return torch.cat(chosen, 1), torch.cat(levels)

@@ -96,6 +96,11 @@ class SampledBoxes:
         """P, the number of positive boxes; they stand first."""
         return len(self.owners)
 
+    @property
+    def positive_boxes(self) -> Tensor:
+        """The positive boxes, (P, 4)."""
+        return self.boxes[: self.positives]
+
 
 @torch.no_grad()
 def sample_boxes(
@@ -141,6 +146,38 @@ def sample_boxes(
     targets = boxes.new_zeros(len(chosen), 4)
     targets[: len(owners)] = box_deltas(boxes[positive], truth.boxes[owners], stds)
     return SampledBoxes(boxes[chosen], labels, owners, targets)
+
+
+def sample_batch(
+    boxes: Sequence[Tensor],
+    truths: Sequence[Annotations],
+    num_classes: int,
+    rules: tuple[MatchRules, SampleRules],
+    *,
+    priorities: Sequence[Tensor] | None = None,
+    stds: Sequence[float] = HEAD_STDS,
+    append: bool = True,
+) -> list[SampledBoxes]:
+    """Choose the boxes of each image that train: see `sample_boxes`.
+
+    Args:
+        boxes: (N_i, 4) of each image.
+        truths: annotations of each image.
+        num_classes, rules, stds, append: as in `sample_boxes`.
+        priorities: of each image, or None to draw them.
+    """
+    return [
+        sample_boxes(
+            own,
+            truth,
+            num_classes,
+            rules,
+            priorities=None if priorities is None else priorities[i],
+            stds=stds,
+            append=append,
+        )
+        for i, (own, truth) in enumerate(zip(boxes, truths, strict=True))
+    ]
 
 
 @torch.no_grad()

@@ -50,7 +50,6 @@ FLOORS: dict[str, dict[str, int]] = {
         "features": 1,
         "pooling": 1,
         "open_clip_compat": 1,
-        "evaluating": 0,
         "lazy": 0,
         "version": 0,
     },

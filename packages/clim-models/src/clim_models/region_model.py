@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clim_models.encoding import Encoding, RegionInputs
-from clim_models.evaluating import evaluating
 from clim_models.features import (
     Dense,
     ImageFeature,
@@ -24,6 +23,7 @@ from clim_models.features import (
 )
 from clim_models.open_clip_compat import OpenClipModel
 from clim_models.pooling import check_boxes, check_masks
+from clim_models.towers.evaluating import evaluating
 from clim_models.towers.freezing import direct_parameters, freeze_all_but, norm_layers
 from clim_models.towers.tower import GradientPath, Stem
 from clim_models.wrapper import OpenClipWrapper

@@ -33,7 +33,7 @@ from clim_models.detection.image_level.step import (
 )
 from clim_models.detection.images import ImageFrame
 from clim_models.detection.rules import DetectionRules, Detections, Priorities
-from clim_models.evaluating import evaluating
+from clim_models.towers.evaluating import evaluating
 
 STRIDE = 16
 WINDOW = 14

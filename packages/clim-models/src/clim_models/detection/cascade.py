@@ -34,7 +34,7 @@ from clim_models.detection.image_level.step import (
 )
 from clim_models.detection.images import ImageFrame
 from clim_models.detection.rules import Detections, Priorities
-from clim_models.evaluating import evaluating
+from clim_models.towers.evaluating import evaluating
 
 # Stages of the backbone whose maps are read, and the levels that boxes are read from.
 MAPS = 3

@@ -31,8 +31,8 @@ from clim_models.detection.heads.targets import (
 from clim_models.detection.heads.text_classifier import ClassSet
 from clim_models.detection.images import ImageFrame, prepare_images
 from clim_models.detection.rules import Detections, DetectorOptions, DetectorRules, Priorities
-from clim_models.evaluating import evaluating
 from clim_models.text.vocabulary import Vocabulary
+from clim_models.towers.evaluating import evaluating
 
 
 class TwoStageDetector(nn.Module):

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from clim_models.checkpoints.atomic import write_whole
 from clim_models.checkpoints.fingerprint import hash_weights
-from clim_models.evaluating import evaluating
 from clim_models.text.prompts import VILD_TEMPLATES, class_prompts
+from clim_models.towers.evaluating import evaluating
 
 
 class TextModel(Protocol):

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clim_models.evaluating import evaluating
 from clim_models.text.class_embeddings import TextModel, embed_classes
 from clim_models.text.prompts import VILD_TEMPLATES, readable_name
+from clim_models.towers.evaluating import evaluating
 
 FIELDS = ("phrases", "not", "examples")
 # The label of a region whose best match is a phrase under `not`.

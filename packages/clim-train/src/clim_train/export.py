@@ -91,7 +91,11 @@ def export_checkpoint(config: RunOptions, task: Task, *, program: str = "clim-tr
 
     weights = RunWeights(task, folder, resume=True)
     engine = Engine(task, config, device=choose_device(config.engine), universal=universal)
-    engine.load(checkpoint.parent, checkpoint.name + (UNIVERSAL if universal else ""))
+    try:
+        engine.load(checkpoint.parent, checkpoint.name + (UNIVERSAL if universal else ""))
+    except BaseException:
+        engine.discard()
+        raise
     weights.restore(engine.close())
     if Ranks.of_group().is_first:
         weights.write(config.run.alpha)

@@ -97,6 +97,9 @@ class Trainer:
         try:
             self._open(resume)
         except BaseException:
+            if self._is_open:
+                self._is_open = False
+                self.engine.discard()
             release(self.folder)
             raise
 

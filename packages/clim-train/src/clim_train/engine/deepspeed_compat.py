@@ -134,13 +134,19 @@ def whole_parameters(engine: Any) -> Iterator[None]:
 def zero3_eraser() -> Callable[[nn.Module], None]:
     """Return a function that takes back what a ZeRO-3 engine leaves behind.
 
-    Call this before the engine is made, and the result with the engine's module after it is
-    destroyed.
+    Call this before the engine is made, and the result with the engine's module after the engine
+    is destroyed, or after it could not be made. The result is safe for engines of all stages.
     """
+    from deepspeed.runtime.zero import parameter_offload
+
     linear = torch.nn.functional.linear
+    running = parameter_offload.FWD_MODULE_STACK
+    depth = len(running)
 
     def erase(module: nn.Module) -> None:
-        _forget_running_module()
+        # ZeRO-3's hooks leave the root in this global list, and an error inside a forward pass
+        # leaves more modules: it would keep the model alive.
+        del running[depth:]
 
         # ZeRO-3 puts its own function in place, for every module of the process; it rounds
         # differently in 16 bits.
@@ -156,8 +162,7 @@ def zero3_eraser() -> Callable[[nn.Module], None]:
 
 
 def _forget_running_module() -> None:
-    """Remove the entry that ZeRO-3's hooks leave in a global list, which would keep the model
-    alive."""
+    """Remove the entry that ZeRO-3's hooks put into a global list each time they are set up."""
     from deepspeed.runtime.zero import parameter_offload
 
     parameter_offload.FWD_MODULE_STACK.pop()

@@ -105,9 +105,15 @@ class Engine:
             fused=device.type == "cuda" and config.engine.offload == "none",
         )
         self._erase_zero3 = zero3_eraser()
-        self._engine, *_ = deepspeed.initialize(
-            model=module, optimizer=optimizer, config=deepspeed_config(config, universal=universal)
-        )
+        try:
+            self._engine, *_ = deepspeed.initialize(
+                model=module,
+                optimizer=optimizer,
+                config=deepspeed_config(config, universal=universal),
+            )
+        except BaseException:
+            self._erase_zero3(module)
+            raise
 
         if self._stage == 0 and world_size == 1:
             without_exchange(self._engine)
@@ -212,16 +218,25 @@ class Engine:
         module = self._engine.module
         buffers = {name: buffer.cpu() for name, buffer in module.model.named_buffers()}
 
-        self._engine.destroy()
-        if self._stage == 3:
-            self._erase_zero3(module)
-        del self._engine, module
+        del module
+        self.discard()
 
         model = self.task.model.float()
         on_device = {name: weight.to(self.device) for name, weight in weights.items()}
         replace_parameters(model, on_device)
         model.eval()
         return {**buffers, **weights}
+
+    def discard(self) -> None:
+        """End the engine without its weights, after an error. Not collective.
+
+        The process is as it was before the engine; the task's model may hold parts of its weights
+        only.
+        """
+        module = self._engine.module
+        self._engine.destroy()
+        self._erase_zero3(module)
+        del self._engine
 
     def _register_direct_parameters(self) -> None:
         """Let the root gather parameters that are read outside the forward of their own module.

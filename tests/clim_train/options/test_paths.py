@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 from clim_train.config import TrainConfig
+from clim_train.methods.fvit import FViTConfig
 from clim_train.methods.pairs import PairDataConfig
+from clim_train.methods.views import DetectionDataConfig
 from clim_train.options.paths import with_absolute_paths
 from clim_train.options.sections import EvaluationConfig, ModelConfig
 
@@ -37,6 +39,15 @@ def test_nested_sections(here):
     found = with_absolute_paths(replace(TrainConfig(), evaluation=evaluation))
     assert found.evaluation.images == str(here / "val")
     assert found.evaluation.panoptic_json is None
+
+
+def test_files_of_a_detector(here):
+    data = DetectionDataConfig(boxes="boxes.json", classes="base.txt")
+    task = FViTConfig(embeddings="names.safetensors")
+    found = with_absolute_paths(TrainConfig(data=data, task=task))
+    assert found.data.boxes == str(here / "boxes.json")
+    assert found.data.classes == str(here / "base.txt")
+    assert found.task.embeddings == str(here / "names.safetensors")
 
 
 def test_a_tag_stays_a_tag_and_a_file_becomes_absolute(here):

@@ -4,15 +4,14 @@ classes.
 Letters: B images, K classes, C embedding.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from clim_data import DetectionBatch
 from clim_data.processes import Ranks
-from clim_eval import cache_folder, embed_with_bar, load_class_embeddings
 from clim_models.detection import (
     FVIT_PRESETS,
     Annotations,
@@ -24,9 +23,11 @@ from clim_models.detection import (
 )
 from torch import Tensor, nn
 
+from clim_train.methods.class_embeddings import class_embeddings
 from clim_train.methods.method import SMALL_BATCHES, BuildContext, Method, MethodOptions
 from clim_train.methods.views import VIEWS, DetectionDataConfig
-from clim_train.options.checks import check_choice, reject
+from clim_train.options.checks import check_choice, check_default, reject
+from clim_train.options.paths import PATH
 
 if TYPE_CHECKING:
     from clim_models import RegionModel
@@ -45,7 +46,7 @@ class FViTConfig(MethodOptions):
     blocks: tuple[int, ...] = ()
     """Four blocks of the tower whose maps are read, from 0. () takes those of the paper, for towers
     of 12 or 24 blocks."""
-    embeddings: str | None = None
+    embeddings: str | None = field(default=None, metadata=PATH)
     """Class embeddings of `clim-eval embed`, with a row for "background"; None embeds the names
     with the model's own text tower."""
     templates: Literal["vild", "photo", "name"] = "vild"
@@ -57,6 +58,8 @@ class FViTConfig(MethodOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "task", "templates")
+        if self.embeddings is not None:
+            check_default(self, "task", ("templates",), "it without task.embeddings, for names")
         if self.blocks and len(self.blocks) != 4:
             reject("task.blocks", self.blocks, "four numbers, or none for those of the paper")
 
@@ -110,7 +113,13 @@ def build_fvit_task(
             "proposals: measure a few steps with --schedule.steps 20 instead"
         )
     names = list(context.class_names)
-    rows = _embeddings(options, model, [*names, BACKGROUND], context.device)
+    rows = class_embeddings(
+        model,
+        [*names, BACKGROUND],
+        file=options.embeddings,
+        templates=options.templates,
+        device=context.device,
+    )
     base = context.data.base_names() or names
     classes = ClassSet(names, rows[:-1], [names.index(name) for name in base])
 
@@ -128,18 +137,6 @@ def build_fvit_task(
     if Ranks.of_group().world_size > 1:
         nn.SyncBatchNorm.convert_sync_batchnorm(detector)
     return FViTTask(detector)
-
-
-def _embeddings(
-    options: FViTConfig, model: "RegionModel", names: Sequence[str], device: torch.device
-) -> Tensor:
-    """Return (K, C) unit rows from the file or the model's text tower, results cached."""
-    if options.embeddings is not None:
-        return load_class_embeddings(options.embeddings, names, model=model)
-    rank, _ = Ranks.of_group()
-    return embed_with_bar(
-        model.to(device), names, options.templates, cache=cache_folder(), show=rank == 0
-    )
 
 
 FVIT = Method(

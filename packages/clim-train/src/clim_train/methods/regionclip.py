@@ -4,7 +4,7 @@ classes.
 Letters: B images, n_i boxes of image i, N = sum n_i boxes of this rank, K classes, C channels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,12 +13,12 @@ import torch
 import torch.distributed as dist
 from clim_data import BoxBatch
 from clim_data.processes import Ranks
-from clim_eval import cache_folder, embed_with_bar, load_class_embeddings
 from clim_models.losses import federated_class_weights, federated_region_loss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clim_train.methods.boxes import BOXES, BoxDataConfig
+from clim_train.methods.class_embeddings import class_embeddings
 from clim_train.methods.method import SMALL_BATCHES, BuildContext, Method
 from clim_train.methods.region_parts import (
     RegionOptions,
@@ -192,35 +192,19 @@ def build_regionclip(
         classes = max(options.sampled_classes or 0, _LVIS_CLASSES)
         embeddings = torch.ones(classes, model.embed_dim)
     else:
-        embeddings = embeddings_of_classes(options, model, context.class_names, context.device)
+        embeddings = class_embeddings(
+            model,
+            context.class_names,
+            file=options.embeddings,
+            templates=options.templates,
+            device=context.device,
+        )
     return RegionClipTask(
         model,
         embeddings,
         box_mode=options.box_mode,
         sampled_classes=options.sampled_classes,
         sampling=options.sampling,
-    )
-
-
-def embeddings_of_classes(
-    options: RegionClipConfig,
-    model: "RegionModel",
-    class_names: Sequence[str],
-    device: torch.device,
-) -> Tensor:
-    """Return (K, C) embeddings of the classes.
-
-    They come from the file `options.embeddings`, or from the model's text tower, which runs on
-    `device` and whose results are cached. Raises ValueError where the file lacks classes, or is of
-    another model.
-    """
-    if options.embeddings is not None:
-        return load_class_embeddings(options.embeddings, class_names, model=model)
-
-    rank, _ = Ranks.of_group()
-    # On the device that will train: thousands of names take hours on a CPU.
-    return embed_with_bar(
-        model.to(device), class_names, options.templates, cache=cache_folder(), show=rank == 0
     )
 
 

@@ -1,6 +1,6 @@
 """Images and annotated boxes, as detectors see them: large-scale jitter of whole images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -13,6 +13,7 @@ from clim_train.methods.method import DataKind
 from clim_train.methods.region_parts import blank_images
 from clim_train.methods.sources import SourceOptions
 from clim_train.options.checks import check_at_least
+from clim_train.options.paths import PATH
 
 # Boxes of an image in example batches; COCO has 7 on average.
 _EXAMPLE_BOXES = 8
@@ -25,9 +26,9 @@ class DetectionDataConfig(SourceOptions):
     LEARNED_FROM: ClassVar[str] = "images and the boxes of a COCO json (--data.boxes FILE)"
 
     kind: Literal["detection"] = "detection"
-    boxes: str | None = None
+    boxes: str | None = field(default=None, metadata=PATH)
     """COCO json with categories, such as instances_train2017.json."""
-    classes: str | None = None
+    classes: str | None = field(default=None, metadata=PATH)
     """Text file with the names of the base classes, one a line. None takes all categories, which
     must then all have boxes."""
     image_px: int = 640

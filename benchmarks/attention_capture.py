@@ -14,6 +14,7 @@ from functools import partial
 import side_by_side as sbs
 import torch
 from flmm import Capture, PhraseRows, use_rows_attention
+from memory import MIB
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 
@@ -102,8 +103,8 @@ def returned(shape: dict, work: dict) -> Callable[[], Maps]:
 def agree(ours: Maps, other: Maps, *, tolerance: float) -> dict[str, float]:
     distance = sbs.largest_difference(ours.maps, other.maps, tolerance)
     kept = {
-        "kept MiB": ours.kept_bytes / sbs.MIB,
-        "kept MiB of the other": other.kept_bytes / sbs.MIB,
+        "kept MiB": ours.kept_bytes / MIB,
+        "kept MiB of the other": other.kept_bytes / MIB,
     }
     return {**distance, **kept}
 

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from gpu_parts import PARTS
 from gpu_parts.record import Part
-from side_by_side import package_versions, processor
+from machine import package_versions, processor
 
 REHEARSAL_PATIENCE = 6
 """On a CPU, which may be busy, a part may take this many times its limit on a GPU."""

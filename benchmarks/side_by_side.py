@@ -9,34 +9,19 @@ is measured, never asserted.
 import argparse
 import gc
 import json
-import logging
-import multiprocessing
-import os
-import platform
-import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from machine import cores, machine
+from memory import peak_memory, threads_and_quiet
 
 RESULTS = Path(__file__).parent / "results"
-VERSIONS = (
-    "torch",
-    "torchvision",
-    "pillow",
-    "open_clip_torch",
-    "timm",
-    "deepspeed",
-    "transformers",
-)
-MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -119,11 +104,11 @@ def settings_from(args: argparse.Namespace) -> Settings:
 def run(name: str, comparisons: Sequence[Comparison], settings: Settings) -> dict:
     """Measure all comparisons, print them, write `settings.results`/NAME.json, and return what was
     written."""
-    with _threads_and_quiet(settings.threads):
+    with threads_and_quiet(settings.threads):
         record = {
             "benchmark": name,
             "command": " ".join(["python", f"benchmarks/{name}.py", *_own_arguments(name)]),
-            "machine": machine(settings),
+            "machine": machine(settings.device, settings.threads),
             "comparisons": [],
         }
         for comparison in comparisons:
@@ -133,19 +118,6 @@ def run(name: str, comparisons: Sequence[Comparison], settings: Settings) -> dic
     settings.results.mkdir(parents=True, exist_ok=True)
     (settings.results / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
     return record
-
-
-@contextmanager
-def _threads_and_quiet(threads: int) -> Iterator[None]:
-    """So many threads of torch, and no warnings about random weights, which are meant."""
-    before, log_level = torch.get_num_threads(), logging.getLogger().level
-    torch.set_num_threads(threads)
-    logging.getLogger().setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        logging.getLogger().setLevel(log_level)
 
 
 def compare(comparison: Comparison, settings: Settings) -> dict:
@@ -200,105 +172,6 @@ def time_call(call: Callable[[], Any], device: str) -> tuple[float, float]:
     call()
     _synchronize(device)
     return time.perf_counter() - start, time.process_time() - cpu_start
-
-
-def peak_memory(candidate: Candidate, settings: Settings) -> dict[str, float]:
-    """Peak memory of the first call in a fresh process.
-
-    Returns:
-        "call_mib": peak above what was in use just before the call. "process_mib": peak of the
-            whole process during
-        the call, with Python, libraries and weights (on a GPU: of torch's allocator, with weights).
-        Both in MiB.
-    """
-    context = _process_context()
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure_memory, args=(candidate, settings, sender))
-    process.start()
-    sender.close()
-    try:
-        result = receiver.recv()
-    except EOFError:
-        raise RuntimeError(
-            f"the process that measures {candidate.label!r} died: see its message above"
-        ) from None
-    finally:
-        process.join()
-    return result
-
-
-def _measure_memory(candidate: Candidate, settings: Settings, sender) -> None:
-    with _threads_and_quiet(settings.threads):
-        sender.send(_peak_of_first_call(candidate.build(), settings.device))
-    sender.close()
-
-
-def _peak_of_first_call(call: Callable[[], Any], device: str) -> dict[str, float]:
-    gc.collect()
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        torch.cuda.synchronize()
-        peak = torch.cuda.max_memory_allocated()
-    else:
-        before = _reset_peak_resident()
-        call()
-        peak = _peak_resident()
-    # Linux adds up the resident pages of threads late, so a call that takes no memory may seem to
-    # give some back.
-    used = max(0, peak - before)
-    return {"call_mib": round(used / MIB, 1), "process_mib": round(peak / MIB, 1)}
-
-
-def _reset_peak_resident() -> int:
-    """Forget the peak that building the candidate left behind; returns the bytes that are resident
-    now."""
-    with suppress(
-        OSError
-    ):  # Linux only; elsewhere a peak that is lower than that of building cannot be seen
-        Path("/proc/self/clear_refs").write_text("5")
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    return _peak_resident()
-
-
-def _peak_resident() -> int:
-    """Largest number of resident bytes of this process since the last reset."""
-    with suppress(OSError):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _process_context():
-    """Processes that begin with the imports done and nothing else: no arrays, no threads of this
-    process."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    beside = {path.stem for path in Path(__file__).parent.glob("*.py")}
-    context.set_forkserver_preload(["__main__", *sorted(beside & sys.modules.keys())])
-    return context
-
-
-def machine(settings: Settings) -> dict:
-    """What it was measured on, in general words: no host name, no paths."""
-    on_gpu = torch.device(settings.device).type == "cuda"
-    return {
-        "processor": processor(),
-        "cores": cores(),
-        "threads": settings.threads,
-        "device": torch.cuda.get_device_name(settings.device) if on_gpu else "cpu",
-        "python": platform.python_version(),
-        "packages": package_versions(),
-        "load_at_start": round(os.getloadavg()[0], 1),
-    }
-
-
-def cores() -> int:
-    return os.cpu_count() or 1
 
 
 def describe(measured: dict) -> str:
@@ -373,24 +246,6 @@ def _seconds(side: dict) -> str:
 def _own_arguments(name: str) -> list[str]:
     """Arguments of the command line, if this process is that benchmark."""
     return sys.argv[1:] if Path(sys.argv[0]).stem == name else []
-
-
-def package_versions() -> dict[str, str]:
-    """Return the version of each library that decides a speed, where it is installed."""
-    found = {}
-    for package in VERSIONS:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
-def processor() -> str:
-    """Return the name of the processor's model."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _synchronize(device: str) -> None:

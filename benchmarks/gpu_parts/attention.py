@@ -31,7 +31,8 @@ from gpu_parts.attention_rows import (
     rows_of_attention,
     rows_of_padded_batch,
 )
-from gpu_parts.grounding_models import FEW_LAYERS, exact_float32, grounded_llava, never_ends
+from gpu_parts.exact import exact_float32
+from gpu_parts.grounding_models import FEW_LAYERS, grounded_llava, never_ends
 from gpu_parts.record import Part
 
 PICTURES = 4

@@ -22,7 +22,7 @@ from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from gpu_parts.drawn_data import NAMES, DrawnData, draw_data
-from gpu_parts.grounding_models import exact_float32
+from gpu_parts.exact import exact_float32
 from gpu_parts.record import Part
 
 TINY_CLIP = "clim-gpu-run-tiny"

@@ -1,9 +1,6 @@
-"""What the parts about flmm run on: a grounded LLaVA with random weights, and exact float32
-products."""
+"""What the parts about flmm run on: a grounded LLaVA with random weights."""
 
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from flmm import GroundedLMM
@@ -27,18 +24,6 @@ SEVEN_B_WIDE = {
     "base": 64,
 }
 TINY = {"tower": (32, 1, 2), "llama": (32, 2, 4), "sam": (32, 1, 2), "sam_px": 128, "base": 4}
-
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """Inside, float32 products and convolutions on a GPU are float32: by default cuDNN rounds to
-    TF32."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def grounded_llava(part: Part, sizes: dict) -> GroundedLMM:

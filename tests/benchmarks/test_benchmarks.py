@@ -115,7 +115,8 @@ COMPARISONS = {
 def benchmarks():
     """The scripts as modules, imported by their bare names as they import each other."""
     sys.path.insert(0, str(BENCHMARKS))
-    modules = {name: importlib.import_module(name) for name in (*NAMES, "side_by_side", "table")}
+    shared = ("side_by_side", "memory", "table")
+    modules = {name: importlib.import_module(name) for name in (*NAMES, *shared)}
     yield modules
     sys.path.remove(str(BENCHMARKS))
 
@@ -125,7 +126,7 @@ def test_writes_ratio_and_memory(benchmarks, name, tmp_path, capsys, monkeypatch
     register_tiny_towers()
     # The tiny towers are registered in this process only, so here memory is measured in it as well.
     monkeypatch.setattr(
-        benchmarks["side_by_side"], "peak_memory", in_this_process(benchmarks["side_by_side"])
+        benchmarks["side_by_side"], "peak_memory", in_this_process(benchmarks["memory"])
     )
     benchmarks[name].main(
         [*TINY[name], "--pairs", "2", "--threads", "1", "--results", str(tmp_path)]
@@ -148,11 +149,11 @@ def test_writes_ratio_and_memory(benchmarks, name, tmp_path, capsys, monkeypatch
     assert len({line.count("|") for line in rows if line.startswith("|")}) == 1
 
 
-def in_this_process(side_by_side):
+def in_this_process(memory):
     def measure(candidate, settings):
         call = candidate.build()
         try:
-            return side_by_side._peak_of_first_call(call, settings.device)
+            return memory.peak_of_first_call(call, settings.device)
         finally:
             getattr(call, "close", lambda: None)()
 

@@ -98,14 +98,12 @@ class Trainer:
             self._open(resume)
         except BaseException:
             if self._is_open:
-                self._is_open = False
                 self.engine.discard()
             release(self.folder)
             raise
 
     def _open(self, resume: bool) -> None:
-        # The run folder names the stage that ran: the run keeps it, whoever resumes it with how
-        # many ranks.
+        # A run keeps the stage that its folder names, whoever resumes it with how many ranks.
         engine = self.config.engine.for_ranks(self.world_size)
         self.config = replace(self.config, engine=engine)
         prepare_folder(

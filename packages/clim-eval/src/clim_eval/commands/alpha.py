@@ -1,6 +1,6 @@
 """`clim-eval alpha`: a training at several weight interpolations."""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from clim_data.command_line import Commands, add_command, add_option
@@ -21,6 +21,25 @@ def add(commands: Commands) -> None:
         run,
         "evaluate a training at several weight interpolations",
     )
+    _add_weights_options(parser)
+    add_device_options(parser)
+    add_data_options(parser, required=False)
+    add_readout_options(parser)
+    _add_image_options(parser)
+    parser.add_old_spelling("--caption-images", "--retrieval-images")
+    parser.add_old_spelling("--zeroshot-images", "--class-images")
+    parser.add_old_spelling("--zeroshot-names", "--names")
+    parser.add_argument(
+        "--keep-gb",
+        type=float,
+        default=4,
+        help="gigabytes of decoded images that each process keeps between alphas",
+    )
+    add_run_options(parser)
+
+
+def _add_weights_options(parser: ArgumentParser) -> None:
+    """Add which weights are mixed, and how."""
     parser.add_argument(
         "run_folder", nargs="?", type=Path, metavar="RUN", help="run folder of an exported training"
     )
@@ -46,9 +65,10 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--image-px", type=int, help="side of the input for regions; default: 64 patches"
     )
-    add_device_options(parser)
-    add_data_options(parser, required=False)
-    add_readout_options(parser)
+
+
+def _add_image_options(parser: ArgumentParser) -> None:
+    """Add the data of retrieval and of zero-shot classification."""
     group = parser.add_argument_group("image-level data")
     add_option(group, "--captions-json", help="COCO captions json, for retrieval")
     group.add_argument(
@@ -69,16 +89,6 @@ def add(commands: Commands) -> None:
         help="text file with the classes of --class-images, one per line; default: names of the "
         "folders",
     )
-    parser.add_old_spelling("--caption-images", "--retrieval-images")
-    parser.add_old_spelling("--zeroshot-images", "--class-images")
-    parser.add_old_spelling("--zeroshot-names", "--names")
-    parser.add_argument(
-        "--keep-gb",
-        type=float,
-        default=4,
-        help="gigabytes of decoded images that each process keeps between alphas",
-    )
-    add_run_options(parser)
 
 
 def run(options: Namespace) -> None:

@@ -96,7 +96,8 @@ def run(options: Namespace) -> None:
     ]
     check_scored(coverage, "pass jpg, png or webp images that can be opened")
     categories = [
-        {"id": number, "name": name} for number, name in zip(category_ids, detector.names)
+        {"id": number, "name": name}
+        for number, name in zip(category_ids, detector.names, strict=True)
     ]
     _write(options.out, images=images, categories=categories, annotations=annotations)
     print_coverage(coverage)

@@ -1,6 +1,7 @@
 """`clim-eval report`: several reports side by side."""
 
 from argparse import Namespace
+from itertools import chain
 from pathlib import Path
 
 from clim_data.command_line import Commands, add_command, add_option
@@ -32,16 +33,12 @@ def run(options: Namespace) -> None:
     arms = combine_reports(reports)
     print(metric_table(arms))
     if options.out:
-        fractions = [
-            name
-            for name in dict.fromkeys(n for arm in arms.values() for n in arm)
-            if _is_main(name)
-        ]
-        figures = (
-            {"comparison": accuracy_bars(arms, metrics=fractions, title=options.title)}
-            if fractions
-            else {}
-        )
+        names = dict.fromkeys(chain.from_iterable(arms.values()))
+        fractions = [name for name in names if _is_main(name)]
+        figures = {}
+        if fractions:
+            figures["comparison"] = accuracy_bars(arms, metrics=fractions, title=options.title)
+
         config = {name: report["config"] for name, report in reports.items()}
         data = {name: report.get("data") for name, report in reports.items()}
         write_report(

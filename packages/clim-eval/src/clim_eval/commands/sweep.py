@@ -99,11 +99,10 @@ class SweepParts:
 
     def coverage_notes(self) -> list[str]:
         """Return a warning if a file was broken or repaired while the sweep ran."""
-        changed = [
-            name
-            for name, of_alphas in self.coverages.items()
-            if any(coverage != of_alphas[0] for coverage in of_alphas)
-        ]
+        changed = []
+        for name, of_alphas in self.coverages.items():
+            if any(coverage != of_alphas[0] for coverage in of_alphas):
+                changed.append(name)
         if not changed:
             return []
         return [

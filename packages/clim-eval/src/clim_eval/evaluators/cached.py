@@ -8,7 +8,7 @@ from clim_data import BrokenSample
 from clim_data.processes import Ranks
 from torch import Tensor
 
-from clim_eval.evaluators.sharing import Items, item_lists
+from clim_eval.evaluators.sharing import Items, item_lists, with_indices
 
 
 class CachedItems:
@@ -58,12 +58,10 @@ class CachedItems:
 
         unread = [index for index in self.indices if index not in self._items]
         loader = item_lists(self.data, unread, batch_size=self.batch_size, workers=self.workers)
-        position = 0
-        for batch in loader:
-            for index, item in zip(unread[position : position + len(batch)], batch, strict=True):
+        for batch in with_indices(loader, unread):
+            for index, item in batch:
                 self._cache(index, item)
-            position += len(batch)
-            yield batch
+            yield [item for _, item in batch]
 
     def _stamp(self, index: int) -> Any:
         stamp = getattr(self.data, "stamp", None)

@@ -241,17 +241,19 @@ class RegionClassification:
 
     def _stack(self, images: Sequence["ImageRows"], coverage: tuple[Coverage, ...]) -> RegionRows:
         """Join the rows of all images."""
-        names = (*self.outputs, *(("crops",) if self.crops else ()))
+        ranks: dict[str, np.ndarray] = {}
+        similarities: dict[str, np.ndarray] = {}
+        for name in (*self.outputs, *(("crops",) if self.crops else ())):
+            ranks[name] = np.concatenate([image.ranks[name] for image in images])
+            similarities[name] = np.concatenate([image.similarities[name] for image in images])
+
         return RegionRows(
             image_ids=np.concatenate([image.image_ids for image in images]),
             labels=np.concatenate([image.labels for image in images]),
             is_thing=np.concatenate([image.is_thing for image in images]),
             areas=np.concatenate([image.areas for image in images]),
-            ranks={name: np.concatenate([image.ranks[name] for image in images]) for name in names},
-            similarities={
-                name: np.concatenate([image.similarities[name] for image in images])
-                for name in names
-            },
+            ranks=ranks,
+            similarities=similarities,
             coverage=coverage,
         )
 

@@ -102,7 +102,7 @@ def keyed_batches(
         rank, world_size = Ranks.of_group()
         indices = range(rank, len(data), world_size)
         loader = item_lists(data, indices, batch_size=batch_size, workers=workers)
-        return _with_indices(loader, indices), len(loader)
+        return with_indices(loader, indices), len(loader)
 
     if isinstance(data, Iterable):
         length = getattr(data, "__len__", None)
@@ -147,9 +147,10 @@ def gather_faults(data: Any, faults: Sequence[tuple[Any, BrokenSample]] = ()) ->
     return [*getattr(data, "left_out", ()), *merge_by_key(gather_objects(list(faults)))]
 
 
-def _with_indices(
+def with_indices(
     loader: Iterable[list[Item]], indices: Sequence[int]
 ) -> Iterator[list[tuple[int, Item]]]:
+    """Yield the lists of a loader of `item_lists`, each item with its index."""
     position = 0
     for batch in loader:
         yield list(zip(indices[position : position + len(batch)], batch, strict=True))

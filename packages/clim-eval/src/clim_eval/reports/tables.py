@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,42 +20,41 @@ FRACTION = re.compile(
 
 
 def metric_table(metrics: Mapping[str, Any]) -> str:
-    """Markdown table: flat metrics as READOUT.REST are laid out as rows x columns, arms as columns
-    side by side."""
+    """Return a Markdown table: flat metrics as READOUT.REST are laid out as rows x columns, arms as
+    columns side by side."""
     if not metrics:
         return "No metrics."
+
+    rows: list[list[str]] = []
     if all(isinstance(value, Mapping) for value in metrics.values()):
-        names = list(dict.fromkeys(name for values in metrics.values() for name in values))
-        rows = [
-            [name, *(show_number(name, values.get(name)) for values in metrics.values())]
-            for name in names
-        ]
+        for name in dict.fromkeys(chain.from_iterable(metrics.values())):
+            cells = [show_number(name, values.get(name)) for values in metrics.values()]
+            rows.append([name, *cells])
         return markdown(["metric", *metrics], rows)
+
     heads = list(dict.fromkeys(name.partition(".")[0] for name in metrics))
     tails = list(dict.fromkeys(name.partition(".")[2] for name in metrics))
     if "" in tails or len(heads) < 2 or len(heads) * len(tails) > 2 * len(metrics):
-        return markdown(
-            ["metric", "value"],
-            [[name, show_number(name, value)] for name, value in metrics.items()],
-        )
-    cells = [
-        [head, *(show_number(f"{head}.{tail}", metrics.get(f"{head}.{tail}")) for tail in tails)]
-        for head in heads
-    ]
-    return markdown(["", *tails], cells)
+        rows = [[name, show_number(name, value)] for name, value in metrics.items()]
+        return markdown(["metric", "value"], rows)
+
+    for head in heads:
+        names = [f"{head}.{tail}" for tail in tails]
+        rows.append([head, *(show_number(name, metrics.get(name)) for name in names)])
+    return markdown(["", *tails], rows)
 
 
 def show_number(name: str, value: float | None) -> str:
-    """A metric for people: fractions (`FRACTION`) in percent with two digits, other numbers with
-    four figures."""
+    """Return a metric for people: fractions (`FRACTION`) in percent with two digits, other numbers
+    with four figures."""
     if value is None or math.isnan(value):
         return "-"
     return f"{100 * value:.2f} %" if FRACTION.search(name) else f"{value:.4g}"
 
 
 def to_jsonable(value: Any) -> Any:
-    """The value as JSON holds it: dataclasses as dicts, paths, dtypes and devices as text, nan as
-    None.
+    """Return the value as JSON holds it: dataclasses as dicts, paths, dtypes and devices as text,
+    nan as None.
 
     Raises ValueError for anything whose meaning would be lost.
     """
@@ -85,25 +85,37 @@ def to_jsonable(value: Any) -> Any:
 
 
 def leaves(tree: Any, prefix: str = "") -> list[list[str]]:
-    if isinstance(tree, Mapping):
-        return [
-            row
-            for key, item in tree.items()
-            for row in leaves(item, f"{prefix}.{key}" if prefix else key)
-        ]
-    return [[prefix, "" if tree is None else str(tree)]]
+    """Return [dotted name, value as text] of every value in nested dicts."""
+    if not isinstance(tree, Mapping):
+        return [[prefix, "" if tree is None else str(tree)]]
+
+    rows = []
+    for key, item in tree.items():
+        rows += leaves(item, f"{prefix}.{key}" if prefix else key)
+    return rows
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool = False) -> str:
-    rows = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [head, *rows]]
-    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(head))]
-    # Names and texts to the left, numbers to the right, readable also as plain text.
+    """Return a Markdown table that is also readable as plain text.
+
+    Args:
+        text: all columns are texts, and not numbers after the first one.
+    """
+    table = [_escaped(row) for row in [head, *rows]]
+    widths = [max(3, *map(len, column)) for column in zip(*table, strict=True)]
+    # Names and texts to the left, numbers to the right.
     right = [bool(i) and not text for i in range(len(head))]
-    lines = [
-        "| "
-        + " | ".join(c.rjust(w) if r else c.ljust(w) for r, c, w in zip(right, row, widths))
-        + " |"
-        for row in rows
-    ]
-    rule = "|" + "|".join("-" * (w + 1) + (":" if r else "-") for r, w in zip(right, widths)) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+
+    rule = ["-" * (w + 1) + (":" if r else "-") for r, w in zip(right, widths, strict=True)]
+    lines = []
+    for row in table:
+        cells = [
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for is_right, cell, width in zip(right, row, widths, strict=True)
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
+
+
+def _escaped(row: Sequence[str]) -> list[str]:
+    return [cell.replace("|", "\\|").replace("\n", " ") for cell in row]

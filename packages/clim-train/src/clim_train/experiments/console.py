@@ -26,9 +26,11 @@ def free_folder(path: Path) -> Path:
 
 
 def aligned_table(rows: Sequence[Sequence[str]]) -> str:
-    """Markdown table, readable as text: first row the head, first column to the left, the others to
-    the right."""
-    width = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    """Return a Markdown table that is also readable as text.
+
+    The first row is the head. The first column stands to the left, the others to the right.
+    """
+    width = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["-" * width[0], *["-" * (w - 1) + ":" for w in width[1:]]]
     lines = []
     for row in [rows[0], rule, *rows[1:]]:

@@ -11,14 +11,13 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import open_clip
 import torch
-from clim_data.drawings import EmojiSet, EmojiSplit, caption_of, load_emoji
+from clim_data.drawings import EmojiSet, EmojiSplit, load_emoji
 from clim_data.files import write_whole
 from clim_models import TINY, TINY_WEIGHTS, build_clim_tiny
 from clim_models.losses import contrastive_loss
@@ -28,8 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from clim_train.experiments.augment import augment_drawings, on_white
-
-TEMPLATES = ("{}", "a picture of a {}", "a drawing of a {}", "an icon of a {}")
+from clim_train.experiments.tiny_texts import TinyClip, text_features
 
 
 @dataclass(frozen=True)
@@ -55,48 +53,6 @@ class PretrainConfig:
             raise ValueError("the budget is empty; give --minutes or --steps above 0")
 
 
-class TinyClip(Protocol):
-    """What the pretraining uses of clim-tiny, an open_clip `CustomTextCLIP`."""
-
-    @property
-    def visual(self) -> nn.Module: ...
-
-    @property
-    def logit_scale(self) -> Tensor: ...
-
-    def encode_image(self, image: Tensor, normalize: bool = False) -> Tensor: ...
-
-    def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor: ...
-
-    def state_dict(self) -> Mapping[str, Tensor]: ...
-
-
-def text_features(model: TinyClip, names: tuple[str, ...]) -> Tensor:
-    """Unit text features of every name under every template, (templates, names, C)."""
-    tokenizer, rows = unpadded(open_clip.get_tokenizer(TINY)), []
-    device = model.logit_scale.device
-    for template in TEMPLATES:
-        ids = tokenizer([template.format(caption_of(name)) for name in names]).to(device)
-        with torch.no_grad():
-            rows.append(
-                torch.cat([model.encode_text(part, normalize=True) for part in ids.split(256)])
-            )
-    return torch.stack(rows)
-
-
-def unpadded(tokenizer: Callable[[list[str]], Tensor]) -> Callable[[list[str]], Tensor]:
-    """clim-tiny's tokenizer without the padding (id 0) that no text of the call needs.
-
-    The text tower masks padding, so features stay the same and short captions cost a third.
-    """
-
-    def tokenize(texts: list[str]) -> Tensor:
-        ids = tokenizer(texts)
-        return ids[:, : int((ids != 0).sum(1).max())]
-
-    return tokenize
-
-
 def drawing_table(
     emoji: EmojiSet, vendors: tuple[str, ...], names: tuple[str, ...]
 ) -> tuple[Tensor, Tensor]:
@@ -104,9 +60,8 @@ def drawing_table(
     one's name (N,)."""
     rows = [(emoji.index(v, n), i) for v in vendors for i, n in enumerate(names) if emoji.has(v, n)]
     index, labels = zip(*rows, strict=True)
-    return torch.from_numpy(emoji.pixels[list(index)]).permute(
-        0, 3, 1, 2
-    ).contiguous(), torch.tensor(labels)
+    pixels = torch.from_numpy(emoji.pixels[list(index)]).permute(0, 3, 1, 2)
+    return pixels.contiguous(), torch.tensor(labels)
 
 
 def normalize(images: Tensor, model: TinyClip) -> Tensor:
@@ -217,47 +172,36 @@ def train(
     config: PretrainConfig,
     on_interval: Callable[[dict[str, float]], Any] | None = None,
 ) -> dict[str, float]:
-    """Train `model.visual` and `model.logit_scale` in place; returns steps, seconds and the last
+    """Train `model.visual` and `model.logit_scale` in place; return steps, seconds and the last
     smoothed loss.
 
-    table: drawings and name indices; texts: (templates, names, C) unit features;
-    `on_interval(state)` is called every `save_every_s` seconds.
+    Args:
+        table: drawings and the index of each one's name.
+        texts: (templates, names, C) unit features.
+        on_interval: `on_interval(state)` is called every `config.save_every_s` seconds.
     """
     device = torch.device(config.device)
     generator = torch.Generator(device).manual_seed(config.seed)
-    pixels, labels, texts = table[0].to(device), table[1].to(device), texts.to(device)
-    groups = parameter_groups(model, config)
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
-    parameters = [p for group in groups for p in group["params"]]
+    table, texts = (table[0].to(device), table[1].to(device)), texts.to(device)
+    optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr, betas=(0.9, 0.98))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     total = config.steps or config.minutes * 60
     bar = tqdm(total=round(total), unit="step" if config.steps else "s", desc="pretraining")
+
     start = saved = time.monotonic()
     state = {"steps": 0, "seconds": 0.0, "loss": float("nan")}
     model.visual.train()
     while (done := state["steps"] if config.steps else state["seconds"]) < total:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * schedule(done / total, config.warmup)
-        pick = torch.randint(len(pixels), (config.batch_size,), device=device, generator=generator)
-        template = torch.randint(
-            len(texts), (config.batch_size,), device=device, generator=generator
-        )
-        images = normalize(augment_drawings(pixels[pick], generator), model).contiguous(
-            memory_format=torch.channels_last
-        )
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            features = model.encode_image(images)
-        features = nn.functional.normalize(features.float(), dim=-1)
-        loss = contrastive_loss(
-            features,
-            texts[template, labels[pick]],
-            model.logit_scale.exp(),
-            caption_ids=labels[pick],
-        )
+
+        loss = _batch_loss(model, table, texts, config, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         model.logit_scale.data.clamp_(0, math.log(100))
+
         state["steps"] += 1
         state["seconds"] = time.monotonic() - start
         state["loss"] = (
@@ -269,9 +213,36 @@ def train(
         if on_interval and time.monotonic() - saved > config.save_every_s:
             saved = time.monotonic()
             on_interval(dict(state))
+
     bar.close()
     model.visual.eval()
     return state
+
+
+def _batch_loss(
+    model: TinyClip,
+    table: tuple[Tensor, Tensor],
+    texts: Tensor,
+    config: PretrainConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the loss of a random batch of drawings, each under a random template."""
+    pixels, labels = table
+    device, count = texts.device, (config.batch_size,)
+    pick = torch.randint(len(pixels), count, device=device, generator=generator)
+    template = torch.randint(len(texts), count, device=device, generator=generator)
+
+    images = normalize(augment_drawings(pixels[pick], generator), model)
+    images = images.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        features = model.encode_image(images)
+
+    return contrastive_loss(
+        nn.functional.normalize(features.float(), dim=-1),
+        texts[template, labels[pick]],
+        model.logit_scale.exp(),
+        caption_ids=labels[pick],
+    )
 
 
 def pretrain(config: PretrainConfig, output: Path, command: str) -> dict:
@@ -291,7 +262,8 @@ def pretrain(config: PretrainConfig, output: Path, command: str) -> dict:
         "seed": config.seed,
         "precision": config.precision,
         "batch_size": config.batch_size,
-        "data": f"{len(table[0])} drawings of {len(split.train_names)} names by {', '.join(split.train_vendors)}",
+        "data": f"{len(table[0])} drawings of {len(split.train_names)} names by "
+        f"{', '.join(split.train_vendors)}",
         "never_seen": f"vendor {split.test_vendor}; {len(split.test_concepts)} test concepts; "
         f"{len(split.val_concepts)} validation concepts",
         "torch": torch.__version__,

@@ -6,6 +6,7 @@ Letters: B images of a batch, N phrases of an image, H W its pixels.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ class GroundingEvaluation:
             "median": ranked[middle : middle + count],
             "best": ranked[::-1][:count],
         }
-        wanted = {key for keys in chosen.values() for key in keys}
+        wanted = set(chain.from_iterable(chosen.values()))
         shown = dict(self._shown(wanted, scores))
         figures = {}
         for name in ("best", "median", "worst"):

@@ -119,6 +119,8 @@ def read_heads(
     }
     check_names(trained, new, source=name, what="LMM and SAM")
     model.own_positions = not brought
+    # Not strict, because the frozen weights are not in the file: `check_names` above has compared
+    # the names and shapes of everything that is.
     model.load_state_dict(new, strict=False)
 
 

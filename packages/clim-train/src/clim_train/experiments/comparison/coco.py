@@ -30,7 +30,7 @@ TEMPLATES = "vild"
 
 @dataclass(frozen=True)
 class CocoFiles:
-    """Where things are.
+    """Paths of a data set and of what was derived from it.
 
     root: has `train2017/`, `val2017/`, `panoptic_val2017/` and `annotations/` with
     captions_train2017.json, captions_val2017.json and panoptic_val2017.json. proposals: COCO json
@@ -76,7 +76,7 @@ class CocoFiles:
 def coco_data(
     folder: Path, model: RegionModel, files: CocoFiles, *, image_px: int
 ) -> ComparisonData:
-    """Lists below `folder` what may be trained on (nothing is copied), and opens the validation
+    """List below `folder` what may be trained on (nothing is copied), and open the validation
     images."""
     root = files.root
     regions = PanopticRegions(
@@ -109,7 +109,8 @@ def coco_data(
 def coco_training(
     folder: Path, model: RegionModel, files: CocoFiles, unseen: Sequence[str]
 ) -> TrainingData:
-    """Nouns with embeddings, and the lists of images and captions that name nothing of `unseen`."""
+    """Write nouns with embeddings, and the lists of images and captions that name nothing of
+    `unseen`."""
     folder.mkdir(parents=True, exist_ok=True)
     hidden = NounFinder(unseen)
     names = [noun for noun in read_names(files.nouns, "--nouns") if not hidden.find([noun])]
@@ -123,12 +124,12 @@ def coco_training(
     save_class_embeddings(nouns, rows, names, TEMPLATES, model=model)
     if files.shards:
         return TrainingData(files.shards, files.shards, files.proposals, nouns)
-    kept = [
-        (image, texts)
-        for image, captions in captions_of_images(files.train_captions)
-        if (texts := [caption for caption in captions if caption.strip()])
-        and not hidden.find(texts)
-    ]
+
+    kept: list[tuple[dict, list[str]]] = []
+    for image, captions in captions_of_images(files.train_captions):
+        texts = [caption for caption in captions if caption.strip()]
+        if texts and not hidden.find(texts):
+            kept.append((image, texts))
     if not kept:
         raise ValueError(
             f"{files.train_captions} has no image that may be trained on: check it and --unseen"
@@ -145,8 +146,8 @@ def coco_training(
 
 
 def linked_pairs(folder: Path, images: Path, kept: Sequence[tuple[dict, list[str]]]) -> Path:
-    """A folder with a link to the image folder and the captions of the images that are kept;
-    returns it."""
+    """Write a folder with a link to the image folder and the captions of the images that are kept;
+    return it."""
     folder.mkdir(exist_ok=True)
     rows = [
         {"file_name": f"images/{image_file_name(image)}", "captions": texts}
@@ -160,7 +161,7 @@ def linked_pairs(folder: Path, images: Path, kept: Sequence[tuple[dict, list[str
 
 
 def kept_boxes(proposals: Path, file_names: set[str], output: Path) -> Path:
-    """Writes the boxes of some images as a COCO json of their own, and returns where."""
+    """Write the boxes of some images as a COCO json of their own, and return where."""
     table = read_annotations(proposals, "images", "annotations")
     table["images"] = [image for image in table["images"] if image_file_name(image) in file_names]
     ids = {image["id"] for image in table["images"]}

@@ -25,7 +25,7 @@ from clim_train.experiments.comparison.drawings import SPLITS, DrawingOptions, e
 from clim_train.experiments.comparison.plan import ALPHAS, Plan, Prepare
 from clim_train.experiments.comparison.report import write_comparison
 from clim_train.experiments.comparison.run import compare
-from clim_train.experiments.pretrain_tiny import unpadded
+from clim_train.experiments.tiny_texts import unpadded
 from clim_train.options.sections import ModelConfig
 from clim_train.recipes.backbones import EVA02, OPENAI_VIT
 from clim_train.recipes.clim import clim_quickstart

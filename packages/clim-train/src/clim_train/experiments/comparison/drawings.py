@@ -35,7 +35,7 @@ from clim_train.experiments.comparison.data import (
     RegionSet,
     TrainingData,
 )
-from clim_train.experiments.pretrain_tiny import text_features
+from clim_train.experiments.tiny_texts import text_features
 
 SPLITS = ("test", "val")
 TRAIN_SEED = 1000

@@ -23,7 +23,7 @@ CAPTIONS = {
 
 
 def fill_page(report_folder: Path, page: Path) -> None:
-    """Replaces the results of `page`.
+    """Replace the results of `page`.
 
     Raises ValueError when the page has no lines for the results, or the report is not one of a
     comparison, and FileNotFoundError when there is no report.
@@ -44,19 +44,22 @@ def fill_page(report_folder: Path, page: Path) -> None:
 
 
 def results(report: dict) -> str:
-    """Markdown of the tables of a comparison's report and of what they were made with."""
+    """Return Markdown: the tables of a comparison's report and of what they were made with."""
     config, versions = report["config"], report["versions"]
     made = ", ".join(
         f"{name} {versions[name]}" for name in ("torch", "clim-train") if versions.get(name)
     )
     seeds = ", ".join(map(str, config["seeds"]))
     steps = config["options"]["steps"]
-    facts = f"{steps} steps per arm, seeds {seeds}; made {report['created'][:10]} on {config['machine']} with {made}."
+    facts = (
+        f"{steps} steps per arm, seeds {seeds}; made {report['created'][:10]} on "
+        f"{config['machine']} with {made}."
+    )
     return "\n\n".join([facts, *report["notes"]])
 
 
 def copy_figures(report: dict, report_folder: Path, target: Path) -> list[str]:
-    """Copies the figures, in 256 colours, as compare_*.png and returns the Markdown that shows
+    """Copy the figures, in 256 colours, as compare_*.png and return the Markdown that shows
     them."""
     target.mkdir(parents=True, exist_ok=True)
     shown = []
@@ -70,7 +73,7 @@ def copy_figures(report: dict, report_folder: Path, target: Path) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path, help="folder of a finished comparison")
     parser.add_argument(

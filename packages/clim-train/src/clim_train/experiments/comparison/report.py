@@ -46,11 +46,14 @@ def summarize(runs: Sequence[Metrics]) -> tuple[dict[str, float], dict[str, floa
 
     The latter is empty for a single run.
     """
-    names = runs[0]
-    means = {name: mean(run[name] for run in runs) for name in names}
-    if len(runs) == 1:
-        return means, {}
-    return means, {name: stdev(run[name] for run in runs) for name in names}
+    means: dict[str, float] = {}
+    spread: dict[str, float] = {}
+    for name in runs[0]:
+        values = [run[name] for run in runs]
+        means[name] = mean(values)
+        if len(runs) > 1:
+            spread[name] = stdev(values)
+    return means, spread
 
 
 def with_spreads(rows: Rows) -> dict[str, dict[str, float]]:
@@ -175,9 +178,8 @@ def look_figures(
     model: RegionModel, towers: Mapping[str, Mapping[str, Tensor]], part: RegionSet, count: int = 2
 ) -> dict[str, Figure]:
     """Draw where each image tower's dense features find `count` words of the first scene."""
-    sample = next(
-        sample for sample in (part.scenes[i] for i in range(len(part.scenes))) if len(sample.labels)
-    )
+    scenes = map(part.scenes.__getitem__, range(len(part.scenes)))
+    sample = next(scene for scene in scenes if len(scene.labels))
     texts = part.embeddings[sample.labels[:count]].cpu()  # (n, C)
     maps = {}
     for name, tower in towers.items():

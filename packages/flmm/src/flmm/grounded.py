@@ -62,7 +62,7 @@ class GroundedLMM(nn.Module):
     def forward(
         self, samples: Sequence[Sample], images: Sequence[Image.Image | ImageEmbedding]
     ) -> list[Grounding]:
-        """Masks of the phrases of several images, the LMM's part in one batch.
+        """Return the masks of the phrases of several images, the LMM's part in one batch.
 
         Args:
             samples: one for each image, with the phrases marked in its text.
@@ -96,7 +96,7 @@ class GroundedLMM(nn.Module):
         return self.heads.direct_parameters()
 
     def trained_names(self) -> list[str]:
-        """Names in the state dict of `heads` of everything that trains."""
+        """List the names in the state dict of `heads` of everything that trains."""
         return self.heads.trained_names()
 
     def facts(self) -> dict[str, Any]:
@@ -121,8 +121,8 @@ def load_grounded(
     dtype: str = "bfloat16",
     device: str = "cpu",
 ) -> GroundedLMM:
-    """A whole grounded LMM from its files, in evaluation mode, built as the heads say they were
-    trained.
+    """Build a whole grounded LMM from its files, in evaluation mode, built as the heads say they
+    were trained.
 
     Args:
         lmm: folder or hub id, or an LMM that is loaded already.

@@ -16,8 +16,8 @@ ASK_S = 5.0
 
 
 def hub_options(name: str | Path, *, what: str) -> dict[str, bool]:
-    """Options of transformers' `from_pretrained` for this source: {"local_files_only": True} where
-    the hub is not there but the model is in its cache.
+    """Return the options of transformers' `from_pretrained` for this source: {"local_files_only":
+    True} where the hub is not there but the model is in its cache.
 
     Raises:
         FileNotFoundError: no such folder, and no hub id, or one that is not in the cache while the
@@ -87,8 +87,8 @@ def check_foreign_source(name: str, source: str | Path, *, fix: str = "say so wi
 
 
 def read_or_explain(name: str | Path, part: str, read: Callable[..., Any], **options: Any) -> Any:
-    """`read(name, **options)` of transformers, its errors as one sentence that names the part ("the
-    tokenizer").
+    """Call `read(name, **options)` of transformers, its errors as one sentence that names the part
+    ("the tokenizer").
 
     Raises:
         FileNotFoundError: the part is not there. ValueError: it cannot be read.
@@ -116,7 +116,7 @@ def read_or_explain(name: str | Path, part: str, read: Callable[..., Any], **opt
 
 
 def check_device(device: str) -> torch.device:
-    """Raises ValueError for a device that torch does not know or this machine does not have."""
+    """Raise ValueError for a device that torch does not know or this machine does not have."""
     try:
         wanted = torch.device(device)
     except RuntimeError:

@@ -115,7 +115,7 @@ class SampleMaker:
 def training_item(
     maker: SampleMaker, sample: GroundingSample, *, key: str, sam_px: int
 ) -> GroundingItem:
-    """A sample decoded and prepared for training; `sam_px` is `SamRefiner.edge`.
+    """Decode and prepare a sample for training; `sam_px` is `SamRefiner.edge`.
 
     Raises:
         BrokenSample: the image or a mask cannot be read, or as `SampleMaker`.
@@ -127,7 +127,7 @@ def training_item(
 
 
 def text_stamp(sample: GroundingSample) -> str:
-    """8 hex digits that change with the kind of text, its words and its phrases."""
+    """Return 8 hex digits that change with the kind of text, its words and its phrases."""
     return f"{zlib.crc32(repr((sample.kind, sample.segments)).encode()):08x}"
 
 

@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Class embeddings to a file."""
+    """Write class embeddings to a file."""
     from clim_eval.embeddings import embeddings_path, save_class_embeddings
 
     embeddings_path(options.out)

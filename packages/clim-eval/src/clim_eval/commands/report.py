@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Several reports side by side."""
+    """Put several reports side by side."""
     reports = {}
     for path in options.reports:
         name = path.parent.name if path.name == "report.json" else path.name.removesuffix(".json")

@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Similarity maps of texts on one image."""
+    """Draw similarity maps of texts on one image."""
     from clim_data import decode_rgb
     from clim_models.text import class_prompts
 

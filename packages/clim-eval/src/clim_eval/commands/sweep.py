@@ -197,8 +197,8 @@ class SweepParts:
 
 
 def main_metrics(results: Mapping[float, Mapping[str, float]]) -> dict[str, str]:
-    """The metric that stands for each evaluator: boxes of things, text-to-image recall, top-1;
-    those measured."""
+    """Return the metric that stands for each evaluator: boxes of things, text-to-image recall,
+    top-1; those measured."""
     first = next(iter(results.values()))
     regions = [name for name in first if name.startswith("regions.") and name.endswith(".mAcc1")]
     things = [name for name in regions if name.endswith(".thing.mAcc1")]
@@ -273,8 +273,8 @@ def _finish_sweep(
 def sweep_notes(
     results: Mapping[float, Mapping[str, float]], mains: Mapping[str, str], choices: list[float]
 ) -> list[str]:
-    """What the sweep says in words: the choices, the best alpha of each main metric, and what was
-    not measured."""
+    """Say in words what the sweep found: the choices, the best alpha of each main metric, and what
+    was not measured."""
     listed = ", ".join(f"{alpha:g}" for alpha in choices) or "none"
     notes = [f"Alphas that no other one beats in {' and '.join(mains.values())}: {listed}."]
     for metric in mains.values():
@@ -304,7 +304,7 @@ def sweep_figures(
     *,
     title: str,
 ) -> dict[str, Any]:
-    """Region accuracy against each measured image-level ability, alphas at the points; bars if
+    """Draw region accuracy against each measured image-level ability, alphas at the points; bars if
     there is but one."""
     label = {alpha: f"{alpha:g}" for alpha in results}
     if len(mains) < 2:

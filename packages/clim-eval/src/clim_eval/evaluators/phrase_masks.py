@@ -9,8 +9,8 @@ from clim_eval.metrics.referring import referring_metrics
 
 
 def narrative_scores(scores: MaskScores, *, protocol: str = "exact") -> dict[str, float]:
-    """`narrative_metrics` of samples added with is_plural and is_thing, and "pixel_accuracy", the
-    mean over phrases."""
+    """Compute `narrative_metrics` of samples added with is_plural and is_thing, and
+    "pixel_accuracy", the mean over phrases."""
     intersections, unions = scores.column("intersections"), scores.column("unions")
     values = ious(intersections, unions, empty=0.0)
     if protocol == "original":
@@ -29,7 +29,7 @@ def narrative_scores(scores: MaskScores, *, protocol: str = "exact") -> dict[str
 def referring_scores(
     scores: MaskScores, *, protocol: str = "standard", empty: str | None = None
 ) -> dict[str, float]:
-    """`referring_metrics` of the samples in `scores`."""
+    """Compute `referring_metrics` of the samples in `scores`."""
     return referring_metrics(
         scores.column("intersections"), scores.column("unions"), protocol=protocol, empty=empty
     )

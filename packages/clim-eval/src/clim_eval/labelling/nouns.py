@@ -30,12 +30,12 @@ _IRREGULAR = {
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text by rule 1."""
+    """Return the words of a text by rule 1."""
     return _WORD.findall(_POSSESSIVE.sub("", text.lower()))
 
 
 def base_forms(word: str) -> list[str]:
-    """The word and every singular that it may be the plural of, itself first."""
+    """Return the word and every singular that it may be the plural of, itself first."""
     forms = [word]
     if word in _IRREGULAR:
         forms.append(_IRREGULAR[word])
@@ -74,7 +74,7 @@ class NounFinder:
         self._longest = max((len(key) for key in self._exact), default=0)
 
     def find(self, captions: Sequence[str]) -> list[int]:
-        """Indices of the nouns that occur in any of the captions, ascending."""
+        """Return the indices of the nouns that occur in any of the captions, ascending."""
         found: set[int] = set()
         for caption in captions:
             words = words_of(caption)

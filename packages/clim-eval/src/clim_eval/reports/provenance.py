@@ -23,8 +23,8 @@ LIBRARIES = (
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python, of the packages that can change a result (those installed), and the
-    accelerator's name."""
+    """Return the versions of Python, of the packages that can change a result (those installed),
+    and the accelerator's name."""
     versions = {"python": platform.python_version()}
     for name in (*OUR_PACKAGES, *LIBRARIES):
         version = _version_of(name)
@@ -50,8 +50,8 @@ def _version_of(name: str) -> str | None:
 
 
 def data_fingerprint(files: Sequence[str | Path], counts: Mapping[str, int]) -> dict:
-    """``{"fingerprint": hex, "files": {name: sha256}, "counts": {...}}``: equal when annotations
-    and counts are equal.
+    """Return ``{"fingerprint": hex, "files": {name: sha256}, "counts": {...}}``: equal when
+    annotations and counts are equal.
 
     File names without folders enter it, so the same data in another place has the same fingerprint.
     Raises FileNotFoundError for a missing file.

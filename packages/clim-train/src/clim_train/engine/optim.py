@@ -12,7 +12,7 @@ _NEVER_DECAYED = ("bn", "ln", "bias", "logit_scale")
 
 
 def decays(name: str, ndim: int) -> bool:
-    """Whether weight decay applies: at least 2 dimensions, and a name without bn, ln, bias and
+    """Tell whether weight decay applies: at least 2 dimensions, and a name without bn, ln, bias and
     logit_scale."""
     return ndim >= 2 and not any(part in name for part in _NEVER_DECAYED)
 

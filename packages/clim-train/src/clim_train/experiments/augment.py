@@ -51,7 +51,7 @@ def warp_drawings(
 
 
 def random_backgrounds(n: int, size: int, generator: torch.Generator) -> Tensor:
-    """Backgrounds (n, 3, size, size) in [0, 1]: white, plain, smooth blends and coarse noise,
+    """Draw backgrounds (n, 3, size, size) in [0, 1]: white, plain, smooth blends and coarse noise,
     chosen at random."""
     device = generator.device
 
@@ -72,7 +72,8 @@ def random_backgrounds(n: int, size: int, generator: torch.Generator) -> Tensor:
 
 
 def jitter_colours(images: Tensor, generator: torch.Generator, strength: float = 0.4) -> Tensor:
-    """Random brightness, contrast and saturation of each image (B, 3, H, W) in [0, 1]."""
+    """Change brightness, contrast and saturation at random, of each image (B, 3, H, W) in [0,
+    1]."""
     n, device = len(images), images.device
 
     def factor() -> Tensor:
@@ -88,8 +89,8 @@ def jitter_colours(images: Tensor, generator: torch.Generator, strength: float =
 
 
 def augment_drawings(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """uint8 RGBA drawings (B, 4, H, H) -> augmented uint8 RGB images (B, 3, H, H) on random
-    backgrounds."""
+    """Turn uint8 RGBA drawings (B, 4, H, H) into augmented uint8 RGB images (B, 3, H, H) on
+    random backgrounds."""
     drawings = pixels.float() / 255
     drawings = torch.cat([drawings[:, :3] * drawings[:, 3:], drawings[:, 3:]], 1)
     drawings = warp_drawings(drawings, generator)
@@ -100,6 +101,6 @@ def augment_drawings(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def on_white(pixels: Tensor) -> Tensor:
-    """uint8 RGBA drawings (B, 4, H, W) -> uint8 RGB (B, 3, H, W) on white."""
+    """Put uint8 RGBA drawings (B, 4, H, W) on white: uint8 RGB (B, 3, H, W)."""
     alpha = pixels[:, 3:].float() / 255
     return (pixels[:, :3] * alpha + 255 * (1 - alpha)).round().to(torch.uint8)

@@ -20,7 +20,7 @@ class Stages:
 
 
 def free_folder(path: Path) -> Path:
-    """`path`, or the first of path-2, path-3, ... that does not exist yet."""
+    """Return `path`, or the first of path-2, path-3, ... that does not exist yet."""
     candidates = chain([path], (path.with_name(f"{path.name}-{i}") for i in count(2)))
     return next(candidate for candidate in candidates if not candidate.exists())
 

@@ -56,8 +56,8 @@ class PretrainConfig:
 def drawing_table(
     emoji: EmojiSet, vendors: tuple[str, ...], names: tuple[str, ...]
 ) -> tuple[Tensor, Tensor]:
-    """All drawings of some names by some vendors: uint8 RGBA (N, 4, H, W) and the index of each
-    one's name (N,)."""
+    """Return all drawings of some names by some vendors: uint8 RGBA (N, 4, H, W) and the index of
+    each one's name (N,)."""
     rows = [(emoji.index(v, n), i) for v in vendors for i, n in enumerate(names) if emoji.has(v, n)]
     index, labels = zip(*rows, strict=True)
     pixels = torch.from_numpy(emoji.pixels[list(index)]).permute(0, 3, 1, 2)
@@ -65,7 +65,7 @@ def drawing_table(
 
 
 def normalize(images: Tensor, model: TinyClip) -> Tensor:
-    """uint8 (B, 3, H, W) -> float in the model's mean and standard deviation."""
+    """Turn uint8 (B, 3, H, W) into float in the model's mean and standard deviation."""
     config = get_model_preprocess_cfg(model)
     mean = torch.tensor(config["mean"], device=images.device).view(3, 1, 1)
     std = torch.tensor(config["std"], device=images.device).view(3, 1, 1)
@@ -76,7 +76,7 @@ def normalize(images: Tensor, model: TinyClip) -> Tensor:
 def accuracy(
     model: TinyClip, table: tuple[Tensor, Tensor], classes: Tensor, *, batch: int = 256
 ) -> dict[str, float]:
-    """Image-level top-1 and top-5 of drawings on white against class embeddings (K, C);
+    """Return image-level top-1 and top-5 of drawings on white against class embeddings (K, C);
     fractions."""
     pixels, labels = table
     was_training, device = model.visual.training, classes.device
@@ -92,8 +92,8 @@ def accuracy(
 
 
 def parameter_groups(model: TinyClip, config: PretrainConfig) -> list[dict]:
-    """Trainable groups; the first three stem stages are frozen, the others learn slowly, vectors
-    are not decayed."""
+    """Return the trainable groups; the first three stem stages are frozen, the others learn slowly,
+    vectors are not decayed."""
     stem: Any = model.visual.get_submodule("trunk.patch_embed.backbone")
     stem.conv_stem.requires_grad_(False)
     stem.stages[:3].requires_grad_(False)
@@ -115,8 +115,8 @@ def parameter_groups(model: TinyClip, config: PretrainConfig) -> list[dict]:
 
 
 def schedule(progress: float, warmup: float) -> float:
-    """Share of the peak learning rate at a share `progress` of the budget: linear warm-up, then
-    half a cosine to 0."""
+    """Return the share of the peak learning rate at a share `progress` of the budget: linear
+    warm-up, then half a cosine to 0."""
     if progress < warmup:
         return max(progress, 1e-3) / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
@@ -288,7 +288,7 @@ def pretrain(config: PretrainConfig, output: Path, command: str) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of the pretraining."""
+    """Run the command line of the pretraining."""
     defaults = PretrainConfig()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--out", "--output", type=Path, default=TINY_WEIGHTS)

@@ -43,7 +43,7 @@ class TextFeatures:
         return torch.stack([found[text] for text in captions])
 
     def is_frozen(self) -> bool:
-        """Whether nothing but the image tower and the logit scale trains."""
+        """Tell whether nothing but the image tower and the logit scale trains."""
         trained = (name for name, p in self.model.named_parameters() if p.requires_grad)
         return all(name.startswith(("clip.visual.", "clip.logit_")) for name in trained)
 
@@ -67,7 +67,7 @@ class TextFeatures:
 
 
 def caption_ids(captions: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
-    """(N,) int64 that are equal for equal captions, on every rank: 63 bits of a hash of the
+    """Return (N,) int64 that are equal for equal captions, on every rank: 63 bits of a hash of the
     text."""
     digests = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in captions)
     ids = torch.tensor([int.from_bytes(d, "big") >> 1 for d in digests], dtype=torch.int64)

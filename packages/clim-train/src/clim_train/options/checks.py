@@ -6,12 +6,12 @@ from typing import Any
 
 
 def reject(option: str, value: Any, legal: str) -> typing.NoReturn:
-    """Raises ValueError for `option` ("section.name"), ending with what to use instead."""
+    """Raise ValueError for `option` ("section.name"), ending with what to use instead."""
     raise ValueError(f"{option}={value!r} is not possible: use {legal}")
 
 
 def check_choice(owner: Any, section: str, name: str) -> None:
-    """Raises ValueError unless the field has one of the values of its `Literal` type."""
+    """Raise ValueError unless the field has one of the values of its `Literal` type."""
     choices = typing.get_args(typing.get_type_hints(type(owner))[name])
     value = getattr(owner, name)
     if value not in choices:
@@ -19,7 +19,7 @@ def check_choice(owner: Any, section: str, name: str) -> None:
 
 
 def check_at_least(owner: Any, section: str, **minima: float) -> None:
-    """Raises ValueError where a field that is not None is below its minimum."""
+    """Raise ValueError where a field that is not None is below its minimum."""
     for name, minimum in minima.items():
         value = getattr(owner, name)
         if value is not None and value < minimum:
@@ -27,7 +27,7 @@ def check_at_least(owner: Any, section: str, **minima: float) -> None:
 
 
 def check_default(owner: Any, section: str, names: tuple[str, ...], legal: str) -> None:
-    """Raises ValueError for an option that was set where it has no effect."""
+    """Raise ValueError for an option that was set where it has no effect."""
     defaults = {option.name: option.default for option in fields(owner)}
     for name in names:
         if getattr(owner, name) != defaults[name]:

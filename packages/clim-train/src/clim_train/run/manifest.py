@@ -21,8 +21,8 @@ Checksums = dict[str, list[int]]
 
 
 def checksums(folder: Path, rank: int = 0, world_size: int = 1) -> Checksums:
-    """This rank's share of the files in `folder`; the shares of all ranks together are all of
-    them."""
+    """Return this rank's share of the files in `folder`; the shares of all ranks together are all
+    of them."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     return {str(path.relative_to(folder)): _measure(path) for path in files[rank::world_size]}
 
@@ -32,8 +32,8 @@ def write_manifest(folder: Path, entries: Mapping[str, list[int]]) -> None:
 
 
 def find_damage(folder: Path, rank: int = 0, world_size: int = 1) -> str | None:
-    """What is wrong with this rank's share of the files that the manifest of `folder` lists, or
-    None.
+    """Return what is wrong with this rank's share of the files that the manifest of `folder` lists,
+    or None.
 
     Sizes of all files are compared on every rank, contents are read by one.
     """

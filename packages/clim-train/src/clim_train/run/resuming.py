@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 def newest_whole(checkpoints: CheckpointFolder) -> Path | None:
-    """The newest checkpoint that is as it was written; damaged newer ones are named and set aside.
-    Collective.
+    """Return the newest checkpoint that is as it was written; damaged newer ones are named and set
+    aside. Collective.
 
     None when there is no checkpoint yet. Raises ValueError when there are some and none is whole.
     """
@@ -31,8 +31,8 @@ def newest_whole(checkpoints: CheckpointFolder) -> Path | None:
 
 
 def needs_universal(checkpoint: Path, *, zero_stage: int, program: str = "clim-train") -> bool:
-    """Whether another number of ranks wrote the checkpoint, so that its conversion is to be loaded.
-    Collective.
+    """Tell whether another number of ranks wrote the checkpoint, so that its conversion is to be
+    loaded. Collective.
 
     Raises ValueError if it was not converted by `program`, or if its conversion is damaged.
     """

@@ -24,7 +24,8 @@ class SkipCount:
         self._known_to_all = self.report.total if self.report else 0
 
     def total(self) -> dict[str, float]:
-        """{"skipped": samples left out since this process started, on all ranks}. Collective."""
+        """Return {"skipped": samples left out since this process started, on all ranks}.
+        Collective."""
         if self.report is None:
             return {}
         found = torch.tensor([self.report.total - self._known_to_all], device=self._device)

@@ -137,8 +137,8 @@ def run(options: Namespace) -> None:
 
 
 def join_ranks() -> None:
-    """The process group of a launcher (`torchrun`, `deepspeed`), if one started this process; it
-    carries counts."""
+    """Join the process group of a launcher (`torchrun`, `deepspeed`), if one started this process;
+    it carries counts."""
     import torch
 
     if Ranks.of_launcher().world_size > 1 and not torch.distributed.is_initialized():
@@ -146,7 +146,7 @@ def join_ranks() -> None:
 
 
 def score(options: argparse.Namespace) -> None:
-    """Scores a data set and, on rank 0, writes the report."""
+    """Score a data set and, on rank 0, write the report."""
     from clim_eval import MaskScores, narrative_scores, referring_scores
 
     from flmm.evaluation.masks import GroundingEvaluation, report_scores
@@ -199,7 +199,7 @@ _FREE = ("out", "workers", "pictures", "device", "questions", "run", "command", 
 
 
 def what_counts(options: argparse.Namespace) -> dict[str, str]:
-    """The options that results depend on, and a checksum of the heads."""
+    """Return the options that results depend on, and a checksum of the heads."""
     named = {
         name: str(value)
         for name, value in vars(options).items()
@@ -266,7 +266,7 @@ def _is_folder_of_images(images: str | None, files: dict[str, Any]) -> bool:
 
 
 def answer_benchmark(options: argparse.Namespace) -> None:
-    """Answers the questions of each file into a folder of its own."""
+    """Answer the questions of each file into a folder of its own."""
     from flmm.evaluation.viscot import VisualQuestion, answer_questions, read_questions
 
     files: dict[str, list[VisualQuestion]] = {}

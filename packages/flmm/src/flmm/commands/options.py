@@ -41,7 +41,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def load_from_options(options: argparse.Namespace) -> GroundedLMM:
-    """The model that the options name; says on stderr what it is loading and how long that took.
+    """Load the model that the options name; say on stderr what it is loading and how long that
+    took.
 
     Raises:
         FileNotFoundError, ValueError: as `load_grounded`, or no LMM or SAM is named anywhere.
@@ -62,7 +63,7 @@ def load_from_options(options: argparse.Namespace) -> GroundedLMM:
 
 
 def heads_file(checkpoint: Path | None) -> Path:
-    """The file of heads: itself, or in the folder of a training (RUN or RUN/model).
+    """Return the file of heads: itself, or in the folder of a training (RUN or RUN/model).
 
     Raises FileNotFoundError where there is none, ValueError where none was named.
     """
@@ -85,8 +86,8 @@ def heads_file(checkpoint: Path | None) -> Path:
 
 
 def trained_with(heads: Path, part: str) -> str:
-    """The "lmm" or "sam" that the training beside this file used; ValueError where nothing says
-    so."""
+    """Return the "lmm" or "sam" that the training beside this file used; ValueError where nothing
+    says so."""
     about = heads.with_name(ABOUT_FILE)
     named = json.loads(about.read_text()).get(part) if about.is_file() else None
     if named:
@@ -99,7 +100,7 @@ def trained_with(heads: Path, part: str) -> str:
 
 
 def say(text: str) -> None:
-    """A message to the person at the terminal, beside the command's output; the first of several
-    processes says it."""
+    """Print a message to the person at the terminal, beside the command's output; the first of
+    several processes says it."""
     if Ranks.of_launcher().is_first:
         print(text, file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 
 
 def word_tokenizer() -> Any:
-    """A transformers tokenizer of whole words and punctuation; other words become <unk>."""
+    """Make a transformers tokenizer of whole words and punctuation; other words become <unk>."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -55,7 +55,7 @@ def image_processor() -> Any:
 
 
 def build_demo_llava(tokenizer: Any) -> Any:
-    """A LlavaForConditionalGeneration with random weights."""
+    """Build a LlavaForConditionalGeneration with random weights."""
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
     vision = {

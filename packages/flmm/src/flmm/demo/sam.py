@@ -19,8 +19,8 @@ COMMAND = "hatch run pretrain-demo-sam"
 
 
 def random_demo_sam(seed: int = 0) -> Any:
-    """A SamModel for images of `IMAGE_PX` with random weights, the same for the same seed: where
-    pretraining starts."""
+    """Build a SamModel for images of `IMAGE_PX` with random weights, the same for the same seed:
+    where pretraining starts."""
     from transformers import (
         SamConfig,
         SamMaskDecoderConfig,
@@ -64,7 +64,7 @@ def random_demo_sam(seed: int = 0) -> Any:
 
 
 def build_demo_sam(weights: str | Path = WEIGHTS) -> Any:
-    """The pretrained demo SAM, in float32 and evaluation mode.
+    """Build the pretrained demo SAM, in float32 and evaluation mode.
 
     Raises:
         FileNotFoundError: there is no file of weights.

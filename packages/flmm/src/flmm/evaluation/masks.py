@@ -110,7 +110,7 @@ class GroundingEvaluation:
         self._embedded: dict[int, ImageEmbedding] = {}
 
     def run(self, scores: MaskScores, *, bar: bool = True) -> SkipReport:
-        """Scores this rank's share of the samples that `scores` does not have; then all ranks join
+        """Score this rank's share of the samples that `scores` does not have; then all ranks join
         theirs.
 
         Returns what could not be scored, of all ranks. Collective.
@@ -156,8 +156,8 @@ class GroundingEvaluation:
         return [masks.refined for masks in self.model([item.sample for item in items], embeddings)]
 
     def pictures(self, scores: MaskScores, *, count: int = 3) -> dict[str, Any]:
-        """{"best", "median", "worst"}: figures of so many samples each, true masks beside those
-        found."""
+        """Draw {"best", "median", "worst"}: figures of `count` samples each, true masks beside
+        those found."""
         from flmm.pictures.masks import scenes_figure
 
         ranked = ranked_keys(scores)
@@ -200,12 +200,12 @@ class GroundingEvaluation:
 
 
 def mean_iou(row: Mapping[str, Any]) -> float:
-    """Mean over the phrases of one sample's counts; 0 for an empty union."""
+    """Return the mean IoU over the phrases of one sample's counts; 0 for an empty union."""
     return float(ious(np.array(row["intersections"]), np.array(row["unions"]), empty=0.0).mean())
 
 
 def ranked_keys(scores: MaskScores) -> list[str]:
-    """Keys of all samples, the worst first; ties in the order of the keys."""
+    """List the keys of all samples, the worst first; ties in the order of the keys."""
     return sorted(scores.rows, key=lambda key: (mean_iou(scores.rows[key]), key))
 
 
@@ -220,7 +220,7 @@ def report_scores(
     notes: Sequence[str] = (),
     pictures: int = 3,
 ) -> dict:
-    """Writes report.json, report.md and pictures into `folder`; call it on one rank. Returns the
+    """Write report.json, report.md and pictures into `folder`; call it on one rank. Returns the
     report."""
     skipped = evaluation.skipped
     left_out = [f"Not scored: {skipped.summary(5)}"] if skipped.total else []

@@ -40,7 +40,7 @@ class VisualQuestion:
 
 
 def read_questions(path: str | Path) -> list[VisualQuestion]:
-    """The questions of one of the benchmark's json files.
+    """Read the questions of one of the benchmark's json files.
 
     Raises:
         FileNotFoundError: there is none. ValueError: it is something else.
@@ -94,7 +94,7 @@ def answer_questions(
     config: Any = None,
     bar: bool = True,
 ) -> tuple[dict[str, float], SkipReport]:
-    """Answers this rank's share; each record is a line of `out`/answers-RANK.jsonl as soon as it is
+    """Answer this rank's share; each record is a line of `out`/answers-RANK.jsonl as soon as it is
     there.
 
     A run that is started again in the folder goes on where it was. Collective.
@@ -155,7 +155,7 @@ def _claim(path: Path, config: dict[str, Any]) -> None:
 
 
 def saved_answers(folder: str | Path) -> Iterator[dict[str, Any]]:
-    """All records in a folder of answers; a line that a killed run left unfinished is passed
+    """Read all records in a folder of answers; a line that a killed run left unfinished is passed
     over."""
     for path in sorted(Path(folder).glob("answers-*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():

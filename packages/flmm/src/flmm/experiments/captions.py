@@ -63,7 +63,8 @@ class CaptionConfig:
 def painted_batch(
     painter: ScenePainter, rng: np.random.Generator, count: int, **kinds: Any
 ) -> tuple[Tensor, list[PaintedScene]]:
-    """Pictures with some brightness of their own, float 0..255 (N, 3, P, P), and their scenes."""
+    """Paint pictures with some brightness of their own, float 0..255 (N, 3, P, P), and their
+    scenes."""
     scenes = [painter.paint(rng, **kinds) for _ in range(count)]
     images = torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2)
     return brightened(images, rng), scenes
@@ -72,7 +73,7 @@ def painted_batch(
 def told_segments(
     scene: PaintedScene, rng: np.random.Generator, config: CaptionConfig
 ) -> list[tuple[str, int]]:
-    """Segments of a text about a scene: a narrative or a list, with or without places."""
+    """Write the segments of a text about a scene: a narrative or a list, with or without places."""
     if rng.random() < config.lists:
         phrases = [text for text, phrase in scene.segments if phrase >= 0]
         parts: list[tuple[str, int]] = []
@@ -116,7 +117,7 @@ def train_captions(
 
 
 def random_prompt(rng: np.random.Generator, tokenizer: Any, foreign: float) -> str:
-    """The usual request, or with probability `foreign` a question of 2 to 11 unknown words."""
+    """Draw the usual request, or with probability `foreign` a question of 2 to 11 unknown words."""
     if rng.random() >= foreign:
         return STYLES["vicuna"].prompt(DESCRIBE)
     return STYLES["vicuna"].prompt(" ".join([tokenizer.unk_token] * rng.integers(2, 12)))
@@ -125,8 +126,8 @@ def random_prompt(rng: np.random.Generator, tokenizer: Any, foreign: float) -> s
 def caption_loss(
     model: nn.Module, tokenizer: Any, images: Tensor, texts: Sequence[TokenizedText]
 ) -> Tensor:
-    """Mean cross-entropy of the answers' words and their ends; images: uint8 or float 0..255 (N, 3,
-    P, P)."""
+    """Compute the mean cross-entropy of the answers' words and their ends; images: uint8 or float
+    0..255 (N, 3, P, P)."""
     inputs, labels = caption_inputs(model, tokenizer, images, texts)
     logits = model(**inputs, use_cache=False).logits[:, :-1]
     return nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten())
@@ -135,7 +136,8 @@ def caption_loss(
 def caption_inputs(
     model: nn.Module, tokenizer: Any, images: Tensor, texts: Sequence[TokenizedText]
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Arguments of a LLaVA's forward, and labels (N, T), -100 where nothing is to be said."""
+    """Make the arguments of a LLaVA's forward, and labels (N, T), -100 where nothing is to be
+    said."""
     config = lmm_parts(model).whole.config
     count = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
     ended = []
@@ -158,10 +160,9 @@ def caption_inputs(
 def caption_accuracy(
     model: nn.Module, tokenizer: Any, samples: Sequence[GroundingSample], *, batch: int = 64
 ) -> dict[str, float]:
-    """Shares in [0, 1] of narratives: "tokens" (next words told right after the true ones), "names"
-    (of those, the last words of phrases), "captions" (narratives all of whose next words are right,
-    which is what greedy generation then says).
-    """
+    """Return shares in [0, 1] of narratives: "tokens" (next words told right after the true ones),
+    "names" (of those, the last words of phrases), "captions" (narratives all of whose next words
+    are right, which is what greedy generation then says)."""
     right, named, exact = [], [], []
     for start in range(0, len(samples), batch):
         part = samples[start : start + batch]
@@ -231,7 +232,7 @@ def optimizers_of(
 
 
 def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
-    """The same for all; Muon's steps are made as large as AdamW's."""
+    """Set the same rate for all; Muon's steps are made as large as AdamW's."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -250,7 +251,7 @@ def take_step(
 
 
 def pixel_values(images: Tensor) -> Tensor:
-    """Pixels 0..255 (N, 3, P, P) as the tower takes them."""
+    """Turn pixels 0..255 (N, 3, P, P) into what the tower takes."""
     from flmm.demo.lmm import image_processor
 
     processor = image_processor()

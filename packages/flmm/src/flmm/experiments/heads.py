@@ -49,7 +49,7 @@ class HeadOptions:
 
 
 def build_grounded(lmm: FrozenLMM, sam: Any, *, seed: int = 0) -> GroundedLMM:
-    """Heads with random weights on a demo LMM and a demo SAM, the same for the same seed."""
+    """Build heads with random weights on a demo LMM and a demo SAM, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GroundedLMM(lmm, UNetHead(lmm.map_channels, base=HEAD_WIDTH), SamRefiner(sam))
@@ -119,11 +119,10 @@ def predict(model: GroundedLMM, sample: GroundingSample) -> dict[str, Tensor]:
 def evaluate(
     model: GroundedLMM, scenes: PanopticNarratives | ListedThings
 ) -> dict[str, dict[str, float]]:
-    """Scores (see `clim_eval.narrative_scores`) of the mask head's masks, of SAM's, and of SAM's
-    masks given to the wrong phrases: each phrase gets the mask of the next one of its scene. What
-    "shuffled" loses shows how much masks follow the words, and not just what stands out; scenes
-    with one phrase are left out of it.
-    """
+    """Return the scores (see `clim_eval.narrative_scores`) of the mask head's masks, of SAM's, and
+    of SAM's masks given to the wrong phrases: each phrase gets the mask of the next one of its
+    scene. What "shuffled" loses shows how much masks follow the words, and not just what stands
+    out; scenes with one phrase are left out of it."""
     scores = {name: MaskScores() for name in ("coarse", "refined", "shuffled")}
     for number in range(len(scenes)):
         sample = scenes[number]
@@ -138,10 +137,9 @@ def evaluate(
 
 
 def evaluate_chance(scenes: PanopticNarratives) -> dict[str, dict[str, float]]:
-    """Scores of two guesses that look at no word: "whole image", and "all things", the union of the
-    true masks of a scene's phrases, which is what a perfect detector of anything would give every
-    phrase.
-    """
+    """Return the scores of two guesses that look at no word: "whole image", and "all things", the
+    union of the true masks of a scene's phrases, which is what a perfect detector of anything would
+    give every phrase."""
     scores = {name: MaskScores() for name in ("whole image", "all things")}
     for number in range(len(scenes)):
         sample = scenes[number]
@@ -153,7 +151,7 @@ def evaluate_chance(scenes: PanopticNarratives) -> dict[str, dict[str, float]]:
 
 
 def true_masks(sample: GroundingSample) -> Tensor:
-    """bool (N, H, W)."""
+    """Return the true masks, bool (N, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(sample.load()[1]))
 
 

@@ -52,7 +52,7 @@ class NameHead(nn.Module):
 
 
 def names_in(scenes: Sequence[PaintedScene]) -> Tensor:
-    """float (N, K): 1 where a scene's narrative has the name, singular or plural."""
+    """Return float (N, K): 1 where a scene's narrative has the name, singular or plural."""
     rows = []
     for scene in scenes:
         words = {word for text, phrase in scene.segments if phrase >= 0 for word in text.split()}

@@ -79,8 +79,8 @@ class ScenePainter:
     def paint(
         self, rng: np.random.Generator, *, most: int = 3, pairs: float = PAIRS, side: int = IMAGE_PX
     ) -> PaintedScene:
-        """A scene of one to `most` kinds with its narrative; in a share of `pairs` one kind is
-        there twice."""
+        """Paint a scene of one to `most` kinds with its narrative; in a share of `pairs` one kind
+        is there twice."""
         names = [CONCEPTS[i] for i in rng.permutation(len(CONCEPTS))[: rng.integers(1, most + 1)]]
         if rng.random() < pairs:
             names.append(names[0])
@@ -121,8 +121,8 @@ def _centre(mask: np.ndarray) -> tuple[float, float]:
 
 
 def varied(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An RGBA drawing at a random size, mirrored or not, tilted, stretched and tinted: uint8 (h, w,
-    4)."""
+    """Return an RGBA drawing at a random size, mirrored or not, tilted, stretched and tinted: uint8
+    (h, w, 4)."""
     image = Image.fromarray(drawing[:, ::-1] if rng.random() < 0.5 else drawing)
     image = image.rotate(rng.uniform(-20, 20), Image.Resampling.BICUBIC, expand=True)
     stretch = rng.uniform(0.85, 1.18)
@@ -143,8 +143,8 @@ def varied(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def layout(
     rng: np.random.Generator, sizes: Sequence[tuple[int, int]], names: Sequence[str], side: int
 ) -> np.ndarray:
-    """(K, 2) corners (y, x) of cut-outs: of `LAYOUTS` random ones the one with least overlap and
-    kinds apart."""
+    """Return (K, 2) corners (y, x) of cut-outs: of `LAYOUTS` random ones the one with least overlap
+    and kinds apart."""
     sides = np.array(sizes)  # (K, 2)
     corners = (rng.random((LAYOUTS, len(sides), 2)) * (side - sides + 1)).astype(int)
     low = np.maximum(corners[:, :, None], corners[:, None])

@@ -96,7 +96,7 @@ def _scenes(folder: Path, which: str, count: int) -> list[GroundingSample]:
 
 
 def in_memory(sample: GroundingSample) -> GroundingSample:
-    """The same sample with the bytes of its files instead of their paths."""
+    """Return the same sample with the bytes of its files instead of their paths."""
     masks = sample.mask_source
     assert isinstance(masks, PanopticMasks)  # as composed scenes have them
     masks = dataclasses.replace(masks, png=_bytes_of(masks.png))
@@ -108,7 +108,7 @@ def _bytes_of(file: Path | bytes) -> bytes:
 
 
 def watched(title: str, values: Iterator[float], total: int, name: str) -> float:
-    """Runs a training with a bar; returns the smoothed last value."""
+    """Run a training with a bar; return the smoothed last value."""
     smoothed = math.nan
     with tqdm(values, total=total, desc=title) as bar:
         for value in bar:
@@ -118,7 +118,7 @@ def watched(title: str, values: Iterator[float], total: int, name: str) -> float
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of the pretraining."""
+    """Run the command line of the pretraining."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--out", "--output", type=Path, default=WEIGHTS)
     parser.add_argument("--length", type=float, default=1.0, help="all numbers of steps times this")

@@ -131,7 +131,7 @@ class ThingsHead(nn.Module):
 
 
 def encoded(refiner: SamRefiner, images: Tensor) -> Tensor:
-    """Image embeddings (B, D, h, w) of pixels 0..255 (B, 3, P, P), with gradients."""
+    """Return the image embeddings (B, D, h, w) of pixels 0..255 (B, 3, P, P), with gradients."""
     values = normalise(images, [x / 255 for x in PIXEL_MEAN], [x / 255 for x in PIXEL_STD])
     return refiner.frozen_encoder()(values).last_hidden_state
 
@@ -144,7 +144,7 @@ def prompted_loss(
     true_boxes: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Loss of the masks that SAM gives for rough ones: a scalar. `true_boxes`: as in
+    """Compute the loss of the masks that SAM gives for rough ones: a scalar. `true_boxes`: as in
     SamTraining."""
     per_scene, side = batch.masks.shape[1:3]
     masks, others = batch.masks.flatten(0, 1), batch.others.flatten(0, 1)  # (N, P, P)
@@ -159,13 +159,14 @@ def prompted_loss(
 
 
 def mask_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Cross-entropy plus dice of (N, P, P) logits: a scalar."""
+    """Compute cross-entropy plus dice of (N, P, P) logits: a scalar."""
     losses = mask_losses([logits], [masks])
     return losses["loss_mask"] + losses["loss_dice"]
 
 
 def with_boxes(refiner: SamRefiner, prompts: SamPrompts, boxes: Tensor) -> SamPrompts:
-    """Prompts without words, their boxes replaced by these: (N, 4) XYXY of the padded square."""
+    """Return prompts without words, their boxes replaced by these: (N, 4) XYXY of the padded
+    square."""
     corners, _ = refiner.prompt_encoder(None, None, boxes[:, None], None)  # (N, 1, 2, D)
     return dataclasses.replace(prompts, boxes=boxes, sparse=corners[:, 0])
 
@@ -197,7 +198,7 @@ def measured_scenes(which: str, count: int, *, seed: int = 7) -> list[MeasuredSc
 
 @torch.no_grad()
 def measure(sam: Any, scenes: Sequence[MeasuredScene], *, seed: int = 0) -> dict[str, float]:
-    """Mean IoU with the true masks of one thing ("single") and of two ("plural").
+    """Measure the mean IoU with the true masks of one thing ("single") and of two ("plural").
 
     "rough": of rough masks alone. "refined": of SAM's masks for them and their boxes, as
     `SamRefiner` does it. "boxed": of SAM's masks for them and jittered true boxes.
@@ -221,7 +222,7 @@ def measure(sam: Any, scenes: Sequence[MeasuredScene], *, seed: int = 0) -> dict
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of the pretraining."""
+    """Run the command line of the pretraining."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--out", "--output", type=Path, default=WEIGHTS)
     parser.add_argument("--steps", type=int, default=SamTraining.steps)

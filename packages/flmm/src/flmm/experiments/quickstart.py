@@ -157,7 +157,7 @@ def compared(
     before: Sequence[dict[str, np.ndarray]],
     after: Sequence[dict[str, np.ndarray]],
 ) -> Figure:
-    """A picture of the first scenes, before and after training; see
+    """Draw a picture of the first scenes, before and after training; see
     `flmm.experiments.scene_figure`."""
     rows = []
     for number, (first, last) in enumerate(zip(before, after, strict=True)):
@@ -178,7 +178,7 @@ def compared(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of the quick start."""
+    """Run the command line of the quick start."""
     defaults = HeadOptions()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(

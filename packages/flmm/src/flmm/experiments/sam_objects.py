@@ -63,7 +63,8 @@ class ObjectScenes:
         self.rng = np.random.default_rng(seed)
 
     def batch(self, scenes: int, masks: int) -> ObjectBatch:
-        """The next `scenes` scenes, with `masks` targets each, chosen at random with repetition."""
+        """Return the next `scenes` scenes, with `masks` targets each, chosen at random with
+        repetition."""
         found = [self._scene(masks) for _ in range(scenes)]
         images, wanted, others, things = (
             torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True)
@@ -104,7 +105,7 @@ def _masks_of(segments: np.ndarray, targets: Sequence[tuple[int, ...]]) -> np.nd
 
 
 def rough_logits(masks: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
-    """What a mask head might say of true masks: float (N, g, g) logits of the whole scene.
+    """Make what a mask head might say of true masks: float (N, g, g) logits of the whole scene.
 
     Args:
         masks: bool (N, P, P). others: bool (N, P, P), what each may be confused with.
@@ -140,7 +141,7 @@ def rough_logits(masks: Tensor, others: Tensor, generator: torch.Generator) -> T
 
 
 def jittered_boxes(boxes: Tensor, generator: torch.Generator, *, limit: int) -> Tensor:
-    """Boxes (N, 4) XYXY with every edge moved by about a tenth of the side, kept within 0 ..
+    """Return boxes (N, 4) XYXY with every edge moved by about a tenth of the side, kept within 0 ..
     limit."""
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     moved = boxes + 0.1 * sides * torch.randn(boxes.shape, generator=generator).clamp(-2, 2)

@@ -45,8 +45,8 @@ class GroundedScene:
 
 
 def scenes_picture(scenes: Sequence[GroundedScene]) -> Figure:
-    """A row for each scene: true masks, a map of attention for each phrase, masks of untrained and
-    of trained heads."""
+    """Draw a row for each scene: true masks, a map of attention for each phrase, masks of untrained
+    and of trained heads."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

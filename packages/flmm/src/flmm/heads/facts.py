@@ -25,8 +25,8 @@ HEAD = ("base", "stages", "normalize_input", "upsample_input")
 
 
 def frozen_parts(lmm: FrozenLMM, sam: SamRefiner) -> dict[str, str]:
-    """The kind of LMM, and the size of SAM's image encoder (heads for ViT-L also fit a SAM with a
-    ViT-B)."""
+    """Return the kind of LMM, and the size of SAM's image encoder (heads for ViT-L also fit a SAM
+    with a ViT-B)."""
     parts = {"lmm": f"{lmm.config.model_type} on {lmm.language_config.model_type}"}
     if sam.image_encoder is not None:
         parts["sam_image_encoder"] = (
@@ -36,7 +36,8 @@ def frozen_parts(lmm: FrozenLMM, sam: SamRefiner) -> dict[str, str]:
 
 
 def trained_parts(mask_head: UNetHead, sam: SamRefiner) -> dict[str, dict[str, Any]]:
-    """Options that a mask head and a refiner are built with: {"mask_head": ..., "prompts": ...}."""
+    """Return the options that a mask head and a refiner are built with: {"mask_head": ...,
+    "prompts": ...}."""
     head = {
         "base": mask_head.predict.weight.shape[1],
         "stages": len(mask_head.encoder),
@@ -47,7 +48,7 @@ def trained_parts(mask_head: UNetHead, sam: SamRefiner) -> dict[str, dict[str, A
 
 
 def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """What a file of heads says: `GroundedLMM.facts`; of older files at most "merge", from
+    """Read what a file of heads says: `GroundedLMM.facts`; of older files at most "merge", from
     grounding.json beside them.
 
     Empty for released F-LMM checkpoints, which are all alike (mean, all prompts), and for state
@@ -86,7 +87,8 @@ def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def chosen_merge(facts: Mapping[str, Any], merge: str | None, *, name: str) -> str:
-    """The merge of the heads, which is `merge` where they do not say; "mean" where nobody does.
+    """Return the merge of the heads, which is `merge` where they do not say; "mean" where nobody
+    does.
 
     Raises:
         ValueError: they were trained with another one than is asked for.
@@ -101,7 +103,7 @@ def chosen_merge(facts: Mapping[str, Any], merge: str | None, *, name: str) -> s
 
 
 def check_facts(own: Mapping[str, Any], said: Mapping[str, Any], *, name: str) -> None:
-    """Raises ValueError where a file of heads says something else than the model it is to be loaded
+    """Raise ValueError where a file of heads says something else than the model it is to be loaded
     into is."""
     ours, theirs = _flat(own), _flat(said)
     differing = [key for key in theirs if key in ours and ours[key] != theirs[key]]

@@ -38,7 +38,8 @@ class SavedHeads(Protocol):
 
 
 def heads_from_released(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names of a released F-LMM checkpoint -> those of `GroundedLMM`; its own stay as they are."""
+    """Rename the tensors of a released F-LMM checkpoint to those of `GroundedLMM`; its own stay as
+    they are."""
     head = {k[len(HEAD) :]: v for k, v in tensors.items() if k.startswith(HEAD)}
     sam = {k[len(RELEASED_SAM) :]: v for k, v in tensors.items() if k.startswith(RELEASED_SAM)}
     rest = {k: v for k, v in tensors.items() if not k.startswith((HEAD, RELEASED_SAM))}
@@ -50,8 +51,8 @@ def heads_from_released(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def open_heads(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a file of heads, or of a state dict, under the names of `GroundedLMM`; nothing
-    in it is executed.
+    """Read the tensors of a file of heads, or of a state dict, under the names of `GroundedLMM`;
+    nothing in it is executed.
 
     Raises:
         FileNotFoundError, ValueError: as `clim_models.checkpoints.read_checkpoint`.
@@ -67,7 +68,7 @@ def open_heads(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def mask_head_sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """{"in_channels", "base", "stages"} of the mask head in a file of heads.
+    """Return {"in_channels", "base", "stages"} of the mask head in a file of heads.
 
     Raises:
         ValueError: there is no mask head in it.

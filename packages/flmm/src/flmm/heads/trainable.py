@@ -106,8 +106,8 @@ class TrainableHeads(nn.Module):
         return [Grounding(c, r) for c, r in zip(coarse, refined, strict=True)]
 
     def coarse_masks(self, features: PhraseFeatures) -> Tensor:
-        """(N, p, q) logits over the image: the mask head sees the padding too, and it is cut off
-        afterwards."""
+        """Return (N, p, q) logits over the image: the mask head sees the padding too, and it is cut
+        off afterwards."""
         return features.layout.crop(self.mask_head(features.maps))
 
     def text_embeddings(self, features: PhraseFeatures) -> list[Tensor]:
@@ -121,8 +121,8 @@ class TrainableHeads(nn.Module):
         )  # (T, E)
 
     def sum_states(self, states: Tensor) -> Tensor:
-        """(L, T, D) -> (T, D), layers weighted by the softmax of `text_layer_weights`, in the wider
-        dtype of both."""
+        """Add (L, T, D) to (T, D), layers weighted by the softmax of `text_layer_weights`, in the
+        wider dtype of both."""
         weights = self.text_layer_weights.softmax(0)
         return (states * weights[:, None, None]).sum(0)
 
@@ -134,12 +134,12 @@ class TrainableHeads(nn.Module):
         return [p for p in self.parameters() if p.requires_grad]
 
     def trained_names(self) -> list[str]:
-        """Names in the state dict of everything that trains."""
+        """List the names in the state dict of everything that trains."""
         return [name for name, p in self.named_parameters() if p.requires_grad]
 
     def saved_names(self) -> list[str]:
-        """What a file of heads holds: everything that trains, and SAM's positional encoding if a
-        file brought its own.
+        """List what a file of heads holds: everything that trains, and SAM's positional encoding if
+        a file brought its own.
 
         DeepSpeed adds that buffer to released checkpoints, rounded to bfloat16 as their heads were
         trained with it.
@@ -147,8 +147,8 @@ class TrainableHeads(nn.Module):
         return [*self.trained_names(), *([] if self.own_positions else [OWN_POSITIONS])]
 
     def facts(self) -> dict[str, Any]:
-        """What a file of heads says beside the weights: "merge", "mask_head", "prompts", "lmm",
-        "sam_image_encoder"."""
+        """Return what a file of heads says beside the weights: "merge", "mask_head", "prompts",
+        "lmm", "sam_image_encoder"."""
         return {"merge": self.merge, **trained_parts(self.mask_head, self.sam), **self.made_for}
 
     def load_heads(self, source: str | Path | Mapping[str, Any]) -> None:

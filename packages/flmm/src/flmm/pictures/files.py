@@ -27,7 +27,7 @@ def read_image(image: Image.Image | str | Path) -> Image.Image:
 
 
 def picture_path(path: str | Path) -> Path:
-    """The path of a picture that is to be written; its folder is made.
+    """Return the path of a picture that is to be written; its folder is made.
 
     Raises:
         ValueError: it does not end in .png, or that folder cannot be written.

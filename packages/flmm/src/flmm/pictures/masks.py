@@ -30,7 +30,7 @@ def colour_of(index: int) -> str:
 def grounding_figure(
     image: Image.Image, masks: np.ndarray, phrases: Sequence[str], *, title: str = ""
 ) -> Figure:
-    """An image with the masks of its phrases, their names on them and beneath.
+    """Draw an image with the masks of its phrases, their names on them and beneath.
 
     Args:
         masks: bool (N, H, W) at the image's size.
@@ -48,7 +48,7 @@ def scenes_figure(
     masks: Sequence[dict[str, np.ndarray]],
     phrases: Sequence[Sequence[str]],
 ) -> Figure:
-    """Several images, one a row, each with its masks from several sources side by side.
+    """Draw several images, one a row, each with its masks from several sources side by side.
 
     Args:
         masks: for each image {title of a column: bool (N, H, W)}.

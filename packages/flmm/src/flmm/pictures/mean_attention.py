@@ -11,8 +11,8 @@ FINER = 4
 
 
 def mean_attention(features: PhraseFeatures) -> Tensor:
-    """Mean over layers and heads of each one's shares of its attention to the image: float32 (N, h,
-    w).
+    """Return the mean over layers and heads of each one's shares of its attention to the image:
+    float32 (N, h, w).
 
     Shares, because a head that hardly looks at the image would not be seen beside one that looks at
     nothing else. The map covers the image without padding, on a grid `FINER` times that of the

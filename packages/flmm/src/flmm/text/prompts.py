@@ -23,11 +23,11 @@ class PromptStyle:
     separator: str = "\n"
 
     def question(self, text: str = DESCRIBE, *, image_tokens: int = 1) -> str:
-        """Image first, then the text: what the user says, before templating."""
+        """Put the image first, then the text: what the user says, before templating."""
         return self.image_token * image_tokens + self.separator + text
 
     def prompt(self, text: str = DESCRIBE, *, image_tokens: int = 1) -> str:
-        """The whole prompt; the answer is written straight after it.
+        """Return the whole prompt; the answer is written straight after it.
 
         Args:
             text: question or request.
@@ -60,7 +60,7 @@ STYLES: dict[str, PromptStyle] = {
 
 
 def prompt_style(name: str) -> PromptStyle:
-    """A style by name; ValueError lists the known ones."""
+    """Return a style by name; ValueError lists the known ones."""
     if name not in STYLES:
         raise ValueError(
             f"no prompt style {name!r}: choose from {', '.join(STYLES)}, or make a PromptStyle"

@@ -21,7 +21,7 @@ from flmm.training.task import GroundingTask
 
 
 def build_model(config: GroundingConfig) -> GroundedLMM:
-    """The frozen models and the heads; new heads are drawn from `run.seed`, the same on every
+    """Build the frozen models and the heads; new heads are drawn from `run.seed`, the same on every
     rank."""
     seed_everything(config.run.seed)
     wanted = config.model
@@ -35,8 +35,8 @@ def build_model(config: GroundingConfig) -> GroundedLMM:
 
 
 def build_sources(config: GroundingConfig) -> dict[str, GroundingData]:
-    """The data sets under the names of their folders. Raises ValueError when none are named, or two
-    are alike."""
+    """Open the data sets under the names of their folders. Raises ValueError when none are named,
+    or two are alike."""
     data = config.data
     if not data.narratives and not data.expressions:
         raise ValueError(
@@ -60,7 +60,7 @@ def build_sources(config: GroundingConfig) -> dict[str, GroundingData]:
 
 
 def build_requests(config: GroundingConfig) -> dict[str, str]:
-    """What the LMM is asked before the texts of each data set."""
+    """Return what the LMM is asked before the texts of each data set."""
     data = config.data
     narratives = {
         _name(shards): data.narrative_request or data.request for shards in data.narratives
@@ -71,7 +71,7 @@ def build_requests(config: GroundingConfig) -> dict[str, str]:
 def build_cache(
     config: GroundingConfig, model: GroundedLMM, sources: Mapping[str, GroundingData]
 ) -> FeatureCache | None:
-    """The cache of this run's models and data, or None without a folder."""
+    """Return the cache of this run's models and data, or None without a folder."""
     if config.cache.folder is None:
         return None
     stamps = {name: data.stamp() for name, data in sources.items()}

@@ -25,12 +25,12 @@ class GroundingData(Protocol):
     def __len__(self) -> int: ...
 
     def at(self, number: int, *, epoch: int) -> GroundingSample:
-        """A sample of one epoch, a function of its arguments; BrokenSample when it cannot be
+        """Return a sample of one epoch, a function of its arguments; BrokenSample when it cannot be
         used."""
         ...
 
     def stamp(self) -> str:
-        """Changes with the samples and their order."""
+        """Return a text that changes with the samples and their order."""
         ...
 
 
@@ -79,7 +79,7 @@ class GroundingSources:
         raise IndexError(f"sample {number} is beyond the last one")
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with the data sets, their samples and their order."""
+        """Return 16 hex digits that change with the data sets, their samples and their order."""
         stamps = "\n".join(
             f"{name}|{len(data)}|{data.stamp()}" for name, data in self.sources.items()
         )

@@ -154,7 +154,7 @@ class FeatureCache:
                 self._scan(path)
 
     def find(self, key: str, sample: GroundingSample) -> GroundingItem | None:
-        """The item of a sample with its features, or None; the image is not read.
+        """Return the item of a sample with its features, or None; the image is not read.
 
         Raises BrokenSample when its masks cannot be read.
         """

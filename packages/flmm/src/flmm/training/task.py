@@ -66,8 +66,8 @@ class GroundingTask:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def loss(self, batch: GroundingBatch) -> dict[str, Tensor]:
-        """{"loss", "loss_mask", "loss_dice", "accuracy", "aiou", the same four with "sam_" before
-        them, "phrases"}.
+        """Return {"loss", "loss_mask", "loss_dice", "accuracy", "aiou", the same four with "sam_"
+        before them, "phrases"}.
 
         "loss" is the sum of the four losses; "phrases" their mean number over the ranks. Averaged
         over ranks, the others are means over all phrases. With a cache also "kept", the share of
@@ -104,8 +104,8 @@ class GroundingTask:
     def frozen_features(
         self, items: Sequence[GroundingItem], device: torch.device
     ) -> list[FrozenFeatures]:
-        """Features of the items' phrases and images on `device`: those that were kept, else from
-        LMM and SAM."""
+        """Return the features of the items' phrases and images on `device`: those that were kept,
+        else from LMM and SAM."""
         new = [item for item in items if item.kept is None]
         made = iter(self._compute(new, device))
         return [_on(item.kept, device) if item.kept is not None else next(made) for item in items]
@@ -145,14 +145,14 @@ class GroundingTask:
         return FrozenFeatures(PhraseFeatures(maps, states, (1,), single_grid(8, 8)), embedding)
 
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
-        """Writes heads.safetensors (only what trained; `GroundedLMM.load_heads` reads it) and
+        """Write heads.safetensors (only what trained; `GroundedLMM.load_heads` reads it) and
         grounding.json."""
         self.model.save_heads(Path(folder) / HEADS_FILE, state)
         write_json(Path(folder) / ABOUT_FILE, self.about, indent=2)
 
 
 def most_images(images: int, device: torch.device) -> int:
-    """The largest number of images that a rank has in this step."""
+    """Return the largest number of images that a rank has in this step."""
     if Ranks.of_group().world_size == 1:
         return images
     most = torch.tensor(images, device=device)

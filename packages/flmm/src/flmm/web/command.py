@@ -79,7 +79,7 @@ def run(options: Namespace) -> None:
 
 
 def example_files(folder: Path | None) -> list[Path]:
-    """The pictures of a folder; FileNotFoundError where there are none."""
+    """List the pictures of a folder; FileNotFoundError where there are none."""
     if folder is None:
         return []
     if not folder.is_dir():
@@ -95,7 +95,7 @@ def example_files(folder: Path | None) -> list[Path]:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that is bound to the address; ValueError where that is not possible."""
+    """Open a socket that is bound to the address; ValueError where that is not possible."""
     if not 0 <= port <= 65535:
         raise ValueError(f"--port {port} is no port: pass 1 to 65535, or 0 for a free one")
     try:
@@ -120,13 +120,13 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def hosts(host: str) -> list[str]:
-    """Names that browsers may call this machine. Other names are refused, so that no page elsewhere
-    can pose as it."""
+    """Return the names that browsers may call this machine. Other names are refused, so that no
+    page elsewhere can pose as it."""
     return ["*"] if host in EVERYWHERE else sorted({host, HOST, "localhost"})
 
 
 def about(model: GroundedLMM, checkpoint: Path) -> str:
-    """A line for the page: LMM, heads and device."""
+    """Return a line for the page: LMM, heads and device."""
     name: str = model.lmm.config.name_or_path
     if Path(name).is_dir():
         name = Path(name).name

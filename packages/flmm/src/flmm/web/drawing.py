@@ -21,8 +21,8 @@ THUMBNAIL_PX = 160
 
 
 def mask_png(mask: np.ndarray, colour: str) -> bytes:
-    """A mask bool (H, W): transparent outside, see-through in the colour ("#rrggbb") inside, with a
-    white outline."""
+    """Draw a mask bool (H, W): transparent outside, see-through in the colour ("#rrggbb") inside,
+    with a white outline."""
     times = max(1, round(DRAWN_PX / max(mask.shape)))
     drawn = mask.repeat(times, axis=0).repeat(times, axis=1)
     inner = drawn
@@ -37,8 +37,8 @@ def mask_png(mask: np.ndarray, colour: str) -> bytes:
 
 
 def heat_png(attention: np.ndarray) -> bytes:
-    """An attention map (h, w) in colours, from its least to its 99th percentile: single tokens can
-    stand far out."""
+    """Draw an attention map (h, w) in colours, from its least to its 99th percentile: single tokens
+    can stand far out."""
     from matplotlib import colormaps
 
     least, most = attention.min(), np.percentile(attention, 99)
@@ -47,7 +47,7 @@ def heat_png(attention: np.ndarray) -> bytes:
 
 
 def picture_view(name: str, upload: Upload) -> dict[str, Any]:
-    """What the page is told of a picture: its name, size, pixels, and a note where it was
+    """Return what the page is told of a picture: its name, size, pixels, and a note where it was
     shrunk."""
     width, height = upload.image.size
     note = ""
@@ -67,15 +67,15 @@ def picture_view(name: str, upload: Upload) -> dict[str, Any]:
 
 
 def thumbnail(data: bytes, name: str) -> bytes:
-    """A small JPEG of a picture's file; raises ValueError as `read_upload`."""
+    """Make a small JPEG of a picture's file; raises ValueError as `read_upload`."""
     image = read_upload(data, name).image
     image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     return _jpeg(image)
 
 
 def found_view(found: GroundedPhrases) -> dict[str, Any]:
-    """What the page is told of masks: pieces of the text, and for each phrase its mask, attention,
-    area and box."""
+    """Return what the page is told of masks: pieces of the text, and for each phrase its mask,
+    attention, area and box."""
     height, width = found.masks.shape[1:]
     phrases = [
         {
@@ -95,7 +95,7 @@ def found_view(found: GroundedPhrases) -> dict[str, Any]:
 
 
 def look_view(look: CloserLook) -> dict[str, Any]:
-    """What the page is told of a closer look. The box is XYXY in pixels."""
+    """Return what the page is told of a closer look. The box is XYXY in pixels."""
     mask = None if look.mask is None else _url(mask_png(look.mask, colour_of(0)))
     return {
         "question": look.question,

@@ -22,7 +22,7 @@ class RecentItems(Generic[Item]):
         self._lock = Lock()
 
     def add(self, item: Item) -> str:
-        """Returns its name."""
+        """Keep an entry and return its name."""
         name = secrets.token_urlsafe(9)
         with self._lock:
             self._items[name] = item

@@ -182,7 +182,7 @@ class Endpoints:
 def build_app(
     demo: Demo, *, about: str = "", examples: Sequence[Path] = (), hosts: Sequence[str] = ("*",)
 ) -> Starlette:
-    """The web application.
+    """Build the web application.
 
     Args:
         demo: the model and what was done with it.
@@ -203,7 +203,7 @@ def build_app(
 
 
 def explained(run: Callable) -> Callable:
-    """An endpoint whose faults become messages, and whose answers are not kept by browsers."""
+    """Make an endpoint whose faults become messages, and whose answers are not kept by browsers."""
 
     async def endpoint(request: Request) -> Response:
         try:

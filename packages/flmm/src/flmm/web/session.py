@@ -144,7 +144,8 @@ class Demo:
         return self._answers.add(Turn(shown, question, answer)), answer.text
 
     def mark(self, answer: str, phrases: Sequence[str] | None = None) -> GroundedPhrases:
-        """Masks of phrases of an answer; None finds its noun chunks. The LMM does not run.
+        """Return the masks of phrases of an answer; None finds its noun chunks. The LMM does not
+        run.
 
         Raises:
             ValueError: the answer is not kept, or a phrase is not in it.
@@ -161,7 +162,7 @@ class Demo:
 
     @torch.no_grad()
     def ground(self, picture: str, phrases: Sequence[str]) -> GroundedPhrases:
-        """Masks of phrases of one's own; empty lines are left out.
+        """Return the masks of phrases of one's own; empty lines are left out.
 
         Raises:
             ValueError: no picture, no phrase, or too many for the LMM.
@@ -191,7 +192,7 @@ class Demo:
         )
 
     def files(self, result: str) -> tuple[bytes, bytes]:
-        """The drawn masks as PNG, and the masks as COCO RLE json: what `flmm ground` writes.
+        """Return the drawn masks as PNG, and the masks as COCO RLE json: what `flmm ground` writes.
 
         Raises ValueError when the result is not kept.
         """

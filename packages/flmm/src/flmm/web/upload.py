@@ -29,8 +29,8 @@ class Upload:
 
 
 def read_upload(data: bytes, name: str = "the file") -> Upload:
-    """A picture from the bytes of its file, turned as a camera's file says, and shrunk where it is
-    large.
+    """Read a picture from the bytes of its file, turned as a camera's file says, and shrunk where
+    it is large.
 
     Raises:
         ValueError: no picture, a damaged one, too many bytes, or more pixels than

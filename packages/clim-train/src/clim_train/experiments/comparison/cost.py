@@ -26,8 +26,7 @@ class PeakMemory:
 
     @contextmanager
     def measured(self) -> Iterator["PeakMemory"]:
-        """Sets `gib` to the peak of what runs inside, or keeps the largest of several such
-        parts."""
+        """Set `gib` to the peak of what runs inside, or keep the largest of several such parts."""
         known = _start()
         try:
             yield self
@@ -58,7 +57,7 @@ def _peak() -> float | None:
 
 
 def step_seconds(config: TrainConfig) -> tuple[float, int]:
-    """(seconds, steps) of all optimizer steps of a finished run, waiting for data included.
+    """Return (seconds, steps) of all optimizer steps of a finished run, waiting for data included.
 
     Read from its metrics, so that a run that was interrupted counts whole; evaluations and
     checkpoints do not count. One process.

@@ -26,13 +26,13 @@ ROWS_AT_ONCE = 64
 
 
 def resized_size(size: Size, edge: int) -> Size:
-    """(H, W) in pixels -> the size whose longer edge is `edge`; halves are rounded up."""
+    """Return, for (H, W) in pixels, the size whose longer edge is `edge`; halves are rounded up."""
     scale = edge / max(size)
     return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
 
 
 def resize_image(image: Image.Image, edge: int) -> Tensor:
-    """An image of any mode -> uint8 (3, h, w) RGB of `resized_size`, by Pillow's antialiased
+    """Resize an image of any mode to uint8 (3, h, w) RGB of `resized_size`, by Pillow's antialiased
     bilinear filter."""
     height, width = resized_size((image.height, image.width), edge)
     resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
@@ -74,7 +74,8 @@ def prompt_masks(coarse: Tensor, original: Size, *, edge: int, mask_edge: int) -
 
 
 def least_value(coarse: Tensor) -> Tensor:
-    """min(-1, least logit of all masks), without a gradient: the padding of `prompt_masks`."""
+    """Return min(-1, least logit of all masks), without a gradient: the padding of
+    `prompt_masks`."""
     least = coarse.detach().amin() if coarse.numel() else coarse.new_zeros(())
     return least.clamp(max=-1)
 
@@ -107,7 +108,8 @@ def boxes_to_square(boxes: Tensor, original: Size, *, edge: int) -> Tensor:
 
 
 def masks_to_image(low_res: Tensor, original: Size, *, edge: int) -> Tensor:
-    """SAM's masks (n, m, m) of the padded square -> float32 logits (n, H, W) of the original image.
+    """Turn SAM's masks (n, m, m) of the padded square into float32 logits (n, H, W) of the original
+    image.
 
     Equal to enlarging them to the square, cutting them to the resized frame and interpolating to
     the original size, each bilinearly; all columns first and then all rows, by one small matrix

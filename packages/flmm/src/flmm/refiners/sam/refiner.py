@@ -207,8 +207,8 @@ class SamRefiner(nn.Module):
     def decode(
         self, embeddings: Sequence[ImageEmbedding], prompts: SamPrompts, counts: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """Logits (N, K, 4h, 4w) of the padded square and predicted IoU (N, K); `counts` are the n_i
-        of the images."""
+        """Return logits (N, K, 4h, 4w) of the padded square and predicted IoU (N, K); `counts` are
+        the n_i of the images."""
         h, w = self.prompt_encoder.image_embedding_size
         features = torch.stack([e.features.to(prompts.channels) for e in embeddings])
         features = features.flatten(2).transpose(1, 2).contiguous()  # (B, h w, D)
@@ -245,8 +245,8 @@ class SamRefiner(nn.Module):
         self.grad_checkpointing = enable
 
     def direct_parameters(self) -> list[nn.Parameter]:
-        """Parameters that are read outside the forward of the module that owns them: all that
-        train.
+        """List the parameters that are read outside the forward of the module that owns them: all
+        that train.
 
         Engines that take weights away between forwards (ZeRO-3) must know them.
         """

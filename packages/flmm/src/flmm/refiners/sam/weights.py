@@ -57,7 +57,7 @@ MLP_LAYER = re.compile(
 
 
 def to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under SAM's original names (all or some of them) -> under transformers'; its own
+    """Rename tensors from SAM's original names (all or some of them) to transformers'; its own
     names stay."""
     if (
         POSITIONS in tensors
@@ -88,7 +88,7 @@ def to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_sam(source: str | Path, *, decoder_heads: int = 8) -> SamModel:
-    """A SAM with its weights, in float32 on the CPU.
+    """Load a SAM with its weights, in float32 on the CPU.
 
     Args:
         source: a `.pth`/`.pt`/`.safetensors` file in the original layout, a folder in transformers'
@@ -142,7 +142,8 @@ def _from_folder(source: str | Path) -> SamModel:
 
 
 def config_of(tensors: Mapping[str, Tensor], *, decoder_heads: int = 8) -> SamConfig:
-    """The sizes of a whole SAM under transformers' names, read from the shapes of its weights."""
+    """Return the sizes of a whole SAM under transformers' names, read from the shapes of its
+    weights."""
     encoder, decoder = "vision_encoder.", "mask_decoder."
     _, grid, _, width = tensors[f"{encoder}pos_embed"].shape
     patch = tensors[f"{encoder}patch_embed.projection.weight"].shape[-1]
@@ -194,8 +195,8 @@ def config_of(tensors: Mapping[str, Tensor], *, decoder_heads: int = 8) -> SamCo
 def check_names(
     own: Mapping[str, Tensor], new: Mapping[str, Tensor], *, source: str, what: str = "SAM"
 ) -> None:
-    """Raises ValueError unless both have the same names and shapes; lists what differs. `what`:
-    `own` in messages."""
+    """Raise ValueError unless both have the same names and shapes; list what differs. `what`: `own`
+    in messages."""
     missing, unexpected = sorted(own.keys() - new.keys()), sorted(new.keys() - own.keys())
     shapes = [
         f"{k} {tuple(new[k].shape)} for {tuple(own[k].shape)}"

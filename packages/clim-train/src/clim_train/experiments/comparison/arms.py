@@ -115,6 +115,10 @@ class Arm:
     needs_labels: bool = False
     short_title: str = ""
 
+    def mixed_title(self, alpha: float) -> str:
+        """Return the title of the row of its weights mixed with the start."""
+        return f"{self.short_title or self.title}, alpha {alpha:g}"
+
     def images(self, options: ArmOptions) -> int:
         """Return the number of images of a step."""
         if self.side is None or self.same_images:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from clim_data.command_line import given
 from clim_eval.reports import to_jsonable
 from clim_models import RegionModel, create_model
 
@@ -147,11 +148,6 @@ def chosen_device(options: ArmOptions) -> str:
 def _plan(args: argparse.Namespace, options: ArmOptions, sources: dict[str, Any]) -> Plan:
     arms = {name: ARMS[name] for name in args.arms}
     return Plan(options, sources, arms, seeds=args.seeds, alphas=args.alphas)
-
-
-def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """Return the options that were given; what takes them has defaults for the others."""
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
 def _refuse(args: argparse.Namespace, names: Sequence[str], fix: str) -> None:

@@ -15,7 +15,7 @@ GIB = 2**30
 
 
 class PeakMemory:
-    """`gib`: most memory held since the last `start`; None where it cannot be known.
+    """Most memory that was held inside `measured`: `gib`, None where it cannot be known.
 
     With a GPU: tensors on it. Without: the whole process in main memory (Linux), libraries and data
     included.

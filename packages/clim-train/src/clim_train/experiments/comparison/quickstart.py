@@ -42,6 +42,7 @@ from clim_train.experiments.comparison.report import (
     result_table,
     summarize,
     with_spreads,
+    word_maps,
 )
 from clim_train.experiments.comparison.run import compare
 from clim_train.experiments.console import free_folder
@@ -199,7 +200,6 @@ def columns_of(metrics: Metrics, group: str) -> Metrics:
     return found
 
 
-@torch.no_grad()
 def similarity_pictures(
     model: RegionModel, towers: Mapping[str, Mapping[str, Tensor]], part: RegionSet, count: int = 2
 ) -> dict[str, Figure]:
@@ -211,12 +211,9 @@ def similarity_pictures(
     figures = {}
     for name, tower in towers.items():
         set_image_tower(model, tower)
-        model.eval()
         for i in range(min(count, len(part.scenes))):
             sample = part.scenes[i]
-            dense = model.encode_dense(model.normalize_pixels(sample.image[None]))  # (1, C, h, w)
-            texts = part.embeddings[sample.labels].cpu()
-            maps = torch.einsum("nc,chw->nhw", texts, dense[0].float().cpu())
+            maps = word_maps(model, sample.image, part.embeddings[sample.labels])
             figures[f"scene {i + 1}, {name}"] = similarity_figure(
                 sample.image,
                 maps,

@@ -71,9 +71,8 @@ def mixed_rows(plan: Plan, results: Results) -> dict[str, list[dict[str, float]]
     """Return a row for every arm and alpha between start and trained weights."""
     found = {}
     for name, along in results.points.items():
-        arm = plan.arms[name]
         for alpha, runs in along.items():
-            found[f"{arm.short_title or arm.title}, alpha {alpha:g}"] = runs
+            found[plan.arms[name].mixed_title(alpha)] = runs
     return found
 
 
@@ -173,23 +172,20 @@ def _curve(plan: Plan, results: Results, name: str, metric: str) -> dict[str, tu
     return curve
 
 
-@torch.no_grad()
 def look_figures(
     model: RegionModel, towers: Mapping[str, Mapping[str, Tensor]], part: RegionSet, count: int = 2
 ) -> dict[str, Figure]:
     """Draw where each image tower's dense features find `count` words of the first scene."""
     scenes = map(part.scenes.__getitem__, range(len(part.scenes)))
     sample = next(scene for scene in scenes if len(scene.labels))
-    texts = part.embeddings[sample.labels[:count]].cpu()  # (n, C)
+    labels = sample.labels[:count]
     maps = {}
     for name, tower in towers.items():
         set_image_tower(model, tower)
-        model.eval()
-        dense = model.encode_dense(model.normalize_pixels(sample.image[None]))
-        maps[name] = torch.einsum("nc,chw->nhw", texts, dense[0].float().cpu())
+        maps[name] = word_maps(model, sample.image, part.embeddings[labels])
 
     figures = {}
-    for i in range(len(texts)):
+    for i in range(len(labels)):
         word = part.scenes.class_names[int(sample.labels[i])]
         figures[f"where, word {i + 1}"] = similarity_figure(
             sample.image,
@@ -199,6 +195,19 @@ def look_figures(
             title=f"Where each model sees “{word}”",
         )
     return figures
+
+
+@torch.no_grad()
+def word_maps(model: RegionModel, image: Tensor, texts: Tensor) -> Tensor:
+    """Return (n, h, w) cosines of the dense features of an image with n words, on the CPU.
+
+    Args:
+        image: uint8 (3, H, W).
+        texts: (n, C) unit rows.
+    """
+    model.eval()
+    dense = model.encode_dense(model.normalize_pixels(image[None]))  # (1, C, h, w)
+    return torch.einsum("nc,chw->nhw", texts.cpu(), dense[0].float().cpu())
 
 
 def write_comparison(

@@ -46,7 +46,7 @@ def compare(
             for alpha, found in along.items():
                 points = results.points.setdefault(name, {})
                 points.setdefault(alpha, []).append(found)
-                _print_summary(plan, f"{arm.short_title or arm.title}, alpha {alpha:g}", found)
+                _print_summary(plan, arm.mixed_title(alpha), found)
 
     stages.begin("figures and report")
     for name, arm in plan.arms.items():

@@ -1,4 +1,4 @@
-"""`clim-eval regions | retrieval | zeroshot | alpha | embed | pseudo-label | report | show | detect`."""
+"""The commands of `clim-eval`, and how they start and end."""
 
 import argparse
 import sys

@@ -10,10 +10,10 @@ LIMITS = {
     "files in the fullest folder": 15,
     "functions with more than 8 parameters": 0,
     "parameters of the widest function": 8,
-    "functions over 60 lines": 3,
+    "functions over 60 lines": 0,
     "files over 350 lines": 0,
-    "lines over 100 characters": 4,
-    "nested comprehensions": 15,
+    "lines over 100 characters": 0,
+    "nested comprehensions": 0,
     "modules in import circles": 0,
     "folders in import circles": 0,
     # test_api.py counts both by who imports.

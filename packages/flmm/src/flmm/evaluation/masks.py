@@ -152,8 +152,10 @@ class GroundingEvaluation:
         images = [known[key] for key in new]
         made = dict(zip(new, self.model.sam.embed(images), strict=True)) if new else {}
         self._embedded = {key: made[key] if key in made else self._embedded[key] for key in known}
+
+        samples = [item.sample for item in items]
         embeddings = [self._embedded[item.record.image_id] for item in items]
-        return [masks.refined for masks in self.model([item.sample for item in items], embeddings)]
+        return [masks.refined for masks in self.model(samples, embeddings)]
 
     def pictures(self, scores: MaskScores, *, count: int = 3) -> dict[str, Any]:
         """Draw {"best", "median", "worst"}: figures of `count` samples each, true masks beside
@@ -173,7 +175,7 @@ class GroundingEvaluation:
         for name in ("best", "median", "worst"):
             rows = [shown[key] for key in chosen[name] if key in shown]
             if rows:
-                figures[name] = scenes_figure(*(list(column) for column in zip(*rows, strict=True)))
+                figures[name] = scenes_figure(*map(list, zip(*rows, strict=True)))
         return figures
 
     def _shown(self, wanted: Collection[str], scores: MaskScores) -> Iterator[tuple[str, tuple]]:

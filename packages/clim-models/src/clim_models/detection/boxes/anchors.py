@@ -53,8 +53,8 @@ def anchor_boxes(
         rules: one stride for each level.
 
     Returns:
-        For each level (rows * columns * scales * ratios, 4) float32, in the order row, column, scale,
-        ratio.
+        For each level (rows * columns * scales * ratios, 4) float32, in the order row, column,
+        scale, ratio.
 
     Raises:
         ValueError: another number of levels.

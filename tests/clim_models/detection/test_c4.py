@@ -1,5 +1,8 @@
 """The C4 detector of Detic + CLIM, against the golden cases 02 and 03."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,27 +12,37 @@ from clim_models.detection import (
     DetectionRules,
     Priorities,
     SigmoidRules,
+    c4,
 )
 from clim_models.detection.batches import BatchRules
+from clim_models.detection.boxes.coding import box_deltas
 from clim_models.detection.boxes.matching import SampleRules
-from clim_models.detection.c4 import C4Detector, C4Options
+from clim_models.detection.boxes.roi import align_map
+from clim_models.detection.c4 import STRIDE, WINDOW, C4BoxHead, C4Detector, C4Options
 from clim_models.detection.detic_names import c4_names
-from clim_models.detection.features.resnet import ResNetRules
+from clim_models.detection.features.resnet import EXPANSION, ResNetRules
+from clim_models.detection.heads import rpn
+from clim_models.detection.heads.losses import proposal_losses
 from golden_detectors import close
 from golden_detic import (
     FAMILY,
     captioned,
     check_gradients,
+    check_proposals,
     check_queue,
+    check_sampled,
     classes_of,
     fill_queue,
     frames_of_samples,
     image_level_rules,
     images_of,
     load,
+    priority_of,
     proposals_of,
+    record,
     sizes_of,
 )
+from open_clip import tokenize
 from open_clip.transformer import QuickGELU, TextTransformer
 
 
@@ -83,18 +96,23 @@ def test_golden_parts(golden):
     close(case, "out/feat", feature_map)
 
     scores = detector.rpn([feature_map])
-    logits = case.tensor("out/rpn_cls").permute(0, 2, 3, 1).flatten(1)
-    torch.testing.assert_close(scores.logits, logits, atol=2e-4, rtol=0)
+    logits, deltas = (
+        values.flatten(1).unflatten(1, (*feature_map.shape[2:], -1)).permute(0, 3, 1, 2)
+        for values in (scores.logits, scores.deltas)
+    )
+    close(case, "out/rpn_cls", logits)
+    close(case, "out/rpn_reg", deltas)
     close(case, "out/anchors", scores.anchors)
     samples = case.meta["config"]["samples"]
     limits = torch.tensor([one["img_shape"] for one in samples]).float()
-    for i, found in enumerate(detector.rpn.propose(scores, limits)):
-        expected = case.tensor(f"out/proposals{i}")
-        close(case, f"out/proposals{i}", found.boxes[: len(expected)])
-        close(case, f"out/proposal_scores{i}", found.scores[: len(expected)])
+    check_proposals(case, detector.rpn.propose(scores, limits))
 
     rois = case.tensor("out/rois")
     boxes = [rois[rois[:, 0] == i, 1:] for i in range(len(samples))]
+    windows = align_map(feature_map, rois, WINDOW, STRIDE)
+    rows, channels = case.arrays["out/roi_align"].shape[:2]
+    step = windows.shape[1] // channels
+    close(case, "out/roi_align", windows[:rows, ::step])
     features = detector.box_features(feature_map, boxes)
     close(case, "out/shared_pooled", features)
     close(case, "out/logits", detector.box_head.classifier(features, detector.classes.embeddings))
@@ -114,23 +132,11 @@ def test_golden_detections(golden):
 # Training
 
 
-def priorities_of(case, detector, limits, counts):
-    """What the original drew, as priorities."""
-    draws = [numbers for kind, numbers in case.meta["data"]["draws"] if kind == "choice"]
-    stride = 16
-    width, height = limits.amax(0).flip(0)
-    grid = [int(-(-side // 32) * 32 // stride) for side in (height, width)]
-    anchors = detector.rpn([torch.zeros(1, detector.backbone.channels[-1], *grid)]).anchors
-    usable = detector.usable_anchors(anchors, limits)
-    first = torch.zeros(usable.shape)
-    for row, able, draw in zip(first, usable, draws, strict=False):
-        row[able.nonzero()[:, 0][draw]] = 0.9
-    boxes = []
-    for count, draw in zip(counts, draws[len(limits) :], strict=True):
-        row = torch.zeros(count)
-        row[draw] = 0.9
-        boxes.append(row)
-    return Priorities(first, boxes)
+def priorities_of(case, counts):
+    """The anchors and boxes that the original sampled have the highest priorities."""
+    anchors = 0.9 * (case.tensor("out/rpn/label_weights") > 0)
+    boxes = [priority_of(case, "out/rcnn", i, count) for i, count in enumerate(counts)]
+    return Priorities(anchors, boxes)
 
 
 def text_tower(case, context):
@@ -159,7 +165,7 @@ def golden_step(case, detector):
         len(one["boxes"]) + len(case.arrays[f"out/proposals{i}"]) for i, one in enumerate(samples)
     ]
     limits = sizes_of(samples)
-    priorities = priorities_of(case, detector, limits, counts)
+    priorities = priorities_of(case, counts)
     losses = detector.losses(images_of(case, "det/", rules), limits, truths, priorities)
 
     drawn = [groups for kind, groups in case.meta["data"]["draws"] if kind == "group"]
@@ -177,11 +183,54 @@ def golden_step(case, detector):
     return losses
 
 
-def test_golden_step(golden):
+def check_anchors(case, scores, annotated, matches, sampled):
+    """Compare which anchors train, and their targets."""
+    positive = sampled & (matches >= 0)
+    assert torch.equal(positive, case.tensor("out/rpn/labels") == 0)
+    close(case, "out/rpn/label_weights", sampled.float())
+    close(case, "out/rpn/bbox_weights", positive[..., None].expand(-1, -1, 4).float())
+    for i, boxes in enumerate(annotated):
+        here = positive[i]
+        targets = box_deltas(scores.anchors[here], boxes[matches[i, here]])
+        expected = case.tensor("out/rpn/bbox_targets")[i, here]
+        tolerance = case.meta["keys"]["out/rpn/bbox_targets"]["tolerance"]
+        torch.testing.assert_close(targets, expected, atol=tolerance, rtol=0)
+
+
+def check_regions(case, found, tags, captions):
+    """Compare the regions of images without boxes, batch by batch, and their embeddings."""
+    for kind, batches in (("detic_tags", tags), ("detic_caption", captions)):
+        boxes = [box for regions in batches for box in regions.boxes]
+        for i, box in enumerate(boxes):
+            close(case, f"out/{kind}/image{i}/boxes", box)
+        assert f"out/{kind}/image{len(boxes)}/boxes" not in case.arrays
+    for i, embedded in enumerate(found):
+        close(case, f"out/ovd/region_embeddings{i}", embedded)
+
+
+def test_golden_step(golden, monkeypatch):
     case = golden("case03_ovcoco_train", FAMILY)
     detector = golden_c4(golden("case02_ovcoco_forward", FAMILY), case).train()
     fill_queue(detector.image_level.captions.queue, case.tensor("in/queue"))
+    anchors = []
+    monkeypatch.setattr(
+        rpn, "proposal_losses", lambda *args: anchors.append(args) or proposal_losses(*args)
+    )
+    proposals = record(monkeypatch, detector.rpn, "propose")
+    sampled = record(monkeypatch, c4, "sample_batch")
+    logits = record(monkeypatch, detector.box_head.classifier, "logits")
+    deltas = record(monkeypatch, detector.box_head.deltas, "forward")
+    tags = record(monkeypatch, detector.image_level, "tag_regions")
+    captions = record(monkeypatch, detector.image_level, "caption_regions")
+    embedded = record(monkeypatch, detector, "embed_regions")
     losses = golden_step(case, detector)
+
+    check_anchors(case, *anchors[0])
+    check_proposals(case, proposals[0])
+    check_sampled(case, "out/rcnn", sampled[0])
+    close(case, "out/rcnn/logits", logits[0])
+    close(case, "out/rcnn/bbox_pred", deltas[0])
+    check_regions(case, embedded, tags, captions)
     for name, value in losses.items():
         close(case, f"out/loss/{name}", value.reshape(case.arrays[f"out/loss/{name}"].shape))
     total = sum(value for name, value in losses.items() if name != "acc")
@@ -204,11 +253,31 @@ def test_golden_text_features(golden):
     case = golden("case09_image_losses", FAMILY)
     tower = text_tower(case, golden("case03_ovcoco_train", FAMILY))
     tokens = case.tensor("in/tokens")
+    assert torch.equal(tokenize(case.meta["data"]["texts"])[:, : tokens.shape[1]], tokens)
     # Padding after the end token changes nothing, because tokens only read what is before them.
     context = case.meta["config"]["text"]["context_length"]
     found = tower(F.pad(tokens, (0, context - tokens.shape[1])))
     close(case, "out/text_features_raw", found)
     close(case, "out/text_features", F.normalize(found, dim=-1))
+
+
+def test_golden_tokens_of_long_texts(golden):
+    case = golden("case09_image_losses", FAMILY)
+    # The sidecar says: tokenize_dynamic of "TEXT" x NUMBER: ...
+    about = case.meta["keys"]["in/tokens_truncated"]["description"]
+    text, times = re.search(r'"(.*)" x (\d+)', about).groups()
+    assert torch.equal(tokenize(text * int(times)), case.tensor("in/tokens_truncated"))
+
+
+@torch.no_grad()
+def test_golden_deltas_of_the_box_head(golden):
+    case = golden("case01_classifier", FAMILY)
+    layers = case.under("sd/coco.fc_reg.")
+    rules = ResNetRules((1, 1, 1, 1))
+    rules = replace(rules, width=layers["0.weight"].shape[1] // (2**3 * EXPANSION))
+    head = C4BoxHead(rules, case.meta["config"]["embed_dim"], SigmoidRules())
+    head.deltas.load_state_dict(layers)
+    close(case, "out/coco/bbox_pred", head.deltas(case.tensor("in/roi").mean((2, 3))))
 
 
 # Without golden data

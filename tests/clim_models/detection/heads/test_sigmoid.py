@@ -123,6 +123,21 @@ def test_golden_classes_are_drawn_by_the_root_of_their_images(golden):
     assert ((found - expected).abs() < 5 * (expected / draws) ** 0.5 + 1e-3).all()
 
 
+def test_golden_probabilities_of_further_classes(golden):
+    case = golden("case06_fedloss", FAMILY)
+    counts, labels = case.tensor("in/image_count"), case.tensor("in/labels_few")
+    present = labels.unique()
+    draws, found = 2000, torch.zeros(len(counts) + 1)
+    for _ in range(draws):
+        keys = federated_keys(counts)
+        found += federated_classes(labels, keys, len(present) + 1, count_background=True)
+    found[present] = 0
+    assert found.sum() == draws
+    expected = case.tensor("out/prob") / case.tensor("out/prob").sum()
+    # Five standard deviations.
+    assert ((found / draws - expected).abs() < 5 * (expected / draws) ** 0.5 + 1e-3).all()
+
+
 def test_the_background_is_no_class_of_the_sample():
     labels, keys = torch.tensor([4, 1]), torch.tensor([0.1, 0.2, 0.3, 0.4])
     assert federated_classes(labels, keys, 3).tolist() == [1, 1, 1, 0, 0]

@@ -43,6 +43,11 @@ STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.06
 OVERLAPS = (0.6, 0.7, 0.8)
 
 
+def combined_scores(probabilities: Tensor, proposal_scores: Tensor) -> Tensor:
+    """Compute the geometric mean of classes and proposals: (n, K + 1), (n,) -> (n, K + 1)."""
+    return (probabilities * proposal_scores[:, None]).sqrt()
+
+
 class CascadeDetector(nn.Module):
     """ResNet, pyramid, centres, three box heads that refine each other's boxes, and masks.
 
@@ -110,7 +115,7 @@ class CascadeDetector(nn.Module):
 
         found = []
         for box, score, proposal, frame in zip(boxes, mean, proposals, frames, strict=True):
-            own = (score * proposal.scores[:, None]).sqrt()[:, : self.classes.num_classes]
+            own = combined_scores(score, proposal.scores)[:, : self.classes.num_classes]
             found.append(choose_boxes(frame.to_picture(box), own, self.options.detections))
         return self._with_masks(found, levels, frames)
 

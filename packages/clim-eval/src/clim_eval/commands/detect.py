@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clim_data.command_line import Commands, add_command, add_option
 
-from clim_eval.commands.options import TEMPLATE_NAMES, add_detector_options
+from clim_eval.commands.options import add_detector_options, add_template_option
 from clim_eval.commands.shared import (
     check_report_folder,
     open_chosen_detector,
@@ -52,12 +52,7 @@ def add(commands: Commands) -> None:
         metavar="JSON",
         help="names with phrases, example pictures and what they are not, in place of NAMEs",
     )
-    parser.add_argument(
-        "--templates",
-        choices=TEMPLATE_NAMES,
-        default="vild",
-        help="63 prompts, one prompt, or the name alone",
-    )
+    add_template_option(parser)
     parser.add_argument(
         "--min-score", type=float, default=0.3, help="boxes of a lower score are left out"
     )

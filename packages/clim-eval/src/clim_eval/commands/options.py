@@ -106,14 +106,19 @@ def add_readout_options(parser: argparse.ArgumentParser) -> None:
     add_class_options(parser)
 
 
-def add_class_options(parser: argparse.ArgumentParser) -> None:
-    """Add how class embeddings are computed and cached."""
+def add_template_option(parser: argparse.ArgumentParser) -> None:
+    """Add --templates."""
     parser.add_argument(
         "--templates",
         choices=TEMPLATE_NAMES,
         default="vild",
         help="63 prompts, one prompt, or the name alone",
     )
+
+
+def add_class_options(parser: argparse.ArgumentParser) -> None:
+    """Add how class embeddings are computed and cached."""
+    add_template_option(parser)
     parser.add_argument(
         "--cache", type=Path, help="folder of cached class embeddings; default: the user's cache"
     )

@@ -6,10 +6,12 @@ the path).
 
 from dataclasses import replace
 
+import pytest
 import torch
-from clim_models.detection import frozen_clip_names, fvit_names
+from clim_models.detection import detector as detector_module, frozen_clip_names, fvit_names
 from clim_models.detection.boxes.matching import SampleRules
-from golden_detectors import close, unpack
+from clim_models.detection.boxes.roi import as_rois
+from golden_detectors import close, record, unpack
 from torchvision.ops import box_iou
 
 # Masks of the full test differ in border pixels between machines.
@@ -64,7 +66,11 @@ def check_losses(case, prefix: str, detector, images, frames, truths, kind: str 
     detector.rules = replace(detector.rules, sample=everything)
 
     limits = detector.limits_of(frames, images.device)
-    losses = detector.losses(images, limits, truths)
+    with pytest.MonkeyPatch.context() as patch:
+        sampled = record(patch, detector_module, "sample_batch")
+        logits = record(patch, detector.box_head.classifier, "forward")
+        losses = detector.losses(images, limits, truths)
+    check_boxes(case, prefix, sampled[0], logits[0])
     for key, value in losses.items():
         about = case.meta["keys"][f"{prefix}/{key}"]
         close(case, f"{prefix}/{key}", value.reshape(about["shape"]))
@@ -73,6 +79,15 @@ def check_losses(case, prefix: str, detector, images, frames, truths, kind: str 
 
     total.backward()
     check_gradients(case, prefix, detector, kind)
+
+
+def check_boxes(case, prefix: str, sampled, logits: torch.Tensor) -> None:
+    """Compare the boxes that train, their labels and logits."""
+    close(case, f"{prefix}/rois", as_rois([one.boxes for one in sampled]))
+    if f"{prefix}/roi_labels" in case.arrays:
+        close(case, f"{prefix}/roi_labels", torch.cat([one.labels for one in sampled]))
+    name = "roi_logits" if f"{prefix}/roi_logits" in case.arrays else "logits"
+    close(case, f"{prefix}/{name}", logits)
 
 
 def check_gradients(case, prefix: str, detector, kind: str) -> None:

@@ -113,6 +113,18 @@ def close(case, key: str, found: torch.Tensor) -> None:
     assert difference <= about["tolerance"], f"{key}: {difference} > {about['tolerance']}"
 
 
+def record(monkeypatch, place, name: str) -> list:
+    """Collect what a function, or a method of an object, returns from now on."""
+    original, found = getattr(place, name), []
+
+    def recording(*args, **options):
+        found.append(original(*args, **options))
+        return found[-1]
+
+    monkeypatch.setattr(place, name, recording)
+    return found
+
+
 def unpack(packed: torch.Tensor, width: int) -> torch.Tensor:
     """Masks whose bits are packed along x: (..., bytes) uint8 -> bool (..., width)."""
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8)

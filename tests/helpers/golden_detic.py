@@ -136,18 +136,6 @@ def load(detector, tensors: dict) -> None:
     detector.load_state_dict(own | tensors)
 
 
-def record(monkeypatch, place, name: str) -> list:
-    """Collect what a function, or a method of an object, returns from now on."""
-    original, found = getattr(place, name), []
-
-    def recording(*args, **options):
-        found.append(original(*args, **options))
-        return found[-1]
-
-    monkeypatch.setattr(place, name, recording)
-    return found
-
-
 def priority_of(case, prefix: str, image: int, count: int) -> torch.Tensor:
     """High numbers for the boxes of an image that the original sampled, of `count`."""
     row = torch.zeros(count)

@@ -23,7 +23,7 @@ from clim_models.detection.detic_names import c4_names
 from clim_models.detection.features.resnet import EXPANSION, ResNetRules
 from clim_models.detection.heads import rpn
 from clim_models.detection.heads.losses import proposal_losses
-from golden_detectors import close
+from golden_detectors import close, record
 from golden_detic import (
     FAMILY,
     captioned,
@@ -39,7 +39,6 @@ from golden_detic import (
     load,
     priority_of,
     proposals_of,
-    record,
     sizes_of,
 )
 from open_clip import tokenize

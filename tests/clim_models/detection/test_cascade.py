@@ -28,7 +28,7 @@ from clim_models.detection.heads.heatmap import (
     lay_grid,
     levels_of,
 )
-from golden_detectors import close, unpack
+from golden_detectors import close, record, unpack
 from golden_detic import (
     FAMILY,
     captioned,
@@ -44,7 +44,6 @@ from golden_detic import (
     load,
     priority_of,
     proposals_of,
-    record,
     sizes_of,
 )
 
@@ -309,17 +308,15 @@ def own_name(name):
     return next(iter(cascade_names({name: torch.zeros(1)})))
 
 
-def check_regions(case, detector, tags, captions, embedded):
+def check_regions(case, detector, regions, features, embedded):
     """Compare regions and embeddings of images without boxes, in the order of the original.
 
-    For each batch: the tags of the three stages, then their captions. Embeddings are in the order
-    in which the regions of a batch are computed here, which is the same.
+    For each batch: the tags of the three stages, then their captions.
     """
-    regions = [*tags[:3], *captions[:3], *tags[3:], *captions[3:]]
-    assert len(regions) == len(embedded)
-    for i, (one, features) in enumerate(zip(regions, embedded, strict=True)):
+    for i, (one, x, embedding) in enumerate(zip(regions, features, embedded, strict=True)):
         close(case, f"out/ovd{i}/rois", as_rois(one.boxes))
-        close(case, f"out/ovd{i}/region_embeddings", features)
+        close(case, f"out/ovd{i}/region_embeddings", embedding)
+        close(case, f"out/ovd{i}/bbox_pred", detector.head(i % 3).deltas(x))
     assert f"out/ovd{len(regions)}/rois" not in case.arrays
 
 
@@ -332,6 +329,7 @@ def test_golden_step(golden, monkeypatch):
     masks = record(monkeypatch, mask_head, "mask_targets")
     tags = record(monkeypatch, detector.image_level, "tag_regions")
     captions = record(monkeypatch, detector.image_level, "caption_regions")
+    features = record(monkeypatch, detector, "box_features")
     embedded = []
     for stage in range(3):
         project = detector.head(stage).classifier.project
@@ -343,8 +341,9 @@ def test_golden_step(golden, monkeypatch):
         check_sampled(case, f"out/s{stage}", of_stage)
     expected = unpack(case.tensor("out/mask_targets_packed"), mask_head.MASK_SIDE)
     assert torch.equal(torch.cat(masks), expected)
+    regions = [*tags[:3], *captions[:3], *tags[3:], *captions[3:]]
     # The first three are those of the images with boxes.
-    check_regions(case, detector, tags, captions, embedded[3:])
+    check_regions(case, detector, regions, features[3:], embedded[3:])
     for name, value in losses.items():
         close(case, f"out/loss/{name}", value.reshape(case.arrays[f"out/loss/{name}"].shape))
     expected = {key for key in case.arrays if key.startswith("out/loss/")}

@@ -72,23 +72,25 @@ def test_golden_training_step(golden, kind):
     check_losses(case, f"out/{kind}/all", detector, images, frames, truths_of(case, kind), kind)
 
 
-def test_golden_training_step_with_drawn_anchors(golden):
+@pytest.mark.parametrize("kind", ["coco", "lvis"])
+def test_golden_training_step_with_drawn_anchors(golden, kind):
     case = golden("case10_fvit_train", FAMILY)
-    detector = golden_detector(golden("model_fvit_coco", FAMILY)).train()
-    images = case.tensor("in/coco/x")
-    frames = frames_of(case.meta["img_shapes"]["coco"], images.shape[-2:])
+    detector = golden_detector(golden(f"model_fvit_{kind}", FAMILY)).train()
+    images = case.tensor(f"in/{kind}/x")
+    frames = frames_of(case.meta["img_shapes"][kind], images.shape[-2:])
     scores = detector.rpn(detector.neck(detector.backbone(images, with_clip=False).pyramid))
     anchors = torch.zeros_like(scores.logits)
     # Only negatives were drawn; all positives train.
     for image, row in enumerate(anchors):
-        row[case.tensor(f"in/coco/sampled/draw{image}")] = 0.9
-    detector = golden_detector(golden("model_fvit_coco", FAMILY)).train()
+        row[case.tensor(f"in/{kind}/sampled/draw{image}")] = 0.9
+    detector = golden_detector(golden(f"model_fvit_{kind}", FAMILY)).train()
     limits = detector.limits_of(frames, images.device)
-    losses = detector.losses(images, limits, truths_of(case, "coco"), Priorities(anchors))
-    for key in ("loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox"):
-        close(case, f"out/coco/sampled/{key}", losses[key])
+    losses = detector.losses(images, limits, truths_of(case, kind), Priorities(anchors))
+    for name, value in losses.items():
+        key = f"out/{kind}/sampled/{name}"
+        close(case, key, value.reshape(case.meta["keys"][key]["shape"]))
     total = sum(value.sum() for name, value in losses.items() if name != "acc")
-    close(case, "out/coco/sampled/total", total)
+    close(case, f"out/{kind}/sampled/total", total)
 
 
 def tiny_fvit(classes=None, **options):

@@ -159,23 +159,14 @@ def test_bad_samples_are_left_out_and_named(coco, tmp_path):
     assert not list((tmp_path / "strict").glob("*.tar"))
 
 
-def test_images_that_arrive_later_are_added(coco, tmp_path):
-    folder, annotations = coco
-    absent = folder / "000000000002.jpg"
-    data = absent.read_bytes()
-    absent.unlink()
-    out = tmp_path / "out"
-    assert write_shards(caption_items(folder, annotations), out, samples_per_shard=3).samples == 6
-    absent.write_bytes(data)
-    report = write_shards(caption_items(folder, annotations), out, samples_per_shard=3)
-    assert (report.written, report.samples, report.skipped.total) == (1, 7, 0)
-
-
-def test_an_image_that_was_repaired_is_packed(coco, tmp_path):
+@pytest.mark.parametrize("before", [None, b"<html>403</html>"], ids=["absent", "broken"])
+def test_an_image_that_arrives_or_is_repaired_is_packed(coco, tmp_path, before):
     folder, annotations = coco
     image = folder / "000000000002.jpg"
     data = image.read_bytes()
-    image.write_bytes(b"<html>403</html>")
+    image.unlink()
+    if before is not None:
+        image.write_bytes(before)
     out = tmp_path / "out"
     assert write_shards(caption_items(folder, annotations), out, samples_per_shard=3).samples == 6
     image.write_bytes(data)

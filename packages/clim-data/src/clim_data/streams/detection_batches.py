@@ -3,7 +3,7 @@
 Letters: B images, n_i boxes of image i, S side of an image.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +19,10 @@ from clim_data.pixels.jitter import JitterDraw, JitterView, jitter
 from clim_data.sources.expand import Sources
 from clim_data.sources.shards import RawSample
 from clim_data.sources.store import SampleStore
+from clim_data.streams.batches import TensorBatch
 from clim_data.streams.draw import SampleRandom, background_colour
 from clim_data.streams.epochs import EpochLoader
+from clim_data.streams.loaders import open_store
 from clim_data.streams.options import StreamOptions, check_whole
 
 # Smaller boxes and pictures are skipped, in pixels of the picture.
@@ -29,7 +31,7 @@ SHORTEST_SIDE = 32
 
 
 @dataclass(frozen=True)
-class DetectionBatch:
+class DetectionBatch(TensorBatch):
     """Views of images with their boxes.
 
     Attributes:
@@ -48,23 +50,6 @@ class DetectionBatch:
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "DetectionBatch":
-        """Return a copy of the batch with its tensors on `device`."""
-        return self._with_tensors(lambda t: t.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> "DetectionBatch":
-        """Return a copy in page-locked memory, for copies to a GPU while it works."""
-        return self._with_tensors(lambda t: t.pin_memory())
-
-    def _with_tensors(self, move: Callable[[Tensor], Tensor]) -> "DetectionBatch":
-        return replace(
-            self,
-            images=move(self.images),
-            windows=move(self.windows),
-            boxes=[move(boxes) for boxes in self.boxes],
-            labels=[move(labels) for labels in self.labels],
-        )
 
 
 @dataclass(frozen=True)
@@ -160,13 +145,7 @@ class DetectionLoader(EpochLoader[DetectionBatch]):
         stream: StreamOptions,
     ):
         check_whole("image_px", image_px, 1)
-        store = SampleStore(
-            sources,
-            texts=False,
-            on_error=stream.on_error,
-            cache_folder=stream.cache_folder,
-            cache_shards=stream.cache_shards,
-        )
+        store = open_store(sources, stream, texts=False)
         table = load_boxes(boxes, store, BoxRules(crowd="skip"))
         self.class_names: list[str] = list(table.class_names)
         table = _trainable(table, store, classes, boxes)

@@ -58,7 +58,7 @@ class MosaicLoader(EpochLoader[MosaicBatch]):
     ):
         stream = choose_stream(stream, keywords)
         build = MosaicBuilder(mosaic or MosaicConfig(), stream.background, stream.max_pixels)
-        super().__init__(_store(sources, stream), build, stream)
+        super().__init__(open_store(sources, stream), build, stream)
 
 
 class CropLoader(EpochLoader[CropBatch]):
@@ -118,7 +118,7 @@ class CropLoader(EpochLoader[CropBatch]):
             )
         rules = BoxRules(area_px=tuple(regions.area_px), labelled=False)
 
-        store = _store(sources, stream, texts=False)
+        store = open_store(sources, stream, texts=False)
         if images_json is not None:
             keep_images(images_json, store)
         table = load_boxes(boxes, store, rules) if boxes is not None else None
@@ -177,7 +177,7 @@ class BoxLoader(EpochLoader[BoxBatch]):
         check_whole("max_boxes", max_boxes, 1)
         rules = BoxRules(area_px=None if area_px is None else tuple(area_px), crowd=crowd)
 
-        store = _store(sources, stream, texts=False)
+        store = open_store(sources, stream, texts=False)
         table = load_boxes(boxes, store, rules)
         self.class_names: list[str] = list(table.class_names)
 
@@ -191,7 +191,8 @@ class BoxLoader(EpochLoader[BoxBatch]):
         super().__init__(store, build, stream, build_stamp=table.stamp())
 
 
-def _store(sources: Sources, stream: StreamOptions, *, texts: bool = True) -> SampleStore:
+def open_store(sources: Sources, stream: StreamOptions, *, texts: bool = True) -> SampleStore:
+    """Open the samples of a stream; with `texts` those that have captions only."""
     return SampleStore(
         sources,
         texts=texts,

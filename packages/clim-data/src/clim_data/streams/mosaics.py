@@ -1,14 +1,16 @@
 """Which images of a batch go into which mosaic, how large each is decoded, and how mosaics are put
 together."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from torchvision.transforms.v2.functional import InterpolationMode
+
+from clim_data.streams.batches import TensorBatch
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def assemble_mosaics(
 
 
 @dataclass(frozen=True)
-class MosaicBatch:
+class MosaicBatch(TensorBatch):
     """One training batch.
 
     mosaics: uint8 (M, 3, P, P), channels-last in memory; singles: uint8 (S, 3, p, p), likewise.
@@ -232,18 +234,6 @@ class MosaicBatch:
 
     def __len__(self) -> int:
         return len(self.captions)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "MosaicBatch":
-        """Copy of the batch with its tensors on `device`."""
-        return self._with_tensors(lambda t: t.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> "MosaicBatch":
-        """Copy of the batch in page-locked memory, for copies to a GPU beside its work."""
-        return self._with_tensors(lambda t: t.pin_memory())
-
-    def _with_tensors(self, move: Callable[[Tensor], Tensor]) -> "MosaicBatch":
-        boxes = [move(b) for b in self.boxes]
-        return replace(self, mosaics=move(self.mosaics), boxes=boxes, singles=move(self.singles))
 
 
 def _whole(value: object) -> bool:

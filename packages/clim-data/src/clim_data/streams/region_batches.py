@@ -2,7 +2,7 @@
 RegionCLIP."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -22,12 +22,13 @@ from clim_data.pixels.crops import (
 )
 from clim_data.pixels.decode import decode_rgb, open_image
 from clim_data.sources.shards import RawSample
+from clim_data.streams.batches import TensorBatch
 from clim_data.streams.draw import SampleRandom, background_colour
 from clim_data.streams.options import CropRules
 
 
 @dataclass(frozen=True)
-class CropBatch:
+class CropBatch(TensorBatch):
     """Images and crops of their regions.
 
     images: uint8 (B, 3, S, S), letterboxed, zeros at the right and the bottom; channels-last in
@@ -44,25 +45,9 @@ class CropBatch:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "CropBatch":
-        """Copy of the batch with its tensors on `device`."""
-        return self._with_tensors(lambda t: t.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> "CropBatch":
-        """Copy of the batch in page-locked memory, for copies to a GPU beside its work."""
-        return self._with_tensors(lambda t: t.pin_memory())
-
-    def _with_tensors(self, move: Callable[[Tensor], Tensor]) -> "CropBatch":
-        return replace(
-            self,
-            images=move(self.images),
-            boxes=[move(b) for b in self.boxes],
-            crops=move(self.crops),
-        )
-
 
 @dataclass(frozen=True)
-class BoxBatch:
+class BoxBatch(TensorBatch):
     """Images with labelled boxes.
 
     images, boxes, keys: as in `CropBatch`.
@@ -77,22 +62,6 @@ class BoxBatch:
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "BoxBatch":
-        """Copy of the batch with its tensors on `device`."""
-        return self._with_tensors(lambda t: t.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> "BoxBatch":
-        """Copy of the batch in page-locked memory, for copies to a GPU beside its work."""
-        return self._with_tensors(lambda t: t.pin_memory())
-
-    def _with_tensors(self, move: Callable[[Tensor], Tensor]) -> "BoxBatch":
-        return replace(
-            self,
-            images=move(self.images),
-            boxes=[move(b) for b in self.boxes],
-            labels=move(self.labels),
-        )
 
 
 @dataclass(frozen=True)

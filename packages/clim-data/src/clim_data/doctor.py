@@ -21,8 +21,10 @@ PRESENT, BROKEN, MISSING = "present", "broken", "missing"
 
 @dataclass
 class Finding:
-    """State of one file or folder: "present", "broken" or "missing", what was found, and where to
-    get it."""
+    """State of one file or folder.
+
+    state: "present", "broken" or "missing". detail: what was found. source: where to get it.
+    """
 
     path: str
     state: str
@@ -128,8 +130,7 @@ def _examine_json(path: Path, check: DatasetCheck, *, parse: bool) -> Finding:
 
 
 def _examine_pickle(path: Path, check: DatasetCheck, *, parse: bool) -> Finding:
-    """A references pickle: whole when it ends with the stop mark; parsed, without running code,
-    when asked for."""
+    """Judge a references pickle by its stop mark; with `parse` read it, without running code."""
     found = Finding(str(path), BROKEN, "", check.source, path.stat().st_size)
     with open(path, "rb") as stream:
         stream.seek(max(0, found.bytes - 1))
@@ -190,7 +191,7 @@ def _unreadable(files: list[str], label: str) -> Iterable[str]:
 
 
 def to_text(diagnoses: list[Diagnosis], *, max_faults: int = 10) -> str:
-    """Readable report of `diagnose`."""
+    """Write the findings of `diagnose` as text for people."""
     lines = []
     for dataset in diagnoses:
         state = "complete  " if dataset.complete else "incomplete"
@@ -208,4 +209,5 @@ def to_text(diagnoses: list[Diagnosis], *, max_faults: int = 10) -> str:
 
 
 def to_json(diagnoses: list[Diagnosis]) -> str:
+    """Write the findings of `diagnose` as json."""
     return json.dumps([asdict(d) for d in diagnoses], indent=2)

@@ -88,12 +88,12 @@ class SkipReport:
         return _names_by_reason(self._details)
 
     def summary(self, limit: int = 10) -> str:
-        """Text with one line for each reason and the first `limit` names of each."""
+        """Return a text with one line for each reason and the first `limit` names of each."""
         lines = _lines("skipped", self._details, limit) or ["nothing skipped"]
         return "\n".join([*lines, *_lines("used all the same", self._warnings, limit)])
 
     def to_dict(self) -> dict:
-        """Total, counts and all names, as values of JSON; warnings where there are any."""
+        """Return total, counts and all names as values of JSON, and warnings if there are any."""
         found: dict = {"total": self.total, "counts": self.counts, "names": self.names}
         if self._warnings:
             found["warnings"] = _names_by_reason(self._warnings)

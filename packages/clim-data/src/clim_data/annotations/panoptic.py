@@ -245,7 +245,7 @@ class SegmentIndex:
         return cls(*tables, drawn, unusable)
 
     def is_thing(self, image: Key, segment_id: int) -> bool:
-        """Whether a segment of an image is a thing.
+        """Return whether a segment of an image is a thing.
 
         Raises:
             BrokenSample: the image has no such segment, or it cannot be used.

@@ -1,8 +1,7 @@
 """Noun concepts out of captions: the words that pseudo labels are chosen from, as a plain list.
 
-Each caption is tagged word by word. A noun counts once a caption, a plural as its singular. The
-list is a text file, one noun a line, most frequent first: a list of one's own, or this one edited,
-does as well.
+Each caption is tagged word by word. A noun counts once per caption, a plural as its singular. The
+list is a text file, one noun per line, most frequent first. It may be edited, or written by hand.
 """
 
 import re
@@ -37,8 +36,8 @@ class NounRules:
 
     Args:
         min_count: captions in which a noun must occur.
-        min_share: a word that is no noun in a larger share of its captions is none at all
-            ("standing" is now and then).
+        min_share: smallest fraction of the captions with a word in which the word is a noun
+            ("standing" is one now and then).
         compounds: also list pairs of neighbouring nouns ("teddy bear").
 
     Raises:
@@ -58,8 +57,11 @@ class NounRules:
 
 @dataclass
 class NounReport:
-    """The files that were written, the captions read, the nouns listed with their counts, what was
-    left out."""
+    """What `write_nouns` did.
+
+    output: the list. captions: how many were read. counts: of each listed noun. skipped: captions
+    that cannot be used.
+    """
 
     output: Path
     captions: int = 0
@@ -68,7 +70,7 @@ class NounReport:
 
 
 def hanta_tagger() -> Tagger:
-    """The Hanover Tagger (Wartena 2019), whose English model comes inside its package.
+    """Load the Hanover Tagger (Wartena 2019), whose English model comes inside its package.
 
     Raises:
         ImportError: it is not installed.
@@ -93,8 +95,10 @@ def hanta_tagger() -> Tagger:
 
 
 def read_caption_texts(source: str | Path, skipped: SkipReport) -> Iterator[str]:
-    """Captions of a text file (one a line), a COCO or CC3M-style json, a jsonl, a folder of images,
-    or shards.
+    """Yield the captions of a source, and report those that cannot be used to `skipped`.
+
+    A source is a text file (one caption per line), a COCO or CC3M-style json, a jsonl, a folder of
+    images, or shards.
 
     Raises:
         FileNotFoundError: there is no such file. ValueError: it holds no captions.
@@ -130,8 +134,10 @@ def read_caption_texts(source: str | Path, skipped: SkipReport) -> Iterator[str]
 def count_nouns(
     captions: Iterable[str], tagger: Tagger, rules: NounRules
 ) -> tuple[int, dict[str, int]]:
-    """Captions read, and how many of them hold each noun that `rules` lists, most frequent first,
-    then by name."""
+    """Count the captions, and how many of them hold each noun that `rules` lists.
+
+    The nouns are in the order of their counts, the most frequent first, then by name.
+    """
     tally = _Tally()
     for caption in captions:
         words = _TOKEN.findall(caption.lower()) if isinstance(caption, str) else []
@@ -183,7 +189,7 @@ class _Tally:
 
 
 def singular(word: str, lemma: str, counts: dict[str, int]) -> str:
-    """Singular of a noun, given the tagger's dictionary form and how often other nouns occur.
+    """Return the singular of a noun, given its dictionary form and how often other nouns occur.
 
     Irregular plurals and words that are their own dictionary form ("pants", "bus") are the
     tagger's. Of the regular origins of a plural ("leaves": leaf, leave) the most frequent noun is

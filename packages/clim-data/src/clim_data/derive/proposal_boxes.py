@@ -27,9 +27,9 @@ class BoxChoice:
     """Which candidates stay.
 
     Args:
-        top: at most so many an image, the best first.
-        min_score: candidates below it go.
-        nms: of two candidates with a larger IoU the worse goes; 1 keeps all.
+        top: maximum number of boxes per image, the best first.
+        min_score: candidates with a lower score are dropped.
+        nms: of two candidates with a larger IoU the worse is dropped; 1 drops none.
         min_px: smallest width and height in pixels.
 
     Raises:
@@ -50,7 +50,7 @@ class BoxChoice:
             raise ValueError(f"min_px={self.min_px} must be at least 0 pixels")
 
     def options(self) -> dict[str, Any]:
-        """The choice as plain json values."""
+        """Return the choice as plain json values."""
         return {
             name: None if value == float("-inf") else value for name, value in asdict(self).items()
         }
@@ -58,11 +58,10 @@ class BoxChoice:
     def __call__(
         self, boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (n, 4) and scores (n,) that stay of (N, 4) and (N,), best first, inside an image of
-        (height, width).
+        """Choose boxes (n, 4) and scores (n,) of (N, 4) and (N,), best first.
 
-        Equal scores keep their order. Coordinates are rounded to tenths of a pixel, scores to 4
-        digits.
+        Boxes are clipped to the image of (height, width). Equal scores keep their order.
+        Coordinates are rounded to tenths of a pixel, scores to 4 digits.
         """
         import torch  # here, so that the command line starts at once
         from torchvision.ops import nms
@@ -88,7 +87,7 @@ class BoxChoice:
 
 
 def box_records(image_id: int, boxes: np.ndarray, scores: np.ndarray) -> list[dict]:
-    """COCO annotations, without ids, of boxes (n, 4) XYXY in pixels with scores (n,)."""
+    """Make COCO annotations, without ids, of boxes (n, 4) XYXY in pixels with scores (n,)."""
     records = []
     for (x1, y1, x2, y2), score in zip(boxes.tolist(), scores.tolist(), strict=True):
         bbox = [_short(x1), _short(y1), _short(x2 - x1), _short(y2 - y1)]
@@ -126,11 +125,10 @@ def read_result_images(path: str | Path, skipped: SkipReport) -> list[dict]:
 def read_results(
     path: str | Path, images: list[dict], choice: BoxChoice, skipped: SkipReport
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Boxes (n, 4) and scores (n,) of each image, from a COCO results json [{image_id, bbox XYWH,
-    score, ...}].
+    """Yield boxes (n, 4) and scores (n,) of each image, from a COCO results json.
 
-    Classes do not matter. Results of images that are not listed, and those without a usable box and
-    score, are named in `skipped`.
+    The json is a list of {image_id, bbox XYWH, score, ...}. Classes do not matter. Results of
+    images that are not listed, and those without a usable box and score, are named in `skipped`.
 
     Raises:
         FileNotFoundError, ValueError: no such json, or it is no list of results.

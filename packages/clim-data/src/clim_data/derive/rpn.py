@@ -77,12 +77,16 @@ class RpnBoxes:
         self.model: GeneralizedRCNN = model.eval().requires_grad_(False).to(self.device)
 
     def options(self) -> dict[str, Any]:
+        """Return what decides the boxes, as plain json values."""
         return {"method": "rpn", "detector": self.detector, "weights": self.weights}
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Proposals of RGB images: boxes (N, 4) XYXY in pixels and objectness (N,) in [0, 1], best
-        first."""
+        """Find proposals in RGB images, for each image the best first.
+
+        Returns:
+            Boxes (N, 4) XYXY in pixels and objectness (N,) in [0, 1] of each image.
+        """
         tensors = [pixels(image).to(self.device).float() / 255 for image in images]
         batch, _ = self.model.transform(tensors)
         features = self.model.backbone(batch.tensors)

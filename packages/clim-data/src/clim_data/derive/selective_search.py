@@ -42,11 +42,16 @@ class SelectiveSearch:
         _segmentation()
 
     def options(self) -> dict[str, Any]:
+        """Return what decides the boxes, as plain json values."""
         return {"method": "selective-search", **asdict(self)}
 
     def __call__(self, images: Sequence[Image.Image]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Candidates of RGB images: boxes (N, 4) XYXY in pixels, scores (N,) in (0, 1], relative
-        within the image."""
+        """Find candidates in RGB images.
+
+        Returns:
+            Boxes (N, 4) XYXY in pixels of each image, and scores (N,) in (0, 1], relative within
+            the image.
+        """
         return [self._search(image) for image in images]
 
     def _search(self, image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -71,8 +76,11 @@ class SelectiveSearch:
 
 
 def agreement(boxes: np.ndarray, iou: float = AGREEMENT_IOU) -> np.ndarray:
-    """How many of the boxes (N, 4) overlap each with more than `iou`, over the largest such number:
-    (N,)."""
+    """Count how many of the boxes (N, 4) overlap each box with more than `iou`.
+
+    Returns:
+        The counts divided by the largest one: (N,).
+    """
     import torch
     from torchvision.ops import box_iou
 

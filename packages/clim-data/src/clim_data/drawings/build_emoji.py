@@ -124,8 +124,10 @@ def read_icons(path: Path) -> dict:
 
 
 def visible_names(icons: dict) -> set[str]:
-    """Names of an icon set, aliases included, that are neither hidden (deprecated) nor mirror
-    images of others."""
+    """Return the names of an icon set, aliases included.
+
+    Hidden (deprecated) names and mirror images of others are left out.
+    """
     entries = {**icons.get("aliases", {}), **icons["icons"]}
     return {
         name for name, entry in entries.items() if not (entry.get("hidden") or entry.get("hFlip"))
@@ -133,8 +135,10 @@ def visible_names(icons: dict) -> set[str]:
 
 
 def chosen_names(sets: dict[str, set[str]], *, min_vendors: int = 3) -> list[str]:
-    """Sorted names in at least `min_vendors` of the sets, without skin tones, country flags and
-    keycaps."""
+    """Return the sorted names that at least `min_vendors` of the sets have.
+
+    Skin tones, country flags and keycaps are left out.
+    """
     counts = Counter(name for names in sets.values() for name in names)
     kept = (name for name, count in counts.items() if count >= min_vendors)
     return sorted(
@@ -143,7 +147,7 @@ def chosen_names(sets: dict[str, set[str]], *, min_vendors: int = 3) -> list[str
 
 
 def svg_document(icons: dict, name: str) -> str:
-    """The SVG text of a name, with its alias resolved."""
+    """Return the SVG text of a name, with its alias resolved."""
     while name not in icons["icons"]:
         name = icons["aliases"][name]["parent"]
     icon = icons["icons"][name]
@@ -170,8 +174,7 @@ def render(svg: str, size: int) -> np.ndarray:
 
 
 def synonyms(sets: dict[str, dict], names: list[str]) -> list[list[str]]:
-    """Groups of kept names that share one drawing at some vendor (aliases of each other), each
-    sorted."""
+    """Group the names that share one drawing at some vendor (aliases), each group sorted."""
     kept = set(names)
     parent: dict[str, str] = {}
 
@@ -241,7 +244,7 @@ def _write_zip(output: Path, members: dict[str, bytes]) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of the build."""
+    """Run the build with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=64, help="side of a drawing in pixels")
     parser.add_argument(

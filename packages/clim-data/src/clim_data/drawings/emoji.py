@@ -30,7 +30,7 @@ _SIGNS = re.compile(
 
 
 def caption_of(name: str) -> str:
-    """The caption of a drawing: its CLDR slug with spaces, e.g. `"hot-dog"` -> `"hot dog"`."""
+    """Return the caption of a drawing: its CLDR slug with spaces, `"hot-dog"` -> `"hot dog"`."""
     return name.replace("-", " ")
 
 
@@ -107,10 +107,11 @@ class EmojiSet:
         return out
 
     def has(self, vendor: str, name: str) -> bool:
+        """Tell whether a vendor draws a name."""
         return (vendor, name) in self._index
 
     def index(self, vendor: str, name: str) -> int:
-        """Row of a drawing in `pixels`; ValueError if that vendor does not draw it."""
+        """Return the row of a drawing in `pixels`; ValueError if that vendor does not draw it."""
         try:
             return self._index[vendor, name]
         except KeyError:
@@ -119,11 +120,11 @@ class EmojiSet:
             ) from None
 
     def image(self, vendor: str, name: str) -> np.ndarray:
-        """One drawing, uint8 RGBA (size, size, 4)."""
+        """Return one drawing, uint8 RGBA (size, size, 4)."""
         return self.pixels[self.index(vendor, name)]
 
     def encoded(self, vendor: str, names: tuple[str, ...]) -> list[bytes]:
-        """The lossless webp bytes of some drawings of a vendor."""
+        """Read the lossless webp bytes of some drawings of a vendor."""
         with zipfile.ZipFile(self.path) as archive:
             return [archive.read(f"{vendor}/{name}.webp") for name in names]
 

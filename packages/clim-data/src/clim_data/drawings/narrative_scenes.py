@@ -47,7 +47,7 @@ class NarrativeScenes:
         return self.scenes.root / "annotations" / "narratives.json"
 
     def read(self) -> PanopticNarratives:
-        """The set through the reader of Panoptic Narrative Grounding."""
+        """Read the set through the reader of Panoptic Narrative Grounding."""
         return PanopticNarratives(
             self.scenes.images,
             self.narratives_json,
@@ -57,13 +57,12 @@ class NarrativeScenes:
 
 
 def narrative_concepts(split: EmojiSplit) -> tuple[str, ...]:
-    """`CONCEPTS` that may be trained on; held-out concepts never appear in a training caption."""
+    """Return the `CONCEPTS` that may be trained on; a training caption has no held-out one."""
     return tuple(name for name in CONCEPTS if name in split.train_concepts)
 
 
 def scene_vendors(split: EmojiSplit, which: str) -> tuple[str, ...]:
-    """Who draws the scenes of "train" and "val" (the training vendors) and of "test" (the held-out
-    one).
+    """Return who draws the scenes of "train", "val" (training vendors) or "test" (held-out).
 
     The same words are used in all three, because a model cannot say a word that it has never read.
     """
@@ -73,8 +72,10 @@ def scene_vendors(split: EmojiSplit, which: str) -> tuple[str, ...]:
 
 
 def narrative_words(concepts: Sequence[str]) -> tuple[str, ...]:
-    """Every word that a narrative about these concepts can hold, sorted: the vocabulary of a word
-    tokenizer."""
+    """List every word that a narrative about these concepts can hold, sorted.
+
+    It is the vocabulary of a word tokenizer.
+    """
     nouns = {form for name in concepts for form in (name, plural(name))}
     return tuple(sorted({"a", "an", "two", "left", "of", "and", ",", ".", *nouns}))
 
@@ -162,10 +163,10 @@ def compose_narrative_scenes(
 
 
 def narrative(scene: Scene, *, image_id: int) -> dict:
-    """The narrative of a scene in the layout of Panoptic Narrative Grounding; kinds from left to
-    right by their centre.
+    """Write the narrative of a scene in the layout of Panoptic Narrative Grounding.
 
-    Cut-outs of one name are one phrase. What is covered completely is not mentioned.
+    Kinds are named from left to right by their centre. Cut-outs of one name are one phrase. What is
+    covered completely is not mentioned.
     """
     kinds: dict[str, list[int]] = {}
     for segment, name in enumerate(scene.names, start=1):
@@ -184,14 +185,14 @@ def narrative(scene: Scene, *, image_id: int) -> dict:
 
 
 def noun_phrase(name: str, count: int) -> str:
-    """ "a cat", "an anchor" or "two cats"."""
+    """Return "a cat", "an anchor" or "two cats"."""
     if count > 1:
         return f"two {plural(name)}"
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def plural(name: str) -> str:
-    """The regular English plural."""
+    """Return the regular English plural."""
     return name + ("es" if name.endswith(("s", "x", "ch", "sh")) else "s")
 
 

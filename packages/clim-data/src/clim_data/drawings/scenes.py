@@ -86,7 +86,7 @@ class SceneOptions:
 
 
 def check_sizes(object_px: tuple[int, int], image_px: int, objects: int) -> None:
-    """Check that so many objects fit in a scene with little overlap.
+    """Check that `objects` cut-outs fit in a scene with little overlap.
 
     Raises:
         ValueError: they do not, or the range does not rise.
@@ -244,7 +244,7 @@ def _free_place(
 
 
 def background(rng: np.random.Generator, size: int, kind: str) -> np.ndarray:
-    """A float RGB background (size, size, 3) in [0, 255] of one of `BACKGROUNDS`."""
+    """Make a float RGB background (size, size, 3) in [0, 255] of one of `BACKGROUNDS`."""
     if kind == "plain":
         return np.broadcast_to(rng.uniform(0, 255, 3), (size, size, 3)).copy()
     if kind == "textured":

@@ -15,8 +15,7 @@ _AFTER_VALUE = tuple(_SPACE + ",:]}")
 
 
 def stream_json(path: str | Path, *, chunk: int = CHUNK) -> Iterator[tuple[str, Any]]:
-    """(name, item) of every item of every list that is a value of the file's outermost object, in
-    file order.
+    """Yield (name, item) of every item of every list of the file's outermost object, in order.
 
     Values that are no lists come whole, as (name, value). A file whose outermost value is a list
     gives ("", item). `chunk` is how much is read at a time, in characters.
@@ -123,8 +122,7 @@ class _Text:
 
 
 def write_coco(path: str | Path, parts: dict[str, Any]) -> None:
-    """Write a json object item by item to a file that is either whole or absent (a temporary name,
-    then a rename).
+    """Write a json object item by item to a file that is either whole or absent.
 
     `parts` maps names to values in file order; lists and other iterables are written one item at a
     time.
@@ -147,5 +145,5 @@ def _write_items(out: IO[str], items: Iterable) -> None:
 
 
 def compact(value: Any) -> str:
-    """Json text without spaces, as `write_coco` writes it."""
+    """Return json text without spaces, as `write_coco` writes it."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -20,8 +20,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def load_plain_pickle(data: bytes) -> Any:
-    """The object in a pickle of plain data, also one written by Python 2 (its byte strings become
-    latin-1 text).
+    """Load a pickle of plain data, also of Python 2, whose byte strings become latin-1 text.
 
     Raises:
         ValueError: the pickle is damaged, or it holds anything that would have to be imported.

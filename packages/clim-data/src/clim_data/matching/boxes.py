@@ -66,7 +66,7 @@ class BoxTable:
         return ImageBoxes(boxes, labels, warning)
 
     def take(self, rows: np.ndarray) -> "BoxTable":
-        """The table of some of the images, in the order of `rows`."""
+        """Return the table of some of the images, in the order of `rows`."""
         counts = np.diff(self.starts)[rows]
         starts = np.concatenate([[0], np.cumsum(counts)])
         members = np.repeat(self.starts[rows] - starts[:-1], counts) + np.arange(starts[-1])
@@ -80,7 +80,7 @@ class BoxTable:
         )
 
     def stamp(self) -> str:
-        """Changes with any box, label or class name."""
+        """Return a digest that changes with any box, label or class name."""
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         for array in (self.boxes, self.labels, self.starts):
             digest.update(array.tobytes())
@@ -92,9 +92,9 @@ def load_boxes(path: str | Path, store: SampleStore, rules: BoxRules) -> BoxTabl
     any in it.
 
     Image i of the table is sample i of the store. Records that cannot be used are reported to the
-    store (see `SampleStore.note`): images that no source contains, and annotations that the rules
-    of `clim_data.annotations.records` leave out. Images without a box that counts are named in
-    `skipped` too, but are no error.
+    store (see `SampleStore.report_fault`): images that no source contains, and annotations that the
+    rules of `clim_data.annotations.records` leave out. Images without a box that counts are named
+    in `skipped` too, but are no error.
 
     Raises:
         FileNotFoundError: no such json.
@@ -154,10 +154,13 @@ def read_images(path: str | Path, store: SampleStore) -> list[ImageRecord]:
 
 
 def match_samples(names: Sequence[str], store: SampleStore, path: str | Path) -> np.ndarray:
-    """Place in `names` of each sample of `store`, -1 for those that are not named: int64
-    (len(store),).
+    """Find the place in `names` of each sample of a store.
 
-    Names find their samples as `SampleNames.match` says; names without one are noted in the store.
+    Names find their samples as `SampleNames.match` says; names without one are reported to the
+    store.
+
+    Returns:
+        int64 (len(store),), -1 for samples that are not named.
 
     Raises:
         ValueError: a name fits two samples, two names fit one, or nothing fits.

@@ -22,7 +22,10 @@ Window = tuple[float, float, float, float]
 
 
 def grid_choices(max_split: int) -> list[tuple[int, int]]:
-    """Grids (rows m, columns n) up to `max_split` with m / 2 <= n <= 2 m: 24 for 6, 144 for 16."""
+    """List the grids (rows m, columns n) up to `max_split` with m / 2 <= n <= 2 m.
+
+    There are 24 for 6, and 144 for 16.
+    """
     sides = range(1, max_split + 1)
     return [
         (rows, columns)
@@ -33,7 +36,10 @@ def grid_choices(max_split: int) -> list[tuple[int, int]]:
 
 
 def grid_boxes(rows: int, columns: int) -> Tensor:
-    """Cells of a grid, row by row: (rows * columns, 4) float32, XYXY in [0, 1] of the image."""
+    """Return the cells of a grid, row by row: (rows * columns, 4) float32.
+
+    Cells are XYXY in [0, 1] of the image.
+    """
     down, across = torch.linspace(0, 1, rows + 1), torch.linspace(0, 1, columns + 1)
     top, left = torch.meshgrid(down[:-1], across[:-1], indexing="ij")
     bottom, right = torch.meshgrid(down[1:], across[1:], indexing="ij")
@@ -41,30 +47,30 @@ def grid_boxes(rows: int, columns: int) -> Tensor:
 
 
 def draw_cells(rng: random.Random, max_split: int, max_cells: int) -> Tensor:
-    """Cells of one random grid, in random order, at most `max_cells`: (n, 4) as `grid_boxes` gives
-    them."""
+    """Draw a grid and return at most `max_cells` of its cells, in random order.
+
+    The result has the shape (n, 4); see `grid_boxes`.
+    """
     choices = grid_choices(max_split)
     cells = grid_boxes(*choices[int(rng.random() * len(choices))])
     return cells[draw_order(rng, len(cells))[:max_cells]]
 
 
 def draw_order(rng: random.Random, n: int) -> list[int]:
-    """A random permutation of 0..n-1."""
+    """Draw a permutation of 0..n-1."""
     order = list(range(n))
     rng.shuffle(order)
     return order
 
 
 def crop_window(box: Sequence[float], size: tuple[int, int], context: float) -> Window:
-    """`context` times the box around its centre, clipped to the image of `size` = (height, width):
-    XYXY in pixels."""
+    """Return the window `context` times as large as a box, around its centre: XYXY in pixels.
+
+    It is clipped to the image of `size` = (height, width).
+    """
     x0, y0, x1, y1 = box
-    centre_x, centre_y, half_w, half_h = (
-        (x0 + x1) / 2,
-        (y0 + y1) / 2,
-        (x1 - x0) * context / 2,
-        (y1 - y0) * context / 2,
-    )
+    centre_x, centre_y = (x0 + x1) / 2, (y0 + y1) / 2
+    half_w, half_h = (x1 - x0) * context / 2, (y1 - y0) * context / 2
     height, width = size
     left, top = max(0.0, centre_x - half_w), max(0.0, centre_y - half_h)
     return left, top, min(float(width), centre_x + half_w), min(float(height), centre_y + half_h)
@@ -105,11 +111,10 @@ def _resized(cuts: Sequence[T.Picture], size: tuple[int, int]) -> Sequence[Tenso
 def enough_pixels(
     size: tuple[int, int], windows: Sequence[Window], *, image_px: int, crop_px: int
 ) -> tuple[float, float] | None:
-    """(width, height) that an image of `size` = (height, width) may be decoded at without enlarging
-    anything more.
+    """Return the (width, height) at which decoding an image enlarges nothing.
 
-    None when every pixel is wanted: a crop, or the letterboxed image, is at least as large as what
-    it is made of.
+    `size` is (height, width) of the stored image. None when every pixel is wanted: a crop, or the
+    letterboxed image, is at least as large as what it is made of.
     """
     wanted = [image_px / max(size)]
     wanted += [

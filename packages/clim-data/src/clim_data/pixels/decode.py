@@ -58,8 +58,9 @@ _SHRINK = "make it smaller, or raise max_pixels or CLIM_DATA_MAX_PIXELS"
 
 
 def pixel_limit(max_pixels: int | None = None) -> int:
-    """Pixels that an image may have: the argument, or else `CLIM_DATA_MAX_PIXELS`, or else 128
-    million.
+    """Return how many pixels an image may have.
+
+    It is the argument, or else `CLIM_DATA_MAX_PIXELS`, or else 128 million.
 
     Raises:
         ValueError: the environment variable is no whole number above 0.
@@ -254,7 +255,7 @@ def _is_dark(image: Image.Image) -> bool:
 
 
 def pixels(image: Image.Image) -> Tensor:
-    """PIL image of mode RGB or L -> uint8 tensor (C, H, W)."""
+    """Turn a PIL image of mode RGB or L into a uint8 tensor (C, H, W)."""
     import torch  # here, so that packing and checking images does not wait for it
 
     # One packing and one copy; numpy would ask Pillow for the packed bytes twice.

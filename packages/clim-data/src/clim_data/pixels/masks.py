@@ -54,7 +54,7 @@ def _without_transparency(image: Image.Image, name: str) -> Image.Image:
 
 
 def encode_mask(mask: np.ndarray) -> dict:
-    """bool (H, W) -> COCO RLE as JSON holds it: {"size": [H, W], "counts": text}."""
+    """Encode a mask, bool (H, W), as COCO RLE in JSON: {"size": [H, W], "counts": text}."""
     from pycocotools import mask as coco_mask
 
     code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
@@ -62,7 +62,7 @@ def encode_mask(mask: np.ndarray) -> dict:
 
 
 def masks_to_grid(masks: Tensor, grid: int, *, antialias: bool = True) -> Tensor:
-    """Binary masks (N, H, W) -> uint8 (N, grid, grid) on the patch grid of the letterboxed image.
+    """Bring masks (N, H, W) to the patch grid of the letterboxed image: uint8 (N, grid, grid).
 
     A cell is set when the bicubic value is above zero, so a mask never shrinks to nothing by
     rounding. `antialias=False` is what torchvision did with tensors before 0.17, the setting of

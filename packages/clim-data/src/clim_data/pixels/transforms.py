@@ -23,7 +23,7 @@ _PIL_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resamplin
 
 
 def size_of(image: Picture) -> tuple[int, int]:
-    """(height, width) in pixels."""
+    """Return (height, width) in pixels."""
     if isinstance(image, Image.Image):
         return image.height, image.width
     return image.shape[-2], image.shape[-1]
@@ -39,24 +39,23 @@ def resize(
 
 
 def to_pixels(image: Picture) -> Tensor:
-    """uint8 RGB tensor of a PIL image (alpha is dropped); a tensor is returned as it is."""
+    """Turn a PIL image into a uint8 RGB tensor (alpha is dropped); return a tensor as it is."""
     return pixels(image.convert("RGB")) if isinstance(image, Image.Image) else image
 
 
 def longest_side_size(height: int, width: int, target: int) -> tuple[int, int]:
-    """(height, width) after scaling the longest side to `target`, rounded to nearest, at least 1
-    px."""
+    """Return (height, width) after scaling the longest side to `target`, rounded, at least 1."""
     scale = target / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def letterbox_scale(height: int, width: int, target: int) -> float:
-    """Factor from original pixels to letterboxed pixels."""
+    """Return the factor from original pixels to letterboxed pixels."""
     return target / max(height, width)
 
 
 def letterbox(image: Picture, target: int, *, antialias: bool = True) -> Tensor:
-    """Longest side to `target` px, zeros at the right and the bottom: (C, target, target)."""
+    """Scale the longest side to `target` px, zeros right and below: (C, target, target)."""
     resized = to_pixels(
         resize(image, longest_side_size(*size_of(image), target), antialias=antialias)
     )
@@ -64,28 +63,29 @@ def letterbox(image: Picture, target: int, *, antialias: bool = True) -> Tensor:
 
 
 def letterbox_into(image: Picture, canvas: Tensor) -> None:
-    """`letterbox` that fills a square of a batch, (3, target, target) uint8, and needs no memory of
-    its own for it."""
+    """Do what `letterbox` does in a square of a batch, (3, target, target) uint8."""
     size = longest_side_size(*size_of(image), canvas.shape[-1])
     _place(to_pixels(resize(image, size)), canvas, top=0, left=0)
 
 
 def centred_place(height: int, width: int, target: int) -> tuple[tuple[int, int], int, int]:
-    """((height, width), top, left) of an image in the square of `letterbox_centred`."""
+    """Return ((height, width), top, left) of an image in the square of `letterbox_centred`."""
     size = longest_side_size(height, width, target)
     return size, (target - size[0]) // 2, (target - size[1]) // 2
 
 
 def letterbox_centred(image: Picture, target: int) -> Tensor:
-    """Longest side to `target` px, zeros around it; an odd spare pixel goes right or below: (C,
-    target, target)."""
+    """Scale the longest side to `target` px, zeros around: (C, target, target).
+
+    An odd spare pixel is at the right or below.
+    """
     size, top, left = centred_place(*size_of(image), target)
     resized = to_pixels(resize(image, size))
     return _place(resized, _canvas(resized, target), top=top, left=left)
 
 
 def center_crop(image: Picture, target: int) -> Tensor:
-    """Shortest side to `target` px, then the central square: (C, target, target)."""
+    """Scale the shortest side to `target` px and cut the central square: (C, target, target)."""
     height, width = size_of(image)
     if height <= width:
         size = (target, int(target * width / height))

@@ -1,5 +1,4 @@
-"""Long jobs over many images, cut into parts that workers and ranks share; a killed job goes on
-where it was.
+"""Long jobs over many images, cut into parts that workers and ranks share, and that can be resumed.
 
 Every finished part is a file of its own, written whole or not at all, in a folder beside the
 output. That folder is all that ranks have in common: rank r does the parts r, r + world_size, ...,
@@ -26,13 +25,15 @@ from clim_data.files.json_stream import compact, write_coco
 class PartJob:
     """One job that writes `output`, a json file, out of `parts` parts.
 
-    info: plain values that identify the job (inputs, options, version); it becomes the first entry
-    of the output, and
-        an output that starts with the same `info` is the finished job. The same command on every
-        rank gives the same.
-    rank, world_size: this process's share.
-    patience: seconds that rank 0 waits without seeing a new part before it names the ranks that are
-    missing.
+    Args:
+        info: plain values that identify the job (inputs, options, version), equal on all ranks.
+            They become the first entry of the output: an output that starts with the same `info`
+            is the finished job.
+        rank, world_size: which parts are those of this process.
+        patience: seconds without a new part after which rank 0 names the ranks that are missing.
+
+    Raises:
+        ValueError: the rank or the patience is out of range.
     """
 
     output: Path
@@ -56,7 +57,7 @@ class PartJob:
         return self.output.with_name(f"{self.output.name}.parts-{digest}")
 
     def finished(self, *, overwrite: bool = False) -> bool:
-        """Whether the output is there already.
+        """Return whether the output is there already.
 
         Raises:
             ValueError: there is an output of another job, and `overwrite` does not allow to replace
@@ -74,13 +75,12 @@ class PartJob:
         if not overwrite:
             raise ValueError(
                 f"{self.output} was made from other input or options: use --overwrite, or another "
-                "--output"
+                "--out"
             )
         return False
 
     def remaining_parts(self) -> list[int]:
-        """Return the numbers of this rank's parts that are still to be done; call it once, at the
-        start.
+        """Return the numbers of this rank's parts that are not done; call it once, at the start.
 
         Clears the note of an earlier failure of this rank; rank 0 clears all, since it may start
         before the others.
@@ -104,8 +104,7 @@ class PartJob:
         write_json(self._path(number), record)
 
     def report_failure(self, fault: BaseException) -> None:
-        """Tell the other ranks, if there are any, that this one gives up: rank 0 does not wait for
-        it."""
+        """Tell rank 0, if this is another one, not to wait for this rank."""
         if self.world_size == 1:
             return
         write_json(self._failure_note(self.rank), {"fault": f"{type(fault).__name__}: {fault}"})
@@ -116,7 +115,7 @@ class PartJob:
         self.report_failure(fault)
 
     def wait(self, *, poll: float = 1.0) -> None:
-        """Return when the parts of all ranks are there.
+        """Wait for the parts of all ranks.
 
         Raises:
             ValueError: a rank noted a failure, or no part appeared for `patience` seconds; names
@@ -141,18 +140,17 @@ class PartJob:
             time.sleep(poll)
 
     def missing(self) -> list[int]:
-        """Numbers of the parts, of all ranks, that are not there."""
+        """Return the numbers of the parts, of all ranks, that are not there."""
         there = {entry.name for entry in os.scandir(self.folder)} if self.folder.is_dir() else set()
         return [n for n in range(self.parts) if self._path(n).name not in there]
 
     def read(self) -> Iterator[dict]:
-        """All parts in order, one at a time."""
+        """Yield all parts in order, one at a time."""
         for number in range(self.parts):
             yield json.loads(self._path(number).read_bytes())
 
     def join(self, entries: dict[str, Any]) -> None:
-        """Write the output, `info` first and then `entries` (see `write_coco`), and remove the
-        parts."""
+        """Write `info` and `entries` to the output (see `write_coco`), and remove the parts."""
         write_coco(self.output, {"info": self.info, **entries})
         self.discard()
 

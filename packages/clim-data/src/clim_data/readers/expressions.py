@@ -172,7 +172,7 @@ class ReferringExpressions(Dataset):
         return len(self.store) if self._places is None else len(self._places)
 
     def stamp(self) -> str:
-        """Changes with the expressions, their order, and how sentences are chosen."""
+        """Return a text that changes with the expressions, their order and the chosen sentences."""
         drawn = f"|{self.seed}|{self.redraw}" if self.sentences == "random" else ""
         return f"{self.store.stamp()}|{self.sentences}|{self.together}{drawn}"
 
@@ -180,8 +180,11 @@ class ReferringExpressions(Dataset):
         return self.at(number, epoch=self.epoch)
 
     def at(self, number: int, *, epoch: int) -> GroundingSample:
-        """Sample of one epoch, a function of its arguments; BrokenSample when the image or its
-        record is unusable."""
+        """Return a sample of one epoch, a function of the arguments.
+
+        Raises:
+            BrokenSample: the image or its record cannot be used.
+        """
         try:
             return self._at(number, epoch)
         except (KeyError, TypeError) as fault:

@@ -41,7 +41,9 @@ class Phrase:
 class MaskSource(Protocol):
     """Where the masks of a sample come from; they are decoded when they are wanted."""
 
-    def masks(self, size: tuple[int, int]) -> np.ndarray: ...
+    def masks(self, size: tuple[int, int]) -> np.ndarray:
+        """Return the masks, bool (N, H, W), of an image of `size` = (H, W)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,11 @@ class PanopticMasks:
     name: str
 
     def masks(self, size: tuple[int, int]) -> np.ndarray:
-        """bool (N, H, W); BrokenSample when the png cannot be read or is not `size` = (H, W)."""
+        """Read the masks: bool (N, H, W).
+
+        Raises:
+            BrokenSample: the png cannot be read, or is not of `size` = (H, W).
+        """
         drawn = read_segment_ids(self.png, self.name)
         if drawn.shape != size:
             raise BrokenSample(
@@ -80,8 +86,11 @@ class CocoMasks:
     name: str
 
     def masks(self, size: tuple[int, int]) -> np.ndarray:
-        """bool (N, H, W); BrokenSample when one is malformed or `size` is not the size they were
-        drawn on."""
+        """Decode the masks: bool (N, H, W).
+
+        Raises:
+            BrokenSample: one is malformed, or `size` is not the one that the file states.
+        """
         if size != self.size:
             refuse_size(size, self.size, self.name, file="the annotation file")
         masks = np.zeros((len(self.segmentations), *size), dtype=bool)
@@ -118,12 +127,15 @@ class GroundingSample:
         return " ".join(text for text, _ in self.segments)
 
     def load_image(self) -> Image.Image:
-        """The RGB image, stored orientation; BrokenSample when it cannot be read."""
+        """Decode the RGB image, stored orientation; BrokenSample when it cannot be read."""
         return load_rgb(self.image, name=self.key)
 
     def load(self) -> tuple[Image.Image, np.ndarray]:
-        """(RGB image, masks bool (N, H, W) at its size); BrokenSample when either cannot be
-        read."""
+        """Decode the RGB image, and the masks at its size, bool (N, H, W).
+
+        Raises:
+            BrokenSample: either cannot be read.
+        """
         opened = open_image(self.image, self.key)
         image = load_rgb(opened, name=self.key)
         try:
@@ -151,7 +163,7 @@ class RecordTable:
         return len(self._ends) - 1
 
     def stamp(self) -> str:
-        """Hexadecimal checksum of all records."""
+        """Return a hexadecimal checksum of all records."""
         return hashlib.sha256(self._blob.tobytes()).hexdigest()[:16]
 
     def __getitem__(self, number: int) -> dict:

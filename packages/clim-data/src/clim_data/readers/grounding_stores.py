@@ -37,12 +37,14 @@ class GroundingStore(Protocol):
 
     def __len__(self) -> int: ...
 
-    def record(self, number: int) -> dict: ...
+    def record(self, number: int) -> dict:
+        """Return one record without its files."""
+        ...
 
     def __getitem__(self, number: int) -> StoredRecord: ...
 
     def stamp(self) -> str:
-        """Changes with the records and their order; where they lie does not matter."""
+        """Return a text that changes with the records and their order, wherever they lie."""
         ...
 
 
@@ -78,9 +80,11 @@ class FileStore:
         return len(self._table)
 
     def stamp(self) -> str:
+        """Return a text that changes with the records and their order."""
         return self._table.stamp()
 
     def record(self, number: int) -> dict:
+        """Return one record without its files."""
         return self._table[number]["record"]
 
     def __getitem__(self, number: int) -> StoredRecord:
@@ -122,10 +126,11 @@ class ShardStore:
         return len(self._spans)
 
     def stamp(self) -> str:
+        """Return a text that changes with the shards, their sizes and their order."""
         return hashlib.sha256("\n".join(self._stamps).encode()).hexdigest()[:16]
 
     def record(self, number: int) -> dict:
-        """BrokenSample when it has no json, or one that is no record."""
+        """Return one record; BrokenSample when it has no json, or one that is no record."""
         path, spans = self._place(number)
         name = f"{Path(path).name} sample {number}"
         if spans[2, 0] < 0:

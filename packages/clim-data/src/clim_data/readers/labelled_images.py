@@ -46,10 +46,10 @@ class BrokenClassSample(ClassSample):
 def class_images(
     source: str | Path, image_px: int, *, names: Sequence[str] | None = None
 ) -> "ClassImages":
-    """`ClassFolders` when ``source`` is a folder with folders of images, else `ClassShards` (which
-    need ``names``).
+    """Open a folder with folders of images as `ClassFolders`, shards as `ClassShards`.
 
-    Raises FileNotFoundError and ValueError as these do.
+    Raises:
+        FileNotFoundError, ValueError: as these do; shards are given without `names`.
     """
     path = Path(source)
     if path.is_dir() and not walk_folder(path).shards:
@@ -96,14 +96,14 @@ class ClassImages(Dataset, ABC):
 
     @abstractmethod
     def read(self, i: int) -> tuple[str, bytes | Path, int]:
-        """Name, encoded image and label of item i; BrokenSample when there is none."""
+        """Return name, encoded image and label of item i; BrokenSample when there is none."""
 
     @abstractmethod
     def listing(self) -> list[str]:
-        """What tells this set of images from another."""
+        """List what tells this set of images from another."""
 
     def description(self) -> dict:
-        """Fingerprint and counts for a report: equal for the same images and class names."""
+        """Return fingerprint and counts for a report: equal for the same images and class names."""
         text = "\n".join([*self.class_names, "", *self.listing()])
         counts = {"images": len(self), "classes": len(self.class_names)}
         return {"fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16], "counts": counts}
@@ -155,6 +155,7 @@ class ClassFolders(ClassImages):
         return len(self.items)
 
     def read(self, i: int) -> tuple[str, Path, int]:
+        """Return name, path and label of item i."""
         path, label = self.items[i]
         return path.relative_to(self.folder).as_posix(), path, label
 
@@ -163,6 +164,7 @@ class ClassFolders(ClassImages):
         return file_stamp(self.items[i][0])
 
     def listing(self) -> list[str]:
+        """List the images by their names below the folder."""
         return [path.relative_to(self.folder).as_posix() for path, _ in self.items]
 
 
@@ -241,10 +243,12 @@ class ClassShards(ClassImages):
         return len(self.store)
 
     def read(self, i: int) -> tuple[str, bytes, int]:
+        """Return name, encoded image and label of item i; BrokenSample when there is none."""
         sample = self.store.read(i)
         return sample.name, sample.image, self._class(sample)
 
     def listing(self) -> list[str]:
+        """List the fingerprint of the shards alone."""
         return [self.store.fingerprint()]
 
     def _class(self, sample: RawSample) -> int:

@@ -73,11 +73,11 @@ class PanopticNarratives(Dataset):
         return len(self.store)
 
     def stamp(self) -> str:
-        """Changes with the narratives and their order."""
+        """Return a text that changes with the narratives and their order."""
         return self.store.stamp()
 
     def at(self, number: int, *, epoch: int) -> GroundingSample:
-        """Sample of one epoch, as `ReferringExpressions.at`: narratives are the same in all."""
+        """Return a sample of one epoch, as `ReferringExpressions.at`: all epochs are alike."""
         return self[number]
 
     def __getitem__(self, number: int) -> GroundingSample:
@@ -122,11 +122,10 @@ def narrative_items(
     panoptic_json: str | Path,
     panoptic_dir: str | Path,
 ) -> PackList:
-    """One item a narrative, to read or to pack, in file order; those that cannot be used have a
-    fault.
+    """List the narratives of a file in its order, to read or to pack.
 
-    A key is the image's id and the narrative's place in the file. A plural phrase counts as a
-    thing, a singular one is what its category is.
+    Those that cannot be used have a fault. A key is the image's id and the narrative's place in the
+    file. A plural phrase counts as a thing, a singular one is what its category is.
 
     Raises:
         FileNotFoundError, ValueError: a file is missing or is something else.

@@ -14,12 +14,12 @@ Sources = str | Path | Sequence[str | Path]
 
 
 def is_remote(source: str) -> bool:
+    """Tell whether a source is a URL or a pipe, not a path."""
     return source.startswith("pipe:") or "://" in source
 
 
 def expand_sources(sources: Sources) -> list[str]:
-    """Shard paths, URLs and image folders of a glob, folder, list or URL with braces, in a fixed
-    order, each once.
+    """List the shards, URLs and image folders that `sources` mean, in a fixed order, each once.
 
     `{000..012}` and `{a,b}` are expanded in paths and URLs. A folder means every `*.tar` below it;
     one without any is itself a source, if it holds images. What exists is a path, not a pattern.
@@ -85,5 +85,5 @@ def _found(paths: list[str], otherwise: str) -> list[str]:
 
 
 def shard_name(source: str) -> str:
-    """Last part of a path or URL (of the whole command for a pipe)."""
+    """Return the last part of a path or URL (of the whole command for a pipe)."""
     return source if source.startswith("pipe:") else source.rstrip("/").rpartition("/")[2]

@@ -29,6 +29,7 @@ class FolderIndex:
 
     @classmethod
     def of(cls, root: str | Path) -> "FolderIndex":
+        """List the images of a folder."""
         content = walk_folder(root)
         return cls(str(root), np.array(content.images, dtype=np.str_), tuple(content.faults))
 
@@ -70,7 +71,7 @@ class FolderIndex:
         )
 
     def take(self, kept: np.ndarray) -> "FolderIndex":
-        """The index of some of the images; `kept` is bool (n,)."""
+        """Return the index of some of the images; `kept` is bool (n,)."""
         taken = replace(self, keys=self.keys[kept])
         # The table was joined with all images of the folder; those that stay have their rows.
         if "_joined" in self.__dict__:
@@ -78,8 +79,7 @@ class FolderIndex:
         return taken
 
     def stamp(self) -> str:
-        """What identifies the folder beside its name and keys: its captions, if they are in one
-        file."""
+        """Return a digest of the captions if they are in one file, else ""."""
         if self.table is None:
             return ""
         return hashlib.sha256(
@@ -87,7 +87,7 @@ class FolderIndex:
         ).hexdigest()
 
     def read(self, place: int, name: str, number: int) -> RawSample:
-        """The image's bytes, with its captions as the json of a shard would have them.
+        """Read an image's bytes, with its captions as the json of a shard would have them.
 
         Raises:
             BrokenSample: the file has gone, or cannot be read.

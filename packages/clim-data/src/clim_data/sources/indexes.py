@@ -77,6 +77,7 @@ class ShardIndex:
         return str(self.tar_bytes)
 
     def to_json(self) -> dict:
+        """Return the index as values of JSON."""
         samples = [
             [str(key), *span.reshape(-1).tolist()] for key, span in zip(self.keys, self.spans)
         ]
@@ -90,7 +91,7 @@ class ShardIndex:
 
     @classmethod
     def from_json(cls, record: dict) -> "ShardIndex":
-        """Inverse of `to_json`.
+        """Read back what `to_json` returned.
 
         Raises:
             ValueError, KeyError, TypeError: it is something else, or a place in it cannot be one
@@ -123,8 +124,9 @@ def _check_spans(spans: np.ndarray, tar_bytes: int) -> None:
 
 
 def index_tar(path: str | Path, name: str | None = None) -> ShardIndex:
-    """Read the headers of a plain tar and group its members into samples by the name up to the
-    first dot.
+    """Read the headers of a plain tar and group its members into samples.
+
+    Members of one sample have the same name up to the first dot.
 
     A sample is in the index when it is whole: an image (jpg, jpeg, png, webp), a txt or json if
     there are any, every byte of them inside the file. What is not is listed in `faults`: samples
@@ -284,8 +286,10 @@ def _with_lost(index: ShardIndex, listed: ShardIndex | None, name: str) -> Shard
 
 
 def fits(index: ShardIndex, path: Path) -> bool:
-    """Whether the tar at `path` has the index's size and, where some of its samples should be,
-    their headers."""
+    """Return whether a tar has the index's size, and headers where samples should be.
+
+    Some samples are looked up, spread over the tar.
+    """
     if path.stat().st_size != index.tar_bytes:
         return False
     numbers = np.linspace(0, len(index) - 1, min(len(index), _SAMPLES_COMPARED)).astype(int)
@@ -318,7 +322,7 @@ def store_index(path: Path, index: ShardIndex) -> None:
 
 
 def read_index(path: Path, tar_bytes: int | None = None) -> ShardIndex | None:
-    """Index stored at `path`, None when there is none that can be read.
+    """Read the index stored at `path`; None when there is none that can be read.
 
     `tar_bytes` is the size of the tar, where it is known: an index is smaller than that.
     """

@@ -43,8 +43,10 @@ class PackItem:
     size: tuple[int, int] | None = None
 
     def identity(self) -> list:
-        """What decides the packed bytes, apart from the files' content; the place of the folders
-        does not count."""
+        """Return what decides the packed bytes, apart from the content of the files.
+
+        The place of the folders does not count.
+        """
         return [
             self.key,
             self.name,
@@ -133,7 +135,7 @@ def panoptic_items(
 
 
 def folder_items(folder: str | Path, *, captions_file: str | Path | None = None) -> PackList:
-    """Every jpg, jpeg, png and webp below a folder, with captions.
+    """List every jpg, jpeg, png and webp below a folder, with captions.
 
     Captions come from `captions_file`, or from `metadata.jsonl` in the folder, or else from a txt
     of the same name beside each image, one caption a line. A captions file is a json object {file

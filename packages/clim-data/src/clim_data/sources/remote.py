@@ -21,10 +21,11 @@ class ShardCache:
         self.folder, self.keep = folder / "shards", keep
 
     def path(self, url: str) -> Path:
+        """Return where the local copy of a shard is, or will be."""
         return self.folder / (hashlib.sha256(url.encode()).hexdigest()[:32] + ".tar")
 
     def fetch(self, url: str) -> Path:
-        """Path of the local copy, downloaded first when it is not there.
+        """Return the path of the local copy, downloaded first if it is not there.
 
         Raises:
             BrokenSample: the download failed; nothing half-written is left.
@@ -78,7 +79,7 @@ class ShardCache:
 
 
 def open_remote(url: str) -> Any:
-    """Binary stream of a `pipe:` command (through webdataset) or of an fsspec URL.
+    """Open a binary stream of a `pipe:` command (through webdataset) or of an fsspec URL.
 
     Raises:
         ImportError: fsspec or its protocol package is missing.

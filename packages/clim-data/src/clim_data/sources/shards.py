@@ -65,6 +65,7 @@ class ByteReader:
         return descriptor
 
     def close(self) -> None:
+        """Close all files; they are opened again when they are read."""
         while self._open:
             os.close(self._open.popitem()[1])
 

@@ -92,7 +92,7 @@ class SampleStore:
         self.report_fault(fault)
 
     def read(self, i: int) -> RawSample:
-        """Sample `i`, not decoded.
+        """Read sample `i`, not decoded.
 
         Raises:
             BrokenSample: its file or shard has gone, has changed since it was indexed, or cannot be
@@ -164,8 +164,10 @@ class SampleStore:
         )
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with the order, sizes or keys of the sources; where they lie
-        does not matter."""
+        """Return 16 hex digits that change with the order, sizes or keys of the sources.
+
+        Where the sources lie does not matter.
+        """
         digest = hashlib.sha256()
         for source, index in zip(self.shards, self.indexes):
             digest.update(f"{shard_name(source)}|{index.stamp()}|{len(index)}|".encode())
@@ -173,6 +175,7 @@ class SampleStore:
         return digest.hexdigest()[:16]
 
     def close(self) -> None:
+        """Close the files of all shards."""
         self._reader.close()
 
     def _index(self, source: str, texts: bool) -> Index:

@@ -77,7 +77,7 @@ def global_steps(
 
 
 def rank_share(start: int, stop: int, rank: int, world_size: int) -> tuple[int, int]:
-    """Range of one step that belongs to `rank`; shares differ by one sample at most."""
+    """Return the range of one step that belongs to `rank`; shares differ by one sample at most."""
     size = stop - start
     return start + size * rank // world_size, start + size * (rank + 1) // world_size
 
@@ -171,8 +171,7 @@ class EpochLoader(Generic[Batch]):
             del decoded  # ends the workers at once, though an error may hold this frame for long
 
     def state_dict(self) -> dict:
-        """Position in the stream after the last batch that was handed out: small, plain, equal on
-        all ranks."""
+        """Return the position after the last batch: small, plain, equal on all ranks."""
         return {
             "version": STATE_VERSION,
             "epoch": self.epoch,
@@ -196,16 +195,17 @@ class EpochLoader(Generic[Batch]):
             if state.get(name) != own[name]:
                 raise ValueError(
                     f"the saved position has {name} {state.get(name)!r}, this loader "
-                    f"{own[name]!r}: "
-                    "resume with the shards and the seed of the interrupted run"
+                    f"{own[name]!r}: resume with the shards and the seed of the interrupted run"
                 )
         self.epoch, self._consumed = int(state["epoch"]), int(state["consumed"])
         if not self._steps(self._consumed):
             self.epoch, self._consumed = self.epoch + 1, 0
 
     def fingerprint(self) -> str:
-        """16 hex digits that identify the data (names, sizes, sample keys, boxes), wherever it is
-        stored."""
+        """Return 16 hex digits that identify the data (names, sizes, sample keys, boxes).
+
+        Where the data is stored does not matter.
+        """
         return self._fingerprint
 
     def _steps(self, consumed: int) -> list[tuple[int, int]]:
@@ -262,7 +262,7 @@ class _Batches(Dataset):
 def epoch_order(
     counts: Iterable[int], *, seed: int, epoch: int, window: int | None = None
 ) -> np.ndarray:
-    """Permutation of all sample numbers for one epoch, a pure function of its arguments.
+    """Draw the order of all samples in one epoch, a pure function of the arguments.
 
     Args:
         counts: number of samples of each shard.

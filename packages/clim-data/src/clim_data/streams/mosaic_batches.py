@@ -25,7 +25,7 @@ def decode_tile(
     background: str = "white",
     max_pixels: int | None = None,
 ) -> Tensor:
-    """Random resized crop of one image at its final size: uint8 (3, height, width).
+    """Decode a random resized crop of one image at its final size: uint8 (3, height, width).
 
     The window is drawn on the size after the EXIF rotation, before anything is decoded, so the
     decoder already knows how few pixels suffice (JPEG DCT scaling).
@@ -59,7 +59,7 @@ def build_batch(
     background: str = "white",
     max_pixels: int | None = None,
 ) -> tuple[MosaicBatch | None, list[BrokenSample]]:
-    """One batch from the samples that can be used, and the faults of the others.
+    """Build one batch of the samples that can be used, and name the faults of the others.
 
     A sample that turns out to be broken leaves the batch smaller and the rest laid out anew; it is
     never replaced. Images are decoded once, but those whose tile changes size because of a broken
@@ -68,6 +68,7 @@ def build_batch(
     Returns:
         The batch (None when no sample is left) and the faults.
     """
+    # A sample without a caption is a fault: its batch is smaller.
     faults: list[BrokenSample] = []
     good: list[tuple[RawSample, str]] = []
     for sample in samples:
@@ -76,9 +77,10 @@ def build_batch(
         except BrokenSample as fault:
             faults.append(fault)
             continue
-        good.append(
-            (sample, captions[int(draw.rng(sample.name, "caption").random() * len(captions))])
-        )
+        chosen = int(draw.rng(sample.name, "caption").random() * len(captions))
+        good.append((sample, captions[chosen]))
+
+    # Without a broken image the tiles of later ones may change size: those are decoded again.
     done: dict[tuple[int, tuple[int, int]], Tensor] = {}
     while True:
         plan = plan_mosaics(len(good), config)
@@ -99,12 +101,14 @@ def build_batch(
         good = [pair for i, pair in enumerate(good) if i not in broken]
     if not good:
         return None, faults
+
     tiles = [done[id(sample), size] for (sample, _), size in zip(good, sizes)]
     singles = torch.empty(
         plan.num_singles, config.single_px, config.single_px, 3, dtype=torch.uint8
     ).permute(0, 3, 1, 2)
     for target, tile in zip(singles, tiles[plan.num_tiles :]):
         target.copy_(tile)
+
     mosaics = assemble_mosaics(tiles, plan, config)
     captions, keys = [caption for _, caption in good], [sample.key for sample, _ in good]
     return MosaicBatch(mosaics, plan.boxes(config), singles, captions, keys), faults

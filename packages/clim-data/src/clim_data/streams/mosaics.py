@@ -22,7 +22,7 @@ class MosaicConfig:
         single_px: side of an image that stays single.
         mix: number of mosaics of each side in a group, e.g. {2: 1, 3: 1, 4: 1} uses 4 + 9 + 16 = 29
             images; {} makes no mosaics at all.
-        min_singles: at least so many images of a batch stay single.
+        min_singles: smallest number of images of a batch that stay single.
         tile_source_px: None decodes every image straight into its tile. A number reproduces the
             paper (arXiv 2312.11376 used 224): tiles of that many pixels, the whole mosaic then
             enlarged to the canvas.
@@ -106,7 +106,7 @@ class MosaicPlan:
         return self.num_tiles + self.num_singles
 
     def tile_sizes(self, config: MosaicConfig) -> list[tuple[int, int]]:
-        """(height, width) in pixels that each of the n images is decoded to."""
+        """Return (height, width) in pixels that each of the n images is decoded to."""
         sizes: list[tuple[int, int]] = []
         for side in self.sides:
             if config.tile_source_px is not None:
@@ -118,8 +118,10 @@ class MosaicPlan:
         return sizes + [(config.single_px, config.single_px)] * self.num_singles
 
     def boxes(self, config: MosaicConfig) -> list[Tensor]:
-        """True extent of every tile: one (side * side, 4) tensor for each mosaic, XYXY in [0, 1] of
-        the canvas."""
+        """Return the true extent of every tile: a (side * side, 4) tensor per mosaic.
+
+        Boxes are XYXY in [0, 1] of the canvas.
+        """
         return [tile_boxes(side, config) for side in self.sides]
 
 
@@ -151,14 +153,18 @@ def plan_mosaics(n: int, config: MosaicConfig) -> MosaicPlan:
 
 
 def cell_edges(canvas_px: int, side: int) -> list[int]:
-    """The side + 1 pixel positions that cut a canvas into `side` cells of equal length, give or
-    take one pixel."""
+    """Return the side + 1 positions that cut a canvas into `side` cells of equal length.
+
+    Positions are whole pixels, so cells may differ by one.
+    """
     return [(2 * canvas_px * i + side) // (2 * side) for i in range(side + 1)]
 
 
 def tile_boxes(side: int, config: MosaicConfig) -> Tensor:
-    """Boxes of the tiles of one side x side mosaic, row by row: (side * side, 4), XYXY in [0, 1] of
-    the canvas."""
+    """Return the boxes of the tiles of one mosaic, row by row: (side * side, 4).
+
+    Boxes are XYXY in [0, 1] of the canvas.
+    """
     if config.tile_source_px is not None:
         edges = [i / side for i in range(side + 1)]  # equal tiles, enlarged together
     else:

@@ -8,13 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clim_data.annotations.refer_files import read_refs
+from clim_data.annotations.refer_files import ReferRecords
 from clim_data.commands.main import main
 from clim_data.faults import BrokenSample
 from clim_data.files.pickles import load_plain_pickle
 from clim_data.readers.expression_items import expression_items
 from clim_data.readers.expressions import PROTOCOLS, ExpressionRules, ReferringExpressions
 from clim_data.sources.write import write_shards
+
+
+def read_refs(path):
+    """The usable references of a file without their names, which hold the file's."""
+    refs = ReferRecords.read(path).refs
+    return [{field: ref[field] for field in ref if field != "name"} for ref in refs]
 
 
 @pytest.fixture(scope="module")

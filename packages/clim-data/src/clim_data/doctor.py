@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from clim_data.annotations.refer_files import read_refs
+from clim_data.annotations.refer_files import ReferRecords
 from clim_data.datasets import DATASETS, Dataset, DatasetCheck
 from clim_data.faults import BrokenSample
 from clim_data.files.names import IMAGE_SUFFIXES
@@ -142,7 +142,8 @@ def _examine_pickle(path: Path, check: DatasetCheck, *, parse: bool) -> Finding:
         found.state, found.detail = PRESENT, "ends as a pickle"
         return found
     try:
-        found.state, found.detail = _judge(len(read_refs(path)), check.count, check.table)
+        refs = ReferRecords.read(path).refs
+        found.state, found.detail = _judge(len(refs), check.count, check.table)
     except ValueError as fault:
         found.detail = str(fault)
     return found

@@ -4,7 +4,7 @@ them."""
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -150,13 +150,7 @@ class PanopticPass:
             raise
 
     def _record(self, annotation: dict, key: Key, name: str) -> PanopticRecord:
-        png, segments = annotation.get("file_name"), annotation.get("segments_info")
-        if not isinstance(png, str) or leads_out(png):
-            detail = f"file_name {shorten(png)}: give the png's name below its folder"
-            raise BrokenSample("path outside the folder", name, detail)
-        if not isinstance(segments, list):
-            raise BrokenSample("no segments", name, f"segments_info is {shorten(segments)}")
-
+        png, segments = _png_and_segments(annotation, name)
         ids = [s.get("id") for s in segments if isinstance(s, dict)]
         usable = []
         for place, segment in enumerate(segments):
@@ -174,7 +168,7 @@ class PanopticPass:
         if not isinstance(segment, dict):
             raise BrokenSample(BAD, name, f"{shorten(segment)} is no object")
         segment_id = segment.get("id")
-        if type(segment_id) is not int or not 0 < segment_id <= _MAX_ID:
+        if not _is_segment_id(segment_id):
             detail = f"id {shorten(segment_id)} is no whole number from 1 to {_MAX_ID}"
             raise BrokenSample(BAD, name, f"{detail}, as the png holds it")
         if ids.count(segment_id) > 1:
@@ -187,6 +181,26 @@ class PanopticPass:
         area = segment.get("area")
         stated = float(area) if isinstance(area, int | float) and 0 < area < 1e12 else None
         return SegmentRecord(segment_id, label, is_thing, box, is_crowd, stated, name, segment)
+
+
+def _png_and_segments(annotation: dict, name: str) -> tuple[str, list]:
+    """Return the png's name and the list of segments of an annotation.
+
+    Raises:
+        BrokenSample: one is missing, or the name leads out of its folder.
+    """
+    png, segments = annotation.get("file_name"), annotation.get("segments_info")
+    if not isinstance(png, str) or leads_out(png):
+        detail = f"file_name {shorten(png)}: give the png's name below its folder"
+        raise BrokenSample("path outside the folder", name, detail)
+    if not isinstance(segments, list):
+        raise BrokenSample("no segments", name, f"segments_info is {shorten(segments)}")
+    return png, segments
+
+
+def _is_segment_id(value: Any) -> TypeGuard[int]:
+    """Return whether a png can hold an id: 0 stands for no segment."""
+    return type(value) is int and 0 < value <= _MAX_ID
 
 
 @dataclass(frozen=True)
@@ -268,20 +282,15 @@ def _slim(
     """Return (image, (png, category of every segment)); note segments that cannot be used."""
     if not isinstance(annotation, dict):
         raise BrokenSample("no segments", name, f"it is {shorten(annotation)}, not an object")
-    png, segments = annotation.get("file_name"), annotation.get("segments_info")
     key = id_key(annotation.get("image_id"))
     if key is None:
         raise BrokenSample("box without image", name, "it has no image_id")
-    if not isinstance(png, str) or leads_out(png):
-        detail = f"file_name {shorten(png)}: give the png's name below its folder"
-        raise BrokenSample("path outside the folder", name, detail)
-    if not isinstance(segments, list):
-        raise BrokenSample("no segments", name, f"segments_info is {shorten(segments)}")
 
+    png, segments = _png_and_segments(annotation, name)
     found: dict[int, Key | None] = {}
     for segment in segments:
         segment_id = segment.get("id") if isinstance(segment, dict) else None
-        if type(segment_id) is not int or not 0 < segment_id <= _MAX_ID:
+        if not _is_segment_id(segment_id):
             continue  # no phrase can point to it
         own = f"{name}, segment {segment_id}"
         if segment_id in found:

@@ -28,19 +28,22 @@ class ReferRecords:
             ValueError: it is neither, or has no reference with "image_id", "ann_id", "split" and
                 "sentences".
         """
-        return _read(path)
+        path = Path(path)
+        refs = _read_list(path)
+        usable, faults = [], []
+        for number, ref in enumerate(refs):
+            name = record_name(path.name, "reference", number, ref, "ref_id")
+            try:
+                usable.append(_checked(ref, name))
+            except BrokenSample as fault:
+                faults.append(fault)
+        if faults and not usable:
+            raise ValueError(f"{path} has no usable reference ({faults[0]}): fetch it again")
+        return cls(path.name, usable, faults)
 
 
-def read_refs(path: str | Path) -> list[dict]:
-    """Return the usable references of a file, without names; raises as `ReferRecords.read`."""
-    refs = ReferRecords.read(path).refs
-    for ref in refs:
-        del ref["name"]
-    return refs
-
-
-def _read(path: str | Path) -> ReferRecords:
-    path = Path(path)
+def _read_list(path: Path) -> list[dict]:
+    """Read the list of references as the file has it."""
     if not path.is_file():
         raise FileNotFoundError(
             f"no references file {path}: `clim-data doctor` says where it comes from"
@@ -63,15 +66,7 @@ def _read(path: str | Path) -> ReferRecords:
             f"{path} is not a list of references: give refs(unc).p, refs(umd).p, refs(google).p or "
             "a json"
         )
-    usable, faults = [], []
-    for number, ref in enumerate(refs):
-        try:
-            usable.append(_checked(ref, record_name(path.name, "reference", number, ref, "ref_id")))
-        except BrokenSample as fault:
-            faults.append(fault)
-    if faults and not usable:
-        raise ValueError(f"{path} has no usable reference ({faults[0]}): fetch it again")
-    return ReferRecords(path.name, usable, faults)
+    return refs
 
 
 def _checked(ref: dict, name: str) -> dict:

@@ -38,6 +38,7 @@ def run_command(
     | 0 | it succeeded (or what the command returns) |
     | 1 | it failed on the way: full disk, no memory, no GPU, no network, a worker was killed |
     | 2 | a mistake of the user, a folder that is in use, a package that is not installed |
+    | 129 | the terminal was closed (SIGHUP) |
     | 130 | interrupted with Ctrl-C |
     | 141 | the reader of the output has ended (`| head`); nothing is printed |
     | 143 | terminated with SIGTERM |

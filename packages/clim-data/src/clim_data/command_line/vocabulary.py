@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clim_data.command_line.parser import CommandParser
-
 
 @dataclass(frozen=True)
 class Word:
@@ -68,15 +66,15 @@ def add_option(
     *,
     short: str | None = None,
     old: Sequence[str] = (),
-    of: CommandParser | None = None,
     **options: Any,
 ) -> None:
     """Add an option of the vocabulary to a parser, or to a group of one.
 
     Args:
+        parser: a `CommandParser` where there are `old` spellings, else also a group.
+        flag: the option.
         short: a second, short spelling, such as -o.
         old: spellings of earlier releases, which one release still takes.
-        of: the parser of the group, which has to know old spellings.
         options: for `add_argument`; they win over the vocabulary's.
 
     Raises:
@@ -92,6 +90,5 @@ def add_option(
 
     flags = [short, flag] if short else [flag]
     parser.add_argument(*flags, **{**standard, **options})
-    owner = of or parser
     for spelling in old:
-        owner.add_old_spelling(spelling, flag)
+        parser.add_old_spelling(spelling, flag)

@@ -51,6 +51,23 @@ def decode_tile(
     return crop_resize(decoded, (left, top, right, bottom), size)
 
 
+def _with_captions(
+    samples: Sequence[RawSample], draw: SampleRandom
+) -> tuple[list[tuple[RawSample, str]], list[BrokenSample]]:
+    """Choose a caption for each sample; a sample without one is a fault."""
+    good: list[tuple[RawSample, str]] = []
+    faults: list[BrokenSample] = []
+    for sample in samples:
+        try:
+            captions = read_captions(sample)
+        except BrokenSample as fault:
+            faults.append(fault)
+            continue
+        chosen = int(draw.rng(sample.name, "caption").random() * len(captions))
+        good.append((sample, captions[chosen]))
+    return good, faults
+
+
 def build_batch(
     samples: Sequence[RawSample],
     draw: SampleRandom,
@@ -68,17 +85,7 @@ def build_batch(
     Returns:
         The batch (None when no sample is left) and the faults.
     """
-    # A sample without a caption is a fault: its batch is smaller.
-    faults: list[BrokenSample] = []
-    good: list[tuple[RawSample, str]] = []
-    for sample in samples:
-        try:
-            captions = read_captions(sample)
-        except BrokenSample as fault:
-            faults.append(fault)
-            continue
-        chosen = int(draw.rng(sample.name, "caption").random() * len(captions))
-        good.append((sample, captions[chosen]))
+    good, faults = _with_captions(samples, draw)
 
     # Without a broken image the tiles of later ones may change size: those are decoded again.
     done: dict[tuple[int, tuple[int, int]], Tensor] = {}

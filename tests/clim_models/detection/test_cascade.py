@@ -20,7 +20,7 @@ from clim_models.detection.detic_names import cascade_names
 from clim_models.detection.features.resnet import ResNetRules
 from clim_models.detection.heads import mask_head
 from clim_models.detection.heads.cascade_losses import CascadeLossRules
-from clim_models.detection.heads.centres import CentreRules
+from clim_models.detection.heads.centres import CentreNetwork, CentreRules, CentreScores
 from clim_models.detection.heads.heatmap import (
     HeatmapRules,
     distance_loss,
@@ -135,6 +135,12 @@ def test_golden_targets_of_centres(golden):
     assert torch.equal(found, case.tensor("out/pos_inds").sort().values)
 
 
+def test_boxes_at_the_end_of_a_range_belong_to_both_levels():
+    # Half the diagonal is 80 pixels.
+    (levels,) = levels_of(torch.tensor([[0.0, 0, 96, 128]]), HeatmapRules().ranges)
+    assert levels.tolist() == [True, True, False, False, False]
+
+
 def test_golden_giou(golden):
     case = golden("case04_centernet", FAMILY)
     own = case.tensor("in/pred").requires_grad_()
@@ -183,6 +189,15 @@ def test_golden_proposals_of_centres(golden, mode):
         detector.centres.train(mode == "train")
         found = detector.centres.propose(detector.centres(levels))
     check_proposals(case, found, f"_{mode}")
+
+
+def test_proposals_have_a_least_score_and_a_least_side():
+    grid = lay_grid([(1, 2)], [8.0], torch.device("cpu"))
+    logits = torch.logit(torch.tensor([[0.5e-4, 0.25]]))
+    scores = CentreScores(logits, torch.zeros(1, 2, 4), grid, (2,))
+    (found,) = CentreNetwork(2, CentreRules(groups=1)).eval().propose(scores)
+    torch.testing.assert_close(found.scores, torch.tensor([0.5]))
+    torch.testing.assert_close(found.boxes, torch.tensor([[12.0, 4, 12.01, 4.01]]))
 
 
 # Cascade

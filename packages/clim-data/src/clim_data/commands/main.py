@@ -36,7 +36,3 @@ def build_parser() -> CommandParser:
     for module in COMMANDS:
         module.add(commands)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

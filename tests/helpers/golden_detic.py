@@ -9,7 +9,7 @@ import torch
 from clim_models.detection import ClassSet, ImageFrame, ProposalRules
 from clim_models.detection.batches import BatchRules, stack_images
 from clim_models.detection.image_level.captions import CaptionLoss, CaptionRules, Captions
-from clim_models.detection.image_level.regions import TileRules, as_groups
+from clim_models.detection.image_level.regions import TileRules
 from clim_models.detection.image_level.step import CaptionedImage, ImageLevelRules
 from clim_models.detection.image_level.tags import TagRules, tag_targets
 from golden_detectors import close
@@ -48,6 +48,14 @@ def check_queue(case, key: str, queue, slots: int) -> None:
     expected = expected[expected[:, -1] >= 0]
     tolerance = case.meta["keys"][key]["tolerance"]
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+
+
+def as_groups(tiles: list[list[int]], count: int) -> torch.Tensor:
+    """Mark the tiles of each group: lists of numbers -> bool (G, T)."""
+    members = torch.zeros(len(tiles), count, dtype=torch.bool)
+    for group, numbers in enumerate(tiles):
+        members[group, list(numbers)] = True
+    return members
 
 
 def members_of(image_ids: list) -> tuple[torch.Tensor, torch.Tensor]:

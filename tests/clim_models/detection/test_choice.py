@@ -75,7 +75,11 @@ def test_golden_limits_of_deltas(golden):
     # that even they limit are limited by all.
     deltas = box_deltas(boxes.double(), extreme[-1].double(), stages[-1])
     for stage, stds in enumerate(stages):
-        close(case, f"out/coder{stage}/decoded_extreme", apply_deltas(boxes, deltas, stds))
+        found = apply_deltas(boxes, deltas, stds)
+        # Boxes of thousands of pixels: some roundings are as large as the tolerance.
+        tolerance = case.meta["keys"][f"out/coder{stage}/decoded_extreme"]["tolerance"]
+        rounding = 4 * torch.finfo(torch.float32).eps
+        torch.testing.assert_close(found, extreme[stage], atol=tolerance, rtol=rounding)
     sides = (extreme[0][:, 2:] - extreme[0][:, :2]) / (boxes[:, 2:] - boxes[:, :2])
     assert sides.max().item() == pytest.approx(1000 / 16, rel=1e-4)
     assert sides.min().item() == pytest.approx(16 / 1000, rel=1e-3)

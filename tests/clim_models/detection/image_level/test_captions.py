@@ -3,8 +3,9 @@
 import pytest
 import torch
 from clim_models.detection.image_level.captions import CaptionLoss, CaptionRules, Captions
+from clim_models.detection.image_level.regions import with_tiles
 from golden_detectors import close
-from golden_detic import FAMILY, caption_loss, check_queue, fill_queue, members_of
+from golden_detic import FAMILY, as_groups, caption_loss, check_queue, fill_queue, members_of
 
 
 def call_of(case, call):
@@ -48,11 +49,7 @@ def test_golden_captions_of_groups(golden):
         loss = caption_loss(width, config["queue_length"], config)
         fill_queue(loss.queue, case.tensor("in/queue"))
         images = torch.tensor(data[name]["image_ids"])
-        members = torch.eye(len(images), dtype=torch.bool)
-        groups = torch.zeros(len(calls[2]), len(images), dtype=torch.bool)
-        for row, tiles in zip(groups, calls[2], strict=True):
-            row[tiles] = True
-        members = torch.cat([members, groups])
+        members = with_tiles(as_groups(calls[2], len(images)))
 
         features = case.tensor("in/embeddings")[: len(members)].clone().requires_grad_()
         captions = Captions(case.tensor("in/caption_features")[: len(images)], images)

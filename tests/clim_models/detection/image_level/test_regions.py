@@ -5,7 +5,6 @@ import torch
 from clim_models.detection.image_level.regions import (
     NO_TILE,
     TileRules,
-    as_groups,
     draw_groups,
     group_rectangles,
     largest_proposals,
@@ -14,7 +13,7 @@ from clim_models.detection.image_level.regions import (
     with_group_boxes,
 )
 from golden_detectors import close
-from golden_detic import FAMILY
+from golden_detic import FAMILY, as_groups
 
 
 def inputs(case, name):

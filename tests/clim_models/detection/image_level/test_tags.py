@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from clim_models.detection.image_level.regions import as_groups, with_tiles
+from clim_models.detection.image_level.regions import with_tiles
 from clim_models.detection.image_level.tags import TagLoss, TagRules, any_member, tag_targets
 from golden_detectors import close
-from golden_detic import FAMILY
+from golden_detic import FAMILY, as_groups
 
 
 @pytest.mark.parametrize("kind", ["biased", "plain"])

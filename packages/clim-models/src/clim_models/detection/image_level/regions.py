@@ -4,7 +4,6 @@ Letters: T tiles of an image (1 for a plain image), N proposals, G groups, L pos
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -148,14 +147,6 @@ def draw_groups(side: int, number: int, generator: torch.Generator | None = None
     rows = (place >= first_row) & (place <= last_row)  # (G, side)
     columns = (place >= first_column) & (place <= last_column)
     return (rows[:, :, None] & columns[:, None]).flatten(1)
-
-
-def as_groups(tiles: Sequence[Sequence[int]], count: int) -> Tensor:
-    """Mark the tiles of each group: lists of numbers -> bool (G, T)."""
-    members = torch.zeros(len(tiles), count, dtype=torch.bool)
-    for group, numbers in enumerate(tiles):
-        members[group, list(numbers)] = True
-    return members
 
 
 def with_group_boxes(boxes: Tensor, groups: Tensor) -> Tensor:

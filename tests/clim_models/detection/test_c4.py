@@ -131,9 +131,25 @@ def test_golden_detections(golden):
 # Training
 
 
-def priorities_of(case, counts):
-    """The anchors and boxes that the original sampled have the highest priorities."""
-    anchors = 0.9 * (case.tensor("out/rpn/label_weights") > 0)
+def anchors_in_the_padding(limits, count):
+    """Mark the anchors of cells beyond the size of an image, rounded up to 32: bool (B, A)."""
+    own = (limits / 32).ceil() * 32
+    rows, columns = (own.amax(0) / STRIDE).int().tolist()
+    y, x = (torch.arange(number) * STRIDE for number in (rows, columns))
+    outside = [(y[:, None] >= height) | (x >= width) for height, width in own]
+    return torch.stack(outside).flatten(1).repeat_interleave(count // (rows * columns), 1)
+
+
+def priorities_of(case, limits, counts):
+    """The anchors and boxes that the original sampled have high priorities.
+
+    Anchors in the padding have higher ones: the sample differs if they count.
+    """
+    sampled = case.tensor("out/rpn/label_weights") > 0
+    padding = anchors_in_the_padding(limits, sampled.shape[1])
+    assert padding.any()
+    assert not (padding & sampled).any()
+    anchors = 0.9 * sampled + 0.95 * padding
     boxes = [priority_of(case, "out/rcnn", i, count) for i, count in enumerate(counts)]
     return Priorities(anchors, boxes)
 
@@ -164,7 +180,7 @@ def golden_step(case, detector):
         len(one["boxes"]) + len(case.arrays[f"out/proposals{i}"]) for i, one in enumerate(samples)
     ]
     limits = sizes_of(samples)
-    priorities = priorities_of(case, counts)
+    priorities = priorities_of(case, limits, counts)
     losses = detector.losses(images_of(case, "det/", rules), limits, truths, priorities)
 
     drawn = [groups for kind, groups in case.meta["data"]["draws"] if kind == "group"]

@@ -23,7 +23,7 @@ from clim_models.features import (
 )
 from clim_models.open_clip_compat import OpenClipModel
 from clim_models.pooling import check_boxes, check_masks
-from clim_models.towers.evaluating import evaluating
+from clim_models.towers.evaluation import evaluation_mode
 from clim_models.towers.freezing import direct_parameters, freeze_all_but, norm_layers
 from clim_models.towers.tower import GradientPath, Stem
 from clim_models.wrapper import OpenClipWrapper
@@ -67,7 +67,7 @@ class RegionModel(OpenClipWrapper):
         """Width C of the image-text space, measured on an image of zeros."""
         side = self.stride * 2
         zeros = torch.zeros(1, 3, side, side, device=self.device, dtype=self.dtype)
-        with evaluating(self), torch.no_grad():
+        with evaluation_mode(self), torch.no_grad():
             return self.encode_image(zeros).shape[1]
 
     # Features

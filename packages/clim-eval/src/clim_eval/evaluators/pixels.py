@@ -1,7 +1,6 @@
 """What evaluators need of a model, and images of a batch through it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -48,17 +47,6 @@ class RegionEncoder(ImageModel, Protocol):
 def device_of(model: ImageModel) -> torch.device:
     """Return the device of a model's weights."""
     return next(model.parameters()).device
-
-
-@contextmanager
-def evaluation_mode(model: ImageModel) -> Iterator[None]:
-    """Put a model in evaluation mode, and back in its mode afterwards."""
-    training = model.training
-    model.train(False)
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 def encode_pixels(model: ImageModel, images: Sequence[Tensor]) -> Tensor:

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from clim_data import BrokenSample, SkipReport
 from clim_data.processes import gather_objects
 from clim_models import REQUESTS, Attended, Pooled, request_named
+from clim_models.towers import evaluation_mode
 from torch import Tensor
 
-from clim_eval.evaluators.pixels import RegionEncoder, evaluation_mode
+from clim_eval.evaluators.pixels import RegionEncoder
 from clim_eval.evaluators.sharing import (
     EvaluationLoading,
     LoadingKeywords,

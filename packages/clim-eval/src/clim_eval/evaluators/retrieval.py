@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from clim_data import BrokenSample
 from clim_data.processes import Ranks, gather_objects
+from clim_models.towers import evaluation_mode
 from torch import Tensor
 
-from clim_eval.evaluators.pixels import TextImageModel, device_of, encode_pixels, evaluation_mode
+from clim_eval.evaluators.pixels import TextImageModel, device_of, encode_pixels
 from clim_eval.evaluators.sharing import (
     EvaluationLoading,
     LoadingKeywords,

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from clim_data import BrokenSample
 from clim_data.processes import gather_objects
+from clim_models.towers import evaluation_mode
 from torch import Tensor
 
-from clim_eval.evaluators.pixels import ImageModel, encode_pixels, evaluation_mode
+from clim_eval.evaluators.pixels import ImageModel, encode_pixels
 from clim_eval.evaluators.sharing import (
     EvaluationLoading,
     LoadingKeywords,

@@ -33,7 +33,7 @@ from clim_models.detection.image_level.step import (
 )
 from clim_models.detection.images import ImageFrame
 from clim_models.detection.rules import DetectionRules, Detections, Priorities
-from clim_models.towers.evaluating import evaluating
+from clim_models.towers.evaluation import evaluation_mode
 
 STRIDE = 16
 WINDOW = 14
@@ -148,7 +148,7 @@ class C4Detector(nn.Module):
             ValueError: see `prepare_batch`.
         """
         images, frames = prepare_batch(pictures, self.options.images)
-        with evaluating(self):
+        with evaluation_mode(self):
             found: list[Detections] = self(images.to(self.classes.embeddings.device), frames)
         return found
 

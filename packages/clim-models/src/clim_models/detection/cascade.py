@@ -34,7 +34,7 @@ from clim_models.detection.image_level.step import (
 )
 from clim_models.detection.images import ImageFrame
 from clim_models.detection.rules import Detections, Priorities
-from clim_models.towers.evaluating import evaluating
+from clim_models.towers.evaluation import evaluation_mode
 
 # Stages of the backbone whose maps are read, and the levels that boxes are read from.
 MAPS = 3
@@ -96,7 +96,7 @@ class CascadeDetector(nn.Module):
             ValueError: see `prepare_batch`.
         """
         images, frames = prepare_batch(pictures, self.options.images)
-        with evaluating(self):
+        with evaluation_mode(self):
             found: list[Detections] = self(images.to(self.classes.embeddings.device), frames)
         return found
 

@@ -32,7 +32,7 @@ from clim_models.detection.heads.text_classifier import ClassSet
 from clim_models.detection.images import ImageFrame, prepare_images
 from clim_models.detection.rules import Detections, DetectorOptions, DetectorRules, Priorities
 from clim_models.text.vocabulary import Vocabulary
-from clim_models.towers.evaluating import evaluating
+from clim_models.towers.evaluation import evaluation_mode
 
 
 class TwoStageDetector(nn.Module):
@@ -149,7 +149,7 @@ class TwoStageDetector(nn.Module):
             ValueError: see `prepare_images`.
         """
         images, frames = prepare_images(pictures, self.rules.images)
-        with evaluating(self):
+        with evaluation_mode(self):
             found: list[Detections] = self(images.to(self.classes.embeddings.device), frames)
         return found
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from clim_models.checkpoints.atomic import write_whole
 from clim_models.checkpoints.fingerprint import hash_weights
 from clim_models.text.prompts import VILD_TEMPLATES, class_prompts
-from clim_models.towers.evaluating import evaluating
+from clim_models.towers.evaluation import evaluation_mode
 
 
 class TextModel(Protocol):
@@ -80,7 +80,7 @@ def embed_classes(
             with safe_open(stored, framework="pt") as file:
                 return file.get_tensor("embeddings").to(device)
 
-    with evaluating(model):
+    with evaluation_mode(model):
         sums = _sums_of_features(model, prompts, batch_size, progress)
 
     # Only the direction of the mean matters, so the sum does as well.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clim_models.text.class_embeddings import TextModel, embed_classes
 from clim_models.text.prompts import VILD_TEMPLATES, readable_name
-from clim_models.towers.evaluating import evaluating
+from clim_models.towers.evaluation import evaluation_mode
 
 FIELDS = ("phrases", "not", "examples")
 # The label of a region whose best match is a phrase under `not`.
@@ -268,7 +268,7 @@ def _examples_of(
         resized = F.interpolate(picture, (height, width), mode="bicubic", antialias=True)
         pictures.append(resized.round().clamp(0, 255).to(torch.uint8))
 
-    with evaluating(model):
+    with evaluation_mode(model):
         features = model.encode_image(model.normalize_pixels(torch.cat(pictures))).float()
     return list(zip(features.unbind(0), one.examples.values(), strict=True))
 

@@ -14,7 +14,7 @@ class Switchable(Protocol):
 
 
 @contextmanager
-def evaluating(model: Switchable) -> Iterator[None]:
+def evaluation_mode(model: Switchable) -> Iterator[None]:
     """Set evaluation mode inside the block, and the mode of before after it, also on an error."""
     was_training = model.training
     model.train(False)

@@ -97,6 +97,9 @@ def test_resumed_stream_equals_the_uninterrupted_one(photos):
     epochs = [b for b in expected if "0" in "".join(b.keys)]
     assert len(epochs) == 2
 
+    with pytest.raises(ValueError, match="resume with"):
+        loader(photos, flip_padding=True).load_state_dict(state)
+
 
 def test_only_some_classes(photos):
     some = loader(photos, classes=["dog"])

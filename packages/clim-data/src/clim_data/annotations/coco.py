@@ -49,7 +49,7 @@ def read_annotations(path: str | Path, *tables: str) -> dict:
 
 
 def require_annotation_file(path: str | Path) -> Path:
-    """The path, if there is a file; else FileNotFoundError."""
+    """Return the path, if there is a file; else raise FileNotFoundError."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -61,7 +61,10 @@ def require_annotation_file(path: str | Path) -> Path:
 
 
 def group_by_image(annotations: list[dict]) -> dict[int, list[dict]]:
-    """Annotations of each image id, in file order; ValueError when one names no image."""
+    """Return the annotations of each image id, in file order.
+
+    Raises ValueError when one names no image.
+    """
     groups: dict[int, list[dict]] = defaultdict(list)
     for number, annotation in enumerate(annotations):
         if not isinstance(annotation, dict) or "image_id" not in annotation:

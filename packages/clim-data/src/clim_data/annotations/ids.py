@@ -74,10 +74,17 @@ def first_repeated(values: Iterable[Key]) -> Key | None:
     return None
 
 
-def record_name(file: str, what: str, place: int, record: Any, id_field: str = "id") -> str:
-    """Name a record by its file, its place in the list (from 0, shown from 1) and its id."""
+def record_name(
+    file: str, what: str, place: int, record: Any, id_field: str = "id", label: str = "id"
+) -> str:
+    """Name a record by its file, its place in the list (from 0, shown from 1) and its id.
+
+    Args:
+        id_field: the field that holds the id.
+        label: what the id is called.
+    """
     shown = record.get(id_field) if isinstance(record, dict) else None
-    return f"{file}, {what} {place + 1} (id {shorten(shown)})"
+    return f"{file}, {what} {place + 1} ({label} {shorten(shown)})"
 
 
 def shorten(value: Any, limit: int = 80) -> str:

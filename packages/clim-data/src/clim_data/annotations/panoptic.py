@@ -121,8 +121,7 @@ class PanopticPass:
                 "COCO panoptic file"
             )
         self._total += 1
-        name = record_name(file, "annotation", place, annotation, "image_id")
-        name = name.replace("(id ", "(image_id ")
+        name = record_name(file, "annotation", place, annotation, "image_id", "image_id")
         try:
             key = self._image(annotation, name)
             if key is None:

@@ -259,7 +259,7 @@ class CocoRecords:
 
 
 def has_segmentation(box: BoxRecord, size: tuple[int, int], report: Report) -> bool:
-    """Whether a record has a usable segmentation in an image of (height, width); else report it."""
+    """Tell whether a record has a usable segmentation in an image of `size`; if not, report it."""
     try:
         dropped = check_segmentation(box.fields.get("segmentation"), size, box.name)
     except BrokenSample as fault:

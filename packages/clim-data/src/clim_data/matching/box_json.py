@@ -44,7 +44,7 @@ class BoxRules:
             )
 
     def counts(self, record: BoxRecord) -> bool:
-        """Whether a usable box counts."""
+        """Tell whether a usable box counts."""
         if record.is_crowd and self.crowd == "skip":
             return False
         if self.area_px is None:
@@ -65,8 +65,9 @@ class FoundBoxes:
 
 
 def read_lists(path: str | Path, *tables: str) -> dict[str, list]:
-    """The named lists of a json ("images", "categories"); of an image only id, name and size
-    stay.
+    """Return the named lists of a json ("images", "categories").
+
+    Of an image only id, name and size stay.
 
     Boxes that come after them are not read.
 

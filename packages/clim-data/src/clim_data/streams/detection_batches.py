@@ -159,7 +159,9 @@ class DetectionLoader(EpochLoader[DetectionBatch]):
             background=stream.background,
             max_pixels=stream.max_pixels,
         )
-        super().__init__(store, build, stream, build_stamp=f"{table.stamp()}|{image_px}")
+        super().__init__(
+            store, build, stream, build_stamp=f"{table.stamp()}|{image_px}|{flip_padding}"
+        )
 
 
 def _trainable(

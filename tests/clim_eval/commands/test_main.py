@@ -199,6 +199,8 @@ def test_reports_side_by_side(model_options, data, tmp_path, capsys):
     assert both["metrics"] == {name: read_report(tmp_path / name)["metrics"] for name in ("a", "b")}
     assert both["config"]["b"]["image_px"] == 64
     assert (tmp_path / "both" / "figures" / "comparison.png").exists()
+    regions = both["coverage"]["a: regions"]
+    assert regions == read_report(tmp_path / "a")["coverage"]["regions"]
 
 
 @pytest.mark.parametrize("draw", ["box", "mask", "none"])
@@ -266,6 +268,12 @@ def test_a_run_folder_knows_its_model(model_options, data, tmp_path, capsys):
     assert lines[0] == lines[2]
     assert main([*argv, str(tmp_path / "c.png")]) == 2
     assert "--model NAME" in capsys.readouterr().err
+
+
+def test_an_empty_text_is_refused(model_options, data, capsys):
+    image = str(sorted((data / "images").iterdir())[0])
+    assert main(["show", image, "a cat", " ", *model_options]) == 2
+    assert "an empty TEXT names nothing" in capsys.readouterr().err
 
 
 def test_missing_reports_and_images_exit_2(model_options, tmp_path, capsys):

@@ -2,7 +2,13 @@ import json
 
 import pytest
 from clim_data import BrokenSample
-from clim_eval.reports.coverage import Coverage, check_scored, coverage_as_json, coverage_page
+from clim_eval.reports.coverage import (
+    Coverage,
+    check_scored,
+    coverage_as_json,
+    coverage_from_json,
+    coverage_page,
+)
 from clim_eval.reports.report import read_report, write_report
 
 FAULTS = [BrokenSample("unreadable image", f"{name}/1.png", "cut off") for name in "bcdefgh"]
@@ -45,3 +51,9 @@ def test_a_report_holds_all_names_and_a_page_the_first(tmp_path):
     assert "and 10 more (see report.json)" in page
     assert "Scored 5 of 5 regions." in page
     assert coverage_page({}) == []
+
+
+def test_coverage_is_read_back_from_a_report():
+    coverage = [Coverage.of("images", 2, FAULTS), Coverage("regions", 5, by_rule={"too small": 3})]
+    stored = json.loads(json.dumps(coverage_as_json(coverage)))
+    assert coverage_as_json(coverage_from_json(stored)) == stored

@@ -7,6 +7,7 @@ from pathlib import Path
 from clim_data.command_line import Commands, add_command, add_option
 
 from clim_eval.pictures.bars import accuracy_bars
+from clim_eval.reports.coverage import coverage_from_json
 from clim_eval.reports.report import combine_reports, read_report, write_report
 from clim_eval.reports.tables import metric_table
 
@@ -31,7 +32,14 @@ def run(options: Namespace) -> None:
             name = str(path)
         reports[name] = read_report(path)
     arms = combine_reports(reports)
+    coverage = []
+    for name, report in reports.items():
+        parts = coverage_from_json(report.get("coverage", {}))
+        coverage += [part.of_part(name) for part in parts]
+
     print(metric_table(arms))
+    for part in coverage:
+        print(part.sentence())
     if options.out:
         names = dict.fromkeys(chain.from_iterable(arms.values()))
         fractions = [name for name in names if _is_main(name)]
@@ -48,6 +56,7 @@ def run(options: Namespace) -> None:
             config=config,
             figures=figures,
             data=data,
+            coverage=coverage,
         )
         print(f"report: {options.out / 'report.md'}")
 

@@ -48,6 +48,8 @@ def run(options: Namespace) -> None:
     from clim_eval.pictures.locate import encode_texts, locate_texts
 
     need_path(options.image, "IMAGE")
+    if not all(text.strip() for text in options.texts):
+        raise ValueError('an empty TEXT names nothing: pass what to look for, such as "a cat"')
     image = decode_rgb(options.image)
     model = load_model(options)
     prompts = (

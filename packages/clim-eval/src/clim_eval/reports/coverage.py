@@ -83,13 +83,29 @@ def check_scored(coverage: Sequence[Coverage], fix: str) -> None:
     if any(part.scored for part in coverage):
         return
 
-    lines = coverage[0].lines(3) if coverage and coverage[0].asked else ["the data has no item"]
+    lines: list[str] = []
+    for part in coverage:
+        lines += part.lines(3) if part.asked else []
+    lines = lines or ["the data has no item"]
     raise ValueError(f"nothing was scored ({'; '.join(line.strip() for line in lines)}): {fix}")
 
 
 def coverage_as_json(coverage: Sequence[Coverage]) -> dict[str, Any]:
     """Return {unit: numbers and names}, as report.json has them."""
     return {part.unit: part.to_dict() for part in coverage}
+
+
+def coverage_from_json(coverage: Mapping[str, Mapping[str, Any]]) -> list[Coverage]:
+    """Read the coverage of a report.json back."""
+    found = []
+    for unit, part in coverage.items():
+        left_out = SkipReport()
+        for reason, names in part["names"].items():
+            left_out.extend(BrokenSample(reason, name) for name in names)
+        named = left_out.counts
+        by_rule = {name: n for name, n in part["reasons"].items() if name not in named}
+        found.append(Coverage(unit, part["scored"], left_out, by_rule))
+    return found
 
 
 def coverage_page(coverage: Mapping[str, Mapping[str, Any]]) -> list[str]:

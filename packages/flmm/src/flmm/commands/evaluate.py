@@ -191,6 +191,8 @@ def score(options: argparse.Namespace) -> None:
             if value == value
             else f"     -    {name} (no such phrases)"
         )
+    for part in evaluation.coverage(scores):
+        print("\n".join(part.lines()))
     print(options.out / "report.md")
 
 
@@ -267,6 +269,9 @@ def _is_folder_of_images(images: str | None, files: dict[str, Any]) -> bool:
 
 def answer_benchmark(options: argparse.Namespace) -> None:
     """Answer the questions of each file into a folder of its own."""
+    from clim_eval import Coverage
+    from clim_eval.reports import check_scored
+
     from flmm.evaluation.viscot import VisualQuestion, answer_questions, read_questions
 
     files: dict[str, list[VisualQuestion]] = {}
@@ -292,5 +297,6 @@ def answer_benchmark(options: argparse.Namespace) -> None:
             print(
                 f"{name}: {figures['answered']:.0f} answers, mean box IoU {figures['box_iou']:.3f}"
             )
-            if skipped.total:
-                say(skipped.summary(5))
+            coverage = Coverage.of("questions", int(figures["answered"]), skipped.faults)
+            print("\n".join(coverage.lines()))
+            check_scored([coverage], "check --images, the folder below which the images lie")

@@ -15,9 +15,10 @@ import torch
 from clim_data import BrokenSample, GroundingSample, SkipReport
 from clim_data.processes import Ranks, gather_objects
 from clim_data.streams import rank_share
-from clim_eval import MaskScores, mask_overlaps, write_report
+from clim_eval import Coverage, MaskScores, mask_overlaps, write_report
 from clim_eval.evaluators import progress_bar
 from clim_eval.metrics import ious
+from clim_eval.reports import check_scored
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -140,7 +141,16 @@ class GroundingEvaluation:
         scores.gather()
         for faults in gather_objects(self.skipped.faults):
             self.skipped.extend(faults)
+        check_scored(self.coverage(scores), "check the data and the folder of its images")
         return self.skipped
+
+    def coverage(self, scores: MaskScores) -> tuple[Coverage, ...]:
+        """Return how many samples and phrases `scores` rest on, and which samples are left out."""
+        phrases = sum(len(row["unions"]) for row in scores.rows.values())
+        return (
+            Coverage.of("samples", len(scores), self.skipped.faults),
+            Coverage.of("phrases", phrases, []),
+        )
 
     @torch.no_grad()
     def masks(self, items: Sequence[EvaluationItem]) -> list[Tensor]:
@@ -222,16 +232,18 @@ def report_scores(
     notes: Sequence[str] = (),
     pictures: int = 3,
 ) -> dict:
-    """Write report.json, report.md and pictures into `folder`; call it on one rank. Returns the
-    report."""
-    skipped = evaluation.skipped
-    left_out = [f"Not scored: {skipped.summary(5)}"] if skipped.total else []
+    """Write report.json, report.md and pictures into `folder`, and return the report.
+
+    Call it on one rank.
+    """
     figures = evaluation.pictures(scores, count=pictures) if pictures and len(scores) else {}
+    skipped = evaluation.skipped
     return write_report(
         folder,
         title=title,
         metrics={**metrics, "samples": len(scores), "not_scored": skipped.total},
         config=config,
         figures=figures,
-        notes=[*notes, *left_out],
+        coverage=evaluation.coverage(scores),
+        notes=notes,
     )

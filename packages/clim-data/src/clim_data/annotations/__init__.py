@@ -13,12 +13,18 @@ if TYPE_CHECKING:
     from clim_data.annotations.panoptic import PanopticRecords as PanopticRecords
     from clim_data.annotations.records import CocoRecords as CocoRecords
     from clim_data.annotations.tables import read_categories as read_categories
+    from clim_data.annotations.visual_cot import (
+        VisualCotRecord as VisualCotRecord,
+        VisualCotRecords as VisualCotRecords,
+    )
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
             "CocoRecords": "clim_data.annotations.records",
             "PanopticRecords": "clim_data.annotations.panoptic",
+            "VisualCotRecord": "clim_data.annotations.visual_cot",
+            "VisualCotRecords": "clim_data.annotations.visual_cot",
             "captions_of_images": "clim_data.annotations.caption_files",
             "read_annotations": "clim_data.annotations.coco",
             "read_categories": "clim_data.annotations.tables",

@@ -7,6 +7,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from clim_data import SkipReport
+from clim_data.annotations import VisualCotRecord
 from clim_data.command_line import CommandParser, Commands, add_command, add_option
 from clim_data.processes import Ranks, local_device
 
@@ -272,16 +274,19 @@ def answer_benchmark(options: argparse.Namespace) -> None:
     from clim_eval import Coverage
     from clim_eval.reports import check_scored
 
-    from flmm.evaluation.viscot import VisualQuestion, answer_questions, read_questions
+    from flmm.evaluation.viscot import answer_questions, read_questions
 
-    files: dict[str, list[VisualQuestion]] = {}
+    unusable = SkipReport()
+    files: dict[str, list[VisualCotRecord]] = {}
     for name in options.questions:
         stem = Path(name).stem
         if stem in files:
             raise ValueError(
                 f"two files of questions are called {stem}, and would share a folder: rename one"
             )
-        files[stem] = read_questions(name)
+        files[stem] = read_questions(name, unusable)
+    if unusable.total and Ranks.of_group().is_first:
+        say(unusable.summary(5))
     model = load_from_options(on_own_gpu(options))
     for name, questions in files.items():
         figures, skipped = answer_questions(

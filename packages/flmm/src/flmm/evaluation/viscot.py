@@ -7,14 +7,12 @@ record, and so is the overlap of boxes.
 """
 
 import json
-import re
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clim_data import BrokenSample, SkipReport
+from clim_data.annotations import VisualCotRecord, VisualCotRecords
 from clim_data.files import write_json
 from clim_data.pixels import load_rgb
 from clim_data.processes import Ranks, gather_objects
@@ -28,64 +26,25 @@ SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
 Box = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True)
-class VisualQuestion:
-    """One question. image: below the images' folder. box: XYXY pixels of the part that matters."""
+def read_questions(path: str | Path, skipped: SkipReport | None = None) -> list[VisualCotRecord]:
+    """Read the usable questions of one of the benchmark's json files.
 
-    key: str
-    image: str
-    question: str
-    answer: str
-    box: Box
-
-
-def read_questions(path: str | Path) -> list[VisualQuestion]:
-    """Read the questions of one of the benchmark's json files.
+    Args:
+        path: the json.
+        skipped: is told of the questions that cannot be used.
 
     Raises:
-        FileNotFoundError: there is none. ValueError: it is something else.
+        FileNotFoundError: there is none. ValueError: it has no usable question, or one id twice.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no questions {path}: `clim-data doctor` says where they come from"
-        )
-    try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
-        questions = [_question(path.stem, i, record) for i, record in enumerate(records)]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as fault:
-        raise ValueError(
-            f"{path} is not a file of the Visual CoT benchmark ({fault!r}): give one of its json"
-        ) from None
-
-    # Answers are saved under the key: the second of two equal ones would count as answered.
-    counts = Counter(question.key for question in questions)
-    if twice := [key for key, count in counts.items() if count > 1]:
-        raise ValueError(
-            f"{path} has the question id of {twice[0]} {counts[twice[0]]} times: give each "
-            "question its own question_id"
-        )
-    return questions
-
-
-def _question(name: str, number: int, record: dict) -> VisualQuestion:
-    said = [turn["value"] for turn in record["conversations"]]
-    asked = re.sub(
-        r"Please provide the bounding box coordinate[^.]*\.", "", said[0].replace("<image>", "")
-    ).strip()
-    numbers = re.findall(r"\d+(?:\.\d+)?", record["image"][1].rpartition("###")[2])
-    corners = [int(float(number)) for number in numbers]
-    if len(corners) != 4:
-        raise ValueError(f"question {number} has no box")
-    key = f"{name}-{record.get('question_id', number)}"
-    return VisualQuestion(
-        key, record["image"][0], asked, said[-1], (corners[0], corners[1], corners[2], corners[3])
-    )
+    records = VisualCotRecords.read(path)
+    if skipped is not None:
+        skipped.extend(records.faults)
+    return records.questions
 
 
 def answer_questions(
     model: GroundedLMM,
-    questions: list[VisualQuestion],
+    questions: list[VisualCotRecord],
     *,
     images: str | Path,
     out: str | Path,
@@ -166,7 +125,7 @@ def saved_answers(folder: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def _answer(
-    model: GroundedLMM, asked: VisualQuestion, images: Path, *, focus: str | None, refine: bool
+    model: GroundedLMM, asked: VisualCotRecord, images: Path, *, focus: str | None, refine: bool
 ) -> dict[str, Any]:
     path = images / asked.image
     if ".." in Path(asked.image).parts or not path.is_file():

@@ -1,12 +1,13 @@
 """Does it work on a GPU, and how near is it to the limit: every check and every figure, in one run.
 
-    python benchmarks/gpu.py --out FOLDER                     on a machine with a GPU: eight minutes
+    python benchmarks/gpu.py --out FOLDER                     on a machine with a GPU: 15 minutes
     python benchmarks/gpu.py --out FOLDER --tiny              a rehearsal on a CPU, at the smallest sizes
     python benchmarks/gpu.py --out FOLDER --only training     one part
 
 Each part runs in its own process with its own time limit, and rewrites FOLDER/PART.json after each
 line. A part that fails leaves its traceback there, and the next part starts. The last thing printed
-is a table of all parts, and FOLDER/gpu-CARD-DATE.json holds everything.
+is a table of all parts, and FOLDER/gpu-CARD-DATE.json holds everything: parts that run later on the
+same card and day are added to that file, and a part that runs again replaces its older lines.
 """
 
 import argparse
@@ -64,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "parts": parts,
     }
     path = args.out / file_name(result)
+    result["parts"] = with_earlier(parts, path)
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"\n{table(parts)}\n\nwritten to {path}", flush=True)
     return 0 if all(passed(part) for part in parts) else 1
@@ -84,7 +86,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tiny", action="store_true", help="rehearse on the CPU, at the smallest sizes"
     )
-    parser.add_argument("--seconds", type=float, default=480, help="time limit on a GPU")
+    parser.add_argument("--seconds", type=float, default=1200, help="time limit on a GPU")
     args = parser.parse_args(argv)
 
     args.out = args.out.resolve()  # parts work in folders of their own
@@ -181,6 +183,14 @@ def import_libraries() -> None:
 
 
 # -- the result ------------------------------------------------------------------------------------
+
+
+def with_earlier(parts: Sequence[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    """Return these parts and those of an earlier result file `path` that did not run again, in the
+    order of the table of parts."""
+    earlier = json.loads(path.read_text())["parts"] if path.exists() else []
+    newest = {part["part"]: part for part in [*earlier, *parts]}
+    return [newest[name] for name in PARTS if name in newest]
 
 
 def passed(part: dict[str, Any]) -> bool:

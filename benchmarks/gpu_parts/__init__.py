@@ -25,12 +25,12 @@ class Entry:
 
 PARTS: dict[str, Entry] = {
     "golden": Entry("gpu_parts.golden", "golden cases on the device in float32", 60),
-    "training": Entry("gpu_parts.training", "three methods at each precision and ZeRO stage", 180),
-    "launch": Entry("gpu_parts.launch", "runs started, stopped and resumed as users do", 150),
+    "training": Entry("gpu_parts.training", "three methods at each precision and ZeRO stage", 300),
+    "launch": Entry("gpu_parts.launch", "runs started, stopped and resumed as users do", 240),
     "features": Entry(
         "gpu_parts.features", "encode_* on the device against the CPU, and in 16 bits", 120
     ),
-    "sync": Entry("gpu_parts.sync", "no hidden synchronisation in a step or a dense forward", 60),
+    "sync": Entry("gpu_parts.sync", "no hidden synchronisation in a step or a dense forward", 120),
     "attention": Entry(
         "gpu_parts.attention", "rows of attention, generation, SAM and heads of flmm", 90
     ),

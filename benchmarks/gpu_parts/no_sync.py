@@ -202,14 +202,17 @@ def _copy_waits(packet: str, args: tuple, kwargs: dict[str, Any]) -> str | None:
 
 
 def _is_watcher(frame: traceback.FrameSummary) -> bool:
-    return frame.filename == __file__ or "torch/utils/_python_dispatch" in frame.filename
+    """Whether the frame only reports the wait; a warning passes through Python's own module."""
+    return frame.filename in (__file__, warnings.__file__) or (
+        "torch/utils/_python_dispatch" in frame.filename
+    )
 
 
 def _line(frames: list[traceback.FrameSummary]) -> str:
     """The innermost frame of our packages, else the innermost outside torch:
     "pooling.py:align_boxes line 98"."""
     ours = [f for f in frames if any(f"/{package}/" in f.filename for package in OURS)]
-    outside = [f for f in frames if "/torch/" not in f.filename]
+    outside = [f for f in frames if "/site-packages/torch/" not in f.filename]
     if outside and "/deepspeed/" in outside[-1].filename:
         ours = []  # called by us, but DeepSpeed is who waits
     frame = (ours or outside or frames)[-1]

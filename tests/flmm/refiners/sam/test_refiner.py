@@ -109,8 +109,11 @@ def test_golden_prompts(golden, sam, name):
     )
     expected, step = case.strided("prompt_masks")
     torch.testing.assert_close(masks[:, None, ::step, ::step], expected, **CLOSE)
+    # Bilinear weights are positions in pixels, up to `edge`, that each device rounds to float32 in
+    # its own way. The golden values are a CPU's.
+    rounding = 1e-5 if masks.device.type == "cpu" else edge * torch.finfo(torch.float32).eps
     torch.testing.assert_close(
-        masks.norm().item(), case.meta["prompt_mask_stats"]["l2"], atol=0, rtol=1e-5
+        masks.norm().item(), case.meta["prompt_mask_stats"]["l2"], atol=0, rtol=rounding
     )
 
     binary = binary_masks(coarse, size)

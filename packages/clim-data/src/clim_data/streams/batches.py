@@ -17,8 +17,13 @@ class TensorBatch:
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
-        """Return a copy in page-locked memory, for copies to a GPU while it works."""
-        return self._with_tensors(lambda tensor: tensor.pin_memory())
+        """Return a copy in page-locked memory, for copies to a GPU while it works.
+
+        Tensors that are on a device already stay there.
+        """
+        return self._with_tensors(
+            lambda tensor: tensor.pin_memory() if tensor.device.type == "cpu" else tensor
+        )
 
     def _with_tensors(self, move: Callable[[Tensor], Tensor]) -> Self:
         moved: dict[str, Any] = {}

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from flmm.adapters.features import Answer
 from flmm.adapters.tokenizer import plain_decoder, prompt_ids
-from flmm.dialogue.answers import Answer, ask, ground_answer, text_and_offsets
+from flmm.dialogue.answers import ask, ground_answer, text_and_offsets
 from flmm.grounders.heads import ground_phrases
 from flmm.text.original import original_spans
 from golden_lmms import close_masks, golden_grounded, tokenizer_of

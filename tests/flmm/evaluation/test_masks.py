@@ -12,6 +12,7 @@ from conftest import GOLDEN
 from flmm.commands.main import main
 from flmm.evaluation.masks import GroundingEvaluation, mean_iou, ranked_keys, report_scores
 from flmm.evaluation.viscot import answer_questions, box_iou, read_questions, saved_answers
+from flmm.grounders.heads import HeadsGrounder
 from flmm.samples import SampleMaker
 from tiny_grounding import Pictures, tiny_grounded
 
@@ -26,7 +27,7 @@ def model():
 
 def test_counts_are_those_of_every_mask_by_itself(model):
     data = Pictures(COUNTS)
-    evaluation = GroundingEvaluation(model, data, batch_size=2)
+    evaluation = GroundingEvaluation(HeadsGrounder(model), data, batch_size=2)
     scores = MaskScores()
     skipped = evaluation.run(scores, bar=False)
     assert skipped.counts == {"unreadable image": 1}
@@ -55,7 +56,7 @@ def test_counts_are_those_of_every_mask_by_itself(model):
 def test_an_evaluation_goes_on_where_it_was(model, tmp_path, monkeypatch):
     data = Pictures(COUNTS)
     part = MaskScores(tmp_path, config={"a": 1})
-    GroundingEvaluation(model, data, limit=2).run(part, bar=False)
+    GroundingEvaluation(HeadsGrounder(model), data, limit=2).run(part, bar=False)
     assert len(part) == 2
     seen = []
     forward = type(model).forward
@@ -63,10 +64,10 @@ def test_an_evaluation_goes_on_where_it_was(model, tmp_path, monkeypatch):
         type(model), "forward", lambda m, s, i: seen.append(len(s)) or forward(m, s, i)
     )
     scores = MaskScores(tmp_path, config={"a": 1})
-    GroundingEvaluation(model, data).run(scores, bar=False)
+    GroundingEvaluation(HeadsGrounder(model), data).run(scores, bar=False)
     assert seen == [1, 1]
     whole = MaskScores()
-    GroundingEvaluation(model, data).run(whole, bar=False)
+    GroundingEvaluation(HeadsGrounder(model), data).run(whole, bar=False)
     assert scores.rows == whole.rows
 
 
@@ -78,12 +79,12 @@ def test_an_image_is_embedded_once_for_samples_in_a_row(model, monkeypatch):
     monkeypatch.setattr(
         model.sam, "embed", lambda images: calls.append(len(images)) or embed(images)
     )
-    GroundingEvaluation(model, records).run(MaskScores(), bar=False)
+    GroundingEvaluation(HeadsGrounder(model), records).run(MaskScores(), bar=False)
     assert calls == [1, 1]
 
 
 def test_report_shows_the_best_the_middle_and_the_worst(model, tmp_path):
-    evaluation = GroundingEvaluation(model, Pictures(COUNTS))
+    evaluation = GroundingEvaluation(HeadsGrounder(model), Pictures(COUNTS))
     scores = MaskScores()
     evaluation.run(scores, bar=False)
     report = report_scores(

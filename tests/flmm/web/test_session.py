@@ -59,7 +59,7 @@ def test_answer_is_grounded_without_running_the_lmm_again(demo, runs):
     assert text == found.text == alone.text
     assert found.phrases == expected.phrases == ("left", "dog")
     assert [text[a:b] for a, b in found.spans] == list(found.phrases)
-    np.testing.assert_array_equal(found.masks, binary_masks(expected.masks))
+    np.testing.assert_array_equal(found.masks, binary_masks(expected.masks.refined))
     count = text.split().count("blue")  # every mention
     assert again.phrases == ("blue",) * count
     assert again.masks.shape == (count, 60, 90)
@@ -75,7 +75,8 @@ def test_phrases_of_ones_own(demo, runs):
     assert found.phrases == ("a big dog", "the tree")
     assert found.spans == ()
     np.testing.assert_array_equal(
-        found.masks, binary_masks(ground_phrases(demo.model, image, ["a big dog", "the tree"]))
+        found.masks,
+        binary_masks(ground_phrases(demo.model, image, ["a big dog", "the tree"]).refined),
     )
     assert found.attention.shape[0] == 2
 

@@ -11,6 +11,7 @@ from flmm.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from flmm.adapters.features import (
+        Answer as Answer,
         GeneratedAnswer as GeneratedAnswer,
         PhraseFeatures as PhraseFeatures,
         Sample as Sample,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     )
     from flmm.attention.rows import use_rows_attention as use_rows_attention
     from flmm.dialogue.answers import (
-        Answer as Answer,
         GroundedText as GroundedText,
         NoPhrasesError as NoPhrasesError,
         ask as ask,
@@ -77,7 +77,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
-            "Answer": "flmm.dialogue.answers",
+            "Answer": "flmm.adapters.features",
             "AnyResolutionTiles": "flmm.adapters.preparers",
             "Capture": "flmm.attention.capture",
             "FeatureCache": "flmm.training.feature_cache",

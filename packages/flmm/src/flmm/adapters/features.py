@@ -8,7 +8,7 @@ from torch import Tensor
 from flmm.adapters.frames import PreparedImage
 from flmm.adapters.layout import ImageLayout
 from flmm.attention.capture import merge_tokens
-from flmm.text.tokens import TokenizedText
+from flmm.text.tokens import TokenizedText, phrase_token_spans
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PhraseFeatures:
 
 @dataclass(frozen=True)
 class GeneratedAnswer:
-    """GeneratedAnswer tokens and their features.
+    """Generated tokens and their features.
 
     ids: (A,) tokens. maps: (A - 1, C, t) attention of all but the last one, which the LMM writes
     but never reads. states: (L, A - 1, D). layout: how the t image tokens lie on the image.
@@ -75,3 +75,32 @@ class GeneratedAnswer:
         maps = merge_tokens(rows, lengths, merge).transpose(0, 1)  # (N, C, t)
         arranged = self.layout.arrange(maps)
         return PhraseFeatures(arranged, self.states[:, tokens], lengths, self.layout)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer of an LMM.
+
+    text: of all tokens that have features (the LMM never reads its last token, which usually ends
+    the turn). offsets: characters (start, end) of each token. generated: ids, attention and hidden
+    states.
+    """
+
+    text: str
+    offsets: tuple[tuple[int, int], ...]
+    generated: GeneratedAnswer
+
+    def phrase_features(
+        self, spans: Sequence[tuple[int, int]], *, merge: str = "mean"
+    ) -> PhraseFeatures:
+        """Return the features of phrases.
+
+        Args:
+            spans: characters (start, end) of each phrase in `text`.
+            merge: how the tokens of a phrase become one map, as in `FrozenLMM.forward`.
+
+        Raises:
+            ValueError: a span is empty or reaches beyond the text.
+        """
+        tokens = phrase_token_spans(self.offsets, spans, straddling="drop")
+        return self.generated.phrases(tokens, merge=merge)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clim_data.command_line import Commands, add_command, add_option
 
-from flmm.commands.options import add_model_options, load_from_options, say
+from flmm.commands.options import add_model_options, grounder_from_options, say
 
 
 def add(commands: Commands) -> None:
@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
 
 def run(options: Namespace) -> None:
     """Answer the questions, see `add`."""
-    from flmm.dialogue.answers import NoPhrasesError, ask, ground_answer
+    from flmm.dialogue.answers import NoPhrasesError, answer_spans, ask
     from flmm.grounders.images import PictureError, binary_masks, save_grounding
     from flmm.pictures.files import picture_path, read_image
     from flmm.text.phrases import has_spacy
@@ -48,7 +48,7 @@ def run(options: Namespace) -> None:
     image = read_image(options.image)
     folder = options.out or Path(f"{options.image.stem}.chat")
     picture_path(folder / "answer-1.png")
-    model = load_from_options(options)
+    grounder = grounder_from_options(options)
     if not has_spacy():
         say(
             "phrases are found by simple rules; for better ones: pip install 'flmm[chat]' and "
@@ -57,7 +57,7 @@ def run(options: Namespace) -> None:
     for number, question in enumerate(questions(options.question), start=next_number(folder)):
         say("answering ...")
         try:
-            answer = ask(model.lmm, image, question, max_new_tokens=options.max_new_tokens)
+            answer = ask(grounder.lmm, image, question, max_new_tokens=options.max_new_tokens)
         except ValueError as mistake:  # such as a question that is too long
             if options.question:
                 raise
@@ -65,19 +65,20 @@ def run(options: Namespace) -> None:
             continue
         print(answer.text.strip() or "(the model said nothing)", flush=True)
         try:
-            found = ground_answer(model, image, answer)
+            spans = answer_spans(answer)
         except NoPhrasesError:
             say("nothing in this answer can be grounded")
             continue
         said = {"image": options.image.name, "question": question, "answer": answer.text}
         path = folder / f"answer-{number}.png"
-        masks = binary_masks(found.masks)
+        phrases = [answer.text[start:end] for start, end in spans]
+        masks = binary_masks(grounder.ground_answer(image, answer, spans))
         try:
-            save_grounding(path, image, masks, found.phrases, title=answer.text.strip(), about=said)
+            save_grounding(path, image, masks, phrases, title=answer.text.strip(), about=said)
         except PictureError as fault:
             say(str(fault))
             path = path.with_suffix(".json")
-        print(f"  {', '.join(found.phrases)} -> {path}", flush=True)
+        print(f"  {', '.join(phrases)} -> {path}", flush=True)
 
 
 def next_number(folder: Path) -> int:

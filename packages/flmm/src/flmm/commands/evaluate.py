@@ -12,7 +12,13 @@ from clim_data.annotations import VisualCotRecord
 from clim_data.command_line import CommandParser, Commands, add_command, add_option
 from clim_data.processes import Ranks, local_device
 
-from flmm.commands.options import add_model_options, heads_file, load_from_options, say
+from flmm.commands.options import (
+    add_model_options,
+    grounder_from_options,
+    heads_file,
+    load_from_options,
+    say,
+)
 
 PROTOCOL_NOTES = {
     "original": "Protocol `original` (F-LMM's): the first sentence of each object, all of an image "
@@ -159,9 +165,9 @@ def score(options: argparse.Namespace) -> None:
     config = what_counts(options)
     rank, _ = Ranks.of_group()
     scores = MaskScores(options.out / "samples", rank=rank, config={**config, "data": data.stamp()})
-    model = load_from_options(on_own_gpu(options))
+    grounder = grounder_from_options(on_own_gpu(options))
     evaluation = GroundingEvaluation(
-        model, data, batch_size=options.batch_size, workers=options.workers, limit=options.limit
+        grounder, data, batch_size=options.batch_size, workers=options.workers, limit=options.limit
     )
     if len(scores):
         say(f"{len(scores)} samples are scored already")

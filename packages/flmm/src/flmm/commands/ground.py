@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clim_data.command_line import Commands, add_command, add_option
 
-from flmm.commands.options import add_model_options, load_from_options, say
+from flmm.commands.options import add_model_options, grounder_from_options, say
 
 
 def add(commands: Commands) -> None:
@@ -38,9 +38,9 @@ def run(options: Namespace) -> None:
     if out.exists() and out.samefile(options.image):
         raise ValueError(f"-o {out} would replace the input picture: name another file")
     check_phrases(options.phrases)
-    model = load_from_options(options)
+    grounder = grounder_from_options(options)
     begin = time.monotonic()
-    masks = ground(image, options.phrases, model)
+    masks = ground(image, options.phrases, grounder)
     record = out.with_suffix(".json")
     try:
         about = {"image": options.image.name}

@@ -10,6 +10,7 @@ from clim_data.command_line import add_option
 from clim_data.processes import Ranks
 
 from flmm.grounded import GroundedLMM
+from flmm.grounders.grounder import Grounder
 from flmm.heads.facts import ABOUT_FILE
 from flmm.hub import check_foreign_source
 
@@ -60,6 +61,13 @@ def load_from_options(options: argparse.Namespace) -> GroundedLMM:
     model = load_grounded(lmm, sam=sam, heads=heads, dtype=dtype, device=device)
     say(f"loaded in {time.monotonic() - begin:.0f} s")
     return model
+
+
+def grounder_from_options(options: argparse.Namespace) -> Grounder:
+    """Load the model that the options name, and return its grounder; see `load_from_options`."""
+    from flmm.grounders.heads import HeadsGrounder
+
+    return HeadsGrounder(load_from_options(options))
 
 
 def heads_file(checkpoint: Path | None) -> Path:

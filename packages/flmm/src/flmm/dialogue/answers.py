@@ -8,34 +8,19 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from flmm.adapters.features import GeneratedAnswer, PhraseFeatures
+from flmm.adapters.features import Answer, PhraseFeatures
 from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.tokenizer import plain_decoder, prompt_ids
 from flmm.grounded import GroundedLMM, Grounding
 from flmm.pictures.files import read_image
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.text.phrases import Chunker, Span, noun_chunks, phrase_spans, spans_to_ground
-from flmm.text.tokens import phrase_token_spans
 
 LONGEST_ANSWER = 512
 
 
 class NoPhrasesError(ValueError):
     """An answer without a phrase to ground: it is empty, or has no noun chunk."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer of an LMM.
-
-    text: of all tokens that have features (the LMM never reads its last token, which usually ends
-    the turn). offsets: characters (start, end) of each token. generated: ids, attention and hidden
-    states.
-    """
-
-    text: str
-    offsets: tuple[tuple[int, int], ...]
-    generated: GeneratedAnswer
 
 
 @dataclass(frozen=True)
@@ -105,6 +90,21 @@ def ground_answer(
         NoPhrasesError: the answer has nothing to ground.
         ValueError: one of `phrases` is not in it.
     """
+    spans = answer_spans(answer, phrases, chunker=chunker)
+    features = answer.phrase_features(spans, merge=model.merge)
+    (masks,) = model.ground([features], [image])
+    texts = tuple(answer.text[start:end] for start, end in spans)
+    return GroundedText(answer.text, texts, tuple(spans), masks, features)
+
+
+def answer_spans(
+    answer: Answer,
+    phrases: str | Iterable[str | Span] | None = None,
+    *,
+    chunker: Chunker = noun_chunks,
+) -> list[Span]:
+    """Find the characters (start, end) of the phrases of an answer; arguments and errors are those
+    of `ground_answer`."""
     if phrases is None:
         spans = spans_to_ground(answer.text, chunker)
     else:
@@ -114,12 +114,7 @@ def ground_answer(
             "the answer has no phrase to ground: ask another question, or pass phrases to "
             "ground_phrases"
         )
-
-    tokens = phrase_token_spans(answer.offsets, spans, straddling="drop")
-    features = answer.generated.phrases(tokens, merge=model.merge)
-    (masks,) = model.ground([features], [image])
-    texts = tuple(answer.text[start:end] for start, end in spans)
-    return GroundedText(answer.text, texts, tuple(spans), masks, features)
+    return spans
 
 
 def text_and_offsets(

@@ -22,22 +22,16 @@ from clim_eval.reports import check_scored
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from flmm.adapters.features import Sample
-from flmm.grounded import GroundedLMM
-from flmm.refiners.embedding import ImageEmbedding
-from flmm.refiners.sam.geometry import ResizedImage
-from flmm.samples import SampleMaker
-from flmm.text.prompts import DESCRIBE
+from flmm.grounders.grounder import Grounder, SamplePreparer
 
 
 @dataclass(frozen=True)
 class EvaluationItem:
-    """A sample ready for the model. masks: bool (N, H, W), the true ones at the image's own
-    size."""
+    """A sample ready for the grounder. prepared: by its `SamplePreparer`. masks: bool (N, H, W),
+    the true ones at the image's own size."""
 
     record: GroundingSample
-    sample: Sample
-    image: ResizedImage
+    prepared: Any
     masks: Tensor
 
 
@@ -48,19 +42,15 @@ class EvaluationItems(Dataset):
     def __init__(
         self,
         data: Any,
-        maker: SampleMaker,
+        prepare: SamplePreparer,
         *,
-        sam_px: int,
         numbers: Sequence[int],
         done: Collection[str] = (),
     ):
-        self.data, self.maker, self.sam_px, self.numbers, self.done = (
-            data,
-            maker,
-            sam_px,
-            numbers,
-            done,
-        )
+        self.data = data
+        self.prepare = prepare
+        self.numbers = numbers
+        self.done = done
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -71,44 +61,40 @@ class EvaluationItems(Dataset):
             if record.key in self.done:
                 return None
             image, masks = record.load()
-            sample = self.maker(record, image)
+            prepared = self.prepare(record, image)
         except BrokenSample as fault:
             return fault
-        return EvaluationItem(
-            record, sample, ResizedImage.of(image, self.sam_px), torch.from_numpy(masks)
-        )
+        return EvaluationItem(record, prepared, torch.from_numpy(masks))
 
 
 class GroundingEvaluation:
     """Grounds every sample of a data set and counts overlaps.
 
-    Nothing of full resolution outlives its batch. SAM sees an image once, also where several
-    samples in a row have it.
+    Nothing of full resolution outlives its batch.
 
     Args:
-        model: in evaluation mode.
+        grounder: makes the masks.
         data: samples by number, such as the readers of clim-data.
-        request: what the LMM is asked.
-        batch_size: images of one pass of the LMM.
+        batch_size: samples that are grounded at once.
         workers: processes that decode.
-        limit: only the first so many samples.
+        limit: maximum number of samples; the first ones are scored.
     """
 
     def __init__(
         self,
-        model: GroundedLMM,
+        grounder: Grounder,
         data: Any,
         *,
-        request: str = DESCRIBE,
         batch_size: int = 1,
         workers: int = 0,
         limit: int | None = None,
     ):
-        self.model, self.data, self.batch_size, self.workers = model, data, batch_size, workers
-        self.maker = SampleMaker(model.lmm, request=request)
+        self.grounder = grounder.for_samples()
+        self.data = data
+        self.batch_size = batch_size
+        self.workers = workers
         self.total = len(data) if limit is None else min(limit, len(data))
         self.skipped = SkipReport()
-        self._embedded: dict[int, ImageEmbedding] = {}
 
     def run(self, scores: MaskScores, *, bar: bool = True) -> SkipReport:
         """Score this rank's share of the samples that `scores` does not have; then all ranks join
@@ -119,8 +105,7 @@ class GroundingEvaluation:
         rank, world_size = Ranks.of_group()
         items = EvaluationItems(
             self.data,
-            self.maker,
-            sam_px=self.model.sam.edge,
+            self.grounder.prepare,
             numbers=range(*rank_share(0, self.total, rank, world_size)),  # neighbours share images
             done=frozenset(scores.rows),
         )
@@ -152,20 +137,9 @@ class GroundingEvaluation:
             Coverage.of("phrases", phrases, []),
         )
 
-    @torch.no_grad()
     def masks(self, items: Sequence[EvaluationItem]) -> list[Tensor]:
-        """Refined logits (N, H, W) of each item."""
-        if not items:
-            return []
-        known = {item.record.image_id: item.image for item in items}
-        new = [key for key in known if key not in self._embedded]
-        images = [known[key] for key in new]
-        made = dict(zip(new, self.model.sam.embed(images), strict=True)) if new else {}
-        self._embedded = {key: made[key] if key in made else self._embedded[key] for key in known}
-
-        samples = [item.sample for item in items]
-        embeddings = [self._embedded[item.record.image_id] for item in items]
-        return [masks.refined for masks in self.model(samples, embeddings)]
+        """Return the logits (N, H, W) of each item."""
+        return self.grounder([item.prepared for item in items])
 
     def pictures(self, scores: MaskScores, *, count: int = 3) -> dict[str, Any]:
         """Draw {"best", "median", "worst"}: figures of `count` samples each, true masks beside
@@ -197,9 +171,7 @@ class GroundingEvaluation:
                 continue
             if record.key not in wanted:
                 continue
-            item = EvaluationItems(
-                self.data, self.maker, sam_px=self.model.sam.edge, numbers=[number]
-            )[0]
+            item = EvaluationItems(self.data, self.grounder.prepare, numbers=[number])[0]
             if not isinstance(item, EvaluationItem):
                 continue
             (logits,) = self.masks([item])

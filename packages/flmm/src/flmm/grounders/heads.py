@@ -1,18 +1,124 @@
 """Ground phrases by the trained heads of a frozen LMM."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from clim_data import GroundingSample
 from PIL import Image
+from torch import Tensor
 
-from flmm.adapters.features import PhraseFeatures, Sample
+from flmm.adapters.features import Answer, PhraseFeatures, Sample
+from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.tokenizer import tokenizer_of
 from flmm.grounded import GroundedLMM, Grounding
 from flmm.pictures.files import read_image
+from flmm.refiners.embedding import ImageEmbedding
+from flmm.refiners.sam.geometry import ResizedImage
+from flmm.samples import SampleMaker
 from flmm.text.phrases import check_phrases
 from flmm.text.prompts import DESCRIBE
 from flmm.text.tokens import tokenize_expressions
+
+
+class HeadsGrounder:
+    """Grounds phrases from the LMM's attention: trained heads make coarse masks, SAM refines them.
+
+    Args:
+        model: in evaluation mode, see `load_grounded`.
+        request: the question that phrases of users and data sets answer.
+    """
+
+    def __init__(self, model: GroundedLMM, *, request: str = DESCRIBE):
+        self.model = model
+        self.request = request
+
+    @property
+    def lmm(self) -> FrozenLMM:
+        """The LMM that answers in a chat."""
+        return self.model.lmm
+
+    def __call__(self, image: Image.Image | str | Path, phrases: str | Iterable[str]) -> Tensor:
+        """Ground phrases that a user wrote, see `ground_phrases` -> logits (N, H, W)."""
+        return ground_phrases(self.model, image, phrases, request=self.request).refined
+
+    @torch.no_grad()
+    def ground_answer(
+        self,
+        image: Image.Image | ImageEmbedding,
+        answer: Answer,
+        spans: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """Ground phrases of an answer -> logits (N, H, W), without running the LMM again.
+
+        Args:
+            image: the picture, or SAM's embedding of it (`model.sam.embed`).
+            spans: characters (start, end) of each phrase in `answer.text`.
+        """
+        features = answer.phrase_features(spans, merge=self.model.merge)
+        (masks,) = self.model.ground([features], [image])
+        return masks.refined
+
+    def for_samples(self) -> "HeadsSampleGrounder":
+        """Return a grounder for the samples of one data set."""
+        return HeadsSampleGrounder(self.model, request=self.request)
+
+
+@dataclass(frozen=True)
+class PreparedSample:
+    """A sample of a data set as the LMM and SAM take it. image_id: of its image, in the data
+    set."""
+
+    image_id: int
+    sample: Sample
+    image: ResizedImage
+
+
+@dataclass(frozen=True)
+class HeadsSamplePreparer:
+    """Prepares samples for `HeadsSampleGrounder`. sam_px: side of SAM's input."""
+
+    maker: SampleMaker
+    sam_px: int
+
+    def __call__(self, sample: GroundingSample, image: Image.Image) -> PreparedSample:
+        """Tokenize the text, and resize the image for the LMM and for SAM.
+
+        Raises:
+            BrokenSample: as `SampleMaker`.
+        """
+        prepared = self.maker(sample, image)
+        return PreparedSample(sample.image_id, prepared, ResizedImage.of(image, self.sam_px))
+
+
+class HeadsSampleGrounder:
+    """Grounds the samples of one data set. SAM embeds an image once for all samples in a row that
+    have it."""
+
+    def __init__(self, model: GroundedLMM, *, request: str = DESCRIBE):
+        self.model = model
+        self.prepare = HeadsSamplePreparer(SampleMaker(model.lmm, request=request), model.sam.edge)
+        self._embeddings: dict[int, ImageEmbedding] = {}
+
+    @torch.no_grad()
+    def __call__(self, prepared: Sequence[PreparedSample]) -> list[Tensor]:
+        """Ground B prepared samples -> B tensors (N, H, W) of logits."""
+        if not prepared:
+            return []
+        embeddings = self._embed({item.image_id: item.image for item in prepared})
+        found = self.model(
+            [item.sample for item in prepared], [embeddings[item.image_id] for item in prepared]
+        )
+        return [masks.refined for masks in found]
+
+    def _embed(self, images: dict[int, ResizedImage]) -> dict[int, ImageEmbedding]:
+        """Embed the images that the batch before did not have, and forget those it alone had."""
+        new = [image_id for image_id in images if image_id not in self._embeddings]
+        made = self.model.sam.embed([images[image_id] for image_id in new]) if new else []
+        known = self._embeddings | dict(zip(new, made, strict=True))
+        self._embeddings = {image_id: known[image_id] for image_id in images}
+        return self._embeddings
 
 
 @torch.no_grad()

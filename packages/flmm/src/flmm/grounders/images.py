@@ -9,20 +9,19 @@ from clim_data.files import write_json
 from clim_data.pixels import box_of_mask, encode_mask, xyxy_to_xywh
 from clim_eval.pictures import write_png
 from PIL import Image
+from torch import Tensor
 
-from flmm.grounded import GroundedLMM, Grounding
-from flmm.grounders.heads import ground_phrases
+from flmm.grounded import GroundedLMM
+from flmm.grounders.grounder import Grounder
+from flmm.grounders.heads import HeadsGrounder
 from flmm.pictures.files import picture_path
 from flmm.pictures.masks import grounding_figure
-from flmm.text.prompts import DESCRIBE
 
 
 def ground(
     image: Image.Image | str | Path,
     phrases: str | Iterable[str],
-    model: GroundedLMM,
-    *,
-    request: str = DESCRIBE,
+    model: GroundedLMM | Grounder,
 ) -> np.ndarray:
     """Ground phrases in an image: bool (N, H, W) at its size, in the order of the phrases.
 
@@ -30,19 +29,19 @@ def ground(
         image: a picture in memory, or its file.
         phrases: one or more texts, such as "a red car". The LMM reads them one after the other, as
             if it had written them, so a phrase can depend on those before it.
-        model: of `load_grounded`.
-        request: the question that the phrases answer.
+        model: a model of `load_grounded`, or any grounder.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: no phrase, an empty one, more than the context holds, or the file is no image.
     """
-    return binary_masks(ground_phrases(model, image, phrases, request=request))
+    grounder = HeadsGrounder(model) if isinstance(model, GroundedLMM) else model
+    return binary_masks(grounder(image, phrases))
 
 
-def binary_masks(masks: Grounding) -> np.ndarray:
-    """Return masks bool (N, H, W): where SAM's logits are positive."""
-    return (masks.refined > 0).cpu().numpy()
+def binary_masks(logits: Tensor) -> np.ndarray:
+    """Return masks bool (N, H, W): where logits are positive."""
+    return (logits > 0).cpu().numpy()
 
 
 def masks_as_json(masks: np.ndarray, phrases: Sequence[str]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ import torch
 from clim_data.pixels import decode_segmentation
 from PIL import Image
 
-from flmm.adapters.features import PhraseFeatures
-from flmm.dialogue.answers import Answer, ask, ground_answer
+from flmm.adapters.features import Answer, PhraseFeatures
+from flmm.dialogue.answers import ask, ground_answer
 from flmm.dialogue.visual_cot import FOCUSES, LookOptions, visual_answer
 from flmm.grounded import GroundedLMM, Grounding
 from flmm.grounders.heads import phrase_features
@@ -231,7 +231,7 @@ class Demo:
         said: Turn | None = None,
         spans: tuple[tuple[int, int], ...] = (),
     ) -> GroundedPhrases:
-        masks = binary_masks(grounding)
+        masks = binary_masks(grounding.refined)
         about = {} if said is None else {"question": said.question, "answer": said.answer.text}
         record = {**about, **masks_as_json(masks, phrases)}
         result = self._results.add((picture, record))

@@ -1,0 +1,75 @@
+"""The interface of a grounder: an image and phrases in, a mask of each phrase out."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from clim_data import GroundingSample
+from PIL import Image
+from torch import Tensor
+
+from flmm.adapters.features import Answer
+from flmm.adapters.frozen import FrozenLMM
+
+
+class SamplePreparer(Protocol):
+    """Prepares a sample of a data set for the model. Loading processes get a copy of it, so it
+    holds no model."""
+
+    def __call__(self, sample: GroundingSample, image: Image.Image) -> Any:
+        """Return what `SampleGrounder` takes.
+
+        Raises:
+            BrokenSample: the sample cannot be grounded.
+        """
+        ...
+
+
+class SampleGrounder(Protocol):
+    """Grounds the samples of one data set, a batch at a time. It may keep what it computed of an
+    image for the samples that follow."""
+
+    @property
+    def prepare(self) -> SamplePreparer:
+        """Prepares one sample, in a loading process."""
+        ...
+
+    def __call__(self, prepared: Sequence[Any]) -> list[Tensor]:
+        """Ground B prepared samples -> B tensors (N, H, W), as `Grounder` returns them."""
+        ...
+
+
+class Grounder(Protocol):
+    """Grounds the phrases of a frozen LMM.
+
+    `HeadsGrounder` is one. A new one is a class with these members. Masks are float32 logits
+    (N, H, W) in pixels of the original image, in the order of the phrases; positive is inside.
+    """
+
+    @property
+    def lmm(self) -> FrozenLMM:
+        """The LMM that answers in a chat."""
+        ...
+
+    def __call__(self, image: Image.Image | str | Path, phrases: str | Iterable[str]) -> Tensor:
+        """Ground phrases that a user wrote.
+
+        Raises:
+            FileNotFoundError: there is no such image.
+            ValueError: the file is no image, or a phrase cannot be grounded.
+        """
+        ...
+
+    def ground_answer(
+        self, image: Image.Image, answer: Answer, spans: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """Ground phrases of an answer that `lmm` gave about this image.
+
+        Args:
+            spans: characters (start, end) of each phrase in `answer.text`.
+        """
+        ...
+
+    def for_samples(self) -> SampleGrounder:
+        """Return a grounder for the samples of one data set."""
+        ...

@@ -1,0 +1,95 @@
+"""The grounder of trained heads, and another grounder in its place."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from clim_eval import MaskScores
+from flmm import ask, ground, ground_answer, ground_phrases
+from flmm.dialogue.answers import answer_spans
+from flmm.evaluation.masks import GroundingEvaluation
+from flmm.grounders import HeadsGrounder
+from flmm.pictures.files import read_image
+from tiny_grounding import Pictures, tiny_grounded
+from tiny_lmms import picture
+from tiny_web import QUESTION, first_words, speaking_demo
+
+PHRASES = ["a big dog", "the tree"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_grounded().eval()
+
+
+def test_phrases_of_a_user(model):
+    image = picture(60, 90, seed=1)
+    grounder = HeadsGrounder(model)
+    found = grounder(image, PHRASES)
+    expected = ground_phrases(model, image, PHRASES).refined
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    np.testing.assert_array_equal(ground(image, PHRASES, model), ground(image, PHRASES, grounder))
+
+    other = HeadsGrounder(model, request="the left car")(image, PHRASES)
+    assert other.shape == found.shape == (2, 60, 90)
+    assert not torch.equal(other, found)
+
+
+def test_phrases_of_an_answer():
+    model = speaking_demo().model
+    image = picture(60, 90, seed=1)
+    answer = ask(model.lmm, image, QUESTION, max_new_tokens=12)
+    spans = answer_spans(answer, chunker=first_words)
+    found = HeadsGrounder(model).ground_answer(image, answer, spans)
+    expected = ground_answer(model, image, answer, chunker=first_words).masks.refined
+    assert len(found) == len(spans) > 0
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert not found.requires_grad
+
+
+def test_loading_processes_get_no_weights(model):
+    copied = pickle.dumps(HeadsGrounder(model).for_samples().prepare)
+    assert len(copied) < sum(weight.nbytes for weight in model.parameters()) / 10
+
+
+class WholeImage:
+    """A grounder whose masks are the whole image."""
+
+    def __init__(self, lmm):
+        self.lmm = lmm
+
+    def __call__(self, image, phrases):
+        return torch.ones(len(phrases), *read_image(image).size[::-1])
+
+    def ground_answer(self, image, answer, spans):
+        return self(image, spans)
+
+    def for_samples(self):
+        return WholeImages(self)
+
+
+class WholeImages:
+    def __init__(self, grounder):
+        self.grounder = grounder
+
+    @staticmethod
+    def prepare(sample, image):
+        return image, [phrase.text for phrase in sample.phrases]
+
+    def __call__(self, prepared):
+        return [self.grounder(image, phrases) for image, phrases in prepared]
+
+
+def test_another_grounder_grounds_and_is_scored(model):
+    grounder = WholeImage(model.lmm)
+    assert ground(picture(60, 90, seed=1), PHRASES, grounder).all()
+
+    data = Pictures((2, 1))
+    scores = MaskScores()
+    GroundingEvaluation(grounder, data, batch_size=2).run(scores, bar=False)
+    for number in range(2):
+        _, masks = data[number].load()
+        row = scores.rows[data[number].key]
+        assert row["intersections"] == masks.sum((1, 2)).tolist()
+        assert row["unions"] == [mask.size for mask in masks]

@@ -47,6 +47,17 @@ def boxes_a_mask(tree: ast.AST) -> bool:
     return False
 
 
+def starts_loading_workers(tree: ast.AST) -> bool:
+    """Find `DataLoader(...)`: where its workers fail, it waits for ever."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = node.func
+            name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")
+            if name == "DataLoader":
+                return True
+    return False
+
+
 def _method_calls(tree: ast.AST) -> Iterator[ast.Call]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -69,4 +80,5 @@ TELL_TALES = {
     "rename a draft": moves_a_draft,
     "ask for rank or world size": asks_for_ranks,
     "make the box of a mask": boxes_a_mask,
+    "load items in worker processes": starts_loading_workers,
 }

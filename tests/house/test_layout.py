@@ -22,6 +22,7 @@ LIMITS = {
     "files that rename a draft": 3,
     "files that ask for rank or world size": 2,
     "files that make the box of a mask": 1,
+    "files that load items in worker processes": 1,
 }
 
 

@@ -79,6 +79,8 @@ def test_circles_count_lazy_imports(house):
         (spellings.boxes_a_mask, "def f(m):\n return m.any(axis=1), m.any(axis=0)", True),
         (spellings.boxes_a_mask, "def f(m):\n return [m.any(a) for a in (1, 0)]", True),
         (spellings.boxes_a_mask, "def f(m):\n return m.any(-1, keepdim=True)", False),
+        (spellings.starts_loading_workers, "torch.utils.data.DataLoader(data)", True),
+        (spellings.starts_loading_workers, "load_in_workers(data, order, workers=2)", False),
     ],
 )
 def test_tell_tales(tell_tale, code, expected):

@@ -132,7 +132,7 @@ def test_every_reader_of_coco_captions_agrees(folder):
     path = coco(folder, ["a dog", "a brown dog"], {"text": "a cat"})
     data = ImageCaptions(folder, path, 8)
     assert [item[1] for item in data.items] == [["a dog", "a brown dog"]]
-    assert data.skipped.names["bad caption"] == ["c.json, annotation 2"]
+    assert data.skipped.names["bad caption"] == ["c.json, annotation 2 (id 2)"]
     report = write_shards(caption_items(folder, path), folder.parent / "out")
     assert report.skipped.counts == {"bad caption": 1, "empty caption": 1}
     skipped = SkipReport()
@@ -159,3 +159,46 @@ def test_a_table_that_is_no_text_is_refused_by_name(folder):
     (folder / "metadata.jsonl").write_bytes(b'{"file_name": "1.png", "text": "sch\xf6n"}')
     with pytest.raises(ValueError, match=r"metadata\.jsonl: bad text: not UTF-8"):
         read_caption_table(folder / "metadata.jsonl")
+
+
+def test_captions_of_no_image_and_null_are_named_by_every_reader(folder):
+    path = coco(folder, "a dog", "a cat")
+    record = json.loads(path.read_text())
+    record["annotations"][1]["image_id"] = "2"  # a number in another spelling
+    record["annotations"] += [None, {"id": 3, "image_id": 9, "caption": "nobody"}]
+    path.write_text(json.dumps(record))
+
+    data = ImageCaptions(folder, path, 8)
+    assert [item[1] for item in data.items] == [["a dog"], ["a cat"]]
+    names = {
+        "bad record": ["c.json, annotation 3 (id None)"],
+        "caption without image": ["c.json, annotation 4 (id 3)"],
+    }
+    assert data.skipped.names == names
+    assert write_shards(caption_items(folder, path), folder.parent / "out").skipped.names == names
+    store = SampleStore(folder, texts=False)
+    CaptionTable(path, store)
+    assert store.skipped.names == names
+    skipped = SkipReport()
+    assert list(read_caption_texts(path, skipped)) == ["a dog", "a cat", "nobody"]
+    assert skipped.counts == {"bad record": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("images", 1, "id", 1), "two images have one id, 1"),
+        (("images", 1, "file_name", "1.png"), r"images 1 and 2 are one file, 1\.png"),
+        (("images", 1, "id", "b"), "image ids are numbers, image 2 has id 'b'"),
+        (("annotations", 0, "image_id", 7), "no annotation of c.json belongs to an image"),
+    ],
+)
+def test_captions_that_could_mean_two_images_are_refused(folder, change, message):
+    path = coco(folder, "a dog")
+    record = json.loads(path.read_text())
+    table, place, field, value = change
+    record[table][place][field] = value
+    path.write_text(json.dumps(record))
+    for read in (lambda: ImageCaptions(folder, path, 8), lambda: caption_items(folder, path)):
+        with pytest.raises(ValueError, match=message):
+            read()

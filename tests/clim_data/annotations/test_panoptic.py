@@ -139,6 +139,19 @@ def test_a_bad_annotation_is_named_by_every_reader(place, annotation, reason):
     assert [fault.reason for fault in faults] == [reason]
 
 
+def test_an_annotation_that_is_no_object_is_left_out_alone(place):
+    files = place()
+    record = json.loads(files[1].read_text())
+    record["annotations"].append(None)
+    files[1].write_text(json.dumps(record))
+    labels, skipped = labels_of(files)
+    assert labels == [0, 1]
+    assert skipped.names == {"bad record": ["p.json, annotation 2 (image_id None)"]}
+    faults = []
+    assert SegmentIndex.read(files[1], faults.append).is_thing(1, 1000)
+    assert [fault.reason for fault in faults] == ["bad record"]
+
+
 def test_two_annotations_of_one_image_are_refused(place):
     files = place()
     record = json.loads(files[1].read_text())

@@ -179,6 +179,17 @@ def test_a_bad_annotation_is_left_out_alone(write, record, reason, detail):
         CocoRecords.read(write([annotation(1), record]), on_error="raise")
 
 
+@pytest.mark.parametrize("record", [None, "box", [1, 2], 5])
+def test_an_annotation_that_is_no_object_is_left_out_alone(write, record):
+    path = write([annotation(1), record, annotation(2)])
+    records = CocoRecords.read(path)
+    assert len(records.boxes_of(1)) == 2
+    assert records.faults.names == {"bad record": ["i.json, annotation 2 (id None)"]}
+    assert f"it is {record!r}, not an object" in records.faults.summary()
+    with pytest.raises(ValueError, match=r"no annotation of i\.json belongs to an image"):
+        CocoRecords.read(write([record]))
+
+
 @pytest.mark.parametrize("iscrowd", [0, "0", False, None])
 @pytest.mark.parametrize("one", [1, "1", 1.0])
 def test_numbers_are_read_in_every_spelling(write, one, iscrowd):

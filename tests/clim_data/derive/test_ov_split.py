@@ -105,6 +105,29 @@ def test_coco_training_holds_base_boxes_and_their_images_as_they_were(tmp_path):
     assert (report.classes, report.images, report.boxes, report.left_out) == ((48, 0), 2, (2, 0), 3)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"bbox": [40, 2, 5, 5]},
+        {"bbox": [1, 2, 0, 5]},
+        {"bbox": [1, 2, "3", 5]},
+        {"bbox": None},
+        {"iscrowd": "x"},
+    ],
+)
+def test_an_image_whose_only_box_is_bad_is_left_out(tmp_path, bad):
+    path, record = coco(tmp_path)
+    record["annotations"][4] |= bad
+    record["annotations"].append(None)
+    path.write_text(json.dumps(record))
+    report = write_ov_split("ov-coco", path, tmp_path / "base.json")
+    written = json.loads((tmp_path / "base.json").read_bytes())
+    assert [image["id"] for image in written["images"]] == [1]
+    assert written["annotations"] == [record["annotations"][0]]
+    assert (report.images, report.boxes, report.left_out) == (1, (1, 0), 4)
+    assert report.skipped.total == 2
+
+
 def test_coco_validation_holds_all_65_classes(tmp_path):
     path, _ = coco(tmp_path)
     report = write_ov_split("ov-coco", path, tmp_path / "all.json", classes="all")

@@ -80,15 +80,17 @@ def test_boxes_are_clipped_and_labelled_by_the_order_of_the_ids(folder, write_js
         ({"id": 7, "category_id": 1, "bbox": [1, 1, 9, 9]}, "box without image"),
         (box_record(7, [0]), "box without image"),
         (box_record(7, 0, category_id=[1]), "unknown category"),
+        (None, "bad record"),
     ],
 )
 def test_boxes_that_cannot_be_used_are_counted_and_named(folder, write_json, record, reason):
     path = write_json("b.json", IMAGES, [*GOOD, record])
     loader = loaded(folder, path)
-    assert loader.skipped.names == {reason: ["b.json, annotation 4 (id 7)"]}
+    shown = "id 7" if record else "id None"
+    assert loader.skipped.names == {reason: [f"b.json, annotation 4 ({shown})"]}
     (batch,) = list(loader)
     assert [len(boxes) for boxes in batch.boxes] == [1, 1, 1]
-    with pytest.raises(BrokenSample, match=rf"annotation 4 \(id 7\): {reason}"):
+    with pytest.raises(BrokenSample, match=rf"annotation 4 \({shown}\): {reason}"):
         loaded(folder, path, on_error="raise")
 
 
@@ -289,7 +291,12 @@ def test_names_that_fit_twice_are_refused(folder, tmp_path, tar, write_json):
         ({"images": [{"id": [1]}], "categories": CATEGORIES}, 'no "id"'),
         (
             {"images": IMAGES, "annotations": ["box"], "categories": CATEGORIES},
-            "b.json: annotation 1 is 'box', not an object",
+            "no annotation of b.json belongs to an image",
+        ),
+        (
+            {"images": [{**IMAGES[0], "height": -48}], "categories": CATEGORIES},
+            r"no image of b\.json can be used .*bad image size: b\.json, image 1 \(id 0\) "
+            r"\(height -48",
         ),
         ("[" * 100_000, "is not a whole json file"),
         ("{", "is not a whole json file"),

@@ -18,6 +18,7 @@ from clim_data.sources.packs import MANIFEST
 from clim_data.sources.sample_names import sample_names
 from clim_data.sources.store import SampleStore
 from clim_data.sources.write import write_shards
+from PIL import Image
 
 SMALL = MosaicConfig(canvas_px=16, single_px=8)
 
@@ -310,6 +311,28 @@ def test_lvis_and_instances_with_captions(coco, tmp_path):
     plain = instance_items(folder, tmp_path / "lvis.json")
     assert plain.items[1].meta["instances"][0]["bbox"] == [1, 2, 3, 4]
     assert "captions" not in plain.items[1].meta
+
+
+def test_odd_samples_are_packed_and_named_again_by_the_next_pack(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 3
+    Image.new("RGB", (32, 24)).save(tmp_path / "1.jpg", exif=exif)
+    boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [20, 10, 90, 9]}]
+    record = {
+        "images": [{"id": 1, "file_name": "1.jpg", "height": 24, "width": 32}],
+        "annotations": boxes,
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    path = tmp_path / "i.json"
+    path.write_text(json.dumps(record))
+    for written in (1, 0):
+        report = write_shards(instance_items(tmp_path, path), tmp_path / "out")
+        assert (report.written, report.skipped.total) == (written, 0)
+        names = [(warning.reason, warning.name) for warning in report.skipped.warnings]
+        assert names == [
+            ("box clipped to its image", "i.json, annotation 1 (id 1)"),
+            ("EXIF orientation", str(tmp_path / "1.jpg")),
+        ]
 
 
 def test_panoptic_shards_keep_the_segment_png(golden, tmp_path):

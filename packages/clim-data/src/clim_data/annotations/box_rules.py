@@ -74,6 +74,14 @@ def box_inside(bbox: Any, size: tuple[int, int] | None) -> Corners | None:
     return None
 
 
+def is_usable_box(bbox: Any, size: tuple[int, int] | None) -> bool:
+    """Tell whether `check_box` accepts a box."""
+    try:
+        return box_inside(bbox, size) is not None or bool(check_box(bbox, size))
+    except BrokenSample:
+        return False
+
+
 def is_four_numbers(bbox: Any) -> bool:
     """Tell whether a value is a list of four numbers; texts and truth values are none."""
     if not isinstance(bbox, list | tuple) or len(bbox) != 4:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clim_data.annotations.coco import group_by_image, read_annotations
+from clim_data.annotations.coco import collector_paused, read_annotations
+from clim_data.annotations.ids import Key, id_key, need_object, record_name
+from clim_data.annotations.tables import ImageTable, check_ids_meet
 from clim_data.faults import BrokenSample
 from clim_data.files.names import clean_name, is_utf8, printable
 from clim_data.files.text import parse_json, plain_text, read_lines, read_text
@@ -19,6 +21,7 @@ CAPTION_FIELDS = ("captions", "caption", "text")
 
 Report = Callable[[BrokenSample], None]
 
+_WITHOUT_IMAGE = ("bad record", "caption without image")
 _KINDS = {dict: "an object", list: "a list", bool: "true or false", int: "a number"}
 
 
@@ -57,44 +60,73 @@ def captions_of_images(
     Args:
         captions_json: a COCO captions file, or a CC3M-style file, {"images": [{"id", "file_name",
             "captions": [...]}]}.
-        report: is called with each caption that is no text; None raises the first.
+        report: is told of each image and caption that is left out; None raises the first.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or neither layout.
+        FileNotFoundError, ValueError: no such file, neither layout, or the list of images is
+            refused (see `ImageTable.of`).
     """
-    record = read_annotations(captions_json, "images")
-    images = record["images"]
-    file = Path(captions_json).name
-    found: list[tuple[dict, list[str]]] = []
-    if isinstance(record.get("annotations"), list):
-        groups = group_by_image(record["annotations"])
-        for image in images:
-            texts: list[str] = []
-            for annotation in groups.get(image["id"], []):
-                where = f"{file}, annotation {annotation.get('id')}"
-                texts += _checked(annotation.get("caption"), where, "caption", report)
-            found.append((image, texts))
-        return found
+    with collector_paused():
+        record = read_annotations(captions_json, "images")
+        file = Path(captions_json).name
+        table = ImageTable.of(record["images"], file, report or _raise)
+        by_key = {id_key(image["id"]): image for image in record["images"]}
+        images = [by_key[key] for key in table]
+        if isinstance(record.get("annotations"), list):
+            texts = _texts_by_image(record["annotations"], table, report or _raise)
+            return [(image, texts.get(key, [])) for key, image in zip(table, images, strict=True)]
 
-    if not all(isinstance(image, dict) and "captions" in image for image in images):
+    found: list[tuple[dict, list[str]]] = []
+    if not all("captions" in image for image in images):
         raise ValueError(
             f'{captions_json} has neither "annotations" nor "captions" in each image: see the '
             "README"
         )
     for image in images:
         where = f"{file}, image {image.get('id')}"
-        found.append((image, _checked(image["captions"], where, "captions", report)))
+        try:
+            found.append((image, captions_of(image["captions"], where, "captions")))
+        except BrokenSample as fault:
+            (report or _raise)(fault)
+            found.append((image, []))
     return found
 
 
-def _checked(value: Any, where: str, field_name: str, report: Report | None) -> list[str]:
+def _texts_by_image(
+    annotations: list[Any], images: ImageTable, report: Report
+) -> dict[Key, list[str]]:
+    """Return the captions of each image, in file order; what cannot be used is reported.
+
+    Raises:
+        ValueError: no annotation belongs to an image.
+    """
+    groups: dict[Key, list[str]] = {}
+    without_image = 0
+    for place, annotation in enumerate(annotations):
+        try:
+            key = _image_of(annotation, images)
+            if key is not None:
+                groups.setdefault(key, []).extend(captions_of(annotation.get("caption"), ""))
+        except BrokenSample as fault:
+            without_image += fault.reason in _WITHOUT_IMAGE
+            # Named only here: names of a million sound records would take seconds.
+            name = record_name(images.file, "annotation", place, annotation)
+            report(BrokenSample(fault.reason, name, fault.detail))
+    check_ids_meet(without_image, len(annotations), images.file, (*images, *images.refused))
+    return groups
+
+
+def _image_of(annotation: Any, images: ImageTable) -> Key | None:
+    """Return the key of the image that a caption belongs to, None for a refused image."""
+    record = need_object(annotation)
     try:
-        return captions_of(value, where, field_name)
+        return images.find(record)
     except BrokenSample as fault:
-        if report is None:
-            raise
-        report(fault)
-        return []
+        raise BrokenSample("caption without image", "", fault.detail) from None
+
+
+def _raise(fault: BrokenSample) -> None:
+    raise fault
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""COCO-style annotation files: reading them with clear errors, and finding the images they name."""
+"""COCO-style annotation files, read with clear errors."""
 
 import gc
 import json
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,18 +57,3 @@ def require_annotation_file(path: str | Path) -> Path:
             "makes boxes"
         )
     return path
-
-
-def group_by_image(annotations: list[dict]) -> dict[int, list[dict]]:
-    """Return the annotations of each image id, in file order.
-
-    Raises ValueError when one names no image.
-    """
-    groups: dict[int, list[dict]] = defaultdict(list)
-    for number, annotation in enumerate(annotations):
-        if not isinstance(annotation, dict) or "image_id" not in annotation:
-            raise ValueError(
-                f'annotation {number} has no "image_id": {annotation!r}; give a COCO-style file'
-            )
-        groups[annotation["image_id"]].append(annotation)
-    return groups

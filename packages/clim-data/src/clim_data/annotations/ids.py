@@ -7,6 +7,8 @@ Converters write numbers as texts or floats ("2", 2.0). Both mean the number, so
 from collections.abc import Iterable
 from typing import Any
 
+from clim_data.faults import BrokenSample
+
 Key = int | str
 
 _MAX_DIGITS = 18  # fits int64
@@ -85,6 +87,13 @@ def record_name(
     """
     shown = record.get(id_field) if isinstance(record, dict) else None
     return f"{file}, {what} {place + 1} ({label} {shorten(shown)})"
+
+
+def need_object(record: Any, name: str = "") -> dict:
+    """Return a record that is a json object; BrokenSample for null and all other values."""
+    if not isinstance(record, dict):
+        raise BrokenSample("bad record", name, f"it is {shorten(record)}, not an object")
+    return record
 
 
 def shorten(value: Any, limit: int = 80) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from clim_data.annotations.box_rules import Corners, check_box
 from clim_data.annotations.coco import read_annotations
-from clim_data.annotations.ids import Key, id_key, record_name, shorten
+from clim_data.annotations.ids import Key, id_key, need_object, record_name, shorten
 from clim_data.annotations.records import Report, reporter
 from clim_data.annotations.tables import (
     CategoryTable,
@@ -112,14 +112,9 @@ class PanopticPass:
         """Return (image, record) of the annotation at `place`; None for one that is left out.
 
         Raises:
-            ValueError: it is no object, or its image has an annotation already.
+            ValueError: its image has an annotation already.
         """
         file = self.images.file
-        if not isinstance(annotation, dict):
-            raise ValueError(
-                f"{file}: annotation {place + 1} is {shorten(annotation)}, not an object; give a "
-                "COCO panoptic file"
-            )
         self._total += 1
         name = record_name(file, "annotation", place, annotation, "image_id", "image_id")
         try:
@@ -141,9 +136,9 @@ class PanopticPass:
         keys = (*self.images, *self.images.refused)
         check_ids_meet(self._without_image, self._total, self.images.file, keys)
 
-    def _image(self, annotation: dict, name: str) -> Key | None:
+    def _image(self, annotation: Any, name: str) -> Key | None:
         try:
-            return self.images.find(annotation, name)
+            return self.images.find(need_object(annotation, name), name)
         except BrokenSample:
             self._without_image += 1
             raise
@@ -279,9 +274,7 @@ def _slim(
     annotation: Any, name: str, unusable: dict[tuple[Key, int], BrokenSample]
 ) -> tuple[Key, tuple[str, dict[int, Key | None]]]:
     """Return (image, (png, category of every segment)); note segments that cannot be used."""
-    if not isinstance(annotation, dict):
-        raise BrokenSample("no segments", name, f"it is {shorten(annotation)}, not an object")
-    key = id_key(annotation.get("image_id"))
+    key = id_key(need_object(annotation, name).get("image_id"))
     if key is None:
         raise BrokenSample("box without image", name, "it has no image_id")
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from clim_data.annotations.box_rules import Corners, box_inside, check_box, is_four_numbers
 from clim_data.annotations.coco import collector_paused, read_annotations
-from clim_data.annotations.ids import Key, record_name, shorten
+from clim_data.annotations.ids import Key, need_object, record_name
 from clim_data.annotations.tables import (
     CategoryTable,
     ImageRecord,
@@ -75,16 +75,7 @@ class BoxPass:
         self._boxes = self._fractions = 0
 
     def check(self, place: int, annotation: Any) -> BoxRecord | None:
-        """Check the annotation at `place` of the list; None for one that is left out.
-
-        Raises:
-            ValueError: the annotation is no object.
-        """
-        if not isinstance(annotation, dict):
-            raise ValueError(
-                f"{self.images.file}: annotation {place + 1} is {shorten(annotation)}, not an "
-                "object; give a COCO-style file"
-            )
+        """Check the annotation at `place` of the list; None for one that is left out."""
         self._seen += 1
         try:
             return self._record(place, annotation)
@@ -94,7 +85,10 @@ class BoxPass:
             self.report(BrokenSample(fault.reason, name, fault.detail))
             return None
 
-    def _record(self, place: int, annotation: dict) -> BoxRecord | None:
+    def _record(self, place: int, annotation: Any) -> BoxRecord | None:
+        if not isinstance(annotation, dict):
+            self._without_image += 1
+            need_object(annotation)
         image = annotation.get("image_id")
         if type(image) is not int or image not in self._sizes:
             image = self._image(annotation)

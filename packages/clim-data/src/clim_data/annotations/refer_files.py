@@ -4,8 +4,9 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from clim_data.annotations.ids import id_key, record_name
+from clim_data.annotations.ids import id_key, need_object, record_name
 from clim_data.faults import BrokenSample
 from clim_data.files.pickles import load_plain_pickle
 
@@ -42,7 +43,7 @@ class ReferRecords:
         return cls(path.name, usable, faults)
 
 
-def _read_list(path: Path) -> list[dict]:
+def _read_list(path: Path) -> list[Any]:
     """Read the list of references as the file has it."""
     if not path.is_file():
         raise FileNotFoundError(
@@ -61,7 +62,7 @@ def _read_list(path: Path) -> list[dict]:
             refs = load_plain_pickle(data)
         except ValueError as fault:
             raise ValueError(f"{path}: {fault}") from None
-    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
+    if not isinstance(refs, list) or not any(isinstance(ref, dict) for ref in refs):
         raise ValueError(
             f"{path} is not a list of references: give refs(unc).p, refs(umd).p, refs(google).p or "
             "a json"
@@ -69,8 +70,9 @@ def _read_list(path: Path) -> list[dict]:
     return refs
 
 
-def _checked(ref: dict, name: str) -> dict:
+def _checked(given: Any, name: str) -> dict:
     """Return a reference with ids as keys; BrokenSample when a field is missing or wrong."""
+    ref = need_object(given, name)
     ids = {field: id_key(ref.get(field)) for field in ("image_id", "ann_id")}
     wrong = [field for field, key in ids.items() if key is None]
     wrong += [] if isinstance(ref.get("split"), str) else ["split"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from clim_data.annotations.caption_files import captions_of, read_caption_table
+from clim_data.annotations.ids import need_object, record_name
 from clim_data.faults import BrokenSample, SkipReport
 from clim_data.files.atomic import write_json, write_text
 from clim_data.files.json_stream import stream_json
@@ -112,15 +113,18 @@ def read_caption_texts(source: str | Path, skipped: SkipReport) -> Iterator[str]
         for texts in rows.captions.values():
             yield from texts
     elif kind == ".json":
+        place: Counter[str] = Counter()
         for name, item in stream_json(source):
-            if not isinstance(item, dict):
+            if name not in ("", "images", "annotations"):
                 continue
+            place[name] += 1
             field = "caption" if name == "annotations" else "captions"
-            where = f"{Path(source).name}, {name} {item.get('id')}"
             try:
-                yield from captions_of(item.get(field), where, field)
+                yield from captions_of(need_object(item).get(field), "", field)
             except BrokenSample as fault:
-                skipped.add(fault)
+                what = {"images": "image", "annotations": "annotation"}.get(name, "record")
+                where = record_name(Path(source).name, what, place[name] - 1, item)
+                skipped.add(BrokenSample(fault.reason, where, fault.detail))
     else:
         store = SampleStore(source)
         skipped.extend(store.skipped.faults)

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from clim_data.annotations.box_rules import check_box, is_usable_box
 from clim_data.annotations.ids import Key, id_key, key_of, keys_of
 from clim_data.annotations.records import BoxPass
-from clim_data.annotations.tables import CategoryTable, ImageTable
-from clim_data.faults import SkipReport
+from clim_data.annotations.tables import CategoryTable, ImageTable, flag
+from clim_data.faults import BrokenSample, SkipReport
 from clim_data.files.json_stream import stream_json, write_coco
 
 _BASE = """
@@ -96,7 +97,7 @@ def write_ov_split(
     counts = _count_sides(kind, side, annotations, allow_partial=allow_partial)
 
     written = {key for key, name in side.items() if classes == "all" or name == "base"}
-    with_box = found.images_with(written)
+    with_box = found.images_with(written, images)
     if not with_box:
         raise ValueError(
             f"{annotations} has no box of the classes of {kind}: give an instances file"
@@ -178,31 +179,46 @@ def _written_categories(
 
 @dataclass
 class _Survey:
-    """A file without the bulk of its annotations: image and category of each, by number, everything
-    else as it is."""
+    """A file without the bulk of its annotations: image and category of each, by number, and its
+    box; everything else as it is."""
 
     images: list[dict] = field(default_factory=list)
     categories: list[dict] = field(default_factory=list)
     owners: array = field(default_factory=lambda: array("q"))
     classes: array = field(default_factory=lambda: array("q"))
+    boxes: array = field(default_factory=lambda: array("d"))
     numbers: dict[Key, int] = field(default_factory=dict)
     others: dict[str, Any] = field(default_factory=dict)
 
     def add_annotation(self, annotation: Any) -> None:
-        """Note the image and the category of an annotation that has both."""
+        """Note the image, category and box of an annotation that could be usable."""
         if not isinstance(annotation, dict):
             return
         keys = id_key(annotation.get("image_id")), id_key(annotation.get("category_id"))
-        if keys[0] is not None and keys[1] is not None:
-            self.owners.append(self.numbers.setdefault(keys[0], len(self.numbers)))
-            self.classes.append(self.numbers.setdefault(keys[1], len(self.numbers)))
+        if keys[0] is None or keys[1] is None:
+            return
+        try:
+            check_box(annotation.get("bbox"), None)
+            flag(annotation.get("iscrowd"), "iscrowd")
+        except BrokenSample:
+            return
 
-    def images_with(self, categories: set[Key]) -> set[Key]:
-        """Return the keys of the images that have an annotation of one of the categories."""
+        self.boxes.extend(annotation["bbox"])
+        self.owners.append(self.numbers.setdefault(keys[0], len(self.numbers)))
+        self.classes.append(self.numbers.setdefault(keys[1], len(self.numbers)))
+
+    def images_with(self, categories: set[Key], images: ImageTable) -> set[Key]:
+        """Return the keys of the images that have a usable box of one of the categories."""
         wanted = [self.numbers[key] for key in categories if key in self.numbers]
-        owners = np.array(self.owners)[np.isin(np.array(self.classes), wanted)]
         keys = list(self.numbers)
-        return {keys[number] for number in np.unique(owners).tolist()}
+        found: set[Key] = set()
+        for place in np.flatnonzero(np.isin(np.array(self.classes), wanted)).tolist():
+            key = keys[self.owners[place]]
+            if key not in found and key in images:
+                box = self.boxes[4 * place : 4 * place + 4].tolist()
+                if is_usable_box(box, images[key].size):
+                    found.add(key)
+        return found
 
 
 def _survey(path: str | Path) -> _Survey:

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from clim_data.annotations.box_rules import check_box
-from clim_data.annotations.ids import Key, id_key, key_of, record_name, shorten
+from clim_data.annotations.ids import Key, id_key, key_of, need_object, record_name, shorten
 from clim_data.annotations.tables import ImageTable, with_sizes
 from clim_data.faults import BrokenSample, SkipReport
 from clim_data.files.json_stream import stream_json
@@ -144,16 +144,16 @@ def read_results(
         stream_json(path), desc=f"reading {Path(path).name}", unit="box", unit_scale=True, delay=2
     )
     for place, (name, result) in enumerate(results):
-        if name or not isinstance(result, dict):
+        if name:
             raise ValueError(
                 f"{path} is no COCO results file: give a json list of {{image_id, bbox, score}}"
             )
         try:
             key, values = _scored_box(result, sizes)
         except BrokenSample as fault:
-            shown = (
-                f"{record_name(file, 'result', place, result)} of image {result.get('image_id')}"
-            )
+            shown = record_name(file, "result", place, result)
+            if isinstance(result, dict):
+                shown += f" of image {result.get('image_id')}"
             skipped.add(BrokenSample(fault.reason, shown, fault.detail))
             continue
         found[key].extend(values)
@@ -164,9 +164,10 @@ def read_results(
 
 
 def _scored_box(
-    result: dict, sizes: Mapping[Key, tuple[int, int]]
+    given: Any, sizes: Mapping[Key, tuple[int, int]]
 ) -> tuple[Key, tuple[float, float, float, float, float]]:
     """Return the image's key and (x1, y1, x2, y2, score) of a result."""
+    result = need_object(given)
     key = id_key(result.get("image_id"))
     if key is None or key not in sizes:
         raise BrokenSample("box without image", "", f"image_id {shorten(result.get('image_id'))}")

@@ -105,7 +105,7 @@ def read_boxes(path: str | Path, boxes: BoxPass, rules: BoxRules) -> FoundBoxes:
         rules: which of the usable boxes count.
 
     Raises:
-        ValueError: not json, an annotation is no object, or the file as a whole is refused.
+        ValueError: not json, or the file as a whole is refused.
     """
     number_of = {image: number for number, image in enumerate(boxes.images)}
     values, owners, labels = array("d"), array("q"), array("q")

@@ -109,7 +109,7 @@ def load_boxes(path: str | Path, store: SampleStore, rules: BoxRules) -> BoxTabl
         categories = CategoryTable.of(lists["categories"], Path(path).name)
 
     found = read_boxes(path, BoxPass(images, categories, report), rules)
-    names = [image.name for image in images.values()]
+    names = _names_of(images, store)
     table = BoxTable(
         found.boxes,
         found.labels,
@@ -150,7 +150,17 @@ def read_images(path: str | Path, store: SampleStore) -> list[ImageRecord]:
     """
     report = reporter(store.skipped, store.on_error)
     table = ImageTable.of(read_lists(path, "images")["images"], Path(path).name, report)
+    _names_of(table, store)
     return list(table.values())
+
+
+def _names_of(images: ImageTable, store: SampleStore) -> list[str]:
+    """Return the names of the images; ValueError, which says why, when none is usable."""
+    if not images:
+        raise ValueError(
+            f"no image of {images.file} can be used ({store.skipped.summary(3)}): repair the list"
+        )
+    return [image.name for image in images.values()]
 
 
 def match_samples(names: Sequence[str], store: SampleStore, path: str | Path) -> np.ndarray:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_convert
@@ -31,6 +31,12 @@ _FULL_SHARED_MEMORY = (
     "unable to mmap",
     os.strerror(errno.ENOSPC).lower(),
 )
+
+
+class Items(Protocol):
+    """A map-style data set."""
+
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 class WorkerError(RuntimeError):
@@ -52,7 +58,7 @@ class SharedMemoryError(WorkerError):
 
 
 def load_in_workers(
-    data: Dataset,
+    data: Items,
     order: Sequence[Any],
     *,
     workers: int,
@@ -77,7 +83,7 @@ def load_in_workers(
             and raises a RuntimeError.
     """
     loader = DataLoader(
-        data,
+        cast(Dataset, data),  # it needs no more than items by index
         batch_size=batch_size,
         sampler=order,
         num_workers=workers,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from clim_data.annotations.ids import Key, id_key
+from clim_data.annotations.ids import Key, id_key, need_object
 from clim_data.annotations.narrative_files import NarrativeRecord
 from clim_data.annotations.panoptic import SegmentIndex
 from clim_data.faults import BrokenSample, SkipReport
@@ -147,13 +147,14 @@ def _narratives(
         yield _left_out(images_dir, fault.name, fault)
 
     for number, (table, record) in enumerate(stream_json(narratives_json)):
-        if table or not isinstance(record, dict):
+        if table:
             raise ValueError(
                 f"{narratives_json} is not a list of narratives: give png_coco_train2017.json or "
                 "_val2017"
             )
-        key = f"{record.get('image_id', '')!s:0>12}-{number}"
+        key = f"narrative {number}"
         try:
+            key = f"{need_object(record, key).get('image_id', '')!s:0>12}-{number}"
             narrative = NarrativeRecord.of(record, key)
             yield _item(images_dir, panoptic_dir, key, narrative, index)
         except BrokenSample as fault:

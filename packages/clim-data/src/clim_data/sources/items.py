@@ -17,7 +17,7 @@ from clim_data.annotations.ids import Key, key_of
 from clim_data.annotations.panoptic import PanopticRecords
 from clim_data.annotations.records import CocoRecords
 from clim_data.annotations.tables import ImageRecord, ImageTable
-from clim_data.faults import BrokenSample, SkipReport
+from clim_data.faults import BrokenSample, SampleWarning, SkipReport
 from clim_data.files.names import IMAGE_SUFFIXES, encode_key, sample_key
 from clim_data.sources.captions import captions_of_files
 from clim_data.sources.walk import walk_folder
@@ -59,11 +59,15 @@ class PackItem:
 @dataclass(frozen=True)
 class PackList:
     """All samples of one pack, in order, and what holds for the whole set (such as its
-    categories)."""
+    categories).
+
+    warnings: what is odd about records that are packed all the same.
+    """
 
     kind: str
     items: list[PackItem]
     common: dict = field(default_factory=dict)
+    warnings: tuple[SampleWarning, ...] = ()
 
 
 def caption_items(
@@ -116,7 +120,8 @@ def instance_items(
         items.append(_item(images_dir, image, meta))
     left_out = _left_out(images_dir, records.faults.faults)
     categories = _categories(instances_json)
-    return PackList(kind, [*_keyed(items), *left_out], {"categories": categories})
+    warnings = tuple(records.faults.warnings)
+    return PackList(kind, [*_keyed(items), *left_out], {"categories": categories}, warnings)
 
 
 def panoptic_items(
@@ -131,7 +136,9 @@ def panoptic_items(
         items.append(replace(item, files={"panoptic.png": (str(panoptic_dir), annotation.png)}))
     left_out = _left_out(images_dir, records.faults.faults)
     categories = _categories(panoptic_json)
-    return PackList("coco-panoptic", [*_keyed(items), *left_out], {"categories": categories})
+    warnings = tuple(records.faults.warnings)
+    packed = [*_keyed(items), *left_out]
+    return PackList("coco-panoptic", packed, {"categories": categories}, warnings)
 
 
 def folder_items(folder: str | Path, *, captions_file: str | Path | None = None) -> PackList:

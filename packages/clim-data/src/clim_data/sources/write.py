@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from clim_data.faults import BrokenSample, SkipReport, check_on_error
+from clim_data.faults import BrokenSample, SampleWarning, SkipReport, check_on_error
 from clim_data.files.atomic import write_json, write_whole
 from clim_data.files.names import inside, locate
 from clim_data.files.stamps import file_stamp
@@ -36,7 +36,7 @@ class PackReport:
     """What a pack did.
 
     shards, samples, bytes: in all. written: shards that were written now. skipped: what was left
-    out.
+    out, and what is odd about samples that were packed.
     """
 
     folder: Path
@@ -98,7 +98,7 @@ def write_shards(
         plan = _digest([item.identity() for item in items], check_images)
         path = str(folder / f"{name}-{number:06d}.tar")
         jobs.append(_ShardJob(path, items, plan, check_images, on_error, overwrite))
-    report = PackReport(folder, shards=len(jobs))
+    report = PackReport(folder, shards=len(jobs), skipped=SkipReport(listing.warnings))
     plan = _digest([job.plan for job in jobs], name)
     manifest = {"kind": listing.kind, "plan": plan, **listing.common}
     shards: dict[str, list[int] | None] = {Path(job.path).name: None for job in jobs}
@@ -109,6 +109,7 @@ def write_shards(
             report.samples += done["samples"]
             report.bytes += done["bytes"]
             report.skipped.extend(BrokenSample(*fault) for fault in done["skipped"])
+            report.skipped.extend(SampleWarning(*warning) for warning in done["warnings"])
             shards[done["name"]] = [done["samples"], done["bytes"]]
         write_manifest(folder, {**manifest, "shards": shards})
     if not report.samples:
@@ -153,21 +154,22 @@ def _make_shard(job: _ShardJob) -> dict:
     if record is None or _has_other_images(job, record):
         sidecar.unlink(missing_ok=True)
         with write_whole(path) as draft:
-            skipped, sources = _write_tar(draft, job)
-            record = {
-                **index_tar(draft, path.name).to_json(),
-                "plan": job.plan,
-                "skipped": skipped,
-                "sources": sources,
-            }
+            told = _write_tar(draft, job)
+            record = {**index_tar(draft, path.name).to_json(), "plan": job.plan, **told}
         write_json(sidecar, record)
         written = 1
     else:
         written = 0
     if record["skipped"] and job.on_error == "raise":
         raise BrokenSample(*record["skipped"][0])
-    size = {"samples": len(record["samples"]), "bytes": record["tar_bytes"]}
-    return {"name": path.name, "written": written, "skipped": record["skipped"], **size}
+    return {
+        "name": path.name,
+        "written": written,
+        "samples": len(record["samples"]),
+        "bytes": record["tar_bytes"],
+        "skipped": record["skipped"],
+        "warnings": record.get("warnings", []),  # packs of earlier releases have none
+    }
 
 
 def _has_other_images(job: _ShardJob, record: dict) -> bool:
@@ -236,15 +238,21 @@ def _finished(path: Path, sidecar: Path, plan: str) -> dict | None:
         return None
 
 
-def _write_tar(part: Path, job: _ShardJob) -> tuple[list[list[str]], list]:
-    """Write a shard; what was skipped, and the stamps of each item's files or None."""
+def _write_tar(part: Path, job: _ShardJob) -> dict[str, list]:
+    """Write a shard.
+
+    Returns:
+        "skipped" and "warnings", each as lists of reason, name and detail; "sources", the stamps
+        of each item's files or None.
+    """
     skipped: list[list[str]] = []
+    warnings: list[list[str]] = []
     sources: list[list[list[int]] | None] = []
     with tarfile.open(part, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for item in job.items:
             stamps = _stamps(item)  # before the files are read: a later change is seen
             try:
-                members = _members(item, check=job.check_images)
+                members, warning = _members(item, check=job.check_images)
             except BrokenSample as fault:
                 if job.on_error == "raise":
                     raise
@@ -253,22 +261,26 @@ def _write_tar(part: Path, job: _ShardJob) -> tuple[list[list[str]], list]:
                 continue
 
             sources.append(stamps)
+            if warning is not None:
+                warnings.append([warning.reason, warning.name, warning.detail])
             for suffix, data in members:
                 info = tarfile.TarInfo(f"{item.key}.{suffix}")  # time, owner, mode are constants
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-    return skipped, sources
+    return {"skipped": skipped, "warnings": warnings, "sources": sources}
 
 
-def _members(item: PackItem, *, check: bool) -> list[tuple[str, bytes]]:
-    """(suffix, bytes) of the files of a sample: image, further files, json."""
+def _members(
+    item: PackItem, *, check: bool
+) -> tuple[list[tuple[str, bytes]], SampleWarning | None]:
+    """Return (suffix, bytes) of the files of a sample, image, further files and json, and what is
+    odd about the image's frame."""
     if item.fault is not None:
         raise BrokenSample(*item.fault)
     path = str(locate(item.folder, item.name))
     data = _read(path)
     image = open_image(data, path)
-    if item.size is not None:
-        check_frame(image, item.size, path)
+    warning = None if item.size is None else check_frame(image, item.size, path)
     suffix, (width, height) = SUFFIX_OF_FORMAT.get(image.format or ""), image.size
     if suffix is None:
         raise BrokenSample(
@@ -278,11 +290,8 @@ def _members(item: PackItem, *, check: bool) -> list[tuple[str, bytes]]:
         load_rgb(image, name=path)
     more = [(name, _read(str(inside(*place)))) for name, place in sorted(item.files.items())]
     meta = {"key": item.key, "width": width, "height": height, **item.meta}
-    return [
-        (suffix, data),
-        *more,
-        ("json", json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()),
-    ]
+    text = json.dumps(meta, sort_keys=True, ensure_ascii=False)
+    return [(suffix, data), *more, ("json", text.encode())], warning
 
 
 def _read(path: str) -> bytes:

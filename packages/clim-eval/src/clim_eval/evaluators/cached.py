@@ -8,7 +8,7 @@ from clim_data import BrokenSample
 from clim_data.processes import Ranks
 from torch import Tensor
 
-from clim_eval.evaluators.sharing import Items, item_lists, with_indices
+from clim_eval.evaluators.sharing import ItemLists, Items, with_indices
 
 
 class CachedItems:
@@ -57,8 +57,8 @@ class CachedItems:
             yield cached[start : start + self.batch_size]
 
         unread = [index for index in self.indices if index not in self._items]
-        loader = item_lists(self.data, unread, batch_size=self.batch_size, workers=self.workers)
-        for batch in with_indices(loader, unread):
+        lists = ItemLists(self.data, unread, self.batch_size, self.workers)
+        for batch in with_indices(lists, unread):
             for index, item in batch:
                 self._cache(index, item)
             yield [item for _, item in batch]

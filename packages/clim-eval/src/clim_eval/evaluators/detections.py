@@ -9,7 +9,7 @@ from clim_data.pixels import encode_mask
 from clim_models.detection import Detections
 from torch import Tensor
 
-from clim_eval.evaluators.sharing import EvaluationLoading, Items, item_lists, progress_bar
+from clim_eval.evaluators.sharing import EvaluationLoading, ItemLists, Items, progress_bar
 
 BATCH_SIZE = 4
 
@@ -55,12 +55,7 @@ def detect_pictures(
         loading: batch size, workers and progress bar.
         min_score: boxes of a lower score are left out.
     """
-    batches = item_lists(
-        data,
-        places,
-        batch_size=loading.batch_size or BATCH_SIZE,
-        workers=loading.workers,
-    )
+    batches = ItemLists(data, places, loading.batch_size or BATCH_SIZE, loading.workers)
     for batch in progress_bar(batches, len(batches), "batches of images", loading.progress):
         pictures = [item for item in batch if isinstance(item, Picture)]
         found = iter(detector.detect([one.pixels for one in pictures]) if pictures else ())

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict, TypeVar
 
 from clim_data import BrokenSample
-from clim_data.processes import Ranks, gather_objects
-from torch.utils.data import DataLoader, Dataset
+from clim_data.processes import Ranks, gather_objects, load_in_workers
 from tqdm import tqdm
 
 Item = TypeVar("Item")
@@ -64,25 +63,29 @@ class Items(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-class _Part(Dataset):
-    """Some items of a data set, in the order of their indices."""
+@dataclass(frozen=True)
+class ItemLists:
+    """Lists of the items of a data set at some indices, in this order.
 
-    def __init__(self, data: Items, indices: Sequence[int]):
-        self.data, self.indices = data, indices
+    Each pass starts workers of its own. A worker that fails ends the pass with an error.
+    """
+
+    data: Items
+    indices: Sequence[int]
+    batch_size: int
+    workers: int = 0
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return -(-len(self.indices) // self.batch_size)
 
-    def __getitem__(self, place: int) -> Any:
-        return self.data[self.indices[place]]
-
-
-def item_lists(
-    data: Items, indices: Sequence[int], *, batch_size: int, workers: int
-) -> DataLoader[list[Any]]:
-    """Return a loader of lists of the items at some indices, in this order."""
-    part = _Part(data, indices)
-    return DataLoader(part, batch_size=batch_size, num_workers=workers, collate_fn=list)
+    def __iter__(self) -> Iterator[list[Any]]:
+        return load_in_workers(
+            self.data,
+            self.indices,
+            workers=self.workers,
+            batch_size=self.batch_size,
+            collate=list,
+        )
 
 
 def keyed_batches(
@@ -101,8 +104,8 @@ def keyed_batches(
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         rank, world_size = Ranks.of_group()
         indices = range(rank, len(data), world_size)
-        loader = item_lists(data, indices, batch_size=batch_size, workers=workers)
-        return with_indices(loader, indices), len(loader)
+        lists = ItemLists(data, indices, batch_size, workers)
+        return with_indices(lists, indices), len(lists)
 
     if isinstance(data, Iterable):
         length = getattr(data, "__len__", None)
@@ -148,11 +151,11 @@ def gather_faults(data: Any, faults: Sequence[tuple[Any, BrokenSample]] = ()) ->
 
 
 def with_indices(
-    loader: Iterable[list[Item]], indices: Sequence[int]
+    lists: Iterable[list[Item]], indices: Sequence[int]
 ) -> Iterator[list[tuple[int, Item]]]:
-    """Yield the lists of a loader of `item_lists`, each item with its index."""
+    """Yield the lists of `ItemLists`, each item with its index."""
     position = 0
-    for batch in loader:
+    for batch in lists:
         yield list(zip(indices[position : position + len(batch)], batch, strict=True))
         position += len(batch)
 

@@ -10,8 +10,7 @@ from typing import Any
 from clim_data import BrokenSample, SkipReport
 from clim_data.files import stream_json
 from clim_data.matching import BoxTable
-from clim_data.processes import PartJob
-from torch.utils.data import DataLoader, Subset
+from clim_data.processes import PartJob, load_in_workers
 from tqdm import tqdm
 
 from clim_eval.labelling.boxes import BoxNamer, BoxView, BoxViews, NamedBoxes
@@ -73,10 +72,8 @@ class LabelJob:
         faults: list[tuple[int, BrokenSample]] = []
         counts: Counter[str] = Counter(images=len(places))
         images, annotations = [], []
-        loader: DataLoader = DataLoader(
-            Subset(self.views, places), batch_size=None, num_workers=self.options.workers
-        )
-        for named in self.namer.name(_readable(zip(places, loader, strict=True), faults, bar)):
+        views = load_in_workers(self.views, places, workers=self.options.workers)
+        for named in self.namer.name(_readable(zip(places, views, strict=True), faults, bar)):
             counts.update(_counts(named))
             if named.rows:
                 image, boxes = _records(self.views.table, named)

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from clim_data import BrokenSample, GroundingSample, SkipReport
-from clim_data.processes import Ranks, gather_objects
+from clim_data.processes import Ranks, gather_objects, load_in_workers
 from clim_data.streams import rank_share
 from clim_eval import Coverage, MaskScores, mask_overlaps, write_report
 from clim_eval.evaluators import progress_bar
 from clim_eval.metrics import ious
 from clim_eval.reports import check_scored
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from flmm.grounders.grounder import Grounder, SamplePreparer
 
@@ -109,10 +109,15 @@ class GroundingEvaluation:
             numbers=range(*rank_share(0, self.total, rank, world_size)),  # neighbours share images
             done=frozenset(scores.rows),
         )
-        loader = DataLoader(
-            items, batch_size=self.batch_size, num_workers=self.workers, collate_fn=list
+        batches = load_in_workers(
+            items,
+            range(len(items)),
+            workers=self.workers,
+            batch_size=self.batch_size,
+            collate=list,
         )
-        for batch in progress_bar(loader, len(loader), "grounding", bar):
+        total = -(-len(items) // self.batch_size)
+        for batch in progress_bar(batches, total, "grounding", bar):
             self.skipped.extend(item for item in batch if isinstance(item, BrokenSample))
             usable = [item for item in batch if isinstance(item, EvaluationItem)]
             for item, logits in zip(usable, self.masks(usable), strict=True):

@@ -180,6 +180,27 @@ def test_steps_on_one_picture_lower_the_loss():
     assert sum(totals[-3:]) < 0.8 * sum(totals[:3])
 
 
+def test_maps_of_the_tower_serve_losses_and_several_vocabularies():
+    detector = tiny_fvit()
+    images, limits = torch.randn(2, 3, 32, 32), torch.full((2, 2), 32.0)
+    truth = Annotations(torch.tensor([[2.0, 3, 18, 25]]), torch.tensor([1]))
+    frames = frames_of([(32, 32)] * 2, (32, 32))
+    other = detector.with_classes(ClassSet(["car"], detector.classes.embeddings[2:]))
+
+    tower = detector.backbone.run_tower(images, with_clip=True)
+    for one in (detector, other):
+        for found, again in zip(one(images, frames), one.detect_in_maps(tower, frames)):
+            assert found.boxes.equal(again.boxes)
+            assert found.scores.equal(again.scores)
+
+    losses = []
+    for options in ({}, {"tower": tower}):
+        torch.manual_seed(3)
+        losses.append(detector.losses(images, limits, [truth, truth], **options))
+    assert losses[0].keys() == losses[1].keys()
+    assert all(losses[0][name].equal(losses[1][name]) for name in losses[0])
+
+
 def test_presets_and_depths():
     assert FVIT_PRESETS["fvit-lvis-l14"].ensemble == EnsembleRules(0.1, 0.4, 50)
     with pytest.raises(ValueError, match="name the four that are read"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from clim_data.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from clim_eval.pictures.detections import detection_figure as detection_figure
     from clim_eval.pictures.files import write_png as write_png
     from clim_eval.pictures.style import (
         INK as INK,
@@ -23,6 +24,7 @@ else:
             "PALETTE": "clim_eval.pictures.style",
             "SIDE": "clim_eval.pictures.style",
             "STYLE": "clim_eval.pictures.style",
+            "detection_figure": "clim_eval.pictures.detections",
             "write_png": "clim_eval.pictures.files",
         },
     )

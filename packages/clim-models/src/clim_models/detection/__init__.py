@@ -37,6 +37,9 @@ if TYPE_CHECKING:
         c4_names as c4_names,
         cascade_names as cascade_names,
     )
+    from clim_models.detection.features.backbone import (
+        BackboneMaps as BackboneMaps,
+    )
     from clim_models.detection.features.resnet import (
         ResNetRules as ResNetRules,
     )
@@ -125,6 +128,7 @@ else:
         __name__,
         {
             "Annotations": "clim_models.detection.heads.targets",
+            "BackboneMaps": "clim_models.detection.features.backbone",
             "Background": "clim_models.detection.heads.text_classifier",
             "BatchRules": "clim_models.detection.batches",
             "C4Detector": "clim_models.detection.c4",

@@ -161,9 +161,19 @@ class TwoStageDetector(nn.Module):
             images: (B, 3, H, W), normalised and padded, see `prepare_images`.
             frames: sizes of each image.
         """
-        maps = self.backbone(images, with_clip=True)
+        return self.detect_in_maps(self.backbone.run_tower(images, with_clip=True), frames)
+
+    @torch.no_grad()
+    def detect_in_maps(self, tower: BackboneMaps, frames: Sequence[ImageFrame]) -> list[Detections]:
+        """Find objects in maps of the tower, which serve several vocabularies or heads.
+
+        Args:
+            tower: of `backbone.run_tower`, with the CLIP map.
+            frames: sizes of each image.
+        """
+        maps = self.backbone.finish(tower)
         levels = self.neck(maps.pyramid)
-        limits = self.limits_of(frames, images.device)
+        limits = self.limits_of(frames, levels[0].device)
         proposals = self.rpn.propose(self.rpn(levels), limits)
         boxes = [found.boxes for found in proposals]
 
@@ -214,6 +224,8 @@ class TwoStageDetector(nn.Module):
         limits: Tensor,
         truths: Sequence[Annotations],
         priorities: Priorities | None = None,
+        *,
+        tower: BackboneMaps | None = None,
     ) -> dict[str, Tensor]:
         """Compute the losses of a batch.
 
@@ -223,6 +235,8 @@ class TwoStageDetector(nn.Module):
                 `prepare_views`.
             truths: annotations of each image, in network pixels.
             priorities: None draws which anchors and boxes train.
+            tower: maps of the tower, where `backbone.run_tower` has computed them before; of
+                `images` only the size counts then.
 
         Returns:
             `loss_rpn_cls`, `loss_rpn_bbox` (one value per level), `loss_cls`, `loss_bbox` and, with
@@ -242,7 +256,8 @@ class TwoStageDetector(nn.Module):
         truths = [truth.to(images.device) for truth in truths]
         priorities = priorities or Priorities()
 
-        levels = self.neck(self.backbone(images, with_clip=False).pyramid)
+        tower = tower or self.backbone.run_tower(images, with_clip=False)
+        levels = self.neck(self.backbone.finish(tower).pyramid)
         scores = self.rpn(levels)
         losses = self.rpn.losses(scores, [t.boxes for t in truths], priorities.anchors)
         proposals = self.rpn.propose(scores, limits.to(images))

@@ -19,10 +19,10 @@ from clim_models.towers.modified_resnet import ResNetTower
 
 @dataclass(frozen=True)
 class BackboneMaps:
-    """What a backbone computes of a batch of images.
+    """What a tower, or a whole backbone, computes of a batch of images.
 
     Attributes:
-        pyramid: four maps (B, D_i, h_i, w_i), finest first.
+        pyramid: four maps (B, D_i, h_i, w_i), finest first; of a ViT tower all have one size.
         clip: the map that `region_features` reads, or None in training.
     """
 
@@ -46,6 +46,14 @@ class Backbone(Protocol):
     embed_dim: int
 
     def __call__(self, images: Tensor, *, with_clip: bool) -> BackboneMaps: ...
+
+    def run_tower(self, images: Tensor, *, with_clip: bool) -> BackboneMaps:
+        """Return the maps of the frozen tower, which stay the same during a training."""
+        ...
+
+    def finish(self, tower: BackboneMaps) -> BackboneMaps:
+        """Return what a call returns, from the maps of the tower."""
+        ...
 
     def region_features(self, clip_map: Tensor, rois: Tensor) -> Tensor:
         """Return CLIP's own feature of each box: (R, 5) in pixels -> (R, C), not normalised."""
@@ -76,11 +84,25 @@ class FrozenBackbone(nn.Module):
             maps = self.model.encode_pyramid(zeros, self.blocks)
         return [(x.shape[1], side / x.shape[2]) for x in maps]
 
+    def forward(self, images: Tensor, *, with_clip: bool) -> BackboneMaps:
+        """Compute the maps of normalised images (B, 3, H, W), with or without the CLIP map."""
+        return self.finish(self.run_tower(images, with_clip=with_clip))
+
     @torch.no_grad()
-    def _read(self, images: Tensor, with_dense: bool) -> tuple[list[Tensor], Tensor | None]:
-        if with_dense:
-            return self.model.encode_pyramid_and_dense(images, self.blocks)
-        return self.model.encode_pyramid(images, self.blocks), None
+    def run_tower(self, images: Tensor, *, with_clip: bool) -> BackboneMaps:
+        """Compute the maps of the named blocks, which stay the same during a training.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            with_clip: whether the CLIP map is wanted, too.
+        """
+        if with_clip:
+            return BackboneMaps(*self.model.encode_pyramid_and_dense(images, self.blocks))
+        return BackboneMaps(self.model.encode_pyramid(images, self.blocks), None)
+
+    def finish(self, tower: BackboneMaps) -> BackboneMaps:
+        """Return what a call returns, from the maps of `run_tower`."""
+        return tower
 
 
 class ViTBackbone(FrozenBackbone):
@@ -112,10 +134,9 @@ class ViTBackbone(FrozenBackbone):
         self.channels: tuple[int, ...] = (width,) * len(SCALES)
         self.strides: tuple[float, ...] = tuple(model.stride * scale for scale in SCALES)
 
-    def forward(self, images: Tensor, *, with_clip: bool) -> BackboneMaps:
-        """Compute the maps of normalised images (B, 3, H, W), with or without the CLIP map."""
-        maps, dense = self._read(images, with_clip)
-        return BackboneMaps(self.pyramid(maps), dense)
+    def finish(self, tower: BackboneMaps) -> BackboneMaps:
+        """Bring the maps of the tower to four strides."""
+        return BackboneMaps(self.pyramid(tower.pyramid), tower.clip)
 
     def region_features(self, clip_map: Tensor, rois: Tensor) -> Tensor:
         """(B, C, h, w), (R, 5) in pixels -> (R, C); a box without area gives zeros."""
@@ -147,10 +168,17 @@ class StageBackbone(FrozenBackbone):
         self.strides: tuple[float, ...] = tuple(stride for _, stride in self._measured)
         self.pools = isinstance(model.tower, ResNetTower)
 
-    def forward(self, images: Tensor, *, with_clip: bool) -> BackboneMaps:
-        """Compute the maps of normalised images (B, 3, H, W), with or without the CLIP map."""
-        maps, dense = self._read(images, with_clip and not self.pools)
-        return BackboneMaps(maps, maps[-1] if with_clip and self.pools else dense)
+    def run_tower(self, images: Tensor, *, with_clip: bool) -> BackboneMaps:
+        """Compute the maps of the named stages; the last one is the CLIP map of a ModifiedResNet.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            with_clip: whether the CLIP map is wanted, too.
+        """
+        maps = super().run_tower(images, with_clip=with_clip and not self.pools)
+        if with_clip and self.pools:
+            return BackboneMaps(maps.pyramid, maps.pyramid[-1])
+        return maps
 
     @torch.no_grad()
     def region_features(self, clip_map: Tensor, rois: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ AT_HOME = {
     "webdataset": "clim-data/",
     "pycocotools": (
         "clim-data/",
-        "clim-eval/src/clim_eval/metrics/detection.py",
-        "clim-eval/src/clim_eval/metrics/lvis.py",
+        "clim-eval/src/clim_eval/metrics/matching.py",
+        "clim-eval/src/clim_eval/metrics/tables.py",
     ),
     "transformers": "flmm/",
     "starlette": {"flmm/src/flmm/web/server.py"},

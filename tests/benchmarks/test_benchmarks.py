@@ -24,6 +24,7 @@ NAMES = (
     "attention_capture",
     "sam_decoder",
     "grounding_epoch",
+    "detection_metric",
 )
 TINY = {
     "input_path": ["--images", "5", "--source-px", "48", "64", "--canvas-px", "128"],
@@ -90,6 +91,7 @@ TINY = {
         ),
         *("--tower", "32", "1", "2", "--llama", "32", "2", "2", "--sam", "16", "1", "2"),
     ],
+    "detection_metric": ["--images", "4", "--detections", "6"],
     "plain_step": ["--model", "tiny-train-vit", "--image-px", "32", "--unlocked-blocks", "3"],
     "training_step": [
         "--model",

@@ -7,7 +7,7 @@ from house import floors, measures
 
 # At most. `python tests/house/measures.py --places` prints the figures and where they are from.
 LIMITS = {
-    "files in the fullest folder": 15,
+    "files in the fullest folder": 20,
     "functions with more than 8 parameters": 0,
     "parameters of the widest function": 8,
     "functions over 60 lines": 0,

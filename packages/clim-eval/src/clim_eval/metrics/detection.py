@@ -8,23 +8,21 @@ metric's name:
   has no figure over base and novel classes together.
 """
 
-import contextlib
-import copy
-import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from clim_eval.metrics.masks import mean_of_known
+from clim_eval.metrics.matching import class_precisions
+from clim_eval.metrics.tables import ResultTable, TruthTable
 
 PROTOCOLS = ("fvit", "ovdet")
-IOU_TYPES = ("bbox", "segm")
-# Boxes per picture that count: the first for AP over thresholds, the last for AP50 per class.
-BOXES_PER_PICTURE = (100, 300, 1000)
+# Boxes of a class in a picture that count: for AP over thresholds, and for AP50 and AP75 per class.
+OF_AVERAGE, OF_THRESHOLD = 100, 1000
+# Names of the ranges of areas, without the first one, which is all.
+SIZES = ("s", "m", "l")
 
 
 @dataclass(frozen=True)
@@ -33,20 +31,22 @@ class CategoryPrecision:
 
     Attributes:
         names: of the K categories, in the order of the file.
-        average: (10, K) at IoU 0.50 to 0.95, at most 100 boxes per picture.
-        at_50, at_75: (K,) at IoU 0.50 and 0.75, at most 1000 boxes per picture.
+        average: (10, K) at IoU 0.50 to 0.95, at most 100 boxes per picture and class for COCO.
+        at_50, at_75: (K,) at IoU 0.50 and 0.75, at most 1000 boxes per picture and class for COCO.
+        of_size: (3, 10, K), `average` of small, medium and large objects.
     """
 
     names: tuple[str, ...]
     average: np.ndarray
     at_50: np.ndarray
     at_75: np.ndarray
+    of_size: np.ndarray
 
 
 def category_precision(
     truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], *, iou_type: str = "bbox"
 ) -> CategoryPrecision:
-    """Compute the AP of each category with pycocotools.
+    """Compute the AP of each category as COCO's own evaluation does.
 
     Args:
         truth: contents of a COCO annotation file. Crowd annotations are ignored regions.
@@ -55,35 +55,32 @@ def category_precision(
         iou_type: "bbox" or "segm".
 
     Raises:
-        ValueError: an unknown IoU type, no category, or a detection of a picture or category that
-            the file does not have.
+        ValueError: an unknown IoU type, no category, or a detection that cannot be used, such as
+            one of a picture or category that the file does not have.
     """
-    _check(truth, detections, iou_type)
-    names = tuple(str(category["name"]) for category in truth["categories"])
-    ids = [category["id"] for category in truth["categories"]]
-    if not detections:
-        return _without_detections(truth, names, ids)
+    table = TruthTable.of(truth, iou_type)
+    return precision_of_tables(table, ResultTable.of(detections, table))
 
-    # pycocotools writes into what it is given, and prints.
-    with contextlib.redirect_stdout(io.StringIO()):
-        true = _index({**truth, "annotations": copy.deepcopy(list(truth["annotations"]))})
-        results = [_result(detection, iou_type) for detection in detections]
-        evaluation = COCOeval(true, true.loadRes(results), iou_type)
-        evaluation.params.catIds = ids
-        evaluation.params.imgIds = [image["id"] for image in truth["images"]]
-        evaluation.params.maxDets = list(BOXES_PER_PICTURE)
-        # One range of areas: other ranges are not reported.
-        evaluation.params.areaRng = evaluation.params.areaRng[:1]
-        evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
-        evaluation.evaluate()
-        evaluation.accumulate()
 
-    # (thresholds, recalls, categories, areas, numbers of boxes); -1 without annotation.
-    precision = np.where(evaluation.eval["precision"] < 0, np.nan, evaluation.eval["precision"])
-    precision = precision[:, :, :, 0].mean(axis=1)  # (thresholds, categories, numbers of boxes)
+def precision_of_tables(truth: TruthTable, results: ResultTable) -> CategoryPrecision:
+    """Compute the AP of each category, see `category_precision`."""
+    averages, singles = class_precisions(truth, results, (OF_AVERAGE, OF_THRESHOLD))
     return CategoryPrecision(
-        names, precision[:, :, 0], at_50=precision[0, :, -1], at_75=precision[5, :, -1]
+        truth.names, averages[0], singles[0, 0], singles[0, 5], of_size=averages[1:]
     )
+
+
+def coco_ap(found: CategoryPrecision) -> dict[str, float]:
+    """Average over classes: "AP" over IoU 0.50 to 0.95, "AP50", "AP75", and "APs", "APm", "APl" of
+    small, medium and large objects; fractions, nan of none."""
+    metrics = {
+        "AP": mean_of_known(found.average),
+        "AP50": mean_of_known(found.at_50),
+        "AP75": mean_of_known(found.at_75),
+    }
+    for size, average in zip(SIZES, found.of_size, strict=True):
+        metrics[f"AP{size}"] = mean_of_known(average)
+    return metrics
 
 
 def open_vocabulary_ap(
@@ -111,12 +108,16 @@ def open_vocabulary_ap(
         ValueError: an unknown protocol, a name that the file does not have or that is in both
             groups, or categories of neither group under "fvit"; or as `category_precision`.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol={protocol!r} is not known: choose from {', '.join(PROTOCOLS)}")
     names = {str(category["name"]) for category in truth["categories"]}
-    _check_groups(names, set(base), set(novel), protocol)
-
+    check_groups(names, set(base), set(novel), protocol)
     found = category_precision(truth, detections, iou_type=iou_type)
+    return group_ap(found, base=base, novel=novel, protocol=protocol)
+
+
+def group_ap(
+    found: CategoryPrecision, *, base: Collection[str], novel: Collection[str], protocol: str
+) -> dict[str, float]:
+    """Average over base, novel and all classes, see `open_vocabulary_ap`."""
     metrics = {}
     for group, members in (("base", base), ("novel", novel)):
         rows = [i for i, name in enumerate(found.names) if name in members]
@@ -130,35 +131,14 @@ def open_vocabulary_ap(
     return {f"{protocol}.{name}": value for name, value in metrics.items()}
 
 
-def check_iou_type(iou_type: str) -> None:
-    """Refuse an unknown IoU type.
+def check_groups(names: set[str], base: set[str], novel: set[str], protocol: str) -> None:
+    """Refuse groups that do not fit the categories or the protocol.
 
     Raises:
-        ValueError: it is neither "bbox" nor "segm".
+        ValueError: see `open_vocabulary_ap`.
     """
-    if iou_type not in IOU_TYPES:
-        raise ValueError(f"iou_type={iou_type!r} is not known: choose from {', '.join(IOU_TYPES)}")
-
-
-def _check(
-    truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou_type: str
-) -> None:
-    check_iou_type(iou_type)
-    if not truth["categories"]:
-        raise ValueError("the annotations have no category: pass a whole COCO file")
-
-    images = {image["id"] for image in truth["images"]}
-    categories = {category["id"] for category in truth["categories"]}
-    for detection in detections:
-        if detection["image_id"] not in images or detection["category_id"] not in categories:
-            raise ValueError(
-                f"a detection is of image {detection['image_id']!r} and category "
-                f"{detection['category_id']!r}, which the annotations do not have: "
-                "map labels to category ids by name, and pass the file of the same pictures"
-            )
-
-
-def _check_groups(names: set[str], base: set[str], novel: set[str], protocol: str) -> None:
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol={protocol!r} is not known: choose from {', '.join(PROTOCOLS)}")
     unknown = sorted((base | novel) - names)
     if unknown:
         raise ValueError(
@@ -172,24 +152,3 @@ def _check_groups(names: set[str], base: set[str], novel: set[str], protocol: st
             f"{others[:8]} are neither base nor novel: protocol='fvit' needs a file of the 65 "
             "categories and their pictures; for all 80 categories choose protocol='ovdet'"
         )
-
-
-def _index(contents: Mapping[str, Any]) -> COCO:
-    found = COCO()
-    found.dataset = dict(contents)
-    found.createIndex()
-    return found
-
-
-def _result(detection: Mapping[str, Any], iou_type: str) -> dict[str, Any]:
-    """Copy a detection, for masks without its box: pycocotools would take the box's area."""
-    kept = ("image_id", "category_id", "score", "bbox" if iou_type == "bbox" else "segmentation")
-    return {name: detection[name] for name in kept}
-
-
-def _without_detections(
-    truth: Mapping[str, Any], names: tuple[str, ...], ids: Sequence[Any]
-) -> CategoryPrecision:
-    annotated = {a["category_id"] for a in truth["annotations"] if not a.get("iscrowd")}
-    at_50 = np.array([0.0 if category in annotated else np.nan for category in ids])
-    return CategoryPrecision(names, np.tile(at_50, (10, 1)), at_50, at_50)

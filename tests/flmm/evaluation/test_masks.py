@@ -11,7 +11,6 @@ from clim_eval import MaskScores, narrative_scores, read_report, referring_score
 from conftest import GOLDEN
 from flmm.commands.main import main
 from flmm.evaluation.masks import GroundingEvaluation, mean_iou, ranked_keys, report_scores
-from flmm.evaluation.viscot import answer_questions, box_iou, read_questions, saved_answers
 from flmm.grounders.heads import HeadsGrounder
 from flmm.samples import SampleMaker
 from tiny_grounding import Pictures, tiny_grounded
@@ -183,66 +182,6 @@ def test_golden_expressions_by_command(command, tmp_path, capsys, protocol):
         referring_scores(scores, protocol=protocol)[f"{protocol}.cIoU"]
         == metrics[f"{protocol}.cIoU"]
     )
-
-
-def test_visual_questions_are_answered_and_saved(model, tmp_path):
-    images = tmp_path / "images" / "cub"
-    images.mkdir(parents=True)
-    for number in range(2):
-        (images / f"{number}.png").write_bytes(Pictures((1, 1))[number].image)
-    records = [
-        {
-            "question_id": number,
-            "image": [f"cub/{number}.png", f"cub/{number}.png###[2, 3, 20, 30]"],
-            "conversations": [
-                {
-                    "from": "human",
-                    "value": "<image>\nThe dog ? Please provide the bounding box coordinate of it.",
-                },
-                {"from": "gpt", "value": "[0, 1]"},
-                {"from": "human", "value": "<image>"},
-                {"from": "gpt", "value": "a dog"},
-            ],
-        }
-        for number in range(3)
-    ]
-    (tmp_path / "cub.json").write_text(json.dumps(records))
-    questions = read_questions(tmp_path / "cub.json")
-    assert (questions[0].question, questions[0].answer, questions[0].box) == (
-        "The dog ?",
-        "a dog",
-        (2, 3, 20, 30),
-    )
-    options = {
-        "images": tmp_path / "images",
-        "out": tmp_path / "out",
-        "focus": "question",
-        "bar": False,
-    }
-    first, _ = answer_questions(model, questions[:1], **options)
-    figures, skipped = answer_questions(model, questions, **options)
-    assert (first["answered"], figures["answered"]) == (1, 2)
-    assert skipped.counts == {"missing image": 1}
-    saved = list(saved_answers(tmp_path / "out"))
-    assert [record["key"] for record in saved] == ["cub-0", "cub-1"]
-    assert figures["box_iou"] == pytest.approx(
-        np.mean([box_iou(r["box"], r["gt_bbox"]) for r in saved])
-    )
-    with pytest.raises(ValueError, match="answers of another configuration"):
-        answer_questions(model, questions, **{**options, "focus": None})
-    (tmp_path / "else.json").write_text("[{}]")
-    with pytest.raises(ValueError, match="not a file of the Visual CoT benchmark"):
-        read_questions(tmp_path / "else.json")
-
-
-def test_golden_overlap_of_boxes(golden):
-    for case in golden("demo/text_logic", "flmm").meta["iou"]:
-        assert box_iou(case["a"], case["b"]) == pytest.approx(case["iou"])
-
-
-def test_overlap_of_boxes():
-    assert box_iou((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
-    assert box_iou((0, 0, 1, 1), (2, 2, 3, 3)) == box_iou((1, 1, 1, 1), (1, 1, 1, 1)) == 0
 
 
 def test_data_has_to_be_named(command, tmp_path, capsys):

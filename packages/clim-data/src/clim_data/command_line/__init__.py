@@ -9,6 +9,7 @@ from clim_data.lazy import lazy_names
 
 if TYPE_CHECKING:
     from clim_data.command_line.checks import (
+        at_least as at_least,
         given as given,
         need_path as need_path,
         one_argument as one_argument,
@@ -43,6 +44,7 @@ else:
             "VOCABULARY": "clim_data.command_line.vocabulary",
             "add_command": "clim_data.command_line.parser",
             "add_option": "clim_data.command_line.vocabulary",
+            "at_least": "clim_data.command_line.checks",
             "given": "clim_data.command_line.checks",
             "need_path": "clim_data.command_line.checks",
             "one_argument": "clim_data.command_line.checks",

@@ -1,7 +1,7 @@
 """Checks of options and arguments that several commands share."""
 
-from argparse import Namespace
-from collections.abc import Sequence
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,21 @@ def need_path(path: Path | None, option: str, *, folder: bool = False) -> None:
     if not (path.is_dir() if folder else path.is_file()):
         kind = "folder" if folder else "file"
         raise FileNotFoundError(f"{path} is not a {kind}: pass the right one with {option}")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Make the type of an option that is a whole number, at least `least`."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise ArgumentTypeError(f"{text!r} must be a whole number of at least {least}")
+        return value
+
+    return number
 
 
 def one_argument(values: Sequence[str], form: str) -> str:

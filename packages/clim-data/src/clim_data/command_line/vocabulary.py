@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clim_data.command_line.checks import at_least
+
 
 @dataclass(frozen=True)
 class Word:
@@ -46,9 +48,11 @@ VOCABULARY: dict[str, Word] = {
         "open_clip tag, .pt or .safetensors file, or run folder", str, "TAG_OR_PATH"
     ),
     "--device": Word("such as cpu or cuda:0; default: the GPU if there is one", str, "DEVICE"),
-    "--workers": Word("processes that load images", int, "N"),
-    "--batch-size": Word("images per forward pass", int, "N"),
-    "--part-images": Word("images per part; a process that is killed loses one part", int, "N"),
+    "--workers": Word("processes that load images", at_least(0), "N"),
+    "--batch-size": Word("images per forward pass", at_least(1), "N"),
+    "--part-images": Word(
+        "images per part; a process that is killed loses one part", at_least(1), "N"
+    ),
     "--patience": Word(
         "seconds without a new part after which rank 0 names the missing ranks", float, "S"
     ),

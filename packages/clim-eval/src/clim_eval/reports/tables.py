@@ -15,7 +15,8 @@ import torch
 
 # Metrics that are fractions in [0, 1] and are shown in percent.
 FRACTION = re.compile(
-    r"(^|\.)(mAcc\d+|top\d+|R@\d+|AR(_\w+)?|acc@[\d.]+|[cmo]IoU|Pr@[\d.]+|pixel_accuracy)$"
+    r"(^|\.)(mAcc\d+|top\d+|R@\d+|AR(_\w+)?|acc@[\d.]+|([cmo]|box_m)IoU|Pr@[\d.]+|pixel_accuracy"
+    r"|box_acc@[\d.]+|answer_\w+)$"
 )
 
 

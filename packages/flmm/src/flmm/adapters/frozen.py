@@ -162,6 +162,24 @@ class FrozenLMM(nn.Module):
         answer = ids[0, length:].cpu()
         return GeneratedAnswer(answer, capture.maps(0), capture.states(0), layouts[0])
 
+    def complete(self, prompt_ids: Tensor, *, max_new_tokens: int) -> Tensor:
+        """Generate a greedy answer (A,) to a prompt (S,) without images; nothing is captured.
+
+        Raises:
+            ValueError: no room in the context.
+        """
+        length = len(prompt_ids)
+        prompt = TokenizedText(prompt_ids, torch.full_like(prompt_ids, NO_PHRASE), length)
+        prompt = self._expanded(prompt, room=max_new_tokens)
+        ids = prompt.input_ids[None].to(self.device)
+        with torch.no_grad():
+            generated = self._parts.whole.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                generation_config=self._greedy(max_new_tokens),
+            )
+        return generated[0, length:].cpu()
+
     def _greedy(self, max_new_tokens: int) -> Any:
         """Make the generation configuration of a greedy answer, with the model's own end tokens."""
         from transformers import GenerationConfig  # seconds to import

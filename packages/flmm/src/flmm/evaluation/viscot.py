@@ -1,9 +1,7 @@
-"""The Visual CoT benchmark: questions whose answer needs a look at a part of the image; answers are
-saved, not judged.
+"""The Visual CoT benchmark: questions whose answer needs a look at a part of the image.
 
-The published scores come from a paid language model that compares answers with the true ones; that
-service is no part of this package. What it needs (question, true answer, answer) is in every
-record, and so is the overlap of boxes.
+Answers are saved one by one, so that a run goes on where it was; `flmm.evaluation.viscot_scores`
+scores them.
 """
 
 import json
@@ -23,7 +21,6 @@ from flmm.dialogue.visual_cot import LookOptions, visual_answer
 from flmm.grounded import GroundedLMM
 
 SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
-Box = tuple[int, int, int, int]
 
 
 def read_questions(path: str | Path, skipped: SkipReport | None = None) -> list[VisualCotRecord]:
@@ -31,10 +28,11 @@ def read_questions(path: str | Path, skipped: SkipReport | None = None) -> list[
 
     Args:
         path: the json.
-        skipped: is told of the questions that cannot be used.
+        skipped: takes the questions that cannot be used.
 
     Raises:
-        FileNotFoundError: there is none. ValueError: it has no usable question, or one id twice.
+        FileNotFoundError: there is none.
+        ValueError: it has no usable question, or one id twice.
     """
     records = VisualCotRecords.read(path)
     if skipped is not None:
@@ -52,56 +50,83 @@ def answer_questions(
     refine: bool = True,
     config: Any = None,
     bar: bool = True,
-) -> tuple[dict[str, float], SkipReport]:
+) -> SkipReport:
     """Answer this rank's share; each record is a line of `out`/answers-RANK.jsonl as soon as it is
     there.
 
-    A run that is started again in the folder goes on where it was. Collective.
+    A run that is started again in the folder continues. Collective.
 
     Args:
         images: folder that the questions' image names are below.
-        focus, refine: see `visual_answer`.
+        focus, refine: see `LookOptions`.
         config: json value that the answers depend on; a folder is used again only with the same.
 
-    Raises ValueError when the folder has answers of another config.
+    Returns:
+        What could not be answered, of all ranks.
 
-    Returns ({"box_iou": mean over all questions, "answered": their number}, what could not be
-    read).
+    Raises:
+        ValueError: the folder has answers of another config.
     """
-    rank, world_size = Ranks.of_group()
+    ranks = Ranks.of_group()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     claimed = {"focus": focus, "refine": refine, "of": config}
-    if rank == 0:
+    if ranks.is_first:
         _claim(out / "config.json", claimed)
     gather_objects(None)  # waits for rank 0
     _claim(out / "config.json", claimed)
+
     done = {record["key"] for record in saved_answers(out)}
-    mine = [
-        q
-        for q in questions[slice(*rank_share(0, len(questions), rank, world_size))]
-        if q.key not in done
-    ]
+    share = slice(*rank_share(0, len(questions), ranks.rank, ranks.world_size))
+    mine = [question for question in questions[share] if question.key not in done]
+    look = LookOptions(focus=focus, refine=refine, suffix=SHORT_ANSWER)
     skipped = SkipReport()
-    own = out / f"answers-{rank:04d}.jsonl"
-    torn = own.is_file() and not own.read_bytes().endswith(
-        b"\n"
-    )  # by a kill: what follows begins a line of its own
-    with own.open("a", encoding="utf-8") as file:
-        file.write("\n" * torn)
+    with LineFile(out / f"answers-{ranks.rank:04d}.jsonl") as file:
         for asked in progress_bar(mine, len(mine), "answering", bar):
             try:
-                record = _answer(model, asked, Path(images), focus=focus, refine=refine)
+                file.add(_answer(model, asked, Path(images), look))
             except BrokenSample as fault:
                 skipped.add(fault)
-                continue
-            file.write(json.dumps(record) + "\n")
-            file.flush()
     for faults in gather_objects(skipped.faults):  # also waits for the other ranks' files
         skipped.extend(faults)
-    overlaps = [box_iou(r["box"], r["gt_bbox"]) for r in saved_answers(out)]
-    mean = sum(overlaps) / len(overlaps) if overlaps else float("nan")
-    return {"box_iou": mean, "answered": float(len(overlaps))}, skipped
+    return skipped
+
+
+def saved_answers(folder: str | Path) -> Iterator[dict[str, Any]]:
+    """Read all records in a folder of answers, without lines that a killed run left unfinished."""
+    for path in sorted(Path(folder).glob("answers-*.jsonl")):
+        yield from read_lines(path)
+
+
+class LineFile:
+    """A file of json lines that grows by whole lines; a line that a kill has cut stays alone."""
+
+    def __init__(self, path: Path):
+        torn = path.is_file() and not path.read_bytes().endswith(b"\n")
+        self._file = path.open("a", encoding="utf-8")
+        self._file.write("\n" * torn)
+
+    def __enter__(self) -> "LineFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Write one record; it is in the file when this returns."""
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the whole lines of a `LineFile`."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict):
+            yield record
 
 
 def _claim(path: Path, config: dict[str, Any]) -> None:
@@ -113,41 +138,26 @@ def _claim(path: Path, config: dict[str, Any]) -> None:
         )
 
 
-def saved_answers(folder: str | Path) -> Iterator[dict[str, Any]]:
-    """Read all records in a folder of answers; a line that a killed run left unfinished is passed
-    over."""
-    for path in sorted(Path(folder).glob("answers-*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue
-
-
 def _answer(
-    model: GroundedLMM, asked: VisualCotRecord, images: Path, *, focus: str | None, refine: bool
+    model: GroundedLMM, asked: VisualCotRecord, images: Path, look: LookOptions
 ) -> dict[str, Any]:
     path = images / asked.image
-    if ".." in Path(asked.image).parts or not path.is_file():
+    if not path.is_file():
         raise BrokenSample("missing image", asked.key, str(path))
     image = load_rgb(path, name=asked.key)
-    look = LookOptions(focus=focus, refine=refine, suffix=SHORT_ANSWER)
-    said = visual_answer(model, image, asked.question, look=look)
+    try:
+        seen = visual_answer(model, image, asked.question, look=look)
+    except BrokenSample as fault:  # such as a picture of an unusable shape
+        raise BrokenSample(fault.reason, asked.key, fault.detail) from None
+    except ValueError as fault:  # such as a question that is longer than the context
+        raise BrokenSample("unusable question", asked.key, str(fault)) from None
     return {
         "key": asked.key,
         "image": asked.image,
         "question": asked.question,
-        "thought": said.thought,
-        "box": list(said.box),
+        "thought": seen.thought,
+        "box": list(seen.box),
         "gt_bbox": list(asked.box),
-        "answer": said.answer,
+        "answer": seen.answer,
         "gt": asked.answer,
     }
-
-
-def box_iou(a: Box, b: Box) -> float:
-    """Intersection over union of two XYXY boxes, 0 where both are empty."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    inside = max(width, 0) * max(height, 0)
-    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - inside
-    return inside / union if union > 0 else 0.0

@@ -54,3 +54,37 @@ def test_a_folder_that_wants_to_run_python_is_refused_without_a_question(tmp_pat
     with pytest.raises(ValueError, match="run Python of its own, which flmm never does"):
         load_lmm(folder, dtype="float32")
     assert not proof.exists()
+
+
+@pytest.fixture(scope="module")
+def lmm_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parts")
+    model = build_demo_llava(word_tokenizer()).eval()
+    save_weights(model, folder / "w.safetensors", {"seconds": 1})
+    return write_demo_model(folder / "lmm", weights=folder / "w.safetensors")[0]
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("text_config", {"auto_map": {"AutoConfig": "own.Thing"}}, "text_config wants to run Pyth"),
+        ("vision_config", {"trust_remote_code": True}, "vision_config wants to run Python"),
+        ("text_config", {"model_type": "own_llm"}, "text_config is a model of type 'own_llm'"),
+        ("vision_config", {"model_type": ["x"]}, "vision_config is a model of type"),
+        ("vision_config", {"backbone": "x/y", "use_pretrained_backbone": True}, "to download"),
+        ("text_config", {"more": {"auto_map": {"a": "b"}}}, "more wants to run Python"),
+        ("text_config", "own.Thing", "text_config is 'own.Thing', no configuration"),
+    ],
+)
+def test_parts_of_a_model_that_bring_code_are_refused(lmm_folder, part, change, message):
+    path = lmm_folder / "config.json"
+    whole = path.read_text()
+    config = json.loads(whole)
+    changed = {**config[part], **change} if isinstance(change, dict) else change
+    path.write_text(json.dumps({**config, part: changed}))
+    try:
+        with pytest.raises(ValueError, match=message):
+            load_lmm(lmm_folder, dtype="float32")
+    finally:
+        path.write_text(whole)
+    load_lmm(lmm_folder, dtype="float32")

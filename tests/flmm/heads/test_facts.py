@@ -6,7 +6,7 @@ import pytest
 import torch
 from clim_models import UNetHead
 from flmm.grounded import GroundedLMM, load_grounded
-from flmm.heads.facts import KEY, read_facts
+from flmm.heads.facts import KEY, portable_source, read_facts, source_of
 from flmm.refiners.sam.refiner import SamRefiner
 from safetensors.torch import load_file, save_file
 from tiny_grounding import batch_of, tiny_grounded, tiny_sam, word_tokenizer
@@ -106,3 +106,25 @@ def test_files_without_facts(saved, tmp_path):
         load_grounded(model.lmm, sam=folder / "sam", heads=tmp_path / "released.pth").merge
         == "mean"
     )
+
+
+def test_sources_move_with_the_run(tmp_path):
+    model = tmp_path / "project" / "run" / "model"
+    inside, outside = tmp_path / "project" / "lmm", tmp_path / "elsewhere"
+    for folder in (model, inside, outside):
+        folder.mkdir(parents=True)
+    assert portable_source(str(inside), model) == "../../lmm"
+    assert portable_source(str(outside), model) == str(outside)
+    assert portable_source("owner/name", model) == "owner/name"
+
+    named = {"lmm": "../../lmm", "sam": "owner/name"}
+    (model / "grounding.json").write_text(json.dumps(named))
+    (tmp_path / "project").rename(tmp_path / "moved")
+    about = tmp_path / "moved" / "run" / "model" / "grounding.json"
+    assert source_of(about, "lmm") == str(tmp_path / "moved" / "lmm")
+    assert source_of(about, "sam") == "owner/name"
+    assert source_of(about, "merge") is None
+    assert source_of(about.with_name("none.json"), "lmm") is None
+    about.write_text("{")
+    with pytest.raises(ValueError, match="export the run again"):
+        source_of(about, "lmm")

@@ -4,7 +4,7 @@ Left to themselves the loaders ask an unreachable hub again and again for each o
 minutes, also for a model that is on the disk already.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,42 @@ def check_foreign_source(name: str, source: str | Path, *, fix: str = "say so wi
         f"{source} names {name!r} of the hub, which was never used here: look at it, and if you "
         f"trust it, {fix}"
     )
+
+
+# Keys of a configuration that ask to run Python from the model's folder or the hub.
+_CODE = ("auto_map", "trust_remote_code", "custom_pipelines")
+
+
+def check_parts_of_config(config: Mapping[str, Any], source: str | Path) -> None:
+    """Check the configurations of the parts (language model, vision tower) in a config.json.
+
+    Raises:
+        ValueError: a part names code of its own, a model that this transformers does not have, or
+            weights that would be downloaded.
+    """
+    from transformers import CONFIG_MAPPING
+
+    fix = "pass the folder of a model in transformers' own layout, or upgrade transformers"
+    for name, part in config.items():
+        if name.endswith("_config") and part is not None and not isinstance(part, Mapping):
+            raise ValueError(f"{source}: {name} is {str(part)[:80]!r}, no configuration: {fix}")
+        if not isinstance(part, Mapping):
+            continue
+
+        if wants := [key for key in _CODE if part.get(key)]:
+            raise ValueError(
+                f"{source}: {name} wants to run Python of its own ({wants[0]}), which flmm never "
+                f"does: {fix}"
+            )
+        if part.get("use_pretrained_backbone"):
+            raise ValueError(f"{source}: {name} names weights to download: {fix}")
+        kind = part.get("model_type")
+        if kind and not (isinstance(kind, str) and kind in CONFIG_MAPPING):
+            raise ValueError(
+                f"{source}: {name} is a model of type {str(kind)[:80]!r}, which this transformers "
+                f"does not have: {fix}"
+            )
+        check_parts_of_config(part, source)
 
 
 def read_or_explain(name: str | Path, part: str, read: Callable[..., Any], **options: Any) -> Any:

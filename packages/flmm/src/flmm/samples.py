@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flmm.adapters.family import Family
 from flmm.adapters.features import PhraseFeatures, Sample
+from flmm.adapters.frames import PreparedImage
 from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.tokenizer import tokenizer_of
 from flmm.refiners.embedding import ImageEmbedding
@@ -100,7 +101,7 @@ class SampleMaker:
         """
         if not sample.phrases:
             raise BrokenSample("no phrase", sample.key)
-        prepared = self.family.prepare(image)
+        prepared = prepare_image(self.family, image, sample.key)
         try:
             text = tokenize_sample(self.tokenizer, self.prompt, sample, spaced=self.family.spaced)
             text = text.expand(self.family.image_token_id, (self.family.layout(prepared).tokens,))
@@ -110,6 +111,25 @@ class SampleMaker:
             detail = f"{len(text.input_ids)} tokens with the image's, the context has {self.limit}"
             raise BrokenSample("longer than the context", sample.key, detail)
         return Sample(prepared, text)
+
+
+def prepare_image(family: Family, image: Image.Image, name: str = "the image") -> PreparedImage:
+    """Prepare an image for an LMM.
+
+    Raises:
+        BrokenSample: its shape is one that the LMM cannot take, such as 600 x 1.
+    """
+    try:
+        prepared = family.prepare(image)
+        grids = family.layout(prepared).grids
+        # LLaVA-NeXT cuts padding off by whole tokens, and may leave none of a thin image.
+        if any(0 in grid.shape for grid in grids):
+            raise ValueError("it is thinner than one token")
+    except (ValueError, RuntimeError, ZeroDivisionError) as fault:
+        reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+        detail = f"{image.width} x {image.height} pixels ({reason}); crop or resize it"
+        raise BrokenSample("unusable shape", name, detail) from fault
+    return prepared
 
 
 def training_item(

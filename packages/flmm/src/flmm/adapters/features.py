@@ -83,12 +83,13 @@ class Answer:
 
     text: of all tokens that have features (the LMM never reads its last token, which usually ends
     the turn). offsets: characters (start, end) of each token. generated: ids, attention and hidden
-    states.
+    states. remembered: how many earlier turns of the conversation the LMM was told.
     """
 
     text: str
     offsets: tuple[tuple[int, int], ...]
     generated: GeneratedAnswer
+    remembered: int = 0
 
     def phrase_features(
         self, spans: Sequence[tuple[int, int]], *, merge: str = "mean"

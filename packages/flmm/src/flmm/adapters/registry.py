@@ -10,7 +10,7 @@ from torch import nn
 
 from flmm.adapters.family import Family
 from flmm.adapters.frozen import FrozenLMM
-from flmm.hub import check_device, hub_options, read_or_explain
+from flmm.hub import check_device, check_parts_of_config, hub_options, read_or_explain
 from flmm.transformers_compat import check_transformers
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -118,6 +118,7 @@ def load_lmm(name: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") 
         family = family_for(model.config, processor)
     else:
         _family_class(model_type)  # before transformers complains about a type it does not know
+        check_parts_of_config(raw, name)
         model, family, tokenizer = _read_model(name, dtype, where)
 
     # FrozenLMM checks the context, with the image's tokens.

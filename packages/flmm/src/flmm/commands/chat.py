@@ -1,13 +1,29 @@
-"""`flmm chat IMAGE --lmm ... --checkpoint ...`: questions in the terminal, answers with grounded
-pictures."""
+"""`flmm chat IMAGE --lmm ... --checkpoint ...`: a conversation in the terminal, answers with
+grounded pictures."""
 
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clim_data.command_line import Commands, add_command, add_option
 
-from flmm.commands.options import add_model_options, grounder_from_options, say
+from flmm.commands.options import (
+    add_answer_options,
+    add_model_options,
+    grounder_from_options,
+    say,
+    say_how_phrases_are_found,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from flmm.adapters.features import Answer
+    from flmm.dialogue.conversation import Exchange
+    from flmm.grounders.grounder import Grounder
+
+FORGET = "/new"
 
 
 def add(commands: Commands) -> None:
@@ -16,7 +32,7 @@ def add(commands: Commands) -> None:
         commands,
         "chat",
         run,
-        "ask about an image; each answer is drawn with the masks of its phrases",
+        "talk about an image; each answer is drawn with the masks of its phrases",
     )
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument(
@@ -26,9 +42,7 @@ def add(commands: Commands) -> None:
         help="ask this instead of reading questions; repeatable",
     )
     add_model_options(parser)
-    parser.add_argument(
-        "--max-new-tokens", type=int, help="longest answer; default: 512, or what fits"
-    )
+    add_answer_options(parser)
     add_option(
         parser,
         "--out",
@@ -40,45 +54,112 @@ def add(commands: Commands) -> None:
 
 def run(options: Namespace) -> None:
     """Answer the questions, see `add`."""
-    from flmm.dialogue.answers import NoPhrasesError, answer_spans, ask
-    from flmm.grounders.images import PictureError, binary_masks, save_grounding
+    from flmm.dialogue.conversation import Exchange
     from flmm.pictures.files import picture_path, read_image
-    from flmm.text.phrases import has_spacy
 
+    # What can be wrong is looked at before the minutes that loading can take.
+    if any(not question.strip() for question in options.question or ()):
+        raise ValueError("-q with an empty question: ask something, or leave out -q to type")
     image = read_image(options.image)
     folder = options.out or Path(f"{options.image.stem}.chat")
     picture_path(folder / "answer-1.png")
+
     grounder = grounder_from_options(options)
-    if not has_spacy():
-        say(
-            "phrases are found by simple rules; for better ones: pip install 'flmm[chat]' and "
-            "en_core_web_sm"
-        )
+    say_how_phrases_are_found()
+    history: list[Exchange] = []
     for number, question in enumerate(questions(options.question), start=next_number(folder)):
-        say("answering ...")
+        if question == FORGET:
+            history.clear()
+            continue
         try:
-            answer = ask(grounder.lmm, image, question, max_new_tokens=options.max_new_tokens)
+            answer = _answer(grounder, image, question, history, options)
         except ValueError as mistake:  # such as a question that is too long
             if options.question:
                 raise
             say(str(mistake))
             continue
-        print(answer.text.strip() or "(the model said nothing)", flush=True)
-        try:
-            spans = answer_spans(answer)
-        except NoPhrasesError:
-            say("nothing in this answer can be grounded")
-            continue
-        said = {"image": options.image.name, "question": question, "answer": answer.text}
-        path = folder / f"answer-{number}.png"
-        phrases = [answer.text[start:end] for start, end in spans]
-        masks = binary_masks(grounder.ground_answer(image, answer, spans))
-        try:
-            save_grounding(path, image, masks, phrases, title=answer.text.strip(), about=said)
-        except PictureError as fault:
-            say(str(fault))
-            path = path.with_suffix(".json")
-        print(f"  {', '.join(phrases)} -> {path}", flush=True)
+        about = {"image": options.image.name, "question": question, "answer": answer.text}
+        if answer.remembered:
+            about["history"] = [list(turn) for turn in history[-answer.remembered :]]
+        _draw(grounder, image, answer, folder / f"answer-{number}.png", about)
+        if answer.text.strip() and not options.no_history:
+            history.append(Exchange(question, answer.text.strip()))
+
+
+def _answer(
+    grounder: "Grounder",
+    image: "Image.Image",
+    question: str,
+    history: "Sequence[Exchange]",
+    options: Namespace,
+) -> "Answer":
+    """Ask, and print the answer while it is written."""
+    from flmm.dialogue.answers import ask
+
+    say("answering ...")
+    printer = AnswerPrinter()
+    try:
+        answer = ask(
+            grounder.lmm,
+            image,
+            question,
+            history=history,
+            max_new_tokens=options.max_new_tokens,
+            on_text=printer,
+        )
+    finally:
+        printer.finish()
+    if not answer.text.strip():
+        print("(the model said nothing)", flush=True)
+    if forgotten := len(history) - answer.remembered:
+        say(f"the first {forgotten} of {len(history)} questions no longer fit the model's context")
+    return answer
+
+
+def _draw(
+    grounder: "Grounder", image: "Image.Image", answer: "Answer", path: Path, about: dict
+) -> None:
+    """Ground the phrases of an answer and draw them."""
+    from flmm.dialogue.answers import NoPhrasesError, answer_spans
+    from flmm.grounders.images import PictureError, binary_masks, save_grounding
+
+    try:
+        spans = answer_spans(answer)
+    except NoPhrasesError:
+        say("nothing in this answer can be grounded: it names nothing that is there")
+        return
+
+    phrases = [answer.text[start:end] for start, end in spans]
+    masks = binary_masks(grounder.ground_answer(image, answer, spans))
+    try:
+        save_grounding(path, image, masks, phrases, title=answer.text.strip(), about=about)
+    except PictureError as fault:
+        say(str(fault))
+        path = path.with_suffix(".json")
+    print(f"  {', '.join(phrases)} -> {path}", flush=True)
+
+
+class AnswerPrinter:
+    """Prints an answer piece by piece, without the spaces around it."""
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._spaces = ""  # they are printed once a word follows
+
+    def __call__(self, piece: str) -> None:
+        """Print the next piece of the answer."""
+        text = self._spaces + piece
+        text = text if self._begun else text.lstrip()
+        shown = text.rstrip()
+        self._spaces = text[len(shown) :]
+        if shown:
+            self._begun = True
+            print(shown, end="", flush=True)
+
+    def finish(self) -> None:
+        """End the line, if there is one."""
+        if self._begun:
+            print(flush=True)
 
 
 def next_number(folder: Path) -> int:
@@ -91,11 +172,12 @@ def next_number(folder: Path) -> int:
 
 
 def questions(given: Sequence[str] | None) -> Iterator[str]:
-    """Those of the command line, or what is typed until an empty line or the end of the input."""
+    """Yield the questions of the command line, or those that are typed until an empty line or the
+    end of the input."""
     if given:
         yield from given
         return
-    say("type a question; an empty line ends the conversation")
+    say(f"type a question; an empty line ends the conversation, {FORGET} begins a new one")
     while True:
         try:
             question = input("> ").strip()

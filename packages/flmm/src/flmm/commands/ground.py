@@ -4,6 +4,7 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
+from clim_data import BrokenSample
 from clim_data.command_line import Commands, add_command, add_option
 
 from flmm.commands.options import add_model_options, grounder_from_options, say
@@ -40,7 +41,10 @@ def run(options: Namespace) -> None:
     check_phrases(options.phrases)
     grounder = grounder_from_options(options)
     begin = time.monotonic()
-    masks = ground(image, options.phrases, grounder)
+    try:
+        masks = ground(image, options.phrases, grounder)
+    except BrokenSample as fault:  # such as an unusable shape
+        raise BrokenSample(fault.reason, options.image.name, fault.detail) from None
     record = out.with_suffix(".json")
     try:
         about = {"image": options.image.name}

@@ -1,17 +1,16 @@
 """Options of the commands that ground: which LMM, SAM and heads, and loading them with messages."""
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
 
-from clim_data.command_line import add_option
+from clim_data.command_line import add_option, at_least
 from clim_data.processes import Ranks
 
 from flmm.grounded import GroundedLMM
 from flmm.grounders.grounder import Grounder
-from flmm.heads.facts import ABOUT_FILE
+from flmm.heads.facts import ABOUT_FILE, source_of
 from flmm.hub import check_foreign_source
 
 
@@ -39,6 +38,33 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="of the LMM; default: bfloat16 on a GPU, float32 on the CPU",
     )
     add_option(group, "--device")
+
+
+def add_answer_options(parser: argparse.ArgumentParser) -> None:
+    """Add --max-new-tokens and --no-history."""
+    parser.add_argument(
+        "--max-new-tokens",
+        type=at_least(1),
+        metavar="N",
+        help="longest answer; default: 512, or what fits",
+    )
+    parser.add_argument(
+        "--no-history",
+        action="store_true",
+        help="let each question stand for itself; without it the LMM is told the earlier questions "
+        "and its answers, as far as they fit",
+    )
+
+
+def say_how_phrases_are_found() -> None:
+    """Say so where spaCy is missing."""
+    from flmm.text.phrases import has_spacy
+
+    if not has_spacy():
+        say(
+            "phrases are found by simple rules; for better ones: pip install 'flmm[chat]' and "
+            "en_core_web_sm"
+        )
 
 
 def load_from_options(options: argparse.Namespace) -> GroundedLMM:
@@ -94,17 +120,24 @@ def heads_file(checkpoint: Path | None) -> Path:
 
 
 def trained_with(heads: Path, part: str) -> str:
-    """Return the "lmm" or "sam" that the training beside this file used; ValueError where nothing
-    says so."""
+    """Return the "lmm" or "sam" that the training next to this file used.
+
+    Raises:
+        ValueError: nothing says so, or it is a model of the hub that was never used here.
+        FileNotFoundError: it is a folder or file that is not there any more.
+    """
     about = heads.with_name(ABOUT_FILE)
-    named = json.loads(about.read_text()).get(part) if about.is_file() else None
-    if named:
-        check_foreign_source(named, about, fix=f"pass --{part} {named}")
+    named = source_of(about, part)
     if not named:
         raise ValueError(
             f"nothing beside {heads} says which {part.upper()} it was trained with: pass --{part}"
         )
-    return named
+    if Path(named).is_absolute() and not Path(named).exists():
+        raise FileNotFoundError(
+            f"{about} names the {part.upper()} {named}, which is not there: pass --{part} with its "
+            "place (--lmm and --sam, where both were moved)"
+        )
+    return check_foreign_source(named, about, fix=f"pass --{part} {named}")
 
 
 def say(text: str) -> None:

@@ -10,17 +10,23 @@ from PIL import Image
 
 from flmm.adapters.features import Answer, PhraseFeatures
 from flmm.adapters.frozen import FrozenLMM
-from flmm.adapters.tokenizer import plain_decoder, prompt_ids
+from flmm.adapters.tokenizer import plain_decoder, prompt_ids, tokenizer_of
+from flmm.dialogue.conversation import conversation_prompt, fitting_history
+from flmm.dialogue.streaming import AnswerStream, OnText
 from flmm.grounded import GroundedLMM, Grounding
 from flmm.pictures.files import read_image
 from flmm.refiners.embedding import ImageEmbedding
+from flmm.samples import prepare_image
 from flmm.text.phrases import Chunker, Span, noun_chunks, phrase_spans, spans_to_ground
 
 LONGEST_ANSWER = 512
+# Tokens that are left free for an answer when earlier turns are left out.
+SHORT_ANSWER = 64
 
 
 class NoPhrasesError(ValueError):
-    """An answer without a phrase to ground: it is empty, or has no noun chunk."""
+    """An answer without a phrase to ground: it is empty, names no thing ("Yes."), or says only what
+    is absent ("There is no dog.")."""
 
 
 @dataclass(frozen=True)
@@ -43,31 +49,43 @@ def ask(
     image: Image.Image | str | Path,
     question: str,
     *,
+    history: Sequence[tuple[str, str]] = (),
     max_new_tokens: int | None = None,
+    on_text: OnText | None = None,
 ) -> Answer:
     """Answer a question about an image, greedily.
 
     Args:
         image: a picture in memory, or its file.
+        history: earlier questions about the image and their answers, the oldest first. The oldest
+            are left out where the LMM's context has no room for all, see `Answer.remembered`.
         max_new_tokens: longest answer; None: 512, or what the LMM's context leaves.
+        on_text: takes the answer in pieces while it is written; see `AnswerStream`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no image, the LMM has no tokenizer, or question and answer do not
-            fit its context.
+        ValueError: the file is no image, the question is empty, the LMM has no tokenizer, or
+            question and answer do not fit its context.
     """
+    if not question.strip():
+        raise ValueError("the question is empty: ask something, such as 'What is on the table?'")
     image = read_image(image)
-    ids = prompt_ids(lmm, lmm.family.style.prompt(question))
-    prepared = lmm.family.prepare(image)
+    prepared = prepare_image(lmm.family, image)
+    tokens = lmm.family.layout(prepared).tokens
+    kept = _fitting_turns(lmm, tokens, history, question, max_new_tokens=max_new_tokens)
+    ids = prompt_ids(lmm, conversation_prompt(lmm, kept, question))
     if max_new_tokens is None:
-        held = lmm.family.layout(prepared).tokens + int((ids != lmm.family.image_token_id).sum())
+        held = tokens + int((ids != lmm.family.image_token_id).sum())
         left = LONGEST_ANSWER if lmm.context is None else lmm.context - held
         max_new_tokens = min(LONGEST_ANSWER, max(left, 1))
-    generated = lmm.generate([prepared], ids, max_new_tokens=max_new_tokens)
-    text, offsets = text_and_offsets(
-        generated.ids[: len(generated.maps)].tolist(), plain_decoder(lmm.tokenizer)
-    )
-    return Answer(text, offsets, generated)
+
+    decode = plain_decoder(tokenizer_of(lmm))
+    stream = None if on_text is None else AnswerStream(decode, on_text)
+    generated = lmm.generate([prepared], ids, max_new_tokens=max_new_tokens, stop=stream)
+    text, offsets = text_and_offsets(generated.ids[: len(generated.maps)].tolist(), decode)
+    if stream is not None:
+        stream.finish(text)
+    return Answer(text, offsets, generated, len(kept))
 
 
 @torch.no_grad()
@@ -111,8 +129,8 @@ def answer_spans(
         spans = phrase_spans(answer.text, phrases)
     if not spans:
         raise NoPhrasesError(
-            "the answer has no phrase to ground: ask another question, or pass phrases to "
-            "ground_phrases"
+            "the answer has no phrase to ground, it names nothing that is there: ask another "
+            "question, or pass phrases to ground_phrases"
         )
     return spans
 
@@ -135,6 +153,22 @@ def text_and_offsets(
         if spans[i][0] == spans[i][1] and spans[i + 1][1] > spans[i + 1][0]:
             spans[i] = spans[i + 1]
     return text, tuple(spans)
+
+
+def _fitting_turns(
+    lmm: FrozenLMM,
+    image_tokens: int,
+    history: Sequence[tuple[str, str]],
+    question: str,
+    *,
+    max_new_tokens: int | None,
+) -> Sequence[tuple[str, str]]:
+    """Return the latest turns that fit the context next to image, question and answer."""
+    if lmm.context is None:
+        return history
+    room = max_new_tokens or min(SHORT_ANSWER, lmm.context // 4)
+    most = lmm.context - room - image_tokens
+    return fitting_history(lmm, history, question, most_tokens=most)
 
 
 def _common_prefix(a: str, b: str) -> int:

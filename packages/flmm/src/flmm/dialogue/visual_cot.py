@@ -19,6 +19,7 @@ from flmm.adapters.tokenizer import plain_decoder, prompt_ids, tokenizer_of
 from flmm.grounded import GroundedLMM
 from flmm.pictures.files import read_image
 from flmm.refiners.embedding import ImageEmbedding
+from flmm.samples import prepare_image
 from flmm.text.tokens import TokenizedText
 
 FOCUSES = ("thought", "question", None)
@@ -150,7 +151,7 @@ def _think(
         lmm, lmm.family.style.prompt(f"{question}{THINK}") + BEGIN_THOUGHT, system=False
     )
     said = lmm.generate(
-        [lmm.family.prepare(image)],
+        [prepare_image(lmm.family, image)],
         ids,
         max_new_tokens=max_tokens,
         stop=lambda so_far: decode(so_far.tolist()).endswith("."),
@@ -174,7 +175,7 @@ def _question_features(model: GroundedLMM, image: Image.Image, question: str) ->
     )  # such as an image's end
     owners = torch.where((torch.arange(end) > first) & ~special, 0, -1)
     return lmm(
-        [Sample(lmm.family.prepare(image), TokenizedText(ids[:end], owners, end))],
+        [Sample(prepare_image(lmm.family, image), TokenizedText(ids[:end], owners, end))],
         merge=model.merge,
     )[0]
 
@@ -209,5 +210,7 @@ def _closer_look(model: GroundedLMM, question: str) -> str:
 def _say(model: GroundedLMM, images: list[Image.Image], prompt: str, max_new_tokens: int) -> str:
     lmm = model.lmm
     ids = prompt_ids(lmm, prompt)
-    said = lmm.generate([lmm.family.prepare(i) for i in images], ids, max_new_tokens=max_new_tokens)
+    said = lmm.generate(
+        [prepare_image(lmm.family, image) for image in images], ids, max_new_tokens=max_new_tokens
+    )
     return plain_decoder(tokenizer_of(lmm))(said.ids.tolist())

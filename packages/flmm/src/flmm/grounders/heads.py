@@ -16,7 +16,7 @@ from flmm.grounded import GroundedLMM, Grounding
 from flmm.pictures.files import read_image
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.sam.geometry import ResizedImage
-from flmm.samples import SampleMaker
+from flmm.samples import SampleMaker, prepare_image
 from flmm.text.phrases import check_phrases
 from flmm.text.prompts import DESCRIBE
 from flmm.text.tokens import tokenize_expressions
@@ -168,5 +168,5 @@ def phrase_features(
             )
     text = tokenize_expressions(tokenizer_of(lmm), prompt, wanted, spaced=lmm.family.spaced)
 
-    (features,) = lmm([Sample(lmm.family.prepare(image), text)], merge=model.merge)
+    (features,) = lmm([Sample(prepare_image(lmm.family, image), text)], merge=model.merge)
     return features

@@ -6,6 +6,7 @@ sizes agree, which LMM and which image encoder they were trained with. Files of
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,44 @@ def trained_parts(mask_head: UNetHead, sam: SamRefiner) -> dict[str, dict[str, A
         "upsample_input": mask_head.upsample_input,
     }
     return {"mask_head": head, "prompts": {name: getattr(sam, name) for name in PROMPTS}}
+
+
+def portable_source(name: str, folder: Path) -> str:
+    """Return the name of an LMM or SAM as grounding.json in RUN/model has it.
+
+    A path below the folder that holds the run becomes relative to `folder`, so that both can be
+    moved together. Other paths and hub ids stay.
+    """
+    path = Path(name)
+    if not path.is_absolute():
+        return name
+    place = folder.resolve()
+    together = place.parent.parent
+    if together == Path(together.anchor) or not path.resolve().is_relative_to(together):
+        return name
+    return Path(os.path.relpath(path.resolve(), place)).as_posix()
+
+
+def source_of(about: Path, part: str) -> str | None:
+    """Return the "lmm" or "sam" that a grounding.json names, paths as absolute ones.
+
+    None where there is no such file, or it does not say.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    if not about.is_file():
+        return None
+    try:
+        content = json.loads(about.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as fault:
+        raise ValueError(f"{about} is no JSON ({fault}): export the run again") from None
+    name = content.get(part) if isinstance(content, dict) else None
+    if not isinstance(name, str) or not name:
+        return None
+    if name.split("/")[0] in (".", ".."):
+        return os.path.normpath(about.resolve().parent / name)
+    return name
 
 
 def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
+from flmm.text.negation import NEGATIONS, absent_spans, word_set
+
 Chunker = Callable[[str], list[str]]
 """A function of a text: its noun chunks, word for word and in the order of the text."""
 
@@ -17,26 +19,22 @@ Span = tuple[int, int]
 SPACY_MODEL = "en_core_web_sm"
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 # Chunks that are one of these name nothing that has a mask of its own.
-EMPTY_WORDS = _words("""
+EMPTY_WORDS = word_set("""
     i you he she it we they me him her us them this that these those who whom which what there here
     one ones someone something anyone anything everyone everything nothing nobody each other another
     others himself herself itself themselves myself yourself mine yours his hers ours theirs
 """)
 # Chunks about these are about the whole picture.
-_PICTURE_WORDS = _words("image picture photo photograph")
-# What follows one of these is said to be absent.
-_NEGATIONS = _words("no not any neither without")
-_PLURAL = _words(
+_PICTURE_WORDS = word_set("image picture photo photograph")
+_PLURAL = word_set(
     "the these those some several many two three four five six seven eight nine ten both"
 )
-_DETERMINERS = _PLURAL | _words("a an this that his her its their my your our another each every")
+_DETERMINERS = _PLURAL | word_set(
+    "a an this that his her its their my your our another each every no"
+)
 # A chunk ends before any of these.
-_ENDS = _words("""
+_ENDS = word_set("""
     is are was were be been being has have had do does did can could will would may might must
     should and or but nor of in on at by with from to into onto over under above below behind beside
     besides between among around near next along across through against inside outside toward
@@ -45,7 +43,7 @@ _ENDS = _words("""
 """)
 # Verbs that often follow a noun. An ending alone tells no verb: "bus", "bed" and "ceiling" have the
 # same ones.
-_VERBS = _words("""
+_VERBS = word_set("""
     sits stands lies looks runs walks shows holds wears eats plays rides flies hangs rests leans
     jumps sleeps drives watches faces has contains seems appears swims grazes barks stares gazes
     stretches throws catches kicks swings moves turns points reaches climbs pulls pushes crosses
@@ -138,7 +136,7 @@ def groundable(chunks: Iterable[str]) -> list[str]:
 
 def _has_mask(chunk: str) -> bool:
     words = _folded(chunk).split()
-    if not words or " ".join(words) in EMPTY_WORDS or words[0] in _NEGATIONS:
+    if not words or " ".join(words) in EMPTY_WORDS or words[0] in NEGATIONS:
         return False
     # "the picture" is the one that is asked about; "a picture" may hang on a wall in it.
     of_whole = len(words) == 1 or words[0] in ("the", "this")
@@ -200,18 +198,18 @@ def spans_to_ground(text: str, chunker: Chunker = noun_chunks) -> list[Span]:
     """Find the spans of an answer's groundable chunks, every mention of its own.
 
     A chunk inside another one is skipped, and so is one that the text says to be absent. An answer
-    without such a chunk ("Yes.") has nothing to ground.
+    without such a chunk ("Yes.", "There is no dog.") has nothing to ground.
     """
-    spans: list[Span] = []
+    places: list[Span] = []
     start = 0
     for chunk in chunker(text):
         place = _next_place(text, chunk, start)
-        if place is None:
-            continue
-        start = place[1]
-        if _has_mask(chunk) and not _is_absent(text, place):
-            spans.append(place)
-    spans = sorted(set(spans))
+        if place is not None:
+            start = place[1]
+            places.append(place)
+
+    absent = absent_spans(text, places)
+    spans = [span for span in sorted(set(places) - absent) if _has_mask(text[span[0] : span[1]])]
     return [span for span in spans if not _inside_another(span, spans)]
 
 
@@ -243,12 +241,12 @@ def _pattern(phrase: str) -> re.Pattern[str]:
 
 def _bordered(words: str, pattern: str) -> str:
     """Let a pattern match whole words only, where its script puts spaces between words."""
-    before = r"(?<!\w)" if _spaces_words(words[:1]) else ""
-    after = r"(?![\w\u0300-\u036f])" if _spaces_words(words[-1:]) else ""
+    before = r"(?<!\w)" if _spacesword_set(words[:1]) else ""
+    after = r"(?![\w\u0300-\u036f])" if _spacesword_set(words[-1:]) else ""
     return f"{before}{pattern}{after}"
 
 
-def _spaces_words(letter: str) -> bool:
+def _spacesword_set(letter: str) -> bool:
     """Tell whether a letter belongs to a script with spaces; Chinese, Japanese and Thai have none.
 
     Punctuation has no border: "(a cat" may stand after a letter.
@@ -273,12 +271,6 @@ def _origins(text: str) -> list[int]:
     for place, letter in enumerate(text):
         origins += [place] * len(_folded_letter(letter))
     return [*origins, len(text)]
-
-
-def _is_absent(text: str, span: Span) -> bool:
-    """Tell whether the word before a span negates it, as in "no dog" or "without a hat"."""
-    before = re.findall(r"\w+", text[: span[0]].lower())
-    return bool(before) and before[-1] in _NEGATIONS
 
 
 def _inside_another(span: Span, others: Iterable[Span]) -> bool:

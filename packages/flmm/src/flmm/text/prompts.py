@@ -16,11 +16,13 @@ class PromptStyle:
 
     template: the user's turn up to where the answer starts, with `{input}`.
     image_token: the text that stands for an image; separator: between it and the question.
+    answer_end: text after an answer that another turn follows; None: the tokenizer's end token.
     """
 
     template: str
     image_token: str = "<image>"
     separator: str = "\n"
+    answer_end: str | None = None
 
     def question(self, text: str = DESCRIBE, *, image_tokens: int = 1) -> str:
         """Put the image first, then the text: what the user says, before templating."""
@@ -37,11 +39,15 @@ class PromptStyle:
         Raises:
             ValueError: the text itself holds the image token.
         """
+        self.check(text)
+        return self.template.replace("{input}", self.question(text, image_tokens=image_tokens))
+
+    def check(self, text: str) -> None:
+        """Raise ValueError where the text of a user holds the image token."""
         if self.image_token in text:
             raise ValueError(
                 f"the text holds the image token {self.image_token!r}: leave it out, it is added"
             )
-        return self.template.replace("{input}", self.question(text, image_tokens=image_tokens))
 
 
 STYLES: dict[str, PromptStyle] = {
@@ -50,12 +56,18 @@ STYLES: dict[str, PromptStyle] = {
     "deepseek": PromptStyle(
         "User: {input}\n\nAssistant:", image_token="<image_placeholder>", separator=""
     ),
-    "chatml": PromptStyle("<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n"),
+    "chatml": PromptStyle(
+        "<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n", answer_end="<|im_end|>\n"
+    ),
     "llama3": PromptStyle(
         "<|start_header_id|>user<|end_header_id|>\n\n{input}<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        answer_end="<|eot_id|>",
     ),
-    "gemma": PromptStyle("<start_of_turn>user\n{input}<end_of_turn>\n<start_of_turn>model\n"),
+    "gemma": PromptStyle(
+        "<start_of_turn>user\n{input}<end_of_turn>\n<start_of_turn>model\n",
+        answer_end="<end_of_turn>\n",
+    ),
 }
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from flmm.adapters.features import PhraseFeatures
 from flmm.adapters.layout import single_grid
 from flmm.grounded import GroundedLMM
-from flmm.heads.facts import ABOUT_FILE
+from flmm.heads.facts import ABOUT_FILE, portable_source
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.sam.refiner import embed_images
 from flmm.samples import FrozenFeatures, GroundingBatch, GroundingItem, frozen_inputs
@@ -148,7 +148,11 @@ class GroundingTask:
         """Write heads.safetensors (only what trained; `GroundedLMM.load_heads` reads it) and
         grounding.json."""
         self.model.save_heads(Path(folder) / HEADS_FILE, state)
-        write_json(Path(folder) / ABOUT_FILE, self.about, indent=2)
+        about = dict(self.about)
+        for part in ("lmm", "sam"):
+            if isinstance(about.get(part), str):
+                about[part] = portable_source(about[part], Path(folder))
+        write_json(Path(folder) / ABOUT_FILE, about, indent=2)
 
 
 def most_images(images: int, device: torch.device) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from clim_data.pixels.jitter import JitterDraw, crop_place, jitter, jittered_size
+from clim_data.pixels.mask_windows import MaskWindow
 from clim_data.pixels.segmentations import decode_segmentation
 from golden_detectors import FAMILY, close, unpack
 
@@ -32,6 +33,15 @@ def normalized(view, statistics, padding):
     return canvas
 
 
+def painted(view, side):
+    """The masks of a view as bitmaps (n, S, S)."""
+    bitmaps = torch.zeros(len(view.masks), side, side, dtype=torch.bool)
+    for bitmap, mask in zip(bitmaps, view.masks, strict=True):
+        left, top, right, bottom = mask.box
+        bitmap[top:bottom, left:right] = torch.from_numpy(mask.pixels.copy())
+    return bitmaps
+
+
 @pytest.mark.parametrize("kind", ["coco", "lvis"])
 @pytest.mark.parametrize("family", ["fvit", "ovdet"])
 def test_golden_training_views(golden, family, kind):
@@ -50,7 +60,7 @@ def test_golden_training_views(golden, family, kind):
             # One original drew the decimals of the file, the other their float32 neighbours.
             polygons = polygons.round(2) if family == "ovdet" else polygons
             drawn = [decode_segmentation([polygon], *size) for polygon in polygons.tolist()]
-            masks = torch.from_numpy(np.stack(drawn))
+            masks = [MaskWindow(0, 0, mask) for mask in drawn]
 
         side = case.arrays[f"{prefix}/train{i}"].shape[-1]
         draw = draw_of(case.meta[f"draws_{family}"][f"{kind}{i}"], size, side)
@@ -64,7 +74,7 @@ def test_golden_training_views(golden, family, kind):
         close(case, f"{prefix}/train{i}", image)
         if masks is not None:
             expected = unpack(case.tensor(f"{prefix}/masks{i}"), side)
-            assert torch.equal(view.masks, expected)
+            assert torch.equal(painted(view, side), expected)
 
 
 def test_draws_follow_their_seed_and_crops_stay_inside():
@@ -87,3 +97,25 @@ def test_boxes_outside_the_crop_are_dropped_and_others_clipped():
     assert empty.boxes.shape == (0, 4)
     assert empty.window == (0, 0, 32, 32)
     assert not empty.image[:, 32:].any()
+
+
+def test_masks_outside_the_crop_are_dropped_and_boxes_are_those_of_the_masks():
+    picture = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    boxes = torch.tensor([[0.0, 0, 64, 64], [40, 40, 64, 64], [0, 0, 8, 8]])
+    ring = np.zeros((64, 64), dtype=bool)
+    ring[4:20, 6:30] = True
+    ring[8:12, 10:20] = False
+    # The second box reaches into the crop, but its mask does not.
+    far = np.zeros((64, 64), dtype=bool)
+    far[50:60, 50:60] = True
+    masks = [MaskWindow(0, 0, ring), MaskWindow(40, 40, far[40:, 40:]), MaskWindow(0, 0, ~ring)]
+    draw = JitterDraw(ratio=1.5, flip=True)
+
+    view = jitter(picture, boxes, draw, 64, masks=masks)
+    assert view.rows.tolist() == [0, 2]
+    # Nearest neighbours of the enlarged mask, cropped to 64 x 64 and mirrored.
+    rows = (np.arange(64) / 1.5).astype(int)
+    expected = torch.from_numpy(ring[rows][:, rows][:, ::-1].copy())
+    assert torch.equal(painted(view, 64)[0], expected)
+    assert view.boxes[0].tolist() == [*view.masks[0].box]
+    assert view.boxes[0].tolist() == [64 - 45, 6, 64 - 9, 30]

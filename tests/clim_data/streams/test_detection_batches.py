@@ -1,13 +1,18 @@
 """Batches for detectors: views of images with boxes in pixels, reproducible and resumable."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from clim_data import DetectionLoader
 from clim_data.pixels.decode import decode_rgb
 from clim_data.pixels.jitter import JitterDraw, jitter
+from clim_data.pixels.mask_windows import MaskWindow
+from clim_data.pixels.segmentations import decode_segmentation
 from clim_data.processes.ranks import Ranks
+from clim_data.streams.detection_batches import ViewRules
 from clim_data.streams.draw import SampleRandom
 from clim_data.streams.options import StreamOptions
 from PIL import Image
@@ -27,19 +32,34 @@ def photos(tmp_path, write_json):
         images.append({"id": i, "file_name": f"{i}.png", "width": width, "height": height})
         boxes.append([i, [5, 6, 12, 30], 1 + i % 3])
         boxes.append([i, [20, 2, 30, 0.5], 1])
-    annotations = [
-        {"id": n, "image_id": image, "bbox": box, "category_id": category, "iscrowd": 0}
-        for n, (image, box, category) in enumerate(boxes)
+    annotations = []
+    for n, (image, box, category) in enumerate(boxes):
+        x, y, width, height = box
+        corner = [x, y, x + width, y, x, y + height]
+        own = {"id": n, "image_id": image, "bbox": box, "category_id": category, "iscrowd": 0}
+        annotations.append({**own, "segmentation": [corner]})
+    categories = [
+        {"id": 1 + i, "name": name, "frequency": "fcr"[i]} for i, name in enumerate(NAMES)
     ]
-    categories = [{"id": 1 + i, "name": name} for i, name in enumerate(NAMES)]
     return folder, write_json("boxes.json", images, annotations, categories)
 
 
 def loader(photos, **options):
     folder, boxes = photos
-    own = {name: options.pop(name) for name in ("classes", "flip_padding") if name in options}
+    fields = ViewRules.__dataclass_fields__
+    rules = ViewRules(**{name: options.pop(name) for name in fields if name in options})
     stream = StreamOptions(batch_size=options.pop("batch_size", 2), **options)
-    return DetectionLoader(folder, image_px=48, boxes=boxes, stream=stream, **own)
+    return DetectionLoader(folder, image_px=48, boxes=boxes, rules=rules, stream=stream)
+
+
+def rewritten(photos, change):
+    """The data with another json."""
+    folder, boxes = photos
+    record = json.loads(Path(boxes).read_text())
+    change(record)
+    path = folder.parent / "changed.json"
+    path.write_text(json.dumps(record))
+    return folder, path
 
 
 def same(first, second):
@@ -116,3 +136,137 @@ def test_only_some_classes(photos):
 def test_wrong_classes_are_refused(photos, classes, message):
     with pytest.raises(ValueError, match=message):
         loader(photos, classes=classes)
+
+
+def test_masks_are_the_pixels_inside_their_boxes(photos):
+    batches = loader(photos, masks=True, seed=5)
+    names = {}
+    for i in range(batches.num_samples):
+        sample = batches._batches.store.read(i)
+        names[sample.key] = sample.name
+    compared = 0
+    for batch in batches:
+        for key, boxes, pixels in zip(batch.keys, batch.boxes, batch.masks, strict=True):
+            number = int(Path(key).stem)
+            polygon = [[5, 6, 17, 6, 5, 36]]
+            mask = decode_segmentation(polygon, 50, 60 + number)
+            picture = decode_rgb(photos[0] / f"{number}.png")
+            chosen = JitterDraw.of(SampleRandom(5, 0).rng(names[key], "jitter"))
+            whole = [MaskWindow(0, 0, mask)]
+            given = torch.tensor([[5.0, 6, 17, 36]])
+            view = jitter(picture, given, chosen, 48, masks=whole)
+            assert torch.equal(boxes, view.boxes)
+            expected = [one.pixels.ravel() for one in view.masks]
+            assert pixels.tolist() == np.concatenate([[], *expected]).astype(bool).tolist()
+            compared += len(boxes)
+    assert compared > 3
+    assert batches.fingerprint() != loader(photos).fingerprint()
+
+
+def test_boxes_without_a_mask_are_named_and_files_without_any_refused(photos):
+    def spoil(record):
+        record["annotations"][0]["segmentation"] = []
+        del record["annotations"][2]["segmentation"]
+        # A line has no pixel inside.
+        record["annotations"][4]["segmentation"] = [[5, 6, 17, 6, 11, 6]]
+
+    some = loader(rewritten(photos, spoil), masks=True)
+    assert some.skipped.counts["empty segmentation"] == 3
+    assert some.skipped.counts["no usable box"] == 3
+    assert some.num_samples == 4
+    assert loader(rewritten(photos, spoil)).num_samples == 7
+
+    def strip(record):
+        for annotation in record["annotations"]:
+            annotation.pop("segmentation")
+
+    with pytest.raises(ValueError, match="give a file with masks, or train a detector without"):
+        loader(rewritten(photos, strip), masks=True)
+
+
+def test_frequencies_of_lvis_choose_classes(photos):
+    some = loader(photos, frequencies=("f", "c"))
+    assert some.trained_names == ["cat", "dog"]
+    assert some.class_names == NAMES
+    assert some.image_counts == [3, 2, 0]
+    both = loader(photos, frequencies=("f", "c"), classes=["dog", "cup"])
+    assert both.trained_names == ["dog"]
+
+    with pytest.raises(ValueError, match="no class is left"):
+        loader(photos, frequencies=("r",), classes=["cat"])
+
+    def drop(record):
+        del record["categories"][0]["frequency"]
+
+    with pytest.raises(ValueError, match="have no frequency: give a file of LVIS"):
+        loader(rewritten(photos, drop), frequencies=("f",))
+
+    def misspell(record):
+        record["categories"][0]["frequency"] = "often"
+
+    with pytest.raises(ValueError, match="frequency 'often'"):
+        loader(rewritten(photos, misspell))
+
+
+def test_categories_in_another_order_keep_their_names(photos):
+    def shuffle(record):
+        # Other ids and another order, as in a file of 80 categories for a detector of 65.
+        for category in record["categories"]:
+            category["id"] = 90 - category["id"]
+        for annotation in record["annotations"]:
+            annotation["category_id"] = 90 - annotation["category_id"]
+
+    def named(batches):
+        return {
+            key: [batches.class_names[label] for label in labels]
+            for batch in batches
+            for key, labels in zip(batch.keys, batch.labels, strict=True)
+        }
+
+    other = loader(rewritten(photos, shuffle))
+    assert other.class_names == NAMES[::-1]
+    assert named(other) == named(loader(photos))
+
+
+def test_images_with_rare_classes_come_several_times_in_other_views(photos):
+    def spread(record):
+        for annotation in record["annotations"]:
+            annotation["category_id"] = 1
+        record["annotations"][0]["category_id"] = 3
+
+    # One of seven images has class 3: sqrt(0.8 * 7) = 2.4, rounded up.
+    data = rewritten(photos, spread)
+    batches = loader(data, repeat_below=0.8, batch_size=3)
+    assert batches.num_samples == 9
+    views = {}
+    for batch in batches:
+        for key, image in zip(batch.keys, batch.images, strict=True):
+            views.setdefault(key, []).append(image)
+    assert {key: len(images) for key, images in views.items()} == {
+        f"{i}.png": 3 if i == 0 else 1 for i in range(7)
+    }
+    first, second, third = views["0.png"]
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+
+    iterator = iter(whole := loader(data, repeat_below=0.8, batch_size=3))
+    next(iterator)
+    again = loader(data, repeat_below=0.8, batch_size=3)
+    again.load_state_dict(whole.state_dict())
+    for a, b in zip(iterator, again, strict=True):
+        same(a, b)
+    with pytest.raises(ValueError, match="resume with"):
+        loader(data).load_state_dict(whole.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"classes": []}, "no class to train"),
+        ({"frequencies": "x"}, "are not known"),
+        ({"repeat_below": 0.0}, "a share of the images"),
+    ],
+)
+def test_wrong_rules_are_refused(rules, message):
+    with pytest.raises(ValueError, match=message):
+        ViewRules(**rules)

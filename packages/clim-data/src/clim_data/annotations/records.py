@@ -20,7 +20,7 @@ from clim_data.annotations.tables import (
     flag,
 )
 from clim_data.faults import BrokenSample, SampleWarning, SkipReport, check_on_error
-from clim_data.pixels.segmentations import check_segmentation
+from clim_data.pixels.segmentations import check_segmentation, compress_segmentation
 
 Report = Callable[[BrokenSample], None]
 
@@ -259,9 +259,30 @@ def has_segmentation(box: BoxRecord, size: tuple[int, int], report: Report) -> b
     except BrokenSample as fault:
         report(fault)
         return False
+    _report_polygons(dropped, box, report)
+    return True
+
+
+def mask_text(box: BoxRecord, size: tuple[int, int], report: Report) -> bytes | None:
+    """Draw the segmentation of a record in an image of `size`, as `compress_segmentation` does.
+
+    Returns:
+        COCO's text of runs; None for a record without a usable mask, which is reported.
+    """
+    segmentation = box.fields.get("segmentation")
+    try:
+        text, dropped = compress_segmentation(segmentation, size)
+    except BrokenSample as fault:
+        # Named only here, as boxes are.
+        report(BrokenSample(fault.reason, box.name, fault.detail))
+        return None
+    _report_polygons(dropped, box, report)
+    return text
+
+
+def _report_polygons(dropped: int, box: BoxRecord, report: Report) -> None:
     if dropped:
         report(SampleWarning("bad polygon", box.name, f"{dropped} without an area left out"))
-    return True
 
 
 def reporter(faults: SkipReport, on_error: str) -> Report:

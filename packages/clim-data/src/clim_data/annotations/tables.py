@@ -178,12 +178,14 @@ class CategoryTable:
     """The categories of a file, in the order of their ids, which is the order of the labels.
 
     ids: as the file has them. names: each once. is_thing: False for stuff. label_of: by key.
+    frequencies: LVIS's "f", "c" or "r" (frequent, common, rare), "" where the file says nothing.
     """
 
     ids: tuple[Any, ...]
     names: tuple[str, ...]
     is_thing: tuple[bool, ...]
     label_of: Mapping[Key, int]
+    frequencies: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, records: Sequence[Any], file: str) -> "CategoryTable":
@@ -213,6 +215,7 @@ class CategoryTable:
             tuple(names),
             tuple(flag(record.get("isthing", 1), "isthing", file) for _, record in ordered),
             {key: label for label, (key, _) in enumerate(ordered)},
+            tuple(_frequency(record, file) for _, record in ordered),
         )
 
     def label(self, annotation: Mapping[str, Any], name: str = "") -> int:
@@ -243,6 +246,16 @@ def _category_name(record: Mapping[str, Any], file: str) -> str:
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"{file}: category {record['id']!r} has no name: give it one")
     return name.strip()
+
+
+def _frequency(record: Mapping[str, Any], file: str) -> str:
+    value = record.get("frequency") or ""
+    if value not in ("", "f", "c", "r"):
+        raise ValueError(
+            f'{file}: category {record["id"]!r} has frequency {shorten(value)}: use LVIS\'s "f", '
+            '"c" or "r", or leave it out'
+        )
+    return str(value)
 
 
 def flag(value: Any, field: str, name: str = "") -> bool:

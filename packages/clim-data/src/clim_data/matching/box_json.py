@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from clim_data.annotations.coco import collector_paused, require_annotation_file
-from clim_data.annotations.records import BoxPass, BoxRecord
+from clim_data.annotations.records import BoxPass, BoxRecord, mask_text
 from clim_data.annotations.tables import slim_image
 from clim_data.files.json_stream import stream_json
+from clim_data.matching.mask_texts import MaskTexts
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class BoxRules:
             size.
         crowd: "keep" crowd regions or "skip" them.
         labelled: whether every box must have one of the json's categories.
+        masks: whether every box must have a usable segmentation, which is then read.
 
     Raises:
         ValueError: an option is out of range.
@@ -32,6 +34,7 @@ class BoxRules:
     area_px: tuple[float, ...] | None = None
     crowd: str = "keep"
     labelled: bool = True
+    masks: bool = False
 
     def __post_init__(self) -> None:
         if self.crowd not in ("keep", "skip"):
@@ -57,11 +60,13 @@ class BoxRules:
 @dataclass(frozen=True)
 class FoundBoxes:
     """boxes: float64 (N, 4), XYXY in pixels. labels: int64 (N,), -1 without categories. counts:
-    int64 (n,), of each image; boxes and labels are image by image."""
+    int64 (n,), of each image; boxes and labels are image by image. masks: of the boxes, None where
+    the rules do not ask for them."""
 
     boxes: np.ndarray
     labels: np.ndarray
     counts: np.ndarray
+    masks: MaskTexts | None = None
 
 
 def read_lists(path: str | Path, *tables: str) -> dict[str, list]:
@@ -109,13 +114,17 @@ def read_boxes(path: str | Path, boxes: BoxPass, rules: BoxRules) -> FoundBoxes:
     """
     number_of = {image: number for number, image in enumerate(boxes.images)}
     values, owners, labels = array("d"), array("q"), array("q")
+    texts = _Texts(boxes) if rules.masks else None
     with collector_paused():
         for place, annotation in enumerate(_annotations(path)):
             record = boxes.check(place, annotation)
-            if record is not None and rules.counts(record):
-                labels.append(record.label)
-                owners.append(number_of[record.image])
-                values.extend(record.box)
+            if record is None or not rules.counts(record):
+                continue
+            if texts is not None and not texts.add(record):
+                continue
+            labels.append(record.label)
+            owners.append(number_of[record.image])
+            values.extend(record.box)
     boxes.finish()
 
     of_image = np.array(owners, dtype=np.int64)
@@ -124,7 +133,41 @@ def read_boxes(path: str | Path, boxes: BoxPass, rules: BoxRules) -> FoundBoxes:
         np.array(values, dtype=np.float64).reshape(-1, 4)[order],
         np.array(labels, dtype=np.int64)[order],
         np.bincount(of_image, minlength=len(number_of)),
+        None if texts is None else texts.finish().take(order),
     )
+
+
+class _Texts:
+    """Collects the masks of the boxes of a pass."""
+
+    def __init__(self, boxes: BoxPass):
+        self._boxes = boxes
+        self._bytes, self._ends = bytearray(), array("q", [0])
+        self._seen = self._with_one = 0
+
+    def add(self, record: BoxRecord) -> bool:
+        """Read the mask of a box; False for a box without one, which is reported."""
+        self._seen += 1
+        self._with_one += bool(record.fields.get("segmentation"))
+        size = self._boxes.images[record.image].size
+        assert size is not None  # images without a size are left out before
+        text = mask_text(record, size, self._boxes.report)
+        if text is None:
+            return False
+        self._bytes += text
+        self._ends.append(len(self._bytes))
+        return True
+
+    def finish(self) -> MaskTexts:
+        """Return the masks; ValueError for a file without any segmentation."""
+        if self._seen and not self._with_one:
+            raise ValueError(
+                f"{self._boxes.images.file} has annotations without segmentation: give a file with "
+                "masks, or train a detector without mask head (masks=False)"
+            )
+        ends = np.array(self._ends, dtype=np.int64)
+        spans = np.stack([ends[:-1], ends[1:]], axis=1)
+        return MaskTexts(np.frombuffer(bytes(self._bytes), dtype=np.uint8), spans)
 
 
 def _annotations(path: str | Path) -> Iterator[Any]:

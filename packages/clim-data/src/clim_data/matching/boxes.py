@@ -15,7 +15,9 @@ from clim_data.annotations.records import BoxPass, reporter
 from clim_data.annotations.tables import CategoryTable, ImageRecord, ImageTable, with_sizes
 from clim_data.faults import BrokenSample, SampleWarning
 from clim_data.matching.box_json import BoxRules, read_boxes, read_lists
+from clim_data.matching.mask_texts import MaskTexts
 from clim_data.pixels.frames import check_frame
+from clim_data.pixels.mask_windows import MaskWindow
 from clim_data.sources.sample_names import sample_names
 from clim_data.sources.shards import RawSample
 from clim_data.sources.store import SampleStore
@@ -36,7 +38,8 @@ class BoxTable:
     boxes: float64 (N, 4), XYXY in pixels of the stored image, inside it. labels: int64 (N,), -1
     without categories. starts: int64 (n + 1,), where each image's boxes begin. sizes: int64 (n, 2),
     height and width that the json gives. class_names: by label, in the order of the category ids.
-    images: (id, file name) of each image in the json.
+    images: (id, file name) of each image in the json. masks: of the N boxes, where they were asked
+    for. frequencies: of the classes, as in `CategoryTable`.
     """
 
     boxes: np.ndarray
@@ -45,6 +48,8 @@ class BoxTable:
     sizes: np.ndarray
     class_names: tuple[str, ...]
     images: tuple[tuple[Any, str], ...]
+    masks: MaskTexts | None = None
+    frequencies: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -65,6 +70,28 @@ class BoxTable:
         boxes, labels = torch.from_numpy(self.boxes[rows]), torch.from_numpy(self.labels[rows])
         return ImageBoxes(boxes, labels, warning)
 
+    def masks_of_image(self, number: int) -> list[MaskWindow] | None:
+        """Decode the masks of an image's boxes; None where masks were not asked for."""
+        if self.masks is None:
+            return None
+        rows = slice(*self.starts[number : number + 2].tolist())
+        return self.masks.windows(rows, int(self.sizes[number, 0]))
+
+    def owners(self) -> np.ndarray:
+        """Return the number of the image of each box, int64 (N,)."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def take_boxes(self, counted: np.ndarray) -> "BoxTable":
+        """Return the table of all images with some of the boxes, by bool (N,)."""
+        per_image = np.bincount(self.owners()[counted], minlength=len(self))
+        return replace(
+            self,
+            boxes=self.boxes[counted],
+            labels=self.labels[counted],
+            starts=np.concatenate([[0], np.cumsum(per_image)]),
+            masks=None if self.masks is None else self.masks.take(counted),
+        )
+
     def take(self, rows: np.ndarray) -> "BoxTable":
         """Return the table of some of the images, in the order of `rows`."""
         counts = np.diff(self.starts)[rows]
@@ -77,13 +104,17 @@ class BoxTable:
             starts=starts,
             sizes=self.sizes[rows],
             images=tuple(self.images[row] for row in rows),
+            masks=None if self.masks is None else self.masks.take(members),
         )
 
     def stamp(self) -> str:
-        """Return a digest that changes with any box, label or class name."""
+        """Return a digest that changes with any box, label, class name or mask."""
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         for array in (self.boxes, self.labels, self.starts):
             digest.update(array.tobytes())
+        if self.masks is not None:
+            digest.update(self.masks.spans.tobytes())
+            digest.update(self.masks.text.tobytes())
         return digest.hexdigest()
 
 
@@ -117,6 +148,8 @@ def load_boxes(path: str | Path, store: SampleStore, rules: BoxRules) -> BoxTabl
         np.array([image.size for image in images.values()], dtype=np.int64).reshape(-1, 2),
         categories.names if categories else (),
         tuple((image.id, image.name) for image in images.values()),
+        found.masks,
+        categories.frequencies if categories else (),
     )
     matched = match_samples(names, store, path)
     used = np.flatnonzero(matched >= 0)

@@ -5,13 +5,16 @@ Boxes are XYXY in pixels. Source: arXiv 2012.07177, section 3.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clim_data.pixels.boxes import boxes_of_masks, inside_image
+from clim_data.pixels.boxes import inside_image
+from clim_data.pixels.mask_windows import MaskWindow, cut_window, mirror_window
 
 RATIOS = (0.1, 2.0)
 # Shorter boxes are dropped, in pixels after the crop.
@@ -50,14 +53,14 @@ class JitterView:
         image: uint8 (3, S, S), zeros outside the window.
         window: (left, top, right, bottom) of the picture in the view.
         boxes: float32 (n, 4).
-        masks: bool (n, S, S), or None.
+        masks: n windows of exactly these boxes, or None.
         rows: int64 (n,), which of the given boxes these are.
     """
 
     image: Tensor
     window: tuple[int, int, int, int]
     boxes: Tensor
-    masks: Tensor | None
+    masks: list[MaskWindow] | None
     rows: Tensor
 
 
@@ -88,7 +91,7 @@ def jitter(
     draw: JitterDraw,
     side: int,
     *,
-    masks: Tensor | None = None,
+    masks: Sequence[MaskWindow] | None = None,
     flip_padding: bool = False,
 ) -> JitterView:
     """Make one view of a picture.
@@ -102,7 +105,7 @@ def jitter(
         boxes: (N, 4) in pixels of the picture.
         draw: what is random.
         side: S.
-        masks: bool (N, height, width), or None.
+        masks: of the N boxes, or None.
         flip_padding: mirror the padded view, so that the padding of a mirrored view is at the left,
             as CLIM's detectors were trained. By default it is always at the right and the bottom.
     """
@@ -121,16 +124,12 @@ def jitter(
         found = found[:, [2, 1, 0, 3]] * found.new_tensor([-1, 1, -1, 1])
         found = found + found.new_tensor([edge, 0, edge, 0])
         content = content.flip(-1)
-        cut = None if cut is None else cut.flip(-1)
+        cut = None if cut is None else [mirror_window(mask, edge) for mask in cut]
         window = (edge - width, 0, edge, height)
 
     image = picture.new_zeros(3, side, side)
     image[:, : window[3], window[0] : window[2]] = content
-    padded = None
-    if cut is not None:
-        padded = cut.new_zeros(len(cut), side, side)
-        padded[:, : window[3], window[0] : window[2]] = cut
-    return JitterView(image, window, found, padded, here)
+    return JitterView(image, window, found, cut, here)
 
 
 def _resize(picture: Tensor, size: tuple[int, int]) -> Tensor:
@@ -140,20 +139,20 @@ def _resize(picture: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _nearest(old: int, new: int) -> Tensor:
+def _nearest(old: int, new: int) -> np.ndarray:
     """Return the row that each row of a resized mask shows: floor(row * old / new)."""
     # In the order of operations of OpenCV, whose roundings decide where rows meet exactly.
     step = 1.0 / (new / old)
-    return (torch.arange(new, dtype=torch.float64) * step).floor().long().clamp(max=old - 1)
+    return np.minimum(np.floor(np.arange(new) * step).astype(np.int64), old - 1)
 
 
 def _crop_boxes(
     boxes: Tensor,
-    masks: Tensor | None,
+    masks: Sequence[MaskWindow] | None,
     size: tuple[int, int],
     new: tuple[int, int],
     crop: tuple[slice, slice],
-) -> tuple[Tensor, Tensor | None, Tensor]:
+) -> tuple[Tensor, list[MaskWindow] | None, Tensor]:
     """Bring boxes and masks to the crop: boxes, masks, and which of the given ones are left."""
     scale = boxes.new_tensor([new[1] / size[1], new[0] / size[0]]).repeat(2).float()
     rows, columns = crop
@@ -162,16 +161,19 @@ def _crop_boxes(
     moved = inside_image(moved, (rows.stop - rows.start, columns.stop - columns.start))
     here = (moved[:, 2:] > moved[:, :2]).all(1).nonzero()[:, 0]
 
-    cut = None
-    if masks is not None:
-        from_rows = _nearest(size[0], new[0])[rows]
-        from_columns = _nearest(size[1], new[1])[columns]
-        cut = masks[here][:, from_rows][:, :, from_columns].bool()
-        around, empty = boxes_of_masks(cut)
-        # An empty mask has no box; it is dropped below.
-        moved = torch.where(empty[:, None], 0, around).float()
-    else:
+    if masks is None:
         moved = moved[here]
+        is_large = (moved[:, 2:] - moved[:, :2] > SHORTEST_SIDE).all(1)
+        return moved[is_large], None, here[is_large]
 
-    is_large = (moved[:, 2:] - moved[:, :2] > SHORTEST_SIDE).all(1)
-    return moved[is_large], None if cut is None else cut[is_large], here[is_large]
+    from_rows = _nearest(size[0], new[0])[rows]
+    from_columns = _nearest(size[1], new[1])[columns]
+    cut, left = [], []
+    for row in here.tolist():
+        mask = cut_window(masks[row], from_rows, from_columns)
+        # A mask of which nothing is in the crop has no box.
+        if mask is not None:
+            cut.append(mask)
+            left.append(row)
+    around = torch.tensor([mask.box for mask in cut], dtype=torch.float32).reshape(-1, 4)
+    return around, cut, torch.tensor(left, dtype=torch.int64)

@@ -214,6 +214,59 @@ def usable_segmentation(
     return segmentation, 0
 
 
+def compress_segmentation(
+    segmentation: Any, size: tuple[int, int], name: str = "segmentation"
+) -> tuple[bytes, int]:
+    """Draw COCO polygons or run lengths of an image of (height, width) as COCO's text of runs.
+
+    Returns:
+        The text, which `decode_segmentation` and `mask_window` read, and the number of polygons
+        without an area, which do not count.
+
+    Raises:
+        BrokenSample: see `check_segmentation`; or no pixel is set.
+    """
+    usable, dropped = usable_segmentation(segmentation, size, name)
+    height, width = size
+    from pycocotools import mask as coco_mask
+
+    if isinstance(usable, list):
+        text = coco_mask.merge(coco_mask.frPyObjects(usable, height, width))["counts"]
+    elif isinstance(usable["counts"], list):
+        text = coco_mask.frPyObjects(usable, height, width)["counts"]
+    else:
+        text = usable["counts"]
+        text = text.encode("ascii") if isinstance(text, str) else text
+
+    if not coco_mask.area({"size": [height, width], "counts": text}):
+        raise BrokenSample(EMPTY, name, "no pixel is set")
+    return text, dropped
+
+
+def mask_window(text: bytes, height: int) -> tuple[int, int, np.ndarray]:
+    """Return the window of a mask around its set pixels; only the columns of it are decoded.
+
+    Args:
+        text: of `compress_segmentation`.
+        height: of the image.
+
+    Returns:
+        left, top, and bool (h, w).
+    """
+    runs = _uncompressed(text.decode("ascii"), "mask")
+    ends = np.cumsum(runs)
+    filled = np.flatnonzero(runs[1::2]) * 2 + 1
+    first = int((ends - runs)[filled[0]]) // height
+    last = (int(ends[filled[-1]]) - 1) // height + 1
+
+    # Runs lie column by column, so that some columns are a range of pixels.
+    inside = ends.clip(first * height, last * height) - first * height
+    columns = _mask_of_runs(np.diff(inside, prepend=0), height, last - first)
+    rows = np.flatnonzero(columns.any(axis=1))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    return first, top, columns[top:bottom]
+
+
 def decode_segmentation(
     segmentation: Any, height: int, width: int, name: str = "segmentation"
 ) -> np.ndarray:

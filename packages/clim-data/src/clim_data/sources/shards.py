@@ -15,7 +15,8 @@ class RawSample:
     """One undecoded sample: `name` is "shard/key", `key` what the shard calls it; absent files are
     None.
 
-    `number` is its place in the store that it was read from.
+    `number` is its place in the store that it was read from. `copy` tells the repetitions of a
+    sample in one epoch apart.
     """
 
     name: str
@@ -24,6 +25,7 @@ class RawSample:
     text: bytes | None
     meta: bytes | None
     number: int = -1
+    copy: int = 0
 
 
 def read_range(descriptor: int, offset: int, size: int) -> bytes:

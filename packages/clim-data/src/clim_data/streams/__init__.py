@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from clim_data.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from clim_data.streams.detection_batches import ViewRules as ViewRules
     from clim_data.streams.epochs import (
         EpochLoader as EpochLoader,
         global_steps as global_steps,
@@ -29,6 +30,7 @@ else:
             "EpochLoader": "clim_data.streams.epochs",
             "StreamKeywords": "clim_data.streams.options",
             "StreamOptions": "clim_data.streams.options",
+            "ViewRules": "clim_data.streams.detection_batches",
             "choose_stream": "clim_data.streams.options",
             "global_steps": "clim_data.streams.epochs",
             "rank_share": "clim_data.streams.epochs",

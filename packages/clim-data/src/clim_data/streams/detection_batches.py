@@ -1,10 +1,10 @@
 """Raw samples to batches of images with boxes in pixels: what detectors train on.
 
-Letters: B images, n_i boxes of image i, S side of an image.
+Letters: B images, n_i boxes of image i, S side of an image, K classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from clim_data.streams.draw import SampleRandom, background_colour
 from clim_data.streams.epochs import EpochLoader
 from clim_data.streams.loaders import open_store
 from clim_data.streams.options import StreamOptions, check_whole
+from clim_data.streams.repeats import RepeatedSamples, repeat_factors
 
 # Smaller boxes and pictures are skipped, in pixels of the picture.
 SHORTEST_BOX = 1.0
@@ -40,6 +41,8 @@ class DetectionBatch(TensorBatch):
         boxes: B tensors (n_i, 4) float32, XYXY in pixels of the image; n_i may be 0.
         labels: B tensors (n_i,) int64, indices into the loader's `class_names`.
         keys: B names.
+        masks: B tensors, bool, the pixels inside the boxes, row by row and box after box; None
+            without masks. With masks, boxes are whole numbers that enclose them exactly.
     """
 
     images: Tensor
@@ -47,9 +50,47 @@ class DetectionBatch(TensorBatch):
     boxes: list[Tensor]
     labels: list[Tensor]
     keys: list[str]
+    masks: list[Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewRules:
+    """Which boxes of a file train a detector, and how its images become views.
+
+    Raises:
+        ValueError: a rule is out of range, or `classes` is one string.
+    """
+
+    classes: Sequence[str] | None = None
+    """Names of the categories that count, such as the base classes; None takes all."""
+    frequencies: Sequence[str] = ()
+    """Of the categories of LVIS that count: "f" (frequent), "c" (common), "r" (rare). () takes
+    all."""
+    masks: bool = False
+    """Read masks, too; boxes without one are left out."""
+    repeat_below: float | None = None
+    """Images with a class that is on a smaller share of the images come several times in an epoch
+    (see `repeat_factors`; 0.001 is LVIS's); None takes every image once."""
+    flip_padding: bool = False
+    """See `jitter`."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.classes, str):
+            raise ValueError(
+                f"classes={self.classes!r} is one string: pass a list, such as [{self.classes!r}]"
+            )
+        if self.classes is not None and not len(self.classes):
+            raise ValueError("classes=[] leaves no class to train: name one, or pass None for all")
+        if unknown := set(self.frequencies) - set("fcr"):
+            raise ValueError(f'frequencies={sorted(unknown)} are not known: use "f", "c" and "r"')
+        if self.repeat_below is not None and not 0 < self.repeat_below <= 1:
+            raise ValueError(
+                f"repeat_below={self.repeat_below} must be a share of the images, above 0 and at "
+                "most 1, or None"
+            )
 
 
 @dataclass(frozen=True)
@@ -88,6 +129,7 @@ class DetectionBuilder:
             [view.boxes for view in views],
             labels,
             keys,
+            None if self.table.masks is None else [_mask_pixels(view) for view in views],
         )
         return batch, faults
 
@@ -96,12 +138,21 @@ class DetectionBuilder:
     ) -> tuple[JitterView, Tensor, SampleWarning | None]:
         image = open_image(sample.image, sample.name, max_pixels=self.max_pixels)
         boxes, labels, warning = self.table.of_image(sample, image)
+        masks = self.table.masks_of_image(sample.number)
         colour = background_colour(sample, draw, self.background)
         picture = decode_rgb(image, background=colour, name=sample.name)
 
-        chosen = JitterDraw.of(draw.rng(sample.name, "jitter"))
-        view = jitter(picture, boxes, chosen, self.image_px, flip_padding=self.flip_padding)
+        purpose = f"jitter {sample.copy}" if sample.copy else "jitter"
+        chosen = JitterDraw.of(draw.rng(sample.name, purpose))
+        view = jitter(
+            picture, boxes, chosen, self.image_px, masks=masks, flip_padding=self.flip_padding
+        )
         return view, labels[view.rows], warning
+
+
+def _mask_pixels(view: JitterView) -> Tensor:
+    pixels = [mask.pixels.reshape(-1) for mask in view.masks or ()]
+    return torch.from_numpy(np.concatenate([np.zeros(0, dtype=bool), *pixels]))
 
 
 class DetectionLoader(EpochLoader[DetectionBatch]):
@@ -113,24 +164,26 @@ class DetectionLoader(EpochLoader[DetectionBatch]):
     background, and trains.
 
     Skipped and named: images without a usable box, images with a side below 32 px, boxes outside
-    their image, thinner than 1 px or of unknown categories. Crowd regions do not count.
+    their image, thinner than 1 px, of unknown categories or, where masks are read, without one.
+    Crowd regions do not count. LVIS's lists of absent and of not exhaustively annotated classes
+    are for evaluation and are not read.
 
     Args:
         sources: as in `MosaicLoader`; also plain folders of image files.
         image_px: S.
         boxes: COCO or LVIS json; its file names are those in the folder, or without ending the keys
             in shards.
-        classes: names of the categories that count, such as the base classes; None takes all.
-        flip_padding: see `jitter`.
+        rules: which boxes train, and whether masks are read.
         stream: batch size, order, ranks, workers and the rest.
 
     Attributes:
-        class_names: all categories of the json, in the order of their ids.
+        class_names: all K categories of the json, in the order of their ids.
         trained_names: those that have a box that trains.
+        image_counts: K numbers of images with such a box.
 
     Raises:
         ValueError: an option is out of range, a class is not in the json, the json names no image
-            of the sources, or there are fewer samples than ranks.
+            of the sources or has no masks, or there are fewer samples than ranks.
         FileNotFoundError: a source matches nothing, or there is no such json.
     """
 
@@ -140,48 +193,47 @@ class DetectionLoader(EpochLoader[DetectionBatch]):
         *,
         image_px: int,
         boxes: str | Path,
-        classes: Sequence[str] | None = None,
-        flip_padding: bool = False,
+        rules: ViewRules | None = None,
         stream: StreamOptions,
     ):
         check_whole("image_px", image_px, 1)
+        rules = rules or ViewRules()
         store = open_store(sources, stream, texts=False)
-        table = load_boxes(boxes, store, BoxRules(crowd="skip"))
-        self.class_names: list[str] = list(table.class_names)
-        table = _trainable(table, store, classes, boxes)
-        present = np.unique(table.labels).tolist()
-        self.trained_names: list[str] = [self.class_names[label] for label in present]
+        table = load_boxes(boxes, store, BoxRules(crowd="skip", masks=rules.masks))
+        table = _trainable(table, store, rules, boxes)
 
+        pairs = np.unique(np.stack([table.owners(), table.labels], axis=1), axis=0)
+        counts = np.bincount(pairs[:, 1], minlength=len(table.class_names)).tolist()
+        self.class_names: list[str] = list(table.class_names)
+        self.image_counts: list[int] = counts
+        self.trained_names: list[str] = [
+            name for name, count in zip(self.class_names, counts, strict=True) if count
+        ]
+
+        samples: SampleStore | RepeatedSamples = store
+        if rules.repeat_below is not None:
+            factors = repeat_factors(pairs[:, 0], pairs[:, 1], len(table), rules.repeat_below)
+            samples = RepeatedSamples(store, factors)
         build = DetectionBuilder(
             image_px=image_px,
             table=table,
-            flip_padding=flip_padding,
+            flip_padding=rules.flip_padding,
             background=stream.background,
             max_pixels=stream.max_pixels,
         )
-        super().__init__(
-            store, build, stream, build_stamp=f"{table.stamp()}|{image_px}|{flip_padding}"
-        )
+        stamp = f"{table.stamp()}|{image_px}|{rules.flip_padding}"
+        super().__init__(samples, build, stream, build_stamp=stamp)
 
 
-def _trainable(
-    table: BoxTable, store: SampleStore, classes: Sequence[str] | None, path: str | Path
-) -> BoxTable:
+def _trainable(table: BoxTable, store: SampleStore, rules: ViewRules, path: str | Path) -> BoxTable:
     """Leave boxes of some classes that are large enough, and the images that have any."""
-    if isinstance(classes, str):
-        raise ValueError(f"classes={classes!r} is one string: pass a list, such as [{classes!r}]")
-    names = set(table.class_names if classes is None else classes)
-    unknown = sorted(names - set(table.class_names))
-    if unknown:
-        raise ValueError(f"{unknown[:8]} are no categories of {path}: spell names as the file does")
-
-    counts = np.array([name in names for name in table.class_names])
+    counts = _trained_classes(table, rules, path)
     sides = table.boxes[:, 2:] - table.boxes[:, :2]
     usable = counts[table.labels] & (sides >= SHORTEST_BOX).all(axis=1)
-    owners = np.repeat(np.arange(len(table)), np.diff(table.starts))
-    per_image = np.bincount(owners[usable], minlength=len(table))
+    fewer = table.take_boxes(usable)
+
     is_large = table.sizes.min(axis=1) >= SHORTEST_SIDE
-    kept = (per_image > 0) & is_large
+    kept = (np.diff(fewer.starts) > 0) & is_large
     for row in np.flatnonzero(~kept):
         reason = "no usable box" if is_large[row] else "small image"
         store.skipped.add(BrokenSample(reason, table.images[row][1]))
@@ -191,11 +243,29 @@ def _trainable(
             f"({store.skipped.summary(3)}): give the file of these images and its class names"
         )
 
-    fewer = replace(
-        table,
-        boxes=table.boxes[usable],
-        labels=table.labels[usable],
-        starts=np.concatenate([[0], np.cumsum(per_image)]),
-    )
     store.keep(kept)
     return fewer.take(np.flatnonzero(kept))
+
+
+def _trained_classes(table: BoxTable, rules: ViewRules, path: str | Path) -> np.ndarray:
+    """Return which classes train, bool (K,)."""
+    names = set(table.class_names if rules.classes is None else rules.classes)
+    unknown = sorted(names - set(table.class_names))
+    if unknown:
+        raise ValueError(f"{unknown[:8]} are no categories of {path}: spell names as the file does")
+
+    counts = np.array([name in names for name in table.class_names])
+    if not rules.frequencies:
+        return counts
+    if not all(table.frequencies):
+        raise ValueError(
+            f"the categories of {path} have no frequency: give a file of LVIS, or name the classes "
+            "in place of frequencies"
+        )
+    counts &= np.array([one in rules.frequencies for one in table.frequencies])
+    if not counts.any():
+        raise ValueError(
+            f"no class of {path} has a frequency of {list(rules.frequencies)}: no class is left to "
+            "train; name other frequencies or classes"
+        )
+    return counts

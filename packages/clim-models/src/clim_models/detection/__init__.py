@@ -14,6 +14,9 @@ if TYPE_CHECKING:
         prepare_batch as prepare_batch,
         stack_images as stack_images,
     )
+    from clim_models.detection.boxes.masks import (
+        BoxMasks as BoxMasks,
+    )
     from clim_models.detection.c4 import (
         C4Detector as C4Detector,
         C4Options as C4Options,
@@ -131,6 +134,7 @@ else:
             "BackboneMaps": "clim_models.detection.features.backbone",
             "Background": "clim_models.detection.heads.text_classifier",
             "BatchRules": "clim_models.detection.batches",
+            "BoxMasks": "clim_models.detection.boxes.masks",
             "C4Detector": "clim_models.detection.c4",
             "C4Options": "clim_models.detection.c4",
             "CaptionLoss": "clim_models.detection.image_level.captions",

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from clim_models.detection.boxes.coding import HEAD_STDS, box_deltas
+from clim_models.detection.boxes.masks import BoxMasks
 from clim_models.detection.boxes.matching import (
     NEGATIVE,
     MatchRules,
@@ -21,6 +22,9 @@ from clim_models.detection.boxes.matching import (
     sample_matches,
 )
 
+# Mask pixels that are floats at the same time: bounds the memory.
+FLOAT_PIXELS = 2**25
+
 
 @dataclass(frozen=True)
 class Annotations:
@@ -29,7 +33,8 @@ class Annotations:
     Attributes:
         boxes: (G, 4) XYXY in pixels of the network input; G may be 0.
         labels: (G,) int64.
-        masks: (G, H, W) bool or 0/1 at the size of the network input, or None.
+        masks: (G, H, W) bool or 0/1 at the size of the network input, or only their pixels inside
+            the boxes, or None.
 
     Raises:
         ValueError: shapes that do not fit, or, on a CPU, a box without area or not finite. On a GPU
@@ -38,7 +43,7 @@ class Annotations:
 
     boxes: Tensor
     labels: Tensor
-    masks: Tensor | None = None
+    masks: Tensor | BoxMasks | None = None
 
     def __post_init__(self) -> None:
         if self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
@@ -51,7 +56,9 @@ class Annotations:
                 f"{len(self.boxes)} boxes and labels of shape {tuple(self.labels.shape)}; "
                 "pass one label per box"
             )
-        if self.masks is not None and (self.masks.ndim != 3 or len(self.masks) != len(self.boxes)):
+        if self.masks is not None and (
+            len(self.masks.shape) != 3 or self.masks.shape[0] != len(self.boxes)
+        ):
             raise ValueError(
                 f"{len(self.boxes)} boxes and masks of shape {tuple(self.masks.shape)}; "
                 "pass one (H, W) mask per box"
@@ -70,7 +77,11 @@ class Annotations:
 
     def to(self, device: torch.device) -> "Annotations":
         """Copy everything to a device."""
-        masks = None if self.masks is None else self.masks.to(device, non_blocking=True)
+        masks = self.masks
+        if isinstance(masks, BoxMasks):
+            masks = masks.to(device)
+        elif masks is not None:
+            masks = masks.to(device, non_blocking=True)
         boxes = self.boxes.to(device, non_blocking=True)
         return Annotations(boxes, self.labels.to(device, non_blocking=True), masks)
 
@@ -181,11 +192,11 @@ def sample_batch(
 
 
 @torch.no_grad()
-def mask_targets(masks: Tensor, boxes: Tensor, owners: Tensor, side: int) -> Tensor:
+def mask_targets(masks: Tensor | BoxMasks, boxes: Tensor, owners: Tensor, side: int) -> Tensor:
     """Cut the mask of each positive box and bring it to the size of the prediction.
 
     Args:
-        masks: (G, H, W), bool or 0/1.
+        masks: (G, H, W), bool or 0/1, or their pixels inside the annotated boxes.
         boxes: (P, 4) in pixels of the masks.
         owners: (P,), the mask of each box.
         side: S.
@@ -193,12 +204,21 @@ def mask_targets(masks: Tensor, boxes: Tensor, owners: Tensor, side: int) -> Ten
     Returns:
         bool (P, S, S): RoIAlign of the mask, at least 0.5.
     """
-    height, width = masks.shape[-2:]
+    count, height, width = masks.shape
     limits = boxes.new_tensor([width, height, width, height])
     inside = torch.minimum(boxes.clamp(min=0), limits).float()
-    rois = torch.cat([owners[:, None].to(inside), inside], dim=1)
-    windows = roi_align(masks[:, None].float(), rois, side, 1.0, 0, aligned=True)
-    return windows[:, 0] >= 0.5
+    whole = masks.dense() if isinstance(masks, BoxMasks) else masks
+
+    # RoIAlign reads floats: some masks at a time, because an image can have hundreds.
+    found = torch.zeros(len(boxes), side, side, dtype=torch.bool, device=boxes.device)
+    step = max(FLOAT_PIXELS // (height * width), 1)
+    for start in range(0, count, step):
+        here = ((owners >= start) & (owners < start + step)).nonzero()[:, 0]
+        rois = torch.cat([(owners[here, None] - start).to(inside), inside[here]], dim=1)
+        some = whole[start : start + step, None].float()
+        windows = roi_align(some, rois, side, 1.0, 0, aligned=True)
+        found = found.index_copy(0, here, windows[:, 0] >= 0.5)
+    return found
 
 
 def check_annotations(
@@ -221,7 +241,7 @@ def check_annotations(
                 f"image {i} has boxes without masks and this detector has a mask head: "
                 "pass masks, or build the detector with masks=False"
             )
-        if need_masks and truth.masks is not None and truth.masks.shape[-2:] != size:
+        if need_masks and truth.masks is not None and tuple(truth.masks.shape[-2:]) != size:
             raise ValueError(
                 f"masks of image {i} are {tuple(truth.masks.shape[-2:])} for images of {size}; "
                 "pad them as the image was padded"

@@ -132,3 +132,14 @@ def test_only_random_weights_are_warned_about(names, tmp_path, caplog):
     caplog.clear()
     create_model(names[0], pretrained=tmp_path / "run")
     assert not caplog.records
+
+
+def test_weights_that_cannot_be_fetched_are_named_with_their_place(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    place = r"fetch timm/vit_base_patch32_clip_224\.openai .*, and pass the file"
+    with pytest.raises(FileNotFoundError, match=place) as caught:
+        create_model("ViT-B-32-quickgelu", "openai")
+    assert "\n" not in str(caught.value)
+    assert not caplog.records

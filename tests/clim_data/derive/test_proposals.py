@@ -58,6 +58,33 @@ def photos(tmp_path, images):
     return folder
 
 
+def test_an_image_that_was_repaired_is_searched_by_the_same_command(photos, tmp_path):
+    output, broken = tmp_path / "boxes.json", ("1.jpg", "4.jpg")
+    whole = (photos / "1.jpg").read_bytes()
+    for name in broken:
+        (photos / name).write_bytes(b"<html>403</html>")
+
+    first = find_proposals(photos, output, Corners())
+    assert (first.images, first.skipped.total) == (5, 2)
+    before = read(output)
+    finder = Corners()
+    assert find_proposals(photos, output, finder).images == finder.seen == 0
+
+    (photos / "1.jpg").write_bytes(whole)
+    again = find_proposals(photos, output, finder)
+    assert (finder.seen, again.repaired, again.images) == (1, 1, 6)
+    record = read(output)
+    assert record["images"] == [
+        *before["images"],
+        {**before["images"][0], "id": 2} | {"file_name": "1.jpg", "width": 61},
+    ]
+    assert [entry["name"] for entry in record["skipped"]] == ["photos/4.jpg"]
+    boxes = record["annotations"]
+    assert [box["id"] for box in boxes] == list(range(1, again.boxes + 1))
+    assert boxes[: first.boxes] == before["annotations"]
+    assert {box["image_id"] for box in boxes[first.boxes :]} == {2}
+
+
 def read(path):
     return json.loads(path.read_bytes())
 

@@ -3,7 +3,10 @@ so."""
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,3 +58,42 @@ def test_parent_ends_them(way):
     worker.join(5)
     assert worker.exitcode == 0
     assert time.monotonic() - began < 4
+
+
+# Not this module: it imports torch, which the processes of the test need not wait for.
+OF_A_SERVER = """
+import multiprocessing, pathlib, sys, time
+from clim_data.processes.worker_signals import end_with_starter
+
+def wait_for_ever(ready):
+    end_with_starter()
+    ready.touch()
+    time.sleep(60)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("forkserver")
+    worker = context.Process(target=wait_for_ever, args=(pathlib.Path(sys.argv[1]),))
+    worker.start()
+    print(worker.pid, flush=True)
+    worker.join()
+"""
+
+
+def test_workers_of_a_server_end_with_the_process_that_asked_for_them(tmp_path):
+    """A killed process ends nothing itself."""
+    script, ready = tmp_path / "program.py", tmp_path / "ready"
+    script.write_text(OF_A_SERVER)
+    program = subprocess.Popen(
+        [sys.executable, str(script), str(ready)], stdout=subprocess.PIPE, text=True
+    )
+    worker = Path("/proc", program.stdout.readline().strip())
+    deadline = time.monotonic() + 60
+    while not ready.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    program.kill()
+    program.communicate()
+    while worker.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

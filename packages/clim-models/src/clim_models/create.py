@@ -11,7 +11,13 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from clim_models.checkpoints.load import export_folder, load_checkpoint
 from clim_models.foreign import check_foreign_config
 from clim_models.names import SHIPPED, TINY, has_scheme, model_config
-from clim_models.open_clip_compat import OpenClipModel, no_weights_yet, set_statistics
+from clim_models.open_clip_compat import (
+    OpenClipModel,
+    is_not_fetched,
+    no_weights_yet,
+    place_of_weights,
+    set_statistics,
+)
 from clim_models.region_model import RegionModel
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -43,7 +49,8 @@ def create_model(
     Raises:
         ValueError: unknown name (close ones are listed), tag, precision or option, or weights that
             do not fit.
-        FileNotFoundError: `pretrained` looks like a path and is not there.
+        FileNotFoundError: `pretrained` looks like a path and is not there, or is a tag whose
+            weights cannot be fetched.
         ImportError: the model needs an extra; the message has the `pip install` line.
     """
     if precision not in PRECISIONS:
@@ -70,15 +77,27 @@ def create_model(
 
 
 def _build_clip(name: str, tag: str | None, *, weights_follow: bool) -> OpenClipModel:
-    """Build the open_clip model, with the weights of a tag if there is one."""
+    """Build the open_clip model, with the weights of a tag if there is one.
+
+    Raises:
+        FileNotFoundError: the weights of the tag are not here and cannot be fetched.
+    """
     if name == TINY:
         # Its packages are an extra: imported only where they are used.
         from clim_models.tiny import build_clim_tiny
 
         return build_clim_tiny(tag == SHIPPED)
 
-    with no_weights_yet() if weights_follow else nullcontext():
-        clip = open_clip.create_model(name, pretrained=tag, pretrained_hf=False)
+    try:
+        with no_weights_yet() if weights_follow else nullcontext():
+            clip = open_clip.create_model(name, pretrained=tag, pretrained_hf=False)
+    except (RuntimeError, OSError) as error:
+        if tag is None or not is_not_fetched(error):
+            raise
+        raise FileNotFoundError(
+            f"weights {tag!r} of {name} are not on this machine and cannot be fetched (no "
+            f"network?): fetch {place_of_weights(name, tag)} where there is one, and pass the file"
+        ) from error
     if tag is None:
         _set_preprocessing(clip, name)
     return clip

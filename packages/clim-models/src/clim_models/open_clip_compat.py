@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
+from urllib.error import URLError
 
 import open_clip.factory
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP, CustomTextCLIP, set_model_preprocess_cfg
+from open_clip.pretrained import get_pretrained_cfg
 from torch import nn
+
+_NOT_FETCHED = ("Failed to download weights for tag", "Failed to download file")
 
 # Checkers take both as `Any`: open_clip has no types.
 OpenClipModel: TypeAlias = CLIP | CustomTextCLIP
@@ -70,11 +74,13 @@ def register_config(name: str, config: dict) -> None:
 def no_weights_yet() -> Iterator[None]:
     """Within it, open_clip does not warn that a model it builds has random weights.
 
-    We load them afterwards. Other messages pass.
+    We load them afterwards. Nor does it print what its errors say. Other messages pass.
     """
 
     def is_other(record: logging.LogRecord) -> bool:
         text = record.getMessage()
+        if text.startswith(_NOT_FETCHED):
+            return False
         return not text.endswith(("Model initialized randomly.", "initialized partially."))
 
     # open_clip.factory logs to the root logger.
@@ -84,3 +90,15 @@ def no_weights_yet() -> Iterator[None]:
         yield
     finally:
         root.removeFilter(is_other)
+
+
+def is_not_fetched(error: BaseException) -> bool:
+    """Tell whether an error of `open_clip.create_model` says that weights could not be fetched."""
+    return str(error).startswith(_NOT_FETCHED) or isinstance(error, URLError | ConnectionError)
+
+
+def place_of_weights(name: str, tag: str) -> str:
+    """Return where open_clip fetches the weights of a tag from: a repository or an address."""
+    known = get_pretrained_cfg(name, tag)
+    repository = known.get("hf_hub", "").strip("/")
+    return f"{repository} (Hugging Face hub)" if repository else known.get("url", "")

@@ -203,11 +203,16 @@ def _summary(report: "ProposalReport", ranks: Ranks) -> str:
             f"{report.boxes:,} boxes"
         )
     if report.images:
-        return (
-            f"{report.output}: {report.boxes:,} boxes in {report.images:,} images\n"
-            f"{report.skipped.summary()}"
-        )
+        lines = [
+            f"{report.output}: {report.boxes:,} boxes in {report.images:,} images",
+            report.skipped.summary(),
+        ]
+        if report.repaired:
+            lines.insert(
+                0, f"{report.repaired:,} images that could not be read before were searched now"
+            )
+        return "\n".join(lines)
     return (
-        f"{report.output} is there already, of the same input and options; delete it to search "
-        "again"
+        f"{report.output} is there already, of the same input and options (images that were "
+        "replaced since are not compared); delete it to search again"
     )

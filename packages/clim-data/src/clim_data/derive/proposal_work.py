@@ -1,7 +1,6 @@
 """The search itself: images of a source through a box finder, in this process or in workers."""
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -15,7 +14,7 @@ from clim_data.derive.proposal_boxes import BoxChoice, box_records
 from clim_data.faults import BrokenSample
 from clim_data.files.names import is_image
 from clim_data.pixels.decode import SUFFIX_OF_FORMAT, load_rgb, open_image
-from clim_data.processes.worker_signals import end_with_parent, workers_ended_on_error
+from clim_data.processes.worker_signals import end_with_starter, workers_ended_on_error
 from clim_data.sources.shards import RawSample
 from clim_data.sources.store import SampleStore
 
@@ -51,7 +50,7 @@ class ProposalWork:
     choice: BoxChoice
     on_error: str = "skip"
 
-    def part(self, rows: range, threads: int = 1) -> dict:
+    def part(self, rows: Sequence[int], threads: int = 1) -> dict:
         """Search the samples `rows`, while `threads` decode the next ones.
 
         Returns images, annotations without ids, and faults as (reason, name, detail).
@@ -156,8 +155,7 @@ def _start_worker(work: ProposalWork) -> None:
     _work = work
     # Ctrl-C reaches the whole group of processes; the parent ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The parent is the server of the workers, which ends with the process that started it.
-    end_with_parent(os.getppid())
+    end_with_starter()
 
 
 def _part_in_worker(rows: range) -> dict:

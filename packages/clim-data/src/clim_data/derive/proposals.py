@@ -10,7 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from clim_data.derive.proposal_boxes import (
 )
 from clim_data.derive.proposal_work import BoxFinder, ProposalWork, search_parts
 from clim_data.faults import BrokenSample, SkipReport, check_on_error
-from clim_data.files.json_stream import compact, write_coco
+from clim_data.files.json_stream import compact, stream_json, write_coco
 from clim_data.matching.boxes import match_samples, read_images
 from clim_data.processes.parts import PartJob
 from clim_data.sources.expand import Sources
@@ -39,7 +39,8 @@ class ProposalReport:
     """What came of a search: the output, its images and boxes, and what was skipped.
 
     `complete` is true on rank 0, which writes the output. A report without images and complete
-    says that the output was there already.
+    says that the output was there already. `repaired` is how many images of an output that was
+    there were searched now, since they could not be read before.
     """
 
     output: Path
@@ -47,6 +48,7 @@ class ProposalReport:
     images: int = 0
     boxes: int = 0
     skipped: SkipReport = field(default_factory=SkipReport)
+    repaired: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ def find_proposals(
     report = ProposalReport(parts.output, complete=job.rank == 0, skipped=store.skipped)
     if parts.finished(overwrite=job.overwrite):
         report.complete = True
+        if job.rank == 0:
+            _search_repaired(parts, work, report)
         return report
 
     try:
@@ -245,6 +249,49 @@ def _join(parts: PartJob, report: ProposalReport) -> None:
     parts.join(_entries(images, annotations, report.skipped))
 
 
+def _search_repaired(parts: PartJob, work: ProposalWork, report: ProposalReport) -> None:
+    """Search images that could not be read when the output was written, and now can be.
+
+    The rest of the output stays.
+    """
+    unread = _skipped_names(parts.output)
+    rows = [row for row, name in enumerate(work.store.titles()) if name in unread]
+    found = work.part(rows)
+    report.repaired = len(found["images"])
+    if not report.repaired:
+        return
+
+    report.skipped.extend(BrokenSample(*fault) for fault in found["skipped"])
+    images = list(chain(_written(parts.output, "images"), found["images"]))
+    report.images = len(images)
+    old_boxes = _written(parts.output, "annotations")
+    boxes = _counted(chain(old_boxes, found["annotations"]), report)
+    parts.join(_entries(images, boxes, report.skipped))
+
+
+def _skipped_names(output: Path) -> set[str]:
+    """Return the names of what an output leaves out."""
+    names = set()
+    for name, entry in stream_json(output):
+        if name == "skipped":
+            names.add(entry["name"])
+        elif name == "images" and names:  # outputs of earlier releases have the list at the end
+            break
+    return names
+
+
+def _written(output: Path, name: str) -> Iterator[dict]:
+    """Yield the items of a list of an output."""
+    return (entry for found, entry in stream_json(output) if found == name)
+
+
+def _counted(boxes: Iterable[dict], report: ProposalReport) -> Iterator[dict]:
+    """Count boxes in the report as they pass."""
+    for box in boxes:
+        report.boxes += 1
+        yield box
+
+
 def _of_all(parts: PartJob, name: str) -> Iterator[dict]:
     for record in parts.read():
         yield from record[name]
@@ -254,5 +301,6 @@ def _entries(
     images: Iterable[dict], annotations: Iterable[dict], skipped: SkipReport
 ) -> dict[str, Any]:
     faults = [{"reason": fault.reason, "name": fault.name} for fault in skipped.faults]
-    numbered = ({"id": number, **record} for number, record in zip(count(1), annotations))
-    return {"images": images, "annotations": numbered, "categories": CATEGORIES, "skipped": faults}
+    numbered = ({**record, "id": number} for number, record in zip(count(1), annotations))
+    # What was skipped comes before the long lists: a later search reads no more than that.
+    return {"skipped": faults, "images": images, "annotations": numbered, "categories": CATEGORIES}

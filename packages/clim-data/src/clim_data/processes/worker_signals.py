@@ -64,3 +64,19 @@ def end_with_parent(parent: int, *, every_s: float = 0.5) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="clim-data-parent").start()
+
+
+def end_with_starter() -> None:
+    """End this worker of a fork server soon after the process that asked for it, however that
+    ended.
+
+    Its parent, the server, would live as long as its workers do.
+    """
+    starter = multiprocessing.parent_process()
+    assert starter is not None  # a worker has one
+
+    def watch() -> None:
+        starter.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="clim-data-starter").start()

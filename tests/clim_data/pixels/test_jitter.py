@@ -1,13 +1,22 @@
-"""Large-scale jitter as a function of what is drawn, against golden case 14."""
+"""Large-scale jitter as a function of what is drawn, against the golden cases of three
+detectors."""
 
 import random
 
 import numpy as np
 import pytest
 import torch
-from clim_data.pixels.jitter import JitterDraw, crop_place, jitter, jittered_size
-from clim_data.pixels.mask_windows import MaskWindow
+from clim_data.pixels.jitter import (
+    JitterDraw,
+    crop_of,
+    crop_place,
+    cut_view,
+    jitter,
+    jittered_size,
+)
+from clim_data.pixels.mask_windows import MaskWindow, window_of_mask
 from clim_data.pixels.segmentations import decode_segmentation
+from clim_data.pixels.transforms import short_side_size
 from golden_detectors import FAMILY, close, unpack
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -33,9 +42,9 @@ def normalized(view, statistics, padding):
     return canvas
 
 
-def painted(view, side):
-    """The masks of a view as bitmaps (n, S, S)."""
-    bitmaps = torch.zeros(len(view.masks), side, side, dtype=torch.bool)
+def painted(view):
+    """The masks of a view as bitmaps, bool (n, h, w)."""
+    bitmaps = torch.zeros(len(view.masks), *view.image.shape[1:], dtype=torch.bool)
     for bitmap, mask in zip(bitmaps, view.masks, strict=True):
         left, top, right, bottom = mask.box
         bitmap[top:bottom, left:right] = torch.from_numpy(mask.pixels.copy())
@@ -74,7 +83,7 @@ def test_golden_training_views(golden, family, kind):
         close(case, f"{prefix}/train{i}", image)
         if masks is not None:
             expected = unpack(case.tensor(f"{prefix}/masks{i}"), side)
-            assert torch.equal(painted(view, side), expected)
+            assert torch.equal(painted(view), expected)
 
 
 def test_draws_follow_their_seed_and_crops_stay_inside():
@@ -116,6 +125,83 @@ def test_masks_outside_the_crop_are_dropped_and_boxes_are_those_of_the_masks():
     # Nearest neighbours of the enlarged mask, cropped to 64 x 64 and mirrored.
     rows = (np.arange(64) / 1.5).astype(int)
     expected = torch.from_numpy(ring[rows][:, rows][:, ::-1].copy())
-    assert torch.equal(painted(view, 64)[0], expected)
+    assert torch.equal(painted(view)[0], expected)
     assert view.boxes[0].tolist() == [*view.masks[0].box]
     assert view.boxes[0].tolist() == [64 - 45, 6, 64 - 9, 30]
+
+
+def picture_of(case):
+    """The annotated picture of the augmentation case: pixels, boxes, labels, masks."""
+    picture = case.tensor("in/image").permute(2, 0, 1)
+    masks = unpack(case.tensor("in/masks"), picture.shape[2]).numpy()
+    windows = [window_of_mask(mask) for mask in masks]
+    return picture, case.tensor("in/boxes"), case.tensor("in/labels"), windows
+
+
+def check_view(case, prefix, view, labels, masks=True):
+    """Compare a view with a golden one, which the filter resized with OpenCV."""
+    found = view.image.permute(1, 2, 0).int()
+    expected = case.tensor(f"{prefix}/image").int()
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= case.meta["keys"][f"{prefix}/image"].get(
+        "tolerance", 0
+    )
+    assert torch.equal(labels[view.rows], case.tensor(f"{prefix}/labels"))
+    expected = case.tensor(f"{prefix}/boxes")
+    torch.testing.assert_close(view.boxes, expected, atol=1e-3, rtol=0)
+    if masks:
+        unpacked = unpack(case.tensor(f"{prefix}/masks"), view.image.shape[2])
+        assert torch.equal(painted(view), unpacked)
+        areas = case.arrays[f"{prefix}/mask_area"].tolist()
+        assert painted(view).sum((1, 2)).tolist() == areas
+
+
+def test_golden_sizes_of_a_short_side(golden):
+    case = golden("case12_augment", "detic")
+    for row, new in zip(
+        case.arrays["in/resize/scale_h_w"].tolist(),
+        case.arrays["out/resize/new_h_w"].tolist(),
+        strict=True,
+    ):
+        short, long = sorted(row[:2])
+        assert list(short_side_size(tuple(row[2:]), short, long)) == new
+
+
+def test_golden_resized_and_mirrored_views(golden):
+    case = golden("case12_augment", "detic")
+    picture, boxes, labels, masks = picture_of(case)
+    size = tuple(picture.shape[1:])
+    resized = tuple(case.arrays["out/resize/image"].shape[:2])
+    view = cut_view(picture, boxes, resized, masks=masks)
+    # A resize leaves the boxes of the file, which need not be those around the masks.
+    by_file = cut_view(picture, boxes, resized)
+    check_view(case, "out/resize", by_file, labels, masks=False)
+    assert torch.equal(painted(view), unpack(case.tensor("out/resize/masks"), resized[1]))
+
+    mirrored = cut_view(picture, boxes, size, flip=True)
+    check_view(case, "out/flip", mirrored, labels, masks=False)
+    view = cut_view(picture, boxes, size, flip=True, masks=masks)
+    assert torch.equal(painted(view), unpack(case.tensor("out/flip/masks"), size[1]))
+
+
+def test_golden_scaled_crops(golden):
+    case = golden("case12_augment", "detic")
+    picture, boxes, labels, masks = picture_of(case)
+    draws = case.meta["data"]["draws"]
+    assert {name.rstrip("0123456789") for name in draws} == {"lsj", "caption"}
+    for name, draw in draws.items():
+        low, high = draw["ratio_range"]
+        side, ratio = draw["size"], low + (high - low) * draw["u"]
+        new = jittered_size(tuple(picture.shape[1:]), side, ratio)
+        spare = [max(edge - side, 0) for edge in new]
+        offsets = draw["offset_y"], draw["offset_x"]
+        shares = [(at + 0.5) / (left + 1) for at, left in zip(offsets, spare, strict=True)]
+        crop = crop_of(new, side, JitterDraw(ratio, *shares))
+        if name.startswith("lsj"):
+            view = cut_view(picture, boxes, new, crop=crop, masks=masks)
+            check_view(case, f"out/{name}", view, labels)
+        else:
+            # A picture with captions is one box.
+            whole = torch.tensor([[0.0, 0, picture.shape[2], picture.shape[1]]])
+            view = cut_view(picture, whole, new, crop=crop)
+            check_view(case, f"out/{name}", view, torch.zeros(1).long(), masks=False)

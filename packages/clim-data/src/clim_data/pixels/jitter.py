@@ -38,9 +38,9 @@ class JitterDraw:
     flip: bool = False
 
     @classmethod
-    def of(cls, rng: random.Random) -> "JitterDraw":
-        """Draw a view: ratio from 0.1 to 2, crop anywhere, mirrored in half of the cases."""
-        low, high = RATIOS
+    def of(cls, rng: random.Random, ratios: tuple[float, float] = RATIOS) -> "JitterDraw":
+        """Draw a view: a ratio within `ratios`, crop anywhere, mirrored in half of the cases."""
+        low, high = ratios
         ratio = low + (high - low) * rng.random()
         return cls(ratio, rng.random(), rng.random(), rng.random() < 0.5)
 
@@ -59,6 +59,23 @@ class JitterView:
 
     image: Tensor
     window: tuple[int, int, int, int]
+    boxes: Tensor
+    masks: list[MaskWindow] | None
+    rows: Tensor
+
+
+@dataclass(frozen=True)
+class CutView:
+    """A part of a resized picture, without padding.
+
+    Attributes:
+        image: uint8 (3, h, w).
+        boxes: float32 (n, 4).
+        masks: n windows of exactly these boxes, or None.
+        rows: int64 (n,), which of the given boxes these are.
+    """
+
+    image: Tensor
     boxes: Tensor
     masks: list[MaskWindow] | None
     rows: Tensor
@@ -85,6 +102,12 @@ def crop_place(size: tuple[int, int], side: int, draw: JitterDraw) -> tuple[int,
     )
 
 
+def crop_of(size: tuple[int, int], side: int, draw: JitterDraw) -> tuple[slice, slice]:
+    """Return rows and columns of the crop: at most `side` of each."""
+    top, left = crop_place(size, side, draw)
+    return slice(top, top + min(size[0], side)), slice(left, left + min(size[1], side))
+
+
 def jitter(
     picture: Tensor,
     boxes: Tensor,
@@ -94,11 +117,7 @@ def jitter(
     masks: Sequence[MaskWindow] | None = None,
     flip_padding: bool = False,
 ) -> JitterView:
-    """Make one view of a picture.
-
-    Pixels are resized bilinearly without antialiasing and rounded, masks by nearest neighbour.
-    Boxes are clipped to the crop, and dropped where nothing is left. With masks, boxes become those
-    around the cropped masks. A view without boxes is a view of background.
+    """Make one view of a picture: see `cut_view` for pixels, boxes and masks.
 
     Args:
         picture: uint8 RGB (3, height, width).
@@ -109,30 +128,62 @@ def jitter(
         flip_padding: mirror the padded view, so that the padding of a mirrored view is at the left,
             as CLIM's detectors were trained. By default it is always at the right and the bottom.
     """
-    size = (picture.shape[1], picture.shape[2])
-    new = jittered_size(size, side, draw.ratio)
-    top, left = crop_place(new, side, draw)
-    height, width = min(new[0], side), min(new[1], side)
-    rows, columns = slice(top, top + height), slice(left, left + width)
+    new = jittered_size((picture.shape[1], picture.shape[2]), side, draw.ratio)
+    crop = crop_of(new, side, draw)
+    view = cut_view(picture, boxes, new, crop=crop, flip=draw.flip, masks=masks)
 
-    found, cut, here = _crop_boxes(boxes, masks, size, new, (rows, columns))
-    content = _resize(picture, new)[:, rows, columns]
-
-    window = (0, 0, width, height)
-    if draw.flip:
-        edge = side if flip_padding else width
-        found = found[:, [2, 1, 0, 3]] * found.new_tensor([-1, 1, -1, 1])
-        found = found + found.new_tensor([edge, 0, edge, 0])
-        content = content.flip(-1)
-        cut = None if cut is None else [mirror_window(mask, edge) for mask in cut]
-        window = (edge - width, 0, edge, height)
-
+    height, width = view.image.shape[1:]
+    left = side - width if draw.flip and flip_padding else 0
+    window = (left, 0, left + width, height)
     image = picture.new_zeros(3, side, side)
-    image[:, : window[3], window[0] : window[2]] = content
-    return JitterView(image, window, found, cut, here)
+    image[:, :height, left : left + width] = view.image
+
+    cut = view.masks
+    if cut is not None:
+        cut = [mask._replace(left=mask.left + left) for mask in cut]
+    moved = view.boxes + view.boxes.new_tensor([left, 0, left, 0])
+    return JitterView(image, window, moved, cut, view.rows)
 
 
-def _resize(picture: Tensor, size: tuple[int, int]) -> Tensor:
+def cut_view(
+    picture: Tensor,
+    boxes: Tensor,
+    new: tuple[int, int],
+    *,
+    crop: tuple[slice, slice] | None = None,
+    flip: bool = False,
+    masks: Sequence[MaskWindow] | None = None,
+) -> CutView:
+    """Resize a picture, cut a window out of it, and mirror that.
+
+    Pixels are resized bilinearly without antialiasing and rounded, masks by nearest neighbour.
+    Boxes are clipped to the crop, and dropped where nothing is left. With masks, boxes become those
+    around the cropped masks. A view without boxes is a view of background.
+
+    Args:
+        picture: uint8 RGB (3, height, width).
+        boxes: (N, 4) in pixels of the picture.
+        new: height and width after resizing.
+        crop: rows and columns of the resized picture; None takes all.
+        flip: whether the view is mirrored.
+        masks: of the N boxes, or None.
+    """
+    size = (picture.shape[1], picture.shape[2])
+    rows, columns = crop or (slice(0, new[0]), slice(0, new[1]))
+    found, cut, here = _crop_boxes(boxes, masks, size, new, (rows, columns))
+    content = resize_bilinear(picture, new)[:, rows, columns]
+
+    if flip:
+        width = columns.stop - columns.start
+        found = found[:, [2, 1, 0, 3]] * found.new_tensor([-1, 1, -1, 1])
+        found = found + found.new_tensor([width, 0, width, 0])
+        content = content.flip(-1)
+        cut = None if cut is None else [mirror_window(mask, width) for mask in cut]
+    return CutView(content, found, cut, here)
+
+
+def resize_bilinear(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize pixels without antialiasing: uint8 (3, height, width) -> (3, *size), rounded."""
     if picture.shape[1:] == size:
         return picture
     resized = F.interpolate(picture[None].float(), size, mode="bilinear", align_corners=False)[0]

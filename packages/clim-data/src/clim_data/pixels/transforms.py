@@ -49,6 +49,17 @@ def longest_side_size(height: int, width: int, target: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
+def short_side_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
+    """Return (height, width) of a picture whose short side becomes `short`.
+
+    The long side stays within `long`: where it would not, the picture becomes smaller. Sides are
+    rounded half up and are at least 1.
+    """
+    factor = min(long / max(size), short / min(size))
+    height, width = (max(int(edge * factor + 0.5), 1) for edge in size)
+    return height, width
+
+
 def letterbox_scale(height: int, width: int, target: int) -> float:
     """Return the factor from original pixels to letterboxed pixels."""
     return target / max(height, width)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         BatchRules as BatchRules,
         content_limits as content_limits,
         prepare_batch as prepare_batch,
+        prepare_padded as prepare_padded,
         stack_images as stack_images,
     )
     from clim_models.detection.boxes.masks import (
@@ -185,6 +186,7 @@ else:
             "load_detector": "clim_models.detection.checkpoints",
             "open_detector": "clim_models.detection.folders",
             "prepare_batch": "clim_models.detection.batches",
+            "prepare_padded": "clim_models.detection.batches",
             "prepare_images": "clim_models.detection.images",
             "prepare_views": "clim_models.detection.images",
             "save_detector": "clim_models.detection.folders",

@@ -79,6 +79,32 @@ def stack_images(pixels: Sequence[Tensor], rules: BatchRules) -> Tensor:
     return batch
 
 
+def prepare_padded(images: Tensor, windows: Tensor, rules: BatchRules) -> tuple[Tensor, Tensor]:
+    """Normalise a batch of training views; what lies outside the pictures becomes 0.
+
+    Nothing waits for the device.
+
+    Args:
+        images: uint8 RGB (B, 3, H, W).
+        windows: (B, 4), left, top, right, bottom of the picture in each image; left and top are 0.
+        rules: statistics and order of channels.
+
+    Returns:
+        Images (B, 3, H, W) float32, and height and width of each picture, (B, 2) float32.
+    """
+    statistics = torch.tensor([rules.mean, rules.std])[:, None, :, None, None]
+    mean, std = statistics.to(images.device, non_blocking=True)
+    ordered = images.flip(1) if rules.bgr else images
+    normal = (ordered.float() - mean) / std
+
+    rows = torch.arange(images.shape[2], device=images.device)[:, None]
+    columns = torch.arange(images.shape[3], device=images.device)
+    bottom, right = windows.to(images.device)[:, [3, 2], None, None].unbind(1)
+    inside = (rows < bottom) & (columns < right)  # (B, H, W)
+    limits = torch.stack([bottom, right], 1)[:, :, 0, 0].float()
+    return normal * inside[:, None], limits
+
+
 def prepare_batch(pictures: Sequence[Tensor], rules: BatchRules) -> tuple[Tensor, list[ImageFrame]]:
     """Resize, normalise and pad pictures of any sizes.
 

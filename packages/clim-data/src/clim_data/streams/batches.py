@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TensorBatch:
-    """A batch whose fields are tensors, lists of tensors, or lists of texts."""
+    """A batch whose fields are tensors, lists of tensors, lists of texts, or such batches."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return a copy of the batch with its tensors on `device`."""
@@ -31,6 +31,8 @@ class TensorBatch:
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 moved[field.name] = move(value)
+            elif isinstance(value, TensorBatch):
+                moved[field.name] = value._with_tensors(move)
             elif isinstance(value, list) and value and isinstance(value[0], Tensor):
                 moved[field.name] = [move(tensor) for tensor in value]
         return replace(self, **moved)

@@ -135,6 +135,16 @@ class EpochLoader(Generic[Batch]):
             )
 
     @property
+    def store(self) -> SampleSource[Any]:
+        """The samples."""
+        return self._batches.store
+
+    @property
+    def build(self) -> Callable[[list[Any], SampleRandom], Built]:
+        """What makes a batch of some samples."""
+        return self._batches.build
+
+    @property
     def num_samples(self) -> int:
         """Samples of one epoch; those that turn out to be broken when decoded are still counted."""
         return len(self._batches.store)

@@ -49,6 +49,9 @@ class RepeatedSamples:
     Args:
         store: the samples; nothing may be left out of it afterwards.
         factors: int64 (len(store),), at least 1.
+
+    Attributes:
+        owners: int64 (len(self),), number of each sample in the store.
     """
 
     def __init__(self, store: SampleStore, factors: np.ndarray):
@@ -56,7 +59,7 @@ class RepeatedSamples:
         self.on_error = store.on_error
         self.shuffle_window = store.shuffle_window
         self._ends = np.cumsum(factors)
-        self._owners = np.repeat(np.arange(len(factors)), factors)
+        self.owners = np.repeat(np.arange(len(factors)), factors)
         edges = np.concatenate([[0], self._ends])[store.starts]
         self.counts: list[int] = np.diff(edges).tolist()
 
@@ -66,11 +69,11 @@ class RepeatedSamples:
         return self.store.skipped
 
     def __len__(self) -> int:
-        return len(self._owners)
+        return len(self.owners)
 
     def read(self, number: int) -> RawSample:
         """Read one sample; its `number` is that of the store."""
-        owner = int(self._owners[number])
+        owner = int(self.owners[number])
         return replace(self.store.read(owner), copy=int(self._ends[owner]) - 1 - number)
 
     def fingerprint(self) -> str:

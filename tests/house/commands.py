@@ -26,6 +26,7 @@ COMMANDS = {
         "doctor",
         "proposals",
         "nouns",
+        "tags",
         "ov-split",
     ),
     "clim-eval": (

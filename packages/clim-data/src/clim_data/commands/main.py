@@ -1,4 +1,4 @@
-"""`clim-data pack | doctor | proposals | nouns | ov-split`."""
+"""`clim-data pack | doctor | proposals | nouns | tags | ov-split`."""
 
 import sys
 from collections.abc import Sequence
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from clim_data.command_line.checks import without_launcher_options
 from clim_data.command_line.exit_status import run_command
 from clim_data.command_line.parser import CommandParser
-from clim_data.commands import doctor, nouns, ov_split, pack, proposals
+from clim_data.commands import doctor, nouns, ov_split, pack, proposals, tags
 from clim_data.version import __version__
 
 # In the order of the help. A command's module has `add(commands)` and `run(options)`.
-COMMANDS = (pack, doctor, proposals, nouns, ov_split)
+COMMANDS = (pack, doctor, proposals, nouns, tags, ov_split)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,303 @@
+"""A file of captions and tags for detectors: which classes the captions of each image name.
+
+The file has the layout of Detic's: images with "captions" and "pos_category_ids", and the
+categories.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from clim_data.annotations.caption_files import captions_of, captions_of_images, read_caption_table
+from clim_data.annotations.tables import CategoryTable
+from clim_data.derive.caption_tags import CaptionTagger, TagRule
+from clim_data.derive.coco_synonyms import COCO_SYNONYMS
+from clim_data.faults import BrokenSample, SkipReport
+from clim_data.files.json_stream import write_coco
+from clim_data.files.names import image_file_name
+from clim_data.files.text import parse_json, plain_text, read_text
+from clim_data.matching.box_json import read_lists
+from clim_data.matching.tagged_captions import TAGS
+from clim_data.sources.captions import read_captions
+from clim_data.sources.sample_names import sample_names
+from clim_data.sources.store import SampleStore
+
+_FIELDS = ("id", "file_name", "coco_url", "width", "height")
+# Where a line of a table begins to name an address, not a file.
+_ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+class Captioned(NamedTuple):
+    """An image of a source: the fields of its record, and its captions."""
+
+    record: dict[str, Any]
+    captions: list[str]
+
+
+@dataclass(frozen=True)
+class TagOptions:
+    """How captions become tags.
+
+    Raises:
+        ValueError: a pattern without a number.
+    """
+
+    rule: TagRule = "words"
+    """See `CaptionTagger`."""
+    first_caption: bool = False
+    """Read only the first caption of each image."""
+    keep_untagged: bool = False
+    """Write images without a tag, too."""
+    file_names: str | None = None
+    """Name of the image of a line of a table, such as "{:08d}.jpg": the lines count from 0. None
+    reads the name from the table."""
+
+    def __post_init__(self) -> None:
+        if self.file_names is None:
+            return
+        try:
+            told_apart = self.file_names.format(0) != self.file_names.format(1)
+        except (IndexError, KeyError, ValueError):
+            told_apart = False
+        if not told_apart:
+            raise ValueError(
+                f'{self.file_names!r} names no line: give a pattern such as "{{:08d}}.jpg"'
+            )
+
+
+@dataclass
+class TagReport:
+    """What `write_tags` did.
+
+    output: the file. images: how many are written. untagged: images without a tag. counts: images
+    of each class that has any, the most frequent first. classes: how many there are. skipped:
+    captions and images that could not be used.
+    """
+
+    output: Path
+    images: int = 0
+    untagged: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    classes: int = 0
+    skipped: SkipReport = field(default_factory=SkipReport)
+
+    def __str__(self) -> str:
+        most = ", ".join(f"{name} {count:,}" for name, count in self.counts.most_common(5))
+        return (
+            f"{self.output}: {self.images:,} images, {sum(self.counts.values()):,} tags of "
+            f"{len(self.counts)} of {self.classes} classes ({most}, ...); {self.untagged:,} images "
+            "without a tag"
+        )
+
+
+def write_tags(
+    source: str | Path,
+    output: str | Path,
+    *,
+    classes: str | Path,
+    synonyms: str | Path | None = None,
+    options: TagOptions | None = None,
+) -> TagReport:
+    """Write the captions of all images, and the classes that they name; the file appears whole.
+
+    Args:
+        source: COCO captions or a CC3M-style json, a jsonl or a tsv of captions by file name, a
+            folder of images, or shards.
+        output: the json.
+        classes: COCO or LVIS json, of which the categories are read. LVIS has synonyms; those of
+            COCO's classes are known.
+        synonyms: json of an object, class -> list of its names, in place of the known ones.
+        options: see `TagOptions`.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: no captions, no categories, a synonym of no class, or no image has a tag.
+    """
+    options = options or TagOptions()
+    output = Path(output)
+    for read in (source, classes, *filter(None, [synonyms])):
+        if output.resolve() == Path(read).resolve():
+            raise ValueError(f"{output} is read: give another output")
+    categories, names = read_class_names(classes, synonyms, options.rule)
+    tagger = CaptionTagger(names, options.rule)
+    report = TagReport(output, classes=len(categories))
+
+    images = _tagged(read_captioned(source, report.skipped, options), tagger, categories, report)
+    chosen = (image for image in images if image[TAGS] or options.keep_untagged)
+    write_coco(
+        output,
+        {
+            "info": {"description": f"tags by the rule {options.rule!r}"},
+            "images": _counted(chosen, report, source),
+            "categories": categories,
+        },
+    )
+    return report
+
+
+def _tagged(
+    images: Iterator[Captioned],
+    tagger: CaptionTagger,
+    categories: Sequence[Mapping[str, Any]],
+    report: TagReport,
+) -> Iterator[dict[str, Any]]:
+    """Yield the records of all images with their captions and tags."""
+    for record, captions in tqdm(images, desc="tagging", unit="image", unit_scale=True):
+        found = tagger.tags(captions)
+        report.untagged += not found
+        report.counts.update(str(categories[label]["name"]) for label in found)
+        tags = [categories[label]["id"] for label in found]
+        yield {**record, "captions": captions, TAGS: tags}
+
+
+def _counted(
+    images: Iterator[dict[str, Any]], report: TagReport, source: str | Path
+) -> Iterator[dict[str, Any]]:
+    """Count what is written, and refuse a file without tags before it appears."""
+    for image in images:
+        report.images += 1
+        yield image
+    if not report.counts:
+        raise ValueError(
+            f"no caption of {source} names a class ({report.untagged:,} images; "
+            f"{report.skipped.summary(3)}): give the captions of these images, and the json of the "
+            "classes"
+        )
+
+
+def read_class_names(
+    classes: str | Path, synonyms: str | Path | None = None, rule: TagRule = "words"
+) -> tuple[list[dict[str, Any]], list[list[str]]]:
+    """Return the categories of a json by rising id, and the names of each.
+
+    The rule "original" reads the listed names only: of LVIS, "hot dog" is a sausage and nothing
+    else. Otherwise the name of the class counts as well.
+
+    Raises:
+        FileNotFoundError, ValueError: see `write_tags`.
+    """
+    records = read_lists(classes, "categories")["categories"]
+    table = CategoryTable.of(records, Path(classes).name)
+    by_name = {record["name"].strip(): record for record in records}
+    given = {} if synonyms is None else _read_synonyms(synonyms)
+    unknown = sorted(given.keys() - by_name.keys())
+    if unknown:
+        raise ValueError(
+            f"{synonyms} has names of {unknown[:8]}, which are no categories of {classes}: spell "
+            "classes as the categories"
+        )
+
+    categories, names = [], []
+    for name, identity in zip(table.names, table.ids, strict=True):
+        listed = by_name[name].get("synonyms")
+        known = listed if isinstance(listed, list) and listed else COCO_SYNONYMS.get(name, (name,))
+        chosen = [str(one) for one in given.get(name, known)]
+        names.append(chosen if rule == "original" or name in given else [*chosen, name])
+        categories.append({"id": identity, "name": name})
+    return categories, names
+
+
+def _read_synonyms(path: str | Path) -> dict[str, list[str]]:
+    """Read an object of lists of texts."""
+    try:
+        content = parse_json(Path(path).read_bytes(), str(path))
+    except BrokenSample as fault:
+        raise ValueError(f"{path} is no json ({fault.detail})") from None
+    wanted = f'{path} must be an object of lists, such as {{"dog": ["dog", "puppy"]}}'
+    if not isinstance(content, dict):
+        raise ValueError(wanted)
+    for name, names in content.items():
+        is_list = isinstance(names, list) and names
+        if not is_list or not all(isinstance(one, str) and one.strip() for one in names):
+            raise ValueError(f"{wanted}: {name!r} has {names!r}")
+    return content
+
+
+def read_captioned(
+    source: str | Path, skipped: SkipReport, options: TagOptions
+) -> Iterator[Captioned]:
+    """Yield the images of a source that have captions; others are named in `skipped`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `write_tags`.
+    """
+    kind = Path(source).suffix.lower()
+    readers = {".json": _of_coco, ".jsonl": _of_rows, ".tsv": _of_table}
+    if options.file_names is not None and kind != ".tsv":
+        raise ValueError(f"{source} names its images itself: leave file names out")
+    reader = readers.get(kind, _of_samples)
+
+    for record, captions in reader(source, skipped, options):
+        if not captions:
+            name = str(record.get("file_name") or record.get("id"))
+            skipped.add(BrokenSample("empty caption", name, str(source)))
+            continue
+        yield Captioned(record, captions[:1] if options.first_caption else captions)
+
+
+def _of_coco(source: str | Path, skipped: SkipReport, options: TagOptions) -> Iterator[Captioned]:
+    for image, captions in captions_of_images(source, skipped.add):
+        try:
+            image_file_name(image)
+        except BrokenSample as fault:
+            skipped.add(fault)
+            continue
+        yield Captioned({name: image[name] for name in _FIELDS if name in image}, captions)
+
+
+def _of_rows(source: str | Path, skipped: SkipReport, options: TagOptions) -> Iterator[Captioned]:
+    rows = read_caption_table(source)
+    skipped.extend(rows.faults)
+    for number, (name, captions) in enumerate(rows.captions.items(), 1):
+        yield Captioned({"id": number, "file_name": name}, captions)
+
+
+def _of_table(source: str | Path, skipped: SkipReport, options: TagOptions) -> Iterator[Captioned]:
+    """Read lines of a caption and a file name, or an address where `file_names` gives the name."""
+    lines = read_text(source).splitlines()
+    for number, line in enumerate(lines):
+        where = f"{source}, line {number + 1}"
+        if not line.strip():
+            continue
+        try:
+            caption, _, other = line.partition("\t")
+            if options.file_names is not None:
+                name = options.file_names.format(number)
+            else:
+                name = _named(other.split("\t")[0].strip(), where)
+            yield Captioned(
+                {"id": number + 1, "file_name": name}, captions_of(plain_text(caption), where)
+            )
+        except BrokenSample as fault:
+            skipped.add(fault)
+
+
+def _named(name: str, where: str) -> str:
+    """Return the file name of a line; an address is none."""
+    if not name:
+        raise BrokenSample("bad row", where, "no file name after a tab")
+    if _ADDRESS.match(name):
+        raise ValueError(
+            f"{where} has an address, not the name of a file: say how the images were stored, such "
+            'as --file-names "{:08d}.jpg" (lines count from 0)'
+        )
+    return name
+
+
+def _of_samples(
+    source: str | Path, skipped: SkipReport, options: TagOptions
+) -> Iterator[Captioned]:
+    store = SampleStore(source)
+    skipped.extend(store.skipped.faults)
+    names = sample_names(store).samples
+    for number in range(len(store)):
+        record = {"id": number + 1, "file_name": names[number].shown}
+        try:
+            yield Captioned(record, read_captions(store.read(number)))
+        except BrokenSample as fault:
+            skipped.add(fault)

@@ -3,6 +3,7 @@ image."""
 
 import pytest
 import torch
+from flmm.adapters.layout import expand_images
 from flmm.attention.rows import ATTENTION_NAME
 from PIL import Image
 from tiny_lmms import FAMILIES, IMAGE_ID, picture, sample, tiny_lmm
@@ -14,11 +15,11 @@ def eager_maps(lmm, one) -> tuple[torch.Tensor, torch.Tensor]:
     """(N, L * H, t) attention of one sample from whole matrices, and (L, T, D) states of its phrase
     tokens."""
     layout = lmm.family.layout(one.image)
-    text = one.text.expand(IMAGE_ID, [layout.tokens])
+    text = expand_images(one.text, IMAGE_ID, [layout])
     lmm.language_model.set_attn_implementation("eager")
     inputs = lmm.family.model_inputs([one.image], text.input_ids[None])
     with torch.no_grad():
-        output = lmm.model(
+        output = lmm.model.model(
             input_ids=text.input_ids[None],
             **inputs,
             output_attentions=True,
@@ -65,8 +66,9 @@ def test_a_spot_in_the_image_is_found_in_its_cells(name, size):
         features = [image_features(lmm, image) for image in (plain, painted)]
         layout = lmm.family.layout(lmm.family.prepare(plain))
         assert len(features[0]) == layout.tokens
-        change = (features[1] - features[0]).norm(dim=-1)[None, None]  # (1, 1, t)
-        for grid in layout.crop(layout.arrange(change))[0]:
+        change = (features[1] - features[0]).norm(dim=-1)  # (t,)
+        for tokens in layout.grids:
+            grid = layout.crop(change[tokens])
             rows, columns = grid.shape
             weights = (grid - grid.median()).clamp(min=0) ** 2
             y = ((torch.arange(rows) + 0.5) / rows * weights.sum(1)).sum() / weights.sum()
@@ -81,8 +83,11 @@ def image_features(lmm, image) -> torch.Tensor:
     ids = torch.full((1, lmm.family.layout(prepared).tokens), IMAGE_ID)
     inputs = lmm.family.model_inputs([prepared], ids)
     inputs.pop("mm_token_type_ids", None)
+    core = lmm.model.model
     with torch.no_grad():
-        found = lmm.model.model.get_image_features(**inputs, return_dict=True).pooler_output
+        if hasattr(core, "vision"):
+            return core.vision(**inputs).flatten(0, 1)
+        found = core.get_image_features(**inputs, return_dict=True).pooler_output
     return torch.cat(list(found)).flatten(0, -2)
 
 

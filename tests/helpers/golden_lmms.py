@@ -4,8 +4,12 @@ Tests import them as `from golden_lmms import golden_lmm` (pytest puts this fold
 """
 
 import json
+import os
 import re
+import shutil
 import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from clim_models import UNetHead
@@ -21,17 +25,34 @@ from flmm import (
     load_sam,
 )
 from flmm.adapters import build_lmm
-from flmm.adapters.authors.deepseek_names import deepseek_config, deepseek_to_transformers
+from flmm.adapters.authors import deepseek, hpt, mgm
+from flmm.adapters.authors.deepseek_names import (
+    deepseek_config,
+    deepseek_to_transformers,
+    sam_sizes,
+    siglip_sizes,
+)
+from flmm.adapters.authors.joined import add_image_token
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from tiny_lmms import HALF, square
 from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
     CLIPImageProcessorPil,
     DeepseekVLForConditionalGeneration,
+    DeepseekVLHybridForConditionalGeneration,
+    DeepseekVLHybridImageProcessorPil,
     DeepseekVLImageProcessorPil,
     LlavaNextImageProcessorPil,
+    SiglipImageProcessorPil,
 )
+
+GOLDEN = Path(os.environ.get("CLIM_GOLDEN", Path(__file__).parents[1] / "golden")) / "flmm"
+# Every LMM of F-LMM that this set has a case of.
+CASES = sorted(path.parent.name for path in GOLDEN.glob("*/forward.json"))
+ORIGINAL_IMAGE_ID = -200  # of HPT and Mini-Gemini
+_READ: dict[tuple[Path, torch.dtype], FrozenLMM] = {}
 
 
 def close_masks(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -58,17 +79,61 @@ def frame_of(record: dict) -> ImageFrame:
 def sample_of(case, name: str) -> Sample:
     """A golden sample with the very pixels and ids that the original got."""
     record = case.meta["samples"][name]
-    if f"{name}__pixel_values" in case.arrays:
-        pixels = case.tensor(f"{name}__pixel_values").cpu()
-    else:
-        pixels = (case.tensor(f"{name}__pixel_values_u8").cpu().float() / 255 - 0.5) / 0.5
     # Samples come from a reader, so they are on the CPU; the LMM takes them to its device.
     ids, phrases = case.tensor(f"{name}__input_ids").cpu(), case.tensor(f"{name}__mask_ids").cpu()
+    ids = torch.where(ids == ORIGINAL_IMAGE_ID, image_id(case), ids)
     prompt = int((case.tensor(f"{name}__labels") == -100).sum())
     return Sample(
-        PreparedImage({"pixel_values": pixels}, frame_of(record)),
+        PreparedImage(inputs_of(case, name), frame_of(record)),
         TokenizedText(ids, phrases, prompt),
     )
+
+
+def inputs_of(case, name: str) -> dict[str, torch.Tensor]:
+    """The pixels of a sample.
+
+    The cases of DeepSeek-VL 7B have one square in [0, 1], which its two towers normalise. Those of
+    Mini-Gemini have the padded square, and a part of what is made of it.
+    """
+    if f"{name}__padded_image" in case.arrays:
+        padded = Image.fromarray(case.arrays[f"{name}__padded_image"])
+        return golden_lmm(case).family.prepare(padded).inputs
+    whole = case.arrays.get(f"{name}__pixel_values")
+    if whole is None:
+        bytes_of = case.tensor(f"{name}__pixel_values_u8").cpu()
+        if is_hybrid(case):
+            return golden_lmm(case).family.prepare.views(bytes_of)
+        return {"pixel_values": (bytes_of.float() / 255 - 0.5) / 0.5}
+    pixels = torch.from_numpy(whole)
+    if is_hybrid(case):
+        return golden_lmm(case).family.prepare.views(pixels * 255)
+    return {"pixel_values": pixels}
+
+
+def is_hybrid(case) -> bool:
+    """Whether the case is of a DeepSeek-VL with two towers."""
+    path = case.folder / "lmm.json"
+    if not path.exists():
+        return False
+    about = json.loads(path.read_text())
+    return about["config"]["vision_config"]["cls"] == deepseek.TWO
+
+
+def image_id(case) -> int:
+    """The id of the image token that a tokenizer of the case gets; the originals use -200."""
+    return add_image_token(tokenizer_of(case, "plain"))
+
+
+def phrase_rows(case, name: str) -> torch.Tensor:
+    """Positions of all phrase tokens in the merged sequence."""
+    if f"{name}__phrase_rows" in case.arrays:
+        return case.tensor(f"{name}__phrase_rows")
+    return (case.tensor(f"{name}__merged_mask_ids") >= 0).nonzero().flatten()
+
+
+def merge_of(case) -> str:
+    """How the case merges tokens; the oldest ones do not say, and are means."""
+    return case.meta.get("merge", "mean")
 
 
 def first_of(case) -> str:
@@ -80,7 +145,9 @@ def golden_lmm(case, dtype: torch.dtype = torch.float32) -> FrozenLMM:
     """The frozen LMM of the case in this folder."""
     if (case.folder / "hf").exists():
         return _from_hf(case, dtype).to(DEVICE)
-    return _deepseek(case, dtype).to(DEVICE)
+    if (case.folder / "lmm.json").exists():
+        return _deepseek(case, dtype).to(DEVICE)
+    return _from_authors(case, dtype).to(DEVICE)
 
 
 def golden_grounded(
@@ -96,7 +163,7 @@ def golden_grounded(
         normalize_input=unet["normalize_input"],
         upsample_input=unet["upsample_input"],
     )
-    model = GroundedLMM(lmm, head, golden_sam(case), merge=merge or case.meta["merge"]).eval()
+    model = GroundedLMM(lmm, head, golden_sam(case), merge=merge or merge_of(case)).eval()
     model.load_heads(released(case))
     return model.to(DEVICE)
 
@@ -178,21 +245,109 @@ def _from_hf(case, dtype: torch.dtype) -> FrozenLMM:
     return build_lmm(model, processor)
 
 
-def _deepseek(case, dtype: torch.dtype) -> FrozenLMM:
-    lmm = json.loads((case.folder / "lmm.json").read_text())
-    tower = lmm["registered_sizes"]["siglip"]
-    sizes = {
-        k: tower[k] for k in ("image_size", "patch_size", "width", "layers", "heads", "mlp_ratio")
+def authors_folder(case, folder: Path) -> Path:
+    """Write the folder that the authors of HPT or Mini-Gemini would release for this case."""
+    if (case.folder / "projector.safetensors").exists():
+        _write_hpt(case, folder)
+    else:
+        _write_mgm(case, folder)
+    return folder
+
+
+def in_parts(folder: Path) -> None:
+    """Split a folder's model.safetensors into two files with an index, as large models have it."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    where = {}
+    for number in (1, 2):
+        file = f"model-0000{number}-of-00002.safetensors"
+        names = sorted(tensors)[number - 1 :: 2]
+        save_file({k: tensors[k] for k in names}, folder / file, metadata={"format": "pt"})
+        where |= dict.fromkeys(names, file)
+    index = {"metadata": {"total_size": 0}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _write_hpt(case, folder: Path) -> None:
+    clip = case.meta["vision"] == "clip"
+    configs = {
+        "llm": {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+        | case.meta["llm_config"],
+        "visual_encoder": {"model_type": f"{case.meta['vision']}_vision_model"}
+        | case.meta["vision_config"],
+        "projector": {"model_type": "projector"} | case.meta["projector_config"],
     }
+    for part, config in configs.items():
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text(json.dumps(config))
+        shutil.copyfile(case.folder / f"{part}.safetensors", folder / part / "model.safetensors")
+    tokenizer_of(case, "plain").save_pretrained(folder / "llm")
+    processor = CLIPImageProcessorPil() if clip else SiglipImageProcessorPil()
+    processor.save_pretrained(folder / "visual_encoder")
+
+
+def _write_mgm(case, folder: Path) -> None:
+    tower = folder / "zoo" / "clip"
+    tower.mkdir(parents=True)
+    activation = case.meta.get("clip_hidden_act", "quick_gelu")
+    config = {"model_type": "clip_vision_model", "hidden_act": activation}
+    (tower / "config.json").write_text(json.dumps(config | case.meta["clip_config"]))
+    CLIPImageProcessorPil().save_pretrained(tower)
+    own = {
+        "model_type": case.meta.get("model_type", "mgm"),
+        **case.meta["llm_config"],
+        **case.meta["mgm_config"],
+        "mm_vision_tower": "zoo/clip",
+        "mm_vision_tower_aux": "zoo/convnext",
+        **{key: case.meta[key] for key in ("image_grid", "image_global")},
+    }
+    (folder / "config.json").write_text(json.dumps(own))
+    shutil.copyfile(case.folder / "lmm.safetensors", folder / "model.safetensors")
+    tokenizer_of(case, "plain").save_pretrained(folder)
+
+
+def _from_authors(case, dtype: torch.dtype) -> FrozenLMM:
+    """The LMM of a case, read once from the files of its authors."""
+    made = _READ.get((case.folder, dtype))
+    if made is None:
+        with TemporaryDirectory() as folder:
+            made = read_authors(case, authors_folder(case, Path(folder) / "lmm"), dtype)
+        _READ[case.folder, dtype] = made
+    return made
+
+
+def read_authors(case, folder: Path, dtype: torch.dtype = torch.float32) -> FrozenLMM:
+    """Read a folder of `authors_folder` by the authors' reader."""
+    if (folder / "projector").exists():
+        side = case.meta["image_size"]
+        parts = hpt.read_authors_model(folder, {"model_type": "hpt"}, dtype=dtype, side=side)
+    else:
+        raw = json.loads((folder / "config.json").read_text())
+        parts = mgm.read_authors_model(folder, raw, dtype=dtype)
+    return build_lmm(*parts)
+
+
+def _deepseek(case, dtype: torch.dtype) -> FrozenLMM:
+    """DeepSeek-VL from its authors' layout: of the 1.3B kind, or of the 7B kind with two towers."""
+    about = json.loads((case.folder / "lmm.json").read_text())
+    registered, vision = about["registered_sizes"], about["config"]["vision_config"]
+    tensors = deepseek_to_transformers(load_file(case.folder / "lmm.safetensors"))
+    siglip = siglip_sizes(tensors, heads=registered["siglip"]["heads"])
     image_token = int(case.tensor(f"{first_of(case)}__input_ids").mode().values)
-    config = deepseek_config(
-        lmm["config"]["language_config"], tower=sizes, image_token_id=image_token
-    )
-    model = DeepseekVLForConditionalGeneration(config).to(dtype)
-    model.load_state_dict(deepseek_to_transformers(load_file(case.folder / "lmm.safetensors")))
-    half = (0.5, 0.5, 0.5)
-    side = tower["image_size"]
-    processor = DeepseekVLImageProcessorPil(
-        size={"height": side, "width": side}, image_mean=half, image_std=half
-    )
+    options = {"siglip": siglip, "image_token_id": image_token}
+    language = about["config"]["language_config"]
+    if vision["cls"] == deepseek.ONE:
+        config = deepseek_config(language, **options)
+        model = DeepseekVLForConditionalGeneration(config).to(dtype)
+        processor = DeepseekVLImageProcessorPil(size=square(siglip["image_size"]), **HALF)
+    else:
+        layers = registered["sam"]["global_attn_indexes"]
+        config = deepseek_config(language, sam=sam_sizes(tensors, global_layers=layers), **options)
+        model = DeepseekVLHybridForConditionalGeneration(config).to(dtype)
+        processor = DeepseekVLHybridImageProcessorPil(
+            size=square(siglip["image_size"]),
+            high_res_size=square(config.high_res_vision_config.image_size),
+            **HALF,
+        )
+    model.load_state_dict(tensors)
     return build_lmm(model, processor)

@@ -69,9 +69,9 @@ WORDS = [
 UNEVEN = (1, 4, None, 2, 3, None, None, 1)
 
 
-def word_tokenizer() -> PreTrainedTokenizerFast:
+def word_tokenizer(image_token: str = "<image>") -> PreTrainedTokenizerFast:
     """Whole words, all others <unk>."""
-    vocabulary = {word: i for i, word in enumerate(WORDS)} | {"<image>": IMAGE_ID}
+    vocabulary = {word: i for i, word in enumerate(WORDS)} | {image_token: IMAGE_ID}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     made = PreTrainedTokenizerFast(
@@ -81,7 +81,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
         eos_token="</s>",
         pad_token="</s>",
     )
-    made.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    made.add_special_tokens({"additional_special_tokens": [image_token]})
     return made
 
 
@@ -119,7 +119,7 @@ def tiny_sam() -> SamModel:
 def tiny_grounded(family: str = "llava", *, seed: int = 3) -> GroundedLMM:
     """The same weights each time."""
     lmm = tiny_lmm(family)
-    lmm.tokenizer = word_tokenizer()
+    lmm.tokenizer = word_tokenizer(lmm.family.style.image_token)
     torch.manual_seed(seed)
     return GroundedLMM(
         lmm, UNetHead(lmm.map_channels, base=2, upsample_input=16), SamRefiner(tiny_sam())
@@ -233,10 +233,16 @@ def tiny_config(folder, *, steps: int = 4, batch_size: int = 2, **engine) -> Gro
 
 
 def tiny_trainer(
-    config: GroundingConfig, data=None, *, cache=None, resume: bool = False, **ranks
+    config: GroundingConfig,
+    data=None,
+    *,
+    family: str = "llava",
+    cache=None,
+    resume: bool = False,
+    **ranks,
 ) -> Trainer:
     """A trainer of the tiny model on `data` (or five pictures)."""
-    model = tiny_grounded()
+    model = tiny_grounded(family)
     loader = GroundingLoader(
         {"pictures": data or Pictures()},
         model.lmm,

@@ -9,7 +9,12 @@ import torch
 import transformers as hf
 from flmm import FrozenLMM, Sample, TokenizedText
 from flmm.adapters import build_lmm
+from flmm.adapters.authors.hpt import HptVision
+from flmm.adapters.authors.joined import JoinedConfig, JoinedLMM
+from flmm.adapters.authors.mgm_vision import MiniGeminiSizes, MiniGeminiVision, WindowAttention
 from PIL import Image
+from timm.models.convnext import ConvNeXt
+from torch import nn
 
 IMAGE_ID = 50
 TEXT = {
@@ -73,7 +78,7 @@ def deepseek_vl():
     )
 
 
-def deepseek_vl_hybrid():
+def deepseek_vl_hybrid(**siglip_options):
     text = {"model_type": "llama", **TEXT, **HEADS}
     sam = {
         "model_type": "sam_vision_model",
@@ -85,7 +90,7 @@ def deepseek_vl_hybrid():
         "output_channels": 8,
     }
     config = hf.DeepseekVLHybridConfig(
-        vision_config=siglip(32, 8),
+        vision_config={**siglip(32, 8), **siglip_options},
         text_config=text,
         high_res_vision_config=sam,
         image_token_id=IMAGE_ID,
@@ -149,6 +154,48 @@ def internvl():
     return hf.InternVLForConditionalGeneration(config), processor
 
 
+def llama(heads: dict = HEADS):
+    return hf.LlamaForCausalLM(hf.LlamaConfig(**TEXT, **heads))
+
+
+def two_layers(width: int) -> nn.Sequential:
+    wide = TEXT["hidden_size"]
+    return nn.Sequential(nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, wide))
+
+
+def hpt(kind: str = "clip"):
+    options = {**TOWER, "image_size": 56, "patch_size": 7}
+    if kind == "clip":
+        tower = hf.CLIPVisionModel(hf.CLIPVisionConfig(**options))
+    else:
+        tower = hf.SiglipVisionModel(hf.SiglipVisionConfig(**options, vision_use_head=False))
+    causal = llama(HEADS if kind == "clip" else GROUPED)
+    vision = HptVision(tower, two_layers(TOWER["hidden_size"]))
+    config = JoinedConfig("hpt", causal.config, tower.config, IMAGE_ID)
+    return JoinedLMM(causal, vision, config), hf.CLIPImageProcessorPil()
+
+
+def mgm(kind: str = "mgm", *, hd: bool = False):
+    sizes = MiniGeminiSizes(28, 7, 128, tiles=2 if hd else 1, whole=hd)
+    options = {**TOWER, "image_size": 28, "patch_size": 7}
+    tower = hf.CLIPVisionModel(hf.CLIPVisionConfig(**options))
+    if kind == "mgm":
+        causal = llama()
+    else:
+        text = {**TEXT, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 16}
+        causal = hf.GemmaForCausalLM(hf.GemmaConfig(**text))
+    vision = MiniGeminiVision(
+        tower=tower,
+        fine=ConvNeXt(depths=(1, 1, 1, 1), dims=(6, 8, 10, 12), num_classes=0),
+        mining=WindowAttention(TOWER["hidden_size"], 36),
+        projector=two_layers(TOWER["hidden_size"]),
+        sizes=sizes,
+        scale=1.0 if kind == "mgm" else TEXT["hidden_size"] ** 0.5,
+    )
+    config = JoinedConfig(kind, causal.config, sizes, IMAGE_ID)
+    return JoinedLMM(causal, vision, config), hf.CLIPImageProcessorPil()
+
+
 FAMILIES = {
     "llava": llava,
     "llava_next_mistral": llava_next,
@@ -158,6 +205,11 @@ FAMILIES = {
     "qwen2_5_vl": qwen2_5_vl,
     "llava_onevision": llava_onevision,
     "internvl": internvl,
+    "hpt": hpt,
+    "hpt15": lambda: hpt("siglip"),
+    "mgm": mgm,
+    "mgm_gemma": lambda: mgm("mgm_gemma"),
+    "mgm_hd": lambda: mgm(hd=True),
 }
 
 

@@ -7,11 +7,12 @@ import re
 import shlex
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
 from clim_data import expression_items, narrative_items, write_shards
-from clim_train import OptimConfig, ScheduleConfig, Trainer, learning_rate
+from clim_train import OptimConfig, ScheduleConfig, Trainer, learning_rate, read_metrics
 from clim_train.run import checksums, write_manifest
 from conftest import GOLDEN
 from flmm.commands.main import main
@@ -20,10 +21,23 @@ from flmm.heads.facts import read_facts
 from flmm.training.config import GroundingConfig
 from flmm.training.recipes import RECIPES
 from safetensors.torch import load_file
-from tiny_grounding import tiny_sam
+from tiny_grounding import tiny_config, tiny_sam, tiny_trainer
 from tiny_lmms import FAMILIES
 
 DATA = GOLDEN / "flmm" / "data"
+# Each published training, and the tiny LMM of its kind.
+TINY = {
+    "flmm_llava_1_5_vicuna_7b": "llava",
+    "flmm_llava_next_vicuna_7b": "llava_next_vicuna",
+    "flmm_llava_next_mistral_7b": "llava_next_mistral",
+    "flmm_deepseek_vl_1_3b": "deepseek_vl",
+    "flmm_deepseek_vl_7b": "deepseek_vl_hybrid",
+    "flmm_mgm_gemma_2b": "mgm_gemma",
+    "flmm_mgm_vicuna_7b": "mgm",
+    "flmm_mgm_vicuna_7b_hd": "mgm_hd",
+    "flmm_hpt_air": "hpt",
+    "flmm_hpt_air_1_5": "hpt15",
+}
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +174,7 @@ def test_a_stopped_run_is_exported_and_continued_by_the_commands_it_names(
 
 
 def test_recipes_are_those_of_the_paper():
-    assert len(RECIPES) == 5
+    assert RECIPES.keys() == TINY.keys()
     for name, entry in RECIPES.items():
         config = entry()
         for word in (
@@ -176,6 +190,26 @@ def test_recipes_are_those_of_the_paper():
         assert GroundingConfig.from_json(config.to_json()) == config
         assert (config.schedule.epochs, config.data.batch_size, entry.facts.gpus) == (8, 1, 8)
         assert config.optim == OptimConfig(1e-4, (0.9, 0.999), 1e-8, 0.01, "all", 1.0)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_recipe_builds_a_tiny_model_and_trains_two_steps(tmp_path, name):
+    recipe = RECIPES[name]()
+    tiny = tiny_config(tmp_path / "run", steps=2)
+    config = replace(
+        recipe,
+        data=replace(recipe.data, workers=0),
+        schedule=replace(recipe.schedule, steps=2),
+        engine=replace(recipe.engine, device="cpu"),
+        run=tiny.run,
+    )
+    trainer = tiny_trainer(config, family=TINY[name])
+    before = trainer.task.model.text_layer_weights.clone()
+    trainer.fit()
+    found = [line["loss"] for line in read_metrics(tmp_path / "run")]
+    assert len(found) == 2
+    assert all(0 < loss < 20 for loss in found)
+    assert not torch.equal(trainer.task.model.text_layer_weights, before)
 
 
 def test_rate_warms_up_from_almost_nothing_over_three_percent():
@@ -214,7 +248,10 @@ def test_an_unknown_command_is_named(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "flmm_lava"], "there is no recipe 'flmm_lava': did you mean 'flmm_llava"),
+        (
+            ["train", "flmm_lava_1_5"],
+            "there is no recipe 'flmm_lava_1_5': did you mean 'flmm_llava",
+        ),
         (["train", "resume"], "use `flmm train resume RUN`"),
         (["train", "export", "a", "b"], "use `flmm train export RUN`"),
         (["train", "export", "nowhere"], "nowhere has no complete checkpoint"),

@@ -14,7 +14,7 @@ from flmm.refiners.sam.geometry import ResizedImage
 from flmm.samples import GroundingBatch, GroundingItem
 from flmm.training.config import GroundingConfig, GroundingDataConfig
 from flmm.training.task import GroundingTask
-from golden_lmms import golden_grounded, golden_steps, picture_of, sample_of
+from golden_lmms import CASES, golden_grounded, golden_steps, picture_of, sample_of
 from safetensors.torch import load_file
 from tiny_grounding import batch_of, fit_until, tiny_config, tiny_grounded, tiny_trainer
 from tolerance import SAME_LOSSES
@@ -114,7 +114,7 @@ def golden_batch(case, model, names) -> GroundingBatch:
     return GroundingBatch(tuple(items))
 
 
-@pytest.mark.parametrize("family", ["llava", "llava_next", "deepseek_vl"])
+@pytest.mark.parametrize("family", CASES)
 def test_golden_losses_and_gradients(golden, family):
     case = golden("forward", f"flmm/{family}")
     training = case.meta["training"]

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 ASK_S = 5.0
+_CONFIGS = ("config.json", "projector/config.json")
 
 
 def hub_options(name: str | Path, *, what: str) -> dict[str, bool]:
@@ -42,7 +43,8 @@ def hub_options(name: str | Path, *, what: str) -> dict[str, bool]:
         return {}
     from huggingface_hub import try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(text, "config.json"), str):
+    # HPT has no config.json of its own, its parts have.
+    if any(isinstance(try_to_load_from_cache(text, file), str) for file in _CONFIGS):
         return {"local_files_only": True}
     raise FileNotFoundError(
         f"{text} is neither a folder here nor in the hub's cache, and the hub cannot be reached "
@@ -56,6 +58,8 @@ KNOWN_OWNERS = (
     "llava-hf/",
     "deepseek-ai/",
     "deepseek-community/",
+    "HyperGAI/",
+    "YanweiLi/",
     "OpenGVLab/",
     "Qwen/",
     "facebook/",

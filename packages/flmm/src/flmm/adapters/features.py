@@ -7,7 +7,6 @@ from torch import Tensor
 
 from flmm.adapters.frames import PreparedImage
 from flmm.adapters.layout import ImageLayout
-from flmm.attention.capture import merge_tokens
 from flmm.text.tokens import TokenizedText, phrase_token_spans
 
 
@@ -71,10 +70,8 @@ class GeneratedAnswer:
             tokens += range(start, end)
         lengths = tuple(end - start for start, end in spans)
 
-        rows = self.maps[tokens].transpose(0, 1)  # (C, T, t)
-        maps = merge_tokens(rows, lengths, merge).transpose(0, 1)  # (N, C, t)
-        arranged = self.layout.arrange(maps)
-        return PhraseFeatures(arranged, self.states[:, tokens], lengths, self.layout)
+        maps = self.layout.merge(self.maps[tokens], lengths, merge)
+        return PhraseFeatures(maps, self.states[:, tokens], lengths, self.layout)
 
 
 @dataclass(frozen=True)

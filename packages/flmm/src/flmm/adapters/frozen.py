@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from flmm.adapters.family import Family
 from flmm.adapters.features import GeneratedAnswer, PhraseFeatures, Sample
 from flmm.adapters.frames import PreparedImage
-from flmm.attention.capture import Capture, PhraseRows, TokenRows
+from flmm.adapters.layout import ImageLayout, expand_images
+from flmm.attention.capture import Capture, PhraseRows, TokenRows, UnmergedRows
 from flmm.attention.rows import use_rows_attention
 from flmm.text.tokens import NO_PHRASE, TokenizedText
 from flmm.transformers_compat import LmmParts, lmm_parts
@@ -105,9 +106,14 @@ class FrozenLMM(nn.Module):
         layouts = [self.family.layout(sample.image) for sample in samples]
         texts = []
         for sample, layout in zip(samples, layouts):
-            texts.append(self._expanded(sample.text, layout.tokens))
+            texts.append(self._expanded(sample.text, layout))
 
-        rows = [PhraseRows(text.phrase_positions(), merge) for text in texts]
+        rows = []
+        for text, layout in zip(texts, layouts):
+            phrases = text.phrase_positions()
+            # A mean is the same before and after maps are enlarged, and takes less memory before.
+            late = layout.merge_last and merge == "max"
+            rows.append(UnmergedRows(phrases) if late else PhraseRows(phrases, merge))
         columns = [self._columns(text.input_ids) for text in texts]
         ids, mask = pad_right([text.input_ids for text in texts])
         inputs = self._inputs([sample.image for sample in samples], ids)
@@ -118,8 +124,12 @@ class FrozenLMM(nn.Module):
 
         features = []
         for item, layout in enumerate(layouts):
-            maps, states = layout.arrange(capture.maps(item)), capture.states(item)
-            features.append(PhraseFeatures(maps, states, tuple(rows[item].lengths), layout))
+            lengths, maps = tuple(rows[item].lengths), capture.maps(item)
+            if isinstance(rows[item], UnmergedRows):
+                maps = layout.merge(maps, lengths, merge)
+            else:
+                maps = layout.arrange(maps)
+            features.append(PhraseFeatures(maps, capture.states(item), lengths, layout))
         return features
 
     def generate(
@@ -141,12 +151,11 @@ class FrozenLMM(nn.Module):
             ValueError: another number of image tokens than images, or no room in the context.
         """
         layouts = [self.family.layout(image) for image in images]
-        counts = [layout.tokens for layout in layouts]
         prompt = TokenizedText(prompt_ids, torch.full_like(prompt_ids, NO_PHRASE), len(prompt_ids))
-        prompt = self._expanded(prompt, *counts, room=max_new_tokens)
+        prompt = self._expanded(prompt, *layouts, room=max_new_tokens)
         length = len(prompt.input_ids)
 
-        columns = self._columns(prompt.input_ids)[: counts[0]]
+        columns = self._columns(prompt.input_ids)[: layouts[0].tokens]
         inputs = self._inputs(images, prompt.input_ids[None])
         rows = [TokenRows(length)]
         with (
@@ -211,10 +220,10 @@ class FrozenLMM(nn.Module):
     def _columns(self, ids: Tensor) -> Tensor:
         return (ids == self.family.image_token_id).nonzero().flatten()
 
-    def _expanded(self, text: TokenizedText, *counts: int, room: int = 0) -> TokenizedText:
+    def _expanded(self, text: TokenizedText, *layouts: ImageLayout, room: int = 0) -> TokenizedText:
         """Return the text with one image token for each token of the images."""
-        if len(self._columns(text.input_ids)) != sum(counts):
-            text = text.expand(self.family.image_token_id, counts)
+        if len(self._columns(text.input_ids)) != sum(layout.tokens for layout in layouts):
+            text = expand_images(text, self.family.image_token_id, layouts)
         excess = 0 if self.context is None else len(text.input_ids) + room - self.context
         if excess > 0:
             raise ValueError(_does_not_fit(text, room, excess))

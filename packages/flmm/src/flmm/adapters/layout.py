@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flmm.adapters.frames import ImageFrame
+from flmm.attention.capture import merge_tokens
+from flmm.text.tokens import TokenizedText
 from flmm.transformers_compat import unpadded_grid
 
 
@@ -22,18 +24,31 @@ class ImageLayout:
     no cell (newlines) are in no grid.
     tokens: number t of the image's tokens.
     padding: where the image lies in the grids, None where they cover exactly the image.
+    heads: maps of one layer, where the grids of each layer stand together (Mini-Gemini in HD); None
+    puts all channels of a grid together.
+    merge_last: tokens of a phrase are merged after their maps are enlarged, which "max" can see.
+    sequence: int64 ids that stand for the image in a text, where tokens that mark rows or tiles lie
+    between those of the image; None for the image token, t times.
     """
 
     grids: tuple[Tensor, ...]
     tokens: int
     padding: ImageFrame | None = None
+    heads: int | None = None
+    merge_last: bool = False
+    sequence: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """Number of ids that stand for the image in a text."""
+        return self.tokens if self.sequence is None else len(self.sequence)
 
     def arrange(self, columns: Tensor) -> Tensor:
         """Arrange attention (N, C, t) to the image's tokens as maps on the finest grid.
 
         Returns:
-            float32 (N, C * grids, h, w), all channels of the first grid first; coarser grids are
-            enlarged bilinearly.
+            float32 (N, C * grids, h, w), coarser grids enlarged bilinearly. All channels of the
+            first grid come first, or those of its first layer (see `heads`).
         """
         height, width = self.grids[-1].shape
         maps = []
@@ -44,11 +59,45 @@ class ImageLayout:
                     values, size=(height, width), mode="bilinear", align_corners=False
                 )
             maps.append(values)
-        return torch.cat(maps, dim=1)
+        if self.heads is None:
+            return torch.cat(maps, dim=1)
+        by_layer = [values.unflatten(1, (-1, self.heads)) for values in maps]  # (N, L, H, h, w)
+        return torch.cat(by_layer, dim=2).flatten(1, 2)
+
+    def merge(self, rows: Tensor, lengths: Sequence[int], merge: str) -> Tensor:
+        """Merge attention (T, C, t) of the tokens of N phrases, and arrange it.
+
+        Args:
+            lengths: tokens of each phrase, whose sum is T.
+            merge: "mean" or "max" over the tokens of a phrase.
+
+        Returns:
+            float32 (N, C * grids, h, w), as `arrange`.
+        """
+        if not self.merge_last:
+            return self.arrange(merge_tokens(rows.transpose(0, 1), lengths, merge).transpose(0, 1))
+        arranged = self.arrange(rows).transpose(0, 1)  # (C * grids, T, h, w)
+        merged = merge_tokens(arranged.flatten(2), lengths, merge)
+        return merged.unflatten(2, arranged.shape[2:]).transpose(0, 1)
 
     def crop(self, masks: Tensor) -> Tensor:
         """Cut masks (N, p, q) over the padded frame, at any resolution, to the image."""
         return masks if self.padding is None else self.padding.crop(masks)
+
+
+def expand_images(
+    text: TokenizedText, image_token_id: int, layouts: Sequence[ImageLayout]
+) -> TokenizedText:
+    """Put all tokens of each image in place of its image token.
+
+    Raises:
+        ValueError: the prompt holds another number of image tokens than images, or the answer holds
+            one.
+    """
+    sequences: list[int | Tensor] = []
+    for layout in layouts:
+        sequences.append(layout.tokens if layout.sequence is None else layout.sequence)
+    return text.expand(image_token_id, sequences)
 
 
 def single_grid(height: int, width: int, *, padding: ImageFrame | None = None) -> ImageLayout:

@@ -32,6 +32,7 @@ class PadToSquare:
         scale_first: compute the other edge as int(edge / long edge * T), which floats can make one
             pixel shorter than edge * T / long edge, rounded down (DeepSeek-VL).
         least_px: smallest edge after scaling (DeepSeek-VL: 14).
+        fill: RGB of the padding, where it is not the mean colour.
 
     Raises:
         ValueError: an option is out of range.
@@ -42,6 +43,7 @@ class PadToSquare:
     std: tuple[float, ...] | None
     scale_first: bool = False
     least_px: int = 1
+    fill: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if (self.size is not None and self.size < 1) or self.least_px < 1:
@@ -80,6 +82,8 @@ class PadToSquare:
     @cached_property
     def colour(self) -> tuple[int, ...]:
         """RGB of the padding."""
+        if self.fill is not None:
+            return self.fill
         if self.mean is None:
             return (127, 127, 127)
         return tuple(int(255 * value) for value in self.mean)
@@ -129,15 +133,17 @@ class HybridSquare:
         """Prepare an image: float32 "pixel_values" (3, size, size), "high_res_pixel_values"
         (3, T, T)."""
         canvas, frame = self.large.padded(image)
-        raw = pixels(canvas)
-        fine = normalise(raw, self.large.mean, self.large.std)
+        return PreparedImage(self.views(pixels(canvas)), frame)
 
-        scaled = raw[None].float() / 255
+    def views(self, square: Tensor) -> dict[str, Tensor]:
+        """Make both inputs of the large square (3, T, T) with values in 0..255."""
+        fine = normalise(square, self.large.mean, self.large.std)
+        scaled = square[None].float() / 255
         (small,) = F.interpolate(
             scaled, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False
         )
         coarse = small if self.mean is None else normalise(small * 255, self.mean, self.std)
-        return PreparedImage({"pixel_values": coarse, "high_res_pixel_values": fine}, frame)
+        return {"pixel_values": coarse, "high_res_pixel_values": fine}
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,15 @@ _FAMILIES: dict[str, Callable[..., Family] | tuple[str, str]] = {
     "llava_next": ("llava_next", "LlavaNext"),
     "deepseek_vl": ("deepseek_vl", "DeepseekVL"),
     "deepseek_vl_hybrid": ("deepseek_vl", "DeepseekVLHybrid"),
+    "hpt": ("hpt", "Hpt"),
     "internvl": ("internvl", "InternVL"),
     "llava_onevision": ("llava_onevision", "LlavaOnevision"),
+    "mgm": ("mgm", "MiniGemini"),
+    "mgm_gemma": ("mgm", "MiniGemini"),
     "qwen2_5_vl": ("qwen2_5_vl", "Qwen25VL"),
 }
+# model_type of config.json -> module of `authors` that reads such a folder.
+_AUTHORS = {"multi_modality": "deepseek", "mgm": "mgm", "mgm_gemma": "mgm", "hpt": "hpt"}
 
 
 def supported_families() -> list[str]:
@@ -87,9 +92,9 @@ def load_lmm(name: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") 
     """Load a model folder or a model of the Hugging Face hub.
 
     Args:
-        name: folder, or hub id such as "llava-hf/llava-1.5-7b-hf", in transformers' layout
-            (DeepSeek-VL 1.3B also in its authors'). Models of the hub that are in its cache need no
-            network.
+        name: folder, or hub id such as "llava-hf/llava-1.5-7b-hf", in transformers' layout.
+            DeepSeek-VL also loads in its authors' layout, HPT and Mini-Gemini only load in it.
+            Models of the hub that are in its cache need no network.
         dtype: of the weights, "bfloat16", "float16" or "float32".
 
     Raises:
@@ -101,18 +106,12 @@ def load_lmm(name: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") 
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}; legal values are {', '.join(DTYPES)}")
     check_device(device)
-    from transformers import PreTrainedConfig
-
-    from flmm.adapters.authors import deepseek
-
     where = hub_options(name, what="an LMM")
-    raw, _ = read_or_explain(name, "config.json", PreTrainedConfig.get_config_dict, **where)
-    if not (model_type := raw.get("model_type")):
-        raise FileNotFoundError(
-            f"{name} has no config.json with a model_type: pass the folder of an LMM, or a hub id"
-        )
-    if model_type == deepseek.MODEL_TYPE:
-        model, processor, tokenizer = deepseek.read_authors_model(
+    raw = _read_config(name, where)
+    model_type = raw["model_type"]
+    if (author := _AUTHORS.get(model_type)) is not None:
+        module = import_module(f"flmm.adapters.authors.{author}")
+        model, processor, tokenizer = module.read_authors_model(
             name, raw, dtype=getattr(torch, dtype), **where
         )
         family = family_for(model.config, processor)
@@ -124,6 +123,27 @@ def load_lmm(name: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") 
     # FrozenLMM checks the context, with the image's tokens.
     tokenizer.model_max_length = int(1e30)
     return FrozenLMM(model.to(device), family, tokenizer)
+
+
+def _read_config(name: str | Path, where: dict[str, bool]) -> dict[str, Any]:
+    """Read config.json of an LMM; HPT, whose parts have one each, has none."""
+    from transformers import PreTrainedConfig
+
+    from flmm.adapters.authors.hpt import is_hpt
+
+    fault = FileNotFoundError(
+        f"{name} has no config.json with a model_type: pass the folder of an LMM, or a hub id"
+    )
+    raw: dict[str, Any] = {}
+    try:
+        raw, _ = read_or_explain(name, "config.json", PreTrainedConfig.get_config_dict, **where)
+    except FileNotFoundError as missing:
+        fault = missing
+    if raw.get("model_type"):
+        return raw
+    if is_hpt(name, **where):
+        return {"model_type": "hpt"}
+    raise fault
 
 
 def _read_model(

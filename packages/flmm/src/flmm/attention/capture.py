@@ -113,6 +113,18 @@ class PhraseRows:
         return _merge(rows, self._owners, len(self.lengths), self.merge)
 
 
+class UnmergedRows(PhraseRows):
+    """The words of phrases, phrase after phrase, each word by itself."""
+
+    def __init__(self, phrases: Sequence[Tensor]):
+        super().__init__(phrases)
+        self.expected = len(self.positions)
+
+    def reduce(self, rows: Tensor) -> Tensor:
+        """Return the rows as they are."""
+        return rows
+
+
 class TokenRows:
     """Every token from position `first` on, each by itself: the answer after a prompt of that
     length."""

@@ -55,30 +55,40 @@ class TokenizedText:
         """List the positions (t,) of the tokens of each phrase."""
         return [(self.phrase_ids == k).nonzero().flatten() for k in range(self.phrases)]
 
-    def expand(self, token_id: int, counts: Sequence[int]) -> "TokenizedText":
-        """Repeat the k-th `token_id` counts[k] times, as an LMM that keeps one id per image token
-        wants it.
+    def expand(self, token_id: int, images: Sequence[int | Tensor]) -> "TokenizedText":
+        """Put the ids of the k-th image in place of the k-th `token_id`.
+
+        Args:
+            images: for each image, how often `token_id` is repeated, or its ids (t,) themselves.
 
         Raises:
-            ValueError: the prompt holds another number of them than `counts` has, or the answer
-                holds one.
+            ValueError: the prompt holds another number of `token_id` than there are images, or the
+                answer holds one.
         """
         places = (self.input_ids == token_id).nonzero().flatten().tolist()
-        if len(places) != len(counts):
+        if len(places) != len(images):
             raise ValueError(
-                f"{len(places)} image tokens for {len(counts)} images: put one for each into the "
+                f"{len(places)} image tokens for {len(images)} images: put one for each into the "
                 "prompt"
             )
         if places and places[-1] >= self.prompt_tokens:
             raise ValueError("the answer holds the image token: take it out of the text")
-        repeats = torch.ones_like(self.input_ids)
-        repeats[places] = torch.tensor(counts, dtype=torch.int64)
-        added = sum(counts) - len(counts)
-        ids, phrases = (
-            torch.repeat_interleave(x, repeats) for x in (self.input_ids, self.phrase_ids)
-        )
+
+        ids, phrases, after = [], [], 0
+        for place, image in zip(places, images):
+            made = torch.full((image,), token_id) if isinstance(image, int) else image
+            ids += [self.input_ids[after:place], made]
+            phrases += [self.phrase_ids[after:place], torch.full_like(made, NO_PHRASE)]
+            after = place + 1
+        ids.append(self.input_ids[after:])
+        phrases.append(self.phrase_ids[after:])
+
+        whole = torch.cat(ids)
         return replace(
-            self, input_ids=ids, phrase_ids=phrases, prompt_tokens=self.prompt_tokens + added
+            self,
+            input_ids=whole,
+            phrase_ids=torch.cat(phrases),
+            prompt_tokens=self.prompt_tokens + len(whole) - len(self.input_ids),
         )
 
 

@@ -1,40 +1,40 @@
-"""DeepSeek-VL 1.3B from its authors' files, which transformers does not read.
+"""DeepSeek-VL 1.3B and 7B from their authors' files, which transformers does not read.
 
-Configuration, weights and image processor of deepseek-ai/deepseek-vl-1.3b-chat go into
-transformers' own classes, exactly. The 7B model has a second tower whose names are not known here;
-only its conversion to transformers' layout loads.
+Configuration, weights and image processor of deepseek-ai/deepseek-vl-1.3b-chat and -7b-chat go into
+transformers' own classes, exactly.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from clim_models.checkpoints import read_checkpoint
 from torch import Tensor
 
-from flmm.adapters.authors.deepseek_names import deepseek_config, deepseek_to_transformers
+from flmm.adapters.authors.deepseek_names import (
+    deepseek_config,
+    deepseek_to_transformers,
+    sam_sizes,
+    siglip_sizes,
+)
+from flmm.adapters.authors.weights import authors_folder, build_pretrained, read_weights
 from flmm.hub import read_or_explain
 
-MODEL_TYPE = "multi_modality"
 PLACEHOLDER = "<image_placeholder>"
-# Their configuration only names the tower. Sizes are those of timm's vit_large_patch16_siglip_384.
-TOWERS: dict[str, dict[str, int]] = {
-    "siglip_large_patch16_384": {
-        "image_size": 384,
-        "patch_size": 16,
-        "width": 1024,
-        "layers": 24,
-        "heads": 16,
-        "mlp_ratio": 4,
-    }
-}
+# Their configuration only names the towers. Weights tell all sizes but these: heads of a SigLIP
+# tower, and the layers of a SAM tower that attend to the whole image.
+SIGLIP_HEADS = {"siglip_large_patch16_384": 16}
+SAM_GLOBAL_LAYERS: dict[str, tuple[int, ...]] = {"sam_b_downsample": (2, 5, 8, 11)}
+ONE, TWO = "CLIPVisionTower", "HybridVisionTower"  # vision_config.cls of the 1.3B and the 7B model
 LEAST_PX = 14  # smallest edge of the resized image, unless preprocessor_config.json has another
+# How the towers of the 7B model normalise, where their configuration does not say.
+HALF = (0.5, 0.5, 0.5)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _CONVERTED = (
     "use deepseek-community/deepseek-vl-1.3b-chat or -7b-chat, the same weights in transformers' "
     "layout"
 )
-_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_authors_model(
@@ -47,90 +47,127 @@ def read_authors_model(
         local_files_only: take a model of the hub from the cache.
 
     Raises:
-        FileNotFoundError: a file is missing. ValueError: it is the 7B model, or a file is not what
+        FileNotFoundError: a file is missing. ValueError: it has other towers, or a file is not what
             it should be.
     """
-    tower = _tower(raw, name)
-    folder = _folder(name, local_files_only)
+    towers = _towers(raw, name)
+    folder = authors_folder(name, local_files_only=local_files_only)
     tokenizer = _tokenizer(folder)
     token = tokenizer.convert_tokens_to_ids(PLACEHOLDER)
     if token is None or token == tokenizer.unk_token_id:
         raise ValueError(f"the tokenizer in {folder} has no {PLACEHOLDER}: {_CONVERTED}")
-    config = deepseek_config(raw["language_config"], tower=tower, image_token_id=token)
-    processor = _image_processor(folder, tower)
-    return _model(folder, config, dtype), processor, tokenizer
+
+    about = _pixels(folder)
+    tensors = deepseek_to_transformers(read_weights(folder))
+    config = _config(raw["language_config"], towers, tensors, token=token, source=folder)
+    processor = _image_processor(about, config, raw["vision_config"]["params"], source=folder)
+    return _model(folder, config, tensors, dtype), processor, tokenizer
 
 
-def _tower(raw: dict[str, Any], name: str | Path) -> dict[str, int]:
+def _towers(raw: Mapping[str, Any], name: str | Path) -> tuple[str, str | None]:
+    """Return the names of the SigLIP and of the SAM tower, None for the 1.3B model."""
     vision = raw.get("vision_config", {})
-    tower = TOWERS.get(vision.get("params", {}).get("model_name"))
-    if tower is None or vision.get("cls") != "CLIPVisionTower" or "language_config" not in raw:
+    about = vision.get("params", {})
+    low, high = about.get("model_name"), None
+    if vision.get("cls") == TWO:
+        low = about.get("low_res_cfg", {}).get("model_name")
+        high = about.get("high_res_cfg", {}).get("model_name", "")
+    known = low in SIGLIP_HEADS and (high is None or high in SAM_GLOBAL_LAYERS)
+    if not known or vision.get("cls") not in (ONE, TWO) or "language_config" not in raw:
         raise ValueError(
             f"{name} is in the layout of DeepSeek-VL's authors, with a vision tower "
-            f"{vision.get('cls')!r} that flmm reads in transformers' layout only: {_CONVERTED}"
+            f"{vision.get('cls')!r} ({low}, {high}) that flmm does not know: {_CONVERTED}"
         )
-    return tower
+    return low, high
 
 
-def _folder(name: str | Path, local_files_only: bool) -> Path:
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.json", "*.safetensors", "*.bin"]
-    options = {"allow_patterns": patterns, "local_files_only": local_files_only}
-    return Path(read_or_explain(str(name), "the files", snapshot_download, **options))
-
-
-def _model(folder: Path, config: Any, dtype: torch.dtype) -> Any:
-    from transformers import DeepseekVLForConditionalGeneration
-
-    tensors = deepseek_to_transformers(_weights(folder))
-    with torch.device("meta"):
-        own = DeepseekVLForConditionalGeneration(config).state_dict()
-    missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    wrong = sorted(k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape)
-    if missing or unexpected or wrong:
+def _config(
+    language: Mapping[str, Any],
+    towers: tuple[str, str | None],
+    tensors: Mapping[str, Tensor],
+    *,
+    token: int,
+    source: Path,
+) -> Any:
+    low, high = towers
+    try:
+        siglip = siglip_sizes(tensors, heads=SIGLIP_HEADS[low])
+        sam = None if high is None else sam_sizes(tensors, global_layers=SAM_GLOBAL_LAYERS[high])
+    except KeyError as missing:
         raise ValueError(
-            f"the weights in {folder} are not those of DeepSeek-VL 1.3B: missing "
-            f"{missing[:3]}, unexpected {unexpected[:3]}, of another shape {wrong[:3]}; "
-            f"{_CONVERTED}"
-        )
-    return DeepseekVLForConditionalGeneration.from_pretrained(
-        None, config=config, state_dict=tensors, dtype=dtype, attn_implementation="sdpa"
+            f"the weights in {source} are not those of DeepSeek-VL: missing {missing}; {_CONVERTED}"
+        ) from None
+    return deepseek_config(language, siglip=siglip, sam=sam, image_token_id=token)
+
+
+def _model(folder: Path, config: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
+    from transformers import (
+        DeepseekVLForConditionalGeneration,
+        DeepseekVLHybridForConditionalGeneration,
+    )
+
+    hybrid = config.model_type == "deepseek_vl_hybrid"
+    return build_pretrained(
+        DeepseekVLHybridForConditionalGeneration if hybrid else DeepseekVLForConditionalGeneration,
+        config,
+        tensors,
+        dtype=dtype,
+        source=folder,
+        what=f"DeepSeek-VL {'7B' if hybrid else '1.3B'}",
+        fix=_CONVERTED,
     )
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
-    """Read all tensors of one file, or of several with an index."""
-    for name in _FILES:
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            tensors: dict[str, Tensor] = {}
-            for part in sorted(set(json.loads(index.read_text())["weight_map"].values())):
-                tensors |= read_checkpoint(folder / part)
-            return tensors
-        if (folder / name).is_file():
-            return dict(read_checkpoint(folder / name))
-    raise FileNotFoundError(f"no weights in {folder}: download {' or '.join(_FILES)} (all parts)")
-
-
-def _image_processor(folder: Path, tower: dict[str, int]) -> Any:
-    from transformers import DeepseekVLImageProcessorPil
-
+def _pixels(folder: Path) -> dict[str, Any]:
+    """Read preprocessor_config.json of a model."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         raise FileNotFoundError(f"no {path.name} in {folder}: download it with the model")
-    about = json.loads(path.read_text())
-    side = tower["image_size"]
+    about: dict[str, Any] = json.loads(path.read_text())
+    return about
+
+
+def _image_processor(
+    about: Mapping[str, Any], config: Any, towers: Mapping[str, Any], *, source: Path
+) -> Any:
+    """Make transformers' image processor of a model's preprocessor_config.json.
+
+    Args:
+        towers: `vision_config.params` of the 7B model, whose towers have a mean and std each.
+    """
+    from transformers import DeepseekVLHybridImageProcessorPil, DeepseekVLImageProcessorPil
+
+    low = config.vision_config.image_size
+    hybrid = config.model_type == "deepseek_vl_hybrid"
+    side = config.high_res_vision_config.image_size if hybrid else low
     if about.get("image_size", side) != side or not {"image_mean", "image_std"} <= about.keys():
-        raise ValueError(f"{path} does not fit this model's {side} px tower: {_CONVERTED}")
-    return DeepseekVLImageProcessorPil(
-        size={"height": side, "width": side},
-        min_size=about.get("min_size", LEAST_PX),
-        image_mean=about["image_mean"],
-        image_std=about["image_std"],
+        raise ValueError(
+            f"preprocessor_config.json in {source} does not fit this model's {side} px tower: "
+            f"{_CONVERTED}"
+        )
+
+    size = {"height": low, "width": low}
+    least = about.get("min_size", LEAST_PX)
+    if not hybrid:
+        return DeepseekVLImageProcessorPil(
+            size=size,
+            min_size=least,
+            image_mean=about["image_mean"],
+            image_std=about["image_std"],
+        )
+    low_res, high_res = towers["low_res_cfg"], towers["high_res_cfg"]
+    processor = DeepseekVLHybridImageProcessorPil(
+        size=size,
+        high_res_size={"height": side, "width": side},
+        min_size=least,
+        image_mean=low_res.get("pixel_mean", HALF),
+        image_std=low_res.get("pixel_std", HALF),
+        high_res_image_mean=high_res.get("pixel_mean", CLIP_MEAN),
+        high_res_image_std=high_res.get("pixel_std", CLIP_STD),
     )
+    # The towers normalise with means of their own; the padding has the colour of the processor's.
+    processor.high_res_background_color = tuple(int(255 * mean) for mean in about["image_mean"])
+    return processor
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -57,6 +57,7 @@ class DeepseekVLHybrid(DeepseekVL):
             tuple(processor.high_res_image_std),
             scale_first=True,
             least_px=processor.min_size,
+            fill=tuple(processor.high_res_background_color),
         )
         mean, std = tuple(processor.image_mean), tuple(processor.image_std)
         return HybridSquare(large, processor.size["height"], mean, std)

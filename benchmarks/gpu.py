@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 from gpu_parts import PARTS
-from gpu_parts.record import Part
+from gpu_parts.record import Part, without_folders
 from machine import package_versions, processor
 
 REHEARSAL_PATIENCE = 6
@@ -150,8 +150,8 @@ def work(part: Part, module: str) -> None:
         import_module(module).run(part)
         part.done = True
     except Exception:
-        part.failure = traceback.format_exc()
-        print(part.failure, file=sys.stderr, flush=True)
+        print(traceback.format_exc(), file=sys.stderr, flush=True)
+        part.failure = without_folders(traceback.format_exc())
     part.write()
 
 

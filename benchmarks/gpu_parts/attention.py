@@ -249,9 +249,12 @@ def heads_with_kept_features(part: Part, model: GroundedLMM) -> None:
         "heads: loss of the first step, features kept against computed", difference[0], 1e-5
     )
     # Interpolation adds up its gradients in any order on a GPU, and Adam divides small ones by
-    # their size.
+    # their size: two runs on the same features differ, and by how much is measured.
+    again, _ = trained(part, model, start, data, None)
+    spread = max(abs(a / b - 1) for a, b in zip(again, computed, strict=True))
     name = f"heads: losses of {steps} steps, features kept against computed"
-    part.within(name, max(difference), 5e-3, f"from {computed[0]:.3f} to {computed[-1]:.3f}")
+    detail = f"from {computed[0]:.3f} to {computed[-1]:.3f}; computed twice: {spread:.1e}"
+    part.within(name, max(difference), max(5e-3, 4 * spread), detail)
 
 
 def loader(model: GroundedLMM, data: Pictures, cache: FeatureCache | None) -> GroundingLoader:

@@ -4,6 +4,8 @@ once."""
 import json
 import math
 import os
+import sysconfig
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +15,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def without_folders(text: str) -> str:
+    """Shorten the paths in a traceback to what is the same on every machine."""
+    folders = (
+        sysconfig.get_path("purelib"),
+        sysconfig.get_path("stdlib"),
+        str(Path(__file__).parents[2]),
+        tempfile.gettempdir(),
+    )
+    for folder in folders:
+        text = text.replace(f"{folder}/", "")
+    return text
 
 
 @dataclass(frozen=True)
@@ -121,7 +136,7 @@ class Part:
         try:
             yield
         except Exception:
-            self._add(Check(name, False, detail=traceback.format_exc(limit=-12)))
+            self._add(Check(name, False, detail=without_folders(traceback.format_exc(limit=-12))))
             if self.on_gpu:
                 torch.cuda.empty_cache()
 

@@ -117,5 +117,24 @@ def test_the_page_shows_the_newest_run_of_each_card(gpu, tmp_path, capsys):
     older = {**json.loads(path.read_text()), "date": "2001-01-01", "parts": []}
     (tmp_path / "out" / "gpu-cpu-2001-01-01.json").write_text(json.dumps(older))
     text = table.gpu_table(tmp_path / "out")
-    assert "| guards | 1 | a line | yes |" in text
+    assert "| guards | 1 | a line |  | yes |" in text
     assert "2001" not in text
+
+
+def test_a_part_that_runs_again_replaces_its_lines(gpu, tmp_path, capsys):
+    run(gpu, tmp_path, capsys, "--only", "guards", "dies")
+    (path,) = (tmp_path / "out").glob("gpu-*.json")
+    record = json.loads(path.read_text())
+    record["parts"][1]["checks"] = []  # of "guards"
+    path.write_text(json.dumps(record))
+
+    _, parts, _ = run(gpu, tmp_path, capsys, "--only", "guards")
+    assert list(parts) == ["dies", "guards"]
+    assert len(parts["guards"]["checks"]) == 2
+
+
+def test_a_line_without_time_is_not_a_failure(gpu):
+    table = importlib.import_module("table")
+    assert table.is_left_out({"name": "sums: left out, no time", "detail": ""})
+    assert table.is_left_out({"name": "sums", "detail": "left out: no time"})
+    assert not table.is_left_out({"name": "sums", "detail": "3 of 4"})

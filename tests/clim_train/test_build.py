@@ -293,6 +293,26 @@ def test_teacher_is_a_copy_of_the_start_model_in_its_own_precision(
     assert not task.teacher.tower.grad_checkpointing
 
 
+def test_compile_reaches_student_and_teacher():
+    config = TrainConfig(
+        model=ModelConfig(name=VIT),
+        task=ClipSelfConfig(),
+        data=CropDataConfig(),
+        engine=EngineConfig(compile=True),
+    )
+    model = build_model(config)
+    task = build_task(config, model)
+    for tower in (model.tower, task.teacher.tower):
+        assert all(block._compiled_call_impl is not None for block in tower.blocks)
+
+
+def test_compile_is_refused_at_stage_3():
+    with pytest.raises(ValueError, match=r"engine\.compile.*zero_stage=0, 1 or 2"):
+        EngineConfig(compile=True, zero_stage=3)
+    with pytest.raises(ValueError, match=r"engine\.compile"):
+        EngineConfig(compile=True, sharded_stage=3)
+
+
 def test_crops_have_the_native_size_of_the_model():
     assert native_px(TrainConfig(model=ModelConfig(name="EVA02-L-14-336"))) == 336
     assert native_px(TrainConfig(model=ModelConfig(name="EVA02-L-14-336", image_size=224))) == 224

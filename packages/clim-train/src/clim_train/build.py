@@ -11,6 +11,7 @@ from clim_data.streams import StreamOptions
 from clim_eval import ImageTextRetrieval, RegionClassification
 from clim_models import RegionModel, model_config
 from clim_models.text import embed_classes
+from clim_models.towers import compile_blocks
 
 from clim_train.config import TrainConfig
 from clim_train.methods.method import BuildContext
@@ -34,6 +35,8 @@ def build_model(config: TrainConfig) -> RegionModel:
     )
     model.freeze(config.model.unlocked_blocks, path=gradient_path(config))
     model.set_grad_checkpointing(config.model.grad_checkpointing)
+    if config.engine.compile:
+        compile_blocks(model)
     return model
 
 

@@ -98,7 +98,7 @@ def estimate(
     """Return memory and time of a run of `config`.
 
     The weights are random ones on the CPU, whatever `config.model.pretrained` is: only their shapes
-    count.
+    count. The figures are those of a run whose blocks are not compiled.
 
     Args:
         gpus: GPUs that share the run, `config.data.batch_size` images each per micro-batch.
@@ -106,7 +106,7 @@ def estimate(
         images: of the data set; not needed where the schedule says its steps.
         progress: show a live line on stderr.
     """
-    engine = config.engine.for_ranks(gpus)
+    engine = replace(config.engine.for_ranks(gpus), compile=False)
     config = replace(config, model=replace(config.model, pretrained=None), engine=engine)
 
     title = f"building {config.model.name}"

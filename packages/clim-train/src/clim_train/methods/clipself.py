@@ -13,6 +13,7 @@ import torch
 from clim_data import CropBatch
 from clim_models import copy_image_side
 from clim_models.losses import cosine_distillation
+from clim_models.towers import compile_blocks
 from torch import Tensor, nn
 
 from clim_train.methods.crops import CROPS, CropDataConfig
@@ -163,6 +164,8 @@ def build_clipself(
     """Build CLIPSelf's task; the teacher is a copy of `model` as it is now."""
     precision = options.teacher_precision or context.engine.precision
     teacher = copy_image_side(model).to(dtype=WEIGHT_DTYPES[precision])
+    if context.engine.compile:
+        compile_blocks(teacher)
     return ClipSelfTask(
         model,
         teacher,

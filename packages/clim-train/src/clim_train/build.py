@@ -36,7 +36,7 @@ def build_model(config: TrainConfig) -> RegionModel:
     model.freeze(config.model.unlocked_blocks, path=gradient_path(config))
     model.set_grad_checkpointing(config.model.grad_checkpointing)
     if config.engine.compile:
-        compile_blocks(model)
+        compile_blocks(model.tower)
     return model
 
 

@@ -165,7 +165,7 @@ def build_clipself(
     precision = options.teacher_precision or context.engine.precision
     teacher = copy_image_side(model).to(dtype=WEIGHT_DTYPES[precision])
     if context.engine.compile:
-        compile_blocks(teacher)
+        compile_blocks(teacher.tower)
     return ClipSelfTask(
         model,
         teacher,

@@ -72,7 +72,10 @@ def subparser(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse
 def parse(command: str) -> None:
     """Fails unless the command line is complete and right; nothing is run."""
     program, *arguments = words(command)
-    if (program, arguments[0]) == ("flmm", "train"):
+    if arguments[:2] == ["train", "estimate"]:
+        own, rest = flmm.commands.train.estimate_parser().parse_known_args(arguments[2:])
+        flmm.commands.train.configure(own.recipe, rest)
+    elif (program, arguments[0]) == ("flmm", "train"):
         parse_run(command, arguments[1:], flmm.commands.train.configure)
     elif program in PARSERS:
         PARSERS[program](arguments[0]).parse_args(arguments)

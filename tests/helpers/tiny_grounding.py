@@ -8,6 +8,7 @@ on the path).
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -223,7 +224,7 @@ def tiny_config(folder, *, steps: int = 4, batch_size: int = 2, **engine) -> Gro
     uses."""
     return GroundingConfig(
         data=GroundingDataConfig(batch_size=batch_size, workers=0),
-        optim=grounding_optim(lr=1e-3, eps=1e-3),
+        optim=replace(grounding_optim(lr=1e-3), eps=1e-3),
         schedule=ScheduleConfig(steps=steps, warmup_share=0.5, warmup_start=1e-5),
         engine=EngineConfig(
             **{"zero_stage": 1, "precision": "fp32", "device": "cpu", "whole_below": 0, **engine}

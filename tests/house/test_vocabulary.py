@@ -8,6 +8,7 @@ from clim_data.commands import main as data
 from clim_eval.commands import main as evaluation
 from clim_train.commands import estimate
 from flmm.commands import main as grounding
+from flmm.commands.train import estimate_parser
 
 # Option -> the commands that need it, and what for.
 OWN = {
@@ -85,6 +86,7 @@ OWN = {
     "--focus": "eval viscot: where the model looks again",
     "--no-sam": "eval viscot: boxes of the coarse masks",
     "--gpus": "estimate",
+    "--steps": "flmm train estimate: steps that are measured",
     "--gpu": "estimate",
     "--share": "estimate",
     "--tflops": "estimate",
@@ -107,6 +109,7 @@ def parsers():
     yield from leaves(data.build_parser())
     yield from leaves(evaluation.build_parser())
     yield estimate.build_parser()
+    yield estimate_parser()
     for name in grounding.COMMANDS:
         yield from leaves(grounding.build_parser(name))
 

@@ -34,9 +34,6 @@ def test_golden_letterbox_crops_and_scales(golden):
         reference = reference[..., None] if reference.ndim == 2 else reference[..., :3]
         whole = T.letterbox(image, reference.shape[0]).permute(1, 2, 0).numpy()
         assert np.array_equal(np.broadcast_to(reference, whole.shape), whole)
-        assert T.letterbox_scale(image.height, image.width, size) == pytest.approx(
-            float(case.arrays[f"out/{name}/scale"])
-        )
         for key, transform in (
             ("crop_longest", T.letterbox_centred),
             ("eval_center_crop", T.center_crop),
@@ -47,14 +44,10 @@ def test_golden_letterbox_crops_and_scales(golden):
 
 
 @same_pillow
-def test_golden_random_resize_and_training_crop(golden):
+def test_golden_training_crop(golden):
     case = golden("case08_transforms")
-    resized = cropped = 0
+    cropped = 0
     for name, image in sources(case).items():
-        for key in [k for k in case.arrays if k.startswith(f"out/{name}/random_resize_")]:
-            result = T.to_pixels(T.random_resize(image, float(key.rpartition("_")[2])))
-            assert np.array_equal(result.permute(1, 2, 0).numpy(), case.arrays[key])
-            resized += 1
         if f"in/{name}/rrc_params" in case.arrays:
             top, left, height, width = case.arrays[f"in/{name}/rrc_params"].tolist()
             expected = case.tensor(f"out/{name}/train_transform")
@@ -65,7 +58,6 @@ def test_golden_random_resize_and_training_crop(golden):
                 normalized(result, case.meta["config"]), expected, atol=5e-6, rtol=0
             )
             cropped += 1
-    assert resized
     assert cropped
 
 
@@ -108,8 +100,6 @@ def test_golden_big_letterbox_by_pillow_and_by_torchvision(golden):
         assert T.longest_side_size(facts["h"], facts["w"], facts["size"]) == tuple(
             facts["content_hw"]
         )
-        scale = T.letterbox_scale(facts["h"], facts["w"], facts["size"])
-        assert scale == pytest.approx(float(case.arrays[f"out/{name}/scale"]))
 
 
 def test_golden_masks_with_and_without_antialias(golden):

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 from clim_data import expression_items, narrative_items, write_shards
+from clim_data.streams import global_steps
 from clim_train import OptimConfig, ScheduleConfig, Trainer, learning_rate, read_metrics
 from clim_train.run import checksums, write_manifest
 from conftest import GOLDEN
@@ -105,6 +106,25 @@ def test_a_run_from_shards_to_heads_and_further(places, tmp_path, capsys):
     assert "2 steps, last loss" in capsys.readouterr().out
     check_other_processes(run, capsys)
     check_untrusted_data(run, tmp_path / "proof", capsys)
+
+
+def test_steps_are_measured_and_nothing_is_written(places, tmp_path, capsys):
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    recipe = command(places, run, "--schedule.epochs=4", f"--cache.folder={cache}")[1:]
+    assert main(["train", "estimate", *recipe, "--gpus=2", "--steps=2"]) == 0, (
+        capsys.readouterr().err
+    )
+    text = capsys.readouterr().out
+    samples = int(re.search(r"(\d+) samples per epoch on 2 such devices", text)[1])
+    steps = 4 * len(global_steps(samples, 2, 2))
+    assert f" {steps:,} steps, " in text
+    assert re.search(r"\d s per step, .* waiting for data", text)
+    assert re.search(r"memory: \d+\.\d GB at most", text)
+    assert not run.exists()
+    assert not cache.exists()
+
+    assert main(["train", "estimate", *recipe, "--gpus=0"]) == 2
+    assert "use at least 1" in capsys.readouterr().err
 
 
 def check_other_processes(run, capsys):

@@ -215,11 +215,10 @@ def test_one_image_token_becomes_many():
         text.expand(ord("c"), [3])
 
 
-def test_spaces_and_special_tokens_are_the_callers_choice():
+def test_spaces_are_the_callers_choice_and_a_prompt_begins_as_the_tokenizer_says():
     assert tokenize_segments(Words(), [7, 8], [("a", 0)]).input_ids.tolist() == [7, 8, ord("a")]
-    assert tokenize_segments(
-        Words(), "x", [("a", 0)], special_tokens=False, spaced=True
-    ).input_ids.tolist() == [*map(ord, "x a")]
+    spaced = tokenize_segments(Words(), "x", [("a", 0)], spaced=True)
+    assert spaced.input_ids.tolist() == [1, *map(ord, "x a")]
     text = tokenize_expressions(Words(), "", ["a", "b"], spaced=True)
     assert text.input_ids.tolist() == [1, *map(ord, " a. b.")]
     assert text.phrase_ids.tolist() == [-1, 0, 0, -1, 1, 1, -1]

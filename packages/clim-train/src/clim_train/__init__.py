@@ -46,7 +46,10 @@ if TYPE_CHECKING:
     from clim_train.run.metrics import read_metrics as read_metrics
     from clim_train.run.peers import PeerFailedError as PeerFailedError
     from clim_train.run.stopping import TrainingStopped as TrainingStopped
-    from clim_train.schedule import learning_rate as learning_rate
+    from clim_train.schedule import (
+        learning_rate as learning_rate,
+        total_steps as total_steps,
+    )
     from clim_train.task import (
         Loader as Loader,
         Task as Task,
@@ -85,6 +88,7 @@ else:
             "build_task": "clim_train.build",
             "deepspeed_config": "clim_train.engine.engine",
             "learning_rate": "clim_train.schedule",
+            "total_steps": "clim_train.schedule",
             "read_metrics": "clim_train.run.metrics",
         },
         renamed={

@@ -28,6 +28,7 @@ from clim_data.files.atomic import write_whole
 from clim_data.pixels.decode import FORMATS
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
+MIN_VENDORS = 3
 _TONE = re.compile(r"-(dark|light|medium)(-|$)|skin-tone")
 _NOT_PICTURES = ("flag-", "keycap-")
 
@@ -134,13 +135,13 @@ def visible_names(icons: dict) -> set[str]:
     }
 
 
-def chosen_names(sets: dict[str, set[str]], *, min_vendors: int = 3) -> list[str]:
-    """Return the sorted names that at least `min_vendors` of the sets have.
+def chosen_names(sets: dict[str, set[str]]) -> list[str]:
+    """Return the sorted names that at least `MIN_VENDORS` of the sets have.
 
     Skin tones, country flags and keycaps are left out.
     """
     counts = Counter(name for names in sets.values() for name in names)
-    kept = (name for name, count in counts.items() if count >= min_vendors)
+    kept = (name for name, count in counts.items() if count >= MIN_VENDORS)
     return sorted(
         name for name in kept if not _TONE.search(name) and not name.startswith(_NOT_PICTURES)
     )

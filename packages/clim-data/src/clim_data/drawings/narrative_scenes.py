@@ -56,11 +56,6 @@ class NarrativeScenes:
         )
 
 
-def narrative_concepts(split: EmojiSplit) -> tuple[str, ...]:
-    """Return the `CONCEPTS` that may be trained on; a training caption has no held-out one."""
-    return tuple(name for name in CONCEPTS if name in split.train_concepts)
-
-
 def scene_vendors(split: EmojiSplit, which: str) -> tuple[str, ...]:
     """Return who draws the scenes of "train", "val" (training vendors) or "test" (held-out).
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from clim_data.files.names import (
         IMAGE_SUFFIXES as IMAGE_SUFFIXES,
         image_file_name as image_file_name,
+        is_image as is_image,
     )
     from clim_data.files.text import (
         read_lines as read_lines,
@@ -40,6 +41,7 @@ else:
             "SampleNames": "clim_data.files.identity",
             "flush": "clim_data.files.atomic",
             "image_file_name": "clim_data.files.names",
+            "is_image": "clim_data.files.names",
             "read_lines": "clim_data.files.text",
             "read_names": "clim_data.files.text",
             "read_text": "clim_data.files.text",

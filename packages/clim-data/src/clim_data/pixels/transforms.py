@@ -60,11 +60,6 @@ def short_side_size(size: tuple[int, int], short: int, long: int) -> tuple[int, 
     return height, width
 
 
-def letterbox_scale(height: int, width: int, target: int) -> float:
-    """Return the factor from original pixels to letterboxed pixels."""
-    return target / max(height, width)
-
-
 def letterbox(image: Picture, target: int, *, antialias: bool = True) -> Tensor:
     """Scale the longest side to `target` px, zeros right and below: (C, target, target)."""
     resized = to_pixels(
@@ -105,12 +100,6 @@ def center_crop(image: Picture, target: int) -> Tensor:
     resized = to_pixels(resize(image, size))
     top, left = round((size[0] - target) / 2), round((size[1] - target) / 2)
     return resized[:, top : top + target, left : left + target]
-
-
-def random_resize(image: Picture, scale: float) -> Picture:
-    """Scale both sides by a drawn factor, bilinear; sizes are truncated to whole pixels."""
-    height, width = size_of(image)
-    return resize(image, (max(1, int(height * scale)), max(1, int(width * scale))), mode="bilinear")
 
 
 def crop(image: Picture, window: tuple[float, float, float, float]) -> Picture:

@@ -101,10 +101,6 @@ class MosaicPlan:
     def num_tiles(self) -> int:
         return sum(side * side for side in self.sides)
 
-    @property
-    def num_images(self) -> int:
-        return self.num_tiles + self.num_singles
-
     def tile_sizes(self, config: MosaicConfig) -> list[tuple[int, int]]:
         """Return (height, width) in pixels that each of the n images is decoded to."""
         sizes: list[tuple[int, int]] = []

@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from clim_data import BrokenSample
-from clim_data.pixels import encode_mask
+from clim_data.pixels import encode_mask, xyxy_to_xywh
 from clim_models.detection import Detections
 from torch import Tensor
 
@@ -78,8 +77,7 @@ def coco_results(
     """
     found = objects.found
     segmentations = found.masks.numpy() if masks and found.masks is not None else None
-    corners = found.boxes.double()
-    boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).tolist()
+    boxes = [xyxy_to_xywh(box) for box in found.boxes.tolist()]
     records = []
     for row, (label, score) in enumerate(
         zip(found.labels.tolist(), found.scores.tolist(), strict=True)

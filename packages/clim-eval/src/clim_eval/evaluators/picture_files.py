@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clim_data import BrokenSample, decode_rgb
-from clim_data.files import IMAGE_SUFFIXES
+from clim_data.files import is_image
 from clim_data.sources import image_files
 
 from clim_eval.evaluators.detections import Picture
@@ -26,7 +26,7 @@ def split_arguments(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     count = next((i for i, word in enumerate(words) if not Path(word).exists()), len(words))
     paths, names = [Path(word) for word in words[:count]], list(words[count:])
     for name in names:
-        if Path(name).suffix.lower().removeprefix(".") in IMAGE_SUFFIXES:
+        if is_image(name):
             if Path(name).exists():
                 raise ValueError(f"{name} comes after {names[0]!r}: pass images first, then names")
             raise FileNotFoundError(f"there is no image {name}: check the path")

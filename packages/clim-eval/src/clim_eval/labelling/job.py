@@ -10,6 +10,7 @@ from typing import Any
 from clim_data import BrokenSample, SkipReport
 from clim_data.files import stream_json
 from clim_data.matching import BoxTable
+from clim_data.pixels import xyxy_to_xywh
 from clim_data.processes import PartJob, load_in_workers
 from tqdm import tqdm
 
@@ -233,8 +234,7 @@ def _records(table: BoxTable, named: NamedBoxes) -> tuple[dict, list[dict]]:
     for row, noun, score, cosine in zip(
         named.rows, named.nouns, named.scores, named.cosines, strict=True
     ):
-        x0, y0, x1, y1 = boxes[row].tolist()
-        box = [round(value, 3) for value in (x0, y0, x1 - x0, y1 - y0)]
+        box = [round(value, 3) for value in xyxy_to_xywh(boxes[row].tolist())]
         annotations.append(
             {
                 "image_id": image_id,

@@ -21,6 +21,7 @@ from clim_data.drawings import EmojiSet, EmojiSplit, load_emoji
 from clim_data.files import write_whole
 from clim_models import TINY, TINY_WEIGHTS, build_clim_tiny
 from clim_models.losses import contrastive_loss
+from clim_models.towers import evaluation_mode
 from open_clip import get_model_preprocess_cfg
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -79,14 +80,14 @@ def accuracy(
     """Return image-level top-1 and top-5 of drawings on white against class embeddings (K, C);
     fractions."""
     pixels, labels = table
-    was_training, device = model.visual.training, classes.device
-    model.visual.eval()
+    device = classes.device
     ranks = []
-    for part, label in zip(pixels.split(batch), labels.split(batch), strict=True):
-        features = model.encode_image(normalize(on_white(part.to(device)), model), normalize=True)
-        scores = features.float() @ classes.T
-        ranks.append((scores > scores.gather(1, label.to(device)[:, None])).sum(1))
-    model.visual.train(was_training)
+    with evaluation_mode(model.visual):
+        for part, label in zip(pixels.split(batch), labels.split(batch), strict=True):
+            images = normalize(on_white(part.to(device)), model)
+            scores = model.encode_image(images, normalize=True).float() @ classes.T
+            ranks.append((scores > scores.gather(1, label.to(device)[:, None])).sum(1))
+
     rank = torch.cat(ranks)
     return {"top1": (rank < 1).float().mean().item(), "top5": (rank < 5).float().mean().item()}
 

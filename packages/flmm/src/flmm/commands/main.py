@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "train": (
         "commands.train",
-        "train the heads as a recipe says; train list, show, resume, convert, export",
+        "train the heads as a recipe says; train list, show, estimate, resume, convert, export",
     ),
 }
 

@@ -1,5 +1,6 @@
 """`flmm train RECIPE`, `flmm train resume RUN`, and what else is done with runs of the heads."""
 
+import argparse
 import inspect
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ usage: flmm train RECIPE [--section.option value ...]   train; RECIPE --help lis
        flmm train export RUN                            write RUN/model, the heads, from its newest
                                                         checkpoint (resume, export: --trust lets
                                                         its config.json run commands)
+       flmm train estimate RECIPE [...]                 seconds and memory of its first steps,
+                                                        and hours of the run
        flmm train list                                  the recipes as a table
        flmm train show RECIPE                           a recipe's description and all its options
 
@@ -56,6 +59,36 @@ def configure(recipe: str, options: Sequence[str]) -> GroundingConfig:
     )
 
 
+def estimate(arguments: Sequence[str]) -> str:
+    """Return the text for `flmm train estimate RECIPE ...`.
+
+    Raises ValueError or FileNotFoundError for options, data or models that are not possible.
+    """
+    known, rest = estimate_parser().parse_known_args(list(arguments))
+    config = configure(known.recipe, rest)
+    gpus = find_recipe(known.recipe).facts.gpus if known.gpus is None else known.gpus
+
+    # Imported here: transformers takes seconds, which `list` and `--help` need not wait for.
+    from flmm.training.measure import measure_steps, measured_text
+
+    return measured_text(known.recipe, config, measure_steps(config, gpus=gpus, steps=known.steps))
+
+
+def estimate_parser() -> argparse.ArgumentParser:
+    """Return the parser of the own options of `flmm train estimate`."""
+    parser = argparse.ArgumentParser(
+        prog="flmm train estimate",
+        description="Take a few steps of a recipe on your models and data, and say how long the "
+        "run will take. Nothing is written. Any option of the recipe may follow.",
+    )
+    parser.add_argument("recipe")
+    parser.add_argument(
+        "--gpus", type=int, help="GPUs that will share the run (default: as in the recipe)"
+    )
+    parser.add_argument("--steps", type=int, default=5, help="steps that are measured (default: 5)")
+    return parser
+
+
 def show(recipe: str) -> str:
     """Return docstring and JSON of a recipe."""
     entry = find_recipe(recipe)
@@ -86,6 +119,10 @@ def _sources(config: GroundingConfig) -> Iterable[Any]:
     return [config.data.narratives, config.data.expressions]
 
 
+def _estimate(rest: Sequence[str]) -> None:
+    print(estimate(rest))
+
+
 def _list(rest: Sequence[str]) -> None:
     print(recipe_table())
 
@@ -102,6 +139,6 @@ PROGRAM = RunProgram(
     check_names=_check_names,
     build=_build_trainer,
     build_task=_build_task_alone,
-    further={"list": _list, "show": _show},
+    further={"estimate": _estimate, "list": _list, "show": _show},
     result="heads in {}/model/heads.safetensors",
 )

@@ -97,7 +97,6 @@ def tokenize_segments(
     prompt: str | Sequence[int],
     segments: Sequence[tuple[str, int]],
     *,
-    special_tokens: bool = True,
     spaced: bool = False,
 ) -> TokenizedText:
     """Prompt, then the segments of a narrative, as the Panoptic Narrative Grounding readers give
@@ -107,7 +106,6 @@ def tokenize_segments(
         tokenizer: a transformers tokenizer.
         prompt: text, or ids that a chat template made already.
         segments: (text, phrase index or -1).
-        special_tokens: let the tokenizer add its own (a leading BOS) to a prompt given as text.
         spaced: encode every segment with a leading space, for tokenizers that add none of their
             own.
 
@@ -115,7 +113,7 @@ def tokenize_segments(
         ValueError: phrase indices are not 0, 1, ... in order of appearance, or a phrase has no
             token.
     """
-    ids = _prompt_ids(tokenizer, prompt, special_tokens=special_tokens)
+    ids = _prompt_ids(tokenizer, prompt)
     pieces = [(_encode(tokenizer, text, spaced=spaced), phrase) for text, phrase in segments]
     return _join(ids, pieces)
 
@@ -125,7 +123,6 @@ def tokenize_expressions(
     prompt: str | Sequence[int],
     expressions: Sequence[str],
     *,
-    special_tokens: bool = True,
     spaced: bool = False,
 ) -> TokenizedText:
     """Prompt, then referring expressions, each a phrase of its own followed by one full stop that
@@ -136,7 +133,7 @@ def tokenize_expressions(
     Raises:
         ValueError: an expression without a token.
     """
-    ids = _prompt_ids(tokenizer, prompt, special_tokens=special_tokens)
+    ids = _prompt_ids(tokenizer, prompt)
     stop = [tokenizer.encode(".", add_special_tokens=False)[-1]]
     pieces = []
     for index, expression in enumerate(expressions):
@@ -149,7 +146,6 @@ def tokenize_sample(
     prompt: str | Sequence[int],
     sample: GroundingSample,
     *,
-    special_tokens: bool = True,
     spaced: bool = False,
 ) -> TokenizedText:
     """Prompt, then the text of a sample of clim-data: a narrative, or expressions; phrase k has the
@@ -157,12 +153,10 @@ def tokenize_sample(
 
     Arguments are those of `tokenize_segments`.
     """
-    options = {"special_tokens": special_tokens, "spaced": spaced}
     if sample.kind == "expressions":
-        return tokenize_expressions(
-            tokenizer, prompt, [phrase.text for phrase in sample.phrases], **options
-        )
-    return tokenize_segments(tokenizer, prompt, sample.segments, **options)
+        expressions = [phrase.text for phrase in sample.phrases]
+        return tokenize_expressions(tokenizer, prompt, expressions, spaced=spaced)
+    return tokenize_segments(tokenizer, prompt, sample.segments, spaced=spaced)
 
 
 def phrase_token_spans(
@@ -202,14 +196,9 @@ def phrase_token_spans(
     return spans
 
 
-def _prompt_ids(
-    tokenizer: TextEncoder, prompt: str | Sequence[int], *, special_tokens: bool
-) -> list[int]:
-    return (
-        tokenizer.encode(prompt, add_special_tokens=special_tokens)
-        if isinstance(prompt, str)
-        else list(prompt)
-    )
+def _prompt_ids(tokenizer: TextEncoder, prompt: str | Sequence[int]) -> list[int]:
+    """Return the ids of a prompt; the tokenizer adds its own to a text, such as a leading BOS."""
+    return tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
 
 
 def _encode(tokenizer: TextEncoder, text: str, *, spaced: bool) -> list[int]:

@@ -2,6 +2,7 @@
 task."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -81,10 +82,22 @@ def build_cache(
     return FeatureCache(config.cache.folder, facts, rank=rank, max_bytes=limit)
 
 
-def build_trainer(
-    config: GroundingConfig, *, resume: bool = False, program: str = "flmm train"
-) -> Trainer:
-    """Everything a run needs; `start_distributed` has made the process group already."""
+@dataclass(frozen=True)
+class RunParts:
+    """What a run is made of, see `build_parts`."""
+
+    sources: dict[str, GroundingData]
+    model: GroundedLMM
+    loader: GroundingLoader
+    task: GroundingTask
+
+
+def build_parts(config: GroundingConfig) -> RunParts:
+    """Build data, models and task of a run, in a process group that is there already.
+
+    Raises:
+        ValueError, FileNotFoundError: the data or a model cannot be used.
+    """
     sources = build_sources(config)  # before the minutes that loading can take
     model = build_model(config)
     cache = build_cache(config, model, sources)
@@ -103,7 +116,19 @@ def build_trainer(
         ),
     )
     task = GroundingTask(model, cache=cache, about=_about(config))
-    return Trainer(config, task, loader, resume=resume, program=program)
+    return RunParts(sources, model, loader, task)
+
+
+def build_trainer(
+    config: GroundingConfig, *, resume: bool = False, program: str = "flmm train"
+) -> Trainer:
+    """Build everything that a run needs; `start_distributed` has made the process group already.
+
+    Raises:
+        ValueError, FileNotFoundError: as `build_parts`, or as `Trainer`.
+    """
+    parts = build_parts(config)
+    return Trainer(config, parts.task, parts.loader, resume=resume, program=program)
 
 
 def build_task_alone(config: GroundingConfig) -> GroundingTask:

@@ -100,17 +100,17 @@ class FeatureCacheConfig:
             reject("cache.max_gb", self.max_gb, "it together with cache.folder")
 
 
-def grounding_optim(*, lr: float = 1e-4, eps: float = 1e-8) -> OptimConfig:
+def grounding_optim(*, lr: float = 1e-4) -> OptimConfig:
     """AdamW of F-LMM: everything decays by 0.01, gradients are clipped at norm 1."""
     return OptimConfig(
-        lr=lr, betas=(0.9, 0.999), eps=eps, weight_decay=0.01, decay="all", clip_norm=1.0
+        lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, decay="all", clip_norm=1.0
     )
 
 
-def grounding_schedule(*, epochs: int = 8) -> ScheduleConfig:
+def grounding_schedule() -> ScheduleConfig:
     """Of F-LMM: warm-up from 1e-5 of the rate over 3% of the steps, then half a cosine to 0."""
     return ScheduleConfig(
-        kind="cosine", epochs=epochs, warmup_steps=0, warmup_share=0.03, warmup_start=1e-5
+        kind="cosine", epochs=8, warmup_steps=0, warmup_share=0.03, warmup_start=1e-5
     )
 
 

@@ -11,6 +11,7 @@ from clim_data.streams import EpochLoader, StreamKeywords, StreamOptions, choose
 from flmm.adapters.frozen import FrozenLMM
 from flmm.samples import GroundingBatch, GroundingItem, SampleMaker, training_item
 from flmm.text.prompts import DESCRIBE
+from flmm.training.feature_cache import FeatureCache
 
 
 class GroundingData(Protocol):
@@ -32,14 +33,6 @@ class GroundingData(Protocol):
     def stamp(self) -> str:
         """Return a text that changes with the samples and their order."""
         ...
-
-
-class FeatureSource(Protocol):
-    """Kept features of samples; see `flmm.FeatureCache`."""
-
-    def find(self, key: str, sample: GroundingSample) -> GroundingItem | None: ...
-
-    def refresh(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -95,7 +88,7 @@ class GroundingBuilder:
         makers: Mapping[str, SampleMaker],
         *,
         sam_px: int,
-        cache: FeatureSource | None,
+        cache: FeatureCache | None,
     ):
         self.sources, self.makers, self.sam_px, self.cache = (
             dict(sources),
@@ -156,7 +149,7 @@ class GroundingLoader(EpochLoader[GroundingBatch]):
         *,
         sam_px: int,
         requests: Mapping[str, str] | None = None,
-        cache: FeatureSource | None = None,
+        cache: FeatureCache | None = None,
         stream: StreamOptions | None = None,
         **keywords: Unpack[StreamKeywords],
     ):

@@ -6,7 +6,7 @@ D its hidden width.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,14 +23,9 @@ from flmm.heads.facts import ABOUT_FILE, portable_source
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.sam.refiner import embed_images
 from flmm.samples import FrozenFeatures, GroundingBatch, GroundingItem, frozen_inputs
+from flmm.training.feature_cache import FeatureCache
 
 HEADS_FILE = "heads.safetensors"
-
-
-class FeatureKeeper(Protocol):
-    """Takes features that were computed; see `flmm.FeatureCache`."""
-
-    def keep(self, item: GroundingItem, features: FrozenFeatures) -> None: ...
 
 
 class GroundingTask:
@@ -52,7 +47,7 @@ class GroundingTask:
         self,
         model: GroundedLMM,
         *,
-        cache: FeatureKeeper | None = None,
+        cache: FeatureCache | None = None,
         about: Mapping[str, Any] | None = None,
     ):
         self.model = model.heads

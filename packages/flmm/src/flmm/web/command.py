@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clim_data.command_line import Commands, add_command
+from clim_data.files import IMAGE_SUFFIXES, is_image
 
 from flmm.commands.options import add_model_options, heads_file, load_from_options, say
 from flmm.grounded import GroundedLMM
@@ -15,7 +16,6 @@ PORT = 7860
 HOST = "127.0.0.1"
 NEEDED = ("starlette", "uvicorn")
 EXAMPLES_SHOWN = 12
-EXAMPLE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 EVERYWHERE = ("0.0.0.0", "::")
 
 
@@ -86,10 +86,10 @@ def example_files(folder: Path | None) -> list[Path]:
         raise FileNotFoundError(
             f"there is no folder {folder}: pass one with pictures to --examples"
         )
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXAMPLE_ENDINGS)
+    found = sorted(path for path in folder.iterdir() if is_image(path.name))
     if not found:
         raise FileNotFoundError(
-            f"no picture in {folder}: --examples takes {', '.join(EXAMPLE_ENDINGS)} files"
+            f"no picture in {folder}: --examples takes {', '.join(IMAGE_SUFFIXES)} files"
         )
     return found[:EXAMPLES_SHOWN]
 

@@ -56,7 +56,15 @@ class Backbone(Protocol):
         ...
 
     def region_features(self, clip_map: Tensor, rois: Tensor) -> Tensor:
-        """Return CLIP's own feature of each box: (R, 5) in pixels -> (R, C), not normalised."""
+        """Return CLIP's own feature of each box.
+
+        Args:
+            clip_map: `BackboneMaps.clip` of the B images.
+            rois: (R, 5), the number of the image in the batch, then XYXY in pixels.
+
+        Returns:
+            (R, C).
+        """
         ...
 
 
@@ -139,7 +147,16 @@ class ViTBackbone(FrozenBackbone):
         return BackboneMaps(self.pyramid(tower.pyramid), tower.clip)
 
     def region_features(self, clip_map: Tensor, rois: Tensor) -> Tensor:
-        """(B, C, h, w), (R, 5) in pixels -> (R, C); a box without area gives zeros."""
+        """Return CLIP's own feature of each box, RoIAlign 1x1 of the dense map.
+
+        Args:
+            clip_map: (B, C, h, w) unit-length features.
+            rois: (R, 5), the number of the image in the batch, then XYXY in pixels.
+
+        Returns:
+            (R, C), means of unit vectors and so not of unit length themselves. A box without area
+            gives zeros.
+        """
         return align_map(clip_map, rois, 1, self.model.stride).flatten(1)
 
 
@@ -182,9 +199,19 @@ class StageBackbone(FrozenBackbone):
 
     @torch.no_grad()
     def region_features(self, clip_map: Tensor, rois: Tensor) -> Tensor:
-        """(B, D or C, h, w), (R, 5) in pixels -> (R, C)."""
+        """Return CLIP's own feature of each box.
+
+        Args:
+            clip_map: (B, D, h, w) of the last stage for a ModifiedResNet, else (B, C, h, w)
+                unit-length features.
+            rois: (R, 5), the number of the image in the batch, then XYXY in pixels.
+
+        Returns:
+            (R, C), of unit length for a ModifiedResNet.
+        """
         tower = self.model.tower
         if not isinstance(tower, ResNetTower):
             return align_map(clip_map, rois, 1, self.model.stride).flatten(1)
+
         windows = align_map(clip_map, rois, tower.native_grid[0], self.model.stride)
         return F.normalize(tower.pool_maps(windows.to(self.model.dtype)).float(), dim=1)

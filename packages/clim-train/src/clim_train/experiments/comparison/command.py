@@ -8,7 +8,6 @@ same folder does only what is missing.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,8 +29,6 @@ from clim_train.experiments.tiny_texts import unpadded
 from clim_train.options.sections import ModelConfig
 from clim_train.recipes.backbones import EVA02, OPENAI_VIT
 from clim_train.recipes.clim import clim_quickstart
-from clim_train.run.peers import AgreedError
-from clim_train.run.stopping import EXIT_STOPPED, TrainingStopped
 
 # Chosen on the validation split, see docs/comparison.md.
 EMBEDDED_LRS = {
@@ -277,32 +274,11 @@ def _add_coco_options(group: argparse._ArgumentGroup) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line of the comparison.
-
-    The exit status is 75 when a training was stopped, and 1 when one failed.
-    """
-    parser = build_parser()
-    args = parser.parse_args(argv)
+    """Run the command line of the comparison; see `compare` for what it raises."""
+    args = build_parser().parse_args(argv)
     begin = time.monotonic()
-    try:
-        plan, model, prepare = coco_plan(args) if args.coco else embedded_plan(args)
-        table = compare(args.out, plan, model, prepare, write_comparison)
-    except TrainingStopped as stopped:
-        print(
-            f"stopped at step {stopped.step}, checkpoint saved: the same command continues",
-            file=sys.stderr,
-        )
-        sys.exit(EXIT_STOPPED)
-    except AgreedError as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        parser.exit(2, f"{parser.prog}: {' '.join(str(error).split())}\n")
-    print(
-        f"\n{table}\n\n{time.monotonic() - begin:.0f} s. Report: "
-        f"{(args.out / 'report.md').resolve()}"
-    )
+    plan, model, prepare = coco_plan(args) if args.coco else embedded_plan(args)
+    table = compare(args.out, plan, model, prepare, write_comparison)
 
-
-if __name__ == "__main__":
-    main()
+    seconds = time.monotonic() - begin
+    print(f"\n{table}\n\n{seconds:.0f} s. Report: {(args.out / 'report.md').resolve()}")

@@ -340,7 +340,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     tables = compare(out, plan, tiny_model(options), prepare, write_quickstart)
     print(f"\n{tables}\n\n{NOTE}\n")
     print(f"{time.monotonic() - begin:.0f} s. Report: {(out / 'report.md').resolve()}")
-
-
-if __name__ == "__main__":
-    main()

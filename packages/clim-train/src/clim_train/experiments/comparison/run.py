@@ -14,6 +14,8 @@ from clim_train.experiments.comparison.data import ComparisonData, Metrics
 from clim_train.experiments.comparison.plan import SUMMARY, Plan, Prepare, Results
 from clim_train.experiments.comparison.runner import ArmRunner
 from clim_train.experiments.console import Stages
+from clim_train.run.peers import AgreedError
+from clim_train.run.stopping import TrainingStopped
 
 WriteReport = Callable[[Path, Plan, Results, ComparisonData, RegionModel], str]
 """Write the report of a comparison to a folder and return what is printed of it."""
@@ -24,7 +26,8 @@ def compare(
 ) -> str:
     """Run what is missing of a comparison, write its report to `folder` and return its tables.
 
-    Raises ValueError when `folder` holds a comparison with other options or data.
+    Raises ValueError when `folder` holds a comparison with other options or data, and
+    ComparisonStopped when it was asked to stop.
     """
     _claim(folder, plan)
     stages = Stages(3 + len(plan.seeds) * len(plan.arms))
@@ -39,7 +42,10 @@ def compare(
     for seed in plan.seeds:
         for name, arm in plan.arms.items():
             stages.begin(f"{arm.title}, seed {seed}: {plan.options.steps} steps, then measuring")
-            metrics, along = runner.run(name, seed)
+            try:
+                metrics, along = runner.run(name, seed)
+            except TrainingStopped as stopped:
+                raise ComparisonStopped(stopped.step) from None
             results.rows.setdefault(arm.title, []).append(metrics)
             _print_summary(plan, arm.title, metrics)
 
@@ -53,6 +59,19 @@ def compare(
         trained = weights_of_run(runner.run_folder(name, plan.seeds[0])).student
         results.towers[arm.title] = {**runner.start, **trained}
     return write_report(folder, plan, results, data, model)
+
+
+class ComparisonStopped(TrainingStopped):
+    """A training of a comparison was asked to stop; its checkpoint of `step` is saved.
+
+    Unlike another run, the comparison itself continues it.
+    """
+
+    def __init__(self, step: int) -> None:
+        AgreedError.__init__(
+            self, f"stopped at step {step}, checkpoint saved: the same command continues"
+        )
+        self.step = step
 
 
 def machine_of(model: RegionModel) -> str:

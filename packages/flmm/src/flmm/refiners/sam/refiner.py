@@ -70,12 +70,9 @@ class SamRefiner(nn.Module):
         use_text, use_mask, use_box: which prompts are given; at least one.
         multimask: of SAM's three candidates take the one closest to the coarse mask, instead of its
             single mask.
-        phrases_per_pass: phrases the decoder handles at a time. None: all with gradients or on an
-            accelerator; one on a CPU without gradients, where a phrase's maps then stay in the
-            cache.
 
     Raises:
-        ValueError: no prompt is used, or `phrases_per_pass` below 1.
+        ValueError: no prompt is used.
     """
 
     def __init__(
@@ -86,20 +83,14 @@ class SamRefiner(nn.Module):
         use_mask: bool = True,
         use_box: bool = True,
         multimask: bool = False,
-        phrases_per_pass: int | None = None,
     ):
         super().__init__()
         if not (use_text or use_mask or use_box):
             raise ValueError(
                 "SAM needs a prompt: leave at least one of use_text, use_mask, use_box on"
             )
-        if phrases_per_pass is not None and phrases_per_pass < 1:
-            raise ValueError(
-                f"phrases_per_pass={phrases_per_pass!r} is not possible: pass 1 or more, or None"
-            )
         self.use_text, self.use_mask, self.use_box = use_text, use_mask, use_box
         self.multimask = multimask
-        self.phrases_per_pass = phrases_per_pass
         self.grad_checkpointing = False
         self.image_encoder = sam.vision_encoder
         if self.image_encoder is not None:
@@ -161,7 +152,6 @@ class SamRefiner(nn.Module):
             use_mask=self.use_mask,
             use_box=self.use_box,
             multimask=self.multimask,
-            phrases_per_pass=self.phrases_per_pass,
         )
 
     def embed(self, images: Sequence[Image.Image | ResizedImage]) -> list[ImageEmbedding]:
@@ -215,7 +205,7 @@ class SamRefiner(nn.Module):
         owner = [i for i, count in enumerate(counts) for _ in range(count)]
         lengths = torch.tensor(prompts.lengths, dtype=torch.int64)
         positions = self._positions().to(features)
-        at_once = self.phrases_per_pass or self._all_or_one(len(owner))
+        at_once = self._phrases_per_pass(len(owner))
         passes = []
         for start in range(0, max(len(owner), 1), at_once):
             part = slice(start, start + at_once)
@@ -261,7 +251,9 @@ class SamRefiner(nn.Module):
         with torch.autocast(device.type, enabled=False):  # as for the corners of boxes
             return self.prompt_encoder.shared_embedding(centres).flatten(0, 1)[None]
 
-    def _all_or_one(self, phrases: int) -> int:
+    def _phrases_per_pass(self, phrases: int) -> int:
+        """Return how many phrases the decoder handles at a time: all of them, but one on a CPU
+        without gradients, where its maps then stay in the cache."""
         on_cpu = self.prompt_encoder.no_mask_embed.weight.device.type == "cpu"
         return 1 if on_cpu and not torch.is_grad_enabled() else max(phrases, 1)
 

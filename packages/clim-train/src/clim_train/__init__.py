@@ -88,8 +88,8 @@ else:
             "build_task": "clim_train.build",
             "deepspeed_config": "clim_train.engine.engine",
             "learning_rate": "clim_train.schedule",
-            "total_steps": "clim_train.schedule",
             "read_metrics": "clim_train.run.metrics",
+            "total_steps": "clim_train.schedule",
         },
         renamed={
             "CheckpointNotWritten": "CheckpointWriteError",

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from clim_models.detection.detector import (
         TwoStageDetector as TwoStageDetector,
     )
+    from clim_models.detection.detic_checkpoints import (
+        load_detic as load_detic,
+        load_resnet as load_resnet,
+    )
     from clim_models.detection.detic_names import (
         c4_names as c4_names,
         cascade_names as cascade_names,
@@ -184,6 +188,8 @@ else:
             "fvit_names": "clim_models.detection.checkpoints",
             "largest_proposals": "clim_models.detection.image_level.regions",
             "load_detector": "clim_models.detection.checkpoints",
+            "load_detic": "clim_models.detection.detic_checkpoints",
+            "load_resnet": "clim_models.detection.detic_checkpoints",
             "open_detector": "clim_models.detection.folders",
             "prepare_batch": "clim_models.detection.batches",
             "prepare_images": "clim_models.detection.images",

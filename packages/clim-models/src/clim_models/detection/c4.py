@@ -33,6 +33,7 @@ from clim_models.detection.image_level.step import (
 )
 from clim_models.detection.images import ImageFrame
 from clim_models.detection.rules import DetectionRules, Detections, Priorities
+from clim_models.detection.text_classes import TextClassDetector
 from clim_models.towers.evaluation import evaluation_mode
 
 STRIDE = 16
@@ -99,7 +100,7 @@ class C4BoxHead(nn.Module):
         return found
 
 
-class C4Detector(nn.Module):
+class C4Detector(TextClassDetector):
     """ResNet to stride 16, proposals, and a box head with text classifier.
 
     A step trains on images with boxes (`losses`), and on images with captions and tags
@@ -113,11 +114,10 @@ class C4Detector(nn.Module):
     """
 
     def __init__(self, classes: ClassSet, options: C4Options):
-        super().__init__()
+        super().__init__(classes)
         rules, embed_dim = options.resnet, classes.embeddings.shape[1]
         stages = ResNetRules(rules.blocks[:-1], rules.width, rules.stride_in_1x1, rules.frozen)
         self.options = options
-        self.classes = classes
         self.backbone = ResNet(stages)
         channels = self.backbone.channels[-1]
         proposals = RPNRules(
@@ -133,10 +133,8 @@ class C4Detector(nn.Module):
         level = options.image_level
         self.image_level = None if level is None else ImageLevelLosses(embed_dim, level)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the K classes; a label is an index into them."""
-        return self.classes.names
+    def _alike(self, classes: ClassSet) -> "C4Detector":
+        return C4Detector(classes, self.options)
 
     # Detection
 

@@ -34,6 +34,7 @@ from clim_models.detection.image_level.step import (
 )
 from clim_models.detection.images import ImageFrame
 from clim_models.detection.rules import Detections, Priorities
+from clim_models.detection.text_classes import TextClassDetector
 from clim_models.towers.evaluation import evaluation_mode
 
 # Stages of the backbone whose maps are read, and the levels that boxes are read from.
@@ -48,7 +49,7 @@ def combined_scores(probabilities: Tensor, proposal_scores: Tensor) -> Tensor:
     return (probabilities * proposal_scores[:, None]).sqrt()
 
 
-class CascadeDetector(nn.Module):
+class CascadeDetector(TextClassDetector):
     """ResNet, pyramid, centres, three box heads that refine each other's boxes, and masks.
 
     Args:
@@ -62,7 +63,7 @@ class CascadeDetector(nn.Module):
     image_counts: Tensor
 
     def __init__(self, classes: ClassSet, image_counts: Tensor, options: CascadeOptions):
-        super().__init__()
+        super().__init__(classes)
         if len(image_counts) != classes.num_classes:
             raise ValueError(
                 f"{len(image_counts)} image counts for {classes.num_classes} classes; "
@@ -70,7 +71,6 @@ class CascadeDetector(nn.Module):
             )
         embed_dim, channels = classes.embeddings.shape[1], options.channels
         self.options = options
-        self.classes = classes
         self.register_buffer("image_counts", image_counts.float(), persistent=False)
         self.backbone = ResNet(options.resnet)
         self.neck = CoarseFPN(self.backbone.channels[-MAPS:], channels)
@@ -81,10 +81,10 @@ class CascadeDetector(nn.Module):
         level = options.image_level
         self.image_level = None if level is None else ImageLevelLosses(embed_dim, level)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the K classes; a label is an index into them."""
-        return self.classes.names
+    def _alike(self, classes: ClassSet) -> "CascadeDetector":
+        device = classes.embeddings.device
+        counts = torch.ones(classes.num_classes, device=device)
+        return CascadeDetector(classes, counts, self.options)
 
     # Detection
 

@@ -167,9 +167,9 @@ def load_detector(
     for key in unused:
         del renamed[key]
     if CLASSES in renamed:
-        _check_class_count(own[CLASSES], renamed[CLASSES], source)
+        check_class_count(own[CLASSES], renamed[CLASSES], source)
 
-    _check_entries(own, renamed, _optional(own, keep_classes, detector), source)
+    check_entries(own, renamed, _optional(own, keep_classes, detector), source)
     # What the file may lack stays as it is.
     detector.load_state_dict(own | renamed)
     return DetectorLoadReport(layout, source, len(renamed), tuple(unused))
@@ -217,7 +217,8 @@ def _optional(own: Mapping[str, Tensor], keep_classes: bool, detector: TwoStageD
     return found
 
 
-def _check_class_count(own: Tensor, new: Tensor, source: str) -> None:
+def check_class_count(own: Tensor, new: Tensor, source: str) -> None:
+    """Raise ValueError unless a file has the class embeddings (K, C) of a detector's shape."""
     if own.shape != new.shape:
         raise ValueError(
             f"{source} has {new.shape[0]} classes of {new.shape[1]} channels, the detector "
@@ -226,9 +227,17 @@ def _check_class_count(own: Tensor, new: Tensor, source: str) -> None:
         )
 
 
-def _check_entries(
+def check_entries(
     own: Mapping[str, Tensor], new: Mapping[str, Tensor], optional: set, source: str
 ) -> None:
+    """Raise ValueError, with the differing entries, unless a file has what a detector needs.
+
+    Args:
+        own: entries of the detector.
+        new: entries of the file, under the same names.
+        optional: names that the file may lack.
+        source: the file, for the message.
+    """
     missing = sorted(own.keys() - new.keys() - optional)
     unexpected = sorted(new.keys() - own.keys())
     shapes = []

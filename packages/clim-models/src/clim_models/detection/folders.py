@@ -15,6 +15,13 @@ from clim_models.checkpoints.load import WEIGHTS_FILE, export_folder, read_check
 from clim_models.create import create_model
 from clim_models.detection.checkpoints import BACKGROUND, CLASSES, load_detector
 from clim_models.detection.detector import TwoStageDetector
+from clim_models.detection.detic_checkpoints import DeticDetector
+from clim_models.detection.detic_folders import (
+    DETIC_KINDS,
+    build_detic,
+    build_text_tower,
+    text_entries,
+)
 from clim_models.detection.frozen_clip import FrozenClipOptions, build_frozen_clip
 from clim_models.detection.fvit import FViTOptions, build_fvit
 from clim_models.detection.heads.ensemble import EnsembleRules
@@ -50,15 +57,15 @@ NESTED: dict[str, Callable[..., Any]] = {
 
 
 def save_detector(
-    detector: TwoStageDetector,
+    detector: TwoStageDetector | DeticDetector,
     folder: str | Path,
     state: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write `model.safetensors`, `classes.json` and `detector.json`.
 
-    `load_detector` reads the weights into a detector that is there, `open_detector` builds it. Both
-    towers are in the file: new classes need the text tower. A detector that no builder made, or
-    whose tower has no name, gets no `detector.json`.
+    `load_detector` reads the weights into a detector that is there (`load_detic` those of Detic),
+    `open_detector` builds it. Both towers are in the file: new classes need the text tower. A
+    detector that no builder made, or whose tower has no name, gets no `detector.json`.
 
     Args:
         detector: what is written.
@@ -70,7 +77,9 @@ def save_detector(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    entries = detector.state_dict() if state is None else state
+    entries = dict(detector.state_dict() if state is None else state)
+    if not isinstance(detector, TwoStageDetector):
+        entries |= text_entries(detector)
     # Entries may share memory, which safetensors does not write.
     weights = {key: value.detach().cpu().contiguous().clone() for key, value in entries.items()}
 
@@ -81,7 +90,11 @@ def save_detector(
     write_json(folder / CLASSES_FILE, {"names": list(detector.names), "base": base})
 
     # Last: a folder with this file is complete.
-    about = _description(detector)
+    about = (
+        _description(detector)
+        if isinstance(detector, TwoStageDetector)
+        else _detic_description(detector)
+    )
     if about is not None:
         write_json(folder / DETECTOR_FILE, about)
     return path
@@ -98,7 +111,8 @@ def open_detector(
         trusted: accept the name of a tower that open_clip does not list, which may bring code.
 
     Returns:
-        The detector in evaluation mode.
+        The detector in evaluation mode. One of Detic is a `C4Detector` or a `CascadeDetector`; both
+        have the same methods to detect and to exchange classes.
 
     Raises:
         FileNotFoundError: there is no such folder, or it has no detector.
@@ -112,30 +126,60 @@ def open_detector(
             "save_detector wrote"
         )
     about, named = _read(path / DETECTOR_FILE), _read(path / CLASSES_FILE)
-    try:
-        kind = KINDS[about["kind"]]
-        options = kind.options(**_options(about["options"]))
-        name, names, base = about["tower"], list(named["names"]), list(named["base"])
-        mean, std = tuple(about["mean"]), tuple(about["std"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not as this release writes detectors ({error!r}): export it again"
-        ) from error
-
-    known = name if trusted else check_foreign_name(name, path / DETECTOR_FILE)
-    with no_weights_yet():
-        tower = create_model(known)
-    tower.image_mean, tower.image_std = mean, std
     tensors = read_checkpoint(path)
     if CLASSES not in tensors:
         raise ValueError(
             f"{path / WEIGHTS_FILE} has no class embeddings: export the detector again"
         )
-    classes = ClassSet(names, tensors[CLASSES], [names.index(one) for one in base])
+    try:
+        names, base = list(named["names"]), list(named["base"])
+        classes = ClassSet(names, tensors[CLASSES], [names.index(one) for one in base])
+        is_detic = about["kind"] in DETIC_KINDS
+        open_kind = _open_detic if is_detic else _open_on_tower
+        detector = open_kind(path, about, classes, tensors, trusted)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not as this release writes detectors ({error!r}): export it again"
+        ) from error
+    return detector.to(device).eval()
+
+
+def _open_on_tower(
+    path: Path,
+    about: Mapping[str, Any],
+    classes: ClassSet,
+    tensors: Mapping[str, Tensor],
+    trusted: bool,
+) -> Any:
+    """Build a detector on a frozen tower."""
+    kind = KINDS[about["kind"]]
+    options = kind.options(**_options(about["options"]))
+    name, mean, std = about["tower"], tuple(about["mean"]), tuple(about["std"])
+
+    known = name if trusted else check_foreign_name(name, path / DETECTOR_FILE)
+    with no_weights_yet():
+        tower = create_model(known)
+    tower.image_mean, tower.image_std = mean, std
     background = tensors.get(f"{BACKGROUND}embedding")
     detector = kind.build(tower, classes, options, background=background)
     load_detector(detector, tensors)
-    return detector.to(device).eval()
+    return detector
+
+
+def _open_detic(
+    path: Path,
+    about: Mapping[str, Any],
+    classes: ClassSet,
+    tensors: Mapping[str, Tensor],
+    trusted: bool,
+) -> Any:
+    """Build a detector of Detic, and its text tower where the folder has one."""
+    detector = build_detic(about["kind"], about["options"], classes, tensors)
+    name = about["tower"]
+    if name is not None:
+        known = name if trusted else check_foreign_name(name, path / DETECTOR_FILE)
+        detector.attach_text(build_text_tower(known, tensors))
+    return detector
 
 
 def _description(detector: TwoStageDetector) -> dict[str, Any] | None:
@@ -150,6 +194,17 @@ def _description(detector: TwoStageDetector) -> dict[str, Any] | None:
         "tower": tower.name,
         "mean": list(tower.image_mean),
         "std": list(tower.image_std),
+        "options": asdict(detector.options),
+    }
+
+
+def _detic_description(detector: DeticDetector) -> dict[str, Any]:
+    """Return the content of `detector.json`."""
+    kinds = [name for name, kind in DETIC_KINDS.items() if type(detector) is kind.detector]
+    return {
+        "kind": kinds[0],
+        "clim_models": __version__,
+        "tower": None if detector.text is None else detector.text.name,
         "options": asdict(detector.options),
     }
 

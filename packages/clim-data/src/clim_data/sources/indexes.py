@@ -9,6 +9,7 @@ import json
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -47,13 +48,14 @@ class ShardIndex:
 
     keys: numpy unicode array (n,). spans: int64 (n, 3, 2), (offset, bytes) of image, txt and json;
     absent: -1, 0. faults: what could not be indexed. tar_bytes: size of the tar the index belongs
-    to.
+    to. names: n file names that the jsons give, None where nobody has read them.
     """
 
     keys: np.ndarray
     spans: np.ndarray
     faults: tuple[BrokenSample, ...]
     tar_bytes: int
+    names: tuple[str, ...] | None = None
 
     @classmethod
     def empty(cls, *faults: BrokenSample) -> "ShardIndex":
@@ -70,7 +72,8 @@ class ShardIndex:
 
     def take(self, kept: np.ndarray) -> "ShardIndex":
         """Return the index of some of the samples; `kept` is bool (n,)."""
-        return replace(self, keys=self.keys[kept], spans=self.spans[kept])
+        names = self.names and tuple(compress(self.names, kept.tolist()))
+        return replace(self, keys=self.keys[kept], spans=self.spans[kept], names=names)
 
     def stamp(self) -> str:
         """Return what identifies the tar, together with its name and keys."""
@@ -82,12 +85,9 @@ class ShardIndex:
             [str(key), *span.reshape(-1).tolist()] for key, span in zip(self.keys, self.spans)
         ]
         faults = [[f.reason, f.name, f.detail] for f in self.faults]
-        return {
-            "version": INDEX_VERSION,
-            "tar_bytes": self.tar_bytes,
-            "samples": samples,
-            "faults": faults,
-        }
+        names = {} if self.names is None else {"names": list(self.names)}
+        sizes = {"version": INDEX_VERSION, "tar_bytes": self.tar_bytes}
+        return {**sizes, "samples": samples, "faults": faults, **names}
 
     @classmethod
     def from_json(cls, record: dict) -> "ShardIndex":
@@ -110,7 +110,17 @@ class ShardIndex:
         spans = spans.reshape(len(rows), 3, 2)
         _check_spans(spans, tar_bytes)
         faults = tuple(BrokenSample(*map(str, fault)) for fault in record["faults"])
-        return cls(keys, spans, faults, tar_bytes)
+        return cls(keys, spans, faults, tar_bytes, _names_of(record, len(rows)))
+
+
+def _names_of(record: dict, count: int) -> tuple[str, ...] | None:
+    names = record.get("names")
+    if names is None:
+        return None
+    "".join(names).encode()  # halves of characters cannot be written in a report
+    if len(names) != count:
+        raise ValueError(f"{len(names)} names of {count} samples")
+    return tuple(names)
 
 
 def _check_spans(spans: np.ndarray, tar_bytes: int) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from clim_data.command_line.failures import full_disk
 from clim_data.faults import BrokenSample, SkipReport
 from clim_data.files.cache import default_cache_folder
 from clim_data.sources.expand import Sources, expand_sources, is_remote, shard_name
+from clim_data.sources.file_names import names_in_tar
 from clim_data.sources.folders import FolderIndex
 from clim_data.sources.indexes import LOST, ShardIndex, fits, index_tar, read_index, store_index
 from clim_data.sources.packs import index_of_shard, with_missing_shards
@@ -219,6 +221,8 @@ class SampleStore:
 
         path = self.cache.fetch(url)
         index = index_tar(path, shard_name(url))
+        # While the shard is here: records that name images would fetch it again.
+        index = replace(index, names=names_in_tar(path, index))
         if any(fault.reason in LOST for fault in index.faults):
             # The next start asks again: it may still have been uploading.
             path.unlink(missing_ok=True)

@@ -243,10 +243,11 @@ def _write_tar(part: Path, job: _ShardJob) -> dict[str, list]:
 
     Returns:
         "skipped" and "warnings", each as lists of reason, name and detail; "sources", the stamps
-        of each item's files or None.
+        of each item's files or None; "names", file names of the samples, as in their jsons.
     """
     skipped: list[list[str]] = []
     warnings: list[list[str]] = []
+    names: list[str] = []
     sources: list[list[list[int]] | None] = []
     with tarfile.open(part, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for item in job.items:
@@ -261,13 +262,14 @@ def _write_tar(part: Path, job: _ShardJob) -> dict[str, list]:
                 continue
 
             sources.append(stamps)
+            names.append(item.meta.get("file_name", ""))
             if warning is not None:
                 warnings.append([warning.reason, warning.name, warning.detail])
             for suffix, data in members:
                 info = tarfile.TarInfo(f"{item.key}.{suffix}")  # time, owner, mode are constants
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-    return {"skipped": skipped, "warnings": warnings, "sources": sources}
+    return {"skipped": skipped, "warnings": warnings, "sources": sources, "names": names}
 
 
 def _members(

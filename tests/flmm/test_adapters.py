@@ -3,19 +3,25 @@ image."""
 
 import pytest
 import torch
-from flmm.adapters.layout import expand_images
+from flmm import Sample, TokenizedText
 from flmm.attention.rows import ATTENTION_NAME
 from PIL import Image
 from tiny_lmms import FAMILIES, IMAGE_ID, picture, sample, tiny_lmm
+from todays_lmms import TODAY, own_processor, todays_lmm
 
 SIZES = [(60, 90), (100, 40)]  # (height, width)
+NAMES = [*FAMILIES, *TODAY]
+
+
+def lmm_of(name):
+    return todays_lmm(name) if name in TODAY else tiny_lmm(name)
 
 
 def eager_maps(lmm, one) -> tuple[torch.Tensor, torch.Tensor]:
     """(N, L * H, t) attention of one sample from whole matrices, and (L, T, D) states of its phrase
     tokens."""
     layout = lmm.family.layout(one.image)
-    text = expand_images(one.text, IMAGE_ID, [layout])
+    text = one.text.expand(IMAGE_ID, [layout.ids(IMAGE_ID, lmm.tokenizer)])
     lmm.language_model.set_attn_implementation("eager")
     inputs = lmm.family.model_inputs([one.image], text.input_ids[None])
     with torch.no_grad():
@@ -35,9 +41,9 @@ def eager_maps(lmm, one) -> tuple[torch.Tensor, torch.Tensor]:
     return maps, torch.stack([layer[0][order] for layer in output.hidden_states[1:]])
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_batch_agrees_with_eager_attention_of_each_image(name):
-    lmm = tiny_lmm(name)
+    lmm = lmm_of(name)
     samples = [
         sample(lmm, picture(*size, seed=i), phrases=2 + i, seed=i) for i, size in enumerate(SIZES)
     ]
@@ -50,11 +56,11 @@ def test_batch_agrees_with_eager_attention_of_each_image(name):
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["wide", "tall"])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_spot_in_the_image_is_found_in_its_cells(name, size):
     """Tokens whose features change when a spot is painted must lie where the spot is, in every
     grid."""
-    lmm = tiny_lmm(name)
+    lmm = lmm_of(name)
     height, width = size
     for down, across in ((0.25, 0.75), (0.7, 0.2)):
         plain = picture(height, width)
@@ -82,7 +88,8 @@ def image_features(lmm, image) -> torch.Tensor:
     prepared = lmm.family.prepare(image)
     ids = torch.full((1, lmm.family.layout(prepared).tokens), IMAGE_ID)
     inputs = lmm.family.model_inputs([prepared], ids)
-    inputs.pop("mm_token_type_ids", None)
+    for kinds in ("mm_token_type_ids", "token_type_ids"):
+        inputs.pop(kinds, None)
     core = lmm.model.model
     with torch.no_grad():
         if hasattr(core, "vision"):
@@ -91,9 +98,9 @@ def image_features(lmm, image) -> torch.Tensor:
     return torch.cat(list(found)).flatten(0, -2)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_generated_tokens_have_the_features_of_teacher_forcing(name):
-    lmm = tiny_lmm(name)
+    lmm = lmm_of(name)
     one = sample(lmm, picture(*SIZES[0]), phrases=0)
     answer = lmm.generate([one.image], one.text.input_ids, max_new_tokens=5)
     assert answer.maps.shape == (
@@ -112,6 +119,42 @@ def test_generated_tokens_have_the_features_of_teacher_forcing(name):
         torch.testing.assert_close(found.states, forced.states, atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match=r"\(0, 9\).*not in the answer's"):
         answer.phrases([(0, 9)])
+
+
+# numpy deprecates how GLM-4V's processor copies.
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+@pytest.mark.parametrize("size", [*SIZES, (30, 30)], ids=["wide", "tall", "small"])
+@pytest.mark.parametrize("name", TODAY)
+def test_the_lmm_is_fed_as_its_own_processor_and_generate_feed_it(name, size):
+    """Also where both ways of computing attention would be wrong alike: kinds of tokens, marks of
+    rows and tiles, positions."""
+    lmm = todays_lmm(name)
+    processor = own_processor(name, lmm.family.processor)
+    style, asked = lmm.family.style, "what is it?"
+    image = picture(*size)
+    (_, _, stands_for_image) = TODAY[name]
+    question = style.question(asked).replace(style.image_token, stands_for_image)
+    text = style.template.replace("{input}", question)
+    theirs = processor(images=[image], text=[text], return_tensors="pt")
+
+    prompt = torch.tensor(lmm.tokenizer.encode(style.prompt(asked)))
+    prepared = lmm.family.prepare(image)
+    whole = TokenizedText(prompt, torch.full_like(prompt, -1), len(prompt))
+    ids = lmm._expanded(whole, lmm.family.layout(prepared)).input_ids
+    ours = lmm._inputs([prepared], ids[None])
+    assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()
+    assert ours.keys() == theirs.keys() - {"attention_mask"}
+    for key, value in ours.items():
+        torch.testing.assert_close(value, theirs[key].to(value.dtype), atol=1e-6, rtol=0)
+
+    with torch.no_grad():
+        answer = lmm.model.generate(**theirs, max_new_tokens=6, do_sample=False)
+        states = lmm.model.model(**theirs).last_hidden_state[0, -1]
+    found = lmm.generate([prepared], prompt, max_new_tokens=6)
+    assert found.ids.tolist() == answer[0, len(ids) :].tolist()
+    asked_last = TokenizedText(ids, torch.arange(len(ids)) // (len(ids) - 1) - 1, len(ids))
+    (features,) = lmm([Sample(prepared, asked_last)])
+    torch.testing.assert_close(features.states[-1, 0], states, atol=1e-4, rtol=1e-4)
 
 
 def test_the_lmm_stays_frozen_and_in_evaluation_mode():

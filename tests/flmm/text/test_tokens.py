@@ -204,15 +204,16 @@ def test_one_image_token_becomes_many():
     text = tokenize_segments(Words(), "<?", [("ab", 0), ("c", -1), ("d", 1)])
     assert text.input_ids.tolist() == [1, *map(ord, "<?abcd")]
     assert text.phrase_ids.tolist() == [-1, -1, -1, 0, 0, -1, 1]
-    long = text.expand(ord("<"), [3])
-    assert long.input_ids.tolist() == [1, *map(ord, "<<<?abcd")]
+    image = torch.tensor([*map(ord, "<|<")])  # a mark between two image tokens
+    long = text.expand(ord("<"), [image])
+    assert long.input_ids.tolist() == [1, *map(ord, "<|<?abcd")]
     assert long.phrase_ids.tolist() == [-1] * 5 + [0, 0, -1, 1]
     assert long.labels.tolist() == [-100] * 5 + [*map(ord, "abcd")]
     assert text.expand(ord("!"), []).input_ids.tolist() == text.input_ids.tolist()
     with pytest.raises(ValueError, match="1 image tokens for 2 images"):
-        text.expand(ord("<"), [3, 4])
+        text.expand(ord("<"), [image, image])
     with pytest.raises(ValueError, match="the answer holds the image token"):
-        text.expand(ord("c"), [3])
+        text.expand(ord("c"), [image])
 
 
 def test_spaces_are_the_callers_choice_and_a_prompt_begins_as_the_tokenizer_says():

@@ -62,6 +62,11 @@ KNOWN_OWNERS = (
     "YanweiLi/",
     "OpenGVLab/",
     "Qwen/",
+    "google/",
+    "HuggingFaceTB/",
+    "mistralai/",
+    "zai-org/",
+    "CohereLabs/",
     "facebook/",
 )
 """Owners on the hub of the models that the README names."""

@@ -17,7 +17,6 @@ from flmm.adapters.family import Family
 from flmm.adapters.features import PhraseFeatures, Sample
 from flmm.adapters.frames import PreparedImage
 from flmm.adapters.frozen import FrozenLMM
-from flmm.adapters.layout import expand_images
 from flmm.adapters.tokenizer import tokenizer_of
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.sam.geometry import ResizedImage
@@ -105,8 +104,8 @@ class SampleMaker:
         prepared = prepare_image(self.family, image, sample.key)
         try:
             text = tokenize_sample(self.tokenizer, self.prompt, sample, spaced=self.family.spaced)
-            layout = self.family.layout(prepared)
-            text = expand_images(text, self.family.image_token_id, [layout])
+            token = self.family.image_token_id
+            text = text.expand(token, [self.family.layout(prepared).ids(token, self.tokenizer)])
         except ValueError as fault:
             raise BrokenSample("unusable text", sample.key, str(fault)) from None
         if self.limit is not None and len(text.input_ids) > self.limit:

@@ -42,6 +42,9 @@ def check_transformers() -> None:
 
 # -- the parts of a model ----------------------------------------------------------------------
 
+# Where the decoder is in `model` of an image-text model; SmolVLM and Idefics3 have the second name.
+_DECODERS = ("language_model", "text_model")
+
 
 @runtime_checkable
 class ImageTextModel(Protocol):
@@ -112,14 +115,15 @@ def lmm_parts(model: nn.Module) -> LmmParts:
     Raises:
         ValueError: it is no such model.
     """
-    try:
-        core = model.get_submodule("model")
-        language_model = core.get_submodule("language_model")
-    except AttributeError as missing:
+    core = getattr(model, "model", None)
+    language_model = None
+    for name in _DECODERS:
+        language_model = language_model or getattr(core, name, None)
+    if not isinstance(core, nn.Module) or not isinstance(language_model, nn.Module):
         raise ValueError(
-            f"{type(model).__name__} is no image-text model that flmm can run ({missing}): pass "
-            "one of transformers, with `model.language_model`"
-        ) from None
+            f"{type(model).__name__} is no image-text model that flmm can run: pass one of "
+            "transformers, with `model.language_model`"
+        )
     if not isinstance(model, ImageTextModel):
         raise ValueError(
             f"{type(model).__name__} cannot generate text: pass an image-text model of "

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from flmm.adapters.family import Family
 from flmm.adapters.features import GeneratedAnswer, PhraseFeatures, Sample
 from flmm.adapters.frames import PreparedImage
-from flmm.adapters.layout import ImageLayout, expand_images
+from flmm.adapters.layout import ImageLayout
 from flmm.attention.capture import Capture, PhraseRows, TokenRows, UnmergedRows
 from flmm.attention.rows import use_rows_attention
 from flmm.text.tokens import NO_PHRASE, TokenizedText
@@ -223,7 +223,9 @@ class FrozenLMM(nn.Module):
     def _expanded(self, text: TokenizedText, *layouts: ImageLayout, room: int = 0) -> TokenizedText:
         """Return the text with one image token for each token of the images."""
         if len(self._columns(text.input_ids)) != sum(layout.tokens for layout in layouts):
-            text = expand_images(text, self.family.image_token_id, layouts)
+            token = self.family.image_token_id
+            images = [layout.ids(token, self.tokenizer) for layout in layouts]
+            text = text.expand(token, images)
         excess = 0 if self.context is None else len(text.input_ids) + room - self.context
         if excess > 0:
             raise ValueError(_does_not_fit(text, room, excess))

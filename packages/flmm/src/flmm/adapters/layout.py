@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from flmm.adapters.frames import ImageFrame
 from flmm.attention.capture import merge_tokens
-from flmm.text.tokens import TokenizedText
+from flmm.text.tokens import TextEncoder
 from flmm.transformers_compat import unpadded_grid
 
 
@@ -27,8 +27,8 @@ class ImageLayout:
     heads: maps of one layer, where the grids of each layer stand together (Mini-Gemini in HD); None
     puts all channels of a grid together.
     merge_last: tokens of a phrase are merged after their maps are enlarged, which "max" can see.
-    sequence: int64 ids that stand for the image in a text, where tokens that mark rows or tiles lie
-    between those of the image; None for the image token, t times.
+    text: what stands for the image in a prompt, with t image tokens, where marks of rows or tiles
+    lie between them; None for the image token, t times.
     """
 
     grids: tuple[Tensor, ...]
@@ -36,12 +36,29 @@ class ImageLayout:
     padding: ImageFrame | None = None
     heads: int | None = None
     merge_last: bool = False
-    sequence: Tensor | None = None
+    text: str | None = None
 
-    @property
-    def length(self) -> int:
-        """Number of ids that stand for the image in a text."""
-        return self.tokens if self.sequence is None else len(self.sequence)
+    def ids(self, image_token_id: int, tokenizer: TextEncoder | None) -> Tensor:
+        """Return the int64 ids that stand for the image in a prompt.
+
+        Raises:
+            ValueError: there are marks and no tokenizer, or the tokenizer does not know the image
+                token.
+        """
+        if self.text is None:
+            return torch.full((self.tokens,), image_token_id)
+        if tokenizer is None:
+            raise ValueError(
+                "this LMM marks rows or tiles of an image by words: pass its tokenizer to build_lmm"
+            )
+        ids = torch.tensor(tokenizer.encode(self.text, add_special_tokens=False))
+        found = int((ids == image_token_id).sum())
+        if found != self.tokens:
+            raise ValueError(
+                f"the tokenizer makes {found} image tokens of an image of {self.tokens}: use the "
+                "LMM's own tokenizer"
+            )
+        return ids
 
     def arrange(self, columns: Tensor) -> Tensor:
         """Arrange attention (N, C, t) to the image's tokens as maps on the finest grid.
@@ -83,21 +100,6 @@ class ImageLayout:
     def crop(self, masks: Tensor) -> Tensor:
         """Cut masks (N, p, q) over the padded frame, at any resolution, to the image."""
         return masks if self.padding is None else self.padding.crop(masks)
-
-
-def expand_images(
-    text: TokenizedText, image_token_id: int, layouts: Sequence[ImageLayout]
-) -> TokenizedText:
-    """Put all tokens of each image in place of its image token.
-
-    Raises:
-        ValueError: the prompt holds another number of image tokens than images, or the answer holds
-            one.
-    """
-    sequences: list[int | Tensor] = []
-    for layout in layouts:
-        sequences.append(layout.tokens if layout.sequence is None else layout.sequence)
-    return text.expand(image_token_id, sequences)
 
 
 def single_grid(height: int, width: int, *, padding: ImageFrame | None = None) -> ImageLayout:

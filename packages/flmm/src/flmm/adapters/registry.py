@@ -20,12 +20,22 @@ _FAMILIES: dict[str, Callable[..., Family] | tuple[str, str]] = {
     "llava_next": ("llava_next", "LlavaNext"),
     "deepseek_vl": ("deepseek_vl", "DeepseekVL"),
     "deepseek_vl_hybrid": ("deepseek_vl", "DeepseekVLHybrid"),
+    "aya_vision": ("aya_vision", "AyaVision"),
+    "gemma3": ("gemma3", "Gemma3"),
+    "glm4v": ("glm4v", "Glm4v"),
+    "glm4v_moe": ("glm4v", "Glm4v"),
+    "glm46v": ("glm4v", "Glm4v"),
     "hpt": ("hpt", "Hpt"),
+    "idefics3": ("smolvlm", "SmolVLM"),
     "internvl": ("internvl", "InternVL"),
     "llava_onevision": ("llava_onevision", "LlavaOnevision"),
     "mgm": ("mgm", "MiniGemini"),
     "mgm_gemma": ("mgm", "MiniGemini"),
+    "mistral3": ("mistral3", "Mistral3"),
     "qwen2_5_vl": ("qwen2_5_vl", "Qwen25VL"),
+    "qwen3_vl": ("qwen3_vl", "Qwen3VL"),
+    "qwen3_vl_moe": ("qwen3_vl", "Qwen3VL"),
+    "smolvlm": ("smolvlm", "SmolVLM"),
 }
 # model_type of config.json -> module of `authors` that reads such a folder.
 _AUTHORS = {"multi_modality": "deepseek", "mgm": "mgm", "mgm_gemma": "mgm", "hpt": "hpt"}

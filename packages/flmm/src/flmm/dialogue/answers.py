@@ -71,7 +71,8 @@ def ask(
         raise ValueError("the question is empty: ask something, such as 'What is on the table?'")
     image = read_image(image)
     prepared = prepare_image(lmm.family, image)
-    tokens = lmm.family.layout(prepared).length
+    layout = lmm.family.layout(prepared)
+    tokens = len(layout.ids(lmm.family.image_token_id, tokenizer_of(lmm)))
     kept = _fitting_turns(lmm, tokens, history, question, max_new_tokens=max_new_tokens)
     ids = prompt_ids(lmm, conversation_prompt(lmm, kept, question))
     if max_new_tokens is None:

@@ -140,6 +140,7 @@ def caption_inputs(
     said."""
     config = lmm_parts(model).whole.config
     count = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+    image = torch.full((count,), config.image_token_id)
     ended = []
     for text in texts:
         end, none = torch.tensor([tokenizer.eos_token_id]), torch.tensor([NO_PHRASE])
@@ -148,7 +149,7 @@ def caption_inputs(
             input_ids=torch.cat([text.input_ids, end]),
             phrase_ids=torch.cat([text.phrase_ids, none]),
         )
-        ended.append(longer.expand(config.image_token_id, [count]))
+        ended.append(longer.expand(config.image_token_id, [image]))
     pad = nn.utils.rnn.pad_sequence
     ids = pad([t.input_ids for t in ended], batch_first=True, padding_value=tokenizer.pad_token_id)
     labels = pad([t.labels for t in ended], batch_first=True, padding_value=IGNORED_LABEL)

@@ -55,11 +55,8 @@ class TokenizedText:
         """List the positions (t,) of the tokens of each phrase."""
         return [(self.phrase_ids == k).nonzero().flatten() for k in range(self.phrases)]
 
-    def expand(self, token_id: int, images: Sequence[int | Tensor]) -> "TokenizedText":
-        """Put the ids of the k-th image in place of the k-th `token_id`.
-
-        Args:
-            images: for each image, how often `token_id` is repeated, or its ids (t,) themselves.
+    def expand(self, token_id: int, images: Sequence[Tensor]) -> "TokenizedText":
+        """Put the ids (t,) of the k-th image in place of the k-th `token_id`.
 
         Raises:
             ValueError: the prompt holds another number of `token_id` than there are images, or the
@@ -76,9 +73,8 @@ class TokenizedText:
 
         ids, phrases, after = [], [], 0
         for place, image in zip(places, images):
-            made = torch.full((image,), token_id) if isinstance(image, int) else image
-            ids += [self.input_ids[after:place], made]
-            phrases += [self.phrase_ids[after:place], torch.full_like(made, NO_PHRASE)]
+            ids += [self.input_ids[after:place], image]
+            phrases += [self.phrase_ids[after:place], torch.full_like(image, NO_PHRASE)]
             after = place + 1
         ids.append(self.input_ids[after:])
         phrases.append(self.phrase_ids[after:])

@@ -156,7 +156,7 @@ def _image_processor(
             image_std=about["image_std"],
         )
     low_res, high_res = towers["low_res_cfg"], towers["high_res_cfg"]
-    processor = DeepseekVLHybridImageProcessorPil(
+    processor: Any = DeepseekVLHybridImageProcessorPil(
         size=size,
         high_res_size={"height": side, "width": side},
         min_size=least,

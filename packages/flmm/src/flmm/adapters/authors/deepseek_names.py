@@ -154,7 +154,7 @@ def deepseek_config(
     """
     from transformers import DeepseekVLConfig, DeepseekVLHybridConfig  # seconds to import
 
-    parts = {
+    parts: dict[str, Any] = {
         "text_config": {"model_type": "llama", **language},
         "vision_config": {"model_type": "siglip_vision_model", **siglip},
         "image_token_id": image_token_id,

@@ -124,7 +124,9 @@ def read_tower(folder: Path, *, side: int | None, dtype: torch.dtype) -> Any:
             f"the vision tower in {folder} is of type {kind!r}: HPT has one of {', '.join(SIDES)}"
         )
     clip = kind == "clip_vision_model"
-    config = CLIPVisionConfig(**raw) if clip else SiglipVisionConfig(**raw, vision_use_head=False)
+    config: Any = (
+        CLIPVisionConfig(**raw) if clip else SiglipVisionConfig(**raw, vision_use_head=False)
+    )
     config.image_size = side or SIDES[kind]
 
     tensors = under(read_weights(folder), "vision_model.")

@@ -193,7 +193,7 @@ def convnext(tensors: Mapping[str, Tensor], *, source: Path) -> nn.Module:
         depths.append(len(blocks))
 
     patch = tensors["stem.0.weight"].shape[-1]
-    model = ConvNeXt(depths=depths, dims=widths, patch_size=patch, num_classes=0)
+    model = ConvNeXt(depths=tuple(depths), dims=tuple(widths), patch_size=patch, num_classes=0)
     parts = nn.Module()
     parts.stem, parts.stages = model.stem, model.stages
     check_tensors(parts, tensors, source=source, what="Mini-Gemini's ConvNeXt", fix=_FIX)
@@ -207,10 +207,10 @@ def mining(vision: Mapping[str, Tensor], *, source: Path) -> WindowAttention:
     for part, name in _MINING.items():
         for key, value in under(vision, f"model.{name}.").items():
             tensors[f"{part}.{key}"] = value
-    key = tensors.get("key.1.weight")
-    if key is None:
+    keys = tensors.get("key.1.weight")  # (C, C')
+    if keys is None:
         raise ValueError(f"{source} has no model.{_MINING['key']}.1.weight: {_FIX}")
-    module = WindowAttention(*key.shape)
+    module = WindowAttention(*keys.shape)
     check_tensors(module, tensors, source=source, what="Mini-Gemini's vlm_uni", fix=_FIX)
     module.load_state_dict(tensors)
     return module

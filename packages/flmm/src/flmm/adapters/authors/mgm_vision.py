@@ -62,7 +62,7 @@ class MiniGeminiVision(nn.Module):
         self,
         *,
         tower: Any,
-        fine: nn.Module,
+        fine: Any,
         mining: "WindowAttention",
         projector: nn.Module,
         sizes: MiniGeminiSizes,

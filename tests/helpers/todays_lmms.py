@@ -1,0 +1,264 @@
+"""Builders of tiny random LMMs of today's families, their tokenizers and their own processors.
+
+A tokenizer of characters knows the marks of its family, so that a text that differs by a line end
+has other ids.
+"""
+
+import string
+
+import torch
+import transformers as hf
+from flmm import FrozenLMM
+from flmm.adapters import build_lmm
+from tiny_lmms import GROUPED, HALF, TEXT, TOWER, siglip, square
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+IMAGE_ID = 50
+WORDS = {**TEXT, "vocab_size": 140, "num_hidden_layers": 4}
+MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 0]}
+CHARACTERS = "\n :.," + string.ascii_lowercase + string.digits[:8]
+
+
+def characters(*marks: str, **extra: str) -> PreTrainedTokenizerFast:
+    """Characters from id 3 on, and marks from `IMAGE_ID` on, the first of which is the image's.
+
+    Args:
+        extra: names that a processor looks for, such as boi_token.
+    """
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2}
+    vocabulary |= {character: 3 + i for i, character in enumerate(CHARACTERS)}
+    vocabulary |= {mark: IMAGE_ID + i for i, mark in enumerate(marks)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)]
+    )
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="</s>",
+        extra_special_tokens=extra,
+    )
+    made.add_special_tokens({"additional_special_tokens": list(marks)})
+    return made
+
+
+def qwen3_vl():
+    vision = {
+        "depth": 3,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_heads": 2,
+        "out_hidden_size": WORDS["hidden_size"],
+        "patch_size": 8,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0, 1],
+    }
+    config = hf.Qwen3VLConfig(
+        vision_config=vision,
+        text_config={**WORDS, **GROUPED, "head_dim": 4, "rope_parameters": MROPE},
+        image_token_id=IMAGE_ID,
+        video_token_id=51,
+        vision_start_token_id=52,
+        vision_end_token_id=53,
+    )
+    size = {"shortest_edge": 16 * 16 * 4, "longest_edge": 16 * 16 * 64}
+    processor = hf.Qwen2VLImageProcessorPil(size=size, patch_size=8)
+    return hf.Qwen3VLForConditionalGeneration(config), processor
+
+
+def qwen3_vl_processor(image_processor):
+    tokenizer = characters(
+        "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|im_start|>"
+    )
+    return hf.Qwen3VLProcessor(image_processor, tokenizer, hf.Qwen3VLVideoProcessor())
+
+
+def glm4v():
+    vision = {
+        "depth": 2,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_heads": 2,
+        "out_hidden_size": WORDS["hidden_size"],
+        "patch_size": 7,
+        "image_size": 56,
+    }
+    rope = {**MROPE, "partial_rotary_factor": 1.0}
+    config = hf.Glm4vConfig(
+        vision_config=vision,
+        text_config={**WORDS, **GROUPED, "rope_parameters": rope},
+        image_token_id=IMAGE_ID,
+        image_start_token_id=51,
+        image_end_token_id=52,
+        video_token_id=53,
+        video_start_token_id=54,
+        video_end_token_id=55,
+    )
+    size = {"shortest_edge": 14 * 14 * 8, "longest_edge": 14 * 14 * 128}
+    processor = hf.Glm4vImageProcessorPil(size=size, patch_size=7)
+    return hf.Glm4vForConditionalGeneration(config), processor
+
+
+def glm4v_processor(image_processor):
+    tokenizer = characters(
+        "<|image|>",
+        "<|begin_of_image|>",
+        "<|end_of_image|>",
+        "<|video|>",
+        "<|begin_of_video|>",
+        "<|end_of_video|>",
+    )
+    return hf.Glm4vProcessor(image_processor, tokenizer, hf.Glm4vVideoProcessor())
+
+
+def gemma3():
+    text = {
+        **WORDS,
+        **GROUPED,
+        "head_dim": 4,
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
+        "query_pre_attn_scalar": 4,
+    }
+    config = hf.Gemma3Config(
+        vision_config={**siglip(56, 7), "vision_use_head": False},
+        text_config=text,
+        mm_tokens_per_image=16,
+        image_token_index=IMAGE_ID,
+        boi_token_index=51,
+        eoi_token_index=52,
+    )
+    model = hf.Gemma3ForConditionalGeneration(config)
+    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)  # else 0
+    return model, hf.Gemma3ImageProcessorPil(size=square(56), **HALF)
+
+
+def gemma3_processor(image_processor):
+    tokenizer = characters(
+        "<image_soft_token>",
+        "<start_of_image>",
+        "<end_of_image>",
+        image_token="<image_soft_token>",
+        boi_token="<start_of_image>",
+        eoi_token="<end_of_image>",
+    )
+    return hf.Gemma3Processor(image_processor, tokenizer, image_seq_length=16)
+
+
+def smolvlm():
+    vision = {**TOWER, "image_size": 32, "patch_size": 4, "model_type": "smolvlm_vision"}
+    text = {"model_type": "llama", **WORDS, **GROUPED}
+    config = hf.SmolVLMConfig(
+        vision_config=vision, text_config=text, image_token_id=IMAGE_ID, scale_factor=2
+    )
+    processor = hf.SmolVLMImageProcessorPil(
+        size={"longest_edge": 96}, max_image_size={"longest_edge": 32}, **HALF
+    )
+    return hf.SmolVLMForConditionalGeneration(config), processor
+
+
+def smolvlm_marks() -> list[str]:
+    rows = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
+    return ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *rows]
+
+
+def smolvlm_processor(image_processor):
+    # SmolVLM's own processor writes the same, and wants a package for names of numbers.
+    return hf.Idefics3Processor(image_processor, characters(*smolvlm_marks()), image_seq_len=16)
+
+
+def mistral3():
+    vision = {**TOWER, "image_size": 112, "patch_size": 7, "model_type": "pixtral", "head_dim": 8}
+    text = {"model_type": "mistral", **WORDS, **GROUPED, "head_dim": 4}
+    config = hf.Mistral3Config(
+        vision_config=vision, text_config=text, image_token_index=IMAGE_ID, spatial_merge_size=2
+    )
+    processor = hf.PixtralImageProcessorPil(
+        size={"longest_edge": 98}, patch_size={"height": 7, "width": 7}
+    )
+    return hf.Mistral3ForConditionalGeneration(config), processor
+
+
+def mistral3_processor(image_processor):
+    tokenizer = characters("[IMG]", "[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]")
+    return hf.PixtralProcessor(image_processor, tokenizer, patch_size=7, spatial_merge_size=2)
+
+
+def aya_vision():
+    vision = {**siglip(28, 7), "vision_use_head": False}
+    text = {
+        "model_type": "cohere2",
+        **WORDS,
+        **GROUPED,
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
+    }
+    config = hf.AyaVisionConfig(
+        vision_config=vision, text_config=text, image_token_index=IMAGE_ID, downsample_factor=2
+    )
+    processor = hf.GotOcr2ImageProcessorPil(size=square(28), min_patches=1, max_patches=6, **HALF)
+    return hf.AyaVisionForConditionalGeneration(config), processor
+
+
+def aya_vision_processor(image_processor):
+    tokenizer = characters(
+        "<|IMG_PATCH|>", "<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "TILE_GLOBAL", "TILE"
+    )
+    return hf.AyaVisionProcessor(
+        image_processor, tokenizer, patch_size=7, img_size=28, downsample_factor=2
+    )
+
+
+def internvl_qwen3():
+    vision = {**TOWER, "image_size": [28, 28], "patch_size": [7, 7]}
+    text = {"model_type": "qwen3", **WORDS, **GROUPED, "head_dim": 4}
+    config = hf.InternVLConfig(
+        vision_config=vision, text_config=text, image_token_id=IMAGE_ID, image_seq_length=4
+    )
+    processor = hf.GotOcr2ImageProcessorPil(size=square(28), min_patches=1, max_patches=6, **HALF)
+    return hf.InternVLForConditionalGeneration(config), processor
+
+
+def internvl_processor(image_processor):
+    tokenizer = characters(
+        "<IMG_CONTEXT>",
+        "<img>",
+        "</img>",
+        "<video>",
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
+    )
+    return hf.InternVLProcessor(
+        image_processor, tokenizer, hf.InternVLVideoProcessor(), image_seq_length=4
+    )
+
+
+def todays_lmm(name: str) -> FrozenLMM:
+    """The tiny LMM of a family, with a tokenizer that knows its marks."""
+    torch.manual_seed(5)
+    model, image_processor = TODAY[name][0]()
+    return build_lmm(model, image_processor, own_processor(name, image_processor).tokenizer)
+
+
+def own_processor(name: str, image_processor):
+    """The processor that transformers has for this family, which makes text and pixels."""
+    return TODAY[name][1](image_processor)
+
+
+# name -> builder of (model, image processor), of its own processor, and what that processor wants
+# in place of an image in a text.
+TODAY = {
+    "aya_vision": (aya_vision, aya_vision_processor, "<image>"),
+    "gemma3": (gemma3, gemma3_processor, "<start_of_image>"),
+    "glm4v": (glm4v, glm4v_processor, "<|begin_of_image|><|image|><|end_of_image|>"),
+    "internvl_qwen3": (internvl_qwen3, internvl_processor, "<IMG_CONTEXT>"),
+    "mistral3": (mistral3, mistral3_processor, "[IMG]"),
+    "qwen3_vl": (qwen3_vl, qwen3_vl_processor, "<|vision_start|><|image_pad|><|vision_end|>"),
+    "smolvlm": (smolvlm, smolvlm_processor, "<image>"),
+}

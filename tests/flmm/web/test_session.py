@@ -12,8 +12,17 @@ from flmm.dialogue.answers import ask, ground_answer
 from flmm.dialogue.visual_cot import LookOptions, visual_answer
 from flmm.grounders.heads import ground_phrases
 from flmm.grounders.images import binary_masks, save_grounding
-from flmm.web.drawing import found_view, heat_png, look_view, mask_png, picture_view, pieces
+from flmm.web.drawing import (
+    found_view,
+    heat_png,
+    inner_point,
+    look_view,
+    mask_png,
+    picture_view,
+    pieces,
+)
 from flmm.web.recent import RecentItems
+from flmm.web.session import Demo
 from flmm.web.upload import LONGEST_EDGE_PX, read_upload
 from PIL import Image
 from tiny_lmms import picture
@@ -23,6 +32,12 @@ from tiny_web import QUESTION, file_of, first_words, speaking_demo
 @pytest.fixture(scope="module")
 def demo():
     return speaking_demo()
+
+
+def asked(demo, name, question=QUESTION):
+    """The answer's name and text."""
+    answered = demo.answer(name, question)
+    return answered.name, answered.text
 
 
 @pytest.fixture
@@ -46,12 +61,14 @@ def test_answer_is_grounded_without_running_the_lmm_again(demo, runs):
     image = picture(60, 90)
     name, upload = demo.add_picture(file_of(image))
     assert upload.image.size == (90, 60)
-    answer, text = demo.ask(name, f"  {QUESTION} ")
+    answered = demo.answer(name, f"  {QUESTION} ")
+    text, found = answered.text, answered.found
     said = runs["lmm"]
     assert said > 0
-    assert runs["sam"] == 0
-    found = demo.mark(answer)
-    again = demo.mark(answer, ["blue", " "])
+    assert runs["sam"] == 1
+    again = demo.mark(answered.name, ["blue", " "])
+    span = (text.index("dog"), text.index("dog") + 3)
+    assert demo.mark(answered.name, span=span).spans == (span,)
     assert runs == {"lmm": said, "sam": 1}
 
     alone = ask(demo.model.lmm, image, QUESTION, max_new_tokens=12)
@@ -87,7 +104,7 @@ def test_files_are_those_of_the_command(demo, tmp_path, monkeypatch):
     found = demo.ground(name, ["a big dog", "the tree"])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    drawn, record = demo.files(found.result)
+    drawn, record = demo.drawing(found.result), demo.masks_json(found.result)
     assert list((tmp_path / "temporary").iterdir()) == []
     path, beside = save_grounding(tmp_path / "own.png", image, found.masks, found.phrases)
     assert drawn == path.read_bytes()
@@ -98,8 +115,8 @@ def test_files_are_those_of_the_command(demo, tmp_path, monkeypatch):
 
 def test_files_of_an_answer_say_what_was_asked(demo):
     name, _ = demo.add_picture(file_of(picture(60, 90)))
-    answer, text = demo.ask(name, QUESTION)
-    record = json.loads(demo.files(demo.mark(answer).result)[1])
+    answer, text = asked(demo, name)
+    record = json.loads(demo.masks_json(demo.mark(answer).result))
     assert (record["question"], record["answer"]) == (QUESTION, text)
 
 
@@ -127,9 +144,9 @@ def test_closer_look(demo, runs):
 
 def test_mistakes_end_with_the_fix(demo):
     name, _ = demo.add_picture(file_of(picture(60, 90)))
-    answer, _ = demo.ask(name, QUESTION)
+    answer, _ = asked(demo, name)
     with pytest.raises(ValueError, match="no picture: choose a picture first"):
-        demo.ask("", QUESTION)
+        asked(demo, "")
     with pytest.raises(ValueError, match="no longer kept: choose it again"):
         demo.ground("unknown", ["a car"])
     with pytest.raises(ValueError, match="type a question first"):
@@ -142,10 +159,34 @@ def test_mistakes_end_with_the_fix(demo):
         demo.look_again(name, QUESTION, "box")
     with pytest.raises(ValueError, match="do not fit the context"):
         demo.ground(name, ["a big dog " * 2000])
-    demo.ask(name, QUESTION)
-    demo.ask(name, QUESTION)
     with pytest.raises(ValueError, match="no longer kept: ask again"):
-        demo.mark(answer)
+        demo.mark("unknown")
+
+
+def test_answers_are_kept_by_their_size(demo, monkeypatch):
+    name, _ = demo.add_picture(file_of(picture(60, 90)))
+    answered = demo.answer(name, QUESTION)
+    kept = demo._answers[answered.name].answer.generated
+    size = kept.maps.nbytes + kept.states.nbytes
+    monkeypatch.setattr("flmm.web.session.ANSWER_BYTES_KEPT", 2 * size + size // 2)
+    small = Demo(demo.model, max_new_tokens=12, chunker=first_words)
+    name, _ = small.add_picture(file_of(picture(60, 90)))
+    names = [small.answer(name, QUESTION).name for _ in range(3)]
+    assert small.mark(names[1]).phrases == ("left", "dog")
+    with pytest.raises(ValueError, match="no longer kept: ask again"):
+        small.mark(names[0])
+
+
+def test_a_conversation_and_an_answer_without_phrases(demo):
+    name, _ = demo.add_picture(file_of(picture(60, 90)))
+    pieces_heard = []
+    history = [("the dog", "a big dog")]
+    answered = demo.answer(name, QUESTION, history=history, on_text=pieces_heard.append)
+    assert answered.remembered == 1
+    assert "".join(pieces_heard) == answered.text
+    quiet = Demo(demo.model, max_new_tokens=12, chunker=lambda text: [])
+    name, _ = quiet.add_picture(file_of(picture(60, 90)))
+    assert quiet.answer(name, QUESTION).found is None
 
 
 def test_a_silent_model_is_told(demo, monkeypatch):
@@ -156,7 +197,7 @@ def test_a_silent_model_is_told(demo, monkeypatch):
             demo.model.lmm.model.lm_head, "weight", torch.nn.Parameter(torch.zeros_like(head))
         )
     with pytest.raises(ValueError, match="said nothing: ask in other words"):
-        demo.ask(name, QUESTION)
+        asked(demo, name)
 
 
 def test_answers_take_what_the_context_leaves(monkeypatch):
@@ -166,11 +207,11 @@ def test_answers_take_what_the_context_leaves(monkeypatch):
     monkeypatch.setattr(
         demo.model.lmm.language_model.config, "max_position_embeddings", tokens + 60
     )
-    _, text = demo.ask(name, QUESTION)
+    _, text = asked(demo, name)
     assert 30 < len(text.split()) < 60
     monkeypatch.setattr(demo.model.lmm.language_model.config, "max_position_embeddings", tokens)
     with pytest.raises(ValueError, match="do not fit the context"):
-        demo.ask(name, QUESTION)
+        asked(demo, name)
 
 
 def test_uploads(tmp_path, monkeypatch):
@@ -223,6 +264,26 @@ def test_kept_forgets_what_was_used_longest_ago():
     assert (kept[first], kept[third], len(kept)) == ("first", "third", 2)
     with pytest.raises(ValueError, match="gone: make it again"):
         kept[second]
+
+
+def test_recent_items_have_sizes():
+    kept = RecentItems(10, "gone", size=len)
+    first, second = kept.add("aaaa"), kept.add("bbbb")
+    third = kept.add("cccccccccccc")  # larger than all, and kept
+    assert (len(kept), kept[third][0]) == (1, "c")
+    for name in (first, second):
+        with pytest.raises(ValueError, match="gone"):
+            kept[name]
+
+
+def test_inner_point_is_in_the_mask():
+    ring = np.zeros((21, 21), dtype=bool)
+    ring[2:19, 2:19] = True
+    ring[5:16, 5:16] = False
+    x, y = inner_point(ring)
+    assert ring[y, x]
+    assert inner_point(np.zeros((3, 3), dtype=bool)) is None
+    assert inner_point(np.ones((3, 5), dtype=bool)) == (2, 1)
 
 
 def test_pieces_of_a_text():

@@ -2,6 +2,8 @@
 
 import socket
 from argparse import Namespace
+from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,21 @@ from typing import Any
 from clim_data.command_line import Commands, add_command
 from clim_data.files import IMAGE_SUFFIXES, is_image
 
-from flmm.commands.options import add_model_options, heads_file, load_from_options, say
+from flmm.commands.options import (
+    add_answer_options,
+    add_model_options,
+    heads_file,
+    load_from_options,
+    say,
+    say_how_phrases_are_found,
+)
 from flmm.grounded import GroundedLMM
 
 PORT = 7860
 HOST = "127.0.0.1"
 NEEDED = ("starlette", "uvicorn")
 EXAMPLES_SHOWN = 12
-EVERYWHERE = ("0.0.0.0", "::")
+MOST_CONNECTIONS = 256
 
 
 def add(commands: Commands) -> None:
@@ -39,9 +48,7 @@ def add(commands: Commands) -> None:
         metavar="FOLDER",
         help="pictures to offer, the first twelve by name",
     )
-    parser.add_argument(
-        "--max-new-tokens", type=int, help="longest answer; default: 512, or what fits"
-    )
+    add_answer_options(parser)
     parser.add_argument("--host", default=HOST, help="address to listen on")
     parser.add_argument(
         "--port", type=int, default=PORT, help="port to listen on; 0 takes a free one"
@@ -55,27 +62,26 @@ def run(options: Namespace) -> None:
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise ValueError(f"the web page needs {' and '.join(missing)}: pip install 'flmm[demo]'")
+    from flmm.web.network import allowed_hosts, open_sockets
+
     heads_file(options.checkpoint)
     examples = example_files(options.examples)
-    with listening(options.host, options.port) as taken:  # before the minutes that loading can take
-        from flmm.text.phrases import has_spacy
+    with ExitStack() as stack:
+        # Before the minutes that loading can take.
+        sockets = [stack.enter_context(s) for s in open_sockets(options.host, options.port)]
         from flmm.web.server import build_app
         from flmm.web.session import Demo
 
         model = load_from_options(options)
-        if not has_spacy():
-            say(
-                "phrases are found by simple rules; for better ones: pip install 'flmm[chat]' and "
-                "en_core_web_sm"
-            )
-        demo = Demo(model, max_new_tokens=options.max_new_tokens)
+        say_how_phrases_are_found()
         app = build_app(
-            demo,
+            Demo(model, max_new_tokens=options.max_new_tokens),
             about=about(model, options.checkpoint),
             examples=examples,
-            hosts=hosts(options.host),
+            hosts=allowed_hosts(options.host),
+            history=not options.no_history,
         )
-        serve(app, taken)
+        serve(app, sockets, options.host)
 
 
 def example_files(folder: Path | None) -> list[Path]:
@@ -94,60 +100,38 @@ def example_files(folder: Path | None) -> list[Path]:
     return found[:EXAMPLES_SHOWN]
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """Open a socket that is bound to the address; ValueError where that is not possible."""
-    if not 0 <= port <= 65535:
-        raise ValueError(f"--port {port} is no port: pass 1 to 65535, or 0 for a free one")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        )[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    except OSError as fault:
-        raise ValueError(
-            f"--host {host} is not known ({fault}): pass an address of this machine"
-        ) from fault
-    try:
-        bound.bind(address)
-    except OSError as fault:
-        bound.close()
-        raise ValueError(
-            f"cannot listen on {host}:{port} ({fault.strerror}): pass another --port, or 0 for a "
-            "free one"
-        ) from fault
-    return bound
-
-
-def hosts(host: str) -> list[str]:
-    """Return the names that browsers may call this machine. Other names are refused, so that no
-    page elsewhere can pose as it."""
-    return ["*"] if host in EVERYWHERE else sorted({host, HOST, "localhost"})
-
-
 def about(model: GroundedLMM, checkpoint: Path) -> str:
     """Return a line for the page: LMM, heads and device."""
     name: str = model.lmm.config.name_or_path
     if Path(name).is_dir():
         name = Path(name).name
-    return f"{name} · heads {checkpoint} · {model.lmm.device}"
+    is_file_of_run = checkpoint.name == "heads.safetensors"
+    heads = checkpoint.resolve().parent.name if is_file_of_run else checkpoint.name
+    return f"{name} · heads {heads} · {model.lmm.device}"
 
 
-def serve(app: Any, taken: socket.socket) -> None:
+def serve(app: Any, sockets: Sequence[socket.socket], host: str) -> None:
     """Answer requests until Ctrl-C, which is raised again when the last answer is finished."""
     import uvicorn
 
-    host, port = taken.getsockname()[:2]
+    from flmm.web.network import EVERYWHERE, TimedProtocol, addresses
+
     if host in EVERYWHERE:
         say("everybody who can reach this machine can use the page, without a password")
-        host = socket.gethostname()
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
+    config = uvicorn.Config(
+        app,
+        http=TimedProtocol,
+        log_level="error",
+        access_log=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=3,
     )
-    taken.listen()
-    print(f"http://{host}:{port}", flush=True)
+    server = uvicorn.Server(config)
+    for bound in sockets:
+        bound.listen()
+    print("\n".join(addresses(sockets, host)), flush=True)
     say("open this in a browser; Ctrl-C ends it")
     try:
-        server.run(sockets=[taken])
+        server.run(sockets=list(sockets))
     finally:
         app.state.endpoints.close()

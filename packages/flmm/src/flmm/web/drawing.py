@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from flmm.pictures.masks import colour_of
-from flmm.web.session import CloserLook, GroundedPhrases
+from flmm.web.session import AnsweredQuestion, CloserLook, GroundedPhrases
 from flmm.web.upload import Upload, read_upload
 
 # Masks of small pictures are drawn larger, so that their outline stays thin.
@@ -73,6 +73,17 @@ def thumbnail(data: bytes, name: str) -> bytes:
     return _jpeg(image)
 
 
+def answer_view(answered: AnsweredQuestion) -> dict[str, Any]:
+    """Return what the page is told of an answer; "found" is None where nothing is grounded."""
+    found = None if answered.found is None else found_view(answered.found)
+    return {
+        "answer": answered.name,
+        "text": answered.text,
+        "remembered": answered.remembered,
+        "found": found,
+    }
+
+
 def found_view(found: GroundedPhrases) -> dict[str, Any]:
     """Return what the page is told of masks: pieces of the text, and for each phrase its mask,
     attention, area and box."""
@@ -84,6 +95,7 @@ def found_view(found: GroundedPhrases) -> dict[str, Any]:
             "area": kept["area"],
             "share": kept["area"] / (height * width),
             "box": kept["bbox"],
+            "centre": inner_point(mask),
             "mask": _url(mask_png(mask, colour_of(index))),
             "attention": _url(heat_png(attention)),
         }
@@ -92,6 +104,16 @@ def found_view(found: GroundedPhrases) -> dict[str, Any]:
         )
     ]
     return {"result": found.result, "pieces": pieces(found.text, found.spans), "phrases": phrases}
+
+
+def inner_point(mask: np.ndarray) -> tuple[int, int] | None:
+    """Return the pixel (x, y) of a mask bool (H, W) that is nearest to its centre; None for an
+    empty mask."""
+    rows, columns = np.nonzero(mask)
+    if len(rows) == 0:
+        return None
+    nearest = ((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2).argmin()
+    return int(columns[nearest]), int(rows[nearest])
 
 
 def look_view(look: CloserLook) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""The last few of something, under names that cannot be guessed."""
+"""The latest of something, under names that cannot be guessed."""
 
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -12,26 +13,30 @@ class RecentItems(Generic[Item]):
     """Keeps the items that were used last and forgets the others; for several threads.
 
     Args:
-        most: how many are kept.
-        forgotten: what to say of one that is not there: what it was, and what to do.
+        most: total size of the items that are kept; the newest is always kept.
+        forgotten: what to say of an item that is not there: what it was, and what to do.
+        size: of an item, in the unit of `most`; default: each counts 1.
     """
 
-    def __init__(self, most: int, forgotten: str):
-        self._most, self._forgotten = most, forgotten
+    def __init__(self, most: int, forgotten: str, *, size: Callable[[Item], int] = lambda _: 1):
+        self._most, self._forgotten, self._size = most, forgotten, size
         self._items: OrderedDict[str, Item] = OrderedDict()
+        self._total = 0
         self._lock = Lock()
 
     def add(self, item: Item) -> str:
-        """Keep an entry and return its name."""
+        """Keep an item and return its name."""
         name = secrets.token_urlsafe(9)
         with self._lock:
             self._items[name] = item
-            while len(self._items) > self._most:
-                self._items.popitem(last=False)
+            self._total += self._size(item)
+            while self._total > self._most and len(self._items) > 1:
+                _, oldest = self._items.popitem(last=False)
+                self._total -= self._size(oldest)
         return name
 
     def __getitem__(self, name: str) -> Item:
-        """Raises ValueError when there is none of this name, or not any more."""
+        """Return an item; ValueError when there is none of this name, or not any more."""
         with self._lock:
             if name not in self._items:
                 raise ValueError(self._forgotten)

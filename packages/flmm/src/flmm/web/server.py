@@ -2,11 +2,12 @@
 flmm[demo].
 
     GET  /  /page.css  /page.js              the page
-    GET  /api/about                          {"model", "examples"}
+    GET  /api/about                          {"model", "examples", "history"}
     POST /api/picture   bytes of a file      a picture and its name, see `drawing.picture_view`
     POST /api/example   {"example"}          the same for one of the examples
-    POST /api/ask       {"picture", "question"}             {"answer", "text"}
-    POST /api/mark      {"answer", "phrases": [] finds them}  masks, see `drawing.found_view`
+    POST /api/ask       {"picture", "question", "history"}  lines of JSON, see `Endpoints.ask`
+    POST /api/mark      {"answer", "phrases"}               masks, see `drawing.found_view`
+    POST /api/mark-span {"answer", "span"}                  masks of characters [start, end]
     POST /api/ground    {"picture", "phrases"}              masks
     POST /api/look      {"picture", "question", "focus"}    see `drawing.look_view`
     GET  /api/result/NAME.png  .json         files to keep
@@ -15,11 +16,9 @@ flmm[demo].
 A mistake of the user is status 400 with {"error": what to do}.
 """
 
-import asyncio
 import json
 import traceback
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -28,61 +27,30 @@ from urllib.parse import unquote
 import torch
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from flmm.web.drawing import found_view, look_view, picture_view, thumbnail
+from flmm.web.drawing import answer_view, found_view, look_view, picture_view, thumbnail
+from flmm.web.line import Line, Refused
+from flmm.web.network import HostCheck
+from flmm.web.requests import NUMBER, PAIRS, SPAN, TEXT, TEXTS, Uploads, read_fields
 from flmm.web.session import Demo
-from flmm.web.upload import MAX_BYTES
 
 STATIC = {
     "": ("index.html", "text/html"),
     "page.css": ("page.css", "text/css"),
     "page.js": ("page.js", "text/javascript"),
+    "masks.js": ("masks.js", "text/javascript"),
+    "server.js": ("server.js", "text/javascript"),
 }
-MOST_WAITING = 64
-MAX_JSON_BYTES = 1 << 20
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-
-
-class Refused(Exception):
-    """A request that is answered with a message. status: of HTTP."""
-
-    def __init__(self, status: int, message: str):
-        super().__init__(message)
-        self.status = status
-
-
-class Line:
-    """One thing is done at a time, beside the server's own work; what comes meanwhile waits."""
-
-    def __init__(self, name: str):
-        self.worker = ThreadPoolExecutor(1, f"flmm-{name}")
-        self.waiting = 0
-
-    async def run(self, job: Callable[[], Any]) -> Any:
-        """Raises Refused when too many wait, and what the job raises."""
-        if self.waiting >= MOST_WAITING:
-            raise Refused(503, f"{self.waiting} requests are waiting already: try again in a while")
-        self.waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self.worker, job)
-        finally:
-            self.waiting -= 1
-
-    async def answer(self, job: Callable[[], Any]) -> Response:
-        """What the job gives, as JSON."""
-        return JSONResponse(await self.run(job))
-
-    def close(self) -> None:
-        self.worker.shutdown(cancel_futures=True)
+LEFT = 499  # of a request whose sender is gone; nobody reads it
 
 
 class Endpoints:
@@ -92,95 +60,150 @@ class Endpoints:
         demo: the model and what was done with it.
         about: what the page says of the model.
         examples: picture files that are offered.
+        history: whether the page tells the LMM the earlier questions and answers.
     """
 
-    def __init__(self, demo: Demo, *, about: str, examples: Sequence[Path]):
+    def __init__(self, demo: Demo, *, about: str, examples: Sequence[Path], history: bool = True):
         self.demo, self.about_model, self.examples = demo, about, list(examples)
+        self.history = history
         self.model, self.files = Line("model"), Line("files")
+        self.uploads = Uploads()
 
     def routes(self) -> list[Route]:
-        posts = {"picture": self.picture, "example": self.example, "ask": self.ask}
-        posts |= {"mark": self.mark, "ground": self.ground, "look": self.look}
+        """List the addresses with what they do."""
+        posts = {
+            "picture": self.picture,
+            "example": self.example,
+            "ask": self.ask,
+            "mark": self.mark,
+            "mark-span": self.mark_span,
+            "ground": self.ground,
+            "look": self.look,
+        }
         gets = {
             "/api/about": self.about,
             "/api/result/{name}": self.result,
             "/example/{number:int}": self.thumbnail,
         }
         gets |= {f"/{path}": self.static for path in STATIC}
-        return [
-            *(
-                Route(f"/api/{name}", explained(run), methods=["POST"])
-                for name, run in posts.items()
-            ),
-            *(Route(path, explained(run), methods=["GET"]) for path, run in gets.items()),
-        ]
+        routes = []
+        for name, run in posts.items():
+            routes.append(Route(f"/api/{name}", explained(run), methods=["POST"]))
+        for path, run in gets.items():
+            routes.append(Route(path, explained(run), methods=["GET"]))
+        return routes
 
     async def static(self, request: Request) -> Response:
+        """Send a file of the page."""
         name, kind = STATIC[request.url.path[1:]]
         return Response(files("flmm.web").joinpath("static", name).read_bytes(), media_type=kind)
 
     async def about(self, request: Request) -> Response:
-        return JSONResponse(
-            {"model": self.about_model, "examples": [path.name for path in self.examples]}
-        )
+        """Say which model this is, and which examples there are."""
+        names = [path.name for path in self.examples]
+        return JSONResponse({"model": self.about_model, "examples": names, "history": self.history})
 
     async def picture(self, request: Request) -> Response:
-        data = await uploaded(request)
+        """Take a picture's file."""
+        data = await self.uploads.read(request)
         name = unquote(request.headers.get("x-file-name", "")) or "the file"
-        return await self.files.answer(lambda: picture_view(*self.demo.add_picture(data, name)))
-
-    async def example(self, request: Request) -> Response:
-        path = self.chosen((await fields(request, example=int))["example"])
-        return await self.files.answer(
-            lambda: picture_view(*self.demo.add_picture(path.read_bytes(), path.name))
+        return JSONResponse(
+            await self.files.run(lambda: picture_view(*self.demo.add_picture(data, name)), request)
         )
 
+    async def example(self, request: Request) -> Response:
+        """Take one of the examples."""
+        path = self.chosen((await read_fields(request, example=NUMBER))["example"])
+
+        def take() -> dict[str, Any]:
+            return picture_view(*self.demo.add_picture(path.read_bytes(), path.name))
+
+        return JSONResponse(await self.files.run(take, request))
+
     async def thumbnail(self, request: Request) -> Response:
+        """Send an example as a small picture."""
         path = self.chosen(request.path_params["number"])
-        small = await self.files.run(lambda: thumbnail(path.read_bytes(), path.name))
+        small = await self.files.run(lambda: thumbnail(path.read_bytes(), path.name), request)
         return Response(small, media_type="image/jpeg")
 
     async def ask(self, request: Request) -> Response:
-        given = await fields(request, picture=str, question=str)
-        return await self.model.answer(
-            lambda: dict(zip(("answer", "text"), self.demo.ask(**given), strict=True))
+        """Answer a question in lines of JSON.
+
+        {"ahead": requests before this one} whenever that changes, {"piece": text} while the LMM
+        writes, and at last `drawing.answer_view`, or {"error", "status"}.
+        """
+        given = await read_fields(request, picture=TEXT, question=TEXT, history=PAIRS)
+        picture, question = given["picture"], given["question"]
+        self.demo.check_question(picture, question)
+        history = [(asked, answer) for asked, answer in given["history"]]
+        events = self.model.stream(
+            lambda send: answer_view(
+                self.demo.answer(picture, question, history=history, on_text=send)
+            )
         )
+        first = await anext(events)  # what is refused at once has a status
+        return StreamingResponse(_lines(first, events), media_type="application/x-ndjson")
 
     async def mark(self, request: Request) -> Response:
-        given = await fields(request, answer=str, phrases=list)
+        """Ground words of an answer; without any, its noun chunks."""
+        given = await read_fields(request, answer=TEXT, phrases=TEXTS)
         answer, phrases = given["answer"], given["phrases"] or None
-        return await self.model.answer(lambda: found_view(self.demo.mark(answer, phrases)))
+        return await self._model(lambda: found_view(self.demo.mark(answer, phrases)), request)
+
+    async def mark_span(self, request: Request) -> Response:
+        """Ground the words of an answer at one place."""
+        given = await read_fields(request, answer=TEXT, span=SPAN)
+        answer, (start, end) = given["answer"], given["span"]
+        return await self._model(
+            lambda: found_view(self.demo.mark(answer, span=(start, end))), request
+        )
 
     async def ground(self, request: Request) -> Response:
-        given = await fields(request, picture=str, phrases=list)
-        return await self.model.answer(lambda: found_view(self.demo.ground(**given)))
+        """Ground phrases of the visitor."""
+        given = await read_fields(request, picture=TEXT, phrases=TEXTS)
+        return await self._model(lambda: found_view(self.demo.ground(**given)), request)
 
     async def look(self, request: Request) -> Response:
-        given = await fields(request, picture=str, question=str, focus=str)
-        return await self.model.answer(lambda: look_view(self.demo.look_again(**given)))
+        """Answer after a closer look."""
+        given = await read_fields(request, picture=TEXT, question=TEXT, focus=TEXT)
+        return await self._model(lambda: look_view(self.demo.look_again(**given)), request)
 
     async def result(self, request: Request) -> Response:
+        """Send masks as a file."""
         name, _, kind = request.path_params["name"].rpartition(".")
-        if kind not in ("png", "json"):
+        makers = {
+            "png": (self.demo.drawing, "image/png"),
+            "json": (self.demo.masks_json, "application/json"),
+        }
+        if kind not in makers:
             raise Refused(404, "there is no such file: take .png or .json")
-        drawn, record = await self.files.run(lambda: self.demo.files(name))
+        make, media_type = makers[kind]
+        data = await self.files.run(lambda: make(name), request)
         disposition = {"Content-Disposition": f'attachment; filename="masks.{kind}"'}
-        if kind == "png":
-            return Response(drawn, media_type="image/png", headers=disposition)
-        return Response(record, media_type="application/json", headers=disposition)
+        return Response(data, media_type=media_type, headers=disposition)
 
     def chosen(self, number: int) -> Path:
+        """Return an example's file."""
         if not 0 <= number < len(self.examples):
             raise Refused(404, f"there is no example {number}: there are {len(self.examples)}")
         return self.examples[number]
 
     def close(self) -> None:
+        """End both lines."""
         self.model.close()
         self.files.close()
 
+    async def _model(self, job: Callable[[], Any], request: Request) -> Response:
+        return JSONResponse(await self.model.run(job, request))
+
 
 def build_app(
-    demo: Demo, *, about: str = "", examples: Sequence[Path] = (), hosts: Sequence[str] = ("*",)
+    demo: Demo,
+    *,
+    about: str = "",
+    examples: Sequence[Path] = (),
+    hosts: Sequence[str] = ("*",),
+    history: bool = True,
 ) -> Starlette:
     """Build the web application.
 
@@ -190,14 +213,10 @@ def build_app(
         examples: picture files that are offered.
         hosts: names that requests may call this machine; a page elsewhere that calls it otherwise
             is refused.
+        history: whether the page tells the LMM the earlier questions and answers.
     """
-    endpoints = Endpoints(demo, about=about, examples=examples)
-    app = Starlette(
-        routes=endpoints.routes(),
-        middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
-        ],
-    )
+    endpoints = Endpoints(demo, about=about, examples=examples, history=history)
+    app = Starlette(routes=endpoints.routes(), middleware=[Middleware(HostCheck, hosts=hosts)])
     app.state.endpoints = endpoints
     return app
 
@@ -208,69 +227,45 @@ def explained(run: Callable) -> Callable:
     async def endpoint(request: Request) -> Response:
         try:
             response = await run(request)
-        except Refused as refused:
-            response = error(refused.status, str(refused))
-        except (ValueError, FileNotFoundError) as mistake:
-            response = error(400, str(mistake))
-        except torch.OutOfMemoryError:
-            response = error(
-                507,
-                "the accelerator ran out of memory: use a smaller picture, fewer phrases, or "
-                "--dtype",
-            )
-        except Exception:
-            traceback.print_exc()
-            response = error(
-                500, "something went wrong here: the terminal that runs the demo says what"
-            )
+        except ClientDisconnect:
+            response = Response(status_code=LEFT)
+        except Exception as fault:
+            status, message = explain(fault)
+            response = JSONResponse({"error": message}, status_code=status)
         response.headers.update(HEADERS)
         return response
 
     return endpoint
 
 
-def error(status: int, message: str) -> Response:
-    return JSONResponse({"error": message}, status_code=status)
+def explain(fault: Exception) -> tuple[int, str]:
+    """Return status and message for a fault; the terminal is told of what nobody foresaw."""
+    if isinstance(fault, Refused):
+        return fault.status, str(fault)
+    if isinstance(fault, ValueError | FileNotFoundError):
+        return 400, str(fault)
+    if isinstance(fault, torch.OutOfMemoryError):
+        return 507, (
+            "the accelerator ran out of memory: use a smaller picture, fewer phrases, or --dtype"
+        )
+    traceback.print_exception(fault)
+    return 500, "something went wrong here: the terminal that runs the demo says what"
 
 
-async def uploaded(request: Request) -> bytes:
-    """The bytes of a picture's file, if they are not too many."""
-    # Pages elsewhere cannot send these types, nor JSON, without asking the server first, and it
-    # does not agree.
-    check_type(request, "image/", "application/octet-stream")
-    return await body(request, MAX_BYTES)
-
-
-async def fields(request: Request, **kinds: type) -> dict[str, Any]:
-    """The fields of a JSON request: all those named, of these types, and no others. A list holds
-    texts."""
-    check_type(request, "application/json")
-    data = await body(request, MAX_JSON_BYTES)
+async def _lines(
+    first: tuple[str, Any], events: AsyncIterator[tuple[str, Any]]
+) -> AsyncIterator[str]:
+    """Write the events of `Line.stream` as lines of JSON."""
     try:
-        given = json.loads(data)
-    except ValueError:
-        given = None
-    if not isinstance(given, dict) or set(given) != set(kinds):
-        raise Refused(400, f"send a JSON object with {', '.join(kinds)}")
-    for name, kind in kinds.items():
-        if type(given[name]) is not kind or (
-            kind is list and any(type(one) is not str for one in given[name])
-        ):
-            raise Refused(
-                400, f"{name} must be {'a list of texts' if kind is list else kind.__name__}"
-            )
-    return given
-
-
-def check_type(request: Request, *types: str) -> None:
-    if not request.headers.get("content-type", "").startswith(types):
-        raise Refused(415, f"send this with a content type of {' or '.join(types)}")
-
-
-async def body(request: Request, most: int) -> bytes:
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > most:
-            raise Refused(413, f"this has more than {most >> 20} MB: make it smaller")
-    return bytes(data)
+        kind, value = first
+        while True:
+            line = value if kind == "done" else {kind: value}
+            yield json.dumps(line) + "\n"
+            if kind == "done":
+                return
+            kind, value = await anext(events)
+    except Exception as fault:
+        status, message = explain(fault)
+        yield json.dumps({"error": message, "status": status}) + "\n"
+    finally:
+        await events.aclose()  # type: ignore[attr-defined]  # a generator, which has it

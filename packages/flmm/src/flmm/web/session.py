@@ -4,6 +4,7 @@ attention out.
 Letters: N phrases, H W pixels of the picture, h w the grid of an attention map.
 """
 
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,22 +17,23 @@ from clim_data.pixels import decode_segmentation
 from PIL import Image
 
 from flmm.adapters.features import Answer, PhraseFeatures
-from flmm.dialogue.answers import ask, ground_answer
+from flmm.dialogue.answers import NoPhrasesError, ask, ground_answer
+from flmm.dialogue.streaming import OnText
 from flmm.dialogue.visual_cot import FOCUSES, LookOptions, visual_answer
 from flmm.grounded import GroundedLMM, Grounding
 from flmm.grounders.heads import phrase_features
 from flmm.grounders.images import binary_masks, masks_as_json, save_grounding
 from flmm.pictures.mean_attention import mean_attention
 from flmm.refiners.embedding import ImageEmbedding
-from flmm.text.phrases import Chunker, noun_chunks
+from flmm.text.phrases import Chunker, Span, noun_chunks
 from flmm.web.recent import RecentItems
 from flmm.web.upload import Upload, read_upload
 
 # The attention of 512 tokens of a 7B LMM in bfloat16 is 0.6 GB for LLaVA-1.5 and up to 3 GB for
 # LLaVA-NeXT.
-ANSWERS_KEPT = 2
-PICTURES_KEPT = 16
-RESULTS_KEPT = 64
+ANSWER_BYTES_KEPT = 4 << 30
+PICTURES_KEPT = 64
+RESULTS_KEPT = 256
 
 
 @dataclass
@@ -75,6 +77,20 @@ class GroundedPhrases:
 
 
 @dataclass(frozen=True)
+class AnsweredQuestion:
+    """An answer and the masks of its phrases.
+
+    name: of the answer, for `Demo.mark`. remembered: how many earlier turns the LMM was told.
+    found: None where the answer names nothing that is there.
+    """
+
+    name: str
+    text: str
+    remembered: int
+    found: GroundedPhrases | None
+
+
+@dataclass(frozen=True)
 class CloserLook:
     """Visual chain of thought. mask: bool (H, W) of what matters, None where the LMM had no
     thought.
@@ -115,7 +131,7 @@ class Demo:
             PICTURES_KEPT, "this picture is no longer kept: choose it again"
         )
         self._answers: RecentItems[Turn] = RecentItems(
-            ANSWERS_KEPT, "this answer is no longer kept: ask again"
+            ANSWER_BYTES_KEPT, "this answer is no longer kept: ask again", size=_answer_bytes
         )
         self._results: RecentItems[tuple[Picture, dict]] = RecentItems(
             RESULTS_KEPT, "these masks are no longer kept: make them again"
@@ -129,35 +145,74 @@ class Demo:
         upload = read_upload(data, name)
         return self._pictures.add(Picture(upload)), upload
 
-    def ask(self, picture: str, question: str) -> tuple[str, str]:
-        """Answer a question; returns the answer's name here, and its text. Earlier questions are
-        not remembered.
+    def answer(
+        self,
+        picture: str,
+        question: str,
+        *,
+        history: Sequence[tuple[str, str]] = (),
+        on_text: OnText | None = None,
+    ) -> AnsweredQuestion:
+        """Answer a question and ground the phrases of the answer.
+
+        Args:
+            history, on_text: see `flmm.ask`.
 
         Raises:
             ValueError: no picture, no question, too long for the LMM, or it said nothing.
         """
-        shown = self._picture(picture)
-        question = _given(question, "question")
-        answer = ask(self.model.lmm, shown.image, question, max_new_tokens=self.max_new_tokens)
+        shown, question = self.check_question(picture, question)
+        answer = ask(
+            self.model.lmm,
+            shown.image,
+            question,
+            history=history,
+            max_new_tokens=self.max_new_tokens,
+            on_text=on_text,
+        )
         if not answer.text.strip():
             raise ValueError("the model said nothing: ask in other words")
-        return self._answers.add(Turn(shown, question, answer)), answer.text
+        name = self._answers.add(Turn(shown, question, answer))
+        try:
+            found = self.mark(name)
+        except NoPhrasesError:
+            found = None
+        return AnsweredQuestion(name, answer.text, answer.remembered, found)
 
-    def mark(self, answer: str, phrases: Sequence[str] | None = None) -> GroundedPhrases:
-        """Return the masks of phrases of an answer; None finds its noun chunks. The LMM does not
-        run.
+    def check_question(self, picture: str, question: str) -> tuple[Picture, str]:
+        """Return the picture, and the question without spaces around it.
+
+        Raises:
+            ValueError: no picture, or no question.
+        """
+        return self._picture(picture), _given(question, "question")
+
+    def mark(
+        self, answer: str, phrases: Sequence[str] | None = None, *, span: Span | None = None
+    ) -> GroundedPhrases:
+        """Return the masks of phrases of an answer; without any, of its noun chunks. The LMM does
+        not run.
+
+        Args:
+            phrases: words of the answer, each for all its mentions.
+            span: characters (start, end) of the answer, in place of phrases.
 
         Raises:
             ValueError: the answer is not kept, or a phrase is not in it.
         """
-        said = self._answers[answer]
-        if phrases is not None:
-            phrases = _lines(phrases)
-        embedding = self._embedding(said.picture)
-        grounded = ground_answer(self.model, embedding, said.answer, phrases, chunker=self.chunker)
-        masks, features = grounded.masks, grounded.features
+        turn = self._answers[answer]
+        wanted: list[str | Span] | None = None if phrases is None else [*_lines(phrases)]
+        if span is not None:
+            wanted = [span]
+        embedding = self._embedding(turn.picture)
+        grounded = ground_answer(self.model, embedding, turn.answer, wanted, chunker=self.chunker)
         return self._found(
-            said.picture, masks, features, grounded.phrases, said=said, spans=grounded.spans
+            turn.picture,
+            grounded.masks,
+            grounded.features,
+            grounded.phrases,
+            turn=turn,
+            spans=grounded.spans,
         )
 
     @torch.no_grad()
@@ -191,27 +246,35 @@ class Demo:
             question, seen.thought, seen.answer, mask, seen.box, shown.image.crop(seen.box)
         )
 
-    def files(self, result: str) -> tuple[bytes, bytes]:
-        """Return the drawn masks as PNG, and the masks as COCO RLE json: what `flmm ground` writes.
+    def masks_json(self, result: str) -> bytes:
+        """Return masks as COCO RLE json, as `flmm ground` writes it.
 
-        Raises ValueError when the result is not kept.
+        Raises:
+            ValueError: the result is not kept.
+        """
+        _, record = self._results[result]
+        return json.dumps(record, indent=1).encode()
+
+    def drawing(self, result: str) -> bytes:
+        """Return the drawn masks as PNG, as `flmm ground` writes it.
+
+        Raises:
+            ValueError: the result is not kept, or it cannot be drawn.
         """
         picture, record = self._results[result]
         found = record["phrases"]
         masks = np.stack(
             [decode_segmentation(one["segmentation"], *record["size"]) for one in found]
         )
-        about = {key: value for key, value in record.items() if key not in ("size", "phrases")}
         with tempfile.TemporaryDirectory(prefix="flmm-demo-") as folder:
-            path, beside = save_grounding(
+            path, _ = save_grounding(
                 Path(folder) / "masks.png",
                 picture.image,
                 masks,
                 [one["phrase"] for one in found],
-                title=about.get("answer", "").strip(),
-                about=about,
+                title=record.get("answer", "").strip(),
             )
-            return path.read_bytes(), beside.read_bytes()
+            return path.read_bytes()
 
     def _picture(self, name: str) -> Picture:
         return self._pictures[_given(name, "picture")]
@@ -228,17 +291,23 @@ class Demo:
         features: PhraseFeatures,
         phrases: Sequence[str],
         *,
-        said: Turn | None = None,
+        turn: Turn | None = None,
         spans: tuple[tuple[int, int], ...] = (),
     ) -> GroundedPhrases:
         masks = binary_masks(grounding.refined)
-        about = {} if said is None else {"question": said.question, "answer": said.answer.text}
+        about = {} if turn is None else {"question": turn.question, "answer": turn.answer.text}
         record = {**about, **masks_as_json(masks, phrases)}
         result = self._results.add((picture, record))
         attention = mean_attention(features).cpu().numpy()
         return GroundedPhrases(
             result, about.get("answer", ""), tuple(phrases), spans, masks, attention, record
         )
+
+
+def _answer_bytes(turn: Turn) -> int:
+    """Return the size of what is kept of an answer: its attention and hidden states."""
+    kept = turn.answer.generated
+    return kept.maps.nbytes + kept.states.nbytes
 
 
 def _given(text: str, what: str) -> str:
@@ -249,6 +318,9 @@ def _given(text: str, what: str) -> str:
 
 
 def _lines(phrases: Sequence[str]) -> list[str]:
-    if not (kept := [phrase.strip() for phrase in phrases if phrase.strip()]):
+    """Return phrases without empty ones and without spaces around them."""
+    stripped = [phrase.strip() for phrase in phrases]
+    kept = [phrase for phrase in stripped if phrase]
+    if not kept:
         raise ValueError("there is no phrase: type one or more, each on its own line")
     return kept

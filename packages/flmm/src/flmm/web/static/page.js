@@ -1,206 +1,219 @@
-// The page of `flmm demo`: sends pictures and texts to the server, lays masks and attention over the picture.
-"use strict";
+// The page of `flmm demo`: pictures, conversations about them, phrases of the visitor, and closer looks.
 
-const $ = (id) => document.getElementById(id);
-// The picture on show, and the masks on show: {phrases: [{phrase, colour, mask, attention, area}], result, box}.
-let picture = null;
-let shown = null;
-let chosen = null; // number of the phrase that is shown alone; null shows all
+import { $, busy, chip, make, percentOf, show } from "./masks.js";
+import { ask as askServer, file, get, send, sendPicture } from "./server.js";
 
-function make(tag, properties = {}, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
-}
+// Pictures of this visit by name: {picture, history: [[question, answer]], turns, tables, looks: nodes}.
+const visits = new Map();
+let current = null; // the visit on show
+let choices = 0; // of pictures, so that the last choice wins
+let remembers = true;
 
-// ---- server ----
+// ---- work that takes time ----
 
-async function answered(response) {
-  let reply;
-  try {
-    reply = await response.json();
-  } catch {
-    throw new Error(`the server answered ${response.status} ${response.statusText}`);
-  }
-  if (!response.ok) throw new Error(reply.error);
-  return reply;
-}
-
-async function post(path, body, headers = { "Content-Type": "application/json" }) {
-  let response;
-  try {
-    response = await fetch(path, { method: "POST", headers, body });
-  } catch {
-    throw new Error("the server does not answer: is `flmm demo` still running?");
-  }
-  return answered(response);
-}
-
-const send = (path, fields) => post(path, JSON.stringify(fields));
-
-// Runs a piece of work for a panel: its buttons wait, the seconds are counted, a fault is shown in words.
+// Does a piece of work in a panel: its fields wait, the seconds are counted, it can be cancelled, a fault stands below.
 async function working(panel, what, work) {
   const status = panel.querySelector(".status");
-  const buttons = [...panel.querySelectorAll("button:not(.phrase)")];
+  const buttons = [...panel.querySelectorAll("button[type=submit], .again")];
+  const cancel = panel.querySelector(".cancel");
+  const control = new AbortController();
   const begin = performance.now();
-  const tick = () => (status.textContent = `${what} … ${Math.round((performance.now() - begin) / 1000)} s`);
-  status.classList.remove("error");
+  let ahead = 0;
+  const tick = () => {
+    const seconds = Math.round((performance.now() - begin) / 1000);
+    const place = ahead ? `, ${ahead} before you` : seconds > 60 ? ", still at work" : "";
+    status.textContent = `${what} … ${seconds} s${place}`;
+  };
+  const place = (before) => {
+    ahead = before;
+    tick();
+  };
+  say(status, "", false);
   buttons.forEach((button) => (button.disabled = true));
+  if (cancel) {
+    cancel.hidden = false;
+    cancel.onclick = () => control.abort();
+  }
+  busy(true);
   tick();
   const clock = setInterval(tick, 1000);
   try {
-    await work();
-    status.textContent = "";
+    say(status, (await work(control.signal, place)) ?? "", false);
   } catch (fault) {
-    status.textContent = fault.message;
-    status.classList.add("error");
+    const isCancelled = fault.name === "AbortError";
+    say(status, isCancelled ? "cancelled" : fault.message, !isCancelled);
+    if (fault.field) {
+      fault.field.setAttribute("aria-invalid", "true");
+      fault.field.focus();
+    }
   } finally {
     clearInterval(clock);
+    busy(false);
     buttons.forEach((button) => (button.disabled = false));
+    if (cancel) cancel.hidden = true;
   }
 }
 
-function current() {
-  if (!picture) throw new Error("there is no picture: choose one on the left");
-  return picture;
+function say(status, text, isError) {
+  status.setAttribute("role", isError ? "alert" : "status");
+  status.classList.toggle("error", isError);
+  status.textContent = text;
 }
 
-// ---- picture ----
+// The text of a field; a fault that marks the field where it is empty.
+function typed(field, message) {
+  field.removeAttribute("aria-invalid");
+  if (field.value.trim()) return field.value.trim();
+  throw Object.assign(new Error(message), { field });
+}
+
+function visit() {
+  if (!current) throw Object.assign(new Error("choose a picture first"), { field: $("file") });
+  return current;
+}
+
+const isOnShow = (one) => one === current;
+
+// ---- pictures ----
 
 async function choose(what, load) {
+  const number = ++choices;
   const note = $("note");
-  note.textContent = `reading ${what} …`;
-  note.classList.remove("status", "error");
+  say(note, `reading ${what} …`, false);
   try {
-    picture = await load();
-    note.textContent = picture.note;
-    $("turns").replaceChildren();
-    $("seen").replaceChildren();
-    $("table").hidden = true;
-    $("stages").hidden = false;
-    $("invite").replaceChildren(make("b", { textContent: "Choose another picture" }), ", or drop one here");
-    show(null);
+    const picture = await load();
+    if (number !== choices) return; // another one was chosen meanwhile
+    visits.set(picture.picture, {
+      picture: { ...picture, name: what },
+      history: [],
+      turns: make("div"),
+      tables: [],
+      looks: make("div"),
+      found: null,
+    });
+    bring(picture.picture);
   } catch (fault) {
-    note.textContent = fault.message;
-    note.classList.add("status", "error");
+    if (number === choices) say(note, fault.message, true);
   }
 }
 
-function upload(file) {
-  const headers = { "Content-Type": "application/octet-stream", "X-File-Name": encodeURIComponent(file.name) };
-  return choose(file.name, () => post("api/picture", file, headers));
+// Puts a picture of this visit on show, with its conversation.
+function bring(name) {
+  choices += 1;
+  current = visits.get(name);
+  document.title = `${current.picture.name} · flmm demo`;
+  say($("note"), current.picture.note, false);
+  $("turns").replaceChildren(current.turns);
+  $("seen").replaceChildren(current.looks);
+  $("table").tBodies[0].replaceChildren(...current.tables);
+  $("table").hidden = current.tables.length === 0;
+  $("stages").hidden = false;
+  $("invite").replaceChildren(make("b", { textContent: "Choose another picture" }), ", drop one here, or paste one");
+  offerToForget();
+  show(current.picture, current.found);
+  $("earlier").hidden = visits.size < 2;
+  $("earlier").replaceChildren(...[...visits.keys()].map(thumbnail));
 }
 
-// ---- masks ----
-
-// Puts masks on show; `only` is the number of a phrase to show alone. The same choice again shows all.
-function show(found, only = null) {
-  chosen = found && found === shown && only === chosen ? null : only;
-  shown = found;
-  draw();
+function thumbnail(name) {
+  const { picture } = visits.get(name);
+  const image = make("img", { src: picture.source, alt: "" });
+  const button = make("button", { type: "button", title: picture.name }, image);
+  button.setAttribute("aria-label", `show ${picture.name} again`);
+  button.setAttribute("aria-pressed", isOnShow(visits.get(name)));
+  button.onclick = () => bring(name);
+  return button;
 }
 
-function draw() {
-  const phrases = shown ? shown.phrases : [];
-  const layers = phrases.filter((_, index) => chosen === null || index === chosen);
-  fill($("stage"), layers.map((one) => overlay(one.mask, "mask")));
-  if (shown && shown.box) $("stage").append(frame(shown.box, shown.colour));
-  $("caption").textContent =
-    phrases.length === 0 ? "picture" : chosen === null ? shown.caption || "masks" : `mask: ${phrases[chosen].phrase}`;
-  const heated = phrases[chosen ?? 0];
-  $("heat").hidden = !(heated && heated.attention);
-  if (!$("heat").hidden) {
-    fill($("heatstage"), [overlay(heated.attention, "heat")]);
-    $("heatcaption").textContent = `attention: ${heated.phrase}`;
-  }
-  const found = shown;
-  $("legend").replaceChildren(...(found && found.result ? phrases.map((_, index) => chip(found, index)) : []));
-  $("downloads").hidden = !(found && found.result);
-  if (!$("downloads").hidden) for (const kind of ["png", "json"]) $(kind).href = `api/result/${found.result}.${kind}`;
-  document.querySelectorAll(".phrase").forEach(mark);
+// Shows a result with its own picture: at once if that is on show, else the note says where it is.
+function arrive(one, found, only = null) {
+  one.found = found;
+  if (isOnShow(one)) {
+    show(one.picture, found, only);
+    if (matchMedia("(max-width: 52rem)").matches) $("stages").scrollIntoView({ block: "nearest" });
+  } else say($("note"), `there is an answer about ${one.picture.name}: choose it above`, false);
 }
 
-function fill(stage, layers) {
-  stage.style.aspectRatio = `${picture.width} / ${picture.height}`;
-  stage.style.maxWidth = `${(68 * picture.width) / picture.height}vh`;
-  stage.replaceChildren(make("img", { src: picture.source, alt: "the picture" }), ...layers);
-}
+const upload = (blob) => choose(blob.name || "the pasted picture", () => sendPicture(blob, blob.name || "pasted.png"));
 
-function overlay(source, kind) {
-  return make("img", { src: source, className: kind, alt: "" });
-}
+// ---- asking ----
 
-function frame([x0, y0, x1, y1], colour) {
-  const box = make("div", { className: "box" });
-  const percent = (part, whole) => `${(100 * part) / whole}%`;
-  box.style.left = percent(x0, picture.width);
-  box.style.top = percent(y0, picture.height);
-  box.style.width = percent(x1 - x0, picture.width);
-  box.style.height = percent(y1 - y0, picture.height);
-  box.style.borderColor = colour;
-  return box;
-}
-
-// A phrase to click on. `text` as it stands in an answer.
-function chip(found, index, text = found.phrases[index].phrase) {
-  const node = make("button", { type: "button", className: "phrase", textContent: text });
-  const phrase = found.phrases[index];
-  node.style.backgroundColor = phrase.colour;
-  node.classList.toggle("missing", phrase.area === 0);
-  node.title = phrase.area === 0 ? "nothing found" : `${percentOf(phrase)} of the picture`;
-  node.onclick = () => show(found, index);
-  node.of = { found, index };
-  return node;
-}
-
-function mark(node) {
-  const { found, index } = node.of;
-  node.classList.toggle("chosen", found === shown && index === chosen);
-  node.classList.toggle("faded", found === shown && chosen !== null && index !== chosen);
-}
-
-function percentOf(phrase) {
-  return `${(100 * phrase.share).toFixed(1)} %`;
-}
-
-function highlighted(found) {
-  return found.pieces.map(({ text, phrase }) => (phrase === null ? text : chip(found, phrase, text)));
-}
-
-// ---- tabs ----
-
-async function ask() {
-  const { picture: name } = current();
-  const question = $("question").value;
-  const { answer, text } = await send("api/ask", { picture: name, question });
-  const said = make("p", { className: "said", textContent: text.trim() });
-  const more = make("div", { className: "more" });
+async function ask(signal, place) {
+  const one = visit();
+  const question = typed($("question"), "type a question first");
+  const said = make("p", { className: "said" });
   const asked = make("p", { className: "asked", textContent: question });
-  const turn = make("div", { className: "turn" }, asked, said, more);
-  $("turns").prepend(turn);
+  const turn = make("div", { className: "turn" }, asked, said);
+  one.turns.prepend(turn);
+  const history = remembers ? one.history : [];
+  const heard = (event) => ("piece" in event ? said.append(event.piece) : place(event.ahead));
+  let reply;
+  try {
+    reply = await askServer({ picture: one.picture.picture, question, history }, heard, signal);
+  } catch (fault) {
+    turn.remove();
+    throw fault;
+  }
   $("question").value = "";
-  const found = await send("api/mark", { answer, phrases: [] });
-  said.replaceChildren(...highlighted(found));
-  turn.append(otherWords(answer, said, more));
-  if (picture && picture.picture === name) show(found);
+  one.history = [...one.history, [question, reply.text.trim()]];
+  offerToForget();
+  const { found } = reply;
+  if (found) said.replaceChildren(...highlighted(one, found));
+  else said.replaceChildren(reply.text);
+  turn.append(otherWords(one, reply, said));
+  arrive(one, found);
+  const forgotten = history.length - reply.remembered;
+  const memory = forgotten > 0 ? ` The first ${forgotten} questions no longer fit the model's memory.` : "";
+  return `${summary(found)}${memory}`;
+}
+
+function summary(found) {
+  if (!found) return "The answer names nothing that is there, so nothing is marked.";
+  const count = found.phrases.length;
+  const missing = found.phrases.filter((one) => one.area === 0).length;
+  return `${count} ${count === 1 ? "phrase" : "phrases"}${missing ? `, ${missing} not found` : ""}.`;
+}
+
+function highlighted(one, found) {
+  return found.pieces.map(({ text, phrase }) => (phrase === null ? text : chip(one.picture, found, phrase, text)));
+}
+
+function offerToForget() {
+  $("forget").hidden = !remembers || !current || current.history.length === 0;
+}
+
+function forget() {
+  current.history = [];
+  current.turns.prepend(make("p", { className: "note", textContent: "new conversation" }));
+  offerToForget();
 }
 
 // Words that the reader marks in an answer, or types, are grounded from what was kept of it.
-function otherWords(answer, said, more) {
+function otherWords(one, reply, said) {
   const words = make("input", { placeholder: "other words of this answer" });
   words.setAttribute("aria-label", "Other words of this answer");
-  const button = make("button", { type: "button", textContent: "Ground" });
-  said.onmouseup = () => {
-    const selection = getSelection();
-    if (!selection.isCollapsed && said.contains(selection.anchorNode)) words.value = selection.toString().trim();
-  };
+  const button = make("button", { type: "button", className: "again", textContent: "Find" });
+  const more = make("div", { className: "more" });
+  const status = make("p", { className: "status" });
+  const box = make("div", {}, make("div", { className: "row" }, words, button), status, more);
+  let marked = null; // {text, span} of the marked words
+  document.addEventListener("selectionchange", () => {
+    const span = selectedSpan(said, reply.text);
+    if (!span) return;
+    marked = { text: [...reply.text].slice(...span).join(""), span };
+    words.value = marked.text;
+  });
   const run = () =>
-    working($("ask"), "grounding", async () => {
-      if (!words.value.trim()) throw new Error("mark words in the answer first, or type them");
-      const found = await send("api/mark", { answer, phrases: [words.value] });
-      more.append(...found.phrases.map((_, index) => chip(found, index)));
+    working(box, "finding", async (signal) => {
+      const text = typed(words, "mark words in the answer first, or type them");
+      const isMarked = marked && marked.text.trim() === text;
+      const found = isMarked
+        ? await send("api/mark-span", { answer: reply.answer, span: marked.span }, signal)
+        : await send("api/mark", { answer: reply.answer, phrases: [text] }, signal);
+      more.append(...found.phrases.map((_, index) => chip(one.picture, found, index)));
       words.value = "";
-      show(found);
+      arrive(one, found);
+      return summary(found);
     });
   button.onclick = run;
   words.onkeydown = (event) => {
@@ -208,36 +221,76 @@ function otherWords(answer, said, more) {
     event.preventDefault();
     run();
   };
-  return make("div", { className: "row" }, words, button);
+  return box;
 }
 
-async function ground() {
-  const { picture: name } = current();
-  const found = await send("api/ground", { picture: name, phrases: $("phrases").value.split("\n") });
-  const rows = found.phrases.map((phrase, index) => {
+// The characters [start, end] of an answer that are selected, without spaces around them; null where none are.
+function selectedSpan(said, text) {
+  const selection = getSelection();
+  if (selection.isCollapsed || selection.rangeCount === 0) return null;
+  const range = selection.getRangeAt(0);
+  if (!said.contains(range.startContainer) || !said.contains(range.endContainer)) return null;
+  const before = document.createRange();
+  before.setStart(said, 0);
+  before.setEnd(range.startContainer, range.startOffset);
+  const wanted = range.toString();
+  // Python counts letters, not halves of them.
+  const skipped = wanted.length - wanted.trimStart().length;
+  const first = [...before.toString()].length + skipped;
+  const end = first + [...wanted.trim()].length;
+  return end > first && [...text].slice(first, end).join("") === wanted.trim() ? [first, end] : null;
+}
+
+// ---- phrases of the visitor, and closer looks ----
+
+async function ground(signal) {
+  const one = visit();
+  const phrases = typed($("phrases"), "type one or more phrases, each on its own line").split("\n");
+  const found = await send("api/ground", { picture: one.picture.picture, phrases }, signal);
+  one.tables = found.phrases.map((phrase, index) => {
     const area = `${percentOf(phrase)} · ${phrase.area} px`;
-    const box = phrase.area ? phrase.box.join(", ") : "nothing found";
-    return make("tr", {}, make("td", {}, chip(found, index)), make("td", {}, area), make("td", {}, box));
+    const box = phrase.area ? phrase.box.join(", ") : "not found";
+    const cell = make("td", {}, chip(one.picture, found, index));
+    return make("tr", {}, cell, make("td", {}, area), make("td", {}, box));
   });
-  $("table").tBodies[0].replaceChildren(...rows);
-  $("table").hidden = false;
-  if (picture && picture.picture === name) show(found);
+  if (isOnShow(one)) {
+    $("table").tBodies[0].replaceChildren(...one.tables);
+    $("table").hidden = false;
+  }
+  arrive(one, found);
+  return summary(found);
 }
 
-async function look() {
-  const { picture: name } = current();
+async function look(signal) {
+  const one = visit();
+  const question = typed($("detail"), "type a question first");
   const focus = document.querySelector("input[name=focus]:checked").value;
-  const seen = await send("api/look", { picture: name, question: $("detail").value, focus });
-  const entries = { "what matters": seen.thought, answer: seen.answer || "(nothing)" };
+  const seen = await send("api/look", { picture: one.picture.picture, question, focus }, signal);
+  const masks = seen.mask ? [{ phrase: seen.thought || seen.question, mask: seen.mask, colour: seen.colour, area: 1 }] : [];
+  const found = { phrases: masks, caption: "what matters", box: seen.box, colour: seen.colour };
   const list = make("dl");
-  for (const [name, value] of Object.entries(entries))
+  for (const [name, value] of Object.entries({ "what matters": seen.thought, answer: seen.answer || "(nothing)" }))
     if (value) list.append(make("dt", { textContent: name }), make("dd", { textContent: value }));
   const close = make("img", { src: seen.crop, alt: "the part that was looked at" });
   list.append(make("dt", { textContent: "looked at" }), make("dd", {}, close));
-  const asked = make("p", { className: "asked", textContent: seen.question });
-  $("seen").prepend(make("div", { className: "turn" }, asked, list));
-  const masks = seen.mask ? [{ phrase: seen.thought || seen.question, mask: seen.mask }] : [];
-  if (picture && picture.picture === name) show({ phrases: masks, caption: "what matters", box: seen.box, colour: seen.colour });
+  const again = make("button", { type: "button", className: "link", textContent: seen.question });
+  again.onclick = () => show(one.picture, found);
+  one.looks.prepend(make("div", { className: "turn" }, again, list));
+  arrive(one, found);
+  return "";
+}
+
+// ---- the page ----
+
+const PANELS = ["ask", "ground", "look"];
+
+function open(name) {
+  for (const other of PANELS) {
+    const isOpen = other === name;
+    $(other).hidden = !isOpen;
+    $(`tab-${other}`).setAttribute("aria-selected", isOpen);
+    $(`tab-${other}`).tabIndex = isOpen ? 0 : -1;
+  }
 }
 
 function panel(name, what, work) {
@@ -245,18 +298,36 @@ function panel(name, what, work) {
     event.preventDefault();
     working($(name), what, work);
   };
-  $(`tab-${name}`).onclick = () => {
-    for (const other of ["ask", "ground", "look"]) {
-      $(other).hidden = other !== name;
-      $(`tab-${other}`).setAttribute("aria-selected", other === name);
-    }
+  const tab = $(`tab-${name}`);
+  tab.onclick = () => open(name);
+  tab.onkeydown = (event) => {
+    const place = PANELS.indexOf(name);
+    const target = { ArrowLeft: place - 1, ArrowRight: place + 1, Home: 0, End: PANELS.length - 1 }[event.key];
+    if (target === undefined) return;
+    event.preventDefault();
+    const other = PANELS[(target + PANELS.length) % PANELS.length];
+    open(other);
+    $(`tab-${other}`).focus();
   };
 }
 
-async function begin() {
-  panel("ask", "answering", ask);
-  panel("ground", "grounding", ground);
-  panel("look", "looking", look);
+async function download(button) {
+  $("failed").textContent = "";
+  try {
+    const url = URL.createObjectURL(await file(button.dataset.path));
+    make("a", { href: url, download: `masks.${button.id}` }).click();
+    URL.revokeObjectURL(url);
+  } catch (fault) {
+    $("failed").textContent = fault.message;
+  }
+}
+
+function view(kind) {
+  $("stages").dataset.view = kind;
+  for (const name of ["masks", "heat"]) $(`view-${name}`).setAttribute("aria-pressed", name === kind);
+}
+
+function takePictures() {
   $("file").onchange = () => {
     if ($("file").files.length) upload($("file").files[0]);
     $("file").value = "";
@@ -267,15 +338,39 @@ async function begin() {
       $("drop").classList.toggle("over", kind === "dragover");
       if (kind === "drop" && event.dataTransfer.files.length) upload(event.dataTransfer.files[0]);
     });
-  const about = await answered(await fetch("api/about"));
-  $("model").textContent = about.model;
-  $("examples").hidden = about.examples.length === 0;
-  about.examples.forEach((name, example) => {
-    const image = make("img", { src: `example/${example}`, alt: name, title: name });
-    const button = make("button", { type: "button" }, image);
+  document.addEventListener("paste", (event) => {
+    const pasted = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
+    if (pasted) upload(pasted);
+  });
+}
+
+function offerExamples(names) {
+  $("examples").hidden = names.length === 0;
+  names.forEach((name, example) => {
+    const image = make("img", { src: `example/${example}`, alt: "" });
+    const button = make("button", { type: "button", title: name }, image);
+    button.setAttribute("aria-label", `example ${example + 1}: ${name}`);
     button.onclick = () => choose(name, () => send("api/example", { example }));
     $("examples").append(button);
   });
+}
+
+async function begin() {
+  panel("ask", "answering", ask);
+  panel("ground", "finding", ground);
+  panel("look", "looking", look);
+  takePictures();
+  $("forget").onclick = forget;
+  for (const kind of ["png", "json"]) $(kind).onclick = () => download($(kind));
+  for (const kind of ["masks", "heat"]) $(`view-${kind}`).onclick = () => view(kind);
+  view("masks");
+  const about = await get("api/about");
+  $("model").textContent = about.model;
+  remembers = about.history;
+  $("memory").textContent = remembers
+    ? "The model remembers the earlier questions about this picture."
+    : "Each question stands for itself: the model does not remember earlier ones.";
+  offerExamples(about.examples);
 }
 
 begin();

@@ -1,0 +1,104 @@
+"""Jobs of the one model: they run one after the other, and those of visitors who left are taken
+out of the line."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+MOST_WAITING = 64
+LOOK_S = 0.5  # between looks whether a visitor is still there, and at the place in the line
+
+Send = Callable[[Any], None]
+
+
+class Refused(Exception):
+    """A request that is answered with a message. status: of HTTP."""
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = status
+
+
+class Line:
+    """One thread that does jobs in their order, beside the server's own work."""
+
+    def __init__(self, name: str):
+        self._worker = ThreadPoolExecutor(1, f"flmm-{name}")
+        self._tickets: list[object] = []  # of the jobs that wait or run, in their order
+
+    async def run(self, job: Callable[[], Any], request: Request) -> Any:
+        """Do a job and return what it returns.
+
+        Raises:
+            Refused: too many wait.
+            ClientDisconnect: the visitor left, and the job was taken out or its result dropped.
+        """
+        ticket = self._enter()
+        future = asyncio.get_running_loop().run_in_executor(self._worker, job)
+        try:
+            while not future.done():
+                await asyncio.wait({future}, timeout=LOOK_S)
+                if not future.done() and await request.is_disconnected():
+                    raise ClientDisconnect
+            return future.result()
+        finally:
+            future.cancel()
+            self._tickets.remove(ticket)
+
+    async def stream(self, job: Callable[[Send], Any]) -> AsyncIterator[tuple[str, Any]]:
+        """Do a job that sends pieces of its result.
+
+        Yields ("ahead", jobs before this one) whenever that changes, ("piece", what was sent),
+        and at last ("done", what the job returned).
+
+        Raises:
+            Refused: too many wait; before anything is yielded.
+            What the job raises.
+        """
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[Any] = asyncio.Queue()
+        left = Event()
+
+        def send(piece: Any) -> None:
+            if left.is_set():
+                raise ClientDisconnect
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        ticket = self._enter()
+        future = loop.run_in_executor(self._worker, job, send)
+        try:
+            ahead = None
+            while not (future.done() and pieces.empty()):
+                if ahead != 0 and (place := self._tickets.index(ticket)) != ahead:
+                    ahead = place
+                    yield "ahead", ahead
+                waiting = asyncio.ensure_future(pieces.get())
+                await asyncio.wait(
+                    {waiting, future}, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                if waiting.done():
+                    yield "piece", waiting.result()
+                else:
+                    waiting.cancel()
+                    await asyncio.sleep(0)  # pieces that the thread has just sent
+            yield "done", future.result()
+        finally:  # also when the visitor left
+            left.set()
+            future.cancel()
+            self._tickets.remove(ticket)
+
+    def close(self) -> None:
+        """End the thread after its job; those that wait are dropped."""
+        self._worker.shutdown(cancel_futures=True)
+
+    def _enter(self) -> object:
+        if len(self._tickets) >= MOST_WAITING:
+            waiting = len(self._tickets)
+            raise Refused(503, f"{waiting} requests are waiting already: try again in a while")
+        ticket = object()
+        self._tickets.append(ticket)
+        return ticket

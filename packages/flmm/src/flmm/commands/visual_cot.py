@@ -2,6 +2,7 @@
 
 import gc
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ JUDGE_NOTE = (
 )
 
 
-def add_visual_cot(kinds: Commands, run: object) -> None:
+def add_visual_cot(kinds: Commands, run: Callable[[Namespace], None]) -> None:
     """Add `viscot` to the kinds of `flmm eval`."""
     parser = add_command(
         kinds, "viscot", run, "Visual CoT benchmark: boxes, and answers by rules or by a judge"

@@ -24,8 +24,10 @@ AT_HOME = {
         "clim-eval/src/clim_eval/metrics/tables.py",
     ),
     "transformers": "flmm/",
-    "starlette": {"flmm/src/flmm/web/server.py"},
-    "uvicorn": {"flmm/src/flmm/web/command.py"},
+    "starlette": {
+        f"flmm/src/flmm/web/{name}.py" for name in ("server", "line", "requests", "network")
+    },
+    "uvicorn": {f"flmm/src/flmm/web/{name}.py" for name in ("command", "network")},
 }
 
 

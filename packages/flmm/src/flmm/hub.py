@@ -69,7 +69,12 @@ KNOWN_OWNERS = (
     "CohereLabs/",
     "facebook/",
 )
-"""Owners on the hub of the models that the README names."""
+"""Owners on the hub of the models that the README names.
+
+Nobody else can publish under their names, and nothing of the hub is run as code: the worst that a
+file can do by naming a model of theirs is a long download. Single models are not listed, since a
+new size of a family would be refused.
+"""
 
 
 def check_foreign_source(name: str, source: str | Path, *, fix: str = "say so with --trust") -> str:

@@ -7,6 +7,7 @@ from clim_data.command_line.checks import without_launcher_options
 from clim_data.command_line.exit_status import run_command
 from clim_data.command_line.parser import CommandParser
 from clim_data.commands import doctor, nouns, ov_split, pack, proposals, tags
+from clim_data.processes.launcher import watch_launcher
 from clim_data.version import __version__
 
 # In the order of the help. A command's module has `add(commands)` and `run(options)`.
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = without_launcher_options(sys.argv[1:] if argv is None else argv)
     options = build_parser().parse_args(words)
+    watch_launcher()
     continues = "the same command continues" if options.continues else "run it again"
     return run_command("clim-data", options.run, options, continues=continues)
 

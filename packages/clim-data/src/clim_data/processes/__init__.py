@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from clim_data.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from clim_data.processes.launcher import watch_launcher as watch_launcher
     from clim_data.processes.parts import PartJob as PartJob
     from clim_data.processes.ranks import (
         Ranks as Ranks,
@@ -26,5 +27,6 @@ else:
             "gather_objects": "clim_data.processes.ranks",
             "load_in_workers": "clim_data.processes.workers",
             "local_device": "clim_data.processes.ranks",
+            "watch_launcher": "clim_data.processes.launcher",
         },
     )

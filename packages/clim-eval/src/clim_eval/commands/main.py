@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 from clim_data.command_line import CommandParser, run_command, without_launcher_options
-from clim_data.processes import Ranks, local_device
+from clim_data.processes import Ranks, local_device, watch_launcher
 
 from clim_eval.commands import (
     alpha,
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status, see `run_command`."""
     words = without_launcher_options(sys.argv[1:] if argv is None else argv)
     options = build_parser().parse_args(words)
+    watch_launcher()
     return run_command(f"clim-eval {options.command}", _run, options)
 
 

@@ -17,9 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from clim_data.processes import watch_launcher
 from torch import Tensor, nn
 
-from clim_train.run.launcher import watch_launcher
+from clim_train.run.stopping import StopRequest
 
 TRIED_VERSIONS = ("0.19.8",)
 
@@ -60,7 +61,7 @@ def start_distributed(device: torch.device, *, timeout_minutes: int = 30) -> Non
     again. The timeout, after which a collective that waits for another rank fails, is
     that of the first call. Raises ValueError where the process group is of another kind of device.
     """
-    watch_launcher()
+    watch_launcher(StopRequest.ask_active)
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     if "RANK" not in os.environ:
         single = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}

@@ -6,6 +6,7 @@ from functools import partial
 from importlib import import_module
 
 from clim_data.command_line import CommandParser, without_launcher_options
+from clim_data.processes import watch_launcher
 
 from flmm.version import __version__
 
@@ -41,6 +42,7 @@ CONTINUES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status, see `exit_status` of clim-train."""
     words = without_launcher_options(sys.argv[1:] if argv is None else argv)
+    watch_launcher()
     name = words[0] if words else ""
     if name == "train":
         command = partial(import_module("flmm.commands.train").main, words[1:])

@@ -2,7 +2,7 @@
 
 The `deepspeed` command starts `deepspeed.launcher.launch`, which starts the ranks. SIGTERM ends
 the command alone: on one machine it passes no signal on. A launcher that is killed leaves its ranks
-behind, too. They would train on, watched by nobody, on devices that the scheduler has given away.
+behind, too. They would go on, watched by nobody, on devices that the scheduler has given away.
 """
 
 import os
@@ -10,14 +10,13 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from clim_train.run.stopping import StopRequest
-
 POLL_S = 1.0
 END_S = 30.0
-"""Seconds in which a process ends after the signal; without a training that saves, it is ended."""
+"""Seconds in which a process ends after the signal; unless it finishes its work, it is ended."""
 
 # The program of a launcher, or the module that Python runs.
 _PROGRAMS = frozenset({"deepspeed", "torchrun"})
@@ -25,22 +24,28 @@ _MODULES = ("deepspeed.launcher.", "torch.distributed.")
 _WORDS = 5  # `python -u -m deepspeed.launcher.launch ...`: the rest are options and arguments
 
 _watching: threading.Thread | None = None
+_finishers: list[Callable[[], bool]] = []
 
 
-def watch_launcher() -> None:
+def watch_launcher(ask_to_finish: Callable[[], bool] | None = None) -> None:
     """Let the end of this process's launcher be a request to stop, as SIGTERM is.
 
-    A training saves and stops, other work is terminated. Without a launcher nothing happens. Safe
-    to call again.
+    Without a launcher nothing happens. Safe to call again.
+
+    Args:
+        ask_to_finish: asks the work of this process to come to an end of its own, as a training
+            that saves does, and returns whether there is such work. Other work is terminated.
     """
     global _watching
+    if ask_to_finish is not None and ask_to_finish not in _finishers:
+        _finishers.append(ask_to_finish)
     if _watching is not None and _watching.is_alive():
         return
     line = launcher_line(os.getppid())
     if not line:
         return
     _watching = threading.Thread(
-        target=_watch, args=(line,), daemon=True, name="clim-train-launcher"
+        target=_watch, args=(line,), daemon=True, name="clim-data-launcher"
     )
     _watching.start()
 
@@ -68,14 +73,20 @@ def _watch(line: list[int]) -> None:
 
     with suppress(OSError):
         print("the launcher has ended: this rank stops, too", file=sys.stderr, flush=True)
-    if StopRequest.ask_active():
+    if _finishes():
         return
     os.kill(os.getpid(), signal.SIGTERM)
 
     # A rank that waits for another one in a library does not get to the signal.
     time.sleep(END_S)
-    if not StopRequest.ask_active():
+    if not _finishes():
         os._exit(128 + signal.SIGTERM)
+
+
+def _finishes() -> bool:
+    """Ask the work of this process to finish; return whether any of it will."""
+    finishes = [ask() for ask in _finishers]  # each is asked
+    return any(finishes)
 
 
 def _is_launcher(process: int) -> bool:

@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 
-from clim_train.run.launcher import is_there, launcher_line
+from clim_data.processes.launcher import is_there, launcher_line
 
 RANK = """
 import signal, sys, time
-from clim_train.run import launcher, stopping
+from clim_data.processes import launcher
 launcher.POLL_S = 0.05
 launcher.END_S = {end_s}
 
@@ -26,13 +26,14 @@ WAIT = """
 print("waiting", flush=True)
 time.sleep(60)
 """
-TRAIN = """
-with stopping.StopRequest(same_s=0) as request:
-    print("waiting", flush=True)
-    while not request.asked:
-        time.sleep(0.01)
-    time.sleep(0.3)  # a rank that notices twice is not ended
-    print("saved", flush=True)
+FINISH = """
+asked = []
+launcher.watch_launcher(lambda: asked.append(1) is None)
+print("waiting", flush=True)
+while not asked:
+    time.sleep(0.01)
+time.sleep(0.3)  # a rank that notices twice is not ended
+print("saved", flush=True)
 """
 
 
@@ -63,8 +64,8 @@ def said_after_its_end(launcher):
     return said
 
 
-def test_training_saves_when_the_command_that_started_its_launcher_ends(tmp_path):
-    assert said_after_its_end(launch(tmp_path, TRAIN)) == "saved\n"
+def test_work_is_asked_to_finish_when_the_command_that_started_its_launcher_ends(tmp_path):
+    assert said_after_its_end(launch(tmp_path, FINISH)) == "saved\n"
 
 
 def test_other_work_is_terminated(tmp_path):

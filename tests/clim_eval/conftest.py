@@ -56,3 +56,36 @@ def model_options(tmp_path_factory):
     model = create_model(TINY)
     torch.save(model.clip.state_dict(), folder / "weights.pt")
     return ["--model", TINY, "--pretrained", str(folder / "weights.pt"), "--device", "cpu"]
+
+
+@pytest.fixture(scope="session")
+def detector_run(model_options, tmp_path_factory):
+    """The run folder of a tiny F-ViT with a mask head, for cats (with boxes in training) and
+    dogs."""
+    import torch
+    from clim_models import create_model
+    from clim_models.detection import (
+        DetectionRules,
+        EnsembleRules,
+        FViTOptions,
+        ProposalRules,
+        build_fvit,
+        embed_class_set,
+        save_detector,
+    )
+
+    torch.manual_seed(0)
+    model = create_model(model_options[1], pretrained=model_options[3])
+    options = FViTOptions(
+        image_size=64,
+        ensemble=EnsembleRules(0.1, 0.8, 75),
+        detections=DetectionRules(score=0.0, overlap=0.5, per_image=4),
+        testing_proposals=ProposalRules(before_nms=50, after_nms=20),
+        blocks=(0, 0, 1, 1),
+        channels=8,
+        masks=True,
+    )
+    classes = embed_class_set(model, ["cat", "dog"], base=["cat"])
+    folder = tmp_path_factory.mktemp("run") / "model"
+    save_detector(build_fvit(model, classes, options), folder)
+    return folder.parent

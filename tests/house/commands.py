@@ -40,6 +40,8 @@ COMMANDS = {
         "report",
         "show",
         "detect",
+        "detection",
+        "rescore",
     ),
     "clim-train": (
         "",

@@ -56,7 +56,9 @@ FLOORS: dict[str, dict[str, int]] = {
     "clim_eval": {
         "commands": 5,
         "labelling": 4,
+        "detection": 4,
         "evaluators": 3,
+        "class_vectors": 3,
         "reports": 2,
         "embeddings": 2,
         "pictures": 1,

@@ -4,41 +4,10 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from clim_data.pixels import decode_segmentation
 from clim_eval.commands.main import main
 from clim_eval.evaluators.picture_files import split_arguments
-from clim_models import create_model
-from clim_models.detection import (
-    DetectionRules,
-    EnsembleRules,
-    FViTOptions,
-    ProposalRules,
-    build_fvit,
-    embed_class_set,
-    save_detector,
-)
 from PIL import Image
-
-
-@pytest.fixture(scope="module")
-def checkpoint(model_options, tmp_path_factory):
-    """The folder of a tiny F-ViT with a mask head."""
-    torch.manual_seed(0)
-    model = create_model(model_options[1], pretrained=model_options[3])
-    options = FViTOptions(
-        image_size=64,
-        ensemble=EnsembleRules(0.1, 0.8, 75),
-        detections=DetectionRules(score=0.0, overlap=0.5, per_image=4),
-        testing_proposals=ProposalRules(before_nms=50, after_nms=20),
-        blocks=(0, 0, 1, 1),
-        channels=8,
-        masks=True,
-    )
-    classes = embed_class_set(model, ["cat", "dog"], base=["cat"])
-    folder = tmp_path_factory.mktemp("run") / "model"
-    save_detector(build_fvit(model, classes, options), folder)
-    return folder.parent
 
 
 @pytest.fixture
@@ -51,16 +20,16 @@ def photos(tmp_path):
     return folder
 
 
-def command(checkpoint, out, *words):
+def command(detector_run, out, *words):
     # The test model is none that open_clip ships.
-    fixed = ["--checkpoint", str(checkpoint), "--device", "cpu", "--trust", "--min-score", "0"]
+    fixed = ["--checkpoint", str(detector_run), "--device", "cpu", "--trust", "--min-score", "0"]
     return main(["detect", *map(str, words), *fixed, "--out", str(out)])
 
 
-def test_a_folder_gets_pictures_and_a_coco_json(checkpoint, photos, tmp_path, capsys):
+def test_a_folder_gets_pictures_and_a_coco_json(detector_run, photos, tmp_path, capsys):
     out = photos / "found"
 
-    assert command(checkpoint, out, photos, "cat", "red car", "--templates", "name") == 0
+    assert command(detector_run, out, photos, "cat", "red car", "--templates", "name") == 0
 
     contents = json.loads((out / "detections.json").read_text())
     assert [c["name"] for c in contents["categories"]] == ["cat", "red car"]
@@ -85,16 +54,16 @@ def test_a_folder_gets_pictures_and_a_coco_json(checkpoint, photos, tmp_path, ca
     assert "broken.jpg" in shown
 
     # Pictures of the first run lie in the folder of the second one.
-    assert command(checkpoint, out, photos, "cat", "--templates", "name") == 0
+    assert command(detector_run, out, photos, "cat", "--templates", "name") == 0
     assert "picture of an earlier run 2" in capsys.readouterr().out
 
 
-def test_a_vocabulary_file_and_the_trained_classes(checkpoint, photos, tmp_path):
+def test_a_vocabulary_file_and_the_trained_classes(detector_run, photos, tmp_path):
     names = tmp_path / "vocabulary.json"
     names.write_text(json.dumps({"beast": {"phrases": [], "examples": ["photos/a.png"]}}))
 
-    assert command(checkpoint, tmp_path / "x", photos / "a.png", "--vocabulary", names) == 0
-    assert command(checkpoint, tmp_path / "y", photos / "a.png") == 0
+    assert command(detector_run, tmp_path / "x", photos / "a.png", "--vocabulary", names) == 0
+    assert command(detector_run, tmp_path / "y", photos / "a.png") == 0
 
     found = {}
     for folder in ("x", "y"):
@@ -114,10 +83,10 @@ def test_words_are_images_first_and_names_after_them(photos, monkeypatch):
         split_arguments(["cat"])
 
 
-def test_mistakes_end_with_status_2(checkpoint, photos, tmp_path, capsys):
+def test_mistakes_end_with_status_2(detector_run, photos, tmp_path, capsys):
     assert command(tmp_path / "no", tmp_path / "out", photos / "a.png") == 2
     assert "holds no detector.json" in capsys.readouterr().err
-    assert command(checkpoint, tmp_path / "out", photos / "broken.jpg", "cat") == 2
+    assert command(detector_run, tmp_path / "out", photos / "broken.jpg", "cat") == 2
     assert "nothing was scored" in capsys.readouterr().err
-    assert command(checkpoint, tmp_path / "out", photos / "a.png", photos / "a.png") == 2
+    assert command(detector_run, tmp_path / "out", photos / "a.png", photos / "a.png") == 2
     assert "two images are called a.png" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from clim_data.drawings import compose_scenes
 from clim_data.pixels import letterbox
 from clim_eval.commands.main import main
 from clim_eval.embeddings import load_class_embeddings, save_class_embeddings
-from clim_eval.labelling import boxes as pseudo_labels
+from clim_eval.evaluators import box_features
 from clim_eval.labelling.boxes import BoxNamer, BoxView
 from clim_eval.labelling.nouns import NounFinder
 from clim_models import create_model
@@ -200,7 +200,7 @@ def test_ranks_and_a_killed_run_give_the_same_file(scenes, tiny, tmp_path, monke
     whole, shared = tmp_path / "whole.json", tmp_path / "shared.json"
     assert main(command(scenes, whole, tiny)) == 0
     monkeypatch.setenv("WORLD_SIZE", "2")
-    encode, calls = pseudo_labels.BoxNamer._encode, itertools.count()
+    encode, calls = box_features.BoxEncoder._encode, itertools.count()
 
     def stops(self, views):
         if next(calls) == 1:
@@ -208,12 +208,12 @@ def test_ranks_and_a_killed_run_give_the_same_file(scenes, tiny, tmp_path, monke
         return encode(self, views)
 
     monkeypatch.setattr(
-        pseudo_labels.BoxNamer, "_encode", stops
+        box_features.BoxEncoder, "_encode", stops
     )  # parts 0 and 2 are rank 0's: the second fails
     with pytest.raises(RuntimeError, match="power cut"):
         main(["--local_rank=0", *command(scenes, shared, tiny)])
     assert not shared.exists()
-    monkeypatch.setattr(pseudo_labels.BoxNamer, "_encode", encode)
+    monkeypatch.setattr(box_features.BoxEncoder, "_encode", encode)
     assert main(command(scenes, shared, tiny, "--patience", "0.1")) == 2  # rank 1 never came
     assert "nothing came from rank 1" in capsys.readouterr().err
     monkeypatch.setenv("RANK", "1")
@@ -224,7 +224,7 @@ def test_ranks_and_a_killed_run_give_the_same_file(scenes, tiny, tmp_path, monke
     def fails(self, views):
         raise AssertionError("a finished part was done again")
 
-    monkeypatch.setattr(pseudo_labels.BoxNamer, "_encode", fails)
+    monkeypatch.setattr(box_features.BoxEncoder, "_encode", fails)
     assert main(command(scenes, shared, tiny)) == 0
     assert shared.read_bytes() == whole.read_bytes()
     assert main(command(scenes, shared, tiny)) == 0
@@ -321,7 +321,8 @@ class OneHot(torch.nn.Module):
 
 def view(number, levels, captions=()):
     crops = torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
-    return BoxView(number, torch.zeros(len(levels), 4), None, crops, list(captions))
+    boxes = torch.zeros(len(levels), 4)
+    return BoxView(boxes=boxes, image=None, crops=crops, number=number, captions=list(captions))
 
 
 def test_scores_are_probabilities_among_all_nouns_and_candidates_those_of_the_captions():

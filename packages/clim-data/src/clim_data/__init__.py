@@ -14,8 +14,13 @@ if TYPE_CHECKING:
         Dataset as Dataset,
         DatasetCheck as DatasetCheck,
     )
+    from clim_data.derive.ov_split import COCO_BASE as COCO_BASE, COCO_NOVEL as COCO_NOVEL
     from clim_data.doctor import diagnose as diagnose
-    from clim_data.faults import BrokenSample as BrokenSample, SkipReport as SkipReport
+    from clim_data.faults import (
+        BrokenSample as BrokenSample,
+        SampleWarning as SampleWarning,
+        SkipReport as SkipReport,
+    )
     from clim_data.pixels.crops import MULTI_SCALES as MULTI_SCALES
     from clim_data.pixels.decode import decode_rgb as decode_rgb
     from clim_data.readers.expression_items import expression_items as expression_items
@@ -68,6 +73,8 @@ else:
             "BoxBatch": "clim_data.streams.region_batches",
             "BoxLoader": "clim_data.streams.loaders",
             "BrokenSample": "clim_data.faults",
+            "COCO_BASE": "clim_data.derive.ov_split",
+            "COCO_NOVEL": "clim_data.derive.ov_split",
             "CaptionSample": "clim_data.readers.image_captions",
             "CropBatch": "clim_data.streams.region_batches",
             "CropLoader": "clim_data.streams.loaders",
@@ -91,6 +98,7 @@ else:
             "ReferringExpressions": "clim_data.readers.expressions",
             "RegionSample": "clim_data.readers.region_samples",
             "SampleRandom": "clim_data.streams.draw",
+            "SampleWarning": "clim_data.faults",
             "SkipReport": "clim_data.faults",
             "assemble_mosaics": "clim_data.streams.mosaics",
             "build_batch": "clim_data.streams.mosaic_batches",

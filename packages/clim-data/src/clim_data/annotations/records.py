@@ -5,7 +5,7 @@ record gets the same answer from all of them. One bad record is left out, counte
 file, its place and its id. It never takes its image or its file along.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -189,15 +189,35 @@ class CocoRecords:
         needed = ("images", "annotations", *(("categories",) if labelled else ()))
         with collector_paused():
             record = read_annotations(path, *needed)
-            file = Path(path).name
-            faults = SkipReport()
-            report = reporter(faults, on_error)
+            return cls.of(record, Path(path).name, on_error=on_error, labelled=labelled)
 
-            images = ImageTable.of(record["images"], file, report)
-            categories = CategoryTable.of(record["categories"], file) if labelled else None
+    @classmethod
+    def of(
+        cls,
+        contents: Mapping[str, Any],
+        file: str,
+        *,
+        on_error: str = "skip",
+        labelled: bool = True,
+    ) -> "CocoRecords":
+        """Check the contents of a file, see `read`.
+
+        Args:
+            contents: of `read_annotations`, with the lists that are needed.
+            file: name of the file, for errors.
+            on_error, labelled: as in `read`.
+
+        Raises:
+            ValueError: the file as a whole is refused.
+        """
+        faults = SkipReport()
+        report = reporter(faults, on_error)
+        with collector_paused():
+            images = ImageTable.of(contents["images"], file, report)
+            categories = CategoryTable.of(contents["categories"], file) if labelled else None
             boxes: dict[Key, list[BoxRecord]] = {}
             boxes_pass = BoxPass(images, categories, report)
-            for place, annotation in enumerate(record["annotations"]):
+            for place, annotation in enumerate(contents["annotations"]):
                 box = boxes_pass.check(place, annotation)
                 if box is not None:
                     boxes.setdefault(box.image, []).append(box)

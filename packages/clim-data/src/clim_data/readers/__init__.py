@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 from clim_data.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from clim_data.readers.annotated_images import (
+        AnnotatedImages as AnnotatedImages,
+        OpenedImage as OpenedImage,
+    )
     from clim_data.readers.expressions import (
         PROTOCOLS as PROTOCOLS,
         ExpressionRules as ExpressionRules,
@@ -22,7 +26,9 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            "AnnotatedImages": "clim_data.readers.annotated_images",
             "ExpressionRules": "clim_data.readers.expressions",
+            "OpenedImage": "clim_data.readers.annotated_images",
             "PROTOCOLS": "clim_data.readers.expressions",
             "PanopticMasks": "clim_data.readers.grounding",
             "RegionRules": "clim_data.readers.region_options",

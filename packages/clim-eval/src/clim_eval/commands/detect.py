@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from clim_data.command_line import Commands, add_command, add_option
 
-from clim_eval.commands.options import add_detector_options, add_template_option
+from clim_eval.commands.options import (
+    add_detector_options,
+    add_template_option,
+    add_vocabulary_option,
+)
 from clim_eval.commands.shared import (
     check_report_folder,
     open_chosen_detector,
@@ -46,12 +50,7 @@ def add(commands: Commands) -> None:
         "'red car'; a word that is the name of a file or folder here counts as images",
     )
     add_detector_options(parser)
-    parser.add_argument(
-        "--vocabulary",
-        type=Path,
-        metavar="JSON",
-        help="names with phrases, example pictures and what they are not, in place of NAMEs",
-    )
+    add_vocabulary_option(parser, ", in place of NAMEs")
     add_template_option(parser)
     parser.add_argument(
         "--min-score", type=float, default=0.3, help="boxes of a lower score are left out"
@@ -103,21 +102,16 @@ def _with_names(
     detector: "TwoStageDetector", names: Sequence[str], options: Namespace
 ) -> "TwoStageDetector":
     """Return the detector with the classes that were asked for."""
-    from clim_data import decode_rgb
-    from clim_models.text import Vocabulary
-
+    from clim_eval.class_vectors import VocabularyFile
     from clim_eval.embeddings import TEMPLATES
 
-    if not names and not options.vocabulary:
-        return detector
-    vocabulary = Vocabulary.read(options.vocabulary) if options.vocabulary else Vocabulary.of(names)
-    # Example pictures lie where the file says, seen from its folder.
-    folder = options.vocabulary.parent if options.vocabulary else Path()
-    return detector.with_vocabulary(
-        vocabulary,
-        templates=TEMPLATES[options.templates],
-        read_example=lambda name: decode_rgb(folder / name, oriented=True),
-    )
+    templates = TEMPLATES[options.templates]
+    if options.vocabulary:
+        file = VocabularyFile.read(options.vocabulary)
+        return detector.with_vocabulary(
+            file.vocabulary, templates=templates, read_example=file.read_example
+        )
+    return detector.with_vocabulary(names, templates=templates) if names else detector
 
 
 def _image_record(item: "FoundObjects") -> dict[str, Any]:

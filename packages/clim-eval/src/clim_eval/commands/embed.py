@@ -7,8 +7,8 @@ from clim_data.annotations import read_categories
 from clim_data.command_line import Commands, add_command, add_option, need_path
 from clim_data.files import read_names
 
-from clim_eval.commands.options import add_class_options, add_model_options
-from clim_eval.commands.shared import embed_names, load_model
+from clim_eval.commands.options import add_class_options, add_model_options, add_vocabulary_option
+from clim_eval.commands.shared import class_rows, load_model
 
 
 def add(commands: Commands) -> None:
@@ -20,6 +20,7 @@ def add(commands: Commands) -> None:
     source.add_argument(
         "--categories-json", type=Path, help="COCO-style file; classes in the order of their ids"
     )
+    add_vocabulary_option(source)
     add_class_options(parser)
     add_option(
         parser,
@@ -35,12 +36,28 @@ def run(options: Namespace) -> None:
     from clim_eval.embeddings import embeddings_path, save_class_embeddings
 
     embeddings_path(options.out)
-    if options.names:
-        names = read_names(options.names, "--names")
-    else:
-        need_path(options.categories_json, "--categories-json")
-        names = list(read_categories(options.categories_json).names)
+    names = _names(options)
     model = load_model(options)
-    embeddings = embed_names(options, model, names)
+    embeddings = class_rows(options, model, names)
+    # Phrases under `not` belong to no class.
+    rejects = len(embeddings) - len(names)
+    embeddings = embeddings[: len(names)]
     save_class_embeddings(options.out, embeddings, names, options.templates, model=model)
     print(f"{len(names)} classes x {embeddings.shape[1]} channels: {options.out}")
+    if rejects:
+        print(
+            f"{rejects} phrases under 'not' have no row in the file: pass the vocabulary itself to "
+            "the command that names things"
+        )
+
+
+def _names(options: Namespace) -> list[str]:
+    """Return the names of the classes."""
+    if options.names:
+        return read_names(options.names, "--names")
+    if options.vocabulary:
+        from clim_models.text import Vocabulary
+
+        return list(Vocabulary.read(options.vocabulary).names)
+    need_path(options.categories_json, "--categories-json")
+    return list(read_categories(options.categories_json).names)

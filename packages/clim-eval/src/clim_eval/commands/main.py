@@ -12,10 +12,12 @@ from clim_data.processes import Ranks, local_device, watch_launcher
 from clim_eval.commands import (
     alpha,
     detect,
+    detection,
     embed,
     pseudo_label,
     regions,
     report,
+    rescore,
     retrieval,
     show,
     zeroshot,
@@ -23,7 +25,19 @@ from clim_eval.commands import (
 from clim_eval.version import __version__
 
 # In the order of the help. A command's module has `add(commands)` and `run(options)`.
-COMMANDS = (regions, retrieval, zeroshot, alpha, embed, pseudo_label, report, show, detect)
+COMMANDS = (
+    regions,
+    retrieval,
+    zeroshot,
+    alpha,
+    embed,
+    pseudo_label,
+    report,
+    show,
+    detect,
+    detection,
+    rescore,
+)
 SHARED = ("regions", "retrieval", "zeroshot", "alpha")  # evaluations whose items the ranks share
 
 

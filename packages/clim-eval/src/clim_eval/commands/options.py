@@ -100,10 +100,32 @@ def add_readout_options(parser: argparse.ArgumentParser) -> None:
         help="published: every rounding of the original evaluators, to compare with figures in "
         "papers",
     )
-    parser.add_argument(
-        "--class-embeddings", type=Path, help=".safetensors of `embed`, or .npy; default: computed"
+    add_class_source_options(parser)
+
+
+def add_class_source_options(parser: argparse.ArgumentParser) -> None:
+    """Add where the vectors of classes come from: files, or prompts."""
+    source = parser.add_mutually_exclusive_group()
+    add_vocabulary_option(source, "; each class of the data needs an entry")
+    source.add_argument(
+        "--class-embeddings",
+        type=Path,
+        metavar="FILE",
+        help=".safetensors of `embed`, or .npy; default: computed",
     )
     add_class_options(parser)
+
+
+def add_vocabulary_option(
+    parser: argparse.ArgumentParser | argparse._MutuallyExclusiveGroup, more: str = ""
+) -> None:
+    """Add --vocabulary."""
+    parser.add_argument(
+        "--vocabulary",
+        type=Path,
+        metavar="JSON",
+        help="names with phrases, example pictures and what they are not" + more,
+    )
 
 
 def add_template_option(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ report."""
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from clim_models import RegionModel
     from clim_models.detection import TwoStageDetector
     from matplotlib.figure import Figure
+
+    from clim_eval.class_vectors import ClassSource
 
 # Options of the data set and of the evaluator: ours, and those behind the figures in papers (class
 # means in half precision, masks resized without antialias, stuff boxes one pixel short, Pillow's
@@ -86,21 +89,28 @@ def region_data(options: Namespace, model: "RegionModel") -> "InstanceRegions | 
 
 
 def class_rows(options: Namespace, model: "RegionModel", names: Sequence[str]) -> torch.Tensor:
-    """Read (K, C) rows of --class-embeddings, or compute them."""
-    if not options.class_embeddings:
-        return embed_names(options, model, names)
-    from clim_eval.embeddings import load_class_embeddings
+    """Return (K + M, C) rows of --vocabulary or --class-embeddings, or compute (K, C).
 
-    return load_class_embeddings(options.class_embeddings, names, model=model).to(model.device)
+    The last M are phrases under `not` of a vocabulary.
+    """
+    return class_source(options).rows(model, names)
 
 
 def embed_names(options: Namespace, model: "RegionModel", names: Sequence[str]) -> torch.Tensor:
     """Embed names with --templates, or read them from --cache: (K, C) unit rows."""
-    from clim_eval.embeddings import cache_folder, embed_with_bar
+    return replace(class_source(options), vocabulary=None, embeddings=None).rows(model, names)
 
-    cache = None if options.no_cache else options.cache or cache_folder()
-    return embed_with_bar(
-        model, names, options.templates, cache=cache, show=Ranks.of_group().is_first
+
+def class_source(options: Namespace) -> "ClassSource":
+    """Return what --vocabulary, --class-embeddings, --templates and --cache say."""
+    from clim_eval.class_vectors import ClassSource
+    from clim_eval.embeddings import cache_folder
+
+    return ClassSource(
+        vocabulary=getattr(options, "vocabulary", None),
+        embeddings=getattr(options, "class_embeddings", None),
+        templates=options.templates,
+        cache=None if options.no_cache else options.cache or cache_folder(),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from clim_data.command_line import Commands, add_command, add_option
 from clim_data.files import read_names
 
-from clim_eval.commands.options import add_class_options, add_model_options, add_run_options
+from clim_eval.commands.options import add_class_source_options, add_model_options, add_run_options
 from clim_eval.commands.shared import (
     check_report_folder,
     class_rows,
@@ -38,10 +38,7 @@ def add(commands: Commands) -> None:
         "--names",
         help="text file with one class name per line; default: the names of the folders",
     )
-    parser.add_argument(
-        "--class-embeddings", type=Path, help=".safetensors of `embed`, or .npy; default: computed"
-    )
-    add_class_options(parser)
+    add_class_source_options(parser)
     add_run_options(parser, batch_size=64)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from clim_data import BrokenSample
+from clim_data import BrokenSample, SampleWarning
 from clim_data.pixels import encode_mask, xyxy_to_xywh
 from clim_models.detection import Detections
 from torch import Tensor
@@ -23,11 +23,13 @@ class Picture(NamedTuple):
     """A picture of a data set.
 
     image_id: as in the annotations. name: of its file. pixels: uint8 RGB (3, height, width).
+    warning: what is odd about its frame.
     """
 
     image_id: Any
     name: str
     pixels: Tensor
+    warning: SampleWarning | None = None
 
 
 class FoundObjects(NamedTuple):
@@ -86,7 +88,8 @@ def coco_results(
             "image_id": objects.picture.image_id,
             "category_id": category_ids[label],
             "bbox": [round(value, 3) for value in boxes[row]],
-            "score": round(score, 6),
+            # Scores of rare classes may be small, and ties change the order.
+            "score": float(f"{score:.7g}"),
         }
         if segmentations is not None:
             record["segmentation"] = encode_mask(segmentations[row])

@@ -14,39 +14,26 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from clim_data import BrokenSample, decode_rgb
+from clim_data import BrokenSample
 from clim_data.matching import BoxTable, CaptionTable
-from clim_data.pixels import (
-    crop_window,
-    cut_crops,
-    enough_pixels,
-    letterbox,
-    open_image,
-    padded_boxes,
-)
+from clim_data.pixels import open_image
 from clim_data.sources import SampleStore
-from clim_models import RegionModel, request_named
-from PIL.Image import Image
+from clim_models import RegionModel
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from clim_eval.evaluators.regions import BOX_FEATURES
+from clim_eval.evaluators.box_features import BoxCutter, BoxEncoder, BoxInputs
 from clim_eval.labelling.nouns import NounFinder
 
 
-@dataclass(frozen=True)
-class BoxView:
+@dataclass(frozen=True, kw_only=True)
+class BoxView(BoxInputs):
     """One image as a model needs it to name its boxes.
 
-    number: of the sample in its store. boxes: (n, 4) XYXY in [0, 1] of the padded square. image:
-    uint8 (3, S, S), or None with crops. crops: uint8 (n, 3, c, c), or None without. captions: its
-    texts; none when they are not known.
+    number: of the sample in its store. captions: its texts; none when they are not known.
     """
 
     number: int
-    boxes: Tensor
-    image: Tensor | None
-    crops: Tensor | None
     captions: list[str]
 
 
@@ -94,14 +81,9 @@ class BoxViews(Dataset):
         image_px: int | None = None,
         context: float = 1.5,
     ):
-        if (crop_px is None) == (image_px is None):
-            raise ValueError(
-                f"crop_px={crop_px}, image_px={image_px}: pass one of them, for crops or for whole "
-                "images"
-            )
         self.store, self.table, self.captions = store, table, captions
         self.left_out = tuple(store.skipped.faults)  # before any image is read
-        self.crop_px, self.image_px, self.context = crop_px, image_px, context
+        self.cutter = BoxCutter(crop_px, image_px, context)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -116,34 +98,13 @@ class BoxViews(Dataset):
         sample = self.store.read(i)
         captions = self.captions.of(sample)
         image = open_image(sample.image, sample.name)
-        size = image.height, image.width
         boxes, _, warning = self.table.of_image(sample, image)
         if warning is not None:
             self.store.skipped.add(warning)
-        relative = padded_boxes(boxes, size)
-        if self.crop_px is not None:
-            crops = _crops(image, boxes, crop_px=self.crop_px, context=self.context)
-            return BoxView(i, relative, None, crops, captions)
-
-        assert self.image_px is not None  # one of them is given
-        needed = enough_pixels(size, [], image_px=self.image_px, crop_px=0)
-        square = letterbox(decode_rgb(image, at_least=needed), self.image_px)
-        return BoxView(i, relative, square, None, captions)
-
-
-def _crops(image: Image, boxes: Tensor, *, crop_px: int, context: float) -> Tensor:
-    """Cut uint8 (n, 3, c, c) crops around boxes, (n, 4) XYXY in pixels of the image."""
-    size = image.height, image.width
-    windows = [crop_window(box, size, context) for box in boxes.tolist()]
-    picture = decode_rgb(image, at_least=enough_pixels(size, windows, image_px=0, crop_px=crop_px))
-
-    # The decoder may return a smaller picture: the windows shrink with it.
-    down, across = picture.shape[1] / size[0], picture.shape[2] / size[1]
-    scaled = [
-        (left * across, top * down, right * across, bottom * down)
-        for left, top, right, bottom in windows
-    ]
-    return cut_crops(picture, scaled, crop_px)
+        found = self.cutter.cut(image, boxes)
+        return BoxView(
+            boxes=found.boxes, image=found.image, crops=found.crops, number=i, captions=captions
+        )
 
 
 class BoxNamer:
@@ -177,38 +138,23 @@ class BoxNamer:
         max_boxes: int | None = 20,
         batch_size: int = 256,
     ):
-        if features not in BOX_FEATURES:
-            raise ValueError(f"features={features!r} is unknown: use one of {BOX_FEATURES}")
         if not 0 <= min_score < 1:
             raise ValueError(f"min_score={min_score} must be a probability from 0 to below 1")
         if max_boxes is not None and max_boxes < 1:
             raise ValueError(f"max_boxes={max_boxes} must be at least 1, or None for all boxes")
-        self.model, self.finder, self.features = model, finder, features
+        self.model, self.finder = model, finder
+        self.encoder: BoxEncoder[BoxView] = BoxEncoder(model, features, batch_size)
         self.embeddings = F.normalize(embeddings.float(), dim=-1).to(model.device)  # (K, C)
-        self.min_score, self.max_boxes, self.batch_size = min_score, max_boxes, batch_size
+        self.min_score, self.max_boxes = min_score, max_boxes
 
     def name(self, views: Iterable[BoxView]) -> Iterator[NamedBoxes]:
         """Name the boxes of each image, in the order of the images."""
-        pending: list[BoxView] = []
-        for view in views:
-            pending.append(view)
-            if self._load(pending) >= self.batch_size:
-                yield from self._name_batch(pending)
-                pending = []
-        if pending:
-            yield from self._name_batch(pending)
-
-    def _load(self, views: Sequence[BoxView]) -> int:
-        return sum(len(view.boxes) for view in views) if self.features == "crops" else len(views)
+        for batch in self.encoder.batches(views):
+            yield from self._name_batch(batch)
 
     @torch.no_grad()
     def _name_batch(self, views: Sequence[BoxView]) -> list[NamedBoxes]:
-        features = self._encode(views).float()  # (N, C)
-        if not bool(torch.isfinite(features).all()):
-            raise ValueError(
-                "features hold NaN or infinity: check the model's weights and precision (try fp32 "
-                "or bf16)"
-            )
+        features = self.encoder.encode(views)  # (N, C)
         cosines = features @ self.embeddings.T  # (N, K)
         probabilities = (self.model.logit_scale.exp().float() * cosines).softmax(dim=-1)
         sizes = [len(view.boxes) for view in views]
@@ -218,19 +164,6 @@ class BoxNamer:
                 views, cosines.split(sizes), probabilities.split(sizes), strict=True
             )
         ]
-
-    def _encode(self, views: Sequence[BoxView]) -> Tensor:
-        if self.features == "crops":
-            crops = torch.cat([view.crops for view in views if view.crops is not None])
-            parts = crops.split(self.batch_size)  # of (N, 3, c, c)
-            features = [self.model.encode_image(self.model.normalize_pixels(p)) for p in parts]
-            return torch.cat(features)
-
-        pictures = [view.image for view in views if view.image is not None]
-        images = self.model.normalize_pixels(torch.stack(pictures))  # (B, 3, S, S)
-        boxes = [view.boxes.to(images.device) for view in views]
-        request = request_named(self.features)
-        return self.model.encode(images, [request], boxes=boxes)[request]
 
     def _best(self, view: BoxView, cosines: Tensor, probabilities: Tensor) -> NamedBoxes:
         """cosines, probabilities: (n, K) of one image's boxes."""

@@ -19,6 +19,8 @@ from clim_eval.metrics.matching import class_precisions
 from clim_eval.metrics.tables import ResultTable, TruthTable
 
 PROTOCOLS = ("fvit", "ovdet")
+# With those without base and novel classes.
+ALL_PROTOCOLS = (*PROTOCOLS, "coco", "lvis")
 # Boxes of a class in a picture that count: for AP over thresholds, and for AP50 and AP75 per class.
 OF_AVERAGE, OF_THRESHOLD = 100, 1000
 # Names of the ranges of areas, without the first one, which is all.

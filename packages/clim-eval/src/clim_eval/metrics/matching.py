@@ -231,7 +231,7 @@ def _largest(allowed: np.ndarray, overlaps: np.ndarray) -> tuple[np.ndarray, np.
     """Find the last of the largest overlaps that are allowed, and whether there is one."""
     keys = np.where(allowed, overlaps, -1.0)
     best = keys.shape[-1] - 1 - keys[..., ::-1].argmax(axis=-1)
-    return best, allowed.any(axis=-1)
+    return best, np.asarray(allowed.any(axis=-1))
 
 
 def _precision(hit: np.ndarray, ignored: np.ndarray, count: np.ndarray) -> np.ndarray:

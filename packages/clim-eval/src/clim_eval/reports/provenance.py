@@ -62,8 +62,7 @@ def data_fingerprint(files: Sequence[str | Path], counts: Mapping[str, int]) -> 
             raise FileNotFoundError(
                 f"{path} is not a file: pass the annotation file that was evaluated"
             )
-        with open(path, "rb") as file:
-            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        hashes[path.name] = hash_file(path)
     counts = {name: int(count) for name, count in sorted(counts.items())}
     text = repr((sorted(hashes.items()), sorted(counts.items())))
     return {
@@ -71,6 +70,16 @@ def data_fingerprint(files: Sequence[str | Path], counts: Mapping[str, int]) -> 
         "files": hashes,
         "counts": counts,
     }
+
+
+def hash_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def weights_fingerprint(model: nn.Module) -> str:

@@ -16,8 +16,11 @@ import torch
 # Metrics that are fractions in [0, 1] and are shown in percent.
 FRACTION = re.compile(
     r"(^|\.)(mAcc\d+|top\d+|R@\d+|AR(_\w+)?|acc@[\d.]+|([cmo]|box_m)IoU|Pr@[\d.]+|pixel_accuracy"
-    r"|box_acc@[\d.]+|answer_\w+)$"
+    r"|box_acc@[\d.]+|answer_\w+|AP(\d\d|[smlrcf])?(_\w+)?)$"
 )
+
+# Columns of a table of metrics; more of them are shown as a list.
+WIDEST = 12
 
 
 def metric_table(metrics: Mapping[str, Any]) -> str:
@@ -35,7 +38,8 @@ def metric_table(metrics: Mapping[str, Any]) -> str:
 
     heads = list(dict.fromkeys(name.partition(".")[0] for name in metrics))
     tails = list(dict.fromkeys(name.partition(".")[2] for name in metrics))
-    if "" in tails or len(heads) < 2 or len(heads) * len(tails) > 2 * len(metrics):
+    is_sparse = len(heads) * len(tails) > 2 * len(metrics)
+    if "" in tails or len(heads) < 2 or is_sparse or len(tails) > WIDEST:
         rows = [[name, show_number(name, value)] for name, value in metrics.items()]
         return markdown(["metric", "value"], rows)
 

@@ -1,0 +1,55 @@
+"""The detector of an evaluation, with the categories of the annotation file as its classes."""
+
+from typing import TYPE_CHECKING
+
+from clim_models.detection import ClassSet
+
+from clim_eval.class_vectors import ClassSource, VocabularyFile
+from clim_eval.detection.annotations import DetectionTruth
+from clim_eval.detection.options import shorten_names
+from clim_eval.embeddings import TEMPLATES
+
+if TYPE_CHECKING:
+    from clim_models.detection import TwoStageDetector
+
+
+def with_categories(
+    detector: "TwoStageDetector", truth: DetectionTruth, source: ClassSource
+) -> "TwoStageDetector":
+    """Return the detector with the classes that its boxes are compared with.
+
+    Without a vocabulary or embeddings, a detector that was trained with the very classes of the
+    file keeps its vectors, whatever their order; any other one gets the names of the file. Classes
+    that had boxes in its training stay base classes.
+
+    Raises:
+        ValueError: a category has no vector.
+    """
+    names = truth.names
+    if source.vocabulary is not None:
+        file = VocabularyFile.read(source.vocabulary)
+        file.check_names(names)
+        return detector.with_vocabulary(
+            file.vocabulary,
+            templates=TEMPLATES[source.templates],
+            read_example=file.read_example,
+            cache=source.cache,
+        )
+
+    trained = {detector.names[label] for label in detector.classes.base}
+    if source.embeddings is not None:
+        rows = source.rows(detector.backbone.model, names)
+        base = [label for label, name in enumerate(names) if name in trained]
+        return detector.with_classes(ClassSet(names, rows, base))
+
+    if set(detector.names) == set(names):
+        return detector
+    if not hasattr(detector, "with_vocabulary"):
+        unknown = [name for name in names if name not in set(detector.names)]
+        raise ValueError(
+            f"{truth.path} has categories without an embedding in the detector: "
+            f"{shorten_names(unknown)}; pass --class-embeddings with a vector of each"
+        )
+    return detector.with_vocabulary(
+        names, templates=TEMPLATES[source.templates], cache=source.cache
+    )

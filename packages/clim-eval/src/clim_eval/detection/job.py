@@ -1,0 +1,219 @@
+"""A job that writes COCO results, in parts that processes share and that can be resumed.
+
+Two files come of it: the results, a list that other tools read, and beside them NAME.about.json,
+which says what they were made of and what was left out.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clim_data import BrokenSample, SampleWarning
+from clim_data.files import stream_json, write_whole
+from clim_data.processes import PartJob
+from tqdm import tqdm
+
+from clim_eval.reports.provenance import hash_file
+
+
+@dataclass
+class PartRecord:
+    """What came of some images.
+
+    results: COCO results, or what makes them. faults: (image id, what is wrong with it or odd about
+    it) of images. counts: anything else that is counted.
+    """
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[tuple[Any, BrokenSample]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+Work = Callable[[range, tqdm], PartRecord]
+Join = Callable[[Iterator[dict[str, Any]]], Iterator[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Written:
+    """The results of a job that is done.
+
+    path: the file of COCO results. unread: ids of images that could not be used. faults: why, and
+    what is odd about others. counts: the sums of all parts.
+    """
+
+    path: Path
+    unread: frozenset[Any]
+    faults: tuple[BrokenSample, ...]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ResultsJob:
+    """A job over a number of images that writes COCO results.
+
+    Args:
+        results: the file to write.
+        info: plain values that decide its content, equal on all ranks.
+        images: how many there are.
+        part_images: of a part; a killed run loses one part.
+        ranks: rank and number of processes.
+        patience: seconds that rank 0 waits without news of the others.
+        overwrite: replace results of other input or options.
+    """
+
+    results: Path
+    info: Mapping[str, Any]
+    images: int
+    part_images: int = 128
+    ranks: tuple[int, int] = (0, 1)
+    patience: float = 1800.0
+    overwrite: bool = False
+
+    def run(self, work: Work, join: Join | None = None) -> Written | None:
+        """Do this rank's parts that are not there yet; on rank 0 wait for the others and join all.
+
+        Args:
+            work: of the places of some images, and a bar that it moves.
+            join: makes COCO results of the records of all parts; None takes them as they are.
+
+        Returns:
+            What was written, also if an earlier run did; None on the other ranks.
+
+        Raises:
+            ValueError: there are results of another job, or results that were changed since.
+        """
+        parts = self._parts()
+        if self._is_done(parts):
+            if not self.overwrite:
+                return self._read() if parts.rank == 0 else None
+            parts.output.unlink(missing_ok=True)
+
+        try:
+            self._do_parts(parts, work)
+        except BaseException as fault:
+            parts.report_failure(fault)
+            raise
+        if parts.rank:
+            return None
+        parts.wait()
+        self._join(parts, join)
+        return self._read()
+
+    @property
+    def _about(self) -> Path:
+        return self.results.with_name(f"{self.results.stem}.about.json")
+
+    def _parts(self) -> PartJob:
+        rank, world_size = self.ranks
+        return PartJob(
+            self._about,
+            dict(self.info),
+            parts=-(-self.images // self.part_images),
+            rank=rank,
+            world_size=world_size,
+            patience=self.patience,
+        )
+
+    def _is_done(self, parts: PartJob) -> bool:
+        if not self.results.exists():
+            # The file beside it says nothing without it.
+            return False
+        if not self._about.exists() and not self.overwrite and not parts.folder.exists():
+            raise ValueError(
+                f"{self.results} is there already and is not of this command: use --overwrite, or "
+                "another --out"
+            )
+        return parts.finished(overwrite=self.overwrite)
+
+    def _do_parts(self, parts: PartJob, work: Work) -> None:
+        numbers, size = parts.remaining_parts(), self.part_images
+        places = [range(n * size, min((n + 1) * size, self.images)) for n in numbers]
+        total = sum(map(len, places))
+        hidden = parts.rank > 0
+        with tqdm(total=total, desc="images", unit="image", disable=hidden, leave=False) as bar:
+            for number, part in zip(numbers, places, strict=True):
+                parts.write(number, _as_json(work(part, bar)))
+
+    def _join(self, parts: PartJob, join: Join | None) -> None:
+        counts: Counter[str] = Counter()
+        faults: list[list[Any]] = []
+
+        def results() -> Iterator[dict[str, Any]]:
+            for part in parts.read():
+                counts.update(part["counts"])
+                faults.extend(part["faults"])
+                yield from part["results"]
+
+        records = results() if join is None else join(results())
+        digest = write_results(self.results, records)
+        parts.join({"sha256": digest, "counts": dict(counts), "faults": faults})
+
+    def _read(self) -> Written:
+        about = json.loads(self._about.read_bytes())
+        if hash_file(self.results) != about["sha256"]:
+            raise ValueError(
+                f"{self.results} was changed after it was made: use another --out, or --overwrite "
+                "to make it again"
+            )
+        faults, unread = [], []
+        for image_id, is_odd, *texts in about["faults"]:
+            faults.append((SampleWarning if is_odd else BrokenSample)(*texts))
+            if not is_odd:
+                unread.append(image_id)
+        return Written(self.results, frozenset(unread), tuple(faults), about["counts"])
+
+
+def write_results(path: Path, results: Iterable[Mapping[str, Any]]) -> str:
+    """Write COCO results, one at a time, to a file that is either whole or absent; return its
+    SHA-256."""
+    digest = hashlib.sha256()
+    with write_whole(path) as draft, open(draft, "wb") as out:
+
+        def write(text: str) -> None:
+            line = text.encode()
+            digest.update(line)
+            out.write(line)
+
+        write("[")
+        for number, one in enumerate(results):
+            write((",\n" if number else "") + json.dumps(one, ensure_ascii=False))
+        write("]\n")
+    return digest.hexdigest()
+
+
+def read_results(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the detections of a file of COCO results, one at a time.
+
+    A list, or an object whose "annotations" they are, as `clim-eval detect` writes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not json, or something else.
+    """
+    names: set[str] = set()
+    for name, item in stream_json(path):
+        names.add(name)
+        if name in ("", "annotations"):
+            if not isinstance(item, dict):
+                raise ValueError(
+                    f"{path} holds {str(item)[:60]!r} where a detection should be: pass COCO "
+                    "results, a list of objects with image_id, category_id, bbox and score"
+                )
+            yield item
+    if names and not names & {"", "annotations"}:
+        raise ValueError(
+            f"{path} has {', '.join(sorted(names))}, and no results: pass COCO results, a list of "
+            "objects with image_id, category_id, bbox and score"
+        )
+
+
+def _as_json(part: PartRecord) -> dict[str, Any]:
+    faults: list[Sequence[Any]] = [
+        (image_id, isinstance(one, SampleWarning), one.reason, one.name, one.detail)
+        for image_id, one in part.faults
+    ]
+    return {"results": part.results, "faults": faults, "counts": dict(part.counts)}

@@ -1,0 +1,143 @@
+"""The report of an evaluation of detections: figures, a row for each class, pictures of boxes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from clim_data import BrokenSample
+from clim_data.files import write_json
+from clim_data.pixels import decode_segmentation
+from clim_data.readers import AnnotatedImages
+
+from clim_eval.detection.annotations import DetectionTruth
+from clim_eval.detection.job import Written, read_results
+from clim_eval.detection.options import DetectionOptions
+from clim_eval.detection.pictures import AnnotatedPictures
+from clim_eval.detection.scores import ClassRow, DetectionScores
+from clim_eval.evaluators.detections import Picture
+from clim_eval.pictures.detections import detection_figure
+from clim_eval.reports.coverage import Coverage
+from clim_eval.reports.provenance import data_fingerprint
+from clim_eval.reports.report import write_report
+from clim_eval.reports.tables import markdown, show_number, to_jsonable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Pictures in the report, and boxes drawn in each: those of a score, or the best ones without any.
+PICTURES = 6
+DRAWN_SCORE, DRAWN_BOXES, LEAST_BOXES = 0.3, 20, 3
+
+
+def write_detection_report(
+    options: DetectionOptions,
+    truth: DetectionTruth,
+    written: Written,
+    scores: DetectionScores,
+    *,
+    coverage: Sequence[Coverage],
+    about: Mapping[str, Any],
+) -> None:
+    """Write report.json, report.md, the figures and classes.json into the folder of the options."""
+    assert options.out is not None
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_json(options.out / "classes.json", to_jsonable(scores.classes))
+    protocol = truth.protocol(options.protocol).name
+    write_report(
+        options.out,
+        title=f"Detections on {truth.path.name}, protocol {protocol}",
+        metrics=scores.metrics,
+        config={**asdict(options), **about},
+        figures=_figures(options, truth, written),
+        data=data_fingerprint([truth.path], {part.unit: part.scored for part in coverage}),
+        coverage=coverage,
+        notes=[
+            f"AP of each class ({iou_type}):\n\n{class_table(rows)}"
+            for iou_type, rows in scores.classes.items()
+        ],
+    )
+
+
+def class_table(rows: Sequence[ClassRow]) -> str:
+    """Return a Markdown table with a row for each class that has annotations."""
+    cells = [
+        [
+            row.name,
+            row.group,
+            str(row.annotations),
+            show_number("AP", row.ap),
+            show_number("AP50", row.ap50),
+        ]
+        for row in rows
+        if row.annotations
+    ]
+    return markdown(["class", "group", "annotations", "AP", "AP50"], cells)
+
+
+def _figures(
+    options: DetectionOptions, truth: DetectionTruth, written: Written
+) -> dict[str, "Figure"]:
+    """Draw what was found in some pictures, evenly spread over the file."""
+    if options.images is None:
+        return {}
+    records = [one for one in truth.records.images.values() if one.id not in written.unread]
+    places = np.linspace(0, len(records) - 1, min(PICTURES, len(records))).astype(int).tolist()
+    chosen = [records[place] for place in places]
+    found = _results_of({record.id for record in chosen}, read_results(written.path))
+    names = {category["id"]: category["name"] for category in truth.categories}
+
+    figures = {}
+    pictures = AnnotatedPictures(AnnotatedImages(options.images, chosen))
+    for place in range(len(pictures)):
+        picture = pictures[place]
+        # Results of a file may belong to images that are not here.
+        if not isinstance(picture, BrokenSample):
+            figures[picture.name] = _figure(picture, found[picture.image_id], names)
+    return figures
+
+
+def _results_of(
+    images: set[Any], results: Iterable[dict[str, Any]]
+) -> dict[Any, list[dict[str, Any]]]:
+    """Return the detections of some images that are drawn, best first."""
+    found: dict[Any, list[dict[str, Any]]] = {image: [] for image in images}
+    for one in results:
+        if one["image_id"] in found:
+            found[one["image_id"]].append(one)
+    for image, group in found.items():
+        group.sort(key=lambda one: -one["score"])
+        good = sum(one["score"] >= DRAWN_SCORE for one in group)
+        found[image] = group[: min(max(good, LEAST_BOXES), DRAWN_BOXES)]
+    return found
+
+
+def _figure(
+    picture: Picture, found: Sequence[Mapping[str, Any]], names: Mapping[Any, str]
+) -> "Figure":
+    height, width = picture.pixels.shape[1:]
+    masks = None
+    if found and all("segmentation" in one for one in found):
+        masks = np.stack([decode_segmentation(one["segmentation"], height, width) for one in found])
+    boxes = np.array([_corners(one, masks, row) for row, one in enumerate(found)]).reshape(-1, 4)
+    labels = [one["category_id"] for one in found]
+    shown = list(dict.fromkeys(labels))
+    return detection_figure(
+        picture.pixels,
+        boxes,
+        [shown.index(label) for label in labels],
+        [names[label] for label in shown],
+        scores=[float(one["score"]) for one in found],
+        masks=masks,
+    )
+
+
+def _corners(one: Mapping[str, Any], masks: np.ndarray | None, row: int) -> list[float]:
+    """Return a box as XYXY: that of the result, or the one around its mask."""
+    if "bbox" in one:
+        left, top, width, height = one["bbox"]
+        return [left, top, left + width, top + height]
+    from clim_data.pixels import box_of_mask
+
+    box = box_of_mask(masks[row]) if masks is not None else None
+    return list(map(float, box)) if box is not None else [0.0] * 4

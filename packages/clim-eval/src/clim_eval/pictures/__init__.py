@@ -16,6 +16,11 @@ if TYPE_CHECKING:
         SIDE as SIDE,
         STYLE as STYLE,
     )
+    from clim_eval.pictures.texts import (
+        can_draw as can_draw,
+        readable_on as readable_on,
+        text_options as text_options,
+    )
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
@@ -24,7 +29,10 @@ else:
             "PALETTE": "clim_eval.pictures.style",
             "SIDE": "clim_eval.pictures.style",
             "STYLE": "clim_eval.pictures.style",
+            "can_draw": "clim_eval.pictures.texts",
             "detection_figure": "clim_eval.pictures.detections",
+            "readable_on": "clim_eval.pictures.texts",
+            "text_options": "clim_eval.pictures.texts",
             "write_png": "clim_eval.pictures.files",
         },
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clim_eval.pictures.similarity import check_pixels
 from clim_eval.pictures.style import INK, PALETTE
+from clim_eval.pictures.texts import text_options
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,7 +125,6 @@ def _write_name(axis: Axes, box: np.ndarray, text: str, color: str, size: tuple[
         fontsize=9,
         color=INK if luminance > 0.55 else "white",
         bbox={"facecolor": color, "edgecolor": "none", "pad": 1.5},
-        # A dollar sign in a name is no formula.
-        parse_math=False,
         clip_on=True,
+        **text_options(text),
     )

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from clim_eval.pictures.style import SIDE, styled_figure
+from clim_eval.pictures.texts import text_options
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +65,8 @@ def similarity_figure(
             _draw_map(axis, image, maps[index], box=box, mask=mask)
 
             letters = max(14, round(11 * wide))
-            axis.set_title("\n".join(wrap(text, width=letters, max_lines=2, placeholder=" …")))
+            lines = "\n".join(wrap(text, width=letters, max_lines=2, placeholder=" …"))
+            axis.set_title(lines, **text_options(lines))
             if scores is not None:
                 axis.set_xlabel(f"cosine {scores[index]:.3f}", fontsize=9)
 
@@ -73,7 +75,7 @@ def similarity_figure(
             axis.set_yticks([])
             axis.set_visible(number < panels)
         if title:
-            figure.suptitle(title)
+            figure.suptitle(title, **text_options(title))
     return figure
 
 

@@ -12,10 +12,10 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
-from clim_eval.pictures import INK
+from clim_eval.pictures import INK, STYLE, readable_on
 from PIL import Image
 
-from flmm.pictures.masks import FIGURE_STYLE, colour_of
+from flmm.pictures.masks import colour_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,11 +47,11 @@ class GroundedScene:
 def scenes_picture(scenes: Sequence[GroundedScene]) -> Figure:
     """Draw a row for each scene: true masks, a map of attention for each phrase, masks of untrained
     and of trained heads."""
-    from matplotlib import rc_context
+    from matplotlib import style
     from matplotlib.figure import Figure
 
     most = max(len(scene.phrases) for scene in scenes)
-    with rc_context(FIGURE_STYLE):
+    with style.context(STYLE):
         figure = Figure(figsize=((most + 3) * PANEL, len(scenes) * (PANEL + 0.45)), dpi=DPI)
         figure.set_layout_engine("constrained")
         axes = figure.subplots(len(scenes), most + 3, squeeze=False)
@@ -108,7 +108,7 @@ def _masks(
             x,
             y,
             phrase,
-            color="white",
+            color=readable_on(colour),
             fontsize=6.5,
             ha="center",
             va="center",

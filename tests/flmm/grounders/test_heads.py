@@ -10,6 +10,7 @@ from flmm import ask, ground, ground_answer, ground_phrases
 from flmm.dialogue.answers import answer_spans
 from flmm.evaluation.masks import GroundingEvaluation
 from flmm.grounders import HeadsGrounder
+from flmm.grounders.heads import phrase_features
 from flmm.pictures.files import read_image
 from tiny_grounding import Pictures, tiny_grounded
 from tiny_lmms import picture
@@ -34,6 +35,23 @@ def test_phrases_of_a_user(model):
     other = HeadsGrounder(model, request="the left car")(image, PHRASES)
     assert other.shape == found.shape == (2, 60, 90)
     assert not torch.equal(other, found)
+
+
+def test_each_phrase_by_itself(model):
+    image = picture(60, 90, seed=1)
+    phrases = [*PHRASES, "a car"] * 4  # more than a batch of texts
+    found = phrase_features(model, image, phrases, each_alone=True)
+    alone = [phrase_features(model, image, phrase) for phrase in phrases]
+    assert found.lengths == tuple(one.lengths[0] for one in alone)
+    maps, states = torch.cat([a.maps for a in alone]), torch.cat([a.states for a in alone], dim=1)
+    torch.testing.assert_close(found.maps, maps, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found.states, states, atol=1e-5, rtol=1e-5)
+
+    together = phrase_features(model, image, phrases).maps
+    torch.testing.assert_close(together[0], maps[0], atol=1e-6, rtol=1e-5)
+    assert (together[2] - maps[2]).abs().max() > 1e-5  # it is read after two others
+    masks = HeadsGrounder(model, each_alone=True)(image, phrases)
+    torch.testing.assert_close(masks, model.ground([found], [image])[0].refined)
 
 
 def test_phrases_of_an_answer():

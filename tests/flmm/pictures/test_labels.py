@@ -29,7 +29,8 @@ def test_long_texts_are_cut():
     assert label.text.endswith("…")
     assert all(len(line) <= 24 for line in label.text.split("\n"))
     assert title_lines("a word " * 200, 38).count("\n") == 2
-    assert title_lines("a 🐸", 38) == ""
+    assert title_lines("a 🐸 sits", 38) == "a … sits"
+    assert title_lines("🐸 🐸", 38) == ""
     assert fit_lines("x" * 30, 24, 2) == "x" * 24 + "\n" + "x" * 6
     assert list_of_labels(["a cat", "a 🐸", "a dog"], [1, 2], 44) == "3 a dog"
 

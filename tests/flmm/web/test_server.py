@@ -126,7 +126,9 @@ def test_asking_grounding_and_files(page):
     for key in ("area", "box", "attention"):
         assert marked["phrases"][0][key] == words["phrases"][-1][key]
 
-    own = page.post("/api/ground", picture=shown["picture"], phrases=["a dog", "the tree", ""])
+    own = page.post(
+        "/api/ground", picture=shown["picture"], phrases=["a dog", "the tree", ""], each_alone=False
+    )
     for kind, media in (("png", "image/png"), ("json", "application/json")):
         status, headers, body = page.get(f"/api/result/{own['result']}.{kind}")
         assert (status, headers["content-type"].partition(";")[0]) == (200, media)
@@ -171,10 +173,10 @@ def test_mistakes_are_messages(page):
         400,
         "there is no question: type a question first",
     )
-    assert refused("/api/ground", picture=name, phrases=[])[1].startswith(
+    assert refused("/api/ground", picture=name, phrases=[], each_alone=False)[1].startswith(
         "there is no phrase: type one or more"
     )
-    assert refused("/api/ground", picture="", phrases=["a"])[1].startswith(
+    assert refused("/api/ground", picture="", phrases=["a"], each_alone=False)[1].startswith(
         "there is no picture: choose"
     )
     answer = page.ask(name)[-1]["answer"]
@@ -185,8 +187,16 @@ def test_mistakes_are_messages(page):
         400,
         "bär.txt cannot be read as a picture: choose a JPEG, PNG or WebP file",
     )
-    assert refused("/api/ground", picture=name) == (400, "send a JSON object with picture, phrases")
-    assert refused("/api/ground", picture=name, phrases=[3])[1] == "phrases must be a list of texts"
+    assert refused("/api/ground", picture=name) == (
+        400,
+        "send a JSON object with picture, phrases, each_alone",
+    )
+    assert refused("/api/ground", picture=name, phrases=[3], each_alone=False)[1] == (
+        "phrases must be a list of texts"
+    )
+    assert refused("/api/ground", picture=name, phrases=["a"], each_alone=1)[1] == (
+        "each_alone must be true or false"
+    )
     assert refused("/api/example", example=7)[0] == 404
     for wrong in ([["a"]], [["a", 3]], ["a"], "a"):
         said = refused("/api/ask", picture=name, question="a", history=wrong)[1]
@@ -194,7 +204,10 @@ def test_mistakes_are_messages(page):
     for body in (b"{", b"[" * 100_000, b'{"a":' * 100_000, b"\xff"):
         assert page.refused("/api/ask", body, JSON)[0] == 400
     half = "\ud800 what"
-    assert "letters that are no text" in refused("/api/ground", picture=name, phrases=[half])[1]
+    assert (
+        "letters that are no text"
+        in refused("/api/ground", picture=name, phrases=[half], each_alone=True)[1]
+    )
     assert "span must be a list of two" in refused("/api/mark-span", answer="a", span=[1])[1]
     assert page.get("/api/result/unknown.png")[0] == 400
     assert page.get("/api/result/unknown.txt")[0] == 404
@@ -229,7 +242,7 @@ def test_faults_are_for_the_terminal(page, monkeypatch, capsys):
 
     monkeypatch.setattr(page.demo, "ground", broken)
     status, message = page.refused(
-        "/api/ground", json.dumps({"picture": "", "phrases": ["a"]}), JSON
+        "/api/ground", json.dumps({"picture": "", "phrases": ["a"], "each_alone": True}), JSON
     )
     assert status == 500
     assert "secret" not in message
@@ -261,7 +274,7 @@ def test_the_model_does_one_thing_at_a_time_and_says_how_many_wait(page, monkeyp
     running, most = [], []
     go = threading.Event()
 
-    def slow(picture, phrases):
+    def slow(picture, phrases, each_alone):
         running.append(phrases)
         most.append(len(running))
         go.wait(20)
@@ -270,7 +283,7 @@ def test_the_model_does_one_thing_at_a_time_and_says_how_many_wait(page, monkeyp
 
     monkeypatch.setattr(page.demo, "ground", slow)
     name = page.upload(picture(60, 90))["picture"]
-    fields = json.dumps({"picture": "", "phrases": ["a"]})
+    fields = json.dumps({"picture": "", "phrases": ["a"], "each_alone": True})
     threads = [
         threading.Thread(target=page.refused, args=("/api/ground", fields, JSON)) for _ in range(3)
     ]
@@ -309,7 +322,7 @@ def post_head(page, path: str, kind: str, length: int) -> str:
 def test_visitors_who_leave_take_their_jobs_along(page, monkeypatch, capsys):
     go, done = threading.Event(), []
 
-    def slow(picture, phrases):
+    def slow(picture, phrases, each_alone):
         go.wait(20)
         done.append(phrases[0])
         raise ValueError("done")
@@ -318,7 +331,7 @@ def test_visitors_who_leave_take_their_jobs_along(page, monkeypatch, capsys):
     tickets = page.endpoints.model._tickets
     waiting = []
     for number in range(3):
-        fields = json.dumps({"picture": "", "phrases": [str(number)]}).encode()
+        fields = json.dumps({"picture": "", "phrases": [str(number)], "each_alone": False}).encode()
         head = post_head(page, "/api/ground", "application/json", len(fields))
         waiting.append(raw(page, head, fields))
         until(lambda wanted=number + 1: len(tickets) == wanted)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from flmm.adapters.frames import PreparedImage
@@ -34,6 +35,16 @@ class PhraseFeatures:
     states: Tensor
     lengths: tuple[int, ...]
     layout: ImageLayout
+
+
+def join_phrases(parts: Sequence[PhraseFeatures]) -> PhraseFeatures:
+    """Join features of phrases of one image, which come from several texts."""
+    lengths: tuple[int, ...] = ()
+    for part in parts:
+        lengths += part.lengths
+    maps = torch.cat([part.maps for part in parts])  # (N, C, h, w)
+    states = torch.cat([part.states for part in parts], dim=1)  # (L, T, D)
+    return PhraseFeatures(maps, states, lengths, parts[0].layout)
 
 
 @dataclass(frozen=True)

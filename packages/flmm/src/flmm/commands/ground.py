@@ -18,6 +18,12 @@ def add(commands: Commands) -> None:
         "phrases", nargs="+", metavar="PHRASE", help='in quotes, such as "the man on the left"'
     )
     add_model_options(parser)
+    parser.add_argument(
+        "--each-alone",
+        action="store_true",
+        help="let the LMM read each phrase by itself, at the cost of a pass for each; without it "
+        "the phrases are read one after the other, and one can change the mask of the next",
+    )
     add_option(
         parser,
         "--out",
@@ -47,7 +53,7 @@ def run(options: Namespace) -> None:
         raise BrokenSample(fault.reason, options.image.name, fault.detail) from None
     record = out.with_suffix(".json")
     try:
-        about = {"image": options.image.name}
+        about = {"image": options.image.name, "each_alone": options.each_alone}
         save_grounding(out, image, masks, options.phrases, about=about)
     except PictureError as fault:
         say(str(fault))

@@ -90,10 +90,14 @@ def load_from_options(options: argparse.Namespace) -> GroundedLMM:
 
 
 def grounder_from_options(options: argparse.Namespace) -> Grounder:
-    """Load the model that the options name, and return its grounder; see `load_from_options`."""
+    """Load the model that the options name, and return its grounder; see `load_from_options`.
+
+    A command that has the option --each-alone says how the grounder reads phrases.
+    """
     from flmm.grounders.heads import HeadsGrounder
 
-    return HeadsGrounder(load_from_options(options))
+    each_alone: bool = getattr(options, "each_alone", False)
+    return HeadsGrounder(load_from_options(options), each_alone=each_alone)
 
 
 def heads_file(checkpoint: Path | None) -> Path:

@@ -9,7 +9,7 @@ from clim_data import GroundingSample
 from PIL import Image
 from torch import Tensor
 
-from flmm.adapters.features import Answer, PhraseFeatures, Sample
+from flmm.adapters.features import Answer, PhraseFeatures, Sample, join_phrases
 from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.tokenizer import tokenizer_of
 from flmm.grounded import GroundedLMM, Grounding
@@ -21,6 +21,9 @@ from flmm.text.phrases import check_phrases
 from flmm.text.prompts import DESCRIBE
 from flmm.text.tokens import tokenize_expressions
 
+# Texts about one image that the LMM reads in a batch.
+TEXTS_PER_PASS = 8
+
 
 class HeadsGrounder:
     """Grounds phrases from the LMM's attention: trained heads make coarse masks, SAM refines them.
@@ -28,11 +31,13 @@ class HeadsGrounder:
     Args:
         model: in evaluation mode, see `load_grounded`.
         request: the question that phrases of users and data sets answer.
+        each_alone: the LMM reads each phrase of a user by itself, see `ground_phrases`.
     """
 
-    def __init__(self, model: GroundedLMM, *, request: str = DESCRIBE):
+    def __init__(self, model: GroundedLMM, *, request: str = DESCRIBE, each_alone: bool = False):
         self.model = model
         self.request = request
+        self.each_alone = each_alone
 
     @property
     def lmm(self) -> FrozenLMM:
@@ -41,7 +46,10 @@ class HeadsGrounder:
 
     def __call__(self, image: Image.Image | str | Path, phrases: str | Iterable[str]) -> Tensor:
         """Ground phrases that a user wrote, see `ground_phrases` -> logits (N, H, W)."""
-        return ground_phrases(self.model, image, phrases, request=self.request).refined
+        found = ground_phrases(
+            self.model, image, phrases, request=self.request, each_alone=self.each_alone
+        )
+        return found.refined
 
     @torch.no_grad()
     def ground_answer(
@@ -128,21 +136,24 @@ def ground_phrases(
     phrases: str | Iterable[str],
     *,
     request: str = DESCRIBE,
+    each_alone: bool = False,
 ) -> Grounding:
     """Ground user phrases, as if the LMM had written them in answer to `request`.
-
-    The LMM reads the phrases one after the other, so a phrase can depend on those before it.
 
     Args:
         image: a picture in memory, or its file.
         phrases: one or more texts.
+        each_alone: the LMM reads each phrase by itself, which costs one pass for each. Without it,
+            it reads them one after the other, so a phrase can depend on those before it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: no phrase, an empty one, or more than the context holds.
+        ValueError: no phrase, an empty one, more than the context holds, or an image of a shape
+            that the LMM cannot take.
     """
     image = read_image(image)
-    (masks,) = model.ground([phrase_features(model, image, phrases, request=request)], [image])
+    features = phrase_features(model, image, phrases, request=request, each_alone=each_alone)
+    (masks,) = model.ground([features], [image])
     return masks
 
 
@@ -152,6 +163,7 @@ def phrase_features(
     phrases: str | Iterable[str],
     *,
     request: str = DESCRIBE,
+    each_alone: bool = False,
 ) -> PhraseFeatures:
     """Compute the frozen LMM's part of `ground_phrases`.
 
@@ -166,7 +178,14 @@ def phrase_features(
             raise ValueError(
                 f"phrase {number} holds the image token {lmm.family.style.image_token!r}: remove it"
             )
-    text = tokenize_expressions(tokenizer_of(lmm), prompt, wanted, spaced=lmm.family.spaced)
 
-    (features,) = lmm([Sample(prepare_image(lmm.family, image), text)], merge=model.merge)
-    return features
+    prepared = prepare_image(lmm.family, image)
+    texts = [[phrase] for phrase in wanted] if each_alone else [wanted]
+    samples = []
+    for text in texts:
+        tokens = tokenize_expressions(tokenizer_of(lmm), prompt, text, spaced=lmm.family.spaced)
+        samples.append(Sample(prepared, tokens))
+    features = []
+    for first in range(0, len(samples), TEXTS_PER_PASS):
+        features += lmm(samples[first : first + TEXTS_PER_PASS], merge=model.merge)
+    return features[0] if len(features) == 1 else join_phrases(features)

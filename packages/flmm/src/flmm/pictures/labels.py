@@ -51,8 +51,10 @@ def fit_lines(text: str, letters: int, lines: int) -> str:
 
 
 def title_lines(text: str, letters: int) -> str:
-    """Return a title of a few lines at most; nothing where its letters cannot be drawn."""
-    return fit_lines(text, letters, TITLE_LINES) if can_draw(text) else ""
+    """Return a title of a few lines at most, with "…" for words whose letters cannot be drawn."""
+    words = [word if can_draw(word) else "…" for word in text.split()]
+    is_empty = all(word == "…" for word in words)
+    return "" if is_empty else fit_lines(" ".join(words), letters, TITLE_LINES)
 
 
 def list_of_labels(phrases: Sequence[str], numbers: Sequence[int], letters: int) -> str:
@@ -68,7 +70,7 @@ def label_size(text: str, letter_px: float) -> tuple[float, float]:
         letter_px: size of the font in pixels of the picture.
     """
     lines = text.split("\n")
-    width = max(sum(_width(letter) for letter in line) for line in lines)
+    width = max(map(_width, lines))
     return (width + 1) * letter_px, (1.3 * len(lines) + 0.5) * letter_px
 
 
@@ -133,8 +135,10 @@ def _inside(value: float, extent: float, limit: float) -> float:
     return min(max(value, extent / 2), limit - extent / 2)
 
 
-def _width(letter: str) -> float:
-    """Estimate the width of a letter in font sizes."""
-    if unicodedata.combining(letter):
-        return 0.0
-    return 1.0 if unicodedata.east_asian_width(letter) in "WF" else 0.6
+def _width(line: str) -> float:
+    """Estimate the width of a line in font sizes."""
+    width = 0.0
+    for letter in line:
+        if not unicodedata.combining(letter):
+            width += 1.0 if unicodedata.east_asian_width(letter) in "WF" else 0.6
+    return width

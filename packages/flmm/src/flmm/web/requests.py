@@ -21,6 +21,7 @@ MOST_UPLOADS = 8
 # Kinds of fields.
 TEXT = "a text"
 NUMBER = "a whole number"
+CHOICE = "true or false"
 TEXTS = "a list of texts"
 PAIRS = "a list of pairs of texts"
 SPAN = "a list of two whole numbers"
@@ -111,8 +112,8 @@ async def _next_part(parts: AsyncIterator[bytes]) -> bytes:
 def _is_of_kind(value: Any, kind: str) -> bool:
     if kind == TEXT:
         return isinstance(value, str)
-    if kind == NUMBER:
-        return type(value) is int
+    if kind in (NUMBER, CHOICE):
+        return type(value) is (int if kind == NUMBER else bool)
     if not isinstance(value, list):
         return False
     if kind == SPAN:

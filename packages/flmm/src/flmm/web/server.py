@@ -8,7 +8,7 @@ flmm[demo].
     POST /api/ask       {"picture", "question", "history"}  lines of JSON, see `Endpoints.ask`
     POST /api/mark      {"answer", "phrases"}               masks, see `drawing.found_view`
     POST /api/mark-span {"answer", "span"}                  masks of characters [start, end]
-    POST /api/ground    {"picture", "phrases"}              masks
+    POST /api/ground    {"picture", "phrases", "each_alone"}  masks
     POST /api/look      {"picture", "question", "focus"}    see `drawing.look_view`
     GET  /api/result/NAME.png  .json         files to keep
     GET  /example/NUMBER                     an example's thumbnail
@@ -34,7 +34,7 @@ from starlette.routing import Route
 from flmm.web.drawing import answer_view, found_view, look_view, picture_view, thumbnail
 from flmm.web.line import Line, Refused
 from flmm.web.network import HostCheck
-from flmm.web.requests import NUMBER, PAIRS, SPAN, TEXT, TEXTS, Uploads, read_fields
+from flmm.web.requests import CHOICE, NUMBER, PAIRS, SPAN, TEXT, TEXTS, Uploads, read_fields
 from flmm.web.session import Demo
 
 STATIC = {
@@ -160,7 +160,7 @@ class Endpoints:
 
     async def ground(self, request: Request) -> Response:
         """Ground phrases of the visitor."""
-        given = await read_fields(request, picture=TEXT, phrases=TEXTS)
+        given = await read_fields(request, picture=TEXT, phrases=TEXTS, each_alone=CHOICE)
         return await self._model(lambda: found_view(self.demo.ground(**given)), request)
 
     async def look(self, request: Request) -> Response:

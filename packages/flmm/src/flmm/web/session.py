@@ -216,14 +216,19 @@ class Demo:
         )
 
     @torch.no_grad()
-    def ground(self, picture: str, phrases: Sequence[str]) -> GroundedPhrases:
-        """Return the masks of phrases of one's own; empty lines are left out.
+    def ground(
+        self, picture: str, phrases: Sequence[str], *, each_alone: bool = False
+    ) -> GroundedPhrases:
+        """Return the masks of a visitor's phrases; empty lines are left out.
+
+        Args:
+            each_alone: see `flmm.ground_phrases`.
 
         Raises:
             ValueError: no picture, no phrase, or too many for the LMM.
         """
         shown, phrases = self._picture(picture), _lines(phrases)
-        features = phrase_features(self.model, shown.image, phrases)
+        features = phrase_features(self.model, shown.image, phrases, each_alone=each_alone)
         (masks,) = self.model.ground([features], [self._embedding(shown)])
         return self._found(shown, masks, features, phrases)
 

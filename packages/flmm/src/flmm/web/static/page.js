@@ -246,7 +246,8 @@ function selectedSpan(said, text) {
 async function ground(signal) {
   const one = visit();
   const phrases = typed($("phrases"), "type one or more phrases, each on its own line").split("\n");
-  const found = await send("api/ground", { picture: one.picture.picture, phrases }, signal);
+  const fields = { picture: one.picture.picture, phrases, each_alone: $("alone").checked };
+  const found = await send("api/ground", fields, signal);
   one.tables = found.phrases.map((phrase, index) => {
     const area = `${percentOf(phrase)} · ${phrase.area} px`;
     const box = phrase.area ? phrase.box.join(", ") : "not found";

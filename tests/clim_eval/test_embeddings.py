@@ -85,3 +85,11 @@ def test_rows_that_do_not_say_whose_they_are_are_taken_with_a_notice(tmp_path, c
 def test_the_cache_follows_the_users_setting(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "clim" / "classes"
+
+
+@pytest.mark.parametrize("text", ["", '{"names": ["a"', "[]", "{}", '{"sha256": 1, "names": []}'])
+def test_damaged_names_of_an_array_are_named(tmp_path, text):
+    np.save(tmp_path / "rows.npy", np.eye(3))
+    (tmp_path / "rows.npy.json").write_text(text)
+    with pytest.raises(ValueError, match=r"rows\.npy\.json is damaged .* make the file with"):
+        load_class_embeddings(tmp_path / "rows.npy", NAMES)

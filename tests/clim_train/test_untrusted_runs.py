@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import zipfile
 
 import pytest
 import torch
@@ -117,6 +118,18 @@ def test_what_deepspeed_saves_is_let_through(tmp_path):
     with only_tensors(tmp_path):
         again = torch.load(tmp_path / "state.pt", weights_only=False)["loss_scaler"]
     assert vars(again) == vars(scaler)
+
+
+def test_an_archive_that_unpacks_to_far_more_is_refused_before_it_is_read(tmp_path):
+    (tmp_path / "zero").mkdir()
+    path = tmp_path / "zero" / "state.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("state/data.pkl", b"\0" * (100 << 20))
+    with (
+        pytest.raises(ValueError, match=r"state\.pt unpacks to 0\.1 GB, far more than its size"),
+        only_tensors(tmp_path),
+    ):
+        pytest.fail("it was let through")
 
 
 def test_whole_pickles_are_read_again_afterwards(tmp_path):

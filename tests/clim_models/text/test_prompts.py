@@ -88,6 +88,39 @@ def test_embeddings_are_normalised_means_of_unit_rows(batch_size):
     assert model.training  # left as it was
 
 
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def _zero_the_end(path):
+    data = path.read_bytes()
+    path.write_bytes(data[:-24] + bytes(24))
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [_cut, _zero_the_end, _empty])
+def test_a_damaged_cache_is_computed_again(tmp_path, caplog, damage):
+    model = LetterModel()
+    first = embed_classes(model, ["cat", "dog"], cache=tmp_path)
+    (path,) = tmp_path.iterdir()
+    damage(path)
+    assert torch.equal(embed_classes(model, ["cat", "dog"], cache=tmp_path), first)
+    assert f"{path} is damaged" in caplog.text
+    caplog.clear()
+    assert torch.equal(embed_classes(model, ["cat", "dog"], cache=tmp_path), first)
+    assert not caplog.text
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    rows = embed_classes(LetterModel(), ["cat", "dog"], cache=tmp_path / "file")
+    assert rows.shape[0] == 2
+    assert "cannot be written" in caplog.text
+
+
 def test_cache_is_read_back_and_depends_on_weights_templates_and_names(tmp_path):
     model = LetterModel()
     first = embed_classes(model, ["cat", "dog"], cache=tmp_path)

@@ -150,12 +150,23 @@ def _read_npy(path: Path, remake: str) -> tuple[Tensor, dict[str, Any]]:
         raise ValueError(f"{path} has shape {tuple(rows.shape)}, not (K, C): {remake}")
     if not names_file(path).is_file():
         return rows, {}
-    about = json.loads(names_file(path).read_text(encoding="utf-8"))
+    about = _read_names_file(names_file(path), remake)
     if about["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
         raise ValueError(
             f"{path} is not the array that {names_file(path).name} names: {remake} again"
         )
     return rows, about
+
+
+def _read_names_file(path: Path, remake: str) -> dict[str, Any]:
+    try:
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(about["sha256"], str) and isinstance(about["names"], list):
+            return about
+        reason = "names or checksum are of another kind"
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    raise ValueError(f"{path} is damaged ({reason}): {remake} again")
 
 
 def load_class_embeddings(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         unwrap as unwrap,
     )
     from clim_models.checkpoints.load import (
+        check_archive as check_archive,
         export_folder as export_folder,
         read_checkpoint as read_checkpoint,
     )
@@ -22,6 +23,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            "check_archive": "clim_models.checkpoints.load",
             "export_folder": "clim_models.checkpoints.load",
             "hash_weights": "clim_models.checkpoints.fingerprint",
             "read_checkpoint": "clim_models.checkpoints.load",

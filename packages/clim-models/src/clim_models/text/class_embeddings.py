@@ -5,6 +5,7 @@ Letters: K classes, P prompts of a class, C embedding, b prompts of one forward 
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,14 +13,16 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clim_models.checkpoints.atomic import write_whole
 from clim_models.checkpoints.fingerprint import hash_weights
 from clim_models.text.prompts import VILD_TEMPLATES, class_prompts
 from clim_models.towers.evaluation import evaluation_mode
+
+logger = logging.getLogger(__name__)
 
 
 class TextModel(Protocol):
@@ -58,7 +61,8 @@ def embed_classes(
         templates: patterns with ``{}`` and, optionally, ``{article}``.
         batch_size: prompts per forward pass of the text tower.
         cache: a folder. The result is stored there under a hash of the text tower's weights, the
-            templates and the names, and read back next time. None always computes.
+            templates and the names, and read back next time. A file that is damaged is computed
+            again, and one that cannot be written costs time only. None always computes.
         progress: called with (prompts done, all prompts) after each forward pass.
 
     Returns:
@@ -76,9 +80,8 @@ def embed_classes(
     if cache is not None:
         key = embedding_key(model, names, templates)
         stored = Path(cache) / f"classes-{key[:24]}.safetensors"
-        if stored.exists():
-            with safe_open(stored, framework="pt") as file:
-                return file.get_tensor("embeddings").to(device)
+        if (known := _read_stored(stored, len(names))) is not None:
+            return known.to(device)
 
     with evaluation_mode(model):
         sums = _sums_of_features(model, prompts, batch_size, progress)
@@ -144,11 +147,31 @@ def _sums_of_features(
     return sums
 
 
+def _read_stored(path: Path, classes: int) -> Tensor | None:
+    """Read (K, C) rows from the cache; None when there is no file, or a damaged one."""
+    if not path.exists():
+        return None
+    try:
+        rows: Tensor = load_file(path)["embeddings"]
+        lengths = torch.linalg.vector_norm(rows, dim=-1)
+        # After a loss of power a file may have its size, and zeros in it.
+        if lengths.shape == (classes,) and bool((lengths - 1).abs().lt(1e-3).all()):
+            return rows
+        reason = "its rows are no class embeddings"
+    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
+        reason = str(error)
+    logger.warning("%s is damaged (%s): it is computed again", path, reason)
+    return None
+
+
 def _store(path: Path, embeddings: Tensor, names: Sequence[str], templates: Sequence[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     about = {"names": json.dumps(list(names)), "templates": json.dumps(list(templates))}
-    with write_whole(path, sync=False) as draft:
-        save_file({"embeddings": embeddings.cpu().contiguous()}, draft, metadata=about)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_whole(path, sync=False) as draft:
+            save_file({"embeddings": embeddings.cpu().contiguous()}, draft, metadata=about)
+    except OSError as error:
+        logger.warning("%s cannot be written (%s): it is computed again next time", path, error)
 
 
 def _check_list(option: str, value: Sequence[str], what: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from clim_data.processes import watch_launcher
+from clim_models.checkpoints import check_archive
 from torch import Tensor, nn
 
 from clim_train.run.stopping import StopRequest
@@ -214,11 +215,15 @@ def only_tensors(source: Path) -> Iterator[None]:
 
     DeepSpeed asks for whole pickles, which could run anything; torch can be told to refuse them,
     whatever a caller asks for. The classes hold numbers, and making them does nothing else. Raises
-    ValueError for a file that has others; its message names `source`.
+    ValueError for a file that has others, with a message that names `source`, and for one that
+    unpacks to far more than its size.
     """
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
+
+    for path in sorted(source.rglob("*.pt")):
+        check_archive(path)
 
     classes = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
     switches = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}

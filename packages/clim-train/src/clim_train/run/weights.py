@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from clim_data.files import write_whole
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -37,10 +37,15 @@ def save_start_weights(path: Path, trained: Mapping[str, Tensor], frozen_checksu
 def load_start_weights(path: Path, frozen_checksum: str) -> dict[str, Tensor]:
     """Return what `save_start_weights` wrote.
 
-    Raises ValueError where the frozen weights are not those of the run.
+    Raises ValueError where the file is damaged, or the frozen weights are not those of the run.
     """
-    with safe_open(path, framework="pt") as file:
-        expected = (file.metadata() or {}).get("frozen")
+    try:
+        with safe_open(path, framework="pt") as file:
+            expected = (file.metadata() or {}).get("frozen")
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): put back a copy, or start the run again"
+        ) from error
     if expected != frozen_checksum:
         raise ValueError(
             f"the frozen weights of the model differ from those the run in {path.parent} started "

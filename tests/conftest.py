@@ -78,3 +78,11 @@ def _threads():
     torch.set_num_threads(int(threads))
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _coarse_pictures():
+    """Pictures of few dots: drawing them takes longer than what the tests look at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clim_eval.pictures.files.DPI", 40)
+        yield

@@ -209,7 +209,9 @@ def corrupt_input(folder: Path, shards: str, rank: int) -> int:
 
 
 def killed_peer(folder: Path, rank: int) -> None:
-    """Rank 1 dies by SIGKILL in step 3."""
+    """Rank 1 dies by SIGKILL in step 3, and rank 0 waits a little to hear of others."""
+    peers.POLL_S, peers.SEEN_S, peers.GRACE_S = 0.1, 1.0, 2.0
+
     die = (lambda _: os.kill(os.getpid(), signal.SIGKILL)) if rank == 1 else nothing
     breaking(tiny_config(folder / "peer2", world_size=2), 3, die, rank=rank, world_size=2).fit()
 

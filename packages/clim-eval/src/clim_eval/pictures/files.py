@@ -11,9 +11,11 @@ from clim_data.files import write_bytes, write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DPI = 150
+
 
 def write_png(path: Path, figure: Figure | str | os.PathLike) -> None:
-    """Save a matplotlib Figure as a PNG of 150 dpi, or copy an existing PNG; the file appears whole
+    """Save a matplotlib Figure as a PNG of `DPI`, or copy an existing PNG; the file appears whole
     or not at all."""
     if isinstance(figure, str | os.PathLike):
         if not Path(figure).is_file():
@@ -24,5 +26,5 @@ def write_png(path: Path, figure: Figure | str | os.PathLike) -> None:
         return
     with write_whole(path) as draft:
         figure.savefig(
-            draft, dpi=150, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.08
+            draft, dpi=DPI, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.08
         )

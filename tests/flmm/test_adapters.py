@@ -3,11 +3,14 @@ image."""
 
 import pytest
 import torch
-from flmm import Sample, TokenizedText
+from clim_models import UNetHead
+from flmm import GroundedLMM, Sample, SamRefiner, TokenizedText, load_lmm
 from flmm.attention.rows import ATTENTION_NAME
+from flmm.commands.main import main
 from PIL import Image
+from tiny_grounding import tiny_sam
 from tiny_lmms import FAMILIES, IMAGE_ID, picture, sample, tiny_lmm
-from todays_lmms import TODAY, own_processor, todays_lmm
+from todays_lmms import TODAY, own_processor, processor_text, todays_lmm
 
 SIZES = [(60, 90), (100, 40)]  # (height, width)
 NAMES = [*FAMILIES, *TODAY]
@@ -23,22 +26,23 @@ def eager_maps(lmm, one) -> tuple[torch.Tensor, torch.Tensor]:
     layout = lmm.family.layout(one.image)
     text = one.text.expand(IMAGE_ID, [layout.ids(IMAGE_ID, lmm.tokenizer)])
     lmm.language_model.set_attn_implementation("eager")
-    inputs = lmm.family.model_inputs([one.image], text.input_ids[None])
+    inputs = lmm._inputs([one.image], text.input_ids[None], [text.prompt_tokens])
     with torch.no_grad():
-        output = lmm.model.model(
-            input_ids=text.input_ids[None],
-            **inputs,
-            output_attentions=True,
-            output_hidden_states=True,
-            use_cache=False,
+        output = lmm._parts.core(
+            **inputs, output_attentions=True, output_hidden_states=True, use_cache=False
         )
     lmm.language_model.set_attn_implementation(ATTENTION_NAME)
     columns = text.input_ids == IMAGE_ID
     attention = torch.cat([layer[0] for layer in output.attentions])  # (L * H, S, S)
     phrases = [text.phrase_ids == k for k in range(text.phrases)]
     maps = torch.stack([attention[:, p][:, :, columns].mean(1) for p in phrases])
+
     order = torch.cat([p.nonzero().flatten() for p in phrases])
-    return maps, torch.stack([layer[0][order] for layer in output.hidden_states[1:]])
+    states = []
+    for layer, found in zip(lmm.language_model.layers, output.hidden_states[1:], strict=True):
+        if hasattr(layer, "self_attn"):  # not one of the linear layers of a hybrid model
+            states.append(found[0][order])
+    return maps, torch.stack(states)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,13 +92,15 @@ def image_features(lmm, image) -> torch.Tensor:
     prepared = lmm.family.prepare(image)
     ids = torch.full((1, lmm.family.layout(prepared).tokens), IMAGE_ID)
     inputs = lmm.family.model_inputs([prepared], ids)
-    for kinds in ("mm_token_type_ids", "token_type_ids"):
-        inputs.pop(kinds, None)
-    core = lmm.model.model
+    inputs["pixel_values"] = inputs["pixel_values"].float()
+    for of_text in ("mm_token_type_ids", "token_type_ids", "image_num_crops"):
+        inputs.pop(of_text, None)
+    core = getattr(lmm.model, "model", lmm.model)
     with torch.no_grad():
         if hasattr(core, "vision"):
             return core.vision(**inputs).flatten(0, 1)
-        found = core.get_image_features(**inputs, return_dict=True).pooler_output
+        output = core.get_image_features(**inputs, return_dict=True)
+    found = output.last_hidden_state if core is lmm.model else output.pooler_output
     return torch.cat(list(found)).flatten(0, -2)
 
 
@@ -132,16 +138,17 @@ def test_the_lmm_is_fed_as_its_own_processor_and_generate_feed_it(name, size):
     processor = own_processor(name, lmm.family.processor)
     style, asked = lmm.family.style, "what is it?"
     image = picture(*size)
-    (_, _, stands_for_image) = TODAY[name]
-    question = style.question(asked).replace(style.image_token, stands_for_image)
-    text = style.template.replace("{input}", question)
-    theirs = processor(images=[image], text=[text], return_tensors="pt")
+    theirs = processor(
+        images=[image], text=[processor_text(name, style, asked)], return_tensors="pt"
+    )
+    theirs.pop("labels", None)
+    theirs["pixel_values"] = theirs["pixel_values"].float()  # Llama 4's are bfloat16
 
     prompt = torch.tensor(lmm.tokenizer.encode(style.prompt(asked)))
     prepared = lmm.family.prepare(image)
     whole = TokenizedText(prompt, torch.full_like(prompt, -1), len(prompt))
     ids = lmm._expanded(whole, lmm.family.layout(prepared)).input_ids
-    ours = lmm._inputs([prepared], ids[None])
+    ours = lmm._inputs([prepared], ids[None], [len(ids)])
     assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()
     assert ours.keys() == theirs.keys() - {"attention_mask"}
     for key, value in ours.items():
@@ -149,12 +156,36 @@ def test_the_lmm_is_fed_as_its_own_processor_and_generate_feed_it(name, size):
 
     with torch.no_grad():
         answer = lmm.model.generate(**theirs, max_new_tokens=6, do_sample=False)
-        states = lmm.model.model(**theirs).last_hidden_state[0, -1]
+        states = lmm._parts.core(**theirs, output_hidden_states=True).hidden_states[-1][0, -1]
     found = lmm.generate([prepared], prompt, max_new_tokens=6)
     assert found.ids.tolist() == answer[0, len(ids) :].tolist()
     asked_last = TokenizedText(ids, torch.arange(len(ids)) // (len(ids) - 1) - 1, len(ids))
     (features,) = lmm([Sample(prepared, asked_last)])
     torch.testing.assert_close(features.states[-1, 0], states, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", TODAY)
+def test_a_folder_of_the_family_grounds_phrases_from_the_command_line(name, tmp_path, capsys):
+    lmm = todays_lmm(name)
+    processor = own_processor(name, lmm.family.processor)
+    processor.save_pretrained(tmp_path / "lmm")
+    lmm.family.processor.save_pretrained(tmp_path / "lmm")
+    lmm.model.save_pretrained(tmp_path / "lmm")
+    sam = tiny_sam()
+    sam.save_pretrained(tmp_path / "sam")
+    head = UNetHead(lmm.map_channels, base=2, upsample_input=16)
+    GroundedLMM(lmm, head, SamRefiner(sam)).save_heads(tmp_path / "heads.safetensors")
+    picture(60, 90).save(tmp_path / "photo.png")
+
+    found = load_lmm(tmp_path / "lmm", dtype="float32")
+    one = sample(lmm, picture(60, 90))
+    torch.testing.assert_close(found([one])[0].maps, lmm([one])[0].maps, atol=1e-5, rtol=1e-4)
+    arguments = ["ground", str(tmp_path / "photo.png"), "a red car", "the sky"]
+    for option in ("lmm", "sam"):
+        arguments += [f"--{option}", str(tmp_path / option)]
+    arguments += ["--checkpoint", str(tmp_path / "heads.safetensors")]
+    assert main([*arguments, "-o", str(tmp_path / "out.png")]) == 0, capsys.readouterr().err
+    assert (tmp_path / "out.json").exists()
 
 
 def test_the_lmm_stays_frozen_and_in_evaluation_mode():

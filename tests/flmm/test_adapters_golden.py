@@ -137,7 +137,7 @@ def test_golden_attention_and_states_of_every_token(golden, family):
         sample = sample_of(case, name)
         text = lmm._expanded(sample.text, lmm.family.layout(sample.image))
         everywhere = torch.arange(len(text.input_ids))
-        inputs = lmm._inputs([sample.image], text.input_ids[None])
+        inputs = lmm._inputs([sample.image], text.input_ids[None], [text.prompt_tokens])
         with (
             torch.no_grad(),
             Capture(lmm.language_model, rows=[TokenRows(0)], columns=[everywhere]) as capture,

@@ -3,8 +3,16 @@
 import pytest
 import torch
 from flmm import transformers_compat as compat
+from PIL import Image
+from todays_lmms import TODAY
 from torch import nn
-from transformers import LlamaConfig, LlamaModel
+from transformers import (
+    Llama4ImageProcessor,
+    LlamaConfig,
+    LlamaModel,
+    Qwen3_5TextConfig,
+    Qwen3_5TextModel,
+)
 
 SIZES = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2}
 
@@ -18,7 +26,7 @@ def test_a_decoder_has_layers_with_attention_and_a_norm():
     parts = compat.decoder_parts(model)
     assert len(parts.layers) == len(parts.attentions) == 2
     assert parts.attentions[1] is model.layers[1].self_attn
-    assert parts.norm is model.norm
+    assert parts.outputs == [model.layers[0], model.norm]
     with pytest.raises(ValueError, match="Linear is no decoder that flmm can listen to"):
         compat.decoder_parts(nn.Linear(2, 2))
 
@@ -31,6 +39,62 @@ def test_other_models_are_refused_in_a_sentence():
     mute.model.language_model = llama()
     with pytest.raises(ValueError, match="cannot generate text"):
         compat.lmm_parts(mute)
+
+
+def test_linear_layers_of_a_hybrid_decoder_are_left_out():
+    config = Qwen3_5TextConfig(
+        **{**SIZES, "num_hidden_layers": 9},
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=2,
+        linear_key_head_dim=4,
+        linear_value_head_dim=4,
+    )
+    model = Qwen3_5TextModel(config)
+    parts = compat.decoder_parts(model)
+    assert parts.layers == [model.layers[3], model.layers[7]]
+    assert parts.outputs == parts.layers  # the last layer of all is a linear one
+
+
+def test_decoders_are_found_where_each_model_has_them():
+    for name, place in (("smolvlm", "text_model"), ("qwen3_vl", "language_model")):
+        model, _ = TODAY[name][0]()
+        parts = compat.lmm_parts(model)
+        assert parts.core is model.model
+        assert parts.language_model is getattr(model.model, place)
+    model, _ = TODAY["llama4"][0]()
+    parts = compat.lmm_parts(model)
+    assert parts.language_model is model.language_model.model
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        assert parts.core(input_ids=ids).logits.shape[1] == 1  # not of every token
+
+
+def test_capped_scores_are_loaded_without_sdpa():
+    capped, _ = TODAY["paligemma"][0]()
+    plain, _ = TODAY["gemma3"][0]()
+    assert compat.own_attention(capped.config) == {"": "sdpa", "text_config": "eager"}
+    assert compat.own_attention(plain.config) == "sdpa"
+
+
+@pytest.mark.parametrize("largest", [False, True])
+@pytest.mark.parametrize("size", [(60, 90), (100, 40), (30, 30), (28, 28), (20, 200), (3, 90)])
+def test_canvases_of_llama4_are_those_of_its_processor(size, largest):
+    processor = Llama4ImageProcessor(
+        size={"height": 28, "width": 28}, max_patches=6, resize_to_max_canvas=largest
+    )
+    white = Image.new("RGB", size[::-1], "white")
+    made = processor(images=[white], return_tensors="pt", do_normalize=False)
+    (height, width), (tall, wide) = compat.padded_canvas(size, 28, most=6, largest=largest)
+    rows, columns = made["aspect_ratios"][0].tolist()
+    assert (rows * 28, columns * 28) == (tall, wide)
+    tiles = made["pixel_values"][: rows * columns, 0].unflatten(0, (rows, columns))
+    canvas = tiles.transpose(1, 2).flatten(2).flatten(0, 1)  # padding is black
+    assert (canvas[:height, :width] > 0.9).all()
+    assert not canvas[height:].any()
+    assert not canvas[:, width:].any()
 
 
 def test_a_registered_attention_runs_with_the_masks_of_sdpa():

@@ -8,7 +8,7 @@ import string
 
 import torch
 import transformers as hf
-from flmm import FrozenLMM
+from flmm import FrozenLMM, PromptStyle
 from flmm.adapters import build_lmm
 from tiny_lmms import GROUPED, HALF, TEXT, TOWER, siglip, square
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
@@ -28,6 +28,8 @@ def characters(*marks: str, **extra: str) -> PreTrainedTokenizerFast:
     """
     vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2}
     vocabulary |= {character: 3 + i for i, character in enumerate(CHARACTERS)}
+    # No number is free: tokens that a processor adds come after all of these.
+    vocabulary |= {f"<filler_{i}>": i for i in range(len(vocabulary), IMAGE_ID)}
     vocabulary |= {mark: IMAGE_ID + i for i, mark in enumerate(marks)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -239,6 +241,163 @@ def internvl_processor(image_processor):
     )
 
 
+def qwen3_5():
+    vision = {
+        "depth": 2,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_heads": 2,
+        "out_hidden_size": WORDS["hidden_size"],
+        "patch_size": 8,
+        "num_position_embeddings": 64,
+    }
+    text = {
+        **WORDS,
+        **GROUPED,
+        "num_hidden_layers": 8,
+        "head_dim": 8,
+        "linear_key_head_dim": 4,
+        "linear_value_head_dim": 4,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "rope_parameters": {**MROPE, "partial_rotary_factor": 0.5},
+    }
+    config = hf.Qwen3_5Config(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=IMAGE_ID,
+        video_token_id=51,
+        vision_start_token_id=52,
+        vision_end_token_id=53,
+    )
+    size = {"shortest_edge": 16 * 16 * 4, "longest_edge": 16 * 16 * 64}
+    processor = hf.Qwen2VLImageProcessorPil(size=size, patch_size=8)
+    return hf.Qwen3_5ForConditionalGeneration(config), processor
+
+
+def paligemma():
+    text = {
+        "model_type": "gemma2",
+        **WORDS,
+        **GROUPED,
+        "head_dim": 4,
+        "sliding_window": 24,
+        "attn_logit_softcapping": 0.5,
+        "query_pre_attn_scalar": 1,
+    }
+    config = hf.PaliGemmaConfig(
+        vision_config={**siglip(56, 14), "vision_use_head": False},
+        text_config=text,
+        image_token_index=IMAGE_ID,
+        projection_dim=WORDS["hidden_size"],
+    )
+    processor = hf.SiglipImageProcessorPil(size=square(56), **HALF)
+    processor.image_seq_length = 16
+    return hf.PaliGemmaForConditionalGeneration(config), processor
+
+
+def paligemma_processor(image_processor):
+    tokenizer = characters("<image>", "<bos>", image_token="<image>")
+    tokenizer.bos_token = "<bos>"
+    return hf.PaliGemmaProcessor(image_processor, tokenizer)
+
+
+def molmo2():
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "image_size": [56, 56],
+        "patch_size": 7,
+        "num_position_embeddings": 64,
+    }
+    adapter = {
+        "vision_feature_layer": [1, 2],
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 24,
+        "text_hidden_size": WORDS["hidden_size"],
+    }
+    marks = {
+        "image_patch_id": IMAGE_ID,
+        "image_start_token_id": 52,
+        "low_res_image_start_token_id": 53,
+        "image_end_token_id": 54,
+        "frame_start_token_id": 55,
+        "frame_end_token_id": 56,
+    }
+    text = {**WORDS, **GROUPED, "head_dim": 4, "additional_vocab_size": 8}
+    config = hf.Molmo2Config(
+        vision_config=vision, adapter_config=adapter, text_config=text, **marks
+    )
+    processor = hf.Molmo2ImageProcessor(
+        size=square(56), patch_size=7, max_crops=4, overlap_margins=[1, 1], **HALF
+    )
+    return hf.Molmo2ForConditionalGeneration(config), processor
+
+
+def molmo2_processor(image_processor):
+    tokenizer = characters(
+        "<im_patch>",
+        "<im_col>",
+        "<im_start>",
+        "<low_res_im_start>",
+        "<im_end>",
+        "<frame_start>",
+        "<frame_end>",
+        "<im_low>",
+        "<|image|>",
+        "<|video|>",
+    )
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel()  # adds no first token
+    return hf.Molmo2Processor(
+        image_processor, hf.Molmo2VideoProcessor(), tokenizer, use_single_crop_col_tokens=False
+    )
+
+
+def llama4():
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 7,
+        "vision_output_dim": 24,
+        "projector_input_dim": 24,
+        "projector_output_dim": 24,
+    }
+    text = {
+        **WORDS,
+        **GROUPED,
+        "head_dim": 4,
+        "intermediate_size_mlp": 32,
+        "num_local_experts": 2,
+        "attention_chunk_size": 64,
+        "pad_token_id": 2,
+    }
+    config = hf.Llama4Config(vision_config=vision, text_config=text, image_token_index=IMAGE_ID)
+    processor = hf.Llama4ImageProcessor(size=square(28), max_patches=6, **HALF)
+    return hf.Llama4ForConditionalGeneration(config), processor
+
+
+def llama4_processor(image_processor):
+    tokenizer = characters(
+        "<|patch|>",
+        "<|image|>",
+        "<|image_start|>",
+        "<|image_end|>",
+        "<|tile_x_separator|>",
+        "<|tile_y_separator|>",
+    )
+    return hf.Llama4Processor(image_processor, tokenizer, patch_size=7)
+
+
 def todays_lmm(name: str) -> FrozenLMM:
     """The tiny LMM of a family, with a tokenizer that knows its marks."""
     torch.manual_seed(5)
@@ -251,6 +410,15 @@ def own_processor(name: str, image_processor):
     return TODAY[name][1](image_processor)
 
 
+def processor_text(name: str, style: PromptStyle, question: str) -> str:
+    """The prompt as the processor of a family wants it."""
+    stands_for_image = TODAY[name][2]
+    if name == "paligemma":  # its processor adds what comes after the image and after the question
+        return stands_for_image + question
+    asked = style.question(question).replace(style.image_token, stands_for_image)
+    return style.template.replace("{input}", asked)
+
+
 # name -> builder of (model, image processor), of its own processor, and what that processor wants
 # in place of an image in a text.
 TODAY = {
@@ -258,7 +426,11 @@ TODAY = {
     "gemma3": (gemma3, gemma3_processor, "<start_of_image>"),
     "glm4v": (glm4v, glm4v_processor, "<|begin_of_image|><|image|><|end_of_image|>"),
     "internvl_qwen3": (internvl_qwen3, internvl_processor, "<IMG_CONTEXT>"),
+    "llama4": (llama4, llama4_processor, "<|image|>"),
     "mistral3": (mistral3, mistral3_processor, "[IMG]"),
+    "molmo2": (molmo2, molmo2_processor, "<|image|>"),
+    "paligemma": (paligemma, paligemma_processor, "<image>"),
+    "qwen3_5": (qwen3_5, qwen3_vl_processor, "<|vision_start|><|image_pad|><|vision_end|>"),
     "qwen3_vl": (qwen3_vl, qwen3_vl_processor, "<|vision_start|><|image_pad|><|vision_end|>"),
     "smolvlm": (smolvlm, smolvlm_processor, "<image>"),
 }

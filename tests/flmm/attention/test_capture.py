@@ -7,6 +7,8 @@ from flmm.attention.rows import ATTENTION_NAME, use_rows_attention
 from tolerance import float32_sum
 from torch import Tensor
 from transformers import (
+    Gemma2Config,
+    Gemma2Model,
     LlamaConfig,
     LlamaModel,
     MistralConfig,
@@ -22,6 +24,9 @@ GROUPED = {"num_attention_heads": 6, "num_key_value_heads": 2}
 MODELS = {
     "llama": lambda: LlamaModel(LlamaConfig(**SIZES, **HEADS)),
     "grouped": lambda: Qwen2Model(Qwen2Config(**SIZES, **GROUPED)),
+    "capped": lambda: Gemma2Model(
+        Gemma2Config(**SIZES, **GROUPED, head_dim=4, sliding_window=8, attn_logit_softcapping=1.5)
+    ),
     "sliding": lambda: MistralModel(
         MistralConfig(**SIZES, **GROUPED, head_dim=8, sliding_window=6)
     ),

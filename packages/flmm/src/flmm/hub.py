@@ -67,6 +67,9 @@ KNOWN_OWNERS = (
     "mistralai/",
     "zai-org/",
     "CohereLabs/",
+    "HuggingFaceM4/",
+    "allenai/",
+    "meta-llama/",
     "facebook/",
 )
 """Owners on the hub of the models that the README names.

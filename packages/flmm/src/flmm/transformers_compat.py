@@ -8,6 +8,7 @@ seconds to import, so each function imports what it needs.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, runtime_checkable
 
@@ -66,13 +67,15 @@ class ImageTextModel(Protocol):
 class DecoderParts:
     """The parts of a language model whose attention and states are captured.
 
-    layers: the decoder's blocks. attentions: the self-attention of each. norm: follows the last
-    block. config: the language model's own configuration.
+    layers: the decoder's blocks with a softmax attention; blocks of other kinds (the linear ones of
+    Qwen3.5) are left out. attentions: the self-attention of each. outputs: the module of each that
+    returns the states after it, which is the norm for the last block of all. config: the language
+    model's own configuration.
     """
 
     layers: list[nn.Module]
     attentions: list[nn.Module]
-    norm: nn.Module
+    outputs: list[nn.Module]
     config: Any
 
 
@@ -80,11 +83,12 @@ class DecoderParts:
 class LmmParts:
     """An image-text model, taken apart.
 
-    whole: generates text. core: runs without the vocabulary layer. language_model: the decoder.
+    whole: generates text. core: runs without the vocabulary layer, or with it for the last token
+    only. language_model: the decoder.
     """
 
     whole: ImageTextModel
-    core: nn.Module
+    core: Callable[..., Any]
     language_model: nn.Module
     decoder: DecoderParts
 
@@ -95,18 +99,18 @@ def decoder_parts(language_model: nn.Module) -> DecoderParts:
     Raises:
         ValueError: it has no `layers[i].self_attn` or no `norm`.
     """
-    kind = type(language_model).__name__
-    try:
-        stack = language_model.get_submodule("layers")
-        layers = list(stack.children())
-        attentions = [layer.get_submodule("self_attn") for layer in layers]
-        norm = language_model.get_submodule("norm")
-    except AttributeError as missing:
+    stack, norm = getattr(language_model, "layers", None), getattr(language_model, "norm", None)
+    every = list(stack.children()) if isinstance(stack, nn.ModuleList) else []
+    layers = [layer for layer in every if hasattr(layer, "self_attn")]
+    if not layers or not isinstance(norm, nn.Module):
         raise ValueError(
-            f"{kind} is no decoder that flmm can listen to ({missing}): pass a language model of "
-            "transformers with `layers[i].self_attn` and `norm`"
-        ) from None
-    return DecoderParts(layers, attentions, norm, getattr(language_model, "config", None))
+            f"{type(language_model).__name__} is no decoder that flmm can listen to: pass a "
+            "language model of transformers with `layers[i].self_attn` and `norm`"
+        )
+
+    attentions = [layer.get_submodule("self_attn") for layer in layers]
+    outputs = [norm if layer is every[-1] else layer for layer in layers]
+    return DecoderParts(layers, attentions, outputs, getattr(language_model, "config", None))
 
 
 def lmm_parts(model: nn.Module) -> LmmParts:
@@ -115,11 +119,14 @@ def lmm_parts(model: nn.Module) -> LmmParts:
     Raises:
         ValueError: it is no such model.
     """
-    core = getattr(model, "model", None)
-    language_model = None
+    core: Callable[..., Any]
+    core, language_model = getattr(model, "model", None), None
     for name in _DECODERS:
         language_model = language_model or getattr(core, name, None)
-    if not isinstance(core, nn.Module) or not isinstance(language_model, nn.Module):
+    if core is None:  # Llama 4 has its causal language model where others have `model`
+        language_model = getattr(getattr(model, "language_model", None), "model", None)
+        core = partial(model, logits_to_keep=1)
+    if not isinstance(language_model, nn.Module):
         raise ValueError(
             f"{type(model).__name__} is no image-text model that flmm can run: pass one of "
             "transformers, with `model.language_model`"
@@ -177,6 +184,17 @@ def choose_attention(language_model: nn.Module, name: str) -> None:
         )
 
 
+def own_attention(config: Any) -> str | dict[str, str]:
+    """Choose the attention that a model is loaded with, which its language model then changes.
+
+    SDPA, but not for a language model whose scores are capped (Gemma 2): transformers refuses that.
+    """
+    text = getattr(config, "text_config", None)
+    if getattr(text, "attn_logit_softcapping", None) is None:
+        return "sdpa"
+    return {"": "sdpa", "text_config": "eager"}
+
+
 # -- grids of image tokens ---------------------------------------------------------------------
 
 
@@ -207,3 +225,25 @@ def best_tiles(image: Size, tile: int, *, least: int, most: int) -> Size:
 
     columns, rows = get_optimal_tiled_canvas(image, (tile, tile), least, most)
     return rows, columns
+
+
+def padded_canvas(image: Size, tile: int, *, most: int, largest: bool) -> tuple[Size, Size]:
+    """Place an image (H, W) on a canvas of tiles as Llama 4 does.
+
+    Args:
+        most: tiles of the canvas. largest: take the largest canvas that fits, not the tightest one.
+
+    Returns:
+        The (height, width) of the resized image, which lies at the top left, and of the canvas.
+    """
+    from transformers.image_utils import SizeDict
+    from transformers.models.llama4 import image_processing_llama4 as llama4
+
+    canvases = llama4.find_supported_resolutions(most, SizeDict(height=tile, width=tile))
+    found = llama4.get_best_fit(image, torch.tensor(canvases), resize_to_max_canvas=largest)
+    tall, wide = (int(edge) for edge in found)
+    target = (tall, wide)
+    if not largest:  # the processor enlarges an image to no more than one tile
+        target = (min(max(image[0], tile), tall), min(max(image[1], tile), wide))
+    height, width = llama4.get_max_res_without_distortion(image, target)
+    return (max(height, 1), max(width, 1)), (tall, wide)

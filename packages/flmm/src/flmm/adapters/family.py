@@ -1,7 +1,7 @@
 """The interface of an LMM family."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 from torch import Tensor
@@ -14,7 +14,10 @@ from flmm.text.prompts import PromptStyle
 class Family(Protocol):
     """What differs between LMMs.
 
-    A new family is a class with these members; see README.md, "Adding an LMM".
+    A new family is a class with these members; see README.md, "Adding an LMM". One more is
+    optional: with `prompt_sees_itself = True` the tokens of a prompt see all of it, not only what
+    is before them, and the model gets "token_type_ids" (0 in the prompt, 1 after it). See also
+    `ProcessorReader` and `TokenizerAdjuster`.
     """
 
     grids: int
@@ -45,4 +48,22 @@ class Family(Protocol):
 
         Images are in the order of their tokens in `input_ids` (B, S).
         """
+        ...
+
+
+@runtime_checkable
+class ProcessorReader(Protocol):
+    """A family that needs to know options of its own processor, which `load_lmm` then reads."""
+
+    def read_processor(self, options: Mapping[str, Any]) -> None:
+        """Take what the model's processor_config.json says."""
+        ...
+
+
+@runtime_checkable
+class TokenizerAdjuster(Protocol):
+    """A family whose own processor changes the tokenizer, as `FrozenLMM` then does, too."""
+
+    def adjust_tokenizer(self, tokenizer: Any) -> None:
+        """Change which tokens the tokenizer puts before a text."""
         ...

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flmm.adapters.family import Family
+from flmm.adapters.family import Family, TokenizerAdjuster
 from flmm.adapters.features import GeneratedAnswer, PhraseFeatures, Sample
 from flmm.adapters.frames import PreparedImage
 from flmm.adapters.layout import ImageLayout
@@ -44,6 +44,8 @@ class FrozenLMM(nn.Module):
         self.family = family
         self.tokenizer = tokenizer
         use_rows_attention(self.language_model)
+        if tokenizer is not None and isinstance(family, TokenizerAdjuster):
+            family.adjust_tokenizer(tokenizer)
         self.eval()
 
     @property
@@ -63,7 +65,7 @@ class FrozenLMM(nn.Module):
 
     @property
     def layers(self) -> int:
-        """L: layers of the language model."""
+        """L: layers of the language model with a softmax attention; all but in hybrid models."""
         return len(self._parts.decoder.layers)
 
     @property
@@ -116,7 +118,8 @@ class FrozenLMM(nn.Module):
             rows.append(UnmergedRows(phrases) if late else PhraseRows(phrases, merge))
         columns = [self._columns(text.input_ids) for text in texts]
         ids, mask = pad_right([text.input_ids for text in texts])
-        inputs = self._inputs([sample.image for sample in samples], ids)
+        prompts = [text.prompt_tokens for text in texts]
+        inputs = self._inputs([sample.image for sample in samples], ids, prompts)
         if mask is not None:
             mask = mask.to(self.device)
         with torch.no_grad(), Capture(self.language_model, rows=rows, columns=columns) as capture:
@@ -156,7 +159,7 @@ class FrozenLMM(nn.Module):
         length = len(prompt.input_ids)
 
         columns = self._columns(prompt.input_ids)[: layouts[0].tokens]
-        inputs = self._inputs(images, prompt.input_ids[None])
+        inputs = self._inputs(images, prompt.input_ids[None], [length])
         rows = [TokenRows(length)]
         with (
             torch.no_grad(),
@@ -208,9 +211,15 @@ class FrozenLMM(nn.Module):
             use_cache=True,
         )
 
-    def _inputs(self, images: Sequence[PreparedImage], ids: Tensor) -> dict[str, Tensor]:
+    def _inputs(
+        self, images: Sequence[PreparedImage], ids: Tensor, prompts: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """Make the model's arguments; the first prompts[i] of the ids of item i are its prompt."""
         whole = self._parts.whole
         inputs = {"input_ids": ids, **self.family.model_inputs(images, ids)}
+        if getattr(self.family, "prompt_sees_itself", False):
+            places = torch.arange(ids.shape[1])
+            inputs["token_type_ids"] = (places >= torch.tensor(prompts)[:, None]).long()
         moved = {}
         for name, value in inputs.items():
             dtype = whole.dtype if value.is_floating_point() else None

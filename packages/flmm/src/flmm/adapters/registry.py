@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from flmm.adapters.family import Family
+from flmm.adapters.family import Family, ProcessorReader
 from flmm.adapters.frozen import FrozenLMM
 from flmm.hub import check_device, check_parts_of_config, hub_options, read_or_explain
-from flmm.transformers_compat import check_transformers
+from flmm.transformers_compat import check_transformers, own_attention
 
 DTYPES = ("bfloat16", "float16", "float32")
 # model_type -> module and class in `families`; imported on use.
 _FAMILIES: dict[str, Callable[..., Family] | tuple[str, str]] = {
+    "llama4": ("llama4", "Llama4"),
     "llava": ("llava", "Llava"),
     "llava_next": ("llava_next", "LlavaNext"),
     "deepseek_vl": ("deepseek_vl", "DeepseekVL"),
@@ -32,7 +33,11 @@ _FAMILIES: dict[str, Callable[..., Family] | tuple[str, str]] = {
     "mgm": ("mgm", "MiniGemini"),
     "mgm_gemma": ("mgm", "MiniGemini"),
     "mistral3": ("mistral3", "Mistral3"),
+    "molmo2": ("molmo2", "Molmo2"),
+    "paligemma": ("paligemma", "PaliGemma"),
     "qwen2_5_vl": ("qwen2_5_vl", "Qwen25VL"),
+    "qwen3_5": ("qwen3_vl", "Qwen3VL"),
+    "qwen3_5_moe": ("qwen3_vl", "Qwen3VL"),
     "qwen3_vl": ("qwen3_vl", "Qwen3VL"),
     "qwen3_vl_moe": ("qwen3_vl", "Qwen3VL"),
     "smolvlm": ("smolvlm", "SmolVLM"),
@@ -165,6 +170,7 @@ def _read_model(
         AutoImageProcessor,
         AutoModelForImageTextToText,
         AutoTokenizer,
+        ProcessorMixin,
     )
 
     config = read_or_explain(name, "config.json", AutoConfig.from_pretrained, **where)
@@ -172,6 +178,11 @@ def _read_model(
         name, "the image processor", AutoImageProcessor.from_pretrained, **where
     )
     family = family_for(config, processor)
+    if isinstance(family, ProcessorReader):
+        options, _ = read_or_explain(
+            name, "processor_config.json", ProcessorMixin.get_processor_dict, **where
+        )
+        family.read_processor(options)
     tokenizer = read_or_explain(name, "the tokenizer", AutoTokenizer.from_pretrained, **where)
     model, loaded = read_or_explain(
         name,
@@ -180,7 +191,7 @@ def _read_model(
         config=config,
         dtype=getattr(torch, dtype),
         # Whatever config.json asks for: FrozenLMM sets the attention that it captures.
-        attn_implementation="sdpa",
+        attn_implementation=own_attention(config),
         output_loading_info=True,
         **where,
     )

@@ -175,8 +175,7 @@ class Capture:
             )
         decoder = decoder_parts(language_model)
         self.attentions = decoder.attentions
-        # The states after each layer but the last, and after the norm that follows the last.
-        self.outputs = [*decoder.layers[:-1], decoder.norm]
+        self.outputs = decoder.outputs
         self.rows = list(rows)
         self.columns = list(columns)
 

@@ -3,7 +3,8 @@
 `output_attentions=True` makes a model keep softmax(QK) of every token with every token. Grounding
 needs a few rows of it (the words of the phrases) and a few columns (the image's tokens). This
 module gives transformers an attention of its own: SDPA as before, plus those rows for the layers
-that someone listens to (`flmm.attention.capture`).
+that someone listens to (`flmm.attention.capture`). Only where scores are capped, which SDPA cannot
+do, it computes all rows.
 
 Letters: B batch, H heads, G key-value heads, Q queries, K keys, R rows wanted, C columns wanted, d
 head width.
@@ -40,12 +41,17 @@ class RowMask:
             float (added), or None.
         causal: with `mask` None, a query sees keys up to its own position.
         scaling: factor of the scores.
+        cap: scores become cap * tanh(score / cap) before they are masked (Gemma 2); None: they
+            stay.
     """
 
-    def __init__(self, mask: Tensor | None, *, causal: bool, scaling: float):
+    def __init__(
+        self, mask: Tensor | None, *, causal: bool, scaling: float, cap: float | None = None
+    ):
         self.mask = mask
         self.causal = causal
         self.scaling = scaling
+        self.cap = cap
 
     def apply(self, scores: Tensor, item: int, rows: Tensor) -> Tensor:
         """Set scores (H, R, K) of hidden keys to -inf.
@@ -85,6 +91,8 @@ def attention_rows(query: Tensor, key: Tensor, mask: RowMask, *, item: int, rows
     grouped = wanted.reshape(groups, heads // groups * len(rows), width)
     products = grouped @ key[item].transpose(1, 2)
     scores = products.reshape(heads, len(rows), key.shape[2]) * mask.scaling  # (H, R, K)
+    if mask.cap is not None:
+        scores = torch.tanh(scores / mask.cap) * mask.cap
 
     weights = torch.softmax(mask.apply(scores, item, rows), dim=-1, dtype=torch.float32)
     return weights.to(query.dtype)
@@ -99,20 +107,41 @@ def rows_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Run transformers' SDPA attention, and hand queries and keys to the layer's listener."""
-    output = sdpa_attention(module, query, key, value, attention_mask, **kwargs)
+    scaling, causal = kwargs.get("scaling"), kwargs.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    mask = RowMask(
+        attention_mask,
+        causal=causal and query.shape[2] > 1,
+        scaling=query.shape[3] ** -0.5 if scaling is None else scaling,
+        cap=kwargs.get("softcap"),
+    )
+    if mask.cap is None:
+        output = sdpa_attention(module, query, key, value, attention_mask, **kwargs)
+    else:
+        output = whole_attention(query, key, value, mask), None
+
     entry = module.__dict__.get(_LISTENER)
     if entry is not None:
         layer, listener = entry
-        scaling, causal = kwargs.get("scaling"), kwargs.get("is_causal")
-        causal = getattr(module, "is_causal", True) if causal is None else causal
-        mask = RowMask(
-            attention_mask,
-            causal=causal and query.shape[2] > 1,
-            scaling=query.shape[3] ** -0.5 if scaling is None else scaling,
-        )
         with torch.no_grad():
             listener.on_attention(layer, query, key, mask)
     return output
+
+
+def whole_attention(query: Tensor, key: Tensor, value: Tensor, mask: RowMask) -> Tensor:
+    """Compute unfused attention, for scores that SDPA cannot cap.
+
+    Returns:
+        (B, Q, H, d), as transformers' attention functions.
+    """
+    every = torch.arange(query.shape[2], device=query.device)
+    shared = query.shape[1] // value.shape[1]  # heads of a key-value head
+    outputs = []
+    for item, values in enumerate(value.repeat_interleave(shared, dim=1)):
+        weights = attention_rows(query, key, mask, item=item, rows=every)  # (H, Q, K)
+        nothing = weights.isnan().all(-1, keepdim=True)  # padding on the left sees no key at all
+        outputs.append(weights.masked_fill(nothing, 0) @ values)
+    return torch.stack(outputs).transpose(1, 2)
 
 
 def listen(module: nn.Module, layer: int, listener: Listener) -> None:

@@ -64,8 +64,8 @@ def test_imports_point_upwards(path):
             assert allowed, f"{relative} imports {library}; its place is {home}"
 
 
-# Entry points: `python -m clim_train.quickstart` and `... .compare` forward to experiments.
-FORWARDERS = {"quickstart.py", "compare.py"}
+# Entry points such as `python -m clim_train.quickstart` forward to experiments.
+FORWARDERS = {"quickstart.py", "compare.py", "detect_quickstart.py"}
 
 
 def experiments_in(path: Path) -> list[str]:

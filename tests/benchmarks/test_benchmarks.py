@@ -25,6 +25,8 @@ NAMES = (
     "sam_decoder",
     "grounding_epoch",
     "detection_metric",
+    "detector_heads",
+    "detection_stream",
 )
 TINY = {
     "input_path": ["--images", "5", "--source-px", "48", "64", "--canvas-px", "128"],
@@ -92,6 +94,11 @@ TINY = {
         *("--tower", "32", "1", "2", "--llama", "32", "2", "2", "--sam", "16", "1", "2"),
     ],
     "detection_metric": ["--images", "4", "--detections", "6"],
+    "detector_heads": [
+        *("--model", "tiny-train-vit", "--blocks", "0", "1", "1", "2"),
+        *("--image-px", "64", "--batch", "2", "--channels", "8"),
+    ],
+    "detection_stream": ["--images", "3", "--source-px", "48", "64", "--image-px", "64"],
     "plain_step": ["--model", "tiny-train-vit", "--image-px", "32", "--unlocked-blocks", "3"],
     "training_step": [
         "--model",
@@ -110,6 +117,7 @@ COMPARISONS = {
     "crop_input": 2,
     "mask_pooling": 2,
     "png_metric": 2,
+    "detector_heads": 2,
 }
 
 

@@ -70,6 +70,8 @@ FLOORS: dict[str, dict[str, int]] = {
     "clim_train": {
         "quickstart": 10,
         "compare": 10,
+        "detect_quickstart": 11,
+        "experiments.detection": 10,
         "experiments.comparison": 9,
         "commands": 9,
         "estimate": 8,

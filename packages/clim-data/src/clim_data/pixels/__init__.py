@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         pixels as pixels,
         to_rgb as to_rgb,
     )
+    from clim_data.pixels.jitter import JitterDraw as JitterDraw
     from clim_data.pixels.masks import encode_mask as encode_mask
     from clim_data.pixels.segmentations import decode_segmentation as decode_segmentation
     from clim_data.pixels.transforms import (
@@ -44,6 +45,7 @@ else:
         __name__,
         {
             "FORMATS": "clim_data.pixels.decode",
+            "JitterDraw": "clim_data.pixels.jitter",
             "box_of_mask": "clim_data.pixels.boxes",
             "boxes_of_masks": "clim_data.pixels.boxes",
             "center_crop": "clim_data.pixels.transforms",

@@ -1,15 +1,14 @@
 """A comparison from its plan to its report. Started again, it does only what is missing."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from clim_data.files import write_json
 from clim_eval import weights_of_run
 from clim_eval.reports import to_jsonable
 from clim_models import RegionModel
 
+from clim_train.experiments.claims import claim_folder
 from clim_train.experiments.comparison.data import ComparisonData, Metrics
 from clim_train.experiments.comparison.plan import SUMMARY, Plan, Prepare, Results
 from clim_train.experiments.comparison.runner import ArmRunner
@@ -29,7 +28,9 @@ def compare(
     Raises ValueError when `folder` holds a comparison with other options or data, and
     ComparisonStopped when it was asked to stop.
     """
-    _claim(folder, plan)
+    claim_folder(
+        folder, {"options": to_jsonable(plan.options), "sources": to_jsonable(plan.sources)}
+    )
     stages = Stages(3 + len(plan.seeds) * len(plan.arms))
     stages.begin("data")
     data = prepare(folder / "data", model)
@@ -87,38 +88,3 @@ def _print_summary(plan: Plan, title: str, metrics: Metrics) -> None:
     if "cost.step_s" in metrics:
         figures.append(f"{metrics['cost.step_s']:.2f} s/step")
     print(f"      {title}: {', '.join(figures)}", flush=True)
-
-
-def _claim(folder: Path, plan: Plan) -> None:
-    """Note the options in the folder, or check that it was begun with the same ones."""
-    path = folder / "options.json"
-    mine = json.loads(
-        json.dumps({"options": to_jsonable(plan.options), "sources": to_jsonable(plan.sources)})
-    )
-    if not path.exists():
-        if (folder / "runs").exists():
-            raise ValueError(
-                f"{folder} already holds runs of something else; delete it, or choose another "
-                "folder with --out"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, mine, indent=2)
-        return
-
-    different = _differences(json.loads(path.read_text()), mine)
-    if different:
-        raise ValueError(
-            f"{folder} holds a comparison with other options: {'; '.join(different)}. "
-            "Choose another folder with --out, or delete it"
-        )
-
-
-def _differences(known: Mapping, mine: Mapping) -> list[str]:
-    """Return the options that differ, with both values."""
-    found = []
-    for part in mine:
-        for name in sorted({*mine[part], *known[part]}):
-            there, now = known[part].get(name), mine[part].get(name)
-            if there != now:
-                found.append(f"{name} ({there} there, {now} now)")
-    return found

@@ -1,0 +1,128 @@
+"""The report of the quick start of detectors: tables, the difference in words, pictures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+from clim_data import decode_rgb
+from clim_eval import write_report
+from clim_eval.pictures import detection_figure
+from clim_eval.reports import to_jsonable
+from clim_models.detection import Detections
+from matplotlib.figure import Figure
+
+from clim_train.experiments.comparison.data import Metrics
+from clim_train.experiments.comparison.report import result_table, with_spreads
+from clim_train.experiments.detection.detectors import BACKBONES
+from clim_train.experiments.detection.options import DetectionOptions
+from clim_train.experiments.detection.scenes import (
+    ONE_OTHER,
+    OWN_NAMES,
+    SEVERAL_OTHERS,
+    DetectionScenes,
+    scene_files,
+)
+
+COLUMNS = {
+    "AP50.base": "AP50 base",
+    "AP50.novel": "AP50 novel",
+    f"AP50.novel, {ONE_OTHER}": "novel, one other name",
+    f"AP50.novel, {SEVERAL_OTHERS}": "novel, several others",
+    "recall.base": "recall base",
+    "recall.novel": "recall novel",
+}
+NOTE = (
+    "AP50: mean over classes, IoU 0.5, all base and novel classes compete. Recall: share of true "
+    "boxes that one of at most 100 found boxes overlaps with IoU 0.5, whatever its class. Other "
+    "names: every novel class is called by another of its names, or by the mean of several. "
+    "Drawings are not photographs: these figures say nothing about photographs."
+)
+# Boxes of a picture, the best ones: a scene has five drawings.
+_DRAWN = 6
+
+Rows = Mapping[str, Sequence[Metrics]]
+
+
+def detection_table(rows: Rows) -> str:
+    """Return Markdown: a backbone per row, percent, mean and spread over seeds."""
+    measured = next(iter(rows.values()))[0]
+    return result_table(rows, {key: title for key, title in COLUMNS.items() if key in measured})
+
+
+def difference(rows: Rows) -> str:
+    """Say in words what the backbones differ by in AP50 of novel concepts, whichever way."""
+    clim = rows.get(BACKBONES["clim"].title)
+    if clim is None:
+        return ""
+    lines = []
+    for name in ("start", "image"):
+        title = BACKBONES[name].title
+        if title in rows:
+            lines.append(_compared([run["AP50.novel"] for run in clim], rows[title], title))
+    return "\n".join(lines)
+
+
+def _compared(clim: Sequence[float], runs: Sequence[Metrics], title: str) -> str:
+    """Compare CLIM's AP50 of novel concepts with that of another backbone, seed by seed."""
+    gains = [100 * (one - run["AP50.novel"]) for one, run in zip(clim, runs, strict=True)]
+    gain = mean(gains)
+    way = "higher" if gain > 0 else "lower"
+    text = (
+        f"- AP50 of novel concepts is {abs(gain):.1f} points {way} on the tower after CLIM than on "
+        f"“{title}”"
+    )
+    if len(gains) == 1:
+        return f"{text}; with one seed, nobody knows how much of that is chance."
+    spread = stdev(gains)
+    verdict = "" if abs(gain) > 2 * spread else ", which may be chance"
+    return f"{text} (± {spread:.1f} over {len(gains)} seeds{verdict})."
+
+
+def found_pictures(
+    found: Mapping[str, Sequence[Detections]], scenes: DetectionScenes
+) -> dict[str, Figure]:
+    """Draw the best boxes of each backbone in the first scenes: {"scene 1, NAME": Figure}.
+
+    Args:
+        found: title of a backbone -> what its detector found in the first scenes.
+    """
+    names, files = scenes.vocabularies[OWN_NAMES].names, scene_files(scenes.test)
+    figures = {}
+    for title, detections in found.items():
+        for number, one in enumerate(detections):
+            figures[f"scene {number + 1}, {title}"] = detection_figure(
+                decode_rgb(files[number]),
+                one.boxes[:_DRAWN],
+                one.labels[:_DRAWN].tolist(),
+                names,
+                scores=one.scores[:_DRAWN].tolist(),
+            )
+    return dict(sorted(figures.items()))
+
+
+def write_detection_report(
+    folder: Path,
+    options: DetectionOptions,
+    rows: Rows,
+    scenes: DetectionScenes,
+    figures: Mapping[str, Figure],
+) -> str:
+    """Write report.json, report.md and the figures, and return the table and its reading."""
+    concepts = scenes.concepts
+    counts = {
+        "base classes": len(concepts.base),
+        "novel classes": len(concepts.novel),
+        "training scenes": options.train_scenes,
+        "measured scenes": options.scenes,
+    }
+    page = f"{detection_table(rows)}\n\n{difference(rows)}"
+    write_report(
+        folder,
+        title="Quick start of detectors",
+        metrics=with_spreads(rows),
+        config={"options": to_jsonable(options), "detector": to_jsonable(options.fvit)},
+        figures=dict(figures),
+        data=counts,
+        notes=[page, NOTE],
+    )
+    return page

@@ -117,16 +117,6 @@ def inside(folder: str | Path, name: str) -> Path:
     return Path(folder) / clean_name(name)
 
 
-def find_image(folder: str | Path, image: dict) -> Path:
-    """Return the path of an image record below `folder`: see `locate`.
-
-    Raises:
-        BrokenSample: the record has no name, its name leads out of the folder, or there is no such
-            file.
-    """
-    return locate(folder, image_file_name(image))
-
-
 def locate(folder: str | Path, name: str) -> Path:
     """Return the path of an image file by the name that an annotation gives it.
 

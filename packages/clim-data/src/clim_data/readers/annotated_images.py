@@ -1,7 +1,6 @@
 """The images that an annotation file names, in the frame of its boxes."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -9,9 +8,10 @@ from torch.utils.data import Dataset
 
 from clim_data.annotations.tables import ImageRecord
 from clim_data.faults import BrokenSample, SampleWarning
-from clim_data.files.names import locate
 from clim_data.pixels.decode import open_image
 from clim_data.pixels.frames import check_frame
+from clim_data.sources.expand import Sources
+from clim_data.sources.images import open_named_images
 
 
 class OpenedImage(NamedTuple):
@@ -28,26 +28,24 @@ class OpenedImage(NamedTuple):
 
 
 class AnnotatedImages(Dataset):
-    """Images of a folder by the records of an annotation file; an item is an `OpenedImage`, or the
-    BrokenSample that says why there is none.
+    """Images of a folder or of shards by the records of an annotation file; an item is an
+    `OpenedImage`, or the BrokenSample that says why there is none.
 
     Boxes are in pixels of the stored image, so its EXIF tag does not turn it. An image of another
     size than its record says is left out.
 
     Args:
-        folder: of the image files.
+        images: folder of the image files, or shards (see `expand_sources`).
         records: images of `CocoRecords`.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: there is no such folder or shard.
+        ValueError: a name fits two samples of the shards.
     """
 
-    def __init__(self, folder: str | Path, records: Sequence[ImageRecord]):
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(
-                f"no image folder {folder}: give the folder that holds the image files"
-            )
-        self.folder, self.records = Path(folder), list(records)
+    def __init__(self, images: Sources, records: Sequence[ImageRecord]):
+        self.records = list(records)
+        self.files = open_named_images(images, [record.name for record in self.records])
 
     def __len__(self) -> int:
         return len(self.records)
@@ -55,9 +53,9 @@ class AnnotatedImages(Dataset):
     def __getitem__(self, place: int) -> OpenedImage | BrokenSample:
         record = self.records[place]
         try:
-            path = locate(self.folder, record.name)
-            opened = open_image(path, str(path))
-            warning = check_frame(opened, record.size, str(path))
+            source, name = self.files.find(place)
+            opened = open_image(source, name)
+            warning = check_frame(opened, record.size, name)
         except BrokenSample as fault:
             return fault
         return OpenedImage(record.id, record.name, opened, warning)

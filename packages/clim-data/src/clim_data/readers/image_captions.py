@@ -9,10 +9,12 @@ from torch.utils.data import Dataset
 
 from clim_data.annotations.caption_files import captions_of_images
 from clim_data.faults import BrokenSample, SkipReport, check_on_error
-from clim_data.files.names import find_image
-from clim_data.files.stamps import FileStamp, file_stamp
+from clim_data.files.names import image_file_name
+from clim_data.files.stamps import FileStamp
 from clim_data.pixels.decode import load_rgb, pixels
 from clim_data.pixels.transforms import center_crop
+from clim_data.sources.expand import Sources
+from clim_data.sources.images import open_named_images
 
 
 class CaptionSample(NamedTuple):
@@ -39,8 +41,8 @@ class ImageCaptions(Dataset):
     the list of images leaves out before any image is read.
 
     Args:
-        images_dir, captions_json: COCO files, or the CC3M layout where each image record carries
-            "captions".
+        images_dir: folder of the image files, or shards (see `expand_sources`).
+        captions_json: COCO captions, or the CC3M layout where each image record carries "captions".
         image_px: side of the image in pixels.
         resize: "torch" (fast) or "pil" (the original's pixels); see `clim_data.pixels.transforms`.
         on_error: "skip" leaves out images whose file is missing or no image, and gives a black
@@ -53,7 +55,7 @@ class ImageCaptions(Dataset):
 
     def __init__(
         self,
-        images_dir: str | Path,
+        images_dir: Sources,
         captions_json: str | Path,
         image_px: int,
         *,
@@ -62,19 +64,20 @@ class ImageCaptions(Dataset):
     ):
         if resize not in ("torch", "pil"):
             raise ValueError(f'resize={resize!r} is not known: use "torch" or "pil"')
-        if not Path(images_dir).is_dir():
-            raise FileNotFoundError(
-                f"no image folder {images_dir}: give the folder that holds the image files"
-            )
         self.image_px, self.resize, self.on_error = image_px, resize, check_on_error(on_error)
         self.skipped = SkipReport()
-        self.items: list[tuple[Path, list[str], int]] = []
         report = None if on_error == "raise" else self.skipped.add
-        for image, texts in captions_of_images(captions_json, report):
+        listed = captions_of_images(captions_json, report)
+        self.files = open_named_images(images_dir, [image_file_name(image) for image, _ in listed])
+
+        # Place of the image's name, captions and id.
+        self.items: list[tuple[int, list[str], int]] = []
+        for place, (image, texts) in enumerate(listed):
             try:
                 if not texts:
                     raise BrokenSample("empty caption", f"image {image['id']}")
-                self.items.append((find_image(images_dir, image), texts, image["id"]))
+                self.files.check(place)
+                self.items.append((place, texts, image["id"]))
             except BrokenSample as fault:
                 if on_error == "raise":
                     raise
@@ -90,9 +93,10 @@ class ImageCaptions(Dataset):
         return len(self.items)
 
     def __getitem__(self, i: int) -> CaptionSample:
-        path, captions, image_id = self.items[i]
+        place, captions, image_id = self.items[i]
         try:
-            image = load_rgb(path, name=str(path), oriented=True)
+            source, name = self.files.find(place)
+            image = load_rgb(source, name=name, oriented=True)
         except BrokenSample as fault:
             if self.on_error == "raise":
                 raise
@@ -106,4 +110,4 @@ class ImageCaptions(Dataset):
 
     def stamp(self, i: int) -> FileStamp | None:
         """Return what changes when the file of item i is replaced."""
-        return file_stamp(self.items[i][0])
+        return self.files.stamp(self.items[i][0])

@@ -22,7 +22,7 @@ from clim_data.annotations.panoptic import PanopticRecords, SegmentRecord, check
 from clim_data.annotations.records import BoxRecord, CocoRecords, reporter
 from clim_data.annotations.tables import CategoryTable, ImageRecord
 from clim_data.faults import BrokenSample, SkipReport, check_on_error
-from clim_data.files.names import inside, locate
+from clim_data.files.names import inside
 from clim_data.files.stamps import FileStamp, file_stamp
 from clim_data.pixels.boxes import Box
 from clim_data.pixels.decode import load_rgb, open_image
@@ -36,6 +36,8 @@ from clim_data.readers.region_samples import (
     empty_region_sample,
     make_region_sample,
 )
+from clim_data.sources.expand import Sources
+from clim_data.sources.images import open_named_images
 
 CrowdRecord = TypeVar("CrowdRecord", BoxRecord, SegmentRecord)
 
@@ -46,7 +48,7 @@ class _RegionDataset(Dataset, ABC):
 
     def __init__(
         self,
-        images_dir: str | Path,
+        sources: Sources,
         images: Sequence[tuple[Key, ImageRecord]],
         categories: CategoryTable,
         view: RegionView,
@@ -56,13 +58,10 @@ class _RegionDataset(Dataset, ABC):
         on_error: str,
         masks: bool = True,
     ):
-        if not Path(images_dir).is_dir():
-            raise FileNotFoundError(
-                f"no image folder {images_dir}: give the folder that holds the image files"
-            )
-        self.images_dir = Path(images_dir)
         self.keys = [key for key, _ in images]
         self.images = [image for _, image in images]
+        self.images_dir = sources
+        self.files = open_named_images(sources, [image.name for image in self.images])
         self.view, self.rules = view, rules
         self.on_error, self.skipped = on_error, skipped
         self.left_out_regions = tuple(skipped.faults)
@@ -80,12 +79,12 @@ class _RegionDataset(Dataset, ABC):
         record, key = self.images[i], self.keys[i]
         found = SkipReport()
         try:
-            path = locate(self.images_dir, record.name)
-            opened = open_image(path, str(path))
-            warning = check_frame(opened, record.size, str(path))
+            source, name = self.files.find(i)
+            opened = open_image(source, name)
+            warning = check_frame(opened, record.size, name)
             if warning is not None:
                 found.add(warning)
-            image = load_rgb(opened, name=str(path))
+            image = load_rgb(opened, name=name)
             regions = self._regions(key, image, found)
             sample = make_region_sample(
                 image, regions, self.view, image_id=record.id, masks=self.with_masks
@@ -101,15 +100,8 @@ class _RegionDataset(Dataset, ABC):
         return replace(sample, annotated=len(self._records_of(key)), left_out=left_out)
 
     def stamp(self, i: int) -> tuple[FileStamp | None, ...]:
-        """Return what changes when a file of item i is replaced; nothing if none is found."""
-        try:
-            return tuple(file_stamp(path) for path in self._files(i))
-        except BrokenSample:
-            return ()
-
-    def _files(self, i: int) -> list[Path]:
-        """Return the files that item i is read from."""
-        return [locate(self.images_dir, self.images[i].name)]
+        """Return what changes when a file of item i is replaced, None for one that is not there."""
+        return (self.files.stamp(i),)
 
     @abstractmethod
     def _records_of(self, key: Key) -> Sequence[BoxRecord | SegmentRecord]:
@@ -158,8 +150,9 @@ class PanopticRegions(_RegionDataset):
     `clim_data.annotations.panoptic`.
 
     Args:
-        images_dir, panoptic_json, panoptic_dir: COCO files; the png of an image is the "file_name"
-            of its annotation.
+        images_dir: folder of the image files, or shards (see `expand_sources`).
+        panoptic_json, panoptic_dir: COCO files; the png of an image is the "file_name" of its
+            annotation.
         view: sizes of the model.
         rules: which segments count.
         on_error: "skip" gives an empty item for an image that cannot be read and names it in
@@ -174,7 +167,7 @@ class PanopticRegions(_RegionDataset):
 
     def __init__(
         self,
-        images_dir: str | Path,
+        images_dir: Sources,
         panoptic_json: str | Path,
         panoptic_dir: str | Path,
         *,
@@ -201,9 +194,10 @@ class PanopticRegions(_RegionDataset):
             on_error=on_error,
         )
 
-    def _files(self, i: int) -> list[Path]:
+    def stamp(self, i: int) -> tuple[FileStamp | None, ...]:
+        """Return what changes when the image or the png of item i is replaced."""
         png = self.records.annotations[self.keys[i]].png
-        return [*super()._files(i), inside(self.panoptic_dir, png)]
+        return (*super().stamp(i), file_stamp(inside(self.panoptic_dir, png)))
 
     def _records_of(self, key: Key) -> Sequence[SegmentRecord]:
         return self.records.annotations[key].segments
@@ -256,7 +250,7 @@ class InstanceRegions(_RegionDataset):
 
     def __init__(
         self,
-        images_dir: str | Path,
+        images_dir: Sources,
         instances_json: str | Path,
         *,
         view: RegionView | None = None,

@@ -73,9 +73,8 @@ def _add_image_options(parser: ArgumentParser) -> None:
     add_option(group, "--captions-json", help="COCO captions json, for retrieval")
     group.add_argument(
         "--retrieval-images",
-        type=Path,
-        metavar="DIR",
-        help="folder of the images of --captions-json; default: --images",
+        metavar="SOURCE",
+        help="folder or shards with the images of --captions-json; default: --images",
     )
     group.add_argument(
         "--class-images",

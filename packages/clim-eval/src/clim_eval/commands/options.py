@@ -65,10 +65,8 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) 
     add_option(
         group,
         "--images",
-        type=Path,
         required=required,
-        metavar="DIR",
-        help="folder of images, for example val2017",
+        help="folder of images, for example val2017, or shards",
     )
     source = group.add_mutually_exclusive_group(required=required)
     add_option(source, "--panoptic-json")

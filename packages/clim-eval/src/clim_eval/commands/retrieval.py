@@ -1,7 +1,6 @@
 """`clim-eval retrieval`: image-text retrieval on COCO-style captions."""
 
 from argparse import Namespace
-from pathlib import Path
 
 from clim_data.command_line import Commands, add_command, add_option, need_path
 
@@ -11,6 +10,7 @@ from clim_eval.commands.shared import (
     command_config,
     finish,
     load_model,
+    need_images,
     run_loading,
 )
 from clim_eval.evaluators.retrieval import ImageTextRetrieval
@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
         commands, "retrieval", run, "image-text retrieval recall in both directions"
     )
     add_model_options(parser, "the model's own")
-    add_option(parser, "--images", type=Path, required=True, metavar="DIR", help="folder of images")
+    add_option(parser, "--images", required=True)
     add_option(parser, "--captions-json", required=True)
     add_run_options(parser, batch_size=64)
 
@@ -35,7 +35,7 @@ def run(options: Namespace) -> None:
 
     check_report_folder(options.out)
 
-    need_path(options.images, "--images", folder=True)
+    need_images(options.images, "--images")
     need_path(options.captions_json, "--captions-json")
     model = load_model(options)
     data = ImageCaptions(

@@ -69,7 +69,7 @@ def region_data(options: Namespace, model: "RegionModel") -> "InstanceRegions | 
     --instances-json."""
     from clim_data import InstanceRegions, PanopticRegions
 
-    need_path(options.images, "--images", folder=True)
+    need_images(options.images, "--images")
     need_path(
         region_file(options), "--panoptic-json" if options.panoptic_json else "--instances-json"
     )
@@ -86,6 +86,19 @@ def region_data(options: Namespace, model: "RegionModel") -> "InstanceRegions | 
     folder = options.panoptic_dir or options.panoptic_json.with_suffix("")
     need_path(folder, "--panoptic-dir", folder=True)
     return PanopticRegions(options.images, options.panoptic_json, folder, **sizes)
+
+
+def need_images(images: str, option: str) -> None:
+    """Check that an option names a folder of images, or shards.
+
+    Raises:
+        ValueError: the option is missing.
+        FileNotFoundError: there is nothing of that name.
+    """
+    is_pattern = bool(images) and any(sign in images for sign in "*?[{:")
+    if is_pattern or (images and Path(images).exists()):  # readers say what is in it
+        return
+    need_path(Path(images) if images else None, option, folder=True)
 
 
 def class_rows(options: Namespace, model: "RegionModel", names: Sequence[str]) -> torch.Tensor:

@@ -18,6 +18,7 @@ from clim_eval.commands.shared import (
     class_rows,
     command_config,
     embed_names,
+    need_images,
     print_coverage,
     region_data,
     region_file,
@@ -156,9 +157,7 @@ class SweepParts:
             raise ValueError(
                 "where are the images of --captions-json? pass their folder with --images"
             )
-        need_path(
-            folder, "--retrieval-images" if options.retrieval_images else "--images", folder=True
-        )
+        need_images(folder, "--retrieval-images" if options.retrieval_images else "--images")
         need_path(options.captions_json, "--captions-json")
         data = ImageCaptions(folder, options.captions_json, self.model.image_size[0])
         loader = self._loader(data, 64)

@@ -1,0 +1,111 @@
+"""The images that records name: files of a folder, or samples of shards."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from clim_data.faults import BrokenSample
+from clim_data.files.names import locate
+from clim_data.files.stamps import FileStamp, file_stamp
+from clim_data.sources.expand import Sources, expand_sources
+from clim_data.sources.sample_names import sample_names
+from clim_data.sources.store import SampleStore
+
+
+class FoundImage(NamedTuple):
+    """An encoded image: its path or its bytes, and what to call it in errors."""
+
+    source: Path | bytes
+    name: str
+
+
+class NamedImages(ABC):
+    """Images by the place of their name in a list.
+
+    names: as records have them, with "/" between folders.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self.names = names
+
+    @abstractmethod
+    def check(self, place: int) -> None:
+        """Raise BrokenSample when there is no image of a name; nothing is read."""
+
+    @abstractmethod
+    def find(self, place: int) -> FoundImage:
+        """Return the image of a name.
+
+        Raises:
+            BrokenSample: there is none, or it cannot be read.
+        """
+
+    @abstractmethod
+    def stamp(self, place: int) -> FileStamp | None:
+        """Return what changes when the file of an image is replaced, None if it has none."""
+
+
+def open_named_images(images: Sources, names: Sequence[str]) -> NamedImages:
+    """Open a folder of image files, or shards, to which `names` belong.
+
+    Args:
+        images: as `expand_sources` takes them. A folder with a tar in it holds shards.
+
+    Raises:
+        FileNotFoundError: there is no such folder or shard.
+        ValueError: a name fits two samples of the shards, or two names fit one.
+    """
+    if isinstance(images, str | Path):
+        folder = Path(images)
+        if folder.is_dir() and next(folder.glob("*.tar"), None) is None:
+            return _Files(folder, names)
+        if not folder.suffix and "://" not in str(images) and not folder.exists():
+            raise FileNotFoundError(
+                f"no image folder {images}: give the folder that holds the image files, or shards"
+            )
+    return _Samples(images, names)
+
+
+class _Files(NamedImages):
+    """Files below a folder."""
+
+    def __init__(self, folder: Path, names: Sequence[str]):
+        super().__init__(names)
+        self.folder = folder
+
+    def check(self, place: int) -> None:
+        locate(self.folder, self.names[place])
+
+    def find(self, place: int) -> FoundImage:
+        path = locate(self.folder, self.names[place])
+        return FoundImage(path, str(path))
+
+    def stamp(self, place: int) -> FileStamp | None:
+        try:
+            return file_stamp(locate(self.folder, self.names[place]))
+        except BrokenSample:
+            return None
+
+
+class _Samples(NamedImages):
+    """Samples of shards, found by name as boxes find theirs (`SampleNames.match`)."""
+
+    def __init__(self, shards: Sources, names: Sequence[str]):
+        super().__init__(names)
+        expand_sources(shards)  # a place that is not there is the first thing to say
+        self.store = SampleStore(shards, texts=False)
+        self.matches = sample_names(self.store).match(names)
+
+    def check(self, place: int) -> None:
+        if self.matches.places[place] < 0:
+            detail = self.matches.details.get(place, "no sample of the shards has this name")
+            raise BrokenSample("missing image", self.names[place], detail)
+
+    def find(self, place: int) -> FoundImage:
+        self.check(place)
+        sample = self.store.read(self.matches.places[place])
+        return FoundImage(sample.image, sample.name)
+
+    def stamp(self, place: int) -> FileStamp | None:
+        return None

@@ -1,5 +1,6 @@
 """Fixtures every test may use: the golden cases and the tiny towers."""
 
+import gc
 import json
 import os
 import re
@@ -86,3 +87,25 @@ def _coarse_pictures():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("clim_eval.pictures.files.DPI", 40)
         yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Import all test modules without garbage collection, and leave what they made out of it.
+
+    These are 700,000 objects, and each collection that looks at them takes 0.3 s.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_objects_to_collect():
+    """Leave old objects out of garbage collection again, if a test took them back into it."""
+    if gc.get_freeze_count() == 0:
+        gc.collect()
+        gc.freeze()

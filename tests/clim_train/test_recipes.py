@@ -13,17 +13,18 @@ from clim_train.commands.main import configure, main
 from clim_train.config import TrainConfig
 from clim_train.recipes import RECIPES, find_recipe, recipe_table
 from clim_train.run.metrics import read_metrics
+from detector_training import few_boxes
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_training import EVA, register_tiny_towers, small_command, tiny_model
 
 REGIONS = [name for name in RECIPES if not name.startswith("clim_")]
-DETECTORS = [name for name in REGIONS if name.startswith("fvit")]
+DETECTORS = [name for name in REGIONS if name.startswith(("fvit", "fvlm"))]
 
 
 @pytest.fixture(scope="module")
 def boxed_folder(tmp_path_factory):
-    """A folder of images of noise, and a COCO json with two labelled boxes in each."""
+    """A folder of images of noise, and a json with two boxes and masks in each, as of LVIS."""
     folder = tmp_path_factory.mktemp("boxed")
     (folder / "images").mkdir()
     noise = np.random.default_rng(0)
@@ -40,32 +41,42 @@ def boxed_folder(tmp_path_factory):
                 "category_id": 1 + (i + k) % 2,
                 "bbox": [x, y, 18, 16],
             }
-            boxes.append({**box, "area": 18 * 16, "iscrowd": 0})
-    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "red ball"}]
+            corners = [x, y, x + 18, y, x + 18, y + 16, x, y + 16]
+            boxes.append({**box, "area": 18 * 16, "iscrowd": 0, "segmentation": [corners]})
+    categories = [
+        {"id": 1, "name": "cat", "frequency": "f"},
+        {"id": 2, "name": "red ball", "frequency": "c"},
+    ]
     content = {"images": images, "annotations": boxes, "categories": categories}
     (folder / "boxes.json").write_text(json.dumps(content))
     return folder
 
 
 def region_command(name, data, folder) -> list[str]:
-    """Two steps of a clipself or regionclip recipe on a tiny tower and a folder of images."""
+    """Two steps of a recipe for regions or detectors on a tiny tower and a folder of images."""
     options = ["--model.pretrained=None", f"--model.name={EVA}", f"--data.images={data / 'images'}"]
     options += ["--data.image-px=48", "--data.batch-size=4", "--data.workers=0"]
-    if name.startswith(("regionclip", "fvit")) or "proposals" in name:
+    if name.startswith("regionclip") or name in DETECTORS or "proposals" in name:
         options.append(f"--data.boxes={data / 'boxes.json'}")
-        if name.startswith("fvit"):
-            options += ["--task.blocks", "0", "0", "1", "1", "--data.batch-size=1"]
+        if name in DETECTORS:
+            options += ["--task.blocks", "0", "0", "1", "1", "--data.batch-size=2"]
     elif "json" in RECIPES[name].function.__doc__:
         options.append(f"--data.images-json={data / 'boxes.json'}")
     run = [
         "--schedule.steps=2",
-        "--schedule.warmup-steps=1",
+        f"--schedule.warmup-steps={100 if name in DETECTORS else 1}",
         "--engine.device=cpu",
         f"--run.folder={folder}",
     ]
     return [name, *options, *run, "--run.log-every=1", "--run.no-bar", "--run.no-tensorboard"]
 
 
+@pytest.fixture
+def _few_boxes(monkeypatch):
+    few_boxes(monkeypatch.setattr)
+
+
+@pytest.mark.usefixtures("_few_boxes")
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_trains_two_steps(name, shards, boxed_folder, tmp_path):
     folder = tmp_path / "run"

@@ -66,6 +66,29 @@ def test_configuration_chooses_the_schedule():
     )
 
 
+def test_the_rate_falls_at_shares_of_the_run():
+    step = ScheduleConfig(kind="step", warmup_steps=0, decay_at=(2 / 3, 0.75), decay_factor=0.5)
+    rates = [learning_rate(s, 12, OptimConfig(lr=2.0), step) for s in (0, 7, 8, 9, 11)]
+    assert rates == [2, 2, 1, 0.5, 0.5]
+    # A shorter run falls at the same shares.
+    assert [learning_rate(s, 3, OptimConfig(lr=2.0), step) for s in (1, 2)] == [2, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "step"}, "rising shares of the run"),
+        ({"kind": "step", "decay_at": (0.9, 0.8)}, "rising shares of the run"),
+        ({"kind": "step", "decay_at": (0.5, 1.0)}, "between 0 and 1"),
+        ({"kind": "step", "decay_at": (0.5,), "decay_factor": 1.5}, "between 0 and 1"),
+        ({"kind": "const", "decay_at": (0.5,)}, "together with schedule.kind 'step'"),
+    ],
+)
+def test_wrong_shares_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ScheduleConfig(**options)
+
+
 def test_total_steps_counts_whole_accumulations():
     assert total_steps(11, 4, ScheduleConfig(epochs=3)) == 6
     assert total_steps(11, 4, ScheduleConfig(epochs=3, steps=100)) == 100

@@ -82,3 +82,22 @@ def test_nothing_to_train_and_unknown_bounds_are_errors():
         parameter_groups({}, weight_decay=0.1)
     with pytest.raises(ValueError, match="do not train"):
         parameter_groups({"w": nn.Parameter(torch.ones(1))}, weight_decay=0.1, bounds={"v": (0, 1)})
+
+
+def test_sgd_takes_the_steps_of_momentum_with_decay():
+    weight = nn.Parameter(torch.tensor([[1.0, -2.0]]))
+    config = OptimConfig(kind="sgd", lr=0.1, momentum=0.5, weight_decay=0.2, decay="all")
+    optimizer = build_optimizer({"weight": weight}, config)
+    value, speed = weight.detach().clone(), torch.zeros(1, 2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        weight.square().sum().backward()
+        optimizer.step()
+        speed = 0.5 * speed + 2 * value + 0.2 * value
+        value = value - 0.1 * speed
+    torch.testing.assert_close(weight.detach(), value)
+
+    with pytest.raises(ValueError, match=r"together with optim\.kind 'sgd'"):
+        OptimConfig(momentum=0.5)
+    with pytest.raises(ValueError, match=r"with optim\.kind 'adamw'"):
+        OptimConfig(kind="sgd", betas=(0.5, 0.5))

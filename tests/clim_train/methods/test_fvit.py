@@ -7,17 +7,27 @@ import torch
 from clim_data import DetectionBatch
 from clim_data.streams import StreamOptions
 from clim_models.detection import load_detector
+from clim_train.config import TrainConfig
 from clim_train.methods.fvit import FViTConfig, build_fvit_task
+from clim_train.methods.fvlm import FVLMConfig
 from clim_train.methods.method import BuildContext
 from clim_train.methods.views import DetectionDataConfig, detection_loader, example_views
-from clim_train.options.sections import EngineConfig
+from clim_train.options.sections import EngineConfig, OptimConfig
 from clim_train.recipes import find_recipe
 from clim_train.schedule import learning_rate
 from golden_detectors import FAMILY
 from PIL import Image
 from tiny_training import EVA, tiny_model
 
-RECIPES = {"fvit_coco_evab16": "fvit_coco_b16", "fvit_coco_eval14": "fvit_coco_l14"}
+RECIPES = {
+    "fvit_coco_evab16": "fvit_coco_b16",
+    "fvit_coco_eval14": "fvit_coco_l14",
+    "fvit_lvis_evab16": "fvit_lvis_b16",
+    "fvit_lvis_eval14": "fvit_lvis_l14",
+    "fvlm_coco_vitb16": "ovdet_vit_coco",
+    "fvlm_lvis_vitb16": "ovdet_vit_lvis",
+    "fvlm_lvis_rn50x64": "ovdet_rn50x64_lvis",
+}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -25,18 +35,23 @@ def test_golden_optimiser_and_rates(golden, name):
     about = golden("optim", FAMILY).meta[RECIPES[name]]
     entry = find_recipe(name)
     config, optimizer = entry(), about["optimizer"]
+    assert config.optim.kind == optimizer["type"].lower()
     assert config.optim.lr == optimizer["lr"]
-    assert list(config.optim.betas) == optimizer["betas"]
+    assert list(config.optim.betas) == optimizer.get("betas", list(OptimConfig.betas))
+    assert config.optim.momentum == optimizer.get("momentum", OptimConfig.momentum)
     assert config.optim.weight_decay == optimizer["weight_decay"]
+    # One group, in which everything decays.
     assert config.optim.decay == "all"
-    assert about["weight_decay_everywhere"]
+    assert about["groups"] == 1
     assert config.optim.clip_norm == about["grad_clip"]["max_norm"]
-    assert config.schedule.epochs == about["max_epochs"]
-    assert config.data.batch_size == about["samples_per_gpu"]
+    assert config.data.batch_size == about.get("samples_per_gpu", about.get("batch_per_gpu"))
     assert config.data.batch_size * entry.facts.gpus == about["base_batch_size"]
 
-    curve = about["curve"]
-    total = config.schedule.epochs * curve["iters_per_epoch"]
+    curve, loop = about["curve"], about.get("train_cfg", about)
+    assert config.schedule.steps == loop.get("max_iters")
+    if config.schedule.steps is None:
+        assert config.schedule.epochs == loop["max_epochs"]
+    total = config.schedule.steps or config.schedule.epochs * curve["iters_per_epoch"]
     for step, rate in zip(curve["iteration"], curve["lr"], strict=True):
         found = learning_rate(step, total, config.optim, config.schedule)
         assert found == pytest.approx(rate, rel=1e-9), step
@@ -81,6 +96,7 @@ def task_of(photos):
         data=data,
         device=torch.device("cpu"),
         class_names=["cat", "dog"],
+        trained_names=["cat"],
     )
     options = FViTConfig(blocks=(0, 0, 1, 1), templates="name")
     return build_fvit_task(options, tiny_model(EVA), context), data
@@ -103,13 +119,25 @@ def test_a_step_trains_the_detector_and_not_the_tower(photos, tmp_path):
     assert load_detector(task.model, tmp_path / "model").layout == "clim"
 
 
-def test_an_example_batch_trains_and_estimates_are_refused(photos):
-    task, data = task_of(photos)
+def test_an_example_batch_trains(photos):
+    task, _ = task_of(photos)
     assert task.loss(example_views(DetectionDataConfig(batch_size=1, image_px=48), 16))["loss"] > 0
-    context = BuildContext(
-        engine=EngineConfig(), data=data, device=torch.device("cpu"), class_names=None
-    )
-    with pytest.raises(ValueError, match="measure a few steps"):
-        build_fvit_task(FViTConfig(), tiny_model(EVA), context)
     with pytest.raises(ValueError, match=r"task\.blocks"):
         FViTConfig(blocks=(1, 2))
+    with pytest.raises(ValueError, match=r"task\.detector"):
+        FViTConfig(detector="fvit-transfer")
+
+
+@pytest.mark.parametrize(
+    ("task", "masks", "message"),
+    [
+        (FViTConfig(detector="fvit-lvis-b16"), False, "use --data.masks with .*has a mask head"),
+        (FVLMConfig(detector="fvlm-lvis-b16"), False, "use --data.masks with .*has a mask head"),
+        (FViTConfig(), True, "use --data.no-masks with .*has no mask head"),
+        (FVLMConfig(), True, "use --data.no-masks with .*has no mask head"),
+    ],
+)
+def test_masks_are_read_where_there_is_a_mask_head(task, masks, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(task=task, data=DetectionDataConfig(masks=masks))
+    TrainConfig(task=task, data=DetectionDataConfig(masks=not masks))

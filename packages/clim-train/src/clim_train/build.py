@@ -47,7 +47,10 @@ def gradient_path(config: TrainConfig) -> str:
 
 
 def build_task(
-    config: TrainConfig, model: RegionModel, class_names: Sequence[str] | None = ()
+    config: TrainConfig,
+    model: RegionModel,
+    class_names: Sequence[str] | None = (),
+    trained_names: Sequence[str] = (),
 ) -> Task:
     """Return the task of `config.task`.
 
@@ -55,12 +58,14 @@ def build_task(
 
     Args:
         class_names: those of the loader, for methods that use them; None where only shapes count.
+        trained_names: those of them that have data.
     """
     context = BuildContext(
         engine=config.engine,
         data=config.data,
         device=choose_device(config.engine),
         class_names=class_names,
+        trained_names=trained_names,
     )
     return find_method(config.task.name).build(config.task, model, context)
 

@@ -51,7 +51,8 @@ class Memory:
     trained_weights: int
     gradients: int
     optimizer_states: int
-    """AdamW's two moments and the float32 copy that the optimizer updates, where there is one."""
+    """The optimizer's moments (two of AdamW, one of SGD), and the float32 copy that it updates,
+    where there is one."""
     step: int
     """Peak of a micro-batch besides all of these: activations, and copies of weights in 16 bits."""
     buckets: int
@@ -165,7 +166,8 @@ def estimate_task(
     )
     weights = sum(parameter.numel() for parameter in trained)
     frozen_bytes = sum(parameter.nbytes for parameter in frozen)
-    memory, host = memory_of(engine, weights, frozen_bytes, cost, gpus=gpus)
+    moments = 1 if config.optim.kind == "sgd" else 2
+    memory, host = memory_of(engine, weights, frozen_bytes, cost, gpus=gpus, moments=moments)
     flops = cost.flops * engine.accumulation
 
     return Estimate(
@@ -181,7 +183,13 @@ def estimate_task(
 
 
 def memory_of(
-    engine: EngineConfig, trained: int, frozen_bytes: int, cost: StepCost, *, gpus: int
+    engine: EngineConfig,
+    trained: int,
+    frozen_bytes: int,
+    cost: StepCost,
+    *,
+    gpus: int,
+    moments: int = 2,
 ) -> tuple[Memory, int]:
     """Return the memory of one GPU, and the bytes that it keeps in host memory.
 
@@ -192,6 +200,7 @@ def memory_of(
     Args:
         trained: number of weights that train.
         frozen_bytes: of the weights that do not.
+        moments: float32 numbers that the optimizer has for each weight.
     """
     engine = engine.for_ranks(gpus)
     stage = engine.zero_stage or 0
@@ -200,11 +209,11 @@ def memory_of(
 
     weights = (share if stage == 3 else trained) * weight_bytes
     gradients = (share if stage >= 2 else trained) * weight_bytes
-    states = trained * 8 if stage == 0 else share * 12
+    states = trained * 4 * moments if stage == 0 else share * 4 * (moments + 1)
 
     host = 0
     if engine.offload != "none":
-        host = share * 16
+        host = share * 4 * (moments + 2)
         states = 0
         gradients = 0 if stage >= 2 else gradients
     if engine.offload == "optimizer_and_parameters":

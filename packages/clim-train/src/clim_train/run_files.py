@@ -23,12 +23,14 @@ def prepare_folder(
     config: RunOptions,
     checkpoints: CheckpointFolder,
     device: torch.device,
+    loader: Any,
     *,
     resume: bool,
     program: str = "clim-train",
 ) -> None:
-    """Open the run folder: `config.json` and `versions.json` of a new run, no drafts of an old one.
-    Collective.
+    """Open the run folder: the small files of a new run, no drafts of an old one. Collective.
+
+    They are `config.json`, `versions.json` and, for a detector, `classes.json`.
 
     Raises ValueError where the folder has another run (or none, with `resume`), or links that lead
     outside.
@@ -44,8 +46,33 @@ def prepare_folder(
         if not started:
             found = versions(Ranks.of_group().world_size, device)
             write_json(folder / "versions.json", found, indent=2)
+            write_classes(folder, loader)
             write_text(folder / "config.json", with_absolute_paths(config).to_json())
     dist.barrier()
+
+
+CLASSES_FILE = "classes.json"
+
+
+def write_classes(folder: Path, loader: Any) -> None:
+    """Write the classes of a detector's loader: its export has no data to ask.
+
+    Args:
+        loader: others have no `trained_names`, and nothing is written.
+    """
+    trained = getattr(loader, "trained_names", None)
+    if trained is not None:
+        names = {"names": list(loader.class_names), "trained": list(trained)}
+        write_json(folder / CLASSES_FILE, names)
+
+
+def read_classes(folder: Path) -> tuple[list[str] | None, list[str]]:
+    """Return the names that `write_classes` wrote, and those that have data; None without them."""
+    path = folder / CLASSES_FILE
+    if not path.is_file():
+        return None, []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return found["names"], found["trained"]
 
 
 def write_state(checkpoint: Path, state: Mapping[str, Any], means: RunningMean) -> None:

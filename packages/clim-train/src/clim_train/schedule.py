@@ -5,6 +5,7 @@ steps of the run.
 """
 
 import math
+from collections.abc import Sequence
 
 from clim_train.options.sections import OptimConfig, ScheduleConfig
 
@@ -60,6 +61,24 @@ def const_cooldown_lr(
     return remaining**power * (base - end) + end
 
 
+def step_lr(
+    step: int,
+    *,
+    base: float,
+    warmup: int,
+    milestones: Sequence[int],
+    factor: float,
+    start: float | None = None,
+) -> float:
+    """Return the rate of a warm-up, then `base` times `factor` for each milestone that was reached.
+
+    Args:
+        milestones: steps from which on the rate is lower.
+    """
+    rate = const_lr(step, base=base, warmup=warmup, start=start)
+    return rate * factor ** sum(step >= milestone for milestone in milestones)
+
+
 def learning_rate(step: int, total: int, optim: OptimConfig, schedule: ScheduleConfig) -> float:
     """Return the rate of a run's configuration at optimizer step `step` of `total`."""
     base, start = optim.lr, schedule.warmup_start
@@ -71,6 +90,15 @@ def learning_rate(step: int, total: int, optim: OptimConfig, schedule: ScheduleC
         return cosine_lr(step, base=base, warmup=warmup, total=total, start=start)
     if schedule.kind == "const":
         return const_lr(step, base=base, warmup=warmup, start=start)
+    if schedule.kind == "step":
+        return step_lr(
+            step,
+            base=base,
+            warmup=warmup,
+            milestones=[round(share * total) for share in schedule.decay_at],
+            factor=schedule.decay_factor,
+            start=start,
+        )
     return const_cooldown_lr(
         step,
         base=base,

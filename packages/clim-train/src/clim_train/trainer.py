@@ -106,9 +106,8 @@ class Trainer:
         # A run keeps the stage that its folder names, whoever resumes it with how many ranks.
         engine = self.config.engine.for_ranks(self.world_size)
         self.config = replace(self.config, engine=engine)
-        prepare_folder(
-            self.config, self.checkpoints, self.device, resume=resume, program=self.program
-        )
+        where = (self.checkpoints, self.device)
+        prepare_folder(self.config, *where, self.loader, resume=resume, program=self.program)
 
         checkpoint = newest_whole(self.checkpoints) if resume else None
         stage = engine.zero_stage or 0

@@ -131,6 +131,9 @@ if TYPE_CHECKING:
         DetectorRules as DetectorRules,
         Priorities as Priorities,
     )
+    from clim_models.detection.tracing import (
+        largest_losses as largest_losses,
+    )
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
@@ -186,6 +189,7 @@ else:
             "fitted_size": "clim_models.detection.images",
             "frozen_clip_names": "clim_models.detection.checkpoints",
             "fvit_names": "clim_models.detection.checkpoints",
+            "largest_losses": "clim_models.detection.tracing",
             "largest_proposals": "clim_models.detection.image_level.regions",
             "load_detector": "clim_models.detection.checkpoints",
             "load_detic": "clim_models.detection.detic_checkpoints",

@@ -19,7 +19,7 @@ from clim_models.detection.heads import box_head as boxes_of, mask_head as masks
 from clim_models.detection.heads.box_head import BoxHead
 from clim_models.detection.heads.classes import embed_class_set
 from clim_models.detection.heads.ensemble import combine_scores
-from clim_models.detection.heads.losses import box_loss, classification_loss
+from clim_models.detection.heads.losses import Divisor, box_loss, classification_loss, own_rows
 from clim_models.detection.heads.mask_head import MaskHead
 from clim_models.detection.heads.rpn import RPN
 from clim_models.detection.heads.targets import (
@@ -226,6 +226,7 @@ class TwoStageDetector(nn.Module):
         priorities: Priorities | None = None,
         *,
         tower: BackboneMaps | None = None,
+        divisor: Divisor = own_rows,
     ) -> dict[str, Tensor]:
         """Compute the losses of a batch.
 
@@ -237,6 +238,8 @@ class TwoStageDetector(nn.Module):
             priorities: None draws which anchors and boxes train.
             tower: maps of the tower, where `backbone.run_tower` has computed them before; of
                 `images` only the size counts then.
+            divisor: what sums of losses are divided by, from the number of anchors, boxes or masks
+                of this process; a training in several processes passes their mean.
 
         Returns:
             `loss_rpn_cls`, `loss_rpn_bbox` (one value per level), `loss_cls`, `loss_bbox` and, with
@@ -259,7 +262,8 @@ class TwoStageDetector(nn.Module):
         tower = tower or self.backbone.run_tower(images, with_clip=False)
         levels = self.neck(self.backbone.finish(tower).pyramid)
         scores = self.rpn(levels)
-        losses = self.rpn.losses(scores, [t.boxes for t in truths], priorities.anchors)
+        boxes = [truth.boxes for truth in truths]
+        losses = self.rpn.losses(scores, boxes, priorities.anchors, divisor=divisor)
         proposals = self.rpn.propose(scores, limits.to(images))
 
         sampled = sample_batch(
@@ -269,13 +273,18 @@ class TwoStageDetector(nn.Module):
             (self.rules.match, self.rules.sample),
             priorities=priorities.boxes,
         )
-        losses |= self.box_losses(levels, sampled, weights)
+        losses |= self.box_losses(levels, sampled, weights, divisor=divisor)
         if self.mask_head is not None:
-            losses["loss_mask"] = self.mask_losses(levels, sampled, truths)
+            losses["loss_mask"] = self.mask_losses(levels, sampled, truths, divisor=divisor)
         return losses
 
     def box_losses(
-        self, levels: Sequence[Tensor], sampled: Sequence[SampledBoxes], weights: Tensor
+        self,
+        levels: Sequence[Tensor],
+        sampled: Sequence[SampledBoxes],
+        weights: Tensor,
+        *,
+        divisor: Divisor = own_rows,
     ) -> dict[str, Tensor]:
         """Compute the losses of the box head: `loss_cls`, `loss_bbox` and `acc`.
 
@@ -283,16 +292,17 @@ class TwoStageDetector(nn.Module):
             levels: of the neck.
             sampled: boxes of each image.
             weights: (K + M + 1,) of the columns.
+            divisor: see `losses`.
         """
         rois = as_rois([one.boxes for one in sampled])
         outputs = self.box_head(self._windows(levels, rois, boxes_of.WINDOW))
         logits = self.box_head.classifier(outputs.features, self.classes.embeddings)
 
         labels = torch.cat([one.labels for one in sampled])
-        loss, accuracy = classification_loss(logits, labels, weights)
+        loss, accuracy = classification_loss(logits, labels, weights, divisor=divisor)
         targets = torch.cat([one.targets for one in sampled])
         positive = labels < self.classes.num_columns
-        distance = box_loss(outputs.deltas, targets, positive)
+        distance = box_loss(outputs.deltas, targets, positive, divisor=divisor)
         return {"loss_cls": loss, "loss_bbox": distance, "acc": accuracy}
 
     def mask_losses(
@@ -300,17 +310,21 @@ class TwoStageDetector(nn.Module):
         levels: Sequence[Tensor],
         sampled: Sequence[SampledBoxes],
         truths: Sequence[Annotations],
+        *,
+        divisor: Divisor = own_rows,
     ) -> Tensor:
         """Compute the loss of the mask head over the positive boxes; 0 without any."""
         assert self.mask_head is not None
         rois = as_rois([one.positive_boxes for one in sampled])
         windows = self._windows(levels, rois, masks_of.WINDOW)
-        return masks_of.mask_losses(self.mask_head(windows), sampled, truths)
+        return masks_of.mask_losses(self.mask_head(windows), sampled, truths, divisor=divisor)
 
     def _windows(self, levels: Sequence[Tensor], rois: Tensor, size: int) -> Tensor:
         """Read boxes (R, 5) from the four finest levels: (R, C, size, size)."""
         strides = self.backbone.strides
-        return align_pyramid(levels[: len(strides)], rois, size, strides)
+        windows = align_pyramid(levels[: len(strides)], rois, size, strides)
+        # RoIAlign computes in float32; the heads have the precision of the levels.
+        return windows.to(levels[0].dtype)
 
     def limits_of(self, frames: Sequence[ImageFrame], device: torch.device) -> Tensor:
         """Return what boxes are clipped to, (height, width) of each image: (B, 2)."""

@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clim_data.command_line import one_argument, without_launcher_options
@@ -66,15 +67,18 @@ def build_trainer(config: TrainConfig, *, resume: bool) -> "Trainer":
     # The data first: a mistake in them shows before the model is loaded.
     loader = build_loader(config)
     model = build_model(config)
-    task = build_task(config, model, getattr(loader, "class_names", ()))
+    names, trained = (getattr(loader, name, ()) for name in ("class_names", "trained_names"))
+    task = build_task(config, model, names, trained)
     return Trainer(config, task, loader, build_evaluators(config, model), resume=resume)
 
 
 def build_task_alone(config: TrainConfig) -> "Task":
-    """Build the task of a run for an export, without its data; class names are not needed."""
+    """Build the task of a run for an export, without its data: class names are in its folder."""
     from clim_train.build import build_model, build_task
+    from clim_train.run_files import read_classes
 
-    return build_task(config, build_model(config), class_names=None)
+    names, trained = read_classes(Path(config.run.folder))
+    return build_task(config, build_model(config), names, trained)
 
 
 def _check_names(config: TrainConfig, source: str) -> None:

@@ -31,7 +31,7 @@ BUCKET_ELEMENTS = 50_000_000
 def deepspeed_config(config: RunOptions, *, universal: bool = False) -> dict[str, Any]:
     """Return DeepSpeed's configuration for a run.
 
-    The optimizer is ours (torch's AdamW), so nothing is compiled.
+    The optimizer is ours (one of torch's), so nothing is compiled.
 
     Args:
         config: its `engine.zero_stage` is a number, see `EngineConfig.for_ranks`.
@@ -59,7 +59,7 @@ def deepspeed_config(config: RunOptions, *, universal: bool = False) -> dict[str
         "gradient_clipping": config.optim.clip_norm or 0.0,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
-        # torch's AdamW updates offloaded states on the CPU: DeepSpeed's own has to be compiled.
+        # torch's optimizers update offloaded states on the CPU: DeepSpeed's own has to be compiled.
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": engine.precision == "bf16"},
         "fp16": {"enabled": engine.precision == "fp16"},

@@ -1,4 +1,4 @@
-"""AdamW with the parameter groups of the recipes: what decays, what does not, and what is kept
+"""Optimizers with the parameter groups of the recipes: what decays, what does not, and what is kept
 within bounds."""
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def parameter_groups(
     decay: str = "matrices",
     bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> list[dict]:
-    """AdamW parameter groups: decayed, not decayed, and one group for each parameter with bounds.
+    """Parameter groups: decayed, not decayed, and one group for each parameter with bounds.
 
     A bounded parameter has a group of its own, with its `bounds`, so that the limits still apply
     where DeepSpeed flattens a group into one partitioned vector. With `decay` "all" every parameter
@@ -65,15 +65,21 @@ def build_optimizer(
     *,
     bounds: Mapping[str, tuple[float, float]] | None = None,
     fused: bool = False,
-) -> torch.optim.AdamW:
-    """AdamW over `parameter_groups`; after each step every bounded parameter is clamped to its
-    limits."""
+) -> torch.optim.Optimizer:
+    """AdamW or SGD over `parameter_groups`; after each step every bounded parameter is clamped to
+    its limits."""
     groups = parameter_groups(
         parameters, weight_decay=config.weight_decay, decay=config.decay, bounds=bounds
     )
-    optimizer = torch.optim.AdamW(
-        groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused or None
-    )
+    optimizer: torch.optim.Optimizer
+    if config.kind == "sgd":
+        optimizer = torch.optim.SGD(
+            groups, lr=config.lr, momentum=config.momentum, fused=fused or None
+        )
+    else:
+        optimizer = torch.optim.AdamW(
+            groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused or None
+        )
     optimizer.register_step_post_hook(_clamp_to_bounds)
     return optimizer
 

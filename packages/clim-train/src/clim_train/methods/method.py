@@ -71,6 +71,8 @@ class BuildContext(Generic[Data]):
     class_names: Sequence[str] | None = ()
     """Names of the loader's classes. None where only shapes count (`clim-train estimate`): then
     nothing is read or computed, and embeddings of any value will do."""
+    trained_names: Sequence[str] = ()
+    """Those of them that have data, for methods that train on some classes only."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,9 @@ class Method(Generic[Model, Options, Data]):
 
     gradient_path: Callable[[Options, Data], str]
     """`path` of `RegionModel.freeze`: the part of the image tower that gets gradients."""
+
+    check: Callable[[Options, Data], None] | None = None
+    """`check(options, data)` raises ValueError where the two do not fit."""
 
     micro_batch: Mapping[str, int] | None = None
     """Images per micro-batch under each of `PRESETS`. None keeps all images of a step together."""

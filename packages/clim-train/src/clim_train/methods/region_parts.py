@@ -80,15 +80,18 @@ def save_weights(model: "RegionModel", folder: Path, state: Mapping[str, Tensor]
     clim_models.save_model(model, folder, state_dict=weights)
 
 
-def rows_per_rank(rows: int, device: torch.device) -> Tensor:
+def rows_per_rank(rows: int | Tensor, device: torch.device) -> Tensor:
     """Return the mean number of rows over the ranks, never 0, as a float32 scalar on `device`.
 
     A rank divides its sum of losses by it. Gradients are averaged over R ranks; with N rows on all
     of them, (1/R) sum_r [sum_i l_i / (N/R)] = sum_i l_i / N is the mean over the rows of the global
     batch, even if the ranks have different numbers of rows.
     """
-    # Filled on the device: a copy from the host would wait for it.
-    count = torch.full((), rows, dtype=torch.float32, device=device)
+    if isinstance(rows, Tensor):
+        count = rows.detach().to(device, torch.float32, copy=True)
+    else:
+        # Filled on the device: a copy from the host would wait for it.
+        count = torch.full((), rows, dtype=torch.float32, device=device)
     if Ranks.of_group().world_size > 1:
         dist.all_reduce(count)
     return count.clamp(min=1) / Ranks.of_group().world_size

@@ -9,13 +9,14 @@ from typing import Any
 from clim_train.methods.clim import CLIM
 from clim_train.methods.clipself import CLIPSELF
 from clim_train.methods.fvit import FVIT
+from clim_train.methods.fvlm import FVLM
 from clim_train.methods.method import DataKind, Method, MethodOptions
 from clim_train.methods.regionclip import REGIONCLIP
 from clim_train.methods.sources import SourceOptions
 from clim_train.options.checks import reject
 
 METHODS: dict[str, Method[Any, Any, Any]] = {
-    method.name: method for method in (CLIM, CLIPSELF, REGIONCLIP, FVIT)
+    method.name: method for method in (CLIM, CLIPSELF, REGIONCLIP, FVIT, FVLM)
 }
 
 
@@ -32,7 +33,7 @@ def data_kinds() -> dict[str, DataKind[Any]]:
 
 
 def check_match(task: MethodOptions, data: SourceOptions) -> None:
-    """Raise ValueError unless `data` are of the kind that the method of `task` learns from."""
+    """Raise ValueError unless `data` are what the method of `task` learns from."""
     method = find_method(task.name)
     if not isinstance(task, method.options):
         reject(
@@ -46,3 +47,5 @@ def check_match(task: MethodOptions, data: SourceOptions) -> None:
             data.kind,
             f"data of kind {wanted.name!r} ({wanted.options.__name__}) with task {task.name!r}",
         )
+    if method.check is not None:
+        method.check(task, data)

@@ -95,13 +95,14 @@ def detection_loader(
 def example_views(data: DetectionDataConfig, model_px: int) -> DetectionBatch:
     """Return a batch of zeros in which every image has some boxes."""
     side = data.image_px
-    box = torch.tensor([side // 10, side // 10, side * 6 // 10, side * 8 // 10])
-    area = int((box[2:] - box[:2]).prod()) * _EXAMPLE_BOXES
+    left, top, right, bottom = side // 10, side // 10, side * 6 // 10, side * 8 // 10
+    boxes = torch.tensor([[left, top, right, bottom]]).float().repeat(_EXAMPLE_BOXES, 1)
+    area = (right - left) * (bottom - top) * _EXAMPLE_BOXES
     count = data.batch_size
     return DetectionBatch(
         blank_images(count, side),
         torch.tensor([[0, 0, side, side]]).repeat(count, 1),
-        [box.float().repeat(_EXAMPLE_BOXES, 1)] * count,
+        [boxes] * count,
         [torch.zeros(_EXAMPLE_BOXES, dtype=torch.int64)] * count,
         [str(number) for number in range(count)],
         [torch.ones(area, dtype=torch.bool)] * count if data.masks else None,

@@ -6,7 +6,7 @@ from typing import Literal
 from clim_train.options.checks import check_at_least, check_choice, check_default, reject
 from clim_train.options.paths import PATH, PATH_OR_NAME
 
-ScheduleKind = Literal["cosine", "const", "const_cooldown"]
+ScheduleKind = Literal["cosine", "const", "const_cooldown", "step"]
 
 Offload = Literal["none", "optimizer", "optimizer_and_parameters"]
 
@@ -38,12 +38,15 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW. Betas and eps differ by tower: EVA02 and ResNets (0.9, 0.999) / 1e-8, OpenAI ViT (0.9,
-    0.98) / 1e-6."""
+    """AdamW, or SGD with momentum. Betas and eps of AdamW differ by tower: EVA02 and ResNets (0.9,
+    0.999) / 1e-8, OpenAI ViT (0.9, 0.98) / 1e-6."""
 
+    kind: Literal["adamw", "sgd"] = "adamw"
     lr: float = 1e-5
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
+    momentum: float = 0.9
+    """Of SGD."""
     weight_decay: float = 0.1
     decay: Literal["matrices", "all"] = "matrices"
     """Which parameters decay: those of two and more dimensions that are no norm, or all."""
@@ -52,7 +55,14 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         check_at_least(self, "optim", lr=0.0, weight_decay=0.0)
-        check_choice(self, "optim", "decay")
+        for name in ("kind", "decay"):
+            check_choice(self, "optim", name)
+        if self.kind == "adamw":
+            check_default(self, "optim", ("momentum",), "it together with optim.kind 'sgd'")
+        else:
+            check_default(self, "optim", ("betas", "eps"), "it with optim.kind 'adamw'")
+        if not 0 <= self.momentum < 1:
+            reject("optim.momentum", self.momentum, "a number in [0, 1)")
         if self.eps <= 0:
             reject("optim.eps", self.eps, "a positive number")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -77,6 +87,9 @@ class ScheduleConfig:
     cooldown_steps: int = 0
     cooldown_power: float = 1.0
     cooldown_end_lr: float = 0.0
+    decay_at: tuple[float, ...] = ()
+    """Shares of the run's steps after which the rate is multiplied by `decay_factor`, rising."""
+    decay_factor: float = 0.1
 
     def __post_init__(self) -> None:
         check_choice(self, "schedule", "kind")
@@ -94,6 +107,17 @@ class ScheduleConfig:
             names = ("cooldown_steps", "cooldown_power", "cooldown_end_lr")
             check_default(
                 self, "schedule", names, "it together with schedule.kind 'const_cooldown'"
+            )
+        if self.kind != "step":
+            names = ("decay_at", "decay_factor")
+            check_default(self, "schedule", names, "it together with schedule.kind 'step'")
+        elif not self.decay_at or list(self.decay_at) != sorted({*self.decay_at}):
+            reject("schedule.decay_at", self.decay_at, "rising shares of the run, such as 0.8 0.9")
+        elif not 0 < self.decay_at[0] <= self.decay_at[-1] < 1 or not 0 < self.decay_factor < 1:
+            reject(
+                "schedule.decay_at",
+                self.decay_at,
+                "shares of the run between 0 and 1, and a schedule.decay_factor between 0 and 1",
             )
         for name in ("warmup_share", "warmup_start"):
             value = getattr(self, name)

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     from clim_train.recipes.fvit import (
         fvit_coco_evab16 as fvit_coco_evab16,
         fvit_coco_eval14 as fvit_coco_eval14,
+        fvit_lvis_evab16 as fvit_lvis_evab16,
+        fvit_lvis_eval14 as fvit_lvis_eval14,
+    )
+    from clim_train.recipes.fvlm import (
+        fvlm_coco_vitb16 as fvlm_coco_vitb16,
+        fvlm_lvis_rn50x64 as fvlm_lvis_rn50x64,
+        fvlm_lvis_vitb16 as fvlm_lvis_vitb16,
     )
     from clim_train.recipes.regionclip import (
         regionclip_coco_evab16 as regionclip_coco_evab16,
@@ -67,6 +74,11 @@ else:
             "find_recipe": "clim_train.recipes.table",
             "fvit_coco_evab16": "clim_train.recipes.fvit",
             "fvit_coco_eval14": "clim_train.recipes.fvit",
+            "fvit_lvis_evab16": "clim_train.recipes.fvit",
+            "fvit_lvis_eval14": "clim_train.recipes.fvit",
+            "fvlm_coco_vitb16": "clim_train.recipes.fvlm",
+            "fvlm_lvis_rn50x64": "clim_train.recipes.fvlm",
+            "fvlm_lvis_vitb16": "clim_train.recipes.fvlm",
             "recipe": "clim_train.recipes.registry",
             "recipe_named": "clim_train.recipes.registry",
             "recipe_table": "clim_train.recipes.table",

@@ -10,6 +10,7 @@ from clim_train.recipes import (
     clim as clim,
     clipself as clipself,
     fvit as fvit,
+    fvlm as fvlm,
     regionclip as regionclip,
 )
 from clim_train.recipes.registry import RECIPES as RECIPES, Recipe, recipe_named

@@ -3,7 +3,7 @@
 Letters: B images, A anchors, L levels, R sampled boxes, P positive boxes, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -11,6 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clim_models.detection.boxes.coding import box_deltas
+
+Divisor = Callable[[Tensor | int], Tensor | float]
+"""What a sum of losses is divided by, from the number of rows (at least 1) of this process.
+
+Gradients are averaged over processes: with the mean number of all processes as the divisor, they
+are those of one process with all rows.
+"""
+
+
+def own_rows(count: Tensor | int) -> Tensor | float:
+    """Divide by the rows of this process alone."""
+    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
 
 
 class ScoredAnchors(Protocol):
@@ -30,7 +42,12 @@ class ScoredAnchors(Protocol):
 
 
 def proposal_losses(
-    scores: ScoredAnchors, annotated: Sequence[Tensor], matches: Tensor, sampled: Tensor
+    scores: ScoredAnchors,
+    annotated: Sequence[Tensor],
+    matches: Tensor,
+    sampled: Tensor,
+    *,
+    divisor: Divisor = own_rows,
 ) -> dict[str, Tensor]:
     """Compute the losses of a region proposal network.
 
@@ -43,6 +60,7 @@ def proposal_losses(
         annotated: (G_i, 4) of each image.
         matches: (B, A) of `match_boxes`.
         sampled: bool (B, A).
+        divisor: see `Divisor`.
 
     Returns:
         `loss_rpn_cls` and `loss_rpn_bbox`, (L,) each.
@@ -50,7 +68,7 @@ def proposal_losses(
     positive = sampled & (matches >= 0)
     negative = sampled & (matches < 0)
     counts = torch.stack([positive.sum(1), negative.sum(1)])
-    divisor = counts.clamp(min=1).sum()
+    rows = divisor(counts.clamp(min=1).sum())
 
     entropy = F.binary_cross_entropy_with_logits(
         scores.logits, positive.to(scores.logits), reduction="none"
@@ -69,12 +87,14 @@ def proposal_losses(
         distances.append((deltas - targets).abs().sum(-1) * chosen)
 
     return {
-        "loss_rpn_cls": _per_level(entropy, scores.counts) / divisor,
-        "loss_rpn_bbox": _per_level(torch.stack(distances), scores.counts) / divisor,
+        "loss_rpn_cls": _per_level(entropy, scores.counts) / rows,
+        "loss_rpn_bbox": _per_level(torch.stack(distances), scores.counts) / rows,
     }
 
 
-def classification_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def classification_loss(
+    logits: Tensor, labels: Tensor, weights: Tensor, *, divisor: Divisor = own_rows
+) -> tuple[Tensor, Tensor]:
     """Compute the softmax cross-entropy over the columns that have a weight.
 
     Columns of weight 0 (classes without annotations) take no part in the softmax. Each box counts
@@ -85,13 +105,14 @@ def classification_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> tupl
         logits: (R, K + 1), background last.
         labels: (R,), K is the background.
         weights: (K + 1,), see `class_weights`.
+        divisor: see `Divisor`.
 
     Returns:
         The loss, and the accuracy in percent among the columns that have a weight.
     """
     allowed = logits.float().masked_fill(weights == 0, -torch.inf)
     entropy = F.cross_entropy(allowed, labels, reduction="none")
-    loss = (entropy * weights[labels]).sum() / max(len(labels), 1)
+    loss = (entropy * weights[labels]).sum() / divisor(len(labels))
     return loss, accuracy(allowed, labels)
 
 
@@ -101,28 +122,32 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     return correct.float().sum() * 100 / max(len(labels), 1)
 
 
-def box_loss(deltas: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
+def box_loss(
+    deltas: Tensor, targets: Tensor, positive: Tensor, *, divisor: Divisor = own_rows
+) -> Tensor:
     """Sum the L1 distance of the deltas of positive boxes and divide by the number of all boxes.
 
     Args:
         deltas, targets: (R, 4).
         positive: bool (R,).
+        divisor: see `Divisor`.
     """
     distance = (deltas.float() - targets).abs().sum(-1) * positive
-    return distance.sum() / max(len(deltas), 1)
+    return distance.sum() / divisor(len(deltas))
 
 
-def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def mask_loss(logits: Tensor, targets: Tensor, *, divisor: Divisor = own_rows) -> Tensor:
     """Average the binary cross-entropy over masks and pixels; 0 without masks.
 
     Args:
         logits: (P, S, S).
         targets: bool (P, S, S).
+        divisor: see `Divisor`; its rows are masks.
     """
     entropy = F.binary_cross_entropy_with_logits(
         logits.float(), targets.to(torch.float32), reduction="sum"
     )
-    return entropy / max(logits.numel(), 1)
+    return entropy / (divisor(len(logits)) * logits.shape[1] * logits.shape[2])
 
 
 def _per_level(values: Tensor, counts: Sequence[int]) -> Tensor:

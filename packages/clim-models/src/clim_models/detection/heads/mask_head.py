@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clim_models.detection.features.conv import ConvNorm
-from clim_models.detection.heads.losses import mask_loss
+from clim_models.detection.heads.losses import Divisor, mask_loss, own_rows
 from clim_models.detection.heads.targets import Annotations, SampledBoxes, mask_targets
 
 # Sides of the window that is read of each box, and of the mask.
@@ -49,17 +49,18 @@ class MaskHead(nn.Module):
 
 
 def mask_losses(
-    logits: Tensor, sampled: Sequence[SampledBoxes], truths: Sequence[Annotations]
+    logits: Tensor,
+    sampled: Sequence[SampledBoxes],
+    truths: Sequence[Annotations],
+    *,
+    divisor: Divisor = own_rows,
 ) -> Tensor:
     """Compute the loss of the masks of all positive boxes: (P, S, S) -> scalar, 0 without any."""
-    targets = [
-        mask_targets(truth.masks, one.positive_boxes, one.owners, MASK_SIDE)
-        for truth, one in zip(truths, sampled, strict=True)
-        if truth.masks is not None and one.positives
-    ]
-    if not targets:
-        return logits.sum() * 0
-    return mask_loss(logits, torch.cat(targets))
+    targets = [torch.zeros_like(logits[:0], dtype=torch.bool)]
+    for truth, one in zip(truths, sampled, strict=True):
+        if truth.masks is not None and one.positives:
+            targets.append(mask_targets(truth.masks, one.positive_boxes, one.owners, MASK_SIDE))
+    return mask_loss(logits, torch.cat(targets), divisor=divisor)
 
 
 def paste_masks(

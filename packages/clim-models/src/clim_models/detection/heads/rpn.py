@@ -21,7 +21,7 @@ from clim_models.detection.boxes.matching import (
     sample_matches,
 )
 from clim_models.detection.features.conv import ConvNorm
-from clim_models.detection.heads.losses import proposal_losses
+from clim_models.detection.heads.losses import Divisor, own_rows, proposal_losses
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,8 @@ class RPN(nn.Module):
         annotated: Sequence[Tensor],
         priorities: Tensor | None = None,
         usable: Tensor | None = None,
+        *,
+        divisor: Divisor = own_rows,
     ) -> dict[str, Tensor]:
         """Compute the losses of a batch.
 
@@ -190,6 +192,7 @@ class RPN(nn.Module):
             annotated: (G_i, 4) XYXY in pixels of each image; G_i may be 0.
             priorities: (B, A), which anchors train first; None draws them.
             usable: bool (B, A), anchors that may train; None is all.
+            divisor: what sums over sampled anchors are divided by.
 
         Returns:
             `loss_rpn_cls` and `loss_rpn_bbox`, (L,) each: one value per level. Their sums train.
@@ -203,7 +206,7 @@ class RPN(nn.Module):
             if priorities is None:
                 priorities = draw_priorities(matches)
             sampled = sample_matches(matches, priorities, self.rules.sample)
-        return proposal_losses(scores, annotated, matches, sampled)
+        return proposal_losses(scores, annotated, matches, sampled, divisor=divisor)
 
 
 def best_per_level(scores: Tensor, counts: Sequence[int], most: int) -> tuple[Tensor, Tensor]:

@@ -140,3 +140,12 @@ def test_narratives_are_a_list_and_count_as_such(tmp_path):
     assert (found.state, found.detail) == ("present", "3 narratives")
     path.write_text("[1, 2}")
     assert diagnose(tmp_path, ["png-val"])[0].findings[-1].state == "broken"
+
+
+def test_a_recipe_stands_for_the_data_sets_that_it_trains_on(tmp_path, capsys):
+    found = diagnose(tmp_path, ["detic_lvis_clim", "lvis", "fvit_coco_evab16"])
+    assert [dataset.name for dataset in found] == ["lvis", "cc3m", "coco-instances"]
+    assert "clim-train detic_lvis_clim (with cc3m)" in found[0].recipes
+    assert "clim-train fvit_coco_evab16" in found[2].recipes
+    assert main(["doctor", str(tmp_path), "--need", "fvit_coco_vitb16"]) == 2
+    assert "or a recipe of `clim-train list`" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 Other packages add theirs to the dictionary: `DATASETS["mine"] = Dataset("mine", ...)`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 COCO_FOLDERS = ("", "coco", "COCO", "coco2017")
@@ -125,10 +126,8 @@ _OFFICIAL = (
         "COCO 2017 captions, training split",
         ((_TRAIN, _coco("captions", "train", 118287)),),
         (
-            "clim-train clim_coco_vitb16",
-            "clim-train clim_coco_evab16",
-            "clim-data nouns, proposals and clim-eval pseudo-label for clim-train "
-            "regionclip_coco_evab16, ..._eval14",
+            "clim-data nouns, proposals and tags",
+            "clim-eval pseudo-label for clim-train regionclip_coco_evab16, ..._eval14",
         ),
     ),
     Dataset(
@@ -153,34 +152,30 @@ _OFFICIAL = (
         "coco-instances",
         "COCO 2017 instances, training split",
         ((_TRAIN, _coco("instances", "train", 118287)),),
-        (
-            "clim-train clipself_coco_patches_evab16, ..._eval14",
-            "clim-data pack coco-instances",
-            "clim-data ov-split coco",
-        ),
+        ("clim-data pack coco-instances", "clim-data ov-split coco"),
     ),
     Dataset(
         "coco-instances-val",
         "COCO 2017 instances, validation split",
         ((_VAL, _coco("instances", "val", 5000)),),
-        ("clim-eval regions",),
+        ("clim-eval regions", "clim-eval detection", "clim-data ov-split coco"),
     ),
     Dataset(
         "lvis",
         "LVIS v1 (images of COCO 2017)",
         ((_TRAIN, _VAL, _LVIS_TRAIN, _LVIS_VAL),),
         (
-            "clim-train clipself_lvis_patches_evab16, ..._eval14",
             "clim-data pack lvis",
             "clim-data ov-split lvis",
             "clim-eval regions",
+            "clim-eval detection",
         ),
     ),
     Dataset(
         "lvis-captions",
         "COCO captions of the LVIS v1 training images",
         ((_TRAIN, _LVIS_TRAIN, _coco("captions", "train", 118287)),),
-        ("clim-train clim_lvis_vitb16",),
+        (),
     ),
     Dataset(
         "cc3m",
@@ -194,7 +189,7 @@ _OFFICIAL = (
                 ),
             ),
         ),
-        ("clim-train clim_cc3m_vitb16",),
+        ("clim-data tags",),
     ),
     Dataset(
         "png",
@@ -223,3 +218,67 @@ _OFFICIAL = (
 
 DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in _OFFICIAL}
 """What `clim-data doctor` knows, by name. Other packages may add to it."""
+
+_COCO_BOXES = ("coco-instances",)
+RECIPES: dict[str, tuple[str, ...]] = {
+    "clim_coco_vitb16": ("coco-captions",),
+    "clim_coco_evab16": ("coco-captions",),
+    "clim_cc3m_vitb16": ("cc3m",),
+    "clim_lvis_vitb16": ("lvis-captions",),
+    **dict.fromkeys(
+        (
+            "clipself_coco_patches_evab16",
+            "clipself_coco_patches_eval14",
+            "clipself_coco_proposals_evab16",
+            "clipself_coco_proposals_eval14",
+        ),
+        _COCO_BOXES,
+    ),
+    "clipself_lvis_patches_evab16": ("lvis",),
+    "clipself_lvis_patches_eval14": ("lvis",),
+    "regionclip_coco_evab16": ("coco-captions",),
+    "regionclip_coco_eval14": ("coco-captions",),
+    "fvit_coco_evab16": _COCO_BOXES,
+    "fvit_coco_eval14": _COCO_BOXES,
+    "fvit_lvis_evab16": ("lvis",),
+    "fvit_lvis_eval14": ("lvis",),
+    "fvlm_coco_vitb16": _COCO_BOXES,
+    "fvlm_lvis_vitb16": ("lvis",),
+    "fvlm_lvis_rn50x64": ("lvis",),
+    "detic_coco_base": _COCO_BOXES,
+    "detic_coco_captions": (*_COCO_BOXES, "coco-captions"),
+    "detic_coco_tags": (*_COCO_BOXES, "coco-captions"),
+    "detic_lvis_base": ("lvis",),
+    "detic_lvis_captions": ("lvis", "cc3m"),
+    "detic_lvis_clim": ("lvis", "cc3m"),
+}
+"""The data sets that each recipe of clim-train trains on. Files that are made of them (proposals,
+pseudo labels, tags, lists of base classes) are not checked."""
+
+
+def needed_datasets(names: Iterable[str]) -> list[Dataset]:
+    """Return the data sets of names, which are data sets or recipes, each once.
+
+    Raises:
+        ValueError: a name is neither.
+    """
+    found: dict[str, Dataset] = {}
+    for name in names:
+        for dataset in RECIPES.get(name, (name,)):
+            if dataset not in DATASETS:
+                raise ValueError(
+                    f"{name} is not known: choose from {', '.join(DATASETS)}, or a recipe of "
+                    f"`clim-train list`: {', '.join(RECIPES)}"
+                )
+            found[dataset] = DATASETS[dataset]
+    return list(found.values())
+
+
+def enabled_by(dataset: Dataset) -> tuple[str, ...]:
+    """Return the commands that need a data set; of recipes that need others, too, with those."""
+    recipes = []
+    for recipe, needs in RECIPES.items():
+        if dataset.name in needs:
+            others = [need for need in needs if need != dataset.name]
+            recipes.append(f"clim-train {recipe}" + (f" (with {others[0]})" if others else ""))
+    return (*dataset.recipes, *recipes)

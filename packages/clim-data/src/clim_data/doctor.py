@@ -10,7 +10,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from clim_data.annotations.refer_files import ReferRecords
-from clim_data.datasets import DATASETS, Dataset, DatasetCheck
+from clim_data.datasets import (
+    DATASETS,
+    Dataset,
+    DatasetCheck,
+    enabled_by,
+    needed_datasets,
+)
 from clim_data.faults import BrokenSample
 from clim_data.files.names import IMAGE_SUFFIXES
 from clim_data.pixels.decode import load_rgb
@@ -52,7 +58,8 @@ def diagnose(
     check_images: bool = False,
     check_json: bool = False,
 ) -> list[Diagnosis]:
-    """Check the data sets named in `needs` (all known ones when empty) below `root`.
+    """Check data sets below `root`: those in `needs`, and those that the recipes of clim-train in
+    `needs` train on; all known ones when empty.
 
     Folders are counted, annotation files checked for a whole beginning and end, shards for their
     end mark. `check_images` decodes every image, `check_json` parses every annotation file and
@@ -64,9 +71,7 @@ def diagnose(
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}: give the folder that holds your data sets")
-    unknown = [need for need in needs if need not in DATASETS]
-    if unknown:
-        raise ValueError(f"{', '.join(unknown)} is not known: choose from {', '.join(DATASETS)}")
+    chosen = needed_datasets(list(needs) or DATASETS)
     seen: dict[DatasetCheck, Finding] = {}
 
     def look(check: DatasetCheck) -> Finding:
@@ -74,7 +79,7 @@ def diagnose(
             seen[check] = examine(root, check, check_images=check_images, check_json=check_json)
         return seen[check]
 
-    return [_diagnose_one(DATASETS[name], look) for name in (list(needs) or DATASETS)]
+    return [_diagnose_one(dataset, look) for dataset in chosen]
 
 
 def _diagnose_one(dataset: Dataset, look: Callable[[DatasetCheck], Finding]) -> Diagnosis:
@@ -87,7 +92,7 @@ def _diagnose_one(dataset: Dataset, look: Callable[[DatasetCheck], Finding]) -> 
             best, most = found, fraction
 
     complete = all(finding.state == PRESENT for finding in best)
-    return Diagnosis(dataset.name, dataset.title, complete, best, dataset.recipes)
+    return Diagnosis(dataset.name, dataset.title, complete, best, enabled_by(dataset))
 
 
 def examine(

@@ -17,8 +17,9 @@ def add(commands: Commands) -> None:
         "--need",
         nargs="+",
         default=(),
-        metavar="DATASET",
-        help=f"exit 0 only if these are complete: {', '.join(DATASETS)}",
+        metavar="NAME",
+        help=f"exit 0 only if these data sets are complete: {', '.join(DATASETS)}; the name of a "
+        "recipe of clim-train, such as detic_lvis_clim, stands for what it trains on",
     )
     command.add_argument("--check-images", action="store_true", help="decode every image (minutes)")
     command.add_argument(

@@ -124,7 +124,7 @@ def test_mistakes_in_the_command(place, capsys, arguments, message):
         (
             "--lmm",
             "other_family",
-            "no adapter for LMMs of type 'blip_3000'; supported are deepseek_vl",
+            "no adapter for LMMs of type 'blip_3000'; supported are aya_vision",
         ),
         ("--lmm", "nowhere", "there is no folder"),
         ("--lmm", "ok.png", "is a file: pass the folder of an LMM"),
@@ -168,7 +168,7 @@ def test_a_text_beyond_the_context_says_how_much_fits(place, capsys):
     def expanded(count):
         expressions = (["a big car", "a dog"] * 450)[:count]
         text = tokenize_expressions(lmm.tokenizer, lmm.family.style.prompt(DESCRIBE), expressions)
-        return lmm._expanded(text, lmm.family.layout(image).tokens)
+        return lmm._expanded(text, lmm.family.layout(image))
 
     assert expanded(fitting - 1).phrases == fitting - 1
     for count in (fitting + 1, 900):

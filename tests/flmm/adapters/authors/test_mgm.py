@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from tiny_lmms import picture
 
 MGM = [name for name in CASES if name.startswith("mgm")]
+GEMMA = [name for name in MGM if "gemma" in name]
 CLIP, FINE = "model.vision_tower.vision_tower.", "model.vision_tower_aux.vision_"
 
 
@@ -126,8 +127,9 @@ def test_golden_folder_with_foreign_weights_or_projector_is_refused(case, tmp_pa
 
 
 @pytest.mark.parametrize(("hidden", "own"), [("gelu", None), ("gelu_pytorch_tanh", "gelu")])
-def test_gemma_s_activation_is_the_tanh_form_unless_it_says_more(golden, hidden, own):
-    case = golden("forward", "flmm/mgm_gemma")
+@pytest.mark.parametrize("family", GEMMA)
+def test_golden_gemma_has_the_tanh_form_of_gelu_unless_it_says_more(golden, family, hidden, own):
+    case = golden("forward", f"flmm/{family}")
     raw = {"model_type": "mgm_gemma", **case.meta["llm_config"], "hidden_act": hidden}
     raw |= {} if own is None else {"hidden_activation": own}
     tensors = {

@@ -36,8 +36,9 @@ def test_golden_images_and_features(golden, family):
         torch.testing.assert_close(features, expected, atol=5e-5, rtol=1e-4)
 
 
-def test_gemma_s_features_are_scaled_as_its_words(golden):
-    case = golden("forward", "flmm/mgm_gemma")
+@pytest.mark.parametrize("family", [name for name in MGM if "gemma" in name])
+def test_golden_gemma_scales_features_as_its_words(golden, family):
+    case = golden("forward", f"flmm/{family}")
     vision = golden_lmm(case).model.model.vision
     assert vision.scale == case.meta["llm_config"]["hidden_size"] ** 0.5
     pixels = torch.randn(1, 3, vision.sizes.aux_size, vision.sizes.aux_size)

@@ -1,7 +1,7 @@
 """Class-agnostic boxes from the region proposal network (RPN) of a torchvision detector.
 
-The detector's head for classes is never run. An RPN was trained on the boxes of some classes,
-though: one that saw all 80 classes of COCO has seen the novel ones of OV-COCO too.
+The detector's class head is never run. But the RPN was trained on the boxes of some classes: an RPN
+that saw all 80 classes of COCO has seen the novel classes of OV-COCO, too.
 """
 
 import hashlib
@@ -34,19 +34,19 @@ _USED = ("backbone.", "rpn.")
 
 
 class RpnBoxes:
-    """Finds boxes in batches of images of any sizes; runs in this process, on the GPU if there is
-    one.
+    """Finds boxes in batches of images of any size, in this process, on the GPU if there is one.
 
     Args:
         detector: one of `DETECTORS`.
-        weights: a state dict of that detector (its backbone and RPN count, whatever classes it
-            has), or "default" for torchvision's own, which torchvision downloads once.
+        weights: a state dict of that detector, or "default" for torchvision's own weights, which
+            torchvision downloads once. Only backbone and RPN are used, so its classes do not
+            matter.
         device: such as "cpu" or "cuda:1"; None takes the GPU of this process, else the CPU.
-        batch_size: images at a time.
+        batch_size: images per forward pass.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: an option is not known, the weights do not fit
-            or cannot be had.
+        FileNotFoundError: there is no such file.
+        ValueError: an option is not known, or the weights do not fit or cannot be downloaded.
     """
 
     in_processes = False
@@ -65,6 +65,7 @@ class RpnBoxes:
             )
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
+
         self.detector, self.batch_size = detector, batch_size
         self.device = torch.device(device or default_device())
         self.weights = "default" if weights == "default" else _named(Path(weights))
@@ -91,7 +92,8 @@ class RpnBoxes:
         batch, _ = self.model.transform(tensors)
         features = self.model.backbone(batch.tensors)
         found = _scored_proposals(self.model.rpn, batch, features)
-        # The transform's own way back, so that sizes are rounded as it rounded them.
+
+        # The transform itself brings the boxes back, because it rounded the sizes.
         original = [(image.height, image.width) for image in images]
         placed = [{"boxes": boxes} for boxes, _ in found]
         placed = self.model.transform.postprocess(placed, batch.image_sizes, original)

@@ -1,10 +1,9 @@
-"""Boxes without any trained weights: selective search of OpenCV's contrib modules, ranked by
-agreement.
+"""Boxes without trained weights: selective search of OpenCV's contrib modules, ranked by agreement.
 
-Uijlings et al. 2013, "Selective search for object recognition". Its own order is nearly random
-among the first boxes; here a box counts for more the more other candidates, of other segmentations
-and similarities, lie on nearly the same place. That doubles the recall of the first 20 and costs
-nothing beside the search.
+Uijlings et al. 2013, "Selective search for object recognition". OpenCV's own order is nearly random
+among the first boxes. Here, the score of a box is the number of candidates at nearly the same
+place, which come from other segmentations and similarities. This ranking doubles the recall of the
+first 20 boxes, and takes little time compared with the search.
 """
 
 from collections.abc import Sequence
@@ -20,11 +19,11 @@ LEAST_PX = 16
 
 @dataclass(frozen=True)
 class SelectiveSearch:
-    """Finds boxes in images of any size; runs in worker processes, one image at a time.
+    """Finds boxes in images of any size, one image at a time, in worker processes.
 
     Args:
-        search_px: longest side in pixels at which the image is searched; larger takes longer and
-            finds smaller things.
+        search_px: longest side in pixels at which the image is searched. A larger side takes longer
+            and finds smaller objects.
         quality: search with the slow settings (more colour spaces and segmentations).
 
     Raises:
@@ -49,8 +48,8 @@ class SelectiveSearch:
         """Find candidates in RGB images.
 
         Returns:
-            Boxes (N, 4) XYXY in pixels of each image, and scores (N,) in (0, 1], relative within
-            the image.
+            Boxes (N, 4) XYXY in pixels of each image, and scores (N,) in (0, 1], which compare
+            boxes of one image only.
         """
         return [self._search(image) for image in images]
 
@@ -59,16 +58,17 @@ class SelectiveSearch:
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         if min(size) < LEAST_PX:  # OpenCV's segmentation needs some pixels
             return np.zeros((0, 4)), np.zeros(0)
+
         small = image if size == image.size else image.resize(size, Image.Resampling.BOX)
         search = _segmentation()
-        search.setBaseImage(np.ascontiguousarray(np.asarray(small)[..., ::-1]))
-        (
-            search.switchToSelectiveSearchQuality
-            if self.quality
-            else search.switchToSelectiveSearchFast
-        )()
+        search.setBaseImage(np.ascontiguousarray(np.asarray(small)[..., ::-1]))  # BGR
+        if self.quality:
+            search.switchToSelectiveSearchQuality()
+        else:
+            search.switchToSelectiveSearchFast()
         found = np.asarray(search.process(), np.float64).reshape(-1, 4)
-        # OpenCV's order is drawn at random: large boxes first is always the same.
+
+        # OpenCV shuffles the boxes. Sorted, large ones first, they are the same in every run.
         found = found[np.lexsort((*found.T, -found[:, 2] * found[:, 3]))]
         boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)
         shrunk = np.array(size) / np.array(image.size)
@@ -92,7 +92,7 @@ def agreement(boxes: np.ndarray, iou: float = AGREEMENT_IOU) -> np.ndarray:
 
 
 def _segmentation() -> Any:
-    """A new search, in one thread."""
+    """Return a new search that runs in one thread."""
     try:
         import cv2
 

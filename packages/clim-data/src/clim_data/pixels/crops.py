@@ -88,17 +88,17 @@ def cut_crops(picture: T.Picture, windows: Sequence[Window], crop_px: int) -> Te
     cuts = [T.crop(picture, window) for window in windows]
     for place, cut in enumerate(cuts):
         groups[T.size_of(cut)].append(place)
+
     for cut_size, places in groups.items():
         size, top, left = T.centred_place(*cut_size, crop_px)
-        for place, crop in zip(
-            places, _resized([cuts[place] for place in places], size), strict=True
-        ):
+        resized = _resized([cuts[place] for place in places], size)
+        for place, crop in zip(places, resized, strict=True):
             crops[place, :, top : top + size[0], left : left + size[1]] = crop
     return crops
 
 
 def _resized(cuts: Sequence[T.Picture], size: tuple[int, int]) -> Sequence[Tensor] | Tensor:
-    """Cuts of one size, resized to (height, width)."""
+    """Resize cuts of one size to (height, width)."""
     tensors = [cut for cut in cuts if isinstance(cut, Tensor)]
     if not tensors:
         return [T.to_pixels(T.resize(cut, size)) for cut in cuts]

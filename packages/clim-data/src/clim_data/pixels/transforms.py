@@ -103,12 +103,13 @@ def center_crop(image: Picture, target: int) -> Tensor:
 
 
 def crop(image: Picture, window: tuple[float, float, float, float]) -> Picture:
-    """Cut a window that lies inside the image; its edges are rounded to whole pixels, it keeps at
-    least one."""
+    """Cut a window that lies inside the image. Its edges are rounded to whole pixels, and it is at
+    least one pixel wide and high."""
     left, top, right, bottom = (round(v) for v in window)
     height, width = size_of(image)
     left, top = min(left, width - 1), min(top, height - 1)
     right, bottom = max(right, left + 1), max(bottom, top + 1)
+
     if isinstance(image, Image.Image):
         return image.crop((left, top, right, bottom))
     return image[..., top:bottom, left:right]
@@ -129,8 +130,8 @@ def sample_crop_window(
     scale: tuple[float, float] = (0.9, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> tuple[int, int, int, int]:
-    """Draw the window of a random resized crop: a share of the area and an aspect ratio
-    (log-uniform).
+    """Draw the window of a random resized crop: a fraction of the area (uniform) and an aspect
+    ratio (log-uniform).
 
     Args:
         size: (height, width) of the image in pixels.
@@ -149,6 +150,8 @@ def sample_crop_window(
         if 0 < w <= width and 0 < h <= height:
             top, left = int(rng.random() * (height - h + 1)), int(rng.random() * (width - w + 1))
             return left, top, left + w, top + h
+
+    # None of the ten fits: take the central window.
     aspect = min(max(width / height, ratio[0]), ratio[1])
     w, h = min(width, max(1, round(height * aspect))), min(height, max(1, round(width / aspect)))
     left, top = (width - w) // 2, (height - h) // 2
@@ -156,7 +159,7 @@ def sample_crop_window(
 
 
 def _canvas(image: Tensor, target: int) -> Tensor:
-    """An empty square for `image`."""
+    """Return an uninitialised square for `image`."""
     if image.is_floating_point():
         return image.new_empty(image.shape[0], target, target)
     # Channels last, as decoded: copying rows is several times faster than changing the layout.

@@ -43,7 +43,7 @@ class TrainableHeads(nn.Module):
     SAM's image encoder is cast, partitioned or checkpointed. Files of heads have its names.
 
     Args:
-        lmm: the frozen LMM that the features come from; it is asked for its sizes and not kept.
+        lmm: the frozen LMM that the features come from. Only its sizes are read.
         mask_head: takes `lmm.map_channels` maps of a phrase.
         sam: refines the coarse masks; prompt encoder and mask decoder are shared with it.
         merge: how attention of the tokens of a phrase becomes one map, "mean" or "max".
@@ -99,20 +99,20 @@ class TrainableHeads(nn.Module):
         refined = (refiner or self.sam)(images, coarse, text)
 
         if not any(of_image.lengths for of_image in features):
-            # SAM then reads no text; on ranks without phrases the backward pass must be that of the
-            # others.
+            # SAM then reads no text. A rank without phrases must still run the same backward pass
+            # as the other ranks.
             none = sum(self._project(of_image).sum() for of_image in features)
             refined = [masks + none for masks in refined]
         return [Grounding(c, r) for c, r in zip(coarse, refined, strict=True)]
 
     def coarse_masks(self, features: PhraseFeatures) -> Tensor:
-        """Return (N, p, q) logits over the image: the mask head sees the padding too, and it is cut
+        """Return (N, p, q) logits over the image. The mask head sees the padding, too, which is cut
         off afterwards."""
         return features.layout.crop(self.mask_head(features.maps))
 
     def text_embeddings(self, features: PhraseFeatures) -> list[Tensor]:
-        """N tensors (t, E): hidden states of each phrase's tokens, summed over layers by learned
-        weights, projected."""
+        """Return N tensors (t, E): the hidden states of each phrase's tokens, summed over layers by
+        learned weights and projected."""
         return list(self._project(features).split(list(features.lengths)))
 
     def _project(self, features: PhraseFeatures) -> Tensor:
@@ -121,15 +121,15 @@ class TrainableHeads(nn.Module):
         )  # (T, E)
 
     def sum_states(self, states: Tensor) -> Tensor:
-        """Add (L, T, D) to (T, D), layers weighted by the softmax of `text_layer_weights`, in the
-        wider dtype of both."""
+        """Sum (L, T, D) over layers -> (T, D), weighted by the softmax of `text_layer_weights`, in
+        the wider dtype of both."""
         weights = self.text_layer_weights.softmax(0)
         return (states * weights[:, None, None]).sum(0)
 
     def direct_parameters(self) -> list[nn.Parameter]:
-        """List the parameters that engines such as ZeRO-3 gather once a step: all that train.
+        """List the parameters that engines such as ZeRO-3 gather once per step: all that train.
 
-        Some are read outside the forward of the module that owns them, and they are few.
+        They are few, and some are read outside the forward of the module that owns them.
         """
         return [p for p in self.parameters() if p.requires_grad]
 
@@ -138,8 +138,8 @@ class TrainableHeads(nn.Module):
         return [name for name, p in self.named_parameters() if p.requires_grad]
 
     def saved_names(self) -> list[str]:
-        """List what a file of heads holds: everything that trains, and SAM's positional encoding if
-        a file brought its own.
+        """List what a file of heads has: everything that trains, and SAM's positional encoding if
+        it was loaded from a file of heads.
 
         DeepSpeed adds that buffer to released checkpoints, rounded to bfloat16 as their heads were
         trained with it.
@@ -147,22 +147,23 @@ class TrainableHeads(nn.Module):
         return [*self.trained_names(), *([] if self.own_positions else [OWN_POSITIONS])]
 
     def facts(self) -> dict[str, Any]:
-        """Return what a file of heads says beside the weights: "merge", "mask_head", "prompts",
+        """Return what a file of heads says next to the weights: "merge", "mask_head", "prompts",
         "lmm", "sam_image_encoder"."""
         return {"merge": self.merge, **trained_parts(self.mask_head, self.sam), **self.made_for}
 
     def load_heads(self, source: str | Path | Mapping[str, Any]) -> None:
-        """Everything that was trained, from a file of `save_heads` or a released F-LMM checkpoint.
+        """Load everything that was trained, from a file of `save_heads` or a released F-LMM
+        checkpoint.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: damaged, of another LMM or SAM, or trained with another `merge`; what
-                differs is listed.
+            ValueError: the file is damaged, belongs to another LMM or SAM, or was trained with
+                another `merge`. The differences are listed.
         """
         name = "the state dict" if isinstance(source, Mapping) else str(source)
         read_heads(self, open_heads(source), name=name, facts=read_facts(source))
 
     def save_heads(self, path: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> Path:
-        """Write what trained with `facts`, and nothing frozen, as safetensors; `state_dict`
-        replaces own values."""
+        """Write what trained and `facts`, and nothing frozen, as safetensors. Values in
+        `state_dict` replace the module's own."""
         return write_heads(self, path, state_dict)

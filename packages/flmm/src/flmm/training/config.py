@@ -1,4 +1,4 @@
-"""What a training run of the heads is told: frozen dataclasses beside those of clim-train, whose
+"""Options of a training of the heads: frozen dataclasses next to those of clim-train, whose
 Trainer reads them."""
 
 from dataclasses import dataclass, field
@@ -32,13 +32,13 @@ class GroundedModelConfig:
     sam: str = field(default="facebook/sam-vit-large", metadata=PATH_OR_NAME)
     """Folder, hub id, or file in the original layout (sam_vit_l_0b3195.pth)."""
     sam_dtype: Weights = "bfloat16"
-    """Of SAM's image encoder, which is frozen; its prompt encoder and mask decoder train with the
+    """Dtype of SAM's frozen image encoder. SAM's prompt encoder and mask decoder train with the
     heads."""
     heads: str | None = field(default=None, metadata=PATH)
     """Heads to start from: a file of `GroundedLMM.save_heads` or a released checkpoint; None draws
     new ones."""
     merge: str = "mean"
-    """How attention of a phrase's tokens becomes one map, "mean" or "max"."""
+    """How the attention of a phrase's tokens becomes one map, "mean" or "max"."""
     grad_checkpointing: bool = False
     """Recompute activations of the heads in the backward pass, to save memory."""
 
@@ -54,8 +54,7 @@ class GroundedModelConfig:
 
 @dataclass(frozen=True)
 class GroundingDataConfig:
-    """Shards of `clim-data pack png` and `clim-data pack refcoco`, which are put together and
-    shuffled."""
+    """Shards of `clim-data pack png` and `clim-data pack refcoco`, shuffled together."""
 
     kind: Literal["grounding"] = "grounding"
     narratives: tuple[str, ...] = field(default=(), metadata=PATH)
@@ -67,8 +66,8 @@ class GroundingDataConfig:
     narrative_request: str | None = None
     """What it is asked before a narrative; None: `request`."""
     redraw: bool = False
-    """Other random sentences of an object in each epoch; False keeps those of the first, as the
-    original does."""
+    """Draw other sentences of an object in each epoch. False keeps the sentences of the first
+    epoch, as the original does."""
     batch_size: int = 1
     """Images per rank and micro-batch."""
     workers: int = 4
@@ -84,14 +83,14 @@ class GroundingDataConfig:
 
 @dataclass(frozen=True)
 class FeatureCacheConfig:
-    """Keeps what the frozen models say about each sample, so that later epochs and runs skip
-    them."""
+    """Where the features of the frozen models are stored, so that later epochs and runs need not
+    compute them."""
 
     folder: str | None = field(default=None, metadata=OUTPUT)
-    """Where; None computes everything in every epoch. Ranks of several nodes need a folder that all
-    of them see."""
+    """Folder of the features. None computes them in every epoch. Ranks on several nodes need a
+    folder that all of them see."""
     max_gb: float | None = None
-    """All that the ranks write together; samples beyond it are computed each time. None: no
+    """Limit of what all ranks write together. Features beyond it are computed each time. None is no
     limit."""
 
     def __post_init__(self) -> None:
@@ -101,14 +100,15 @@ class FeatureCacheConfig:
 
 
 def grounding_optim(*, lr: float = 1e-4) -> OptimConfig:
-    """AdamW of F-LMM: everything decays by 0.01, gradients are clipped at norm 1."""
+    """Return the AdamW of F-LMM: all weights decay by 0.01, gradients are clipped at norm 1."""
     return OptimConfig(
         lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, decay="all", clip_norm=1.0
     )
 
 
 def grounding_schedule() -> ScheduleConfig:
-    """Of F-LMM: warm-up from 1e-5 of the rate over 3% of the steps, then half a cosine to 0."""
+    """Return the schedule of F-LMM: a warm-up from 1e-5 of the learning rate over 3 % of the steps,
+    then half a cosine to 0."""
     return ScheduleConfig(
         kind="cosine", epochs=8, warmup_steps=0, warmup_share=0.03, warmup_start=1e-5
     )

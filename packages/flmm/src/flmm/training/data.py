@@ -44,15 +44,19 @@ class Place:
 
 
 class GroundingSources:
-    """Several data sets one after another, as the store of an `EpochLoader`; `skipped` has what
-    each left out."""
+    """Several data sets one after another, as the store of an `EpochLoader`.
+
+    `skipped` names the samples that each of them skips.
+    """
 
     shuffle_window = None
 
     def __init__(self, sources: Mapping[str, GroundingData], *, on_error: str):
         if not sources:
             raise ValueError("no grounding data: give at least one data set")
-        self.sources, self.on_error = dict(sources), on_error
+
+        self.sources = dict(sources)
+        self.on_error = on_error
         self.counts = [len(data) for data in self.sources.values()]
         self._places = [(name, data) for name, data in self.sources.items()]
         self.skipped = SkipReport()
@@ -64,7 +68,7 @@ class GroundingSources:
         return sum(self.counts)
 
     def read(self, number: int) -> Place:
-        """Which sample it is; it is read in `GroundingBuilder`, which knows the epoch."""
+        """Say which sample this is. `GroundingBuilder`, which knows the epoch, reads it."""
         for (name, _), count in zip(self._places, self.counts, strict=True):
             if number < count:
                 return Place(name, number)
@@ -90,17 +94,19 @@ class GroundingBuilder:
         sam_px: int,
         cache: FeatureCache | None,
     ):
-        self.sources, self.makers, self.sam_px, self.cache = (
-            dict(sources),
-            dict(makers),
-            sam_px,
-            cache,
-        )
+        self.sources = dict(sources)
+        self.makers = dict(makers)
+        self.sam_px = sam_px
+        self.cache = cache
 
     def __call__(
         self, places: list[Place], draw: SampleRandom
     ) -> tuple[GroundingBatch, list[BrokenSample]]:
-        """The batch, possibly empty, and what could not be used."""
+        """Build a batch, which can be empty.
+
+        Returns:
+            The batch, and the faults of samples that cannot be used.
+        """
         items, faults = [], []
         for place in places:
             try:
@@ -171,6 +177,6 @@ class GroundingLoader(EpochLoader[GroundingBatch]):
 
     def __iter__(self) -> Iterator[GroundingBatch]:
         if self._cache is not None:
-            # before the workers start, so that they know what earlier epochs kept
+            # Before the workers start, so that they know what earlier epochs stored.
             self._cache.refresh()
         return super().__iter__()

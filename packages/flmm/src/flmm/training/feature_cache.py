@@ -1,9 +1,9 @@
-"""What the frozen models say about a sample, kept on the disk: later epochs and runs skip LMM and
+"""Features of the frozen models, stored on the disk: later epochs and runs skip the LMM and SAM's
 image encoder.
 
 Features are the attention maps of the phrases, the hidden states of their tokens, and SAM's
-embedding of the image. They are large: with LLaVA-1.5 2.4 MB a phrase, and 4 MB an image, before
-bfloat16 halves them. Nothing is rounded: maps are kept in 16 bits only where that changes no value.
+embedding of the image. They are large: with LLaVA-1.5 2.4 MB per phrase and 4 MB per image, before
+bfloat16 halves them. Nothing is rounded: maps are stored in 16 bits only if that changes no value.
 """
 
 import hashlib
@@ -49,11 +49,13 @@ Place = tuple[Path, int, dict]
 def frozen_facts(
     model: GroundedLMM, *, data: Mapping[str, str], requests: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Everything that features depend on: weights, precision, prompts, processing and data. Reads
-    all weights once.
+    """Collect everything that features depend on: weights, precision, prompts, processing and data.
+
+    All weights are read once.
 
     Args:
-        data: name -> stamp of each data set. requests: name -> what the LMM is asked.
+        data: name -> stamp of each data set.
+        requests: name -> what the LMM is asked.
     """
     import transformers
 
@@ -136,11 +138,11 @@ class FeatureCache:
         self.refresh()
 
     def __len__(self) -> int:
-        """Samples that can be found."""
+        """Return the number of samples that can be found."""
         return len(self._places)
 
     def refresh(self) -> None:
-        """Write what is pending, and take in the shards of all ranks."""
+        """Write the pending features, and read which features the shards of all ranks have."""
         self.flush()
         shards = self._shards("*")
 
@@ -178,8 +180,10 @@ class FeatureCache:
         return GroundingItem(key, masks, text=entry["text"], kept=kept)
 
     def keep(self, item: GroundingItem, features: FrozenFeatures) -> None:
-        """Take the features of an item, unless they are known or there is no room; written with a
-        shard's worth."""
+        """Take the features of an item, unless they are stored already or there is no room.
+
+        They are written once there are enough for a shard.
+        """
         if item.key in self._pending_keys:
             return
         place = self._places.get(item.key)
@@ -187,6 +191,7 @@ class FeatureCache:
             return
         if item.sample is None:
             raise ValueError(f"{item.key} was made of cached features: keep new ones only")
+
         phrases, frame = features.phrases, item.sample.image.frame
         tensors = {
             "maps": _narrow(phrases.maps, phrases.states.dtype),
@@ -199,6 +204,7 @@ class FeatureCache:
             and self.written_bytes + self._pending_bytes + size > self.max_bytes
         ):
             return
+
         entry = {
             "key": item.key,
             "text": item.text,
@@ -215,6 +221,7 @@ class FeatureCache:
         }
         values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         entry["checksum"] = _entry_checksum(entry, values)
+
         self._pending.append((entry, values))
         self._pending_keys.add(item.key)
         self._pending_bytes += size
@@ -225,6 +232,7 @@ class FeatureCache:
         """Write what is pending as one shard."""
         if not self._pending:
             return
+
         # The random part keeps runs apart that share a cache.
         name = f"features-{self.rank:04d}-{os.getpid()}-{secrets.token_hex(4)}.safetensors"
         path = self.folder / name
@@ -237,6 +245,7 @@ class FeatureCache:
         # No flush to the disk, which takes seconds: the checksums tell what did not arrive there.
         with write_whole(path, sync=False) as draft:
             save_file(tensors, draft, metadata={ENTRIES: entries})
+
         self.written_bytes += self._pending_bytes
         self._pending, self._pending_bytes = [], 0
         self._pending_keys = set()
@@ -295,6 +304,6 @@ def _entry_checksum(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
 
 
 def _narrow(maps: Tensor, dtype: torch.dtype) -> Tensor:
-    """The maps in the LMM's dtype where that is exact."""
+    """Return the maps in the LMM's dtype if that is exact."""
     small = maps.to(dtype)
     return small if torch.equal(small.float(), maps) else maps

@@ -31,15 +31,15 @@ HEADS_FILE = "heads.safetensors"
 class GroundingTask:
     """Dice and cross-entropy of the coarse and of SAM's masks, each phrase with the same weight.
 
-    The loss is the mean over all phrases of the global batch: averaged over ranks, gradients are
-    those of one process with the images of all of them, also where ranks have unequally many
-    phrases, or none. (In the original each GPU's mean has the same weight.) Losses and masks are
-    computed in float32 whatever the precision.
+    The loss is the mean over all phrases of the global batch. Gradients that are averaged over
+    ranks equal the gradients of one process with all images, also where some ranks have fewer
+    phrases, or none. (In the original, the mean of each GPU has the same weight.) Losses and masks
+    are computed in float32 at every precision.
 
     Args:
-        model: its LMM and image encoder stay outside of `self.model`, frozen, in the dtype they
-            have; they follow the batches to their device.
-        cache: is given the features of every item that had none.
+        model: its LMM and image encoder stay frozen, outside of `self.model` and in their own
+            dtype. They follow the batches to their device.
+        cache: takes the features of every item that came without features.
         about: what `save` writes into grounding.json, such as the names of LMM and SAM.
     """
 
@@ -61,34 +61,39 @@ class GroundingTask:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def loss(self, batch: GroundingBatch) -> dict[str, Tensor]:
-        """Return {"loss", "loss_mask", "loss_dice", "accuracy", "aiou", the same four with "sam_"
-        before them, "phrases"}.
+        """Compute the losses of a batch, and figures for the log.
 
-        "loss" is the sum of the four losses; "phrases" their mean number over the ranks. Averaged
-        over ranks, the others are means over all phrases. With a cache also "kept", the share of
-        items whose features were in it.
+        Returns:
+            {"loss", "loss_mask", "loss_dice", "accuracy", "aiou", the same four with "sam_" before
+            them, "phrases"}. "loss" is the sum of the four losses, "phrases" the mean number of
+            phrases of a rank. The average of each other figure over ranks is its mean over all
+            phrases. With a cache also "kept", the fraction of items whose features it had.
         """
         device = self.model.text_layer_weights.device
         features = self.frozen_features(batch.items, device)
         targets = [item.masks.to(device) for item in batch.items]
         count, images = batch.phrases, max(len(batch), 1)
-        # Under ZeRO-3 ranks that run a module unequally often wait for each other forever: those
-        # with fewer images run it on nothing.
+
+        # Under ZeRO-3 all ranks must run a module equally often, or they wait for each other
+        # forever. A rank with fewer images runs it on empty ones.
         spare = most_images(images, device) - len(batch)
         features += [self._nothing(device)] * spare
         targets += [torch.zeros(1, 1, 1, device=device)] * spare
         masks = self.model.ground([f.phrases for f in features], [f.embedding for f in features])
+
         coarse = mask_losses([m.coarse for m in masks[:images]], targets[:images])
         refined = mask_losses([m.refined for m in masks[:images]], targets[:images])
+        # A rank's means count as much as its share of all phrases.
         rows = rows_per_rank(count, device)
         figures = {**coarse, **{f"sam_{name}": value for name, value in refined.items()}}
         figures = {name: value * (count / rows) for name, value in figures.items()}
-        first, *others = (value for name, value in figures.items() if "loss" in name)
-        total = first
-        for value in others:
-            total = total + value
+
+        losses = [value for name, value in figures.items() if "loss" in name]
+        total = sum(losses[1:], losses[0])
+        # Zero times the masks of the empty images: their backward pass runs on this rank, too.
         for unused in masks[images:]:
             total = total + 0 * (unused.coarse.sum() + unused.refined.sum())
+
         found = {"loss": total, **figures, "phrases": rows}
         if self.cache is not None:
             kept = sum(item.kept is not None for item in batch.items)
@@ -99,8 +104,8 @@ class GroundingTask:
     def frozen_features(
         self, items: Sequence[GroundingItem], device: torch.device
     ) -> list[FrozenFeatures]:
-        """Return the features of the items' phrases and images on `device`: those that were kept,
-        else from LMM and SAM."""
+        """Return the features of the items' phrases and images on `device`, from the cache where
+        they are there, else from LMM and SAM."""
         new = [item for item in items if item.kept is None]
         made = iter(self._compute(new, device))
         return [_on(item.kept, device) if item.kept is not None else next(made) for item in items]
@@ -113,24 +118,21 @@ class GroundingTask:
         for module, where in ((self.lmm, self.lmm.device), (self.encoder, _device(self.encoder))):
             if where != device:
                 module.to(device)
+
         samples, images = frozen_inputs(items)
-        with torch.autocast(
-            device.type, enabled=False
-        ):  # frozen models run in the dtype of their weights
+        # Frozen models run in the dtype of their weights.
+        with torch.autocast(device.type, enabled=False):
             phrases = self.lmm(samples, merge=self.model.merge)
-            made = [
-                FrozenFeatures(p, e)
-                for p, e in zip(
-                    phrases, embed_images(self.encoder, images, edge=self.sam_px), strict=True
-                )
-            ]
+            embeddings = embed_images(self.encoder, images, edge=self.sam_px)
+        made = [FrozenFeatures(p, e) for p, e in zip(phrases, embeddings, strict=True)]
+
         if self.cache is not None:
             for item, features in zip(items, made, strict=True):
                 self.cache.keep(item, features)
         return made
 
     def _nothing(self, device: torch.device) -> FrozenFeatures:
-        """A phrase that is nowhere in an image of nothing."""
+        """Make the features of an empty phrase on a blank image, for ranks that lack an image."""
         layers, width = len(self.model.text_layer_weights), self.model.text_proj.in_features
         channels, prompts = self.model.mask_head.in_channels, self.model.sam.prompt_encoder
         grid = prompts.image_embedding_size
@@ -140,8 +142,8 @@ class GroundingTask:
         return FrozenFeatures(PhraseFeatures(maps, states, (1,), single_grid(8, 8)), embedding)
 
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
-        """Write heads.safetensors (only what trained; `GroundedLMM.load_heads` reads it) and
-        grounding.json."""
+        """Write heads.safetensors, which has only what trained and which `GroundedLMM.load_heads`
+        reads, and grounding.json."""
         self.model.save_heads(Path(folder) / HEADS_FILE, state)
         about = dict(self.about)
         for part in ("lmm", "sam"):

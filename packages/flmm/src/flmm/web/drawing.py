@@ -21,13 +21,14 @@ THUMBNAIL_PX = 160
 
 
 def mask_png(mask: np.ndarray, colour: str) -> bytes:
-    """Draw a mask bool (H, W): transparent outside, see-through in the colour ("#rrggbb") inside,
-    with a white outline."""
+    """Draw a mask bool (H, W) as PNG: transparent outside, half transparent in the colour
+    ("#rrggbb") inside, with a white outline."""
     times = max(1, round(DRAWN_PX / max(mask.shape)))
     drawn = mask.repeat(times, axis=0).repeat(times, axis=1)
     inner = drawn
     for _ in range(max(1, round(max(drawn.shape) / DRAWN_PX))):
         inner = _eroded(inner)
+
     levels = drawn.astype(np.uint8) + (drawn & ~inner)  # 0 outside, 1 inside, 2 outline
     image = Image.frombytes(
         "P", (drawn.shape[1], drawn.shape[0]), levels.astype(np.uint8).tobytes()
@@ -37,8 +38,10 @@ def mask_png(mask: np.ndarray, colour: str) -> bytes:
 
 
 def heat_png(attention: np.ndarray) -> bytes:
-    """Draw an attention map (h, w) in colours, from its least to its 99th percentile: single tokens
-    can stand far out."""
+    """Draw an attention map (h, w) as PNG, in colours from its least value to its 99th percentile.
+
+    Single tokens can have far more attention than all others.
+    """
     from matplotlib import colormaps
 
     least, most = attention.min(), np.percentile(attention, 99)
@@ -47,7 +50,7 @@ def heat_png(attention: np.ndarray) -> bytes:
 
 
 def picture_view(name: str, upload: Upload) -> dict[str, Any]:
-    """Return what the page is told of a picture: its name, size, pixels, and a note where it was
+    """Return what the page shows of a picture: its name, size, pixels, and a note if it was
     shrunk."""
     width, height = upload.image.size
     note = ""
@@ -85,7 +88,7 @@ def answer_view(answered: AnsweredQuestion) -> dict[str, Any]:
 
 
 def found_view(found: GroundedPhrases) -> dict[str, Any]:
-    """Return what the page is told of masks: pieces of the text, and for each phrase its mask,
+    """Return what the page shows of masks: pieces of the text, and for each phrase its mask,
     attention, area and box."""
     height, width = found.masks.shape[1:]
     phrases = [
@@ -117,7 +120,7 @@ def inner_point(mask: np.ndarray) -> tuple[int, int] | None:
 
 
 def look_view(look: CloserLook) -> dict[str, Any]:
-    """Return what the page is told of a closer look. The box is XYXY in pixels."""
+    """Return what the page shows of a closer look. The box is XYXY in pixels."""
     mask = None if look.mask is None else _url(mask_png(look.mask, colour_of(0)))
     return {
         "question": look.question,
@@ -148,7 +151,7 @@ def pieces(text: str, spans: tuple[tuple[int, int], ...]) -> list[dict[str, Any]
 
 
 def _eroded(mask: np.ndarray) -> np.ndarray:
-    """Without the pixels that touch the outside, of the mask or of the picture."""
+    """Remove the pixels that touch the outside of the mask or of the picture."""
     around = np.pad(mask, 1)
     return mask & around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
 
@@ -160,7 +163,7 @@ def _png(image: Image.Image, **options: Any) -> bytes:
 
 
 def _shown(image: Image.Image) -> str:
-    """A picture for the page: as it is where it is small and will be enlarged, else as JPEG."""
+    """Encode a picture for the page: as PNG if it is small and will be enlarged, else as JPEG."""
     return _url(_png(image)) if max(image.size) <= DRAWN_PX else _url(_jpeg(image), "jpeg")
 
 

@@ -1,4 +1,4 @@
-"""Uploaded bytes to the picture that the page works on."""
+"""From the bytes of an uploaded file to the picture that the page works on."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,15 @@ from PIL import Image, ImageOps
 # enough for a page.
 LONGEST_EDGE_PX = 1600
 MAX_BYTES = 64 * 1024 * 1024
-# What people have; Pillow's readers of other formats are left alone, some start programs. MPO:
-# JPEGs of some phones.
+# What people have. Some of Pillow's readers of other formats start programs. MPO: JPEGs of some
+# phones.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
 
 
 @dataclass(frozen=True)
 class Upload:
-    """An RGB picture, its longer edge at most `LONGEST_EDGE_PX`, and the (width, height) it came
-    with."""
+    """An RGB picture, its longer edge at most `LONGEST_EDGE_PX`, and the (width, height) of the
+    file."""
 
     image: Image.Image
     original_size: tuple[int, int]
@@ -29,7 +29,7 @@ class Upload:
 
 
 def read_upload(data: bytes, name: str = "the file") -> Upload:
-    """Read a picture from the bytes of its file, turned as a camera's file says, and shrunk where
+    """Read a picture from the bytes of its file, with its EXIF rotation applied, and shrink it if
     it is large.
 
     Raises:
@@ -40,15 +40,16 @@ def read_upload(data: bytes, name: str = "the file") -> Upload:
         raise ValueError(f"{name} is empty: choose a JPEG, PNG or WebP picture")
     if len(data) > MAX_BYTES:
         raise ValueError(f"{name} has more than {MAX_BYTES >> 20} MB: make it smaller")
+
     opened = _opened(data, name)
     stored = opened.size
     try:
-        opened.draft(
-            "RGB", (LONGEST_EDGE_PX, LONGEST_EDGE_PX)
-        )  # large JPEGs are decoded at a fraction of their size
+        # Large JPEGs are decoded at a fraction of their size.
+        opened.draft("RGB", (LONGEST_EDGE_PX, LONGEST_EDGE_PX))
         image = to_rgb(ImageOps.exif_transpose(opened))
     except Exception as fault:  # damaged pixels can make a Pillow plugin raise nearly anything
         raise ValueError(f"{name} is damaged ({fault}): choose a whole picture") from fault
+
     turned = (image.width > image.height) != (stored[0] > stored[1])
     image.thumbnail((LONGEST_EDGE_PX, LONGEST_EDGE_PX), Image.Resampling.LANCZOS)
     return Upload(image, stored[::-1] if turned else stored)

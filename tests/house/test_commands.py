@@ -1,7 +1,10 @@
 """Commands keep their options, and mistakes their exit status and message."""
 
+import subprocess
+import sys
+
 import pytest
-from house import commands, machine
+from house import access, commands, machine
 
 RECORDED = machine.load("commands")[0]
 
@@ -48,6 +51,23 @@ def test_every_command_is_asked(helps):
     kinds = {"coco", "lvis"}  # values of `ov-split`
     for name, shown in helps.items():
         assert set(shown["commands"]) - runs - kinds <= asked, name
+
+
+@pytest.mark.parametrize("program", sorted(access.programs()))
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_are_answered_at_once(program, option):
+    """Without the libraries that take a second or more to import."""
+    module = access.programs()[program].__module__
+    code = f"""
+import sys
+from {module} import main
+assert main([{option!r}]) == 0
+slow = {{"torch", "torchvision", "numpy", "open_clip", "transformers"}}
+sys.exit(", ".join(slow & sys.modules.keys()) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr[-2000:]
+    assert done.stdout
 
 
 def test_options_in_sentences_do_not_count():

@@ -120,19 +120,33 @@ def test_signals_that_the_parent_ignores_stay_ignored():
     assert program.returncode == 0
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_interrupted_imports_end_in_one_line(program):
-    """The handlers are there before the program's main module is imported."""
+# Modules with slow imports: the first that a program imports, and that of a command.
+IMPORTED = [
+    ("clim_data", "main", "nouns"),
+    ("clim_data", "nouns", "nouns"),
+    ("clim_eval", "main", "show"),
+    ("clim_eval", "show", "show"),
+    ("clim_train", "start", "list"),
+    ("clim_train", "main", "list"),
+    ("flmm", "main", "chat"),
+    ("flmm", "chat", "chat"),
+]
+
+
+@pytest.mark.parametrize(("program", "module", "command"), IMPORTED)
+def test_interrupted_imports_end_in_one_line(program, module, command):
+    """The handlers are there before anything slow is imported."""
     name = program.replace("_", "-")
     code = (
         "import sys, time, types\n"
         "class Slow:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name == '{program}.commands.main':\n"
+        f"        if name == '{program}.commands.{module}':\n"
         "            print('importing', flush=True)\n"
         "            time.sleep(60)\n"
         "sys.meta_path.insert(0, Slow())\n"
         f"from {program}.__main__ import main\n"
+        f"sys.argv = ['{name}', '{command}']\n"
         "sys.exit(main())\n"
     )
     running = start(code)

@@ -117,12 +117,23 @@ def leaves(parser):
 
 
 def parsers():
-    yield from leaves(data.build_parser())
-    yield from leaves(evaluation.build_parser())
-    yield estimate.build_parser()
-    yield estimate_parser()
+    for program in (data, evaluation):
+        for name in program.COMMANDS:
+            yield from leaves(program.build_parser([name]))
     for name in grounding.COMMANDS:
         yield from leaves(grounding.build_parser(name))
+    yield estimate.build_parser()
+    yield estimate_parser()
+
+
+def test_the_help_of_a_program_is_that_of_its_commands():
+    """Without a command their modules are not imported, and a table says what each does."""
+    for program in (data, evaluation):
+        short = program.build_parser([]).format_help()
+        for name in program.COMMANDS:
+            assert program.build_parser([name]).format_help() == short
+    for name in grounding.COMMANDS:
+        assert grounding.build_parser(name).format_help() == grounding.build_parser().format_help()
 
 
 def options_of(parser):

@@ -9,10 +9,12 @@ import pytest
 from clim_data import MosaicLoader
 from clim_train.commands.main import main
 from clim_train.commands.runs import keep_global_batch
+from clim_train.commands.start import main as start
 from clim_train.config import TrainConfig
 from clim_train.methods.pairs import PairDataConfig
 from clim_train.run.metrics import read_metrics
 from clim_train.trainer import Trainer
+from clim_train.version import __version__
 from tiny_training import Interrupted, small_command
 from tolerance import SAME_LOSSES
 
@@ -63,9 +65,14 @@ def test_illegal_option_value_is_refused(capsys):
 
 
 def test_usage(capsys):
-    assert main([]) == 2
-    assert main(["--help"]) == 0
+    assert start([]) == 2
+    assert start(["--help"]) == 0
     assert "deepspeed --hostfile" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert start(["--version"]) == 0
+    assert capsys.readouterr().out == f"clim-train {__version__}\n"
 
 
 def test_launcher_option_is_accepted(shards, tmp_path):

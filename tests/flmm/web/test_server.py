@@ -389,7 +389,7 @@ def start(words):
 
 
 def test_command_line_mistakes_end_with_the_fix(tmp_path, monkeypatch):
-    assert COMMANDS["demo"][0] == "web.command"
+    assert COMMANDS["demo"][0] == "flmm.web.command"
     with pytest.raises(
         ValueError, match=r"pass --checkpoint .*flmm-quickstart.* or with a released F-LMM .pth"
     ):

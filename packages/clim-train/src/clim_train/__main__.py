@@ -8,7 +8,7 @@ from clim_data.command_line import run_program
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    return run_program("clim-train", "clim_train.commands.main", argv)
+    return run_program("clim-train", "clim_train.commands.start", argv)
 
 
 if __name__ == "__main__":

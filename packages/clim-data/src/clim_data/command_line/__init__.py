@@ -23,10 +23,12 @@ if TYPE_CHECKING:
         TERMINATED as TERMINATED,
         run_command as run_command,
     )
+    from clim_data.command_line.interrupts import importing as importing
     from clim_data.command_line.parser import (
         CommandParser as CommandParser,
         Commands as Commands,
         add_command as add_command,
+        add_commands as add_commands,
     )
     from clim_data.command_line.program import run_program as run_program
     from clim_data.command_line.vocabulary import VOCABULARY as VOCABULARY, add_option as add_option
@@ -43,9 +45,11 @@ else:
             "TERMINATED": "clim_data.command_line.exit_status",
             "VOCABULARY": "clim_data.command_line.vocabulary",
             "add_command": "clim_data.command_line.parser",
+            "add_commands": "clim_data.command_line.parser",
             "add_option": "clim_data.command_line.vocabulary",
             "at_least": "clim_data.command_line.checks",
             "given": "clim_data.command_line.checks",
+            "importing": "clim_data.command_line.interrupts",
             "need_path": "clim_data.command_line.checks",
             "one_argument": "clim_data.command_line.checks",
             "run_command": "clim_data.command_line.exit_status",

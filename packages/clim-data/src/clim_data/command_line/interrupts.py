@@ -95,6 +95,21 @@ def imports_are_done() -> None:
         _installed.importing = False
 
 
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Mark a block that imports the libraries of a command: a signal ends the process in it, as
+    while the program starts."""
+    if _installed is None:
+        yield
+        return
+
+    _installed.importing = True
+    try:
+        yield
+    finally:
+        _installed.importing = False
+
+
 def was_interrupted() -> bool:
     """Return whether Ctrl-C arrived, also where a library turned it into another error."""
     return _installed is not None and _installed.received == signal.SIGINT

@@ -2,8 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, Protocol
+
+from clim_data.command_line.interrupts import importing
 
 
 class Commands(Protocol):
@@ -86,3 +89,27 @@ def add_command(
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def add_commands(
+    parser: argparse.ArgumentParser, table: Mapping[str, tuple[str, str]], words: Sequence[str]
+) -> None:
+    """Add the commands of a program, with options only for the one that `words` begin with.
+
+    The modules of the others are not imported, so that help and mistakes are answered at once.
+
+    Args:
+        parser: of the program.
+        table: command -> (its module, the line that the program's help shows). A module has
+            `add(commands)`.
+        words: of the command line, without the program's name.
+    """
+    commands = parser.add_subparsers(dest="command", required=True)
+    wanted = words[0] if words else None
+    for name, (module, text) in table.items():
+        if name == wanted:
+            with importing():
+                add = import_module(module).add
+            add(commands)
+        else:
+            commands.add_parser(name, help=text)

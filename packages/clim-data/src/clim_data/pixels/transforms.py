@@ -12,13 +12,10 @@ import random
 
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
-from torchvision.transforms.v2.functional import InterpolationMode
 
 from clim_data.pixels.decode import pixels
 
 Picture = Image.Image | Tensor
-_MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 _PIL_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -35,7 +32,12 @@ def resize(
     """Resize to `size` = (height, width). Pillow always antialiases; `antialias` is for tensors."""
     if isinstance(image, Image.Image):
         return image.resize((size[1], size[0]), _PIL_FILTERS[mode])
-    return F.resize(image, list(size), interpolation=_MODES[mode], antialias=antialias)
+
+    # Imported here: it takes two seconds, and most commands answer without a resized tensor.
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
+    interpolation = InterpolationMode(mode)
+    return functional.resize(image, list(size), interpolation=interpolation, antialias=antialias)
 
 
 def to_pixels(image: Picture) -> Tensor:

@@ -7,9 +7,8 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
-from torchvision.transforms.v2.functional import InterpolationMode
 
+from clim_data.pixels.transforms import resize
 from clim_data.streams.batches import TensorBatch
 
 
@@ -207,10 +206,7 @@ def assemble_mosaics(
         start += side * side
         if config.tile_source_px is not None:
             stitched = stitch_tiles(members, side)
-            size = [canvas, canvas]
-            mosaic.copy_(
-                F.resize(stitched, size, interpolation=InterpolationMode.BICUBIC, antialias=False)
-            )
+            mosaic.copy_(resize(stitched, (canvas, canvas), antialias=False))
             continue
         edges = cell_edges(canvas, side)
         for i, tile in enumerate(members):

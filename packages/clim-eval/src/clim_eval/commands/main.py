@@ -2,82 +2,97 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import torch
-import torch.distributed as dist
-from clim_data.command_line import CommandParser, run_command, without_launcher_options
-from clim_data.processes import Ranks, local_device, watch_launcher
-
-from clim_eval.commands import (
-    alpha,
-    detect,
-    detection,
-    embed,
-    pseudo_label,
-    regions,
-    report,
-    rescore,
-    retrieval,
-    show,
-    zeroshot,
+from clim_data.command_line import (
+    CommandParser,
+    add_commands,
+    run_command,
+    without_launcher_options,
 )
+from clim_data.processes import watch_launcher
+
 from clim_eval.version import __version__
 
-# In the order of the help. A command's module has `add(commands)` and `run(options)`.
-COMMANDS = (
-    regions,
-    retrieval,
-    zeroshot,
-    alpha,
-    embed,
-    pseudo_label,
-    report,
-    show,
-    detect,
-    detection,
-    rescore,
-)
+# Command -> its module, imported on use, and what it does, in the order of the help. A module has
+# `add(commands)` and `run(options)`.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "regions": (
+        "clim_eval.commands.regions",
+        "name annotated boxes and masks, mean accuracy over classes",
+    ),
+    "retrieval": (
+        "clim_eval.commands.retrieval",
+        "image-text retrieval recall in both directions",
+    ),
+    "zeroshot": (
+        "clim_eval.commands.zeroshot",
+        "zero-shot classification of images, top-1 and top-5",
+    ),
+    "alpha": ("clim_eval.commands.alpha", "evaluate a training at several weight interpolations"),
+    "embed": ("clim_eval.commands.embed", "compute class embeddings from prompt templates"),
+    "pseudo-label": ("clim_eval.commands.pseudo_label", "name class-agnostic boxes with nouns"),
+    "report": ("clim_eval.commands.report", "put several reports side by side"),
+    "show": ("clim_eval.commands.show", "draw where the model sees each text in an image"),
+    "detect": (
+        "clim_eval.commands.detect",
+        "find objects of any names in images: pictures with boxes, and a COCO json",
+    ),
+    "detection": (
+        "clim_eval.commands.detection",
+        "average precision of a detector on COCO, LVIS and their open-vocabulary splits",
+    ),
+    "rescore": (
+        "clim_eval.commands.rescore",
+        "combine the scores of any detector with a CLIP's similarity of boxes and class names",
+    ),
+}
 SHARED = ("regions", "retrieval", "zeroshot", "alpha")  # evaluations whose items the ranks share
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status, see `run_command`."""
     words = without_launcher_options(sys.argv[1:] if argv is None else argv)
-    options = build_parser().parse_args(words)
+    options = build_parser(words).parse_args(words)
     watch_launcher()
     return run_command(f"clim-eval {options.command}", _run, options)
 
 
 def _run(options: argparse.Namespace) -> None:
-    started = _join_process_group(options)
+    leave = _join_process_group(options) if options.command in SHARED else None
     try:
         options.run(options)
     finally:
-        if started:
-            dist.destroy_process_group()
+        if leave is not None:
+            leave()
 
 
-def build_parser() -> CommandParser:
-    """Return the parser of all commands."""
+def build_parser(words: Sequence[str] = ()) -> CommandParser:
+    """Return the parser of all commands, with the options of the one that `words` begin with."""
     parser = CommandParser(
         prog="clim-eval",
         description="Evaluate region-trained CLIP models and picture what they see.",
     )
     parser.add_argument("--version", action="version", version=f"clim-eval {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for module in COMMANDS:
-        module.add(commands)
+    add_commands(parser, COMMANDS, words)
     return parser
 
 
-def _join_process_group(options: argparse.Namespace) -> bool:
-    """Share the work between the ranks of torchrun or the deepspeed launcher, if there are any."""
-    if Ranks.of_launcher().world_size < 2 or options.command not in SHARED:
-        return False
+def _join_process_group(options: argparse.Namespace) -> Callable[[], None] | None:
+    """Share the work between the ranks of torchrun or the deepspeed launcher, if there are any.
+
+    Returns what leaves the group, None without one.
+    """
+    # Imported here: torch takes a second, which help and mistakes need not wait for.
+    import torch
+    import torch.distributed as dist
+    from clim_data.processes import Ranks, local_device
+
+    if Ranks.of_launcher().world_size < 2:
+        return None
 
     if options.device is None and torch.cuda.is_available():
         options.device = str(local_device())
         torch.cuda.set_device(options.device)
     dist.init_process_group("nccl" if str(options.device).startswith("cuda") else "gloo")
-    return True
+    return dist.destroy_process_group

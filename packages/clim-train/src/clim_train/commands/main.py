@@ -1,4 +1,4 @@
-"""The command `clim-train`, also `python -m clim_train` and `deepspeed --module clim_train`."""
+"""The commands of `clim-train`, once `start` has seen that one is called."""
 
 import dataclasses
 import inspect
@@ -19,31 +19,10 @@ if TYPE_CHECKING:
     from clim_train.task import Task
     from clim_train.trainer import Trainer
 
-USAGE = """\
-usage: clim-train RECIPE [--section.option value ...]   train; RECIPE --help lists every option
-       clim-train resume RUN                            continue a run folder exactly
-       clim-train convert RUN                           rewrite its newest checkpoint for another
-                                                        number of processes
-       clim-train export RUN                            write RUN/model from its newest checkpoint
-                                                        (resume, export: --trust lets its
-                                                        config.json run commands)
-       clim-train list                                  the recipes as a table
-       clim-train show RECIPE                           a recipe's description and all its options
-       clim-train estimate RECIPE --gpus 8              memory and time of a run (estimate --help)
-
-RECIPE --preset 24gb (or 12gb): the recipe's steps on one small GPU
-
-one node:   deepspeed --num_gpus 8 --module clim_train RECIPE ...
-many nodes: deepspeed --hostfile hosts --module clim_train RECIPE ...
-"""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status, see `exit_status`."""
+    """Run one command, which the first word names, and return its exit status."""
     arguments = without_launcher_options(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
     command = partial(PROGRAM.run, arguments)
     return exit_status(
         command,

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from clim_data import CropBatch
-from clim_models import copy_image_side
 from clim_models.losses import cosine_distillation
-from clim_models.towers import compile_blocks
 from torch import Tensor, nn
 
 from clim_train.methods.crops import CROPS, CropDataConfig
@@ -162,6 +160,10 @@ def build_clipself(
     options: ClipSelfConfig, model: "RegionModel", context: BuildContext[CropDataConfig]
 ) -> ClipSelfTask:
     """Build CLIPSelf's task; the teacher is a copy of `model` as it is now."""
+    # Imported here: open_clip takes seconds, which the list of recipes need not wait for.
+    from clim_models import copy_image_side
+    from clim_models.towers import compile_blocks
+
     precision = options.teacher_precision or context.engine.precision
     teacher = copy_image_side(model).to(dtype=WEIGHT_DTYPES[precision])
     if context.engine.compile:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 
-from clim_data.command_line import CommandParser, without_launcher_options
+from clim_data.command_line import CommandParser, add_commands, without_launcher_options
 from clim_data.processes import watch_launcher
 
 from flmm.version import __version__
@@ -13,22 +13,22 @@ from flmm.version import __version__
 # Command -> its module, imported on use, and what it does. A module has `add(commands)` and
 # `run(options)`; `train`, whose options are those of its recipe, has `main(arguments)`.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "ground": ("commands.ground", "draw the masks of phrases in an image"),
+    "ground": ("flmm.commands.ground", "draw the masks of phrases in an image"),
     "chat": (
-        "commands.chat",
+        "flmm.commands.chat",
         "ask about an image in the terminal; answers are drawn with the masks of their phrases",
     ),
     "demo": (
-        "web.command",
+        "flmm.web.command",
         "open a web page: ask, ground phrases, look again (extra flmm[demo])",
     ),
-    "eval": ("commands.evaluate", "score a data set: eval png, refcoco or viscot"),
+    "eval": ("flmm.commands.evaluate", "score a data set: eval png, refcoco or viscot"),
     "demo-model": (
-        "commands.demo_model",
+        "flmm.commands.demo_model",
         "write the demo LMM, which needs no download, as a Hugging Face folder",
     ),
     "train": (
-        "commands.train",
+        "flmm.commands.train",
         "train the heads as a recipe says; train list, show, estimate, resume, convert, export",
     ),
 }
@@ -69,10 +69,5 @@ def build_parser(name: str = "") -> CommandParser:
         prog="flmm", description="Let frozen multimodal LLMs point at what they say."
     )
     parser.add_argument("--version", action="version", version=f"flmm {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for command, (module, text) in COMMANDS.items():
-        if command == name and command != "train":
-            import_module(f"flmm.{module}").add(commands)
-        else:
-            commands.add_parser(command, help=text)
+    add_commands(parser, COMMANDS, [name] if name != "train" else [])
     return parser

@@ -16,7 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ground": ("flmm.commands.ground", "draw the masks of phrases in an image"),
     "chat": (
         "flmm.commands.chat",
-        "ask about an image in the terminal; answers are drawn with the masks of their phrases",
+        "talk about an image; each answer is drawn with the masks of its phrases",
     ),
     "demo": (
         "flmm.web.command",

@@ -1,5 +1,5 @@
 """Every recipe builds and trains two steps on a tiny tower and real shards, through the command
-line."""
+line; those of Detic train their own ResNet, in their own test."""
 
 import json
 import re
@@ -77,7 +77,7 @@ def _few_boxes(monkeypatch):
 
 
 @pytest.mark.usefixtures("_few_boxes")
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("detic_")])
 def test_recipe_trains_two_steps(name, shards, boxed_folder, tmp_path):
     folder = tmp_path / "run"
     command = (

@@ -58,3 +58,17 @@ def tiny_cascade(classes: ClassSet | None = None, **options) -> CascadeDetector:
     classes = classes or tiny_classes()
     counts = torch.arange(1, classes.num_classes + 1)
     return CascadeDetector(classes, counts, CascadeOptions(**{**sizes, **options}))
+
+
+def centre_losses(images: slice, **options) -> dict[str, torch.Tensor]:
+    """Losses of centres of some of two images, the second of which has more boxes."""
+    torch.manual_seed(0)
+    detector = tiny_cascade().train()
+    pixels = torch.randn(2, 3, 64, 64)
+    boxes = [
+        torch.tensor([[4.0, 4, 40, 44]]),
+        torch.tensor([[8.0, 8, 30, 30], [20, 2, 60, 50], [0, 30, 20, 64]]),
+    ]
+    with torch.no_grad():
+        scores = detector.centres(detector.levels_of(pixels[images]))
+    return detector.centres.losses(scores, boxes[images], **options)

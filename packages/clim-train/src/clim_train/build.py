@@ -51,6 +51,7 @@ def build_task(
     model: RegionModel,
     class_names: Sequence[str] | None = (),
     trained_names: Sequence[str] = (),
+    image_counts: Sequence[int] = (),
 ) -> Task:
     """Return the task of `config.task`.
 
@@ -59,6 +60,7 @@ def build_task(
     Args:
         class_names: those of the loader, for methods that use them; None where only shapes count.
         trained_names: those of them that have data.
+        image_counts: number of images of each class.
     """
     context = BuildContext(
         engine=config.engine,
@@ -66,6 +68,7 @@ def build_task(
         device=choose_device(config.engine),
         class_names=class_names,
         trained_names=trained_names,
+        image_counts=image_counts,
     )
     return find_method(config.task.name).build(config.task, model, context)
 

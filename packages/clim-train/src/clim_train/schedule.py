@@ -34,6 +34,14 @@ def cosine_lr(
     return 0.5 * (1 + math.cos(math.pi * progress)) * base
 
 
+def whole_cosine_lr(
+    step: int, *, base: float, warmup: int, total: int, start: float | None = None
+) -> float:
+    """Return the rate of a warm-up times half a cosine over the whole run, to 0 at step `total`."""
+    rate = const_lr(step, base=base, warmup=warmup, start=start)
+    return 0.5 * (1 + math.cos(math.pi * step / total)) * rate
+
+
 def const_lr(step: int, *, base: float, warmup: int, start: float | None = None) -> float:
     """Return the rate of a warm-up, then `base`."""
     return warmup_lr(step, base=base, warmup=warmup, start=start) if step < warmup else base
@@ -88,6 +96,8 @@ def learning_rate(step: int, total: int, optim: OptimConfig, schedule: ScheduleC
 
     if schedule.kind == "cosine":
         return cosine_lr(step, base=base, warmup=warmup, total=total, start=start)
+    if schedule.kind == "whole_cosine":
+        return whole_cosine_lr(step, base=base, warmup=warmup, total=total, start=start)
     if schedule.kind == "const":
         return const_lr(step, base=base, warmup=warmup, start=start)
     if schedule.kind == "step":

@@ -179,6 +179,7 @@ class CategoryTable:
 
     ids: as the file has them. names: each once. is_thing: False for stuff. label_of: by key.
     frequencies: LVIS's "f", "c" or "r" (frequent, common, rare), "" where the file says nothing.
+    image_counts: LVIS's number of training images of each class, 0 where the file says nothing.
     """
 
     ids: tuple[Any, ...]
@@ -186,6 +187,7 @@ class CategoryTable:
     is_thing: tuple[bool, ...]
     label_of: Mapping[Key, int]
     frequencies: tuple[str, ...] = ()
+    image_counts: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, records: Sequence[Any], file: str) -> "CategoryTable":
@@ -216,6 +218,7 @@ class CategoryTable:
             tuple(flag(record.get("isthing", 1), "isthing", file) for _, record in ordered),
             {key: label for label, (key, _) in enumerate(ordered)},
             tuple(_frequency(record, file) for _, record in ordered),
+            tuple(_image_count(record, file) for _, record in ordered),
         )
 
     def label(self, annotation: Mapping[str, Any], name: str = "") -> int:
@@ -256,6 +259,16 @@ def _frequency(record: Mapping[str, Any], file: str) -> str:
             '"c" or "r", or leave it out'
         )
     return str(value)
+
+
+def _image_count(record: Mapping[str, Any], file: str) -> int:
+    value = record.get("image_count") or 0
+    if type(value) is not int or value < 0:
+        raise ValueError(
+            f"{file}: category {record['id']!r} has image_count {shorten(value)}: give a whole "
+            "number, or leave it out"
+        )
+    return value
 
 
 def flag(value: Any, field: str, name: str = "") -> bool:

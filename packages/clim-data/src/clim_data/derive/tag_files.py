@@ -120,8 +120,8 @@ def write_tags(
     """
     options = options or TagOptions()
     output = Path(output)
-    for read in (source, classes, *filter(None, [synonyms])):
-        if output.resolve() == Path(read).resolve():
+    for read in (source, classes, synonyms):
+        if read is not None and output.resolve() == Path(read).resolve():
             raise ValueError(f"{output} is read: give another output")
     categories, names = read_class_names(classes, synonyms, options.rule)
     tagger = CaptionTagger(names, options.rule)

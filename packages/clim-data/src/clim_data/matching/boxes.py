@@ -39,7 +39,7 @@ class BoxTable:
     without categories. starts: int64 (n + 1,), where each image's boxes begin. sizes: int64 (n, 2),
     height and width that the json gives. class_names: by label, in the order of the category ids.
     images: (id, file name) of each image in the json. masks: of the N boxes, where they were asked
-    for. frequencies: of the classes, as in `CategoryTable`.
+    for. frequencies, image_counts: of the classes, as in `CategoryTable`.
     """
 
     boxes: np.ndarray
@@ -50,6 +50,7 @@ class BoxTable:
     images: tuple[tuple[Any, str], ...]
     masks: MaskTexts | None = None
     frequencies: tuple[str, ...] = ()
+    image_counts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -150,6 +151,7 @@ def load_boxes(path: str | Path, store: SampleStore, rules: BoxRules) -> BoxTabl
         tuple((image.id, image.name) for image in images.values()),
         found.masks,
         categories.frequencies if categories else (),
+        categories.image_counts if categories else (),
     )
     matched = match_samples(names, store, path)
     used = np.flatnonzero(matched >= 0)

@@ -132,9 +132,15 @@ def _row(
                 raise BrokenSample("unknown category", name, f"{TAGS} holds {one!r}")
             tags.add(label)
 
-    sides = (image.get("height"), image.get("width"))
-    has_size = all(type(side) is int and side > 0 for side in sides)
-    return _Row(clean_name(name), tuple(texts), tuple(sorted(tags)), sides if has_size else None)
+    return _Row(clean_name(name), tuple(texts), tuple(sorted(tags)), _size(image))
+
+
+def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return height and width of a record that has both."""
+    height, width = image.get("height"), image.get("width")
+    if type(height) is not int or type(width) is not int or min(height, width) < 1:
+        return None
+    return height, width
 
 
 def _labels(path: str | Path, class_names: Sequence[str]) -> dict[Any, int]:

@@ -65,7 +65,8 @@ class CaptionedDetectionLoader(MixedLoader):
         image_px: see above.
         crops: whether pictures are cropped.
         captions: None trains on boxes only.
-        original: see `Mixture`.
+        original: see `Mixture`; and `image_counts` are those that the categories of the file name,
+            also of classes that do not train.
         stream: as in `MosaicLoader`; `batch_size` counts the images with boxes.
 
     Attributes:
@@ -89,6 +90,10 @@ class CaptionedDetectionLoader(MixedLoader):
         self.class_names = detection.class_names
         self.trained_names = detection.trained_names
         self.image_counts = detection.image_counts
+        build = detection.build
+        assert isinstance(build, DetectionBuilder)
+        if original and any(build.table.image_counts):
+            self.image_counts = list(build.table.image_counts)
         parts = [_boxes(detection, image_px, crops, stream)]
 
         if captions is not None:

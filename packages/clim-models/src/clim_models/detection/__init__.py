@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         BoxMasks as BoxMasks,
     )
     from clim_models.detection.c4 import (
+        CAFFE_IMAGES as CAFFE_IMAGES,
         C4Detector as C4Detector,
         C4Options as C4Options,
     )
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
         CascadeDetector as CascadeDetector,
     )
     from clim_models.detection.cascade_options import (
+        LVIS_LEVEL as LVIS_LEVEL,
+        RGB_IMAGES as RGB_IMAGES,
         CascadeOptions as CascadeOptions,
     )
     from clim_models.detection.checkpoints import (
@@ -44,6 +47,10 @@ if TYPE_CHECKING:
     from clim_models.detection.detic_names import (
         c4_names as c4_names,
         cascade_names as cascade_names,
+    )
+    from clim_models.detection.detic_tracing import (
+        largest_detic_losses as largest_detic_losses,
+        largest_image_losses as largest_image_losses,
     )
     from clim_models.detection.features.backbone import (
         BackboneMaps as BackboneMaps,
@@ -145,6 +152,7 @@ else:
             "BoxMasks": "clim_models.detection.boxes.masks",
             "C4Detector": "clim_models.detection.c4",
             "C4Options": "clim_models.detection.c4",
+            "CAFFE_IMAGES": "clim_models.detection.c4",
             "CaptionLoss": "clim_models.detection.image_level.captions",
             "CaptionRules": "clim_models.detection.image_level.captions",
             "CaptionedImage": "clim_models.detection.image_level.step",
@@ -168,8 +176,10 @@ else:
             "ImageFrame": "clim_models.detection.images",
             "ImageLevelRules": "clim_models.detection.image_level.step",
             "ImageRules": "clim_models.detection.images",
+            "LVIS_LEVEL": "clim_models.detection.cascade_options",
             "Priorities": "clim_models.detection.rules",
             "ProposalRules": "clim_models.detection.heads.rpn",
+            "RGB_IMAGES": "clim_models.detection.cascade_options",
             "ResNetRules": "clim_models.detection.features.resnet",
             "SigmoidClassifier": "clim_models.detection.heads.sigmoid",
             "SigmoidRules": "clim_models.detection.heads.sigmoid",
@@ -189,6 +199,8 @@ else:
             "fitted_size": "clim_models.detection.images",
             "frozen_clip_names": "clim_models.detection.checkpoints",
             "fvit_names": "clim_models.detection.checkpoints",
+            "largest_detic_losses": "clim_models.detection.detic_tracing",
+            "largest_image_losses": "clim_models.detection.detic_tracing",
             "largest_losses": "clim_models.detection.tracing",
             "largest_proposals": "clim_models.detection.image_level.regions",
             "load_detector": "clim_models.detection.checkpoints",

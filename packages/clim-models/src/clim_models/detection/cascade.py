@@ -20,6 +20,7 @@ from clim_models.detection.heads import cascade_head, mask_head
 from clim_models.detection.heads.cascade_head import CascadeHead
 from clim_models.detection.heads.cascade_losses import stage_losses
 from clim_models.detection.heads.centres import CentreNetwork
+from clim_models.detection.heads.losses import Divisor, own_rows
 from clim_models.detection.heads.mask_head import MaskHead, mask_losses
 from clim_models.detection.heads.sigmoid import federated_keys
 from clim_models.detection.heads.targets import (
@@ -184,6 +185,8 @@ class CascadeDetector(TextClassDetector):
         limits: Tensor,
         truths: Sequence[Annotations],
         priorities: Priorities | None = None,
+        *,
+        divisor: Divisor = own_rows,
     ) -> dict[str, Tensor]:
         """Compute the losses of images with boxes and masks.
 
@@ -192,6 +195,9 @@ class CascadeDetector(TextClassDetector):
             limits: (B, 2), height and width of each resized picture.
             truths: annotations of each image, in network pixels.
             priorities: None draws which boxes of the first stage and which classes train.
+            divisor: what sums of losses of centres are divided by. A training in several processes
+                passes the mean over them, as the original does; boxes are divided by their number
+                in each process.
 
         Returns:
             `rpn_loss_...`, `s0.loss_cls`, `s0.loss_bbox`, ... of each stage, and `loss_mask`: their
@@ -207,33 +213,48 @@ class CascadeDetector(TextClassDetector):
 
         levels = self.levels_of(images)
         scores = self.centres(levels)
-        losses = self.centres.losses(scores, [truth.boxes for truth in truths])
+        annotated = [truth.boxes for truth in truths]
+        losses = self.centres.losses(scores, annotated, divisor=divisor)
         boxes = [one.boxes for one in self.centres.propose(scores)]
 
-        for stage, stds in enumerate(STDS):
-            first = stage == 0
-            sampled = sample_batch(
-                boxes,
-                truths,
-                self.classes.num_columns,
-                (MatchRules(OVERLAPS[stage], OVERLAPS[stage]), self.options.box_sample),
-                priorities=priorities.boxes if first else None,
-                stds=stds,
-                append=first,
-            )
-            boxes = [one.boxes for one in sampled]
-            features = self.box_features(levels, boxes, stage)
-            logits = self.head(stage).classifier(features, self.classes.embeddings)
-            keys = priorities.classes[stage] if priorities.classes else self._class_keys()
-            deltas = self.head(stage).deltas(features)
-            found = stage_losses(logits, deltas, sampled, keys, self.options.losses)
-            losses |= {f"s{stage}.{name}": value for name, value in found.items()}
-            if first:
-                rois = as_rois([one.positive_boxes for one in sampled])
-                windows = self._windows(levels, rois, mask_head.WINDOW)
-                losses["loss_mask"] = mask_losses(self.mask_head(windows), sampled, truths)
-            boxes = self.moved(boxes, features, limits, stage)
+        for stage in range(len(STDS)):
+            found, boxes = self._train_stage(levels, boxes, truths, stage, (priorities, limits))
+            losses |= found
         return losses
+
+    def _train_stage(
+        self,
+        levels: Sequence[Tensor],
+        boxes: list[Tensor],
+        truths: Sequence[Annotations],
+        stage: int,
+        given: tuple[Priorities, Tensor],
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Compute the losses of a stage, and the boxes of the next one."""
+        priorities, limits = given
+        first = stage == 0
+        sampled = sample_batch(
+            boxes,
+            truths,
+            self.classes.num_columns,
+            (MatchRules(OVERLAPS[stage], OVERLAPS[stage]), self.options.box_sample),
+            priorities=priorities.boxes if first else None,
+            stds=STDS[stage],
+            append=first,
+        )
+        boxes = [one.boxes for one in sampled]
+        features = self.box_features(levels, boxes, stage)
+        logits = self.head(stage).classifier(features, self.classes.embeddings)
+        keys = priorities.classes[stage] if priorities.classes else self._class_keys()
+        deltas = self.head(stage).deltas(features)
+        found = stage_losses(logits, deltas, sampled, keys, self.options.losses)
+        losses = {f"s{stage}.{name}": value for name, value in found.items()}
+
+        if first:
+            rois = as_rois([one.positive_boxes for one in sampled])
+            windows = self._windows(levels, rois, mask_head.WINDOW)
+            losses["loss_mask"] = mask_losses(self.mask_head(windows), sampled, truths)
+        return losses, self.moved(boxes, features, limits, stage)
 
     def _class_keys(self) -> Tensor:
         return federated_keys(self.image_counts)

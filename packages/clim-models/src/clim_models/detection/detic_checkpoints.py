@@ -1,6 +1,6 @@
 """Weights for the detectors of Detic + CLIM: of a release, of ours, or of a ResNet alone."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,6 +27,13 @@ QUEUE = ".queue."
 TEXT = "text."
 # Of a ResNet: its classifier, and counters that frozen norms do not have.
 _UNUSED_OF_RESNET = ("fc.", "num_batches_tracked")
+
+
+RENAMINGS: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {
+    "detic_coco": c4_names,
+    "detic_lvis": cascade_names,
+    "clim": dict,
+}
 
 
 def recognise_detic(keys: set[str]) -> str:
@@ -69,8 +76,7 @@ def load_detic(
             f"{source} is a detector of {layout}, and this one is of {wanted}: build a "
             "C4Detector for OV-COCO, a CascadeDetector for OV-LVIS"
         )
-    names = {"detic_coco": c4_names, "detic_lvis": cascade_names, "clim": dict}
-    renamed = names[layout](tensors)
+    renamed = RENAMINGS[layout](tensors)
 
     own = detector.state_dict()
     unused = [key for key in renamed if _has_no_place(key, own, keep_classes)]

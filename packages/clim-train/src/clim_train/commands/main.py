@@ -46,8 +46,8 @@ def build_trainer(config: TrainConfig, *, resume: bool) -> "Trainer":
     # The data first: a mistake in them shows before the model is loaded.
     loader = build_loader(config)
     model = build_model(config)
-    names, trained = (getattr(loader, name, ()) for name in ("class_names", "trained_names"))
-    task = build_task(config, model, names, trained)
+    facts = ("class_names", "trained_names", "image_counts")
+    task = build_task(config, model, *(getattr(loader, name, ()) for name in facts))
     return Trainer(config, task, loader, build_evaluators(config, model), resume=resume)
 
 

@@ -19,7 +19,7 @@ from clim_train.engine.deepspeed_compat import (
     zero3_eraser,
 )
 from clim_train.engine.module import EngineModule, replace_parameters, scalars_to_vectors
-from clim_train.engine.optim import build_optimizer
+from clim_train.engine.optim import build_optimizer, norm_parameters
 from clim_train.options.device import WEIGHT_DTYPES, autocast_dtype
 from clim_train.options.run_options import RunOptions
 from clim_train.task import Task
@@ -101,6 +101,7 @@ class Engine:
         optimizer = build_optimizer(
             task.trainable_parameters(),
             config.optim,
+            norms=norm_parameters(task.model),
             bounds=getattr(task, "parameter_bounds", None),
             fused=device.type == "cuda" and config.engine.offload == "none",
         )

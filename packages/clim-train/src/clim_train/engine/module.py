@@ -81,7 +81,8 @@ def trainable_tree(module: nn.Module) -> nn.Module:
 
     A submodule whose parameters all train is in it as it is. For one with both kinds there is an
     empty module (a stand-in) that holds its trainable parameters and children. Frozen ones are
-    missing.
+    missing. A submodule without parameters is in it where it says that its buffers change in
+    training, by an attribute `remembers` that is true.
     """
     tree = nn.Module()
     for name, parameter in module.named_parameters(recurse=False):
@@ -90,9 +91,10 @@ def trainable_tree(module: nn.Module) -> nn.Module:
 
     for name, child in module.named_children():
         trains = [parameter.requires_grad for parameter in child.parameters()]
-        if trains and all(trains):
+        remembers = getattr(child, "remembers", False) and not trains
+        if remembers or (trains and all(trains)):
             tree.add_module(name, child)
-        elif any(trains):
+        elif any(trains) or any(getattr(one, "remembers", False) for one in child.modules()):
             tree.add_module(name, trainable_tree(child))
     return tree
 

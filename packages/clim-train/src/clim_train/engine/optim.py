@@ -1,13 +1,23 @@
 """Optimizers with the parameter groups of the recipes: what decays, what does not, and what is kept
 within bounds."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import nn
 
 from clim_train.options.sections import OptimConfig
 
+NORMS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm2d,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+)
 _NEVER_DECAYED = ("bn", "ln", "bias", "logit_scale")
 
 
@@ -17,18 +27,29 @@ def decays(name: str, ndim: int) -> bool:
     return ndim >= 2 and not any(part in name for part in _NEVER_DECAYED)
 
 
+def norm_parameters(model: nn.Module) -> set[str]:
+    """Return the names of the parameters of norms: batch, group, layer and instance norms."""
+    found = set()
+    for name, module in model.named_modules():
+        if isinstance(module, NORMS):
+            prefix = f"{name}." if name else ""
+            found |= {prefix + leaf for leaf, _ in module.named_parameters(recurse=False)}
+    return found
+
+
 def parameter_groups(
     parameters: Mapping[str, nn.Parameter],
     *,
     weight_decay: float,
     decay: str = "matrices",
+    norms: Collection[str] = (),
     bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> list[dict]:
     """Parameter groups: decayed, not decayed, and one group for each parameter with bounds.
 
     A bounded parameter has a group of its own, with its `bounds`, so that the limits still apply
     where DeepSpeed flattens a group into one partitioned vector. With `decay` "all" every parameter
-    decays, else those that `decays` names.
+    decays, with "all_but_norms" all but `norms`, else those that `decays` names.
 
     Raises ValueError when there is nothing to train or a bound names no parameter.
     """
@@ -41,7 +62,12 @@ def parameter_groups(
             f"{list(parameters)[:5]} ..."
         )
     free = {name: p for name, p in parameters.items() if name not in bounds}
-    shrinks = {name: decay == "all" or decays(name, p.ndim) for name, p in parameters.items()}
+    rules: Mapping[str, Callable[[str, nn.Parameter], bool]] = {
+        "all": lambda name, p: True,
+        "all_but_norms": lambda name, p: name not in norms,
+        "matrices": lambda name, p: decays(name, p.ndim),
+    }
+    shrinks = {name: rules[decay](name, p) for name, p in parameters.items()}
     decayed = [p for name, p in free.items() if shrinks[name]]
     plain = [p for name, p in free.items() if not shrinks[name]]
     groups = [
@@ -63,13 +89,18 @@ def build_optimizer(
     parameters: Mapping[str, nn.Parameter],
     config: OptimConfig,
     *,
+    norms: Collection[str] = (),
     bounds: Mapping[str, tuple[float, float]] | None = None,
     fused: bool = False,
 ) -> torch.optim.Optimizer:
     """AdamW or SGD over `parameter_groups`; after each step every bounded parameter is clamped to
     its limits."""
     groups = parameter_groups(
-        parameters, weight_decay=config.weight_decay, decay=config.decay, bounds=bounds
+        parameters,
+        weight_decay=config.weight_decay,
+        decay=config.decay,
+        norms=norms,
+        bounds=bounds,
     )
     optimizer: torch.optim.Optimizer
     if config.kind == "sgd":

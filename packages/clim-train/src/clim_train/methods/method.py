@@ -73,6 +73,8 @@ class BuildContext(Generic[Data]):
     nothing is read or computed, and embeddings of any value will do."""
     trained_names: Sequence[str] = ()
     """Those of them that have data, for methods that train on some classes only."""
+    image_counts: Sequence[int] = ()
+    """Number of images of each class, where the loader knows it."""
 
 
 @dataclass(frozen=True)

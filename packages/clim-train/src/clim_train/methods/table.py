@@ -8,6 +8,7 @@ from typing import Any
 
 from clim_train.methods.clim import CLIM
 from clim_train.methods.clipself import CLIPSELF
+from clim_train.methods.detic import DETIC
 from clim_train.methods.fvit import FVIT
 from clim_train.methods.fvlm import FVLM
 from clim_train.methods.method import DataKind, Method, MethodOptions
@@ -16,7 +17,7 @@ from clim_train.methods.sources import SourceOptions
 from clim_train.options.checks import reject
 
 METHODS: dict[str, Method[Any, Any, Any]] = {
-    method.name: method for method in (CLIM, CLIPSELF, REGIONCLIP, FVIT, FVLM)
+    method.name: method for method in (CLIM, CLIPSELF, REGIONCLIP, FVIT, FVLM, DETIC)
 }
 
 

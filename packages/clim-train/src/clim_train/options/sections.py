@@ -6,7 +6,7 @@ from typing import Literal
 from clim_train.options.checks import check_at_least, check_choice, check_default, reject
 from clim_train.options.paths import PATH, PATH_OR_NAME
 
-ScheduleKind = Literal["cosine", "const", "const_cooldown", "step"]
+ScheduleKind = Literal["cosine", "whole_cosine", "const", "const_cooldown", "step"]
 
 Offload = Literal["none", "optimizer", "optimizer_and_parameters"]
 
@@ -48,8 +48,9 @@ class OptimConfig:
     momentum: float = 0.9
     """Of SGD."""
     weight_decay: float = 0.1
-    decay: Literal["matrices", "all"] = "matrices"
-    """Which parameters decay: those of two and more dimensions that are no norm, or all."""
+    decay: Literal["matrices", "all_but_norms", "all"] = "matrices"
+    """Which parameters decay: those of two and more dimensions that are no norm, all but those of
+    norms, or all."""
     clip_norm: float | None = None
     """Largest L2 norm of the gradient; None does not clip."""
 
@@ -76,6 +77,7 @@ class ScheduleConfig:
     """Length of the run and learning rate at each optimizer step."""
 
     kind: ScheduleKind = "cosine"
+    """`cosine` falls from the end of the warm-up, `whole_cosine` from the first step on."""
     epochs: int = 1
     steps: int | None = None
     """Optimizer steps of the whole run; None takes them from `epochs`."""

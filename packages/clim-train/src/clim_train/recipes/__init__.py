@@ -27,6 +27,14 @@ if TYPE_CHECKING:
         clipself_lvis_patches_evab16 as clipself_lvis_patches_evab16,
         clipself_lvis_patches_eval14 as clipself_lvis_patches_eval14,
     )
+    from clim_train.recipes.detic import (
+        detic_coco_base as detic_coco_base,
+        detic_coco_captions as detic_coco_captions,
+        detic_coco_tags as detic_coco_tags,
+        detic_lvis_base as detic_lvis_base,
+        detic_lvis_captions as detic_lvis_captions,
+        detic_lvis_clim as detic_lvis_clim,
+    )
     from clim_train.recipes.fvit import (
         fvit_coco_evab16 as fvit_coco_evab16,
         fvit_coco_eval14 as fvit_coco_eval14,
@@ -71,6 +79,12 @@ else:
             "clipself_coco_proposals_eval14": "clim_train.recipes.clipself",
             "clipself_lvis_patches_evab16": "clim_train.recipes.clipself",
             "clipself_lvis_patches_eval14": "clim_train.recipes.clipself",
+            "detic_coco_base": "clim_train.recipes.detic",
+            "detic_coco_captions": "clim_train.recipes.detic",
+            "detic_coco_tags": "clim_train.recipes.detic",
+            "detic_lvis_base": "clim_train.recipes.detic",
+            "detic_lvis_captions": "clim_train.recipes.detic",
+            "detic_lvis_clim": "clim_train.recipes.detic",
             "find_recipe": "clim_train.recipes.table",
             "fvit_coco_evab16": "clim_train.recipes.fvit",
             "fvit_coco_eval14": "clim_train.recipes.fvit",

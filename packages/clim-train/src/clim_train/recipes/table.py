@@ -9,6 +9,7 @@ from clim_train.methods.table import find_method
 from clim_train.recipes import (
     clim as clim,
     clipself as clipself,
+    detic as detic,
     fvit as fvit,
     fvlm as fvlm,
     regionclip as regionclip,

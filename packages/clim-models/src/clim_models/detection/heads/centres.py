@@ -18,6 +18,7 @@ from clim_models.detection.heads.heatmap import (
     heatmap_targets,
     lay_grid,
 )
+from clim_models.detection.heads.losses import Divisor, own_rows
 from clim_models.detection.heads.rpn import ProposalRules, Proposals, best_per_level
 
 DEPTH = 4
@@ -126,8 +127,10 @@ class CentreNetwork(nn.Module):
             found.append(Proposals(box[chosen], score[chosen]))
         return found
 
-    def losses(self, scores: CentreScores, annotated: Sequence[Tensor]) -> dict[str, Tensor]:
+    def losses(
+        self, scores: CentreScores, annotated: Sequence[Tensor], *, divisor: Divisor = own_rows
+    ) -> dict[str, Tensor]:
         """Compute the losses of a batch: see `heatmap_losses`."""
         rules = self.rules.heatmap
         targets = [heatmap_targets(scores.grid, boxes, rules) for boxes in annotated]
-        return heatmap_losses(scores.logits, scores.distances, targets, rules)
+        return heatmap_losses(scores.logits, scores.distances, targets, rules, divisor=divisor)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clim_models.detection.heads.losses import Divisor, own_rows
+
 # Values of a target below it are 0.
 FAINT = 1e-4
 FAR = 1e8
@@ -157,7 +159,12 @@ def heatmap_targets(grid: Grid, boxes: Tensor, rules: HeatmapRules) -> HeatmapTa
 
 
 def heatmap_losses(
-    logits: Tensor, distances: Tensor, targets: Sequence[HeatmapTargets], rules: HeatmapRules
+    logits: Tensor,
+    distances: Tensor,
+    targets: Sequence[HeatmapTargets],
+    rules: HeatmapRules,
+    *,
+    divisor: Divisor = own_rows,
 ) -> dict[str, Tensor]:
     """Compute the losses of a batch.
 
@@ -166,10 +173,10 @@ def heatmap_losses(
         distances: (B, P, 4) in strides, at least 0.
         targets: of each image.
         rules: see `HeatmapRules`.
+        divisor: what sums are divided by, from the number of centres, and of positions with a box.
 
     Returns:
-        `rpn_loss_cls_pos`, `rpn_loss_cls_neg` and `rpn_loss_bbox`; divided by the number of centres
-        and of positions with a box in this process.
+        `rpn_loss_cls_pos`, `rpn_loss_cls_neg` and `rpn_loss_bbox`.
 
     Source: focal loss of CornerNet, arXiv 1808.01244, and GIoU, arXiv 1902.09630.
     """
@@ -179,14 +186,14 @@ def heatmap_losses(
     has_box = torch.stack([target.has_box for target in targets])
 
     p = logits.float().sigmoid().clamp(FAINT, 1 - FAINT)
-    count = positive.sum().clamp(min=1)
+    count = divisor(positive.sum())
     hits = (1 - p) ** rules.gamma * p.log() * positive
     misses = (1 - heat) ** rules.beta * p**rules.gamma * (1 - p).log() * (p < rules.ignore_above)
     overlap = distance_loss(distances.float(), wanted) * has_box
     return {
         "rpn_loss_cls_pos": -rules.weight * rules.alpha * hits.sum() / count,
         "rpn_loss_cls_neg": -rules.weight * (1 - rules.alpha) * misses.sum() / count,
-        "rpn_loss_bbox": overlap.sum() / has_box.sum().clamp(min=1),
+        "rpn_loss_bbox": overlap.sum() / divisor(has_box.sum()),
     }
 
 

@@ -67,6 +67,8 @@ class CaptionQueue(nn.Module):
         images: (Q,) int64, `NO_IMAGE` where there is no caption yet.
     """
 
+    # Its buffers change in training, without a parameter.
+    remembers = True
     features: Tensor
     images: Tensor
 

@@ -143,6 +143,8 @@ def test_a_bad_image_is_left_out_alone(record, reason):
     [
         ([{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}], r'id 1 is there twice \("cat", "dog"'),
         ([{"id": 1, "name": "cat"}, {"id": 2, "name": "cat "}], r'two categories are named "cat" \(ids 1 and 2\): join'),
+        ([{"id": 1, "name": "caf\u00e9"}, {"id": 2, "name": "cafe\u0301"}], "two categories are named"),
+        ([{"id": 1, "name": "\ufeffcat"}, {"id": 2, "name": "cat"}], "two categories are named"),
         ([{"id": 1}], "category 1 has no name"),
         ([{"id": 1, "name": ""}], "category 1 has no name"),
         ([{"id": 1, "name": "cat"}, {"id": "x", "name": "dog"}], "category ids are numbers"),

@@ -22,6 +22,13 @@ def test_byte_order_marks_decide(tmp_path, code):
     assert read_names(path, "--names") == ["Hund schön", "Katze"]
 
 
+def test_a_name_in_two_spellings_is_one_name(tmp_path):
+    path = tmp_path / "n.txt"
+    path.write_text("caf\u00e9\ndog\ncafe\u0301\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="more than once: keep one line for each name"):
+        read_names(path, "--names")
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

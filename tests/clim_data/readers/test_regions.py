@@ -198,6 +198,27 @@ def test_instances_of_every_segmentation_kind(tmp_path, images):
     )
 
 
+@pytest.mark.parametrize(
+    "segmentation", [{"size": [48, 64], "counts": [48 * 64]}, [[70.0, 2, 90, 2, 90, 30]]]
+)
+def test_a_mask_without_a_pixel_is_left_out(tmp_path, images, segmentation):
+    (tmp_path / "1.jpg").write_bytes(images.encoded(images.pixels(1, 48, 64)))
+    whole = [[2.0, 2, 40, 2, 40, 40, 2, 40]]
+    boxes = [
+        {"id": n, "image_id": 1, "category_id": 1, "bbox": [2, 2, 38, 38], "segmentation": one}
+        for n, one in enumerate((whole, segmentation))
+    ]
+    record = {
+        "images": [{"id": 1, "file_name": "1.jpg", "height": 48, "width": 64}],
+        "annotations": boxes,
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "i.json").write_text(json.dumps(record))
+    data = InstanceRegions(tmp_path, tmp_path / "i.json", image_px=64, stride=16)
+    assert len(data[0].labels) == 1
+    assert data.skipped.names == {"empty segmentation": ["i.json, annotation 2 (id 1)"]}
+
+
 def test_broken_image_gives_an_empty_item_or_raises(tmp_path, images):
     coco_folder(tmp_path, images)
     path = tmp_path / "train2017" / "1.jpg"

@@ -1,6 +1,7 @@
 """A shard that its pack lists, and that is not there or is another one, is named."""
 
 import json
+import os
 
 import pytest
 from clim_data.faults import BrokenSample
@@ -70,3 +71,11 @@ def test_a_pack_that_was_not_finished_is_named(pack):
 def test_a_manifest_of_something_else_is_not_believed(pack, shards):
     (pack / "pack.json").write_text(json.dumps({"shards": shards}))
     assert len(SampleStore(pack)) == 6
+
+
+def test_a_pipe_is_no_shard(tmp_path, tar):
+    tar(tmp_path / "a.tar", [("1.jpg", b"x"), ("1.txt", b"a cat")])
+    os.mkfifo(tmp_path / "b.tar")
+    store = SampleStore(tmp_path)
+    assert len(store) == 1
+    assert store.skipped.names == {"unreadable shard": ["b.tar"]}

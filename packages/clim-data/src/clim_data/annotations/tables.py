@@ -15,6 +15,7 @@ from clim_data.annotations.coco import read_annotations
 from clim_data.annotations.ids import Key, first_repeated, id_key, keys_of, record_name, shorten
 from clim_data.faults import BrokenSample
 from clim_data.files.names import clean_name, image_file_name, leads_out
+from clim_data.files.text import composed, plain_text
 
 OF_AN_IMAGE = ("id", "file_name", "coco_url", "height", "width")
 
@@ -207,8 +208,9 @@ class CategoryTable:
 
         ordered = sorted(zip(keys, records), key=lambda pair: pair[0])
         names = [_category_name(record, file) for _, record in ordered]
-        if (name := first_repeated(names)) is not None:
-            ids = [str(record["id"]) for (_, record), own in zip(ordered, names) if own == name]
+        spellings = [composed(name) for name in names]
+        if (name := first_repeated(spellings)) is not None:
+            ids = [str(record["id"]) for (_, record), own in zip(ordered, spellings) if own == name]
             raise ValueError(
                 f'{file}: two categories are named "{name}" (ids {" and ".join(ids)}): join them'
             )
@@ -246,9 +248,9 @@ def read_categories(path: str | Path) -> CategoryTable:
 
 def _category_name(record: Mapping[str, Any], file: str) -> str:
     name = record.get("name")
-    if not isinstance(name, str) or not name.strip():
+    if not isinstance(name, str) or not plain_text(name):
         raise ValueError(f"{file}: category {record['id']!r} has no name: give it one")
-    return name.strip()
+    return plain_text(name)
 
 
 def _frequency(record: Mapping[str, Any], file: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlparse
 
 from clim_data.faults import BrokenSample
+from clim_data.files.text import composed
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 """Endings of the files that are read as images."""
@@ -63,7 +64,7 @@ def spelling(name: str) -> str:
     if "%" in name:
         with suppress(UnicodeDecodeError):  # else the signs are part of the name
             name = clean_name(unquote(name, errors="strict"))
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
+    return composed(name)
 
 
 def stem_of(name: str) -> str:

@@ -8,6 +8,7 @@ named: guessing would train on garbage.
 import codecs
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,12 @@ def plain_text(text: str) -> str:
     return stripped
 
 
+def composed(text: str) -> str:
+    """Return the spelling in which texts are compared: an accent and its letter are one character
+    (NFC)."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def parse_json(
     text: str | bytes, name: str, reason: str = "bad json", *, pairs: Callable | None = None
 ) -> Any:
@@ -128,7 +135,8 @@ def read_names(path: Path, option: str) -> list[str]:
     """
     need_path(path, option)
     names = read_lines(path)
-    repeated = sorted({name for name, count in Counter(names).items() if count > 1})
+    counts = Counter(map(composed, names))
+    repeated = sorted(name for name, count in counts.items() if count > 1)
     if repeated:
         raise ValueError(f"{path} has {repeated[:5]} more than once: keep one line for each name")
     if not names:

@@ -28,7 +28,7 @@ from clim_data.pixels.boxes import Box
 from clim_data.pixels.decode import load_rgb, open_image
 from clim_data.pixels.frames import check_frame
 from clim_data.pixels.masks import read_segment_ids
-from clim_data.pixels.segmentations import decode_segmentation
+from clim_data.pixels.segmentations import EMPTY, decode_segmentation
 from clim_data.readers.region_options import RegionKeywords, RegionRules, RegionView, choose_regions
 from clim_data.readers.region_samples import (
     Region,
@@ -296,6 +296,8 @@ class InstanceRegions(_RegionDataset):
                 if self.with_masks:
                     segmentation = record.fields.get("segmentation")
                     mask = decode_segmentation(segmentation, *size, record.name)
+                    if not mask.any():
+                        raise BrokenSample(EMPTY, record.name, "no pixel is set")
             except BrokenSample as fault:
                 self._report(fault, found)
                 continue

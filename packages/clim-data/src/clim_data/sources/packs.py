@@ -116,6 +116,8 @@ def index_of_shard(path: Path, cache_folder: Path | None) -> ShardIndex:
     the one that was packed, is a fault.
     """
     packed = packed_shards(path.parent).get(path.name)
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        return ShardIndex.empty(BrokenSample("unreadable shard", path.name, "not a file"))
     try:
         index = load_index(path, cache_folder)
     except FileNotFoundError:

@@ -50,7 +50,8 @@ def test_questions_are_remembered(command, asked, tmp_path, capsys):
     assert asked == [[], [first], []]
     saved = json.loads((tmp_path / "answer-2.json").read_text())
     assert (saved["question"], saved["history"]) == ("the tree", [list(first)])
-    assert "history" not in json.loads((tmp_path / "answer-1.json").read_text())
+    for number in (1, 3):  # the first of each conversation
+        assert "history" not in json.loads((tmp_path / f"answer-{number}.json").read_text())
 
 
 def test_without_history(command, asked, tmp_path, capsys):
@@ -68,6 +69,16 @@ def test_an_answer_is_printed_while_it_is_written(capsys):
     printer.finish()
     assert shown == ["", "a", " big", "", " \ndog", ""]
     assert capsys.readouterr().out == "\n"
+
+
+def test_heads_whose_models_are_gone_name_the_options(command, tmp_path, capsys):
+    gone = {"lmm": str(tmp_path / "gone"), "sam": str(tmp_path / "gone")}
+    (tmp_path / "grounding.json").write_text(json.dumps(gone))
+    (tmp_path / "heads.safetensors").write_bytes(b"")
+    assert main([*command, "-q=a", f"--checkpoint={tmp_path}"]) == 2
+    said = capsys.readouterr().err
+    assert f"names the LMM {tmp_path / 'gone'}, which is not there: pass --lmm" in said
+    assert "--sam" in said
 
 
 @pytest.mark.parametrize(

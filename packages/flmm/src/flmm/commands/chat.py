@@ -67,7 +67,8 @@ def run(options: Namespace) -> None:
     grounder = grounder_from_options(options)
     say_how_phrases_are_found()
     history: list[Exchange] = []
-    for number, question in enumerate(questions(options.question), start=next_number(folder)):
+    number = next_number(folder)
+    for question in questions(options.question):
         if question == FORGET:
             history.clear()
             continue
@@ -82,6 +83,7 @@ def run(options: Namespace) -> None:
         if answer.remembered:
             about["history"] = [list(turn) for turn in history[-answer.remembered :]]
         _draw(grounder, image, answer, folder / f"answer-{number}.png", about)
+        number += 1
         if answer.text.strip() and not options.no_history:
             history.append(Exchange(question, answer.text.strip()))
 

@@ -124,7 +124,7 @@ def test_mistakes_in_the_command(place, capsys, arguments, message):
         (
             "--lmm",
             "other_family",
-            "no adapter for LMMs of type 'blip_3000'; supported are aya_vision",
+            "no adapter for LMMs of type 'blip_3000'; supported are ",
         ),
         ("--lmm", "nowhere", "there is no folder"),
         ("--lmm", "ok.png", "is a file: pass the folder of an LMM"),
@@ -185,6 +185,25 @@ def test_a_place_that_cannot_be_written_is_told_before_loading(
     assert "loading" not in said
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert "cannot write" in explained(command(place, more=["-o", tmp_path / "out.png"]), capsys)
+
+
+def test_a_json_of_the_user_is_not_replaced(place, tmp_path, capsys):
+    (tmp_path / "a.json").write_text('{"mine": 1}')
+    said = explained(command(place, more=["-o", tmp_path / "a.png"]), capsys)
+    assert "a.json is a file of yours, not of masks: name another place" in said
+    assert "loading" not in said
+    (tmp_path / "a.json").unlink()
+    for _ in range(2):  # masks may be replaced
+        assert main(command(place, more=["-o", tmp_path / "a.png"])) == 0, capsys.readouterr().err
+
+
+def test_special_tokens_are_ordinary_text(place):
+    lmm = load_lmm(place / "lmm", dtype="float32")
+    text = tokenize_expressions(lmm.tokenizer, "a", ["a </s> dog"])
+    end = lmm.tokenizer.eos_token_id
+    assert end not in text.input_ids.tolist()
+    with pytest.raises(ValueError, match="holds the LMM's own token '</s>': leave it out"):
+        ask(lmm, picture(40, 56), "what </s> is it")
 
 
 def test_a_hub_that_cannot_be_reached(place, capsys, monkeypatch):

@@ -147,6 +147,24 @@ def test_command_with_rules_a_server_and_an_lmm(files, data, capsys):
     assert 0 <= read_report(data / "out")["metrics"]["cub"]["answer_judged"] <= 1
 
 
+def test_other_questions_of_the_same_name_need_another_folder(files, data, capsys):
+    command = [
+        "eval",
+        "viscot",
+        f"--questions={data / 'cub.json'}",
+        f"--images={data / 'images'}",
+        f"--checkpoint={files / 'heads'}",
+        "--device=cpu",
+        "--focus=none",
+        f"-o={data / 'out'}",
+    ]
+    assert main(command) == 0, capsys.readouterr().err
+    assert main(command) == 0, capsys.readouterr().err
+    (data / "cub.json").write_text(json.dumps([question(0, "The tree ?")]))
+    assert main(command) == 2
+    assert "answers of another configuration" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -42,6 +42,7 @@ _STARTS = {  # the first bytes of formats that are not read, for the message
     "SVG or XML": (b"<svg", b"<?xml"),
 }
 _ORIENTATION = 0x0112  # the EXIF tag
+_METADATA = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # where Pillow keeps it
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -127,7 +128,7 @@ def orientation(image: Image.Image) -> int:
 
     5 to 8 swap width and height. Only the header is read.
     """
-    if not image.info.keys() & {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}:
+    if not image.info.keys() & _METADATA:
         return 1
     try:
         with warnings.catch_warnings():
@@ -199,7 +200,12 @@ def load_rgb(
     if deep and _is_dark(rgb if "A" not in image.mode else image.convert("RGB")):
         detail = "16 bits a channel, of which only the low 8 or 12 are used; convert it to 8 bits"
         raise BrokenSample("unsupported pixels", name, detail)
-    return rgb if turn == 1 else rgb.transpose(_TURNS[turn])
+    if turn == 1:
+        return rgb
+    turned = rgb.transpose(_TURNS[turn])
+    for tag in _METADATA:  # Pillow copies them, and the next reader would turn the image again
+        turned.info.pop(tag, None)
+    return turned
 
 
 def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:

@@ -4,7 +4,7 @@ grounded pictures."""
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clim_data.command_line import Commands, add_command, add_option
 
@@ -79,7 +79,12 @@ def run(options: Namespace) -> None:
                 raise
             say(str(mistake))
             continue
-        about = {"image": options.image.name, "question": question, "answer": answer.text}
+        about: dict[str, Any] = {
+            "image": options.image.name,
+            "orientation": "applied",  # masks lie on the upright picture
+            "question": question,
+            "answer": answer.text,
+        }
         if answer.remembered:
             about["history"] = [list(turn) for turn in history[-answer.remembered :]]
         _draw(grounder, image, answer, folder / f"answer-{number}.png", about)
@@ -119,7 +124,7 @@ def _answer(
 
 
 def _draw(
-    grounder: "Grounder", image: "Image.Image", answer: "Answer", path: Path, about: dict
+    grounder: "Grounder", image: "Image.Image", answer: "Answer", path: Path, about: dict[str, Any]
 ) -> None:
     """Ground the phrases of an answer and draw them."""
     from flmm.dialogue.answers import NoPhrasesError, answer_spans

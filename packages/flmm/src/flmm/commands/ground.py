@@ -53,7 +53,11 @@ def run(options: Namespace) -> None:
         raise BrokenSample(fault.reason, options.image.name, fault.detail) from None
     record = out.with_suffix(".json")
     try:
-        about = {"image": options.image.name, "each_alone": options.each_alone}
+        about = {
+            "image": options.image.name,
+            "orientation": "applied",  # masks lie on the upright picture
+            "each_alone": options.each_alone,
+        }
         save_grounding(out, image, masks, options.phrases, about=about)
     except PictureError as fault:
         say(str(fault))

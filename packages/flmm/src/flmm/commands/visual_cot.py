@@ -1,6 +1,7 @@
 """`flmm eval viscot`: questions of the Visual CoT benchmark, answered and scored."""
 
 import gc
+import zlib
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,10 +75,12 @@ def add_visual_cot(kinds: Commands, run: Callable[[Namespace], None]) -> None:
 
 @dataclass(frozen=True)
 class _QuestionFile:
-    """The usable questions of a file, and the others as faults."""
+    """The usable questions of a file, and the others as faults. stamp: changes with any
+    question."""
 
     questions: list[VisualCotRecord]
     unusable: SkipReport
+    stamp: str
 
 
 def answer_benchmark(options: Namespace) -> None:
@@ -101,7 +104,7 @@ def answer_benchmark(options: Namespace) -> None:
             out=options.out / name,
             focus=None if options.focus == "none" else options.focus,
             refine=not options.no_sam,
-            config=what_counts(options),
+            config={**what_counts(options), "questions": file.stamp},
         )
         skipped[name].extend(file.unusable.faults)
 
@@ -126,7 +129,8 @@ def _read_files(options: Namespace) -> dict[str, _QuestionFile]:
             )
         unusable = SkipReport()
         questions = read_questions(name, unusable)
-        files[stem] = _QuestionFile(questions[: options.limit], unusable)
+        stamp = f"{zlib.crc32(repr([tuple(question) for question in questions]).encode()):08x}"
+        files[stem] = _QuestionFile(questions[: options.limit], unusable, stamp)
     return files
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.tokenizer import tokenizer_of
 from flmm.text.prompts import PromptStyle
+from flmm.text.tokens import special_tokens_in
 
 # Texts that stand for questions and answers while a chat template is looked at.
 _MARKS = ("Qfirst", "Afirst", "Qsecond")
@@ -40,16 +41,18 @@ def conversation_prompt(lmm: FrozenLMM, history: Sequence[tuple[str, str]], ques
         history: (question, answer) of earlier turns.
 
     Raises:
-        ValueError: a question holds the image token.
+        ValueError: a question holds the image token, or one that begins or ends texts.
     """
     style = lmm.family.style
+    asked = [*(exchange[0] for exchange in history), question]
+    for text in asked:
+        style.check(text)
+        if special := special_tokens_in(tokenizer_of(lmm), text):
+            raise ValueError(f"the question holds the LMM's own token {special[0]!r}: leave it out")
     if not history:
         return style.prompt(question)
 
-    asked = [*(exchange[0] for exchange in history), question]
     head, _, opening = style.template.partition("{input}")
-    for text in asked:
-        style.check(text)
     marks = turn_marks(tokenizer_of(lmm), style)
     prompt = head + style.question(asked[0])
     for (_, answer), following in zip(history, asked[1:], strict=True):

@@ -86,7 +86,7 @@ def visual_answer(
     """Answer a question after a closer look, greedily.
 
     Args:
-        image: a picture in memory, or its file.
+        image: a picture in memory, or its file. Mask and box are those of the upright picture.
         look: how the look is taken; None for the defaults.
         embedding: SAM's embedding of the image; None makes it when it is needed.
 

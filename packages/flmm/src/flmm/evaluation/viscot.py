@@ -19,6 +19,7 @@ from clim_eval.evaluators import progress_bar
 
 from flmm.dialogue.visual_cot import LookOptions, visual_answer
 from flmm.grounded import GroundedLMM
+from flmm.pictures.orientation import as_stored
 
 SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
 
@@ -144,7 +145,7 @@ def _answer(
     path = images / asked.image
     if not path.is_file():
         raise BrokenSample("missing image", asked.key, str(path))
-    image = load_rgb(path, name=asked.key)
+    image = as_stored(load_rgb(path, name=asked.key))  # the boxes are in these pixels
     try:
         seen = visual_answer(model, image, asked.question, look=look)
     except BrokenSample as fault:  # such as a picture of an unusable shape

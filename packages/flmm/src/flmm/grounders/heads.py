@@ -14,6 +14,7 @@ from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.tokenizer import tokenizer_of
 from flmm.grounded import GroundedLMM, Grounding
 from flmm.pictures.files import read_image
+from flmm.pictures.orientation import orientation_of, turn_back
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.sam.geometry import ResizedImage
 from flmm.samples import SampleMaker, prepare_image
@@ -65,8 +66,10 @@ class HeadsGrounder:
             spans: characters (start, end) of each phrase in `answer.text`.
         """
         features = answer.phrase_features(spans, merge=self.model.merge)
-        (masks,) = self.model.ground([features], [image])
-        return masks.refined
+        given = orientation_of(image)
+        upright = image if isinstance(image, ImageEmbedding) else read_image(image)
+        (masks,) = self.model.ground([features], [upright])
+        return turn_back(masks.refined, given)
 
     def for_samples(self) -> "HeadsSampleGrounder":
         """Return a grounder for the samples of one data set."""
@@ -140,8 +143,11 @@ def ground_phrases(
 ) -> Grounding:
     """Ground user phrases, as if the LMM had written them in answer to `request`.
 
+    The LMM sees the picture upright. Masks lie on the picture that was passed: of a picture in
+    memory on its pixels as they are stored, of a file on the upright picture.
+
     Args:
-        image: a picture in memory, or its file.
+        image: a picture in memory, an array uint8 (H, W, 3), or a file.
         phrases: one or more texts.
         each_alone: the LMM reads each phrase by itself, which costs one pass for each. Without it,
             it reads them one after the other, so a phrase can depend on those before it.
@@ -151,10 +157,11 @@ def ground_phrases(
         ValueError: no phrase, an empty one, more than the context holds, or an image of a shape
             that the LMM cannot take.
     """
-    image = read_image(image)
-    features = phrase_features(model, image, phrases, request=request, each_alone=each_alone)
-    (masks,) = model.ground([features], [image])
-    return masks
+    given = orientation_of(image)
+    upright = read_image(image)
+    features = phrase_features(model, upright, phrases, request=request, each_alone=each_alone)
+    (masks,) = model.ground([features], [upright])
+    return Grounding(turn_back(masks.coarse, given), turn_back(masks.refined, given))
 
 
 def phrase_features(

@@ -1,18 +1,29 @@
 """Pictures as files: read for grounding, and where the result goes."""
 
+import json
 import os
 from pathlib import Path
 
+import numpy as np
 from clim_data import BrokenSample
-from clim_data.pixels import load_rgb, to_rgb
+from clim_data.pixels import load_rgb
 from PIL import Image
 
 
-def read_image(image: Image.Image | str | Path) -> Image.Image:
-    """RGB, turned as a camera's file says; FileNotFoundError or ValueError tell what is wrong with
-    a file."""
+def read_image(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
+    """Read a picture as RGB, upright.
+
+    Args:
+        image: a picture in memory, an array uint8 (H, W), (H, W, 3) or (H, W, 4), or a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no picture, a damaged one, or an array of another kind.
+    """
+    if isinstance(image, np.ndarray):
+        image = _picture_of(image)
     if isinstance(image, Image.Image):
-        return to_rgb(image)
+        return load_rgb(image, name="the image", oriented=True)
     path = Path(image)
     if not path.is_file():
         raise FileNotFoundError(
@@ -26,11 +37,23 @@ def read_image(image: Image.Image | str | Path) -> Image.Image:
         ) from fault
 
 
+def _picture_of(array: np.ndarray) -> Image.Image:
+    """Make a picture of an array."""
+    is_grey = array.ndim == 2
+    is_colour = array.ndim == 3 and array.shape[2] in (3, 4)
+    if array.dtype != np.uint8 or not (is_grey or is_colour) or not array.size:
+        raise ValueError(
+            f"an array of {array.dtype} {array.shape} is no picture: pass uint8 (H, W, 3)"
+        )
+    return Image.fromarray(array)
+
+
 def picture_path(path: str | Path) -> Path:
     """Return the path of a picture that is to be written; its folder is made.
 
     Raises:
-        ValueError: it does not end in .png, or that folder cannot be written.
+        ValueError: it does not end in .png, that folder cannot be written, or the json next to it
+            is not one of masks.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
@@ -45,4 +68,16 @@ def picture_path(path: str | Path) -> Path:
         raise ValueError(
             f"cannot write {path}: check that path and who may write there, or name another"
         )
+    beside = path.with_suffix(".json")
+    if beside.exists() and not _holds_masks(beside):
+        raise ValueError(f"{beside} is a file of yours, not of masks: name another place")
     return path
+
+
+def _holds_masks(path: Path) -> bool:
+    """Tell whether a json is one that flmm writes next to a picture."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, OSError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"size", "phrases"} <= content.keys()

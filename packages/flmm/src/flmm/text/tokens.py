@@ -10,7 +10,7 @@ Letters: T tokens of prompt and answer.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from clim_data import GroundingSample
@@ -198,7 +198,18 @@ def _prompt_ids(tokenizer: TextEncoder, prompt: str | Sequence[int]) -> list[int
 
 
 def _encode(tokenizer: TextEncoder, text: str, *, spaced: bool) -> list[int]:
-    return tokenizer.encode(f" {text}" if spaced else text, add_special_tokens=False)
+    text = f" {text}" if spaced else text
+    if special_tokens_in(tokenizer, text):
+        # "</s>" in a user's text is ordinary text, and does not end anything.
+        split: Any = {"split_special_tokens": True}
+        return tokenizer.encode(text, add_special_tokens=False, **split)
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def special_tokens_in(tokenizer: Any, text: str) -> list[str]:
+    """List the tokens in a text that begin, end or pad texts of this tokenizer."""
+    special = getattr(tokenizer, "special_tokens_map", {}).values()
+    return [token for token in special if isinstance(token, str) and token in text]
 
 
 def _join(prompt_ids: list[int], pieces: Sequence[tuple[list[int], int]]) -> TokenizedText:

@@ -1,0 +1,41 @@
+"""Pictures that a camera has turned: the LMM sees them upright, masks lie on them as they were
+given."""
+
+from typing import Any
+
+import torch
+from clim_data.pixels import orientation
+from PIL import Image
+from torch import Tensor
+
+
+def orientation_of(image: Any) -> int:
+    """Return the EXIF orientation, 1 to 8, of a picture in memory; 1 for files and all else.
+
+    A file is read upright, and its masks lie on the upright picture.
+    """
+    return orientation(image) if isinstance(image, Image.Image) else 1
+
+
+def turn_back(masks: Tensor, given: int) -> Tensor:
+    """Turn masks (..., H, W) of an upright picture to lie on the picture as its pixels are stored.
+
+    Args:
+        given: the picture's EXIF orientation.
+    """
+    if given == 1:
+        return masks
+    if given in (5, 7):
+        turned = masks.transpose(-2, -1)
+        return turned if given == 5 else turned.flip(-2, -1)
+    if given in (2, 3, 4):
+        return masks.flip({2: (-1,), 3: (-2, -1), 4: (-2,)}[given])
+    return torch.rot90(masks, 1 if given == 6 else -1, (-2, -1))
+
+
+def as_stored(image: Image.Image) -> Image.Image:
+    """Return a picture that stays as its pixels are stored, such as one whose annotations are in
+    these pixels."""
+    plain = image.copy()
+    plain.info = {}
+    return plain

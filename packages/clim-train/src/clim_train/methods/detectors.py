@@ -3,7 +3,7 @@
 Letters: B images, K classes, C embedding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -155,7 +155,7 @@ class DetectorTask:
 def annotations(batch: DetectionBatch) -> list[Annotations]:
     """Return the boxes, labels and masks of each image of a batch."""
     size = (batch.images.shape[2], batch.images.shape[3])
-    pixels = batch.masks or [None] * len(batch)
+    pixels: Sequence[Tensor | None] = batch.masks or [None] * len(batch)
     found = []
     for boxes, labels, own in zip(batch.boxes, batch.labels, pixels, strict=True):
         masks = None if own is None else BoxMasks(boxes, own, size)

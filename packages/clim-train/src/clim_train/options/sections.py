@@ -111,8 +111,8 @@ class ScheduleConfig:
                 self, "schedule", names, "it together with schedule.kind 'const_cooldown'"
             )
         if self.kind != "step":
-            names = ("decay_at", "decay_factor")
-            check_default(self, "schedule", names, "it together with schedule.kind 'step'")
+            own = ("decay_at", "decay_factor")
+            check_default(self, "schedule", own, "it together with schedule.kind 'step'")
         elif not self.decay_at or list(self.decay_at) != sorted({*self.decay_at}):
             reject("schedule.decay_at", self.decay_at, "rising shares of the run, such as 0.8 0.9")
         elif not 0 < self.decay_at[0] <= self.decay_at[-1] < 1 or not 0 < self.decay_factor < 1:

@@ -20,7 +20,7 @@ from clim_models.detection import (
 )
 from torch import Tensor, nn
 
-from clim_train.methods.fvit import FViTTask
+from clim_train.methods.detectors import DetectorTask
 
 # Scenes that the tower reads at once.
 _CHUNK = 32
@@ -142,17 +142,17 @@ class SceneLoader:
 
 
 class StoredMapsTask:
-    """F-ViT on stored maps: the losses of `FViTTask` without another run of the tower.
+    """F-ViT on stored maps: the losses of `DetectorTask` without another run of the tower.
 
     Args:
-        detector: as in `FViTTask`.
+        detector: as in `DetectorTask`.
         maps: of the detector's tower, of the scenes that the batches number.
     """
 
     def __init__(self, detector: TwoStageDetector, maps: StoredMaps) -> None:
         self.model = detector
         self.maps = maps
-        self._whole = FViTTask(detector)
+        self._whole = DetectorTask(detector)
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Return everything but the tower."""

@@ -255,8 +255,14 @@ def authors_folder(case, folder: Path) -> Path:
 
 
 def in_parts(folder: Path) -> None:
-    """Split a folder's model.safetensors into two files with an index, as large models have it."""
+    """Split a folder's model.safetensors into two files with an index, as large models have it.
+
+    They also have numbers that older versions of transformers stored.
+    """
     tensors = load_file(folder / "model.safetensors")
+    layers = [name for name in tensors if name.endswith("layers.0.self_attn.q_proj.weight")]
+    for name in layers:
+        tensors[name.replace("q_proj.weight", "rotary_emb.inv_freq")] = torch.ones(2)
     (folder / "model.safetensors").unlink()
     where = {}
     for number in (1, 2):
@@ -321,6 +327,7 @@ def read_authors(case, folder: Path, dtype: torch.dtype = torch.float32) -> Froz
     if (folder / "projector").exists():
         side = case.meta["image_size"]
         parts = hpt.read_authors_model(folder, {"model_type": "hpt"}, dtype=dtype, side=side)
+        parts[0].model.vision.layer = case.meta["visual_select_layer"]
     else:
         raw = json.loads((folder / "config.json").read_text())
         parts = mgm.read_authors_model(folder, raw, dtype=dtype)

@@ -190,6 +190,27 @@ def mistral3_processor(image_processor):
     return hf.PixtralProcessor(image_processor, tokenizer, patch_size=7, spatial_merge_size=2)
 
 
+def pixtral():
+    vision = {**TOWER, "image_size": 112, "patch_size": 14, "model_type": "pixtral", "head_dim": 8}
+    text = {"model_type": "mistral", **WORDS, **GROUPED, "head_dim": 4}
+    config = hf.LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=IMAGE_ID,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    )
+    processor = hf.PixtralImageProcessorPil(
+        size={"longest_edge": 98}, patch_size={"height": 14, "width": 14}
+    )
+    return hf.LlavaForConditionalGeneration(config), processor
+
+
+def pixtral_processor(image_processor):
+    tokenizer = characters("[IMG]", "[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]")
+    return hf.PixtralProcessor(image_processor, tokenizer, patch_size=14, spatial_merge_size=1)
+
+
 def aya_vision():
     vision = {**siglip(28, 7), "vision_use_head": False}
     text = {
@@ -430,6 +451,7 @@ TODAY = {
     "mistral3": (mistral3, mistral3_processor, "[IMG]"),
     "molmo2": (molmo2, molmo2_processor, "<|image|>"),
     "paligemma": (paligemma, paligemma_processor, "<image>"),
+    "pixtral": (pixtral, pixtral_processor, "[IMG]"),
     "qwen3_5": (qwen3_5, qwen3_vl_processor, "<|vision_start|><|image_pad|><|vision_end|>"),
     "qwen3_vl": (qwen3_vl, qwen3_vl_processor, "<|vision_start|><|image_pad|><|vision_end|>"),
     "smolvlm": (smolvlm, smolvlm_processor, "<image>"),

@@ -64,6 +64,7 @@ KNOWN_OWNERS = (
     "Qwen/",
     "google/",
     "HuggingFaceTB/",
+    "mistral-community/",
     "mistralai/",
     "zai-org/",
     "CohereLabs/",

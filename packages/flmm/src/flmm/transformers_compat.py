@@ -119,8 +119,8 @@ def lmm_parts(model: nn.Module) -> LmmParts:
     Raises:
         ValueError: it is no such model.
     """
-    core: Callable[..., Any]
-    core, language_model = getattr(model, "model", None), None
+    core: Any = getattr(model, "model", None)
+    language_model = None
     for name in _DECODERS:
         language_model = language_model or getattr(core, name, None)
     if core is None:  # Llama 4 has its causal language model where others have `model`

@@ -17,7 +17,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 # model_type -> module and class in `families`; imported on use.
 _FAMILIES: dict[str, Callable[..., Family] | tuple[str, str]] = {
     "llama4": ("llama4", "Llama4"),
-    "llava": ("llava", "Llava"),
+    "llava": ("llava", "llava"),
     "llava_next": ("llava_next", "LlavaNext"),
     "deepseek_vl": ("deepseek_vl", "DeepseekVL"),
     "deepseek_vl_hybrid": ("deepseek_vl", "DeepseekVLHybrid"),

@@ -71,7 +71,7 @@ def train_names(
     """
     rng = np.random.default_rng(config.seed)
     parts = lmm_parts(model)
-    tower = parts.core.get_submodule("vision_tower").train()
+    tower = model.get_submodule("model.vision_tower").train()
     head = NameHead(parts.whole.config.vision_config.hidden_size)
     named = list(itertools.chain(tower.named_parameters(), head.named_parameters()))
     optimizers = optimizers_of(named, config)

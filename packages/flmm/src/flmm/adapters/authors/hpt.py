@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from flmm.adapters.authors.joined import JoinedConfig, JoinedLMM, add_image_token
 from flmm.adapters.authors.weights import (
+    COMPUTED,
     authors_folder,
     build_pretrained,
     check_tensors,
@@ -91,20 +92,22 @@ def read_authors_model(
 class HptVision(nn.Module):
     """A tower of transformers and a projector: pixels (B, 3, T, T) to features (B, t, D).
 
-    The features are those of the patches, before the tower's last layer.
+    Args:
+        layer: hidden state of the tower that is projected; -2 is before its last layer.
     """
 
-    def __init__(self, tower: Any, projector: nn.Module):
+    def __init__(self, tower: Any, projector: nn.Module, *, layer: int = SELECTED_LAYER):
         super().__init__()
         self.tower = tower
         self.projector = projector
+        self.layer = layer
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Return the features of the patches, row by row."""
         states = self.tower(pixel_values, output_hidden_states=True).hidden_states
         patches = (self.tower.config.image_size // self.tower.config.patch_size) ** 2
         # CLIP's class token comes first, SigLIP has none.
-        features: Tensor = self.projector(states[SELECTED_LAYER][:, -patches:])
+        features: Tensor = self.projector(states[self.layer][:, -patches:])
         return features
 
 
@@ -130,12 +133,8 @@ def read_tower(folder: Path, *, side: int | None, dtype: torch.dtype) -> Any:
     config.image_size = side or SIDES[kind]
 
     tensors = under(read_weights(folder), "vision_model.")
-    # SigLIP's pooling head is in the file, and never used; nor are numbers of positions.
-    tensors = {
-        name: value
-        for name, value in tensors.items()
-        if not name.startswith("head.") and name != "embeddings.position_ids"
-    }
+    # SigLIP's pooling head is in the file, and never used.
+    tensors = {name: value for name, value in tensors.items() if not name.startswith("head.")}
     positions = "embeddings.position_embedding.weight"
     if positions in tensors:
         tensors[positions] = resized_positions(
@@ -189,7 +188,8 @@ def _language_model(folder: Path, dtype: torch.dtype) -> Any:
         output_loading_info=True,
         local_files_only=True,
     )
-    missing, unexpected = sorted(loaded["missing_keys"]), sorted(loaded["unexpected_keys"])
+    missing = sorted(loaded["missing_keys"])
+    unexpected = sorted(k for k in loaded["unexpected_keys"] if not k.endswith(COMPUTED))
     if missing or unexpected:
         raise ValueError(
             f"the weights in {folder} are not those of its config.json: missing {missing[:3]}, "

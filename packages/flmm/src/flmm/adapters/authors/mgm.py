@@ -71,6 +71,7 @@ def read_authors_model(
         aux_size=raw["image_size_aux"],
         tiles=raw.get("image_grid", 1),
         whole=raw.get("image_global", False),
+        layer=raw.get("mm_vision_select_layer", -2),
     )
     fine = under(vision, _FINE)
     if not any(key.startswith("stages.") for key in fine):
@@ -167,7 +168,6 @@ def clip_tower(folder: Path, own: Mapping[str, Tensor], *, dtype: torch.dtype) -
     tensors = dict(own)
     if names - tensors.keys():
         tensors = under(read_weights(folder), "vision_model.") | tensors
-    tensors.pop("embeddings.position_ids", None)  # numbers from 0 on, in older files
     message = {"source": folder, "what": "Mini-Gemini's CLIP tower", "fix": _FIX}
     return build_pretrained(CLIPVisionModel, config, tensors, dtype=dtype, **message)
 

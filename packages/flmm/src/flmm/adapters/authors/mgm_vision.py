@@ -21,6 +21,7 @@ class MiniGeminiSizes:
 
     image_size: P, of the CLIP tower. patch_size: of its patches. aux_size: A. tiles: CLIP sees
     tiles * tiles parts of the image. whole: and then the whole image, whose tokens come first.
+    layer: hidden state of the CLIP tower that the queries are; -2 is before its last layer.
 
     Raises:
         ValueError: several tiles without, or one tile with a whole image next to it, which no
@@ -32,6 +33,7 @@ class MiniGeminiSizes:
     aux_size: int
     tiles: int = 1
     whole: bool = False
+    layer: int = -2
 
     def __post_init__(self) -> None:
         if (self.tiles > 1) != self.whole or self.tiles < 1:
@@ -87,7 +89,7 @@ class MiniGeminiVision(nn.Module):
         views = self.views(pixel_values)  # (B, V, 3, P, P)
         count = views.shape[1]
         states = self.tower(views.flatten(0, 1), output_hidden_states=True).hidden_states
-        queries = states[-2][:, 1:]  # without the class token
+        queries = states[self.sizes.layer][:, 1:]  # without the class token
         maps = self.fine_maps(pixel_values)  # (B, V, C, S / tiles, S / tiles)
         mined = self.mining(queries, maps.flatten(0, 1))
         features: Tensor = self.projector(mined)

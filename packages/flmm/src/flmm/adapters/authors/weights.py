@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from flmm.hub import read_or_explain
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+# Numbers that older versions of transformers stored, and newer ones compute.
+COMPUTED = (".rotary_emb.inv_freq", "embeddings.position_ids")
 
 
 def authors_folder(
@@ -48,10 +50,14 @@ def read_weights(folder: Path, files: Sequence[str] = WEIGHT_FILES) -> dict[str,
             tensors: dict[str, Tensor] = {}
             for part in sorted(set(json.loads(index.read_text())["weight_map"].values())):
                 tensors |= read_checkpoint(folder / part)
-            return tensors
+            return _parameters(tensors)
         if (folder / name).is_file():
-            return dict(read_checkpoint(folder / name))
+            return _parameters(read_checkpoint(folder / name))
     raise FileNotFoundError(f"no weights in {folder}: download {' or '.join(files)} (all parts)")
+
+
+def _parameters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in tensors.items() if not name.endswith(COMPUTED)}
 
 
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

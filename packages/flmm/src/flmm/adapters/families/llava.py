@@ -6,14 +6,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flmm.adapters.families.mistral3 import Mistral3
+from flmm.adapters.family import Family
 from flmm.adapters.frames import PreparedImage
 from flmm.adapters.layout import ImageLayout, single_grid
 from flmm.adapters.preparers import PadToSquare
 from flmm.text.prompts import STYLES
 
 
+def llava(config: Any, image_processor: Any) -> Family:
+    """Choose the family of a model of type "llava" by its vision tower."""
+    if config.vision_config.model_type == "pixtral":
+        return Mistral3(config, image_processor)
+    return Llava(config, image_processor)
+
+
 class Llava:
-    """transformers' "llava" (llava-hf/llava-1.5-7b-hf and similar ones).
+    """transformers' "llava" with a square image (llava-hf/llava-1.5-7b-hf and similar ones).
 
     The published checkpoints saw whole images scaled to fit, not the centre crops of the model's
     own processor.
@@ -29,8 +38,7 @@ class Llava:
 
     def __init__(self, config: Any, image_processor: Any):
         vision = config.vision_config
-        square = isinstance(getattr(vision, "image_size", None), int)
-        if not square or vision.model_type == "pixtral":
+        if not isinstance(getattr(vision, "image_size", None), int):
             raise ValueError(
                 f"the vision tower {vision.model_type!r} of this LLaVA has no fixed square grid of "
                 "tokens; use one with a CLIP or SigLIP tower, or add a family of its own "

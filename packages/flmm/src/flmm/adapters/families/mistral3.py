@@ -1,4 +1,4 @@
-"""Mistral 3 with a Pixtral tower: the image at its own shape, a mark after each row of tokens."""
+"""Mistral 3 and Pixtral: the image at its own shape, a mark after each row of tokens."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,8 @@ from flmm.text.prompts import PromptStyle
 
 
 class Mistral3:
-    """transformers' "mistral3" (mistralai/Mistral-Small-3.1-24B-Instruct-2503 and others)."""
+    """transformers' "mistral3" (mistralai/Mistral-Small-3.1-24B-Instruct-2503 and others), and
+    "llava" with a Pixtral tower (mistral-community/pixtral-12b), which merges no patches."""
 
     grids = 1
     style = PromptStyle("[INST]{input}[/INST]", image_token="[IMG]", separator="")
@@ -23,7 +24,8 @@ class Mistral3:
 
     def __init__(self, config: Any, image_processor: Any):
         self.image_token_id = config.image_token_id
-        self.cell = config.vision_config.patch_size * config.spatial_merge_size
+        merged = getattr(config, "spatial_merge_size", 1)
+        self.cell = config.vision_config.patch_size * merged
         self.processor = image_processor
 
     def prepare(self, image: Image.Image) -> PreparedImage:

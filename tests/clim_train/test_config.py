@@ -209,3 +209,10 @@ def test_configurations_are_frozen():
 )
 def test_one_rank_shards_nothing_unless_a_stage_is_named(options, ranks, stage):
     assert EngineConfig(**options).for_ranks(ranks).zero_stage == stage
+
+
+@pytest.mark.parametrize("text", ["", '{"schedule": ', "[" * 100_000, "\xff"])
+def test_a_damaged_file_of_a_run_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"config\.json: "):
+        TrainConfig.load(tmp_path)

@@ -106,7 +106,7 @@ class JsonConfig:
         """Read what `to_json` wrote. Raises ValueError for unknown, missing or illegal options."""
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"the configuration is not JSON ({error}): use the config.json of a run folder"
             ) from error
@@ -114,7 +114,9 @@ class JsonConfig:
 
     @classmethod
     def load(cls, run_folder: str | Path) -> Self:
-        """Read the configuration of a run folder. Raises FileNotFoundError where there is none.
+        """Read the configuration of a run folder.
+
+        Raises FileNotFoundError where there is none, ValueError as `from_json`.
 
         Its section `run`, if it has one, names the folder that was read: the folder in the file is
         the one of the start, from which the run may have been copied or moved.
@@ -124,7 +126,10 @@ class JsonConfig:
             raise FileNotFoundError(
                 f"{path} does not exist: give the folder of a run that was started before"
             )
-        config = cls.from_json(path.read_text(encoding="utf-8"))
+        try:
+            config = cls.from_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         if not hasattr(config, "run"):
             return config
         run = dataclasses.replace(config.run, folder=str(run_folder))

@@ -160,7 +160,7 @@ async function ask(signal, place) {
   const { found } = reply;
   if (found) said.replaceChildren(...highlighted(one, found));
   else said.replaceChildren(reply.text);
-  turn.append(otherWords(one, reply, said));
+  turn.append(otherWords(one, question, reply, said));
   arrive(one, found);
   const forgotten = history.length - reply.remembered;
   const memory = forgotten > 0 ? ` The first ${forgotten} questions no longer fit the model's memory.` : "";
@@ -189,7 +189,7 @@ function forget() {
 }
 
 // Words that the reader marks in an answer, or types, are grounded from what was kept of it.
-function otherWords(one, reply, said) {
+function otherWords(one, question, reply, said) {
   const words = make("input", { placeholder: "other words of this answer" });
   words.setAttribute("aria-label", "Other words of this answer");
   const button = make("button", { type: "button", className: "again", textContent: "Find" });
@@ -215,11 +215,21 @@ function otherWords(one, reply, said) {
       arrive(one, found);
       return summary(found);
     });
-  button.onclick = run;
+  const again = make("button", { type: "button", className: "link", textContent: "Ask this question again" });
+  again.onclick = () => {
+    bring(one.picture.picture);
+    open("ask");
+    $("question").value = question;
+    $("ask").requestSubmit();
+  };
+  button.onclick = async () => {
+    await run();
+    if (status.textContent.endsWith("ask again")) more.append(again); // the server has forgotten the answer
+  };
   words.onkeydown = (event) => {
     if (event.key !== "Enter") return;
     event.preventDefault();
-    run();
+    button.click();
   };
   return box;
 }

@@ -54,7 +54,7 @@ class Memory:
     """The optimizer's moments (two of AdamW, one of SGD), and the float32 copy that it updates,
     where there is one."""
     step: int
-    """Peak of a micro-batch besides all of these: activations, and copies of weights in 16 bits."""
+    """Peak of a micro-batch in addition to these: activations, and copies of weights in 16 bits."""
     buckets: int
     """Buffers in which gradients travel between GPUs."""
 
@@ -98,7 +98,7 @@ def estimate(
 ) -> Estimate:
     """Return memory and time of a run of `config`.
 
-    The weights are random ones on the CPU, whatever `config.model.pretrained` is: only their shapes
+    The weights are random ones on the CPU; `config.model.pretrained` has no effect, only shapes
     count. The figures are those of a run whose blocks are not compiled.
 
     Args:

@@ -1,4 +1,4 @@
-"""Files of a run besides weights and metrics: what was started, and where a checkpoint stands."""
+"""Files of a run that are no weights or metrics: what was started, the state of a checkpoint."""
 
 import json
 from collections.abc import Mapping

@@ -235,7 +235,7 @@ class Trainer:
         values = {**self._means.reduce(), **self._skips.total()}
         if self.engine.updates_left_out:
             values["updates_left_out"] = self.engine.updates_left_out
-        # The step is counted already: its rate was that of the step before.
+        # The step is counted already, so its learning rate has the number before it.
         values["lr"] = learning_rate(self.step - 1, self.total, config.optim, config.schedule)
         values["epoch"] = self.step * config.engine.accumulation / len(self.loader)
         values["samples_per_s"] = self.metric_log.samples_per_second(

@@ -121,21 +121,21 @@ def load_grounded(
     dtype: str = "bfloat16",
     device: str = "cpu",
 ) -> GroundedLMM:
-    """Build a whole grounded LMM from its files, in evaluation mode, built as the heads say they
-    were trained.
+    """Load a whole grounded LMM from its files, in evaluation mode, with the options that its heads
+    were trained with.
 
     Args:
         lmm: folder or hub id, or an LMM that is loaded already.
         sam: file in SAM's original layout, folder or hub id.
         heads: file of `GroundedLMM.save_heads` or a released F-LMM checkpoint; None for new heads
             that are to train.
-        merge: "mean" or "max"; None: that of the heads. Released checkpoints do not say; all
-            published ones are "mean".
+        merge: "mean" or "max"; None takes the merge of the heads. Released checkpoints do not say
+            it, but all of them are "mean".
         dtype: of the LMM; the heads and SAM are float32.
 
     Raises:
-        FileNotFoundError: one of them is not there.
-        ValueError: one is damaged, they do not belong together, or there is no such device.
+        FileNotFoundError: one of the files is not there.
+        ValueError: a file is damaged, the parts do not belong together, or there is no such device.
     """
     check_device(device)
     name = str(heads)

@@ -189,7 +189,7 @@ def check_device(device: str) -> torch.device:
 
 @lru_cache(maxsize=8)
 def _hub_fault(name: str) -> str | None:
-    """Why the hub cannot be asked about a model; None where it answers, whatever it says."""
+    """Return why the hub cannot be asked about a model; None if it answers in any way."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 

@@ -158,7 +158,7 @@ def find_fix(error: BaseException, *, by_class_only: bool) -> str | None:
 
 
 def full_disk(error: BaseException) -> bool:
-    """Return whether no room is left on a disk, in whatever class the error comes.
+    """Return whether an error of any class means that no room is left on a disk.
 
     safetensors, torch and zipfile put the system's number into the text of an error of their own.
     """

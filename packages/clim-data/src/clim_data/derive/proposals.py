@@ -53,7 +53,7 @@ class ProposalReport:
 
 @dataclass(frozen=True)
 class ProposalJob:
-    """How the work on proposals is done, whatever is searched.
+    """How the work on proposals is done, for every kind of search.
 
     Args:
         part_images: images whose boxes are stored at once; a killed job loses at most these in each

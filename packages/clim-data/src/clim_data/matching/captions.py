@@ -17,7 +17,7 @@ class CaptionTable:
     Args:
         captions_json: COCO captions or a CC3M-style file. Its images find their samples by name, as
             boxes do (`SampleNames.match`). None reads what the samples bring: json or txt in a
-            shard, metadata.jsonl or a txt beside the image in a folder.
+            shard, metadata.jsonl or a txt next to the image in a folder.
         store: the samples; needed with `captions_json`. Make the table before samples are taken
             out of the store: a name must be alone among all of them.
         ignore: True gives no sample a caption.

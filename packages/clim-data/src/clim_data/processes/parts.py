@@ -1,9 +1,9 @@
 """Long jobs over many images, cut into parts that workers and ranks share, and that can be resumed.
 
-Every finished part is a file of its own, written whole or not at all, in a folder beside the
-output. That folder is all that ranks have in common: rank r does the parts r, r + world_size, ...,
-rank 0 waits for the others and joins all. The folder's name holds a digest of what the job is
-about, so parts of different jobs never mix.
+Every finished part is a file of its own, written whole or not at all, in a folder next to the
+output. Ranks share nothing but that folder: rank r does the parts r, r + world_size, ..., and rank
+0 waits for the others and joins all parts. The folder's name has a digest of the job's options, so
+parts of different jobs never mix.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ class PartJob:
         info: plain values that identify the job (inputs, options, version), equal on all ranks.
             They become the first entry of the output: an output that starts with the same `info`
             is the finished job.
-        rank, world_size: which parts are those of this process.
+        rank, world_size: of this process; they decide which parts it does.
         patience: seconds without a new part after which rank 0 names the ranks that are missing.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Where grounding records come from: annotation files beside image folders, or shards made by
+"""Where grounding records come from: annotation files next to image folders, or shards made by
 `clim-data pack`."""
 
 import hashlib

@@ -1,8 +1,8 @@
 """Images with labelled regions, as the region evaluators see them: COCO panoptic and COCO or LVIS
 instances.
 
-The item definition is that of the CLIPSelf and CLIM evaluations (arXiv 2310.01403, 2312.11376): the
-image letterboxed to a square, boxes relative to that square, masks on the patch grid, a crop of
+An item is defined as in the CLIPSelf and CLIM evaluations (arXiv 2310.01403, 2312.11376): the image
+letterboxed to a square, boxes relative to that square, masks on the patch grid, a crop of
 every region.
 """
 
@@ -143,7 +143,7 @@ class _RegionDataset(Dataset, ABC):
 class PanopticRegions(_RegionDataset):
     """COCO panoptic segments, one item for each annotated image.
 
-    A thing's box is that of its annotation, a stuff segment's box surrounds its mask. Segments
+    A thing has the box of its annotation, a stuff segment the box around its mask. Segments
     whose box is smaller than 8^2 or larger than 1024^2 original pixels are left out. Labels number
     the sorted category ids. Thing crops are 1.5 boxes wide, stuff crops tight. Records that
     contradict the png or each other are left out, counted and named in `skipped`: see
@@ -236,9 +236,10 @@ class InstanceRegions(_RegionDataset):
     """COCO or LVIS instances, one item for each image that has any annotation; every region is a
     thing.
 
-    Arguments, item and size filter are those of `PanopticRegions`; the box is the annotation's, the
-    mask its polygons or RLE. LVIS images are found by the end of their "coco_url". Annotations that
-    the rules of `clim_data.annotations.records` leave out are counted and named in `skipped`.
+    Arguments, item and size filter are the same as in `PanopticRegions`. The box comes from the
+    annotation, the mask from its polygons or RLE. LVIS images are found by the end of their
+    "coco_url". Annotations that the rules of `clim_data.annotations.records` leave out are counted
+    and named in `skipped`.
 
     Args:
         masks: False for files without segmentations (`RegionSample.masks` is then None).

@@ -57,12 +57,12 @@ class FolderIndex:
     def why_no_captions(self, key: str) -> str:
         """Say why an image has no captions."""
         if self.table is None:
-            return "no captions beside it"
+            return "no captions next to it"
         return f"{CAPTION_LIST} has no {'caption' if key in self.table else 'row'} for it"
 
     @cached_property
     def has_text(self) -> np.ndarray:
-        """bool (n,): whether the image has captions in the folder's table, or a txt beside it."""
+        """bool (n,): whether the image has captions in the folder's table, or a txt next to it."""
         if self.table is not None:
             return np.array([bool(self.table.get(key)) for key in self.keys.tolist()], dtype=bool)
         root = Path(self.root)

@@ -27,11 +27,11 @@ INSTANCE_FIELDS = ("id", "category_id", "bbox", "area", "iscrowd", "segmentation
 
 @dataclass(frozen=True)
 class PackItem:
-    """One sample to pack: its key, the image's folder and name in it, the json beside it.
+    """One sample to pack: its key, the image's folder and name in it, and its json.
 
-    `files` has further files by suffix, as (folder, name). `fault` is set when the sample cannot be
-    packed whatever is on the disk; it is then reported and left out. `size` is (height, width) that
-    annotations in pixels need, None for any.
+    `files` has further files by suffix, as (folder, name). `fault` is set if the sample can never
+    be packed; it is then reported and left out. `size` is the (height, width) that annotations in
+    pixels need, None for any.
     """
 
     key: str
@@ -145,9 +145,9 @@ def folder_items(folder: str | Path, *, captions_file: str | Path | None = None)
     """List every jpg, jpeg, png and webp below a folder, with captions.
 
     Captions come from `captions_file`, or from `metadata.jsonl` in the folder, or else from a txt
-    of the same name beside each image, one caption a line. A captions file is a json object {file
-    name: caption or list}, or has one json object a line with "file_name" and "text", "caption" or
-    "captions".
+    of the same name next to each image, one caption per line. A captions file is a json object
+    {file name: caption or list}, or has one json object per line with "file_name" and "text",
+    "caption" or "captions".
     """
     root = Path(folder)
     if not root.is_dir():

@@ -1,4 +1,4 @@
-"""`clim-eval detect`: boxes, masks and names in pictures of one's own."""
+"""`clim-eval detect`: boxes, masks and names in your own pictures."""
 
 from argparse import Namespace
 from collections.abc import Sequence

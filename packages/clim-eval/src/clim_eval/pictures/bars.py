@@ -26,7 +26,7 @@ def accuracy_bars(
 
     Args:
         arms: {arm: {metric: fraction in [0, 1]}}.
-        metrics: which metrics, in order; default: those of the first arm.
+        metrics: which metrics, in order; default: the metrics of the first arm.
         names: what to write under a group instead of the metric's name.
         errors: {arm: {metric: half length of the error bar}}, fractions.
         title: a line above the bars.

@@ -165,7 +165,7 @@ class UNetHead(nn.Module):
                 )
 
     def _run(self, stage: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """Run a stage, checkpointed if it is asked for and there is a backward pass."""
+        """Run a stage, with checkpointing if it is on and there is a backward pass."""
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(stage, *inputs, use_reentrant=False)
         return stage(*inputs)

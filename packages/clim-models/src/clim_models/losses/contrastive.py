@@ -72,7 +72,7 @@ def contrastive_loss(
 
 
 class _AllRows(NamedTuple):
-    """Rows of all ranks, and where those of this rank begin."""
+    """Gather the rows of all ranks; return them, and where the rows of this rank begin."""
 
     images: Tensor  # (N, C)
     texts: Tensor  # (N, C)

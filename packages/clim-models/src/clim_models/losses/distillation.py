@@ -1,4 +1,4 @@
-"""The loss of CLIPSelf: features that follow those of a teacher."""
+"""The loss of CLIPSelf: features follow the features of a teacher."""
 
 import torch
 import torch.nn.functional as F

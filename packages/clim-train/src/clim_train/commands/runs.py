@@ -75,7 +75,7 @@ class RunProgram(Generic[Config]):
     """Makes the task alone, for an export: it reads the weights of the start, and no data."""
 
     further: Mapping[str, Command] = field(default_factory=dict)
-    """Name -> command, for commands besides those of runs: `list`, `show`."""
+    """Name -> command, for commands that concern no run: `list`, `show`."""
 
     result: str = "model in {}/model"
     """Format of the last words of a training: where in the run folder its result is."""

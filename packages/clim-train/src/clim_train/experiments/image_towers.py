@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def image_tower(model: RegionModel) -> dict[str, Tensor]:
-    """Return a copy of all weights but those of the frozen text tower, on the CPU."""
+    """Return a copy of all weights except the frozen text tower, on the CPU."""
     kept = {k: v for k, v in model.state_dict().items() if not k.startswith("clip.text.")}
     return {key: value.detach().cpu().clone() for key, value in kept.items()}
 

@@ -62,7 +62,7 @@ class DataKind(Generic[Data]):
 
 @dataclass(frozen=True)
 class BuildContext(Generic[Data]):
-    """What a method may need beside its own options and the model."""
+    """What a method may need in addition to its own options and the model."""
 
     engine: EngineConfig
     data: Data
@@ -72,7 +72,7 @@ class BuildContext(Generic[Data]):
     """Names of the loader's classes. None where only shapes count (`clim-train estimate`): then
     nothing is read or computed, and embeddings of any value will do."""
     trained_names: Sequence[str] = ()
-    """Those of them that have data, for methods that train on some classes only."""
+    """The classes that have data, for methods that train on some classes only."""
     image_counts: Sequence[int] = ()
     """Number of images of each class, where the loader knows it."""
 

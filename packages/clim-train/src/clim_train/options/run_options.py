@@ -1,4 +1,4 @@
-"""The part of a configuration that trainer, engine and estimate read, whatever is trained."""
+"""The part of every configuration that trainer, engine and estimate read."""
 
 from typing import Any, ClassVar, Protocol
 

@@ -25,7 +25,7 @@ class ModelConfig:
     pretrained: str | None = field(default=None, metadata=PATH_OR_NAME)
     """open_clip tag, local checkpoint file, or run folder; None starts from random weights."""
     image_size: int | None = None
-    """Native input side in pixels; None keeps that of the architecture."""
+    """Native input side in pixels. None keeps the side of the architecture."""
     unlocked_blocks: int = 6
     """How many of the last blocks of the image tower train."""
     grad_checkpointing: bool = False
@@ -46,11 +46,11 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     momentum: float = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
     weight_decay: float = 0.1
     decay: Literal["matrices", "all_but_norms", "all"] = "matrices"
-    """Which parameters decay: those of two and more dimensions that are no norm, all but those of
-    norms, or all."""
+    """Parameters to decay: `matrices` (two or more dimensions, no norms), `all_but_norms`, or
+    `all`."""
     clip_norm: float | None = None
     """Largest L2 norm of the gradient; None does not clip."""
 
@@ -83,14 +83,16 @@ class ScheduleConfig:
     """Optimizer steps of the whole run; None takes them from `epochs`."""
     warmup_steps: int = 1000
     warmup_share: float | None = None
-    """Share of the run's steps in place of `warmup_steps`."""
+    """Length of the warm-up as a fraction of the run's steps, in place of `warmup_steps`."""
     warmup_start: float | None = None
-    """Rate of the first step as a share of `optim.lr`; None: that of one step of the warm-up."""
+    """Learning rate of the first step, as a fraction of `optim.lr`. None starts at `lr` divided by
+    the steps of the warm-up."""
     cooldown_steps: int = 0
     cooldown_power: float = 1.0
     cooldown_end_lr: float = 0.0
     decay_at: tuple[float, ...] = ()
-    """Shares of the run's steps after which the rate is multiplied by `decay_factor`, rising."""
+    """Points at which the learning rate is multiplied by `decay_factor`, as rising fractions of the
+    run's steps."""
     decay_factor: float = 0.1
 
     def __post_init__(self) -> None:
@@ -132,11 +134,11 @@ class EngineConfig:
     """How DeepSpeed runs the steps."""
 
     zero_stage: int | None = None
-    """What ZeRO partitions over the ranks. None is `sharded_stage`, or 0 where there is nothing to
-    shard: one rank in `fp32` or `amp_bf16` without offload. Sharding over one rank costs memory and
-    brings nothing."""
+    """What ZeRO partitions over the ranks. None is `sharded_stage`, or 0 if there is nothing to
+    shard: one rank in `fp32` or `amp_bf16` without offload, where sharding would only cost
+    memory."""
     sharded_stage: int = 1
-    """The stage of several ranks where `zero_stage` is None."""
+    """Stage of several ranks if `zero_stage` is None."""
     precision: Precision = "amp_bf16"
     """`amp_bf16`: bf16 arithmetic on fp32 weights (autocast). `bf16`, `fp16`: weights too, with
     fp32 master copies."""
@@ -196,8 +198,8 @@ class EngineConfig:
             )
 
     def for_ranks(self, world_size: int) -> "EngineConfig":
-        """Return the options with the stage that `world_size` ranks use. A stage that was named
-        stays."""
+        """Return the options with the stage that `world_size` ranks use. A stage that the options
+        name stays."""
         if self.zero_stage is not None:
             return self
         unsharded = (
@@ -208,8 +210,7 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Region accuracy, and retrieval beside it, on data in COCO layout. Nothing is measured where
-    no file is named."""
+    """Region accuracy and retrieval on data in COCO layout. Without a file nothing is measured."""
 
     images: str | None = field(default=None, metadata=PATH)
     panoptic_json: str | None = field(default=None, metadata=PATH)

@@ -12,7 +12,7 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known of the paper's run besides its options.
+    """Facts of the paper's run that are no options.
 
     gpus: number of GPUs that shared the steps. images: of the data set, per epoch; None where that
     is the user's. data: the data set, in a few words.
@@ -40,7 +40,7 @@ RECIPES: dict[str, Recipe[TrainConfig]] = {}
 def recipe(
     *, gpus: int, images: int | None, data: str
 ) -> Callable[[Callable[[], TrainConfig]], Callable[[], TrainConfig]]:
-    """Enter the decorated function into `RECIPES`; the arguments are those of `RunFacts`."""
+    """Enter the decorated function into `RECIPES`; for the arguments see `RunFacts`."""
 
     def register(function: Callable[[], TrainConfig]) -> Callable[[], TrainConfig]:
         RECIPES[function.__name__] = Recipe(function, RunFacts(gpus, images, data))

@@ -41,7 +41,7 @@ class MicroBatches:
 
     @property
     def fill_a_step(self) -> bool:
-        """Whether the micro-batches so far are those of whole optimizer steps."""
+        """Return whether the micro-batches so far make whole optimizer steps."""
         return self._seen % self._accumulation == 0
 
     def end_step(self) -> None:

@@ -109,7 +109,7 @@ def heads_file(checkpoint: Path | None) -> Path:
         raise ValueError(
             "masks need trained heads: pass --checkpoint with the folder of a training (`hatch run "
             "flmm-quickstart` "
-            "makes flmm-quickstart/run in minutes, offline), or with a released F-LMM .pth beside "
+            "makes flmm-quickstart/run in minutes, offline), or with a released F-LMM .pth next to "
             "--lmm and --sam"
         )
     if not checkpoint.is_dir():
@@ -134,7 +134,7 @@ def trained_with(heads: Path, part: str) -> str:
     named = source_of(about, part)
     if not named:
         raise ValueError(
-            f"nothing beside {heads} says which {part.upper()} it was trained with: pass --{part}"
+            f"nothing next to {heads} says which {part.upper()} it was trained with: pass --{part}"
         )
     if Path(named).is_absolute() and not Path(named).exists():
         raise FileNotFoundError(
@@ -145,7 +145,7 @@ def trained_with(heads: Path, part: str) -> str:
 
 
 def say(text: str) -> None:
-    """Print a message to the person at the terminal, beside the command's output; the first of
-    several processes says it."""
+    """Print a message to the person at the terminal, on stderr. Of several processes, the first
+    prints it."""
     if Ranks.of_launcher().is_first:
         print(text, file=sys.stderr, flush=True)

@@ -2,7 +2,7 @@
 on captions (CLIP).
 
 Every patch gives a score for every name, the image's score is the log-sum-exp of its patches', and
-binary cross-entropy asks which names the caption has. No place and no mask is told
+binary cross-entropy asks which names the caption has. No place and no mask is given
 (multiple-instance learning).
 
 Letters: N scenes, K names, t patches, D width of the tower.

@@ -1,8 +1,8 @@
 """Scenes for pretraining the demo LMM, painted while it trains: no two steps see the same picture.
 
-They look like those of `clim_data.drawings.narrative_scenes`, drawn by the training vendors alone.
-There are few drawings of a kind, so each cut-out is tilted, mirrored, stretched and tinted, that a
-kind is not learnt as a handful of pictures.
+They look like the scenes of `clim_data.drawings.narrative_scenes`, drawn by the training vendors
+alone. There are few drawings of each kind. So each cut-out is tilted, mirrored, stretched and
+tinted, or the model would learn a kind as a handful of pictures.
 
 Letters: S side of a scene in pixels, h w size of a cut-out, K cut-outs of a scene.
 """
@@ -35,7 +35,7 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class PaintedScene:
-    """A picture and what is told of it.
+    """A picture and its narrative.
 
     pixels: uint8 (S, S, 3). segments: its narrative, (text, phrase or -1). places: for each phrase
     the (row, column) of its things' centres, in thirds of the picture, from left to right.

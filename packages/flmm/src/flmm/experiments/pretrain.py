@@ -1,7 +1,7 @@
 """Makes the demo LMM that ships with flmm: ``python -m flmm.experiments.pretrain``.
 
 From random weights: first the vision tower alone tells which names a caption has, then all weights
-learn to describe scenes by the next word's loss. No mask is told, and drawings of the held-out
+learn to describe scenes by the next word's loss. No mask is given, and drawings of the held-out
 vendor are not among the scenes.
 """
 

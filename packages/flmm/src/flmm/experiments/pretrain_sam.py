@@ -1,8 +1,8 @@
-"""Makes the demo SAM that ships with flmm: ``python -m flmm.experiments.pretrain_sam``.
+"""Make the demo SAM that ships with flmm: ``python -m flmm.experiments.pretrain_sam``.
 
 From random weights, all parts of a SamModel learn to find the mask of a thing, or of the two of a
-pair, from a box, a rough mask or both. No name is told, and drawings of the held-out vendor are not
-among the scenes.
+pair, from a box, a rough mask or both. No name is given, and drawings of the held-out vendor are
+not among the scenes.
 """
 
 import argparse

@@ -49,7 +49,7 @@ class ObjectScenes:
     vendors.
 
     Three in ten scenes have a second thing of the kind of the first, and the two together are a
-    target, too, as of a plural phrase. No name is told. The same seed gives the same scenes.
+    target, too, as of a plural phrase. No name is given. The same seed gives the same scenes.
     """
 
     def __init__(self, seed: int = 0):

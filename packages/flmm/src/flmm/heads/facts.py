@@ -18,9 +18,8 @@ from flmm.adapters.frozen import FrozenLMM
 from flmm.refiners.sam.refiner import SamRefiner
 
 KEY = "flmm"  # of the metadata
-ABOUT_FILE = (
-    "grounding.json"  # beside heads.safetensors in the export of a training: names of LMM and SAM
-)
+# Next to heads.safetensors in the export of a training: the names of LMM and SAM.
+ABOUT_FILE = "grounding.json"
 PROMPTS = ("use_text", "use_mask", "use_box", "multimask")
 HEAD = ("base", "stages", "normalize_input", "upsample_input")
 
@@ -87,14 +86,13 @@ def source_of(about: Path, part: str) -> str | None:
 
 
 def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """Read what a file of heads says: `GroundedLMM.facts`; of older files at most "merge", from
-    grounding.json beside them.
+    """Read the facts in a file of heads, see `GroundedLMM.facts`.
 
-    Empty for released F-LMM checkpoints, which are all alike (mean, all prompts), and for state
-    dicts.
+    Older files have at most "merge", in the grounding.json next to them. Released F-LMM
+    checkpoints, which are all alike (mean, all prompts), and state dicts have none.
 
     Raises:
-        ValueError: it says something that this version does not know.
+        ValueError: there is a fact that this version does not know.
     """
     if (
         isinstance(source, Mapping)
@@ -102,6 +100,7 @@ def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         or not Path(source).is_file()
     ):
         return {}
+
     path = Path(source)
     try:
         with safe_open(path, "pt") as file:
@@ -111,6 +110,7 @@ def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     if not said and (about := path.with_name(ABOUT_FILE)).is_file():
         merge = json.loads(about.read_text()).get("merge")
         return {} if merge is None else {"merge": merge}
+
     known = {"merge", "lmm", "sam_image_encoder", "mask_head", "prompts"}
     unknown = (
         said.keys() - known
@@ -126,11 +126,10 @@ def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def chosen_merge(facts: Mapping[str, Any], merge: str | None, *, name: str) -> str:
-    """Return the merge of the heads, which is `merge` where they do not say; "mean" where nobody
-    does.
+    """Return the merge of the heads. If their facts lack it, it is `merge`, or else "mean".
 
     Raises:
-        ValueError: they were trained with another one than is asked for.
+        ValueError: the heads were trained with another one than `merge`.
     """
     said = facts.get("merge")
     if None not in (said, merge) and said != merge:

@@ -38,8 +38,8 @@ class SavedHeads(Protocol):
 
 
 def heads_from_released(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a released F-LMM checkpoint to those of `GroundedLMM`; its own stay as
-    they are."""
+    """Rename the tensors of a released F-LMM checkpoint to the names of `GroundedLMM`. Tensors that
+    have such names already stay as they are."""
     head = {k[len(HEAD) :]: v for k, v in tensors.items() if k.startswith(HEAD)}
     sam = {k[len(RELEASED_SAM) :]: v for k, v in tensors.items() if k.startswith(RELEASED_SAM)}
     rest = {k: v for k, v in tensors.items() if not k.startswith((HEAD, RELEASED_SAM))}

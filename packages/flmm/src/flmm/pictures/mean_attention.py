@@ -1,5 +1,5 @@
-"""The attention of each phrase as one map over the image, for people to look at; masks are made of
-all maps."""
+"""The attention of each phrase as one map over the image, for people to look at. Masks are made
+from all maps."""
 
 import torch
 from torch import Tensor
@@ -11,12 +11,11 @@ FINER = 4
 
 
 def mean_attention(features: PhraseFeatures) -> Tensor:
-    """Return the mean over layers and heads of each one's shares of its attention to the image:
-    float32 (N, h, w).
+    """Average the attention to the image over layers and heads -> float32 (N, h, w).
 
-    Shares, because a head that hardly looks at the image would not be seen beside one that looks at
-    nothing else. The map covers the image without padding, on a grid `FINER` times that of the
-    tokens: padding ends within a token.
+    The map of each head is divided by its sum first. Otherwise heads that look at nothing but the
+    image would hide the others. The result covers the image without padding. Its grid is `FINER`
+    times as fine as the grid of tokens, because padding can end within a token.
     """
     totals = features.maps.sum(dim=(-2, -1), keepdim=True).clamp_min(
         torch.finfo(torch.float32).tiny

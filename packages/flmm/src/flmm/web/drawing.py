@@ -77,7 +77,7 @@ def thumbnail(data: bytes, name: str) -> bytes:
 
 
 def answer_view(answered: AnsweredQuestion) -> dict[str, Any]:
-    """Return what the page is told of an answer; "found" is None where nothing is grounded."""
+    """Return what the page shows of an answer; "found" is None if nothing is grounded."""
     found = None if answered.found is None else found_view(answered.found)
     return {
         "answer": answered.name,

@@ -24,7 +24,7 @@ class Refused(Exception):
 
 
 class Line:
-    """One thread that does jobs in their order, beside the server's own work."""
+    """One thread that does jobs in their order, next to the server's own work."""
 
     def __init__(self, name: str):
         self._worker = ThreadPoolExecutor(1, f"flmm-{name}")

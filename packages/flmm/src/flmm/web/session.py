@@ -61,7 +61,7 @@ class Turn:
 class GroundedPhrases:
     """Phrases and where they are.
 
-    result: its name for `Demo.files`. text: what was said, "" for phrases of one's own. phrases: N
+    result: its name for `Demo.files`. text: of the answer, "" for phrases of the user. phrases: N
     texts. spans: the characters (start, end) of each in the text. masks: bool (N, H, W). attention:
     float32 (N, h, w), see `flmm.pictures.mean_attention`. record: plain data, see
     `flmm.grounders.images.masks_as_json`.

@@ -81,7 +81,7 @@ class ArmOptions:
 
     @property
     def pixels(self) -> int:
-        """Pixels of a step: those of CLIM's mosaics and single images."""
+        """Pixels of a step, of CLIM's mosaics and single images."""
         plan = plan_mosaics(self.batch_size, self.mosaic)
         return len(plan.sides) * self.region_px**2 + plan.num_singles * self.single_px**2
 
@@ -101,7 +101,7 @@ class Arm:
             data has.
         side: whether a step has images of `single_px` or of `region_px`. None: CLIM's batch.
         same_images: the budget is CLIM's number of images instead of its number of pixels.
-        task: builds another task than that of the method; `task(options, model)`.
+        task: `task(options, model)` builds another task than the method.
         needs_labels: whether it trains on pseudo labels.
         short_title: its name in the rows of weights mixed with the start; default: `title`.
     """

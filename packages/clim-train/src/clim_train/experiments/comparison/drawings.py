@@ -137,7 +137,7 @@ def embedded_data(folder: Path, model: RegionModel, options: DrawingOptions) -> 
 def _training_data(
     folder: Path, model: RegionModel, options: DrawingOptions, emoji: EmojiSet, embeddings: Tensor
 ) -> TrainingData:
-    """Write what is trained on; `embeddings` are those of the trained concepts."""
+    """Write the training data; `embeddings` belong to the trained concepts."""
     split = emoji.split()
     shards = write_emoji_shards(folder / "pairs", emoji=emoji, split=split)
     pairs = tuple(str(path) for path in shards)

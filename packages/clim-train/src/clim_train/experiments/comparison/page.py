@@ -3,7 +3,7 @@
 ``python -m clim_train.experiments.comparison.page REPORT PAGE``
 
 The part of the page between the lines BEGIN and END is replaced by the tables of
-REPORT/report.json, and its figures are copied to `figures/` beside the page. Text outside of it
+REPORT/report.json, and its figures are copied to `figures/` next to the page. Text outside of it
 stays.
 """
 

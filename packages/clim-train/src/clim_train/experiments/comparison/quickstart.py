@@ -77,7 +77,7 @@ class SingleTileTask(ClimTask):
     """The control without mosaics: each tile is cut out again and encoded alone, pooled over its
     whole extent.
 
-    Pixels, captions and loss are those of `ClimTask`. Only the shared canvas is missing.
+    Pixels, captions and loss are the same as in `ClimTask`. Only the shared canvas is missing.
     """
 
     def image_features(self, batch: MosaicBatch) -> Tensor:

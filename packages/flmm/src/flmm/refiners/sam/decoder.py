@@ -5,7 +5,7 @@ Letters: N phrases, S prompt tokens (padded), T = S + output tokens, P = h x w p
 image embedding, p positions of one part, D channels, H heads, d channels of a head, K masks of a
 phrase.
 
-Three things are unusual here; the numbers are those of one phrase at a time.
+Three things are unusual here. The results equal those of one phrase at a time.
 
 - A dozen tokens meet 4096 positions. transformers projects every position of every phrase to keys,
   values and queries. Here the projections are multiplied into the tokens instead:

@@ -67,7 +67,7 @@ def encode_prompts(
         squares.append(boxes_to_square(mask_boxes(binary[-1]), size, edge=encoder.input_image_size))
     boxes = torch.cat(squares)
 
-    # In 16 bits the sines of the positions would be those of other positions.
+    # In 16 bits, positions are rounded to other positions before their sines are taken.
     with torch.autocast(boxes.device.type, enabled=False):
         corners, _ = encoder(None, None, boxes[:, None], None)  # (N, 1, 2, D)
     sparse = corners[:, 0, : 2 if kinds.box else 0].to(dtype)

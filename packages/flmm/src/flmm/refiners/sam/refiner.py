@@ -114,7 +114,7 @@ class SamRefiner(nn.Module):
         coarse: Sequence[Tensor],
         text: Sequence[Sequence[Tensor]] | None = None,
     ) -> list[Tensor]:
-        """Refined logits of every phrase at the size of its image.
+        """Refine the masks of every phrase, at the size of its image.
 
         Args:
             images: B images (any mode), or their embeddings from `embed`.
@@ -243,7 +243,7 @@ class SamRefiner(nn.Module):
         return [p for p in self.parameters() if p.requires_grad]
 
     def _positions(self) -> Tensor:
-        """(1, h w, D): the encoding of the centres of the grid's cells."""
+        """Encode the centres of the grid's cells -> (1, h w, D)."""
         h, w = self.prompt_encoder.image_embedding_size
         device = self.prompt_encoder.no_mask_embed.weight.device
         y, x = ((torch.arange(n, device=device) + 0.5) / n for n in (h, w))
@@ -311,6 +311,6 @@ class SamRefiner(nn.Module):
 
 
 def _of_each(features: Tensor, owner: list[int]) -> Tensor:
-    """(B, P, D) of the images -> (N, P, D) of the phrases' images, or (1, P, D) where all phrases
-    have the same."""
+    """Turn (B, P, D) of the images into (N, P, D) of the phrases' images, or into (1, P, D) if all
+    phrases have the same image."""
     return features[owner[0], None] if len(set(owner)) == 1 else features[owner]

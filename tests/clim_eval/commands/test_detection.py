@@ -5,6 +5,7 @@ import json
 import pytest
 from clim_data.pixels import encode_mask
 from clim_eval.commands.main import main
+from clim_eval.evaluators.detections import detect_pictures
 from clim_eval.metrics import category_precision
 from PIL import Image
 from pycocotools.coco import COCO
@@ -112,11 +113,12 @@ def test_a_run_that_is_there_is_not_repeated(detector_run, data, capsys, monkeyp
     assert command(data, detector_run, "--out", out) == 0
     before = (out / "detections.json").read_bytes()
 
-    def fails(*_, **__):
-        raise AssertionError("a finished run was done again")
+    def of_the_broken_image(detector, pictures, places, loading):
+        assert list(places) == [4], "a finished run was done again"
+        return detect_pictures(detector, pictures, places, loading)
 
     with monkeypatch.context() as patch:
-        patch.setattr("clim_eval.detection.run.detect_pictures", fails)
+        patch.setattr("clim_eval.detection.run.detect_pictures", of_the_broken_image)
         assert command(data, detector_run, "--out", out) == 0
     assert (out / "detections.json").read_bytes() == before
     capsys.readouterr()
@@ -128,6 +130,20 @@ def test_a_run_that_is_there_is_not_repeated(detector_run, data, capsys, monkeyp
     (out / "detections.json").write_text("[]")
     assert command(data, detector_run, "--out", out) == 2
     assert "was changed after it was made" in capsys.readouterr().err
+
+
+def test_an_image_that_was_repaired_is_added(detector_run, data, capsys):
+    out = data / "report"
+    assert command(data, detector_run, "--out", out) == 0
+    before = json.loads((out / "detections.json").read_text())
+    Image.effect_noise((60, 40), 90).convert("RGB").save(data / "images" / "5.png")
+
+    assert command(data, detector_run, "--out", out) == 0
+
+    assert "scored 5 of 5 images" in capsys.readouterr().out
+    after = json.loads((out / "detections.json").read_text())
+    assert after[: len(before)] == before
+    assert {one["image_id"] for one in after[len(before) :]} == {5}
 
 
 def test_processes_share_the_images_and_a_stopped_run_goes_on(

@@ -89,6 +89,20 @@ def test_scores_are_the_weighted_geometric_mean(data, model_options, capsys):
     assert [one["score"] for one in same] == pytest.approx(scores.tolist())
 
 
+def test_images_that_were_missing_are_added_by_the_same_command(data, model_options, capsys):
+    (data / "images").rename(data / "elsewhere")
+    (data / "images").mkdir()
+    assert command(data, model_options) == 2
+    assert "nothing was scored" in capsys.readouterr().err
+    (data / "images").rmdir()
+    (data / "elsewhere").rename(data / "images")
+    assert command(data, model_options) == 0
+    assert "2 images that could not be read before can be read now" in capsys.readouterr().out
+    repaired = json.loads((data / "new.json").read_text())
+    assert command(data, model_options, "--overwrite") == 0
+    assert json.loads((data / "new.json").read_text()) == repaired
+
+
 def test_crops_and_a_vocabulary_work_as_well(data, model_options):
     names = {"cat": {"phrases": ["kitten"]}, "sofa": {}, "red car": {"not": ["red bus"]}}
     (data / "names.json").write_text(json.dumps(names))

@@ -6,9 +6,9 @@ which says what they were made of and what was left out.
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,15 @@ from clim_eval.reports.provenance import hash_file
 class PartRecord:
     """What came of some images.
 
-    results: COCO results, or what makes them. faults: (image id, what is wrong with it or odd about
-    it) of images. counts: anything else that is counted.
+    results: COCO results, or what makes them. faults: (place of the image, what is wrong with it or
+    odd about it).
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
-    faults: list[tuple[Any, BrokenSample]] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
+    faults: list[tuple[int, BrokenSample]] = field(default_factory=list)
 
 
-Work = Callable[[range, tqdm], PartRecord]
+Work = Callable[[Sequence[int], tqdm], PartRecord]
 Join = Callable[[Iterator[dict[str, Any]]], Iterator[dict[str, Any]]]
 
 
@@ -41,14 +40,13 @@ Join = Callable[[Iterator[dict[str, Any]]], Iterator[dict[str, Any]]]
 class Written:
     """The results of a job that is done.
 
-    path: the file of COCO results. unread: ids of images that could not be used. faults: why, and
-    what is odd about others. counts: the sums of all parts.
+    path: the file of COCO results. unread: places of images that could not be used. faults: why,
+    and what is odd about others.
     """
 
     path: Path
-    unread: frozenset[Any]
-    faults: tuple[BrokenSample, ...]
-    counts: Mapping[str, int]
+    unread: frozenset[int] = frozenset()
+    faults: tuple[BrokenSample, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,8 @@ class ResultsJob:
     def run(self, work: Work, join: Join | None = None) -> Written | None:
         """Do this rank's parts that are not there yet; on rank 0 wait for the others and join all.
 
+        A job that is done tries the images again that could not be read.
+
         Args:
             work: of the places of some images, and a bar that it moves.
             join: makes COCO results of the records of all parts; None takes them as they are.
@@ -89,7 +89,7 @@ class ResultsJob:
         parts = self._parts()
         if self._is_done(parts):
             if not self.overwrite:
-                return self._read() if parts.rank == 0 else None
+                return self._repaired(parts, work, join) if parts.rank == 0 else None
             parts.output.unlink(missing_ok=True)
 
         try:
@@ -139,18 +139,38 @@ class ResultsJob:
                 parts.write(number, _as_json(work(part, bar)))
 
     def _join(self, parts: PartJob, join: Join | None) -> None:
-        counts: Counter[str] = Counter()
-        faults: list[list[Any]] = []
+        faults: list[Sequence[Any]] = []
 
         def results() -> Iterator[dict[str, Any]]:
             for part in parts.read():
-                counts.update(part["counts"])
                 faults.extend(part["faults"])
                 yield from part["results"]
 
-        records = results() if join is None else join(results())
+        digest = write_results(self.results, results() if join is None else join(results()))
+        parts.join({"sha256": digest, "faults": faults})
+
+    def _repaired(self, parts: PartJob, work: Work, join: Join | None) -> Written:
+        """Add the results of images that could not be read when the others were made and now can
+        be."""
+        written = self._read()
+        if not written.unread:
+            return written
+        with tqdm(disable=True) as bar:
+            part = work(sorted(written.unread), bar)
+        still = {place for place, fault in part.faults if not isinstance(fault, SampleWarning)}
+        repaired = written.unread - still
+        if not repaired:
+            return written
+
+        new = iter(part.results)
+        old = json.loads(self._about.read_bytes())["faults"]
+        faults = [one for one in old if one[0] not in repaired]
+        faults += [one for one in _as_json(part)["faults"] if one[0] in repaired]
+        records = chain(read_results(self.results), new if join is None else join(new))
         digest = write_results(self.results, records)
-        parts.join({"sha256": digest, "counts": dict(counts), "faults": faults})
+        parts.join({"sha256": digest, "faults": faults})
+        print(f"{len(repaired)} images that could not be read before can be read now")
+        return self._read()
 
     def _read(self) -> Written:
         about = json.loads(self._about.read_bytes())
@@ -160,11 +180,11 @@ class ResultsJob:
                 "to make it again"
             )
         faults, unread = [], []
-        for image_id, is_odd, *texts in about["faults"]:
+        for place, is_odd, *texts in about["faults"]:
             faults.append((SampleWarning if is_odd else BrokenSample)(*texts))
             if not is_odd:
-                unread.append(image_id)
-        return Written(self.results, frozenset(unread), tuple(faults), about["counts"])
+                unread.append(place)
+        return Written(self.results, frozenset(unread), tuple(faults))
 
 
 def write_results(path: Path, results: Iterable[Mapping[str, Any]]) -> str:
@@ -213,7 +233,7 @@ def read_results(path: Path) -> Iterator[dict[str, Any]]:
 
 def _as_json(part: PartRecord) -> dict[str, Any]:
     faults: list[Sequence[Any]] = [
-        (image_id, isinstance(one, SampleWarning), one.reason, one.name, one.detail)
-        for image_id, one in part.faults
+        (place, isinstance(one, SampleWarning), one.reason, one.name, one.detail)
+        for place, one in part.faults
     ]
-    return {"results": part.results, "faults": faults, "counts": dict(part.counts)}
+    return {"results": part.results, "faults": faults}

@@ -1,17 +1,15 @@
 """The report of an evaluation of detections: figures, a row for each class, pictures of boxes."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from clim_data import BrokenSample
 from clim_data.files import write_json
 from clim_data.pixels import decode_segmentation
-from clim_data.readers import AnnotatedImages
 
 from clim_eval.detection.annotations import DetectionTruth
-from clim_eval.detection.job import Written, read_results
 from clim_eval.detection.options import DetectionOptions
 from clim_eval.detection.pictures import AnnotatedPictures
 from clim_eval.detection.scores import ClassRow, DetectionScores
@@ -30,33 +28,59 @@ PICTURES = 6
 DRAWN_SCORE, DRAWN_BOXES, LEAST_BOXES = 0.3, 20, 3
 
 
-def write_detection_report(
-    options: DetectionOptions,
-    truth: DetectionTruth,
-    written: Written,
-    scores: DetectionScores,
-    *,
-    coverage: Sequence[Coverage],
-    about: Mapping[str, Any],
-) -> None:
-    """Write report.json, report.md, the figures and classes.json into the folder of the options."""
-    assert options.out is not None
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "classes.json", to_jsonable(scores.classes))
-    protocol = truth.protocol(options.protocol).name
-    write_report(
-        options.out,
-        title=f"Detections on {truth.path.name}, protocol {protocol}",
-        metrics=scores.metrics,
-        config={**asdict(options), **about},
-        figures=_figures(options, truth, written),
-        data=data_fingerprint([truth.path], {part.unit: part.scored for part in coverage}),
-        coverage=coverage,
-        notes=[
-            f"AP of each class ({iou_type}):\n\n{class_table(rows)}"
-            for iou_type, rows in scores.classes.items()
-        ],
-    )
+@dataclass(frozen=True)
+class DetectionPage:
+    """What the report of an evaluation shows.
+
+    truth: the annotations. scores: the figures. coverage: what they rest on. results: all
+    detections. pictures: of which some are drawn; None draws none.
+    """
+
+    truth: DetectionTruth
+    scores: DetectionScores
+    coverage: Sequence[Coverage]
+    results: Iterable[dict[str, Any]]
+    pictures: AnnotatedPictures | None
+
+    def write(self, options: DetectionOptions, about: Mapping[str, Any]) -> None:
+        """Write report.json, report.md, the figures and classes.json into the folder of the
+        options."""
+        assert options.out is not None
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_json(options.out / "classes.json", to_jsonable(self.scores.classes))
+        protocol = self.truth.protocol(options.protocol).name
+        counts = {part.unit: part.scored for part in self.coverage}
+        write_report(
+            options.out,
+            title=f"Detections on {self.truth.path.name}, protocol {protocol}",
+            metrics=self.scores.metrics,
+            config={**asdict(options), **about},
+            figures=self._figures(),
+            data=data_fingerprint([self.truth.path], counts),
+            coverage=self.coverage,
+            notes=[
+                f"AP of each class ({iou_type}):\n\n{class_table(rows)}"
+                for iou_type, rows in self.scores.classes.items()
+            ],
+        )
+
+    def _figures(self) -> dict[str, "Figure"]:
+        """Draw what was found in some pictures, evenly spread over the file."""
+        if not self.pictures:
+            return {}
+        number = min(PICTURES, len(self.pictures))
+        places = np.linspace(0, len(self.pictures) - 1, number).astype(int).tolist()
+        images = {self.pictures.images.records[place].id for place in places}
+        found = _results_of(images, self.results)
+        names = {category["id"]: category["name"] for category in self.truth.categories}
+
+        figures = {}
+        for place in places:
+            picture = self.pictures[place]
+            # Results of a file may belong to images that are not here.
+            if not isinstance(picture, BrokenSample):
+                figures[picture.name] = _figure(picture, found[picture.image_id], names)
+        return figures
 
 
 def class_table(rows: Sequence[ClassRow]) -> str:
@@ -73,28 +97,6 @@ def class_table(rows: Sequence[ClassRow]) -> str:
         if row.annotations
     ]
     return markdown(["class", "group", "annotations", "AP", "AP50"], cells)
-
-
-def _figures(
-    options: DetectionOptions, truth: DetectionTruth, written: Written
-) -> dict[str, "Figure"]:
-    """Draw what was found in some pictures, evenly spread over the file."""
-    if options.images is None:
-        return {}
-    records = [one for one in truth.records.images.values() if one.id not in written.unread]
-    places = np.linspace(0, len(records) - 1, min(PICTURES, len(records))).astype(int).tolist()
-    chosen = [records[place] for place in places]
-    found = _results_of({record.id for record in chosen}, read_results(written.path))
-    names = {category["id"]: category["name"] for category in truth.categories}
-
-    figures = {}
-    pictures = AnnotatedPictures(AnnotatedImages(options.images, chosen))
-    for place in range(len(pictures)):
-        picture = pictures[place]
-        # Results of a file may belong to images that are not here.
-        if not isinstance(picture, BrokenSample):
-            figures[picture.name] = _figure(picture, found[picture.image_id], names)
-    return figures
 
 
 def _results_of(

@@ -27,7 +27,7 @@ from clim_eval.detection.options import RescoreOptions, check_weights
 from clim_eval.evaluators.box_features import BoxCutter, BoxEncoder, BoxInputs
 from clim_eval.metrics.tables import ResultTable, TruthTable
 from clim_eval.model_loading import load_region_model, model_of_run, pick_device
-from clim_eval.reports.coverage import Coverage
+from clim_eval.reports.coverage import Coverage, check_scored
 from clim_eval.reports.provenance import data_fingerprint, hash_file, weights_fingerprint
 from clim_eval.version import __version__
 
@@ -105,7 +105,8 @@ def rescore_detections(options: RescoreOptions) -> tuple[Written, tuple[Coverage
     if written is None:
         return None
     coverage = Coverage.of("images", len(records) - len(written.unread), written.faults)
-    left_out = sum(len(found.rows_of[image]) for image in written.unread)
+    check_scored([coverage], "give the folder that holds the images of the annotation file")
+    left_out = sum(len(found.rows_of[records[place].id]) for place in written.unread)
     by_rule = {"of an image that is left out": left_out} if left_out else {}
     return written, (coverage, Coverage("detections", len(found) - left_out, by_rule=by_rule))
 
@@ -257,7 +258,7 @@ class _Work:
     similarity: _Similarity
     options: RescoreOptions
 
-    def __call__(self, places: range, bar: tqdm) -> PartRecord:
+    def __call__(self, places: Sequence[int], bar: tqdm) -> PartRecord:
         part = PartRecord()
         views = load_in_workers(self.views, places, workers=self.options.workers)
         readable = self._readable(places, views, part, bar)
@@ -280,7 +281,7 @@ class _Work:
 
     def _readable(
         self,
-        places: range,
+        places: Sequence[int],
         views: Iterable[_View | BrokenSample],
         part: PartRecord,
         bar: tqdm,
@@ -288,12 +289,11 @@ class _Work:
         """Yield the readable images, and note the others."""
         for place, item in zip(places, views, strict=True):
             bar.update()
-            image_id = self.views.images.records[place].id
             if isinstance(item, BrokenSample):
-                part.faults.append((image_id, item))
+                part.faults.append((place, item))
                 continue
             if item.warning is not None:
-                part.faults.append((image_id, item.warning))
+                part.faults.append((place, item.warning))
             yield item
 
 

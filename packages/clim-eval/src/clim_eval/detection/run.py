@@ -1,7 +1,7 @@
 """The evaluation of a detector, or of results that another one wrote."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from clim_eval.detection.classes import with_categories
 from clim_eval.detection.job import PartRecord, ResultsJob, Written, read_results
 from clim_eval.detection.options import DetectionOptions
 from clim_eval.detection.pictures import AnnotatedPictures
-from clim_eval.detection.report import write_detection_report
+from clim_eval.detection.report import DetectionPage
 from clim_eval.detection.scores import DetectionScores, score_results
 from clim_eval.evaluators.detections import FoundObjects, coco_results, detect_pictures
 from clim_eval.evaluators.sharing import EvaluationLoading
@@ -63,7 +63,7 @@ def evaluate_detections(options: DetectionOptions) -> DetectionReport | None:
     truth.protocol(options.protocol)
     if options.detections is not None:
         need_path(options.detections, "--detections")
-        written = Written(options.detections, frozenset(), (), {})
+        written = Written(options.detections)
         about: dict[str, Any] = {"detections": hash_file(options.detections)}
     else:
         about, job = _run_detector(options, truth)
@@ -77,17 +77,24 @@ def evaluate_detections(options: DetectionOptions) -> DetectionReport | None:
 def _score(
     options: DetectionOptions, truth: DetectionTruth, written: Written, about: dict[str, Any]
 ) -> DetectionReport:
-    coverage = _coverage(truth, written)
+    images = list(truth.records.images.values())
+    unread = {images[place].id for place in written.unread}
+    coverage = _coverage(truth, written, unread)
     check_scored(coverage[:1], "check that the annotation file belongs to the images")
     scores = score_results(
         truth,
         lambda: read_results(written.path),
         options.protocol,
-        without=written.unread,
+        without=unread,
     )
     report = DetectionReport(scores, coverage, written.path)
     if options.out is not None:
-        write_detection_report(options, truth, written, scores, coverage=coverage, about=about)
+        pictures = None
+        if options.images is not None:
+            readable = [one for one in images if one.id not in unread]
+            pictures = AnnotatedPictures(AnnotatedImages(options.images, readable))
+        page = DetectionPage(truth, scores, coverage, read_results(written.path), pictures)
+        page.write(options, about)
     return report
 
 
@@ -132,7 +139,7 @@ class _DetectorWork:
     category_ids: Sequence[Any]
     options: DetectionOptions
 
-    def __call__(self, places: range, bar: tqdm) -> PartRecord:
+    def __call__(self, places: Sequence[int], bar: tqdm) -> PartRecord:
         part = PartRecord()
         loading = EvaluationLoading(
             batch_size=self.options.batch_size, workers=self.options.workers
@@ -143,9 +150,9 @@ class _DetectorWork:
             if isinstance(item, FoundObjects):
                 part.results += self._records(item)
                 if item.picture.warning is not None:
-                    part.faults.append((item.picture.image_id, item.picture.warning))
+                    part.faults.append((place, item.picture.warning))
             else:
-                part.faults.append((self.pictures.images.records[place].id, item))
+                part.faults.append((place, item))
         return part
 
     def _records(self, item: FoundObjects) -> list[dict[str, Any]]:
@@ -165,13 +172,14 @@ def _open(options: DetectionOptions) -> "TwoStageDetector":
     return open_detector(options.checkpoint, device=pick_device(device), trusted=options.trust)
 
 
-def _coverage(truth: DetectionTruth, written: Written) -> tuple[Coverage, ...]:
+def _coverage(
+    truth: DetectionTruth, written: Written, unread: Collection[Any]
+) -> tuple[Coverage, ...]:
     """Return the coverage of images and of annotations."""
     images = len(truth.records.images)
-    contents = truth.contents(written.unread)
-    boxes = len(contents["annotations"])
-    unread = len(truth.contents()["annotations"]) - boxes
-    by_rule = {"of an image that is left out": unread} if unread else {}
+    boxes = len(truth.contents(unread)["annotations"])
+    others = len(truth.contents()["annotations"]) - boxes
+    by_rule = {"of an image that is left out": others} if others else {}
     refused = [one for one in truth.faults() if not _is_of_image(one)]
     of_images = [one for one in truth.faults() if _is_of_image(one)]
     return (

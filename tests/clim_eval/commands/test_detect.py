@@ -7,7 +7,10 @@ import pytest
 from clim_data.pixels import decode_segmentation
 from clim_eval.commands.main import main
 from clim_eval.evaluators.picture_files import split_arguments
+from clim_models import TINY, create_model
+from clim_models.detection import embed_class_set, save_detector
 from PIL import Image
+from tiny_detic import tiny_c4, tiny_cascade
 
 
 @pytest.fixture
@@ -90,3 +93,20 @@ def test_mistakes_end_with_status_2(detector_run, photos, tmp_path, capsys):
     assert "nothing was scored" in capsys.readouterr().err
     assert command(detector_run, tmp_path / "out", photos / "a.png", photos / "a.png") == 2
     assert "two images are called a.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("build", [tiny_c4, tiny_cascade])
+def test_detectors_of_detic_find_their_classes_and_other_names(build, photos, tmp_path):
+    model = create_model(TINY, pretrained=None)
+    detector = build(embed_class_set(model, ["cat", "dog"], base=["cat"], templates=["{}"]))
+    detector.attach_text(model)
+    save_detector(detector, tmp_path / "run" / "model")
+    run, picture = tmp_path / "run", photos / "a.png"
+
+    assert command(run, tmp_path / "own", picture) == 0
+    assert command(run, tmp_path / "others", picture, "red car", "--templates", "name") == 0
+
+    for folder, names in (("own", ["cat", "dog"]), ("others", ["red car"])):
+        contents = json.loads((tmp_path / folder / "detections.json").read_text())
+        assert [one["name"] for one in contents["categories"]] == names
+        assert contents["annotations"]

@@ -229,7 +229,9 @@ def test_golden_step(golden, monkeypatch):
     fill_queue(detector.image_level.captions.queue, case.tensor("in/queue"))
     anchors = []
     monkeypatch.setattr(
-        rpn, "proposal_losses", lambda *args: anchors.append(args) or proposal_losses(*args)
+        rpn,
+        "proposal_losses",
+        lambda *args, **options: anchors.append(args) or proposal_losses(*args, **options),
     )
     proposals = record(monkeypatch, detector.rpn, "propose")
     sampled = record(monkeypatch, c4, "sample_batch")

@@ -166,6 +166,9 @@ def test_a_run_on_captions_starts_from_one_on_boxes(data, tmp_path, capsys):
         == 2
     )
     assert "clim-data tags" in capsys.readouterr().err
+    more = ("--engine.precision=bf16",)
+    assert main(small_detic_command("detic_coco_base", data, tmp_path / "no", *more)) == 2
+    assert "use 'amp_bf16'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["detic_coco_tags", "detic_lvis_clim"])

@@ -38,7 +38,12 @@ def with_categories(
 
     trained = {detector.names[label] for label in detector.classes.base}
     if source.embeddings is not None:
-        rows = source.rows(detector.backbone.model, names)
+        if detector.text is None:
+            raise ValueError(
+                "the detector has no text tower with which embeddings could be compared: export "
+                "it again"
+            )
+        rows = source.rows(detector.text, names)
         base = [label for label, name in enumerate(names) if name in trained]
         return detector.with_classes(ClassSet(names, rows, base))
 

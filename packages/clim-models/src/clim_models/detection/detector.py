@@ -31,6 +31,7 @@ from clim_models.detection.heads.targets import (
 from clim_models.detection.heads.text_classifier import ClassSet
 from clim_models.detection.images import ImageFrame, prepare_images
 from clim_models.detection.rules import Detections, DetectorOptions, DetectorRules, Priorities
+from clim_models.region_model import RegionModel
 from clim_models.text.vocabulary import Vocabulary
 from clim_models.towers.evaluation import evaluation_mode
 
@@ -88,6 +89,11 @@ class TwoStageDetector(nn.Module):
         """Names of the K classes; a label is an index into them."""
         return self.classes.names
 
+    @property
+    def text(self) -> RegionModel:
+        """The model whose text tower embeds classes: the tower of the detector."""
+        return self.backbone.model
+
     def with_classes(
         self, classes: ClassSet, rules: DetectorRules | None = None
     ) -> "TwoStageDetector":
@@ -130,8 +136,7 @@ class TwoStageDetector(nn.Module):
         if base is None:
             trained = {self.names[label] for label in self.classes.base}
             base = [name for name in Vocabulary.of(vocabulary).names if name in trained]
-        model = self.backbone.model
-        return self.with_classes(embed_class_set(model, vocabulary, base=base, **options))
+        return self.with_classes(embed_class_set(self.text, vocabulary, base=base, **options))
 
     # Detection
 

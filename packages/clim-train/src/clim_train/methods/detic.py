@@ -202,8 +202,11 @@ def build_detic_task(
 ) -> DeticTask:
     """Build the detector with the embeddings of the loader's classes.
 
-    Raises ValueError where it has nothing to start from.
+    Raises ValueError where it has nothing to start from, and for weights of 16 bits.
     """
+    if context.engine.precision in ("bf16", "fp16"):
+        legal = "'amp_bf16' or 'fp32': pixels and boxes of this detector are float32"
+        reject("engine.precision", context.engine.precision, legal)
     if context.class_names is None:
         # As many classes as the official file has, with embeddings of any value.
         count = COCO_CLASSES if options.detector == "ov-coco" else LVIS_CLASSES
@@ -221,7 +224,8 @@ def build_detic_task(
     detector.attach_text(model)
 
     if options.start is not None:
-        load_detic(detector, options.start, keep_classes=options.embeddings is not None)
+        # No weight belongs to a class, so classes in another order, or others, do no harm.
+        load_detic(detector, options.start, keep_classes=True)
     elif options.backbone != RANDOM:
         assert options.backbone is not None
         load_resnet(detector, options.backbone, style=options.resnet)

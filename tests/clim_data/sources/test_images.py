@@ -41,6 +41,18 @@ def test_names_are_found_in_both(places):
                 look(3)
 
 
+def test_a_bare_name_finds_a_file_below_only_where_it_is_alone(places):
+    folder, shards = places
+    names = ["2.png", "b.png"]
+    assert open_named_images(folder, names).find(0).source == folder / "a" / "2.png"
+    data = (folder / "a" / "2.png").read_bytes()
+    assert open_named_images(str(shards), names).find(0).source == data
+    (folder / "c").mkdir()
+    (folder / "c" / "2.png").write_bytes(b"another")
+    with pytest.raises(BrokenSample, match="missing image"):
+        open_named_images(folder, names).find(0)
+
+
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no image folder .*nowhere: give the folder"):
         open_named_images(tmp_path / "nowhere", NAMES)

@@ -2,15 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from clim_data.faults import BrokenSample
+from clim_data.files.identity import SampleName, SampleNames
 from clim_data.files.names import locate
 from clim_data.files.stamps import FileStamp, file_stamp
 from clim_data.sources.expand import Sources, expand_sources
 from clim_data.sources.sample_names import sample_names
 from clim_data.sources.store import SampleStore
+from clim_data.sources.walk import walk_folder
 
 
 class FoundImage(NamedTuple):
@@ -68,24 +71,48 @@ def open_named_images(images: Sources, names: Sequence[str]) -> NamedImages:
 
 
 class _Files(NamedImages):
-    """Files below a folder."""
+    """Files below a folder, found by `locate`, or else as boxes find theirs in training."""
 
     def __init__(self, folder: Path, names: Sequence[str]):
         super().__init__(names)
         self.folder = folder
 
     def check(self, place: int) -> None:
-        locate(self.folder, self.names[place])
+        self._path(place)
 
     def find(self, place: int) -> FoundImage:
-        path = locate(self.folder, self.names[place])
+        path = self._path(place)
         return FoundImage(path, str(path))
 
     def stamp(self, place: int) -> FileStamp | None:
         try:
-            return file_stamp(locate(self.folder, self.names[place]))
+            return file_stamp(self._path(place))
         except BrokenSample:
             return None
+
+    def _path(self, place: int) -> Path:
+        try:
+            return locate(self.folder, self.names[place])
+        except BrokenSample as fault:
+            found = self._matches.places[place] if fault.reason == "missing image" else -1
+            if found < 0:
+                raise
+            return self.folder / self._matches.files[found]
+
+    @cached_property
+    def _matches(self) -> "_Matches":
+        """What the names mean among all files; the folder is listed only when one is missing."""
+        files = walk_folder(self.folder).images
+        title = self.folder.resolve().name
+        samples = SampleNames([SampleName(name, name, title) for name in files])
+        return _Matches(files, samples.match(self.names).places)
+
+
+class _Matches(NamedTuple):
+    """Files of a folder, and for each name the place of its file, or -1."""
+
+    files: list[str]
+    places: list[int]
 
 
 class _Samples(NamedImages):

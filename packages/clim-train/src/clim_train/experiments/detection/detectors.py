@@ -139,7 +139,11 @@ def detector_config(
         ),
         engine=EngineConfig(precision="amp_bf16" if on_gpu else "fp32"),
         run=RunConfig(
-            folder=str(folder), seed=seed, save_every=options.steps, log_every=5, tensorboard=False
+            folder=str(folder),
+            seed=seed,
+            save_every=min(options.steps, 100),
+            log_every=5,
+            tensorboard=False,
         ),
     )
 

@@ -10,6 +10,7 @@ from clim_eval.pictures import detection_figure
 from clim_eval.reports import to_jsonable
 from clim_models.detection import Detections
 from matplotlib.figure import Figure
+from torchvision.ops import nms
 
 from clim_train.experiments.comparison.data import Metrics
 from clim_train.experiments.comparison.report import result_table, with_spreads
@@ -37,8 +38,10 @@ NOTE = (
     "names: every novel class is called by another of its names, or by the mean of several. "
     "Drawings are not photographs: these figures say nothing about photographs."
 )
-# Boxes of a picture, the best ones: a scene has five drawings.
+# Boxes of a picture: a scene has five drawings.
 _DRAWN = 6
+# Of boxes that overlap more, only the best one is drawn.
+_OVERLAP = 0.5
 
 Rows = Mapping[str, Sequence[Metrics]]
 
@@ -81,7 +84,7 @@ def _compared(clim: Sequence[float], runs: Sequence[Metrics], title: str) -> str
 def found_pictures(
     found: Mapping[str, Sequence[Detections]], scenes: DetectionScenes
 ) -> dict[str, Figure]:
-    """Draw the best boxes of each backbone in the first scenes: {"scene 1, NAME": Figure}.
+    """Draw the best box at each place in the first scenes: {"scene 1, NAME": Figure}.
 
     Args:
         found: title of a backbone -> what its detector found in the first scenes.
@@ -90,12 +93,13 @@ def found_pictures(
     figures = {}
     for title, detections in found.items():
         for number, one in enumerate(detections):
+            best = nms(one.boxes, one.scores, _OVERLAP)[:_DRAWN]
             figures[f"scene {number + 1}, {title}"] = detection_figure(
                 decode_rgb(files[number]),
-                one.boxes[:_DRAWN],
-                one.labels[:_DRAWN].tolist(),
+                one.boxes[best],
+                one.labels[best].tolist(),
                 names,
-                scores=one.scores[:_DRAWN].tolist(),
+                scores=one.scores[best].tolist(),
             )
     return dict(sorted(figures.items()))
 

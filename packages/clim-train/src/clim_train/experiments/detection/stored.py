@@ -142,7 +142,7 @@ class SceneLoader:
 
 
 class StoredMapsTask:
-    """F-ViT on stored maps: the losses of `DetectorTask` without another run of the tower.
+    """F-ViT on stored maps: the losses of a `DetectorTask` without another run of the tower.
 
     Args:
         detector: as in `DetectorTask`.

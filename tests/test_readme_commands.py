@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("packages/*/README.md"), *ROOT.glob("docs/*.md")])
 # Program -> parser for a command line, whose first word decides what flmm imports.
 PARSERS = {
-    "clim-data": lambda command: clim_data.commands.main.build_parser(),
-    "clim-eval": lambda command: clim_eval.commands.main.build_parser(),
+    "clim-data": lambda command: clim_data.commands.main.build_parser([command]),
+    "clim-eval": lambda command: clim_eval.commands.main.build_parser([command]),
     "flmm": flmm.commands.main.build_parser,
 }
 PROGRAMS = ("clim-data", "clim-eval", "clim-train", "flmm")

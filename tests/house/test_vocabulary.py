@@ -82,6 +82,7 @@ OWN = {
     "--lmm": "flmm: the frozen LMM",
     "--sam": "flmm: the refiner",
     "--dtype": "flmm: of the LMM",
+    "--each-alone": "flmm: phrases read each by itself",
     "--question": "chat: ask without a prompt",
     "--max-new-tokens": "chat, demo: longest answer",
     "--examples": "demo: pictures to offer",
@@ -192,7 +193,7 @@ def test_old_spellings_lead_to_options_of_the_same_parser_and_are_hidden():
 )
 def test_old_spellings_are_taken_and_name_the_new_ones(program, words, name, value, capsys):
     first = words.split()[0]
-    parser = program.build_parser(first) if program is grounding else program.build_parser()
+    parser = program.build_parser(first if program is grounding else [first])
 
     found = getattr(parser.parse_args(words.split()), name)
 

@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "demo": (
         "flmm.web.command",
-        "open a web page: ask, ground phrases, look again (extra flmm[demo])",
+        "open a web page: ask about a picture, ground phrases in it, let the model look again",
     ),
     "eval": ("flmm.commands.evaluate", "score a data set: eval png, refcoco or viscot"),
     "demo-model": (

@@ -1,11 +1,17 @@
-"""The region loaders on photographs, where there are any (see the fixture `coco_cc`)."""
+"""The region loaders on photographs and official annotations, where there are any (see the fixture
+`coco_cc`)."""
 
 import json
 
+import numpy as np
+import pytest
 import torch
-from clim_data import BoxLoader, CropLoader
+from clim_data import BoxLoader, CropLoader, DetectionLoader
 from clim_data.pixels.decode import decode_rgb
+from clim_data.pixels.segmentations import decode_segmentation
 from clim_data.pixels.transforms import crop, letterbox, letterbox_centred
+from clim_data.streams import StreamOptions, ViewRules
+from PIL import Image
 
 
 def test_crops_of_a_folder_of_photographs(coco_cc):
@@ -65,3 +71,41 @@ def test_proposals_and_labelled_boxes_of_photographs(coco_cc):
     proposals = CropLoader(coco_cc / "val2017", batch_size=3, image_px=160, crop_px=32, boxes=path)
     assert sum(len(batch) for batch in proposals) == proposals.num_samples >= 1
     assert set(proposals.skipped.counts) <= {"no usable box"}
+
+
+def test_masks_of_an_official_lvis_file(coco_cc, tmp_path):
+    path = coco_cc.parent / "lvis_val_100" / "lvis_v0.5_val_100.json"
+    if not path.is_file():
+        pytest.skip(f"no LVIS annotations at {path}")
+    record = json.loads(path.read_text())
+    # Its photographs are not free: blank images of their sizes stand in for them.
+    for image in record["images"]:
+        name = tmp_path / image["file_name"]
+        Image.new("L", (image["width"], image["height"])).save(name, compress_level=1)
+
+    rules = ViewRules(masks=True, frequencies=("f", "c"), repeat_below=0.02)
+    stream = StreamOptions(batch_size=8)
+    loader = DetectionLoader(tmp_path, image_px=64, boxes=path, rules=rules, stream=stream)
+    assert len(loader.class_names) == 1230
+    rare = {c["name"] for c in record["categories"] if c["frequency"] == "r"}
+    assert not rare & set(loader.trained_names)
+    assert loader.num_samples > len(loader._batches.build.table) > 90
+
+    # The masks of an image, from polygons, are those that are drawn for evaluation.
+    table = loader._batches.build.table
+    frequent = {c["id"] for c in record["categories"] if c["frequency"] != "r"}
+    compared = 0
+    for row, (image_id, _) in enumerate(table.images):
+        height, width = table.sizes[row].tolist()
+        own = [a for a in record["annotations"] if a["image_id"] == image_id]
+        own = [a for a in own if a["category_id"] in frequent and min(a["bbox"][2:]) >= 1]
+        masks = table.masks_of_image(row)
+        assert len(masks) == len(own)
+        for mask, annotation in zip(masks, own, strict=True):
+            expected = decode_segmentation(annotation["segmentation"], height, width)
+            left, top, right, bottom = mask.box
+            assert np.array_equal(mask.pixels, expected[top:bottom, left:right])
+            assert mask.pixels.sum() == expected.sum()
+            compared += 1
+    assert compared > 500
+    assert sum(len(batch) for batch in loader) == loader.num_samples

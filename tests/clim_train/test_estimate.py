@@ -172,6 +172,21 @@ def test_the_teacher_counts_as_frozen_weights(clipself):
     assert found.frozen == alone + teacher
 
 
+@pytest.mark.parametrize("name", ["fvit_lvis_evab16", "fvlm_coco_vitb16"])
+def test_a_detector_is_estimated_with_as_many_boxes_as_can_train(name):
+    register_tiny_towers()
+    options = [f"--model.name={EVA}", "--model.pretrained=None", "--task.blocks=0", "0", "1", "1"]
+    config = configure(name, [*options, "--data.image-px=64", "--data.batch-size=1"])
+    found = estimate(config, gpus=1, tflops=1, images=640)
+    task = task_of(config)
+    trained = sum(p.numel() for p in task.trainable_parameters().values())
+    assert found.trained == trained
+    assert found.steps == 640 * config.schedule.epochs
+
+    # Inputs of the first layer of a box head in 16 bits, of 512 boxes of an image.
+    assert found.memory.step > 512 * 256 * 7 * 7 * 2
+
+
 def test_command_prints_memory_and_time(capsys, caplog):
     name = "clipself_coco_patches_evab16"
     register_tiny_towers()

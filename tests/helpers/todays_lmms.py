@@ -151,6 +151,65 @@ def gemma3_processor(image_processor):
     return hf.Gemma3Processor(image_processor, tokenizer, image_seq_length=16)
 
 
+def gemma4():
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "patch_size": 4,
+        "position_embedding_size": 256,
+    }
+    text = {
+        **WORDS,
+        **GROUPED,
+        "head_dim": 4,
+        "global_head_dim": 4,
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
+        "use_bidirectional_attention": "vision",
+        "vocab_size_per_layer_input": WORDS["vocab_size"],
+        "hidden_size_per_layer_input": 4,
+    }
+    config = hf.Gemma4Config(
+        vision_config=vision,
+        text_config=text,
+        audio_config=None,
+        image_token_id=IMAGE_ID,
+        boi_token_id=51,
+        eoi_token_id=52,
+        video_token_id=53,
+        audio_token_id=54,
+        boa_token_id=55,
+        eoa_token_index=56,
+    )
+    processor = hf.Gemma4ImageProcessorPil(patch_size=4, max_soft_tokens=70)
+    return hf.Gemma4ForConditionalGeneration(config), processor
+
+
+def gemma4_processor(image_processor):
+    tokenizer = characters(
+        "<|image|>",
+        "<|image>",
+        "<image|>",
+        "<|video|>",
+        "<|audio|>",
+        "<|audio>",
+        "<audio|>",
+        audio_token="<|audio|>",
+        boa_token="<|audio>",
+        eoa_token="<audio|>",
+        image_token="<|image|>",
+        boi_token="<|image>",
+        eoi_token="<image|>",
+    )
+    return hf.Gemma4Processor(
+        hf.Gemma4AudioFeatureExtractor(), image_processor, tokenizer, hf.Gemma4VideoProcessor()
+    )
+
+
 def smolvlm():
     vision = {**TOWER, "image_size": 32, "patch_size": 4, "model_type": "smolvlm_vision"}
     text = {"model_type": "llama", **WORDS, **GROUPED}
@@ -445,6 +504,7 @@ def processor_text(name: str, style: PromptStyle, question: str) -> str:
 TODAY = {
     "aya_vision": (aya_vision, aya_vision_processor, "<image>"),
     "gemma3": (gemma3, gemma3_processor, "<start_of_image>"),
+    "gemma4": (gemma4, gemma4_processor, "<|image|>"),
     "glm4v": (glm4v, glm4v_processor, "<|begin_of_image|><|image|><|end_of_image|>"),
     "internvl_qwen3": (internvl_qwen3, internvl_processor, "<IMG_CONTEXT>"),
     "llama4": (llama4, llama4_processor, "<|image|>"),

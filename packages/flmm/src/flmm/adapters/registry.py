@@ -23,6 +23,7 @@ _FAMILIES: dict[str, Callable[..., Family] | tuple[str, str]] = {
     "deepseek_vl_hybrid": ("deepseek_vl", "DeepseekVLHybrid"),
     "aya_vision": ("aya_vision", "AyaVision"),
     "gemma3": ("gemma3", "Gemma3"),
+    "gemma4": ("gemma4", "Gemma4"),
     "glm4v": ("glm4v", "Glm4v"),
     "glm4v_moe": ("glm4v", "Glm4v"),
     "glm46v": ("glm4v", "Glm4v"),

@@ -1,11 +1,22 @@
 """Weights for the detectors of Detic + CLIM: of releases, and of ResNets of both styles."""
 
 import pytest
+import timm
 import torch
-from clim_models.detection import load_detic, load_resnet
+from clim_models.detection import (
+    C4Detector,
+    C4Options,
+    CascadeDetector,
+    CascadeOptions,
+    ClassSet,
+    load_detic,
+    load_resnet,
+)
 from clim_models.detection.cascade_options import RGB_IMAGES
 from clim_models.detection.features.resnet import ResNetRules
+from golden_detic import FAMILY
 from tiny_detic import BLOCKS, WIDTH, tiny_c4, tiny_cascade
+from torchvision.models import resnet50
 from torchvision.models.resnet import Bottleneck, ResNet
 
 
@@ -106,3 +117,45 @@ def test_a_base_checkpoint_starts_captions_and_others_are_refused():
     kept = base.with_classes(base.classes.without([2]))
     load_detic(kept, base.state_dict(), keep_classes=True)
     assert kept.names == ("cat", "dog")
+
+
+def published(is_coco, count=3, **options):
+    """A detector of the published size, without memory."""
+    classes = ClassSet([f"class {i}" for i in range(count)], torch.ones(count, 512), [0])
+    with torch.device("meta"):
+        if is_coco:
+            return C4Detector(classes, C4Options(**options)).to("meta")
+        counts = torch.ones(count)
+        return CascadeDetector(classes, counts, CascadeOptions(**options)).to("meta")
+
+
+@pytest.mark.parametrize("build", [resnet50, lambda: timm.create_model("resnet50")])
+def test_resnet50_of_torchvision_and_timm_has_all_layers(build):
+    with torch.device("meta"):
+        weights = build().state_dict()
+    report = load_resnet(published(False), weights, style="torchvision")
+    assert {key for key in report.unused if not key.endswith("tracked")} == {
+        "fc.weight",
+        "fc.bias",
+    }
+    rgb = {"resnet": ResNetRules(frozen=1), "images": RGB_IMAGES}
+    assert load_resnet(published(True, **rgb), weights, style="torchvision").loaded == report.loaded
+    # Those of Caffe have the same names.
+    assert load_resnet(published(True), weights, style="caffe").loaded == report.loaded
+
+
+@pytest.mark.parametrize("kind", ["ovcoco_base", "ovcoco_w_tags", "ovlvis_boxsup", "ovlvis_clim"])
+def test_golden_releases_load_strictly(golden, kind):
+    keys = golden("case13_layout", FAMILY).meta[kind]["keys"]
+    released = {key: torch.empty(tuple(shape), device="meta") for key, shape in keys.items()}
+    is_coco = kind.startswith("ovcoco")
+    count = 80 if is_coco else 1203
+    report = load_detic(published(is_coco, count), released)
+    assert report.layout == ("detic_coco" if is_coco else "detic_lvis")
+    with pytest.raises(ValueError, match="build a C4Detector"):
+        load_detic(published(not is_coco), released)
+
+    lost = next(key for key in released if "rpn_head" in key)
+    del released[lost]
+    with pytest.raises(ValueError, match=r"missing: (rpn|centres)\."):
+        load_detic(published(is_coco, count), released)

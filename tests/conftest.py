@@ -103,6 +103,11 @@ def pytest_collection():
         gc.freeze()
 
 
+def pytest_unconfigure():
+    """Let the interpreter's end find all objects: some libraries complain about what is left."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _few_objects_to_collect():
     """Leave old objects out of garbage collection again, if a test took them back into it."""

@@ -29,6 +29,14 @@ def test_odd_shapes_are_taken_or_named(family, size):
     assert refusal.detail.endswith("crop or resize it")
 
 
+@pytest.mark.parametrize("size", [(600, 1), (1, 300)])
+def test_a_line_of_pixels_is_grounded(size):
+    width, height = size
+    masks = HeadsGrounder(tiny_grounded().eval())(picture(height, width), ["a dog"])
+    assert masks.shape == (1, height, width)
+    assert masks.isfinite().all()
+
+
 def test_one_odd_shape_leaves_the_other_samples(monkeypatch):
     model = tiny_grounded().eval()
     prepare = model.lmm.family.prepare

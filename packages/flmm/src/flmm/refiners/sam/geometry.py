@@ -26,9 +26,12 @@ ROWS_AT_ONCE = 64
 
 
 def resized_size(size: Size, edge: int) -> Size:
-    """Return, for (H, W) in pixels, the size whose longer edge is `edge`; halves are rounded up."""
+    """Return, for (H, W) in pixels, the size whose longer edge is `edge`; halves are rounded up.
+
+    The shorter edge has one pixel at least, however thin the image is.
+    """
     scale = edge / max(size)
-    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+    return max(int(size[0] * scale + 0.5), 1), max(int(size[1] * scale + 0.5), 1)
 
 
 def resize_image(image: Image.Image, edge: int) -> Tensor:

@@ -22,7 +22,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "flmm.web.command",
         "open a web page: ask about a picture, ground phrases in it, let the model look again",
     ),
-    "eval": ("flmm.commands.evaluate", "score a data set: eval png, refcoco or viscot"),
+    "eval": (
+        "flmm.commands.evaluate",
+        "score a grounded LMM on a data set, or answer the questions of a benchmark",
+    ),
     "demo-model": (
         "flmm.commands.demo_model",
         "write the demo LMM, which needs no download, as a Hugging Face folder",

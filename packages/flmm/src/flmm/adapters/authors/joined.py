@@ -29,17 +29,15 @@ class JoinedConfig:
     name_or_path: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything that features of the LMM depend on, except weights."""
+        """Return everything that features of the LMM depend on, except weights.
+
+        Its place is not among it: a folder can move.
+        """
         parts = {}
         for name in ("text_config", "vision_config"):
             part = getattr(self, name)
             parts[name] = part.to_dict() if hasattr(part, "to_dict") else vars(part)
-        return {
-            "model_type": self.model_type,
-            "image_token_id": self.image_token_id,
-            "name_or_path": self.name_or_path,
-            **parts,
-        }
+        return {"model_type": self.model_type, "image_token_id": self.image_token_id, **parts}
 
 
 class JoinedCore(nn.Module):

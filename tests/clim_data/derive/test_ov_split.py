@@ -112,6 +112,7 @@ def test_coco_training_holds_base_boxes_and_their_images_as_they_were(tmp_path):
         {"bbox": [1, 2, 0, 5]},
         {"bbox": [1, 2, "3", 5]},
         {"bbox": None},
+        {"bbox": [1, 2, 10**400, 5]},
         {"iscrowd": "x"},
     ],
 )

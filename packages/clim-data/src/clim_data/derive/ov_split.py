@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from clim_data.annotations.box_rules import check_box, is_usable_box
+from clim_data.annotations.box_rules import is_four_numbers, is_usable_box
 from clim_data.annotations.ids import Key, id_key, key_of, keys_of
 from clim_data.annotations.records import BoxPass
 from clim_data.annotations.tables import CategoryTable, ImageTable, flag
@@ -197,13 +197,17 @@ class _Survey:
         keys = id_key(annotation.get("image_id")), id_key(annotation.get("category_id"))
         if keys[0] is None or keys[1] is None:
             return
+        bbox, is_crowd = annotation.get("bbox"), annotation.get("iscrowd")
+        if not is_four_numbers(bbox):
+            return
         try:
-            check_box(annotation.get("bbox"), None)
-            flag(annotation.get("iscrowd"), "iscrowd")
-        except BrokenSample:
+            box = array("d", bbox)
+            if is_crowd not in (0, None):
+                flag(is_crowd, "iscrowd")
+        except (BrokenSample, OverflowError):  # whole numbers of any length are valid json
             return
 
-        self.boxes.extend(annotation["bbox"])
+        self.boxes.extend(box)
         self.owners.append(self.numbers.setdefault(keys[0], len(self.numbers)))
         self.classes.append(self.numbers.setdefault(keys[1], len(self.numbers)))
 

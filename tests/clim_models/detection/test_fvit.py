@@ -1,4 +1,6 @@
-"""F-ViT as a whole, against the golden cases 09 and 10."""
+"""F-ViT as a whole, against the golden cases 09 and 10, and on another data set."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,10 +15,12 @@ from clim_models.detection import (
     build_fvit,
     embed_class_set,
     prepare_views,
+    transfer_fvit,
 )
 from golden_detection_runs import check_detections, check_losses, check_masks
 from golden_detectors import FAMILY, close, frames_of, golden_detector, unpack
 from tiny_towers import build_vit
+from tiny_training import EVA, tiny_model
 
 KINDS = ["coco", "lvis"]
 
@@ -205,3 +209,36 @@ def test_presets_and_depths():
     assert FVIT_PRESETS["fvit-lvis-l14"].ensemble == EnsembleRules(0.1, 0.4, 50)
     with pytest.raises(ValueError, match="name the four that are read"):
         build_fvit(build_vit(), ClassSet(["a"], torch.ones(1, 24)), FVIT_PRESETS["fvit-coco-b16"])
+
+
+@pytest.fixture(scope="module")
+def lvis_detector():
+    model = tiny_model(EVA)
+    classes = embed_class_set(model, ["cat", "dog", "bus"], base=["cat"], templates=["{}"])
+    preset = replace(FVIT_PRESETS["fvit-lvis-b16"], image_size=48, blocks=(0, 0, 1, 1), channels=16)
+    return build_fvit(model, classes, preset)
+
+
+def test_weights_of_a_transfer_stay_and_scores_are_those_of_the_transfer(lvis_detector):
+    names = ["red car", "kite"]
+    found = transfer_fvit(lvis_detector, names, "fvit-transfer-coco", templates=["{}"])
+    assert found.names == ("red car", "kite")
+    assert found.mask_head is None
+    assert found.rules.ensemble == FVIT_PRESETS["fvit-transfer-coco"].ensemble
+    assert not isinstance(found.box_head.classifier.temperature, torch.nn.Parameter)
+    assert found.box_head.classifier.temperature == 50
+    # Pictures are prepared as in the training, whatever the preset's size is.
+    assert found.rules.images == lvis_detector.rules.images
+
+    before, after = lvis_detector.box_head.state_dict(), found.box_head.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert found.backbone.model is lvis_detector.backbone.model
+    picture = torch.randint(0, 256, (3, 50, 64), dtype=torch.uint8)
+    assert found.detect([picture])[0].masks is None
+
+
+def test_only_fvit_is_transferred(lvis_detector):
+    by_hand = lvis_detector.with_classes(lvis_detector.classes)
+    by_hand.options = None
+    with pytest.raises(ValueError, match="no F-ViT that build_fvit made"):
+        transfer_fvit(by_hand, ["cat"])

@@ -1,12 +1,14 @@
 """F-ViT: the published settings against the golden optimisers, its data, and one step."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from clim_data import DetectionBatch
 from clim_data.streams import StreamOptions
-from clim_models.detection import load_detector
+from clim_eval import save_class_embeddings
+from clim_models.detection import build_fvit, load_detector
 from clim_train.config import TrainConfig
 from clim_train.methods.fvit import FViTConfig, build_fvit_task
 from clim_train.methods.fvlm import FVLMConfig
@@ -17,7 +19,7 @@ from clim_train.recipes import find_recipe
 from clim_train.schedule import learning_rate
 from golden_detectors import FAMILY
 from PIL import Image
-from tiny_training import EVA, tiny_model
+from tiny_training import EVA, VIT, tiny_model
 
 RECIPES = {
     "fvit_coco_evab16": "fvit_coco_b16",
@@ -141,3 +143,37 @@ def test_masks_are_read_where_there_is_a_mask_head(task, masks, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(task=task, data=DetectionDataConfig(masks=masks))
     TrainConfig(task=task, data=DetectionDataConfig(masks=not masks))
+
+
+def test_a_category_without_embedding_is_named(photos, tmp_path):
+    path = tmp_path / "classes.safetensors"
+    save_class_embeddings(path, torch.randn(2, 16), ["cat", "background"], templates="name")
+    data = data_of(photos, classes=str(photos / "base.txt"))
+    context = BuildContext(
+        engine=EngineConfig(device="cpu"),
+        data=data,
+        device=torch.device("cpu"),
+        class_names=["cat", "dog"],
+        trained_names=["cat"],
+    )
+    options = FViTConfig(blocks=(0, 0, 1, 1), embeddings=str(path))
+    with pytest.raises(ValueError, match=r"no embedding of \['dog'\] .* `clim-eval embed`"):
+        build_fvit_task(options, tiny_model(EVA), context)
+
+
+def test_a_detector_of_other_classes_or_another_tower_is_not_loaded(photos, tmp_path):
+    task, _ = task_of(photos)
+    task.save(tmp_path / "model", task.model.state_dict())
+    other = task.model.with_vocabulary(["cat", "dog", "bus"], templates=["{}"])
+    with pytest.raises(ValueError, match=r"has 2 classes .* keep_classes=True"):
+        load_detector(other, tmp_path / "model")
+
+    classes = task.model.classes
+    tower = build_fvit(
+        tiny_model(VIT),
+        classes,
+        replace(task.model.options, blocks=(0, 0, 1, 2)),
+        background=classes.embeddings[0],
+    )
+    with pytest.raises(ValueError, match="it has another tower"):
+        load_detector(tower, tmp_path / "model")

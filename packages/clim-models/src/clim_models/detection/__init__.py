@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         FVIT_PRESETS as FVIT_PRESETS,
         FViTOptions as FViTOptions,
         build_fvit as build_fvit,
+        transfer_fvit as transfer_fvit,
     )
     from clim_models.detection.heads.cascade_losses import (
         CascadeLossRules as CascadeLossRules,
@@ -215,6 +216,7 @@ else:
             "sigmoid_loss": "clim_models.detection.heads.sigmoid",
             "stack_images": "clim_models.detection.batches",
             "tag_targets": "clim_models.detection.image_level.tags",
+            "transfer_fvit": "clim_models.detection.fvit",
             "with_group_boxes": "clim_models.detection.image_level.regions",
         },
     )

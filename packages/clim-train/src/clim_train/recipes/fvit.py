@@ -126,8 +126,8 @@ def fvit_lvis_eval14() -> TrainConfig:
     Hardware: 8 GPUs in the paper (`clim-train estimate fvit_lvis_eval14 --gpus 8`).
     Data: as `fvit_lvis_evab16`.
     Expected: mask AP of rare classes 34.9 (CLIPSelf with patches), by the authors' readme, with
-        alpha 0.1 and beta 0.4. Not repeated by us. With other vocabularies the detector has, by
-        the paper, box AP 40.5 on COCO and 19.5 on Objects365.
+        alpha 0.1 and beta 0.4. Not repeated by us. Transferred to other data sets (`transfer_fvit`
+        of clim_models.detection) it has, by the paper, box AP 40.5 on COCO and 19.5 on Objects365.
     Differs from the original: as `fvit_lvis_evab16`.
     """
     return _fvit("fvit_lvis_eval14", EVA_L14, "fvit-lvis-l14", *_lvis(896))

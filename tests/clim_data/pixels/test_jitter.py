@@ -199,6 +199,10 @@ def test_golden_scaled_crops(golden):
         crop = crop_of(new, side, JitterDraw(ratio, *shares))
         if name.startswith("lsj"):
             view = cut_view(picture, boxes, new, crop=crop, masks=masks)
+            if draw["dropped_sample"]:
+                # The original takes another sample; ours is a view of background.
+                assert not len(view.boxes)
+                continue
             check_view(case, f"out/{name}", view, labels)
         else:
             # A picture with captions is one box.

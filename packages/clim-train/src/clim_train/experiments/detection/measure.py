@@ -47,7 +47,9 @@ def measure_detector(
     for title, classes in scenes.vocabularies.items():
         found = list(found_in(detector, maps, classes))
         records = _records(found, classes.names, truth)
-        figures = open_vocabulary_ap(truth, records, **groups, protocol="fvit")
+        figures = open_vocabulary_ap(
+            truth, records, base=groups["base"], novel=groups["novel"], protocol="fvit"
+        )
         if title != OWN_NAMES:
             metrics[f"AP50.novel, {title}"] = figures["fvit.AP50_novel"]
             continue

@@ -27,7 +27,7 @@ PROTOCOL_NOTES = {
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers of `flmm`."""
-    text = "score a data set: eval png, refcoco or viscot"
+    text = "score a grounded LMM on a data set, or answer the questions of a benchmark"
     kinds = commands.add_parser("eval", help=text, description=text).add_subparsers(
         dest="kind", required=True
     )

@@ -209,7 +209,9 @@ def test_recipes_are_those_of_the_paper():
             assert word in entry.function.__doc__
         assert GroundingConfig.from_json(config.to_json()) == config
         assert (config.schedule.epochs, config.data.batch_size, entry.facts.gpus) == (8, 1, 8)
-        assert config.optim == OptimConfig(1e-4, (0.9, 0.999), 1e-8, 0.01, "all", 1.0)
+        assert config.optim == OptimConfig(
+            lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, decay="all", clip_norm=1.0
+        )
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -1,6 +1,7 @@
 """The rules for one box of an annotation file."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeGuard
 
 from clim_data.annotations.ids import shorten
 from clim_data.faults import BrokenSample
@@ -82,7 +83,7 @@ def is_usable_box(bbox: Any, size: tuple[int, int] | None) -> bool:
         return False
 
 
-def is_four_numbers(bbox: Any) -> bool:
+def is_four_numbers(bbox: Any) -> TypeGuard[Sequence[float]]:
     """Tell whether a value is a list of four numbers; texts and truth values are none."""
     if not isinstance(bbox, list | tuple) or len(bbox) != 4:
         return False

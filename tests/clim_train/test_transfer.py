@@ -39,12 +39,11 @@ def test_a_batch_that_cannot_be_pinned_is_copied_plainly():
     assert to_device(WithoutPinning(), torch.device("cuda")) == "cuda"
 
 
-def test_a_tensor_on_a_device_is_not_pinned_again(monkeypatch):
-    # "meta" stands for a GPU: its tensors cannot be pinned either.
-    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, **options: (device, options))
-    tensor = torch.zeros(2, device="meta")
-    gpu = torch.device("cuda")
-    assert to_device(tensor, gpu) == (gpu, {"non_blocking": True})
+def test_a_tensor_on_a_gpu_is_not_pinned_again():
+    batch = Recorded()
+    batch.is_cuda = True
+    assert to_device(batch, torch.device("cuda")) is batch
+    assert batch.asked == [("cuda", {})]
 
 
 def test_the_watch_for_losses_stays_on_the_device_of_the_loss():

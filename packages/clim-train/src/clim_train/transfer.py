@@ -29,6 +29,6 @@ def to_device(value: Item, device: torch.device) -> Item:
     """
     if device.type != "cuda" or not hasattr(value, "pin_memory"):
         return value.to(device)
-    if isinstance(value, torch.Tensor) and value.device.type != "cpu":
-        return value.to(device, non_blocking=True)  # only memory of the host can be page-locked
+    if getattr(value, "is_cuda", False):
+        return value.to(device)  # only memory of the host can be page-locked
     return value.pin_memory().to(device, non_blocking=True)

@@ -178,7 +178,8 @@ def detic_lvis_captions() -> TrainConfig:
     Expected: not published for CLIM's code. Detic's own, with captions and tags for 90,000 steps:
         mask AP 31.0, of rare classes 21.3. Not repeated by us.
     Differs from the original: as `detic_lvis_base`, and boxes of groups do not stand for a tile in
-        the later stages (--task.original restores it).
+        the later stages (--task.original restores it). Captions are drawn once per step, not once
+        per stage of the cascade.
     """
     return _lvis("detic_lvis_captions", 45_000, (1000, 0.001), pictures=4)
 

@@ -221,4 +221,4 @@ def test_methods_of_another_name_are_refused():
     with pytest.raises(ValueError, match="'doll' has options of 'toy'"):
         Method("doll", ToyConfig, TOY.data, TOY.build, TOY.gradient_path)
     with pytest.raises(ValueError, match="give one number for each of 24gb, 12gb"):
-        Method("toy", ToyConfig, TOY.data, TOY.build, TOY.gradient_path, {"24gb": 2})
+        Method("toy", ToyConfig, TOY.data, TOY.build, TOY.gradient_path, micro_batch={"24gb": 2})

@@ -84,7 +84,9 @@ def test_coco_captions_and_the_command(classes, tmp_path, capsys):
 
 
 def test_tables_rows_and_folders(classes, tmp_path):
-    (tmp_path / "cc3m.tsv").write_text("a dog\thttp://x/y.jpg\n\na hot dog\thttp://x/z.jpg\n")
+    # U+0085 ends a line for str.splitlines; the file numbers its lines without it.
+    lines = "a dog\u0085here\thttp://x/y.jpg\n\na hot dog\thttp://x/z.jpg\n"
+    (tmp_path / "cc3m.tsv").write_text(lines, encoding="utf-8")
     out = tmp_path / "out.json"
     with pytest.raises(ValueError, match="--file-names"):
         write_tags(tmp_path / "cc3m.tsv", out, classes=classes)
@@ -128,6 +130,9 @@ def test_names_of_classes_and_what_is_refused(classes, tmp_path):
     original = read_class_names(classes, rule="original")[1]
     assert original == [["sofa", "couch", "lounge"], ["sausage"], ["dog"]]
     assert read_class_names(classes)[1][1] == ["sausage", "hot dog"]
+    marked = tmp_path / "marked.json"
+    marked.write_text(json.dumps({"categories": [{"id": 1, "name": "\ufeffdog"}]}))
+    assert read_class_names(marked) == ([{"id": 1, "name": "dog"}], [["dog", "dog"]])
 
     for text, message in (
         ('{"wolf": ["wolf"]}', "no categories"),

@@ -20,7 +20,7 @@ from clim_data.derive.coco_synonyms import COCO_SYNONYMS
 from clim_data.faults import BrokenSample, SkipReport
 from clim_data.files.json_stream import write_coco
 from clim_data.files.names import image_file_name
-from clim_data.files.text import parse_json, plain_text, read_text
+from clim_data.files.text import parse_json, plain_text, read_text, split_lines
 from clim_data.matching.box_json import read_lists
 from clim_data.matching.tagged_captions import TAGS
 from clim_data.sources.captions import read_captions
@@ -183,7 +183,7 @@ def read_class_names(
     """
     records = read_lists(classes, "categories")["categories"]
     table = CategoryTable.of(records, Path(classes).name)
-    by_name = {record["name"].strip(): record for record in records}
+    by_name = {plain_text(record["name"]): record for record in records}
     given = {} if synonyms is None else _read_synonyms(synonyms)
     unknown = sorted(given.keys() - by_name.keys())
     if unknown:
@@ -259,8 +259,7 @@ def _of_rows(source: str | Path, skipped: SkipReport, options: TagOptions) -> It
 
 def _of_table(source: str | Path, skipped: SkipReport, options: TagOptions) -> Iterator[Captioned]:
     """Read lines of a caption and a file name, or an address where `file_names` gives the name."""
-    lines = read_text(source).splitlines()
-    for number, line in enumerate(lines):
+    for number, line in enumerate(split_lines(read_text(source))):
         where = f"{source}, line {number + 1}"
         if not line.strip():
             continue

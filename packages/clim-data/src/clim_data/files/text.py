@@ -78,9 +78,14 @@ def open_text(path: str | Path) -> IO[str]:
     return open(path, encoding="utf-16" if wide else "utf-8-sig")
 
 
+def split_lines(text: str) -> list[str]:
+    r"""Split a text at \n, \r\n and \r, and at nothing else."""
+    return _LINE_END.split(text)
+
+
 def lines_of(text: str) -> list[str]:
-    r"""Split a text at \n, \r\n and \r, and at nothing else; strip spaces and drop empty lines."""
-    lines = [plain_text(line) for line in _LINE_END.split(text)]
+    """Return the lines of a text (see `split_lines`) without outer spaces, and no empty ones."""
+    lines = [plain_text(line) for line in split_lines(text)]
     return [line for line in lines if line]
 
 

@@ -31,6 +31,7 @@ def read(tmp_path, records):
         (question(2, box="[1, 2, 3]"), "bad box"),
         (question(2, box="[20, 30, 2, 3]"), "bad box"),
         (question(2, box="[0.1, 0.1, 0.5, 0.5]"), "bad box"),
+        (question(2, box="[10.2, 3, 10.8, 30]"), "bad box"),
     ],
 )
 def test_a_bad_question_is_left_out_alone(tmp_path, record, reason):

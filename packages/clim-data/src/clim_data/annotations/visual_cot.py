@@ -99,14 +99,13 @@ def _question(stem: str, place: int, record: Any, name: str) -> VisualCotRecord:
     corners = [float(number) for number in _NUMBER.findall(image[1].rpartition("###")[2])]
     if len(corners) != 4 or not all(map(math.isfinite, corners)):
         raise BrokenSample("bad box", name, f"{shorten(image[1])} ends in no box of four numbers")
-    left, top, right, bottom = corners
-    if not (right > left and bottom > top and right > 0 and bottom > 0):
-        raise BrokenSample("bad box", name, f"box {corners} has no area")
-    if max(corners) <= 1:
+    if min(corners) >= 0 and max(corners) <= 1:
         detail = f"box {corners} is within 0..1: give [left, top, right, bottom] in pixels"
         raise BrokenSample("bad box", name, detail)
+    left, top, right, bottom = map(int, corners)
+    if not (right > left and bottom > top and right > 0 and bottom > 0):
+        raise BrokenSample("bad box", name, f"box {corners} has no area in whole pixels")
 
     asked = _ASKS_FOR_BOX.sub("", texts[0].replace("<image>", "")).strip()
-    box = int(left), int(top), int(right), int(bottom)
     key = f"{stem}-{record.get('question_id', place)}"
-    return VisualCotRecord(key, image[0], asked, texts[-1], box)
+    return VisualCotRecord(key, image[0], asked, texts[-1], (left, top, right, bottom))

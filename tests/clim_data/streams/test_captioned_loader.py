@@ -120,7 +120,7 @@ def loader_of_state(loader):
     state = loader.state_dict()
     assert state["step"] in (2, 3)
     fresh = state["step"] == 2
-    return state if fresh else {**state, "step": 2, "position": 2, "drawn": before_last(loader)}
+    return state if fresh else {**state, "step": 2, "position": 4, "drawn": before_last(loader)}
 
 
 def before_last(loader):
@@ -136,6 +136,16 @@ def test_ranks_share_the_images_of_a_step(photos):
     for name in ("boxes", "captions", "mosaics"):
         keys = [key for half in halves for key in getattr(half, name).keys]
         assert sorted(keys) == sorted(getattr(alone, name).keys)
+
+
+def test_another_number_of_ranks_goes_on_with_the_images_that_are_left(photos):
+    first = loader_of(photos, batch=1, ranks=Ranks(0, 2))
+    images = 2 * len(first)
+    next(iter(first))
+    rest = loader_of(photos, batch=1)
+    rest.load_state_dict(first.state_dict())
+    assert len(list(rest)) == images - 2
+    assert rest.state_dict()["epoch"] == 1
 
 
 def test_a_broken_picture_is_named_and_its_mosaic_takes_another(photos, tmp_path):

@@ -116,21 +116,11 @@ def _boxes(
     if isinstance(store, RepeatedSamples):
         rows = store.owners
 
-    return MixedPart(
-        "boxes",
-        store,
-        build
-        if crops
-        else ResizedBuilder(
-            PictureRules(image_px, round(image_px * LONGEST)),
-            table,
-            stream.background,
-            stream.max_pixels,
-        ),
-        stream.batch_size,
-        is_wide(table.sizes)[rows],
-        f"{detection.fingerprint()}|{image_px}|{crops}",
-    )
+    resize = PictureRules(image_px, round(image_px * LONGEST))
+    resized = ResizedBuilder(resize, table, stream.background, stream.max_pixels)
+    stamp = f"{detection.fingerprint()}|{image_px}|{crops}"
+    wide = is_wide(table.sizes)[rows]
+    return MixedPart("boxes", store, build if crops else resized, stream.batch_size, wide, stamp)
 
 
 def _captioned(

@@ -95,13 +95,14 @@ class MixedLoader:
         text = "|".join([*stamps, str(original)])
         self._fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
 
-        per_step = parts[0].per_rank * stream.ranks.world_size
-        if len(parts[0].store) < per_step:
+        self._per_step = parts[0].per_rank * stream.ranks.world_size
+        self._length = len(parts[0].store) // self._per_step
+        if not self._length:
             raise ValueError(
                 f"{len(parts[0].store)} usable images with boxes are too few: a step of all ranks "
-                f"takes {per_step}; give more data, or a smaller batch ({self.skipped.summary()})"
+                f"takes {self._per_step}; give more data, or a smaller batch "
+                f"({self.skipped.summary()})"
             )
-        self._length = len(parts[0].store) // per_step
         self.epoch, self._position = 0, 0
         self._step, self._drawn = 0, self.mixture.start()
 
@@ -133,7 +134,7 @@ class MixedLoader:
         return {
             "version": STATE_VERSION,
             "epoch": self.epoch,
-            "position": self._position,
+            "position": self._position * self._per_step,  # images with boxes, of all ranks
             "step": self._step,
             "drawn": [list(row) for row in self._drawn],
             "seed": self.stream.seed,
@@ -157,7 +158,8 @@ class MixedLoader:
                     f"{own[name]!r}: resume with the data, the recipe and the seed of the "
                     "interrupted run"
                 )
-        self.epoch, self._position = int(state["epoch"]), int(state["position"])
+        self.epoch = int(state["epoch"])
+        self._position = int(state["position"]) // self._per_step
         if self._position >= len(self):
             self.epoch, self._position = self.epoch + 1, 0
         self._step = int(state["step"])

@@ -275,7 +275,7 @@ def _skipped_names(output: Path) -> set[str]:
     for name, entry in stream_json(output):
         if name == "skipped":
             names.add(entry["name"])
-        elif name == "images" and names:  # outputs of earlier releases have the list at the end
+        elif name == "images":  # the list comes before the long ones
             break
     return names
 

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +153,3 @@ def _labels(path: str | Path, class_names: Sequence[str]) -> dict[Any, int]:
             "`clim-data tags --classes` and the json of the boxes"
         )
     return {key: label_of[table.names[place]] for key, place in table.label_of.items()}
-
-
-def tag_counts(table: TaggedCaptions) -> np.ndarray:
-    """Return how many images have each tag, int64 (K,)."""
-    labels = np.array(list(chain.from_iterable(table.tags)), dtype=np.int64)
-    return np.bincount(labels, minlength=table.num_classes)

@@ -242,3 +242,5 @@ def test_only_fvit_is_transferred(lvis_detector):
     by_hand.options = None
     with pytest.raises(ValueError, match="no F-ViT that build_fvit made"):
         transfer_fvit(by_hand, ["cat"])
+    with pytest.raises(ValueError, match="use one of fvit-transfer-coco, fvit-transfer"):
+        transfer_fvit(lvis_detector, ["cat"], "fvit-lvis-b16")

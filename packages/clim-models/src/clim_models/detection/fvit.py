@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -148,8 +148,10 @@ def transfer_fvit(
         The detector in evaluation mode; `save_detector` writes it for `clim-eval detection`.
 
     Raises:
-        ValueError: another kind of detector, or an empty or doubled name.
+        ValueError: another kind of detector, an unknown preset, or an empty or doubled name.
     """
+    if preset not in get_args(TransferName):
+        raise ValueError(f"preset={preset!r}: use one of {', '.join(get_args(TransferName))}")
     trained = detector.options
     if not isinstance(trained, FViTOptions):
         raise ValueError(

@@ -213,7 +213,9 @@ def mask_targets(masks: Tensor | BoxMasks, boxes: Tensor, owners: Tensor, side: 
     found = torch.zeros(len(boxes), side, side, dtype=torch.bool, device=boxes.device)
     step = max(FLOAT_PIXELS // (height * width), 1)
     for start in range(0, count, step):
-        here = ((owners >= start) & (owners < start + step)).nonzero()[:, 0]
+        here = torch.arange(len(boxes), device=boxes.device)
+        if count > step:  # else all are here, and nothing waits for the device
+            here = ((owners >= start) & (owners < start + step)).nonzero()[:, 0]
         rois = torch.cat([(owners[here, None] - start).to(inside), inside[here]], dim=1)
         some = whole[start : start + step, None].float()
         windows = roi_align(some, rois, side, 1.0, 0, aligned=True)

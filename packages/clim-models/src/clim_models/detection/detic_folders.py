@@ -68,7 +68,7 @@ def build_detic(
 
 
 def build_text_tower(name: str, tensors: Mapping[str, Tensor]) -> RegionModel:
-    """Build the text tower of a folder; the image tower beside it has no weights.
+    """Build the text tower of a folder; its image tower has no weights.
 
     Raises:
         ValueError: weights of the text tower are missing.

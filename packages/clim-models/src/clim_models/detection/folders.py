@@ -20,14 +20,13 @@ from clim_models.detection.detic_folders import (
     DETIC_KINDS,
     build_detic,
     build_text_tower,
+    rebuilt,
     text_entries,
 )
 from clim_models.detection.frozen_clip import FrozenClipOptions, build_frozen_clip
 from clim_models.detection.fvit import FViTOptions, build_fvit
-from clim_models.detection.heads.ensemble import EnsembleRules
-from clim_models.detection.heads.rpn import ProposalRules
 from clim_models.detection.heads.text_classifier import ClassSet
-from clim_models.detection.rules import DetectionRules, DetectorOptions
+from clim_models.detection.rules import DetectorOptions
 from clim_models.foreign import check_foreign_name
 from clim_models.open_clip_compat import no_weights_yet
 from clim_models.version import __version__
@@ -46,13 +45,6 @@ class Kind(NamedTuple):
 KINDS = {
     "fvit": Kind(FViTOptions, build_fvit),
     "frozen_clip": Kind(FrozenClipOptions, build_frozen_clip),
-}
-# Options that are objects themselves.
-NESTED: dict[str, Callable[..., Any]] = {
-    "ensemble": EnsembleRules,
-    "detections": DetectionRules,
-    "training_proposals": ProposalRules,
-    "testing_proposals": ProposalRules,
 }
 
 
@@ -153,7 +145,7 @@ def _open_on_tower(
 ) -> Any:
     """Build a detector on a frozen tower."""
     kind = KINDS[about["kind"]]
-    options = kind.options(**_options(about["options"]))
+    options = rebuilt(kind.options, about["options"])
     name, mean, std = about["tower"], tuple(about["mean"]), tuple(about["std"])
 
     known = name if trusted else check_foreign_name(name, path / DETECTOR_FILE)
@@ -207,16 +199,6 @@ def _detic_description(detector: DeticDetector) -> dict[str, Any]:
         "tower": None if detector.text is None else detector.text.name,
         "options": asdict(detector.options),
     }
-
-
-def _options(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Make options of what JSON holds: objects of dicts, tuples of lists."""
-    found: dict[str, Any] = {}
-    for name, value in entry.items():
-        if name in NESTED:
-            value = NESTED[name](**value)
-        found[name] = tuple(value) if isinstance(value, list) else value
-    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

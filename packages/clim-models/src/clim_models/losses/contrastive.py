@@ -72,7 +72,7 @@ def contrastive_loss(
 
 
 class _AllRows(NamedTuple):
-    """Gather the rows of all ranks; return them, and where the rows of this rank begin."""
+    """The rows of all ranks, and where the rows of this rank begin."""
 
     images: Tensor  # (N, C)
     texts: Tensor  # (N, C)

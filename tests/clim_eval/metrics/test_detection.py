@@ -87,3 +87,11 @@ def test_detections_of_other_files_are_refused():
     one = {"image_id": 7, "category_id": 1, "score": 0.5, "bbox": [0, 0, 9, 9]}
     with pytest.raises(ValueError, match="map labels to category ids by name"):
         category_precision(TRUTH, [one])
+
+
+@pytest.mark.parametrize("box", [[0, 0, 9], [0, 0, 9, 9, 9], "0099", 9])
+def test_boxes_of_another_form_are_refused(box):
+    sound = {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [0, 0, 9, 9]}
+    with pytest.raises(ValueError, match=r"detection 2 .* bbox as x, y, width, height"):
+        # The numbers of the last two would fill two boxes.
+        category_precision(TRUTH, [sound, {**sound, "bbox": box}, {**sound, "bbox": [0, 0, 9]}])

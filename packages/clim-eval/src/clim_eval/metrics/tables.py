@@ -157,12 +157,12 @@ class ResultTable:
                 images.append(truth.row_of[one["image_id"]])
                 labels.append(truth.label_of[one["category_id"]])
                 scores.append(one["score"])
-                if masks is None:
-                    boxes.extend(one["bbox"])
-                else:
+                has_box = masks is None or (box_areas and "bbox" in one)
+                left, top, width, height = one["bbox"] if has_box else _NO_BOX
+                boxes.extend((left, top, width, height))
+                if masks is not None:
                     masks.append(one["segmentation"])
-                    boxes.extend(one.get("bbox", _NO_BOX) if box_areas else _NO_BOX)
-            except (KeyError, TypeError) as error:
+            except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(_fault(place, one, truth)) from error
 
         objects = _objects(images, labels, boxes, masks)
@@ -257,7 +257,10 @@ def _fault(place: int, one: Any, truth: TruthTable) -> str:
         return f"detection {place} has no {', '.join(lacking)}: write COCO results"
     image, category = one["image_id"], one["category_id"]
     if _is_in(image, truth.row_of) and _is_in(category, truth.label_of):
-        return f"detection {place} has the score {one['score']!r}: write COCO results with numbers"
+        return (
+            f"detection {place} has the score {one['score']!r} and the bbox {one.get('bbox')!r}: "
+            "write COCO results with numbers, bbox as x, y, width, height"
+        )
     return (
         f"a detection is of image {image!r} and category {category!r}, which the annotations do "
         "not have: map labels to category ids by name, and pass the file of the same pictures"

@@ -1,6 +1,7 @@
 """`clim-eval rescore` on results of an imagined detector, with a tiny model."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -129,6 +130,7 @@ def test_mistakes_end_with_status_2(data, model_options, more, message, capsys):
     ("change", "message"),
     [
         ({"score": -2.0}, "a sigmoid of logits"),
+        ({"quality": math.nan}, "detection 1 has no number 'quality'"),
         ({"category_id": 3}, "map labels to category ids by name"),
         (None, "there is nothing to rescore"),
     ],
@@ -137,5 +139,5 @@ def test_results_that_cannot_be_used_are_refused(data, model_options, change, me
     results = json.loads((data / "results.json").read_text())
     changed = [] if change is None else [{**results[0], **change}]
     (data / "results.json").write_text(json.dumps(changed))
-    assert command(data, model_options) == 2
+    assert command(data, model_options, "--iou-weight", "0.1", "--iou-field", "quality") == 2
     assert message in capsys.readouterr().err

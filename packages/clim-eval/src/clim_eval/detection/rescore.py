@@ -3,6 +3,7 @@
 Letters: N detections, n_i those of image i, K classes, M phrases that compete, C channels.
 """
 
+import math
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -166,7 +167,8 @@ def _noting_ious(
 ) -> Iterator[dict[str, Any]]:
     for place, one in enumerate(records, 1):
         value = one.get(field)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value):
             raise ValueError(
                 f"detection {place} has no number {field!r}, which --iou-weight needs: name the "
                 "field with --iou-field, or pass --iou-weight 0"

@@ -58,6 +58,7 @@ def test_towers_are_trained_as_the_quick_start_of_clim_does():
     [
         ({"split": "train"}, "legal values"),
         ({"steps": 0}, "at least 1"),
+        ({"classes": 0}, "at least 1"),
         ({"train_scenes": 4}, "at least one batch"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 from clim_data.drawings import write_emoji_shards
 from clim_eval import weights_of_run
 from clim_models import RegionModel
-from clim_models.detection import ClassSet, TwoStageDetector, build_fvit, open_detector
+from clim_models.detection import ClassSet, TwoStageDetector, build_fvit
 from torch import Tensor
 
 from clim_train.config import TrainConfig
@@ -146,8 +146,3 @@ def detector_config(
             tensorboard=False,
         ),
     )
-
-
-def trained_detector(folder: Path, device: torch.device) -> TwoStageDetector:
-    """Open the detector of a finished run."""
-    return open_detector(folder, device=device)

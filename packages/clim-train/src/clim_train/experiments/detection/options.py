@@ -53,6 +53,10 @@ class DetectionOptions:
         for name in ("steps", "batch_size", "train_scenes", "scenes", "scene_px", "tower_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: pass a number of at least 1")
+        if self.classes is not None and self.classes < 1:
+            raise ValueError(
+                f"classes={self.classes}: pass a number of at least 1, or None for all"
+            )
         if self.train_scenes < self.batch_size:
             raise ValueError(
                 f"train_scenes={self.train_scenes} for batch_size={self.batch_size}: "

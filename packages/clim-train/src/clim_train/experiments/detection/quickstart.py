@@ -23,7 +23,7 @@ from pathlib import Path
 from clim_data.files import write_json
 from clim_eval.reports import to_jsonable
 from clim_models import RegionModel
-from clim_models.detection import Detections, TwoStageDetector
+from clim_models.detection import Detections, TwoStageDetector, open_detector
 
 from clim_train.experiments.claims import claim_folder
 from clim_train.experiments.comparison.command import tiny_model
@@ -36,7 +36,6 @@ from clim_train.experiments.detection.detectors import (
     detector_config,
     tower_options,
     train_detector,
-    trained_detector,
 )
 from clim_train.experiments.detection.measure import found_in, measure_detector
 from clim_train.experiments.detection.options import DetectionOptions
@@ -90,7 +89,7 @@ class DetectorRuns:
         set_image_tower(self.model, weights)
         if not (folder / "model" / "detector.json").exists():
             self._train(folder, pretrained, seed)
-        detector = trained_detector(folder, self.model.device)
+        detector = open_detector(folder, device=self.model.device)
 
         files = scene_files(self.scenes.test)
         wanted = files[:_PICTURES] if path.exists() else files
@@ -209,7 +208,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     print(f"\n{table}\n\n{NOTE}\n")
     print(f"{time.monotonic() - begin:.0f} s. Report: {(out / 'report.md').resolve()}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Does it work on a GPU, and how near is it to the limit: every check and every figure, in one run.
 
-    python benchmarks/gpu.py --out FOLDER                     on a machine with a GPU: 15 minutes
+    python benchmarks/gpu.py --out FOLDER                     on a machine with a GPU: 20 minutes at most
     python benchmarks/gpu.py --out FOLDER --tiny              a rehearsal on a CPU, at the smallest sizes
     python benchmarks/gpu.py --out FOLDER --only training     one part
 

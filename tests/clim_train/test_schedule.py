@@ -80,7 +80,7 @@ def test_the_rate_falls_at_shares_of_the_run():
         ({"kind": "step"}, "rising shares of the run"),
         ({"kind": "step", "decay_at": (0.9, 0.8)}, "rising shares of the run"),
         ({"kind": "step", "decay_at": (0.5, 1.0)}, "between 0 and 1"),
-        ({"kind": "step", "decay_at": (0.5,), "decay_factor": 1.5}, "between 0 and 1"),
+        ({"kind": "step", "decay_at": (0.5,), "decay_factor": 1.5}, "decay_factor=1.5 .* 0 and 1"),
         ({"kind": "const", "decay_at": (0.5,)}, "together with schedule.kind 'step'"),
     ],
 )
@@ -103,3 +103,17 @@ def test_runs_that_end_within_their_warm_up_are_said():
     assert "1.2e-06 of 1.0e-05; use --schedule.warmup-share 0.1" in note
     assert warmup_note(1000, optim, ScheduleConfig(epochs=6, warmup_steps=1000)) is None
     assert warmup_note(120, optim, ScheduleConfig(epochs=6, warmup_share=0.1)) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "highest"),
+    [
+        ({"kind": "whole_cosine"}, "1.6e-06"),
+        ({"kind": "step", "decay_at": (0.5,)}, "3.0e-06"),
+    ],
+)
+def test_the_note_has_the_highest_rate_where_the_last_is_lower(options, highest):
+    schedule = ScheduleConfig(steps=600, warmup_steps=1000, **options)
+    note = warmup_note(600, OptimConfig(lr=1e-5), schedule)
+    assert f"will not exceed {highest} of" in note
+    assert note.endswith("or more --schedule.steps")

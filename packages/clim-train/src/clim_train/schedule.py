@@ -125,11 +125,12 @@ def warmup_note(total: int, optim: OptimConfig, schedule: ScheduleConfig) -> str
     """Return what to tell the user of a run that ends before its warm-up does, or None."""
     if schedule.warmup_share is not None or total >= schedule.warmup_steps:
         return None
-    highest = learning_rate(total - 1, total, optim, schedule)
+    highest = max(learning_rate(step, total, optim, schedule) for step in range(total))
+    longer = "--schedule.epochs" if schedule.steps is None else "--schedule.steps"
     return (
         f"the run ends after {total:,} steps, within its warm-up of {schedule.warmup_steps:,}: the "
         f"learning rate will not exceed {highest:.1e} of {optim.lr:.1e}; use "
-        "--schedule.warmup-share 0.1, or more --schedule.epochs"
+        f"--schedule.warmup-share 0.1, or more {longer}"
     )
 
 

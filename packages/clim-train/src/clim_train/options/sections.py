@@ -117,12 +117,10 @@ class ScheduleConfig:
             check_default(self, "schedule", own, "it together with schedule.kind 'step'")
         elif not self.decay_at or list(self.decay_at) != sorted({*self.decay_at}):
             reject("schedule.decay_at", self.decay_at, "rising shares of the run, such as 0.8 0.9")
-        elif not 0 < self.decay_at[0] <= self.decay_at[-1] < 1 or not 0 < self.decay_factor < 1:
-            reject(
-                "schedule.decay_at",
-                self.decay_at,
-                "shares of the run between 0 and 1, and a schedule.decay_factor between 0 and 1",
-            )
+        elif not 0 < self.decay_at[0] <= self.decay_at[-1] < 1:
+            reject("schedule.decay_at", self.decay_at, "shares of the run between 0 and 1")
+        elif not 0 < self.decay_factor < 1:
+            reject("schedule.decay_factor", self.decay_factor, "a number between 0 and 1")
         for name in ("warmup_share", "warmup_start"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:

@@ -2,6 +2,7 @@
 recipes through the command line."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -143,6 +144,23 @@ def test_a_run_goes_on_where_it_was_and_remembers_captions(data, tmp_path):
     own = [line["loss"] for line in read_metrics(whole)]
     again = [line["loss"] for line in read_metrics(parts)]
     assert again == pytest.approx(own, rel=1e-6)
+
+
+def test_an_export_takes_the_classes_of_its_run(data, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(small_detic_command("detic_coco_base", data, folder)) == 0
+    shutil.rmtree(folder / "model")
+    assert main(["export", str(folder)]) == 0
+    detector = open_detector(folder)
+    assert (detector.names, detector.classes.base) == (("cat", "red ball", "cow"), (0, 1))
+
+    classes = folder / "classes.json"
+    classes.write_text('{"names": ["cat"]}')
+    assert main(["export", str(folder)]) == 2
+    assert "classes.json is damaged" in capsys.readouterr().err
+    classes.unlink()
+    assert main(["export", str(folder)]) == 2
+    assert "is missing: put back a copy" in capsys.readouterr().err
 
 
 def test_a_run_on_captions_starts_from_one_on_boxes(data, tmp_path, capsys):

@@ -18,6 +18,8 @@ from clim_train.run.folder import check_run_folder, refuse_links, versions
 from clim_train.run.metrics import RunningMean
 from clim_train.run.randomness import random_states, set_random_states
 
+CLASSES_FILE = "classes.json"
+
 
 def prepare_folder(
     config: RunOptions,
@@ -51,9 +53,6 @@ def prepare_folder(
     dist.barrier()
 
 
-CLASSES_FILE = "classes.json"
-
-
 def write_classes(folder: Path, loader: Any) -> None:
     """Write the classes of a detector's loader: its export has no data to ask.
 
@@ -67,12 +66,18 @@ def write_classes(folder: Path, loader: Any) -> None:
 
 
 def read_classes(folder: Path) -> tuple[list[str] | None, list[str]]:
-    """Return the names that `write_classes` wrote, and those that have data; None without them."""
+    """Return the names that `write_classes` wrote, and the names that have data.
+
+    Without the file they are None and []. Raises ValueError where it is damaged.
+    """
     path = folder / CLASSES_FILE
     if not path.is_file():
         return None, []
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return found["names"], found["trained"]
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return list(found["names"]), list(found["trained"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}): put back a copy") from error
 
 
 def write_state(checkpoint: Path, state: Mapping[str, Any], means: RunningMean) -> None:

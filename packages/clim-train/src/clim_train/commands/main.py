@@ -13,6 +13,7 @@ from clim_data.command_line import one_argument, without_launcher_options
 from clim_train.commands.parser import configure
 from clim_train.commands.runs import RunProgram, exit_status
 from clim_train.config import TrainConfig
+from clim_train.methods.views import DetectionDataConfig
 from clim_train.recipes.table import find_recipe, recipe_table
 
 if TYPE_CHECKING:
@@ -52,11 +53,21 @@ def build_trainer(config: TrainConfig, *, resume: bool) -> "Trainer":
 
 
 def build_task_alone(config: TrainConfig) -> "Task":
-    """Build the task of a run for an export, without its data: class names are in its folder."""
-    from clim_train.build import build_model, build_task
-    from clim_train.run_files import read_classes
+    """Build the task of a run for an export, without its data: class names are in its folder.
 
-    names, trained = read_classes(Path(config.run.folder))
+    Raises ValueError where a detector's are missing.
+    """
+    from clim_train.build import build_model, build_task
+    from clim_train.run_files import CLASSES_FILE, read_classes
+
+    folder = Path(config.run.folder)
+    names, trained = read_classes(folder)
+    if names is None and isinstance(config.data, DetectionDataConfig):
+        # Without names a task has the right shapes only.
+        raise ValueError(
+            f"{folder / CLASSES_FILE}, with the names of the detector's classes, is missing: put "
+            "back a copy"
+        )
     return build_task(config, build_model(config), names, trained)
 
 

@@ -64,9 +64,9 @@ def freeze_the_rest(task: Task) -> None:
 def trained_entries(task: Task) -> list[str]:
     """Return the names in `task.model.state_dict()` of all floats that training can change.
 
-    These are the trainable parameters, and the buffers (running statistics) of modules whose
-    parameters all train; other modules stay in evaluation mode. `RegionModel.freeze` never trains
-    batch norms, so it has no such buffers.
+    These are the trainable parameters, and the buffers of modules whose parameters all train
+    (running statistics) or that have `remembers`, see `trainable_tree`; other modules stay in
+    evaluation mode. `RegionModel.freeze` never trains batch norms, so it has no such buffers.
     """
     freeze_the_rest(task)
     entries = set(task.trainable_parameters())

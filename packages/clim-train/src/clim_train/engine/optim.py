@@ -1,5 +1,5 @@
-"""Optimizers with the parameter groups of the recipes: what decays, what does not, and what is kept
-within bounds."""
+"""Optimizers with the parameter groups of the recipes: what decays, what does not, and what has
+bounds."""
 
 from collections.abc import Callable, Collection, Mapping
 
@@ -45,7 +45,7 @@ def parameter_groups(
     norms: Collection[str] = (),
     bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> list[dict]:
-    """Parameter groups: decayed, not decayed, and one group for each parameter with bounds.
+    """Return the groups: decayed, not decayed, and one for each parameter with bounds.
 
     A bounded parameter has a group of its own, with its `bounds`, so that the limits still apply
     where DeepSpeed flattens a group into one partitioned vector. With `decay` "all" every parameter
@@ -93,8 +93,10 @@ def build_optimizer(
     bounds: Mapping[str, tuple[float, float]] | None = None,
     fused: bool = False,
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD over `parameter_groups`; after each step every bounded parameter is clamped to
-    its limits."""
+    """Build AdamW or SGD over `parameter_groups`.
+
+    After each step every bounded parameter is clamped to its limits.
+    """
     groups = parameter_groups(
         parameters,
         weight_decay=config.weight_decay,

@@ -129,7 +129,7 @@ class DetectorTask:
         self._only_shapes = only_shapes
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
-        """Return everything but the tower."""
+        """Return the parameters outside the tower."""
         tower = {id(p) for p in self.model.backbone.model.parameters()}
         return {name: p for name, p in self.model.named_parameters() if id(p) not in tower}
 

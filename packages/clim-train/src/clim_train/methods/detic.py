@@ -135,7 +135,7 @@ class DeticTask:
         self._features = TextFeatures(text, KEPT_CAPTIONS)
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
-        """Return what is not frozen: all but norms, and the first stages on OV-COCO."""
+        """Return the trained parameters: no batch norms and, on OV-COCO, no first stages."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def loss(self, batch: MixedBatch) -> dict[str, Tensor]:

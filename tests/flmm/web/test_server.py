@@ -289,7 +289,7 @@ def test_the_model_does_one_thing_at_a_time_and_says_how_many_wait(page, monkeyp
     ]
     for thread in threads:
         thread.start()
-    until(lambda: len(page.endpoints.model._tickets) == 3)
+    until(lambda: len(page.endpoints.model._jobs) == 3)
     threading.Timer(0.7, go.set).start()
     events = page.ask(name)
     assert events[0] == {"ahead": 3}
@@ -328,15 +328,15 @@ def test_visitors_who_leave_take_their_jobs_along(page, monkeypatch, capsys):
         raise ValueError("done")
 
     monkeypatch.setattr(page.demo, "ground", slow)
-    tickets = page.endpoints.model._tickets
+    jobs = page.endpoints.model._jobs
     waiting = []
     for number in range(3):
         fields = json.dumps({"picture": "", "phrases": [str(number)], "each_alone": False}).encode()
         head = post_head(page, "/api/ground", "application/json", len(fields))
         waiting.append(raw(page, head, fields))
-        until(lambda wanted=number + 1: len(tickets) == wanted)
+        until(lambda wanted=number + 1: len(jobs) == wanted)
     waiting[1].close()
-    until(lambda: len(tickets) == 2)
+    until(lambda: len(jobs) == 2)
     go.set()
     for place in (0, 2):
         assert b" 400 " in waiting[place].recv(1000)

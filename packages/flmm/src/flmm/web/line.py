@@ -3,7 +3,7 @@ out of the line."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
@@ -28,7 +28,7 @@ class Line:
 
     def __init__(self, name: str):
         self._worker = ThreadPoolExecutor(1, f"flmm-{name}")
-        self._tickets: list[object] = []  # of the jobs that wait or run, in their order
+        self._jobs: list[Future[Any]] = []  # that wait or run, in their order
 
     async def run(self, job: Callable[[], Any], request: Request) -> Any:
         """Do a job and return what it returns.
@@ -37,8 +37,8 @@ class Line:
             Refused: too many wait.
             ClientDisconnect: the visitor left, and the job was taken out or its result dropped.
         """
-        ticket = self._enter()
-        future = asyncio.get_running_loop().run_in_executor(self._worker, job)
+        entered = self._enter(job)
+        future = asyncio.wrap_future(entered)
         try:
             while not future.done():
                 await asyncio.wait({future}, timeout=LOOK_S)
@@ -46,8 +46,7 @@ class Line:
                     raise ClientDisconnect
             return future.result()
         finally:
-            future.cancel()
-            self._tickets.remove(ticket)
+            self._leave(entered, future)
 
     async def stream(self, job: Callable[[Send], Any]) -> AsyncIterator[tuple[str, Any]]:
         """Do a job that sends pieces of its result.
@@ -68,12 +67,13 @@ class Line:
                 raise ClientDisconnect
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        ticket = self._enter()
-        future = loop.run_in_executor(self._worker, job, send)
+        entered = self._enter(job, send)
+        future = asyncio.wrap_future(entered)
+        waiting: asyncio.Future[Any] = loop.create_future()
         try:
             ahead = None
             while not (future.done() and pieces.empty()):
-                if ahead != 0 and (place := self._tickets.index(ticket)) != ahead:
+                if ahead != 0 and (place := self._ahead_of(entered)) != ahead:
                     ahead = place
                     yield "ahead", ahead
                 waiting = asyncio.ensure_future(pieces.get())
@@ -88,17 +88,34 @@ class Line:
             yield "done", future.result()
         finally:  # also when the visitor left
             left.set()
-            future.cancel()
-            self._tickets.remove(ticket)
+            waiting.cancel()
+            self._leave(entered, future)
 
     def close(self) -> None:
         """End the thread after its job; those that wait are dropped."""
         self._worker.shutdown(cancel_futures=True)
 
-    def _enter(self) -> object:
-        if len(self._tickets) >= MOST_WAITING:
-            waiting = len(self._tickets)
+    def _enter(self, job: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        """Put a job at the end of the line."""
+        self._forget_done()
+        if len(self._jobs) >= MOST_WAITING:
+            waiting = len(self._jobs)
             raise Refused(503, f"{waiting} requests are waiting already: try again in a while")
-        ticket = object()
-        self._tickets.append(ticket)
-        return ticket
+        entered = self._worker.submit(job, *arguments)
+        self._jobs.append(entered)
+        return entered
+
+    def _leave(self, entered: "Future[Any]", future: "asyncio.Future[Any]") -> None:
+        """Take a job out of the line. One that runs stays in it until it has ended."""
+        entered.cancel()
+        future.cancel()
+        self._forget_done()
+
+    def _ahead_of(self, entered: "Future[Any]") -> int:
+        """Count the jobs that must end before this one begins."""
+        if entered.done():
+            return 0
+        return sum(not job.done() for job in self._jobs[: self._jobs.index(entered)])
+
+    def _forget_done(self) -> None:
+        self._jobs[:] = [job for job in self._jobs if not job.done()]

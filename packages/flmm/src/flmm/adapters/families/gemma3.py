@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flmm.adapters.frames import ImageFrame, PreparedImage
 from flmm.adapters.layout import ImageLayout, single_grid
-from flmm.text.prompts import PromptStyle
+from flmm.text.prompts import STYLES, PromptStyle
 
 
 class Gemma3:
@@ -18,7 +18,7 @@ class Gemma3:
 
     grids = 1
     style = PromptStyle(
-        "<start_of_turn>user\n{input}<end_of_turn>\n<start_of_turn>model\n",
+        STYLES["gemma"].template,
         image_token="\n\n<start_of_image><image_soft_token><end_of_image>\n\n",
         separator="",
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flmm.adapters.frames import ImageFrame, PreparedImage
 from flmm.adapters.layout import ImageLayout, grid_of_tokens, tiled_grid
-from flmm.text.prompts import PromptStyle
+from flmm.text.prompts import STYLES, PromptStyle
 from flmm.transformers_compat import best_tiles
 
 
@@ -22,7 +22,7 @@ class InternVL:
 
     grids = 2
     style = PromptStyle(
-        "<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n",
+        STYLES["chatml"].template,
         image_token="<img><IMG_CONTEXT></img>",
     )
     system = ""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flmm.adapters.frames import ImageFrame, PreparedImage
 from flmm.adapters.layout import ImageLayout, grid_of_tokens
-from flmm.text.prompts import PromptStyle
+from flmm.text.prompts import STYLES, PromptStyle
 
 PATCH, ROW_END = "<im_patch>", "<im_col>"
 
@@ -21,7 +21,7 @@ class Molmo2:
 
     grids = 2
     style = PromptStyle(
-        "<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n",
+        STYLES["chatml"].template,
         image_token=PATCH,
         separator="",
     )

@@ -1,7 +1,7 @@
 """Qwen3-VL and Qwen3.5: as Qwen2.5-VL, with their own chat format."""
 
 from flmm.adapters.families.qwen2_5_vl import Qwen25VL
-from flmm.text.prompts import PromptStyle
+from flmm.text.prompts import STYLES, PromptStyle
 
 
 class Qwen3VL(Qwen25VL):
@@ -12,7 +12,7 @@ class Qwen3VL(Qwen25VL):
     """
 
     style = PromptStyle(
-        "<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n",
+        STYLES["chatml"].template,
         image_token="<|vision_start|><|image_pad|><|vision_end|>",
         separator="",
     )

@@ -57,7 +57,7 @@ def add_answer_options(parser: argparse.ArgumentParser) -> None:
 
 
 def say_how_phrases_are_found() -> None:
-    """Say so where spaCy is missing."""
+    """Tell the user, where spaCy is missing, that simple rules find the phrases."""
     from flmm.text.phrases import has_spacy
 
     if not has_spacy():

@@ -241,12 +241,12 @@ def _pattern(phrase: str) -> re.Pattern[str]:
 
 def _bordered(words: str, pattern: str) -> str:
     """Let a pattern match whole words only, where its script puts spaces between words."""
-    before = r"(?<!\w)" if _spacesword_set(words[:1]) else ""
-    after = r"(?![\w\u0300-\u036f])" if _spacesword_set(words[-1:]) else ""
+    before = r"(?<!\w)" if _has_borders(words[:1]) else ""
+    after = r"(?![\w\u0300-\u036f])" if _has_borders(words[-1:]) else ""
     return f"{before}{pattern}{after}"
 
 
-def _spacesword_set(letter: str) -> bool:
+def _has_borders(letter: str) -> bool:
     """Tell whether a letter belongs to a script with spaces; Chinese, Japanese and Thai have none.
 
     Punctuation has no border: "(a cat" may stand after a letter.

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -46,7 +46,7 @@ class Uploads:
             return await read_body(request, MAX_BYTES)
 
     @contextlib.contextmanager
-    def _place(self) -> Any:
+    def _place(self) -> Iterator[None]:
         if self._running >= MOST_UPLOADS:
             raise Refused(503, f"{self._running} pictures are being sent already: try again")
         self._running += 1

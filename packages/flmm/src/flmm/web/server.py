@@ -1,7 +1,7 @@
 """The page over HTTP: static files, JSON in and out, one worker for the model. Needs the extra
 flmm[demo].
 
-    GET  /  /page.css  /page.js              the page
+    GET  /  and the files of `STATIC`        the page
     GET  /api/about                          {"model", "examples", "history"}
     POST /api/picture   bytes of a file      a picture and its name, see `drawing.picture_view`
     POST /api/example   {"example"}          the same for one of the examples

@@ -15,6 +15,8 @@ from flmm.heads.facts import chosen_merge, read_facts
 from flmm.heads.files import mask_head_sizes, open_heads, read_heads
 from flmm.heads.trainable import Grounding, TrainableHeads
 from flmm.hub import check_device
+from flmm.pictures.files import read_image
+from flmm.pictures.orientation import orientation_of, turn_back
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.sam.refiner import SamRefiner
 
@@ -110,6 +112,21 @@ class GroundedLMM(nn.Module):
     def save_heads(self, path: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> Path:
         """Write what trained and nothing frozen; see `TrainableHeads.save_heads`."""
         return self.heads.save_heads(path, state_dict)
+
+
+def ground_as_given(
+    model: GroundedLMM, features: PhraseFeatures, image: Image.Image | ImageEmbedding
+) -> Grounding:
+    """Turn features of phrases into masks that lie on a picture as its pixels are stored.
+
+    Args:
+        features: of the upright picture.
+        image: the picture, which its camera can have turned, or SAM's embedding of it upright.
+    """
+    given = orientation_of(image)
+    upright = image if isinstance(image, ImageEmbedding) else read_image(image)
+    (found,) = model.ground([features], [upright])
+    return Grounding(turn_back(found.coarse, given), turn_back(found.refined, given))
 
 
 def load_grounded(

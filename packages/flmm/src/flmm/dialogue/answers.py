@@ -13,9 +13,8 @@ from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.tokenizer import plain_decoder, prompt_ids, tokenizer_of
 from flmm.dialogue.conversation import conversation_prompt, fitting_history
 from flmm.dialogue.streaming import AnswerStream, OnText
-from flmm.grounded import GroundedLMM, Grounding
+from flmm.grounded import GroundedLMM, Grounding, ground_as_given
 from flmm.pictures.files import read_image
-from flmm.pictures.orientation import orientation_of, turn_back
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.samples import prepare_image
 from flmm.text.phrases import Chunker, Span, noun_chunks, phrase_spans, spans_to_ground
@@ -112,10 +111,7 @@ def ground_answer(
     """
     spans = answer_spans(answer, phrases, chunker=chunker)
     features = answer.phrase_features(spans, merge=model.merge)
-    given = orientation_of(image)
-    upright = image if isinstance(image, ImageEmbedding) else read_image(image)
-    (found,) = model.ground([features], [upright])
-    masks = Grounding(turn_back(found.coarse, given), turn_back(found.refined, given))
+    masks = ground_as_given(model, features, image)
     texts = tuple(answer.text[start:end] for start, end in spans)
     return GroundedText(answer.text, texts, tuple(spans), masks, features)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from flmm.adapters.features import Answer, PhraseFeatures, Sample, join_phrases
 from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.tokenizer import tokenizer_of
-from flmm.grounded import GroundedLMM, Grounding
+from flmm.grounded import GroundedLMM, Grounding, ground_as_given
 from flmm.pictures.files import read_image
 from flmm.pictures.orientation import orientation_of, turn_back
 from flmm.refiners.embedding import ImageEmbedding
@@ -66,10 +66,7 @@ class HeadsGrounder:
             spans: characters (start, end) of each phrase in `answer.text`.
         """
         features = answer.phrase_features(spans, merge=self.model.merge)
-        given = orientation_of(image)
-        upright = image if isinstance(image, ImageEmbedding) else read_image(image)
-        (masks,) = self.model.ground([features], [upright])
-        return turn_back(masks.refined, given)
+        return ground_as_given(self.model, features, image).refined
 
     def for_samples(self) -> "HeadsSampleGrounder":
         """Return a grounder for the samples of one data set."""

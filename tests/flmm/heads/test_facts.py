@@ -101,6 +101,10 @@ def test_files_without_facts(saved, tmp_path):
     assert load_grounded(model.lmm, **options, merge="max").merge == "max"
     (tmp_path / "grounding.json").write_text(json.dumps({"lmm": "x", "merge": "max"}))
     assert load_grounded(model.lmm, **options).merge == "max"
+    (tmp_path / "grounding.json").write_text("{")
+    with pytest.raises(ValueError, match="export the run again"):
+        load_grounded(model.lmm, **options)
+
     torch.save(tensors, tmp_path / "released.pth")
     assert (
         load_grounded(model.lmm, sam=folder / "sam", heads=tmp_path / "released.pth").merge

@@ -71,18 +71,23 @@ def source_of(about: Path, part: str) -> str | None:
     Raises:
         ValueError: the file is damaged.
     """
-    if not about.is_file():
-        return None
-    try:
-        content = json.loads(about.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as fault:
-        raise ValueError(f"{about} is no JSON ({fault}): export the run again") from None
-    name = content.get(part) if isinstance(content, dict) else None
+    name = _read_about(about).get(part)
     if not isinstance(name, str) or not name:
         return None
     if name.split("/")[0] in (".", ".."):
         return os.path.normpath(about.resolve().parent / name)
     return name
+
+
+def _read_about(about: Path) -> dict[str, Any]:
+    """Read a grounding.json; nothing where there is none."""
+    if not about.is_file():
+        return {}
+    try:
+        content = json.loads(about.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as fault:
+        raise ValueError(f"{about} is no JSON ({fault}): export the run again") from None
+    return content if isinstance(content, dict) else {}
 
 
 def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +97,7 @@ def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     checkpoints, which are all alike (mean, all prompts), and state dicts have none.
 
     Raises:
-        ValueError: there is a fact that this version does not know.
+        ValueError: there is a fact that this version does not know, or grounding.json is damaged.
     """
     if (
         isinstance(source, Mapping)
@@ -107,8 +112,8 @@ def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
             said = json.loads((file.metadata() or {}).get(KEY, "{}"))
     except SafetensorError:  # reading the tensors says what is wrong
         return {}
-    if not said and (about := path.with_name(ABOUT_FILE)).is_file():
-        merge = json.loads(about.read_text()).get("merge")
+    if not said:
+        merge = _read_about(path.with_name(ABOUT_FILE)).get("merge")
         return {} if merge is None else {"merge": merge}
 
     known = {"merge", "lmm", "sam_image_encoder", "mask_head", "prompts"}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from clim_data.processes import Ranks
+from clim_data.processes import Ranks, local_device
 
 if TYPE_CHECKING:
     from clim_models import RegionModel
@@ -29,8 +29,8 @@ def load_region_model(
 
 
 def pick_device(device: str | None) -> str:
-    """Return the device that was asked for, else CUDA if there is a GPU, else the CPU."""
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the device that was asked for, else what `local_device` returns."""
+    return device or str(local_device())
 
 
 def model_of_run(pretrained: str | Path | None, *, trusted: bool = False) -> str:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from clim_data import BrokenSample
 from clim_data.command_line import need_path
-from clim_data.processes import Ranks, load_in_workers, local_device
+from clim_data.processes import Ranks, load_in_workers
 from clim_data.readers import AnnotatedImages
 from clim_models import RegionModel
 from torch import Tensor
@@ -309,12 +309,9 @@ def _with_scores(path: Path, parts: Iterable[Mapping[str, Any]]) -> Iterator[dic
 
 def _load_model(options: RescoreOptions) -> tuple[RegionModel, int | None]:
     """Load the model; return it with the side of whole images, None for crops."""
-    device = options.device
-    if device is None and torch.cuda.is_available():
-        device = str(local_device())
     name = options.model or model_of_run(options.pretrained, trusted=options.trust)
     model = load_region_model(
-        name, options.pretrained, precision=options.precision, device=pick_device(device)
+        name, options.pretrained, precision=options.precision, device=pick_device(options.device)
     )
     return model, None if options.features == "crops" else options.image_px or 64 * model.stride
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from clim_data import BrokenSample
 from clim_data.command_line import need_path
-from clim_data.processes import Ranks, local_device
+from clim_data.processes import Ranks
 from clim_data.readers import AnnotatedImages
 from tqdm import tqdm
 
@@ -166,10 +165,9 @@ def _open(options: DetectionOptions) -> "TwoStageDetector":
     from clim_models.detection import open_detector
 
     assert options.checkpoint is not None
-    device = options.device
-    if device is None and torch.cuda.is_available():
-        device = str(local_device())
-    return open_detector(options.checkpoint, device=pick_device(device), trusted=options.trust)
+    return open_detector(
+        options.checkpoint, device=pick_device(options.device), trusted=options.trust
+    )
 
 
 def _coverage(

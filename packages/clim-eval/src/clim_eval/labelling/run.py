@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from clim_data.command_line import need_path
 from clim_data.files import read_names
 from clim_data.matching import BoxRules, BoxTable, CaptionTable, load_boxes
-from clim_data.processes import PartJob, Ranks, local_device
+from clim_data.processes import PartJob, Ranks
 from clim_data.sources import SampleStore
 from clim_models import RegionModel
 from torch import Tensor
@@ -96,12 +95,9 @@ class Nouns:
 
 def _load_model(options: PseudoLabelOptions) -> tuple[RegionModel, PseudoLabelOptions]:
     """Load the model, and fill in the options that follow from it."""
-    device = options.device
-    if device is None and torch.cuda.is_available():
-        device = str(local_device())
     name = options.model or model_of_run(options.pretrained, trusted=options.trust)
     model = load_region_model(
-        name, options.pretrained, precision=options.precision, device=pick_device(device)
+        name, options.pretrained, precision=options.precision, device=pick_device(options.device)
     )
     image_px = None if options.features == "crops" else options.image_px or 64 * model.stride
     return model, replace(options, model=name, image_px=image_px)

@@ -215,6 +215,8 @@ def test_results_of_any_detector_are_scored(data, capsys):
     assert "['cup'] are neither base nor novel" in capsys.readouterr().err
     assert scored(data, "--protocol", "lvis") == 2
     assert "is no LVIS file" in capsys.readouterr().err
+    assert scored(data, "--vocabulary", data / "names.json") == 2
+    assert "leave out --vocabulary" in capsys.readouterr().err
     found[1]["category_id"] = 77
     (data / "results.json").write_text(json.dumps(found))
     assert scored(data) == 2

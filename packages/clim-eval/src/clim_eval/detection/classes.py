@@ -6,7 +6,6 @@ from clim_models.detection import ClassSet
 
 from clim_eval.class_vectors import ClassSource, VocabularyFile
 from clim_eval.detection.annotations import DetectionTruth
-from clim_eval.detection.options import shorten_names
 from clim_eval.embeddings import TEMPLATES
 
 if TYPE_CHECKING:
@@ -49,12 +48,6 @@ def with_categories(
 
     if set(detector.names) == set(names):
         return detector
-    if not hasattr(detector, "with_vocabulary"):
-        unknown = [name for name in names if name not in set(detector.names)]
-        raise ValueError(
-            f"{truth.path} has categories without an embedding in the detector: "
-            f"{shorten_names(unknown)}; pass --class-embeddings with a vector of each"
-        )
     return detector.with_vocabulary(
         names, templates=TEMPLATES[source.templates], cache=source.cache
     )

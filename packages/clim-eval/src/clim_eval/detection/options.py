@@ -80,6 +80,12 @@ class DetectionOptions:
                 "pass the run folder of a detector's training, or --detections JSON with the "
                 "results of any detector, and not both"
             )
+        given = self.classes.vocabulary or self.classes.embeddings
+        if self.detections is not None and given:
+            raise ValueError(
+                f"{given} is for a detector, and --detections has results already: leave out "
+                "--vocabulary and --class-embeddings"
+            )
         if self.checkpoint is not None and (self.images is None or self.out is None):
             raise ValueError("a detector needs --images DIR to look at and --out DIR to write to")
         check_sizes(self.batch_size, self.workers, self.part_images)

@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from clim_eval.pictures.similarity import check_pixels
-from clim_eval.pictures.style import INK, PALETTE
-from clim_eval.pictures.texts import text_options
+from clim_eval.pictures.style import PALETTE
+from clim_eval.pictures.texts import readable_on, text_options
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,12 +110,9 @@ def _draw_box(axis: Axes, box: np.ndarray, color: str) -> None:
 
 def _write_name(axis: Axes, box: np.ndarray, text: str, color: str, size: tuple[int, int]) -> None:
     """Write a name above the box, or inside where the picture ends."""
-    from matplotlib.colors import to_rgb
-
     left, top, right, _ = box
     height, width = size
     is_far = left > FAR_RIGHT * width
-    luminance = np.array([0.299, 0.587, 0.114]) @ np.array(to_rgb(color))
     axis.text(
         right if is_far else max(left, 0),
         max(top, 0),
@@ -123,7 +120,7 @@ def _write_name(axis: Axes, box: np.ndarray, text: str, color: str, size: tuple[
         ha="right" if is_far else "left",
         va="top" if top < 0.05 * height else "bottom",
         fontsize=9,
-        color=INK if luminance > 0.55 else "white",
+        color=readable_on(color),
         bbox={"facecolor": color, "edgecolor": "none", "pad": 1.5},
         clip_on=True,
         **text_options(text),

@@ -15,7 +15,7 @@ from clim_train.estimate import (
     tensors_of,
 )
 from clim_train.methods.method import PRESETS
-from clim_train.options.sections import EngineConfig
+from clim_train.options.sections import EngineConfig, OptimConfig
 from clim_train.recipes import RECIPES, find_recipe
 from clim_train.recipes.presets import on_small_gpu
 from clim_train.step_cost import StepCost, step_cost
@@ -154,6 +154,14 @@ def clipself():
     """(configuration, estimate) of a run on two GPUs."""
     config = small("clipself_coco_patches_evab16")
     return config, estimate(config, gpus=2, tflops=1e-3, images=1599)
+
+
+@pytest.mark.parametrize(("momentum", "numbers"), [(0.9, 2), (0.0, 1)])
+def test_sgd_has_fewer_states_than_adamw(clipself, momentum, numbers):
+    config, adamw = clipself
+    sgd = replace(config, optim=OptimConfig(kind="sgd", momentum=momentum))
+    found = estimate(sgd, gpus=2, tflops=1e-3, images=1599)
+    assert found.memory.optimizer_states == adamw.memory.optimizer_states * numbers / 3
 
 
 def test_steps_and_hours_follow_from_images_and_speed(clipself):

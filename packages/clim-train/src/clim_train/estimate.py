@@ -51,8 +51,8 @@ class Memory:
     trained_weights: int
     gradients: int
     optimizer_states: int
-    """The optimizer's moments (two of AdamW, one of SGD), and the float32 copy that it updates,
-    where there is one."""
+    """The optimizer's moments (two of AdamW, one of SGD with momentum), and the float32 copy that
+    it updates, where there is one."""
     step: int
     """Peak of a micro-batch in addition to these: activations, and copies of weights in 16 bits."""
     buckets: int
@@ -166,7 +166,7 @@ def estimate_task(
     )
     weights = sum(parameter.numel() for parameter in trained)
     frozen_bytes = sum(parameter.nbytes for parameter in frozen)
-    moments = 1 if config.optim.kind == "sgd" else 2
+    moments = 2 if config.optim.kind == "adamw" else int(config.optim.momentum > 0)
     memory, host = memory_of(engine, weights, frozen_bytes, cost, gpus=gpus, moments=moments)
     flops = cost.flops * engine.accumulation
 

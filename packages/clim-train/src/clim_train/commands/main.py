@@ -40,7 +40,7 @@ def show(recipe: str) -> str:
 
 def build_trainer(config: TrainConfig, *, resume: bool) -> "Trainer":
     """Build everything that a run needs; the process group exists already."""
-    # Imported here: torch and open_clip take seconds, which `list` and `--help` need not wait for.
+    # Imported here: `list` and `show` need neither of them.
     from clim_train.build import build_evaluators, build_loader, build_model, build_task
     from clim_train.trainer import Trainer
 

@@ -160,7 +160,7 @@ def build_clipself(
     options: ClipSelfConfig, model: "RegionModel", context: BuildContext[CropDataConfig]
 ) -> ClipSelfTask:
     """Build CLIPSelf's task; the teacher is a copy of `model` as it is now."""
-    # Imported here: open_clip takes seconds, which the list of recipes need not wait for.
+    # Imported here: options do not need open_clip, which takes seconds.
     from clim_models import copy_image_side
     from clim_models.towers import compile_blocks
 

@@ -83,3 +83,9 @@ def test_folders_that_cannot_be_opened_say_why(tmp_path):
     (tmp_path / "detector.json").write_text("{")
     with pytest.raises(ValueError, match="no JSON"):
         open_detector(tmp_path)
+
+    (tmp_path / "detector.json").write_text(json.dumps(about))
+    named = json.loads((tmp_path / "classes.json").read_text())
+    (tmp_path / "classes.json").write_text(json.dumps({**named, "base": ["wolf"]}))
+    with pytest.raises(ValueError, match=r"KeyError\('wolf'\).*export it again"):
+        open_detector(tmp_path)

@@ -124,8 +124,9 @@ def open_detector(
             f"{path / WEIGHTS_FILE} has no class embeddings: export the detector again"
         )
     try:
-        names, base = list(named["names"]), list(named["base"])
-        classes = ClassSet(names, tensors[CLASSES], [names.index(one) for one in base])
+        names = list(named["names"])
+        label_of = {name: label for label, name in enumerate(names)}
+        classes = ClassSet(names, tensors[CLASSES], [label_of[one] for one in named["base"]])
         is_detic = about["kind"] in DETIC_KINDS
         open_kind = _open_detic if is_detic else _open_on_tower
         detector = open_kind(path, about, classes, tensors, trusted)

@@ -88,9 +88,11 @@ class TagReport:
 
     def __str__(self) -> str:
         most = ", ".join(f"{name} {count:,}" for name, count in self.counts.most_common(5))
+        if len(self.counts) > 5:
+            most += ", ..."
         return (
             f"{self.output}: {self.images:,} images, {sum(self.counts.values()):,} tags of "
-            f"{len(self.counts)} of {self.classes} classes ({most}, ...); {self.untagged:,} images "
+            f"{len(self.counts)} of {self.classes} classes ({most}); {self.untagged:,} images "
             "without a tag"
         )
 

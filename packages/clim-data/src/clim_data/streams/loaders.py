@@ -24,7 +24,7 @@ from clim_data.streams.region_batches import BoxBatch, BoxBuilder, CropBatch, Cr
 
 class MosaicLoader(EpochLoader[MosaicBatch]):
     """Endless epochs of `MosaicBatch`es from webdataset shards, or folders of images with a txt
-    beside each.
+    next to each.
 
     The order of the samples is a function of (seed, epoch); `rank` takes its share of every step;
     workers only decode. So the batches do not depend on the number of workers, and every rank has
@@ -37,7 +37,7 @@ class MosaicLoader(EpochLoader[MosaicBatch]):
     Args:
         sources: shard paths, globs, folders, or URLs (`https://...`, `s3://...`, `pipe:...`),
             braces allowed. A folder without shards is read as images; captions are the lines of the
-            txt beside each, or `metadata.jsonl`.
+            txt next to each, or `metadata.jsonl`.
         mosaic: layout and sizes.
         stream: batch size, order, ranks, workers, background and the rest.
         keywords: the fields of `stream` one by one, `ranks` as `rank` and `world_size`; accepted in

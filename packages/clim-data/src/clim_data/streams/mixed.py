@@ -69,7 +69,7 @@ class MixedLoader:
     one of captions or mosaics is None then.
 
     Args:
-        parts: the sources, that of boxes first.
+        parts: the sources; the images with boxes come first.
         stream: seed, ranks, workers and the rest; its batch size is not read.
         original: see `Mixture`.
 

@@ -72,7 +72,7 @@ class RepeatedSamples:
         return len(self.owners)
 
     def read(self, number: int) -> RawSample:
-        """Read one sample; its `number` is that of the store."""
+        """Read one sample; its `number` is its place in the store."""
         owner = int(self.owners[number])
         return replace(self.store.read(owner), copy=int(self._ends[owner]) - 1 - number)
 

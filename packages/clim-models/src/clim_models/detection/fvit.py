@@ -135,8 +135,8 @@ def transfer_fvit(
     """Build the detector that the paper evaluates on data sets it was not trained on.
 
     All classes count alike: scores trust CLIP with 0.2 on COCO and 0.3 on others, the temperature
-    is 50 whatever was learned, and there are no masks. `with_vocabulary` keeps the scores of the
-    training in their place.
+    is 50 instead of the learned one, and there are no masks. `with_vocabulary` keeps the scores of
+    the training in their place.
 
     Args:
         detector: an F-ViT, such as one trained on LVIS; its weights are copied, but for the tower.

@@ -167,8 +167,8 @@ def _noting_ious(
 ) -> Iterator[dict[str, Any]]:
     for place, one in enumerate(records, 1):
         value = one.get(field)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value):
+        is_number = isinstance(value, int | float) and math.isfinite(value)
+        if isinstance(value, bool) or not is_number:
             raise ValueError(
                 f"detection {place} has no number {field!r}, which --iou-weight needs: name the "
                 "field with --iou-field, or pass --iou-weight 0"

@@ -116,7 +116,6 @@ def test_the_oldest_turns_are_left_out_first(lmm):
     ]
     for most, kept in ((lengths[0], HISTORY), (lengths[0] - 1, HISTORY[1:]), (lengths[1] - 1, [])):
         assert list(fitting_history(lmm, HISTORY, "the car", most_tokens=most)) == kept
-    assert fitting_history(lmm, HISTORY, "the car", most_tokens=None) == HISTORY
 
 
 def test_an_answer_says_how_much_it_remembers(lmm, monkeypatch):

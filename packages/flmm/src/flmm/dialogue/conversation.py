@@ -100,11 +100,9 @@ def _marks_of_style(style: PromptStyle, end_token: str) -> TurnMarks:
 
 
 def fitting_history(
-    lmm: FrozenLMM, history: Sequence[tuple[str, str]], question: str, *, most_tokens: int | None
+    lmm: FrozenLMM, history: Sequence[tuple[str, str]], question: str, *, most_tokens: int
 ) -> Sequence[tuple[str, str]]:
-    """Return the latest turns whose prompt has at most so many tokens; None sets no limit."""
-    if most_tokens is None:
-        return history
+    """Return the latest turns whose prompt has at most `most_tokens` tokens."""
     encode = tokenizer_of(lmm).encode
     for first in range(len(history)):
         prompt = conversation_prompt(lmm, history[first:], question)

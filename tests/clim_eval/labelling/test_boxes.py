@@ -362,7 +362,6 @@ def test_scores_are_probabilities_among_all_nouns_and_candidates_those_of_the_ca
         (["--nouns", "none.txt"], "--nouns"),
         (["--min-score", "1"], "min_score"),
         (["--max-boxes", "0"], "max_boxes"),
-        (["--part-images", "0"], "--part-images"),
         (["--images", "nowhere"], "nowhere"),
     ],
 )
@@ -371,6 +370,13 @@ def test_mistakes_are_one_line(scenes, tiny, tmp_path, capsys, change, message):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+
+
+def test_parts_without_images_are_refused_before_anything_is_read(scenes, tiny, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(command(scenes, tmp_path / "out.json", tiny, "--part-images", "0"))
+    assert ended.value.code == 2
+    assert "--part-images: '0' must be a whole number" in capsys.readouterr().err
 
 
 def test_embeddings_of_another_model_or_without_names_are_refused(scenes, tiny, tmp_path, capsys):

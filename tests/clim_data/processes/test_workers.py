@@ -5,6 +5,7 @@ import resource
 import signal
 import threading
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -37,14 +38,18 @@ def limit_shared_memory():
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 
 
-def leave_no_open_files():
+def leave_open_files(spare):
+    """Use up the files that this process may open, but for a number of them."""
     number = max(map(int, os.listdir("/proc/self/fd")))
     resource.setrlimit(resource.RLIMIT_NOFILE, (number + 1, number + 1))
+    opened = []
     while True:
         try:
-            os.dup(0)
+            opened.append(os.dup(0))
         except OSError:
-            return
+            break
+    for one in opened[:spare]:
+        os.close(one)
 
 
 def be_killed():
@@ -87,8 +92,10 @@ def test_full_shared_memory_is_noticed_before_workers_start(monkeypatch):
     assert len(load(Squares(), workers=0)) == 6
 
 
-def test_exhausted_open_files_are_an_error_in_one_line(capsys):
-    assert run_command("clim-train", load, Squares(leave_no_open_files)) == FAILED
+@pytest.mark.parametrize("spare", [0, 1])
+def test_exhausted_open_files_are_an_error_in_one_line(spare, capsys):
+    data = Squares(partial(leave_open_files, spare))
+    assert run_command("clim-train", load, data) == FAILED
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert "open files" in line  # of the worker that packs, or of its thread that hands over

@@ -116,18 +116,35 @@ class _Unsent:
 
 
 class _Packed:
-    """A collate function whose result is packed in the worker, where a failure can be caught."""
+    """A collate function whose result is packed in the worker, where a failure can be caught.
+
+    A thread of the worker hands over the tensors of packed items, and needs an open file for each
+    connection. Without one it would try for ever, and the main process would wait for it. So a
+    spare file is closed when there are no more, and nothing is packed from then on.
+    """
 
     def __init__(self, collate: Callable[[Any], Any]) -> None:
         self.collate = collate
+        self._spare: int | None = None
+        self._failed: _Unsent | None = None
 
     def __call__(self, items: Any) -> bytes | _Unsent:
         made = self.collate(items)
+        if self._failed is not None:
+            return self._failed
+
         try:
+            if self._spare is None:
+                self._spare = os.open(os.devnull, os.O_RDONLY)
             # torch.utils.data has taught this pickler to put tensors into shared memory.
-            return bytes(ForkingPickler.dumps(made))
+            packed = bytes(ForkingPickler.dumps(made))
+            os.close(os.open(os.devnull, os.O_RDONLY))  # the thread can open one, too
+            return packed
         except Exception as error:
-            return _Unsent(f"{type(error).__name__}: {error}")
+            self._failed = _Unsent(f"{type(error).__name__}: {error}")
+            if self._spare is not None:
+                os.close(self._spare)
+            return self._failed
 
 
 def _unpacked(items: Iterator[bytes | _Unsent]) -> Iterator[Any]:

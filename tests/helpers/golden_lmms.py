@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 from clim_models import UNetHead
 from device import DEVICE
@@ -53,6 +54,11 @@ GOLDEN = Path(os.environ.get("CLIM_GOLDEN", Path(__file__).parents[1] / "golden"
 CASES = sorted(path.parent.name for path in GOLDEN.glob("*/forward.json"))
 ORIGINAL_IMAGE_ID = -200  # of HPT and Mini-Gemini
 _READ: dict[tuple[Path, torch.dtype], FrozenLMM] = {}
+
+
+def cases_with(array: str) -> list[str]:
+    """The LMMs whose case has an array of this name."""
+    return [name for name in CASES if array in np.load(GOLDEN / name / "forward.npz").files]
 
 
 def close_masks(found: torch.Tensor, expected: torch.Tensor) -> None:

@@ -3,9 +3,10 @@
 Letters: B images, n_i boxes of image i, S side of an image, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from clim_data.streams.epochs import EpochLoader
 from clim_data.streams.loaders import open_store
 from clim_data.streams.options import StreamOptions, check_whole
 from clim_data.streams.repeats import RepeatedSamples, repeat_factors
+
+View = TypeVar("View")
 
 # Smaller boxes and pictures are skipped, in pixels of the picture.
 SHORTEST_BOX = 1.0
@@ -93,6 +96,38 @@ class ViewRules:
             )
 
 
+def make_views(
+    samples: Sequence[RawSample],
+    make: Callable[[RawSample], tuple[View, Tensor, SampleWarning | None]],
+) -> tuple[list[View], list[Tensor], list[str], list[BrokenSample]]:
+    """Make the views of a batch, and leave out samples that cannot be used.
+
+    Args:
+        make: returns the view of a sample, the labels of its boxes, and what to warn of. It may
+            raise BrokenSample.
+
+    Returns:
+        Views, labels and keys of the usable samples, and what was wrong with the others.
+    """
+    views: list[View] = []
+    labels: list[Tensor] = []
+    keys: list[str] = []
+    faults: list[BrokenSample] = []
+    for sample in samples:
+        try:
+            view, label, warning = make(sample)
+        except BrokenSample as fault:
+            faults.append(fault)
+            continue
+
+        if warning is not None:
+            faults.append(warning)
+        views.append(view)
+        labels.append(label)
+        keys.append(sample.key)
+    return views, labels, keys, faults
+
+
 @dataclass(frozen=True)
 class DetectionBuilder:
     """Makes `DetectionBatch`es; see `DetectionLoader` for the options."""
@@ -106,20 +141,7 @@ class DetectionBuilder:
     def __call__(
         self, samples: Sequence[RawSample], draw: SampleRandom
     ) -> tuple[DetectionBatch | None, list[BrokenSample]]:
-        views: list[JitterView] = []
-        faults: list[BrokenSample] = []
-        labels, keys = [], []
-        for sample in samples:
-            try:
-                view, label, warning = self._view(sample, draw)
-            except BrokenSample as fault:
-                faults.append(fault)
-                continue
-            if warning is not None:
-                faults.append(warning)
-            views.append(view)
-            labels.append(label)
-            keys.append(sample.key)
+        views, labels, keys, faults = make_views(samples, lambda one: self._view(one, draw))
         if not views:
             return None, faults
 

@@ -2,7 +2,7 @@
 exact resume."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -200,13 +200,7 @@ class EpochLoader(Generic[Batch]):
         Raises:
             ValueError: the state is of other data, another seed or another version.
         """
-        own = self.state_dict()
-        for name in ("version", "seed", "fingerprint"):
-            if state.get(name) != own[name]:
-                raise ValueError(
-                    f"the saved position has {name} {state.get(name)!r}, this loader "
-                    f"{own[name]!r}: resume with the shards and the seed of the interrupted run"
-                )
+        check_same_data(state, self.state_dict(), "the shards and the seed")
         self.epoch, self._consumed = int(state["epoch"]), int(state["consumed"])
         if not self._steps(self._consumed):
             self.epoch, self._consumed = self.epoch + 1, 0
@@ -293,3 +287,19 @@ def epoch_order(
         ]
         order.append(rng.permutation(np.concatenate(members)))
     return np.concatenate(order)
+
+
+def check_same_data(state: Mapping[str, Any], own: Mapping[str, Any], needed: str) -> None:
+    """Raise ValueError where a saved position is of other data, another seed or another version.
+
+    Args:
+        state: what was saved.
+        own: what the loader would save now.
+        needed: what has to be as in the interrupted run, for the error.
+    """
+    for name in ("version", "seed", "fingerprint"):
+        if state.get(name) != own[name]:
+            raise ValueError(
+                f"the saved position has {name} {state.get(name)!r}, this loader {own[name]!r}: "
+                f"resume with {needed} of the interrupted run"
+            )

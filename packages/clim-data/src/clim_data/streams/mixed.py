@@ -14,7 +14,7 @@ from clim_data.streams.batches import TensorBatch
 from clim_data.streams.captioned_batches import CaptionedBatch
 from clim_data.streams.detection_batches import DetectionBatch
 from clim_data.streams.draw import SampleRandom
-from clim_data.streams.epochs import STATE_VERSION, SampleSource
+from clim_data.streams.epochs import STATE_VERSION, SampleSource, check_same_data
 from clim_data.streams.mixture import Drawn, Mixture
 from clim_data.streams.options import StreamOptions
 
@@ -150,14 +150,7 @@ class MixedLoader:
         Raises:
             ValueError: the state is of other data, another seed or another version.
         """
-        own = self.state_dict()
-        for name in ("version", "seed", "fingerprint"):
-            if state.get(name) != own[name]:
-                raise ValueError(
-                    f"the saved position has {name} {state.get(name)!r}, this loader "
-                    f"{own[name]!r}: resume with the data, the recipe and the seed of the "
-                    "interrupted run"
-                )
+        check_same_data(state, self.state_dict(), "the data, the recipe and the seed")
         self.epoch = int(state["epoch"])
         self._position = int(state["position"]) // self._per_step
         if self._position >= len(self):

@@ -16,7 +16,7 @@ from clim_data.pixels.decode import decode_rgb, open_image, oriented_size
 from clim_data.pixels.jitter import CutView, JitterDraw, crop_of, cut_view, jittered_size
 from clim_data.pixels.transforms import short_side_size
 from clim_data.sources.shards import RawSample
-from clim_data.streams.detection_batches import DetectionBatch
+from clim_data.streams.detection_batches import DetectionBatch, make_views
 from clim_data.streams.draw import SampleRandom, background_colour
 
 # Sides of a batch are multiples of it.
@@ -101,21 +101,7 @@ class ResizedBuilder:
     def __call__(
         self, samples: Sequence[RawSample], draw: SampleRandom
     ) -> tuple[DetectionBatch | None, list[BrokenSample]]:
-        views: list[CutView] = []
-        labels: list[Tensor] = []
-        keys: list[str] = []
-        faults: list[BrokenSample] = []
-        for sample in samples:
-            try:
-                view, label, warning = self._view(sample, draw)
-            except BrokenSample as fault:
-                faults.append(fault)
-                continue
-            if warning is not None:
-                faults.append(warning)
-            views.append(view)
-            labels.append(label)
-            keys.append(sample.key)
+        views, labels, keys, faults = make_views(samples, lambda one: self._view(one, draw))
         if not views:
             return None, faults
 

@@ -17,6 +17,7 @@ FLOORS: dict[str, dict[str, int]] = {
         "readers": 5,
         "matching": 5,
         "doctor": 5,
+        "survey": 5,
         "sources": 4,
         "annotations": 3,
         "processes": 3,

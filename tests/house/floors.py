@@ -51,6 +51,8 @@ FLOORS: dict[str, dict[str, int]] = {
         "features": 1,
         "pooling": 1,
         "open_clip_compat": 1,
+        "hub_compat": 0,
+        "shipped": 0,
         "lazy": 0,
         "version": 0,
     },

@@ -368,7 +368,7 @@ def test_random_weights_are_said(model_options, tmp_path, capsys):
         str(tmp_path / "e.npy"),
     ]
     assert main([*argv, *model_options[:2]]) == 0
-    assert "no --pretrained: the weights of the model are random" in capsys.readouterr().err
+    assert "the weights of the model are random" in capsys.readouterr().err
     assert main([*argv, *model_options]) == 0
     assert "random" not in capsys.readouterr().err
 

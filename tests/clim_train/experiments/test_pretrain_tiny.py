@@ -73,7 +73,7 @@ def test_a_few_steps_learn_and_write_loadable_weights(tmp_path):
     torch.manual_seed(0)
     from clim_data.drawings import load_emoji
 
-    emoji, model = load_emoji(), build_clim_tiny(pretrained=False)
+    emoji, model = load_emoji(), build_clim_tiny(None)
     split = emoji.split()
     names = split.train_concepts[::40][:24]
     table = P.drawing_table(emoji, ("noto",), names)
@@ -88,7 +88,7 @@ def test_a_few_steps_learn_and_write_loadable_weights(tmp_path):
     assert torch.equal(model.visual.trunk.patch_embed.backbone.conv_stem.weight, frozen)
     path = tmp_path / "tiny.safetensors"
     P.save_weights(model, path, {"command": "test", "accuracy": after})
-    fresh = build_clim_tiny(pretrained=False)
+    fresh = build_clim_tiny(None)
     metadata = load_shipped_weights(fresh, path)
     assert json.loads(metadata["accuracy"]) == after
     assert P.accuracy(fresh, table, texts[0])["top5"] == pytest.approx(after["top5"], abs=0.05)

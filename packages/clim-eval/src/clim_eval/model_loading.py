@@ -14,18 +14,46 @@ if TYPE_CHECKING:
 def load_region_model(
     name: str, pretrained: str | Path | None, *, precision: str, device: str
 ) -> "RegionModel":
-    """Build a model with its weights; without `pretrained` say on stderr that they are random."""
+    """Build a model with its weights; say on stderr if they are random, or know one thing only."""
     # Imported here: it brings open_clip, which takes seconds that `--help` need not wait for.
     from clim_models import create_model
 
     # Every rank and every run draws the same random weights.
     torch.manual_seed(0)
-    if pretrained is None and Ranks.of_group().is_first:
-        print(
-            "no --pretrained: the weights of the model are random, which only shows that it runs",
-            file=sys.stderr,
-        )
-    return create_model(name, pretrained=pretrained, precision=precision, device=device)
+    model = create_model(name, pretrained=pretrained, precision=precision, device=device)
+    if has_random_weights(model):
+        say("the weights of the model are random, which only shows that it runs: --pretrained")
+    elif model.knows:
+        say(f'{name} "{model.pretrained}" knows {model.knows}')
+    return model
+
+
+def has_random_weights(model: "RegionModel") -> bool:
+    """Return whether a model was built without weights."""
+    from clim_models import NO_WEIGHTS
+
+    return model.pretrained == NO_WEIGHTS
+
+
+def say(note: str) -> None:
+    """Print a note for people on stderr, once for all ranks."""
+    if Ranks.of_group().is_first:
+        print(note, file=sys.stderr)
+
+
+def reading_px(model: "RegionModel", asked: int | None, default: int | None = None) -> int:
+    """Return the side at which a model reads images for regions.
+
+    It is what was asked for (--image-px), else the size of the model's training, which is said on
+    stderr, else `default`, else 64 patches, the published protocol.
+    """
+    if asked is not None:
+        return asked
+    if model.eval_px is not None:
+        px = model.eval_px
+        say(f"reading at {px} px, the canvas of this training (--image-px changes it)")
+        return px
+    return default or 64 * model.stride
 
 
 def pick_device(device: str | None) -> str:
@@ -34,13 +62,17 @@ def pick_device(device: str | None) -> str:
 
 
 def model_of_run(pretrained: str | Path | None, *, trusted: bool = False) -> str:
-    """Return the model name in the config.json of an export, or of the one inside a run folder.
+    """Return the model that weights belong to: the name in an export, or in a run folder.
+
+    The tags of clim-tiny name it, too.
 
     Raises:
         ValueError: no file says it, or, unless `trusted`, the name may bring code.
     """
-    from clim_models import name_of_export
+    from clim_models import SHIPPED_FILES, TINY, name_of_export
 
+    if pretrained in SHIPPED_FILES and not Path(str(pretrained)).exists():
+        return TINY
     name = name_of_export(pretrained, trusted=trusted) if pretrained else None
     if not name:
         raise ValueError(

@@ -31,11 +31,18 @@ if TYPE_CHECKING:
     )
     from clim_models.heads.unet import UNetHead as UNetHead
     from clim_models.image_side import copy_image_side as copy_image_side
-    from clim_models.names import TINY as TINY, model_config as model_config
+    from clim_models.names import model_config as model_config
     from clim_models.open_clip_compat import no_weights_yet as no_weights_yet
     from clim_models.pooling import pool_boxes as pool_boxes, pool_masks as pool_masks
     from clim_models.region_model import RegionModel as RegionModel
+    from clim_models.shipped import (
+        AFTER_CLIM as AFTER_CLIM,
+        NO_WEIGHTS as NO_WEIGHTS,
+        SHIPPED as SHIPPED,
+        TINY as TINY,
+    )
     from clim_models.tiny import (
+        SHIPPED_FILES as SHIPPED_FILES,
         TINY_WEIGHTS as TINY_WEIGHTS,
         build_clim_tiny as build_clim_tiny,
         load_shipped_weights as load_shipped_weights,
@@ -46,17 +53,21 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            "AFTER_CLIM": "clim_models.shipped",
             "Attended": "clim_models.features",
             "Dense": "clim_models.features",
             "ImageFeature": "clim_models.features",
             "LoadReport": "clim_models.checkpoints.load",
+            "NO_WEIGHTS": "clim_models.shipped",
             "PRECISIONS": "clim_models.create",
             "Pooled": "clim_models.features",
             "REQUESTS": "clim_models.features",
             "Readout": "clim_models.features",
             "RegionModel": "clim_models.region_model",
             "Request": "clim_models.features",
-            "TINY": "clim_models.names",
+            "SHIPPED": "clim_models.shipped",
+            "SHIPPED_FILES": "clim_models.tiny",
+            "TINY": "clim_models.shipped",
             "TINY_WEIGHTS": "clim_models.tiny",
             "UNetHead": "clim_models.heads.unet",
             "__version__": "clim_models.version",

@@ -10,15 +10,17 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 
 from clim_models.checkpoints.load import export_folder, load_checkpoint
 from clim_models.foreign import check_foreign_config
-from clim_models.names import SHIPPED, TINY, has_scheme, model_config
+from clim_models.hub_compat import cache_alone_without_hub
+from clim_models.names import has_scheme, model_config
 from clim_models.open_clip_compat import (
     OpenClipModel,
+    how_to_fetch,
     is_not_fetched,
     no_weights_yet,
-    place_of_weights,
     set_statistics,
 )
 from clim_models.region_model import RegionModel
+from clim_models.shipped import AFTER_CLIM, NO_WEIGHTS, SHIPPED_TAGS, TINY
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,8 +40,9 @@ def create_model(
 
     Args:
         name: any open_clip model name, or "clim-tiny".
-        pretrained: None (random weights), a tag of open_clip ("emoji" for "clim-tiny"), a local
-            `.pt` or `.safetensors`, or a run folder of ours.
+        pretrained: a tag of open_clip, a local `.pt` or `.safetensors`, or a run folder of ours.
+            "clim-tiny" has the tags "emoji-clim" and "emoji". "none" leaves the weights random, as
+            does None, except for "clim-tiny", where None is "emoji-clim".
         image_size: side, or (H, W), that evaluation should use. Weights do not change, since
             position embeddings follow the image anyway. None keeps the size of the pretraining.
         precision: "fp32", "bf16" or "fp16": the dtype of all weights and features.
@@ -50,7 +53,7 @@ def create_model(
         ValueError: unknown name (close ones are listed), tag, precision or option, or weights that
             do not fit.
         FileNotFoundError: `pretrained` looks like a path and is not there, or is a tag whose
-            weights cannot be fetched.
+            weights are not in the cache and cannot be fetched.
         ImportError: the model needs an extra; the message has the `pip install` line.
     """
     if precision not in PRECISIONS:
@@ -58,6 +61,7 @@ def create_model(
     config = model_config(name)
     if has_scheme(name):
         check_foreign_config(config, name)
+    pretrained = _chosen_weights(name, pretrained)
     tag = _tag(name, pretrained)
 
     clip = _build_clip(name, tag, weights_follow=pretrained is not None)
@@ -66,9 +70,11 @@ def create_model(
     )
     model.name = name
     model.config = config
-
+    _describe_weights(model, tag, pretrained)
     if pretrained is not None and tag is None:
-        load_checkpoint(model, _local_weights(name, pretrained, config))
+        weights = _local_weights(name, pretrained, config)
+        load_checkpoint(model, weights)
+        model.eval_px = _eval_px(weights)
     if isinstance(image_size, int):
         model.image_size = (image_size, image_size)
     elif image_size is not None:
@@ -86,21 +92,70 @@ def _build_clip(name: str, tag: str | None, *, weights_follow: bool) -> OpenClip
         # Its packages are an extra: imported only where they are used.
         from clim_models.tiny import build_clim_tiny
 
-        return build_clim_tiny(tag == SHIPPED)
+        return build_clim_tiny(tag)
 
     try:
-        with no_weights_yet() if weights_follow else nullcontext():
+        with cache_alone_without_hub(), no_weights_yet() if weights_follow else nullcontext():
             clip = open_clip.create_model(name, pretrained=tag, pretrained_hf=False)
     except (RuntimeError, OSError) as error:
-        if tag is None or not is_not_fetched(error):
+        if not is_not_fetched(error):
             raise
-        raise FileNotFoundError(
-            f"weights {tag!r} of {name} are not on this machine and cannot be fetched (no "
-            f"network?): fetch {place_of_weights(name, tag)} where there is one, and pass the file"
-        ) from error
+        raise FileNotFoundError(_missing(name, tag)) from error
     if tag is None:
         _set_preprocessing(clip, name)
     return clip
+
+
+def _missing(name: str, tag: str | None) -> str:
+    """Say what cannot be fetched, and what to do."""
+    if tag is None:
+        return (
+            f"no connection to the hub, and files that {name} needs are not in its cache: build "
+            "the model once where there is a connection, and copy the cache (HF_HOME)"
+        )
+    return (
+        f"no connection to the hub, and the weights {tag!r} of {name} are not in its cache: fetch "
+        f"them where there is one ({how_to_fetch(name, tag)}), and pass the file; clim-tiny needs "
+        "no download"
+    )
+
+
+def _chosen_weights(name: str, pretrained: str | Path | None) -> str | Path | None:
+    """Return the weights that are meant; None for random ones."""
+    if pretrained is None and name == TINY:
+        return AFTER_CLIM
+    return None if pretrained == NO_WEIGHTS else pretrained
+
+
+def _describe_weights(model: RegionModel, tag: str | None, pretrained: str | Path | None) -> None:
+    """Note on the model which weights it has, and what shipped ones say of themselves."""
+    assert model.name is not None
+    if pretrained is not None:
+        model.pretrained = str(pretrained)
+    elif not has_scheme(model.name):  # such a name has led to weights itself
+        model.pretrained = NO_WEIGHTS
+
+    if model.name == TINY and tag is not None:
+        from clim_models.tiny import shipped_facts
+
+        facts = shipped_facts(tag)
+        model.knows = facts.get("knows")
+        model.eval_px = int(facts["eval_px"]) if "eval_px" in facts else None
+
+
+def _eval_px(weights: Path) -> int | None:
+    """Return the size at which the regions of an export are read, if its config.json says it.
+
+    Raises:
+        ValueError: what stands there is no size.
+    """
+    path = weights / "config.json"
+    if not path.is_file():
+        return None
+    eval_px = json.loads(path.read_text()).get("eval_px")
+    if eval_px is not None and (type(eval_px) is not int or eval_px < 1):
+        raise ValueError(f"{path} has eval_px={eval_px!r}: write a number of pixels, or remove it")
+    return eval_px
 
 
 def _tag(name: str, pretrained: str | Path | None) -> str | None:
@@ -112,7 +167,7 @@ def _tag(name: str, pretrained: str | Path | None) -> str | None:
     """
     if pretrained is None:
         return None
-    tags = [SHIPPED] if name == TINY else list_pretrained_tags_by_model(name)
+    tags = [*SHIPPED_TAGS] if name == TINY else list_pretrained_tags_by_model(name)
     if str(pretrained) in tags:
         wanted = name != TINY and get_pretrained_cfg(name, str(pretrained)).get("quick_gelu", False)
         if wanted and not model_config(name).get("quick_gelu", False):

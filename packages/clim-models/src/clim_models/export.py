@@ -18,7 +18,7 @@ def save_model(
     """Export a model to a folder.
 
     Writes model.safetensors, config.json, open_clip_config.json and, for Hugging Face text towers,
-    the files of the tokenizer.
+    the files of the tokenizer. config.json says at which size to read regions (`model.eval_px`).
 
     Args:
         model: built by `create_model` (its configuration is known) or with `model.config` set.
@@ -58,6 +58,8 @@ def save_model(
 
     # Last: a folder with this file is complete.
     about = {"name": model.name, "clim_models": __version__, "tower": model.tower_kind}
+    if model.eval_px is not None:
+        about["eval_px"] = model.eval_px
     write_json(folder / "config.json", about)
     return folder
 

@@ -18,7 +18,7 @@ import timm
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
 from clim_models.checkpoints.load import export_folder
-from clim_models.names import TINY
+from clim_models.shipped import TINY
 
 # Options of a model_cfg that name something to load, each with the section it stands in.
 NAMES = {

@@ -5,9 +5,7 @@ import difflib
 
 import open_clip
 
-# The model that ships with the project, and the tag of its weights.
-TINY = "clim-tiny"
-SHIPPED = "emoji"
+from clim_models.shipped import TINY
 
 
 def has_scheme(name: str) -> bool:

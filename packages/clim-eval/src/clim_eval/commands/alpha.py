@@ -6,6 +6,7 @@ from pathlib import Path
 from clim_data.command_line import Commands, add_command, add_option
 
 from clim_eval.commands.options import (
+    TRAINING_PX,
     add_data_options,
     add_device_options,
     add_readout_options,
@@ -63,7 +64,7 @@ def _add_weights_options(parser: ArgumentParser) -> None:
         "may bring code",
     )
     parser.add_argument(
-        "--image-px", type=int, help="side of the input for regions; default: 64 patches"
+        "--image-px", type=int, help=f"side of the input for regions; default: {TRAINING_PX}"
     )
 
 

@@ -8,6 +8,9 @@ from clim_data.command_line import add_option
 from clim_eval.commands.shared import PROTOCOLS
 from clim_eval.evaluators.regions import READOUTS
 
+# What --image-px is by default, where regions are read.
+TRAINING_PX = "the size of the training, else 64 patches"
+
 TEMPLATE_NAMES = ("vild", "photo", "name")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clim_data.command_line import Commands, add_command, add_option
 
-from clim_eval.commands.options import add_class_options, add_model_options
+from clim_eval.commands.options import TRAINING_PX, add_class_options, add_model_options
 from clim_eval.evaluators.regions import BOX_FEATURES
 
 
@@ -18,7 +18,7 @@ def add(commands: Commands) -> None:
         run,
         "name class-agnostic boxes with nouns",
     )
-    add_model_options(parser, "64 patches (for features of whole images)")
+    add_model_options(parser, TRAINING_PX + " (for features of whole images)")
     group = parser.add_argument_group("data")
     add_option(group, "--images", nargs="+", required=True)
     add_option(

@@ -5,6 +5,7 @@ from argparse import Namespace
 from clim_data.command_line import Commands, add_command
 
 from clim_eval.commands.options import (
+    TRAINING_PX,
     add_data_options,
     add_model_options,
     add_readout_options,
@@ -34,7 +35,7 @@ def add(commands: Commands) -> None:
         run,
         "name annotated boxes and masks, mean accuracy over classes",
     )
-    add_model_options(parser, "64 patches, which is 1024 for patches of 16")
+    add_model_options(parser, TRAINING_PX)
     add_data_options(parser)
     add_readout_options(parser)
     add_run_options(parser)

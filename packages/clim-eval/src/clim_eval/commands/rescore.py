@@ -7,7 +7,11 @@ from typing import Any
 
 from clim_data.command_line import Commands, add_command, add_option
 
-from clim_eval.commands.options import add_class_source_options, add_model_options
+from clim_eval.commands.options import (
+    TRAINING_PX,
+    add_class_source_options,
+    add_model_options,
+)
 from clim_eval.commands.shared import class_source, print_coverage
 from clim_eval.evaluators.regions import BOX_FEATURES
 
@@ -23,7 +27,7 @@ def add(commands: Commands) -> None:
         "of its score, of the probability of the box's class by a CLIP, and of the IoU that it "
         "predicts, if it does.",
     )
-    add_model_options(parser, "64 patches (for features of whole images)")
+    add_model_options(parser, TRAINING_PX + " (for features of whole images)")
     group = parser.add_argument_group("data")
     group.add_argument(
         "--detections",

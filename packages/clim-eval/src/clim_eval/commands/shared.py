@@ -13,7 +13,7 @@ from clim_data.command_line import need_path
 from clim_data.processes import Ranks, gather_objects
 
 from clim_eval.evaluators.sharing import EvaluationLoading
-from clim_eval.model_loading import load_region_model, model_of_run, pick_device
+from clim_eval.model_loading import load_region_model, model_of_run, pick_device, reading_px
 from clim_eval.reports.coverage import Coverage
 from clim_eval.reports.provenance import weights_fingerprint
 from clim_eval.reports.report import write_report
@@ -45,9 +45,11 @@ def load_model(options: Namespace) -> "RegionModel":
     trusted = getattr(options, "trust", False)
     options.model = options.model or model_of_run(options.pretrained, trusted=trusted)
     options.device = pick_device(options.device)
-    return load_region_model(
+    model = load_region_model(
         options.model, options.pretrained, precision=options.precision, device=options.device
     )
+    options.pretrained = options.pretrained or model.pretrained
+    return model
 
 
 def open_chosen_detector(options: Namespace) -> "TwoStageDetector":
@@ -74,7 +76,7 @@ def region_data(options: Namespace, model: "RegionModel") -> "InstanceRegions | 
         region_file(options), "--panoptic-json" if options.panoptic_json else "--instances-json"
     )
     sizes = {
-        "image_px": options.image_px or 64 * model.stride,
+        "image_px": reading_px(model, options.image_px),
         "stride": model.stride,
         "crop_px": model.image_size[0] if options.crops else None,
         **PROTOCOLS[options.protocol][0],

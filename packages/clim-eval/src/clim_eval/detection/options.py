@@ -107,8 +107,8 @@ class RescoreOptions:
     detections: COCO results. annotations: COCO json with the images and categories; its annotations
     do not count. images: folder of the images. out: COCO results to write.
     model, pretrained, precision, device, trust: which CLIP, and where it runs.
-    features: one of `BOX_FEATURES`. image_px: side of the input; None is 64 patches. context: size
-    of a crop in sizes of its box.
+    features: one of `BOX_FEATURES`. image_px: side of the input; None is the size of the training,
+    else 64 patches. context: size of a crop in sizes of its box.
     classes: where the vectors of the categories come from.
     batch_size: crops (default 256) or whole images (8) per forward pass. workers, part_images,
     patience, overwrite: as in `DetectionOptions`.

@@ -27,7 +27,7 @@ from clim_eval.detection.job import PartRecord, ResultsJob, Written, read_result
 from clim_eval.detection.options import RescoreOptions, check_weights
 from clim_eval.evaluators.box_features import BoxCutter, BoxEncoder, BoxInputs
 from clim_eval.metrics.tables import ResultTable, TruthTable
-from clim_eval.model_loading import load_region_model, model_of_run, pick_device
+from clim_eval.model_loading import load_region_model, model_of_run, pick_device, reading_px
 from clim_eval.reports.coverage import Coverage, check_scored
 from clim_eval.reports.provenance import data_fingerprint, hash_file, weights_fingerprint
 from clim_eval.version import __version__
@@ -313,7 +313,7 @@ def _load_model(options: RescoreOptions) -> tuple[RegionModel, int | None]:
     model = load_region_model(
         name, options.pretrained, precision=options.precision, device=pick_device(options.device)
     )
-    return model, None if options.features == "crops" else options.image_px or 64 * model.stride
+    return model, None if options.features == "crops" else reading_px(model, options.image_px)
 
 
 def _identity(options: RescoreOptions, model: RegionModel, rows: Tensor) -> dict[str, Any]:

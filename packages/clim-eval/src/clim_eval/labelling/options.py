@@ -17,7 +17,7 @@ class PseudoLabelOptions:
     among all nouns for every image.
     min_box_px, max_box_px: limits of the square root of a box's area, in pixels.
     features: one of `BOX_FEATURES`. image_px: side of the input for features of whole images; None
-    is 64 patches. context: size of a crop in sizes of its box.
+    is the size of the training, else 64 patches. context: size of a crop in sizes of its box.
     min_score: least probability of the noun among all nouns. max_boxes: boxes per image.
     templates, cache, no_cache: how the nouns of a text file are embedded.
     batch_size: crops (default 256) or whole images (8) per forward pass.

@@ -18,7 +18,7 @@ from clim_eval.labelling.boxes import BoxNamer, BoxViews
 from clim_eval.labelling.job import LabelJob
 from clim_eval.labelling.nouns import NounFinder
 from clim_eval.labelling.options import PseudoLabelOptions
-from clim_eval.model_loading import load_region_model, model_of_run, pick_device
+from clim_eval.model_loading import load_region_model, model_of_run, pick_device, reading_px
 from clim_eval.reports.provenance import data_fingerprint, weights_fingerprint
 from clim_eval.version import __version__
 
@@ -99,7 +99,7 @@ def _load_model(options: PseudoLabelOptions) -> tuple[RegionModel, PseudoLabelOp
     model = load_region_model(
         name, options.pretrained, precision=options.precision, device=pick_device(options.device)
     )
-    image_px = None if options.features == "crops" else options.image_px or 64 * model.stride
+    image_px = None if options.features == "crops" else reading_px(model, options.image_px)
     return model, replace(options, model=name, image_px=image_px)
 
 

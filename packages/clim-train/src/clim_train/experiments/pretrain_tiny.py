@@ -30,6 +30,9 @@ from tqdm import tqdm
 from clim_train.experiments.augment import augment_drawings, on_white
 from clim_train.experiments.tiny_texts import TinyClip, text_features
 
+# What the weights say of themselves, for users who point the model at something else.
+KNOWS = "drawings of things (emoji), no photographs"
+
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -251,7 +254,7 @@ def pretrain(config: PretrainConfig, output: Path, command: str) -> dict:
     torch.manual_seed(config.seed)
     emoji = load_emoji()
     split = emoji.split()
-    model = build_clim_tiny(pretrained=False)
+    model = build_clim_tiny(None)
     texts = text_features(model, split.train_names)
     evaluation = Evaluation(emoji, split, model, config.device)
     model.to(config.device, memory_format=torch.channels_last)
@@ -259,6 +262,7 @@ def pretrain(config: PretrainConfig, output: Path, command: str) -> dict:
     metadata = {
         "format": "pt",
         "model": TINY,
+        "knows": KNOWS,
         "command": command,
         "seed": config.seed,
         "precision": config.precision,

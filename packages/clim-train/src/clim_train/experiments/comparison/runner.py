@@ -162,9 +162,10 @@ def train(
         resume: continue what the run folder holds.
     """
     # deepspeed is imported by the trainer: it takes seconds, and --help has no use for it.
-    from clim_train.build import build_loader, build_task, gradient_path
+    from clim_train.build import build_loader, build_task, gradient_path, trained_px
     from clim_train.trainer import Trainer
 
+    model.eval_px = trained_px(config)
     model.freeze(config.model.unlocked_blocks, path=gradient_path(config))
     loader = build_loader(config)
     if arm.task is None:

@@ -14,10 +14,11 @@ from flmm.text.prompts import PromptStyle
 class Family(Protocol):
     """What differs between LMMs.
 
-    A new family is a class with these members; see README.md, "Adding an LMM". One more is
-    optional: with `prompt_sees_itself = True` the tokens of a prompt see all of it, not only what
-    is before them, and the model gets "token_type_ids" (0 in the prompt, 1 after it). See also
-    `ProcessorReader` and `TokenizerAdjuster`.
+    A new family is a class with these members; see README.md, "Adding an LMM". Two more are
+    optional. With `prompt_sees_itself = True` the tokens of a prompt see all of it, not only what
+    is before them, and the model gets "token_type_ids" (0 in the prompt, 1 after it). `boxes` is
+    the `flmm.text.boxes.BoxFormat` that the LMM was trained for. See also `ProcessorReader`,
+    `TokenizerAdjuster` and `PixelFrame`.
     """
 
     grids: int
@@ -66,4 +67,13 @@ class TokenizerAdjuster(Protocol):
 
     def adjust_tokenizer(self, tokenizer: Any) -> None:
         """Change which tokens the tokenizer puts before a text."""
+        ...
+
+
+@runtime_checkable
+class PixelFrame(Protocol):
+    """A family whose LMMs write boxes in pixels of the image as they see it."""
+
+    def seen_size(self, prepared: PreparedImage) -> tuple[int, int]:
+        """Return the (height, width) of that image."""
         ...

@@ -174,6 +174,47 @@ class FrozenLMM(nn.Module):
         answer = ids[0, length:].cpu()
         return GeneratedAnswer(answer, capture.maps(0), capture.states(0), layouts[0])
 
+    def answer_all(
+        self,
+        images: Sequence[PreparedImage],
+        prompts: Sequence[Tensor],
+        *,
+        max_new_tokens: int,
+        stop: Callable[[Tensor], bool] | None = None,
+    ) -> list[Tensor]:
+        """Generate a greedy answer (A_i,) to each prompt (S_i,) about its image, as one batch.
+
+        Prompts are padded on the left. Nothing is captured.
+
+        Args:
+            images: one for each prompt.
+            prompts: with one image token each, or one for each of the image's tokens.
+            max_new_tokens: longest answer; where the context has less room, what it leaves.
+            stop: called after every token with the generated ids of one answer; True ends it.
+
+        Raises:
+            ValueError: no image token, or no room in the context.
+        """
+        texts = []
+        for image, ids in zip(images, prompts, strict=True):
+            text = TokenizedText(ids, torch.full_like(ids, NO_PHRASE), len(ids))
+            texts.append(self._expanded(text, self.family.layout(image), room=1).input_ids)
+        ids, mask = pad_left(texts)
+        length = ids.shape[1]
+        if self.context is not None:
+            max_new_tokens = min(max_new_tokens, self.context - length)
+
+        inputs = self._inputs(images, ids, [length] * len(ids))
+        options = self._greedy(max_new_tokens)
+        with torch.no_grad():
+            generated = self._parts.whole.generate(
+                **inputs,
+                attention_mask=mask.to(self.device),
+                generation_config=options,
+                stopping_criteria=_stopping(stop, length),
+            )
+        return [_without_end(row, options.pad_token_id) for row in generated[:, length:].cpu()]
+
     def complete(self, prompt_ids: Tensor, *, max_new_tokens: int) -> Tensor:
         """Generate a greedy answer (A,) to a prompt (S,) without images; nothing is captured.
 
@@ -258,12 +299,20 @@ def _does_not_fit(text: TokenizedText, room: int, excess: int) -> str:
 
 
 def _stopping(stop: Callable[[Tensor], bool] | None, prompt_tokens: int) -> list:
-    """Make transformers' stopping criteria for a batch of one."""
+    """Make transformers' stopping criteria: each answer of a batch ends by itself."""
     if stop is None:
         return []
-    return [
-        lambda ids, scores, **_: torch.tensor([stop(ids[0, prompt_tokens:])], device=ids.device)
-    ]
+
+    def ended(ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        return torch.tensor([stop(row[prompt_tokens:]) for row in ids], device=ids.device)
+
+    return [ended]
+
+
+def _without_end(answer: Tensor, pad_id: int) -> Tensor:
+    """Cut the padding off an answer that ended before the longest one of its batch."""
+    written = (answer != pad_id).nonzero().flatten()
+    return answer[: int(written[-1]) + 1 if len(written) else 0]
 
 
 def pad_right(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -277,3 +326,15 @@ def pad_right(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     if (lengths == ids.shape[1]).all():
         return ids, None
     return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+
+
+def pad_left(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Pad token ids (S_i,) with 0 to (B, S), so that all end together.
+
+    Returns:
+        The ids, and the mask (B, S) of real tokens.
+    """
+    ids = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_side="left")
+    lengths = torch.tensor([len(s) for s in sequences])
+    places = torch.arange(ids.shape[1] - 1, -1, -1)
+    return ids, (places < lengths[:, None]).long()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flmm.adapters.frames import ImageFrame, PreparedImage
 from flmm.adapters.layout import ImageLayout, single_grid
+from flmm.text.boxes import GEMMA
 from flmm.text.prompts import PromptStyle
 
 
@@ -23,6 +24,7 @@ class Gemma4:
         separator="",
     )
     system = ""
+    boxes = GEMMA
     spaced = True
 
     def __init__(self, config: Any, image_processor: Any):

@@ -1,6 +1,7 @@
 """GLM-4.1V and 4.5V: the image at (nearly) its own size, one token for 2 x 2 patches."""
 
 from flmm.adapters.families.qwen2_5_vl import Qwen25VL
+from flmm.text.boxes import GLM
 from flmm.text.prompts import PromptStyle
 
 
@@ -12,3 +13,4 @@ class Glm4v(Qwen25VL):
         image_token="<|begin_of_image|><|image|><|end_of_image|>",
         separator="",
     )
+    boxes = GLM

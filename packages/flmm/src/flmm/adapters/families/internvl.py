@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flmm.adapters.frames import ImageFrame, PreparedImage
 from flmm.adapters.layout import ImageLayout, grid_of_tokens, tiled_grid
+from flmm.text.boxes import INTERNVL
 from flmm.text.prompts import STYLES, PromptStyle
 from flmm.transformers_compat import best_tiles
 
@@ -26,6 +27,7 @@ class InternVL:
         image_token="<img><IMG_CONTEXT></img>",
     )
     system = ""
+    boxes = INTERNVL
     spaced = True
 
     def __init__(self, config: Any, image_processor: Any):

@@ -11,6 +11,7 @@ from flmm.adapters.family import Family
 from flmm.adapters.frames import PreparedImage
 from flmm.adapters.layout import ImageLayout, single_grid
 from flmm.adapters.preparers import PadToSquare
+from flmm.text.boxes import LLAVA
 from flmm.text.prompts import STYLES
 
 
@@ -34,6 +35,7 @@ class Llava:
     grids = 1
     style = STYLES["vicuna"]
     system = ""
+    boxes = LLAVA
     spaced = False
 
     def __init__(self, config: Any, image_processor: Any):

@@ -8,6 +8,7 @@ from torch import Tensor
 from flmm.adapters.frames import PreparedImage
 from flmm.adapters.layout import ImageLayout, unpadded_size, with_newlines
 from flmm.adapters.preparers import AnyResolutionTiles, tile_inputs
+from flmm.text.boxes import LLAVA
 from flmm.text.prompts import STYLES
 
 STYLE_OF_TEXT_MODEL = {"llama": "vicuna", "mistral": "mistral", "qwen2": "chatml"}
@@ -24,6 +25,7 @@ class LlavaNext:
 
     grids = 2
     system = ""
+    boxes = LLAVA
 
     def __init__(self, config: Any, image_processor: Any):
         text = config.text_config.model_type

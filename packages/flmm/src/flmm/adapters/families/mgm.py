@@ -12,6 +12,7 @@ from torch import Tensor
 from flmm.adapters.frames import PreparedImage
 from flmm.adapters.layout import ImageLayout, grid_of_tokens, single_grid, tiled_grid
 from flmm.adapters.preparers import PadToSquare, normalise, resize
+from flmm.text.boxes import LLAVA
 from flmm.text.prompts import STYLES
 
 
@@ -19,6 +20,7 @@ class MiniGemini:
     """MGM-2B ("mgm_gemma"), MGM-7B and MGM-7B-HD ("mgm") of YanweiLi."""
 
     system = ""
+    boxes = LLAVA
     spaced = False
 
     def __init__(self, config: Any, image_processor: Any):

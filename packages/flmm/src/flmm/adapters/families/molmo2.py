@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flmm.adapters.frames import ImageFrame, PreparedImage
 from flmm.adapters.layout import ImageLayout, grid_of_tokens
+from flmm.text.boxes import MOLMO
 from flmm.text.prompts import STYLES, PromptStyle
 
 PATCH, ROW_END = "<im_patch>", "<im_col>"
@@ -26,6 +27,7 @@ class Molmo2:
         separator="",
     )
     system = ""
+    boxes = MOLMO
     spaced = True
 
     def __init__(self, config: Any, image_processor: Any):

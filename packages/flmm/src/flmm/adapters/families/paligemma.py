@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flmm.adapters.frames import ImageFrame, PreparedImage
 from flmm.adapters.layout import ImageLayout, single_grid
+from flmm.text.boxes import PALIGEMMA
 from flmm.text.prompts import PromptStyle
 
 
@@ -20,6 +21,7 @@ class PaliGemma:
     grids = 1
     style = PromptStyle("{input}\n", image_token="<image>", separator="<bos>")
     system = ""
+    boxes = PALIGEMMA
     spaced = True
     prompt_sees_itself = True
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flmm.adapters.frames import ImageFrame, PreparedImage
 from flmm.adapters.layout import ImageLayout, single_grid
+from flmm.text.boxes import QWEN_PIXELS
 from flmm.text.prompts import PromptStyle
 
 
@@ -25,11 +26,13 @@ class Qwen25VL:
         separator="",
     )
     system = ""
+    boxes = QWEN_PIXELS
     spaced = True
 
     def __init__(self, config: Any, image_processor: Any):
         self.image_token_id = config.image_token_id
         self.merge = config.vision_config.spatial_merge_size
+        self.patch_px: int = config.vision_config.patch_size
         self.processor = image_processor
 
     def prepare(self, image: Image.Image) -> PreparedImage:
@@ -43,6 +46,11 @@ class Qwen25VL:
         """Lay out the merged patches."""
         _, rows, columns = prepared.inputs["image_grid_thw"].tolist()
         return single_grid(rows // self.merge, columns // self.merge)
+
+    def seen_size(self, prepared: PreparedImage) -> tuple[int, int]:
+        """Return the (height, width) of the resized image in pixels."""
+        _, rows, columns = prepared.inputs["image_grid_thw"].tolist()
+        return rows * self.patch_px, columns * self.patch_px
 
     def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
         """Put the patches of all images one after another, with the grid of each."""

@@ -1,6 +1,7 @@
 """Qwen3-VL and Qwen3.5: as Qwen2.5-VL, with their own chat format."""
 
 from flmm.adapters.families.qwen2_5_vl import Qwen25VL
+from flmm.text.boxes import QWEN
 from flmm.text.prompts import STYLES, PromptStyle
 
 
@@ -16,3 +17,4 @@ class Qwen3VL(Qwen25VL):
         image_token="<|vision_start|><|image_pad|><|vision_end|>",
         separator="",
     )
+    boxes = QWEN

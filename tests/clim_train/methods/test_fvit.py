@@ -10,6 +10,7 @@ from clim_data.streams import StreamOptions
 from clim_eval import save_class_embeddings
 from clim_models.detection import build_fvit, load_detector
 from clim_train.config import TrainConfig
+from clim_train.methods import METHODS
 from clim_train.methods.fvit import FViTConfig, build_fvit_task
 from clim_train.methods.fvlm import FVLMConfig
 from clim_train.methods.method import BuildContext
@@ -177,3 +178,12 @@ def test_a_detector_of_other_classes_or_another_tower_is_not_loaded(photos, tmp_
     )
     with pytest.raises(ValueError, match="it has another tower"):
         load_detector(tower, tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["fvit_coco_evab16", "fvlm_coco_vitb16", "detic_coco_base"])
+def test_zero_3_is_refused_before_anything_is_built(name):
+    """Ranks without boxes would not gather the weights of heads that other ranks wait for."""
+    config = find_recipe(name)()
+    context = BuildContext(EngineConfig(zero_stage=3), config.data, torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"engine\.zero_stage=3.*0, 1 or 2"):
+        METHODS[config.task.name].build(config.task, None, context)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from clim_data import DetectionBatch
@@ -30,6 +30,7 @@ from clim_train.methods.shared_norms import share_norms
 from clim_train.methods.views import DetectionDataConfig
 from clim_train.options.checks import check_choice, check_default, reject
 from clim_train.options.paths import PATH
+from clim_train.options.sections import EngineConfig
 
 if TYPE_CHECKING:
     from clim_models import RegionModel
@@ -98,17 +99,48 @@ def class_set(
         classes = ClassSet([str(i) for i in range(count)], rows[:-1], range(count))
         return classes, rows[-1] if background else None
 
+    return embed_classes(
+        model, context, file=options.embeddings, templates=options.templates, background=background
+    )
+
+
+def embed_classes(
+    model: "RegionModel",
+    context: BuildContext[Any],
+    *,
+    file: str | None,
+    templates: str,
+    background: bool = False,
+) -> tuple[ClassSet, Tensor | None]:
+    """Embed the classes of the loader; those with boxes are base classes.
+
+    Args:
+        file, templates: the options `embeddings` and `templates` of the method.
+        background: whether the word for the background is embedded, too.
+
+    Returns:
+        The classes, and the background (C,) or None.
+    """
+    assert context.class_names is not None
     names = list(context.class_names)
     rows = class_embeddings(
         model,
         [*names, BACKGROUND] if background else names,
-        file=options.embeddings,
-        templates=options.templates,
+        file=file,
+        templates=templates,
         device=context.device,
     )
     trained = set(context.trained_names or names)
     base = [label for label, name in enumerate(names) if name in trained]
     return ClassSet(names, rows[: len(names)], base), rows[-1] if background else None
+
+
+def check_stage(engine: EngineConfig) -> None:
+    """Raise ValueError for ZeRO-3: which heads of a detector run depends on the boxes of a rank,
+    and ranks that gather different weights wait for each other for ever."""
+    if engine.zero_stage == 3:
+        legal = "0, 1 or 2 (and sharded_stage 1 or 2): what trains of a detector fits one GPU"
+        reject("engine.zero_stage", engine.zero_stage, legal)
 
 
 class DetectorTask:

@@ -42,8 +42,13 @@ from clim_models.detection import (
 from torch import Tensor, nn
 
 from clim_train.methods.captioned_views import CAPTIONED_VIEWS, CaptionedDataConfig
-from clim_train.methods.class_embeddings import class_embeddings
-from clim_train.methods.detectors import COCO_CLASSES, LVIS_CLASSES, annotations
+from clim_train.methods.detectors import (
+    COCO_CLASSES,
+    LVIS_CLASSES,
+    annotations,
+    check_stage,
+    embed_classes,
+)
 from clim_train.methods.method import SMALL_BATCHES, BuildContext, Method, MethodOptions
 from clim_train.methods.region_parts import rows_per_rank
 from clim_train.methods.text_features import TextFeatures
@@ -202,8 +207,9 @@ def build_detic_task(
 ) -> DeticTask:
     """Build the detector with the embeddings of the loader's classes.
 
-    Raises ValueError where it has nothing to start from, and for weights of 16 bits.
+    Raises ValueError where it has nothing to start from, for weights of 16 bits and for ZeRO-3.
     """
+    check_stage(context.engine)
     if context.engine.precision in ("bf16", "fp16"):
         legal = "'amp_bf16' or 'fp32': pixels and boxes of this detector are float32"
         reject("engine.precision", context.engine.precision, legal)
@@ -220,7 +226,8 @@ def build_detic_task(
             "trains from scratch"
         )
     model.requires_grad_(False).to(context.device)
-    detector = build_detector(options, _classes(options, model, context), context)
+    classes, _ = embed_classes(model, context, file=options.embeddings, templates=options.templates)
+    detector = build_detector(options, classes, context)
     detector.attach_text(model)
 
     if options.start is not None:
@@ -230,24 +237,6 @@ def build_detic_task(
         assert options.backbone is not None
         load_resnet(detector, options.backbone, style=options.resnet)
     return DeticTask(detector, model)
-
-
-def _classes(
-    options: DeticConfig, model: "RegionModel", context: BuildContext[CaptionedDataConfig]
-) -> ClassSet:
-    """Embed the classes of the loader; those with boxes are base classes."""
-    assert context.class_names is not None
-    names = list(context.class_names)
-    rows = class_embeddings(
-        model,
-        names,
-        file=options.embeddings,
-        templates=options.templates,
-        device=context.device,
-    )
-    trained = set(context.trained_names)
-    base = [label for label, name in enumerate(names) if name in trained]
-    return ClassSet(names, nn.functional.normalize(rows, dim=1), base)
 
 
 def build_detector(

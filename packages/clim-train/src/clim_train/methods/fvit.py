@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from clim_models.detection import FVIT_PRESETS, build_fvit
 
-from clim_train.methods.detectors import DetectorConfig, DetectorTask, check_masks, class_set
+from clim_train.methods.detectors import (
+    DetectorConfig,
+    DetectorTask,
+    check_masks,
+    check_stage,
+    class_set,
+)
 from clim_train.methods.method import SMALL_BATCHES, BuildContext, Method
 from clim_train.methods.views import VIEWS, DetectionDataConfig
 from clim_train.options.checks import check_choice
@@ -43,6 +49,7 @@ def build_fvit_task(
     options: FViTConfig, model: "RegionModel", context: BuildContext[DetectionDataConfig]
 ) -> DetectorTask:
     """Build F-ViT with the embeddings of the loader's classes."""
+    check_stage(context.engine)
     classes, background = class_set(options, model, context, background=True)
     preset = replace(
         FVIT_PRESETS[options.detector],

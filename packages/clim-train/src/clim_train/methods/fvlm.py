@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from clim_models.detection import FROZEN_CLIP_PRESETS, build_frozen_clip
 
-from clim_train.methods.detectors import DetectorConfig, DetectorTask, check_masks, class_set
+from clim_train.methods.detectors import (
+    DetectorConfig,
+    DetectorTask,
+    check_masks,
+    check_stage,
+    class_set,
+)
 from clim_train.methods.method import SMALL_BATCHES, BuildContext, Method
 from clim_train.methods.views import VIEWS, DetectionDataConfig
 from clim_train.options.checks import check_choice
@@ -44,6 +50,7 @@ def build_fvlm_task(
     options: FVLMConfig, model: "RegionModel", context: BuildContext[DetectionDataConfig]
 ) -> DetectorTask:
     """Build the detector with the embeddings of the loader's classes."""
+    check_stage(context.engine)
     classes, _ = class_set(options, model, context, background=False)
     preset = replace(
         FROZEN_CLIP_PRESETS[options.detector],

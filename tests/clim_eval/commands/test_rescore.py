@@ -141,3 +141,15 @@ def test_results_that_cannot_be_used_are_refused(data, model_options, change, me
     (data / "results.json").write_text(json.dumps(changed))
     assert command(data, model_options, "--iou-weight", "0.1", "--iou-field", "quality") == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("score", [-0.2, 87.0])
+def test_scores_that_are_no_probabilities_are_refused(data, model_options, capsys, score):
+    results = json.loads((data / "results.json").read_text())
+    results[1]["score"] = score
+    (data / "results.json").write_text(json.dumps(results))
+    assert command(data, model_options) == 2
+    said = capsys.readouterr().err
+    assert f"{score:.6g}, and" in said
+    assert "percent divided by 100" in said
+    assert not (data / "new.json").exists()

@@ -34,6 +34,8 @@ from clim_eval.version import __version__
 
 # Options that decide what is written; the others decide how fast, or where things lie.
 DECIDING = ("weight", "iou_weight", "iou_field", "features", "image_px", "context", "part_images")
+# A probability in float32 may be above 1 by so much.
+ROUNDING = 1e-5
 # Shorter sides of a box have no feature, in pixels.
 SHORTEST_SIDE = 1.0
 
@@ -145,10 +147,14 @@ class FoundBoxes:
         if not len(found):
             raise ValueError(f"{options.detections} has no detection: there is nothing to rescore")
         factors = [found.scores, *([np.array(ious)] if options.iou_weight else [])]
-        if min(factor.min() for factor in factors) < 0:
+        lowest = min(factor.min() for factor in factors)
+        highest = max(factor.max() for factor in factors)
+        if lowest < 0 or highest > 1 + ROUNDING:
+            worst = lowest if lowest < 0 else highest
             raise ValueError(
-                f"{options.detections} has scores or IoUs below 0, which have no geometric mean: "
-                "write probabilities from 0 to 1 (a sigmoid of logits)"
+                f"{options.detections} has a score or IoU of {worst:.6g}, and a mean with "
+                "probabilities needs numbers from 0 to 1: write the sigmoid of logits, or percent "
+                "divided by 100"
             )
 
         order = np.argsort(found.objects.images, kind="stable")

@@ -153,7 +153,7 @@ class FoundBoxes:
             worst = lowest if lowest < 0 else highest
             raise ValueError(
                 f"{options.detections} has a score or IoU of {worst:.6g}, and a mean with "
-                "probabilities needs numbers from 0 to 1: write the sigmoid of logits, or percent "
+                "probabilities needs numbers from 0 to 1: write a sigmoid of logits, or percent "
                 "divided by 100"
             )
 

@@ -9,7 +9,7 @@ from clim_eval import MaskScores
 from flmm import ask, ground, ground_answer, ground_phrases
 from flmm.dialogue.answers import answer_spans
 from flmm.evaluation.masks import GroundingEvaluation
-from flmm.grounders import HeadsGrounder
+from flmm.grounders import HeadsGrounder, ScoredMasks
 from flmm.grounders.heads import phrase_features
 from flmm.pictures.files import read_image
 from tiny_grounding import Pictures, tiny_grounded
@@ -28,13 +28,15 @@ def test_phrases_of_a_user(model):
     image = picture(60, 90, seed=1)
     grounder = HeadsGrounder(model)
     found = grounder(image, PHRASES)
-    expected = ground_phrases(model, image, PHRASES).refined
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    expected = ground_phrases(model, image, PHRASES)
+    torch.testing.assert_close(found.masks, expected.refined, rtol=0, atol=0)
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=0)
+    assert ((found.scores >= 0) & (found.scores <= 1)).all()
     np.testing.assert_array_equal(ground(image, PHRASES, model), ground(image, PHRASES, grounder))
 
     other = HeadsGrounder(model, request="the left car")(image, PHRASES)
-    assert other.shape == found.shape == (2, 60, 90)
-    assert not torch.equal(other, found)
+    assert other.masks.shape == found.masks.shape == (2, 60, 90)
+    assert not torch.equal(other.masks, found.masks)
 
 
 def test_each_phrase_by_itself(model):
@@ -51,7 +53,7 @@ def test_each_phrase_by_itself(model):
     torch.testing.assert_close(together[0], maps[0], atol=1e-6, rtol=1e-5)
     assert (together[2] - maps[2]).abs().max() > 1e-5  # it is read after two others
     masks = HeadsGrounder(model, each_alone=True)(image, phrases)
-    torch.testing.assert_close(masks, model.ground([found], [image])[0].refined)
+    torch.testing.assert_close(masks.masks, model.ground([found], [image])[0].refined)
 
 
 def test_phrases_of_an_answer():
@@ -60,10 +62,11 @@ def test_phrases_of_an_answer():
     answer = ask(model.lmm, image, QUESTION, max_new_tokens=12)
     spans = answer_spans(answer, chunker=first_words)
     found = HeadsGrounder(model).ground_answer(image, answer, spans)
-    expected = ground_answer(model, image, answer, chunker=first_words).masks.refined
-    assert len(found) == len(spans) > 0
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    assert not found.requires_grad
+    expected = ground_answer(model, image, answer, chunker=first_words).masks
+    assert len(found.masks) == len(spans) > 0
+    torch.testing.assert_close(found.masks, expected.refined, rtol=0, atol=0)
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=0)
+    assert not found.masks.requires_grad
 
 
 def test_loading_processes_get_no_weights(model):
@@ -78,7 +81,8 @@ class WholeImage:
         self.lmm = lmm
 
     def __call__(self, image, phrases):
-        return torch.ones(len(phrases), *read_image(image).size[::-1])
+        masks = torch.ones(len(phrases), *read_image(image).size[::-1])
+        return ScoredMasks(masks, torch.linspace(1, 0.2, len(phrases)))
 
     def ground_answer(self, image, answer, spans):
         return self(image, spans)
@@ -111,3 +115,17 @@ def test_another_grounder_grounds_and_is_scored(model):
         row = scores.rows[data[number].key]
         assert row["intersections"] == masks.sum((1, 2)).tolist()
         assert row["unions"] == [mask.size for mask in masks]
+
+
+def test_phrases_below_the_least_score_are_not_found(model):
+    grounder = WholeImage(model.lmm)
+    found = ground(picture(60, 90, seed=1), [*PHRASES, "a car"], grounder, min_score=0.5)
+    assert found.reshape(3, -1).any(1).tolist() == [True, True, False]  # scores 1, 0.6, 0.2
+
+    data = Pictures((2,))
+    scores = MaskScores()
+    GroundingEvaluation(grounder, data, min_score=0.5).run(scores, bar=False)
+    (row,) = scores.rows.values()
+    _, masks = data[0].load()
+    assert row["unions"] == [masks[0].size, masks[1].sum()]  # the second one has the score 0.2
+    assert row["intersections"] == [masks[0].sum(), 0]

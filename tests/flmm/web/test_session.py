@@ -11,7 +11,7 @@ from clim_data.pixels import decode_segmentation
 from flmm.dialogue.answers import ask, ground_answer
 from flmm.dialogue.visual_cot import LookOptions, visual_answer
 from flmm.grounders.heads import ground_phrases
-from flmm.grounders.images import binary_masks, save_grounding
+from flmm.grounders.images import save_grounding
 from flmm.web.drawing import (
     found_view,
     heat_png,
@@ -76,7 +76,7 @@ def test_answer_is_grounded_without_running_the_lmm_again(demo, runs):
     assert text == found.text == alone.text
     assert found.phrases == expected.phrases == ("left", "dog")
     assert [text[a:b] for a, b in found.spans] == list(found.phrases)
-    np.testing.assert_array_equal(found.masks, binary_masks(expected.masks.refined))
+    np.testing.assert_array_equal(found.masks, expected.masks.refined.numpy() > 0)
     count = text.split().count("blue")  # every mention
     assert again.phrases == ("blue",) * count
     assert again.masks.shape == (count, 60, 90)
@@ -93,7 +93,7 @@ def test_phrases_of_ones_own(demo, runs):
     assert found.spans == ()
     np.testing.assert_array_equal(
         found.masks,
-        binary_masks(ground_phrases(demo.model, image, ["a big dog", "the tree"]).refined),
+        ground_phrases(demo.model, image, ["a big dog", "the tree"]).refined.numpy() > 0,
     )
     assert found.attention.shape[0] == 2
 
@@ -106,7 +106,10 @@ def test_files_are_those_of_the_command(demo, tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     drawn, record = demo.drawing(found.result), demo.masks_json(found.result)
     assert list((tmp_path / "temporary").iterdir()) == []
-    path, beside = save_grounding(tmp_path / "own.png", image, found.masks, found.phrases)
+    scores = [one["score"] for one in found.record["phrases"]]
+    path, beside = save_grounding(
+        tmp_path / "own.png", image, found.masks, found.phrases, scores=scores
+    )
     assert drawn == path.read_bytes()
     assert json.loads(record) == json.loads(beside.read_text())
     kept = json.loads(record)["phrases"][1]

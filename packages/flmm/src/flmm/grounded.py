@@ -126,7 +126,8 @@ def ground_as_given(
     given = orientation_of(image)
     upright = image if isinstance(image, ImageEmbedding) else read_image(image)
     (found,) = model.ground([features], [upright])
-    return Grounding(turn_back(found.coarse, given), turn_back(found.refined, given))
+    coarse, refined = (turn_back(masks, given) for masks in (found.coarse, found.refined))
+    return Grounding(coarse, refined, found.scores)
 
 
 def load_grounded(

@@ -15,6 +15,7 @@ from flmm.refiners.sam.geometry import (
     binary_masks,
     least_value,
     mask_boxes,
+    masks_to_image,
     prompt_masks,
     resize_image,
     resized_size,
@@ -399,6 +400,30 @@ def test_gradient_checkpointing_changes_no_number():
         results.append([*masks, *(p.grad for p in refiner.parameters() if p.grad is not None)])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_expected_ious_are_those_of_the_chosen_masks(tiny):
+    images, coarse, text = scene()
+    for multimask in (False, True):
+        refiner = SamRefiner(tiny, multimask=multimask)
+        with torch.no_grad():
+            found = refiner.refine(images, coarse, text)
+            embeddings = refiner.embed(images)
+            prompts = refiner.encode_prompts([e.size for e in embeddings], coarse, text)
+            counts = [len(masks) for masks in coarse]
+            low_res, ious = refiner.decode(embeddings, prompts, counts)
+        expected = ious.clamp(0, 1).split(counts)
+        for of_image, masks, wanted, embedding, binary in zip(
+            found, low_res.split(counts), expected, embeddings, prompts.binary, strict=True
+        ):
+            assert of_image.ious.shape == (len(masks),)
+            for number, candidates in enumerate(masks):
+                full = masks_to_image(candidates, embedding.size, edge=refiner.edge)
+                both = ((full > 0) & binary[number]).sum((1, 2))
+                best = int((both / ((full > 0) | binary[number]).sum((1, 2)).clamp(min=1)).argmax())
+                best = best if multimask else 0
+                assert of_image.ious[number] == wanted[number, best]
+                torch.testing.assert_close(of_image.masks[number], full[best])
 
 
 @pytest.mark.parametrize("autocast", [False, True])

@@ -11,6 +11,7 @@ from clim_data.command_line import Commands, add_command, add_option
 from flmm.commands.options import (
     add_answer_options,
     add_model_options,
+    add_score_option,
     grounder_from_options,
     say,
     say_how_phrases_are_found,
@@ -42,6 +43,7 @@ def add(commands: Commands) -> None:
         help="ask this instead of reading questions; repeatable",
     )
     add_model_options(parser)
+    add_score_option(parser)
     add_answer_options(parser)
     add_option(
         parser,
@@ -87,6 +89,7 @@ def run(options: Namespace) -> None:
         }
         if answer.remembered:
             about["history"] = [list(turn) for turn in history[-answer.remembered :]]
+        about["min_score"] = options.min_score
         _draw(grounder, image, answer, folder / f"answer-{number}.png", about)
         number += 1
         if answer.text.strip() and not options.no_history:
@@ -128,7 +131,7 @@ def _draw(
 ) -> None:
     """Ground the phrases of an answer and draw them."""
     from flmm.dialogue.answers import NoPhrasesError, answer_spans
-    from flmm.grounders.images import PictureError, binary_masks, save_grounding
+    from flmm.grounders.images import PictureError, phrases_with_scores, save_grounding
 
     try:
         spans = answer_spans(answer)
@@ -137,13 +140,19 @@ def _draw(
         return
 
     phrases = [answer.text[start:end] for start, end in spans]
-    masks = binary_masks(grounder.ground_answer(image, answer, spans))
+    found = grounder.ground_answer(image, answer, spans)
+    masks, scores = found.binary(about["min_score"]).cpu().numpy(), found.scores.tolist()
+    title = answer.text.strip()
     try:
-        save_grounding(path, image, masks, phrases, title=answer.text.strip(), about=about)
+        save_grounding(path, image, masks, phrases, scores=scores, title=title, about=about)
     except PictureError as fault:
         say(str(fault))
         path = path.with_suffix(".json")
-    print(f"  {', '.join(phrases)} -> {path}", flush=True)
+    labels = [
+        label if mask.any() else f"{label} (not found)"
+        for label, mask in zip(phrases_with_scores(phrases, scores), masks, strict=True)
+    ]
+    print(f"  {', '.join(labels)} -> {path}", flush=True)
 
 
 class AnswerPrinter:

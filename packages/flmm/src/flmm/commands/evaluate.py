@@ -14,7 +14,7 @@ from flmm.commands.evaluation_options import (
     print_figures,
     what_counts,
 )
-from flmm.commands.options import grounder_from_options, say
+from flmm.commands.options import add_score_option, grounder_from_options, say
 from flmm.commands.visual_cot import add_visual_cot, answer_benchmark
 
 PROTOCOL_NOTES = {
@@ -77,6 +77,7 @@ def _add_expressions(kinds: Commands) -> None:
 
 def _add_scoring(parser: CommandParser) -> None:
     add_option(parser, "--batch-size", default=1, help="images per pass of the LMM")
+    add_score_option(parser)
     add_option(parser, "--workers", default=2)
     parser.add_argument(
         "--pictures",
@@ -116,7 +117,12 @@ def score(options: Namespace) -> None:
     scores = MaskScores(options.out / "samples", rank=rank, config={**config, "data": data.stamp()})
     grounder = grounder_from_options(on_own_gpu(options))
     evaluation = GroundingEvaluation(
-        grounder, data, batch_size=options.batch_size, workers=options.workers, limit=options.limit
+        grounder,
+        data,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        limit=options.limit,
+        min_score=options.min_score,
     )
     if len(scores):
         say(f"{len(scores)} samples are scored already")

@@ -7,7 +7,12 @@ from pathlib import Path
 from clim_data import BrokenSample
 from clim_data.command_line import Commands, add_command, add_option
 
-from flmm.commands.options import add_model_options, grounder_from_options, say
+from flmm.commands.options import (
+    add_model_options,
+    add_score_option,
+    grounder_from_options,
+    say,
+)
 
 
 def add(commands: Commands) -> None:
@@ -18,6 +23,7 @@ def add(commands: Commands) -> None:
         "phrases", nargs="+", metavar="PHRASE", help='in quotes, such as "the man on the left"'
     )
     add_model_options(parser)
+    add_score_option(parser)
     parser.add_argument(
         "--each-alone",
         action="store_true",
@@ -35,7 +41,7 @@ def add(commands: Commands) -> None:
 
 def run(options: Namespace) -> None:
     """Draw the masks and write them, see `add`."""
-    from flmm.grounders.images import PictureError, ground, save_grounding
+    from flmm.grounders.images import PictureError, save_grounding
     from flmm.pictures.files import picture_path, read_image
     from flmm.text.phrases import check_phrases
 
@@ -48,21 +54,23 @@ def run(options: Namespace) -> None:
     grounder = grounder_from_options(options)
     begin = time.monotonic()
     try:
-        masks = ground(image, options.phrases, grounder)
+        found = grounder(image, options.phrases)
     except BrokenSample as fault:  # such as an unusable shape
         raise BrokenSample(fault.reason, options.image.name, fault.detail) from None
+    masks, scores = found.binary(options.min_score).cpu().numpy(), found.scores.tolist()
     record = out.with_suffix(".json")
     try:
         about = {
             "image": options.image.name,
             "orientation": "applied",  # masks lie on the upright picture
             "each_alone": options.each_alone,
+            "min_score": options.min_score,
         }
-        save_grounding(out, image, masks, options.phrases, about=about)
+        save_grounding(out, image, masks, options.phrases, scores=scores, about=about)
     except PictureError as fault:
         say(str(fault))
     say(f"grounded in {time.monotonic() - begin:.1f} s")
-    for phrase, mask in zip(options.phrases, masks):
+    for phrase, mask, score in zip(options.phrases, masks, scores, strict=True):
         share = f"{100 * mask.mean():5.1f} % of the image" if mask.any() else "not found".rjust(20)
-        print(f"{share}  {phrase}")
+        print(f"{share}  score {score:.2f}  {phrase}")
     print(f"{out}\n{record}" if out.exists() else record)

@@ -56,6 +56,28 @@ def add_answer_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_score_option(parser: argparse.ArgumentParser) -> None:
+    """Add --min-score."""
+    parser.add_argument(
+        "--min-score",
+        type=share,
+        default=0.0,
+        metavar="S",
+        help="call phrases with a lower score, 0 to 1, not found; default: 0, all get a mask",
+    )
+
+
+def share(text: str) -> float:
+    """Read a number from 0 to 1, as the type of an option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number from 0 to 1")
+    return value
+
+
 def say_how_phrases_are_found() -> None:
     """Tell the user, where spaCy is missing, that simple rules find the phrases."""
     from flmm.text.phrases import has_spacy

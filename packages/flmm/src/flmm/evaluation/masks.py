@@ -22,7 +22,7 @@ from clim_eval.reports import check_scored
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from flmm.grounders.grounder import Grounder, SamplePreparer
+from flmm.grounders.grounder import Grounder, SamplePreparer, ScoredMasks
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class GroundingEvaluation:
         batch_size: samples that are grounded at once.
         workers: processes that decode.
         limit: maximum number of samples; the first ones are scored.
+        min_score: phrases with a lower score count as not found: their masks are empty.
     """
 
     def __init__(
@@ -88,11 +89,13 @@ class GroundingEvaluation:
         batch_size: int = 1,
         workers: int = 0,
         limit: int | None = None,
+        min_score: float = 0.0,
     ):
         self.grounder = grounder.for_samples()
         self.data = data
         self.batch_size = batch_size
         self.workers = workers
+        self.min_score = min_score
         self.total = len(data) if limit is None else min(limit, len(data))
         self.skipped = SkipReport()
 
@@ -120,8 +123,9 @@ class GroundingEvaluation:
         for batch in progress_bar(batches, total, "grounding", bar):
             self.skipped.extend(item for item in batch if isinstance(item, BrokenSample))
             usable = [item for item in batch if isinstance(item, EvaluationItem)]
-            for item, logits in zip(usable, self.masks(usable), strict=True):
+            for item, found in zip(usable, self.masks(usable), strict=True):
                 phrases = item.record.phrases
+                logits = found.logits(self.min_score)
                 scores.add(
                     item.record.key,
                     mask_overlaps(logits, item.masks.to(logits.device)),
@@ -142,8 +146,8 @@ class GroundingEvaluation:
             Coverage.of("phrases", phrases, []),
         )
 
-    def masks(self, items: Sequence[EvaluationItem]) -> list[Tensor]:
-        """Return the logits (N, H, W) of each item."""
+    def masks(self, items: Sequence[EvaluationItem]) -> list[ScoredMasks]:
+        """Ground the phrases of each item."""
         return self.grounder([item.prepared for item in items])
 
     def pictures(self, scores: MaskScores, *, count: int = 3) -> dict[str, Any]:
@@ -179,9 +183,9 @@ class GroundingEvaluation:
             item = EvaluationItems(self.data, self.grounder.prepare, numbers=[number])[0]
             if not isinstance(item, EvaluationItem):
                 continue
-            (logits,) = self.masks([item])
+            (found,) = self.masks([item])
             title = f"found, IoU {mean_iou(scores.rows[record.key]):.2f}"
-            masks = {"true": item.masks.numpy(), title: (logits > 0).cpu().numpy()}
+            masks = {"true": item.masks.numpy(), title: found.binary(self.min_score).cpu().numpy()}
             yield (
                 record.key,
                 (record.load_image(), masks, [phrase.text for phrase in record.phrases]),

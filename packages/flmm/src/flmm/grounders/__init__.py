@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         Grounder as Grounder,
         SampleGrounder as SampleGrounder,
         SamplePreparer as SamplePreparer,
+        ScoredMasks as ScoredMasks,
     )
     from flmm.grounders.heads import (
         HeadsGrounder as HeadsGrounder,
@@ -25,6 +26,7 @@ else:
             "HeadsGrounder": "flmm.grounders.heads",
             "SampleGrounder": "flmm.grounders.grounder",
             "SamplePreparer": "flmm.grounders.grounder",
+            "ScoredMasks": "flmm.grounders.grounder",
             "phrase_features": "flmm.grounders.heads",
         },
     )

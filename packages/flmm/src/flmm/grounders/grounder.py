@@ -1,6 +1,7 @@
 """The interface of a grounder: an image and phrases in, a mask of each phrase out."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +11,28 @@ from torch import Tensor
 
 from flmm.adapters.features import Answer
 from flmm.adapters.frozen import FrozenLMM
+
+
+@dataclass(frozen=True)
+class ScoredMasks:
+    """Masks of the N phrases of an image, in the order of the phrases.
+
+    masks: float32 logits (N, H, W) in pixels of the original image; positive is inside. scores: (N,)
+    in [0, 1], how sure each one is; 0 where nothing was found.
+    """
+
+    masks: Tensor
+    scores: Tensor
+
+    def logits(self, min_score: float = 0.0) -> Tensor:
+        """Return logits (N, H, W), negative everywhere for scores below `min_score`."""
+        if min_score <= 0:
+            return self.masks
+        return self.masks.masked_fill((self.scores < min_score)[:, None, None], -1.0)
+
+    def binary(self, min_score: float = 0.0) -> Tensor:
+        """Return masks bool (N, H, W), empty for scores below `min_score`."""
+        return self.logits(min_score) > 0
 
 
 class SamplePreparer(Protocol):
@@ -34,24 +57,24 @@ class SampleGrounder(Protocol):
         """Prepares one sample, in a loading process."""
         ...
 
-    def __call__(self, prepared: Sequence[Any]) -> list[Tensor]:
-        """Ground B prepared samples -> B tensors (N, H, W), as `Grounder` returns them."""
+    def __call__(self, prepared: Sequence[Any]) -> list[ScoredMasks]:
+        """Ground B prepared samples -> the masks of each."""
         ...
 
 
 class Grounder(Protocol):
     """Grounds the phrases of a frozen LMM.
 
-    `HeadsGrounder` is one. A new one is a class with these members. Masks are float32 logits
-    (N, H, W) in pixels of the original image, in the order of the phrases; positive is inside.
-    """
+    `HeadsGrounder` is one. A new one is a class with these members."""
 
     @property
     def lmm(self) -> FrozenLMM:
         """The LMM that answers in a chat."""
         ...
 
-    def __call__(self, image: Image.Image | str | Path, phrases: str | Iterable[str]) -> Tensor:
+    def __call__(
+        self, image: Image.Image | str | Path, phrases: str | Iterable[str]
+    ) -> ScoredMasks:
         """Ground phrases that a user wrote.
 
         Raises:
@@ -62,7 +85,7 @@ class Grounder(Protocol):
 
     def ground_answer(
         self, image: Image.Image, answer: Answer, spans: Sequence[tuple[int, int]]
-    ) -> Tensor:
+    ) -> ScoredMasks:
         """Ground phrases of an answer that `lmm` gave about this image.
 
         Args:

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from clim_data import GroundingSample
 from PIL import Image
-from torch import Tensor
 
 from flmm.adapters.features import Answer, PhraseFeatures, Sample, join_phrases
 from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.tokenizer import tokenizer_of
 from flmm.grounded import GroundedLMM, Grounding, ground_as_given
+from flmm.grounders.grounder import ScoredMasks
 from flmm.pictures.files import read_image
 from flmm.pictures.orientation import orientation_of, turn_back
 from flmm.refiners.embedding import ImageEmbedding
@@ -45,12 +45,14 @@ class HeadsGrounder:
         """The LMM that answers in a chat."""
         return self.model.lmm
 
-    def __call__(self, image: Image.Image | str | Path, phrases: str | Iterable[str]) -> Tensor:
-        """Ground phrases that a user wrote, see `ground_phrases` -> logits (N, H, W)."""
+    def __call__(
+        self, image: Image.Image | str | Path, phrases: str | Iterable[str]
+    ) -> ScoredMasks:
+        """Ground phrases that a user wrote, see `ground_phrases`."""
         found = ground_phrases(
             self.model, image, phrases, request=self.request, each_alone=self.each_alone
         )
-        return found.refined
+        return ScoredMasks(found.refined, found.scores)
 
     @torch.no_grad()
     def ground_answer(
@@ -58,15 +60,16 @@ class HeadsGrounder:
         image: Image.Image | ImageEmbedding,
         answer: Answer,
         spans: Sequence[tuple[int, int]],
-    ) -> Tensor:
-        """Ground phrases of an answer -> logits (N, H, W), without running the LMM again.
+    ) -> ScoredMasks:
+        """Ground phrases of an answer, without running the LMM again.
 
         Args:
             image: the picture, or SAM's embedding of it (`model.sam.embed`).
             spans: characters (start, end) of each phrase in `answer.text`.
         """
         features = answer.phrase_features(spans, merge=self.model.merge)
-        return ground_as_given(self.model, features, image).refined
+        found = ground_as_given(self.model, features, image)
+        return ScoredMasks(found.refined, found.scores)
 
     def for_samples(self) -> "HeadsSampleGrounder":
         """Return a grounder for the samples of one data set."""
@@ -110,15 +113,15 @@ class HeadsSampleGrounder:
         self._embeddings: dict[int, ImageEmbedding] = {}
 
     @torch.no_grad()
-    def __call__(self, prepared: Sequence[PreparedSample]) -> list[Tensor]:
-        """Ground B prepared samples -> B tensors (N, H, W) of logits."""
+    def __call__(self, prepared: Sequence[PreparedSample]) -> list[ScoredMasks]:
+        """Ground B prepared samples -> the masks of each."""
         if not prepared:
             return []
         embeddings = self._embed({item.image_id: item.image for item in prepared})
         found = self.model(
             [item.sample for item in prepared], [embeddings[item.image_id] for item in prepared]
         )
-        return [masks.refined for masks in found]
+        return [ScoredMasks(of_image.refined, of_image.scores) for of_image in found]
 
     def _embed(self, images: dict[int, ResizedImage]) -> dict[int, ImageEmbedding]:
         """Embed the images that the batch before did not have, and forget those it alone had."""
@@ -157,8 +160,9 @@ def ground_phrases(
     given = orientation_of(image)
     upright = read_image(image)
     features = phrase_features(model, upright, phrases, request=request, each_alone=each_alone)
-    (masks,) = model.ground([features], [upright])
-    return Grounding(turn_back(masks.coarse, given), turn_back(masks.refined, given))
+    (found,) = model.ground([features], [upright])
+    coarse, refined = (turn_back(masks, given) for masks in (found.coarse, found.refined))
+    return Grounding(coarse, refined, found.scores)
 
 
 def phrase_features(

@@ -9,7 +9,6 @@ from clim_data.files import write_json
 from clim_data.pixels import box_of_mask, encode_mask, xyxy_to_xywh
 from clim_eval.pictures import write_png
 from PIL import Image
-from torch import Tensor
 
 from flmm.grounded import GroundedLMM
 from flmm.grounders.grounder import Grounder
@@ -22,6 +21,8 @@ def ground(
     image: Image.Image | str | Path,
     phrases: str | Iterable[str],
     model: GroundedLMM | Grounder,
+    *,
+    min_score: float = 0.0,
 ) -> np.ndarray:
     """Ground phrases in an image: bool (N, H, W) at its size, in the order of the phrases.
 
@@ -30,39 +31,38 @@ def ground(
         phrases: one or more texts, such as "a red car". The LMM reads them one after the other, as
             if it had written them, so a phrase can depend on those before it.
         model: a model of `load_grounded`, or any grounder.
+        min_score: phrases with a lower score get an empty mask; see `Grounding`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: no phrase, an empty one, more than the context holds, or the file is no image.
     """
     grounder = HeadsGrounder(model) if isinstance(model, GroundedLMM) else model
-    return binary_masks(grounder(image, phrases))
+    return grounder(image, phrases).binary(min_score).cpu().numpy()
 
 
-def binary_masks(logits: Tensor) -> np.ndarray:
-    """Return masks bool (N, H, W): where logits are positive."""
-    return (logits > 0).cpu().numpy()
-
-
-def masks_as_json(masks: np.ndarray, phrases: Sequence[str]) -> dict[str, Any]:
+def masks_as_json(
+    masks: np.ndarray, phrases: Sequence[str], scores: Sequence[float] | None = None
+) -> dict[str, Any]:
     """Turn masks bool (N, H, W) into plain data.
 
     Returns:
         {"size": [H, W], "phrases": [{"phrase", "segmentation" (COCO RLE), "area", "bbox" (XYWH in
-        pixels), "found" (False for an empty mask)}]}.
+        pixels), "found" (False for an empty mask), and with `scores` "score" (in [0, 1])}]}.
     """
     found = []
-    for mask, phrase in zip(masks, phrases, strict=True):
+    for number, (mask, phrase) in enumerate(zip(masks, phrases, strict=True)):
         box = box_of_mask(mask)
-        found.append(
-            {
-                "phrase": phrase,
-                "segmentation": encode_mask(mask),
-                "area": int(mask.sum()),
-                "bbox": list(xyxy_to_xywh(box or (0, 0, 0, 0))),
-                "found": box is not None,
-            }
-        )
+        record = {
+            "phrase": phrase,
+            "segmentation": encode_mask(mask),
+            "area": int(mask.sum()),
+            "bbox": list(xyxy_to_xywh(box or (0, 0, 0, 0))),
+            "found": box is not None,
+        }
+        if scores is not None:
+            record["score"] = round(float(scores[number]), 4)
+        found.append(record)
     return {"size": list(masks.shape[1:]), "phrases": found}
 
 
@@ -72,6 +72,7 @@ def save_grounding(
     masks: np.ndarray,
     phrases: Sequence[str],
     *,
+    scores: Sequence[float] | None = None,
     title: str = "",
     about: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Path]:
@@ -82,6 +83,7 @@ def save_grounding(
     Args:
         path: of the PNG; the JSON has the same name with the ending .json.
         masks: bool (N, H, W).
+        scores: of the N phrases, for JSON and picture; None for neither.
 
     Returns:
         Both paths.
@@ -97,8 +99,8 @@ def save_grounding(
     if len(masks) != len(phrases):
         raise ValueError(f"{len(masks)} masks for {len(phrases)} phrases: pass one mask for each")
 
-    write_json(beside, {**(about or {}), **masks_as_json(masks, phrases)}, indent=1)
-    figure = grounding_figure(image, masks, phrases, title=title)
+    write_json(beside, {**(about or {}), **masks_as_json(masks, phrases, scores)}, indent=1)
+    figure = grounding_figure(image, masks, phrases_with_scores(phrases, scores), title=title)
     try:
         write_png(path, figure)
     except Exception as fault:  # a text or a font can make matplotlib raise nearly anything
@@ -107,6 +109,13 @@ def save_grounding(
             f"the picture {path} could not be drawn ({reason}); the masks are in {beside}"
         ) from fault
     return path, beside
+
+
+def phrases_with_scores(phrases: Sequence[str], scores: Sequence[float] | None) -> list[str]:
+    """Return the labels of a picture, such as "a cat 0.93"; without scores the phrases alone."""
+    if scores is None:
+        return list(phrases)
+    return [f"{phrase} {score:.2f}" for phrase, score in zip(phrases, scores, strict=True)]
 
 
 class PictureError(ValueError):

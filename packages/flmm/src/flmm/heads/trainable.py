@@ -19,8 +19,9 @@ from flmm.adapters.frozen import FrozenLMM
 from flmm.attention.capture import MERGES
 from flmm.heads.facts import frozen_parts, read_facts, trained_parts
 from flmm.heads.files import OWN_POSITIONS, open_heads, read_heads, write_heads
+from flmm.heads.scores import geometric_scores
 from flmm.refiners.embedding import ImageEmbedding
-from flmm.refiners.refiner import Refiner
+from flmm.refiners.refiner import RefinedMasks, Refiner
 from flmm.refiners.sam.refiner import SamRefiner
 
 
@@ -29,11 +30,13 @@ class Grounding:
     """Masks of the N phrases of an image, as logits: positive is inside.
 
     coarse: (N, p, q) over the whole image, from the mask head. refined: (N, H, W) float32, from
-    SAM.
+    SAM. scores: (N,) float32 in [0, 1], how sure each one is, without gradients; see
+    `TrainableHeads.scores`.
     """
 
     coarse: Tensor
     refined: Tensor
+    scores: Tensor
 
 
 class TrainableHeads(nn.Module):
@@ -96,14 +99,21 @@ class TrainableHeads(nn.Module):
         """Do the work of `forward`, with a refiner that may also embed images."""
         coarse = [self.coarse_masks(of_image) for of_image in features]
         text = [self.text_embeddings(of_image) for of_image in features]
-        refined = (refiner or self.sam)(images, coarse, text)
+        found = (refiner or self.sam).refine(images, coarse, text)
+        refined = [of_image.masks for of_image in found]
 
         if not any(of_image.lengths for of_image in features):
             # SAM then reads no text. A rank without phrases must still run the same backward pass
             # as the other ranks.
             none = sum(self._project(of_image).sum() for of_image in features)
             refined = [masks + none for masks in refined]
-        return [Grounding(c, r) for c, r in zip(coarse, refined, strict=True)]
+        scores = [self.scores(c, f) for c, f in zip(coarse, found, strict=True)]
+        return [Grounding(*of_image) for of_image in zip(coarse, refined, scores, strict=True)]
+
+    @torch.no_grad()
+    def scores(self, coarse: Tensor, found: RefinedMasks) -> Tensor:
+        """Score the masks of an image -> (N,) float32 in [0, 1], see `geometric_scores`."""
+        return geometric_scores(coarse, found.masks, found.ious)
 
     def coarse_masks(self, features: PhraseFeatures) -> Tensor:
         """Return (N, p, q) logits over the image. The mask head sees the padding, too, which is cut

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         ImageEmbedding as ImageEmbedding,
     )
     from flmm.refiners.refiner import (
+        RefinedMasks as RefinedMasks,
         Refiner as Refiner,
     )
     from flmm.refiners.sam.geometry import (
@@ -29,6 +30,7 @@ else:
         __name__,
         {
             "ImageEmbedding": "flmm.refiners.embedding",
+            "RefinedMasks": "flmm.refiners.refiner",
             "Refiner": "flmm.refiners.refiner",
             "ResizedImage": "flmm.refiners.sam.geometry",
             "SamRefiner": "flmm.refiners.sam.refiner",

@@ -1,12 +1,25 @@
 """The interface of a refiner: coarse masks in, fine masks out."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from PIL import Image
 from torch import Tensor
 
 from flmm.refiners.embedding import ImageEmbedding
+
+
+@dataclass(frozen=True)
+class RefinedMasks:
+    """Refined masks of the n phrases of an image.
+
+    masks: float32 logits (n, H, W) at the image's size; positive is inside. ious: (n,) in [0, 1],
+    the IoU that the refiner expects of each mask.
+    """
+
+    masks: Tensor
+    ious: Tensor
 
 
 class Refiner(Protocol):
@@ -27,12 +40,12 @@ class Refiner(Protocol):
         """Embed all images in one pass."""
         ...
 
-    def __call__(
+    def refine(
         self,
         images: Sequence[Image.Image | ImageEmbedding],
         coarse: Sequence[Tensor],
         text: Sequence[Sequence[Tensor]] | None = None,
-    ) -> list[Tensor]:
+    ) -> list[RefinedMasks]:
         """Refine the masks of B images.
 
         Args:
@@ -41,6 +54,15 @@ class Refiner(Protocol):
             text: per image n tensors (t, E), the projected words of each phrase.
 
         Returns:
-            Per image float32 logits (n, H, W) at its size; positive is inside.
+            Masks of each image.
         """
+        ...
+
+    def __call__(
+        self,
+        images: Sequence[Image.Image | ImageEmbedding],
+        coarse: Sequence[Tensor],
+        text: Sequence[Sequence[Tensor]] | None = None,
+    ) -> list[Tensor]:
+        """Return the logits of `refine` alone."""
         ...

@@ -14,6 +14,7 @@ from clim_data.files import IMAGE_SUFFIXES, is_image
 from flmm.commands.options import (
     add_answer_options,
     add_model_options,
+    add_score_option,
     heads_file,
     load_from_options,
     say,
@@ -48,6 +49,7 @@ def add(commands: Commands) -> None:
         metavar="FOLDER",
         help="pictures to offer, the first twelve by name",
     )
+    add_score_option(parser)
     add_answer_options(parser)
     parser.add_argument("--host", default=HOST, help="address to listen on")
     parser.add_argument(
@@ -75,7 +77,7 @@ def run(options: Namespace) -> None:
         model = load_from_options(options)
         say_how_phrases_are_found()
         app = build_app(
-            Demo(model, max_new_tokens=options.max_new_tokens),
+            Demo(model, max_new_tokens=options.max_new_tokens, min_score=options.min_score),
             about=about(model, options.checkpoint),
             examples=examples,
             hosts=allowed_hosts(options.host),

@@ -89,7 +89,7 @@ def answer_view(answered: AnsweredQuestion) -> dict[str, Any]:
 
 def found_view(found: GroundedPhrases) -> dict[str, Any]:
     """Return what the page shows of masks: pieces of the text, and for each phrase its mask,
-    attention, area and box."""
+    attention, area, box and score."""
     height, width = found.masks.shape[1:]
     phrases = [
         {
@@ -98,6 +98,7 @@ def found_view(found: GroundedPhrases) -> dict[str, Any]:
             "area": kept["area"],
             "share": kept["area"] / (height * width),
             "box": kept["bbox"],
+            "score": kept["score"],
             "centre": inner_point(mask),
             "mask": _url(mask_png(mask, colour_of(index))),
             "attention": _url(heat_png(attention)),

@@ -21,8 +21,9 @@ from flmm.dialogue.answers import NoPhrasesError, ask, ground_answer
 from flmm.dialogue.streaming import OnText
 from flmm.dialogue.visual_cot import FOCUSES, LookOptions, visual_answer
 from flmm.grounded import GroundedLMM, Grounding
+from flmm.grounders.grounder import ScoredMasks
 from flmm.grounders.heads import phrase_features
-from flmm.grounders.images import binary_masks, masks_as_json, save_grounding
+from flmm.grounders.images import masks_as_json, save_grounding
 from flmm.pictures.mean_attention import mean_attention
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.text.phrases import Chunker, Span, noun_chunks
@@ -64,7 +65,7 @@ class GroundedPhrases:
     result: its name for `Demo.files`. text: of the answer, "" for phrases of the user. phrases: N
     texts. spans: the characters (start, end) of each in the text. masks: bool (N, H, W). attention:
     float32 (N, h, w), see `flmm.pictures.mean_attention`. record: plain data, see
-    `flmm.grounders.images.masks_as_json`.
+    `flmm.grounders.images.masks_as_json`, with scores.
     """
 
     result: str
@@ -116,6 +117,7 @@ class Demo:
     Args:
         model: of `flmm.load_grounded`.
         max_new_tokens: longest answer, as `flmm.ask` takes it.
+        min_score: phrases with a lower score are not found.
         chunker: finds the phrases of an answer.
     """
 
@@ -124,9 +126,11 @@ class Demo:
         model: GroundedLMM,
         *,
         max_new_tokens: int | None = None,
+        min_score: float = 0.0,
         chunker: Chunker = noun_chunks,
     ):
-        self.model, self.max_new_tokens, self.chunker = model, max_new_tokens, chunker
+        self.model, self.chunker = model, chunker
+        self.max_new_tokens, self.min_score = max_new_tokens, min_score
         self._pictures: RecentItems[Picture] = RecentItems(
             PICTURES_KEPT, "this picture is no longer kept: choose it again"
         )
@@ -277,6 +281,7 @@ class Demo:
                 picture.image,
                 masks,
                 [one["phrase"] for one in found],
+                scores=[one["score"] for one in found],
                 title=record.get("answer", "").strip(),
             )
             return path.read_bytes()
@@ -299,9 +304,10 @@ class Demo:
         turn: Turn | None = None,
         spans: tuple[tuple[int, int], ...] = (),
     ) -> GroundedPhrases:
-        masks = binary_masks(grounding.refined)
+        found = ScoredMasks(grounding.refined, grounding.scores)
+        masks = found.binary(self.min_score).cpu().numpy()
         about = {} if turn is None else {"question": turn.question, "answer": turn.answer.text}
-        record = {**about, **masks_as_json(masks, phrases)}
+        record = {**about, **masks_as_json(masks, phrases, found.scores.tolist())}
         result = self._results.add((picture, record))
         attention = mean_attention(features).cpu().numpy()
         return GroundedPhrases(

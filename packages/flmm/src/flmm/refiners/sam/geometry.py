@@ -133,13 +133,12 @@ def masks_to_image(low_res: Tensor, original: Size, *, edge: int) -> Tensor:
 
 
 def closest_candidates(candidates: Tensor, masks: Tensor) -> Tensor:
-    """Of K candidate logits (n, K, H, W) the one whose positive part has the best IoU with each
-    bool mask (n, H, W)."""
+    """Return the number (n,) of the candidate, of K logits (n, K, H, W), whose positive part has
+    the best IoU with each bool mask (n, H, W)."""
     positive = candidates.detach() > 0
     intersection = (positive & masks[:, None]).flatten(2).sum(2)
     union = (positive | masks[:, None]).flatten(2).sum(2)
-    best = (intersection / union.clamp(min=1)).argmax(1)
-    return candidates[torch.arange(len(best), device=best.device), best]
+    return (intersection / union.clamp(min=1)).argmax(1)
 
 
 def _bilinear(x: Tensor, size: Size) -> Tensor:

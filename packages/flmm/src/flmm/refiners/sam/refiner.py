@@ -19,6 +19,7 @@ from transformers import SamModel
 from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
 
 from flmm.refiners.embedding import ImageEmbedding, Size
+from flmm.refiners.refiner import RefinedMasks
 from flmm.refiners.sam.decoder import PromptedImage, decode
 from flmm.refiners.sam.geometry import ResizedImage, closest_candidates, masks_to_image
 from flmm.refiners.sam.prompts import PromptKinds, SamPrompts, encode_prompts
@@ -129,18 +130,39 @@ class SamRefiner(nn.Module):
         Raises:
             ValueError: numbers or shapes that do not belong together.
         """
+        return [found.masks for found in self.refine(images, coarse, text)]
+
+    def refine(
+        self,
+        images: Sequence[Image.Image | ImageEmbedding],
+        coarse: Sequence[Tensor],
+        text: Sequence[Sequence[Tensor]] | None = None,
+    ) -> list[RefinedMasks]:
+        """Do the work of `forward`, and return SAM's predicted IoU with each mask.
+
+        Arguments and errors are those of `forward`. SAM's own prediction is not bounded: it is
+        clamped to [0, 1], and no gradient flows from it.
+        """
         self._check(images, coarse, text)
         embeddings = self._embedded(images)
         prompts = self.encode_prompts([e.size for e in embeddings], coarse, text)
-        low_res, _ = self.decode(embeddings, prompts, [len(c) for c in coarse])
-        parts = low_res.split([len(c) for c in coarse])
+        counts = [len(masks) for masks in coarse]
+        low_res, ious = self.decode(embeddings, prompts, counts)
+        quality = ious.detach().float().clamp(0, 1)
+
         refined = []
-        for part, embedding, binary in zip(parts, embeddings, prompts.binary, strict=True):
+        parts = zip(
+            low_res.split(counts), quality.split(counts), embeddings, prompts.binary, strict=True
+        )
+        for part, expected, embedding, binary in parts:
             full = masks_to_image(part.flatten(0, 1), embedding.size, edge=self.edge)
             candidates = full.view(len(part), part.shape[1], *embedding.size)  # (n_i, K, H, W)
-            refined.append(
-                closest_candidates(candidates, binary) if self.multimask else candidates[:, 0]
-            )
+            if self.multimask:
+                rows = torch.arange(len(part), device=part.device)
+                best = closest_candidates(candidates, binary)
+                refined.append(RefinedMasks(candidates[rows, best], expected[rows, best]))
+            else:
+                refined.append(RefinedMasks(candidates[:, 0], expected[:, 0]))
         return refined
 
     def without_encoder(self) -> "SamRefiner":

@@ -8,7 +8,7 @@ export function make(tag, properties = {}, ...children) {
   return node;
 }
 
-// What is on show: a picture, and {phrases: [{phrase, colour, mask, attention, area, centre}], result, box, caption}.
+// What is on show: a picture, and {phrases: [{phrase, colour, mask, attention, area, score, centre}], result, box, caption}.
 let picture = null;
 let shown = null;
 let chosen = null; // number of the phrase that is shown alone; null shows all
@@ -30,6 +30,10 @@ export function percentOf(phrase) {
   return `${(100 * phrase.share).toFixed(1)} %`;
 }
 
+export function scoreOf(phrase) {
+  return phrase.score.toFixed(2);
+}
+
 // A phrase to click on, in a text that can be marked with the mouse: so it is no button element, but acts as one.
 // Its number and "not found" come from the style sheet: the text of an answer stays what it is.
 export function chip(ofPicture, found, index, text = found.phrases[index].phrase) {
@@ -37,7 +41,8 @@ export function chip(ofPicture, found, index, text = found.phrases[index].phrase
   const node = make("span", { className: "phrase", tabIndex: 0, textContent: text });
   node.setAttribute("role", "button");
   if (found.phrases.length > 1) node.dataset.number = index + 1;
-  node.title = phrase.area === 0 ? "not found" : `${percentOf(phrase)} of the picture`;
+  const place = phrase.area === 0 ? "not found" : `${percentOf(phrase)} of the picture`;
+  node.title = `${place}, score ${scoreOf(phrase)}`;
   const choose = () => show(ofPicture, found, index);
   node.onclick = () => getSelection().isCollapsed && choose();
   node.onkeydown = (event) => {

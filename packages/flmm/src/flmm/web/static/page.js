@@ -1,6 +1,6 @@
 // The page of `flmm demo`: pictures, conversations about them, phrases of the visitor, and closer looks.
 
-import { $, busy, chip, make, percentOf, show } from "./masks.js";
+import { $, busy, chip, make, percentOf, scoreOf, show } from "./masks.js";
 import { ask as askServer, file, get, send, sendPicture } from "./server.js";
 
 // Pictures of this visit by name: {picture, history: [[question, answer]], turns, tables, looks: nodes}.
@@ -262,7 +262,8 @@ async function ground(signal) {
     const area = `${percentOf(phrase)} · ${phrase.area} px`;
     const box = phrase.area ? phrase.box.join(", ") : "not found";
     const cell = make("td", {}, chip(one.picture, found, index));
-    return make("tr", {}, cell, make("td", {}, area), make("td", {}, box));
+    const score = make("td", {}, scoreOf(phrase));
+    return make("tr", {}, cell, score, make("td", {}, area), make("td", {}, box));
   });
   if (isOnShow(one)) {
     $("table").tBodies[0].replaceChildren(...one.tables);

@@ -17,8 +17,8 @@ from flmm.adapters.frozen import FrozenLMM
 class ScoredMasks:
     """Masks of the N phrases of an image, in the order of the phrases.
 
-    masks: float32 logits (N, H, W) in pixels of the original image; positive is inside. scores: (N,)
-    in [0, 1], how sure each one is; 0 where nothing was found.
+    masks: float32 logits (N, H, W) in pixels of the original image; positive is inside.
+    scores: (N,) in [0, 1], how sure each one is; 0 where nothing was found.
     """
 
     masks: Tensor

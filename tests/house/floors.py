@@ -30,6 +30,7 @@ FLOORS: dict[str, dict[str, int]] = {
         "version": 0,
     },
     "clim_models": {
+        "pipelines": 10,
         "detection": 9,
         "detection.heads": 8,
         "detection.features": 7,

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from clim_models.image_side import copy_image_side as copy_image_side
     from clim_models.names import model_config as model_config
     from clim_models.open_clip_compat import no_weights_yet as no_weights_yet
+    from clim_models.pipelines.options import PipelineOptions as PipelineOptions
+    from clim_models.pipelines.tasks import pipeline as pipeline
     from clim_models.pooling import pool_boxes as pool_boxes, pool_masks as pool_masks
     from clim_models.region_model import RegionModel as RegionModel
     from clim_models.shipped import (
@@ -60,6 +62,7 @@ else:
             "LoadReport": "clim_models.checkpoints.load",
             "NO_WEIGHTS": "clim_models.shipped",
             "PRECISIONS": "clim_models.create",
+            "PipelineOptions": "clim_models.pipelines.options",
             "Pooled": "clim_models.features",
             "REQUESTS": "clim_models.features",
             "Readout": "clim_models.features",
@@ -81,6 +84,7 @@ else:
             "model_config": "clim_models.names",
             "name_of_export": "clim_models.foreign",
             "no_weights_yet": "clim_models.open_clip_compat",
+            "pipeline": "clim_models.pipelines.tasks",
             "pool_boxes": "clim_models.pooling",
             "pool_masks": "clim_models.pooling",
             "register_tower": "clim_models.towers.registry",

@@ -1,0 +1,88 @@
+"""A detector over pictures, with any names."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from clim_models.detection.rules import Detections
+from clim_models.pipelines.options import PipelineOptions
+from clim_models.pipelines.pictures import Source
+from clim_models.pipelines.reading import ReadPicture, in_lists, is_one, read_ahead, read_whole
+from clim_models.pipelines.results import PictureResult, RegionResult
+
+
+class Detector(Protocol):
+    """What is needed of a detector; all of `clim_models.detection` have it."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def detect(self, pictures: list[Tensor]) -> list[Detections]: ...
+
+
+class DetectionPipeline:
+    """Finds objects in pictures: boxes, names, scores, and masks where the detector has them.
+
+    ```python
+    find = clim_models.pipeline("detection", model=RUN, labels=["cat", "remote control"])
+    find("photo.jpg").to_supervision()
+    ```
+
+    Args:
+        detector: F-ViT, a frozen-CLIP detector, or one of Detic, with the classes to find.
+        options: `batch_size` and `min_score` count.
+    """
+
+    def __init__(self, detector: Detector, options: PipelineOptions):
+        self.detector = detector
+        self.options = options
+        self.labels = tuple(detector.names)
+
+    def __call__(self, pictures: Any) -> Any:
+        """Find objects in a picture, or in each picture of a list.
+
+        Args:
+            pictures: a `Source`, or a list of them.
+
+        Returns:
+            A `PictureResult`, or a list of them; regions by falling score.
+
+        Raises:
+            FileNotFoundError, ValueError: a picture that cannot be read.
+        """
+        if is_one(pictures):
+            return next(self.stream([pictures]))
+        return list(self.stream(pictures))
+
+    def stream(self, pictures: Iterable[Source]) -> Iterator[PictureResult]:
+        """Yield the result of each picture in order, for lists that do not fit into memory."""
+        size = self.options.batch_size
+        ahead = read_ahead(read_whole, enumerate(pictures), ahead=size)
+        for batch in in_lists(ahead, size):
+            found = self._detect([one.pixels for one in batch])
+            for picture, one in zip(batch, found, strict=True):
+                yield self._result(picture, one)
+
+    @torch.inference_mode()
+    def _detect(self, pictures: list[Tensor]) -> list[Detections]:
+        return self.detector.detect(pictures)
+
+    def _result(self, picture: ReadPicture, found: Detections) -> PictureResult:
+        rows = found.scores >= self.options.min_score
+        masks = None if found.masks is None else found.masks[rows].cpu().numpy()
+        table = zip(
+            found.boxes[rows].tolist(),
+            found.scores[rows].tolist(),
+            found.labels[rows].tolist(),
+            strict=True,
+        )
+        regions = []
+        for row, ((x0, y0, x1, y1), score, label) in enumerate(table):
+            mask = None if masks is None else masks[row]
+            box = (x0, y0, x1, y1)
+            regions.append(RegionResult(self.labels[label], score, box, label, mask))
+        return PictureResult(
+            tuple(regions), self.labels, picture.size, picture.name, picture.source
+        )

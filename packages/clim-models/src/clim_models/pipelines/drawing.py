@@ -1,0 +1,144 @@
+"""Drawings of regions and maps on a picture, with Pillow alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from clim_models.checkpoints.atomic import write_whole
+
+if TYPE_CHECKING:
+    from clim_models.pipelines.results import RegionResult
+
+# Colours that also colour-blind people tell apart (Okabe and Ito), without black.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+FORMAT_OF_SUFFIX = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+# Longest side of a panel of maps.
+PANEL_PX = 480
+HEAT = np.array([213.0, 94.0, 0.0])
+
+
+def draw_regions(picture: Tensor, regions: Sequence[RegionResult]) -> Image.Image:
+    """Draw boxes, masks and names, the best region on top.
+
+    Args:
+        picture: uint8 RGB (3, height, width).
+        regions: in pixels of the picture.
+    """
+    pixels = picture.permute(1, 2, 0).numpy().copy()
+    order = sorted(regions, key=lambda region: region.score)
+    for region in order:
+        if region.mask is not None:
+            tint = np.array(_rgb(region))
+            pixels[region.mask] = (0.55 * pixels[region.mask] + 0.45 * tint).astype(np.uint8)
+
+    image = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(image)
+    longest = max(image.size)
+    font = ImageFont.load_default(size=max(11, round(longest / 48)))
+    line_px = max(2, round(longest / 320))
+    for region in order:
+        draw.rectangle(_drawable(region.box), outline=_rgb(region), width=line_px)
+    for region in order:
+        _write_label(draw, region, font)
+    return image
+
+
+def draw_maps(
+    picture: Tensor,
+    maps: np.ndarray,
+    labels: Sequence[str],
+    peaks: Sequence[tuple[float, float]],
+) -> Image.Image:
+    """Draw a panel for each map, next to each other: the picture in grey, warm where a label is.
+
+    All panels have one scale, from the smallest to the largest value of all maps.
+
+    Args:
+        picture: uint8 RGB (3, height, width).
+        maps: (K, h, w).
+        labels: K names.
+        peaks: (x, y) in pixels of the picture.
+    """
+    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+    scale = min(1.0, PANEL_PX / max(image.size))
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    grey = np.asarray(image.convert("L").resize((width, height)), dtype=np.float32)[..., None]
+    low, high = float(maps.min()), float(maps.max())
+
+    font = ImageFont.load_default(size=14)
+    gap, title = 6, 22
+    canvas = Image.new("RGB", (len(maps) * (width + gap) - gap, height + title), "white")
+    for place, (values, label, peak) in enumerate(zip(maps, labels, peaks, strict=True)):
+        strength = (values - low) / max(high - low, 1e-12)
+        grown = Image.fromarray(strength.astype(np.float32)).resize((width, height))
+        weight = 0.8 * np.clip(np.asarray(grown), 0, 1)[..., None] ** 2
+        panel = Image.fromarray((grey * (1 - weight) + HEAT * weight).astype(np.uint8))
+        draw = ImageDraw.Draw(panel)
+        x, y = (value * scale for value in peak)
+        draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill="white", outline="black")
+
+        left = place * (width + gap)
+        canvas.paste(panel, (left, title))
+        text = f"{_readable(label, place)} {values.max():.2f}"
+        ImageDraw.Draw(canvas).text((left + 2, 3), text, fill="black", font=font)
+    return canvas
+
+
+def write_picture(image: Image.Image, path: str | Path | None) -> Image.Image:
+    """Write a drawing and return it; without a path only return it.
+
+    Raises:
+        ValueError: a path of another format.
+    """
+    if path is None:
+        return image
+    path = Path(path)
+    kind = FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{path} names no format of pictures: end it with .jpg, .png or .webp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(path) as draft:
+        image.save(draft, format=kind)
+    return image
+
+
+def _write_label(
+    draw: ImageDraw.ImageDraw,
+    region: RegionResult,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """Write name and score above a box, or inside it where the picture ends."""
+    text = f"{_readable(region.label or 'none', region.class_id)} {region.score:.2f}"
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    height = bottom - top + 4
+    x, y = region.box[0], region.box[1] - height
+    if y < 0:
+        y = region.box[1]
+    draw.rectangle((x, y, x + right - left + 6, y + height), fill=_rgb(region))
+    draw.text((x + 3 - left, y + 2 - top), text, fill="white", font=font)
+
+
+def _readable(label: str, number: int) -> str:
+    """Return a label that Pillow's own font can write, or the number of its class."""
+    try:
+        label.encode("latin-1")
+    except UnicodeEncodeError:
+        return f"#{number}"
+    return label
+
+
+def _rgb(region: RegionResult) -> tuple[int, int, int]:
+    colour = COLOURS[region.class_id % len(COLOURS)] if region.class_id >= 0 else "#777777"
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def _drawable(box: Sequence[float]) -> tuple[float, float, float, float]:
+    """Order the corners: Pillow refuses a box whose end is before its start."""
+    x0, y0, x1, y1 = box
+    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)

@@ -1,0 +1,47 @@
+"""Options of pipelines that few users change."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clim_models.text.prompts import VILD_TEMPLATES
+
+FEATURES = ("boxes", "boxes_value", "boxes_attention")
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """How a pipeline reads pictures and names what it sees.
+
+    Attributes:
+        batch_size: pictures of one forward pass.
+        image_px: longest side of the input in pixels. None is the size at which the model was
+            trained on regions, else the size of its pretraining; detectors know their own.
+        features: what names a box: "boxes" (RoIAlign of the dense map, for CLIPs trained on
+            regions), "boxes_value" (the same without the last residual), or "boxes_attention"
+            (class tokens that see the box only, the better choice for a CLIP that was not).
+        templates: sentences that labels are put into.
+        precision: of weights that are loaded here, "fp32", "bf16" or "fp16".
+        min_score: regions below are left out; not those whose boxes are given.
+        trusted: accept a model name in a folder from elsewhere that may bring code.
+
+    Raises:
+        ValueError: a value that is out of range.
+    """
+
+    batch_size: int = 16
+    image_px: int | None = None
+    features: str = "boxes"
+    templates: Sequence[str] = VILD_TEMPLATES
+    precision: str = "fp32"
+    min_score: float = 0.0
+    trusted: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: pass at least 1")
+        if self.image_px is not None and self.image_px < 1:
+            raise ValueError(f"image_px={self.image_px}: pass a side in pixels, at least 1")
+        if self.features not in FEATURES:
+            raise ValueError(f"features={self.features!r}: choose from {', '.join(FEATURES)}")
+        if not 0 <= self.min_score <= 1:
+            raise ValueError(f"min_score={self.min_score}: pass a number from 0 to 1")

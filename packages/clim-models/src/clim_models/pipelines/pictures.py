@@ -1,0 +1,204 @@
+"""Pictures from wherever a user has them: a file, a URL, bytes, Pillow, numpy or torch.
+
+clim-data reads files for training and evaluation by the same rules; neither package may import the
+other, and a test compares the two readers.
+"""
+
+import io
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from clim_models.version import __version__
+
+Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
+"""What is read as a picture: path, http or https URL, encoded bytes, Pillow image, numpy array
+(height, width, 3) or (height, width), tensor (3, height, width). Arrays and tensors are uint8 RGB.
+"""
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_PIXELS = 128_000_000
+MAX_BYTES = 256 << 20
+TIMEOUT_S = 30
+_URLS = ("http://", "https://")
+_WHITE = (255, 255, 255, 255)
+_RGB = "pass uint8 RGB, (height, width, 3) as an array or (3, height, width) as a tensor"
+
+
+def is_url(source: object) -> bool:
+    """Return whether a source is an http or https address."""
+    return isinstance(source, str) and source.lower().startswith(_URLS)
+
+
+def name_of_picture(source: Source, number: int = 0) -> str:
+    """Return what messages and files call a picture: its path or address, or its number."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    known = getattr(source, "filename", "")
+    return known or f"picture {number}"
+
+
+def fetch(source: Source) -> Source:
+    """Return the bytes behind a URL; every other source as it is.
+
+    Raises:
+        ValueError: the address cannot be fetched, or holds too many bytes.
+    """
+    if not is_url(source):
+        return source
+    assert isinstance(source, str)
+    request = Request(source, headers={"User-Agent": f"clim-models/{__version__}"})
+    try:
+        with urlopen(request, timeout=TIMEOUT_S) as answer:
+            content: bytes = answer.read(MAX_BYTES + 1)
+    except (URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ValueError(
+            f"cannot fetch {source} ({reason}): check the address and the network, or pass a file"
+        ) from error
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{source} holds more than {MAX_BYTES >> 20} MB: pass a smaller picture")
+    return content
+
+
+def read_picture(source: Source, *, name: str = "", at_least: Callable | None = None) -> Tensor:
+    """Read a picture upright: EXIF turns are applied, transparent pixels are white.
+
+    Args:
+        source: see `Source`.
+        name: what messages call it; None takes its path or address.
+        at_least: from (height, width) of the stored picture to the size that is enough for the
+            caller. A JPEG may then be decoded smaller (by 1/2, 1/4 or 1/8), never below this.
+
+    Returns:
+        uint8 RGB (3, height, width).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a JPEG, PNG or WebP, damaged, larger than `MAX_PIXELS`, or an array of
+            another shape or type.
+    """
+    return read_with_size(source, name=name, at_least=at_least)[0]
+
+
+def read_with_size(
+    source: Source, *, name: str = "", at_least: Callable | None = None
+) -> tuple[Tensor, tuple[int, int]]:
+    """Do what `read_picture` does; return also (height, width) of the whole picture."""
+    name = name or name_of_picture(source)
+    if isinstance(source, Tensor):
+        pixels = _checked(source, name)
+        return pixels, (pixels.shape[1], pixels.shape[2])
+    if isinstance(source, np.ndarray):
+        pixels = _pixels_of_array(source, name)
+        return pixels, (pixels.shape[1], pixels.shape[2])
+
+    image = source if isinstance(source, Image.Image) else _open(fetch(source), name)
+    turned = _swaps_sides(image)
+    size = (image.width, image.height) if turned else (image.height, image.width)
+    if at_least is not None and not isinstance(source, Image.Image):
+        height, width = at_least(size)
+        # `draft` counts in the stored orientation, and chooses a scale that is not below this.
+        image.draft("RGB", (height, width) if turned else (width, height))
+    try:
+        with warnings.catch_warnings():
+            # Damaged tags say nothing about the pixels.
+            warnings.simplefilter("ignore")
+            upright = ImageOps.exif_transpose(image)
+        rgb = _to_rgb(upright, name)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"cannot read {name} ({error}): pass a whole jpg, png or webp") from error
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1), size
+
+
+def _open(source: Any, name: str) -> Image.Image:
+    """Open a file or bytes by the header.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_picture`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            stream = io.BytesIO(source) if isinstance(source, bytes) else Path(source).expanduser()
+            image = Image.open(stream, formats=FORMATS)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"no picture at {name}: check the path") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ValueError(
+            f"{name} is no picture that can be read: pass a jpg, png or webp"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} is too large ({error}): make it smaller") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"{name} has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}: make it "
+            "smaller"
+        )
+    return image
+
+
+def _swaps_sides(image: Image.Image) -> bool:
+    """Return whether the EXIF turn of an image swaps its width and height."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except Exception:  # damaged tags raise nearly anything; viewers show such an image as stored
+        return False
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Convert any mode to RGB, on white; grey of 16 bits is scaled by its range."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image, name)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """Scale grey values by the smallest usual range that holds them.
+
+    Integers may reach 255, 4095 or 65535, floats 1 or 255.
+    """
+    values = np.asarray(image)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    tops = (1.0, 255.0) if image.mode == "F" else (255.0, 4095.0, 65535.0)
+    top = next((top for top in tops if high <= top), None)
+    if top is None or not low >= 0:  # NaN is not at least 0 either
+        raise ValueError(f"{name} has grey values from {low:g} to {high:g}: convert it to 8 bits")
+    if top == 65535.0:
+        return Image.fromarray((values.astype(np.int64) >> 8).astype(np.uint8))
+    return Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8))
+
+
+def _pixels_of_array(array: np.ndarray, name: str) -> Tensor:
+    """Turn an array (height, width, 3), or grey (height, width), into a picture."""
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+        raise ValueError(f"{name} is an array of {array.dtype} and shape {array.shape}; {_RGB}")
+    return _checked(torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1), name)
+
+
+def _checked(pixels: Tensor, name: str) -> Tensor:
+    """Return a tensor on the CPU if it is a picture.
+
+    Raises:
+        ValueError: it is not.
+    """
+    shape = tuple(pixels.shape)
+    if pixels.dtype != torch.uint8 or len(shape) != 3 or shape[0] != 3 or 0 in shape:
+        raise ValueError(f"{name} is a tensor of {pixels.dtype} and shape {shape}; {_RGB}")
+    return pixels.cpu()

@@ -1,0 +1,156 @@
+"""Pictures are read upright from every source, as clim-data reads them."""
+
+import io
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+from clim_data import decode_rgb
+from clim_models.pipelines import is_url, name_of_picture, read_picture
+from clim_models.pipelines.reading import fitted_to_patches, read_ahead, read_fitted
+from PIL import Image
+
+
+def noise(mode="RGB", size=(24, 16)):
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], bands), dtype=np.uint8)
+    return Image.fromarray(values.squeeze(-1) if bands == 1 else values, mode)
+
+
+def encoded(image, kind="PNG", **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def sources():
+    wide = Image.fromarray((np.arange(24 * 16).reshape(16, 24) * 170).astype(np.uint16))
+    palette = noise().quantize(16)
+    found = {
+        "rgb": encoded(noise()),
+        "jpeg": encoded(noise(), "JPEG"),
+        "cmyk": encoded(noise("CMYK"), "JPEG"),
+        "grey": encoded(noise("L")),
+        "grey and alpha": encoded(noise("LA")),
+        "alpha": encoded(noise("RGBA")),
+        "webp": encoded(noise("RGBA"), "WEBP", lossless=True),
+        "16 bits": encoded(wide),
+        "palette with a transparent colour": encoded(palette, transparency=3),
+    }
+    for turn in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        found[f"turn {turn}"] = encoded(noise(), "JPEG", exif=exif)
+    return found
+
+
+@pytest.mark.parametrize("kind", sources())
+def test_files_are_read_as_clim_data_reads_them(kind):
+    content = sources()[kind]
+    expected = decode_rgb(content, oriented=True)
+    assert torch.equal(read_picture(content), expected)
+
+
+def test_every_source_gives_the_same_pixels(tmp_path):
+    image = noise()
+    image.save(tmp_path / "a.png")
+    array = np.asarray(image)
+    expected = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    for source in (
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        image,
+        array,
+        expected,
+        encoded(image),
+    ):
+        assert torch.equal(read_picture(source), expected)
+    assert torch.equal(read_picture(array[..., 0]), expected[:1].expand(3, -1, -1))
+
+
+def test_a_url_is_fetched_and_a_missing_one_is_said(monkeypatch):
+    content = encoded(noise())
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            found = self.path == "/a.png"
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write(content if found else b"")
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert is_url(address)
+        assert torch.equal(read_picture(f"{address}/a.png"), read_picture(content))
+        with pytest.raises(ValueError, match=r"cannot fetch .*b\.png .*check the address"):
+            read_picture(f"{address}/b.png")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ("no/such.jpg", FileNotFoundError, r"no picture at no/such\.jpg: check the path"),
+        (b"GIF89a", ValueError, "picture 0 is no picture that can be read"),
+        (encoded(noise(), "JPEG")[:300], ValueError, "pass a whole jpg, png or webp"),
+        (np.zeros((4, 4, 3)), ValueError, "array of float64.*pass uint8 RGB"),
+        (np.zeros((4, 4, 4), dtype=np.uint8), ValueError, "pass uint8 RGB"),
+        (torch.zeros(4, 4, 3, dtype=torch.uint8), ValueError, r"shape \(4, 4, 3\); pass uint8"),
+    ],
+)
+def test_what_is_no_picture_is_refused_with_the_fix(source, error, message):
+    with pytest.raises(error, match=message):
+        read_picture(source)
+
+
+def test_a_file_url_and_other_schemes_are_not_followed():
+    assert not is_url("file:///etc/hostname")
+    with pytest.raises(FileNotFoundError):
+        read_picture("file:///etc/hostname")
+
+
+def test_names(tmp_path):
+    noise().save(tmp_path / "a.png")
+    assert name_of_picture(tmp_path / "a.png") == str(tmp_path / "a.png")
+    assert name_of_picture(b"", 3) == "picture 3"
+    assert name_of_picture(Image.open(tmp_path / "a.png")) == str(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("turn", [1, 6])
+def test_a_large_jpeg_is_decoded_smaller_and_keeps_its_own_size(turn):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    smooth = noise(size=(8, 6)).resize((800, 600))
+    read = read_fitted((0, encoded(smooth, "JPEG", exif=exif, quality=95)), 64, 16)
+    size = (600, 800) if turn == 1 else (800, 600)
+    assert read.size == size
+    assert tuple(read.pixels.shape[1:]) == fitted_to_patches(size, 64, 16)
+    whole = read_fitted((0, encoded(smooth, "PNG", exif=exif)), 64, 16)
+    # Smaller decoding is another filter; the picture stays the same.
+    assert (read.pixels.float() - whole.pixels.float()).abs().mean() < 4
+
+
+def test_reading_ahead_keeps_the_order_and_stops_at_an_error():
+    read = []
+
+    def work(number):
+        read.append(number)
+        if number == 5:
+            raise ValueError("five")
+        return number * number
+
+    found = read_ahead(work, range(100), ahead=4)
+    assert [next(found) for _ in range(5)] == [0, 1, 4, 9, 16]
+    with pytest.raises(ValueError, match="five"):
+        next(found)
+    assert max(read) < 15

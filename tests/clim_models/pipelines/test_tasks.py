@@ -14,6 +14,7 @@ from clim_models.detection import (
     embed_class_set,
     save_detector,
 )
+from clim_models.text import embed_vocabulary
 from PIL import Image
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -55,8 +56,12 @@ def test_a_run_folder_knows_its_model_and_a_file_its_vocabulary(model, tmp_path)
 
     result = name(PICTURE, boxes=[(0, 0, 60, 40)])
     assert result.labels == ("cat", "our mug")
-    # The whole picture is the example.
-    assert result[0].label == "our mug"
+    pixels = torch.from_numpy(PICTURE.copy()).permute(2, 0, 1)
+    expected = embed_vocabulary(
+        model, words, templates=NAME.templates, read_example=lambda _: pixels
+    )
+    torch.testing.assert_close(name.vocabulary.embeddings, expected.embeddings)
+    torch.testing.assert_close(name.vocabulary.rejects, expected.rejects)
 
 
 def test_dense_takes_a_model_that_is_there(model):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         read_ahead as read_ahead,
         read_whole as read_whole,
     )
+    from clim_models.pipelines.region import RegionResult as RegionResult
     from clim_models.pipelines.regions import (
         DensePipeline as DensePipeline,
         RegionPipeline as RegionPipeline,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from clim_models.pipelines.results import (
         DenseResult as DenseResult,
         PictureResult as PictureResult,
-        RegionResult as RegionResult,
         coco_of_results as coco_of_results,
     )
     from clim_models.pipelines.tasks import pipeline as pipeline
@@ -44,7 +44,7 @@ else:
             "PictureResult": "clim_models.pipelines.results",
             "PipelineOptions": "clim_models.pipelines.options",
             "RegionPipeline": "clim_models.pipelines.regions",
-            "RegionResult": "clim_models.pipelines.results",
+            "RegionResult": "clim_models.pipelines.region",
             "Source": "clim_models.pipelines.pictures",
             "coco_of_results": "clim_models.pipelines.results",
             "find_peaks": "clim_models.pipelines.peaks",

@@ -10,7 +10,8 @@ from clim_models.detection.rules import Detections
 from clim_models.pipelines.options import PipelineOptions
 from clim_models.pipelines.pictures import Source
 from clim_models.pipelines.reading import ReadPicture, in_lists, is_one, read_ahead, read_whole
-from clim_models.pipelines.results import PictureResult, RegionResult
+from clim_models.pipelines.region import RegionResult
+from clim_models.pipelines.results import PictureResult
 
 
 class Detector(Protocol):

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from clim_models.checkpoints.atomic import write_whole
-
-if TYPE_CHECKING:
-    from clim_models.pipelines.results import RegionResult
+from clim_models.pipelines.region import RegionResult
 
 # Colours that also colour-blind people tell apart (Okabe and Ito), without black.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")

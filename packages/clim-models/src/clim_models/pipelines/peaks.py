@@ -61,14 +61,12 @@ def find_peaks(maps: Tensor) -> Peaks:
 def boxes_of_regions(regions: Tensor) -> Tensor:
     """Return the boxes around regions (N, h, w), none of them empty: XYXY in [0, 1], (N, 4)."""
     _, height, width = regions.shape
-    rows, columns = regions.any(dim=2), regions.any(dim=1)
-    boxes = torch.stack(
-        [
-            columns.float().argmax(dim=1) / width,
-            rows.float().argmax(dim=1) / height,
-            1 - columns.flip(1).float().argmax(dim=1) / width,
-            1 - rows.flip(1).float().argmax(dim=1) / height,
-        ],
-        dim=1,
-    )
-    return boxes.float()
+    rows = torch.arange(height, device=regions.device)[:, None].expand(height, width)
+    columns = torch.arange(width, device=regions.device).expand(height, width)
+
+    # Positions outside a region count neither for its start nor for its end.
+    starts = [torch.where(regions, place, height + width) for place in (columns, rows)]
+    ends = [torch.where(regions, place + 1, 0) for place in (columns, rows)]
+    x0, y0 = (place.amin(dim=(1, 2)) for place in starts)
+    x1, y1 = (place.amax(dim=(1, 2)) for place in ends)
+    return torch.stack([x0 / width, y0 / height, x1 / width, y1 / height], dim=1).float()

@@ -189,7 +189,7 @@ def _pixels_of_array(array: np.ndarray, name: str) -> Tensor:
         array = np.repeat(array[..., None], 3, axis=2)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         raise ValueError(f"{name} is an array of {array.dtype} and shape {array.shape}; {_RGB}")
-    return _checked(torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1), name)
+    return _checked(torch.from_numpy(array.copy()).permute(2, 0, 1), name)
 
 
 def _checked(pixels: Tensor, name: str) -> Tensor:

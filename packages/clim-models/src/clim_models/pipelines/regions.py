@@ -26,7 +26,8 @@ from clim_models.pipelines.reading import (
     read_ahead,
     read_fitted,
 )
-from clim_models.pipelines.results import Box, DenseResult, PictureResult, RegionResult
+from clim_models.pipelines.region import Box, RegionResult
+from clim_models.pipelines.results import DenseResult, PictureResult
 from clim_models.region_model import RegionModel
 from clim_models.text.vocabulary import REJECTED, EmbeddedVocabulary
 from clim_models.towers.evaluation import evaluation_mode
@@ -53,8 +54,7 @@ class ClipPipeline:
         self.vocabulary = vocabulary
         self.options = options
         self.labels = vocabulary.vocabulary.names
-        known = getattr(model, "eval_px", None)
-        self.image_px: int = options.image_px or known or max(model.image_size)
+        self.image_px: int = options.image_px or model.eval_px or max(model.image_size)
 
     def _read(self, pictures: Iterable[Source]) -> Iterator[list[ReadPicture]]:
         """Yield windows of pictures at the size of the network."""
@@ -249,8 +249,8 @@ class DensePipeline(ClipPipeline):
             dense = self._encode(pictures, [Dense()])[Dense()]
         maps = self._maps(dense).cpu()  # (B, K, h, w)
         found = find_peaks(maps.flatten(0, 1))
-        count = len(self.labels)
-        parts = [Peaks(*parts) for parts in zip(*(part.split(count) for part in found))]
+        columns = [part.split(len(self.labels)) for part in found]
+        parts = [Peaks(*own) for own in zip(*columns)]
         return [self._result(*one) for one in zip(pictures, maps, parts, strict=True)]
 
     def _result(self, picture: ReadPicture, maps: Tensor, peaks: Peaks) -> DenseResult:

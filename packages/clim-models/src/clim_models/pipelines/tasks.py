@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from clim_models.create import create_model
 from clim_models.foreign import name_of_export
-from clim_models.names import TINY, has_scheme
+from clim_models.names import has_scheme
 from clim_models.pipelines.detection import DetectionPipeline
 from clim_models.pipelines.options import PipelineOptions
 from clim_models.pipelines.pictures import is_url, read_picture
 from clim_models.pipelines.regions import DensePipeline, RegionPipeline
 from clim_models.region_model import RegionModel
+from clim_models.shipped import SHIPPED_TAGS, TINY
 from clim_models.text.vocabulary import Vocabulary, embed_vocabulary
 
 Labels = Sequence[str] | None
@@ -162,18 +163,19 @@ def _clip(
             f"which weights of {name}? pass pretrained=TAG, a file or a run folder "
             '(open_clip.list_pretrained() lists tags; "none" asks for random weights)'
         )
-    weights = None if pretrained == "none" else pretrained
     return create_model(
-        name, pretrained=weights, precision=options.precision, device=_device(device)
+        name, pretrained=pretrained, precision=options.precision, device=_device(device)
     )
 
 
 def _name_of(pretrained: str | Path | None, options: PipelineOptions) -> str:
-    """Return the model name in the folder of weights.
+    """Return the model name in the folder of weights, or that of shipped weights.
 
     Raises:
         ValueError: no file says it.
     """
+    if pretrained in SHIPPED_TAGS and not Path(str(pretrained)).exists():
+        return TINY
     name = name_of_export(pretrained, trusted=options.trusted) if pretrained else None
     if not name:
         raise ValueError(

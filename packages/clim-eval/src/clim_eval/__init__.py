@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from clim_eval.evaluators.retrieval import ImageTextRetrieval as ImageTextRetrieval
     from clim_eval.evaluators.sharing import EvaluationLoading as EvaluationLoading
+    from clim_eval.evaluators.words import SceneWords as SceneWords, WordsInScenes as WordsInScenes
     from clim_eval.evaluators.zeroshot import ZeroShotClassification as ZeroShotClassification
     from clim_eval.metrics.accuracy import (
         class_accuracy_table as class_accuracy_table,
@@ -74,7 +75,9 @@ else:
             "MaskScores": "clim_eval.evaluators.mask_scores",
             "RegionClassification": "clim_eval.evaluators.regions",
             "RegionRows": "clim_eval.evaluators.regions",
+            "SceneWords": "clim_eval.evaluators.words",
             "WeightPair": "clim_eval.evaluators.alpha",
+            "WordsInScenes": "clim_eval.evaluators.words",
             "ZeroShotClassification": "clim_eval.evaluators.zeroshot",
             "accuracy_bars": "clim_eval.pictures.bars",
             "alpha_sweep": "clim_eval.evaluators.alpha",

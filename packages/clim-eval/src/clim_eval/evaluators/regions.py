@@ -173,7 +173,7 @@ class RegionClassification:
         labels = torch.cat([sample.labels for sample in samples])
         features = dict(self._dense_features(samples))
         if self.crops:
-            features["crops"] = self._crop_features(samples)
+            features["crops"] = encode_crops(self.model, samples)
 
         sizes = [len(sample.labels) for sample in samples]
         ranks: dict[str, tuple[Tensor, ...]] = {}
@@ -226,20 +226,6 @@ class RegionClassification:
             )
         return [getattr(sample, kind).to(device) for sample in samples]
 
-    def _crop_features(self, samples: Sequence[Any]) -> Tensor:
-        """Return (sum n_i, C) image features of the regions' crops."""
-        if any(sample.crops is None for sample in samples):
-            raise ValueError(
-                "crops=True, but the data brings no crops: build it with crop_px "
-                "(PanopticRegions(..., crop_px=model.image_size[0])), or pass crops=False"
-            )
-        crops = torch.cat([sample.crops for sample in samples])  # (sum n_i, 3, c, c)
-        # Crops of several images share a pass.
-        features = []
-        for part in crops.split(CROPS_PER_PASS):
-            features.append(self.model.encode_image(self.model.normalize_pixels(part)))
-        return torch.cat(features)
-
     def _stack(self, images: Sequence["ImageRows"], coverage: tuple[Coverage, ...]) -> RegionRows:
         """Join the rows of all images."""
         ranks: dict[str, np.ndarray] = {}
@@ -257,6 +243,25 @@ class RegionClassification:
             similarities=similarities,
             coverage=coverage,
         )
+
+
+def encode_crops(model: RegionEncoder, samples: Sequence[Any]) -> Tensor:
+    """Return (sum n_i, C) image features of the crops of all regions.
+
+    Raises:
+        ValueError: the data bring no crops.
+    """
+    if any(sample.crops is None for sample in samples):
+        raise ValueError(
+            "crops=True, but the data brings no crops: build it with crop_px "
+            "(PanopticRegions(..., crop_px=model.image_size[0])), or pass crops=False"
+        )
+    crops = torch.cat([sample.crops for sample in samples])  # (sum n_i, 3, c, c)
+    # Crops of several images share a pass.
+    features = []
+    for part in crops.split(CROPS_PER_PASS):
+        features.append(model.encode_image(model.normalize_pixels(part)))
+    return torch.cat(features)
 
 
 @dataclass(frozen=True)

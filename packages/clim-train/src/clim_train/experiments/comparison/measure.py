@@ -12,6 +12,7 @@ from clim_eval import (
     ImageTextRetrieval,
     RegionClassification,
     RegionRows,
+    WordsInScenes,
     ZeroShotClassification,
 )
 from clim_eval.labelling import PseudoLabelOptions, pseudo_label
@@ -32,8 +33,9 @@ OUTPUTS = ("boxes", "masks")
 class Measurement:
     """All figures of the model as it is.
 
-    They are {"GROUP.READOUT.all.mAcc1", "retrieval.t2i.R@1", "zeroshot.GROUP.top1", ...}. Texts are
-    encoded in the first call only, since every arm keeps the text tower frozen.
+    They are {"GROUP.READOUT.all.mAcc1", "GROUP.pointing", "GROUP.naming.boxes",
+    "retrieval.t2i.R@1", "zeroshot.GROUP.top1", ...}. Texts are encoded in the first call only, since
+    every arm keeps the text tower frozen.
     """
 
     def __init__(
@@ -67,6 +69,9 @@ class Measurement:
         found: Metrics = {}
         for part in self.data.regions:
             found |= self._regions(part, crops)
+            found |= measure_words(
+                self.model, part, crops=crops, batch_size=self.batch_size, workers=self.workers
+            )
 
         for group, evaluator in self.retrieval.items():
             prefix = f"retrieval.{group}." if group else "retrieval."
@@ -100,6 +105,21 @@ class Measurement:
             figures = evaluator.summarize(rows_with_labels(rows, labels))
             found |= {f"{group}.{name}": value for name, value in figures.items()}
         return found
+
+
+def measure_words(
+    model: RegionModel, part: RegionSet, *, crops: bool, batch_size: int = 16, workers: int = 0
+) -> Metrics:
+    """Return pointing and naming among the words of each scene: {"GROUP.pointing", ...}."""
+    evaluator = WordsInScenes(
+        model, part.embeddings, crops=crops, batch_size=batch_size, workers=workers
+    )
+    scenes = evaluator.collect(part.scenes)
+    found: Metrics = {}
+    for group, labels in part.groups.items():
+        figures = evaluator.summarize(scenes, labels)
+        found |= {f"{group}.{name}": value for name, value in figures.items()}
+    return found
 
 
 def rows_with_labels(rows: RegionRows, labels: Sequence[int]) -> RegionRows:

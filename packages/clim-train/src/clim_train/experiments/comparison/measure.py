@@ -34,8 +34,8 @@ class Measurement:
     """All figures of the model as it is.
 
     They are {"GROUP.READOUT.all.mAcc1", "GROUP.pointing", "GROUP.naming.boxes",
-    "retrieval.t2i.R@1", "zeroshot.GROUP.top1", ...}. Texts are encoded in the first call only, since
-    every arm keeps the text tower frozen.
+    "retrieval.t2i.R@1", "zeroshot.GROUP.top1", ...}. Texts are encoded in the first call only,
+    since every arm keeps the text tower frozen.
     """
 
     def __init__(

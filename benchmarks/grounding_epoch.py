@@ -134,7 +134,7 @@ class Epoch:
         loader = GroundingLoader(
             {"p": self.data},
             self.model.lmm,
-            sam_px=self.model.sam.edge,
+            square=self.model.sam.square,
             batch_size=1,
             cache=self.cache,
             shuffle=False,
@@ -161,8 +161,8 @@ def comparisons(args) -> list[sbs.Comparison]:
     return [
         sbs.Comparison(
             name="an epoch of the heads",
-            sizes=f"{args.images} images of {width}x{height} px, {args.phrases} phrases each; width x layers: CLIP "
-            f"{by(args.tower)} at 336 px, Llama {by(args.llama)}, SAM encoder {by(args.sam)} at "
+            sizes=f"{args.images} images of {width}x{height} px, {args.phrases} phrases each; "
+            f"width x layers: CLIP {by(args.tower)} at 336 px, Llama {by(args.llama)}, SAM encoder {by(args.sam)} at "
             f"{args.sam_px} px; "
             f"U-Net of base {args.base}, fp32",
             ours=sbs.Candidate("kept features", partial(epoch, args, keep=True)),

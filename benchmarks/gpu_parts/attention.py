@@ -124,7 +124,7 @@ def sam_refiner(part: Part, model: GroundedLMM) -> None:
     [found], [wanted] = sam.embed([image]), reference.embed([image])
     # Errors of sums over the width and of scores ten times as large, through all layers; the neck
     # ends in a norm.
-    depth, width = len(sam.image_encoder.layers), sam.image_encoder.config.hidden_size
+    depth, width = len(sam.image_encoder.vision.layers), sam.image_encoder.vision.config.hidden_size
     tolerance = 40 * depth * width**0.5 * EPS * wanted.features.abs().max().item()
     part.close_to(
         "SAM's image encoder, float32, against the CPU", found.features, wanted.features, tolerance
@@ -152,12 +152,15 @@ def sam_refiner(part: Part, model: GroundedLMM) -> None:
         least_cosine(rough, masks),
         0.99,
     )
-    sixteen = copy.deepcopy(sam.image_encoder).bfloat16()
+    sixteen = copy.deepcopy(sam.image_encoder.vision).bfloat16()
     with torch.no_grad():
-        pixels = torch.randn(1, 3, sam.edge, sam.edge, device=part.device)
+        pixels = torch.randn(1, 3, sam.square.edge, sam.square.edge, device=part.device)
         exact, rough = (
             encoder(pixels.to(dtype)).last_hidden_state.float()
-            for encoder, dtype in ((sam.image_encoder, torch.float32), (sixteen, torch.bfloat16))
+            for encoder, dtype in (
+                (sam.image_encoder.vision, torch.float32),
+                (sixteen, torch.bfloat16),
+            )
         )
     part.at_least("SAM's image encoder, bf16: cosine to float32", least_cosine(rough, exact), 0.99)
 
@@ -258,7 +261,7 @@ def heads_with_kept_features(part: Part, model: GroundedLMM) -> None:
 
 
 def loader(model: GroundedLMM, data: Pictures, cache: FeatureCache | None) -> GroundingLoader:
-    options = {"sam_px": model.sam.edge, "batch_size": 1, "shuffle": False, "cache": cache}
+    options = {"square": model.sam.square, "batch_size": 1, "shuffle": False, "cache": cache}
     return GroundingLoader({"pictures": data}, model.lmm, **options)
 
 

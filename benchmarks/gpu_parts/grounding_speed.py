@@ -203,7 +203,7 @@ def one_image(watch: Stopwatch) -> None:
         Part(part.name, torch.device("cpu"), part.tiny, 0, part.folder, part.path), watch.card
     )
     prepared = clock.time(
-        lambda: (model.lmm.family.prepare(image), ResizedImage.of(image, model.sam.edge))
+        lambda: (model.lmm.family.prepare(image), ResizedImage.of(image, model.sam.square))
     )
     part.figure("of which: resizing on the CPU, for both", 1000 * prepared.seconds, "ms")
 
@@ -216,7 +216,10 @@ def one_image(watch: Stopwatch) -> None:
 
 
 def describe(model: GroundedLMM) -> str:
-    tower, encoder = model.lmm.model.model.vision_tower.config, model.sam.image_encoder.config
+    tower, encoder = (
+        model.lmm.model.model.vision_tower.config,
+        model.sam.image_encoder.vision.config,
+    )
     return (
         f"Llama of {model.lmm.layers} layers x {model.lmm.hidden_size} (7B has 32), "
         f"CLIP of {tower.num_hidden_layers} x {tower.hidden_size}, "

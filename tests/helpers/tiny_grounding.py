@@ -213,7 +213,7 @@ def batch_of(model: GroundedLMM, numbers: Sequence[int], phrases: Sequence[int])
     """A batch made without a loader."""
     maker = SampleMaker(model.lmm)
     items = [
-        training_item(maker, narrative(n, count), key=str(n), sam_px=model.sam.edge)
+        training_item(maker, narrative(n, count), key=str(n), square=model.sam.square)
         for n, count in zip(numbers, phrases, strict=True)
     ]
     return GroundingBatch(tuple(items))
@@ -247,7 +247,7 @@ def tiny_trainer(
     loader = GroundingLoader(
         {"pictures": data or Pictures()},
         model.lmm,
-        sam_px=model.sam.edge,
+        square=model.sam.square,
         batch_size=config.data.batch_size,
         cache=cache,
         **ranks,

@@ -92,7 +92,7 @@ def make_loader(name: str, data: Path, *, rank: int, workers: int) -> Any:
     grounding = access.helper("grounding")
     model = grounding.tiny_grounded()
     sources = {"pictures": grounding.Pictures((1, 2, 3, 1, 2, 4, 1, 3, 2, 1))}
-    return GroundingLoader(sources, model.lmm, sam_px=model.sam.edge, batch_size=2, **stream)
+    return GroundingLoader(sources, model.lmm, square=model.sam.square, batch_size=2, **stream)
 
 
 def collect(name: str, data: Path, *, rank: int, workers: int) -> list[dict[str, Any]]:

@@ -81,6 +81,7 @@ OWN = {
     "--vocabulary": "all commands that embed names: phrases and examples of each",
     "--lmm": "flmm: the frozen LMM",
     "--sam": "flmm: the refiner",
+    "--refiner": "flmm: the refiner",
     "--dtype": "flmm: of the LMM",
     "--each-alone": "flmm: phrases read each by itself",
     "--question": "chat: ask without a prompt",

@@ -25,7 +25,7 @@ def model():
 def loader_of(model, sources=None, **options) -> GroundingLoader:
     options = {"batch_size": 2, "seed": 4, **options}
     return GroundingLoader(
-        sources or {"pictures": Pictures()}, model.lmm, sam_px=model.sam.edge, **options
+        sources or {"pictures": Pictures()}, model.lmm, square=model.sam.square, **options
     )
 
 
@@ -45,7 +45,7 @@ def test_items_hold_what_the_models_and_the_losses_need(model):
     assert item.masks.shape[1:] == frame.content_size
     assert torch.equal(item.masks, frame.resize_masks(torch.from_numpy(masks)))
     assert item.image.size == (image.height, image.width)
-    assert max(item.image.pixels.shape) == model.sam.edge
+    assert max(item.image.pixels.shape) == model.sam.square.edge
     assert len(model.lmm([item.sample])[0].lengths) == 2
 
 

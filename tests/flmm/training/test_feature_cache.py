@@ -27,7 +27,7 @@ def cache_in(folder, model=None, **options) -> FeatureCache:
 
 
 def loader_of(model, cache, **options) -> GroundingLoader:
-    options = {"batch_size": 1, "sam_px": model.sam.edge, **options}
+    options = {"batch_size": 1, "square": model.sam.square, **options}
     return GroundingLoader({"pictures": Pictures(COUNTS)}, model.lmm, cache=cache, **options)
 
 

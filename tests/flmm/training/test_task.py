@@ -10,7 +10,7 @@ from clim_models.losses import mask_losses
 from clim_train import EngineConfig, OptimConfig, RunConfig, ScheduleConfig, Trainer, read_metrics
 from clim_train.engine import EngineModule, trained_entries
 from flmm.heads.files import heads_from_released
-from flmm.refiners.sam.geometry import ResizedImage
+from flmm.refiners.square import ResizedImage
 from flmm.samples import GroundingBatch, GroundingItem
 from flmm.training.config import GroundingConfig, GroundingDataConfig
 from flmm.training.task import GroundingTask
@@ -107,7 +107,7 @@ def golden_batch(case, model, names) -> GroundingBatch:
             name,
             case.tensor(f"{name}__masks") > 0,
             sample=sample_of(case, name),
-            image=ResizedImage.of(picture_of(case, name), model.sam.edge),
+            image=ResizedImage.of(picture_of(case, name), model.sam.square),
         )
         for name in names
     ]

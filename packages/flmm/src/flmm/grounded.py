@@ -18,7 +18,8 @@ from flmm.hub import check_device
 from flmm.pictures.files import read_image
 from flmm.pictures.orientation import orientation_of, turn_back
 from flmm.refiners.embedding import ImageEmbedding
-from flmm.refiners.sam.refiner import SamRefiner
+from flmm.refiners.refiner import TrainableRefiner
+from flmm.refiners.sam.load import load_refiner
 
 
 class GroundedLMM(nn.Module):
@@ -29,7 +30,7 @@ class GroundedLMM(nn.Module):
     Args:
         lmm: an LMM of `flmm.load_lmm` or `flmm.build_lmm`.
         mask_head: takes `lmm.map_channels` maps of a phrase.
-        sam: refines the coarse masks.
+        sam: refines the coarse masks: a `SamRefiner`, or `CoarseOnly` for none.
         merge: how attention of the tokens of a phrase becomes one map, "mean" or "max".
 
     Raises:
@@ -37,7 +38,7 @@ class GroundedLMM(nn.Module):
     """
 
     def __init__(
-        self, lmm: FrozenLMM, mask_head: UNetHead, sam: SamRefiner, *, merge: str = "mean"
+        self, lmm: FrozenLMM, mask_head: UNetHead, sam: TrainableRefiner, *, merge: str = "mean"
     ):
         super().__init__()
         self.heads = TrainableHeads(lmm, mask_head, sam, merge=merge)
@@ -54,7 +55,8 @@ class GroundedLMM(nn.Module):
         return self.heads.mask_head
 
     @property
-    def text_proj(self) -> nn.Linear:
+    def text_proj(self) -> nn.Linear | None:
+        """Projects words for the refiner; None where it reads none."""
         return self.heads.text_proj
 
     @property
@@ -71,7 +73,7 @@ class GroundedLMM(nn.Module):
             images: the original images, for SAM, or their embeddings from `sam.embed`.
 
         Raises:
-            ValueError: see `FrozenLMM.forward` and `SamRefiner.forward`.
+            ValueError: see `FrozenLMM.forward` and `SamRefiner.refine`.
         """
         return self.ground(self.lmm(samples, merge=self.merge), images)
 
@@ -144,7 +146,7 @@ def load_grounded(
 
     Args:
         lmm: folder or hub id, or an LMM that is loaded already.
-        sam: file in SAM's original layout, folder or hub id.
+        sam: file in SAM's original layout, folder or hub id; "none" for coarse masks only.
         heads: file of `GroundedLMM.save_heads` or a released F-LMM checkpoint; None for new heads
             that are to train.
         merge: "mean" or "max"; None takes the merge of the heads. Released checkpoints do not say
@@ -164,9 +166,7 @@ def load_grounded(
         sizes = {
             key: value for key, value in mask_head_sizes(tensors).items() if key != "in_channels"
         }
-    refiner = SamRefiner.from_pretrained(
-        sam, **facts.get("prompts", {})
-    )  # before the LMM, which takes longest
+    refiner = load_refiner(sam, **facts.get("prompts", {}))  # before the LMM, which takes longest
     frozen = lmm if isinstance(lmm, FrozenLMM) else load_lmm(lmm, dtype=dtype)
     model = GroundedLMM(frozen, UNetHead(frozen.map_channels, **sizes), refiner, merge=merge)
     if heads is not None:

@@ -19,7 +19,7 @@ from flmm.adapters.frames import PreparedImage
 from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.tokenizer import tokenizer_of
 from flmm.refiners.embedding import ImageEmbedding
-from flmm.refiners.sam.geometry import ResizedImage
+from flmm.refiners.square import ResizedImage, Square
 from flmm.text.prompts import DESCRIBE
 from flmm.text.tokens import tokenize_sample
 
@@ -134,9 +134,9 @@ def prepare_image(family: Family, image: Image.Image, name: str = "the image") -
 
 
 def training_item(
-    maker: SampleMaker, sample: GroundingSample, *, key: str, sam_px: int
+    maker: SampleMaker, sample: GroundingSample, *, key: str, square: Square
 ) -> GroundingItem:
-    """Decode and prepare a sample for training; `sam_px` is `SamRefiner.edge`.
+    """Decode and prepare a sample for training; `square` is `Refiner.square`.
 
     Raises:
         BrokenSample: the image or a mask cannot be read, or as `SampleMaker`.
@@ -144,7 +144,7 @@ def training_item(
     image, masks = sample.load()
     prepared = maker(sample, image)
     small = prepared.image.frame.resize_masks(torch.from_numpy(masks))  # (N, h, w)
-    return GroundingItem(key, small, text_stamp(sample), prepared, ResizedImage.of(image, sam_px))
+    return GroundingItem(key, small, text_stamp(sample), prepared, ResizedImage.of(image, square))
 
 
 def text_stamp(sample: GroundingSample) -> str:

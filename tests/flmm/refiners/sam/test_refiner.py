@@ -17,11 +17,10 @@ from flmm.refiners.sam.geometry import (
     mask_boxes,
     masks_to_image,
     prompt_masks,
-    resize_image,
-    resized_size,
 )
 from flmm.refiners.sam.refiner import SamRefiner
 from flmm.refiners.sam.weights import POSITIONS, load_sam, to_transformers
+from flmm.refiners.square import Square, resize_image, resized_size
 from PIL import Image
 from safetensors.torch import load_file
 from tolerance import float32_sum
@@ -80,7 +79,7 @@ def test_golden_image(golden, embeddings, name):
     image = Image.open(SAM / case.meta["image"])
     assert np.array_equal(np.asarray(image.convert("RGB")), case.arrays["image_rgb"])
     edge = max(case.meta["input_size"])
-    resized = resize_image(image, edge)
+    resized = resize_image(image, Square(edge))
     assert (
         list(resized_size((image.height, image.width), edge))
         == case.meta["input_size"]
@@ -106,7 +105,7 @@ def test_golden_prompts(golden, sam, name):
     edge = max(case.meta["input_size"])
     torch.testing.assert_close(least_value(coarse).item(), case.meta["pad_value_of_prompt_masks"])
     masks = prompt_masks(
-        coarse, size, edge=edge, mask_edge=case.meta["prompt_mask_stats"]["shape"][-1]
+        coarse, size, square=Square(edge), mask_edge=case.meta["prompt_mask_stats"]["shape"][-1]
     )
     expected, step = case.strided("prompt_masks")
     torch.testing.assert_close(masks[:, None, ::step, ::step], expected, **CLOSE)
@@ -259,7 +258,7 @@ def one_by_one(refiner, sam, scene_):
     results = []
     for image, masks, phrases in zip(*scene_, strict=True):
         embedding = refiner.embed([image])[0].features[None]
-        size, edge = (image.height, image.width), refiner.edge
+        size, edge = (image.height, image.width), refiner.square.edge
         h, w = resized_size(size, edge)
         for mask, words in zip(masks, phrases, strict=True):
             logits = F.interpolate(mask[None, None], (h, w), mode="bilinear")
@@ -418,7 +417,7 @@ def test_expected_ious_are_those_of_the_chosen_masks(tiny):
         ):
             assert of_image.ious.shape == (len(masks),)
             for number, candidates in enumerate(masks):
-                full = masks_to_image(candidates, embedding.size, edge=refiner.edge)
+                full = masks_to_image(candidates, embedding.size, square=refiner.square)
                 both = ((full > 0) & binary[number]).sum((1, 2))
                 best = int((both / ((full > 0) | binary[number]).sum((1, 2)).clamp(min=1)).argmax())
                 best = best if multimask else 0

@@ -12,10 +12,11 @@ from flmm.grounded import GroundedLMM
 from flmm.grounders.grounder import Grounder
 from flmm.heads.facts import ABOUT_FILE, source_of
 from flmm.hub import check_foreign_source
+from flmm.refiners.refiner import NO_REFINER
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add --checkpoint, --lmm, --sam, --dtype and --device."""
+    """Add --checkpoint, --lmm, --refiner (or --sam), --dtype and --device."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--checkpoint",
@@ -28,9 +29,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="such as llava-hf/llava-1.5-7b-hf; default: the LMM that the heads were trained with",
     )
     group.add_argument(
+        "--refiner",
         "--sam",
+        dest="sam",
         metavar="PATH_OR_HUB_ID",
-        help="such as facebook/sam-vit-large; default: the SAM that the heads were trained with",
+        help="SAM, such as facebook/sam-vit-large, or `none` for coarse masks without one; default: "
+        "what the heads were trained with",
     )
     group.add_argument(
         "--dtype",
@@ -157,7 +161,10 @@ def trained_with(heads: Path, part: str) -> str:
     if not named:
         raise ValueError(
             f"nothing next to {heads} says which {part.upper()} it was trained with: pass --{part}"
+            + (f" (--refiner {NO_REFINER} draws coarse masks without one)" if part == "sam" else "")
         )
+    if part == "sam" and named == NO_REFINER:
+        return named
     if Path(named).is_absolute() and not Path(named).exists():
         raise FileNotFoundError(
             f"{about} names the {part.upper()} {named}, which is not there: pass --{part} with its "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clim_data.command_line import one_argument
 from clim_train.commands import RunProgram
 
+from flmm.refiners.refiner import NO_REFINER
 from flmm.training.config import GroundingConfig
 from flmm.training.recipes import find_recipe, recipe_table
 
@@ -105,8 +106,9 @@ def _build_trainer(config: GroundingConfig, *, resume: bool) -> "Trainer":
 def _check_names(config: GroundingConfig, source: str) -> None:
     from flmm.hub import check_foreign_source
 
-    for name in (config.model.lmm, config.model.sam):
-        check_foreign_source(name, source)
+    check_foreign_source(config.model.lmm, source)
+    if config.model.sam != NO_REFINER:
+        check_foreign_source(config.model.sam, source)
 
 
 def _build_task_alone(config: GroundingConfig) -> "Task":

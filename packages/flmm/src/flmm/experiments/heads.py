@@ -90,7 +90,7 @@ def train_heads(
     )
     sources: dict[str, GroundingData] = {"scenes": scenes, "listed": ListedThings(scenes, seed)}
     loader = GroundingLoader(
-        sources, model.lmm, sam_px=model.sam.edge, batch_size=options.batch_size, seed=seed
+        sources, model.lmm, square=model.sam.square, batch_size=options.batch_size, seed=seed
     )
     metrics = Trainer(config, GroundingTask(model, about=about), loader, program="flmm train").fit()
     model.eval()

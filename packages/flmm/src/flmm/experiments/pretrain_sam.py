@@ -28,9 +28,10 @@ from flmm.experiments.captions import learning_rate, optimizers_of, set_learning
 from flmm.experiments.pretrain import watched
 from flmm.experiments.sam_objects import ObjectBatch, ObjectScenes, jittered_boxes, rough_logits
 from flmm.refiners.embedding import ImageEmbedding
+from flmm.refiners.sam.encoder import PIXEL_MEAN, PIXEL_STD
 from flmm.refiners.sam.geometry import mask_boxes
 from flmm.refiners.sam.prompts import SamPrompts
-from flmm.refiners.sam.refiner import PIXEL_MEAN, PIXEL_STD, SamRefiner
+from flmm.refiners.sam.refiner import SamRefiner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +134,8 @@ class ThingsHead(nn.Module):
 def encoded(refiner: SamRefiner, images: Tensor) -> Tensor:
     """Return the image embeddings (B, D, h, w) of pixels 0..255 (B, 3, P, P), with gradients."""
     values = normalise(images, [x / 255 for x in PIXEL_MEAN], [x / 255 for x in PIXEL_STD])
-    return refiner.frozen_encoder()(values).last_hidden_state
+    features, _ = refiner.frozen_encoder()(values)
+    return features
 
 
 def prompted_loss(
@@ -211,7 +213,7 @@ def measure(sam: Any, scenes: Sequence[MeasuredScene], *, seed: int = 0) -> dict
         coarse = rough_logits(masks, masks.roll(1, 0) & (len(masks) > 1), generator)
         (embedding,) = refiner.embed([scene.image])
         prompts = refiner.encode_prompts([embedding.size], [coarse])
-        boxes = jittered_boxes(mask_boxes(masks), generator, limit=refiner.edge)
+        boxes = jittered_boxes(mask_boxes(masks), generator, limit=refiner.square.edge)
         ious = {"rough": mask_iou(prompts.binary[0].float(), masks)}
         for name, given in (("refined", prompts), ("boxed", with_boxes(refiner, prompts, boxes))):
             ious[name] = mask_iou(refiner.decode([embedding], given, [len(masks)])[0][:, 0], masks)

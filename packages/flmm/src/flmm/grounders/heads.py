@@ -16,7 +16,7 @@ from flmm.grounders.grounder import ScoredMasks
 from flmm.pictures.files import read_image
 from flmm.pictures.orientation import orientation_of, turn_back
 from flmm.refiners.embedding import ImageEmbedding
-from flmm.refiners.sam.geometry import ResizedImage
+from flmm.refiners.square import ResizedImage, Square
 from flmm.samples import SampleMaker, prepare_image
 from flmm.text.phrases import check_phrases
 from flmm.text.prompts import DESCRIBE
@@ -88,10 +88,10 @@ class PreparedSample:
 
 @dataclass(frozen=True)
 class HeadsSamplePreparer:
-    """Prepares samples for `HeadsSampleGrounder`. sam_px: side of SAM's input."""
+    """Prepares samples for `HeadsSampleGrounder`. square: the refiner's input."""
 
     maker: SampleMaker
-    sam_px: int
+    square: Square
 
     def __call__(self, sample: GroundingSample, image: Image.Image) -> PreparedSample:
         """Tokenize the text, and resize the image for the LMM and for SAM.
@@ -100,7 +100,7 @@ class HeadsSamplePreparer:
             BrokenSample: as `SampleMaker`.
         """
         prepared = self.maker(sample, image)
-        return PreparedSample(sample.image_id, prepared, ResizedImage.of(image, self.sam_px))
+        return PreparedSample(sample.image_id, prepared, ResizedImage.of(image, self.square))
 
 
 class HeadsSampleGrounder:
@@ -109,7 +109,8 @@ class HeadsSampleGrounder:
 
     def __init__(self, model: GroundedLMM, *, request: str = DESCRIBE):
         self.model = model
-        self.prepare = HeadsSamplePreparer(SampleMaker(model.lmm, request=request), model.sam.edge)
+        maker = SampleMaker(model.lmm, request=request)
+        self.prepare = HeadsSamplePreparer(maker, model.sam.square)
         self._embeddings: dict[int, ImageEmbedding] = {}
 
     @torch.no_grad()

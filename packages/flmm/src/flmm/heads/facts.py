@@ -15,7 +15,7 @@ from clim_models import UNetHead
 from safetensors import SafetensorError, safe_open
 
 from flmm.adapters.frozen import FrozenLMM
-from flmm.refiners.sam.refiner import SamRefiner
+from flmm.refiners.refiner import NO_REFINER, TrainableRefiner
 
 KEY = "flmm"  # of the metadata
 # Next to heads.safetensors in the export of a training: the names of LMM and SAM.
@@ -24,18 +24,22 @@ PROMPTS = ("use_text", "use_mask", "use_box", "multimask")
 HEAD = ("base", "stages", "normalize_input", "upsample_input")
 
 
-def frozen_parts(lmm: FrozenLMM, sam: SamRefiner) -> dict[str, str]:
-    """Return the kind of LMM, and the size of SAM's image encoder (heads for ViT-L also fit a SAM
-    with a ViT-B)."""
+def frozen_parts(lmm: FrozenLMM, sam: TrainableRefiner) -> dict[str, str]:
+    """Return the kinds of LMM and refiner, and the size of the refiner's image encoder (heads for
+    ViT-L also fit a SAM with a ViT-B).
+
+    The kind "sam" is not named: files that name no kind have it.
+    """
     parts = {"lmm": f"{lmm.config.model_type} on {lmm.language_config.model_type}"}
-    if sam.image_encoder is not None:
-        parts["sam_image_encoder"] = (
-            f"{sum(p.numel() for p in sam.image_encoder.parameters()):,} parameters"
-        )
+    if sam.kind != "sam":
+        parts["refiner"] = sam.kind
+    encoder = sam.image_encoder
+    if encoder is not None and (size := sum(p.numel() for p in encoder.parameters())):
+        parts["sam_image_encoder"] = f"{size:,} parameters"
     return parts
 
 
-def trained_parts(mask_head: UNetHead, sam: SamRefiner) -> dict[str, dict[str, Any]]:
+def trained_parts(mask_head: UNetHead, sam: TrainableRefiner) -> dict[str, dict[str, Any]]:
     """Return the options that a mask head and a refiner are built with: {"mask_head": ...,
     "prompts": ...}."""
     head = {
@@ -44,7 +48,8 @@ def trained_parts(mask_head: UNetHead, sam: SamRefiner) -> dict[str, dict[str, A
         "normalize_input": mask_head.normalize_input,
         "upsample_input": mask_head.upsample_input,
     }
-    return {"mask_head": head, "prompts": {name: getattr(sam, name) for name in PROMPTS}}
+    prompts = sam.facts()
+    return {"mask_head": head, **({"prompts": prompts} if prompts else {})}
 
 
 def portable_source(name: str, folder: Path) -> str:
@@ -116,7 +121,7 @@ def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         merge = _read_about(path.with_name(ABOUT_FILE)).get("merge")
         return {} if merge is None else {"merge": merge}
 
-    known = {"merge", "lmm", "sam_image_encoder", "mask_head", "prompts"}
+    known = {"merge", "lmm", "refiner", "sam_image_encoder", "mask_head", "prompts"}
     unknown = (
         said.keys() - known
         | said.get("mask_head", {}).keys() - {*HEAD}
@@ -149,6 +154,8 @@ def check_facts(own: Mapping[str, Any], said: Mapping[str, Any], *, name: str) -
     """Raise ValueError where a file of heads says something else than the model it is to be loaded
     into is."""
     ours, theirs = _flat(own), _flat(said)
+    if ours.get("refiner") == NO_REFINER:  # it reads none of what was trained with a SAM
+        theirs.pop("refiner", None)
     differing = [key for key in theirs if key in ours and ours[key] != theirs[key]]
     wrong = [f"  {key}: {theirs[key]} there, {ours[key]} here" for key in differing]
     if wrong:

@@ -17,6 +17,8 @@ from flmm.refiners.sam.weights import POSITIONS, check_names, to_transformers
 # Released names begin with the first; ours with the second.
 RELEASED_SAM, OWN_SAM, HEAD = "sam.model.", "sam.", "mask_head."
 OWN_POSITIONS = f"{OWN_SAM}{POSITIONS}"
+# What heads for coarse masks only do not have.
+REFINER_PARTS = (OWN_SAM, "text_proj.", "text_layer_weights")
 
 
 class SavedHeads(Protocol):
@@ -25,6 +27,7 @@ class SavedHeads(Protocol):
     mask_head: UNetHead
     text_layer_weights: nn.Parameter
     own_positions: bool
+    reads_words: bool
 
     def facts(self) -> dict[str, Any]: ...
 
@@ -99,7 +102,7 @@ def read_heads(
 
     Raises:
         ValueError: missing, unexpected or mis-shaped entries, which are listed; or heads of another
-            LMM or SAM.
+            LMM or SAM. A model without a refiner reads the mask head of any of them.
     """
     maps, layers = model.mask_head.in_channels, len(model.text_layer_weights)
     try:
@@ -113,6 +116,13 @@ def read_heads(
             f"{layers} layers, has {maps}. Use the LMM it was trained with"
         )
     check_facts(model.facts(), facts or {}, name=name)
+    if not model.reads_words:
+        new = {key: value for key, value in new.items() if not key.startswith(REFINER_PARTS)}
+    elif not any(key.startswith(OWN_SAM) for key in new):
+        raise ValueError(
+            f"{name} was trained without a refiner, for coarse masks only: use it without one "
+            '(--refiner none, load_grounded(..., sam="none"))'
+        )
     own = dict(model.state_dict())
     brought = OWN_POSITIONS in new
     trained = {

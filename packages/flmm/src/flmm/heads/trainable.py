@@ -21,8 +21,7 @@ from flmm.heads.facts import frozen_parts, read_facts, trained_parts
 from flmm.heads.files import OWN_POSITIONS, open_heads, read_heads, write_heads
 from flmm.heads.scores import geometric_scores
 from flmm.refiners.embedding import ImageEmbedding
-from flmm.refiners.refiner import RefinedMasks, Refiner
-from flmm.refiners.sam.refiner import SamRefiner
+from flmm.refiners.refiner import RefinedMasks, Refiner, TrainableRefiner
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Grounding:
     """Masks of the N phrases of an image, as logits: positive is inside.
 
     coarse: (N, p, q) over the whole image, from the mask head. refined: (N, H, W) float32, from
-    SAM. scores: (N,) float32 in [0, 1], how sure each one is, without gradients; see
+    the refiner. scores: (N,) float32 in [0, 1], how sure each one is, without gradients; see
     `TrainableHeads.scores`.
     """
 
@@ -40,7 +39,8 @@ class Grounding:
 
 
 class TrainableHeads(nn.Module):
-    """Mask head, text projection, layer weights, and SAM's prompt encoder and mask decoder.
+    """Mask head, text projection, layer weights, and what trains of the refiner (of SAM the prompt
+    encoder and mask decoder).
 
     A `GroundedLMM` holds them as `heads`. Engines get this module alone, so neither the LMM nor
     SAM's image encoder is cast, partitioned or checkpointed. Files of heads have its names.
@@ -48,7 +48,8 @@ class TrainableHeads(nn.Module):
     Args:
         lmm: the frozen LMM that the features come from. Only its sizes are read.
         mask_head: takes `lmm.map_channels` maps of a phrase.
-        sam: refines the coarse masks; prompt encoder and mask decoder are shared with it.
+        sam: refines the coarse masks; what trains of it is shared with it. With `CoarseOnly`, which
+            reads no words, only the mask head trains.
         merge: how attention of the tokens of a phrase becomes one map, "mean" or "max".
 
     Raises:
@@ -56,7 +57,7 @@ class TrainableHeads(nn.Module):
     """
 
     def __init__(
-        self, lmm: FrozenLMM, mask_head: UNetHead, sam: SamRefiner, *, merge: str = "mean"
+        self, lmm: FrozenLMM, mask_head: UNetHead, sam: TrainableRefiner, *, merge: str = "mean"
     ):
         super().__init__()
         if mask_head.in_channels != lmm.map_channels:
@@ -75,7 +76,11 @@ class TrainableHeads(nn.Module):
         # The order decides in which order an optimizer sees the parameters.
         self.text_layer_weights = nn.Parameter(torch.ones(lmm.layers))
         self.mask_head = mask_head
-        self.text_proj = nn.Linear(lmm.hidden_size, sam.text_width)
+        self.reads_words = sam.text_width > 0
+        self.text_layer_weights.requires_grad_(self.reads_words)
+        self.text_proj: nn.Linear | None = None
+        if self.reads_words:
+            self.text_proj = nn.Linear(lmm.hidden_size, sam.text_width)
         self.sam = sam.without_encoder()
 
     def forward(
@@ -102,10 +107,10 @@ class TrainableHeads(nn.Module):
         found = (refiner or self.sam).refine(images, coarse, text)
         refined = [of_image.masks for of_image in found]
 
-        if not any(of_image.lengths for of_image in features):
+        if self.text_proj is not None and not any(of_image.lengths for of_image in features):
             # SAM then reads no text. A rank without phrases must still run the same backward pass
             # as the other ranks.
-            none = sum(self._project(of_image).sum() for of_image in features)
+            none = sum(self._project(self.text_proj, of_image).sum() for of_image in features)
             refined = [masks + none for masks in refined]
         scores = [self.scores(c, f) for c, f in zip(coarse, found, strict=True)]
         return [Grounding(*of_image) for of_image in zip(coarse, refined, scores, strict=True)]
@@ -122,13 +127,15 @@ class TrainableHeads(nn.Module):
 
     def text_embeddings(self, features: PhraseFeatures) -> list[Tensor]:
         """Return N tensors (t, E): the hidden states of each phrase's tokens, summed over layers by
-        learned weights and projected."""
-        return list(self._project(features).split(list(features.lengths)))
+        learned weights and projected. E is 0 for a refiner that reads no words."""
+        if self.text_proj is None:
+            words = features.states.new_zeros(features.states.shape[1], 0)
+        else:
+            words = self._project(self.text_proj, features)
+        return list(words.split(list(features.lengths)))
 
-    def _project(self, features: PhraseFeatures) -> Tensor:
-        return self.text_proj(
-            self.sum_states(features.states).to(self.text_proj.weight.dtype)
-        )  # (T, E)
+    def _project(self, projection: nn.Linear, features: PhraseFeatures) -> Tensor:
+        return projection(self.sum_states(features.states).to(projection.weight.dtype))  # (T, E)
 
     def sum_states(self, states: Tensor) -> Tensor:
         """Sum (L, T, D) over layers -> (T, D), weighted by the softmax of `text_layer_weights`, in
@@ -158,7 +165,7 @@ class TrainableHeads(nn.Module):
 
     def facts(self) -> dict[str, Any]:
         """Return what a file of heads says next to the weights: "merge", "mask_head", "prompts",
-        "lmm", "sam_image_encoder"."""
+        "lmm", "refiner", "sam_image_encoder"."""
         return {"merge": self.merge, **trained_parts(self.mask_head, self.sam), **self.made_for}
 
     def load_heads(self, source: str | Path | Mapping[str, Any]) -> None:

@@ -2,20 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from flmm.refiners.embedding import ImageEmbedding
+from flmm.refiners.encoder import ImageEncoder
+from flmm.refiners.square import ResizedImage, Square
+
+NO_REFINER = "none"
+"""The name that stands for `CoarseOnly` where a SAM is asked for."""
 
 
 @dataclass(frozen=True)
 class RefinedMasks:
     """Refined masks of the n phrases of an image.
 
-    masks: float32 logits (n, H, W) at the image's size; positive is inside. ious: (n,) in [0, 1],
-    the IoU that the refiner expects of each mask.
+    masks: float32 logits (n, H, W) at the image's size; positive is inside. ious: float32 (n,) in
+    [0, 1] without gradients, the IoU that the refiner expects of each mask.
     """
 
     masks: Tensor
@@ -25,18 +31,20 @@ class RefinedMasks:
 class Refiner(Protocol):
     """Refines coarse masks. An image is embedded once; its phrases are the batch axis.
 
-    `SamRefiner` is one. A new one is a class with these members.
+    `SamRefiner` and `CoarseOnly` are two. A new one is a class with these members.
     """
 
-    edge: int
-    """Side of its square input in pixels."""
+    @property
+    def square(self) -> Square:
+        """What it looks at."""
+        ...
 
     @property
     def text_width(self) -> int:
-        """E: channels of a projected word."""
+        """E: channels of a projected word; 0 for a refiner that reads no words."""
         ...
 
-    def embed(self, images: Sequence[Image.Image]) -> list[ImageEmbedding]:
+    def embed(self, images: Sequence[Image.Image | ResizedImage]) -> list[ImageEmbedding]:
         """Embed all images in one pass."""
         ...
 
@@ -52,9 +60,6 @@ class Refiner(Protocol):
             images: pictures, or their embeddings.
             coarse: per image (n, h, w) coarse logits of the whole image.
             text: per image n tensors (t, E), the projected words of each phrase.
-
-        Returns:
-            Masks of each image.
         """
         ...
 
@@ -64,5 +69,39 @@ class Refiner(Protocol):
         coarse: Sequence[Tensor],
         text: Sequence[Sequence[Tensor]] | None = None,
     ) -> list[Tensor]:
-        """Return the logits of `refine` alone."""
+        """Return the masks of `refine` alone."""
+        ...
+
+
+class TrainableRefiner(Refiner, Protocol):
+    """A refiner that heads are trained with, as `GroundedLMM` takes it."""
+
+    @property
+    def kind(self) -> str:
+        """The `model_type` that transformers gives it, or "none"."""
+        ...
+
+    @property
+    def image_encoder(self) -> ImageEncoder | None:
+        """The part that looks at images; None in a refiner of embeddings."""
+        ...
+
+    def frozen_encoder(self) -> ImageEncoder:
+        """Return the image encoder. Raises ValueError when this refiner has none."""
+        ...
+
+    def without_encoder(self) -> "TrainableRefiner":
+        """Return the part that trains: a refiner of embeddings on the same weights."""
+        ...
+
+    def blank_embedding(self, device: torch.device) -> ImageEmbedding:
+        """Return the embedding of no image: zeros of the right shapes."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """Return the options that a file of heads must name to build it again."""
+        ...
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations in the backward pass."""
         ...

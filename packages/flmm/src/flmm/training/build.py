@@ -104,7 +104,7 @@ def build_parts(config: GroundingConfig) -> RunParts:
     loader = GroundingLoader(
         sources,
         model.lmm,
-        sam_px=model.sam.edge,
+        square=model.sam.square,
         requests=build_requests(config),
         cache=cache,
         stream=StreamOptions(

@@ -30,7 +30,8 @@ class GroundedModelConfig:
     lmm_dtype: Weights = "bfloat16"
     """Weights and arithmetic of the LMM; the heads are float32, or as `engine.precision` says."""
     sam: str = field(default="facebook/sam-vit-large", metadata=PATH_OR_NAME)
-    """Folder, hub id, or file in the original layout (sam_vit_l_0b3195.pth)."""
+    """Refiner: SAM's folder, hub id, or file in the original layout (sam_vit_l_0b3195.pth); "none"
+    trains the mask head alone."""
     sam_dtype: Weights = "bfloat16"
     """Dtype of SAM's frozen image encoder. SAM's prompt encoder and mask decoder train with the
     heads."""

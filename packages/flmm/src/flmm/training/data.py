@@ -9,6 +9,7 @@ from clim_data import BrokenSample, GroundingSample, SampleRandom, SkipReport
 from clim_data.streams import EpochLoader, StreamKeywords, StreamOptions, choose_stream
 
 from flmm.adapters.frozen import FrozenLMM
+from flmm.refiners.square import Square
 from flmm.samples import GroundingBatch, GroundingItem, SampleMaker, training_item
 from flmm.text.prompts import DESCRIBE
 from flmm.training.feature_cache import FeatureCache
@@ -91,12 +92,12 @@ class GroundingBuilder:
         sources: Mapping[str, GroundingData],
         makers: Mapping[str, SampleMaker],
         *,
-        sam_px: int,
+        square: Square,
         cache: FeatureCache | None,
     ):
         self.sources = dict(sources)
         self.makers = dict(makers)
-        self.sam_px = sam_px
+        self.square = square
         self.cache = cache
 
     def __call__(
@@ -123,7 +124,7 @@ class GroundingBuilder:
         kept = self.cache.find(key, sample) if self.cache is not None else None
         if kept is not None:
             return kept
-        return training_item(self.makers[place.source], sample, key=key, sam_px=self.sam_px)
+        return training_item(self.makers[place.source], sample, key=key, square=self.square)
 
 
 class GroundingLoader(EpochLoader[GroundingBatch]):
@@ -138,7 +139,7 @@ class GroundingLoader(EpochLoader[GroundingBatch]):
     Args:
         sources: name -> data set; the name goes before the keys of its samples.
         lmm: its family and tokenizer prepare the samples; the model itself stays in this process.
-        sam_px: side of SAM's input, `SamRefiner.edge`.
+        square: the refiner's input, `Refiner.square`.
         requests: what the LMM is asked, for data sets that have a request of their own (default:
             `prompts.DESCRIBE`).
         cache: features that need not be computed again.
@@ -153,7 +154,7 @@ class GroundingLoader(EpochLoader[GroundingBatch]):
         sources: Mapping[str, GroundingData],
         lmm: FrozenLMM,
         *,
-        sam_px: int,
+        square: Square,
         requests: Mapping[str, str] | None = None,
         cache: FeatureCache | None = None,
         stream: StreamOptions | None = None,
@@ -170,7 +171,7 @@ class GroundingLoader(EpochLoader[GroundingBatch]):
         self._cache = cache
         super().__init__(
             GroundingSources(sources, on_error=stream.on_error),
-            GroundingBuilder(sources, makers, sam_px=sam_px, cache=cache),
+            GroundingBuilder(sources, makers, square=square, cache=cache),
             stream,
             build_stamp=prompts,
         )

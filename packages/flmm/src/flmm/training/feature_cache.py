@@ -41,6 +41,8 @@ FORMAT = 2
 """Features in another format are in another subfolder. Since 2, each entry has a checksum."""
 
 TENSORS = ("maps", "states", "embedding")
+DETAIL = "detail{}"
+"""Names of the tensors of an entry; it has as many details as its refiner reads."""
 
 Place = tuple[Path, int, dict]
 """Shard, number in it, and entry of the features of a sample."""
@@ -71,7 +73,8 @@ def frozen_facts(
         "prompts": {name: lmm.family.style.prompt(request) for name, request in requests.items()},
         "merge": model.merge,
         "sam": _weights(encoder),
-        "sam_px": model.sam.edge,
+        "sam_px": model.sam.square.edge,
+        "refiner": model.sam.kind,
         "data": dict(data),
         "versions": {
             "flmm": __version__,
@@ -176,7 +179,9 @@ class FeatureCache:
         phrases = PhraseFeatures(
             tensors["maps"].float(), tensors["states"], tuple(entry["lengths"]), layout
         )
-        kept = FrozenFeatures(phrases, ImageEmbedding(tensors["embedding"], frame.image_size))
+        details = tuple(tensors[DETAIL.format(i)] for i in range(entry.get("details", 0)))
+        embedding = ImageEmbedding(tensors["embedding"], frame.image_size, details)
+        kept = FrozenFeatures(phrases, embedding)
         return GroundingItem(key, masks, text=entry["text"], kept=kept)
 
     def keep(self, item: GroundingItem, features: FrozenFeatures) -> None:
@@ -198,6 +203,8 @@ class FeatureCache:
             "states": phrases.states,
             "embedding": features.embedding.features,
         }
+        details = features.embedding.details
+        tensors |= {DETAIL.format(i): detail for i, detail in enumerate(details)}
         size = sum(value.numel() * value.element_size() for value in tensors.values())
         if (
             self.max_bytes is not None
@@ -211,6 +218,7 @@ class FeatureCache:
             "lengths": list(phrases.lengths),
             "tokens": phrases.layout.tokens,
             "padded": phrases.layout.padding is not None,
+            "details": len(details),
             "frame": [
                 frame.image_size,
                 frame.content_size,
@@ -267,9 +275,10 @@ class FeatureCache:
     def _read(self, place: Place) -> dict[str, Tensor] | None:
         """Return the tensors of an entry, None where they are missing or damaged."""
         path, number, entry = place
+        names = [*TENSORS, *(DETAIL.format(i) for i in range(entry.get("details", 0)))]
         try:
             with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(f"{number}.{name}") for name in TENSORS}
+                tensors = {name: file.get_tensor(f"{number}.{name}") for name in names}
         except FileNotFoundError:  # removed since the last look
             return None
         except OSError as fault:

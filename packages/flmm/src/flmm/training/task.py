@@ -20,8 +20,6 @@ from flmm.adapters.features import PhraseFeatures
 from flmm.adapters.layout import single_grid
 from flmm.grounded import GroundedLMM
 from flmm.heads.facts import ABOUT_FILE, portable_source
-from flmm.refiners.embedding import ImageEmbedding
-from flmm.refiners.sam.refiner import embed_images
 from flmm.samples import FrozenFeatures, GroundingBatch, GroundingItem, frozen_inputs
 from flmm.training.feature_cache import FeatureCache
 
@@ -53,7 +51,6 @@ class GroundingTask:
         self.model = model.heads
         self.lmm = model.lmm
         self.encoder = model.sam.frozen_encoder()
-        self.sam_px = model.sam.edge
         self.cache = cache
         self.about = dict(about or {})
 
@@ -115,15 +112,15 @@ class GroundingTask:
     ) -> list[FrozenFeatures]:
         if not items:
             return []
-        for module, where in ((self.lmm, self.lmm.device), (self.encoder, _device(self.encoder))):
-            if where != device:
-                module.to(device)
+        if self.lmm.device != device:
+            self.lmm.to(device)
+        self.encoder.to(device)
 
         samples, images = frozen_inputs(items)
         # Frozen models run in the dtype of their weights.
         with torch.autocast(device.type, enabled=False):
             phrases = self.lmm(samples, merge=self.model.merge)
-            embeddings = embed_images(self.encoder, images, edge=self.sam_px)
+            embeddings = self.encoder.embed(images)
         made = [FrozenFeatures(p, e) for p, e in zip(phrases, embeddings, strict=True)]
 
         if self.cache is not None:
@@ -133,12 +130,11 @@ class GroundingTask:
 
     def _nothing(self, device: torch.device) -> FrozenFeatures:
         """Make the features of an empty phrase on a blank image, for ranks that lack an image."""
-        layers, width = len(self.model.text_layer_weights), self.model.text_proj.in_features
-        channels, prompts = self.model.mask_head.in_channels, self.model.sam.prompt_encoder
-        grid = prompts.image_embedding_size
+        layers, width = len(self.model.text_layer_weights), self.lmm.hidden_size
+        channels = self.model.mask_head.in_channels
         maps = torch.zeros(1, channels, 8, 8, device=device)
         states = torch.zeros(layers, 1, width, device=device)
-        embedding = ImageEmbedding(torch.zeros(prompts.hidden_size, *grid, device=device), (64, 64))
+        embedding = self.model.sam.blank_embedding(device)
         return FrozenFeatures(PhraseFeatures(maps, states, (1,), single_grid(8, 8)), embedding)
 
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
@@ -161,11 +157,7 @@ def most_images(images: int, device: torch.device) -> int:
     return int(most)
 
 
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
-
-
 def _on(kept: FrozenFeatures, device: torch.device) -> FrozenFeatures:
-    p, e = kept.phrases, kept.embedding
+    p = kept.phrases
     phrases = PhraseFeatures(p.maps.to(device), p.states.to(device), p.lengths, p.layout)
-    return FrozenFeatures(phrases, ImageEmbedding(e.features.to(device), e.size))
+    return FrozenFeatures(phrases, kept.embedding.to(device))

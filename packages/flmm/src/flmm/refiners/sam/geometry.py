@@ -1,64 +1,28 @@
 """From coarse masks to SAM's prompts, and from its low-resolution masks to the image: geometry
 without weights.
 
-Frames: an image of H x W pixels (original) is resized so that its longer edge is `edge` (resized),
-which lies in the top left corner of a padded square of `edge` pixels (SAM, arXiv 2304.02643; F-LMM,
-arXiv 2406.05821). Letters: n masks of one image, h w the grid of their coarse logits, m the edge of
-SAM's own masks (256).
+Frames: an image of H x W pixels (original) has its frame (resized) in the top left corner of a
+square, see `flmm.refiners.square`; the rest of the square is padding (F-LMM, arXiv 2406.05821).
+Letters: n masks of one image, h w the grid of their coarse logits, m the edge of SAM's own masks
+(256).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from clim_data.pixels import boxes_of_masks
-from PIL import Image
 from torch import Tensor
 
 from flmm.refiners.embedding import Size
+from flmm.refiners.square import Square
 
 # Of an image, whose interpolation is a matrix product: few enough to need few rows of SAM's mask.
 # An accelerator takes all of them: it would wait for the copy of each piece of the matrix.
 ROWS_AT_ONCE = 64
 
 
-def resized_size(size: Size, edge: int) -> Size:
-    """Return, for (H, W) in pixels, the size whose longer edge is `edge`; halves are rounded up.
-
-    The shorter edge has one pixel at least, however thin the image is.
-    """
-    scale = edge / max(size)
-    return max(int(size[0] * scale + 0.5), 1), max(int(size[1] * scale + 0.5), 1)
-
-
-def resize_image(image: Image.Image, edge: int) -> Tensor:
-    """Resize an image of any mode to uint8 (3, h, w) RGB of `resized_size`, by Pillow's antialiased
-    bilinear filter."""
-    height, width = resized_size((image.height, image.width), edge)
-    resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
-
-
-@dataclass(frozen=True)
-class ResizedImage:
-    """An image as SAM's image encoder takes it, before normalisation; loading processes make it.
-
-    pixels: uint8 (3, h, w) of `resize_image`. size: the image's own (H, W).
-    """
-
-    pixels: Tensor
-    size: Size
-
-    @classmethod
-    def of(cls, image: Image.Image, edge: int) -> Self:
-        """Resize for a SAM whose `SamRefiner.edge` is this."""
-        return cls(resize_image(image, edge), (image.height, image.width))
-
-
-def prompt_masks(coarse: Tensor, original: Size, *, edge: int, mask_edge: int) -> Tensor:
+def prompt_masks(coarse: Tensor, original: Size, *, square: Square, mask_edge: int) -> Tensor:
     """Coarse logits (n, h, w) of an image -> float32 mask prompts (n, m, m) of the padded square,
     with gradients.
 
@@ -67,7 +31,10 @@ def prompt_masks(coarse: Tensor, original: Size, *, edge: int, mask_edge: int) -
     one small matrix on either side here and no map of the full square is made.
     """
     coarse = coarse.float()
-    height, width = resized_size(original, edge)
+    height, width = square.frame(original)
+    edge = square.edge
+    if square.squashed:  # there is no padding, and interpolating once is enough
+        height = width = edge = mask_edge
     down = _chain(coarse.shape[-2], height, edge, mask_edge).to(coarse.device)  # (m, h)
     across = _chain(coarse.shape[-1], width, edge, mask_edge).to(coarse.device)  # (m, w)
     outside = 1 - down.sum(1)[:, None] * across.sum(1)  # the share of padding in each pixel
@@ -102,15 +69,15 @@ def mask_boxes(masks: Tensor) -> Tensor:
     return torch.where(empty[:, None], whole, boxes).float()
 
 
-def boxes_to_square(boxes: Tensor, original: Size, *, edge: int) -> Tensor:
+def boxes_to_square(boxes: Tensor, original: Size, *, square: Square) -> Tensor:
     """XYXY boxes in pixels of the original image -> of the padded square, by the ratio of the
     rounded sizes."""
-    height, width = resized_size(original, edge)
+    height, width = square.frame(original)
     y, x = height / original[0], width / original[1]
     return boxes * boxes.new_tensor([x, y, x, y])
 
 
-def masks_to_image(low_res: Tensor, original: Size, *, edge: int) -> Tensor:
+def masks_to_image(low_res: Tensor, original: Size, *, square: Square) -> Tensor:
     """Turn SAM's masks (n, m, m) of the padded square into float32 logits (n, H, W) of the original
     image.
 
@@ -118,8 +85,11 @@ def masks_to_image(low_res: Tensor, original: Size, *, edge: int) -> Tensor:
     the original size, each bilinearly; all columns first and then all rows, by one small matrix
     each.
     """
-    height, width = resized_size(original, edge)
+    height, width = square.frame(original)
+    edge = square.edge
     m, device = low_res.shape[-1], low_res.device
+    if square.squashed:
+        height = width = edge = m
     down = _chain(m, edge, height, original[0])  # (H, m)
     across = _chain(m, edge, width, original[1])  # (W, m)
 
@@ -133,7 +103,7 @@ def masks_to_image(low_res: Tensor, original: Size, *, edge: int) -> Tensor:
 
 
 def closest_candidates(candidates: Tensor, masks: Tensor) -> Tensor:
-    """Return the number (n,) of the candidate, of K logits (n, K, H, W), whose positive part has
+    """Return, of K candidate logits (n, K, H, W), the number (n,) of the one whose positive part has
     the best IoU with each bool mask (n, H, W)."""
     positive = candidates.detach() > 0
     intersection = (positive & masks[:, None]).flatten(2).sum(2)

@@ -15,6 +15,7 @@ from transformers.models.sam.modeling_sam import SamPromptEncoder
 
 from flmm.refiners.embedding import Size
 from flmm.refiners.sam.geometry import binary_masks, boxes_to_square, mask_boxes, prompt_masks
+from flmm.refiners.square import Square
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def encode_prompts(
     coarse: Sequence[Tensor],
     text: Sequence[Sequence[Tensor]] | None,
     *,
+    square: Square,
     kinds: PromptKinds,
 ) -> SamPrompts:
     """Encode the prompts of all phrases.
@@ -59,12 +61,13 @@ def encode_prompts(
         sizes: (H, W) of the images in pixels.
         coarse: per image (n_i, h', w') coarse logits, of any grid.
         text: per image n_i tensors (t, D), the projected words; needed with `kinds.text`.
+        square: the refiner's input.
     """
     dtype = encoder.no_mask_embed.weight.dtype
     binary, squares = [], []
     for masks, size in zip(coarse, sizes, strict=True):
         binary.append(binary_masks(masks, size))
-        squares.append(boxes_to_square(mask_boxes(binary[-1]), size, edge=encoder.input_image_size))
+        squares.append(boxes_to_square(mask_boxes(binary[-1]), size, square=square))
     boxes = torch.cat(squares)
 
     # In 16 bits, positions are rounded to other positions before their sines are taken.
@@ -78,27 +81,31 @@ def encode_prompts(
         sparse = torch.cat([sparse, pad_sequence(words, batch_first=True)], dim=1)  # (N, S, D)
         lengths = [length + len(phrase) for length, phrase in zip(lengths, words, strict=True)]
 
-    channels, weight, bias = _dense(encoder, sizes, coarse, use_mask=kinds.mask)
+    prompted = None
+    if kinds.mask:
+        edge = 4 * encoder.image_embedding_size[0]
+        prompted = [
+            prompt_masks(logits, size, square=square, mask_edge=edge)
+            for logits, size in zip(coarse, sizes, strict=True)
+        ]
+    channels, weight, bias = _dense(encoder, prompted, count=len(boxes))
     return SamPrompts(boxes, sparse, lengths, channels, weight, bias, binary)
 
 
 def _dense(
-    encoder: SamPromptEncoder, sizes: Sequence[Size], coarse: Sequence[Tensor], *, use_mask: bool
+    encoder: SamPromptEncoder, masks: Sequence[Tensor] | None, *, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute channels, weight and bias of the dense prompts.
+    """Compute channels, weight and bias of the dense prompts of `count` phrases.
 
-    They are the input of the last layer of SAM's mask network, and that layer.
+    They are the input of the last layer of SAM's mask network, and that layer. masks: per image
+    (n_i, m, m) of `prompt_masks`; None for no mask prompts.
     """
     none = encoder.no_mask_embed.weight
     h, w = encoder.image_embedding_size
-    if not use_mask:  # one vector, the same everywhere
-        count = sum(map(len, coarse))
+    if masks is None:  # one vector, the same everywhere
         return none.new_zeros(count, h * w, 1), none.new_zeros(none.shape[1], 1), none[0]
 
-    masks = []
-    for logits, size in zip(coarse, sizes, strict=True):
-        masks.append(prompt_masks(logits, size, edge=encoder.input_image_size, mask_edge=4 * h))
-    x = torch.cat(masks)[:, None].to(none.dtype)  # (N, 1, m, m)
+    x = torch.cat(list(masks))[:, None].to(none.dtype)  # (N, 1, m, m)
 
     net = encoder.mask_embed
     x = net.activation(net.layer_norm1(net.conv1(x)))

@@ -18,45 +18,27 @@ from torch.utils.checkpoint import checkpoint
 from transformers import SamModel
 from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
 
+from flmm.refiners.coarse_only import check_coarse
 from flmm.refiners.embedding import ImageEmbedding, Size
+from flmm.refiners.encoder import embedded
 from flmm.refiners.refiner import RefinedMasks
 from flmm.refiners.sam.decoder import PromptedImage, decode
-from flmm.refiners.sam.geometry import ResizedImage, closest_candidates, masks_to_image
+from flmm.refiners.sam.encoder import SamImageEncoder
+from flmm.refiners.sam.geometry import closest_candidates, masks_to_image
 from flmm.refiners.sam.prompts import PromptKinds, SamPrompts, encode_prompts
 from flmm.refiners.sam.weights import load_sam
+from flmm.refiners.square import ResizedImage, Square
 
-# Of the images SAM was trained on, in 0..255.
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
+PROMPTS = ("use_text", "use_mask", "use_box", "multimask")
 
 
 @dataclass(frozen=True)
 class SamParts:
     """The three parts of a SAM, under the names of transformers' `SamModel`."""
 
-    vision_encoder: nn.Module | None
+    vision_encoder: SamImageEncoder | None
     prompt_encoder: SamPromptEncoder
     mask_decoder: SamMaskDecoder
-
-
-@torch.no_grad()
-def embed_images(
-    image_encoder: nn.Module, images: Sequence[Image.Image | ResizedImage], *, edge: int
-) -> list[ImageEmbedding]:
-    """Run SAM's image encoder on all images in one pass, padded to squares of `edge` pixels."""
-    weight = next(image_encoder.parameters())
-    resized = [i if isinstance(i, ResizedImage) else ResizedImage.of(i, edge) for i in images]
-    device = weight.device
-    batch = torch.zeros(len(resized), 3, edge, edge, device=device)
-    mean, std = (
-        torch.tensor(values, device=device)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD)
-    )
-    for padded, image in zip(batch, resized, strict=True):
-        pixels = image.pixels.to(device)  # bytes: a quarter of what floats would be to copy
-        padded[:, : pixels.shape[1], : pixels.shape[2]] = (pixels - mean) / std
-
-    features = image_encoder(batch.to(weight.dtype)).last_hidden_state  # (B, D, h, w)
-    return [ImageEmbedding(f, i.size) for f, i in zip(features, resized, strict=True)]
 
 
 class SamRefiner(nn.Module):
@@ -76,6 +58,8 @@ class SamRefiner(nn.Module):
         ValueError: no prompt is used.
     """
 
+    kind = "sam"
+
     def __init__(
         self,
         sam: "SamModel | SamParts",
@@ -93,13 +77,17 @@ class SamRefiner(nn.Module):
         self.use_text, self.use_mask, self.use_box = use_text, use_mask, use_box
         self.multimask = multimask
         self.grad_checkpointing = False
-        self.image_encoder = sam.vision_encoder
+        self.square = Square(sam.prompt_encoder.input_image_size)
+        tower = sam.vision_encoder
+        if tower is None or isinstance(tower, SamImageEncoder):
+            self.image_encoder = tower
+        else:
+            self.image_encoder = SamImageEncoder(tower, self.square)
         if self.image_encoder is not None:
             self.image_encoder.requires_grad_(False).eval()
         self.prompt_encoder = sam.prompt_encoder.requires_grad_(True)
         self.mask_decoder = sam.mask_decoder.requires_grad_(True)
         self.prompt_encoder.shared_embedding.requires_grad_(False)
-        self.edge = self.prompt_encoder.input_image_size
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> Self:
@@ -115,6 +103,15 @@ class SamRefiner(nn.Module):
         coarse: Sequence[Tensor],
         text: Sequence[Sequence[Tensor]] | None = None,
     ) -> list[Tensor]:
+        """Return the masks of `refine` alone."""
+        return [found.masks for found in self.refine(images, coarse, text)]
+
+    def refine(
+        self,
+        images: Sequence[Image.Image | ImageEmbedding],
+        coarse: Sequence[Tensor],
+        text: Sequence[Sequence[Tensor]] | None = None,
+    ) -> list[RefinedMasks]:
         """Refine the masks of every phrase, at the size of its image.
 
         Args:
@@ -125,44 +122,30 @@ class SamRefiner(nn.Module):
                 them each. Needed and used with `use_text` only.
 
         Returns:
-            Per image float32 (n_i, H, W); positive is inside.
+            One for each image.
 
         Raises:
             ValueError: numbers or shapes that do not belong together.
         """
-        return [found.masks for found in self.refine(images, coarse, text)]
-
-    def refine(
-        self,
-        images: Sequence[Image.Image | ImageEmbedding],
-        coarse: Sequence[Tensor],
-        text: Sequence[Sequence[Tensor]] | None = None,
-    ) -> list[RefinedMasks]:
-        """Do the work of `forward`, and return SAM's predicted IoU with each mask.
-
-        Arguments and errors are those of `forward`. SAM's own prediction is not bounded: it is
-        clamped to [0, 1], and no gradient flows from it.
-        """
         self._check(images, coarse, text)
-        embeddings = self._embedded(images)
+        embeddings = embedded(self.image_encoder, images)
         prompts = self.encode_prompts([e.size for e in embeddings], coarse, text)
         counts = [len(masks) for masks in coarse]
         low_res, ious = self.decode(embeddings, prompts, counts)
-        quality = ious.detach().float().clamp(0, 1)
-
         refined = []
-        parts = zip(
-            low_res.split(counts), quality.split(counts), embeddings, prompts.binary, strict=True
-        )
-        for part, expected, embedding, binary in parts:
-            full = masks_to_image(part.flatten(0, 1), embedding.size, edge=self.edge)
-            candidates = full.view(len(part), part.shape[1], *embedding.size)  # (n_i, K, H, W)
+        for i, (part, scores) in enumerate(
+            zip(low_res.split(counts), ious.split(counts), strict=True)
+        ):
+            size = embeddings[i].size
+            full = masks_to_image(part.flatten(0, 1), size, square=self.square)
+            candidates = full.view(len(part), part.shape[1], *size)  # (n_i, K, H, W)
+            chosen = torch.zeros(len(part), dtype=torch.int64, device=full.device)
             if self.multimask:
-                rows = torch.arange(len(part), device=part.device)
-                best = closest_candidates(candidates, binary)
-                refined.append(RefinedMasks(candidates[rows, best], expected[rows, best]))
-            else:
-                refined.append(RefinedMasks(candidates[:, 0], expected[:, 0]))
+                chosen = closest_candidates(candidates, prompts.binary[i])
+            rows = torch.arange(len(part), device=full.device)
+            # SAM's own prediction is a regression, which can leave the range.
+            expected = scores.detach().float()[rows, chosen].clamp(0, 1)
+            refined.append(RefinedMasks(candidates[rows, chosen], expected))
         return refined
 
     def without_encoder(self) -> "SamRefiner":
@@ -182,9 +165,9 @@ class SamRefiner(nn.Module):
 
         Raises ValueError when this refiner has no image encoder.
         """
-        return embed_images(self.frozen_encoder(), images, edge=self.edge)
+        return self.frozen_encoder().embed(images)
 
-    def frozen_encoder(self) -> nn.Module:
+    def frozen_encoder(self) -> SamImageEncoder:
         """Return the image encoder.
 
         Raises:
@@ -214,7 +197,9 @@ class SamRefiner(nn.Module):
             coarse, text: as in `forward`.
         """
         kinds = PromptKinds(self.use_text, self.use_mask, self.use_box)
-        return encode_prompts(self.prompt_encoder, sizes, coarse, text, kinds=kinds)
+        return encode_prompts(
+            self.prompt_encoder, sizes, coarse, text, square=self.square, kinds=kinds
+        )
 
     def decode(
         self, embeddings: Sequence[ImageEmbedding], prompts: SamPrompts, counts: Sequence[int]
@@ -250,6 +235,16 @@ class SamRefiner(nn.Module):
         if self.image_encoder is not None:
             self.image_encoder.eval()
         return self
+
+    def blank_embedding(self, device: torch.device) -> ImageEmbedding:
+        """Return the embedding of no image, 64 x 64 pixels: zeros of the right shapes."""
+        grid = self.prompt_encoder.image_embedding_size
+        features = torch.zeros(self.prompt_encoder.hidden_size, *grid, device=device)
+        return ImageEmbedding(features, (64, 64))
+
+    def facts(self) -> dict[str, Any]:
+        """Return the prompts that it is given, as `SamRefiner` takes them."""
+        return {name: getattr(self, name) for name in PROMPTS}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the decoder's activations in the backward pass: less memory, more time, the
@@ -291,30 +286,13 @@ class SamRefiner(nn.Module):
             return checkpoint(run, *inputs, use_reentrant=False)
         return run(*inputs)
 
-    def _embedded(self, images: Sequence[Image.Image | ImageEmbedding]) -> list[ImageEmbedding]:
-        bare = [image for image in images if not isinstance(image, ImageEmbedding)]
-        new = iter(self.embed(bare) if bare else ())
-        return [i if isinstance(i, ImageEmbedding) else next(new) for i in images]
-
     def _check(
         self,
         images: Sequence[Image.Image | ImageEmbedding],
         coarse: Sequence[Tensor],
         text: Sequence[Sequence[Tensor]] | None,
     ) -> None:
-        if (
-            not isinstance(images, Sequence)
-            or isinstance(coarse, Tensor)
-            or not 0 < len(images) == len(coarse)
-        ):
-            raise ValueError(
-                "pass lists with one image and one (n, h, w) tensor of coarse logits each"
-            )
-        for i, masks in enumerate(coarse):
-            if masks.ndim != 3:
-                raise ValueError(
-                    f"coarse[{i}] has shape {tuple(masks.shape)}; pass (n, h, w) logits"
-                )
+        check_coarse(images, coarse)
         if not self.use_text:
             return
         counts, wanted = [len(phrases) for phrases in text or ()], [len(masks) for masks in coarse]

@@ -1,0 +1,120 @@
+"""The refiner that changes nothing: coarse masks at the size of the image, without SAM."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from flmm.refiners.embedding import ImageEmbedding
+from flmm.refiners.encoder import ImageEncoder, embedded
+from flmm.refiners.refiner import NO_REFINER, RefinedMasks
+from flmm.refiners.square import ResizedImage, Square
+
+NOTHING = Square(0)
+
+
+class SizeEncoder(ImageEncoder):
+    """An image encoder that only notes the size of an image."""
+
+    def __init__(self) -> None:
+        super().__init__(NOTHING)
+
+    def embed(self, images: Sequence[Image.Image | ResizedImage]) -> list[ImageEmbedding]:
+        """Return embeddings without features."""
+        return [ImageEmbedding(torch.zeros(0), image.size) for image in self.resized(images)]
+
+
+class CoarseOnly(nn.Module):
+    """Coarse masks, enlarged to the image: `--refiner none`. It has no weights and no download.
+
+    Its outlines are as coarse as the LMM's tokens. Its predicted IoU is the one that the
+    probabilities of a mask themselves expect: the sum of the probabilities inside, by the number of
+    pixels inside and the sum of the probabilities outside.
+    """
+
+    kind = NO_REFINER
+    square = NOTHING
+    text_width = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_encoder: ImageEncoder | None = SizeEncoder()
+
+    def embed(self, images: Sequence[Image.Image | ResizedImage]) -> list[ImageEmbedding]:
+        """Note the sizes of images."""
+        return self.frozen_encoder().embed(images)
+
+    def refine(
+        self,
+        images: Sequence[Image.Image | ImageEmbedding],
+        coarse: Sequence[Tensor],
+        text: Sequence[Sequence[Tensor]] | None = None,
+    ) -> list[RefinedMasks]:
+        """Enlarge the logits (n, h, w) of each image bilinearly to its size; words are not read.
+
+        Raises:
+            ValueError: there is not one (n, h, w) tensor for each image.
+        """
+        check_coarse(images, coarse)
+        found = []
+        for image, masks in zip(embedded(self.image_encoder, images), coarse, strict=True):
+            enlarged = F.interpolate(
+                masks.float()[:, None], size=image.size, mode="bilinear", align_corners=False
+            )[:, 0]
+            found.append(RefinedMasks(enlarged, expected_iou(enlarged)))
+        return found
+
+    def forward(
+        self,
+        images: Sequence[Image.Image | ImageEmbedding],
+        coarse: Sequence[Tensor],
+        text: Sequence[Sequence[Tensor]] | None = None,
+    ) -> list[Tensor]:
+        """Return the masks of `refine` alone."""
+        return [found.masks for found in self.refine(images, coarse, text)]
+
+    def frozen_encoder(self) -> ImageEncoder:
+        """Return the encoder that notes sizes."""
+        return self.image_encoder or SizeEncoder()
+
+    def without_encoder(self) -> "CoarseOnly":
+        """Return a refiner like this one; nothing of it trains."""
+        return CoarseOnly()
+
+    def blank_embedding(self, device: torch.device) -> ImageEmbedding:
+        """Return the embedding of no image, 64 x 64 pixels."""
+        return ImageEmbedding(torch.zeros(0, device=device), (64, 64))
+
+    def facts(self) -> dict[str, Any]:
+        """Return nothing: it has no options."""
+        return {}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Do nothing: it keeps no activations."""
+
+
+def check_coarse(images: Sequence[Image.Image | ImageEmbedding], coarse: Sequence[Tensor]) -> None:
+    """Raise ValueError unless there is one (n, h, w) tensor of coarse logits for each image."""
+    if (
+        not isinstance(images, Sequence)
+        or isinstance(coarse, Tensor)
+        or not 0 < len(images) == len(coarse)
+    ):
+        raise ValueError("pass lists with one image and one (n, h, w) tensor of coarse logits each")
+    for i, masks in enumerate(coarse):
+        if masks.ndim != 3:
+            raise ValueError(f"coarse[{i}] has shape {tuple(masks.shape)}; pass (n, h, w) logits")
+
+
+@torch.no_grad()
+def expected_iou(logits: Tensor) -> Tensor:
+    """Return the IoU (n,) of masks (n, H, W) at half probability with what their own probabilities
+    expect; 0 for an empty mask."""
+    inside = logits > 0
+    probabilities = logits.sigmoid()
+    shared = (probabilities * inside).sum((1, 2))
+    union = torch.where(inside, 1.0, probabilities).sum((1, 2))
+    return shared / union.clamp(min=1e-6)

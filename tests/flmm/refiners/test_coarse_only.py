@@ -1,0 +1,97 @@
+"""Grounding without a refiner: coarse masks at the size of the image, from training to command."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from clim_models import UNetHead
+from clim_train import Trainer
+from flmm import GroundedLMM, GroundingLoader, GroundingTask, load_grounded
+from flmm.commands.main import main
+from flmm.refiners import CoarseOnly, ResizedImage, load_refiner
+from PIL import Image
+from tiny_grounding import Pictures, save_tiny_grounded, tiny_config, tiny_lmm, word_tokenizer
+
+
+def coarse_model(seed=3):
+    lmm = tiny_lmm("llava")
+    lmm.tokenizer = word_tokenizer(lmm.family.style.image_token)
+    torch.manual_seed(seed)
+    return GroundedLMM(lmm, UNetHead(lmm.map_channels, base=2, upsample_input=16), CoarseOnly())
+
+
+@pytest.mark.parametrize("size", [(40, 60), (60, 40), (17, 90)])
+def test_masks_are_the_coarse_ones_at_the_size_of_the_image(size):
+    refiner = load_refiner("none", use_text=False)
+    coarse = 5 * torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    image = Image.new("L", size[::-1])
+    (found,) = refiner.refine([image], [coarse])
+    expected = F.interpolate(coarse[None], size, mode="bilinear")[0]
+    assert torch.equal(found.masks, expected)
+    assert torch.equal(refiner(refiner.embed([image]), [coarse])[0], expected)
+    assert ResizedImage.of(image, refiner.square).pixels.numel() == 0
+
+
+def test_predicted_iou_follows_the_probabilities():
+    sure = torch.full((1, 6, 6), -20.0)
+    sure[0, :3] = 20
+    empty = torch.full((1, 6, 6), -1.0)
+    (found,) = CoarseOnly().refine(
+        [Image.new("RGB", (6, 6))], [torch.cat([sure, sure / 20, empty])]
+    )
+    inside, outside = torch.tensor([1.0, -1.0]).sigmoid()
+    half = (inside * 18 / (18 + outside * 18)).item()
+    assert found.ious.tolist() == pytest.approx([1, half, 0], abs=1e-5)
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(ValueError, match=r"one image and one \(n, h, w\)"):
+        CoarseOnly()([Image.new("RGB", (6, 6))], [])
+    with pytest.raises(ValueError, match=r"pass \(n, h, w\) logits"):
+        CoarseOnly()([Image.new("RGB", (6, 6))], [torch.zeros(4, 4)])
+
+
+def test_the_mask_head_trains_alone_and_its_file_says_so(tmp_path):
+    model = coarse_model()
+    assert all(name.startswith("mask_head.") for name in model.trained_names())
+    config = tiny_config(tmp_path / "run", steps=2)
+    loader = GroundingLoader(
+        {"pictures": Pictures()}, model.lmm, square=model.sam.square, batch_size=2
+    )
+    before = model.mask_head.predict.weight.clone()
+    task = GroundingTask(model, about={"lmm": "x", "sam": "none"})
+    Trainer(config, task, loader, program="flmm train").fit()
+    assert not torch.equal(model.mask_head.predict.weight, before)
+
+    heads = tmp_path / "run" / "model" / "heads.safetensors"
+    again = load_grounded(coarse_model().lmm, sam="none", heads=heads, dtype="float32")
+    assert torch.equal(again.mask_head.predict.weight, model.mask_head.predict.weight)
+    save_tiny_grounded(tmp_path)
+    with pytest.raises(ValueError, match=r"trained without a refiner.*--refiner none"):
+        load_grounded(coarse_model().lmm, sam=tmp_path / "sam", heads=heads, dtype="float32")
+
+
+def test_heads_trained_with_sam_also_draw_coarse_masks(tmp_path, capsys):
+    with_sam = save_tiny_grounded(tmp_path)
+    Image.fromarray(np.full((40, 56, 3), 90, np.uint8)).save(tmp_path / "photo.png")
+    words = ["ground", str(tmp_path / "photo.png"), "a red car", "the dog", "--device", "cpu"]
+    words += ["--checkpoint", str(tmp_path / "heads"), "-o", str(tmp_path / "out.png")]
+    assert main([*words, "--refiner", "none"]) == 0, capsys.readouterr().err
+    found = json.loads((tmp_path / "out.json").read_text())["phrases"]
+
+    model = load_grounded(
+        tmp_path / "lmm",
+        sam="none",
+        heads=tmp_path / "heads" / "heads.safetensors",
+        dtype="float32",
+    )
+    from flmm import ground, ground_phrases
+
+    image = Image.open(tmp_path / "photo.png")
+    masks = ground(image, ["a red car", "the dog"], model)
+    assert [one["area"] for one in found] == masks.sum((1, 2)).tolist()
+    coarse = ground_phrases(with_sam, image, ["a red car", "the dog"]).coarse
+    expected = F.interpolate(coarse[None].float(), (40, 56), mode="bilinear")[0] > 0
+    assert np.array_equal(masks, expected.numpy())

@@ -33,8 +33,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--sam",
         dest="sam",
         metavar="PATH_OR_HUB_ID",
-        help="SAM, such as facebook/sam-vit-large, or `none` for coarse masks without one; default: "
-        "what the heads were trained with",
+        help="SAM, such as facebook/sam-vit-large, or `none` for coarse masks without one; "
+        "default: what the heads were trained with",
     )
     group.add_argument(
         "--dtype",

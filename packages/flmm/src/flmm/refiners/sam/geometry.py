@@ -103,8 +103,8 @@ def masks_to_image(low_res: Tensor, original: Size, *, square: Square) -> Tensor
 
 
 def closest_candidates(candidates: Tensor, masks: Tensor) -> Tensor:
-    """Return, of K candidate logits (n, K, H, W), the number (n,) of the one whose positive part has
-    the best IoU with each bool mask (n, H, W)."""
+    """Return, of K candidate logits (n, K, H, W), the number (n,) of the one whose positive part
+    has the best IoU with each bool mask (n, H, W)."""
     positive = candidates.detach() > 0
     intersection = (positive & masks[:, None]).flatten(2).sum(2)
     union = (positive | masks[:, None]).flatten(2).sum(2)

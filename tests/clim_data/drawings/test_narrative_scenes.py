@@ -2,8 +2,6 @@
 and splits."""
 
 import json
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,15 +124,6 @@ def test_held_out_drawings_and_concepts_are_kept_out_of_training():
     assert all(emoji.has(split.test_vendor, name) for name in CONCEPTS)
     with pytest.raises(ValueError, match="choose from train, val, test"):
         scene_vendors(split, "dev")
-
-
-def test_the_readme_example_runs(tmp_path, monkeypatch, capsys):
-    text = (Path(__file__).parents[3] / "packages" / "clim-data" / "README.md").read_text()
-    (example,) = re.findall(r"```python\n([^`]*compose_narrative_scenes[^`]*)```", text)
-    monkeypatch.chdir(tmp_path)
-    few = re.sub(r"count=\d+", "count=3", example)
-    exec(compile(few, "README.md", "exec"), {"split": load_emoji().split()})
-    assert capsys.readouterr().out.endswith(" .\n")
 
 
 @pytest.mark.parametrize(

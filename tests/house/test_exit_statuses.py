@@ -33,7 +33,7 @@ EVENTS = {
     "no GPU": (
         RuntimeError("Found no NVIDIA driver on your system.\nPlease check ..."),
         FAILED,
-        "--device cpu",
+        "leave --device out",
     ),
     "no network": (
         OSError("We couldn't connect to 'https://huggingface.co'\nCheck ..."),
@@ -146,7 +146,7 @@ def test_another_broken_pipe_is_no_fault_of_the_network(capsys):
 def test_real_errors_of_torch_and_json_find_their_row(capsys):
     if not torch.cuda.is_available():
         assert run_command("toy", lambda: torch.zeros(1, device="cuda")[0].int()) == FAILED
-        assert "--device cpu" in capsys.readouterr().err
+        assert "toy: no CUDA device here: leave --device out" in capsys.readouterr().err
     assert run_command("toy", lambda: torch.zeros(1 << 55).sum().int()) == FAILED
     assert "lower the batch size" in capsys.readouterr().err
     assert run_command("toy", lambda: json.loads("{")) == MISTAKE

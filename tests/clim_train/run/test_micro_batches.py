@@ -63,3 +63,10 @@ def test_close_ends_the_loader():
     batches.next(StopRequest())
     batches.close()
     assert ended == [True]
+
+
+def test_samples_are_what_the_batches_held():
+    batches = stream()
+    take(batches, 2, 1)
+    assert batches.take_samples() == 24  # two batches of two units of six
+    assert batches.take_samples() == 0

@@ -18,7 +18,7 @@ from clim_train.options.run_options import RunOptions
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder, write_together
 from clim_train.run.finite import FiniteWatch
 from clim_train.run.lock import hold, only_writer, release
-from clim_train.run.metrics import MetricLog, RunningMean
+from clim_train.run.metrics import MetricLog, RunningMean, sum_over_ranks
 from clim_train.run.micro_batches import MicroBatches
 from clim_train.run.peers import AgreedError, failures_shared
 from clim_train.run.randomness import random_states, seed_everything, set_random_states
@@ -83,6 +83,7 @@ class Trainer:
         self._means = RunningMean()
         self._finite = FiniteWatch()
         self._is_open = False
+        self._is_first_step = config.run.bar
         self.setup(resume)
 
     # -- set up --------------------------------------------------------------------------------
@@ -179,6 +180,9 @@ class Trainer:
         self.step += 1
         self._data.end_step()
         self.metric_log.advance()
+        if self._is_first_step:
+            self._is_first_step = False
+            self._announce()
 
         done = self.step == self.total
         if self.step % run.log_every == 0 or done:
@@ -196,11 +200,6 @@ class Trainer:
     def lr(self) -> float:
         """Learning rate of the next optimizer step."""
         return learning_rate(self.step, self.total, self.config.optim, self.config.schedule)
-
-    @property
-    def samples_per_step(self) -> int:
-        """Images of an optimizer step, over all ranks."""
-        return self.config.data.batch_size * self.config.engine.accumulation * self.world_size
 
     def _next_batch(self, request: StopRequest) -> Any:
         """Wait for a micro-batch; where none comes, save what there is and end."""
@@ -238,10 +237,21 @@ class Trainer:
         # The step is counted already, so its learning rate has the number before it.
         values["lr"] = learning_rate(self.step - 1, self.total, config.optim, config.schedule)
         values["epoch"] = self.step * config.engine.accumulation / len(self.loader)
-        values["samples_per_s"] = self.metric_log.samples_per_second(
-            self.step, self.samples_per_step
-        )
+        samples = sum_over_ranks(self._data.take_samples(), self.device)
+        values.update(self.metric_log.speed(self.step, samples))
         self._record(values)
+
+    def _announce(self) -> None:
+        """Say the loss of the first step, and how long the run takes. Collective."""
+        loss = self._means.peek("loss")
+        if self.rank == 0:
+            resume = f"`{self.program} resume {self.folder}` continues a stopped run"
+            self.metric_log.announce(self.step, self.total, loss, resume)
+
+    def _restart_clock(self) -> None:
+        """Leave the samples and the time up to now out of the speed."""
+        self._data.take_samples()
+        self.metric_log.restart_clock(self.step)
 
     def _record(self, values: Mapping[str, float]) -> None:
         self.metrics.update(values)
@@ -271,7 +281,7 @@ class Trainer:
 
         if values:
             self._record(values)
-        self.metric_log.restart_clock(self.step)
+        self._restart_clock()
         return values
 
     # -- save ----------------------------------------------------------------------------------
@@ -290,7 +300,7 @@ class Trainer:
         self._last_good = write_together(
             self.checkpoints, self.step, self._write_parts, program=self.program
         )
-        self.metric_log.restart_clock(self.step)
+        self._restart_clock()
         return self._last_good
 
     def _write_parts(self, partial: Path) -> None:

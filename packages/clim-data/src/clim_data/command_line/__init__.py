@@ -31,6 +31,11 @@ if TYPE_CHECKING:
         add_commands as add_commands,
     )
     from clim_data.command_line.program import run_program as run_program
+    from clim_data.command_line.spelling import typed as typed
+    from clim_data.command_line.threads import (
+        limit_threads as limit_threads,
+        usable_cpus as usable_cpus,
+    )
     from clim_data.command_line.vocabulary import VOCABULARY as VOCABULARY, add_option as add_option
 else:
     __getattr__, __dir__, __all__ = lazy_names(
@@ -50,10 +55,13 @@ else:
             "at_least": "clim_data.command_line.checks",
             "given": "clim_data.command_line.checks",
             "importing": "clim_data.command_line.interrupts",
+            "limit_threads": "clim_data.command_line.threads",
             "need_path": "clim_data.command_line.checks",
             "one_argument": "clim_data.command_line.checks",
             "run_command": "clim_data.command_line.exit_status",
             "run_program": "clim_data.command_line.program",
+            "typed": "clim_data.command_line.spelling",
+            "usable_cpus": "clim_data.command_line.threads",
             "without_launcher_options": "clim_data.command_line.checks",
         },
     )

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from clim_data.command_line.failures import (
     WRONG_PATH,
-    find_fix,
+    explain_failure,
     first_line,
     full_disk,
     message_of,
@@ -135,9 +135,9 @@ def _explain(
     ours = isinstance(error, ValueError | ImportError | FileNotFoundError) and not (
         number is not None or getattr(error, "path", None)  # of the system, of Python's importer
     )
-    fix = find_fix(error, by_class_only=ours)
-    if fix is not None:
-        return FAILED, f"{first_line(error)}: {fix}"
+    failure = explain_failure(error, by_class_only=ours)
+    if failure is not None:
+        return FAILED, failure
 
     if ours or isinstance(error, ImportError):
         return MISTAKE, message_of(error)

@@ -33,12 +33,14 @@ class LibraryFailure:
         numbers: values of `errno` that mean it.
         texts: parts of messages in lower case, for libraries that raise a plain RuntimeError.
         fix: the end of the line that the user reads.
+        event: the beginning of that line; "" is the first line of the library's message.
     """
 
     classes: tuple[str, ...]
     numbers: tuple[int, ...]
     texts: tuple[str, ...]
     fix: str
+    event: str = ""
 
     def explains(self, error: BaseException, *, by_class_only: bool) -> bool:
         """Return whether the error is of this kind."""
@@ -104,6 +106,15 @@ LIBRARY_FAILURES = (
             "no cuda gpus are available",
             "not compiled with cuda",
             "no cuda-capable device",
+        ),
+        fix="leave --device out (of a training --engine.device), or install torch for CUDA and "
+        "check `nvidia-smi`",
+        event="no CUDA device here",
+    ),
+    LibraryFailure(
+        classes=(),
+        numbers=(),
+        texts=(
             "cuda driver",
             "invalid device ordinal",
             "no kernel image is available",
@@ -145,15 +156,15 @@ LIBRARY_FAILURES = (
 )
 
 
-def find_fix(error: BaseException, *, by_class_only: bool) -> str | None:
-    """Return what mends a failure of the machine, None for any other error.
+def explain_failure(error: BaseException, *, by_class_only: bool) -> str | None:
+    """Return what failed in the machine and what mends it, None for any other error.
 
     `by_class_only` is for messages of our own, which end with the fix already and may quote a
     library's words.
     """
     for failure in LIBRARY_FAILURES:
         if failure.explains(error, by_class_only=by_class_only):
-            return failure.fix
+            return f"{failure.event or first_line(error)}: {failure.fix}"
     return None
 
 

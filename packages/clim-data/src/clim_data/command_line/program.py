@@ -6,6 +6,7 @@ from importlib import import_module
 
 from clim_data.command_line.exit_status import FAILED, discard_output, run_command
 from clim_data.command_line.interrupts import handled_signals, imports_are_done
+from clim_data.command_line.threads import limit_threads
 
 
 def run_program(program: str, module: str, argv: Sequence[str] | None = None) -> int:
@@ -13,13 +14,15 @@ def run_program(program: str, module: str, argv: Sequence[str] | None = None) ->
 
     Console scripts and `python -m` call it, so that Ctrl-C, SIGTERM and a pipe whose reader has
     ended are one line or silence from the very start: while libraries are imported, while options
-    are parsed and help is printed.
+    are parsed and help is printed. Threads are limited before the libraries start them (see
+    `limit_threads`).
 
     Args:
         program: name of the console script, for messages.
         module: module to import, which has `main(argv) -> int`.
         argv: words of the command line; by default those of this process.
     """
+    limit_threads()
     with handled_signals(program, restore=argv is not None):
         try:
             return run_command(program, _import_and_run, module, argv)

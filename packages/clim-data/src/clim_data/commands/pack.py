@@ -1,10 +1,10 @@
 """`clim-data pack KIND`: images and annotations to webdataset shards."""
 
-import os
 from argparse import Namespace
 from collections.abc import Callable
 
 from clim_data.command_line.parser import CommandParser, Commands, add_command
+from clim_data.command_line.threads import usable_cpus
 from clim_data.command_line.vocabulary import add_option
 from clim_data.sources import items
 from clim_data.sources.items import PackList
@@ -134,7 +134,7 @@ def _add_kind(kinds: Commands, kind: str, text: str, listing: Listing) -> Comman
     command.add_argument(
         "--samples-per-shard", type=int, default=1000, metavar="N", help="samples in a shard"
     )
-    add_option(command, "--workers", default=os.cpu_count() or 1, help="processes that read images")
+    add_option(command, "--workers", default=usable_cpus(), help="processes that read images")
     command.add_argument(
         "--check-images", action="store_true", help="decode every image, not only its header"
     )

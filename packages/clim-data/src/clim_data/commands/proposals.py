@@ -1,11 +1,11 @@
 """`clim-data proposals`: class-agnostic boxes as a COCO json."""
 
-import os
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from clim_data.command_line.checks import given
 from clim_data.command_line.parser import CommandParser, Commands, add_command
+from clim_data.command_line.threads import usable_cpus
 from clim_data.command_line.vocabulary import add_option
 from clim_data.processes.ranks import Ranks
 
@@ -140,9 +140,10 @@ def _search(options: Namespace, choice: "BoxChoice", ranks: Ranks) -> "ProposalR
     from clim_data.derive.proposals import ProposalJob, find_proposals
 
     rank, world_size = ranks
-    workers = max(1, (os.cpu_count() or 1) // world_size)
     job = ProposalJob(
-        **{"workers": workers, **given(options, *JOB_OPTIONS)}, rank=rank, world_size=world_size
+        **{"workers": usable_cpus(), **given(options, *JOB_OPTIONS)},
+        rank=rank,
+        world_size=world_size,
     )
     return find_proposals(
         options.images,

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clim_data.command_line import one_argument, without_launcher_options
+from clim_data.processes import Ranks
 
+from clim_train.commands.announcement import announce, images_of
+from clim_train.commands.choices import Machine, fit_data, fit_length, fit_machine
 from clim_train.commands.parser import configure
 from clim_train.commands.runs import RunProgram, exit_status
 from clim_train.config import TrainConfig
@@ -17,7 +20,7 @@ from clim_train.methods.views import DetectionDataConfig
 from clim_train.recipes.table import find_recipe, recipe_table
 
 if TYPE_CHECKING:
-    from clim_train.task import Task
+    from clim_train.task import Loader, Task
     from clim_train.trainer import Trainer
 
 
@@ -38,18 +41,56 @@ def show(recipe: str) -> str:
     return f"{recipe}\n\n{inspect.getdoc(entry.function)}\n\n{entry().to_json()}"
 
 
-def build_trainer(config: TrainConfig, *, resume: bool) -> "Trainer":
-    """Build everything that a run needs; the process group exists already."""
+def build_trainer(
+    config: TrainConfig, *, resume: bool, given: frozenset[str] | None = None
+) -> "Trainer":
+    """Build everything that a run needs; the process group exists already.
+
+    Args:
+        config: of the run.
+        resume: continue the newest checkpoint of its folder.
+        given: options that the user gave: others are chosen for the machine and the data, and the
+            first rank says so. None chooses nothing.
+    """
     # Imported here: `list` and `show` need neither of them.
     from clim_train.build import build_evaluators, build_loader, build_model, build_task
     from clim_train.trainer import Trainer
 
     # The data first: a mistake in them shows before the model is loaded.
-    loader = build_loader(config)
+    if given is None:
+        loader = build_loader(config)
+    else:
+        config, loader = fit_to_place(config, given)
     model = build_model(config)
     facts = ("class_names", "trained_names", "image_counts")
     task = build_task(config, model, *(getattr(loader, name, ()) for name in facts))
     return Trainer(config, task, loader, build_evaluators(config, model), resume=resume)
+
+
+def fit_to_place(config: TrainConfig, given: frozenset[str]) -> tuple[TrainConfig, "Loader"]:
+    """Return the configuration for this machine and these data, and its loader.
+
+    The first rank prints what was chosen.
+    """
+    from clim_train.build import build_loader
+    from clim_train.options.device import choose_device
+    from clim_train.schedule import total_steps
+
+    ranks = Ranks.of_group()
+    machine = Machine.of_process(choose_device(config.engine))
+    fitted = fit_machine(config, machine, given)
+    loader = build_loader(fitted)
+
+    smaller = fit_data(fitted, images_of(loader, fitted), ranks.world_size, given)
+    if smaller != fitted:
+        fitted, loader = smaller, build_loader(smaller)
+    steps = total_steps(len(loader), fitted.engine.accumulation, fitted.schedule)
+    fitted = fit_length(fitted, steps, given)
+
+    if ranks.is_first:
+        lines = announce(config, fitted, loader, machine=machine, steps=steps)
+        print(*lines, sep="\n", flush=True)
+    return fitted, loader
 
 
 def build_task_alone(config: TrainConfig) -> "Task":

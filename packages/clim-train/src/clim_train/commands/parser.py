@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+from clim_train.commands.given import given_options, with_given_length
 from clim_train.config import TrainConfig
 from clim_train.recipes.presets import on_small_gpu
 from clim_train.recipes.table import find_recipe
@@ -32,7 +33,8 @@ def configure(recipe: str, options: Sequence[str]) -> TrainConfig:
 
     parsed: Any = tyro.cli(_options_of(default), prog=f"clim-train {recipe}", args=list(options))
     sections = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(default)}
-    return dataclasses.replace(default, **sections)
+    config = dataclasses.replace(default, **sections)
+    return with_given_length(config, given_options(options))
 
 
 @dataclasses.dataclass(frozen=True)

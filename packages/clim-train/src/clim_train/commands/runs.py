@@ -15,6 +15,7 @@ from clim_data.command_line import FAILED, one_argument, run_command
 from clim_data.files import replace_file
 from clim_data.processes import Ranks
 
+from clim_train.commands.given import given_options
 from clim_train.options.paths import output_folders
 from clim_train.options.run_options import RunOptions
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from clim_train.trainer import Trainer
 
 PLAIN_URLS = ("http://", "https://", "s3://", "gs://", "hf://")
-
-UNSHARDED = (
-    "one process has nothing to shard: it runs at ZeRO stage 0 (--engine.zero-stage names another)"
-)
 
 # What a training adds to the exit table of `run_command`; the first class that fits counts.
 STATUSES = {
@@ -69,7 +66,8 @@ class RunProgram(Generic[Config]):
     """`check_names(config, source)` raises ValueError for names of models that may bring code."""
 
     build: Callable[..., "Trainer"]
-    """`build(config, resume=...)` makes the trainer of a configuration."""
+    """`build(config, resume=..., given=...)` makes the trainer of a configuration. `given` are the
+    options of the user (see `given_options`); None leaves the configuration as it is."""
 
     build_task: Callable[[Config], "Task"]
     """Makes the task alone, for an export: it reads the weights of the start, and no data."""
@@ -96,23 +94,36 @@ class RunProgram(Generic[Config]):
         if name in commands:
             commands[name](rest)
         else:
-            self.train(self.configure(name, rest))
+            self.train(self.configure(name, rest), given=given_options(rest))
 
-    def train(self, config: Config, *, resuming: bool = False) -> None:
-        """Train the run to its last step and print where the result is."""
+    def train(
+        self,
+        config: Config,
+        *,
+        resuming: bool = False,
+        given: frozenset[str] | None = None,
+    ) -> None:
+        """Train the run to its last step and print where the result is.
+
+        Args:
+            config: of the run.
+            resuming: continue the newest checkpoint of its folder.
+            given: options that the user gave: the others may be chosen for the machine and the
+                data. None chooses nothing.
+        """
         start_engine(config)
         with failures_shared():
             # Before the data and the model are loaded, which can take minutes.
             check_run_folder(config.run.folder, resume=resuming, program=self.name)
             with only_writer(config.run.folder):
                 refuse_links(config.run.folder)
-                trainer = self.build(config, resume=resuming)
-                if trainer.rank == 0:
-                    self._print_notes(trainer, config, resuming=resuming)
+                trainer = self.build(config, resume=resuming, given=given)
+                if trainer.rank == 0 and not resuming:
+                    self._print_note(trainer)
                 metrics = trainer.fit()
 
         if trainer.rank == 0:
-            loss = f", last loss {metrics['loss']:.4f}" if "loss" in metrics else ""
+            loss = f", last loss {metrics['loss']:.4g}" if "loss" in metrics else ""
             print(f"{trainer.step} steps{loss}; {self.result.format(trainer.folder)}")
 
     def resume(self, run: str, *, trusted: bool = False) -> None:
@@ -146,13 +157,11 @@ class RunProgram(Generic[Config]):
             self.check_names(config, f"{run}/config.json")
         return config
 
-    def _print_notes(self, trainer: "Trainer", config: Config, *, resuming: bool) -> None:
+    def _print_note(self, trainer: "Trainer") -> None:
         """Print what the user may not expect of this run."""
-        note = warmup_note(trainer.total, config.optim, config.schedule)
-        if note and not resuming:
+        note = warmup_note(trainer.total, trainer.config.optim, trainer.config.schedule)
+        if note:
             print(f"{self.name}: {note}", file=sys.stderr, flush=True)
-        if config.engine.zero_stage is None and trainer.config.engine.zero_stage == 0:
-            print(f"{self.name}: {UNSHARDED}", file=sys.stderr, flush=True)
 
     def _resume(self, rest: Sequence[str]) -> None:
         run, trusted = run_and_trust(rest, f"{self.name} resume RUN")

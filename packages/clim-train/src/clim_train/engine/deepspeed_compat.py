@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -87,11 +88,15 @@ def start_distributed(device: torch.device, *, timeout_minutes: int = 30) -> Non
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
     if not torch.distributed.is_initialized() or not deepspeed.comm.is_initialized():
+        hook = sys.excepthook
         deepspeed.init_distributed(
             dist_backend="gloo" if device.type == "cpu" else "nccl",
             timeout=timedelta(minutes=timeout_minutes),
             verbose=False,
         )
+        if torch.distributed.get_world_size() == 1:
+            # torch begins each line of a traceback with "[rank0]:", which tells nothing here.
+            sys.excepthook = hook
 
 
 def _free_port() -> int:

@@ -1,6 +1,6 @@
 """Images and boxes that have a class: the data of RegionCLIP-style training."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -19,6 +19,8 @@ class BoxDataConfig(SourceOptions):
     """Images and boxes that have a class (task `regionclip`). Captions are not read."""
 
     LEARNED_FROM: ClassVar[str] = "images and the labelled boxes of a COCO json (--data.boxes FILE)"
+
+    NOUN: ClassVar[str] = "images with labelled boxes"
 
     kind: Literal["boxes"] = "boxes"
     boxes: str | None = field(default=None, metadata=PATH)
@@ -63,4 +65,6 @@ BOXES = DataKind(
     loader=box_loader,
     example_batch=example_labelled_boxes,
     largest_px=lambda data: data.image_px,
+    with_px=lambda data, px: replace(data, image_px=px),
+    px_options=("data.image-px",),
 )

@@ -196,6 +196,7 @@ def mosaics_and_singles(options: ClimConfig, data: PairDataConfig) -> str:
 
 CLIM = Method(
     name="clim",
+    title="CLIM",
     options=ClimConfig,
     data=PAIRS,
     build=build_clim,

@@ -179,6 +179,7 @@ def build_clipself(
 
 CLIPSELF = Method(
     name="clipself",
+    title="CLIPSelf",
     options=ClipSelfConfig,
     data=CROPS,
     build=build_clipself,

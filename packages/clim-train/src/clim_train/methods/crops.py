@@ -1,7 +1,7 @@
 """Images, boxes and a crop of each box: the data of CLIPSelf."""
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from clim_data import CropBatch, CropLoader
@@ -114,4 +114,6 @@ CROPS = DataKind(
     loader=crop_loader,
     example_batch=example_crops,
     largest_px=lambda data: data.image_px,
+    with_px=lambda data, px: replace(data, image_px=px, scales=()),
+    px_options=("data.image-px", "data.scales"),
 )

@@ -278,6 +278,7 @@ def build_detector(
 
 DETIC = Method(
     name="detic",
+    title="Detic + CLIM",
     options=DeticConfig,
     data=CAPTIONED_VIEWS,
     build=build_detic_task,

@@ -63,6 +63,7 @@ def build_fvit_task(
 
 FVIT = Method(
     name="fvit",
+    title="F-ViT",
     options=FViTConfig,
     data=VIEWS,
     build=build_fvit_task,

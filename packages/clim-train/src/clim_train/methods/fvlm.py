@@ -64,6 +64,7 @@ def build_fvlm_task(
 
 FVLM = Method(
     name="fvlm",
+    title="frozen-CLIP detector",
     options=FVLMConfig,
     data=VIEWS,
     build=build_fvlm_task,

@@ -54,6 +54,14 @@ class DataKind(Generic[Data]):
     largest_px: Callable[[Data], int]
     """Side of the largest images of a step."""
 
+    with_px: Callable[[Data, int], Data] | None = None
+    """`with_px(data, px)`: the same with `px` as the side of the largest images. None where the
+    side is part of the method."""
+
+    px_options: tuple[str, ...] = ()
+    """Options that set the side of the images, such as "data.image-px": where the user gives one,
+    `with_px` is not called."""
+
     @property
     def name(self) -> str:
         """The value of `data.kind`."""
@@ -98,6 +106,9 @@ class Method(Generic[Model, Options, Data]):
 
     check: Callable[[Options, Data], None] | None = None
     """`check(options, data)` raises ValueError where the two do not fit."""
+
+    title: str = ""
+    """Name for people, such as "CLIPSelf"; "" is `name`."""
 
     micro_batch: Mapping[str, int] | None = None
     """Images per micro-batch under each of `PRESETS`. None keeps all images of a step together."""

@@ -1,6 +1,6 @@
 """Images with captions, in mosaics: the data of CLIM."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from clim_data import MosaicBatch, MosaicConfig, MosaicLoader, plan_mosaics
@@ -17,6 +17,8 @@ class PairDataConfig(SourceOptions):
     `clim`)."""
 
     LEARNED_FROM: ClassVar[str] = "images with captions (see `clim-data pack`)"
+
+    NOUN: ClassVar[str] = "images with captions"
 
     kind: Literal["pairs"] = "pairs"
     images: str | None = None
@@ -45,9 +47,17 @@ def example_pairs(data: PairDataConfig, model_px: int) -> MosaicBatch:
     )
 
 
+def pairs_of_px(data: PairDataConfig, px: int) -> PairDataConfig:
+    """Return the options with mosaics of `px`, and single images that are no larger."""
+    mosaic = replace(data.mosaic, canvas_px=px, single_px=min(data.mosaic.single_px, px))
+    return replace(data, mosaic=mosaic)
+
+
 PAIRS = DataKind(
     options=PairDataConfig,
     loader=pair_loader,
     example_batch=example_pairs,
     largest_px=lambda data: data.mosaic.canvas_px,
+    with_px=pairs_of_px,
+    px_options=("data.mosaic.canvas-px", "data.mosaic.single-px"),
 )

@@ -210,6 +210,7 @@ def build_regionclip(
 
 REGIONCLIP = Method(
     name="regionclip",
+    title="RegionCLIP-style",
     options=RegionClipConfig,
     data=BOXES,
     build=build_regionclip,

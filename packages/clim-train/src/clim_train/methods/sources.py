@@ -16,6 +16,9 @@ class SourceOptions:
     LEARNED_FROM: ClassVar[str] = "images"
     """What training data of this kind are, for messages."""
 
+    NOUN: ClassVar[str] = "images"
+    """What the data are, for "10 images with captions in photos"."""
+
     kind: str
     shards: tuple[str, ...] = field(default=(), metadata=PATH)
     """webdataset tars: paths, folders, globs or URLs."""

@@ -26,6 +26,8 @@ class DetectionDataConfig(SourceOptions):
 
     LEARNED_FROM: ClassVar[str] = "images and the boxes of a COCO json (--data.boxes FILE)"
 
+    NOUN: ClassVar[str] = "images with boxes"
+
     kind: Literal["detection"] = "detection"
     boxes: str | None = field(default=None, metadata=PATH)
     """COCO or LVIS json with categories, such as instances_train2017.json."""

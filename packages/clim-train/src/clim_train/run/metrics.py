@@ -12,7 +12,8 @@ import torch.distributed as dist
 from clim_data.files import write_text
 from clim_data.processes import Ranks
 from torch import Tensor
-from tqdm import tqdm
+
+from clim_train.run.progress import duration, open_progress
 
 
 class RunningMean:
@@ -30,6 +31,13 @@ class RunningMean:
         for name, value in scalars.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
         self._count += 1
+
+    def peek(self, name: str) -> float:
+        """Return one mean over all ranks, and go on adding. Collective."""
+        mean = self._sums[name].reshape(1) / self._count
+        if not Ranks.of_group().is_single:
+            dist.all_reduce(mean)
+        return float(mean) / Ranks.of_group().world_size
 
     def reduce(self) -> dict[str, float]:
         """Return the means over all ranks, and start anew. Collective; waits for the device
@@ -56,6 +64,15 @@ class RunningMean:
         self._count = state["count"]
 
 
+def sum_over_ranks(count: int, device: torch.device) -> int:
+    """Return the sum of the counts of all ranks. Collective."""
+    if Ranks.of_group().is_single:
+        return count
+    total = torch.tensor([count], device=device)
+    dist.all_reduce(total)
+    return int(total)
+
+
 class MetricLog:
     """Writes metrics of a run folder; on ranks other than 0 it does nothing.
 
@@ -63,7 +80,8 @@ class MetricLog:
         folder: of the run.
         start: first step that will be written; later lines of an interrupted run are removed.
         total: steps of the run, for the bar.
-        bar, tensorboard: whether to have them.
+        bar: show where the run is, see `open_progress`.
+        tensorboard: whether to write its files.
         active: False on other ranks.
     """
 
@@ -80,22 +98,15 @@ class MetricLog:
         _drop_lines_after(self.path, start or -1)
         self._file = os.fdopen(_open_to_append(self.path), "a")
         self._board = _board(Path(folder) / "tensorboard", start) if tensorboard else None
-        self._bar = tqdm(
-            total=total,
-            initial=start,
-            unit="step",
-            dynamic_ncols=True,
-            disable=not bar,
-            smoothing=0.1,
-        )
+        self.progress = open_progress(start, total, enabled=bar)
 
     def advance(self) -> None:
-        """Move the bar by one step."""
+        """Count a step that is done."""
         if self._active:
-            self._bar.update()
+            self.progress.advance()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one line, {"step": step, ...values}; the bar shows `loss` and `samples_per_s`."""
+        """Write one line, {"step": step, ...values}, and show it."""
         if not self._active:
             return
 
@@ -106,12 +117,16 @@ class MetricLog:
             if self._board is not None and isinstance(value, int | float):
                 self._board.add_scalar(name, value, step)
 
-        shown = {}
-        for name in ("loss", "samples_per_s"):
-            if name in values:
-                shown[name] = f"{values[name]:.4g}"
-        if shown:
-            self._bar.set_postfix(shown)
+        self.progress.show(step, values)
+
+    def announce(self, step: int, total: int, loss: float, resume: str) -> None:
+        """Say the loss of the first step of this process, its time, and what continues the run."""
+        seconds = time.perf_counter() - self._last[0]
+        left = duration(seconds * (total - step))
+        self.progress.say(
+            f"step {step:,} of {total:,}: loss {loss:.4g}; {duration(seconds)} for the first step, "
+            f"the others take {left} at this speed; {resume}"
+        )
 
     def flush(self) -> None:
         """Make sure that all lines so far are on the disk."""
@@ -122,18 +137,24 @@ class MetricLog:
         """Do not count the time since the last line (an evaluation, a checkpoint) for the speed."""
         self._last = (time.perf_counter(), step)
 
-    def samples_per_second(self, step: int, samples_per_step: int) -> float:
-        """Return the speed since the previous call (or the start)."""
+    def speed(self, step: int, samples: int) -> dict[str, float]:
+        """Return the speed since the previous call: {"samples_per_s", "step_s"}.
+
+        Args:
+            step: steps so far.
+            samples: what the batches of these steps held, over all ranks.
+        """
         now = time.perf_counter()
         then, previous = self._last
         self._last = (now, step)
-        return (step - previous) * samples_per_step / max(now - then, 1e-9)
+        seconds = max(now - then, 1e-9)
+        return {"samples_per_s": samples / seconds, "step_s": seconds / max(step - previous, 1)}
 
     def close(self) -> None:
         """Close file, bar and board."""
         if self._active:
             self._file.close()
-            self._bar.close()
+            self.progress.close()
             if self._board is not None:
                 self._board.close()
 

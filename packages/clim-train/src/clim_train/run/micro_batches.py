@@ -27,6 +27,7 @@ class MicroBatches:
         self._accumulation = accumulation
         self._usable = len(loader) // accumulation * accumulation
         self._device = device
+        self._samples = 0
         self._seen = 0  # of the current epoch
         self._batches = self._epochs()
         self.end_step()
@@ -38,6 +39,14 @@ class MicroBatches:
         """
         with request.may_end_wait():
             return next(self._batches)
+
+    def take_samples(self) -> int:
+        """Return the number of samples in the micro-batches since the last call, of this rank.
+
+        A batch without a length counts as one sample.
+        """
+        samples, self._samples = self._samples, 0
+        return samples
 
     @property
     def fill_a_step(self) -> bool:
@@ -69,5 +78,6 @@ class MicroBatches:
             for batch in without_random(iter(self.loader)):
                 if self._seen < self._usable:
                     self._seen += 1
+                    self._samples += len(batch) if hasattr(batch, "__len__") else 1
                     yield to_device(batch, self._device)
             self._seen = 0

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from clim_data import SkipReport
 from clim_data.files import write_json
 from clim_data.processes import Ranks, gather_objects
+
+from clim_train.run.metrics import sum_over_ranks
 
 
 class SkipCount:
@@ -28,10 +29,8 @@ class SkipCount:
         Collective."""
         if self.report is None:
             return {}
-        found = torch.tensor([self.report.total - self._known_to_all], device=self._device)
-        if not Ranks.of_group().is_single:
-            dist.all_reduce(found)
-        return {"skipped": self._known_to_all + int(found)}
+        found = sum_over_ranks(self.report.total - self._known_to_all, self._device)
+        return {"skipped": self._known_to_all + found}
 
     def write(self, path: Path) -> str | None:
         """Rank 0 writes counts and names of all ranks; returns a summary if there were any.

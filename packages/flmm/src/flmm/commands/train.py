@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clim_data.command_line import one_argument
-from clim_train.commands import RunProgram
+from clim_train.commands import RunProgram, given_options, with_given_length
 
 from flmm.refiners.refiner import NO_REFINER
 from flmm.training.config import GroundingConfig
@@ -52,12 +52,13 @@ def configure(recipe: str, options: Sequence[str]) -> GroundingConfig:
     """
     import tyro
 
-    return tyro.cli(
+    config = tyro.cli(
         GroundingConfig,
         prog=f"flmm train {recipe}",
         default=find_recipe(recipe)(),
         args=list(options),
     )
+    return with_given_length(config, given_options(options))
 
 
 def estimate(arguments: Sequence[str]) -> str:
@@ -96,11 +97,13 @@ def show(recipe: str) -> str:
     return f"{recipe}\n\n{inspect.getdoc(entry.function)}\n\n{entry().to_json()}"
 
 
-def _build_trainer(config: GroundingConfig, *, resume: bool) -> "Trainer":
+def _build_trainer(
+    config: GroundingConfig, *, resume: bool, given: frozenset[str] | None = None
+) -> "Trainer":
     # Imported here: transformers takes seconds, which `list` and `--help` need not wait for.
     from flmm.training.build import build_trainer
 
-    return build_trainer(config, resume=resume, program="flmm train")
+    return build_trainer(config, resume=resume, program="flmm train", given=given)
 
 
 def _check_names(config: GroundingConfig, source: str) -> None:

@@ -10,8 +10,9 @@ from clim_data import PanopticNarratives, ReferringExpressions
 from clim_data.processes import Ranks
 from clim_data.readers import PROTOCOLS
 from clim_data.streams import StreamOptions
-from clim_train import Trainer
-from clim_train.options import with_absolute_paths
+from clim_train import Trainer, total_steps
+from clim_train.commands import Machine, fit_length, fit_workers
+from clim_train.options import choose_device, with_absolute_paths
 from clim_train.run import seed_everything
 
 from flmm.grounded import GroundedLMM, load_grounded
@@ -120,14 +121,30 @@ def build_parts(config: GroundingConfig) -> RunParts:
 
 
 def build_trainer(
-    config: GroundingConfig, *, resume: bool = False, program: str = "flmm train"
+    config: GroundingConfig,
+    *,
+    resume: bool = False,
+    program: str = "flmm train",
+    given: frozenset[str] | None = None,
 ) -> Trainer:
     """Build everything that a run needs; `start_distributed` has made the process group already.
+
+    Args:
+        config: of the run.
+        resume: continue the newest checkpoint of its folder.
+        program: the command to name in messages.
+        given: options that the user gave: workers, the warm-up and the lines of metrics may be
+            chosen for the machine and the data. None chooses nothing.
 
     Raises:
         ValueError, FileNotFoundError: as `build_parts`, or as `Trainer`.
     """
+    if given is not None:
+        config = fit_workers(config, Machine.of_process(choose_device(config.engine)), given)
     parts = build_parts(config)
+    if given is not None:
+        steps = total_steps(len(parts.loader), config.engine.accumulation, config.schedule)
+        config = fit_length(config, steps, given)
     return Trainer(config, parts.task, parts.loader, resume=resume, program=program)
 
 

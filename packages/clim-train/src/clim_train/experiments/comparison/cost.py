@@ -62,10 +62,9 @@ def step_seconds(config: TrainConfig) -> tuple[float, int]:
     Read from its metrics, so that a run that was interrupted counts whole; evaluations and
     checkpoints do not count. One process.
     """
-    images = config.data.batch_size * config.engine.accumulation
     seconds, previous = 0.0, 0
     for line in read_metrics(config.run.folder):
-        if "samples_per_s" in line:
-            seconds += (line["step"] - previous) * images / line["samples_per_s"]
+        if "step_s" in line:
+            seconds += (line["step"] - previous) * line["step_s"]
             previous = line["step"]
     return seconds, previous

@@ -13,6 +13,7 @@ from clim_data.processes import Ranks
 
 from clim_train.commands.announcement import announce, images_of
 from clim_train.commands.choices import Machine, fit_data, fit_length, fit_machine
+from clim_train.commands.ending import finish_run
 from clim_train.commands.parser import configure
 from clim_train.commands.runs import RunProgram, exit_status
 from clim_train.config import TrainConfig
@@ -144,5 +145,6 @@ PROGRAM = RunProgram(
     check_names=_check_names,
     build=build_trainer,
     build_task=build_task_alone,
+    finish=finish_run,
     further={"list": _list, "show": _show, "estimate": _estimate},
 )

@@ -19,6 +19,7 @@ from clim_train.commands.given import given_options
 from clim_train.options.paths import output_folders
 from clim_train.options.run_options import RunOptions
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder
+from clim_train.run.curve import write_loss_curve
 from clim_train.run.folder import check_run_folder, refuse_links, remove
 from clim_train.run.lock import FolderInUseError, only_writer
 from clim_train.run.peers import AgreedError, PeerFailedError, failures_shared
@@ -44,6 +45,10 @@ Config = TypeVar("Config", bound=RunOptions)
 
 Command = Callable[[Sequence[str]], None]
 """Runs with the arguments after the command's name."""
+
+
+def _nothing_more(trainer: "Trainer") -> Iterable[str]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,9 @@ class RunProgram(Generic[Config]):
 
     further: Mapping[str, Command] = field(default_factory=dict)
     """Name -> command, for commands that concern no run: `list`, `show`."""
+
+    finish: Callable[["Trainer"], Iterable[str]] = _nothing_more
+    """Draws what a finished training did, and returns lines to print, such as next commands."""
 
     result: str = "model in {}/model"
     """Format of the last words of a training: where in the run folder its result is."""
@@ -123,8 +131,17 @@ class RunProgram(Generic[Config]):
                 metrics = trainer.fit()
 
         if trainer.rank == 0:
-            loss = f", last loss {metrics['loss']:.4g}" if "loss" in metrics else ""
-            print(f"{trainer.step} steps{loss}; {self.result.format(trainer.folder)}")
+            self._print_result(trainer, metrics)
+
+    def _print_result(self, trainer: "Trainer", metrics: Mapping[str, float]) -> None:
+        """Say where the result of a training is, draw its loss, and say what comes next."""
+        loss = f", last loss {metrics['loss']:.4g}" if "loss" in metrics else ""
+        print(f"{trainer.step} steps{loss}; {self.result.format(trainer.folder)}")
+        curve = write_loss_curve(trainer.folder)
+        if curve is not None:
+            print(f"loss: {curve}")
+        for line in self.finish(trainer):
+            print(line)
 
     def resume(self, run: str, *, trusted: bool = False) -> None:
         """Continue a run folder with its own configuration and global batch.

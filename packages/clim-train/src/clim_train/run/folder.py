@@ -46,6 +46,8 @@ OWN_FILES = (
     "versions.json",
     "metrics.jsonl",
     "skipped.json",
+    "loss.png",
+    "before_after.png",
     "start.safetensors",
     "trained.safetensors",
 )

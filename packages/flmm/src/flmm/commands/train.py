@@ -2,10 +2,11 @@
 
 import argparse
 import inspect
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clim_data.command_line import one_argument
+from clim_data.command_line import one_argument, typed
 from clim_train.commands import RunProgram, given_options, with_given_length
 
 from flmm.refiners.refiner import NO_REFINER
@@ -120,6 +121,15 @@ def _build_task_alone(config: GroundingConfig) -> "Task":
     return build_task_alone(config)
 
 
+def _next_commands(trainer: "Trainer") -> list[str]:
+    run = shlex.quote(str(trainer.folder))
+    return [
+        "next:",
+        f'  {typed("flmm")} ground IMAGE "a cat" "the sofa" --checkpoint {run}',
+        f"  {typed('flmm')} demo --checkpoint {run}",
+    ]
+
+
 def _sources(config: GroundingConfig) -> Iterable[Any]:
     return [config.data.narratives, config.data.expressions]
 
@@ -144,6 +154,7 @@ PROGRAM = RunProgram(
     check_names=_check_names,
     build=_build_trainer,
     build_task=_build_task_alone,
+    finish=_next_commands,
     further={"estimate": _estimate, "list": _list, "show": _show},
     result="heads in {}/model/heads.safetensors",
 )

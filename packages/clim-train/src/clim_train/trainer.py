@@ -83,7 +83,6 @@ class Trainer:
         self._means = RunningMean()
         self._finite = FiniteWatch()
         self._is_open = False
-        self._is_first_step = config.run.bar
         self.setup(resume)
 
     # -- set up --------------------------------------------------------------------------------
@@ -134,6 +133,7 @@ class Trainer:
             bar=run.bar,
             tensorboard=run.tensorboard,
             active=self.rank == 0,
+            resume=f"{self.program} resume {self.folder}",
         )
 
     # -- fit -----------------------------------------------------------------------------------
@@ -179,10 +179,7 @@ class Trainer:
         run = self.config.run
         self.step += 1
         self._data.end_step()
-        self.metric_log.advance()
-        if self._is_first_step:
-            self._is_first_step = False
-            self._announce()
+        self.metric_log.advance(self.step, self._means)
 
         done = self.step == self.total
         if self.step % run.log_every == 0 or done:
@@ -240,13 +237,6 @@ class Trainer:
         samples = sum_over_ranks(self._data.take_samples(), self.device)
         values.update(self.metric_log.speed(self.step, samples))
         self._record(values)
-
-    def _announce(self) -> None:
-        """Say the loss of the first step, and how long the run takes. Collective."""
-        loss = self._means.peek("loss")
-        if self.rank == 0:
-            resume = f"`{self.program} resume {self.folder}` continues a stopped run"
-            self.metric_log.announce(self.step, self.total, loss, resume)
 
     def _restart_clock(self) -> None:
         """Leave the samples and the time up to now out of the speed."""

@@ -1,4 +1,4 @@
-"""What a run says before it starts: model, data, what was chosen for this machine, and its length."""
+"""What a run says before it starts: model, data, choices for this machine, and length."""
 
 from typing import Any
 

@@ -1,13 +1,25 @@
 """`clim-train estimate`: options, and the estimate as a table."""
 
 import argparse
+import dataclasses
+import sys
+import time
 from collections.abc import Sequence
+from typing import Any
 
+import torch
+
+from clim_train.build import build_loader
+from clim_train.commands.announcement import data_line, images_of, machine_line
+from clim_train.commands.choices import Machine, fit_data, fit_machine
+from clim_train.commands.given import given_options
 from clim_train.commands.parser import configure
 from clim_train.config import TrainConfig
 from clim_train.estimate import PEAK_TFLOPS, Estimate, Memory, estimate
 from clim_train.methods.method import PRESETS
+from clim_train.recipes.registry import RunFacts
 from clim_train.recipes.table import find_recipe
+from clim_train.run.progress import duration
 
 GB = 1e9
 
@@ -45,13 +57,75 @@ def estimate_recipe(arguments: Sequence[str]) -> str:
     if gpus < 1:
         raise ValueError(f"--gpus {gpus} is not possible: use at least 1")
 
-    found = estimate(
-        config, gpus=gpus, tflops=sustained, images=known.images or facts.images, progress=True
-    )
+    given = given_options(options)
+    images, assumption = count_images(config, known.images, facts)
+    fitted = _for_images(config, images, gpus, given)
+    found = estimate(fitted, gpus=gpus, tflops=sustained, images=images, progress=_is_watched())
     speed = f"{sustained:.0f} TFLOPS"
     if not known.tflops:
-        speed += f" ({known.fraction:.0%} of a {known.gpu}'s peak)"
-    return estimate_text(known.recipe, config, found, speed)
+        speed += f" ({known.fraction:.0%} of the peak of one {known.gpu})"
+
+    lines = [assumption, estimate_text(known.recipe, fitted, found, speed)]
+    if not torch.cuda.is_available():
+        lines.append(cpu_line(config, images, given))
+    return "\n".join(lines)
+
+
+def count_images(config: TrainConfig, asked: int | None, facts: RunFacts) -> tuple[int | None, str]:
+    """Return the number of images of an epoch, and the line that says where it comes from.
+
+    It is `asked` (--images), or counted in the user's data, or that of the recipe's data set.
+
+    Raises ValueError and FileNotFoundError for data that a training would refuse, too.
+    """
+    data = config.data
+    if asked is not None:
+        return asked, f"{asked:,} images, as --images says"
+    if data.images is not None or data.shards:
+        quiet: Any = dataclasses.replace(data, workers=0, batch_size=1)
+        alone = dataclasses.replace(config, data=quiet)
+        loader = build_loader(alone)
+        images = images_of(loader, alone)
+        return images, data_line(config, images, loader)
+    if facts.images is None:
+        return None, f"{facts.data}: --data.images FOLDER or --data.shards counts yours"
+    counts = "--data.images FOLDER or --data.shards counts yours"
+    return facts.images, f"{facts.images:,} images of {facts.data}; {counts}"
+
+
+def cpu_line(config: TrainConfig, images: int | None, given: frozenset[str]) -> str:
+    """Say how long the same run takes on this CPU, with what a run chooses for it."""
+    machine = Machine.of_process(torch.device("cpu"))
+    fitted = _for_images(fit_machine(config, machine, given), images, 1, given)
+
+    tflops = cpu_tflops()
+    found = estimate(fitted, gpus=1, tflops=tflops, images=images, progress=_is_watched())
+    length = f", {duration(3600 * found.hours)} in all" if found.hours is not None else ""
+    return (
+        f"no GPU here: on this CPU a step takes about {duration(found.step_seconds)}{length}, at "
+        f"{1000 * tflops:.0f} GFLOPS, measured just now\n{machine_line(config, fitted, machine)}"
+    )
+
+
+def cpu_tflops(side: int = 768, repeats: int = 4) -> float:
+    """Measure the speed of matrix products on this CPU, in 1e12 operations per second."""
+    left, right = torch.randn(side, side), torch.randn(side, side)
+    _ = left @ right  # threads start
+    began = time.perf_counter()
+    for _ in range(repeats):
+        _ = left @ right
+    return 2 * side**3 * repeats / (time.perf_counter() - began) / 1e12
+
+
+def _for_images(
+    config: TrainConfig, images: int | None, gpus: int, given: frozenset[str]
+) -> TrainConfig:
+    return config if images is None else fit_data(config, images, gpus, given)
+
+
+def _is_watched() -> bool:
+    """Whether somebody sees a live line: files and pipes get none."""
+    return sys.stderr.isatty()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -81,7 +155,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--tflops", type=float, help="sustained TFLOPS of one GPU, in place of --gpu and --share"
     )
     parser.add_argument(
-        "--images", type=int, help="images of the data set (default: of the recipe's data set)"
+        "--images",
+        type=int,
+        help="images of the data set (default: those of --data.images or --data.shards, else of "
+        "the recipe's data set)",
     )
     parser.add_argument("--preset", choices=list(PRESETS), help="the recipe on one small GPU")
     return parser
@@ -114,7 +191,8 @@ def estimate_text(name: str, config: TrainConfig, found: Estimate, speed: str) -
         lines.append("the length depends on your data: give --images, or --schedule.steps")
     else:
         lines.append(
-            f"{found.steps} steps: {found.hours:.1f} hours, evaluation and checkpoints not counted"
+            f"{found.steps:,} steps: {duration(3600 * found.hours)}, evaluation and checkpoints "
+            "not counted"
         )
     return "\n".join(lines)
 

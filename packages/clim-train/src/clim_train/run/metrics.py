@@ -83,12 +83,24 @@ class MetricLog:
         bar: show where the run is, see `open_progress`.
         tensorboard: whether to write its files.
         active: False on other ranks.
+        resume: the command that continues the run when it was stopped.
     """
 
     def __init__(
-        self, folder: Path, *, start: int, total: int, bar: bool, tensorboard: bool, active: bool
+        self,
+        folder: Path,
+        *,
+        start: int,
+        total: int,
+        bar: bool,
+        tensorboard: bool,
+        active: bool,
+        resume: str,
     ) -> None:
         self._active = active
+        self._shows = bar
+        self._start, self._total = start, total
+        self._resume = resume
         self.restart_clock(start)
         if not active:
             return
@@ -100,10 +112,22 @@ class MetricLog:
         self._board = _board(Path(folder) / "tensorboard", start) if tensorboard else None
         self.progress = open_progress(start, total, enabled=bar)
 
-    def advance(self) -> None:
-        """Count a step that is done."""
-        if self._active:
-            self.progress.advance()
+    def advance(self, step: int, means: RunningMean) -> None:
+        """Count a step that is done. Of the first, say the loss and the time. Collective."""
+        is_first = self._shows and step == self._start + 1
+        loss = means.peek("loss") if is_first else 0.0
+        if not self._active:
+            return
+
+        self.progress.advance()
+        if is_first:
+            seconds = time.perf_counter() - self._last[0]
+            left = duration(seconds * (self._total - step))
+            self.progress.say(
+                f"step {step:,} of {self._total:,}: loss {loss:.4g}; {duration(seconds)} for the "
+                f"first step, the others take {left} at this speed; `{self._resume}` continues a "
+                "stopped run"
+            )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line, {"step": step, ...values}, and show it."""
@@ -118,15 +142,6 @@ class MetricLog:
                 self._board.add_scalar(name, value, step)
 
         self.progress.show(step, values)
-
-    def announce(self, step: int, total: int, loss: float, resume: str) -> None:
-        """Say the loss of the first step of this process, its time, and what continues the run."""
-        seconds = time.perf_counter() - self._last[0]
-        left = duration(seconds * (total - step))
-        self.progress.say(
-            f"step {step:,} of {total:,}: loss {loss:.4g}; {duration(seconds)} for the first step, "
-            f"the others take {left} at this speed; {resume}"
-        )
 
     def flush(self) -> None:
         """Make sure that all lines so far are on the disk."""

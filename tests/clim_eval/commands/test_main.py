@@ -7,7 +7,9 @@ import pytest
 import torch
 from clim_data import PanopticRegions
 from clim_eval.commands.main import main
+from clim_eval.embeddings import embed_with_bar
 from clim_eval.evaluators.regions import RegionClassification
+from clim_eval.model_loading import templates_of_run
 from clim_eval.reports.report import read_report
 from clim_models import create_model, save_model
 from clim_models.text import embed_classes
@@ -75,6 +77,31 @@ def test_regions_write_what_the_evaluator_finds(model_options, data, tmp_path, c
     # The published protocol differs in rounding and mask resizing, and says so.
     assert main([*argv, "--protocol", "published", "--no-cache", "--out", str(out)]) == 0
     assert read_report(out)["config"]["protocol"] == "published"
+
+
+def test_templates_are_those_of_the_run(tmp_path):
+    assert templates_of_run(None) is None
+    assert templates_of_run(tmp_path) is None
+    config = tmp_path / "config.json"
+    for content, found in (
+        ({"evaluation": {"templates": "name"}, "task": {"name": "clim"}}, "name"),
+        ({"evaluation": {"templates": "vild"}, "task": {"templates": "photo"}}, "photo"),
+        ({"evaluation": {"templates": "of another program"}}, None),
+        ([], None),
+    ):
+        config.write_text(json.dumps(content))
+        assert templates_of_run(tmp_path) == found
+
+
+def test_many_prompts_are_a_choice_that_is_said(model_options, monkeypatch, capsys):
+    monkeypatch.setattr("clim_eval.embeddings.MANY_PROMPTS", 100)
+    model = create_model(model_options[1], pretrained=model_options[3])
+    embed_with_bar(model, ["cat", "dog"], "vild", cache=None, show=True)
+    said = capsys.readouterr().err
+    assert "126 prompts: 2 classes x 63 templates; --templates photo makes 2 of them" in said
+
+    embed_with_bar(model, ["cat", "dog"], "photo", cache=None, show=True)
+    assert "prompts:" not in capsys.readouterr().err
 
 
 def test_instances_are_regions_too(model_options, data, tmp_path):

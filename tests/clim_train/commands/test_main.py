@@ -55,7 +55,7 @@ def test_a_package_that_is_not_installed_is_a_mistake(shards, tmp_path, monkeypa
     options = small_command("clim_quickstart", shards, tmp_path / "run")
     options = [option for option in options if not option.startswith("--model.name")]
     assert main(options) == 2
-    assert 'pip install "clim-models[tiny]"' in capsys.readouterr().err
+    assert "no-such-package is missing: pip install" in capsys.readouterr().err
 
 
 def test_illegal_option_value_is_refused(capsys):

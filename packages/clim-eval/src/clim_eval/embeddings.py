@@ -4,6 +4,7 @@ evaluation."""
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from tqdm import tqdm
 
 from clim_eval.text_tower import check_text_tower, text_tower_note
 
+MANY_PROMPTS = 5000
+"""From this number on, prompts take long enough to say how there could be fewer."""
+
 TEMPLATES = {"vild": VILD_TEMPLATES, "photo": PHOTO_TEMPLATE, "name": NAME_TEMPLATE}
 
 
@@ -37,12 +41,22 @@ def embed_with_bar(
     with tqdm(desc="classes", unit="prompt", disable=not show, leave=False) as bar:
 
         def advance(done: int, total: int) -> None:
+            if show and bar.total is None and total >= MANY_PROMPTS:
+                bar.write(prompt_note(len(names), templates, total), file=sys.stderr)
             bar.total = total
             bar.update(done - bar.n)
 
         return embed_classes(
             model, names, templates=TEMPLATES[templates], cache=cache, progress=advance
         )
+
+
+def prompt_note(classes: int, templates: str, prompts: int) -> str:
+    """Say how many prompts are embedded, that this is a choice, and where they stay."""
+    note = f"{prompts:,} prompts: {classes:,} classes x {len(TEMPLATES[templates])} templates"
+    if len(TEMPLATES[templates]) > 1:
+        note += f"; --templates photo makes {classes:,} of them"
+    return f"{note}. They are cached for the next time"
 
 
 def save_class_embeddings(

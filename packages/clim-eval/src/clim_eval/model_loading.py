@@ -1,11 +1,14 @@
 """The model of a command: by its name and weights, or by the run folder that knows both."""
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from clim_data.processes import Ranks, local_device
+
+from clim_eval.embeddings import TEMPLATES
 
 if TYPE_CHECKING:
     from clim_models import RegionModel
@@ -59,6 +62,20 @@ def reading_px(model: "RegionModel", asked: int | None, default: int | None = No
 def pick_device(device: str | None) -> str:
     """Return the device that was asked for, else what `local_device` returns."""
     return device or str(local_device())
+
+
+def templates_of_run(folder: Path | None) -> str | None:
+    """Return the name of the templates with which a training embeds class names, None where its
+    `config.json` does not say."""
+    try:
+        config = json.loads((folder / "config.json").read_text()) if folder else {}
+    except (OSError, ValueError, RecursionError):
+        return None
+    found = None
+    for section in ("task", "evaluation"):
+        part = config.get(section) if isinstance(config, dict) else None
+        found = found or (part.get("templates") if isinstance(part, dict) else None)
+    return found if found in TEMPLATES else None
 
 
 def model_of_run(pretrained: str | Path | None, *, trusted: bool = False) -> str:

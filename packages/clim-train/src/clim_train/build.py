@@ -8,9 +8,8 @@ import clim_models
 from clim_data import ImageCaptions, PanopticRegions
 from clim_data.processes import Ranks
 from clim_data.streams import StreamOptions
-from clim_eval import ImageTextRetrieval, RegionClassification
+from clim_eval import ImageTextRetrieval, RegionClassification, embed_with_bar
 from clim_models import RegionModel, model_config
-from clim_models.text import embed_classes
 from clim_models.towers import compile_blocks
 
 from clim_train.config import TrainConfig
@@ -130,7 +129,13 @@ def build_evaluators(config: TrainConfig, model: RegionModel) -> Evaluators:
             crop_px=model.image_size[0] if options.crops else None,
         )
         # The text tower is frozen, so the embeddings of the classes hold for the whole run.
-        embeddings = embed_classes(model, regions.class_names)
+        embeddings = embed_with_bar(
+            model,
+            regions.class_names,
+            options.templates,
+            cache=None,
+            show=Ranks.of_group().is_first,
+        )
         classification = RegionClassification(
             model, embeddings, crops=options.crops, workers=config.data.workers
         )

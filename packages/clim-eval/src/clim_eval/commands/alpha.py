@@ -21,11 +21,14 @@ def add(commands: Commands) -> None:
         "alpha",
         run,
         "evaluate a training at several weight interpolations",
+        description="Evaluate a training at several weight interpolations. Without --templates, "
+        "class names are embedded as the run's own evaluations did it, or with vild.",
     )
     _add_weights_options(parser)
     add_device_options(parser)
     add_data_options(parser, required=False)
     add_readout_options(parser)
+    parser.set_defaults(templates=None)  # those of the run, if it says any
     _add_image_options(parser)
     parser.add_old_spelling("--caption-images", "--retrieval-images")
     parser.add_old_spelling("--zeroshot-images", "--class-images")

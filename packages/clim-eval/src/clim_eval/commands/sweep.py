@@ -37,7 +37,7 @@ from clim_eval.evaluators.regions import RegionClassification
 from clim_eval.evaluators.retrieval import ImageTextRetrieval
 from clim_eval.evaluators.sharing import EvaluationLoading
 from clim_eval.evaluators.zeroshot import ZeroShotClassification
-from clim_eval.model_loading import model_of_run, pick_device
+from clim_eval.model_loading import model_of_run, pick_device, templates_of_run
 from clim_eval.pictures.bars import accuracy_bars
 from clim_eval.pictures.tradeoff import tradeoff_figure
 from clim_eval.reports.coverage import Coverage
@@ -60,6 +60,7 @@ def run_alpha(options: Namespace) -> None:
             "nothing to evaluate: pass --images with --panoptic-json, --captions-json or both"
         )
     check_report_folder(options.out)
+    options.templates = options.templates or templates_of_run(options.run_folder) or "vild"
     model, weights = _model_and_weights(options)
     sweep = SweepParts(options, model, weights)
     results = alpha_sweep(model, weights, options.alphas, sweep.evaluators, on_result=_print_result)

@@ -217,9 +217,12 @@ class EvaluationConfig:
     image_px: int = 1024
     crops: bool = False
     """Also classify each region from its crop (one more pass per region)."""
+    templates: Literal["vild", "photo", "name"] = "vild"
+    """Prompts for the names of classes: 63, one, or the name alone."""
 
     def __post_init__(self) -> None:
         check_at_least(self, "evaluation", image_px=1)
+        check_choice(self, "evaluation", "templates")
         wanted = {"panoptic_json": ("images", "panoptic_dir"), "captions_json": ("images",)}
         for option, needs in wanted.items():
             missing = [name for name in needs if getattr(self, name) is None]

@@ -7,6 +7,7 @@ from clim_train.methods.clim import ClimConfig
 from clim_train.methods.pairs import PairDataConfig
 from clim_train.options.sections import (
     EngineConfig,
+    EvaluationConfig,
     ModelConfig,
     OptimConfig,
     RunConfig,
@@ -165,5 +166,6 @@ def clim_quickstart() -> TrainConfig:
         optim=OptimConfig(lr=3e-3, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1, clip_norm=1.0),
         schedule=ScheduleConfig(kind="cosine", steps=250, warmup_steps=25),
         engine=EngineConfig(precision="fp32"),
+        evaluation=EvaluationConfig(templates="name"),
         run=RunConfig(folder="runs/clim_quickstart", alpha=0.7, log_every=5, save_every=100),
     )

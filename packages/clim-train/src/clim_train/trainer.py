@@ -18,6 +18,7 @@ from clim_train.options.run_options import RunOptions
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder, write_together
 from clim_train.run.finite import FiniteWatch
 from clim_train.run.lock import hold, only_writer, release
+from clim_train.run.loggers import open_loggers
 from clim_train.run.metrics import MetricLog, RunningMean, sum_over_ranks
 from clim_train.run.micro_batches import MicroBatches
 from clim_train.run.peers import AgreedError, failures_shared
@@ -131,7 +132,7 @@ class Trainer:
             start=self.step,
             total=self.total,
             bar=run.bar,
-            tensorboard=run.tensorboard,
+            loggers=open_loggers(self.config, self.folder, self.step) if self.rank == 0 else (),
             active=self.rank == 0,
             resume=f"{self.program} resume {self.folder}",
         )

@@ -22,6 +22,7 @@ from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder
 from clim_train.run.curve import write_loss_curve
 from clim_train.run.folder import check_run_folder, refuse_links, remove
 from clim_train.run.lock import FolderInUseError, only_writer
+from clim_train.run.loggers import check_loggers
 from clim_train.run.peers import AgreedError, PeerFailedError, failures_shared
 from clim_train.run.stopping import EXIT_STOPPED, NoCheckpointError, TrainingStopped
 from clim_train.schedule import warmup_note
@@ -119,6 +120,7 @@ class RunProgram(Generic[Config]):
             given: options that the user gave: the others may be chosen for the machine and the
                 data. None chooses nothing.
         """
+        check_loggers(config.run)
         start_engine(config)
         with failures_shared():
             # Before the data and the model are loaded, which can take minutes.

@@ -252,7 +252,12 @@ class RunConfig:
     """The exported weights are alpha * trained + (1 - alpha) * start; training itself is not
     interpolated."""
     bar: bool = True
+    """Show where the run is: a live bar in a terminal, lines elsewhere."""
     tensorboard: bool = True
+    wandb: str | None = None
+    """Project of Weights & Biases to which metrics go, too. WANDB_MODE=offline needs no account."""
+    mlflow: str | None = None
+    """Experiment of MLflow to which metrics go, too; MLFLOW_TRACKING_URI says where."""
 
     def __post_init__(self) -> None:
         check_at_least(self, "run", log_every=1, save_every=1, keep=1, eval_every=1)

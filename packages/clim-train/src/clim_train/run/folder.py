@@ -46,12 +46,13 @@ OWN_FILES = (
     "versions.json",
     "metrics.jsonl",
     "skipped.json",
+    "loggers.json",
     "loss.png",
     "before_after.png",
     "start.safetensors",
     "trained.safetensors",
 )
-OWN_FOLDERS = ("checkpoints", "model", "tensorboard")
+OWN_FOLDERS = ("checkpoints", "model", "tensorboard", "wandb")
 
 
 def refuse_links(folder: str | Path) -> None:

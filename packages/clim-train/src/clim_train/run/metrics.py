@@ -1,9 +1,9 @@
-"""The numbers of a run: a live bar, `metrics.jsonl` and TensorBoard, all on rank 0 only."""
+"""The numbers of a run: a live bar, `metrics.jsonl` and loggers, all on rank 0 only."""
 
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from clim_data.files import write_text
 from clim_data.processes import Ranks
 from torch import Tensor
 
+from clim_train.run.loggers import RunLogger
 from clim_train.run.progress import duration, open_progress
 
 
@@ -81,7 +82,7 @@ class MetricLog:
         start: first step that will be written; later lines of an interrupted run are removed.
         total: steps of the run, for the bar.
         bar: show where the run is, see `open_progress`.
-        tensorboard: whether to write its files.
+        loggers: where the metrics go, too.
         active: False on other ranks.
         resume: the command that continues the run when it was stopped.
     """
@@ -93,7 +94,7 @@ class MetricLog:
         start: int,
         total: int,
         bar: bool,
-        tensorboard: bool,
+        loggers: Sequence[RunLogger] = (),
         active: bool,
         resume: str,
     ) -> None:
@@ -109,7 +110,7 @@ class MetricLog:
         # A run that starts over evaluates step 0 again.
         _drop_lines_after(self.path, start or -1)
         self._file = os.fdopen(_open_to_append(self.path), "a")
-        self._board = _board(Path(folder) / "tensorboard", start) if tensorboard else None
+        self._loggers = loggers
         self.progress = open_progress(start, total, enabled=bar)
 
     def advance(self, step: int, means: RunningMean) -> None:
@@ -137,9 +138,9 @@ class MetricLog:
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
 
-        for name, value in values.items():
-            if self._board is not None and isinstance(value, int | float):
-                self._board.add_scalar(name, value, step)
+        numbers = {name: x for name, x in values.items() if isinstance(x, int | float)}
+        for logger in self._loggers:
+            logger.log(step, numbers)
 
         self.progress.show(step, values)
 
@@ -170,20 +171,13 @@ class MetricLog:
         if self._active:
             self._file.close()
             self.progress.close()
-            if self._board is not None:
-                self._board.close()
+            for logger in self._loggers:
+                logger.close()
 
 
 def _open_to_append(path: Path) -> int:
     """Open a file, but not through a link: a run folder from elsewhere may hold one."""
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-
-
-def _board(folder: Path, start: int) -> Any:
-    # Imported here: it takes seconds, and the other ranks do not need it.
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=start + 1)
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

@@ -17,6 +17,9 @@ ARRAY_LIKE = inspect.formatannotation(ArrayLike)
 # Python 3.11 writes Unpack[Keywords] in its own way.
 UNPACK = re.compile(r"\*<class '(\w+)'>")
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+# A path within a value; of it, only the last part does not depend on where the checkout lies.
+PATH = re.compile(r"Path\('[^']*?([^'/]*)'\)")
+LAST_PART = r"Path('\1')"
 
 
 def collect() -> dict[str, dict[str, str]]:
@@ -36,7 +39,7 @@ def describe(value: Any) -> str:
         # Where the checkout lies is no part of a signature.
         return f"Path {value.name}"
     if not callable(value):
-        return f"{type(value).__name__} {value!r}"
+        return f"{type(value).__name__} {PATH.sub(LAST_PART, repr(value))}"
     if inspect.isclass(value) and issubclass(value, Enum):
         # Each Python has another signature for enumerations.
         return f"enum({', '.join(value.__members__)})"

@@ -303,12 +303,11 @@ def test_seconds_come_from_all_lines_of_a_run(tmp_path):
     config = tiny_config(tmp_path)
     lines = [
         {"step": 0, "x/mAcc": 0.1},
-        {"step": 2, "samples_per_s": 12},
-        {"step": 3, "samples_per_s": 6},
+        {"step": 2, "samples_per_s": 12, "step_s": 0.5},
+        {"step": 3, "samples_per_s": 6, "step_s": 0.25},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    images = config.data.batch_size
-    assert step_seconds(config) == (2 * images / 12 + images / 6, 3)
+    assert step_seconds(config) == (2 * 0.5 + 0.25, 3)
 
 
 def test_peak_memory_forgets_earlier_peaks():

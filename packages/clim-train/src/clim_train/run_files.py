@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from clim_train.options.paths import with_absolute_paths
 from clim_train.options.run_options import RunOptions
 from clim_train.run.checkpoints import CheckpointFolder
 from clim_train.run.folder import check_run_folder, refuse_links, versions
+from clim_train.run.loggers import RunLogger, open_loggers
 from clim_train.run.metrics import RunningMean
 from clim_train.run.randomness import random_states, set_random_states
 
@@ -51,6 +53,19 @@ def prepare_folder(
             write_classes(folder, loader)
             write_text(folder / "config.json", with_absolute_paths(config).to_json())
     dist.barrier()
+
+
+def loggers_of(config: RunOptions, start: int) -> list[RunLogger]:
+    """Return where the metrics of a run go, on rank 0; other ranks have none.
+
+    Args:
+        start: steps that are done.
+    """
+    if not Ranks.of_group().is_first:
+        return []
+    # mypy cannot say that a configuration is a dataclass.
+    options = asdict(config)  # type: ignore[call-overload]
+    return open_loggers(config.run, options, Path(config.run.folder), start)
 
 
 def write_classes(folder: Path, loader: Any) -> None:

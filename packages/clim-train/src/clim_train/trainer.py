@@ -18,7 +18,6 @@ from clim_train.options.run_options import RunOptions
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder, write_together
 from clim_train.run.finite import FiniteWatch
 from clim_train.run.lock import hold, only_writer, release
-from clim_train.run.loggers import open_loggers
 from clim_train.run.metrics import MetricLog, RunningMean, sum_over_ranks
 from clim_train.run.micro_batches import MicroBatches
 from clim_train.run.peers import AgreedError, failures_shared
@@ -32,7 +31,7 @@ from clim_train.run.stopping import (
     TrainingStopped,
     WaitEnded,
 )
-from clim_train.run_files import prepare_folder, read_state, write_state
+from clim_train.run_files import loggers_of, prepare_folder, read_state, write_state
 from clim_train.schedule import learning_rate, total_steps
 from clim_train.task import Loader, Task
 
@@ -132,7 +131,7 @@ class Trainer:
             start=self.step,
             total=self.total,
             bar=run.bar,
-            loggers=open_loggers(self.config, self.folder, self.step) if self.rank == 0 else (),
+            loggers=loggers_of(self.config, self.step),
             active=self.rank == 0,
             resume=f"{self.program} resume {self.folder}",
         )

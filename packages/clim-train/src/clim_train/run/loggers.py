@@ -1,6 +1,5 @@
 """Where the metrics of a run go besides `metrics.jsonl`: TensorBoard, Weights & Biases, MLflow."""
 
-import dataclasses
 import importlib.util
 import json
 import re
@@ -10,11 +9,24 @@ from typing import Any, Protocol
 
 from clim_data.files import write_json
 
-from clim_train.options.run_options import RunOptions
-from clim_train.options.sections import RunConfig
+Options = Mapping[str, Mapping[str, Any]]
+"""Section -> option -> value, of a run."""
 
 IDS_FILE = "loggers.json"
 """Ids of a run at the services, by which a resumed run goes on there."""
+
+
+class LoggerOptions(Protocol):
+    """The options that say where metrics go; the section `run` of a configuration has them."""
+
+    @property
+    def tensorboard(self) -> bool: ...
+
+    @property
+    def wandb(self) -> str | None: ...
+
+    @property
+    def mlflow(self) -> str | None: ...
 
 
 class RunLogger(Protocol):
@@ -29,7 +41,7 @@ class RunLogger(Protocol):
         ...
 
 
-def check_loggers(run: RunConfig) -> None:
+def check_loggers(run: LoggerOptions) -> None:
     """Raise ImportError where a service is asked for whose package is not installed.
 
     Call it before a model is loaded, which can take minutes.
@@ -43,21 +55,22 @@ def check_loggers(run: RunConfig) -> None:
             )
 
 
-def open_loggers(config: RunOptions, folder: Path, start: int) -> list[RunLogger]:
+def open_loggers(run: LoggerOptions, config: Options, folder: Path, start: int) -> list[RunLogger]:
     """Return what the options of a run ask for.
 
     Args:
-        config: of the run; it is written to the services, too.
+        run: where the metrics go.
+        config: all options of the run, which are written to the services, too.
         folder: of the run.
         start: steps that are done; later ones of an interrupted run are written again.
     """
     found: list[RunLogger] = []
-    if config.run.tensorboard:
+    if run.tensorboard:
         found.append(TensorBoard(folder / "tensorboard", start))
-    if config.run.wandb is not None:
-        found.append(Wandb(config.run.wandb, folder, config))
-    if config.run.mlflow is not None:
-        found.append(Mlflow(config.run.mlflow, folder, config))
+    if run.wandb is not None:
+        found.append(Wandb(run.wandb, folder, config))
+    if run.mlflow is not None:
+        found.append(Mlflow(run.mlflow, folder, config))
     return found
 
 
@@ -89,7 +102,7 @@ class Wandb:
         config: its options.
     """
 
-    def __init__(self, project: str, folder: Path, config: RunOptions) -> None:
+    def __init__(self, project: str, folder: Path, config: Options) -> None:
         import wandb
 
         self._run: Any = wandb.init(
@@ -120,7 +133,7 @@ class Mlflow:
         config: its options.
     """
 
-    def __init__(self, experiment: str, folder: Path, config: RunOptions) -> None:
+    def __init__(self, experiment: str, folder: Path, config: Options) -> None:
         from mlflow import MlflowClient
 
         self._client: Any = MlflowClient()
@@ -148,10 +161,9 @@ def mlflow_name(name: str) -> str:
     return re.sub(r"[^\w./ -]", "_", name)
 
 
-def flat_options(config: RunOptions) -> Iterator[tuple[str, Any]]:
+def flat_options(config: Options) -> Iterator[tuple[str, Any]]:
     """Yield name ("section.option") and value of all options of a configuration."""
-    sections = dataclasses.asdict(config)  # type: ignore[call-overload]  # a frozen dataclass
-    for section, options in sections.items():
+    for section, options in config.items():
         for option, value in options.items():
             yield f"{section}.{option}", value
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from clim_data.processes import Ranks, local_device
 
-from clim_eval.embeddings import TEMPLATES
-
 if TYPE_CHECKING:
     from clim_models import RegionModel
 
@@ -75,7 +73,7 @@ def templates_of_run(folder: Path | None) -> str | None:
     for section in ("task", "evaluation"):
         part = config.get(section) if isinstance(config, dict) else None
         found = found or (part.get("templates") if isinstance(part, dict) else None)
-    return found if found in TEMPLATES else None
+    return found if isinstance(found, str) else None
 
 
 def model_of_run(pretrained: str | Path | None, *, trusted: bool = False) -> str:

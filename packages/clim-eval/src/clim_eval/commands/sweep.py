@@ -24,6 +24,7 @@ from clim_eval.commands.shared import (
     region_file,
     scored_counts,
 )
+from clim_eval.embeddings import TEMPLATES
 from clim_eval.evaluators.alpha import (
     WeightPair,
     alpha_sweep,
@@ -60,7 +61,9 @@ def run_alpha(options: Namespace) -> None:
             "nothing to evaluate: pass --images with --panoptic-json, --captions-json or both"
         )
     check_report_folder(options.out)
-    options.templates = options.templates or templates_of_run(options.run_folder) or "vild"
+    if options.templates is None:
+        named = templates_of_run(options.run_folder)
+        options.templates = named if named in TEMPLATES else "vild"
     model, weights = _model_and_weights(options)
     sweep = SweepParts(options, model, weights)
     results = alpha_sweep(model, weights, options.alphas, sweep.evaluators, on_result=_print_result)

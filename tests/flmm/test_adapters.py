@@ -49,7 +49,8 @@ def eager_maps(lmm, one) -> tuple[torch.Tensor, torch.Tensor]:
 def test_batch_agrees_with_eager_attention_of_each_image(name):
     lmm = lmm_of(name)
     samples = [
-        sample(lmm, picture(*size, seed=i), phrases=2 + i, seed=i) for i, size in enumerate(SIZES)
+        sample(lmm, picture(*size, seed=i), phrases=2 + i, seed=i)
+        for i, size in enumerate([*SIZES, (30, 30)])
     ]
     for one, found in zip(samples, lmm(samples), strict=True):
         maps, states = eager_maps(lmm, one)

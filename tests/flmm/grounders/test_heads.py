@@ -129,3 +129,36 @@ def test_phrases_below_the_least_score_are_not_found(model):
     _, masks = data[0].load()
     assert row["unions"] == [masks[0].size, masks[1].sum()]  # the second one has the score 0.2
     assert row["intersections"] == [masks[0].sum(), 0]
+
+
+# Images of three shapes, the last of which makes other tiles, rows or padding than the others.
+SHAPES = [(60, 90), (100, 40), (56, 56)]
+
+
+@pytest.mark.parametrize("each_alone", [False, True], ids=["in one text", "each alone"])
+@pytest.mark.parametrize(
+    "name", ["llava", "llava_next_mistral", "qwen2_5_vl", "internvl", "mgm_hd"]
+)
+def test_a_list_of_images_has_the_masks_of_each_image(name, each_alone):
+    model = tiny_grounded(name).eval()
+    images = [picture(*shape, seed=number) for number, shape in enumerate(SHAPES)]
+    phrases = [PHRASES, ["a car"], [*PHRASES, "the red sky"]]
+    found = ground_phrases(model, images, phrases, each_alone=each_alone, batch_size=2)
+    for masks, image, own in zip(found, images, phrases, strict=True):
+        expected = ground_phrases(model, image, own, each_alone=each_alone)
+        assert masks.refined.shape == (len(own), image.height, image.width)
+        torch.testing.assert_close(masks.coarse, expected.coarse, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(masks.refined, expected.refined, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(masks.scores, expected.scores, atol=1e-3, rtol=1e-3)
+
+
+def test_phrases_of_a_list_of_images(model):
+    images = [picture(60, 90, seed=1), np.asarray(picture(50, 40, seed=2))]
+    shared = ground_phrases(model, images, PHRASES)
+    assert [len(masks.refined) for masks in shared] == [2, 2]
+    assert ground_phrases(model, tuple(images), "a car")[1].refined.shape == (1, 50, 40)
+    assert ground_phrases(model, [], PHRASES) == []
+    with pytest.raises(ValueError, match="1 lists of phrases for 2 images: pass one list for each"):
+        ground_phrases(model, images, [PHRASES])
+    with pytest.raises(ValueError, match="batch_size=0"):
+        ground_phrases(model, images, PHRASES, batch_size=0)

@@ -38,7 +38,9 @@ class PhraseFeatures:
 
 
 def join_phrases(parts: Sequence[PhraseFeatures]) -> PhraseFeatures:
-    """Join features of phrases of one image, which come from several texts."""
+    """Join features of phrases of one image, which come from one or several texts."""
+    if len(parts) == 1:
+        return parts[0]
     lengths: tuple[int, ...] = ()
     for part in parts:
         lengths += part.lengths

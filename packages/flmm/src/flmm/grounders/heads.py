@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import torch
 from clim_data import GroundingSample
@@ -13,7 +14,7 @@ from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.tokenizer import tokenizer_of
 from flmm.grounded import GroundedLMM, Grounding, ground_as_given
 from flmm.grounders.grounder import ScoredMasks
-from flmm.pictures.files import read_image
+from flmm.pictures.files import Picture, Pictures, read_image
 from flmm.pictures.orientation import orientation_of, turn_back
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.square import ResizedImage, Square
@@ -133,37 +134,104 @@ class HeadsSampleGrounder:
         return self._embeddings
 
 
+@overload
+def ground_phrases(
+    model: GroundedLMM,
+    image: Picture,
+    phrases: str | Iterable[str],
+    *,
+    request: str = ...,
+    each_alone: bool = ...,
+    batch_size: int = ...,
+) -> Grounding: ...
+
+
+@overload
+def ground_phrases(
+    model: GroundedLMM,
+    image: Pictures,
+    phrases: str | Iterable[str] | Iterable[Iterable[str]],
+    *,
+    request: str = ...,
+    each_alone: bool = ...,
+    batch_size: int = ...,
+) -> list[Grounding]: ...
+
+
 @torch.no_grad()
 def ground_phrases(
     model: GroundedLMM,
-    image: Image.Image | str | Path,
-    phrases: str | Iterable[str],
+    image: Picture | Pictures,
+    phrases: str | Iterable[str] | Iterable[Iterable[str]],
     *,
     request: str = DESCRIBE,
     each_alone: bool = False,
-) -> Grounding:
+    batch_size: int = TEXTS_PER_PASS,
+) -> Grounding | list[Grounding]:
     """Ground user phrases, as if the LMM had written them in answer to `request`.
 
     The LMM sees the picture upright. Masks lie on the picture that was passed: of a picture in
     memory on its pixels as they are stored, of a file on the upright picture.
 
     Args:
-        image: a picture in memory, an array uint8 (H, W, 3), or a file.
-        phrases: one or more texts.
+        image: a picture in memory, an array uint8 (H, W, 3), or a file; or a list of them, which
+            are grounded in batches.
+        phrases: one or more texts. Of a list of images: texts that every image has, or one list of
+            texts for each image.
         each_alone: the LMM reads each phrase by itself, which costs one pass for each. Without it,
             it reads them one after the other, so a phrase can depend on those before it.
+        batch_size: texts that the LMM reads, and images that the refiner embeds, in one pass.
+
+    Returns:
+        The masks, or of a list of images a list with the masks of each.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: no phrase, an empty one, more than the context holds, or an image of a shape
             that the LMM cannot take.
     """
-    given = orientation_of(image)
-    upright = read_image(image)
-    features = phrase_features(model, upright, phrases, request=request, each_alone=each_alone)
-    (found,) = model.ground([features], [upright])
-    coarse, refined = (turn_back(masks, given) for masks in (found.coarse, found.refined))
-    return Grounding(coarse, refined, found.scores)
+    one = not isinstance(image, list | tuple)
+    images: list[Picture] = list(image) if isinstance(image, list | tuple) else [image]
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be a whole number of at least 1")
+    wanted = phrases_of_each(phrases, len(images))
+    reading = Reading(request, each_alone, batch_size)
+
+    found: list[Grounding] = []
+    for first in range(0, len(images), batch_size):
+        part = slice(first, first + batch_size)
+        turns = [orientation_of(given) for given in images[part]]
+        upright = [read_image(given) for given in images[part]]
+        features = features_of_images(model, upright, wanted[part], reading)
+        for masks, turn in zip(model.ground(features, upright), turns, strict=True):
+            coarse, refined = (turn_back(logits, turn) for logits in (masks.coarse, masks.refined))
+            found.append(Grounding(coarse, refined, masks.scores))
+    return found[0] if one else found
+
+
+def phrases_of_each(
+    phrases: str | Iterable[str] | Iterable[Iterable[str]], images: int
+) -> list[list[str]]:
+    """Return the phrases of each of several images.
+
+    Args:
+        phrases: texts that every image has, or one list of texts for each image.
+        images: how many images there are.
+
+    Raises:
+        ValueError: another number of lists than images, no phrase, or an empty one.
+    """
+    given = [phrases] if isinstance(phrases, str) else list(phrases)
+    shared = [texts for texts in given if isinstance(texts, str)]
+    if len(shared) == len(given):
+        return [check_phrases(shared)] * images
+
+    if len(given) != images or shared:
+        raise ValueError(
+            f"{len(given)} lists of phrases for {images} images: pass one list for each image, or "
+            "texts that all images have"
+        )
+    return [check_phrases(texts) for texts in given]
 
 
 def phrase_features(
@@ -179,22 +247,67 @@ def phrase_features(
     Raises:
         ValueError: as `ground_phrases`.
     """
-    lmm = model.lmm
-    prompt = lmm.family.style.prompt(request)
-    wanted = check_phrases(phrases)
-    for number, phrase in enumerate(wanted, start=1):
-        if lmm.family.style.image_token in phrase:
-            raise ValueError(
-                f"phrase {number} holds the image token {lmm.family.style.image_token!r}: remove it"
-            )
+    reading = Reading(request, each_alone)
+    return features_of_images(model, [image], [check_phrases(phrases)], reading)[0]
 
-    prepared = prepare_image(lmm.family, image)
-    texts = [[phrase] for phrase in wanted] if each_alone else [wanted]
+
+@dataclass(frozen=True)
+class Reading:
+    """How the LMM reads phrases: what it is asked before, whether each phrase stands alone, and how
+    many texts it reads in one pass."""
+
+    request: str = DESCRIBE
+    each_alone: bool = False
+    batch_size: int = TEXTS_PER_PASS
+
+
+def features_of_images(
+    model: GroundedLMM,
+    images: Sequence[Image.Image],
+    phrases: Sequence[Sequence[str]],
+    reading: Reading,
+) -> list[PhraseFeatures]:
+    """Compute the frozen LMM's part of `ground_phrases` for upright images and the phrases of each.
+
+    Raises:
+        ValueError: as `ground_phrases`.
+    """
+    samples: list[Sample] = []
+    texts = []  # of each image
+    for number, (image, wanted) in enumerate(zip(images, phrases, strict=True), start=1):
+        name = "the image" if len(images) == 1 else f"image {number}"
+        own = samples_of_image(model.lmm, image, wanted, reading, name=name)
+        samples += own
+        texts.append(len(own))
+
+    read: list[PhraseFeatures] = []
+    for first in range(0, len(samples), reading.batch_size):
+        read += model.lmm(samples[first : first + reading.batch_size], merge=model.merge)
+
+    features = []
+    for count in texts:
+        features.append(join_phrases(read[:count]))
+        read = read[count:]
+    return features
+
+
+def samples_of_image(
+    lmm: FrozenLMM, image: Image.Image, phrases: Sequence[str], reading: Reading, *, name: str
+) -> list[Sample]:
+    """Make the LMM's samples of an upright image: one with all phrases, or one for each.
+
+    Raises:
+        ValueError: a phrase holds the image token, or as `prepare_image`.
+    """
+    token = lmm.family.style.image_token
+    for number, phrase in enumerate(phrases, start=1):
+        if token in phrase:
+            raise ValueError(f"phrase {number} holds the image token {token!r}: remove it")
+
+    prepared = prepare_image(lmm.family, image, name)
+    prompt = lmm.family.style.prompt(reading.request)
     samples = []
-    for text in texts:
+    for text in [[phrase] for phrase in phrases] if reading.each_alone else [phrases]:
         tokens = tokenize_expressions(tokenizer_of(lmm), prompt, text, spaced=lmm.family.spaced)
         samples.append(Sample(prepared, tokens))
-    features = []
-    for first in range(0, len(samples), TEXTS_PER_PASS):
-        features += lmm(samples[first : first + TEXTS_PER_PASS], merge=model.merge)
-    return features[0] if len(features) == 1 else join_phrases(features)
+    return samples

@@ -3,14 +3,21 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from clim_data import BrokenSample
 from clim_data.pixels import load_rgb
 from PIL import Image
 
+Picture = Image.Image | np.ndarray | str | Path
+"""A picture in memory, an array uint8 (H, W), (H, W, 3) or (H, W, 4), or a file."""
 
-def read_image(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
+Pictures = list[Any] | tuple[Any, ...]
+"""Several pictures, each a `Picture`."""
+
+
+def read_image(image: Picture) -> Image.Image:
     """Read a picture as RGB, upright.
 
     Args:

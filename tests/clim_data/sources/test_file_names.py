@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from clim_data.sources.file_names import name_in_json
 from clim_data.sources.items import folder_items
-from clim_data.sources.sample_names import sample_names
+from clim_data.sources.sample_names import names_of_samples
 from clim_data.sources.store import SampleStore
 from clim_data.sources.write import write_shards
 
@@ -26,7 +26,7 @@ def pack(tmp_path, images):
 
 
 def names_of(store):
-    return [sample.whole for sample in sample_names(store).samples]
+    return [sample.whole for sample in names_of_samples(store).samples]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from clim_data import MosaicConfig, MosaicLoader
 from clim_data.commands.main import main
 from clim_data.sources.items import caption_items, folder_items, instance_items, panoptic_items
 from clim_data.sources.packs import MANIFEST
-from clim_data.sources.sample_names import sample_names
+from clim_data.sources.sample_names import names_of_samples
 from clim_data.sources.store import SampleStore
 from clim_data.sources.write import write_shards
 from PIL import Image
@@ -447,4 +447,4 @@ def test_keys_of_names_that_look_alike(tmp_path, images):
     report = write_shards(listing, tmp_path / "out")
     assert report.samples == len(names)
     store = SampleStore(tmp_path / "out")
-    assert [sample.whole for sample in sample_names(store).samples] == sorted(names)
+    assert [sample.whole for sample in names_of_samples(store).samples] == sorted(names)

@@ -30,7 +30,7 @@ from clim_data.files.json_stream import compact, stream_json, write_coco
 from clim_data.matching.boxes import match_samples, read_images
 from clim_data.processes.parts import PartJob
 from clim_data.sources.expand import Sources
-from clim_data.sources.sample_names import sample_names
+from clim_data.sources.sample_names import names_of_samples
 from clim_data.sources.store import SampleStore
 
 
@@ -184,7 +184,7 @@ def _identities(
 ) -> tuple[Sequence[int], Sequence[str]]:
     """Return image id and file name of every sample; keep only samples that `annotations` names."""
     if annotations is None:
-        samples = sample_names(store).samples
+        samples = names_of_samples(store).samples
         shown = [sample.shown for sample in samples]
         if len(set(shown)) < len(shown):
             twice = Counter(shown).most_common(1)[0][0]

@@ -24,7 +24,7 @@ from clim_data.files.text import parse_json, plain_text, read_text, split_lines
 from clim_data.matching.box_json import read_lists
 from clim_data.matching.tagged_captions import TAGS
 from clim_data.sources.captions import read_captions
-from clim_data.sources.sample_names import sample_names
+from clim_data.sources.sample_names import names_of_samples
 from clim_data.sources.store import SampleStore
 
 _FIELDS = ("id", "file_name", "coco_url", "width", "height")
@@ -295,7 +295,7 @@ def _of_samples(
 ) -> Iterator[Captioned]:
     store = SampleStore(source)
     skipped.extend(store.skipped.faults)
-    names = sample_names(store).samples
+    names = names_of_samples(store).samples
     for number in range(len(store)):
         record = {"id": number + 1, "file_name": names[number].shown}
         try:

@@ -18,7 +18,7 @@ from clim_data.matching.box_json import BoxRules, read_boxes, read_lists
 from clim_data.matching.mask_texts import MaskTexts
 from clim_data.pixels.frames import check_frame
 from clim_data.pixels.mask_windows import MaskWindow
-from clim_data.sources.sample_names import sample_names
+from clim_data.sources.sample_names import names_of_samples
 from clim_data.sources.shards import RawSample
 from clim_data.sources.store import SampleStore
 
@@ -210,7 +210,7 @@ def match_samples(names: Sequence[str], store: SampleStore, path: str | Path) ->
     Raises:
         ValueError: a name fits two samples, two names fit one, or nothing fits.
     """
-    samples = sample_names(store)
+    samples = names_of_samples(store)
     matches = samples.match(names)
     for row, place in enumerate(matches.places):
         if place < 0:

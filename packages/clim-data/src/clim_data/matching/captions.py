@@ -6,7 +6,7 @@ from clim_data.annotations.caption_files import captions_of_images
 from clim_data.faults import BrokenSample
 from clim_data.files.names import clean_name, image_file_name, leads_out, printable
 from clim_data.sources.captions import read_captions
-from clim_data.sources.sample_names import sample_names
+from clim_data.sources.sample_names import names_of_samples
 from clim_data.sources.shards import RawSample
 from clim_data.sources.store import SampleStore
 
@@ -78,7 +78,7 @@ def _by_sample(captions_json: str | Path, store: SampleStore) -> dict[str, list[
         by_name.setdefault(clean_name(name), []).extend(texts)
 
     names = list(by_name)
-    places = sample_names(store).match(names).places
+    places = names_of_samples(store).match(names).places
     titles = store.titles()
     return {
         titles[place]: by_name[name]

@@ -9,6 +9,7 @@ from clim_data.lazy import lazy_names
 
 if TYPE_CHECKING:
     from clim_data.sources.captions import read_captions as read_captions
+    from clim_data.sources.sample_names import names_of_samples as names_of_samples
     from clim_data.sources.shards import RawSample as RawSample
     from clim_data.sources.store import SampleStore as SampleStore
     from clim_data.sources.walk import image_files as image_files
@@ -19,6 +20,7 @@ else:
             "RawSample": "clim_data.sources.shards",
             "SampleStore": "clim_data.sources.store",
             "image_files": "clim_data.sources.walk",
+            "names_of_samples": "clim_data.sources.sample_names",
             "read_captions": "clim_data.sources.captions",
         },
     )

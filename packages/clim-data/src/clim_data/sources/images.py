@@ -11,7 +11,7 @@ from clim_data.files.identity import SampleName, SampleNames
 from clim_data.files.names import locate
 from clim_data.files.stamps import FileStamp, file_stamp
 from clim_data.sources.expand import Sources, expand_sources
-from clim_data.sources.sample_names import sample_names
+from clim_data.sources.sample_names import names_of_samples
 from clim_data.sources.store import SampleStore
 from clim_data.sources.walk import walk_folder
 
@@ -122,7 +122,7 @@ class _Samples(NamedImages):
         super().__init__(names)
         expand_sources(shards)  # a place that is not there is the first thing to say
         self.store = SampleStore(shards, texts=False)
-        self.matches = sample_names(self.store).match(names)
+        self.matches = names_of_samples(self.store).match(names)
 
     def check(self, place: int) -> None:
         if self.matches.places[place] < 0:

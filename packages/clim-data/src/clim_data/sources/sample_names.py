@@ -11,7 +11,7 @@ from clim_data.sources.folders import FolderIndex
 from clim_data.sources.store import SampleStore
 
 
-def sample_names(store: SampleStore) -> SampleNames:
+def names_of_samples(store: SampleStore) -> SampleNames:
     """Return the names of all samples of a store, in their order.
 
     In a folder a sample is its file. In a shard it is the "file_name" of its json, as `clim-data

@@ -7,6 +7,12 @@ from pathlib import Path
 from clim_data import BrokenSample
 from clim_data.command_line import Commands, add_command, add_option
 
+from flmm.commands.ground_folder import (
+    add_folder_options,
+    chosen_phrases,
+    ground_folder,
+    refuse_folder_options,
+)
 from flmm.commands.options import (
     add_model_options,
     add_score_option,
@@ -17,11 +23,14 @@ from flmm.commands.options import (
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers of `flmm`."""
-    parser = add_command(commands, "ground", run, "draw the masks of phrases in an image")
-    parser.add_argument("image", type=Path, metavar="IMAGE")
-    parser.add_argument(
+    parser = add_command(
+        commands, "ground", run, "draw the masks of phrases in an image or a folder"
+    )
+    parser.add_argument("image", metavar="IMAGE", help="a file, or a folder of images")
+    phrases = parser.add_argument(
         "phrases", nargs="+", metavar="PHRASE", help='in quotes, such as "the man on the left"'
     )
+    phrases.required = False  # --phrases can take their place
     add_model_options(parser)
     add_score_option(parser)
     parser.add_argument(
@@ -34,43 +43,53 @@ def add(commands: Commands) -> None:
         parser,
         "--out",
         short="-o",
-        metavar="PNG",
-        help="picture to write, with the masks as json next to it; default: IMAGE.grounded.png",
+        help="picture to write, with the masks as json next to it; of a folder, the COCO json with "
+        "all masks; default: IMAGE.grounded.png or FOLDER.grounded.json",
     )
+    add_folder_options(parser)
 
 
 def run(options: Namespace) -> None:
-    """Draw the masks and write them, see `add`."""
+    """Ground the phrases in a picture or in a folder of them, see `add`."""
+    if Path(options.image).is_dir():
+        ground_folder(options)
+    else:
+        refuse_folder_options(options)
+        ground_picture(options)
+
+
+def ground_picture(options: Namespace) -> None:
+    """Draw the masks of one picture and write them."""
     from flmm.grounders.images import PictureError, save_grounding
     from flmm.pictures.files import picture_path, read_image
-    from flmm.text.phrases import check_phrases
 
     # What can be wrong is looked at before the minutes that loading can take.
-    image = read_image(options.image)
-    out = picture_path(options.out or Path(f"{options.image.stem}.grounded.png"))
-    if out.exists() and out.samefile(options.image):
+    path = Path(options.image)
+    image = read_image(path)
+    out = picture_path(options.out or Path(f"{path.stem}.grounded.png"))
+    if out.exists() and out.samefile(path):
         raise ValueError(f"-o {out} would replace the input picture: name another file")
-    check_phrases(options.phrases)
+    phrases = chosen_phrases(options).of_picture(path.name)
     grounder = grounder_from_options(options)
     begin = time.monotonic()
     try:
-        found = grounder(image, options.phrases)
+        found = grounder(image, phrases)
     except BrokenSample as fault:  # such as an unusable shape
-        raise BrokenSample(fault.reason, options.image.name, fault.detail) from None
+        raise BrokenSample(fault.reason, path.name, fault.detail) from None
     masks, scores = found.binary(options.min_score).cpu().numpy(), found.scores.tolist()
     record = out.with_suffix(".json")
     try:
         about = {
-            "image": options.image.name,
+            "image": path.name,
             "orientation": "applied",  # masks lie on the upright picture
             "each_alone": options.each_alone,
             "min_score": options.min_score,
         }
-        save_grounding(out, image, masks, options.phrases, scores=scores, about=about)
+        save_grounding(out, image, masks, phrases, scores=scores, about=about)
     except PictureError as fault:
         say(str(fault))
     say(f"grounded in {time.monotonic() - begin:.1f} s")
-    for phrase, mask, score in zip(options.phrases, masks, scores, strict=True):
+    for phrase, mask, score in zip(phrases, masks, scores, strict=True):
         share = f"{100 * mask.mean():5.1f} % of the image" if mask.any() else "not found".rjust(20)
         print(f"{share}  score {score:.2f}  {phrase}")
     print(f"{out}\n{record}" if out.exists() else record)

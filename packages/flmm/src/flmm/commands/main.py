@@ -13,7 +13,7 @@ from flmm.version import __version__
 # Command -> its module, imported on use, and what it does. A module has `add(commands)` and
 # `run(options)`; `train`, whose options are those of its recipe, has `main(arguments)`.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "ground": ("flmm.commands.ground", "draw the masks of phrases in an image"),
+    "ground": ("flmm.commands.ground", "draw the masks of phrases in an image or a folder"),
     "chat": (
         "flmm.commands.chat",
         "talk about an image; each answer is drawn with the masks of its phrases",

@@ -1,0 +1,100 @@
+"""`flmm ground FOLDER --phrases FILE`: the phrases of many images, in one COCO json."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clim_data.command_line import CommandParser, add_option, given
+from clim_data.processes import Ranks
+
+from flmm.commands.evaluation_options import on_own_gpu, what_counts
+from flmm.commands.options import grounder_from_options, say
+
+if TYPE_CHECKING:
+    from flmm.grounders.phrase_files import PhraseList
+
+# Options that a picture by itself has no use for.
+_OF_FOLDERS = ("pictures", "batch_size", "workers", "patience", "overwrite")
+# Options that name what the output's `info` describes by its content, or that change no mask.
+_NOT_IN_INFO = ("image", "phrases", "phrases_file", "each_alone", "min_score", *_OF_FOLDERS)
+
+
+def add_folder_options(parser: CommandParser) -> None:
+    """Add --phrases and the options that need a folder."""
+    group = parser.add_argument_group("many images")
+    group.add_argument(
+        "--phrases",
+        dest="phrases_file",
+        type=Path,
+        metavar="FILE",
+        help="phrases, one a line, or json: a list, or {image name: [phrase, ...]}; in place of "
+        "PHRASEs",
+    )
+    group.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="DIR",
+        help="also draw each image with its masks into this folder",
+    )
+    add_option(group, "--batch-size", help="images per pass of the LMM; default: 8")
+    add_option(group, "--workers", help="processes that load images; default: 2")
+    add_option(group, "--patience")
+    add_option(group, "--overwrite")
+
+
+def refuse_folder_options(options: Namespace) -> None:
+    """Raise ValueError for an option of folders that was given with one picture."""
+    for name in _OF_FOLDERS:
+        if getattr(options, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag} needs a folder of images, not one picture: leave it out")
+
+
+def chosen_phrases(options: Namespace) -> "PhraseList":
+    """Return the phrases of the command line or of the file.
+
+    Raises:
+        ValueError: there are none, or both are given.
+        FileNotFoundError: there is no such file.
+    """
+    from flmm.grounders.phrase_files import PhraseList
+
+    if bool(options.phrases) == bool(options.phrases_file):
+        raise ValueError(
+            'what is looked for? Pass phrases, such as "a red car", or --phrases FILE, not both'
+        )
+    if options.phrases_file:
+        return PhraseList.read(options.phrases_file)
+    return PhraseList.of(options.phrases)
+
+
+def ground_folder(options: Namespace) -> None:
+    """Ground the phrases of every image of a folder, or go on where it stopped."""
+    from flmm.grounders.folder import FolderJob, FolderOptions, FolderReport, PhraseImages
+
+    folder = Path(options.image)
+    output = options.out or Path(f"{folder.resolve().name}.grounded.json")
+    if output.suffix.lower() != ".json":
+        raise ValueError(f"the masks of a folder become one json: end -o {output} with .json")
+    ranks = Ranks.of_launcher()
+    settings = FolderOptions(
+        each_alone=options.each_alone,
+        min_score=options.min_score,
+        pictures=options.pictures,
+        overwrite=options.overwrite,
+        ranks=ranks,
+        **given(options, "batch_size", "workers", "patience"),
+    )
+
+    # All that can be wrong is looked at before the minutes that loading can take.
+    images = PhraseImages(folder, chosen_phrases(options))
+    info = {name: value for name, value in what_counts(options).items() if name not in _NOT_IN_INFO}
+    job = FolderJob(images, output, info, settings)
+    if job.finished():
+        report = FolderReport(output, finished=True)
+    else:
+        report = job.run(grounder_from_options(on_own_gpu(options)))
+    if ranks.is_first:
+        if settings.pictures is not None:
+            say(f"pictures: {settings.pictures}")
+        print("\n".join(report.lines()))

@@ -1,0 +1,350 @@
+"""The phrases of a whole folder, grounded into one COCO json: in parts, so that a stopped job goes
+on, and several processes can share the images.
+
+Letters: N phrases of an image, H W its pixels.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from clim_data import BrokenSample, SkipReport
+from clim_data.pixels import load_rgb, open_image, orientation
+from clim_data.processes import PartJob, Ranks, load_in_workers
+from clim_data.sources import SampleStore, names_of_samples
+from clim_eval.pictures import write_png
+from tqdm import tqdm
+
+from flmm.grounders.batches import IMAGES_PER_PASS, BatchGrounder, PhraseItem, PhrasePreparer
+from flmm.grounders.grounder import Grounder, ScoredMasks
+from flmm.grounders.images import masks_as_json, phrases_with_scores
+from flmm.grounders.phrase_files import PhraseList
+from flmm.pictures.masks import grounding_figure
+from flmm.pictures.orientation import turn_back
+
+PARTS = 64
+"""Parts of a large job; a job that is killed loses one of each process."""
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """How the images of a folder are grounded.
+
+    Args:
+        batch_size: texts, and so at most images, of one pass of the LMM.
+        workers: processes that load images.
+        each_alone: the LMM reads each phrase by itself.
+        min_score: phrases with a lower score are not found.
+        pictures: folder for a picture of each image with its masks; None draws none.
+        overwrite: replace an output of other input or options.
+        ranks: which process this is, and how many share the images.
+        patience: seconds without a new part after which rank 0 names the missing ranks.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    batch_size: int = IMAGES_PER_PASS
+    workers: int = 2
+    each_alone: bool = False
+    min_score: float = 0.0
+    pictures: Path | None = None
+    overwrite: bool = False
+    ranks: Ranks = field(default_factory=Ranks)
+    patience: float = 1800.0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.workers < 0:
+            raise ValueError(
+                f"batch_size={self.batch_size} must be at least 1 and workers={self.workers} at "
+                "least 0"
+            )
+        if not 0 <= self.min_score <= 1:
+            raise ValueError(f"min_score={self.min_score} must be a number from 0 to 1")
+
+
+class PhraseImages:
+    """The images of a folder, or of shards, and the phrases of each.
+
+    Args:
+        images: folder or shards, see `SampleStore`.
+        phrases: what is looked for.
+
+    Attributes:
+        names: of the images, relative to the folder. asked: numbers of the images that have
+        phrases. faults: what cannot be used, known before any image is opened.
+
+    Raises:
+        FileNotFoundError, ValueError: no image, or no image that has phrases.
+    """
+
+    def __init__(self, images: str | Path, phrases: PhraseList):
+        self.store = SampleStore(str(images), texts=False)
+        found = names_of_samples(self.store)
+        self.names = [sample.shown for sample in found.samples]
+        self.categories = phrases.categories
+        self.phrases, missing = phrases.for_images(found)
+        self.asked = [number for number, own in enumerate(self.phrases) if own]
+        self.faults = [*self.store.skipped.faults, *missing]
+        if not self.asked:
+            summary = SkipReport(self.faults).summary(3)
+            raise ValueError(f"{images} has no image to look at ({summary}): check the path")
+
+    def stamp(self) -> str:
+        """Return a digest of the names and sizes of the images, and of their phrases."""
+        content = repr((self.store.fingerprint(), self.names, self.phrases))
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class LoadedImages:
+    """What a loading process makes of an image: an item for the grounder, and the image's EXIF
+    orientation."""
+
+    images: PhraseImages
+    prepare: PhrasePreparer
+
+    def __getitem__(self, number: int) -> tuple[PhraseItem, int] | tuple[int, BrokenSample]:
+        store, name = self.images.store, self.images.names[number]
+        try:
+            data = store.read(number).image
+            opened = open_image(data, name)
+            turn = orientation(opened)
+            upright = load_rgb(opened, name=name, oriented=True)
+            return self.prepare(number, upright, self.images.phrases[number], name=name), turn
+        except BrokenSample as fault:
+            return number, BrokenSample(fault.reason, name, fault.detail)
+
+
+@dataclass
+class FolderReport:
+    """What came of a folder. finished: it had been grounded before, and nothing was done.
+
+    images, phrases, found: how many were looked at, asked for, and have a mask. skipped: what
+    could not be used.
+    """
+
+    output: Path
+    finished: bool = False
+    images: int = 0
+    phrases: int = 0
+    found: int = 0
+    skipped: SkipReport = field(default_factory=SkipReport)
+
+    def lines(self) -> list[str]:
+        """Say it in lines for a terminal."""
+        if self.finished:
+            return [
+                f"{self.output} is there already, made from the same images, phrases and options "
+                "(remove it to ground them again)"
+            ]
+        masks = f"{self.found} masks for {self.phrases} phrases of {self.images} images"
+        lines = [f"{self.output}: {masks}"]
+        if self.skipped.total:
+            lines.append(self.skipped.summary())
+        return lines
+
+
+@dataclass(frozen=True)
+class FolderJob:
+    """One job: its images, its output, and how it is done.
+
+    info: plain values that, with the images and phrases, decide the result; an output that begins
+    with the same is the finished job.
+    """
+
+    images: PhraseImages
+    output: Path
+    info: Mapping[str, Any]
+    options: FolderOptions = field(default_factory=FolderOptions)
+
+    @property
+    def rows(self) -> list[list[int]]:
+        """Numbers of the images of each part: whole batches, whatever the number of processes."""
+        asked, batch = self.images.asked, self.options.batch_size
+        size = batch * max(1, len(asked) // (PARTS * batch))
+        return [asked[start : start + size] for start in range(0, len(asked), size)]
+
+    @property
+    def parts(self) -> PartJob:
+        """The parts of the job on the disk."""
+        settings = self.options
+        info = {
+            **self.info,
+            "images": self.images.stamp(),
+            "each_alone": settings.each_alone,
+            "min_score": settings.min_score,
+        }
+        rank, world_size = settings.ranks
+        return PartJob(
+            self.output, info, len(self.rows), rank, world_size, patience=settings.patience
+        )
+
+    def finished(self) -> bool:
+        """Return whether the output is there already; ask before a model is loaded.
+
+        Raises:
+            ValueError: there is an output of another job, and `overwrite` is not set.
+        """
+        return self.parts.finished(overwrite=self.options.overwrite)
+
+    def run(self, grounder: Grounder) -> FolderReport:
+        """Ground this process's share of a job that is not `finished`.
+
+        Rank 0 then waits for the others and writes the output.
+
+        Raises:
+            ValueError: nothing could be looked at, or a rank is missing.
+        """
+        parts = self.parts
+        try:
+            self._do_parts(parts, grounder)
+        except BaseException as fault:
+            parts.report_failure(fault)
+            raise
+
+        report = FolderReport(self.output)
+        if parts.rank == 0:
+            parts.wait()
+            self._join(parts, report)
+        return report
+
+    def _do_parts(self, parts: PartJob, grounder: Grounder) -> None:
+        """Ground the parts of this process that are not there yet."""
+        options, rows = self.options, self.rows
+        numbers = parts.remaining_parts()
+        batches = BatchGrounder(
+            grounder, batch_size=options.batch_size, each_alone=options.each_alone
+        )
+        mine = [row for number in numbers for row in rows[number]]
+        loaded = load_in_workers(
+            LoadedImages(self.images, batches.prepare),
+            mine,
+            workers=min(options.workers, len(mine)),
+            collate=_as_it_is,
+        )
+        show = parts.rank == 0
+        with tqdm(total=len(mine), desc="grounding", unit="image", disable=not show) as bar:
+            for number in numbers:
+                part = Part(self.images, options)
+                items = part.usable((next(loaded) for _ in rows[number]), bar)
+                for item, found in batches(items):
+                    part.add(item, found)
+                parts.write(number, part.record())
+
+    def _join(self, parts: PartJob, report: FolderReport) -> None:
+        """Write the output out of the parts of all processes."""
+        report.skipped.extend(self.images.faults)
+        for part in parts.read():
+            report.images += len(part["images"])
+            report.found += len(part["annotations"])
+            report.phrases += len(part["annotations"]) + len(part["not_found"])
+            report.skipped.extend(BrokenSample(*fault) for fault in part["skipped"])
+        if not report.images:
+            parts.discard()
+            raise ValueError(f"no image can be read: {report.skipped.summary(3)}; check them")
+
+        def every(name: str) -> Iterator[dict]:
+            return (entry for part in parts.read() for entry in part[name])
+
+        skipped = [
+            {"reason": fault.reason, "name": fault.name, "detail": fault.detail}
+            for fault in report.skipped.faults
+        ]
+        names = enumerate(self.images.categories, start=1)
+        parts.join(
+            {
+                "skipped": skipped,
+                "categories": [{"id": number, "name": name} for number, name in names],
+                "images": every("images"),
+                "not_found": every("not_found"),
+                "annotations": (
+                    {"id": number, **entry} for number, entry in zip(count(1), every("annotations"))
+                ),
+            }
+        )
+
+
+class Part:
+    """The record of one part while it is made."""
+
+    def __init__(self, images: PhraseImages, options: FolderOptions):
+        self.images, self.options = images, options
+        self.numbers = {name: number for number, name in enumerate(images.categories, start=1)}
+        self.turns: dict[int, int] = {}
+        self.entries: dict[int, dict[str, list]] = {}
+        self.skipped: list[BrokenSample] = []
+
+    def usable(self, loaded: Iterable[tuple], bar: tqdm) -> Iterator[PhraseItem]:
+        """Yield the items of images that can be read, and note the others."""
+        for first, second in loaded:
+            bar.update()
+            if isinstance(second, BrokenSample):
+                self.skipped.append(second)
+            else:
+                self.turns[first.number] = second
+                yield first
+
+    def add(self, item: PhraseItem, found: ScoredMasks) -> None:
+        """Note the masks of an image; they lie on its pixels as the file stores them, where tools
+        for COCO files expect them."""
+        upright = found.binary(self.options.min_score)
+        scores = found.scores.tolist()
+        name = self.images.names[item.number]
+        if self.options.pictures is not None:
+            self._draw(self.options.pictures, item, upright.cpu().numpy(), scores)
+
+        stored = turn_back(upright, self.turns[item.number]).cpu().numpy()
+        height, width = stored.shape[1:]
+        image = {
+            "id": item.number + 1,
+            "file_name": name,
+            "height": height,
+            "width": width,
+        }
+        annotations, not_found = [], []
+        records = masks_as_json(np.asarray(stored), item.phrases)["phrases"]
+        for record, score in zip(records, scores, strict=True):
+            entry = {
+                "image_id": image["id"],
+                "category_id": self.numbers[record["phrase"]],
+                "score": round(score, 4),
+            }
+            if record["found"]:
+                shape = {key: record[key] for key in ("segmentation", "area", "bbox")}
+                annotations.append({**entry, **shape, "iscrowd": 0})
+            else:
+                not_found.append(entry)
+        self.entries[item.number] = {
+            "images": [image],
+            "annotations": annotations,
+            "not_found": not_found,
+        }
+
+    def record(self) -> dict[str, list]:
+        """Return the part as plain data."""
+        joined: dict[str, list] = {"images": [], "annotations": [], "not_found": []}
+        for number in sorted(self.entries):
+            for name, entries in self.entries[number].items():
+                joined[name] += entries
+        faults = [[fault.reason, fault.name, fault.detail] for fault in self.skipped]
+        return {**joined, "skipped": faults}
+
+    def _draw(
+        self, folder: Path, item: PhraseItem, masks: np.ndarray, scores: Sequence[float]
+    ) -> None:
+        """Draw an image with its masks into the folder of pictures."""
+        name = self.images.names[item.number]
+        image = load_rgb(self.images.store.read(item.number).image, name=name, oriented=True)
+        labels = phrases_with_scores(item.phrases, scores)
+        path = folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_png(path, grounding_figure(image, masks, labels))
+
+
+def _as_it_is(loaded: Any) -> Any:
+    return loaded

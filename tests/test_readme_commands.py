@@ -144,3 +144,17 @@ def test_commands_are_found_and_mistakes_in_them_noticed():
     with pytest.raises(ValueError, match="clim_coco_vitb16"):
         parse("clim-train clim_coco_vitb61")
     assert len(block_commands((ROOT / "README.md").read_text())) > 10
+
+
+def test_no_page_and_no_message_installs_packages_by_names_that_no_registry_has():
+    """The five packages are installed from a clone, by their folders."""
+    named = re.compile(
+        r"""pip install [^\n`]*?["' ](clim-(?:data|models|train|eval)|flmm)[\["'\s]"""
+    )
+    sources = list(ROOT.glob("packages/*/src/**/*.py"))
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in [*PAGES, *sources]
+        for match in named.finditer(path.read_text())
+    ]
+    assert found == []

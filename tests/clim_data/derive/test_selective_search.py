@@ -81,7 +81,7 @@ def test_options_are_checked_and_a_missing_opencv_is_named(monkeypatch):
     with pytest.raises(ValueError, match="search_px=3 must be"):
         SelectiveSearch(search_px=3)
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(ImportError, match=r'pip install "clim-data\[proposals\]"'):
+    with pytest.raises(ImportError, match="pip install opencv-contrib"):
         SelectiveSearch()
 
 

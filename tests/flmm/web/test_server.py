@@ -415,7 +415,7 @@ def test_command_line_mistakes_end_with_the_fix(tmp_path, monkeypatch):
         network.open_sockets("no such host", 0)
     monkeypatch.setattr(command, "find_spec", lambda name: None)
     with pytest.raises(
-        ValueError, match=r"needs starlette and uvicorn: pip install 'flmm\[demo\]'"
+        ValueError, match=r"needs starlette and uvicorn: pip install starlette uvicorn"
     ):
         start(run)
 

@@ -41,7 +41,8 @@ def add(commands: Commands) -> None:
         "--min-count",
         type=int,
         metavar="N",
-        help="smallest number of captions with the noun; default: 10",
+        help="smallest number of captions with the noun; default: one in 1,000 captions, at least 1 "
+        "and at most 10",
     )
     command.add_argument(
         "--min-share",
@@ -68,7 +69,7 @@ def run(options: Namespace) -> None:
     report = write_nouns(sources, options.out, rules=rules)
     first = ", ".join(list(report.counts)[:10])
     print(
-        f"{report.output}: {len(report.counts):,} nouns of {report.captions:,} captions: {first}, "
-        "..."
+        f"{report.output}: {len(report.counts):,} nouns that are in at least {report.least_count} "
+        f"of {report.captions:,} captions: {first}, ..."
     )
     print(report.skipped.summary())

@@ -36,7 +36,8 @@ class NounRules:
     """Which nouns are listed.
 
     Args:
-        min_count: captions in which a noun must occur.
+        min_count: captions in which a noun must occur; None is one in 1,000 captions, at least 1
+            and at most 10.
         min_share: smallest fraction of the captions with a word in which the word is a noun
             ("standing" is one now and then).
         compounds: also list pairs of neighbouring nouns ("teddy bear").
@@ -45,27 +46,35 @@ class NounRules:
         ValueError: an option is out of range.
     """
 
-    min_count: int = 10
+    min_count: int | None = None
     min_share: float = 0.5
     compounds: bool = False
 
     def __post_init__(self) -> None:
-        if self.min_count < 1:
+        if self.min_count is not None and self.min_count < 1:
             raise ValueError(f"min_count={self.min_count} must be at least 1")
         if not 0 <= self.min_share <= 1:
             raise ValueError(f"min_share={self.min_share} must be a share in [0, 1]")
+
+    def least_count(self, captions: int) -> int:
+        """Return in how many of the captions a noun must occur."""
+        if self.min_count is not None:
+            return self.min_count
+        return min(10, max(1, captions // 1000))
 
 
 @dataclass
 class NounReport:
     """What `write_nouns` did.
 
-    output: the list. captions: how many were read. counts: of each listed noun. skipped: captions
+    output: the list. captions: how many were read. least_count: captions in which a noun had to occur.
+    counts: of each listed noun. skipped: captions
     that cannot be used.
     """
 
     output: Path
     captions: int = 0
+    least_count: int = 1
     counts: dict[str, int] = field(default_factory=dict)
     skipped: SkipReport = field(default_factory=SkipReport)
 
@@ -79,9 +88,7 @@ def hanta_tagger() -> Tagger:
     try:
         from HanTa.HanoverTagger import HanoverTagger
     except ImportError as fault:
-        raise ImportError(
-            f'nouns are found by HanTa ({fault}): pip install "clim-data[nouns]"'
-        ) from None
+        raise ImportError(f"nouns are found by HanTa ({fault}): pip install HanTa") from None
     tagger = HanoverTagger("morphmodel_en.pgz")
 
     def tag(words: list[str]) -> list[tuple[str, str, bool]]:
@@ -189,7 +196,8 @@ class _Tally:
                 counts[f"{first} {names[second]}"] += count
 
         order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        return {noun: count for noun, count in order if count >= rules.min_count}
+        least = rules.least_count(self.captions)
+        return {noun: count for noun, count in order if count >= least}
 
 
 def singular(word: str, lemma: str, counts: dict[str, int]) -> str:
@@ -242,11 +250,11 @@ def write_nouns(
             f"{', '.join(map(str, sources))} holds no captions: give a txt, json, jsonl, folder or "
             "shards"
         )
+    least = report.least_count = rules.least_count(report.captions)
     if not report.counts:
-        raise ValueError(
-            f"no noun is in {rules.min_count} of {report.captions} captions: lower --min-count"
-        )
-    record = {"captions": report.captions, "min_count": rules.min_count, "counts": report.counts}
+        fix = "lower --min-count" if least > 1 else "give captions that name things"
+        raise ValueError(f"no noun is in {least} of {report.captions} captions: {fix}")
+    record = {"captions": report.captions, "min_count": least, "counts": report.counts}
     write_json(report.output.with_name(report.output.name + ".counts.json"), record)
     # The list comes last: where it is, its counts are there, too.
     write_text(report.output, "".join(f"{noun}\n" for noun in report.counts))

@@ -100,7 +100,7 @@ def _segmentation() -> Any:
     except (ImportError, AttributeError) as fault:
         raise ImportError(
             f"selective search needs the contrib modules of OpenCV ({fault}): pip install "
-            '"clim-data[proposals]"; '
+            "opencv-contrib-python-headless; "
             "another opencv-python package must be uninstalled first, they share one folder"
         ) from None
     cv2.setNumThreads(1)  # the worker processes use the cores

@@ -163,9 +163,7 @@ def render(svg: str, size: int) -> np.ndarray:
     try:
         import resvg_py
     except ImportError as error:
-        raise ImportError(
-            'rendering the drawings needs resvg-py: pip install "clim-data[emoji]"'
-        ) from error
+        raise ImportError("rendering the drawings needs resvg-py: pip install resvg-py") from error
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))
     pixels = np.array(
         Image.open(io.BytesIO(png), formats=FORMATS).convert("RGBA").resize((size, size))

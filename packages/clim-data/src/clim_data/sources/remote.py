@@ -91,8 +91,8 @@ def open_remote(url: str) -> Any:
     try:
         import fsspec
     except ImportError as fault:
-        raise ImportError(f'{url} needs fsspec: pip install "clim-data[remote]"') from fault
+        raise ImportError(f'{url} needs fsspec: pip install "fsspec[http,s3]"') from fault
     try:
         return fsspec.open(url, "rb").open()
     except ImportError as fault:
-        raise ImportError(f'{url}: {fault}; pip install "clim-data[remote]"') from fault
+        raise ImportError(f'{url}: {fault}; pip install "fsspec[http,s3]"') from fault

@@ -88,7 +88,7 @@ def say_how_phrases_are_found() -> None:
 
     if not has_spacy():
         say(
-            "phrases are found by simple rules; for better ones: pip install 'flmm[chat]' and "
+            "phrases are found by simple rules; for better ones: pip install spacy and "
             "en_core_web_sm"
         )
 

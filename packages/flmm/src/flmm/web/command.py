@@ -63,7 +63,9 @@ def run(options: Namespace) -> None:
     Raises ValueError or FileNotFoundError for mistakes of the user.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise ValueError(f"the web page needs {' and '.join(missing)}: pip install 'flmm[demo]'")
+        raise ValueError(
+            f"the web page needs {' and '.join(missing)}: pip install starlette uvicorn"
+        )
     from flmm.web.network import allowed_hosts, open_sockets
 
     heads_file(options.checkpoint)

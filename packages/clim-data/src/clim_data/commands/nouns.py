@@ -41,8 +41,8 @@ def add(commands: Commands) -> None:
         "--min-count",
         type=int,
         metavar="N",
-        help="smallest number of captions with the noun; default: one in 1,000 captions, at least 1 "
-        "and at most 10",
+        help="smallest number of captions with the noun; default: one in 1,000 captions, "
+        "at least 1 and at most 10",
     )
     command.add_argument(
         "--min-share",

@@ -67,9 +67,8 @@ class NounRules:
 class NounReport:
     """What `write_nouns` did.
 
-    output: the list. captions: how many were read. least_count: captions in which a noun had to occur.
-    counts: of each listed noun. skipped: captions
-    that cannot be used.
+    output: the list. captions: how many were read. least_count: captions in which a noun had to
+    occur. counts: of each listed noun. skipped: captions that cannot be used.
     """
 
     output: Path

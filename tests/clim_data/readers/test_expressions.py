@@ -12,6 +12,7 @@ from clim_data.annotations.refer_files import ReferRecords
 from clim_data.commands.main import main
 from clim_data.faults import BrokenSample
 from clim_data.files.pickles import load_plain_pickle
+from clim_data.pixels import encode_mask
 from clim_data.readers.expression_items import expression_items
 from clim_data.readers.expressions import PROTOCOLS, ExpressionRules, ReferringExpressions
 from clim_data.sources.write import write_shards
@@ -163,7 +164,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path, capsys, protocol):
         (b"", "not a pickle of plain data"),
         (pickle.dumps({"a": 1}), "not a list of references"),
         (
-            pickle.dumps([{"image_id": 1, "ann_id": [2], "split": "val", "sentences": []}]),
+            pickle.dumps([{"image_id": 1, "ann_id": [[2]], "split": "val", "sentences": []}]),
             "no usable ann_id",
         ),
         (pickle.dumps([{"image_id": 1, "ann_id": 2, "split": "val"}]), "no usable sentences"),
@@ -307,7 +308,7 @@ def test_damaged_records_of_shards_are_left_out_and_named(source, tmp_path):
 
 def test_one_bad_reference_leaves_the_others(copy):
     def spoil(refs):
-        refs[0]["ann_id"] = [1]
+        refs[0]["ann_id"] = [[1]]
         refs[1]["image_id"] = str(refs[1]["image_id"])
 
     usable = read(copy, "train", refs="refs.json")
@@ -359,3 +360,56 @@ def test_rules_are_one_object(source, tmp_path):
         read(source, "val", rules=rules, sentences="all")
     with pytest.raises(ValueError, match="have no effect on shards"):
         ReferringExpressions.from_shards(tmp_path, rules=ExpressionRules(text="sent"))
+
+
+def generalized(folder, refs):
+    """gRefCOCO's layout of the set in `folder`: its references with lists of annotations."""
+    path = folder / "refcoco" / "grefs(unc).json"
+    path.write_text(json.dumps(refs))
+    return read(folder, "val", path.name)
+
+
+def test_expressions_for_several_things_and_for_none(copy):
+    instances = json.loads((copy / "refcoco" / "instances.json").read_text())
+    by_image = {}
+    for annotation in instances["annotations"]:
+        by_image.setdefault(annotation["image_id"], []).append(annotation)
+    image, annotations = next((i, a) for i, a in by_image.items() if len(a) > 1)
+    first, second = (annotation["id"] for annotation in annotations[:2])
+
+    def ref(number, ids, text):
+        sentence = {"sent_id": 10 + number, "sent": text, "raw": text, "tokens": text.split()}
+        return {
+            "ref_id": number,
+            "image_id": image,
+            "split": "val",
+            "sentences": [sentence],
+            "ann_id": ids,
+            "category_id": ids,
+        }
+
+    refs = [ref(0, [first, second], "Both"), ref(1, [-1], "a unicorn"), ref(2, [second], "that")]
+    refs += [ref(3, [], "nothing"), ref(4, [first, -1], "mixed"), ref(5, [10**9], "unknown")]
+    data = generalized(copy, refs)
+    assert data.skipped.counts == {"bad reference": 2, "unknown annotation": 1}
+    samples = {sample.phrases[0].text: sample for sample in map(data.__getitem__, range(len(data)))}
+    assert {text: sample.phrases[0].objects for text, sample in samples.items()} == {
+        "both": (first, second),
+        "a unicorn": (),
+        "that": (second,),
+    }
+    assert len({sample.key for sample in samples.values()}) == 3
+    assert [samples[text].phrases[0].is_plural for text in ("both", "that")] == [True, False]
+
+    one, two = ref(6, [first], "one"), ref(7, [second], "two")
+    alone = generalized(copy, [one, two])
+    union = alone[0].load()[1] | alone[1].load()[1]
+    np.testing.assert_array_equal(samples["both"].load()[1], union)
+    assert not samples["a unicorn"].load()[1].any()
+
+    # Run lengths and polygons have a union, too.
+    target = next(a for a in instances["annotations"] if a["id"] == first)
+    (mask,) = alone[0].load()[1]
+    target["segmentation"] = encode_mask(mask)
+    (copy / "refcoco" / "instances.json").write_text(json.dumps(instances))
+    np.testing.assert_array_equal(generalized(copy, refs[:1])[0].load()[1], union)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from clim_data import expression_items, narrative_items, write_shards
+from clim_data.annotations.refer_files import ReferRecords
 from clim_eval import MaskScores, narrative_scores, read_report, referring_scores
 from conftest import GOLDEN
 from flmm.commands.main import main
@@ -182,6 +183,40 @@ def test_golden_expressions_by_command(command, tmp_path, capsys, protocol):
         referring_scores(scores, protocol=protocol)[f"{protocol}.cIoU"]
         == metrics[f"{protocol}.cIoU"]
     )
+
+
+def test_expressions_for_nothing_by_command(command, tmp_path, capsys):
+    _, named = command
+    refs = DATA / "refcoco"
+    (source,) = refs.glob("refs(*.p")
+    expressions = [
+        {**ref, "ann_id": list(ref["ann_ids"])} if number % 3 else {**ref, "ann_id": [-1]}
+        for number, ref in enumerate(ReferRecords.read(source).refs)
+    ]
+    for number, ref in enumerate(expressions):
+        ref["ref_id"] = number
+    (tmp_path / "grefs(unc).json").write_text(json.dumps(expressions))
+    arguments = ["eval", "grefcoco", f"--images={DATA / 'images'}", f"--split={ref['split']}"]
+    arguments += [f"--refs={tmp_path / 'grefs(unc).json'}", *named, "--min-score=0.4"]
+    arguments += [f"--instances-json={refs / 'instances.json'}", "--workers=0", "--pictures=0"]
+    assert main([*arguments, f"-o={tmp_path / 'out'}"]) == 0, capsys.readouterr().err
+
+    found = read_report(tmp_path / "out")["metrics"]
+    rows = [
+        json.loads(line)
+        for path in (tmp_path / "out" / "samples").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    absent = [row for row in rows if not row["is_present"][0]]
+    present = [row for row in rows if row["is_present"][0]]
+    assert absent
+    assert present
+    assert all(row["is_found"][0] <= (row["scores"][0] >= 0.4) for row in rows)
+    assert found["N-acc"] == pytest.approx(np.mean([not row["is_found"][0] for row in absent]))
+    assert found["T-acc"] == pytest.approx(np.mean([row["is_found"][0] for row in present]))
+    pairs = [(p["scores"][0], a["scores"][0]) for p in present for a in absent]
+    assert found["AUROC"] == pytest.approx(np.mean([(p > a) + 0.5 * (p == a) for p, a in pairs]))
+    assert {"gIoU", "cIoU", "IL_MCC", "cgF1", "ECE", "Pr@0.7"} <= set(found)
 
 
 def test_data_has_to_be_named(command, tmp_path, capsys):

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     )
     from clim_eval.evaluators.mask_scores import MaskScores as MaskScores
     from clim_eval.evaluators.phrase_masks import (
+        generalized_scores as generalized_scores,
         narrative_scores as narrative_scores,
+        presence_scores as presence_scores,
         referring_scores as referring_scores,
     )
     from clim_eval.evaluators.regions import (
@@ -89,6 +91,7 @@ else:
             "data_fingerprint": "clim_eval.reports.provenance",
             "embed_with_bar": "clim_eval.embeddings",
             "encode_texts": "clim_eval.pictures.locate",
+            "generalized_scores": "clim_eval.evaluators.phrase_masks",
             "label_ranks": "clim_eval.metrics.accuracy",
             "load_class_embeddings": "clim_eval.embeddings",
             "locate_texts": "clim_eval.pictures.locate",
@@ -98,6 +101,7 @@ else:
             "narrative_scores": "clim_eval.evaluators.phrase_masks",
             "package_versions": "clim_eval.reports.provenance",
             "pareto_alphas": "clim_eval.evaluators.alpha",
+            "presence_scores": "clim_eval.evaluators.phrase_masks",
             "read_report": "clim_eval.reports.report",
             "referring_metrics": "clim_eval.metrics.referring",
             "referring_scores": "clim_eval.evaluators.phrase_masks",

@@ -1,4 +1,5 @@
-"""Referring-expression files: the pickles and json files of RefCOCO, RefCOCO+ and RefCOCOg."""
+"""Referring-expression files: the pickles and json files of RefCOCO, RefCOCO+, RefCOCOg and
+gRefCOCO."""
 
 import json
 from collections import Counter
@@ -6,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clim_data.annotations.ids import id_key, need_object, record_name
+from clim_data.annotations.ids import Key, id_key, need_object, record_name
 from clim_data.faults import BrokenSample
 from clim_data.files.pickles import load_plain_pickle
+
+NO_TARGET = -1
 
 
 @dataclass(frozen=True)
 class ReferRecords:
-    """The references of a file. refs: usable ones, with "image_id" and "ann_id" as keys and "name"
-    for errors. faults: one for each that was left out."""
+    """The references of a file. refs: usable ones, with "image_id" as key, "ann_ids" (keys of the
+    annotations that are meant together, none where nothing is meant), "target" (key that names
+    them) and "name" for errors. faults: one for each that was left out."""
 
     file: str
     refs: list[dict]
@@ -22,7 +26,8 @@ class ReferRecords:
 
     @classmethod
     def read(cls, path: str | Path) -> "ReferRecords":
-        """Read `refs(unc).p`, `refs(umd).p`, `refs(google).p`, or a json with the same list.
+        """Read `refs(unc).p`, `refs(umd).p`, `refs(google).p`, `grefs(unc).json`, or a json with
+        such a list.
 
         Raises:
             FileNotFoundError: no such file.
@@ -73,13 +78,30 @@ def _read_list(path: Path) -> list[Any]:
 def _checked(given: Any, name: str) -> dict:
     """Return a reference with ids as keys; BrokenSample when a field is missing or wrong."""
     ref = need_object(given, name)
-    ids = {field: id_key(ref.get(field)) for field in ("image_id", "ann_id")}
-    wrong = [field for field, key in ids.items() if key is None]
+    image, annotations, target = id_key(ref.get("image_id")), *_targets(ref)
+    found = {"image_id": image, "ann_id": annotations, "ref_id": target}
+    wrong = [field for field, key in found.items() if key is None]
     wrong += [] if isinstance(ref.get("split"), str) else ["split"]
     wrong += [] if isinstance(ref.get("sentences"), list) else ["sentences"]
     if wrong:
         raise BrokenSample("bad reference", name, f"no usable {', '.join(wrong)}")
-    return {**ref, **ids, "name": name}
+    return {**ref, "image_id": image, "ann_ids": annotations, "target": target, "name": name}
+
+
+def _targets(ref: dict) -> tuple[tuple[Key, ...] | None, Key | None]:
+    """Return the annotations that a reference means together, and the key that names them.
+
+    RefCOCO has one id, which is its own name. gRefCOCO has a list, [-1] where nothing is meant, and
+    its references are named by "ref_id". None for what cannot be used.
+    """
+    given = ref.get("ann_id")
+    if not isinstance(given, list):
+        key = id_key(given)
+        return (None, NO_TARGET) if key is None else ((key,), key)
+    keys = [id_key(one) for one in given]
+    usable = tuple(key for key in keys if key is not None and key != NO_TARGET)
+    is_sound = keys == [NO_TARGET] or (len(usable) == len(keys) > 0)
+    return (usable, id_key(ref.get("ref_id"))) if is_sound else (None, NO_TARGET)
 
 
 def refs_of_split(refs: list[dict], split: str) -> list[dict]:

@@ -1,5 +1,6 @@
 """Masks: run lengths of one, panoptic segment ids, and masks on a feature grid."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from clim_data.faults import BrokenSample
 from clim_data.pixels.decode import load_rgb, open_image
+from clim_data.pixels.segmentations import decode_segmentation
 from clim_data.pixels.transforms import letterbox
 
 BAD_PNG = "bad panoptic png"
@@ -59,6 +61,28 @@ def encode_mask(mask: np.ndarray) -> dict:
 
     code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": [int(edge) for edge in code["size"]], "counts": code["counts"].decode()}
+
+
+def join_segmentations(
+    parts: Sequence[list | dict], size: tuple[int, int], name: str
+) -> list | dict:
+    """Join checked COCO segmentations of one image of `size` = (H, W), which mean its union.
+
+    Returns:
+        All polygons, where there are no run lengths, else run lengths; [] of no part.
+
+    Raises:
+        BrokenSample: run lengths are malformed or of another size.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    polygons: list = []
+    for part in parts:
+        if isinstance(part, dict):
+            masks = [decode_segmentation(one, *size, name) for one in parts]
+            return encode_mask(np.logical_or.reduce(masks))
+        polygons += part
+    return polygons
 
 
 def masks_to_grid(masks: Tensor, grid: int, *, antialias: bool = True) -> Tensor:

@@ -16,6 +16,7 @@ from clim_data.annotations.tables import CategoryTable, ImageRecord, ImageTable
 from clim_data.faults import BrokenSample, SampleWarning
 from clim_data.files.json_stream import stream_json
 from clim_data.files.names import inside
+from clim_data.pixels.masks import join_segmentations
 from clim_data.pixels.segmentations import BAD, EMPTY, usable_segmentation
 from clim_data.sources.items import PackItem, PackList
 
@@ -66,7 +67,7 @@ def expression_items(
         if not sentences:
             continue
         try:
-            segmentation = instances.segmentation(ref, left_out)
+            segmentation = instances.joined_segmentation(ref, left_out)
         except BrokenSample as fault:
             left_out.append(fault)
             if fault.reason not in _NO_MASK or bad_masks == "skip":
@@ -74,9 +75,7 @@ def expression_items(
             segmentation = []
 
         objects = groups.setdefault(ref["image_id"], {})
-        target = objects.setdefault(
-            ref["ann_id"], {"id": ref["ann_id"], "segmentation": segmentation, "sentences": []}
-        )
+        target = objects.setdefault(ref["target"], _target(ref, segmentation))
         own = with_own_ids(sentences, target["sentences"])
         target["sentences"] = [*own, *target["sentences"]]
 
@@ -115,7 +114,7 @@ class _Instances:
         """
         file = Path(path).name
         image_keys = {ref["image_id"] for ref in refs}
-        annotation_keys = {ref["ann_id"] for ref in refs}
+        annotation_keys = {key for ref in refs for key in ref["ann_ids"]}
         images: list[Any] = []
         categories: list[Any] = []
         annotations: dict[Key, tuple[int, dict]] = {}
@@ -142,32 +141,51 @@ class _Instances:
         boxes = BoxPass(table_of_images, names, _raise, need_box=False)
         return cls(table_of_images, annotations, boxes)
 
-    def segmentation(self, ref: dict, left_out: list[BrokenSample]) -> list | dict:
-        """Return the segmentation of a reference: run lengths as they are, or its polygons.
+    def joined_segmentation(self, ref: dict, left_out: list[BrokenSample]) -> list | dict:
+        """Return the segmentation of all annotations that a reference means, [] of none.
 
-        Polygons without an area are named in `left_out`.
+        Args:
+            left_out: gets a fault for each annotation with polygons without an area.
 
         Raises:
-            BrokenSample: the reference's annotation or image is missing or cannot be used.
+            BrokenSample: an annotation or the image is missing or cannot be used.
         """
         file, image = self.boxes.images.file, self.images.get(ref["image_id"])
         if image is None or image.size is None:
             detail = f"image {ref['image_id']!r} is not in {file}, or without a size"
             raise BrokenSample("unknown image", ref["name"], detail)
-        if ref["ann_id"] not in self.annotations:
-            detail = f"annotation {ref['ann_id']!r} is not in {file}"
+        parts = [
+            self._segmentation(key, ref, image.size, left_out=left_out) for key in ref["ann_ids"]
+        ]
+        return join_segmentations(parts, image.size, ref["name"])
+
+    def _segmentation(
+        self, key: Key, ref: dict, size: tuple[int, int], *, left_out: list[BrokenSample]
+    ) -> list | dict:
+        """Return the segmentation of one annotation: run lengths as they are, or its polygons."""
+        file = self.boxes.images.file
+        if key not in self.annotations:
+            detail = f"annotation {key!r} is not in {file}"
             raise BrokenSample("unknown annotation", ref["name"], detail)
 
-        place, annotation = self.annotations[ref["ann_id"]]
+        place, annotation = self.annotations[key]
         if id_key(annotation.get("image_id")) not in (None, ref["image_id"]):
-            detail = f"annotation {ref['ann_id']!r} is of image {annotation['image_id']!r}"
+            detail = f"annotation {key!r} is of image {annotation['image_id']!r}"
             raise BrokenSample("annotation of another image", ref["name"], detail)
         self.boxes.check(place, annotation)
         name = record_name(file, "annotation", place, annotation)
-        usable, dropped = usable_segmentation(annotation.get("segmentation"), image.size, name)
+        usable, dropped = usable_segmentation(annotation.get("segmentation"), size, name)
         if dropped:
             left_out.append(BrokenSample("bad polygon", name, f"{dropped} without an area"))
         return usable
+
+
+def _target(ref: dict, segmentation: list | dict) -> dict[str, Any]:
+    """Make the record of what a reference means; one annotation that is its name needs no list."""
+    target = {"id": ref["target"], "segmentation": segmentation, "sentences": []}
+    if ref["ann_ids"] != (ref["target"],):
+        target["annotations"] = list(ref["ann_ids"])
+    return target
 
 
 def _item(images_dir: str | Path, image: ImageRecord, objects: list[dict]) -> PackItem:

@@ -1,8 +1,10 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: objects of COCO images and the expressions that refer to them.
+"""RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO: objects of COCO images and the expressions that refer to
+them.
 
 Objects are grouped by image. A sample is either all objects of an image with one text of several
 expressions, or one expression by itself; `PROTOCOLS` names the combinations that training and the
-evaluations use.
+evaluations use. An expression of gRefCOCO means one object, several together, or none: its phrase
+then has several `objects`, or none and an empty mask.
 """
 
 from collections.abc import Mapping
@@ -88,8 +90,8 @@ class ReferringExpressions(Dataset):
 
     Args:
         images_dir: COCO train2014 images, or train2017, where the same images have other names.
-        refs: refs(unc).p, refs(umd).p, refs(google).p or a json with the same list; pickles are
-            read without running code.
+        refs: refs(unc).p, refs(umd).p, refs(google).p, grefs(unc).json or a json with such a list;
+            pickles are read without running code.
         instances_json: the instances.json next to it.
         split: "train", "val", "testA", "testB" or "test", as the file has them.
         rules: which sentences are used, and how.
@@ -260,12 +262,15 @@ class ReferringExpressions(Dataset):
             image_id=record["image_id"],
             kind="expressions",
             segments=tuple((text, i) for i, (_, (_, text)) in enumerate(pairs)),
-            phrases=tuple(
-                Phrase(text, False, True, (t["id"],), sent_id) for t, (sent_id, text) in pairs
-            ),
+            phrases=tuple(_phrase(target, *sentence) for target, sentence in pairs),
             image=stored.image,
             mask_source=masks,
         )
+
+
+def _phrase(target: dict, sentence_id: int, text: str) -> Phrase:
+    objects = tuple(target.get("annotations", (target["id"],)))
+    return Phrase(text, len(objects) > 1, True, objects, sentence_id)
 
 
 def _objects(stored: StoredRecord) -> list[dict]:

@@ -27,8 +27,8 @@ class Phrase:
     """A phrase and what it means.
 
     text: as written. is_plural: more than one object may be meant. is_thing: countable (a plural
-    counts as a thing). objects: ids of the panoptic segments or of the annotation. sentence_id: of
-    a referring expression, else None.
+    counts as a thing). objects: ids of the panoptic segments or of the annotations; none where the
+    phrase means nothing in the image. sentence_id: of a referring expression, else None.
     """
 
     text: str

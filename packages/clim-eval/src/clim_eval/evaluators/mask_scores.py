@@ -58,9 +58,11 @@ class MaskScores:
         """Count the samples that this process knows."""
         return len(self.rows)
 
-    def add(self, key: str, overlaps: MaskOverlaps, **flags: Sequence[bool]) -> None:
+    def add(
+        self, key: str, overlaps: MaskOverlaps, **flags: Sequence[bool] | Sequence[float]
+    ) -> None:
         """Add the counts of one sample, and N values for each name in `flags`. The counts move to
-        the CPU once.
+        the CPU once. Numbers with a fraction are scores, all other values flags.
 
         Raises:
             ValueError: flags of another length.
@@ -77,7 +79,7 @@ class MaskScores:
                 raise ValueError(
                     f"{name} has {len(values)} values for {len(unions)} masks: pass one for each"
                 )
-            row[name] = [bool(value) for value in values]
+            row[name] = [value if isinstance(value, float) else bool(value) for value in values]
         if self._folder is not None:
             with open(self._own, "a", encoding="utf-8") as out:
                 out.write(json.dumps(row) + "\n")
@@ -91,7 +93,7 @@ class MaskScores:
 
     def column(self, name: str) -> np.ndarray:
         """Return one value for each mask of all samples, in the order of their keys:
-        "intersections", "unions" or a flag.
+        "intersections", "unions", a flag, or scores.
 
         Raises:
             ValueError: a sample has no such value.
@@ -100,9 +102,11 @@ class MaskScores:
         missing = next((row["key"] for row in rows if name not in row), None)
         if missing is not None:
             raise ValueError(f"sample {missing!r} has no {name!r}: pass it to add()")
-        kind = np.int64 if name in ("intersections", "unions") else bool
-        values = itertools.chain.from_iterable(row[name] for row in rows)
-        return np.array(list(values), dtype=kind)
+        values = list(itertools.chain.from_iterable(row[name] for row in rows))
+        if name in ("intersections", "unions"):
+            return np.array(values, dtype=np.int64)
+        has_scores = any(isinstance(value, float) for value in values)
+        return np.array(values, dtype=np.float64 if has_scores else bool)
 
     def pixels(self) -> np.ndarray:
         """Return the pixels of each mask, int64, in the order of `column`."""

@@ -3,9 +3,14 @@
 import numpy as np
 
 from clim_eval.evaluators.mask_scores import MaskScores
+from clim_eval.metrics.generalized import generalized_metrics
 from clim_eval.metrics.masks import ious, with_prefix
 from clim_eval.metrics.narratives import narrative_metrics
+from clim_eval.metrics.presence import auroc, concept_scores, reliability
 from clim_eval.metrics.referring import referring_metrics
+
+RIGHT_IOU = 0.5
+"""From this IoU on a mask counts as right where scores are compared with what they promise."""
 
 
 def narrative_scores(scores: MaskScores, *, protocol: str = "exact") -> dict[str, float]:
@@ -33,3 +38,27 @@ def referring_scores(
     return referring_metrics(
         scores.column("intersections"), scores.column("unions"), protocol=protocol, empty=empty
     )
+
+
+def generalized_scores(scores: MaskScores) -> dict[str, float]:
+    """Compute `generalized_metrics` and `presence_scores` of samples added with "is_present",
+    "is_found" and "scores"."""
+    present, found = scores.column("is_present"), scores.column("is_found")
+    pixels = scores.column("intersections"), scores.column("unions")
+    return generalized_metrics(*pixels, found, present) | presence_scores(scores)
+
+
+def presence_scores(scores: MaskScores) -> dict[str, float]:
+    """Compute what scores tell of samples added with "is_present", "is_found" and "scores".
+
+    Returns:
+        "AUROC" of present against absent phrases, "IL_MCC", "pmF1" and "cgF1" (see
+        `concept_scores`), and "ECE", the expected calibration error: a score promises a present
+        phrase with an IoU of `RIGHT_IOU` or more.
+    """
+    present, values = scores.column("is_present"), scores.column("scores").astype(np.float64)
+    reached = ious(scores.column("intersections"), scores.column("unions"), empty=0.0)
+    concepts = concept_scores(reached, scores.column("is_found"), present)
+    right = present & (reached >= RIGHT_IOU)
+    error = reliability(values, right).error
+    return {"AUROC": auroc(values[present], values[~present]), **concepts, "ECE": error}

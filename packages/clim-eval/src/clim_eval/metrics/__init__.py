@@ -13,18 +13,36 @@ if TYPE_CHECKING:
         category_precision as category_precision,
         open_vocabulary_ap as open_vocabulary_ap,
     )
+    from clim_eval.metrics.generalized import generalized_metrics as generalized_metrics
     from clim_eval.metrics.lvis import lvis_ap as lvis_ap
     from clim_eval.metrics.masks import ious as ious
     from clim_eval.metrics.narratives import ORIGINAL_STEP as ORIGINAL_STEP
+    from clim_eval.metrics.presence import (
+        Reliability as Reliability,
+        auroc as auroc,
+        concept_scores as concept_scores,
+        matthews as matthews,
+        presence_accuracy as presence_accuracy,
+        reliability as reliability,
+        threshold_for as threshold_for,
+    )
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
             "CategoryPrecision": "clim_eval.metrics.detection",
             "ORIGINAL_STEP": "clim_eval.metrics.narratives",
+            "Reliability": "clim_eval.metrics.presence",
+            "auroc": "clim_eval.metrics.presence",
             "category_precision": "clim_eval.metrics.detection",
+            "concept_scores": "clim_eval.metrics.presence",
+            "generalized_metrics": "clim_eval.metrics.generalized",
             "ious": "clim_eval.metrics.masks",
             "lvis_ap": "clim_eval.metrics.lvis",
+            "matthews": "clim_eval.metrics.presence",
             "open_vocabulary_ap": "clim_eval.metrics.detection",
+            "presence_accuracy": "clim_eval.metrics.presence",
+            "reliability": "clim_eval.metrics.presence",
+            "threshold_for": "clim_eval.metrics.presence",
         },
     )

@@ -1,8 +1,8 @@
-"""`flmm eval png`, `flmm eval refcoco` and `flmm eval viscot`: a data set scored, or its questions
+"""`flmm eval png`, `refcoco`, `grefcoco` and `viscot`: a data set scored, or its questions
 answered."""
 
 from argparse import Namespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clim_data.command_line import CommandParser, Commands, add_command, add_option, at_least
 from clim_data.processes import Ranks
@@ -17,12 +17,23 @@ from flmm.commands.evaluation_options import (
 from flmm.commands.options import add_score_option, grounder_from_options, say
 from flmm.commands.visual_cot import add_visual_cot, answer_benchmark
 
+if TYPE_CHECKING:
+    from clim_eval import MaskScores
+
 PROTOCOL_NOTES = {
     "original": "Protocol `original` (F-LMM's): the first sentence of each object, all of an image "
     "in one text, so that later expressions see the earlier ones. Not comparable with the standard "
     "protocol.",
     "standard": "Protocol `standard`: every sentence of every object by itself.",
 }
+NARRATIVE_NOTE = (
+    "`original`: the sums of F-LMM's evaluation; the others are exact. Masks have the image's own "
+    "size."
+)
+GENERALIZED_NOTE = (
+    "Every sentence by itself. A phrase is called present if its score is at least {} "
+    "(`--min-score`) and its mask is not empty. ECE: a score promises an IoU of 0.5."
+)
 
 
 def add(commands: Commands) -> None:
@@ -33,6 +44,7 @@ def add(commands: Commands) -> None:
     )
     _add_narratives(kinds)
     _add_expressions(kinds)
+    _add_generalized(kinds)
     add_visual_cot(kinds, run)
 
 
@@ -55,16 +67,7 @@ def _add_expressions(kinds: Commands) -> None:
     parser = add_command(
         kinds, "refcoco", run, "RefCOCO, RefCOCO+, RefCOCOg: cIoU, mIoU, precision"
     )
-    add_option(
-        parser,
-        "--images",
-        help="shards of `clim-data pack refcoco` of one split; or a folder of images, with the "
-        "files and the split below",
-        old=["--shards"],
-    )
-    add_option(parser, "--refs")
-    add_option(parser, "--instances-json", help="instances.json of the set", old=["--instances"])
-    add_option(parser, "--split")
+    _add_expression_files(parser, old=True)
     parser.add_argument(
         "--protocol",
         choices=("standard", "original"),
@@ -73,6 +76,37 @@ def _add_expressions(kinds: Commands) -> None:
     )
     _add_scoring(parser)
     add_run_options(parser)
+
+
+def _add_generalized(kinds: Commands) -> None:
+    parser = add_command(
+        kinds,
+        "grefcoco",
+        run,
+        "gRefCOCO, also expressions for nothing: gIoU, cIoU, N-acc, T-acc, AUROC, cgF1",
+    )
+    _add_expression_files(parser, old=False)
+    _add_scoring(parser)
+    add_run_options(parser)
+
+
+def _add_expression_files(parser: CommandParser, *, old: bool) -> None:
+    """Add the options of referring expressions. old: with the hidden older spellings."""
+    add_option(
+        parser,
+        "--images",
+        help="shards of `clim-data pack refcoco` of one split; or a folder of images, with the "
+        "files and the split below",
+        old=["--shards"] if old else [],
+    )
+    add_option(parser, "--refs")
+    add_option(
+        parser,
+        "--instances-json",
+        help="instances.json of the set",
+        old=["--instances"] if old else [],
+    )
+    add_option(parser, "--split")
 
 
 def _add_scoring(parser: CommandParser) -> None:
@@ -106,7 +140,7 @@ def run(options: Namespace) -> None:
 
 def score(options: Namespace) -> None:
     """Score a data set and, on rank 0, write the report."""
-    from clim_eval import MaskScores, narrative_scores, referring_scores
+    from clim_eval import MaskScores
 
     from flmm.evaluation.masks import GroundingEvaluation, report_scores
 
@@ -129,15 +163,7 @@ def score(options: Namespace) -> None:
     evaluation.run(scores)
     if rank != 0:
         return
-    if options.kind == "png":
-        metrics = narrative_scores(scores) | narrative_scores(scores, protocol="original")
-        notes = [
-            "`original`: the sums of F-LMM's evaluation; the others are exact. Masks have the "
-            "image's own size."
-        ]
-    else:
-        metrics = referring_scores(scores, protocol=options.protocol)
-        notes = [PROTOCOL_NOTES[options.protocol]]
+    metrics, note = _figures(options, scores)
     report_scores(
         options.out,
         evaluation,
@@ -145,11 +171,23 @@ def score(options: Namespace) -> None:
         title=f"flmm eval {options.kind}",
         metrics=metrics,
         config=config,
-        notes=notes,
+        notes=[note],
         pictures=options.pictures,
     )
     print_figures(metrics, evaluation.coverage(scores))
     print(options.out / "report.md")
+
+
+def _figures(options: Namespace, scores: "MaskScores") -> tuple[dict[str, float], str]:
+    """Return the metrics of a kind of data set, and a note about them."""
+    from clim_eval import generalized_scores, narrative_scores, referring_scores
+
+    if options.kind == "png":
+        metrics = narrative_scores(scores) | narrative_scores(scores, protocol="original")
+        return metrics, NARRATIVE_NOTE
+    if options.kind == "grefcoco":
+        return generalized_scores(scores), GENERALIZED_NOTE.format(options.min_score)
+    return referring_scores(scores, protocol=options.protocol), PROTOCOL_NOTES[options.protocol]
 
 
 def open_data(options: Namespace) -> Any:
@@ -163,7 +201,7 @@ def open_data(options: Namespace) -> Any:
     if options.kind == "png":
         return _open_narratives(options, PanopticNarratives)
 
-    rules = PROTOCOLS[options.protocol]
+    rules = PROTOCOLS["standard" if options.kind == "grefcoco" else options.protocol]
     files = {
         "--refs": options.refs,
         "--instances-json": options.instances_json,

@@ -46,7 +46,8 @@ def what_counts(options: Namespace) -> dict[str, str]:
     named = {
         name: str(value)
         for name, value in vars(options).items()
-        if value is not None and name not in _FREE
+        # The default of --min-score changes nothing: older results go on with it.
+        if value is not None and name not in _FREE and (name, value) != ("min_score", 0.0)
     }
     return {**named, "heads": f"{zlib.crc32(heads_file(options.checkpoint).read_bytes()):08x}"}
 

@@ -131,6 +131,9 @@ class GroundingEvaluation:
                     mask_overlaps(logits, item.masks.to(logits.device)),
                     is_plural=[phrase.is_plural for phrase in phrases],
                     is_thing=[phrase.is_thing for phrase in phrases],
+                    is_present=[bool(phrase.objects) for phrase in phrases],
+                    is_found=(logits > 0).flatten(1).any(1).tolist(),
+                    scores=found.scores.tolist(),
                 )
         scores.gather()
         for faults in gather_objects(self.skipped.faults):

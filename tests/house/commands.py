@@ -58,6 +58,7 @@ COMMANDS = {
         "eval",
         "eval png",
         "eval refcoco",
+        "eval grefcoco",
         "eval viscot",
         "demo-model",
         "train",

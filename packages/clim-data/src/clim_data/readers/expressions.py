@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO: objects of COCO images and the expressions that refer to
+"""RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO: objects of COCO images, and expressions that refer to
 them.
 
 Objects are grouped by image. A sample is either all objects of an image with one text of several

@@ -186,6 +186,35 @@ def test_an_image_that_was_exchanged_is_packed(coco, tmp_path):
     assert SampleStore(out).read(2).image == other
 
 
+def test_a_bare_name_packs_the_one_file_below_that_has_it(coco, tmp_path):
+    """As training and evaluation read it; a name that two files have stays missing."""
+    folder, annotations = coco
+    (folder / "0").mkdir()
+    first, second = folder / f"{0:012d}.jpg", folder / f"{1:012d}.jpg"
+    moved = first.rename(folder / "0" / first.name)
+    (folder / "1").mkdir()
+    for place in ("0", "1"):
+        (folder / place / second.name).write_bytes(second.read_bytes())
+    second.unlink()
+
+    out = tmp_path / "out"
+    report = write_shards(caption_items(folder, annotations), out)
+    assert report.samples == 6
+    assert [Path(name).name for name in report.skipped.names["missing image"]] == [second.name]
+    (shard,) = out.glob("*.tar")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        found = list(webdataset.WebDataset(str(shard), shardshuffle=False))
+    samples = {one["__key__"]: one for one in found}
+    packed = samples[first.stem]
+    assert packed["jpg"] == moved.read_bytes()
+    assert json.loads(packed["json"])["file_name"] == first.name
+
+    # When the file comes to the place of its name, it is still the same sample.
+    moved.rename(first)
+    assert write_shards(caption_items(folder, annotations), out).samples == 6
+
+
 def test_images_that_have_gone_stay_in_their_shard(coco, tmp_path):
     folder, annotations = coco
     out = tmp_path / "out"

@@ -99,6 +99,15 @@ class _Files(NamedImages):
                 raise
             return self.folder / self._matches.files[found]
 
+    def file_name(self, place: int) -> str:
+        """Return the name of the file relative to the folder; where there is none, the name."""
+        try:
+            path = self._path(place)
+        except BrokenSample:
+            return self.names[place]
+        is_inside = path.is_relative_to(self.folder)
+        return path.relative_to(self.folder).as_posix() if is_inside else self.names[place]
+
     @cached_property
     def _matches(self) -> "_Matches":
         """What the names mean among all files; the folder is listed only when one is missing."""
@@ -106,6 +115,13 @@ class _Files(NamedImages):
         title = self.folder.resolve().name
         samples = SampleNames([SampleName(name, name, title) for name in files])
         return _Matches(files, samples.match(self.names).places)
+
+
+def files_of_names(folder: str | Path, names: Sequence[str]) -> list[str]:
+    """Return the file below a folder that each name means, relative to it, as evaluation and
+    training find it; a name that means none is returned as it is."""
+    files = _Files(Path(folder), names)
+    return [files.file_name(place) for place in range(len(names))]
 
 
 class _Matches(NamedTuple):

@@ -20,6 +20,7 @@ from clim_data.annotations.tables import ImageRecord, ImageTable
 from clim_data.faults import BrokenSample, SampleWarning, SkipReport
 from clim_data.files.names import IMAGE_SUFFIXES, encode_key, sample_key
 from clim_data.sources.captions import captions_of_files
+from clim_data.sources.images import files_of_names
 from clim_data.sources.walk import walk_folder
 
 INSTANCE_FIELDS = ("id", "category_id", "bbox", "area", "iscrowd", "segmentation")
@@ -31,7 +32,8 @@ class PackItem:
 
     `files` has further files by suffix, as (folder, name). `fault` is set if the sample can never
     be packed; it is then reported and left out. `size` is the (height, width) that annotations in
-    pixels need, None for any.
+    pixels need, None for any. `file` is the image below the folder where it lies elsewhere than the
+    name says.
     """
 
     key: str
@@ -41,6 +43,7 @@ class PackItem:
     files: dict[str, tuple[str, str]] = field(default_factory=dict)
     fault: tuple[str, str, str] | None = None
     size: tuple[int, int] | None = None
+    file: str | None = None
 
     def identity(self) -> list:
         """Return what decides the packed bytes, apart from the content of the files.
@@ -85,7 +88,7 @@ def caption_items(
         image = images.get(key_of(record))
         if image is not None:
             items.append(_item(images_dir, image, {"captions": texts}))
-    return PackList(kind, [*_keyed(items), *_left_out(images_dir, faults)])
+    return PackList(kind, [*_keyed(_found(items)), *_left_out(images_dir, faults)])
 
 
 def instance_items(
@@ -121,7 +124,7 @@ def instance_items(
     left_out = _left_out(images_dir, records.faults.faults)
     categories = _categories(instances_json)
     warnings = tuple(records.faults.warnings)
-    return PackList(kind, [*_keyed(items), *left_out], {"categories": categories}, warnings)
+    return PackList(kind, [*_keyed(_found(items)), *left_out], {"categories": categories}, warnings)
 
 
 def panoptic_items(
@@ -137,7 +140,7 @@ def panoptic_items(
     left_out = _left_out(images_dir, records.faults.faults)
     categories = _categories(panoptic_json)
     warnings = tuple(records.faults.warnings)
-    packed = [*_keyed(items), *left_out]
+    packed = [*_keyed(_found(items)), *left_out]
     return PackList("coco-panoptic", packed, {"categories": categories}, warnings)
 
 
@@ -194,6 +197,22 @@ def _item(images_dir: str | Path, image: ImageRecord, meta: dict) -> PackItem:
     in_pixels = "instances" in meta or "segments_info" in meta
     size = image.size if in_pixels else None
     return PackItem(image.name, str(images_dir), image.name, meta, size=size)
+
+
+def _found(items: list[PackItem]) -> list[PackItem]:
+    """Find the file of each item: a bare name that one file below the folder has means that file.
+
+    What is packed goes by the name of the annotation file all the same, which joins are made by.
+    """
+    usable = [place for place, item in enumerate(items) if item.fault is None]
+    if not usable:
+        return items
+    names = files_of_names(items[usable[0]].folder, [items[place].name for place in usable])
+    found = list(items)
+    for place, name in zip(usable, names, strict=True):
+        if name != items[place].name:
+            found[place] = replace(items[place], file=name)
+    return found
 
 
 def _left_out(images_dir: str | Path, faults: Iterable[BrokenSample]) -> Iterator[PackItem]:

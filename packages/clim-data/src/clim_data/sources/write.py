@@ -211,7 +211,7 @@ def _can_be_packed(item: PackItem, *, check: bool) -> bool:
 def _stamps(item: PackItem) -> list[list[int]] | None:
     """Size and time of modification of each file of a sample; None when one is not there."""
     try:
-        paths = [locate(item.folder, item.name)]
+        paths = [locate(item.folder, item.file or item.name)]
         paths += [inside(*place) for _, place in sorted(item.files.items())]
     except (OSError, BrokenSample):
         return None
@@ -279,7 +279,7 @@ def _members(
     odd about the image's frame."""
     if item.fault is not None:
         raise BrokenSample(*item.fault)
-    path = str(locate(item.folder, item.name))
+    path = str(locate(item.folder, item.file or item.name))
     data = _read(path)
     image = open_image(data, path)
     warning = None if item.size is None else check_frame(image, item.size, path)

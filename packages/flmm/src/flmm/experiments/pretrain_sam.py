@@ -28,8 +28,8 @@ from flmm.experiments.captions import learning_rate, optimizers_of, set_learning
 from flmm.experiments.pretrain import watched
 from flmm.experiments.sam_objects import ObjectBatch, ObjectScenes, jittered_boxes, rough_logits
 from flmm.refiners.embedding import ImageEmbedding
-from flmm.refiners.sam.encoder import PIXEL_MEAN, PIXEL_STD
 from flmm.refiners.sam.geometry import mask_boxes
+from flmm.refiners.sam.kinds import IMAGENET
 from flmm.refiners.sam.prompts import SamPrompts
 from flmm.refiners.sam.refiner import SamRefiner
 
@@ -133,7 +133,8 @@ class ThingsHead(nn.Module):
 
 def encoded(refiner: SamRefiner, images: Tensor) -> Tensor:
     """Return the image embeddings (B, D, h, w) of pixels 0..255 (B, 3, P, P), with gradients."""
-    values = normalise(images, [x / 255 for x in PIXEL_MEAN], [x / 255 for x in PIXEL_STD])
+    mean, std = ([x / 255 for x in values] for values in IMAGENET)
+    values = normalise(images, mean, std)
     features, _ = refiner.frozen_encoder()(values)
     return features
 

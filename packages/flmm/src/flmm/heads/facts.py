@@ -153,8 +153,11 @@ def chosen_merge(facts: Mapping[str, Any], merge: str | None, *, name: str) -> s
 def check_facts(own: Mapping[str, Any], said: Mapping[str, Any], *, name: str) -> None:
     """Raise ValueError where a file of heads says something else than the model it is to be loaded
     into is."""
-    ours, theirs = _flat(own), _flat(said)
-    if ours.get("refiner") == NO_REFINER:  # it reads none of what was trained with a SAM
+    ours, theirs = {"refiner": "sam", **_flat(own)}, _flat(said)
+    if theirs:
+        theirs = {"refiner": "sam", **theirs}
+    if NO_REFINER in (ours["refiner"], theirs.get("refiner")):
+        # It reads nothing of what was trained with a SAM; the opposite is refused by `read_heads`.
         theirs.pop("refiner", None)
     differing = [key for key in theirs if key in ours and ours[key] != theirs[key]]
     wrong = [f"  {key}: {theirs[key]} there, {ours[key]} here" for key in differing]

@@ -1,5 +1,5 @@
-"""SAM's mask decoder for many phrases in one pass, on the modules and weights of transformers'
-`SamMaskDecoder`.
+"""SAM's mask decoder for many phrases in one pass, on the modules and weights of transformers: of SAM
+and of its successors, whose two-way transformer is the same.
 
 Letters: N phrases, S prompt tokens (padded), T = S + output tokens, P = h x w positions of the
 image embedding, p positions of one part, D channels, H heads, d channels of a head, K masks of a
@@ -20,16 +20,14 @@ Source: SAM, arXiv 2304.02643, appendix A.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.models.sam.modeling_sam import (
-    SamAttention,
-    SamMaskDecoder,
-    SamTwoWayAttentionBlock,
-)
+
+from flmm.refiners.sam.kinds import SamKind, output_tokens, steadier
+from flmm.refiners.sam.masks import pixels_of_parts, read_fine_masks, read_masks, to_map
 
 # Positions per part on a CPU. A part then takes one megabyte (two while masks are enlarged), which
 # stays in the caches, and there are still few calls. An accelerator takes all positions at once.
@@ -53,7 +51,8 @@ class PromptedImage:
     The dense prompt is a linear map of few channels and is computed part by part, where it is read.
 
     features: (N, P, D), or (1, P, D) for phrases of one image. channels: (N, P, c). weight: (D, c).
-    bias: (D,). positions: (1, P, D), the positional encoding of the grid.
+    bias: (D,). positions: (1, P, D), the positional encoding of the grid (h, w). details: as
+    `details_of_phrases` makes them, (N, ...) or (1, ...).
     """
 
     features: Tensor
@@ -61,6 +60,8 @@ class PromptedImage:
     weight: Tensor
     bias: Tensor
     positions: Tensor
+    grid: tuple[int, int]
+    details: tuple[Tensor, ...] = ()
 
     def parts(self) -> Iterator[Tensor]:
         """Yield embedding plus prompt, (N, p, D), part by part."""
@@ -73,39 +74,46 @@ class PromptedImage:
             yield Part(values, values + encoding)
 
 
+@dataclass(frozen=True)
+class MaskChoice:
+    """Which masks of a phrase are read.
+
+    multimask: the three candidates instead of the single mask. steady: SAM 2's single mask may give
+    way to the best candidate, see `steadier`.
+    """
+
+    multimask: bool = False
+    steady: bool = False
+
+
 def decode(
-    decoder: SamMaskDecoder,
+    decoder: Any,
+    kind: SamKind,
     image: PromptedImage,
     *,
     sparse: Tensor,
     present: Tensor,
-    multimask: bool,
+    choice: MaskChoice,
 ) -> tuple[Tensor, Tensor]:
     """Decode the masks of N phrases.
 
     Args:
+        decoder: the `mask_decoder` of a SAM of this kind.
         sparse: (N, S, D) prompt tokens.
         present: bool (N, S), False for tokens that fill up the batch.
-        multimask: return the three candidates instead of the single mask.
 
     Returns:
-        Logits (N, K, P, 4, 4) of the pixels of each position, and predicted IoU (N, K).
+        Logits (N, K, 4h, 4w) of the square, and predicted IoU (N, K).
     """
-    outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    outputs, iou_at = output_tokens(decoder, kind)
     outputs = outputs.expand(len(sparse), -1, -1)
     tokens = torch.cat([outputs, sparse.to(outputs.dtype)], dim=1)  # (N, T, D)
     present = F.pad(present, (outputs.shape[1], 0), value=True)  # (N, T)
 
-    queries = tokens
-    parts: Iterable[Tensor] = image.parts()
-    for block in decoder.transformer.layers:
-        assert isinstance(block, SamTwoWayAttentionBlock)
-        located = image.with_positions(parts)
-        queries, parts = _two_way(block, queries, located, tokens=tokens, present=present)
-
-    # Token 0 predicts the IoU, token 1 + i is mask i. The single mask is 0, the candidates follow.
-    wanted = slice(1, None) if multimask else slice(0, 1)
-    masks = range(decoder.num_mask_tokens)
+    # The single mask is 0, the candidates follow.
+    count = len(decoder.output_hypernetworks_mlps)
+    wanted = slice(1, None) if choice.multimask else slice(0, None if choice.steady else 1)
+    masks = range(count)
     chosen = wanted
     if not torch.is_grad_enabled():
         # With gradients every mask is computed to the end: the weights of the others then train
@@ -114,20 +122,51 @@ def decode(
         chosen = slice(None)
 
     # The last attention serves only the tokens that are read after it.
-    read = [0, *(1 + i for i in masks)]
-    final = decoder.transformer.final_attn_token_to_image
-    located = image.with_positions(parts)
-    attended, last_parts = tokens_read_image(final, (queries + tokens)[:, read], located)
-    queries = decoder.transformer.layer_norm_final_attn(queries[:, read] + attended)
+    read = [iou_at, *(iou_at + 1 + i for i in masks)]
+    if kind.hq:
+        read.append(iou_at + 1 + count)
+    queries, parts = _transform(decoder.transformer, image, tokens, present=present, read=read)
 
     weights = []
     for place, i in enumerate(masks):
         weights.append(decoder.output_hypernetworks_mlps[i](queries[:, 1 + place]))  # (N, D / 8)
     mask_weights = torch.stack(weights, dim=1)[:, chosen]  # (N, K, D / 8)
 
-    logits = upscale(decoder, [part.values for part in last_parts], mask_weights)
+    pixels = pixels_of_parts(decoder, parts, image.details if kind.finer else ())
+    if kind.hq:
+        pixels = [torch.cat(list(pixels), dim=1)]
+    logits = to_map(read_masks(pixels, mask_weights), image.grid)  # (N, K, 4h, 4w)
+    if kind.hq:
+        fine = decoder.hq_mask_mlp(queries[:, -1:])
+        (early,) = image.details
+        (whole,) = pixels
+        logits = logits + read_fine_masks(decoder, whole, fine, early=early, grid=image.grid)
+
     ious = decoder.iou_prediction_head(queries[:, 0])[:, wanted]
+    if choice.steady and not choice.multimask:
+        return steadier(decoder, logits, ious)
     return logits, ious
+
+
+def _transform(
+    transformer: Any, image: PromptedImage, tokens: Tensor, *, present: Tensor, read: list[int]
+) -> tuple[Tensor, list[Tensor]]:
+    """Run the two-way transformer on tokens (N, T, D).
+
+    Returns:
+        Those that are `read`, (N, len(read), D), and the parts (N, p, D) of the image.
+    """
+    queries = tokens
+    parts: Iterable[Tensor] = image.parts()
+    for block in transformer.layers:
+        located = image.with_positions(parts)
+        queries, parts = _two_way(block, queries, located, tokens=tokens, present=present)
+
+    final = transformer.final_attn_token_to_image
+    located = image.with_positions(parts)
+    attended, last = tokens_read_image(final, (queries + tokens)[:, read], located)
+    queries = transformer.layer_norm_final_attn(queries[:, read] + attended)
+    return queries, [part.values for part in last]
 
 
 def _split(positions: Tensor) -> tuple[Tensor, ...]:
@@ -137,7 +176,7 @@ def _split(positions: Tensor) -> tuple[Tensor, ...]:
 
 
 def _two_way(
-    block: SamTwoWayAttentionBlock,
+    block: Any,
     queries: Tensor,
     image: Iterable[Part],
     *,
@@ -171,7 +210,7 @@ def _two_way(
 
 
 def tokens_read_tokens(
-    attention: SamAttention, tokens: Tensor, values: Tensor, *, present: Tensor
+    attention: Any, tokens: Tensor, values: Tensor, *, present: Tensor
 ) -> Tensor:
     """Attend from tokens (N, T, D) to those that are `present`, bool (N, T); values (N, T, D)."""
     q = _heads(attention.q_proj(tokens), attention).transpose(1, 2)  # (N, H, T, d)
@@ -180,11 +219,11 @@ def tokens_read_tokens(
 
     visible = present[:, None, None]  # (N, 1, 1, T)
     read = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=attention.scaling)
-    return attention.out_proj(read.transpose(1, 2).flatten(2))
+    return _out(attention)(read.transpose(1, 2).flatten(2))
 
 
 def tokens_read_image(
-    attention: SamAttention, tokens: Tensor, image: Iterable[Part]
+    attention: Any, tokens: Tensor, image: Iterable[Part]
 ) -> tuple[Tensor, list[Part]]:
     """Attend from tokens (N, T, D) to the image.
 
@@ -211,11 +250,11 @@ def tokens_read_image(
     means = means.unflatten(1, (heads, -1))  # (N, H, T, D)
     v_weight = attention.v_proj.weight.unflatten(0, (heads, -1))  # (H, d, D)
     read = torch.einsum("nhtc,hdc->nthd", means, v_weight).flatten(2)
-    return attention.out_proj(read + attention.v_proj.bias), parts
+    return _out(attention)(read + attention.v_proj.bias), parts
 
 
 def image_reads_tokens(
-    attention: SamAttention,
+    attention: Any,
     image: Iterable[Part],
     *,
     tokens: Tensor,
@@ -234,48 +273,15 @@ def image_reads_tokens(
     offsets = offsets.masked_fill(absent, float("-inf"))
 
     v = _heads(attention.v_proj(values), attention)
-    out = attention.out_proj.weight.unflatten(1, (heads, -1))  # (D, H, d)
+    out = _out(attention).weight.unflatten(1, (heads, -1))  # (D, H, d)
     written = torch.einsum("nthd,chd->nhtc", v, out).flatten(1, 2)  # (N, H T, D)
     # The weights of each head sum to 1, so each head carries its part of the bias with the values.
-    written = written + attention.out_proj.bias / heads
+    written = written + _out(attention).bias / heads
 
     for part in image:
         scores = torch.bmm(folded, part.keys.transpose(1, 2)) + offsets  # (N, H T, p)
         weights = scores.unflatten(1, (heads, -1)).softmax(2).flatten(1, 2)
         yield torch.baddbmm(part.values, weights.transpose(1, 2), written)
-
-
-def upscale(decoder: SamMaskDecoder, parts: Iterable[Tensor], weights: Tensor) -> Tensor:
-    """Enlarge positions (N, p, D) to 4 x 4 pixels each and multiply by weights (N, K, D / 8).
-
-    Transposed convolutions of stride and size 2 give every position four pixels of its own, so they
-    are linear maps of positions.
-
-    Returns:
-        Logits (N, K, P, 4, 4).
-    """
-    norm = decoder.upscale_layer_norm
-    first = _four_pixels(decoder.upscale_conv1)
-    second = _four_pixels(decoder.upscale_conv2)
-
-    masks = []
-    for part in parts:
-        x = F.linear(part, *first).unflatten(-1, (4, -1))  # (N, p, 4, D / 4)
-        x = F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        x = F.linear(decoder.activation(x), *second)  # (N, p, 4, 4 D / 8)
-        x = decoder.activation(x).flatten(2).unflatten(2, (16, -1))  # (N, p, 16, D / 8)
-        masks.append(torch.bmm(x.flatten(1, 2), weights.transpose(1, 2)))  # (N, 16 p, K)
-
-    # (N, P, y, x, y, x, K): the pixel of the first convolution, then that of the second.
-    pixels = torch.cat(masks, dim=1).unflatten(1, (-1, 2, 2, 2, 2))
-    return pixels.permute(0, 6, 1, 2, 4, 3, 5).flatten(3, 4).flatten(4, 5)
-
-
-def _four_pixels(conv: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
-    """Weight (4 c, C) and bias (4 c,) of a position's four pixels, row by row."""
-    weight = conv.weight.permute(2, 3, 1, 0)  # (C, c, 2, 2) -> (2, 2, c, C)
-    assert conv.bias is not None  # SAM's convolutions have one
-    return weight.reshape(-1, conv.in_channels), conv.bias.repeat(4)
 
 
 def _fold(x: Tensor, projection: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -291,5 +297,11 @@ def _fold(x: Tensor, projection: nn.Linear) -> tuple[Tensor, Tensor]:
     return rows.flatten(1, 2), offsets.flatten(1)[..., None]
 
 
-def _heads(x: Tensor, attention: SamAttention) -> Tensor:
+def _heads(x: Tensor, attention: Any) -> Tensor:
     return x.unflatten(-1, (attention.num_attention_heads, -1))
+
+
+def _out(attention: Any) -> nn.Linear:
+    """Return the last projection of an attention, which transformers names in two ways."""
+    projection: nn.Linear = attention.o_proj if hasattr(attention, "o_proj") else attention.out_proj
+    return projection

@@ -10,21 +10,19 @@ from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.encoder import ImageEncoder
 from flmm.refiners.square import ResizedImage, Square
 
-# Of the images SAM was trained on, in 0..255.
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
-
 
 class SamImageEncoder(ImageEncoder):
     """SAM's vision encoder, on images in its square.
 
     Args:
         vision: transformers' `SamVisionEncoder`.
+        pixels: mean and standard deviation (red, green, blue) of its training images, in 0..255.
     """
 
-    def __init__(self, vision: nn.Module, square: Square):
+    def __init__(self, vision: nn.Module, square: Square, pixels: tuple[tuple[float, ...], ...]):
         super().__init__(square)
         self.vision = vision
+        self.pixel_mean, self.pixel_std = pixels
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Encode normalised pixels (B, 3, edge, edge) -> features (B, D, h, w), and details."""
@@ -38,8 +36,8 @@ class SamImageEncoder(ImageEncoder):
         resized = self.resized(images)
         edge = self.square.edge
         batch = torch.zeros(len(resized), 3, edge, edge, device=device)
-        mean = torch.tensor(PIXEL_MEAN, device=device)[:, None, None]
-        std = torch.tensor(PIXEL_STD, device=device)[:, None, None]
+        mean = torch.tensor(self.pixel_mean, device=device)[:, None, None]
+        std = torch.tensor(self.pixel_std, device=device)[:, None, None]
         for padded, image in zip(batch, resized, strict=True):
             pixels = image.pixels.to(device)  # bytes: a quarter of what floats would be to copy
             padded[:, : pixels.shape[1], : pixels.shape[2]] = (pixels - mean) / std

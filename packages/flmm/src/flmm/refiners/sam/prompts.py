@@ -7,11 +7,11 @@ prompts, c channels of its mask network, h w grid of the image embedding, m edge
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers.models.sam.modeling_sam import SamPromptEncoder
 
 from flmm.refiners.embedding import Size
 from flmm.refiners.sam.geometry import binary_masks, boxes_to_square, mask_boxes, prompt_masks
@@ -22,8 +22,8 @@ from flmm.refiners.square import Square
 class SamPrompts:
     """Prompts of N phrases.
 
-    boxes: (N, 4) XYXY in the padded square. sparse: (N, S, D), box corners first, then text, then
-    zeros. lengths: how many of the S tokens each phrase has. channels (N, h w, c), weight (D, c),
+    boxes: (N, 4) XYXY in the square. sparse: (N, S, D), box corners first (SAM 2 has one more token
+    there), then text, then zeros. lengths: how many of the S tokens each phrase has. channels (N, h w, c), weight (D, c),
     bias (D,): the dense prompt is weight @ channels + bias at each position. binary: per image bool
     (n_i, H, W), the coarse masks at half probability.
     """
@@ -47,7 +47,7 @@ class PromptKinds:
 
 
 def encode_prompts(
-    encoder: SamPromptEncoder,
+    encoder: Any,
     sizes: Sequence[Size],
     coarse: Sequence[Tensor],
     text: Sequence[Sequence[Tensor]] | None,
@@ -72,8 +72,14 @@ def encode_prompts(
 
     # In 16 bits, positions are rounded to other positions before their sines are taken.
     with torch.autocast(boxes.device.type, enabled=False):
-        corners, _ = encoder(None, None, boxes[:, None], None)  # (N, 1, 2, D)
-    sparse = corners[:, 0, : 2 if kinds.box else 0].to(dtype)
+        if kinds.box or not square.squashed:
+            corners, _ = encoder(None, None, boxes[:, None], None)  # (N, 1, 2, D)
+        else:  # SAM 2 and its kin get an empty point where there is no box
+            nowhere = boxes.new_zeros(len(boxes), 1, 1, 2)
+            absent = -torch.ones(len(boxes), 1, 1, dtype=torch.int32, device=boxes.device)
+            corners, _ = encoder(nowhere, absent, None, None)
+    keep = corners.shape[2] if kinds.box or square.squashed else 0
+    sparse = corners[:, 0, :keep].to(dtype)
     lengths = [sparse.shape[1]] * len(boxes)
 
     if kinds.text and text is not None and lengths:
@@ -93,7 +99,7 @@ def encode_prompts(
 
 
 def _dense(
-    encoder: SamPromptEncoder, masks: Sequence[Tensor] | None, *, count: int
+    encoder: Any, masks: Sequence[Tensor] | None, *, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute channels, weight and bias of the dense prompts of `count` phrases.
 

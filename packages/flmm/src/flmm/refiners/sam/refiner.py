@@ -6,7 +6,6 @@ frames.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -15,30 +14,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import SamModel
-from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
 
 from flmm.refiners.coarse_only import check_coarse
 from flmm.refiners.embedding import ImageEmbedding, Size
 from flmm.refiners.encoder import embedded
 from flmm.refiners.refiner import RefinedMasks
-from flmm.refiners.sam.decoder import PromptedImage, decode
+from flmm.refiners.sam.decoder import MaskChoice, PromptedImage, decode
 from flmm.refiners.sam.encoder import SamImageEncoder
 from flmm.refiners.sam.geometry import closest_candidates, masks_to_image
+from flmm.refiners.sam.kinds import SamParts, details_of_phrases
 from flmm.refiners.sam.prompts import PromptKinds, SamPrompts, encode_prompts
 from flmm.refiners.sam.weights import load_sam
 from flmm.refiners.square import ResizedImage, Square
 
 PROMPTS = ("use_text", "use_mask", "use_box", "multimask")
-
-
-@dataclass(frozen=True)
-class SamParts:
-    """The three parts of a SAM, under the names of transformers' `SamModel`."""
-
-    vision_encoder: SamImageEncoder | None
-    prompt_encoder: SamPromptEncoder
-    mask_decoder: SamMaskDecoder
 
 
 class SamRefiner(nn.Module):
@@ -48,8 +37,9 @@ class SamRefiner(nn.Module):
     gradients. Prompt encoder and mask decoder train, except the positional encoding.
 
     Args:
-        sam: transformers' SamModel; `load_sam` and `from_pretrained` read one. Its parts become
-            parts of this module.
+        sam: SamModel, SamHQModel, Sam2Model (2 and 2.1), Sam3TrackerModel or EdgeTamModel of
+            transformers; `load_sam` and `from_pretrained` read one. Its parts become parts of this
+            module.
         use_text, use_mask, use_box: which prompts are given; at least one.
         multimask: of SAM's three candidates take the one closest to the coarse mask, instead of its
             single mask.
@@ -58,11 +48,9 @@ class SamRefiner(nn.Module):
         ValueError: no prompt is used.
     """
 
-    kind = "sam"
-
     def __init__(
         self,
-        sam: "SamModel | SamParts",
+        sam: Any,
         *,
         use_text: bool = True,
         use_mask: bool = True,
@@ -77,17 +65,17 @@ class SamRefiner(nn.Module):
         self.use_text, self.use_mask, self.use_box = use_text, use_mask, use_box
         self.multimask = multimask
         self.grad_checkpointing = False
-        self.square = Square(sam.prompt_encoder.input_image_size)
-        tower = sam.vision_encoder
-        if tower is None or isinstance(tower, SamImageEncoder):
-            self.image_encoder = tower
-        else:
-            self.image_encoder = SamImageEncoder(tower, self.square)
+        parts = sam if isinstance(sam, SamParts) else SamParts.of(sam)
+        self.sam_kind = parts.kind
+        self.image_encoder = parts.encoder
         if self.image_encoder is not None:
             self.image_encoder.requires_grad_(False).eval()
-        self.prompt_encoder = sam.prompt_encoder.requires_grad_(True)
-        self.mask_decoder = sam.mask_decoder.requires_grad_(True)
+        self.prompt_encoder = parts.prompt_encoder.requires_grad_(True)
+        self.mask_decoder = parts.mask_decoder.requires_grad_(True)
         self.prompt_encoder.shared_embedding.requires_grad_(False)
+        self.grid_positions = parts.positions
+        edge = self.prompt_encoder.input_image_size
+        self.square = Square(edge, squashed=self.sam_kind.squashed)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> Self:
@@ -152,7 +140,9 @@ class SamRefiner(nn.Module):
         """Return the part that trains: a refiner of embeddings with the same prompt encoder and
         mask decoder."""
         return SamRefiner(
-            SamParts(None, self.prompt_encoder, self.mask_decoder),
+            SamParts(
+                self.sam_kind, None, self.prompt_encoder, self.mask_decoder, self.grid_positions
+            ),
             use_text=self.use_text,
             use_mask=self.use_mask,
             use_box=self.use_box,
@@ -204,10 +194,13 @@ class SamRefiner(nn.Module):
     def decode(
         self, embeddings: Sequence[ImageEmbedding], prompts: SamPrompts, counts: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """Return logits (N, K, 4h, 4w) of the padded square and predicted IoU (N, K); `counts` are
-        the n_i of the images."""
-        h, w = self.prompt_encoder.image_embedding_size
+        """Return logits (N, K, 4h, 4w) of the square and predicted IoU (N, K); `counts` are the n_i
+        of the images."""
         features = torch.stack([e.features.to(prompts.channels) for e in embeddings])
+        stacked = []
+        for maps in zip(*(e.details for e in embeddings), strict=True):
+            stacked.append(torch.stack([m.to(prompts.channels) for m in maps]))
+        details = details_of_phrases(self.mask_decoder, self.sam_kind, features, stacked)
         features = features.flatten(2).transpose(1, 2).contiguous()  # (B, h w, D)
         owner = [i for i, count in enumerate(counts) for _ in range(count)]
         lengths = torch.tensor(prompts.lengths, dtype=torch.int64)
@@ -225,10 +218,10 @@ class SamRefiner(nn.Module):
                 prompts.bias,
                 positions,
             )
-            passes.append(self._run(*image, prompts.sparse[part, :longest], present))
+            fine = [_of_each(maps, owner[part]) for maps in details]
+            passes.append(self._run(*image, prompts.sparse[part, :longest], present, *fine))
         masks, ious = (torch.cat(results) for results in zip(*passes, strict=True))
-        masks = masks.unflatten(2, (h, w)).transpose(3, 4)  # (N, K, h, 4, w, 4)
-        return masks.flatten(4, 5).flatten(2, 3), ious
+        return masks, ious
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -238,9 +231,20 @@ class SamRefiner(nn.Module):
 
     def blank_embedding(self, device: torch.device) -> ImageEmbedding:
         """Return the embedding of no image, 64 x 64 pixels: zeros of the right shapes."""
-        grid = self.prompt_encoder.image_embedding_size
-        features = torch.zeros(self.prompt_encoder.hidden_size, *grid, device=device)
-        return ImageEmbedding(features, (64, 64))
+        h, w = self.prompt_encoder.image_embedding_size
+        channels = self.prompt_encoder.hidden_size
+        shapes: list[tuple[int, int, int]] = []
+        if self.sam_kind.finer:
+            shapes = [(channels // 8, 4 * h, 4 * w), (channels // 4, 2 * h, 2 * w)]
+        elif self.sam_kind.hq:
+            shapes = [(self.mask_decoder.compress_vit_conv1.in_channels, h, w)]
+        details = tuple(torch.zeros(shape, device=device) for shape in shapes)
+        return ImageEmbedding(torch.zeros(channels, h, w, device=device), (64, 64), details)
+
+    @property
+    def kind(self) -> str:
+        """The `model_type` that transformers gives this SAM."""
+        return self.sam_kind.name
 
     def facts(self) -> dict[str, Any]:
         """Return the prompts that it is given, as `SamRefiner` takes them."""
@@ -266,7 +270,17 @@ class SamRefiner(nn.Module):
         y, x = ((torch.arange(n, device=device) + 0.5) / n for n in (h, w))
         centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (h, w, 2)
         with torch.autocast(device.type, enabled=False):  # as for the corners of boxes
-            return self.prompt_encoder.shared_embedding(centres).flatten(0, 1)[None]
+            encode = self.grid_positions or self.prompt_encoder.shared_embedding
+            return encode(centres).flatten(0, 1)[None]
+
+    def _may_give_way(self) -> bool:
+        """Return whether SAM 2's single mask gives way to a candidate where it is not steady.
+
+        Not where words are prompts: heads train the single mask only, and the candidates have not
+        learned what the words mean.
+        """
+        steady = getattr(self.mask_decoder, "dynamic_multimask_via_stability", False)
+        return bool(steady) and not self.training and not self.use_text and not self.multimask
 
     def _phrases_per_pass(self, phrases: int) -> int:
         """Return how many phrases the decoder handles at a time: all of them, but one on a CPU
@@ -276,11 +290,21 @@ class SamRefiner(nn.Module):
 
     def _run(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         def run(*inputs: Tensor) -> tuple[Tensor, Tensor]:
-            *parts, sparse, present = inputs
-            image = PromptedImage(*parts)
-            return decode(
-                self.mask_decoder, image, sparse=sparse, present=present, multimask=self.multimask
+            features, channels, weight, bias, positions, sparse, present, *details = inputs
+            image = PromptedImage(
+                features, channels, weight, bias, positions, grid=grid, details=tuple(details)
             )
+            return decode(
+                self.mask_decoder,
+                self.sam_kind,
+                image,
+                sparse=sparse,
+                present=present,
+                choice=choice,
+            )
+
+        grid = self.prompt_encoder.image_embedding_size
+        choice = MaskChoice(self.multimask, steady=self._may_give_way())
 
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(run, *inputs, use_reentrant=False)
@@ -311,6 +335,6 @@ class SamRefiner(nn.Module):
 
 
 def _of_each(features: Tensor, owner: list[int]) -> Tensor:
-    """Turn (B, P, D) of the images into (N, P, D) of the phrases' images, or into (1, P, D) if all
+    """Turn (B, ...) of the images into (N, ...) of the phrases' images, or into (1, ...) if all
     phrases have the same image."""
     return features[owner[0], None] if len(set(owner)) == 1 else features[owner]

@@ -1,5 +1,5 @@
-"""SAM from a file of the original layout (`sam_vit_{b,l,h}*.pth`) or in transformers' own; names of
-the released heads.
+"""A SAM from a file of the original layout (`sam_vit_{b,l,h}*.pth`) or in transformers' own, SAM-HQ,
+SAM 2, SAM 3's tracker and EdgeTAM in transformers'; names of the released heads.
 
 The original names -> transformers' pass through `to_transformers`, a pure function, whether the
 tensors are a whole SAM or only the prompt encoder and mask decoder of a released F-LMM checkpoint.
@@ -13,6 +13,7 @@ import torch
 from clim_models.checkpoints import read_checkpoint, unwrap
 from torch import Tensor
 from transformers import (
+    PreTrainedModel,
     SamConfig,
     SamMaskDecoderConfig,
     SamModel,
@@ -20,13 +21,25 @@ from transformers import (
     SamVisionConfig,
 )
 
-from flmm.hub import hub_options, read_or_explain
+from flmm.hub import check_parts_of_config, hub_options, read_or_explain
 
 _FIX = (
-    "pass a file like sam_vit_l_0b3195.pth, a folder with a SamModel of transformers, or a hub id "
-    "like "
-    "facebook/sam-vit-large"
+    "pass a file like sam_vit_l_0b3195.pth, a folder with a SAM of transformers, or a hub id such "
+    "as facebook/sam-vit-large or facebook/sam2.1-hiera-large; `none` refines nothing"
 )
+CLASSES = {
+    "sam": "SamModel",
+    "sam_hq": "SamHQModel",
+    "sam2": "Sam2Model",
+    "sam2_video": "Sam2Model",
+    "sam3_tracker": "Sam3TrackerModel",
+    "sam3_tracker_video": "Sam3TrackerModel",
+    "sam3_video": "Sam3TrackerModel",
+    "edgetam": "EdgeTamModel",
+    "edgetam_video": "EdgeTamModel",
+}
+"""`model_type` of a config.json -> class of transformers for single images. Models of films have the
+weights of the single image, too."""
 POSITIONS = "prompt_encoder.shared_embedding.positional_embedding"
 SHARED_POSITIONS = "shared_image_embedding.positional_embedding"
 # Original -> transformers, applied in this order.
@@ -87,12 +100,13 @@ def to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def load_sam(source: str | Path, *, decoder_heads: int = 8) -> SamModel:
-    """Load a SAM with its weights, in float32 on the CPU.
+def load_sam(source: str | Path, *, decoder_heads: int = 8) -> PreTrainedModel:
+    """Load a SAM of any kind with its weights, in float32 on the CPU.
 
     Args:
         source: a `.pth`/`.pt`/`.safetensors` file in the original layout, a folder in transformers'
-            layout, or the name of a model on the Hugging Face hub.
+            layout, or the name of a model on the Hugging Face hub. Its config.json says which kind
+            it is.
         decoder_heads: heads of the mask decoder's attention, the one size that weights in the
             original layout do not tell; 8 in every released SAM.
 
@@ -117,18 +131,33 @@ def load_sam(source: str | Path, *, decoder_heads: int = 8) -> SamModel:
     return model.eval()
 
 
-def _from_folder(source: str | Path) -> SamModel:
-    """From a folder in transformers' layout, or from the hub."""
+def _from_folder(source: str | Path) -> PreTrainedModel:
+    """Load from a folder in transformers' layout, or from the hub."""
+    import transformers
+
     where = hub_options(source, what="a SAM")
     raw, _ = read_or_explain(source, "config.json", SamConfig.get_config_dict, **where)
     if "model_type" not in raw:
         raise FileNotFoundError(f"{source} has no config.json of a model: {_FIX}")
-    if (kind := raw["model_type"]) != "sam":
+    kind = raw["model_type"]
+    if kind == "sam3":
+        raise ValueError(
+            f"{source} is SAM 3 with prompts of words, which takes no coarse mask: pass a folder "
+            "whose config.json says sam3_tracker or sam3_video, such as facebook/sam3"
+        )
+    if kind not in CLASSES:
         raise ValueError(f"{source} is no SAM, but a model of type {kind!r}: {_FIX}")
+    model_class = getattr(transformers, CLASSES[kind], None)
+    if model_class is None:
+        raise ValueError(
+            f"this transformers has no {CLASSES[kind]}, which {source} needs: pip install --upgrade "
+            "transformers"
+        )
+    check_parts_of_config(raw, source)
     model, loaded = read_or_explain(
         source,
         "the weights",
-        SamModel.from_pretrained,
+        model_class.from_pretrained,
         dtype=torch.float32,
         output_loading_info=True,
         **where,
@@ -138,7 +167,8 @@ def _from_folder(source: str | Path) -> SamModel:
             f"{source} lacks {len(missing)} weights, such as {', '.join(missing[:3])}; they would "
             f"be random: {_FIX}"
         )
-    return model
+    found: PreTrainedModel = model
+    return found
 
 
 def config_of(tensors: Mapping[str, Tensor], *, decoder_heads: int = 8) -> SamConfig:

@@ -1,5 +1,6 @@
-"""SAM's mask decoder for many phrases in one pass, on the modules and weights of transformers: of SAM
-and of its successors, whose two-way transformer is the same.
+"""SAM's mask decoder for many phrases in one pass, on the modules and weights of transformers.
+
+It is that of SAM and of its successors, whose two-way transformer is the same.
 
 Letters: N phrases, S prompt tokens (padded), T = S + output tokens, P = h x w positions of the
 image embedding, p positions of one part, D channels, H heads, d channels of a head, K masks of a

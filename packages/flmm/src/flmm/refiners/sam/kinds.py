@@ -8,8 +8,8 @@
 | predicted IoU | a regression | a probability |
 
 Two things follow the papers' models where transformers 5.23 does not: SAM-HQ's pixels are made of
-what the two-way transformer wrote, and where SAM 3 has a fourth, coarser map that nothing reads, the
-embedding of "no memory" belongs to the third.
+what the two-way transformer wrote; and where SAM 3 has a fourth, coarser map that nothing reads,
+the embedding of "no memory" belongs to the third.
 
 Sources: SAM arXiv 2304.02643, SAM-HQ 2306.01567, SAM 2 2408.00714, EdgeTAM 2501.07256.
 """

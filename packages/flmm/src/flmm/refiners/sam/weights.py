@@ -1,5 +1,7 @@
-"""A SAM from a file of the original layout (`sam_vit_{b,l,h}*.pth`) or in transformers' own, SAM-HQ,
-SAM 2, SAM 3's tracker and EdgeTAM in transformers'; names of the released heads.
+"""A SAM from a file of the original layout (`sam_vit_{b,l,h}*.pth`) or in transformers' own.
+
+SAM-HQ, SAM 2, SAM 3's tracker and EdgeTAM are read in transformers' layout. Names of the released
+heads are here, too.
 
 The original names -> transformers' pass through `to_transformers`, a pure function, whether the
 tensors are a whole SAM or only the prompt encoder and mask decoder of a released F-LMM checkpoint.
@@ -38,8 +40,9 @@ CLASSES = {
     "edgetam": "EdgeTamModel",
     "edgetam_video": "EdgeTamModel",
 }
-"""`model_type` of a config.json -> class of transformers for single images. Models of films have the
-weights of the single image, too."""
+"""`model_type` of a config.json -> class of transformers for single images.
+
+Models of films have the weights for single images, too."""
 POSITIONS = "prompt_encoder.shared_embedding.positional_embedding"
 SHARED_POSITIONS = "shared_image_embedding.positional_embedding"
 # Original -> transformers, applied in this order.
@@ -150,8 +153,8 @@ def _from_folder(source: str | Path) -> PreTrainedModel:
     model_class = getattr(transformers, CLASSES[kind], None)
     if model_class is None:
         raise ValueError(
-            f"this transformers has no {CLASSES[kind]}, which {source} needs: pip install --upgrade "
-            "transformers"
+            f"this transformers has no {CLASSES[kind]}, which {source} needs: "
+            "pip install --upgrade transformers"
         )
     check_parts_of_config(raw, source)
     model, loaded = read_or_explain(

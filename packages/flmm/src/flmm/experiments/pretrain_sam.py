@@ -133,8 +133,8 @@ class ThingsHead(nn.Module):
 
 def encoded(refiner: SamRefiner, images: Tensor) -> Tensor:
     """Return the image embeddings (B, D, h, w) of pixels 0..255 (B, 3, P, P), with gradients."""
-    mean, std = ([x / 255 for x in values] for values in IMAGENET)
-    values = normalise(images, mean, std)
+    mean, std = IMAGENET
+    values = normalise(images, [x / 255 for x in mean], [x / 255 for x in std])
     features, _ = refiner.frozen_encoder()(values)
     return features
 

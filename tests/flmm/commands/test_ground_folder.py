@@ -123,6 +123,7 @@ def test_a_stopped_job_goes_on_and_does_nothing_twice(files, tmp_path, monkeypat
     assert not looked_at
     assert ground(files, out, "a tree") == 2
     assert "use --overwrite" in capsys.readouterr().err
+    monkeypatch.setattr(BatchGrounder, "_ground", once)
     assert ground(files, out, "a tree", "--overwrite") == 0
 
 

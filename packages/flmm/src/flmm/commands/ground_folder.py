@@ -36,7 +36,9 @@ def add_folder_options(parser: CommandParser) -> None:
         metavar="DIR",
         help="also draw each image with its masks into this folder",
     )
-    add_option(group, "--batch-size", help="images per pass of the LMM; default: 8")
+    add_option(
+        group, "--batch-size", help="images per pass of the LMM; default: 8 on a GPU, 1 on a CPU"
+    )
     add_option(group, "--workers", help="processes that load images; default: 2")
     add_option(group, "--patience")
     add_option(group, "--overwrite")
@@ -71,19 +73,22 @@ def chosen_phrases(options: Namespace) -> "PhraseList":
 def ground_folder(options: Namespace) -> None:
     """Ground the phrases of every image of a folder, or go on where it stopped."""
     from flmm.grounders.folder import FolderJob, FolderOptions, FolderReport, PhraseImages
+    from flmm.grounders.heads import images_per_pass
 
     folder = Path(options.image)
     output = options.out or Path(f"{folder.resolve().name}.grounded.json")
     if output.suffix.lower() != ".json":
         raise ValueError(f"the masks of a folder become one json: end -o {output} with .json")
+    options = on_own_gpu(options)
     ranks = Ranks.of_launcher()
     settings = FolderOptions(
+        batch_size=options.batch_size or images_per_pass(options.device or "cpu"),
         each_alone=options.each_alone,
         min_score=options.min_score,
         pictures=options.pictures,
         overwrite=options.overwrite,
         ranks=ranks,
-        **given(options, "batch_size", "workers", "patience"),
+        **given(options, "workers", "patience"),
     )
 
     # All that can be wrong is looked at before the minutes that loading can take.
@@ -93,7 +98,7 @@ def ground_folder(options: Namespace) -> None:
     if job.finished():
         report = FolderReport(output, finished=True)
     else:
-        report = job.run(grounder_from_options(on_own_gpu(options)))
+        report = job.run(grounder_from_options(options))
     if ranks.is_first:
         if settings.pictures is not None:
             say(f"pictures: {settings.pictures}")

@@ -142,7 +142,7 @@ def ground_phrases(
     *,
     request: str = ...,
     each_alone: bool = ...,
-    batch_size: int = ...,
+    batch_size: int | None = ...,
 ) -> Grounding: ...
 
 
@@ -154,7 +154,7 @@ def ground_phrases(
     *,
     request: str = ...,
     each_alone: bool = ...,
-    batch_size: int = ...,
+    batch_size: int | None = ...,
 ) -> list[Grounding]: ...
 
 
@@ -166,7 +166,7 @@ def ground_phrases(
     *,
     request: str = DESCRIBE,
     each_alone: bool = False,
-    batch_size: int = TEXTS_PER_PASS,
+    batch_size: int | None = None,
 ) -> Grounding | list[Grounding]:
     """Ground user phrases, as if the LMM had written them in answer to `request`.
 
@@ -180,7 +180,8 @@ def ground_phrases(
             texts for each image.
         each_alone: the LMM reads each phrase by itself, which costs one pass for each. Without it,
             it reads them one after the other, so a phrase can depend on those before it.
-        batch_size: texts that the LMM reads, and images that the refiner embeds, in one pass.
+        batch_size: texts that the LMM reads, and images that the refiner embeds, in one pass; None
+            chooses `images_per_pass`.
 
     Returns:
         The masks, or of a list of images a list with the masks of each.
@@ -192,14 +193,15 @@ def ground_phrases(
     """
     one = not isinstance(image, list | tuple)
     images: list[Picture] = list(image) if isinstance(image, list | tuple) else [image]
-    if batch_size < 1:
+    at_once = images_per_pass(model.lmm.device) if batch_size is None else batch_size
+    if at_once < 1:
         raise ValueError(f"batch_size={batch_size} must be a whole number of at least 1")
     wanted = phrases_of_each(phrases, len(images))
-    reading = Reading(request, each_alone, batch_size)
+    reading = Reading(request, each_alone, batch_size or TEXTS_PER_PASS)
 
     found: list[Grounding] = []
-    for first in range(0, len(images), batch_size):
-        part = slice(first, first + batch_size)
+    for first in range(0, len(images), at_once):
+        part = slice(first, first + at_once)
         turns = [orientation_of(given) for given in images[part]]
         upright = [read_image(given) for given in images[part]]
         features = features_of_images(model, upright, wanted[part], reading)
@@ -207,6 +209,14 @@ def ground_phrases(
             coarse, refined = (turn_back(logits, turn) for logits in (masks.coarse, masks.refined))
             found.append(Grounding(coarse, refined, masks.scores))
     return found[0] if one else found
+
+
+def images_per_pass(device: torch.device | str) -> int:
+    """Choose how many images are grounded at once: 8 on a GPU, and one after the other on a CPU.
+
+    A CPU is busy with one image already (`benchmarks/grounding_batches.py`).
+    """
+    return 1 if str(device).startswith("cpu") else 8
 
 
 def phrases_of_each(

@@ -24,6 +24,7 @@ NAMES = (
     "attention_capture",
     "sam_decoder",
     "grounding_epoch",
+    "grounding_batches",
     "detection_metric",
     "detector_heads",
     "detection_stream",
@@ -92,6 +93,11 @@ TINY = {
             "128",
         ),
         *("--tower", "32", "1", "2", "--llama", "32", "2", "2", "--sam", "16", "1", "2"),
+    ],
+    "grounding_batches": [
+        *("--images", "2", "--phrases", "2", "--image-px", "48", "64"),
+        *("--base", "2", "--sam-px", "128", "--tower", "32", "1", "2"),
+        *("--llama", "32", "2", "2", "--sam", "16", "1", "2"),
     ],
     "detection_metric": ["--images", "4", "--detections", "6"],
     "detector_heads": [

@@ -1,11 +1,13 @@
 """How a training ends: its pictures, and the commands that come next."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
-from clim_train import TrainConfig
+from clim_eval.commands.main import COMMANDS, build_parser
+from clim_train import PairDataConfig
 from clim_train.commands.before_after import Example, before_after_figure, write_before_after
 from clim_train.commands.ending import next_commands
 from clim_train.commands.main import main
@@ -82,8 +84,15 @@ def test_one_loss_is_no_curve(tmp_path):
     assert write_loss_curve(tmp_path) is None
 
 
-def test_a_detector_is_asked_by_other_commands():
-    commands = next_commands(TrainConfig(), Path("runs/a b"))
-    assert "'runs/a b'" in commands[1]
-    detector = type("Config", (), {"data": DetectionDataConfig()})()
-    assert "detect IMAGE" in next_commands(detector, Path("runs/x"))[1]
+@pytest.mark.parametrize("data", [PairDataConfig(), DetectionDataConfig()])
+def test_the_next_commands_are_commands_of_clim_eval(data):
+    config = type("Config", (), {"data": data})()
+    first, *commands = next_commands(config, Path("runs/a b"))
+    assert first == "next:"
+    assert len(commands) == 2
+    for command in commands:
+        words = shlex.split(command, comments=True)
+        name = next(word for word in words if word in COMMANDS)
+        arguments = words[words.index(name) :]
+        parsed = build_parser([name]).parse_args(arguments)
+        assert "runs/a b" in vars(parsed).values()

@@ -42,7 +42,7 @@ def next_commands(config: object, folder: Path) -> list[str]:
         return [
             "next:",
             f'  {program} detect IMAGE "a cat" "a sofa" --checkpoint {run}',
-            f"  {program} detection --images IMAGES --instances-json JSON --checkpoint {run}",
+            f"  {program} detection {run} --images IMAGES --annotations JSON",
         ]
     return [
         "next:",

@@ -95,4 +95,4 @@ def test_the_next_commands_are_commands_of_clim_eval(data):
         name = next(word for word in words if word in COMMANDS)
         arguments = words[words.index(name) :]
         parsed = build_parser([name]).parse_args(arguments)
-        assert "runs/a b" in vars(parsed).values()
+        assert "runs/a b" in map(str, vars(parsed).values())

@@ -11,8 +11,11 @@ import clim_eval.commands.main
 import flmm.commands.main
 import flmm.commands.train
 import pytest
+from clim_train import PairDataConfig
+from clim_train.commands.ending import next_commands
 from clim_train.commands.estimate import build_parser as estimate_parser
 from clim_train.commands.main import configure
+from clim_train.methods.views import DetectionDataConfig
 from clim_train.recipes import RECIPES
 from flmm.training.recipes import RECIPES as FLMM_RECIPES
 
@@ -158,3 +161,14 @@ def test_no_page_and_no_message_installs_packages_by_names_that_no_registry_has(
         for match in named.finditer(path.read_text())
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("data", [PairDataConfig(), DetectionDataConfig()])
+def test_the_next_commands_of_a_training_parse(data):
+    config = type("Config", (), {"data": data})()
+    first, *commands = next_commands(config, Path("runs/a b"))
+    assert first == "next:"
+    assert len(commands) == 2
+    for command in commands:
+        assert "'runs/a b'" in command
+        parse(re.sub(r"^.*?(clim[_-]eval)", "clim-eval", command.strip()))

@@ -1,17 +1,11 @@
 """How a training ends: its pictures, and the commands that come next."""
 
 import json
-import shlex
-from pathlib import Path
 
 import pytest
 import torch
-from clim_eval.commands.main import COMMANDS, build_parser
-from clim_train import PairDataConfig
 from clim_train.commands.before_after import Example, before_after_figure, write_before_after
-from clim_train.commands.ending import next_commands
 from clim_train.commands.main import main
-from clim_train.methods.views import DetectionDataConfig
 from clim_train.run.curve import write_loss_curve
 from PIL import Image
 from safetensors.torch import save_file
@@ -82,17 +76,3 @@ def test_images_without_a_text_and_broken_ones(tmp_path, shards):
 def test_one_loss_is_no_curve(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0}) + "\n")
     assert write_loss_curve(tmp_path) is None
-
-
-@pytest.mark.parametrize("data", [PairDataConfig(), DetectionDataConfig()])
-def test_the_next_commands_are_commands_of_clim_eval(data):
-    config = type("Config", (), {"data": data})()
-    first, *commands = next_commands(config, Path("runs/a b"))
-    assert first == "next:"
-    assert len(commands) == 2
-    for command in commands:
-        words = shlex.split(command, comments=True)
-        name = next(word for word in words if word in COMMANDS)
-        arguments = words[words.index(name) :]
-        parsed = build_parser([name]).parse_args(arguments)
-        assert "runs/a b" in map(str, vars(parsed).values())

@@ -3,8 +3,15 @@ import io
 import numpy as np
 import pytest
 import torch
+from clim_eval.pictures import files
 from clim_eval.pictures.bars import accuracy_bars
-from clim_eval.pictures.similarity import similarity_figure
+from clim_eval.pictures.named_boxes import NamedBoxes
+from clim_eval.pictures.similarity import (
+    MapRow,
+    comparison_figure,
+    row_figure,
+    similarity_figure,
+)
 from PIL import Image
 
 
@@ -14,28 +21,74 @@ def rendered(figure):
     return np.asarray(Image.open(buffer).convert("RGB")).astype(int)
 
 
-def test_similarity_panels_show_the_map_and_the_box():
+def test_similarity_panels_show_the_map_its_peak_and_the_box():
     image = torch.full((3, 40, 60), 128, dtype=torch.uint8)
     maps = np.zeros((2, 4, 6), dtype=np.float32)
-    maps[0, 1, 1] = maps[1, 3, 5] = 1
-    boxes = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
+    maps[0, 1, 1], maps[1, 3, 5] = 1, 0.5
+    boxes = np.array([[0, 0, 0.5, 0.5], [np.nan] * 4])
+    peaks = np.array([[0.25, 0.375], [11 / 12, 7 / 8]])
     figure = similarity_figure(
-        image, maps, ["a cat", "a dog"], boxes=boxes, scores=[0.5, 0.25], title="two animals"
+        image,
+        maps,
+        ["a cat", "a dog"],
+        boxes=boxes,
+        peaks=peaks,
+        scores=[0.5, 0.25],
+        title="two animals",
     )
     panels = [axis for axis in figure.axes if axis.get_title()]
     assert [axis.get_title() for axis in panels] == ["image", "a cat", "a dog"]
     assert [axis.get_xlabel() for axis in panels[1:]] == ["cosine 0.500", "cosine 0.250"]
-    np.testing.assert_allclose(panels[2].patches[-1].get_bbox().extents, [29.5, 19.5, 59.5, 39.5])
-    np.testing.assert_allclose(panels[1].images[1].get_array(), maps[0])
-    pixels = rendered(figure)
-    red = (pixels[..., 0] > 120) & (pixels[..., 2] < 60)  # the hot end of the colour map appears
-    assert red.any()
+    np.testing.assert_allclose(panels[1].patches[-1].get_bbox().extents, [-0.5, -0.5, 29.5, 19.5])
+    assert not panels[2].patches  # a row of nan has no frame
+    np.testing.assert_allclose(panels[1].lines[0].get_xydata(), [[14.5, 14.5]])
+    drawn = [axis.images[1] for axis in panels[1:]]
+    np.testing.assert_allclose(drawn[0].get_array(), maps[0])
+    # One scale: half of the largest similarity is half as strong, whatever the panel.
+    assert {image.get_clim() for image in drawn} == {(0.0, 1.0)}
+
+
+def test_maps_have_one_hue():
+    maps = np.linspace(0, 1, 24, dtype=np.float32).reshape(1, 4, 6)
+    image = np.full((40, 60, 3), 200, np.uint8)
+    pixels = rendered(similarity_figure(image, maps, ["x"]))
+    red, blue = pixels[..., 0], pixels[..., 2]
+    assert (blue - red > 60).any()
+    assert not (red - blue > 5).any()
+
+
+def test_models_are_compared_on_one_scale():
+    image = np.zeros((8, 8, 3), np.uint8)
+    rows = {"before": MapRow(np.eye(4)[None]), "after": MapRow(3 * np.eye(4)[None])}
+    figure = comparison_figure(image, rows, ["x"], title="t")
+    panels = [axis for axis in figure.axes if axis.get_title()]
+    assert [axis.get_title() for axis in panels] == ["before", "x", "after", "x"]
+    assert len({panels[number].images[1].get_clim() for number in (1, 3)}) == 1
+    with pytest.raises(ValueError, match="no models to compare"):
+        comparison_figure(image, {}, ["x"])
+    with pytest.raises(ValueError, match="1 maps for 2 texts"):
+        comparison_figure(image, rows, ["x", "y"])
+
+
+def test_named_boxes_are_right_or_wrong_by_sign_and_colour():
+    boxes = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
+    row = MapRow(np.eye(4)[None], named=NamedBoxes(boxes, ["a cat", "a dog"], [True, False]))
+    figure = comparison_figure(np.zeros((8, 8, 3), np.uint8), {"m": row}, ["x"])
+    axis = figure.axes[0]
+    assert axis.get_title() == "m: 1 of 2 named"
+    texts = axis.texts
+    assert [text.get_text() for text in texts] == ["✓ a cat", "✗ a dog"]
+    colours = [text.get_bbox_patch().get_facecolor() for text in texts]
+    assert colours[0] != colours[1]
+    with pytest.raises(ValueError, match="1 names for 2 boxes"):
+        NamedBoxes(boxes, ["a cat"])
 
 
 def test_mask_outline_runs_along_the_cells():
     mask = np.zeros((1, 4, 4), dtype=bool)
     mask[0, 1:3, 1] = True
-    figure = similarity_figure(np.zeros((8, 8, 3), np.uint8), np.eye(4)[None], ["x"], masks=mask)
+    row = MapRow(np.eye(4)[None], masks=mask)
+    figure = row_figure(np.zeros((8, 8, 3), np.uint8), row, ["x"])
     segments = np.concatenate(figure.axes[1].collections[0].get_segments())
     assert segments[:, 0].min() == 1.5  # cells of 2 px, frame from -0.5
     assert segments[:, 0].max() == 3.5
@@ -43,6 +96,17 @@ def test_mask_outline_runs_along_the_cells():
     assert segments[:, 1].max() == 5.5
     assert len(figure.axes[1].collections[0].get_segments()) == 6  # the perimeter of a 1 x 2 block
     rendered(figure)
+
+
+def test_files_are_small_enough_for_a_page(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 900, 3), dtype=np.uint8)
+    figure = similarity_figure(noise, np.random.default_rng(1).random((1, 9, 27)), ["a"])
+    monkeypatch.setattr(files, "MAX_WIDTH", 200)
+    monkeypatch.setattr(files, "MAX_BYTES", 12_000)
+    files.write_png(tmp_path / "a.png", figure)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width <= 200
+    assert (tmp_path / "a.png").stat().st_size <= 12_000
 
 
 def test_constant_maps_and_many_texts_can_be_drawn():

@@ -2,7 +2,6 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from clim_data import PanopticRegions
@@ -230,29 +229,6 @@ def test_reports_side_by_side(model_options, data, tmp_path, capsys):
     assert regions == read_report(tmp_path / "a")["coverage"]["regions"]
 
 
-@pytest.mark.parametrize("draw", ["box", "mask", "none"])
-def test_show_draws_every_text(model_options, data, tmp_path, capsys, draw):
-    image = sorted((data / "images").iterdir())[-1]
-    out = tmp_path / "sub" / "picture.png"
-    argv = [
-        "show",
-        str(image),
-        "a red box",
-        "the sky",
-        *model_options,
-        "--draw",
-        draw,
-        "--image-px",
-        "96",
-    ]
-    assert main([*argv, "--out", str(out)]) == 0
-    assert np.asarray(Image.open(out)).std() > 10
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("a red box: cosine ")
-    assert lines[1].startswith("the sky: cosine ")
-    assert str(out) in lines[2]
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -280,27 +256,24 @@ def test_mistakes_are_one_line_and_exit_2(model_options, data, capsys, change, m
     assert message in error
 
 
-def test_a_run_folder_knows_its_model(model_options, data, tmp_path, capsys):
-    save_model(
-        create_model(model_options[1], pretrained=model_options[3]), tmp_path / "run" / "model"
-    )
-    (tmp_path / "run" / "config.json").write_text(
-        "{}"
-    )  # a training's own configuration names no export
-    image = str(sorted((data / "images").iterdir())[0])
-    argv = ["show", image, "a cat", "--image-px", "96", "--out"]
-    assert main([*argv, str(tmp_path / "a.png"), "--pretrained", str(tmp_path / "run")]) == 0
-    assert main([*argv, str(tmp_path / "b.png"), *model_options]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == lines[2]
-    assert main([*argv, str(tmp_path / "c.png")]) == 2
+def test_a_run_folder_knows_its_model_and_the_size_of_its_training(
+    model_options, data, tmp_path, capsys
+):
+    model = create_model(model_options[1], pretrained=model_options[3])
+    model.eval_px = 96
+    save_model(model, tmp_path / "run" / "model")
+    # A training's own configuration names no export.
+    (tmp_path / "run" / "config.json").write_text("{}")
+    argv = ["regions", *region_options(data)[:-2], "--templates", "name", "--out"]
+    run = ["--pretrained", str(tmp_path / "run"), "--device", "cpu"]
+    assert main([*argv, str(tmp_path / "a"), *run]) == 0
+    assert "reading at 96 px, the canvas of this training" in capsys.readouterr().err
+    assert main([*argv, str(tmp_path / "b"), *model_options, "--image-px", "96"]) == 0
+    assert "reading at" not in capsys.readouterr().err
+    a, b = (read_report(tmp_path / name)["metrics"] for name in ("a", "b"))
+    assert a == b
+    assert main([*argv, str(tmp_path / "c")]) == 2
     assert "--model NAME" in capsys.readouterr().err
-
-
-def test_an_empty_text_is_refused(model_options, data, capsys):
-    image = str(sorted((data / "images").iterdir())[0])
-    assert main(["show", image, "a cat", " ", *model_options]) == 2
-    assert "an empty TEXT names nothing" in capsys.readouterr().err
 
 
 def test_missing_reports_and_images_exit_2(model_options, tmp_path, capsys):

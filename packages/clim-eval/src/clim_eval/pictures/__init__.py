@@ -9,6 +9,7 @@ from clim_data.lazy import lazy_names
 
 if TYPE_CHECKING:
     from clim_eval.pictures.detections import detection_figure as detection_figure
+    from clim_eval.pictures.example import EXAMPLE_FOLDER as EXAMPLE_FOLDER
     from clim_eval.pictures.files import write_png as write_png
     from clim_eval.pictures.style import (
         INK as INK,
@@ -25,6 +26,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            "EXAMPLE_FOLDER": "clim_eval.pictures.example",
             "INK": "clim_eval.pictures.style",
             "PALETTE": "clim_eval.pictures.style",
             "SIDE": "clim_eval.pictures.style",

@@ -1,22 +1,30 @@
-"""Figures as PNG files."""
+"""Figures as PNG files: small enough for a page, whole or not there."""
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clim_data.files import write_bytes, write_whole
+from clim_data.files import write_bytes
+from PIL import Image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
 
+# Of a figure's file; a figure that is larger is drawn with fewer dots, or has 255 colours.
+MAX_WIDTH = 1400
+MAX_BYTES = 300_000
+# Patterns of dots look worse than 255 flat colours, and make larger files.
+DITHER = Image.Dither.NONE
+
 
 def write_png(path: Path, figure: Figure | str | os.PathLike) -> None:
-    """Save a matplotlib Figure as a PNG of `DPI`, or copy an existing PNG; the file appears whole
-    or not at all."""
+    """Save a matplotlib Figure as a PNG of at most `DPI`, `MAX_WIDTH` and `MAX_BYTES`, or copy an
+    existing PNG; the file appears whole or not at all."""
     if isinstance(figure, str | os.PathLike):
         if not Path(figure).is_file():
             raise FileNotFoundError(
@@ -24,7 +32,31 @@ def write_png(path: Path, figure: Figure | str | os.PathLike) -> None:
             )
         write_bytes(path, Path(figure).read_bytes())
         return
-    with write_whole(path) as draft:
-        figure.savefig(
-            draft, dpi=DPI, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.08
-        )
+
+    drawn = _draw(figure, DPI)
+    width = Image.open(io.BytesIO(drawn)).width
+    if width > MAX_WIDTH:
+        drawn = _draw(figure, DPI * MAX_WIDTH / (width + 1))
+    write_bytes(path, drawn if len(drawn) <= MAX_BYTES else _with_few_colours(drawn))
+
+
+def _draw(figure: Figure, dpi: float) -> bytes:
+    """Return a figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(
+        buffer, dpi=dpi, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.08
+    )
+    return buffer.getvalue()
+
+
+def _with_few_colours(png: bytes) -> bytes:
+    """Return a PNG with 255 colours, made smaller until it fits `MAX_BYTES`."""
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    while True:
+        buffer = io.BytesIO()
+        colours = image.quantize(255, Image.Quantize.MEDIANCUT, kmeans=2, dither=DITHER)
+        colours.save(buffer, format="PNG", optimize=True)
+        if buffer.tell() <= MAX_BYTES or max(image.size) < 64:
+            return buffer.getvalue()
+        smaller = (round(0.85 * image.width), round(0.85 * image.height))
+        image = image.resize(smaller, Image.Resampling.LANCZOS)

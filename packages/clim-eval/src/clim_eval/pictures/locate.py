@@ -1,6 +1,6 @@
-"""Where a model sees a text in one image: similarity map, best mask and best box.
+"""Where a model sees a text in one image: similarity map, its peak, and the region around it.
 
-Letters: N texts, C channels, H W pixels of the network input, h w feature positions.
+Letters: N texts, n boxes, C channels, H W pixels of the network input, h w feature positions.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from clim_data.pixels import box_of_mask
-from clim_models import RegionModel, pool_masks
+from clim_models import Dense, Pooled, Readout, RegionModel, Request
+from clim_models.pipelines import find_peaks
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
@@ -18,12 +19,25 @@ from torchvision.transforms.v2.functional import resize
 
 @dataclass(frozen=True)
 class TextLocations:
-    """Similarity of N texts with an image; all frames cover the whole image."""
+    """Similarity of N texts with an image; all frames cover the whole image.
 
-    maps: np.ndarray  # (N, h, w) cosines
-    masks: np.ndarray  # (N, h, w) bool, the best region of each text
-    boxes: np.ndarray  # (N, 4) XYXY in [0, 1], its extent
-    scores: np.ndarray  # (N,) cosine of the region's pooled feature with the text
+    Attributes:
+        maps: (N, h, w) cosines.
+        peaks: (N, 2) XY in [0, 1], the centre of the position with the largest cosine.
+        scores: (N,) that cosine. contrasts: (N,) how far it lies above the median of the map.
+        masks: (N, h, w) bool, the connected region around the peak at half of its height; empty
+            where that covers more than a third of the image, since it then says nothing.
+        boxes: (N, 4) XYXY in [0, 1], the extent of the region; nan where it is empty.
+        box_scores: (n, N) cosines of given boxes with the texts, or None.
+    """
+
+    maps: np.ndarray
+    peaks: np.ndarray
+    scores: np.ndarray
+    contrasts: np.ndarray
+    masks: np.ndarray
+    boxes: np.ndarray
+    box_scores: np.ndarray | None = None
 
 
 @torch.no_grad()
@@ -34,44 +48,61 @@ def locate_texts(
     *,
     image_px: int | None = None,
     readout: str = "value_residual",
+    boxes: Tensor | None = None,
 ) -> TextLocations:
-    """Compare every patch of one image with every text and take the best region of each map
-    (`best_region`).
+    """Compare every patch of one image with every text, and find the peak of each map.
 
     Args:
         model: RegionModel.
         image: (3, H, W) uint8 of any size; it is resized, not padded.
         text_features: (N, C), normalised here.
-        image_px: longest side of the network input in pixels, default the model's own; both sides
-            are rounded to multiples of the stride.
+        image_px: longest side of the network input in pixels; default: the size of the model's
+            training, else its own. Both sides are rounded to multiples of the stride.
         readout: dense readout of ``encode_dense``.
+        boxes: (n, 4) XYXY in [0, 1] of the image, to be named.
     """
-    height, width = input_size(image.shape[1:], image_px or max(model.image_size), model.stride)
+    longest = image_px or model.eval_px or max(model.image_size)
+    height, width = input_size(image.shape[1:], longest, model.stride)
     resized = resize(
         image, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True
     )
-    dense = model.encode_dense(
-        model.normalize_pixels(resized[None]), readout=readout
-    )  # (1, C, h, w)
-    texts = F.normalize(text_features.to(dense.device).float(), dim=-1)  # (N, C)
-    maps = torch.einsum("nc,chw->nhw", texts, dense[0].float()).cpu().numpy()
-    masks = np.stack([best_region(values) for values in maps])
-    pooled = F.normalize(
-        pool_masks(dense.float(), [torch.from_numpy(masks).to(dense)]), dim=-1
-    )  # (N, C)
+    pixels = model.normalize_pixels(resized[None])
+
+    dense, pooled = Dense(Readout(readout)), Pooled("boxes", Readout(readout))
+    requests: list[Request] = [dense] if boxes is None else [dense, pooled]
+    given = None if boxes is None else [boxes.to(pixels.device)]
+    features = model.encode(pixels, requests, boxes=given)
+
+    rows = features[dense][0].float()  # (C, h, w)
+    texts = F.normalize(text_features.to(rows.device).float(), dim=-1)  # (N, C)
+    maps = torch.einsum("nc,chw->nhw", texts, rows).cpu()
+    box_scores = None if boxes is None else (features[pooled].float() @ texts.T).cpu().numpy()
+    return _locations(maps, box_scores)
+
+
+def _locations(maps: Tensor, box_scores: np.ndarray | None) -> TextLocations:
+    """Find what the maps (N, h, w) show."""
+    found = find_peaks(maps)
+    height, width = maps.shape[1:]
+    columns, rows = (found.columns.float() + 0.5) / width, (found.rows.float() + 0.5) / height
+    masks = (found.regions & found.useful[:, None, None]).numpy()
     return TextLocations(
-        maps=maps,
+        maps=maps.numpy(),
+        peaks=torch.stack([columns, rows], dim=1).numpy(),
+        scores=found.values.numpy(),
+        contrasts=(found.values - maps.flatten(1).median(dim=1).values).numpy(),
         masks=masks,
         boxes=np.stack([_box_in_unit_square(mask) for mask in masks]),
-        scores=(pooled * texts).sum(dim=-1).cpu().numpy(),
+        box_scores=box_scores,
     )
 
 
 def _box_in_unit_square(mask: np.ndarray) -> np.ndarray:
-    """Return the box around a mask (h, w), which is not empty, as XYXY in [0, 1]."""
+    """Return the box around a mask (h, w) as XYXY in [0, 1], nan around nothing."""
     height, width = mask.shape
     box = box_of_mask(mask)
-    assert box is not None
+    if box is None:
+        return np.full(4, np.nan)
     return np.array(box) / np.array([width, height, width, height])
 
 
@@ -94,37 +125,3 @@ def input_size(size: Sequence[int], image_px: int, stride: int) -> tuple[int, in
     scale = image_px / max(size)
     height, width = (max(stride, round(side * scale / stride) * stride) for side in size)
     return height, width
-
-
-def best_region(values: np.ndarray) -> np.ndarray:
-    """Find the connected region (4 neighbours) around the maximum of an (h, w) map that lies above
-    Otsu's threshold.
-
-    Otsu's threshold splits the values so that the variance between the two groups is largest (IEEE
-    Transactions on Systems, Man and Cybernetics 9(1), 1979). Returns (h, w) booleans with at least
-    one position.
-    """
-    region = np.zeros(values.shape, dtype=bool)
-    region[np.unravel_index(values.argmax(), values.shape)] = True
-    above = values > otsu_threshold(values)
-    while True:
-        grown = region.copy()
-        grown[1:] |= region[:-1]
-        grown[:-1] |= region[1:]
-        grown[:, 1:] |= region[:, :-1]
-        grown[:, :-1] |= region[:, 1:]
-        grown &= above | region
-        if (grown == region).all():
-            return region
-        region = grown
-
-
-def otsu_threshold(values: np.ndarray) -> float:
-    """Return the value v for which splitting into <= v and > v leaves the largest variance between
-    the groups."""
-    ordered = np.sort(np.asarray(values, dtype=np.float64).ravel())
-    n = len(ordered)
-    below = np.arange(1, n)
-    sums = np.cumsum(ordered)
-    between = below * (n - below) * (sums[:-1] / below - (sums[-1] - sums[:-1]) / (n - below)) ** 2
-    return float(ordered[between.argmax()]) if n > 1 else float("-inf")

@@ -1,169 +1,196 @@
-"""Similarity maps of texts on images. Matplotlib is imported when drawing."""
+"""Similarity maps of texts on one image, of one model or of several. Matplotlib is imported when
+drawing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from clim_eval.pictures.style import SIDE, styled_figure
+from clim_eval.pictures.maps import Marks, Scale, draw_map, draw_scale
+from clim_eval.pictures.named_boxes import NamedBoxes, draw_named_boxes
+from clim_eval.pictures.style import PAGE, SIDE, styled_figure
 from clim_eval.pictures.texts import text_options
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
+
+Values = np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """The maps of one model.
+
+    Args:
+        maps: (N, h, w) cosines on a grid that covers the whole image.
+        peaks: (N, 2) XY in [0, 1], drawn as dots.
+        boxes: (N, 4) XYXY in [0, 1], drawn as frames; a row of nan has none.
+        masks: (N, h, w) booleans, drawn as outlines.
+        named: boxes and their names, drawn into the image of the row.
+    """
+
+    maps: Values
+    peaks: Values | None = None
+    boxes: Values | None = None
+    masks: Values | None = None
+    named: NamedBoxes | None = None
+
+    def marks(self, index: int) -> Marks:
+        """Return what is drawn on one map."""
+        chosen = (
+            None if values is None else np.asarray(values[index])
+            for values in (self.peaks, self.boxes, self.masks)
+        )
+        return Marks(*chosen)
 
 
 def similarity_figure(
-    image: np.ndarray | Tensor,
-    maps: np.ndarray | Tensor,
+    image: Values,
+    maps: Values,
     texts: Sequence[str],
     *,
-    boxes: np.ndarray | Tensor | None = None,
-    masks: np.ndarray | Tensor | None = None,
+    boxes: Values | None = None,
+    peaks: Values | None = None,
     scores: Sequence[float] | None = None,
     title: str = "",
     columns: int = 4,
 ) -> Figure:
-    """Draw the image, and for each text its similarity map with the best box or mask.
+    """Draw the image, and for each text its similarity map. All maps have one hue and one scale.
 
     Args:
         image: (H, W, 3) array or (3, H, W) tensor, uint8.
-        maps: (N, h, w) cosines on a grid that covers the whole image. Each panel has its own colour
-            scale, because the cosines of different texts have different levels; the bar beside it
-            gives the values.
+        maps, boxes, peaks: as in `MapRow`.
         texts: N texts.
-        boxes: (N, 4) XYXY in [0, 1] of the image, drawn as rectangles.
-        masks: (N, h, w) booleans, drawn as outlines.
         scores: N cosines, written under the panels.
         title: a line above everything.
         columns: panels per row.
 
-    Raises ValueError when the numbers of maps, texts, boxes, masks or scores differ.
+    Raises:
+        ValueError: the numbers of maps, texts, boxes, peaks or scores differ.
     """
-    image, maps = check_pixels(image), np.asarray(maps, dtype=np.float32)
-    _check_counts(len(texts), maps=maps, boxes=boxes, masks=masks, scores=scores)
+    row = MapRow(maps, peaks=peaks, boxes=boxes)
+    return row_figure(image, row, texts, scores=scores, title=title, columns=columns)
+
+
+def row_figure(
+    image: Values,
+    row: MapRow,
+    texts: Sequence[str],
+    *,
+    scores: Sequence[float] | None = None,
+    title: str = "",
+    columns: int = 4,
+) -> Figure:
+    """Draw the maps of one model; see `similarity_figure`."""
+    pixels = check_pixels(image)
+    _check_counts(row, len(texts), scores)
     panels = len(texts) + 1
     columns = min(columns, panels)
     rows = -(-panels // columns)
-    height, width = image.shape[:2]
-    # Inches of a panel.
-    wide, high = SIDE * min(1.0, width / height), SIDE * min(1.0, height / width)
+    wide, high = panel_size(pixels, columns)
 
-    with styled_figure(columns * (wide + 0.75), rows * (high + 0.95) + 0.4 * bool(title)) as figure:
+    size = (columns * (wide + 0.1) + 0.8, rows * (high + 0.6) + 0.4 * bool(title))
+    with styled_figure(*size) as figure:
         axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-        axes[0].imshow(image)
-        axes[0].set_title("image", fontweight="normal")
+        draw_named_boxes(axes[0], pixels, row.named, title="image")
+        scale = Scale.of(np.asarray(row.maps))
         for index, text in enumerate(texts):
             axis = axes[index + 1]
-            box = None if boxes is None else np.asarray(boxes[index])
-            mask = None if masks is None else np.asarray(masks[index])
-            _draw_map(axis, image, maps[index], box=box, mask=mask)
-
-            letters = max(14, round(11 * wide))
-            lines = "\n".join(wrap(text, width=letters, max_lines=2, placeholder=" …"))
-            axis.set_title(lines, **text_options(lines))
+            draw_map(axis, pixels, np.asarray(row.maps[index]), scale, row.marks(index))
+            write_title(axis, text, wide)
             if scores is not None:
                 axis.set_xlabel(f"cosine {scores[index]:.3f}", fontsize=9)
 
-        for number, axis in enumerate(axes):
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.set_visible(number < panels)
-        if title:
-            figure.suptitle(title, **text_options(title))
+        _finish(figure, axes, panels, scale, title)
     return figure
 
 
-def _check_counts(texts: int, **given: Sized | None) -> None:
+def comparison_figure(
+    image: Values, models: Mapping[str, MapRow], texts: Sequence[str], *, title: str = ""
+) -> Figure:
+    """Draw the maps of several models on one image: a row for each, all on one scale.
+
+    Args:
+        image: (H, W, 3) array or (3, H, W) tensor, uint8.
+        models: name -> its maps.
+        texts: N texts.
+
+    Raises:
+        ValueError: the numbers of maps, texts, boxes or masks differ, or there is no model.
+    """
+    if not models:
+        raise ValueError("no models to compare: pass {name: MapRow}")
+    pixels = check_pixels(image)
+    for row in models.values():
+        _check_counts(row, len(texts))
+
+    columns = len(texts) + 1
+    wide, high = panel_size(pixels, columns)
+    size = (columns * (wide + 0.1) + 0.8, len(models) * (high + 0.5) + 0.4 * bool(title))
+    with styled_figure(*size) as figure:
+        grid = figure.subplots(len(models), columns, squeeze=False)
+        scale = Scale.of(*(np.asarray(row.maps) for row in models.values()))
+        for axes, (name, row) in zip(grid, models.items(), strict=True):
+            draw_named_boxes(axes[0], pixels, row.named, title=name)
+            for index, text in enumerate(texts):
+                values = np.asarray(row.maps[index])
+                draw_map(axes[index + 1], pixels, values, scale, row.marks(index))
+                write_title(axes[index + 1], text, wide)
+
+        _finish(figure, list(grid.flat), grid.size, scale, title)
+    return figure
+
+
+def panel_size(pixels: np.ndarray, columns: int) -> tuple[float, float]:
+    """Return width and height of an image's panel in inches: as many as a page is wide."""
+    height, width = pixels.shape[:2]
+    side = min(SIDE, max(1.2, (PAGE - 0.8) / columns - 0.1))
+    return side * min(1.0, width / height), side * min(1.0, height / width)
+
+
+def write_title(axis: Axes, text: str, wide: float) -> None:
+    """Write a text above a panel, on two lines at most."""
+    letters = max(12, round(9 * wide))
+    lines = "\n".join(wrap(text, width=letters, max_lines=2, placeholder=" …"))
+    axis.set_title(lines, fontsize=11 if wide > 2 else 8, **text_options(lines))
+
+
+def _finish(figure: Figure, axes: list[Axes], panels: int, scale: Scale, title: str) -> None:
+    """Take off ticks and empty panels, add the scale and the title."""
+    for number, axis in enumerate(axes):
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_visible(number < panels)
+    draw_scale(axes, scale)
+    if title:
+        figure.suptitle(title, fontweight="bold", fontsize=11, **text_options(title))
+
+
+def _check_counts(row: MapRow, texts: int, scores: Sized | None = None) -> None:
+    given: dict[str, Sized | None] = {
+        "maps": row.maps,
+        "boxes": row.boxes,
+        "peaks": row.peaks,
+        "masks": row.masks,
+        "scores": scores,
+    }
     for name, values in given.items():
         if values is not None and len(values) != texts:
             raise ValueError(f"{len(values)} {name} for {texts} texts: pass one for each text")
 
 
-def _draw_map(
-    axis: Axes,
-    image: np.ndarray,
-    values: np.ndarray,
-    *,
-    box: np.ndarray | None,
-    mask: np.ndarray | None,
-) -> None:
-    """Draw a map over its image, with the box (4,) XYXY in [0, 1] or the outline of the mask."""
-    height, width = image.shape[:2]
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    # A grey picture under the map, so that colour means similarity only.
-    axis.imshow(
-        image @ np.array([0.299, 0.587, 0.114]), cmap="gray", vmin=0, vmax=255, extent=extent
-    )
-    low, high = np.quantile(values, 0.02), values.max()
-    high = max(high, low + 1e-6)
-    # Weak similarity is also more transparent, so that the picture stays visible where nothing was
-    # found.
-    strength = np.clip((values - low) / (high - low), 0, 1)
-    drawn = axis.imshow(
-        values,
-        cmap="turbo",
-        vmin=low,
-        vmax=high,
-        alpha=0.25 + 0.5 * strength,
-        extent=extent,
-        interpolation="bilinear",
-    )
-    _draw_scale(axis, drawn, panel_width=SIDE * min(1.0, width / height))
-    if mask is not None and mask.any():
-        _outline(axis, mask, width / mask.shape[1], height / mask.shape[0])
-    if box is not None:
-        _draw_box(axis, box * np.array([width, height, width, height]) - 0.5)
-    axis.set_xlim(-0.5, width - 0.5)
-    axis.set_ylim(height - 0.5, -0.5)
+def check_pixels(image: Values) -> np.ndarray:
+    """Return an image as uint8 (H, W, 3).
 
-
-def _draw_scale(axis: Axes, drawn: AxesImage, *, panel_width: float) -> None:
-    """Draw the colours of a map and their values right of it."""
-    place = axis.inset_axes((1.025, 0, 0.12 / panel_width, 1))
-    bar = axis.figure.colorbar(drawn, cax=place)
-    bar.ax.tick_params(labelsize=7, length=2)
-    bar.ax.locator_params(nbins=4)
-    if bar.solids is not None:
-        bar.solids.set_alpha(1)  # the map is transparent, its scale is not
-    bar.outline.set_visible(False)
-
-
-def _draw_box(axis: Axes, corners: np.ndarray) -> None:
-    """Draw a box, (4,) XYXY in the pixels of the image."""
-    from matplotlib.patches import Rectangle
-
-    x0, y0, x1, y1 = corners
-    for color, thickness in (("black", 4), ("white", 2)):  # readable on any ground
-        frame = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, clip_on=False)
-        frame.set_edgecolor(color)
-        frame.set_linewidth(thickness)
-        axis.add_patch(frame)
-
-
-def _outline(axis: Axes, mask: np.ndarray, step_x: float, step_y: float) -> None:
-    """Draw the edges between cells inside and outside of a mask on the grid."""
-    from matplotlib.collections import LineCollection
-
-    padded = np.pad(mask.astype(bool), 1)
-    lines = []
-    for row, column in np.argwhere(padded[:, 1:] != padded[:, :-1]):  # vertical edges
-        lines.append([(column, row - 1), (column, row)])
-    for row, column in np.argwhere(padded[1:] != padded[:-1]):  # horizontal edges
-        lines.append([(column - 1, row), (column, row)])
-    scaled = np.array(lines, dtype=float) * (step_x, step_y) - 0.5
-    for color, thickness in (("black", 3), ("white", 1.5)):
-        axis.add_collection(
-            LineCollection(list(scaled), colors=color, linewidths=thickness, capstyle="round")
-        )
-
-
-def check_pixels(image: np.ndarray | Tensor) -> np.ndarray:
+    Raises:
+        ValueError: another shape or type.
+    """
     array = np.asarray(image)
     if isinstance(image, Tensor):
         array = array.transpose(1, 2, 0)

@@ -17,6 +17,8 @@ INK = "#222222"
 
 SIDE = 3.3  # inches of a panel's longer side
 
+PAGE = 9.3  # inches of a figure that is as wide as a page: 1,400 px
+
 STYLE: dict[str, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,

@@ -35,14 +35,18 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class RegionSet:
-    """Scenes with labelled regions and the class embeddings (K, C).
+    """Scenes with labelled regions.
 
-    `groups` says which labels count for which group of figures.
+    Args:
+        embeddings: (K, C) of the classes.
+        groups: which labels count for which group of figures.
+        words: (K, C) of the names alone, as a user types them; None takes `embeddings`.
     """
 
     scenes: PanopticRegions
     embeddings: Tensor
     groups: Mapping[str, Sequence[int]]
+    words: Tensor | None = None
 
 
 @dataclass(frozen=True)

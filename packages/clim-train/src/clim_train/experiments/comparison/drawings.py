@@ -35,7 +35,7 @@ from clim_train.experiments.comparison.data import (
     RegionSet,
     TrainingData,
 )
-from clim_train.experiments.tiny_texts import text_features
+from clim_train.experiments.tiny_texts import text_features, unpadded
 
 SPLITS = ("test", "val")
 TRAIN_SEED = 1000
@@ -120,7 +120,8 @@ def embedded_data(folder: Path, model: RegionModel, options: DrawingOptions) -> 
             embeddings[concepts] = unit_features(model, concepts)
         rows = embeddings[concepts]
         shown = scene_regions(scenes, model, options.scene_px)
-        regions.append(RegionSet(shown, rows, {group: range(len(concepts))}))
+        words = plain_features(model, concepts)
+        regions.append(RegionSet(shown, rows, {group: range(len(concepts))}, words))
 
         drawings = single_drawings(emoji, vendors, concepts)
         labelled = [(image, label, i) for i, (image, label, _) in enumerate(drawings)]
@@ -168,6 +169,13 @@ def _training_data(
 def unit_features(model: RegionModel, concepts: Sequence[str]) -> Tensor:
     """Return (K, C) unit class embeddings: the mean over the templates of the pretraining."""
     return normalize(text_features(model.clip, tuple(concepts)).mean(0), dim=-1)
+
+
+@torch.no_grad()
+def plain_features(model: RegionModel, concepts: Sequence[str]) -> Tensor:
+    """Return (K, C) unit embeddings of the names alone, as a user types them."""
+    ids = unpadded(model.tokenizer)([caption_of(name) for name in concepts])
+    return torch.cat([model.encode_text(part).cpu() for part in ids.split(256)])
 
 
 def scene_regions(scenes: SceneFolder, model: RegionModel, scene_px: int) -> PanopticRegions:

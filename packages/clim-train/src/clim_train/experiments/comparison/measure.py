@@ -111,9 +111,8 @@ def measure_words(
     model: RegionModel, part: RegionSet, *, crops: bool, batch_size: int = 16, workers: int = 0
 ) -> Metrics:
     """Return pointing and naming among the words of each scene: {"GROUP.pointing", ...}."""
-    evaluator = WordsInScenes(
-        model, part.embeddings, crops=crops, batch_size=batch_size, workers=workers
-    )
+    words = part.embeddings if part.words is None else part.words
+    evaluator = WordsInScenes(model, words, crops=crops, batch_size=batch_size, workers=workers)
     scenes = evaluator.collect(part.scenes)
     found: Metrics = {}
     for group, labels in part.groups.items():

@@ -1,0 +1,94 @@
+"""Boxes with the words they were named by; where the truth is known, right or wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clim_eval.pictures.maps import draw_frame
+from clim_eval.pictures.style import INK
+from clim_eval.pictures.texts import readable_on, text_options
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# By colour and by sign, so that nobody has to tell colours apart.
+RIGHT, WRONG = ("#009E73", "✓"), ("#D55E00", "✗")
+UNKNOWN = ("#0072B2", "")
+LETTERS = 16
+
+
+@dataclass(frozen=True)
+class NamedBoxes:
+    """n boxes and their names.
+
+    Args:
+        boxes: (n, 4) XYXY in [0, 1].
+        names: n words.
+        right: whether each name is the true one; None where the truth is not known.
+
+    Raises:
+        ValueError: the numbers differ.
+    """
+
+    boxes: np.ndarray
+    names: Sequence[str]
+    right: Sequence[bool] | None = None
+
+    def __post_init__(self) -> None:
+        for what, values in (("names", self.names), ("answers", self.right)):
+            if values is not None and len(values) != len(self.boxes):
+                raise ValueError(f"{len(values)} {what} for {len(self.boxes)} boxes")
+
+    def look(self, number: int) -> tuple[str, str]:
+        """Return colour and sign of a box."""
+        if self.right is None:
+            return UNKNOWN
+        return RIGHT if self.right[number] else WRONG
+
+
+def draw_named_boxes(
+    axis: Axes, pixels: np.ndarray, named: NamedBoxes | None, *, title: str
+) -> None:
+    """Draw an image (H, W, 3) with named boxes; the title counts the right ones."""
+    height, width = pixels.shape[:2]
+    axis.imshow(pixels)
+    if named is not None and named.right is not None:
+        title = f"{title}: {sum(named.right)} of {len(named.right)} named"
+    axis.set_title(title, fontweight="normal", fontsize=8, **text_options(title))
+    if named is None:
+        return
+
+    corners = np.asarray(named.boxes, dtype=float) * [width, height, width, height] - 0.5
+    for number, box in enumerate(corners):
+        draw_frame(axis, box, named.look(number)[0])
+    for number, box in enumerate(corners):
+        _write_name(axis, box, named, number, (width, height))
+    axis.set_xlim(-0.5, width - 0.5)
+    axis.set_ylim(height - 0.5, -0.5)
+
+
+def _write_name(
+    axis: Axes, box: np.ndarray, named: NamedBoxes, number: int, size: tuple[int, int]
+) -> None:
+    """Write a name above its box, inside the picture."""
+    colour, sign = named.look(number)
+    name = named.names[number]
+    name = name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
+    text = f"{sign} {name}".strip()
+    width, height = size
+    is_far = box[0] > 0.5 * width
+    axis.text(
+        min(box[2], width - 1) if is_far else max(box[0], 0),
+        max(box[1], 0.06 * height),
+        text,
+        ha="right" if is_far else "left",
+        va="bottom",
+        fontsize=5.5,
+        color=readable_on(colour),
+        bbox={"facecolor": colour, "edgecolor": INK, "linewidth": 0.3, "pad": 1.2},
+        **text_options(text),
+    )

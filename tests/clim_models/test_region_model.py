@@ -22,8 +22,24 @@ KINDS = [
     "timm_convnext",
     "timm_efficientnet",
     "timm_hybrid",
+    "custom_vit",
+    "coca",
+    "timm_pe_core",
+    "timm_pe_spatial",
+    "timm_eva_post_norm",
+    "timm_dinov3",
+    "timm_tips",
+    "timm_naflex",
+    "timm_naflex_gap",
 ]
-WITH_ATTENTION = ["vit", "eva", "resnet", "timm_cls", "timm_siglip", "timm_hybrid"]
+WITHOUT_ATTENTION = {
+    "timm_avg",
+    "timm_convnext",
+    "timm_efficientnet",
+    "timm_pe_spatial",
+    "timm_naflex_gap",
+}
+WITH_ATTENTION = [kind for kind in KINDS if kind not in WITHOUT_ATTENTION]
 
 
 def by_image(rows: torch.Tensor, index: torch.Tensor, images: int) -> list[torch.Tensor]:
@@ -277,7 +293,9 @@ def test_one_forward_gives_what_the_single_calls_give(towers, kind):
         torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["vit", "eva", "timm_cls"])
+@pytest.mark.parametrize(
+    "kind", ["vit", "custom_vit", "eva", "timm_cls", "timm_eva_post_norm", "timm_dinov3"]
+)
 def test_dense_is_the_last_block_under_a_diagonal_mask(towers, kind):
     """Every patch attending to itself alone is the value path: an independent way to the same
     numbers."""
@@ -288,7 +306,7 @@ def test_dense_is_the_last_block_under_a_diagonal_mask(towers, kind):
         stem = tower.stem(x)
         blocked = ~torch.eye(stem.tokens.shape[1], dtype=torch.bool)
         mask = torch.zeros(blocked.shape).masked_fill(blocked, float("-inf"))
-        options = {"rope": stem.rope} if kind == "eva" else {}
+        options = {} if stem.rope is None else {"rope": stem.rope}
         tokens = tower.project(tower.blocks[-1](stem.tokens, attn_mask=mask, **options))[
             :, tower.prefix :
         ]
@@ -305,9 +323,13 @@ def test_attention_readout_of_the_whole_image_is_the_image_feature(towers, kind)
     model = towers[kind]()
     x = torch.randn(2, 3, *model.image_size)
     grid = model.grid_size(*model.image_size)
+    masks = [torch.ones(1, *grid)] * 2
+    boxes = [torch.tensor([[0.0, 0.0, 1.0, 1.0]])] * 2
     with torch.no_grad():
-        whole = model.encode_masks(x, [torch.ones(1, *grid)] * 2, mode="attention")
-        torch.testing.assert_close(whole, model.encode_image(x), atol=1e-5, rtol=0)
+        image = model.encode_image(x)
+        whole = model.encode_regions(x, boxes, masks, ("boxes_attention", "masks_attention"))
+    for name, rows in whole.items():
+        torch.testing.assert_close(rows, image, atol=1e-5, rtol=0, msg=lambda m, n=name: n + m)
 
 
 @pytest.mark.parametrize("kind", WITH_ATTENTION)

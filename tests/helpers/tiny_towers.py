@@ -8,6 +8,7 @@ import timm
 import torch
 from clim_models import RegionModel, load_checkpoint
 from device import DEVICE
+from open_clip.coca_model import CoCa
 from open_clip.model import CLIP, CustomTextCLIP
 from timm.models import register_model
 
@@ -91,6 +92,7 @@ def build_clip(case, *, quick_gelu: bool = True, **options) -> RegionModel:
     return model.to(DEVICE)
 
 
+SMALL = {"img_size": 64, "embed_dim": 48, "depth": 2, "num_heads": 3}
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
 TIMM = {
     "cls": (
@@ -110,6 +112,33 @@ TIMM = {
         {"img_size": 64, "embed_dim": 48, "depth": 2, "num_heads": 3},
         "map",
         "none",
+    ),
+    "pe_core": (
+        "vit_pe_core_tiny_patch16_384",
+        {**SMALL, "attn_pool_num_heads": 3},
+        "map",
+        None,
+    ),
+    "pe_spatial": ("vit_pe_spatial_tiny_patch16_512", SMALL, "avg", "linear"),
+    "eva_post_norm": (
+        "eva02_enormous_patch14_clip_224",
+        {**SMALL, "img_size": 56, "mlp_ratio": 2.0},
+        "token",
+        None,
+    ),
+    "dinov3": ("vit_small_patch16_dinov3", SMALL, "token", "linear"),
+    "tips": ("vit_base_patch14_reg1_tipsv2", {**SMALL, "img_size": 56}, "token", "linear"),
+    "naflex": (
+        "naflexvit_base_patch16_siglip",
+        {"embed_dim": 48, "depth": 2, "num_heads": 3, "pos_embed_grid_size": (4, 4)},
+        "map",
+        "none",
+    ),
+    "naflex_gap": (
+        "naflexvit_base_patch16_gap",
+        {"embed_dim": 48, "depth": 2, "num_heads": 3, "pos_embed_grid_size": (4, 4)},
+        "avg",
+        "linear",
     ),
     "convnext": ("convnext_atto", {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}, "", "linear"),
     "efficientnet": ("tf_efficientnet_lite0", {}, "avg", "linear"),
@@ -141,7 +170,7 @@ def build_timm(kind: str, **options) -> RegionModel:
     config = {
         "embed_dim": embed,
         "vision_cfg": {
-            "image_size": 64,
+            "image_size": kwargs.get("img_size", 64),
             "timm_model_name": name,
             "timm_pool": pool,
             "timm_proj": proj,
@@ -149,12 +178,7 @@ def build_timm(kind: str, **options) -> RegionModel:
         "text_cfg": TEXT,
     }
     torch.manual_seed(0)
-    model = RegionModel(CustomTextCLIP(**config), **options).eval()
-    with torch.no_grad():
-        for p in model.visual.parameters():  # away from zero-initialised heads, gains and biases
-            p.add_(torch.randn_like(p) * 0.02)
-    model.config, model.name = config, name
-    return model
+    return _away_from_zero(RegionModel(CustomTextCLIP(**config), **options).eval(), config, name)
 
 
 def build_vit(*, quick_gelu: bool = True, layers: int = 3, **options) -> RegionModel:
@@ -164,6 +188,43 @@ def build_vit(*, quick_gelu: bool = True, layers: int = 3, **options) -> RegionM
     torch.manual_seed(0)
     model = RegionModel(CLIP(**config), **options).eval()
     model.config, model.name = config, "vit-tiny-test"
+    return model
+
+
+def build_custom_vit(**options) -> RegionModel:
+    """A small open_clip ViT whose blocks have every custom part that can be read."""
+    vision = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
+    parts = ("qk_norm", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
+    config = {
+        "embed_dim": 24,
+        "vision_cfg": {**vision, "ls_init_value": 0.5, **dict.fromkeys(parts, True)},
+        "text_cfg": TEXT,
+    }
+    torch.manual_seed(0)
+    return _away_from_zero(RegionModel(CLIP(**config), **options).eval(), config, "vit-custom-test")
+
+
+def build_coca(**options) -> RegionModel:
+    """A small CoCa: an open_clip ViT with an attentional pooler."""
+    vision = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
+    pooler = {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+    text = {**TEXT, "embed_cls": True, "output_tokens": True}
+    config = {
+        "embed_dim": 24,
+        "vision_cfg": {**vision, **pooler},
+        "text_cfg": text,
+        "multimodal_cfg": {**TEXT, "attn_pooler_heads": 2},
+    }
+    torch.manual_seed(0)
+    return _away_from_zero(RegionModel(CoCa(**config), **options).eval(), config, "coca-tiny-test")
+
+
+def _away_from_zero(model: RegionModel, config: dict, name: str) -> RegionModel:
+    """Move initial gains, scales and biases, so that no part is without effect."""
+    with torch.no_grad():
+        for p in model.visual.parameters():
+            p.add_(torch.randn_like(p) * 0.02)
+    model.config, model.name = config, name
     return model
 
 

@@ -42,6 +42,7 @@ FLOORS: dict[str, dict[str, int]] = {
         "wrapper": 5,
         "foreign": 4,
         "text": 4,
+        "survey": 4,
         "encoding": 3,
         "names": 3,
         "towers": 2,

@@ -160,6 +160,9 @@ class CountingModel:
         self.seen += captions
         return torch.tensor([[float(len(c)), 1.0] for c in captions])
 
+    def drop_padding(self, tokens):
+        return tokens
+
     def encode_text(self, tokens):
         return F.normalize(tokens, dim=-1)
 

@@ -11,8 +11,14 @@ from typing import TypeAlias
 from urllib.error import URLError
 
 import open_clip.factory
+import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.model import CLIP, CustomTextCLIP, set_model_preprocess_cfg
+from open_clip.model import (
+    CLIP,
+    CustomTextCLIP,
+    _build_vision_tower,
+    set_model_preprocess_cfg,
+)
 from open_clip.pretrained import get_pretrained_cfg
 from torch import nn
 
@@ -59,6 +65,18 @@ def check_open_clip(model: nn.Module) -> None:
         raise ValueError(
             f"{type(model).__name__} is not an open_clip model; pass CLIP or CustomTextCLIP"
         )
+
+
+def build_image_tower(config: dict) -> nn.Module:
+    """Build the image tower of an open_clip configuration without weights, on the meta device.
+
+    The text tower is not built, so no part of it has to be fetched.
+    """
+    with torch.device("meta"):
+        tower: nn.Module = _build_vision_tower(
+            config["embed_dim"], dict(config["vision_cfg"]), config.get("quick_gelu", False)
+        )
+    return tower
 
 
 def set_statistics(model: OpenClipModel, mean: tuple[float, ...], std: tuple[float, ...]) -> None:

@@ -23,6 +23,7 @@ from clim_models.features import (
 )
 from clim_models.open_clip_compat import OpenClipModel
 from clim_models.pooling import check_boxes, check_masks
+from clim_models.text.columns import drop_padding, encode_text
 from clim_models.towers.evaluation import evaluation_mode
 from clim_models.towers.freezing import direct_parameters, freeze_all_but, norm_layers
 from clim_models.towers.tower import GradientPath, Stem
@@ -132,8 +133,21 @@ class RegionModel(OpenClipWrapper):
         return self.encode(images, [request], normalize=normalize)[request]
 
     def encode_text(self, token_ids: Tensor, normalize: bool = True) -> Tensor:
-        """Encode texts: (N, T) token ids -> (N, C), unit length unless `normalize=False`."""
-        return self.clip.encode_text(token_ids.to(self.device), normalize=normalize)
+        """Encode texts: (N, T) token ids -> (N, C), unit length unless `normalize=False`.
+
+        Padding behind the longest text costs nothing if the ids come from the CPU, see
+        `drop_padding`.
+        """
+        token_ids = self.drop_padding(token_ids).to(self.device)
+        return encode_text(self.clip, token_ids, normalize=normalize)
+
+    def drop_padding(self, token_ids: Tensor) -> Tensor:
+        """Drop the columns of padding behind the longest text: (N, T) -> (N, t), ids on the CPU.
+
+        `encode_text` does so itself. Call it to move less to another device, before moving. Towers
+        that read their padding (SigLIP) keep all columns.
+        """
+        return drop_padding(self.clip, token_ids)
 
     def encode_dense(
         self,

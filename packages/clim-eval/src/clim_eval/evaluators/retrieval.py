@@ -139,7 +139,8 @@ class ImageTextRetrieval:
 
         part: list[tuple[int, np.ndarray]] = []
         for start in progress_bar(starts, len(starts), "captions", self.loading.progress):
-            tokens = self.model.tokenizer(list(texts[start : start + self.batch_size])).to(device)
+            # The model moves them: on the CPU it can drop the padding first.
+            tokens = self.model.tokenizer(list(texts[start : start + self.batch_size]))
             part.append((start, self.model.encode_text(tokens).float().cpu().numpy()))
         return torch.from_numpy(np.concatenate(merge_by_key(gather_objects(part)))).to(device)
 

@@ -131,10 +131,10 @@ def _sums_of_features(
         flat += group
 
     per_class = len(prompts[0])
-    device = next(iter(model.parameters())).device
     sums = torch.empty(0)
     for start in range(0, len(flat), batch_size):
-        tokens = model.tokenizer(flat[start : start + batch_size]).to(device)
+        # The model moves them: on the CPU it can drop the padding first.
+        tokens = model.tokenizer(flat[start : start + batch_size])
         features = model.encode_text(tokens, normalize=True).float()  # (b, C)
         if start == 0:
             sums = features.new_zeros(len(prompts), features.shape[1])

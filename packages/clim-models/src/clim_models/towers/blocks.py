@@ -1,15 +1,15 @@
-"""Transformer blocks in steps: one reader for each block class, so that the last can run in parts.
+"""timm's transformer blocks in steps: one reader for each class, so that the last can run in parts.
 
 Letters: B images, T tokens, P prefix tokens, N patches, D width, H heads, d width of a head.
 """
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock
-from timm.layers import apply_rot_embed_cat
-from timm.models.eva import EvaAttention, EvaBlock
+from timm.layers import AttentionRope, apply_rot_embed_cat
+from timm.models.eva import EvaAttention, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Attention, Block
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ from clim_models.towers.attention import split_heads
 
 
 class BlockReader(Protocol):
-    """The steps of a pre-norm transformer block. y is the normalised input (B, T, D).
+    """The steps of a transformer block. y is what enters the attention, (B, T, D).
 
     Attributes:
         heads: H.
@@ -28,7 +28,7 @@ class BlockReader(Protocol):
     attention: nn.Module
 
     def norm(self, x: Tensor) -> Tensor:
-        """Normalise the input of the attention: (B, T, D) -> (B, T, D)."""
+        """Return what enters the attention: (B, T, D) -> (B, T, D)."""
         ...
 
     def query(self, y: Tensor, rope: Tensor | None) -> Tensor:
@@ -52,43 +52,6 @@ class BlockReader(Protocol):
         ...
 
 
-class OpenClipBlock:
-    """Reader of open_clip's `ResidualAttentionBlock`, which has an nn.MultiheadAttention inside."""
-
-    def __init__(self, block: ResidualAttentionBlock):
-        self.block = block
-        self.attn: nn.MultiheadAttention = block.attn
-        self.attention: nn.Module = self.attn
-        self.heads = self.attn.num_heads
-
-    def norm(self, x: Tensor) -> Tensor:
-        return self.block.ln_1(x)
-
-    def query(self, y: Tensor, rope: Tensor | None) -> Tensor:
-        return split_heads(self._project(y, 0), self.heads)
-
-    def key(self, y: Tensor, rope: Tensor | None) -> Tensor:
-        return split_heads(self._project(y, 1), self.heads)
-
-    def value(self, y: Tensor) -> Tensor:
-        return self._project(y, 2)
-
-    def output(self, attended: Tensor) -> Tensor:
-        # nn.MultiheadAttention reads this weight itself, so it is read here the same way.
-        return F.linear(attended, self.attn.out_proj.weight, self.attn.out_proj.bias)
-
-    def finish(self, x: Tensor, branch: Tensor) -> Tensor:
-        x = x + self.block.ls_1(branch)
-        return x + self.block.ls_2(self.block.mlp(self.block.ln_2(x)))
-
-    def _project(self, y: Tensor, part: int) -> Tensor:
-        """Apply the query (0), key (1) or value (2) rows of the joint projection."""
-        width = self.attn.embed_dim
-        rows = slice(part * width, (part + 1) * width)
-        bias = self.attn.in_proj_bias
-        return F.linear(y, self.attn.in_proj_weight[rows], None if bias is None else bias[rows])
-
-
 class TimmBlock:
     """Reader of timm's `Block`: fused projections, query and key norms, inner norm, layer scale.
 
@@ -109,12 +72,8 @@ class TimmBlock:
 
     @staticmethod
     def supports(block: nn.Module) -> bool:
-        """Return whether the block is of the exact classes that this reader knows, without gate."""
-        return (
-            type(block) is Block
-            and type(block.attn) is Attention
-            and getattr(block.attn, "gate", None) is None
-        )
+        """Return whether the block is of the exact classes that this reader knows."""
+        return type(block) is Block and type(block.attn) is Attention and _is_plain(block.attn)
 
     def norm(self, x: Tensor) -> Tensor:
         return self.block.norm1(x)
@@ -148,6 +107,8 @@ class TimmBlock:
 class TimmEvaBlock:
     """Reader of timm's `EvaBlock`: rotary positions, fused or separate projections, layer scale.
 
+    EVA02 and DINOv3 CLIPs have `EvaAttention` inside, PE-Core has `AttentionRope`.
+
     Args:
         prefix: P, the tokens without rotary positions.
 
@@ -159,10 +120,10 @@ class TimmEvaBlock:
         if not self.supports(block):
             raise ValueError(f"{type(block).__name__} is not timm's plain EvaBlock")
         attn = block.get_submodule("attn")
-        assert isinstance(block, EvaBlock)
-        assert isinstance(attn, EvaAttention)
-        self.block: EvaBlock = block
-        self.attn: EvaAttention = attn
+        assert isinstance(block, EvaBlock | EvaBlockPostNorm)
+        assert isinstance(attn, EvaAttention | AttentionRope)
+        self.block: EvaBlock | EvaBlockPostNorm = block
+        self.attn: EvaAttention | AttentionRope = attn
         self.attention: nn.Module = attn
         self.heads: int = attn.num_heads
         self.prefix = prefix
@@ -171,12 +132,8 @@ class TimmEvaBlock:
 
     @staticmethod
     def supports(block: nn.Module) -> bool:
-        """Return whether the block is of the exact classes that this reader knows, without gate."""
-        return (
-            type(block) is EvaBlock
-            and type(block.attn) is EvaAttention
-            and getattr(block.attn, "gate", None) is None
-        )
+        """Return whether the block is of the exact classes that this reader knows."""
+        return type(block) is EvaBlock and _is_eva_attention(block.attn)
 
     def norm(self, x: Tensor) -> Tensor:
         return self.block.norm1(x)
@@ -197,6 +154,7 @@ class TimmEvaBlock:
 
     def finish(self, x: Tensor, branch: Tensor) -> Tensor:
         b = self.block
+        assert isinstance(b, EvaBlock)
         x = x + b.drop_path1(_scaled(branch, b.gamma_1))
         return x + b.drop_path2(_scaled(b.mlp(b.norm2(x)), b.gamma_2))
 
@@ -206,7 +164,8 @@ class TimmEvaBlock:
         if attn.qkv is None:
             separate = (attn.q_proj, attn.k_proj, attn.v_proj)[part]
             return separate(y)
-        if attn.q_bias is None:
+        # EvaAttention keeps the biases apart from the layer, AttentionRope does not.
+        if not isinstance(attn, EvaAttention) or attn.q_bias is None:
             return _fused_rows(attn.qkv, y, part)
         return _fused_rows(attn.qkv, y, part, (attn.q_bias, attn.k_bias, attn.v_bias)[part])
 
@@ -216,6 +175,78 @@ class TimmEvaBlock:
             return x
         patches = apply_rot_embed_cat(x[:, :, self.prefix :], rope, half=self.rotate_half)
         return torch.cat([x[:, :, : self.prefix], patches], dim=2).type_as(x)
+
+
+class TimmEvaPostNormBlock(TimmEvaBlock):
+    """Reader of timm's `EvaBlockPostNorm` (EVA02-E): each branch is normalised at its end.
+
+    Raises:
+        ValueError: as `TimmEvaBlock`.
+    """
+
+    @staticmethod
+    def supports(block: nn.Module) -> bool:
+        """Return whether the block is of the exact classes that this reader knows."""
+        return type(block) is EvaBlockPostNorm and _is_eva_attention(block.attn)
+
+    def norm(self, x: Tensor) -> Tensor:
+        return x
+
+    def output(self, attended: Tensor) -> Tensor:
+        return self.block.norm1(super().output(attended))
+
+    def finish(self, x: Tensor, branch: Tensor) -> Tensor:
+        b = self.block
+        x = x + b.drop_path1(branch)
+        return x + b.drop_path2(b.norm2(b.mlp(x)))
+
+
+def read_blocks(blocks: Iterable[nn.Module], prefix: int) -> list[BlockReader]:
+    """Build the reader of each timm block.
+
+    Args:
+        blocks: first block first.
+        prefix: P, the tokens without rotary positions.
+
+    Raises:
+        ValueError: a block that no reader knows. The message says what it has, and ends with what
+            is supported.
+    """
+    readers: list[BlockReader] = []
+    for block in blocks:
+        if TimmBlock.supports(block):
+            readers.append(TimmBlock(block))
+        elif TimmEvaBlock.supports(block):
+            readers.append(TimmEvaBlock(block, prefix))
+        elif TimmEvaPostNormBlock.supports(block):
+            readers.append(TimmEvaPostNormBlock(block, prefix))
+        else:
+            raise ValueError(
+                f"{_what_is_unknown(block)} cannot be read in parts; use a trunk whose blocks are "
+                "timm's Block, EvaBlock or EvaBlockPostNorm, without gates and grouped queries"
+            )
+    return readers
+
+
+def _is_eva_attention(attn: nn.Module) -> bool:
+    return type(attn) in (EvaAttention, AttentionRope) and _is_plain(attn)
+
+
+def _is_plain(attn: nn.Module) -> bool:
+    """Return whether the attention has no gate, and a key and value for each query head."""
+    heads = getattr(attn, "num_heads", None)
+    return getattr(attn, "gate", None) is None and getattr(attn, "num_kv_heads", heads) == heads
+
+
+def _what_is_unknown(block: nn.Module) -> str:
+    """Say which part of a block no reader knows."""
+    known = (Block, EvaBlock, EvaBlockPostNorm)
+    if type(block) not in known:
+        return f"a block of class {type(block).__name__}"
+    attn = block.get_submodule("attn")
+    if _is_plain(attn):
+        return f"an attention of class {type(attn).__name__}"
+    return "an attention with a gate or grouped queries"
 
 
 def _fused_rows(qkv: nn.Linear, y: Tensor, part: int, bias: Tensor | None = None) -> Tensor:

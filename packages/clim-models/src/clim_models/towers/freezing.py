@@ -41,7 +41,8 @@ def freeze_all_but(model: nn.Module, tower: Tower, unlocked_blocks: int, path: s
 
 def direct_parameters(clip: nn.Module, tower: Tower, *, attention: bool) -> list[nn.Parameter]:
     """Return parameters that are read outside the forward of the module that owns them."""
-    owners = [clip, tower.visual, getattr(tower.visual, "trunk", None)]
+    text = getattr(clip, "text", None)
+    owners = [clip, text, tower.visual, getattr(tower.visual, "trunk", None)]
     direct: list[nn.Parameter] = []
     for owner in owners:
         if owner is not None:

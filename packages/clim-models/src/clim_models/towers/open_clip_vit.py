@@ -1,10 +1,10 @@
 """open_clip's own VisionTransformer (OpenAI, LAION, DataComp ViTs; QuickGELU and GELU)."""
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from clim_models.towers.blocks import OpenClipBlock
+from clim_models.towers.open_clip_block import OpenClipBlock
 from clim_models.towers.positions import resample_positions
 from clim_models.towers.token_tower import TokenTower
 from clim_models.towers.tower import GradientPath, Stem
@@ -14,7 +14,7 @@ class OpenClipViT(TokenTower):
     """Reader of open_clip ViTs that pool by class token or by average.
 
     Raises:
-        ValueError: CoCa's attentional pooler, or blocks with custom attention.
+        ValueError: a ViT that does not pool, or blocks that cannot be read in parts.
     """
 
     kind = "vit"
@@ -22,28 +22,24 @@ class OpenClipViT(TokenTower):
 
     def __init__(self, visual: nn.Module, *, antialias: bool):
         assert isinstance(visual, VisionTransformer)
-        if visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
+        if visual.pool_type not in ("tok", "avg"):
             raise ValueError(
-                "CoCa's attentional pooler has no region features; "
+                f"pool_type={visual.pool_type!r} has no image feature that regions could share; "
                 "use a ViT that pools by 'tok' or 'avg'"
-            )
-        blocks = list(visual.transformer.resblocks)
-        if any(type(block) is not ResidualAttentionBlock for block in blocks):
-            raise ValueError(
-                f"blocks of class {type(blocks[-1]).__name__} are not supported; "
-                "use a config without custom attention options (block_type, qk_norm, scale_*)"
             )
         self.visual: VisionTransformer = visual
         self.antialias = antialias
-        self.blocks = blocks
-        self.readers = [OpenClipBlock(block) for block in blocks]
+        self.blocks = list(visual.transformer.resblocks)
+        readers = [OpenClipBlock(block) for block in self.blocks]
+        self.readers = readers
+        self.last: OpenClipBlock = readers[-1]
         self.pool = "token" if visual.pool_type == "tok" else "avg"
         self.stride = visual.patch_size[0]
 
     @staticmethod
     def matches(visual: nn.Module) -> bool:
-        """Return whether `visual` is open_clip's VisionTransformer."""
-        return isinstance(visual, VisionTransformer)
+        """Return whether `visual` is open_clip's VisionTransformer without an attention pool."""
+        return isinstance(visual, VisionTransformer) and visual.attn_pool is None
 
     def embed(self, images: Tensor) -> Stem:
         v = self.visual
@@ -80,4 +76,4 @@ class OpenClipViT(TokenTower):
     def unused(self, path: GradientPath) -> list[nn.Parameter]:
         # Query, key and value are rows of one tensor here. The rows of query and key get zeros,
         # but the tensor gets a gradient.
-        return []
+        return list(self.last.query_key_parameters()) if path == GradientPath.DENSE else []

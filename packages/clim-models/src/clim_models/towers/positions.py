@@ -1,8 +1,15 @@
 """Position embeddings for the size that an image really has."""
 
+from typing import Any
+
 import torch
-from timm.layers import RotaryEmbeddingCat, build_rotary_pos_embed, resample_abs_pos_embed
-from torch import Tensor
+from timm.layers import (
+    RotaryEmbeddingCat,
+    RotaryEmbeddingDinoV3,
+    build_rotary_pos_embed,
+    resample_abs_pos_embed,
+)
+from torch import Tensor, nn
 
 
 def resample_positions(
@@ -31,17 +38,52 @@ def resample_positions(
     )
 
 
-def rotary_table(rope: RotaryEmbeddingCat, grid: tuple[int, int], device: torch.device) -> Tensor:
+def check_rope(rope: nn.Module | None) -> None:
+    """Refuse rotary embeddings that `rotary_table` cannot compute for another grid.
+
+    Raises:
+        ValueError: mixed or multimodal tables, or a grid that is not counted in patches.
+    """
+    if rope is None or isinstance(rope, RotaryEmbeddingDinoV3):
+        return
+    if not isinstance(rope, RotaryEmbeddingCat):
+        raise ValueError(
+            f"rotary embeddings of class {type(rope).__name__} are not supported; use a trunk with "
+            "axial or DINOv3 rotary embeddings, or with learned positions"
+        )
+    if rope.in_pixels or getattr(rope, "grid_type", "index") != "index":
+        raise ValueError(
+            "rotary embeddings that count in pixels or from the centre are not supported; use a "
+            "trunk whose rotary embeddings count patches"
+        )
+
+
+def rotary_table(rope: nn.Module, grid: tuple[int, int], device: torch.device) -> Tensor:
     """Compute the rotary table of any grid, square or not.
 
-    Both axes span the reference grid (16 x 16 for EVA02), so positions get finer as the grid grows:
-    row i of h sits at i / h * 16 and column j of w at j / w * 16.
+    EVA02 and PE: both axes span the reference grid (16 x 16 for EVA02), so positions get finer as
+    the grid grows: row i of h sits at i / h * 16 and column j of w at j / w * 16. DINOv3: both axes
+    span [-1, 1].
+
+    Args:
+        rope: checked by `check_rope`.
+        grid: rows h and columns w.
+        device: where the table is made.
 
     Returns:
         (h*w, 2 * head_dim) = [sin, cos], positions in row-major order.
 
-    Source: EVA-02 (arXiv 2303.11331). The table is computed anew, not interpolated.
+    Source: EVA-02 (arXiv 2303.11331), DINOv3 (arXiv 2508.10104). The table is computed anew, not
+    interpolated.
     """
+    if isinstance(rope, RotaryEmbeddingDinoV3):
+        return rope.get_embed(shape=list(grid)).to(device)
+
+    assert isinstance(rope, RotaryEmbeddingCat)
+    layout: dict[str, Any] = {}
+    if getattr(rope, "rotate_half", False):
+        # timm before 1.0.17 has no such layout.
+        layout["rotate_half"] = True
     sin, cos = build_rotary_pos_embed(
         feat_shape=list(grid),
         dim=rope.dim,
@@ -51,6 +93,7 @@ def rotary_table(rope: RotaryEmbeddingCat, grid: tuple[int, int], device: torch.
         grid_offset=rope.grid_offset,
         grid_indexing=rope.grid_indexing,
         device=device,
+        **layout,
     )
     return torch.cat([sin, cos], -1)
 

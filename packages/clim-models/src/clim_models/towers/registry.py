@@ -8,6 +8,7 @@ from torch import nn
 
 from clim_models.towers.latent_pool import LatentPooledViT
 from clim_models.towers.modified_resnet import ResNetTower
+from clim_models.towers.open_clip_pool import AttentionPooledViT
 from clim_models.towers.open_clip_vit import OpenClipViT
 from clim_models.towers.timm_cnn import TimmCNN
 from clim_models.towers.timm_vit import TimmViT
@@ -36,22 +37,28 @@ _ENTRIES = [
         OpenClipViT,
         "open_clip VisionTransformer (ViT-B-32, ViT-B-16-quickgelu, ViT-L-14, ...)",
     ),
+    _Entry(
+        AttentionPooledViT.matches,
+        AttentionPooledViT,
+        "open_clip VisionTransformer with CoCa's attentional pooler (coca_ViT-B-32, coca_ViT-L-14)",
+    ),
     _Entry(ResNetTower.matches, ResNetTower, "open_clip ModifiedResNet (RN50 ... RN50x64)"),
     _Entry(
         LatentPooledViT.matches,
         LatentPooledViT,
-        "timm VisionTransformer with attention pool (ViT-B-16-SigLIP, ...)",
+        "timm VisionTransformer, NaFlexVit or Eva with attention pool (ViT-B-16-SigLIP, "
+        "ViT-B-16-SigLIP2, PE-Core-B-16, ...)",
     ),
     _Entry(
         TimmViT.matches,
         TimmViT,
-        "timm Eva (EVA02-B-16, EVA02-L-14, EVA02-L-14-336, ...) and timm VisionTransformer with "
-        "class token or average pool, also hybrid",
+        "timm Eva (EVA02-B-16, EVA02-L-14, EVA02-E-14, DINOv3, ...), NaFlexVit and "
+        "VisionTransformer (MobileCLIP-B, ViTamin-L, ...) with class token or average pool",
     ),
     _Entry(
         TimmCNN.matches,
         TimmCNN,
-        "timm CNN with average pool and linear projection (convnext_base, EfficientNet, ...)",
+        "timm CNN with average pool and linear projection (convnext_base, MobileCLIP2-S2, ...)",
     ),
 ]
 

@@ -33,9 +33,6 @@ class TimmCNN:
     """Reader of CNNs: the pooled head runs at each position, as if it were an image.
 
     Blocks are the stages of the trunk.
-
-    Raises:
-        ValueError: a trunk without `stages` or `blocks`.
     """
 
     kind = "timm_cnn"
@@ -58,10 +55,9 @@ class TimmCNN:
         if not isinstance(visual, TimmModel):
             return False
         has_pool_head = "pool" in dict(visual.head.named_children())
-        is_cnn = isinstance(visual.trunk, CnnTrunk) and not hasattr(
-            visual.trunk, "num_prefix_tokens"
-        )
-        return is_cnn and not has_pool_head
+        trunk = visual.trunk
+        is_cnn = isinstance(trunk, CnnTrunk) and not hasattr(trunk, "num_prefix_tokens")
+        return is_cnn and not has_pool_head and bool(_stages(trunk))
 
     def direct_modules(self, *, attention: bool) -> list[nn.Module]:
         return []
@@ -135,13 +131,12 @@ def _outputs_of(stages: Sequence[nn.Module], keep: Sequence[int]) -> Iterator[di
 
 
 def _stages(trunk: nn.Module) -> list[nn.Module]:
+    """Return the stages of a CNN; of a trunk that has none (Swin), an empty list."""
     for name in ("stages", "blocks"):
         stages = getattr(trunk, name, None)
         if isinstance(stages, nn.Sequential | nn.ModuleList):
             return list(stages)
-    raise ValueError(
-        f"{type(trunk).__name__} has no 'stages' or 'blocks'; use a ConvNeXt or EfficientNet trunk"
-    )
+    return []
 
 
 def _after_pool(trunk: nn.Module) -> list[nn.Module]:

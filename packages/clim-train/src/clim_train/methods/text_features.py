@@ -55,7 +55,7 @@ class TextFeatures:
             return self._encode_tokens(captions)
 
     def _encode_tokens(self, captions: Sequence[str]) -> Tensor:
-        tokens = self.model.tokenizer(list(captions))
+        tokens = self.model.drop_padding(self.model.tokenizer(list(captions)))
         return self.model.encode_text(to_device(tokens, self.model.device))
 
     def _keep(self, found: dict[str, Tensor]) -> None:

@@ -178,7 +178,7 @@ BOXES = [torch.zeros(0, 4)]
     [
         (lambda m, x: Pooled("crops"), "legal values are 'boxes' and 'masks'"),
         (lambda m, x: Attended("crops"), "legal values are 'boxes' and 'masks'"),
-        (lambda m, x: Dense("residual"), "legal values are 'value_residual' and 'value'"),
+        (lambda m, x: Dense("residual"), "legal values are value_residual, value, sclip"),
         (lambda m, x: m.encode(x, ["boxes"], boxes=BOXES), "'boxes' is no request"),
         (lambda m, x: m.encode(x, [Attended("boxes")]), r"needs boxes; pass boxes=\[...\]"),
         (lambda m, x: request_named("crops"), "output 'crops' is unknown"),

@@ -4,7 +4,7 @@ have."""
 import pytest
 import torch
 from clim_models import RegionModel
-from clim_models.features import REQUESTS
+from clim_models.features import READOUTS, REQUESTS
 from clim_models.towers.positions import resample_positions, rotary_table
 from tiny_towers import build_clip, build_eva, build_vit
 from tolerance import float32_sum
@@ -40,6 +40,27 @@ WITHOUT_ATTENTION = {
     "timm_naflex_gap",
 }
 WITH_ATTENTION = [kind for kind in KINDS if kind not in WITHOUT_ATTENTION]
+# The last layer is a pool or a convolution: positions cannot mix in it.
+WITHOUT_MIXING = {
+    "resnet",
+    "coca",
+    "timm_siglip",
+    "timm_pe_core",
+    "timm_naflex",
+    "timm_convnext",
+    "timm_efficientnet",
+}
+
+
+def outputs_of(kind: str) -> list[str]:
+    """Every output that a kind of tower has."""
+    mixing = ("sclip", "clearclip", "naclip")
+    return [
+        name
+        for name in REQUESTS
+        if (kind in WITH_ATTENTION or "attention" not in name)
+        and (kind not in WITHOUT_MIXING or not name.endswith(mixing))
+    ]
 
 
 def by_image(rows: torch.Tensor, index: torch.Tensor, images: int) -> list[torch.Tensor]:
@@ -271,11 +292,14 @@ def test_encode_image_at_native_size_is_open_clips(towers, kind):
 def test_one_forward_gives_what_the_single_calls_give(towers, kind):
     model = towers[kind]()
     x, boxes, masks = sample(model)
-    outputs = [o for o in REQUESTS if kind in WITH_ATTENTION or "attention" not in o]
+    outputs = outputs_of(kind)
     with torch.no_grad():
         found = model.encode_regions(x, boxes, masks, outputs)
         single = {"image": model.encode_image(x)}
-        for readout, suffix in (("value_residual", ""), ("value", "_value")):
+        for readout, suffix in (
+            ("value_residual", ""),
+            *((name, f"_{name}") for name in READOUTS if f"dense_{name}" in outputs),
+        ):
             single[f"dense{suffix}"] = model.encode_dense(x, readout=readout)
             single[f"boxes{suffix}"] = model.encode_boxes(x, boxes, readout=readout)
             single[f"masks{suffix}"] = model.encode_masks(x, masks, readout=readout)
@@ -352,7 +376,7 @@ def test_attention_readout_sees_nothing_outside_its_region_in_the_last_layer(tow
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpointing_changes_no_loss_and_no_gradient(towers, kind):
-    outputs = [o for o in REQUESTS if kind in WITH_ATTENTION or "attention" not in o]
+    outputs = outputs_of(kind)
     results = []
     for checkpointing in (False, True):
         torch.manual_seed(1)
@@ -465,7 +489,7 @@ def test_normalize_pixels():
         (lambda m, x: m.encode_dense(x[..., :4, :]), "smaller than one patch"),
         (
             lambda m, x: m.encode_dense(x, readout="residual"),
-            "legal values are 'value_residual' and 'value'",
+            "legal values are value_residual, value, sclip",
         ),
         (lambda m, x: m.encode_boxes(x, [torch.zeros(1, 4)]), "1 entries for 2 images"),
         (

@@ -32,6 +32,7 @@ COMMANDS = {
     "clim-eval": (
         "",
         "regions",
+        "readouts",
         "retrieval",
         "zeroshot",
         "alpha",

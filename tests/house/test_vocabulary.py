@@ -46,6 +46,7 @@ OWN = {
     "--precision": "all commands of clim-eval with a model",
     "--image-px": "all commands of clim-eval with a model",
     "--outputs": "regions, alpha: which features",
+    "--readouts": "readouts: which are compared",
     "--crops": "regions, alpha: the slow reference",
     "--protocol": "regions, alpha, detection, eval refcoco: rules of the figures",
     "--class-embeddings": "all commands that embed the classes of their data: vectors on disk",

@@ -70,7 +70,8 @@ class Encoding:
         regions: boxes and masks.
 
     Raises:
-        ValueError: an attention readout of a tower that has none.
+        ValueError: an attention readout of a tower that has none, or a readout in which positions
+            mix of a tower whose last layer is no transformer block.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Encoding:
         requests: Sequence[Request],
         regions: RegionInputs,
     ):
+        _check_readouts(tower, requests)
         self.tower = tower
         self.regions = regions
         self.packed: PackedRegions[Regions] | None = _regions_that_attend(
@@ -130,6 +132,15 @@ class Encoding:
                 return pool(maps[request.readout], pooled)
             case Attended():
                 return self.tower.align(self.stem, list(self.regions.of(request.regions)))
+
+
+def _check_readouts(tower: Tower, requests: Sequence[Request]) -> None:
+    """Refuse readouts that the tower does not have, before anything runs."""
+    if "mix" in tower.supports:
+        return
+    for request in requests:
+        if isinstance(request, Dense | Pooled) and request.readout.mixes:
+            refuse(tower, "mix")
 
 
 def _maps_for(requests: Sequence[Request], normalize: bool) -> list[Readout]:

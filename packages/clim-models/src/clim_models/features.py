@@ -24,10 +24,24 @@ class Readout(StrEnum):
     VALUE_RESIDUAL runs the layer without mixing between positions: value path, residual and MLP
     (the papers' path). VALUE stops after the value and output projections (MaskCLIP, arXiv
     2112.01071).
+
+    The others let positions mix with those that are like them, for a CLIP that was never trained on
+    regions. Transformer blocks have them, attention pools and CNNs do not. SCLIP (arXiv 2312.01597)
+    adds attention of queries to queries and of keys to keys, and runs residual and MLP. CLEARCLIP
+    (arXiv 2407.12442) attends from queries to queries, without residual and MLP. NACLIP (arXiv
+    2404.08181) attends from keys to keys and favours neighbours, without residual and MLP.
     """
 
     VALUE_RESIDUAL = "value_residual"
     VALUE = "value"
+    SCLIP = "sclip"
+    CLEARCLIP = "clearclip"
+    NACLIP = "naclip"
+
+    @property
+    def mixes(self) -> bool:
+        """Whether positions mix, which needs a transformer block as the last layer."""
+        return self not in (Readout.VALUE_RESIDUAL, Readout.VALUE)
 
 
 # torch.compile traces a look-up in a dict, but not the members of an enum (torch 2.11).
@@ -41,7 +55,7 @@ def as_readout(value: str) -> Readout:
         ValueError: an unknown readout.
     """
     if value not in READOUTS:
-        raise ValueError(f"readout={value!r}; legal values are 'value_residual' and 'value'")
+        raise ValueError(f"readout={value!r}; legal values are {', '.join(READOUTS)}")
     return READOUTS[value]
 
 
@@ -108,11 +122,20 @@ REQUESTS: dict[str, Request] = {
     "image": ImageFeature(),
     "dense": Dense(),
     "dense_value": Dense(Readout.VALUE),
+    "dense_sclip": Dense(Readout.SCLIP),
+    "dense_clearclip": Dense(Readout.CLEARCLIP),
+    "dense_naclip": Dense(Readout.NACLIP),
     "boxes": Pooled("boxes"),
     "boxes_value": Pooled("boxes", Readout.VALUE),
+    "boxes_sclip": Pooled("boxes", Readout.SCLIP),
+    "boxes_clearclip": Pooled("boxes", Readout.CLEARCLIP),
+    "boxes_naclip": Pooled("boxes", Readout.NACLIP),
     "boxes_attention": Attended("boxes"),
     "masks": Pooled("masks"),
     "masks_value": Pooled("masks", Readout.VALUE),
+    "masks_sclip": Pooled("masks", Readout.SCLIP),
+    "masks_clearclip": Pooled("masks", Readout.CLEARCLIP),
+    "masks_naclip": Pooled("masks", Readout.NACLIP),
     "masks_attention": Attended("masks"),
 }
 

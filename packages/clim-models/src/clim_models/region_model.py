@@ -133,20 +133,12 @@ class RegionModel(OpenClipWrapper):
         return self.encode(images, [request], normalize=normalize)[request]
 
     def encode_text(self, token_ids: Tensor, normalize: bool = True) -> Tensor:
-        """Encode texts: (N, T) token ids -> (N, C), unit length unless `normalize=False`.
-
-        Padding behind the longest text costs nothing if the ids come from the CPU, see
-        `drop_padding`.
-        """
+        """Encode texts: (N, T) token ids -> (N, C), unit length unless `normalize=False`."""
         token_ids = self.drop_padding(token_ids).to(self.device)
         return encode_text(self.clip, token_ids, normalize=normalize)
 
     def drop_padding(self, token_ids: Tensor) -> Tensor:
-        """Drop the columns of padding behind the longest text: (N, T) -> (N, t), ids on the CPU.
-
-        `encode_text` does so itself. Call it to move less to another device, before moving. Towers
-        that read their padding (SigLIP) keep all columns.
-        """
+        """Drop columns of padding from ids on the CPU, before they are moved: (N, T) -> (N, t)."""
         return drop_padding(self.clip, token_ids)
 
     def encode_dense(
@@ -159,7 +151,8 @@ class RegionModel(OpenClipWrapper):
 
         Args:
             images, normalize: as in `encode`.
-            readout: how the last layer is read, see `Readout`.
+            readout: how the last layer is read, see `Readout`. Towers that end in an attention pool
+                or a convolution have "value_residual" and "value" only.
 
         Returns:
             (B, C, h, w), unit length over C unless `normalize=False`.
@@ -232,8 +225,8 @@ class RegionModel(OpenClipWrapper):
 
         Args:
             images, boxes, masks, normalize: as in `encode`.
-            outputs: names of `clim_models.features.REQUESTS`: "image", "dense", "dense_value",
-                "boxes", "boxes_value", "boxes_attention", and the same three of "masks".
+            outputs: names of `clim_models.features.REQUESTS`, such as "image", "dense",
+                "dense_value", "boxes", "boxes_sclip" and "masks_attention".
 
         Raises:
             ValueError: an unknown output, or any error of `encode`.

@@ -21,6 +21,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "clim_eval.commands.regions",
         "name annotated boxes and masks, mean accuracy over classes",
     ),
+    "readouts": (
+        "clim_eval.commands.readouts",
+        "compare ways to read a model's map: box and mask accuracy, mIoU, sign",
+    ),
     "retrieval": (
         "clim_eval.commands.retrieval",
         "image-text retrieval recall in both directions",
@@ -47,7 +51,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "combine the scores of any detector with a CLIP's similarity of boxes and class names",
     ),
 }
-SHARED = ("regions", "retrieval", "zeroshot", "alpha")  # evaluations whose items the ranks share
+SHARED = (
+    "regions",
+    "readouts",
+    "retrieval",
+    "zeroshot",
+    "alpha",
+)  # evaluations whose items the ranks share
 
 
 def main(argv: Sequence[str] | None = None) -> int:

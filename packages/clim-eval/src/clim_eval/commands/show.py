@@ -51,7 +51,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--readout",
-        choices=("value_residual", "value"),
+        choices=("value_residual", "value", "sclip", "clearclip", "naclip"),
         default="value_residual",
         help="path of the last block that gives the dense features",
     )

@@ -16,7 +16,7 @@ import torch
 # Metrics that are fractions in [0, 1] and are shown in percent.
 FRACTION = re.compile(
     r"(^|\.)(mAcc\d+|top\d+|R@\d+|AR(_\w+)?|acc@[\d.]+|([cmo]|box_m)IoU|Pr@[\d.]+|pixel_accuracy"
-    r"|box_acc@[\d.]+|answer_\w+|AP(\d\d|[smlrcf])?(_\w+)?)$"
+    r"|box_acc@[\d.]+|answer_\w+|sign|AP(\d\d|[smlrcf])?(_\w+)?)$"
 )
 
 # Columns of a table of metrics; more of them are shown as a list.

@@ -88,11 +88,7 @@ class TimmBlock:
         return self._project(y, 2)
 
     def output(self, attended: Tensor) -> Tensor:
-        # timm before 1.0.16 has no inner norm in this class.
-        inner = getattr(self.attn, "norm", None)
-        if inner is not None:
-            attended = inner(attended)
-        return self.attn.proj_drop(self.attn.proj(attended))
+        return self.attn.proj_drop(self.attn.proj(self.attn.norm(attended)))
 
     def finish(self, x: Tensor, branch: Tensor) -> Tensor:
         b = self.block
@@ -127,7 +123,7 @@ class TimmEvaBlock:
         self.attention: nn.Module = attn
         self.heads: int = attn.num_heads
         self.prefix = prefix
-        # timm before 1.0.17 has interleaved rotations only.
+        # Not every class and version of attention says it: interleaved rotations otherwise.
         self.rotate_half: bool = getattr(attn, "rotate_half", False)
 
     @staticmethod

@@ -82,7 +82,7 @@ def rotary_table(rope: nn.Module, grid: tuple[int, int], device: torch.device) -
     assert isinstance(rope, RotaryEmbeddingCat)
     layout: dict[str, Any] = {}
     if getattr(rope, "rotate_half", False):
-        # timm before 1.0.17 has no such layout.
+        # Only newer versions of timm have this layout.
         layout["rotate_half"] = True
     sin, cos = build_rotary_pos_embed(
         feat_shape=list(grid),

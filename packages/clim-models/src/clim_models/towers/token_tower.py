@@ -18,10 +18,12 @@ from clim_models.towers.attention import (
     to_map,
 )
 from clim_models.towers.blocks import BlockReader
+from clim_models.towers.readouts import similar_path, value_branch, value_path
 from clim_models.towers.tower import Ability, GradientPath, Stem, refuse
 
 ATTEND: frozenset[Ability] = frozenset({"attend"})
-NOTHING: frozenset[Ability] = frozenset()
+ATTEND_AND_MIX: frozenset[Ability] = frozenset({"attend", "mix"})
+MIX: frozenset[Ability] = frozenset({"mix"})
 
 
 class TokenTower:
@@ -79,7 +81,7 @@ class TokenTower:
 
     @property
     def supports(self) -> frozenset[Ability]:
-        return ATTEND if self.pool == "token" else NOTHING
+        return ATTEND_AND_MIX if self.pool == "token" else MIX
 
     def direct_modules(self, *, attention: bool) -> list[nn.Module]:
         last = [self.blocks[-1]]
@@ -133,9 +135,12 @@ class TokenTower:
             # `pyramid` has run the value path of the last block already.
             return to_map(self.project(stem.maps[last].flatten(2).transpose(1, 2)), stem.grid)
 
-        step = self._value_residual if readout == Readout.VALUE_RESIDUAL else self._value
-        patches = stem.tokens[:, self.prefix :]
-        return to_map(self._checkpointed(step, patches), stem.grid)  # (B, C, h, w)
+        if readout.mixes:
+            found = self._checkpointed(self._similar, stem.tokens, stem.rope, stem.grid, readout)
+        else:
+            step = self._value_residual if readout == Readout.VALUE_RESIDUAL else self._value
+            found = self._checkpointed(step, stem.tokens[:, self.prefix :])
+        return to_map(found, stem.grid)  # (B, C, h, w)
 
     def pyramid(self, stem: Stem, blocks: Sequence[int]) -> list[Tensor]:
         last = self.num_blocks - 1
@@ -149,18 +154,21 @@ class TokenTower:
         return maybe_checkpoint(self.grad_checkpointing, function, *inputs)
 
     def _value_path(self, patches: Tensor) -> Tensor:
-        """Run the last block as if every patch attended to itself alone: (B, N, D) -> (B, N, D)."""
-        last = self.readers[-1]
-        return last.finish(patches, last.output(last.value(last.norm(patches))))
+        return value_path(self.readers[-1], patches)
 
     def _value_residual(self, patches: Tensor) -> Tensor:
         """Project the value path of the last block: (B, N, D) -> (B, N, C)."""
         return self.project(self._value_path(patches))
 
     def _value(self, patches: Tensor) -> Tensor:
-        """Read value and output projection only, without residual and MLP (arXiv 2112.01071)."""
-        last = self.readers[-1]
-        return self.project(last.output(last.value(last.norm(patches))))
+        """Project the value branch of the last block: (B, N, D) -> (B, N, C)."""
+        return self.project(value_branch(self.readers[-1], patches))
+
+    def _similar(
+        self, tokens: Tensor, rope: Tensor | None, grid: tuple[int, int], readout: Readout
+    ) -> Tensor:
+        """Project what patches read from tokens like themselves: (B, P + N, D) -> (B, N, C)."""
+        return self.project(similar_path(self.readers[-1], tokens, rope, grid, readout))
 
     def _ask(
         self, queries: Tensor, tokens: Tensor, rope: Tensor | None, seen: Tensor | None

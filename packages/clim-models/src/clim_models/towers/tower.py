@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from clim_models.features import Readout
 
-# Abilities that a tower may lack: `attend` and `align` of the Protocol.
-Ability = Literal["attend", "align"]
+# Abilities that a tower may lack: `attend` and `align` of the Protocol, and readouts of `dense` in
+# which positions mix.
+Ability = Literal["attend", "align", "mix"]
 
 
 class GradientPath(StrEnum):
@@ -76,7 +77,7 @@ class Tower(Protocol):
 
     @property
     def supports(self) -> frozenset[Ability]:
-        """Which of "attend" and "align" the tower has; the others refuse."""
+        """Which of "attend", "align" and "mix" the tower has; the others are refused."""
         ...
 
     def stem(self, images: Tensor, allowed: Tensor | None = None, keep: Sequence[int] = ()) -> Stem:
@@ -94,7 +95,10 @@ class Tower(Protocol):
         ...
 
     def dense(self, stem: Stem, readout: Readout) -> Tensor:
-        """Return (B, C, h, w): the last layer without mixing between positions."""
+        """Return (B, C, h, w): the last layer, read at each position.
+
+        Readouts in which positions mix come only if the tower supports "mix".
+        """
         ...
 
     def attend(self, stem: Stem, allowed: Tensor) -> Tensor:
@@ -139,6 +143,12 @@ def refuse(tower: Tower, ability: Ability) -> NoReturn:
     """Raise the ValueError of a tower that lacks an ability."""
     if ability == "align":
         raise ValueError(f"{tower.kind} towers do not align boxes before their pool; use attend")
+    if ability == "mix":
+        raise ValueError(
+            "readouts 'sclip', 'clearclip' and 'naclip' need a transformer block as the last "
+            f"layer; this {tower.kind} tower ends in a pool or a convolution. "
+            "Use readout='value_residual' or 'value'"
+        )
     raise ValueError(
         "mode='attention' needs a tower whose image feature attends to positions; "
         f"this {tower.kind} tower averages them. "

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from clim_data.processes import gather_objects
-from clim_models import Dense, Pooled, Readout
+from clim_models import Dense, Pooled, Readout, Request
 from clim_models.towers import evaluation_mode
 from torch import Tensor
 
@@ -144,7 +144,7 @@ class ReadoutComparison:
         device = pixels.device
         boxes = [sample.boxes.to(device) for sample in samples]
         masks = [sample.masks.to(device) for sample in samples]
-        requests = []
+        requests: list[Request] = []
         for readout in self.readouts:
             requests += [Dense(readout), Pooled("boxes", readout), Pooled("masks", readout)]
         features = self.model.encode(pixels, requests, boxes=boxes, masks=masks)
@@ -213,15 +213,13 @@ class RegionPlaces:
         annotated = self.annotation >= 0
         truth = self.annotation[annotated]
         predicted = similar.argmax(0)[annotated]
-        classes = torch.cat([truth, predicted]).unique()
-
-        counts = np.zeros((len(classes), 3), dtype=np.int64)
-        for i, name in enumerate(classes):
-            is_predicted = predicted == name
-            is_true = truth == name
-            agreed = is_predicted & is_true
-            counts[i] = [int(mask.sum()) for mask in (agreed, is_predicted, is_true)]
-        return {"classes": classes.cpu().numpy(), "counts": counts}
+        size = len(similar)
+        agreed = truth[truth == predicted].bincount(minlength=size)
+        counts = torch.stack(
+            [agreed, predicted.bincount(minlength=size), truth.bincount(minlength=size)], -1
+        )  # (K, 3)
+        classes = counts.sum(-1).nonzero()[:, 0]
+        return {"classes": classes.cpu().numpy(), "counts": counts[classes].cpu().numpy()}
 
 
 def _windows(boxes: Tensor, grid: Sequence[int]) -> Tensor:

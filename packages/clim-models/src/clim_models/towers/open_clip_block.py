@@ -4,7 +4,7 @@ Letters: B images, T tokens, D width, H heads, d width of a head.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,9 +40,9 @@ class OpenClipBlock:
         self.block = block
         self.attention: nn.Module = block.get_submodule("attn")
         # Two classes of two libraries, told apart by nothing that is used here.
-        self.attn: Any = self.attention
+        self.attn = cast(Any, self.attention)
         self.heads = int(self.attn.num_heads)
-        self.out_proj: Any = self.attn.out_proj
+        self.out_proj = self.attn.out_proj
         self.width = int(self.out_proj.in_features)
         self.ln_1 = block.get_submodule("ln_1")
         self.ln_2 = block.get_submodule("ln_2")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from clim_data.pixels.crops import MULTI_SCALES as MULTI_SCALES
     from clim_data.pixels.decode import decode_rgb as decode_rgb
+    from clim_data.readers.entities import FlickrEntities as FlickrEntities
     from clim_data.readers.expression_items import expression_items as expression_items
     from clim_data.readers.expressions import ReferringExpressions as ReferringExpressions
     from clim_data.readers.grounding import GroundingSample as GroundingSample, Phrase as Phrase
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         PanopticNarratives as PanopticNarratives,
         narrative_items as narrative_items,
     )
+    from clim_data.readers.reasonseg import ReasoningSegmentation as ReasoningSegmentation
     from clim_data.readers.region_samples import RegionSample as RegionSample
     from clim_data.readers.regions import (
         InstanceRegions as InstanceRegions,
@@ -83,6 +85,7 @@ else:
             "DatasetCheck": "clim_data.datasets",
             "DetectionBatch": "clim_data.streams.detection_batches",
             "DetectionLoader": "clim_data.streams.detection_batches",
+            "FlickrEntities": "clim_data.readers.entities",
             "GroundingSample": "clim_data.readers.grounding",
             "ImageCaptions": "clim_data.readers.image_captions",
             "InstanceRegions": "clim_data.readers.regions",
@@ -95,6 +98,7 @@ else:
             "PanopticNarratives": "clim_data.readers.narratives",
             "PanopticRegions": "clim_data.readers.regions",
             "Phrase": "clim_data.readers.grounding",
+            "ReasoningSegmentation": "clim_data.readers.reasonseg",
             "ReferringExpressions": "clim_data.readers.expressions",
             "RegionSample": "clim_data.readers.region_samples",
             "SampleRandom": "clim_data.streams.draw",

@@ -14,8 +14,8 @@ LVIS_FOLDERS = ("", "lvis", "lvis_v1", "coco", "annotations", "coco/annotations"
 class DatasetCheck:
     """One thing a data set needs.
 
-    kind: "json" (an annotation file), "pickle" (references), "images" or "pngs" (a folder of files)
-    or "tars" (shards). path: below one of `folders`, which are relative to the data root. count:
+    kind: "json" (an annotation file), "pickle" (references), "images", "pngs", "jsons", "texts" or
+    "xmls" (a folder of files), or "tars" (shards). path: below one of `folders`, which are relative to the data root. count:
     files, or entries of the list `table` of a json, or of the list that a json or pickle is; None
     when the official number is not fixed. source: where it is published.
     """
@@ -45,6 +45,9 @@ CC3M_SITE = "https://ai.google.com/research/ConceptualCaptions/download"
 
 PNG_SITE = "https://bcv-uniandes.github.io/panoptic-narrative-grounding/"
 REFER_SITE = "https://github.com/lichengunc/refer"
+REASONSEG_SITE = "https://github.com/dvlab-research/LISA"
+ENTITIES_SITE = "https://github.com/BryanPlummer/flickr30k_entities"
+FLICKR_SITE = "https://shannon.cs.illinois.edu/DenotationGraph/"
 VISCOT_SITE = "https://huggingface.co/datasets/deepcs233/Visual-CoT"
 
 _TRAIN = DatasetCheck(
@@ -118,6 +121,26 @@ def _visual_cot() -> Dataset:
         ((*questions, *pictures),),
         ("flmm: visual chain of thought",),
     )
+
+
+def _reasonseg(split: str, count: int) -> Dataset:
+    folders = ("reasonseg", "ReasonSeg", "reason_seg/ReasonSeg")
+    checks = tuple(
+        DatasetCheck(kind, split, REASONSEG_SITE, count, folders) for kind in ("images", "jsons")
+    )
+    name = "reasonseg" if split == "val" else f"reasonseg-{split}"
+    return Dataset(name, f"ReasonSeg, {split} split", (checks,), ("flmm eval reasonseg",))
+
+
+def _flickr_entities() -> Dataset:
+    folders = ("flickr30k_entities", "flickr30k", "")
+    files = (
+        DatasetCheck("images", "flickr30k-images", FLICKR_SITE, 31783, folders),
+        DatasetCheck("texts", "Sentences", ENTITIES_SITE, 31783, folders),
+        DatasetCheck("xmls", "Annotations", ENTITIES_SITE, 31783, folders),
+    )
+    title = "Flickr30k Entities, captions and boxes"
+    return Dataset("flickr30k-entities", title, (files,), ("flmm eval flickr30k",))
 
 
 _OFFICIAL = (
@@ -214,6 +237,9 @@ _OFFICIAL = (
     _referring("refcoco+", "RefCOCO+ (UNC split)", "refs(unc).p", references=49856, images=19992),
     _referring("refcocog", "RefCOCOg (UMD split)", "refs(umd).p", references=49822, images=25799),
     _visual_cot(),
+    _reasonseg("val", 200),
+    _reasonseg("test", 779),
+    _flickr_entities(),
 )
 
 DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in _OFFICIAL}

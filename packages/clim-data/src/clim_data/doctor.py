@@ -23,6 +23,13 @@ from clim_data.pixels.decode import load_rgb
 from clim_data.sources.tars import END_MARK
 
 PRESENT, BROKEN, MISSING = "present", "broken", "missing"
+FOLDERS_OF = {
+    "pngs": ("png",),
+    "tars": ("tar",),
+    "jsons": ("json",),
+    "texts": ("txt",),
+    "xmls": ("xml",),
+}
 
 
 @dataclass
@@ -155,7 +162,7 @@ def _examine_pickle(path: Path, check: DatasetCheck, *, parse: bool) -> Finding:
 
 
 def _examine_folder(path: Path, check: DatasetCheck, *, decode: bool) -> Finding:
-    suffixes = {"images": IMAGE_SUFFIXES, "pngs": ("png",), "tars": ("tar",)}[check.kind]
+    suffixes = {"images": IMAGE_SUFFIXES, **FOLDERS_OF}[check.kind]
     files, size = [], 0
     with os.scandir(path) as entries:
         for entry in entries:
@@ -166,7 +173,7 @@ def _examine_folder(path: Path, check: DatasetCheck, *, decode: bool) -> Finding
     found = Finding(str(path), state, detail, check.source, size)
     if check.kind == "tars":
         found.faults = [f"{file}: cut shard" for file in sorted(files) if not _is_whole_tar(file)]
-    elif decode:
+    elif decode and check.kind in ("images", "pngs"):
         found.faults = list(_unreadable(sorted(files), path.name))
     if found.faults:
         found.state, found.detail = BROKEN, f"{detail}, {len(found.faults)} of them unreadable"

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     )
     from clim_eval.evaluators.mask_scores import MaskScores as MaskScores
     from clim_eval.evaluators.phrase_masks import (
+        entity_scores as entity_scores,
         generalized_scores as generalized_scores,
         narrative_scores as narrative_scores,
         presence_scores as presence_scores,
+        reasoning_scores as reasoning_scores,
         referring_scores as referring_scores,
     )
     from clim_eval.evaluators.regions import (
@@ -91,6 +93,7 @@ else:
             "data_fingerprint": "clim_eval.reports.provenance",
             "embed_with_bar": "clim_eval.embeddings",
             "encode_texts": "clim_eval.pictures.locate",
+            "entity_scores": "clim_eval.evaluators.phrase_masks",
             "generalized_scores": "clim_eval.evaluators.phrase_masks",
             "label_ranks": "clim_eval.metrics.accuracy",
             "load_class_embeddings": "clim_eval.embeddings",
@@ -103,6 +106,7 @@ else:
             "pareto_alphas": "clim_eval.evaluators.alpha",
             "presence_scores": "clim_eval.evaluators.phrase_masks",
             "read_report": "clim_eval.reports.report",
+            "reasoning_scores": "clim_eval.evaluators.phrase_masks",
             "referring_metrics": "clim_eval.metrics.referring",
             "referring_scores": "clim_eval.evaluators.phrase_masks",
             "save_class_embeddings": "clim_eval.embeddings",

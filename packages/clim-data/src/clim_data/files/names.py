@@ -149,6 +149,15 @@ def locate(folder: str | Path, name: str) -> Path:
     raise BrokenSample("missing image", str(path), "no such file")
 
 
+def image_of_stem(folder: str | Path, stem: str) -> Path:
+    """Return the image `stem` of a folder, whatever its ending; BrokenSample when there is none."""
+    for suffix in IMAGE_SUFFIXES:
+        path = inside(folder, f"{stem}.{suffix}")
+        if path.is_file():
+            return path
+    raise BrokenSample("missing image", stem, f"{folder} has no {stem}.{IMAGE_SUFFIXES[0]}")
+
+
 def _variants(name: str) -> list[list[str]]:
     """The exact name, and then its other spellings, all of them inside their folder."""
     exact = clean_name(name)

@@ -1,5 +1,7 @@
 """Scores of predicted masks of phrases, for narratives and for referring expressions."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from clim_eval.evaluators.mask_scores import MaskScores
@@ -7,6 +9,7 @@ from clim_eval.metrics.generalized import generalized_metrics
 from clim_eval.metrics.masks import ious, with_prefix
 from clim_eval.metrics.narratives import narrative_metrics
 from clim_eval.metrics.presence import auroc, concept_scores, reliability
+from clim_eval.metrics.reasoning import reasoning_metrics
 from clim_eval.metrics.referring import referring_metrics
 
 RIGHT_IOU = 0.5
@@ -29,6 +32,29 @@ def narrative_scores(scores: MaskScores, *, protocol: str = "exact") -> dict[str
         **metrics,
         **(with_prefix("original", accuracy) if protocol == "original" else accuracy),
     }
+
+
+def reasoning_scores(scores: MaskScores, is_sentence: Mapping[str, bool]) -> dict[str, float]:
+    """Compute `reasoning_metrics` of the samples in `scores`, whose keys say in `is_sentence`
+    whether a question is a long one."""
+    long = [is_sentence[key] for key in sorted(scores.rows)]
+    return reasoning_metrics(scores.column("intersections"), scores.column("unions"), long)
+
+
+def entity_scores(scores: MaskScores) -> dict[str, float]:
+    """Compute figures of samples added with what `phrase_boxes` returns.
+
+    Returns:
+        "merged.R@1" and "any.R@1", the shares of phrases whose box reaches an IoU of 0.5 with the
+        box around all true boxes, or with one of them; "merged.IoU" and "any.IoU", the means;
+        "pointing", the share of phrases whose highest logit lies in a true box.
+    """
+    found = {"pointing": float(scores.column("pointed").mean())}
+    for protocol in ("merged", "any"):
+        values = scores.column(protocol)
+        found[f"{protocol}.R@1"] = float((values >= RIGHT_IOU).mean())
+        found[f"{protocol}.IoU"] = float(values.mean())
+    return found
 
 
 def referring_scores(

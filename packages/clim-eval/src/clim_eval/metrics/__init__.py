@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         category_precision as category_precision,
         open_vocabulary_ap as open_vocabulary_ap,
     )
+    from clim_eval.metrics.entities import phrase_boxes as phrase_boxes
     from clim_eval.metrics.generalized import generalized_metrics as generalized_metrics
     from clim_eval.metrics.lvis import lvis_ap as lvis_ap
     from clim_eval.metrics.masks import ious as ious
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         reliability as reliability,
         threshold_for as threshold_for,
     )
+    from clim_eval.metrics.reasoning import reasoning_metrics as reasoning_metrics
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
@@ -41,7 +43,9 @@ else:
             "lvis_ap": "clim_eval.metrics.lvis",
             "matthews": "clim_eval.metrics.presence",
             "open_vocabulary_ap": "clim_eval.metrics.detection",
+            "phrase_boxes": "clim_eval.metrics.entities",
             "presence_accuracy": "clim_eval.metrics.presence",
+            "reasoning_metrics": "clim_eval.metrics.reasoning",
             "reliability": "clim_eval.metrics.presence",
             "threshold_for": "clim_eval.metrics.presence",
         },

@@ -1,5 +1,5 @@
-"""`flmm eval png`, `refcoco`, `grefcoco` and `viscot`: a data set scored, or its questions
-answered."""
+"""`flmm eval png`, `refcoco`, `grefcoco`, `reasonseg`, `flickr30k` and `viscot`: a data set scored,
+or its questions answered."""
 
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,9 @@ from flmm.commands.visual_cot import add_visual_cot, answer_benchmark
 if TYPE_CHECKING:
     from clim_eval import MaskScores
 
+    from flmm.evaluation.masks import ForSamples, GroundingEvaluation
+    from flmm.grounders.grounder import Grounder
+
 PROTOCOL_NOTES = {
     "original": "Protocol `original` (F-LMM's): the first sentence of each object, all of an image "
     "in one text, so that later expressions see the earlier ones. Not comparable with the standard "
@@ -36,6 +39,18 @@ GENERALIZED_NOTE = (
 )
 
 
+REASONING_NOTE = (
+    "gIoU: mean IoU of the questions; cIoU: sum of intersections by sum of unions. `short` are "
+    "phrases, `long` sentences. Grounded: the {}; queries of an image: {}."
+)
+ENTITY_NOTE = (
+    "Phrases with a box. `merged`: the true box is the one around all boxes of a phrase; `any`: "
+    "the best of them. R@1: share of phrases with a box IoU of 0.5; `pointing`: share whose "
+    "highest logit lies in a true box. Published figures use one of the two protocols: compare "
+    "like with like."
+)
+
+
 def add(commands: Commands) -> None:
     """Add the command to the subparsers of `flmm`."""
     text = "score a grounded LMM on a data set, or answer the questions of a benchmark"
@@ -45,6 +60,8 @@ def add(commands: Commands) -> None:
     _add_narratives(kinds)
     _add_expressions(kinds)
     _add_generalized(kinds)
+    _add_reasoning(kinds)
+    _add_entities(kinds)
     add_visual_cot(kinds, run)
 
 
@@ -86,6 +103,49 @@ def _add_generalized(kinds: Commands) -> None:
         "gRefCOCO, also expressions for nothing: gIoU, cIoU, N-acc, T-acc, AUROC, cgF1",
     )
     _add_expression_files(parser, old=False)
+    _add_scoring(parser)
+    add_run_options(parser)
+
+
+def _add_reasoning(kinds: Commands) -> None:
+    parser = add_command(kinds, "reasonseg", run, "ReasonSeg: gIoU and cIoU of grounded answers")
+    add_option(
+        parser,
+        "--images",
+        required=True,
+        metavar="DIR",
+        help="folder of a split, with NAME.json beside NAME.jpg",
+    )
+    parser.add_argument(
+        "--queries",
+        choices=("first", "all"),
+        default="first",
+        help="questions of an image that are used; most papers use the first",
+    )
+    parser.add_argument(
+        "--grounded",
+        choices=("answer", "question"),
+        default="answer",
+        help="what is grounded: the answer that the LMM gives first, or the question's own words",
+    )
+    _add_scoring(parser)
+    add_run_options(parser)
+
+
+def _add_entities(kinds: Commands) -> None:
+    parser = add_command(
+        kinds, "flickr30k", run, "Flickr30k Entities: boxes of phrases, pointing game"
+    )
+    add_option(parser, "--images", required=True, metavar="DIR", help="folder of the images")
+    parser.add_argument(
+        "--entities", required=True, metavar="DIR", help="folder with Sentences/ and Annotations/"
+    )
+    add_option(
+        parser,
+        "--split",
+        metavar="TXT",
+        help="file with an id a line, such as test.txt; default: all annotated images",
+    )
     _add_scoring(parser)
     add_run_options(parser)
 
@@ -142,7 +202,7 @@ def score(options: Namespace) -> None:
     """Score a data set and, on rank 0, write the report."""
     from clim_eval import MaskScores
 
-    from flmm.evaluation.masks import GroundingEvaluation, report_scores
+    from flmm.evaluation.masks import report_scores
 
     # All that can be wrong is looked at before the minutes that loading can take.
     data = open_data(options)
@@ -150,20 +210,13 @@ def score(options: Namespace) -> None:
     rank, _ = Ranks.of_group()
     scores = MaskScores(options.out / "samples", rank=rank, config={**config, "data": data.stamp()})
     grounder = grounder_from_options(on_own_gpu(options))
-    evaluation = GroundingEvaluation(
-        grounder,
-        data,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        limit=options.limit,
-        min_score=options.min_score,
-    )
+    evaluation = _evaluation(options, grounder, data)
     if len(scores):
         say(f"{len(scores)} samples are scored already")
     evaluation.run(scores)
     if rank != 0:
         return
-    metrics, note = _figures(options, scores)
+    metrics, note = _figures(options, scores, data)
     report_scores(
         options.out,
         evaluation,
@@ -178,9 +231,41 @@ def score(options: Namespace) -> None:
     print(options.out / "report.md")
 
 
-def _figures(options: Namespace, scores: "MaskScores") -> tuple[dict[str, float], str]:
+def _evaluation(options: Namespace, grounder: "Grounder", data: Any) -> "GroundingEvaluation":
+    """Return the evaluation of a kind of data set."""
+    from flmm.evaluation.entities import EntityEvaluation
+    from flmm.evaluation.masks import GroundingEvaluation
+    from flmm.evaluation.reasoning import ReasoningGrounder
+
+    kind = EntityEvaluation if options.kind == "flickr30k" else GroundingEvaluation
+    made: ForSamples = grounder
+    if options.kind == "reasonseg":
+        made = ReasoningGrounder(grounder, what=options.grounded)
+    return kind(
+        made,
+        data,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        limit=options.limit,
+        min_score=options.min_score,
+    )
+
+
+def _figures(options: Namespace, scores: "MaskScores", data: Any) -> tuple[dict[str, float], str]:
     """Return the metrics of a kind of data set, and a note about them."""
-    from clim_eval import generalized_scores, narrative_scores, referring_scores
+    from clim_eval import (
+        entity_scores,
+        generalized_scores,
+        narrative_scores,
+        reasoning_scores,
+        referring_scores,
+    )
+
+    if options.kind == "reasonseg":
+        note = REASONING_NOTE.format(options.grounded, options.queries)
+        return reasoning_scores(scores, data.long_questions()), note
+    if options.kind == "flickr30k":
+        return entity_scores(scores), ENTITY_NOTE
 
     if options.kind == "png":
         metrics = narrative_scores(scores) | narrative_scores(scores, protocol="original")
@@ -195,9 +280,18 @@ def open_data(options: Namespace) -> Any:
 
     Raises ValueError when the options name neither shards nor all files.
     """
-    from clim_data import PanopticNarratives, ReferringExpressions
+    from clim_data import (
+        FlickrEntities,
+        PanopticNarratives,
+        ReasoningSegmentation,
+        ReferringExpressions,
+    )
     from clim_data.readers import PROTOCOLS
 
+    if options.kind == "reasonseg":
+        return ReasoningSegmentation(options.images, queries=options.queries)
+    if options.kind == "flickr30k":
+        return FlickrEntities(options.images, options.entities, split=options.split)
     if options.kind == "png":
         return _open_narratives(options, PanopticNarratives)
 

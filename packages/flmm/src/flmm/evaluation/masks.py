@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from clim_eval.reports import check_scored
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from flmm.grounders.grounder import Grounder, SamplePreparer, ScoredMasks
+from flmm.grounders.grounder import SampleGrounder, SamplePreparer, ScoredMasks
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,14 @@ class EvaluationItems(Dataset):
         return EvaluationItem(record, prepared, torch.from_numpy(masks))
 
 
+class ForSamples(Protocol):
+    """What an evaluation needs of a grounder."""
+
+    def for_samples(self) -> SampleGrounder:
+        """Return a grounder for the samples of one data set."""
+        ...
+
+
 class GroundingEvaluation:
     """Grounds every sample of a data set and counts overlaps.
 
@@ -83,7 +91,7 @@ class GroundingEvaluation:
 
     def __init__(
         self,
-        grounder: Grounder,
+        grounder: ForSamples,
         data: Any,
         *,
         batch_size: int = 1,
@@ -134,12 +142,18 @@ class GroundingEvaluation:
                     is_present=[bool(phrase.objects) for phrase in phrases],
                     is_found=(logits > 0).flatten(1).any(1).tolist(),
                     scores=found.scores.tolist(),
+                    **self.further(item, logits),
                 )
         scores.gather()
         for faults in gather_objects(self.skipped.faults):
             self.skipped.extend(faults)
         check_scored(self.coverage(scores), "check the data and the folder of its images")
         return self.skipped
+
+    def further(self, item: EvaluationItem, logits: Tensor) -> dict[str, list]:
+        """Return more that is counted of a sample, a value for each phrase, from its logits
+        (N, H, W)."""
+        return {}
 
     def coverage(self, scores: MaskScores) -> tuple[Coverage, ...]:
         """Return how many samples and phrases `scores` rest on, and which samples are left out."""

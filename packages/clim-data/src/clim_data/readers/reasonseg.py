@@ -1,0 +1,131 @@
+"""ReasonSeg as samples: an image, a question that has to be thought about, and the answer's mask.
+
+Letters: H W size of the image in pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from torch.utils.data import Dataset
+
+from clim_data.annotations.reasonseg import IGNORED, TARGET, Polygon, ReasonSegRecord
+from clim_data.faults import BrokenSample, SkipReport
+from clim_data.files.names import image_of_stem
+from clim_data.readers.grounding import GroundingSample, Phrase, RecordTable
+
+QUERIES = ("first", "all")
+
+
+@dataclass(frozen=True)
+class ReasonSegMasks:
+    """The mask of an answer, drawn from its outlines, the largest first."""
+
+    shapes: tuple[tuple[int, Polygon], ...]
+
+    def masks(self, size: tuple[int, int]) -> np.ndarray:
+        """Draw the target: bool (1, H, W)."""
+        return (self._drawn(size) == TARGET)[None]
+
+    def ignored(self, size: tuple[int, int]) -> np.ndarray:
+        """Draw what is left out of scores: bool (H, W)."""
+        return self._drawn(size) == IGNORED
+
+    def _drawn(self, size: tuple[int, int]) -> np.ndarray:
+        canvas = Image.new("L", size[::-1])
+        pencil = ImageDraw.Draw(canvas)
+        for label, polygon in sorted(self.shapes, key=lambda shape: -_area(shape[1])):
+            pencil.polygon(polygon, fill=label, outline=label)
+        return np.asarray(canvas)
+
+
+class ReasoningSegmentation(Dataset):
+    """Questions of ReasonSeg as `GroundingSample`s with one phrase, the question.
+
+    A phrase is "plural" in no sample; `is_sentence(key)` tells long questions from short ones.
+
+    Args:
+        folder: of one split (train, val, test): NAME.jpg beside NAME.json.
+        queries: "first" of an image, as most papers use it, or "all".
+
+    `skipped` names the images that were left out.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: an unknown rule, or the folder has no usable question.
+    """
+
+    def __init__(self, folder: str | Path, *, queries: str = "first"):
+        self.folder = Path(folder)
+        if queries not in QUERIES:
+            raise ValueError(f"queries={queries!r}; legal values are {', '.join(QUERIES)}")
+        if not self.folder.is_dir():
+            raise FileNotFoundError(
+                f"no folder {folder}: `clim-data doctor --need reasonseg` says where it comes from"
+            )
+        self.skipped = SkipReport()
+        records = []
+        for number, path in enumerate(sorted(self.folder.glob("*.json"))):
+            try:
+                record = ReasonSegRecord.read(path)
+                image = image_of_stem(self.folder, path.stem)
+            except BrokenSample as fault:
+                self.skipped.add(fault)
+                continue
+            chosen = record.queries if queries == "all" else record.queries[:1]
+            for place, query in enumerate(chosen):
+                records.append(
+                    {
+                        "key": f"{path.stem}-{place}" if queries == "all" else path.stem,
+                        "image_id": number,
+                        "image": image.name,
+                        "query": query,
+                        "is_sentence": record.is_sentence,
+                        "shapes": record.shapes,
+                    }
+                )
+        if not records:
+            raise ValueError(
+                f"{folder} has no usable question ({self.skipped.summary(3)}): give the folder of a "
+                "split, with NAME.json beside NAME.jpg"
+            )
+        self._table = RecordTable(records)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def stamp(self) -> str:
+        """Return a text that changes with the questions and their order."""
+        return self._table.stamp()
+
+    def __getitem__(self, number: int) -> GroundingSample:
+        record = self._table[number]
+        phrase = Phrase(record["query"], False, True, (0,))
+        return GroundingSample(
+            key=record["key"],
+            image_id=record["image_id"],
+            kind="expressions",
+            segments=((record["query"], 0),),
+            phrases=(phrase,),
+            image=self.folder / record["image"],
+            mask_source=ReasonSegMasks(tuple(map(tuple, _with_points(record["shapes"])))),
+        )
+
+    def long_questions(self) -> dict[str, bool]:
+        """Return, by key, whether a question is a sentence, and not a short phrase."""
+        return {
+            record["key"]: record["is_sentence"]
+            for record in (self._table[number] for number in range(len(self)))
+        }
+
+
+def _with_points(shapes: Sequence[Sequence]) -> list[tuple[int, Polygon]]:
+    """Turn what json made of polygons back into points."""
+    return [(label, [(x, y) for x, y in polygon]) for label, polygon in shapes]
+
+
+def _area(polygon: Polygon) -> float:
+    x, y = np.array(polygon).T
+    return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)

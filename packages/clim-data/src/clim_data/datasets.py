@@ -15,9 +15,9 @@ class DatasetCheck:
     """One thing a data set needs.
 
     kind: "json" (an annotation file), "pickle" (references), "images", "pngs", "jsons", "texts" or
-    "xmls" (a folder of files), or "tars" (shards). path: below one of `folders`, which are relative to the data root. count:
-    files, or entries of the list `table` of a json, or of the list that a json or pickle is; None
-    when the official number is not fixed. source: where it is published.
+    "xmls" (a folder of files), or "tars" (shards). path: below one of `folders`, which are relative
+    to the data root. count: files, or entries of the list `table` of a json, or of the list that a
+    json or pickle is; None when the official number is not fixed. source: where it is published.
     """
 
     kind: str

@@ -88,8 +88,8 @@ class ReasoningSegmentation(Dataset):
                 )
         if not records:
             raise ValueError(
-                f"{folder} has no usable question ({self.skipped.summary(3)}): give the folder of a "
-                "split, with NAME.json beside NAME.jpg"
+                f"{folder} has no usable question ({self.skipped.summary(3)}): give the folder of "
+                "a split, with NAME.json beside NAME.jpg"
             )
         self._table = RecordTable(records)
 
@@ -115,15 +115,19 @@ class ReasoningSegmentation(Dataset):
 
     def long_questions(self) -> dict[str, bool]:
         """Return, by key, whether a question is a sentence, and not a short phrase."""
-        return {
-            record["key"]: record["is_sentence"]
-            for record in (self._table[number] for number in range(len(self)))
-        }
+        found = {}
+        for number in range(len(self)):
+            record = self._table[number]
+            found[record["key"]] = record["is_sentence"]
+        return found
 
 
 def _with_points(shapes: Sequence[Sequence]) -> list[tuple[int, Polygon]]:
     """Turn what json made of polygons back into points."""
-    return [(label, [(x, y) for x, y in polygon]) for label, polygon in shapes]
+    found = []
+    for label, polygon in shapes:
+        found.append((label, [(x, y) for x, y in polygon]))
+    return found
 
 
 def _area(polygon: Polygon) -> float:

@@ -153,3 +153,17 @@ def test_weights_that_cannot_be_fetched_are_named_with_their_place(tmp_path, mon
         create_model("ViT-B-32-quickgelu", "openai")
     assert "\n" not in str(caught.value)
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [((2, 5), "stopped at step 5 and"), ((), "stopped before its first checkpoint and")],
+)
+def test_a_stopped_run_names_what_makes_its_export(tmp_path, steps, said):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "checkpoints").mkdir()
+    for step in steps:
+        (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir()
+        (tmp_path / "checkpoints" / f"step-{step:08d}.universal").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"{said} has no export: clim-train export"):
+        create_model("ViT-S-32", pretrained=tmp_path)

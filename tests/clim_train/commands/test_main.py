@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from clim_data import MosaicLoader
@@ -17,6 +18,8 @@ from clim_train.trainer import Trainer
 from clim_train.version import __version__
 from tiny_training import Interrupted, small_command
 from tolerance import SAME_LOSSES
+
+HOSTFILE = Path(__file__).parents[3] / "docs" / "hostfile"
 
 
 def test_list_and_show(capsys):
@@ -176,7 +179,7 @@ def test_module_runs_under_the_launcher_with_two_processes(shards, tmp_path):
         sys.executable,
         "-m",
         "deepspeed.launcher.runner",
-        "--num_accelerators=2",
+        f"--hostfile={HOSTFILE}",  # this machine, with two slots
         "--master_port=29517",
     ]
     ran = subprocess.run(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from clim_data.files import write_json, write_text
+from clim_data.files import remove_stale_drafts, write_json, write_text
 from clim_data.processes import Ranks
 
 from clim_train.engine.deepspeed_compat import only_tensors
@@ -47,6 +47,7 @@ def prepare_folder(
 
     if Ranks.of_group().is_first:
         checkpoints.prepare()
+        remove_stale_drafts(folder)  # of a process that was killed while it wrote a file
         if not started:
             found = versions(Ranks.of_group().world_size, device)
             write_json(folder / "versions.json", found, indent=2)

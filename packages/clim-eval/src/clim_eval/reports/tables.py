@@ -11,7 +11,6 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
 
 # Metrics that are fractions in [0, 1] and are shown in percent.
 FRACTION = re.compile(
@@ -63,6 +62,9 @@ def to_jsonable(value: Any) -> Any:
 
     Raises ValueError for anything whose meaning would be lost.
     """
+    # Imported here: tables of names need not wait for it.
+    import torch
+
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: to_jsonable(getattr(value, field.name))

@@ -131,10 +131,31 @@ def check_archive(path: Path) -> None:
 
 
 def export_folder(path: Path) -> Path:
-    """Return where the export is: `model` in the run folder of a training, else the path itself."""
+    """Return where the export is: `model` in the run folder of a training, else the path itself.
+
+    Raises:
+        FileNotFoundError: the folder is a run that was stopped before it had an export.
+    """
+    if (path / WEIGHTS_FILE).exists():
+        return path
     inside = path / "model"
-    is_run = (inside / WEIGHTS_FILE).exists() and not (path / WEIGHTS_FILE).exists()
-    return inside if is_run else path
+    if (inside / WEIGHTS_FILE).exists():
+        return inside
+    if (path / "checkpoints").is_dir() and (path / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{path} {_stopped_at(path)} and has no export: clim-train export {path}"
+        )
+    return path
+
+
+def _stopped_at(run: Path) -> str:
+    """Say at which step a run was stopped, by the names of its checkpoints."""
+    steps = []
+    for folder in (run / "checkpoints").glob("step-*"):
+        number = folder.name.removeprefix("step-")
+        if number.isdigit():
+            steps.append(int(number))
+    return f"stopped at step {max(steps):,}" if steps else "stopped before its first checkpoint"
 
 
 def _first_bytes(path: Path) -> bytes:

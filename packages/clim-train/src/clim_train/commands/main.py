@@ -16,9 +16,11 @@ from clim_train.commands.choices import Machine, fit_data, fit_length, fit_machi
 from clim_train.commands.ending import finish_run
 from clim_train.commands.parser import configure
 from clim_train.commands.runs import RunProgram, exit_status
+from clim_train.commands.start import wants_json
 from clim_train.config import TrainConfig
 from clim_train.methods.views import DetectionDataConfig
-from clim_train.recipes.table import find_recipe, recipe_table
+from clim_train.recipes.catalogue import list_recipes
+from clim_train.recipes.table import find_recipe, summaries
 
 if TYPE_CHECKING:
     from clim_train.task import Loader, Task
@@ -124,7 +126,7 @@ def _sources(config: TrainConfig) -> Iterable[Any]:
 
 
 def _list(rest: Sequence[str]) -> None:
-    print(recipe_table())
+    print(list_recipes(summaries(), as_json=wants_json(rest)))
 
 
 def _show(rest: Sequence[str]) -> None:

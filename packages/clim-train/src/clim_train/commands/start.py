@@ -15,7 +15,8 @@ usage: clim-train RECIPE [--section.option value ...]   train; RECIPE --help lis
        clim-train export RUN                            write RUN/model from its newest checkpoint
                                                         (resume, export: --trust lets its
                                                         config.json run commands)
-       clim-train list                                  the recipes as a table
+       clim-train list [--json]                         the recipes, their memory and whether they
+                                                        run offline, as a table or as JSON
        clim-train show RECIPE                           a recipe's description and all its options
        clim-train estimate RECIPE --gpus 8              memory and time of a run (estimate --help)
 
@@ -24,6 +25,16 @@ RECIPE --preset 24gb (or 12gb): the recipe's steps on one small GPU
 one node:   deepspeed --num_gpus 8 --module clim_train RECIPE ...
 many nodes: deepspeed --hostfile hosts --module clim_train RECIPE ...
 """
+
+
+COMMANDS = ("resume", "convert", "export", "show", "estimate")
+
+
+def wants_json(rest: Sequence[str]) -> bool:
+    """Return whether `list` was asked for JSON. Raises ValueError for anything else."""
+    if rest and list(rest) != ["--json"]:
+        raise ValueError(f"`list` takes no {' '.join(rest)}: use `clim-train list [--json]`")
+    return bool(rest)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"clim-train {__version__}")
         return SUCCEEDED
+
+    # Imported here: help and version need no table.
+    from clim_train.recipes.catalogue import (
+        is_recipe,
+        list_recipes,
+        read_catalogue,
+        unknown_recipe,
+    )
+
+    if words[0] == "list":
+        print(list_recipes(read_catalogue(), as_json=wants_json(words[1:])))
+        return SUCCEEDED
+    if words[0] not in COMMANDS and not is_recipe(words[0]):
+        raise ValueError(unknown_recipe(words[0], read_catalogue()))
 
     with importing():  # torch and the methods take seconds
         from clim_train.commands.main import main as run

@@ -1,11 +1,11 @@
 """What a recipe is, and how one is found in a table."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from clim_train.config import TrainConfig
+from clim_train.recipes.catalogue import unknown_recipe
 
 Config = TypeVar("Config")
 
@@ -55,7 +55,5 @@ def recipe_named(name: str, recipes: Mapping[str, Recipe[Config]]) -> Recipe[Con
     Raises ValueError with all names, and the closest first.
     """
     if name not in recipes:
-        close = difflib.get_close_matches(name, recipes, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"there is no recipe {name!r}: {hint}The recipes are {', '.join(recipes)}")
+        raise ValueError(unknown_recipe(name, recipes))
     return recipes[name]

@@ -1,6 +1,6 @@
 """The table of all recipes: importing this module enters every one of them."""
 
-from clim_eval.reports import markdown
+from clim_models import SHIPPED_FILES
 
 from clim_train.config import TrainConfig
 from clim_train.methods.table import find_method
@@ -14,6 +14,7 @@ from clim_train.recipes import (
     fvlm as fvlm,
     regionclip as regionclip,
 )
+from clim_train.recipes.catalogue import RecipeSummary, list_recipes, read_catalogue
 from clim_train.recipes.registry import RECIPES as RECIPES, Recipe, recipe_named
 
 
@@ -23,23 +24,30 @@ def find_recipe(name: str) -> Recipe[TrainConfig]:
 
 
 def recipe_table() -> str:
-    """Return all recipes with backbone, data, step, length and alpha, as a Markdown table."""
-    head = ("recipe", "backbone", "data", "GPUs x batch", "length", "blocks", "px", "alpha")
-    rows = []
-    for name, entry in RECIPES.items():
-        config = entry()
-        schedule = config.schedule
-        length = f"{schedule.steps} steps" if schedule.steps else f"{schedule.epochs} epochs"
-        rows.append(
-            (
-                name,
-                config.model.name,
-                entry.facts.data,
-                f"{entry.facts.gpus} x {config.data.batch_size}",
-                length,
-                str(config.model.unlocked_blocks),
-                str(find_method(config.task.name).data.largest_px(config.data)),
-                f"{config.run.alpha:g}",
-            )
-        )
-    return markdown(head, rows, text=True)
+    """Return all recipes as a Markdown table, sorted by method."""
+    return list_recipes(summaries())
+
+
+def summaries() -> dict[str, RecipeSummary]:
+    """Return all recipes in short; memory is known of those in the catalogue."""
+    return {name: summarize(name, entry) for name, entry in RECIPES.items()}
+
+
+def summarize(name: str, entry: Recipe[TrainConfig]) -> RecipeSummary:
+    """Return a recipe in short."""
+    config = entry()
+    schedule = config.schedule
+    known = read_catalogue().get(name)
+    return RecipeSummary(
+        method=config.task.name,
+        backbone=config.model.name,
+        data=entry.facts.data,
+        gpus=entry.facts.gpus,
+        batch=config.data.batch_size,
+        length=f"{schedule.steps} steps" if schedule.steps else f"{schedule.epochs} epochs",
+        blocks=config.model.unlocked_blocks,
+        px=find_method(config.task.name).data.largest_px(config.data),
+        alpha=config.run.alpha,
+        gb=known.gb if known else None,
+        offline=config.model.pretrained in SHIPPED_FILES,
+    )

@@ -1,0 +1,94 @@
+"""The recipes in short, from a file: `clim-train list` and mistyped names need not wait for torch.
+
+`python -m clim_train.commands.record_recipes` writes the file anew; a test compares it with the
+recipes.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from clim_eval.reports import markdown
+
+CATALOGUE = Path(__file__).with_name("catalogue.json")
+
+
+@dataclass(frozen=True)
+class RecipeSummary:
+    """A recipe in one line.
+
+    Args:
+        method, backbone, data: what trains what, and on which data set.
+        gpus, batch: GPUs that share a step, and images of each.
+        length: "100 epochs" or "250 steps".
+        blocks: blocks of the image tower that train.
+        px: side of the largest images.
+        alpha: of the export.
+        gb: memory of one GPU by `clim-train estimate`, None where nobody has asked.
+        offline: whether weights and data come with the packages.
+    """
+
+    method: str
+    backbone: str
+    data: str
+    gpus: int
+    batch: int
+    length: str
+    blocks: int
+    px: int
+    alpha: float
+    gb: float | None
+    offline: bool
+
+
+@cache
+def read_catalogue() -> Mapping[str, RecipeSummary]:
+    """Return the recipes that come with this package, by name."""
+    stored = json.loads(CATALOGUE.read_text(encoding="utf-8"))
+    return {name: RecipeSummary(**values) for name, values in stored.items()}
+
+
+def is_recipe(name: str) -> bool:
+    """Return whether a recipe has this name, also a new one that the catalogue does not know."""
+    if name in read_catalogue():
+        return True
+    modules = CATALOGUE.parent.glob("*.py")
+    return any(f"def {name}()" in module.read_text(encoding="utf-8") for module in modules)
+
+
+def list_recipes(recipes: Mapping[str, RecipeSummary], *, as_json: bool = False) -> str:
+    """Return recipes as a Markdown table or as JSON, sorted by method."""
+    ordered = sorted(recipes.items(), key=lambda item: (item[1].method, item[0]))
+    if as_json:
+        return json.dumps([{"name": name, **asdict(found)} for name, found in ordered], indent=2)
+
+    head = ("recipe", "method", "backbone", "data", "GPUs x batch", "length", "blocks", "px")
+    rows = []
+    for name, found in ordered:
+        rows.append(
+            (
+                name,
+                found.method,
+                found.backbone,
+                found.data,
+                f"{found.gpus} x {found.batch}",
+                found.length,
+                str(found.blocks),
+                str(found.px),
+                f"{found.alpha:g}",
+                "-" if found.gb is None else f"{found.gb:.1f}",
+                "yes" if found.offline else "no",
+            )
+        )
+    return markdown((*head, "alpha", "GB per GPU", "offline"), rows, text=True)
+
+
+def unknown_recipe(name: str, names: Iterable[str]) -> str:
+    """Return the message for a name that no recipe has: the closest first, then all."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"there is no recipe {name!r}: {hint}The recipes are {', '.join(names)}"

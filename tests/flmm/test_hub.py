@@ -6,7 +6,7 @@ import pytest
 from flmm.adapters import load_lmm
 from flmm.demo.lmm import build_demo_llava, word_tokenizer
 from flmm.demo.model_files import save_weights, write_demo_model
-from flmm.hub import check_foreign_source
+from flmm.hub import check_foreign_source, read_or_explain
 
 
 @pytest.fixture
@@ -88,3 +88,14 @@ def test_parts_of_a_model_that_bring_code_are_refused(lmm_folder, part, change, 
     finally:
         path.write_text(whole)
     load_lmm(lmm_folder, dtype="float32")
+
+
+def test_files_of_this_machine_are_read_without_bars(tmp_path):
+    from transformers.utils import logging
+
+    logging.enable_progress_bar()
+    shown = []
+    for name in (tmp_path, "owner/name"):
+        read_or_explain(name, "it", lambda name: shown.append(logging.is_progress_bar_enabled()))
+    assert shown == [False, True]
+    assert logging.is_progress_bar_enabled()

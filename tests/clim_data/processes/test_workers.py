@@ -145,3 +145,9 @@ def test_arrays_arrive_as_with_torch():
 
     plain, sent = load(Arrays(), 0), load(Arrays(), 1)
     assert all(torch.equal(a, b) for a, b in zip(plain, sent, strict=True))
+
+
+def test_more_workers_than_cpus_are_no_warning(monkeypatch):
+    """pytest makes errors of warnings."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
+    assert len(list(load_in_workers(Squares(), range(3), workers=2))) == 3

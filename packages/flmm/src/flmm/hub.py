@@ -4,7 +4,8 @@ Left to themselves the loaders ask an unreachable hub again and again for each o
 minutes, also for a model that is on the disk already.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,8 @@ def read_or_explain(name: str | Path, part: str, read: Callable[..., Any], **opt
         # Never a question, never code.
         options["trust_remote_code"] = False
     try:
-        return read(name, **options)
+        with _without_bars() if Path(name).is_dir() else nullcontext():
+            return read(name, **options)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
             raise ValueError(
@@ -167,6 +169,23 @@ def read_or_explain(name: str | Path, part: str, read: Callable[..., Any], **opt
             "config.json, all "
             "weights, and for an LMM its tokenizer and preprocessor_config.json"
         ) from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Let transformers read files of this machine without a live bar for each model.
+
+    A download keeps its bar.
+    """
+    from transformers.utils import logging
+
+    were_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_shown:
+            logging.enable_progress_bar()
 
 
 def check_device(device: str) -> torch.device:

@@ -10,6 +10,7 @@ happens where it can be caught, and is sent in place of the item.
 import errno
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -82,19 +83,22 @@ def load_in_workers(
         WorkerError: a worker ended, or an item cannot be sent. torch notices some of these first
             and raises a RuntimeError.
     """
-    loader = DataLoader(
-        cast(Dataset, data),  # it needs no more than items by index
-        batch_size=batch_size,
-        sampler=order,
-        num_workers=workers,
-        collate_fn=_Packed(collate) if workers else collate,
-        generator=torch.Generator().manual_seed(seed),
-        worker_init_fn=leave_signals_to_parent,
-    )
     if workers:
         _need_shared_memory()
-    with sigterm_held_back():
-        items = iter(loader)  # starts the workers
+    with warnings.catch_warnings():
+        # More workers than CPUs are what the user asked for.
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        loader = DataLoader(
+            cast(Dataset, data),  # it needs no more than items by index
+            batch_size=batch_size,
+            sampler=order,
+            num_workers=workers,
+            collate_fn=_Packed(collate) if workers else collate,
+            generator=torch.Generator().manual_seed(seed),
+            worker_init_fn=leave_signals_to_parent,
+        )
+        with sigterm_held_back():
+            items = iter(loader)  # starts the workers
     return _unpacked(items) if workers else items
 
 

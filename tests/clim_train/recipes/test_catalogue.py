@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 from clim_train.commands.main import main
+from clim_train.commands.record_recipes import help_of
 from clim_train.commands.start import main as start
-from clim_train.recipes.catalogue import is_recipe, list_recipes, read_catalogue
+from clim_train.recipes.catalogue import is_recipe, list_recipes, read_catalogue, stored_help
 from clim_train.recipes.table import RECIPES, summaries
 
 RECORD = "run `python -m clim_train.commands.record_recipes`"
@@ -51,7 +52,22 @@ def test_a_recipe_that_is_not_in_the_catalogue_yet_is_found():
     assert is_recipe("read_catalogue")  # any function of these modules: the command looks closer
 
 
-@pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["clim_coco_vitb61"]])
+def test_stored_help_is_what_the_options_say(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    for name in read_catalogue():
+        made = help_of(name).splitlines()
+        assert (stored_help(name) or "").splitlines() == made, f"of {name}: {RECORD} --help-only"
+
+
+def test_narrow_terminals_and_recipes_of_users_get_help_of_their_own(monkeypatch):
+    assert stored_help("mine") is None
+    monkeypatch.setenv("COLUMNS", "60")
+    assert stored_help("clim_coco_vitb16") is None
+
+
+@pytest.mark.parametrize(
+    "words", [["list"], ["list", "--json"], ["clim_coco_vitb61"], ["clim_coco_vitb16", "--help"]]
+)
 def test_answers_need_no_torch(words):
     code = f"""
 import sys

@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         is_recipe,
         list_recipes,
         read_catalogue,
+        stored_help,
         unknown_recipe,
     )
 
@@ -60,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return SUCCEEDED
     if words[0] not in COMMANDS and not is_recipe(words[0]):
         raise ValueError(unknown_recipe(words[0], read_catalogue()))
+    if list(words[1:]) in (["--help"], ["-h"]) and (text := stored_help(words[0])) is not None:
+        print(text)
+        return SUCCEEDED
 
     with importing():  # torch and the methods take seconds
         from clim_train.commands.main import main as run

@@ -1,19 +1,26 @@
-"""The recipes in short, from a file: `clim-train list` and mistyped names need not wait for torch.
+"""The recipes in short and their help, from files: these answers need not wait for torch.
 
-`python -m clim_train.commands.record_recipes` writes the file anew; a test compares it with the
+`python -m clim_train.commands.record_recipes` writes the files anew; a test compares them with the
 recipes.
 """
 
 import difflib
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+from clim_data.files import write_text
 from clim_eval.reports import markdown
 
+COMMA = ",\n"
 CATALOGUE = Path(__file__).with_name("catalogue.json")
+HELP = Path(__file__).with_name("help.json")
+
+HELP_COLUMNS = 80
+"""Width of the stored help, that of the narrowest terminals."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,30 @@ def is_recipe(name: str) -> bool:
         return True
     modules = CATALOGUE.parent.glob("*.py")
     return any(f"def {name}()" in module.read_text(encoding="utf-8") for module in modules)
+
+
+def stored_help(name: str) -> str | None:
+    """Return what `NAME --help` prints, or None where it has to be made for this terminal."""
+    if shutil.get_terminal_size().columns < HELP_COLUMNS:
+        return None
+    stored = json.loads(HELP.read_text(encoding="utf-8"))
+    numbers = stored["recipes"].get(name)
+    if numbers is None:
+        return None
+    return "\n".join(stored["lines"][number] for number in numbers)
+
+
+def write_help(texts: Mapping[str, str]) -> None:
+    """Store the help of recipes; each line that several of them have is stored once."""
+    lines: dict[str, int] = {}
+    recipes = {}
+    for name, text in texts.items():
+        recipes[name] = [lines.setdefault(line, len(lines)) for line in text.splitlines()]
+
+    stored = [json.dumps(line, ensure_ascii=False) for line in lines]
+    numbers = [f"{json.dumps(name)}: {json.dumps(found)}" for name, found in recipes.items()]
+    text = f'{{"lines": [\n{COMMA.join(stored)}\n],\n"recipes": {{\n{COMMA.join(numbers)}\n}}}}\n'
+    write_text(HELP, text)
 
 
 def list_recipes(recipes: Mapping[str, RecipeSummary], *, as_json: bool = False) -> str:

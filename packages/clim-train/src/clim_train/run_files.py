@@ -64,9 +64,7 @@ def loggers_of(config: RunOptions, start: int) -> list[RunLogger]:
     """
     if not Ranks.of_group().is_first:
         return []
-    # mypy cannot say that a configuration is a dataclass.
-    options = asdict(config)  # type: ignore[call-overload]
-    return open_loggers(config.run, options, Path(config.run.folder), start)
+    return open_loggers(config.run, asdict(config), Path(config.run.folder), start)
 
 
 def write_classes(folder: Path, loader: Any) -> None:

@@ -81,9 +81,12 @@ def write_before_after(
 
 def read_examples(loader: Any, count: int = EXAMPLES) -> list[Example]:
     """Return the first images that can be read, with their first captions."""
-    store = getattr(loader, "store", None)
     found: list[Example] = []
-    for number in range(min(len(store), 4 * count) if store is not None else 0):
+    store: Any = getattr(loader, "store", None)
+    if store is None:
+        return found
+
+    for number in range(min(len(store), 4 * count)):
         if len(found) == count:
             break
         try:

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clim_data.command_line import typed
 
@@ -23,7 +23,8 @@ def finish_run(trainer: "Trainer") -> list[str]:
     from clim_train.commands.before_after import write_before_after
     from clim_train.methods.table import find_method
 
-    model, config, folder = trainer.task.model, trainer.config, trainer.folder
+    config: Any = trainer.config  # a TrainConfig
+    model, folder = trainer.task.model, trainer.folder
     lines = []
     if isinstance(model, RegionModel):
         side = find_method(config.task.name).data.largest_px(config.data)

@@ -23,6 +23,13 @@ def given_options(words: Sequence[str]) -> frozenset[str]:
     return frozenset(found)
 
 
+def wants_json(rest: Sequence[str]) -> bool:
+    """Return whether `list` was asked for JSON. Raises ValueError for anything else."""
+    if rest and list(rest) != ["--json"]:
+        raise ValueError(f"`list` takes no {' '.join(rest)}: use `clim-train list [--json]`")
+    return bool(rest)
+
+
 def with_given_length(config: Config, given: frozenset[str]) -> Config:
     """Return the configuration whose length is the one that the user gave.
 

@@ -14,9 +14,9 @@ from clim_data.processes import Ranks
 from clim_train.commands.announcement import announce, images_of
 from clim_train.commands.choices import Machine, fit_data, fit_length, fit_machine
 from clim_train.commands.ending import finish_run
+from clim_train.commands.given import wants_json
 from clim_train.commands.parser import configure
 from clim_train.commands.runs import RunProgram, exit_status
-from clim_train.commands.start import wants_json
 from clim_train.config import TrainConfig
 from clim_train.methods.views import DetectionDataConfig
 from clim_train.recipes.catalogue import list_recipes

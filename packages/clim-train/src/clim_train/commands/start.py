@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from clim_data.command_line import MISTAKE, SUCCEEDED, importing, without_launcher_options
 
+from clim_train.commands.given import wants_json
 from clim_train.version import __version__
 
 USAGE = """\
@@ -28,13 +29,6 @@ many nodes: deepspeed --hostfile hosts --module clim_train RECIPE ...
 
 
 COMMANDS = ("resume", "convert", "export", "show", "estimate")
-
-
-def wants_json(rest: Sequence[str]) -> bool:
-    """Return whether `list` was asked for JSON. Raises ValueError for anything else."""
-    if rest and list(rest) != ["--json"]:
-        raise ValueError(f"`list` takes no {' '.join(rest)}: use `clim-train list [--json]`")
-    return bool(rest)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

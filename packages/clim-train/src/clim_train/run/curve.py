@@ -17,6 +17,7 @@ def write_loss_curve(folder: str | Path) -> Path | None:
     from clim_eval.pictures import PALETTE, STYLE, write_png
     from matplotlib import style
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     steps = [line["step"] for line in lines]
     losses = [line["loss"] for line in lines]
@@ -29,7 +30,7 @@ def write_loss_curve(folder: str | Path) -> Path | None:
         axis.set_xlabel("step")
         axis.set_ylabel("loss of training")
         axis.set_title(f"loss {losses[0]:.4g} → {losses[-1]:.4g} in {steps[-1]:,} steps")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
 

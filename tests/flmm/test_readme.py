@@ -1,6 +1,7 @@
 """The examples of the README run as they are printed, in order, with small models in the places of
 large ones."""
 
+import json
 import re
 from pathlib import Path
 
@@ -28,13 +29,15 @@ def test_examples_run(golden, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("flmm.grounded.load_lmm", small_lmm)
     monkeypatch.setattr(
-        flmm.SamRefiner, "from_pretrained", classmethod(lambda cls, source: golden_sam(case))
+        flmm.SamRefiner, "from_pretrained", classmethod(lambda cls, source, **_: golden_sam(case))
     )
     monkeypatch.setattr(flmm, "load_lmm", small_lmm, raising=False)
     monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
     monkeypatch.chdir(tmp_path)
     torch.save(released(case), "frozen_llava_1_5_vicuna_7b_unet_sam_l.pth")
-    picture(60, 90).save("photo.jpg")
+    for name in ("photo", "a", "b"):
+        picture(60, 90).save(f"{name}.jpg")
+    save_run(Path("runs/llava"))
 
     scope: dict = {}
     blocks = [
@@ -42,7 +45,7 @@ def test_examples_run(golden, tmp_path, monkeypatch, capsys):
     ]
     for block in blocks:
         exec(compile(block, "README", "exec"), scope)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     assert scope["masks"].shape == (2, 60, 90)
     assert scope["features"].maps.shape[:2] == (2, scope["lmm"].map_channels)
     assert scope["capture"].maps(0).shape == (2, 8, 5)
@@ -55,6 +58,17 @@ def test_examples_run(golden, tmp_path, monkeypatch, capsys):
     prepared = example.prepare(scope["image"])
     assert torch.equal(prepared.pixel_values, lmm.family.prepare(scope["image"]).pixel_values)
     assert torch.equal(example.layout(prepared).grids[0], lmm.family.layout(prepared).grids[0])
+
+
+def save_run(folder: Path) -> None:
+    """What a training leaves behind, with the released heads."""
+    heads = "frozen_llava_1_5_vicuna_7b_unet_sam_l.pth"
+    named = {part: str(folder.resolve() / part) for part in ("lmm", "sam")}
+    for part in named.values():
+        Path(part).mkdir(parents=True)
+    model = flmm.load_grounded(named["lmm"], sam=named["sam"], heads=heads)
+    model.save_heads(folder / "heads.safetensors")
+    (folder / "grounding.json").write_text(json.dumps(named))
 
 
 def side(lmm) -> int:

@@ -10,7 +10,7 @@ from clim_data.pixels import decode_segmentation
 from flmm.adapters import load_lmm
 from flmm.commands.chat import next_number, questions
 from flmm.commands.main import build_parser
-from flmm.commands.options import heads_file, trained_with
+from flmm.commands.options import heads_file
 from flmm.demo.lmm import build_demo_llava, save_folder, word_tokenizer
 from flmm.demo.sam import build_demo_sam
 from flmm.demo.scenes import compose_demo_scenes
@@ -24,6 +24,7 @@ from flmm.experiments.heads import (
 )
 from flmm.experiments.quickstart import compared, drawn, score_table
 from flmm.grounders.images import ground, masks_as_json, save_grounding
+from flmm.heads.sources import trained_with
 from flmm.pictures.files import read_image
 from flmm.pictures.masks import grounding_figure
 from PIL import Image

@@ -50,6 +50,11 @@ if TYPE_CHECKING:
     from flmm.grounded import GroundedLMM as GroundedLMM, load_grounded as load_grounded
     from flmm.grounders.heads import ground_phrases as ground_phrases
     from flmm.grounders.images import ground as ground, save_grounding as save_grounding
+    from flmm.grounders.pipeline import (
+        GroundingOptions as GroundingOptions,
+        GroundingPipeline as GroundingPipeline,
+        pipeline as pipeline,
+    )
     from flmm.heads.trainable import Grounding as Grounding, TrainableHeads as TrainableHeads
     from flmm.pictures.masks import grounding_figure as grounding_figure
     from flmm.refiners.embedding import ImageEmbedding as ImageEmbedding
@@ -91,6 +96,8 @@ else:
             "GroundingConfig": "flmm.training.config",
             "GroundingItem": "flmm.samples",
             "GroundingLoader": "flmm.training.data",
+            "GroundingOptions": "flmm.grounders.pipeline",
+            "GroundingPipeline": "flmm.grounders.pipeline",
             "GroundingTask": "flmm.training.task",
             "HybridSquare": "flmm.adapters.preparers",
             "ImageEmbedding": "flmm.refiners.embedding",
@@ -120,6 +127,7 @@ else:
             "load_lmm": "flmm.adapters.registry",
             "load_sam": "flmm.refiners.sam.weights",
             "phrase_token_spans": "flmm.text.tokens",
+            "pipeline": "flmm.grounders.pipeline",
             "prompt_style": "flmm.text.prompts",
             "register_family": "flmm.adapters.registry",
             "save_grounding": "flmm.grounders.images",

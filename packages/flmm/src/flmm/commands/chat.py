@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
         run,
         "talk about an image; each answer is drawn with the masks of its phrases",
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("image", metavar="IMAGE", help="a file or a URL")
     parser.add_argument(
         "-q",
         "--question",
@@ -57,13 +57,14 @@ def add(commands: Commands) -> None:
 def run(options: Namespace) -> None:
     """Answer the questions, see `add`."""
     from flmm.dialogue.conversation import Exchange
-    from flmm.pictures.files import picture_path, read_image
+    from flmm.pictures.files import name_of_picture, picture_path, read_image
 
     # What can be wrong is looked at before the minutes that loading can take.
     if any(not question.strip() for question in options.question or ()):
         raise ValueError("-q with an empty question: ask something, or leave out -q to type")
     image = read_image(options.image)
-    folder = options.out or Path(f"{options.image.stem}.chat")
+    name = name_of_picture(options.image)
+    folder = options.out or Path(f"{Path(name).stem}.chat")
     picture_path(folder / "answer-1.png")
 
     grounder = grounder_from_options(options)
@@ -82,7 +83,7 @@ def run(options: Namespace) -> None:
             say(str(mistake))
             continue
         about: dict[str, Any] = {
-            "image": options.image.name,
+            "image": name,
             "orientation": "applied",  # masks lie on the upright picture
             "question": question,
             "answer": answer.text,

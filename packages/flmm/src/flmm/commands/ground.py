@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
     parser = add_command(
         commands, "ground", run, "draw the masks of phrases in an image or a folder"
     )
-    parser.add_argument("image", metavar="IMAGE", help="a file, or a folder of images")
+    parser.add_argument("image", metavar="IMAGE", help="a file, a URL, or a folder of images")
     phrases = parser.add_argument(
         "phrases", nargs="+", metavar="PHRASE", help='in quotes, such as "the man on the left"'
     )
@@ -61,26 +61,26 @@ def run(options: Namespace) -> None:
 def ground_picture(options: Namespace) -> None:
     """Draw the masks of one picture and write them."""
     from flmm.grounders.images import PictureError, save_grounding
-    from flmm.pictures.files import picture_path, read_image
+    from flmm.pictures.files import name_of_picture, picture_path, read_image
 
     # What can be wrong is looked at before the minutes that loading can take.
-    path = Path(options.image)
-    image = read_image(path)
-    out = picture_path(options.out or Path(f"{path.stem}.grounded.png"))
-    if out.exists() and out.samefile(path):
+    image = read_image(options.image)
+    name = name_of_picture(options.image)
+    out = picture_path(options.out or Path(f"{Path(name).stem}.grounded.png"))
+    if out.exists() and Path(options.image).exists() and out.samefile(options.image):
         raise ValueError(f"-o {out} would replace the input picture: name another file")
-    phrases = chosen_phrases(options).of_picture(path.name)
+    phrases = chosen_phrases(options).of_picture(name)
     grounder = grounder_from_options(options)
     begin = time.monotonic()
     try:
         found = grounder(image, phrases)
     except BrokenSample as fault:  # such as an unusable shape
-        raise BrokenSample(fault.reason, path.name, fault.detail) from None
+        raise BrokenSample(fault.reason, name, fault.detail) from None
     masks, scores = found.binary(options.min_score).cpu().numpy(), found.scores.tolist()
     record = out.with_suffix(".json")
     try:
         about = {
-            "image": path.name,
+            "image": name,
             "orientation": "applied",  # masks lie on the upright picture
             "each_alone": options.each_alone,
             "min_score": options.min_score,

@@ -10,9 +10,7 @@ from clim_data.processes import Ranks
 
 from flmm.grounded import GroundedLMM
 from flmm.grounders.grounder import Grounder
-from flmm.heads.facts import ABOUT_FILE, source_of
-from flmm.hub import check_foreign_source
-from flmm.refiners.refiner import NO_REFINER
+from flmm.heads.sources import heads_in, trained_with
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -138,39 +136,7 @@ def heads_file(checkpoint: Path | None) -> Path:
             "makes flmm-quickstart/run in minutes, offline), or with a released F-LMM .pth next to "
             "--lmm and --sam"
         )
-    if not checkpoint.is_dir():
-        return checkpoint
-    tried = [checkpoint / "heads.safetensors", checkpoint / "model" / "heads.safetensors"]
-    found = next((path for path in tried if path.is_file()), None)
-    if found is None:
-        raise FileNotFoundError(
-            f"no heads.safetensors in {checkpoint} or its model folder: pass a training's folder"
-        )
-    return found
-
-
-def trained_with(heads: Path, part: str) -> str:
-    """Return the "lmm" or "sam" that the training next to this file used.
-
-    Raises:
-        ValueError: nothing says so, or it is a model of the hub that was never used here.
-        FileNotFoundError: it is a folder or file that is not there any more.
-    """
-    about = heads.with_name(ABOUT_FILE)
-    named = source_of(about, part)
-    if not named:
-        raise ValueError(
-            f"nothing next to {heads} says which {part.upper()} it was trained with: pass --{part}"
-            + (f" (--refiner {NO_REFINER} draws coarse masks without one)" if part == "sam" else "")
-        )
-    if part == "sam" and named == NO_REFINER:
-        return named
-    if Path(named).is_absolute() and not Path(named).exists():
-        raise FileNotFoundError(
-            f"{about} names the {part.upper()} {named}, which is not there: pass --{part} with its "
-            "place (--lmm and --sam, where both were moved)"
-        )
-    return check_foreign_source(named, about, fix=f"pass --{part} {named}")
+    return heads_in(checkpoint)
 
 
 def say(text: str) -> None:

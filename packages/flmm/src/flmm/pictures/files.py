@@ -4,14 +4,17 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 from clim_data import BrokenSample
 from clim_data.pixels import load_rgb
+from clim_models.pipelines import is_url, read_picture
 from PIL import Image
 
 Picture = Image.Image | np.ndarray | str | Path
-"""A picture in memory, an array uint8 (H, W), (H, W, 3) or (H, W, 4), or a file."""
+"""A picture in memory, an array uint8 (H, W), (H, W, 3) or (H, W, 4), a file, or a URL (a text that
+begins with http:// or https://)."""
 
 Pictures = list[Any] | tuple[Any, ...]
 """Several pictures, each a `Picture`."""
@@ -21,16 +24,19 @@ def read_image(image: Picture) -> Image.Image:
     """Read a picture as RGB, upright.
 
     Args:
-        image: a picture in memory, an array uint8 (H, W), (H, W, 3) or (H, W, 4), or a file.
+        image: a picture in memory, an array uint8 (H, W), (H, W, 3) or (H, W, 4), a file, or a URL.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no picture, a damaged one, or an array of another kind.
+        ValueError: it is no picture, a damaged one, an array of another kind, or a URL that cannot
+            be fetched.
     """
     if isinstance(image, np.ndarray):
         image = _picture_of(image)
     if isinstance(image, Image.Image):
         return load_rgb(image, name="the image", oriented=True)
+    if is_url(image):
+        return Image.fromarray(read_picture(image).permute(1, 2, 0).contiguous().numpy())
     path = Path(image)
     if not path.is_file():
         raise FileNotFoundError(
@@ -42,6 +48,12 @@ def read_image(image: Picture) -> Image.Image:
         raise ValueError(
             f"{path} is damaged or no image ({fault}): pass a whole JPEG, PNG or WebP file"
         ) from fault
+
+
+def name_of_picture(image: str) -> str:
+    """Return the name of a picture's file: the last part of its path or URL."""
+    path = urlparse(image).path if is_url(image) else image
+    return Path(path).name or "picture"
 
 
 def _picture_of(array: np.ndarray) -> Image.Image:

@@ -1,0 +1,201 @@
+"""One call from phrases to masks: pictures from anywhere in, plain results out."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from clim_data import BrokenSample
+from clim_data.pixels import box_of_mask
+from clim_models.pipelines import (
+    PictureResult,
+    RegionResult,
+    Source,
+    in_lists,
+    is_one,
+    read_ahead,
+    read_whole,
+)
+from PIL import Image
+
+from flmm.grounded import GroundedLMM, load_grounded
+from flmm.grounders.batches import BatchGrounder
+from flmm.grounders.grounder import Grounder, ScoredMasks
+from flmm.grounders.heads import HeadsGrounder, images_per_pass, phrases_of_each
+from flmm.heads.sources import heads_in, trained_with
+
+TASKS = ("grounding",)
+
+
+@dataclass(frozen=True)
+class GroundingOptions:
+    """Options of a grounding pipeline.
+
+    Attributes:
+        batch_size: pictures of one pass; None is 8 on a GPU and 1 on a CPU.
+        min_score: phrases with a lower score are not found.
+        each_alone: the LMM reads each phrase by itself, at the cost of a pass for each; without
+            it, it reads them one after the other, and one can change the mask of the next.
+        dtype: of an LMM that is loaded here; None is bfloat16 on a GPU and float32 on a CPU.
+
+    Raises:
+        ValueError: a value that is out of range.
+    """
+
+    batch_size: int | None = None
+    min_score: float = 0.0
+    each_alone: bool = False
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: pass at least 1")
+        if not 0 <= self.min_score <= 1:
+            raise ValueError(f"min_score={self.min_score}: pass a number from 0 to 1")
+
+
+class GroundingPipeline:
+    """Grounds phrases in pictures: a mask, box and score for each phrase that is found.
+
+    ```python
+    find = flmm.pipeline("grounding", heads="runs/llava")
+    find("photo.jpg", ["a red car", "the sky"]).plot("out.png")
+    ```
+
+    Args:
+        grounder: any grounder.
+        options: how it is used.
+    """
+
+    def __init__(self, grounder: Grounder, options: GroundingOptions | None = None):
+        self.grounder = grounder
+        self.options = options or GroundingOptions()
+        device = grounder.lmm.device
+        self.batch_size = self.options.batch_size or images_per_pass(device)
+
+    def __call__(self, pictures: Any, phrases: Any) -> Any:
+        """Ground phrases in a picture, or in each picture of a list.
+
+        Args:
+            pictures: path, http or https URL, encoded bytes, Pillow image, array (height, width, 3)
+                or tensor (3, height, width) of uint8 RGB; or a list of them.
+            phrases: texts, such as ["a red car", "the sky"]. Of a list of pictures: texts for all
+                of them, or one list of texts for each.
+
+        Returns:
+            A `PictureResult` of clim-models, or a list of them. Regions are in the order of the
+            phrases, without those that were not found. Boxes and masks lie on the upright picture.
+
+        Raises:
+            FileNotFoundError, ValueError: a picture that cannot be read or that the LMM cannot
+                take, or no phrases.
+        """
+        if is_one(pictures):
+            return next(self.stream([pictures], phrases))
+        return list(self.stream(pictures, phrases))
+
+    def stream(self, pictures: Iterable[Source], phrases: Any) -> Iterator[PictureResult]:
+        """Yield the result of each picture in order, for lists that do not fit into memory.
+
+        Arguments and errors are those of a call.
+        """
+        given = list(pictures)
+        wanted = phrases_of_each(phrases, len(given))
+        labels: dict[str, int] = {}
+        for texts in wanted:
+            for text in texts:
+                labels.setdefault(text, len(labels))
+
+        batches = BatchGrounder(
+            self.grounder, batch_size=self.batch_size, each_alone=self.options.each_alone
+        )
+        ahead = read_ahead(read_whole, enumerate(given), ahead=2 * self.batch_size)
+        for batch in in_lists(zip(ahead, enumerate(wanted)), self.batch_size):
+            items = []
+            for picture, (number, texts) in batch:
+                image = Image.fromarray(picture.pixels.permute(1, 2, 0).contiguous().numpy())
+                try:
+                    items.append(batches.prepare(number, image, texts, name=picture.name))
+                except BrokenSample as fault:
+                    raise BrokenSample(fault.reason, picture.name, fault.detail) from None
+
+            with torch.inference_mode():
+                grounded = list(batches(items))
+            for (picture, (_, texts)), (_, found) in zip(batch, grounded, strict=True):
+                yield PictureResult(
+                    self._regions(found, texts, labels),
+                    tuple(labels),
+                    picture.size,
+                    picture.name,
+                    picture.source,
+                )
+
+    def _regions(
+        self, found: ScoredMasks, phrases: Sequence[str], labels: dict[str, int]
+    ) -> tuple[RegionResult, ...]:
+        """Return the regions of the phrases that were found in one picture."""
+        masks = found.binary(self.options.min_score).cpu().numpy()
+        regions = []
+        for phrase, mask, score in zip(phrases, masks, found.scores.tolist(), strict=True):
+            box = box_of_mask(mask)
+            if box is not None:
+                x0, y0, x1, y1 = (float(edge) for edge in box)
+                corners = (x0, y0, x1, y1)
+                regions.append(RegionResult(phrase, score, corners, labels[phrase], mask))
+        return tuple(regions)
+
+
+def pipeline(
+    task: str = "grounding",
+    *,
+    model: GroundedLMM | Grounder | None = None,
+    heads: str | Path | None = None,
+    lmm: str | Path | None = None,
+    sam: str | Path | None = None,
+    device: str | None = None,
+    options: GroundingOptions | None = None,
+) -> GroundingPipeline:
+    """Make something that takes pictures and phrases and returns masks.
+
+    ```python
+    find = flmm.pipeline("grounding", heads="runs/llava")
+    result = find("photo.jpg", ["a red car", "the sky"])  # or a URL, a Pillow image, a list of them
+    for region in result:
+        print(region.label, region.score, region.box, region.mask.sum())
+    ```
+
+    Args:
+        task: "grounding".
+        model: a model of `load_grounded`, or any grounder, in place of files.
+        heads: folder of a training, its heads.safetensors, or a released F-LMM checkpoint.
+        lmm, sam: folder or hub id; None takes those that the heads were trained with.
+        device: None is the GPU, if there is one; a model that is passed stays where it is.
+        options: see `GroundingOptions`.
+
+    Raises:
+        FileNotFoundError, ValueError: an unknown task, or files that are missing or do not fit.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task={task!r} is unknown: choose from {', '.join(TASKS)}")
+    settings = options or GroundingOptions()
+    if model is not None:
+        named = {"heads": heads, "lmm": lmm, "sam": sam, "device": device}
+        if idle := [name for name, value in named.items() if value is not None]:
+            raise ValueError(f"{', '.join(idle)} and model contradict: pass the model alone")
+        grounder = HeadsGrounder(model) if isinstance(model, GroundedLMM) else model
+        return GroundingPipeline(grounder, settings)
+
+    if heads is None:
+        raise ValueError("masks need trained heads: pass heads=RUN, the folder of a training")
+    file = heads_in(Path(heads))
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = settings.dtype or ("float32" if where == "cpu" else "bfloat16")
+    loaded = load_grounded(
+        lmm or trained_with(file, "lmm", flag=""),
+        sam=sam or trained_with(file, "sam", flag=""),
+        heads=file,
+        dtype=dtype,
+        device=where,
+    )
+    return GroundingPipeline(HeadsGrounder(loaded), settings)

@@ -15,8 +15,8 @@ from clim_train.experiments.comparison.quickstart import (
     SingleTileTask,
     columns_of,
     cut_tiles,
-    main,
 )
+from clim_train.experiments.comparison.quickstart_command import main
 from clim_train.experiments.comparison.report import result_table, summarize
 from clim_train.experiments.console import free_folder
 
@@ -37,10 +37,12 @@ def test_quickstart_trains_every_arm_and_writes_the_report(tmp_path, capsys):
         "--min-singles",
         "3",
     ]
+    options = ["--train", *options]
     main(["--out", str(out), *options])
     printed = capsys.readouterr().out
     assert str(out / "report.md") in printed
-    assert "unseen vendor: 4 scenes, 12 classes, percent" in printed
+    assert "unseen vendor: 4 scenes, percent" in printed
+    assert f"--compare emoji {out}/runs/clim-seed0" in printed
     report = json.loads((out / "report.json").read_text())
     titles = [arm.title for arm in ARMS.values()]
     arms = [START, *titles, "CLIM, alpha 0.5"]
@@ -50,10 +52,12 @@ def test_quickstart_trains_every_arm_and_writes_the_report(tmp_path, capsys):
         assert {
             "unseen_vendor.boxes.mAcc1",
             "unseen_concepts.image.top1",
+            "unseen_vendor.pointing",
+            "unseen_concepts.naming.boxes_attention",
             "unseen_vendor.retrieval.t2i.R@1",
         } <= set(values)
         assert all(0 <= value <= 1 for value in values.values())
-    assert len(list((out / "figures").glob("*.png"))) == 5
+    assert len(list((out / "figures").glob("*.png"))) == 2
     starts = {(out / "runs" / f"{arm}-seed0" / "start.safetensors").read_bytes() for arm in ARMS}
     assert len(starts) == 1
     # Another seed of one arm: what is there is found done. Other options are refused.
@@ -67,6 +71,28 @@ def test_quickstart_trains_every_arm_and_writes_the_report(tmp_path, capsys):
     assert "± " in (out / "report.md").read_text()
     with pytest.raises(ValueError, match="Choose another folder with --out"):
         main(["--out", str(out), *options, "--lr", "1e-3"])
+
+
+def test_the_first_minute_measures_the_shipped_weights(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HATCH_ENV_ACTIVE", "main")
+    out = tmp_path / "quickstart"
+    main(["--out", str(out), "--scenes", "8", "--classes", "40"])
+    printed = capsys.readouterr().out
+    assert "hatch run quickstart --train" in printed
+    assert not (out / "runs").exists()
+    metrics = json.loads((out / "report.json").read_text())["metrics"]
+    before, after = metrics.values()
+    assert after["unseen_vendor.pointing"] > before["unseen_vendor.pointing"] + 0.2
+    assert after["unseen_vendor.naming.boxes"] > before["unseen_vendor.naming.boxes"] + 0.2
+    # The page begins with the table that people ask for.
+    page = (out / "report.md").read_text()
+    assert page.index("points at a word") < page.index("unseen_vendor.pointing")
+    assert (out / "figures" / "before_after.png").stat().st_size < 300_000
+
+
+def test_options_of_a_training_are_refused_without_one(tmp_path):
+    with pytest.raises(ValueError, match="--seeds, --lr only matter for a training: add --train"):
+        main(["--out", str(tmp_path), "--seeds", "0", "--lr", "1"])
 
 
 def test_arms_differ_in_nothing_but_the_loss(tmp_path):

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from clim_eval.pictures.detections import detection_figure as detection_figure
     from clim_eval.pictures.example import EXAMPLE_FOLDER as EXAMPLE_FOLDER
     from clim_eval.pictures.files import write_png as write_png
+    from clim_eval.pictures.named_boxes import NamedBoxes as NamedBoxes
+    from clim_eval.pictures.scenes import (
+        SceneRow as SceneRow,
+        SceneView as SceneView,
+        scenes_figure as scenes_figure,
+    )
     from clim_eval.pictures.style import (
         INK as INK,
         PALETTE as PALETTE,
@@ -28,12 +34,16 @@ else:
         {
             "EXAMPLE_FOLDER": "clim_eval.pictures.example",
             "INK": "clim_eval.pictures.style",
+            "NamedBoxes": "clim_eval.pictures.named_boxes",
             "PALETTE": "clim_eval.pictures.style",
             "SIDE": "clim_eval.pictures.style",
             "STYLE": "clim_eval.pictures.style",
+            "SceneRow": "clim_eval.pictures.scenes",
+            "SceneView": "clim_eval.pictures.scenes",
             "can_draw": "clim_eval.pictures.texts",
             "detection_figure": "clim_eval.pictures.detections",
             "readable_on": "clim_eval.pictures.texts",
+            "scenes_figure": "clim_eval.pictures.scenes",
             "text_options": "clim_eval.pictures.texts",
             "write_png": "clim_eval.pictures.files",
         },

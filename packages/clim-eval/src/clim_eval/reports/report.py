@@ -46,7 +46,7 @@ def write_report(
         figures: {name: matplotlib Figure, or the path of a PNG to copy}.
         data: `data_fingerprint` of what was evaluated.
         coverage: how much of the data the metrics rest on; all names are in report.json.
-        notes: paragraphs under the tables.
+        notes: paragraphs, and tables for people, above the table of all metrics.
 
     Returns the content of report.json: title, created, metrics, coverage, config, data, versions,
     figures, notes.
@@ -121,9 +121,10 @@ def combine_reports(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[
 
 def report_page(report: Mapping[str, Any]) -> str:
     """Return report.md of the content of a report.json."""
-    parts = [f"# {report['title']}", f"Made {report['created']}.", metric_table(report["metrics"])]
+    parts = [f"# {report['title']}", f"Made {report['created']}."]
+    # Notes are tables and sentences for people; the table of all figures comes after them.
+    parts += [*report["notes"], metric_table(report["metrics"])]
     parts += coverage_page(report.get("coverage", {}))
-    parts += list(report["notes"])
     parts += [f"## {name}\n\n![{name}](<{path}>)" for name, path in report["figures"].items()]
     if report["data"]:
         parts += ["## Data", markdown(["", "value"], leaves(report["data"]), text=True)]

@@ -1,5 +1,6 @@
 """What experiments print: stages with their time, aligned tables."""
 
+import os
 import time
 from collections.abc import Sequence
 from itertools import chain, count
@@ -17,6 +18,13 @@ class Stages:
         print(
             f"[{self.done}/{self.total}] {time.monotonic() - self.start:4.0f} s  {what}", flush=True
         )
+
+
+def cpu_minutes() -> float:
+    """Return the minutes of CPU time of this process and of its finished children."""
+    spent = os.times()
+    seconds = spent.user + spent.system + spent.children_user + spent.children_system
+    return seconds / 60
 
 
 def free_folder(path: Path) -> Path:

@@ -93,16 +93,23 @@ def group_plan(
     }
 
 
-def embedded_data(folder: Path, model: RegionModel, options: DrawingOptions) -> ComparisonData:
+def embedded_data(
+    folder: Path, model: RegionModel, options: DrawingOptions, *, train: bool = True
+) -> ComparisonData:
     """Write shards, training scenes and measured scenes below `folder`.
 
     The same options write the same files each time.
+
+    Args:
+        train: False leaves out what there is to train on.
     """
     emoji = load_emoji()
     split = emoji.split()
     trained = split.train_concepts[: options.classes]
     embeddings = {trained: unit_features(model, trained)}
-    train = _training_data(folder, model, options, emoji, embeddings[trained])
+    learnt = TrainingData(())
+    if train:
+        learnt = _training_data(folder, model, options, emoji, embeddings[trained])
 
     regions: list[RegionSet] = []
     zeroshot: dict[str, LabelledSet] = {}
@@ -132,7 +139,7 @@ def embedded_data(folder: Path, model: RegionModel, options: DrawingOptions) -> 
         elif not captions:
             captions[""] = ImageCaptions(scenes.images, scenes.captions_json, options.scene_px)
 
-    return ComparisonData(train, tuple(regions), captions, zeroshot)
+    return ComparisonData(learnt, tuple(regions), captions, zeroshot)
 
 
 def _training_data(

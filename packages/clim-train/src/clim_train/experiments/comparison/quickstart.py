@@ -1,6 +1,7 @@
-"""The main job on real image-text pairs in minutes: ``python -m clim_train.quickstart``.
+"""The plan, the arms and the report of the quick start with `--train`.
 
-A preset of the comparison (`clim_train.experiments.comparison`). It starts from the shipped
+Without options it measures the shipped weights before and after CLIM. With --train it is a preset
+of the comparison (`clim_train.experiments.comparison`). It starts from the shipped
 clim-tiny (a CLIP with image-level pretraining), trains it further in three ways, and measures
 region and image accuracy on scenes of a vendor and of concepts that were never seen. All arms have
 the same start, drawings, optimizer and steps:
@@ -12,29 +13,28 @@ the same start, drawings, optimizer and steps:
 It ends with a table, `report.md`, `report.json` and figures.
 """
 
-import argparse
+import copy
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from clim_data import MosaicBatch
-from clim_eval import accuracy_bars, similarity_figure, write_report
+from clim_eval import accuracy_bars, write_report
 from clim_eval.reports import to_jsonable
 from clim_models import RegionModel
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from clim_train.experiments.comparison import words
 from clim_train.experiments.comparison.arms import (
     Arm,
     ArmOptions,
     clim_sections,
     image_sections,
 )
-from clim_train.experiments.comparison.command import tiny_model
-from clim_train.experiments.comparison.data import ComparisonData, Metrics, RegionSet
-from clim_train.experiments.comparison.drawings import SPLITS, DrawingOptions, embedded_data
+from clim_train.experiments.comparison.data import ComparisonData, Metrics
+from clim_train.experiments.comparison.drawings import DrawingOptions
 from clim_train.experiments.comparison.plan import Plan, Results
 from clim_train.experiments.comparison.report import (
     about,
@@ -42,10 +42,7 @@ from clim_train.experiments.comparison.report import (
     result_table,
     summarize,
     with_spreads,
-    word_maps,
 )
-from clim_train.experiments.comparison.run import compare
-from clim_train.experiments.console import free_folder
 from clim_train.experiments.image_towers import set_image_tower
 from clim_train.methods.clim import ClimConfig, ClimTask
 from clim_train.recipes.clim import clim_quickstart
@@ -112,6 +109,13 @@ def single_tile_task(options: ClimConfig, model: RegionModel) -> SingleTileTask:
 
 
 ARMS = {
+    "clim": Arm(
+        "+ CLIM (mosaics)",
+        "the same drawings; tiles on mosaics",
+        clim_sections,
+        side=None,
+        short_title="CLIM",
+    ),
     "image": Arm(
         "+ image-level training",
         "single drawings and their captions",
@@ -125,13 +129,6 @@ ARMS = {
         clim_sections,
         side=None,
         task=single_tile_task,
-    ),
-    "clim": Arm(
-        "+ CLIM (mosaics)",
-        "the same drawings; tiles on mosaics",
-        clim_sections,
-        side=None,
-        short_title="CLIM",
     ),
 }
 
@@ -195,52 +192,27 @@ def columns_of(metrics: Metrics, group: str) -> Metrics:
 
     for figure in ("top1", "top5"):
         found[f"{group}.image.{figure}"] = metrics[f"zeroshot.{group}.{figure}"]
+    for name, value in metrics.items():
+        if name.startswith((f"{group}.pointing", f"{group}.naming")):
+            found[name] = value
     for figure in ("i2t.R@1", "i2t.R@5", "t2i.R@1", "t2i.R@5"):
         found[f"{group}.retrieval.{figure}"] = metrics[f"retrieval.{group}.{figure}"]
     return found
 
 
-def similarity_pictures(
-    model: RegionModel, towers: Mapping[str, Mapping[str, Tensor]], part: RegionSet, count: int = 2
-) -> dict[str, Figure]:
-    """Draw the similarity maps of the first scenes for each image tower: {"scene 1, NAME": Figure}.
-
-    Args:
-        towers: name -> weights of an image tower.
-    """
-    figures = {}
-    for name, tower in towers.items():
-        set_image_tower(model, tower)
-        for i in range(min(count, len(part.scenes))):
-            sample = part.scenes[i]
-            maps = word_maps(model, sample.image, part.embeddings[sample.labels])
-            figures[f"scene {i + 1}, {name}"] = similarity_figure(
-                sample.image,
-                maps,
-                [part.scenes.class_names[label] for label in sample.labels.tolist()],
-                boxes=sample.boxes,
-                title=f"Where the dense features say each word is: {name}",
-                columns=3,
-            )
-    return dict(sorted(figures.items()))
-
-
 def accuracy_picture(rows: Mapping[str, Sequence[Metrics]], group: str) -> Figure:
-    """Draw the accuracies of every arm in one group as bars."""
+    """Draw what every arm gains and costs in one group, as bars."""
     summaries = {title: summarize(runs) for title, runs in rows.items()}
     measured = next(iter(summaries.values()))[0]
-    shown = {}
-    for column, title in COLUMNS.items():
-        name = f"{group}.{column}"
-        if column != "boxes.mAcc5" and name in measured:
-            shown[name] = title.replace(" ", "\n", 1)
-
+    names = ("pointing", "naming.boxes", "image.top1")
+    shown = {f"{group}.{name}": words.COLUMNS[name].replace(" ", "\n", 1) for name in names}
+    shown = {name: title for name, title in shown.items() if name in measured}
     return accuracy_bars(
         {title: means for title, (means, _) in summaries.items()},
         metrics=list(shown),
         names=shown,
         errors={title: spread for title, (_, spread) in summaries.items() if spread} or None,
-        title=f"Region and image accuracy, {group.replace('_', ' ')}",
+        title=f"What one pass gains, and what images cost: {group.replace('_', ' ')}",
     )
 
 
@@ -253,26 +225,32 @@ def write_quickstart(
     for title, runs in {**results.rows, **mixed_rows(plan, results)}.items():
         rows[title] = [_all_columns(run, groups) for run in runs]
 
-    tables = []
+    tables, details = [], []
     for group, part in zip(groups, data.regions, strict=True):
         scenes, classes = len(part.scenes), len(part.embeddings)
-        head = f"{group.replace('_', ' ')}: {scenes} scenes, {classes} classes, percent"
+        head = f"{group.replace('_', ' ')}: {scenes} scenes"
+        tables.append(f"**{head}, percent**\n\n{words.word_table(rows, group)}")
         columns = {f"{group}.{column}": title for column, title in COLUMNS.items()}
-        tables.append(f"**{head}**\n\n{result_table(rows, columns)}")
+        head = f"{head}, one name of {classes}, percent"
+        details.append(f"**{head}**\n\n{result_table(rows, columns)}")
 
-    towers = {"before": results.towers[plan.start]}
+    arms = {title: rows[title] for title in results.rows}
+    figures = {"accuracy of every arm": accuracy_picture(arms, groups[0])}
     if "clim" in plan.arms:
-        towers["after CLIM"] = results.towers[ARMS["clim"].title]
+        trained = copy.deepcopy(model)
+        set_image_tower(trained, results.towers[ARMS["clim"].title])
+        set_image_tower(model, results.towers[plan.start])
+        models = {"before": model, "after CLIM": trained}
+        part = data.regions[0]
+        side = plan.options.region_px
+        figures = {"before_after": words.before_after(models, part, side), **figures}
     write_report(
         folder,
         title="CLIM quick start",
         metrics=with_spreads(rows),
         config=about(plan, model),
-        figures={
-            "accuracy of every arm": accuracy_picture(rows, groups[0]),
-            **similarity_pictures(model, towers, data.regions[0]),
-        },
-        notes=[*tables, NOTE],
+        figures=figures,
+        notes=[*tables, words.NOTE, *details, NOTE],
     )
     return "\n\n".join(tables).replace("**", "")
 
@@ -282,61 +260,3 @@ def _all_columns(metrics: Metrics, groups: Sequence[str]) -> Metrics:
     for group in groups:
         found |= columns_of(metrics, group)
     return found
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="folder of report and runs (default: quickstart, or quickstart-2, ...); one that was "
-        "begun with the same options is finished",
-    )
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0], help="several give mean and spread"
-    )
-    parser.add_argument(
-        "--arms", choices=tuple(ARMS), nargs="+", default=list(ARMS), help="which arms to train"
-    )
-    parser.add_argument("--split", choices=SPLITS, default="test", help="val: for choices")
-    parser.add_argument(
-        "--scenes", type=int, default=200, help="composed scenes per evaluation set"
-    )
-    parser.add_argument(
-        "--scene-px", type=int, default=192, help="side at which the model sees a scene"
-    )
-    parser.add_argument(
-        "--classes", type=int, help="use only the first classes of each set, for a quick look"
-    )
-    for field in dataclasses.fields(QuickstartOptions):
-        option = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(option, type=type(field.default), default=field.default)
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line of the quick start."""
-    args = build_parser().parse_args(argv)
-    names = [field.name for field in dataclasses.fields(QuickstartOptions)]
-    options = QuickstartOptions(**{name: getattr(args, name) for name in names}).arm_options()
-    drawings = DrawingOptions(
-        split=args.split,
-        scenes=args.scenes,
-        train_scenes=0,
-        scene_px=args.scene_px,
-        classes=args.classes,
-        retrieve="drawings",
-        names=GROUPS[args.split],
-    )
-    plan = quickstart_plan(options, drawings, args.arms, args.seeds)
-
-    def prepare(folder: Path, model: RegionModel) -> ComparisonData:
-        return embedded_data(folder, model, drawings)
-
-    begin = time.monotonic()
-    out = args.out or free_folder(Path("quickstart"))
-    tables = compare(out, plan, tiny_model(options), prepare, write_quickstart)
-    print(f"\n{tables}\n\n{NOTE}\n")
-    print(f"{time.monotonic() - begin:.0f} s. Report: {(out / 'report.md').resolve()}")

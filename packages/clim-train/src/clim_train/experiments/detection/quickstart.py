@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from clim_data.command_line import typed
 from clim_data.files import write_json
 from clim_eval.reports import to_jsonable
 from clim_models import RegionModel
@@ -28,7 +29,7 @@ from clim_models.detection import Detections, TwoStageDetector, open_detector
 from clim_train.experiments.claims import claim_folder
 from clim_train.experiments.comparison.command import tiny_model
 from clim_train.experiments.comparison.data import Metrics
-from clim_train.experiments.console import Stages, free_folder
+from clim_train.experiments.console import Stages, cpu_minutes, free_folder
 from clim_train.experiments.detection.detectors import (
     BACKBONES,
     Towers,
@@ -207,4 +208,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         out, options, backbones=args.backbones, seeds=args.seeds, towers=args.towers
     )
     print(f"\n{table}\n\n{NOTE}\n")
-    print(f"{time.monotonic() - begin:.0f} s. Report: {(out / 'report.md').resolve()}")
+    seconds = time.monotonic() - begin
+    print(f"{cpu_minutes():.1f} CPU minutes, {seconds:.0f} s. Report: {out / 'report.md'}")
+    run = out / "runs" / f"{args.backbones[-1]}-seed{args.seeds[0]}"
+    program = typed("clim-eval")
+    print(f'next:\n  {program} detect IMAGE "a cat" "a sofa" --checkpoint {run}')

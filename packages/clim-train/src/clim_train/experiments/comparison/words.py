@@ -21,11 +21,11 @@ COLUMNS = {
 }
 CHANCE = "chance"
 NOTE = (
-    "Points at a word: the peak of the word's map lies in its true box; the five words of the scene "
-    "are asked for one by one. Names a box: of these five words, the box is most similar to its "
-    "own. Both from one pass of the dense features. A class token, or a crop, per known box is one "
-    "more pass or image for each box; pointing has no box. Image top-1, among all classes, is the "
-    "price."
+    "Points at a word: the peak of the word's map lies in its true box, asked for each of the "
+    "scene's five words. Names a box: of these five words, the box is most similar to its own. "
+    "Both are read from one pass of the dense features. A class token, or a crop, per known box "
+    "costs a pass or an image for each box, and cannot point. Image top-1, among all classes, is "
+    "the price."
 )
 
 

@@ -80,6 +80,8 @@ OWN = {
     "--compare": "show: two models in one picture",
     "--example": "show: the shipped model about the shipped scene",
     "--readout": "show: path of the last block",
+    "--grounder": "flmm: who makes the masks",
+    "--attention-heads": "flmm: heads of one grounder",
     "--checkpoint": "detect: trained detector; flmm: trained heads",
     "--vocabulary": "all commands that embed names: phrases and examples of each",
     "--lmm": "flmm: the frozen LMM",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         write_text as write_text,
         write_whole as write_whole,
     )
+    from clim_data.files.cache import default_cache_folder as default_cache_folder
     from clim_data.files.identity import (
         SampleName as SampleName,
         SampleNames as SampleNames,
@@ -39,6 +40,7 @@ else:
             "IMAGE_SUFFIXES": "clim_data.files.names",
             "SampleName": "clim_data.files.identity",
             "SampleNames": "clim_data.files.identity",
+            "default_cache_folder": "clim_data.files.cache",
             "flush": "clim_data.files.atomic",
             "image_file_name": "clim_data.files.names",
             "is_image": "clim_data.files.names",

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from clim_data.command_line import Commands, add_command, add_option
 
+from flmm.commands.grounders import add_grounder_options, grounder_from_options, say_unanswered
 from flmm.commands.options import (
     add_answer_options,
     add_model_options,
     add_score_option,
-    grounder_from_options,
     say,
     say_how_phrases_are_found,
 )
@@ -43,6 +43,7 @@ def add(commands: Commands) -> None:
         help="ask this instead of reading questions; repeatable",
     )
     add_model_options(parser)
+    add_grounder_options(parser)
     add_score_option(parser)
     add_answer_options(parser)
     add_option(
@@ -154,6 +155,7 @@ def _draw(
         for label, mask in zip(phrases_with_scores(phrases, scores), masks, strict=True)
     ]
     print(f"  {', '.join(labels)} -> {path}", flush=True)
+    say_unanswered(grounder)
 
 
 class AnswerPrinter:

@@ -14,12 +14,19 @@ from flmm.commands.evaluation_options import (
     print_figures,
     what_counts,
 )
-from flmm.commands.options import add_score_option, grounder_from_options, say
+from flmm.commands.grounders import (
+    add_grounder_options,
+    check_grounder,
+    grounder_from_options,
+    unanswered_notes,
+)
+from flmm.commands.options import add_score_option, say
 from flmm.commands.visual_cot import add_visual_cot, answer_benchmark
 
 if TYPE_CHECKING:
     from clim_eval import MaskScores
 
+    from flmm.adapters.frozen import FrozenLMM
     from flmm.evaluation.masks import ForSamples, GroundingEvaluation
     from flmm.grounders.grounder import Grounder
 
@@ -172,6 +179,7 @@ def _add_expression_files(parser: CommandParser, *, old: bool) -> None:
 def _add_scoring(parser: CommandParser) -> None:
     add_option(parser, "--batch-size", default=1, help="images per pass of the LMM")
     add_score_option(parser)
+    add_grounder_options(parser, several=True)
     add_option(parser, "--workers", default=2)
     parser.add_argument(
         "--pictures",
@@ -199,36 +207,65 @@ def run(options: Namespace) -> None:
 
 
 def score(options: Namespace) -> None:
-    """Score a data set and, on rank 0, write the report."""
+    """Score a data set with each grounder and, on rank 0, write the reports."""
+    from clim_eval import write_report
+
+    kinds = list(dict.fromkeys(options.grounder))
+    for kind in kinds:  # before the minutes that loading can take
+        check_grounder(options, kind)
+    data = open_data(options)
+
+    rows: dict[str, dict[str, float]] = {}
+    lmm = None
+    for kind in kinds:
+        folder = options.out if len(kinds) == 1 else options.out / kind
+        one = Namespace(**{**vars(options), "grounder": kind, "out": folder})
+        if kind != "attention":
+            one.attention_heads = None
+        if len(kinds) > 1:
+            say(f"grounder {kind}:")
+        lmm, rows[kind] = _score_one(one, data, lmm)
+    if len(kinds) > 1 and Ranks.of_group()[0] == 0:
+        title = f"flmm eval {options.kind}: {', '.join(kinds)}"
+        write_report(options.out, title=title, metrics=rows, config=what_counts(options))
+        print(options.out / "report.md")
+
+
+def _score_one(
+    options: Namespace, data: Any, lmm: "FrozenLMM | None"
+) -> "tuple[FrozenLMM, dict[str, float]]":
+    """Score a data set with one grounder -> its LMM and the figures of its report (rank 0)."""
     from clim_eval import MaskScores
 
     from flmm.evaluation.masks import report_scores
 
-    # All that can be wrong is looked at before the minutes that loading can take.
-    data = open_data(options)
     config = what_counts(options)
     rank, _ = Ranks.of_group()
     scores = MaskScores(options.out / "samples", rank=rank, config={**config, "data": data.stamp()})
-    grounder = grounder_from_options(on_own_gpu(options))
+    grounder = grounder_from_options(on_own_gpu(options), lmm)
     evaluation = _evaluation(options, grounder, data)
     if len(scores):
         say(f"{len(scores)} samples are scored already")
     evaluation.run(scores)
+    unanswered = unanswered_notes(grounder)
     if rank != 0:
-        return
+        return grounder.lmm, {}
+
     metrics, note = _figures(options, scores, data)
-    report_scores(
+    report = report_scores(
         options.out,
         evaluation,
         scores,
         title=f"flmm eval {options.kind}",
         metrics=metrics,
         config=config,
-        notes=[note],
+        notes=[note, *unanswered],
         pictures=options.pictures,
     )
     print_figures(metrics, evaluation.coverage(scores))
+    print("\n".join([*unanswered, f"{evaluation.seconds_per_phrase:.3f} s for each phrase"]))
     print(options.out / "report.md")
+    return grounder.lmm, report["metrics"]
 
 
 def _evaluation(options: Namespace, grounder: "Grounder", data: Any) -> "GroundingEvaluation":

@@ -42,13 +42,19 @@ def add_run_options(parser: CommandParser) -> None:
 
 
 def what_counts(options: Namespace) -> dict[str, str]:
-    """Return the options that results depend on, and a checksum of the heads."""
+    """Return the options that results depend on, and a checksum of the heads where they are
+    used."""
     named = {
         name: str(value)
         for name, value in vars(options).items()
         # The default of --min-score changes nothing: older results go on with it.
         if value is not None and name not in _FREE and (name, value) != ("min_score", 0.0)
     }
+    grounders = getattr(options, "grounder", "heads")
+    if grounders in ("heads", ["heads"]):
+        named.pop("grounder", None)  # as it was called before there were others
+    if "heads" not in grounders:
+        return named
     return {**named, "heads": f"{zlib.crc32(heads_file(options.checkpoint).read_bytes()):08x}"}
 
 

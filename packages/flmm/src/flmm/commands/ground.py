@@ -13,10 +13,10 @@ from flmm.commands.ground_folder import (
     ground_folder,
     refuse_folder_options,
 )
+from flmm.commands.grounders import add_grounder_options, grounder_from_options, say_unanswered
 from flmm.commands.options import (
     add_model_options,
     add_score_option,
-    grounder_from_options,
     say,
 )
 
@@ -32,6 +32,7 @@ def add(commands: Commands) -> None:
     )
     phrases.required = False  # --phrases can take their place
     add_model_options(parser)
+    add_grounder_options(parser)
     add_score_option(parser)
     parser.add_argument(
         "--each-alone",
@@ -84,6 +85,7 @@ def ground_picture(options: Namespace) -> None:
             "orientation": "applied",  # masks lie on the upright picture
             "each_alone": options.each_alone,
             "min_score": options.min_score,
+            "grounder": options.grounder,
         }
         save_grounding(out, image, masks, phrases, scores=scores, about=about)
     except PictureError as fault:
@@ -92,4 +94,5 @@ def ground_picture(options: Namespace) -> None:
     for phrase, mask, score in zip(phrases, masks, scores, strict=True):
         share = f"{100 * mask.mean():5.1f} % of the image" if mask.any() else "not found".rjust(20)
         print(f"{share}  score {score:.2f}  {phrase}")
+    say_unanswered(grounder)
     print(f"{out}\n{record}" if out.exists() else record)

@@ -8,7 +8,8 @@ from clim_data.command_line import CommandParser, add_option, given
 from clim_data.processes import Ranks
 
 from flmm.commands.evaluation_options import on_own_gpu, what_counts
-from flmm.commands.options import grounder_from_options, say
+from flmm.commands.grounders import check_grounder, grounder_from_options, say_unanswered
+from flmm.commands.options import say
 
 if TYPE_CHECKING:
     from flmm.grounders.phrase_files import PhraseList
@@ -92,13 +93,16 @@ def ground_folder(options: Namespace) -> None:
     )
 
     # All that can be wrong is looked at before the minutes that loading can take.
+    check_grounder(options, options.grounder)
     images = PhraseImages(folder, chosen_phrases(options))
     info = {name: value for name, value in what_counts(options).items() if name not in _NOT_IN_INFO}
     job = FolderJob(images, output, info, settings)
     if job.finished():
         report = FolderReport(output, finished=True)
     else:
-        report = job.run(grounder_from_options(options))
+        grounder = grounder_from_options(options)
+        report = job.run(grounder)
+        say_unanswered(grounder)
     if ranks.is_first:
         if settings.pictures is not None:
             say(f"pictures: {settings.pictures}")

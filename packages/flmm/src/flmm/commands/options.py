@@ -3,13 +3,15 @@
 import argparse
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from clim_data.command_line import add_option, at_least
 from clim_data.processes import Ranks
 
+from flmm.adapters.frozen import FrozenLMM
 from flmm.grounded import GroundedLMM
-from flmm.grounders.grounder import Grounder
 from flmm.heads.sources import heads_in, trained_with
 
 
@@ -19,7 +21,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--checkpoint",
         type=Path,
-        help="trained heads (needed): folder of a training, heads.safetensors or a released .pth",
+        help="trained heads: folder of a training, heads.safetensors or a released .pth",
     )
     group.add_argument(
         "--lmm",
@@ -91,37 +93,40 @@ def say_how_phrases_are_found() -> None:
         )
 
 
-def load_from_options(options: argparse.Namespace) -> GroundedLMM:
+def load_from_options(options: argparse.Namespace, lmm: FrozenLMM | None = None) -> GroundedLMM:
     """Load the model that the options name; say on stderr what it is loading and how long that
     took.
+
+    Args:
+        lmm: if it is loaded already.
 
     Raises:
         FileNotFoundError, ValueError: as `load_grounded`, or no LMM or SAM is named anywhere.
     """
-    import torch
-
     from flmm.grounded import load_grounded
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = options.dtype or ("float32" if device == "cpu" else "bfloat16")
+    device, dtype = device_and_dtype(options)
     heads = heads_file(options.checkpoint)
-    lmm, sam = (getattr(options, part) or trained_with(heads, part) for part in ("lmm", "sam"))
+    name, sam = (getattr(options, part) or trained_with(heads, part) for part in ("lmm", "sam"))
+    with loading(f"{name} ({dtype}, {device}), {sam} and {heads}"):
+        return load_grounded(lmm or name, sam=sam, heads=heads, dtype=dtype, device=device)
+
+
+def device_and_dtype(options: argparse.Namespace) -> tuple[str, str]:
+    """Return the device and the dtype of the LMM."""
+    import torch
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return device, options.dtype or ("float32" if device == "cpu" else "bfloat16")
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Say what is being loaded, and how long it took."""
     begin = time.monotonic()
-    say(f"loading {lmm} ({dtype}, {device}), {sam} and {heads} ...")
-    model = load_grounded(lmm, sam=sam, heads=heads, dtype=dtype, device=device)
+    say(f"loading {what} ...")
+    yield
     say(f"loaded in {time.monotonic() - begin:.0f} s")
-    return model
-
-
-def grounder_from_options(options: argparse.Namespace) -> Grounder:
-    """Load the model that the options name, and return its grounder; see `load_from_options`.
-
-    A command that has the option --each-alone says how the grounder reads phrases.
-    """
-    from flmm.grounders.heads import HeadsGrounder
-
-    each_alone: bool = getattr(options, "each_alone", False)
-    return HeadsGrounder(load_from_options(options), each_alone=each_alone)
 
 
 def heads_file(checkpoint: Path | None) -> Path:
@@ -132,9 +137,8 @@ def heads_file(checkpoint: Path | None) -> Path:
     if checkpoint is None:
         raise ValueError(
             "masks need trained heads: pass --checkpoint with the folder of a training (`hatch run "
-            "flmm-quickstart` "
-            "makes flmm-quickstart/run in minutes, offline), or with a released F-LMM .pth next to "
-            "--lmm and --sam"
+            "flmm-quickstart` makes flmm-quickstart/run in minutes, offline), or with a released "
+            "F-LMM .pth next to --lmm and --sam; or find them without, by --grounder attention"
         )
     return heads_in(checkpoint)
 

@@ -24,7 +24,13 @@ COLUMNS = ("left", "centre", "right")
 
 
 def compose_demo_scenes(
-    folder: str | Path, which: str, *, count: int, objects: tuple[int, int] = (2, 3), seed: int = 0
+    folder: str | Path,
+    which: str,
+    *,
+    count: int,
+    objects: tuple[int, int] = (2, 3),
+    seed: int = 0,
+    image_px: int = IMAGE_PX,
 ) -> NarrativeScenes:
     """Write `count` scenes with narratives.
 
@@ -33,12 +39,14 @@ def compose_demo_scenes(
             trained on).
         objects: fewest and most kinds of things in a scene.
         seed: scenes of "train", "val" and "test" differ for the same seed.
+        image_px: side of a scene; its things are as large in proportion.
 
     Raises:
         ValueError: an option is out of range.
     """
     emoji = load_emoji()
     vendor = scene_vendors(emoji.split(), which)
+    smallest, largest = (edge * image_px // IMAGE_PX for edge in OBJECT_PX)
     return compose_narrative_scenes(
         folder,
         vendor=vendor,
@@ -46,7 +54,7 @@ def compose_demo_scenes(
         count=count,
         emoji=emoji,
         options=NarrativeOptions(
-            objects=objects, pairs=PAIRS, object_px=OBJECT_PX, image_px=IMAGE_PX
+            objects=objects, pairs=PAIRS, object_px=(smallest, largest), image_px=image_px
         ),
         seed=1000 * seed + ("train", "val", "test").index(which),
     )

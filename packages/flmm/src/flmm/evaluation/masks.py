@@ -4,6 +4,7 @@ processes, resumable.
 Letters: B images of a batch, N phrases of an image, H W its pixels.
 """
 
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -106,6 +107,8 @@ class GroundingEvaluation:
         self.min_score = min_score
         self.total = len(data) if limit is None else min(limit, len(data))
         self.skipped = SkipReport()
+        self._seconds = 0.0
+        self._timed = 0  # phrases
 
     def run(self, scores: MaskScores, *, bar: bool = True) -> SkipReport:
         """Score this rank's share of the samples that `scores` does not have; then all ranks join
@@ -131,7 +134,7 @@ class GroundingEvaluation:
         for batch in progress_bar(batches, total, "grounding", bar):
             self.skipped.extend(item for item in batch if isinstance(item, BrokenSample))
             usable = [item for item in batch if isinstance(item, EvaluationItem)]
-            for item, found in zip(usable, self.masks(usable), strict=True):
+            for item, found in zip(usable, self._timed_masks(usable), strict=True):
                 phrases = item.record.phrases
                 logits = found.logits(self.min_score)
                 scores.add(
@@ -147,6 +150,8 @@ class GroundingEvaluation:
         scores.gather()
         for faults in gather_objects(self.skipped.faults):
             self.skipped.extend(faults)
+        times = gather_objects((self._seconds, self._timed))
+        self._seconds, self._timed = (sum(values) for values in zip(*times, strict=True))
         check_scored(self.coverage(scores), "check the data and the folder of its images")
         return self.skipped
 
@@ -154,6 +159,21 @@ class GroundingEvaluation:
         """Return more that is counted of a sample, a value for each phrase, from its logits
         (N, H, W)."""
         return {}
+
+    @property
+    def seconds_per_phrase(self) -> float:
+        """Time that one process needs for a phrase, loading images left out; nan where `run` found
+        all samples scored already."""
+        return self._seconds / self._timed if self._timed else float("nan")
+
+    def _timed_masks(self, items: Sequence[EvaluationItem]) -> list[ScoredMasks]:
+        begin = time.perf_counter()
+        found = self.masks(items)
+        for masks in found:
+            masks.scores.tolist()  # the masks are then there, on a GPU, too
+        self._seconds += time.perf_counter() - begin
+        self._timed += sum(len(masks.scores) for masks in found)
+        return found
 
     def coverage(self, scores: MaskScores) -> tuple[Coverage, ...]:
         """Return how many samples and phrases `scores` rest on, and which samples are left out."""
@@ -239,7 +259,12 @@ def report_scores(
     return write_report(
         folder,
         title=title,
-        metrics={**metrics, "samples": len(scores), "not_scored": skipped.total},
+        metrics={
+            **metrics,
+            "samples": len(scores),
+            "not_scored": skipped.total,
+            "seconds_per_phrase": evaluation.seconds_per_phrase,
+        },
         config=config,
         figures=figures,
         coverage=evaluation.coverage(scores),

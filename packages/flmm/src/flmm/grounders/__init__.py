@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING
 from clim_data.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from flmm.grounders.attention import (
+        AttentionGrounder as AttentionGrounder,
+    )
+    from flmm.grounders.box import (
+        BoxGrounder as BoxGrounder,
+    )
+    from flmm.grounders.chosen_heads import (
+        AttentionHead as AttentionHead,
+        ChosenHeads as ChosenHeads,
+        choose_heads as choose_heads,
+        choose_on_drawn_scenes as choose_on_drawn_scenes,
+    )
     from flmm.grounders.grounder import (
         Grounder as Grounder,
         SampleGrounder as SampleGrounder,
@@ -18,15 +30,25 @@ if TYPE_CHECKING:
         HeadsGrounder as HeadsGrounder,
         phrase_features as phrase_features,
     )
+    from flmm.grounders.refining import (
+        box_refiner as box_refiner,
+    )
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            "AttentionGrounder": "flmm.grounders.attention",
+            "AttentionHead": "flmm.grounders.chosen_heads",
+            "BoxGrounder": "flmm.grounders.box",
+            "ChosenHeads": "flmm.grounders.chosen_heads",
             "Grounder": "flmm.grounders.grounder",
             "HeadsGrounder": "flmm.grounders.heads",
             "SampleGrounder": "flmm.grounders.grounder",
             "SamplePreparer": "flmm.grounders.grounder",
             "ScoredMasks": "flmm.grounders.grounder",
+            "box_refiner": "flmm.grounders.refining",
+            "choose_heads": "flmm.grounders.chosen_heads",
+            "choose_on_drawn_scenes": "flmm.grounders.chosen_heads",
             "phrase_features": "flmm.grounders.heads",
         },
     )

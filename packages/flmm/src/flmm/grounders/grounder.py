@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from clim_data import GroundingSample
+from clim_data import GroundingSample, SkipReport
 from PIL import Image
 from torch import Tensor
 
@@ -33,6 +33,30 @@ class ScoredMasks:
     def binary(self, min_score: float = 0.0) -> Tensor:
         """Return masks bool (N, H, W), empty for scores below `min_score`."""
         return self.logits(min_score) > 0
+
+
+class PhraseReader(Protocol):
+    """A frozen LMM, and how attention of the tokens of a phrase becomes one map."""
+
+    @property
+    def lmm(self) -> FrozenLMM:
+        """The LMM that reads."""
+        ...
+
+    @property
+    def merge(self) -> str:
+        """ "mean" or "max", see `FrozenLMM.forward`."""
+        ...
+
+
+@runtime_checkable
+class AsksTheLMM(Protocol):
+    """A grounder that asks the LMM something, whose answer may be of no use."""
+
+    def take_unanswered(self) -> SkipReport:
+        """Return the phrases that got no mask for that reason, with the answers, since the last
+        call."""
+        ...
 
 
 class SamplePreparer(Protocol):
@@ -65,7 +89,9 @@ class SampleGrounder(Protocol):
 class Grounder(Protocol):
     """Grounds the phrases of a frozen LMM.
 
-    `HeadsGrounder` is one. A new one is a class with these members."""
+    `HeadsGrounder`, `BoxGrounder` and `AttentionGrounder` are three. A new one is a class with
+    these members; one that asks the LMM is also an `AsksTheLMM`.
+    """
 
     @property
     def lmm(self) -> FrozenLMM:

@@ -13,7 +13,7 @@ from flmm.adapters.features import Answer, PhraseFeatures, Sample, join_phrases
 from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.tokenizer import tokenizer_of
 from flmm.grounded import GroundedLMM, Grounding, ground_as_given
-from flmm.grounders.grounder import ScoredMasks
+from flmm.grounders.grounder import PhraseReader, ScoredMasks
 from flmm.pictures.files import Picture, Pictures, read_image
 from flmm.pictures.orientation import orientation_of, turn_back
 from flmm.refiners.embedding import ImageEmbedding
@@ -245,7 +245,7 @@ def phrases_of_each(
 
 
 def phrase_features(
-    model: GroundedLMM,
+    model: PhraseReader,
     image: Image.Image,
     phrases: str | Iterable[str],
     *,
@@ -272,7 +272,7 @@ class Reading:
 
 
 def features_of_images(
-    model: GroundedLMM,
+    model: PhraseReader,
     images: Sequence[Image.Image],
     phrases: Sequence[Sequence[str]],
     reading: Reading,

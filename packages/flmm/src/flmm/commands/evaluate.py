@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from clim_data.command_line import CommandParser, Commands, add_command, add_option, at_least
 from clim_data.processes import Ranks
 
+from flmm.commands.evaluation_figures import figures_of
 from flmm.commands.evaluation_options import (
     add_run_options,
     join_ranks,
@@ -24,38 +25,9 @@ from flmm.commands.options import add_score_option, say
 from flmm.commands.visual_cot import add_visual_cot, answer_benchmark
 
 if TYPE_CHECKING:
-    from clim_eval import MaskScores
-
     from flmm.adapters.frozen import FrozenLMM
     from flmm.evaluation.masks import ForSamples, GroundingEvaluation
     from flmm.grounders.grounder import Grounder
-
-PROTOCOL_NOTES = {
-    "original": "Protocol `original` (F-LMM's): the first sentence of each object, all of an image "
-    "in one text, so that later expressions see the earlier ones. Not comparable with the standard "
-    "protocol.",
-    "standard": "Protocol `standard`: every sentence of every object by itself.",
-}
-NARRATIVE_NOTE = (
-    "`original`: the sums of F-LMM's evaluation; the others are exact. Masks have the image's own "
-    "size."
-)
-GENERALIZED_NOTE = (
-    "Every sentence by itself. A phrase is called present if its score is at least {} "
-    "(`--min-score`) and its mask is not empty. ECE: a score promises an IoU of 0.5."
-)
-
-
-REASONING_NOTE = (
-    "gIoU: mean IoU of the questions; cIoU: sum of intersections by sum of unions. `short` are "
-    "phrases, `long` sentences. Grounded: the {}; queries of an image: {}."
-)
-ENTITY_NOTE = (
-    "Phrases with a box. `merged`: the true box is the one around all boxes of a phrase; `any`: "
-    "the best of them. R@1: share of phrases with a box IoU of 0.5; `pointing`: share whose "
-    "highest logit lies in a true box. Published figures use one of the two protocols: compare "
-    "like with like."
-)
 
 
 def add(commands: Commands) -> None:
@@ -251,7 +223,7 @@ def _score_one(
     if rank != 0:
         return grounder.lmm, {}
 
-    metrics, note = _figures(options, scores, data)
+    metrics, note = figures_of(options, scores, data)
     report = report_scores(
         options.out,
         evaluation,
@@ -286,30 +258,6 @@ def _evaluation(options: Namespace, grounder: "Grounder", data: Any) -> "Groundi
         limit=options.limit,
         min_score=options.min_score,
     )
-
-
-def _figures(options: Namespace, scores: "MaskScores", data: Any) -> tuple[dict[str, float], str]:
-    """Return the metrics of a kind of data set, and a note about them."""
-    from clim_eval import (
-        entity_scores,
-        generalized_scores,
-        narrative_scores,
-        reasoning_scores,
-        referring_scores,
-    )
-
-    if options.kind == "reasonseg":
-        note = REASONING_NOTE.format(options.grounded, options.queries)
-        return reasoning_scores(scores, data.long_questions()), note
-    if options.kind == "flickr30k":
-        return entity_scores(scores), ENTITY_NOTE
-
-    if options.kind == "png":
-        metrics = narrative_scores(scores) | narrative_scores(scores, protocol="original")
-        return metrics, NARRATIVE_NOTE
-    if options.kind == "grefcoco":
-        return generalized_scores(scores), GENERALIZED_NOTE.format(options.min_score)
-    return referring_scores(scores, protocol=options.protocol), PROTOCOL_NOTES[options.protocol]
 
 
 def open_data(options: Namespace) -> Any:

@@ -87,6 +87,7 @@ OWN = {
     "--lmm": "flmm: the frozen LMM",
     "--sam": "flmm: the refiner",
     "--refiner": "flmm: the refiner",
+    "--heads": "flmm attention: how many are drawn",
     "--queries": "flmm eval reasonseg: which questions",
     "--grounded": "flmm eval reasonseg: question or answer",
     "--entities": "flmm eval flickr30k: captions and boxes",

@@ -50,12 +50,17 @@ if TYPE_CHECKING:
     from flmm.grounded import GroundedLMM as GroundedLMM, load_grounded as load_grounded
     from flmm.grounders.heads import ground_phrases as ground_phrases
     from flmm.grounders.images import ground as ground, save_grounding as save_grounding
+    from flmm.grounders.phrase_maps import (
+        PhraseMaps as PhraseMaps,
+        phrase_maps as phrase_maps,
+    )
     from flmm.grounders.pipeline import (
         GroundingOptions as GroundingOptions,
         GroundingPipeline as GroundingPipeline,
         pipeline as pipeline,
     )
     from flmm.heads.trainable import Grounding as Grounding, TrainableHeads as TrainableHeads
+    from flmm.pictures.attention import attention_figure as attention_figure
     from flmm.pictures.masks import grounding_figure as grounding_figure
     from flmm.refiners.embedding import ImageEmbedding as ImageEmbedding
     from flmm.refiners.sam.refiner import SamRefiner as SamRefiner
@@ -107,6 +112,7 @@ else:
             "NoPhrasesError": "flmm.dialogue.answers",
             "PadToSquare": "flmm.adapters.preparers",
             "PhraseFeatures": "flmm.adapters.features",
+            "PhraseMaps": "flmm.grounders.phrase_maps",
             "PhraseRows": "flmm.attention.capture",
             "PreparedImage": "flmm.adapters.frames",
             "PromptStyle": "flmm.text.prompts",
@@ -118,6 +124,7 @@ else:
             "TrainableHeads": "flmm.heads.trainable",
             "VisualAnswer": "flmm.dialogue.visual_cot",
             "ask": "flmm.dialogue.answers",
+            "attention_figure": "flmm.pictures.attention",
             "build_lmm": "flmm.adapters.registry",
             "ground": "flmm.grounders.images",
             "ground_answer": "flmm.dialogue.answers",
@@ -126,6 +133,7 @@ else:
             "load_grounded": "flmm.grounded",
             "load_lmm": "flmm.adapters.registry",
             "load_sam": "flmm.refiners.sam.weights",
+            "phrase_maps": "flmm.grounders.phrase_maps",
             "phrase_token_spans": "flmm.text.tokens",
             "pipeline": "flmm.grounders.pipeline",
             "prompt_style": "flmm.text.prompts",

@@ -1,4 +1,4 @@
-"""`flmm ground | chat | demo | eval | demo-model | train`: one module for each command."""
+"""`flmm ground | attention | chat | demo | eval | demo-model | train`, a module for each."""
 
 import sys
 from collections.abc import Sequence
@@ -14,6 +14,10 @@ from flmm.version import __version__
 # `run(options)`; `train`, whose options are those of its recipe, has `main(arguments)`.
 COMMANDS: dict[str, tuple[str, str]] = {
     "ground": ("flmm.commands.ground", "draw the masks of phrases in an image or a folder"),
+    "attention": (
+        "flmm.commands.attention",
+        "draw where an LMM looks while it reads phrases; without heads and SAM",
+    ),
     "chat": (
         "flmm.commands.chat",
         "talk about an image; each answer is drawn with the masks of its phrases",

@@ -1,0 +1,82 @@
+"""`flmm attention IMAGE "a red car" --lmm ...`: where an LMM looks while it reads a phrase."""
+
+import time
+from argparse import Namespace
+from pathlib import Path
+
+from clim_data.command_line import Commands, add_command, add_option, at_least
+
+from flmm.commands.options import say
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the subparsers of `flmm`."""
+    parser = add_command(
+        commands,
+        "attention",
+        run,
+        "draw where an LMM looks while it reads phrases; without heads and SAM",
+    )
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("phrases", nargs="+", metavar="PHRASE", help='in quotes, "a red car"')
+    parser.add_argument(
+        "--lmm",
+        required=True,
+        metavar="PATH_OR_HUB_ID",
+        help="such as llava-hf/llava-1.5-7b-hf; no trained heads and no SAM are needed",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float16", "float32"),
+        help="of the LMM; default: bfloat16 on a GPU, float32 on the CPU",
+    )
+    add_option(parser, "--device")
+    parser.add_argument(
+        "--heads",
+        type=at_least(1),
+        default=6,
+        metavar="N",
+        help="how many of the most focused heads are drawn; default: 6",
+    )
+    add_option(
+        parser,
+        "--out",
+        short="-o",
+        metavar="PNG",
+        help="picture to write, with the maps as npz next to it; default: IMAGE.attention.png",
+    )
+
+
+def run(options: Namespace) -> None:
+    """Draw the attention and write it, see `add`."""
+    import torch
+    from clim_eval.pictures import write_png
+
+    from flmm.adapters.registry import load_lmm
+    from flmm.grounders.phrase_maps import phrase_maps
+    from flmm.hub import check_device
+    from flmm.pictures.attention import attention_figure
+    from flmm.pictures.files import picture_path, read_image
+    from flmm.text.phrases import check_phrases
+
+    # What can be wrong is looked at before the minutes that loading can take.
+    image = read_image(options.image)
+    out = picture_path(options.out or Path(f"{options.image.stem}.attention.png"))
+    if out.exists() and out.samefile(options.image):
+        raise ValueError(f"-o {out} would replace the input picture: name another file")
+    check_phrases(options.phrases)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
+    dtype = options.dtype or ("float32" if device == "cpu" else "bfloat16")
+
+    say(f"loading {options.lmm} ({dtype}, {device}) ...")
+    lmm = load_lmm(options.lmm, dtype=dtype, device=device)
+    begin = time.monotonic()
+    maps = phrase_maps(lmm, image, options.phrases, heads=options.heads)
+    say(f"read in {time.monotonic() - begin:.1f} s")
+    arrays = maps.save(out.with_suffix(".npz"))
+    write_png(out, attention_figure(image, maps))
+    for number, phrase in enumerate(maps.phrases):
+        share = 100 * float(maps.shares[number].mean())
+        print(f"{share:5.1f} % of the attention is on the image  {phrase}")
+    print(f"{out}\n{arrays}")

@@ -30,7 +30,9 @@ FLOORS: dict[str, dict[str, int]] = {
         "version": 0,
     },
     "clim_models": {
+        "commands": 11,
         "pipelines": 10,
+        "graphs": 7,
         "detection": 9,
         "detection.heads": 8,
         "detection.features": 7,

@@ -103,7 +103,7 @@ def pipeline(
         raise ValueError(f"task={task!r} is unknown: choose from {', '.join(TASKS)}")
     if labels is not None and vocabulary is not None:
         raise ValueError("labels and vocabulary contradict: pass one of them")
-    words, read_example = _vocabulary(labels, vocabulary)
+    words, read_example = load_vocabulary(labels, vocabulary)
 
     if task == "detection":
         if pretrained is not None:
@@ -119,12 +119,12 @@ def pipeline(
     if words is None:
         raise ValueError('pass labels, such as labels=["a cat", "a sofa"], or a vocabulary')
     chosen = options or PipelineOptions()
-    clip = _clip(model, pretrained, device, chosen)
+    clip = load_clip(model, pretrained, device, chosen)
     embedded = embed_vocabulary(clip, words, templates=chosen.templates, read_example=read_example)
     return CLIP_TASKS[task](clip, embedded, chosen)
 
 
-def _vocabulary(labels: Labels, vocabulary: Words) -> tuple[Vocabulary | None, Any]:
+def load_vocabulary(labels: Labels, vocabulary: Words) -> tuple[Vocabulary | None, Any]:
     """Return the vocabulary, and what reads its example pictures."""
     if isinstance(vocabulary, str | Path):
         folder = Path(vocabulary).parent
@@ -137,7 +137,7 @@ def _vocabulary(labels: Labels, vocabulary: Words) -> tuple[Vocabulary | None, A
     return (None if words is None else Vocabulary.of(words)), read_picture
 
 
-def _clip(
+def load_clip(
     model: Any,
     pretrained: str | Path | None,
     device: str | torch.device | None,

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.layers import (
     RotaryEmbeddingCat,
     RotaryEmbeddingDinoV3,
@@ -27,6 +28,9 @@ def resample_positions(
     Returns:
         (1, prefix + new h*w, D).
     """
+    if any(isinstance(side, torch.SymInt) for side in new):
+        # An export for any size: to ask whether the grid is the old one would fix the answer.
+        return _resample_always(table, old, new, prefix=prefix, antialias=antialias)
     if tuple(old) == tuple(new):
         return table
     return resample_abs_pos_embed(
@@ -36,6 +40,16 @@ def resample_positions(
         num_prefix_tokens=prefix,
         antialias=antialias,
     )
+
+
+def _resample_always(
+    table: Tensor, old: tuple[int, int], new: tuple[int, int], *, prefix: int, antialias: bool
+) -> Tensor:
+    """Do what `resample_positions` does, also where the grid stays: bicubic then changes nothing."""
+    positions = table[:, prefix:].float().unflatten(1, old).permute(0, 3, 1, 2)  # (1, D, h, w)
+    resized = F.interpolate(positions, size=new, mode="bicubic", antialias=antialias)
+    rows = resized.flatten(2).transpose(1, 2).to(table.dtype)
+    return torch.cat([table[:, :prefix], rows], dim=1)
 
 
 def check_rope(rope: nn.Module | None) -> None:

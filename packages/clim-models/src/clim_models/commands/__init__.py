@@ -1,0 +1,1 @@
+"""The program `clim-models`: one module for each command."""

@@ -1,0 +1,25 @@
+"""Graphs for other runtimes: the dense map and named boxes of a model, as torch.export and ONNX.
+
+What is public stands in the table of the package's README.
+"""
+
+from typing import TYPE_CHECKING
+
+from clim_models.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from clim_models.graphs.modules import BoxGraph as BoxGraph, DenseGraph as DenseGraph
+    from clim_models.graphs.writing import (
+        GraphReport as GraphReport,
+        export_graphs as export_graphs,
+    )
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "BoxGraph": "clim_models.graphs.modules",
+            "DenseGraph": "clim_models.graphs.modules",
+            "GraphReport": "clim_models.graphs.writing",
+            "export_graphs": "clim_models.graphs.writing",
+        },
+    )

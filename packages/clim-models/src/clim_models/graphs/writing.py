@@ -1,0 +1,220 @@
+"""Graphs as files, each compared with the model at sizes that it was not traced with."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clim_models.checkpoints.atomic import write_json, write_whole
+from clim_models.graphs.modules import BoxGraph, DenseGraph
+from clim_models.region_model import RegionModel
+from clim_models.text.vocabulary import EmbeddedVocabulary
+from clim_models.towers.evaluation import evaluation_mode
+from clim_models.version import __version__
+
+GRAPHS: Mapping[str, type[DenseGraph]] = {"dense": DenseGraph, "boxes": BoxGraph}
+FORMATS = ("onnx", "pt2")
+# Largest difference of a cosine between a file and the model.
+TOLERANCE = 1e-4
+# Grids and numbers of images, boxes and classes that every file is tried with, in this order: those
+# of the trace, then others. The native grid of the model comes last.
+TRACED = ((5, 7), (2, 3, 3))
+FOREIGN = (((9, 4), (3, 5, 2)), ((2, 6), (1, 1, 4)))
+_NO_ONNX = 'ONNX needs three packages: pip install "clim-models[onnx]", or pass formats=["pt2"]'
+
+
+@dataclass(frozen=True)
+class GraphReport:
+    """A file that was written.
+
+    Attributes:
+        path: of the file.
+        difference: largest difference of a cosine from the model, over all sizes that were tried.
+        sizes: (height, width) of the pixels that were tried.
+    """
+
+    path: Path
+    difference: float
+    sizes: tuple[tuple[int, int], ...]
+
+
+def export_graphs(
+    model: RegionModel,
+    folder: str | Path,
+    *,
+    graphs: Sequence[str] = ("dense", "boxes"),
+    formats: Sequence[str] = FORMATS,
+    vocabulary: EmbeddedVocabulary | None = None,
+) -> list[GraphReport]:
+    """Write graphs of a model that run without this package, and `graphs.json` about them.
+
+    Number and size of the pictures, of boxes and of classes may change from call to call; sides are
+    multiples of the stride, at least two. Every file is compared with the model on pictures of
+    other sizes than those of the trace.
+
+    Args:
+        model: in fp32.
+        folder: is made if it is not there.
+        graphs: "dense" and "boxes", see `DenseGraph` and `BoxGraph`.
+        formats: "onnx" (ONNX, with onnxruntime) and "pt2" (torch.export).
+        vocabulary: classes whose vectors are written to `classes.npy`, an input of the graphs, and
+            whose names to `graphs.json`.
+
+    Raises:
+        ImportError: ONNX without its packages; the message has the `pip install` line.
+        ValueError: an unknown graph or format, a model in another precision, a tower that
+            torch.export cannot trace, or a file whose cosines differ.
+    """
+    _check(model, graphs, formats)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    reports = []
+    with evaluation_mode(model), torch.no_grad():
+        for name in graphs:
+            graph = GRAPHS[name](model).eval()
+            program = _traced(graph, model, name)
+            for kind in formats:
+                path = folder / f"{name}.{kind}"
+                write = _write_onnx if kind == "onnx" else _write_pt2
+                write(program, path)
+                reports.append(_compared(graph, path, model))
+
+    if vocabulary is not None:
+        vectors = vocabulary.embeddings.float().cpu().numpy()
+        with write_whole(folder / "classes.npy") as draft, draft.open("wb") as stream:
+            np.save(stream, vectors)
+    write_json(folder / "graphs.json", _description(model, reports, vocabulary))
+    return reports
+
+
+def _check(model: RegionModel, graphs: Sequence[str], formats: Sequence[str]) -> None:
+    for given, legal, what in ((graphs, GRAPHS, "graphs"), (formats, FORMATS, "formats")):
+        unknown = [one for one in given if one not in legal]
+        if unknown or not given:
+            raise ValueError(f"{what}={list(given)}: choose from {', '.join(legal)}")
+    if model.dtype != torch.float32:
+        raise ValueError(f"the model is in {model.dtype}: build it with precision='fp32'")
+    needed = ("onnx", "onnxscript", "onnxruntime")
+    if "onnx" in formats and not all(find_spec(name) for name in needed):
+        raise ImportError(_NO_ONNX)
+
+
+def _traced(graph: DenseGraph, model: RegionModel, name: str) -> torch.export.ExportedProgram:
+    """Trace a graph for any sizes.
+
+    Raises:
+        ValueError: torch.export cannot.
+    """
+    try:
+        with _quiet():
+            return torch.export.export(
+                graph, graph.examples(*TRACED), dynamic_shapes=graph.shapes(), strict=False
+            )
+    except Exception as error:  # it raises many kinds
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise ValueError(
+            f"torch.export cannot trace the {name} graph of this {model.tower_kind} tower "
+            f"({reason}): export a model with another tower"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what torch says about its own versions and progress."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+    with _quiet():
+        found = torch.onnx.export(program, dynamo=True, verbose=False)
+        assert found is not None
+        with write_whole(path) as draft:
+            found.save(draft, external_data=False)
+
+
+def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.export.save(program, buffer)
+    with write_whole(path) as draft:
+        draft.write_bytes(buffer.getvalue())
+
+
+def _compared(graph: DenseGraph, path: Path, model: RegionModel) -> GraphReport:
+    """Compare a file with the model.
+
+    Raises:
+        ValueError: a cosine differs.
+    """
+    run = _runner(path, graph.inputs)
+    native = (
+        max(2, model.image_size[0] // model.stride),
+        max(2, model.image_size[1] // model.stride),
+    )
+    tried = []
+    largest = 0.0
+    for grid, numbers in (TRACED, *FOREIGN, (native, (1, 2, 2))):
+        inputs = graph.examples(grid, numbers)
+        found, expected = run(inputs), graph(*inputs).cpu()
+        largest = max(largest, float((found - expected).abs().max()))
+        tried.append((inputs[0].shape[2], inputs[0].shape[3]))
+    if not largest <= TOLERANCE:
+        raise ValueError(
+            f"{path} differs from the model by {largest:.2g} in a cosine, more than {TOLERANCE}: "
+            "do not use it; another version of torch or onnxruntime may write it right"
+        )
+    return GraphReport(path, largest, tuple(tried))
+
+
+def _runner(path: Path, names: Sequence[str]) -> Any:
+    """Return a function from inputs to the output of a file, on the CPU."""
+    if path.suffix == ".pt2":
+        with _quiet():
+            loaded = torch.export.load(path).module()
+        return lambda inputs: loaded(*inputs).cpu()
+
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(inputs: Sequence[Tensor]) -> Tensor:
+        given = {name: value.cpu().numpy() for name, value in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(None, given)[0])
+
+    return run
+
+
+def _description(
+    model: RegionModel, reports: Sequence[GraphReport], vocabulary: EmbeddedVocabulary | None
+) -> dict[str, Any]:
+    """Return the content of `graphs.json`."""
+    files = {
+        report.path.name: {"largest_difference": report.difference, "tried_px": report.sizes}
+        for report in reports
+    }
+    return {
+        "clim_models": __version__,
+        "torch": torch.__version__,
+        "model": model.name,
+        "stride": model.stride,
+        "read_at_px": model.eval_px or max(model.image_size),
+        "temperature": model.logit_scale.detach().exp().item(),
+        "inputs": {
+            "pixels": "uint8 RGB (B, 3, H, W), sides are multiples of stride",
+            "boxes": "float32 (R, 5): number of the image, x0, y0, x1, y1 in [0, 1]",
+            "classes": "float32 (K, C), unit rows; classes.npy, if it is there",
+        },
+        "outputs": {"dense": "cosines (B, K, h, w)", "boxes": "cosines (R, K)"},
+        "classes": None if vocabulary is None else list(vocabulary.vocabulary.names),
+        "files": files,
+    }

@@ -29,6 +29,7 @@ COMMANDS = {
         "tags",
         "ov-split",
     ),
+    "clim-models": ("", "export"),
     "clim-eval": (
         "",
         "regions",
@@ -37,6 +38,7 @@ COMMANDS = {
         "zeroshot",
         "alpha",
         "embed",
+        "label",
         "pseudo-label",
         "report",
         "show",

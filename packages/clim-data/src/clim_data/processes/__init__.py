@@ -9,6 +9,7 @@ from clim_data.lazy import lazy_names
 
 if TYPE_CHECKING:
     from clim_data.processes.launcher import watch_launcher as watch_launcher
+    from clim_data.processes.part_work import do_parts as do_parts
     from clim_data.processes.parts import PartJob as PartJob
     from clim_data.processes.ranks import (
         Ranks as Ranks,
@@ -23,6 +24,7 @@ else:
         {
             "PartJob": "clim_data.processes.parts",
             "Ranks": "clim_data.processes.ranks",
+            "do_parts": "clim_data.processes.part_work",
             "from_first_rank": "clim_data.processes.ranks",
             "gather_objects": "clim_data.processes.ranks",
             "load_in_workers": "clim_data.processes.workers",

@@ -35,6 +35,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "alpha": ("clim_eval.commands.alpha", "evaluate a training at several weight interpolations"),
     "embed": ("clim_eval.commands.embed", "compute class embeddings from prompt templates"),
+    "label": (
+        "clim_eval.commands.label",
+        "name the boxes of a folder of images: one COCO json",
+    ),
     "pseudo-label": ("clim_eval.commands.pseudo_label", "name class-agnostic boxes with nouns"),
     "report": ("clim_eval.commands.report", "put several reports side by side"),
     "show": ("clim_eval.commands.show", "draw where the model sees each text in an image"),

@@ -6,7 +6,12 @@ from pathlib import Path
 
 from clim_data.command_line import Commands, add_command, add_option
 
-from clim_eval.commands.options import TRAINING_PX, add_class_options, add_model_options
+from clim_eval.commands.options import (
+    TRAINING_PX,
+    add_class_options,
+    add_model_options,
+    add_vocabulary_option,
+)
 from clim_eval.evaluators.regions import BOX_FEATURES
 
 
@@ -27,12 +32,11 @@ def add(commands: Commands) -> None:
         required=True,
         help="COCO json of proposals; their categories do not count",
     )
-    group.add_argument(
-        "--nouns",
-        type=Path,
-        required=True,
-        help="text file with one per line, or embeddings of `embed`",
+    words = group.add_mutually_exclusive_group(required=True)
+    words.add_argument(
+        "--nouns", type=Path, help="text file with one per line, or embeddings of `embed`"
     )
+    add_vocabulary_option(words)
     captions = group.add_mutually_exclusive_group()
     add_option(
         captions,
@@ -42,21 +46,9 @@ def add(commands: Commands) -> None:
     captions.add_argument(
         "--no-captions", action="store_true", help="choose among all nouns for every image"
     )
-    group.add_argument(
-        "--min-box-px", type=float, default=8, help="smallest square root of a box's area, pixels"
-    )
-    group.add_argument(
-        "--max-box-px", type=float, default=1024, help="largest square root of a box's area, pixels"
-    )
-    _add_choice_options(parser)
+    add_choice_options(parser)
     add_class_options(parser)
-    add_option(
-        parser, "--batch-size", help="crops (default 256) or whole images (8) per forward pass"
-    )
-    add_option(parser, "--workers", default=0)
-    add_option(parser, "--part-images", default=512)
-    add_option(parser, "--patience", default=1800)
-    add_option(parser, "--overwrite")
+    add_work_options(parser)
     add_option(
         parser,
         "--out",
@@ -67,8 +59,14 @@ def add(commands: Commands) -> None:
     )
 
 
-def _add_choice_options(parser: ArgumentParser) -> None:
-    """Add how a noun is chosen for a box."""
+def add_choice_options(parser: ArgumentParser) -> None:
+    """Add which boxes count, and how a name is chosen for a box."""
+    parser.add_argument(
+        "--min-box-px", type=float, default=8, help="smallest square root of a box's area, pixels"
+    )
+    parser.add_argument(
+        "--max-box-px", type=float, default=1024, help="largest square root of a box's area, pixels"
+    )
     parser.add_argument(
         "--features",
         choices=BOX_FEATURES,
@@ -87,11 +85,23 @@ def _add_choice_options(parser: ArgumentParser) -> None:
     )
 
 
+def add_work_options(parser: ArgumentParser) -> None:
+    """Add how the work is cut and shared."""
+    add_option(
+        parser, "--batch-size", help="crops (default 256) or whole images (8) per forward pass"
+    )
+    add_option(parser, "--workers", default=0)
+    add_option(parser, "--part-images", default=512)
+    add_option(parser, "--patience", default=1800)
+    add_option(parser, "--overwrite")
+
+
 def run(options: Namespace) -> None:
     """Name the boxes of all images."""
     # Imported here: it brings open_clip, which takes seconds that `--help` need not wait for.
     from clim_eval.labelling.options import PseudoLabelOptions
     from clim_eval.labelling.run import pseudo_label
 
-    chosen = {field.name: getattr(options, field.name) for field in fields(PseudoLabelOptions)}
+    names = [field.name for field in fields(PseudoLabelOptions)]
+    chosen = {name: getattr(options, name) for name in names if hasattr(options, name)}
     pseudo_label(PseudoLabelOptions(**{**chosen, "images": tuple(options.images)}))

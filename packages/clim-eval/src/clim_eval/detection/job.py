@@ -14,7 +14,7 @@ from typing import Any
 
 from clim_data import BrokenSample, SampleWarning
 from clim_data.files import stream_json, write_whole
-from clim_data.processes import PartJob
+from clim_data.processes import PartJob, do_parts
 from tqdm import tqdm
 
 from clim_eval.reports.provenance import hash_file
@@ -92,14 +92,12 @@ class ResultsJob:
                 return self._repaired(parts, work, join) if parts.rank == 0 else None
             parts.output.unlink(missing_ok=True)
 
-        try:
-            self._do_parts(parts, work)
-        except BaseException as fault:
-            parts.report_failure(fault)
-            raise
-        if parts.rank:
+        def part_of(places: Sequence[int], bar: tqdm) -> dict[str, Any]:
+            return _as_json(work(places, bar))
+
+        joins = do_parts(parts, part_of, images=self.images, part_images=self.part_images)
+        if not joins:
             return None
-        parts.wait()
         self._join(parts, join)
         return self._read()
 
@@ -128,15 +126,6 @@ class ResultsJob:
                 "another --out"
             )
         return parts.finished(overwrite=self.overwrite)
-
-    def _do_parts(self, parts: PartJob, work: Work) -> None:
-        numbers, size = parts.remaining_parts(), self.part_images
-        places = [range(n * size, min((n + 1) * size, self.images)) for n in numbers]
-        total = sum(map(len, places))
-        hidden = parts.rank > 0
-        with tqdm(total=total, desc="images", unit="image", disable=hidden, leave=False) as bar:
-            for number, part in zip(numbers, places, strict=True):
-                parts.write(number, _as_json(work(part, bar)))
 
     def _join(self, parts: PartJob, join: Join | None) -> None:
         faults: list[Sequence[Any]] = []

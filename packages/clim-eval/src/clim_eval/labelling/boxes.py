@@ -43,7 +43,8 @@ class NamedBoxes:
 
     rows: (m,) which boxes. nouns: (m,) indices of nouns. scores: (m,) probabilities. cosines: (m,).
     captioned: whether captions restricted the nouns. candidates: how many nouns were possible.
-    boxes: n. below_min_score: how many of the boxes have too low a score.
+    boxes: n. below_min_score: how many of the boxes have too low a score. rejected: how many are
+    closest to a phrase that never wins.
     """
 
     number: int
@@ -55,6 +56,7 @@ class NamedBoxes:
     candidates: int
     boxes: int = 0
     below_min_score: int = 0
+    rejected: int = 0
 
 
 class BoxViews(Dataset):
@@ -123,6 +125,8 @@ class BoxNamer:
         min_score: boxes below are left out.
         max_boxes: maximum number of boxes per image, the ones with the best scores; None for all.
         batch_size: crops, or whole images, per forward pass; crops of several images share one.
+        rejects: (M, C) of phrases that compete with all nouns and never win; boxes closest to one
+            of them get no name. None for none.
 
     Raises ValueError for options out of range.
     """
@@ -133,6 +137,7 @@ class BoxNamer:
         embeddings: Tensor,
         finder: NounFinder,
         *,
+        rejects: Tensor | None = None,
         features: str = "crops",
         min_score: float = 0.0,
         max_boxes: int | None = 20,
@@ -144,7 +149,9 @@ class BoxNamer:
             raise ValueError(f"max_boxes={max_boxes} must be at least 1, or None for all boxes")
         self.model, self.finder = model, finder
         self.encoder: BoxEncoder[BoxView] = BoxEncoder(model, features, batch_size)
-        self.embeddings = F.normalize(embeddings.float(), dim=-1).to(model.device)  # (K, C)
+        self.num_nouns = len(embeddings)
+        columns = embeddings if rejects is None else torch.cat([embeddings, rejects])
+        self.embeddings = F.normalize(columns.float(), dim=-1).to(model.device)  # (K + M, C)
         self.min_score, self.max_boxes = min_score, max_boxes
 
     def name(self, views: Iterable[BoxView]) -> Iterator[NamedBoxes]:
@@ -155,7 +162,7 @@ class BoxNamer:
     @torch.no_grad()
     def _name_batch(self, views: Sequence[BoxView]) -> list[NamedBoxes]:
         features = self.encoder.encode(views)  # (N, C)
-        cosines = features @ self.embeddings.T  # (N, K)
+        cosines = features @ self.embeddings.T  # (N, K + M)
         probabilities = (self.model.logit_scale.exp().float() * cosines).softmax(dim=-1)
         sizes = [len(view.boxes) for view in views]
         return [
@@ -166,8 +173,8 @@ class BoxNamer:
         ]
 
     def _best(self, view: BoxView, cosines: Tensor, probabilities: Tensor) -> NamedBoxes:
-        """cosines, probabilities: (n, K) of one image's boxes."""
-        candidates = torch.arange(probabilities.shape[1])
+        """Name one image's boxes by their cosines and probabilities, (n, K + M) both."""
+        candidates = torch.arange(self.num_nouns)
         if view.captions:
             candidates = torch.tensor(self.finder.find(view.captions), dtype=torch.int64)
         captioned, number = bool(view.captions), len(candidates)
@@ -177,8 +184,13 @@ class BoxNamer:
         best_cosines, place = cosines[:, candidates.to(cosines.device)].max(dim=1)  # (n,)
         nouns = candidates.to(place.device)[place]
         scores = probabilities.gather(1, nouns[:, None])[:, 0]
+        rejected = torch.zeros_like(scores, dtype=torch.bool)
+        if cosines.shape[1] > self.num_nouns:
+            rejected = cosines[:, self.num_nouns :].amax(dim=1) > best_cosines
+
         order = scores.sort(descending=True, stable=True).indices
-        order = order[scores[order] >= self.min_score][: self.max_boxes]
+        usable = (scores >= self.min_score) & ~rejected
+        order = order[usable[order]][: self.max_boxes]
         return NamedBoxes(
             number=view.number,
             rows=order.tolist(),
@@ -188,5 +200,6 @@ class BoxNamer:
             captioned=captioned,
             candidates=number,
             boxes=len(view.boxes),
-            below_min_score=int((scores < self.min_score).sum()),
+            below_min_score=int(((scores < self.min_score) & ~rejected).sum()),
+            rejected=int(rejected.sum()),
         )

@@ -11,7 +11,7 @@ from clim_data import BrokenSample, SkipReport
 from clim_data.files import stream_json
 from clim_data.matching import BoxTable
 from clim_data.pixels import xyxy_to_xywh
-from clim_data.processes import PartJob, load_in_workers
+from clim_data.processes import PartJob, do_parts, load_in_workers
 from tqdm import tqdm
 
 from clim_eval.labelling.boxes import BoxNamer, BoxView, BoxViews, NamedBoxes
@@ -23,6 +23,7 @@ BOX_RULES = {
     "no noun of the list in the captions": "boxes_without_noun",
     "below --min-score": "boxes_below_score",
     "beyond --max-boxes": "boxes_beyond_number",
+    'closest to a phrase under "not" of the vocabulary': "boxes_rejected",
 }
 
 
@@ -48,24 +49,9 @@ class LabelJob:
                 )
             return
 
-        try:
-            self._do_parts(job.remaining_parts())
-        except BaseException as fault:
-            job.report_failure(fault)
-            raise
-
-        if job.rank == 0:
-            job.wait()
+        images, part_images = len(self.views), self.options.part_images
+        if do_parts(job, self._part, images=images, part_images=part_images):
             self._join()
-
-    def _do_parts(self, numbers: Sequence[int]) -> None:
-        size, images = self.options.part_images, len(self.views)
-        places = [range(n * size, min((n + 1) * size, images)) for n in numbers]
-        total = sum(map(len, places))
-        show = self.parts.rank == 0
-        with tqdm(total=total, desc="images", unit="image", disable=not show, leave=False) as bar:
-            for number, part in zip(numbers, places, strict=True):
-                self.parts.write(number, self._part(part, bar))
 
     def _part(self, places: Sequence[int], bar: tqdm) -> dict[str, Any]:
         """Return the record of some images: those with named boxes, the boxes, counts, and what
@@ -100,7 +86,7 @@ class LabelJob:
         coverage = self._coverage(counts, skipped)
         if not counts["boxes"]:
             lines = "; ".join(line.strip() for part in coverage for line in part.lines(3))
-            raise ValueError(f"no box got a noun ({lines}): check the nouns, or lower --min-score")
+            raise ValueError(f"no box got a name ({lines}): check the names, or lower --min-score")
 
         images = (image for part in self.parts.read() for image in part["images"])
         boxes = (box for part in self.parts.read() for box in part["annotations"])
@@ -215,8 +201,13 @@ def _counts(named: NamedBoxes) -> dict[str, int]:
     }
     if not named.candidates:
         return {**found, "boxes_without_noun": named.boxes}
-    beyond = named.boxes - named.below_min_score - len(named.rows)
-    return {**found, "boxes_below_score": named.below_min_score, "boxes_beyond_number": beyond}
+    beyond = named.boxes - named.below_min_score - named.rejected - len(named.rows)
+    return {
+        **found,
+        "boxes_below_score": named.below_min_score,
+        "boxes_beyond_number": beyond,
+        "boxes_rejected": named.rejected,
+    }
 
 
 def _skip_record(reason: str, name: str, detail: str, place: int | None = None) -> dict[str, Any]:

@@ -56,15 +56,16 @@ class NounFinder:
     """Finds the nouns of a list in captions.
 
     Args:
-        nouns: K names. Two that are the same words (rule 1) stand for both.
+        nouns: names. Two that are the same words (rule 1) stand for both.
+        owners: number of the class that each noun stands for; None numbers the nouns themselves.
 
     Raises ValueError for a noun without a letter or digit.
     """
 
-    def __init__(self, nouns: Sequence[str]):
+    def __init__(self, nouns: Sequence[str], owners: Sequence[int] | None = None):
         self._exact: dict[tuple[str, ...], list[int]] = {}
         self._by_form: dict[tuple[str, ...], list[int]] = {}
-        for index, noun in enumerate(nouns):
+        for index, noun in zip(owners or range(len(nouns)), nouns, strict=True):
             words = words_of(noun)
             if not words:
                 raise ValueError(f"noun {noun!r} has no letters: leave it out of the list")
@@ -74,7 +75,7 @@ class NounFinder:
         self._longest = max((len(key) for key in self._exact), default=0)
 
     def find(self, captions: Sequence[str]) -> list[int]:
-        """Return the indices of the nouns that occur in any of the captions, ascending."""
+        """Return the numbers of the nouns that occur in any of the captions, ascending."""
         found: set[int] = set()
         for caption in captions:
             words = words_of(caption)

@@ -10,8 +10,10 @@ from clim_eval.evaluators.regions import BOX_FEATURES
 class PseudoLabelOptions:
     """The options of `clim-eval pseudo-label`, by the same names.
 
-    images: folders of images, or shards. boxes: COCO json of proposals. nouns: text file with one
-    noun per line, or embeddings of `clim-eval embed`. out: COCO json to write.
+    images: folders of images, or shards. boxes: COCO json of proposals. out: COCO json to write.
+    nouns: text file with one noun per line, or embeddings of `clim-eval embed`. vocabulary: file
+    with several phrases of a class, `not` and example pictures. names: class names themselves. One
+    of the three is given.
     model, pretrained, precision, device, trust: which CLIP names the boxes, and where it runs.
     captions_json: COCO captions; None uses captions that come with the images. no_captions: choose
     among all nouns for every image.
@@ -30,8 +32,10 @@ class PseudoLabelOptions:
 
     images: tuple[str, ...]
     boxes: Path
-    nouns: Path
     out: Path
+    nouns: Path | None = None
+    vocabulary: Path | None = None
+    names: tuple[str, ...] = ()
     model: str | None = None
     pretrained: str | None = None
     precision: str = "fp32"
@@ -66,5 +70,7 @@ class PseudoLabelOptions:
             raise ValueError(f"--features {self.features}: choose from {', '.join(BOX_FEATURES)}")
         if self.captions_json is not None and self.no_captions:
             raise ValueError("--captions-json and --no-captions contradict: pass one of them")
+        if sum(map(bool, (self.nouns, self.vocabulary, self.names))) != 1:
+            raise ValueError("pass one of class names, --nouns FILE and --vocabulary JSON")
         if self.out.is_dir():
             raise ValueError(f"--out {self.out} is a folder: name the json file to write")

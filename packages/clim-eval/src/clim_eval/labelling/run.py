@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from clim_data.command_line import need_path
@@ -13,6 +14,7 @@ from clim_data.sources import SampleStore
 from clim_models import RegionModel
 from torch import Tensor
 
+from clim_eval.class_vectors import VocabularyFile
 from clim_eval.embeddings import cache_folder, embed_with_bar, read_class_embeddings
 from clim_eval.labelling.boxes import BoxNamer, BoxViews
 from clim_eval.labelling.job import LabelJob
@@ -66,7 +68,8 @@ def pseudo_label(options: PseudoLabelOptions) -> None:
     namer = BoxNamer(
         model,
         nouns.embeddings,
-        NounFinder(nouns.names),
+        nouns.finder(),
+        rejects=nouns.rejects,
         features=options.features,
         min_score=options.min_score,
         max_boxes=options.max_boxes,
@@ -87,10 +90,26 @@ def pseudo_label(options: PseudoLabelOptions) -> None:
 
 @dataclass(frozen=True)
 class Nouns:
-    """K nouns and their embeddings (K, C)."""
+    """K nouns, or classes of a vocabulary.
+
+    Attributes:
+        names: of the K classes.
+        embeddings: (K, C).
+        rejects: (M, C) of phrases that never win, or None.
+        phrases: those that name each class in captions; None for the names.
+    """
 
     names: list[str]
     embeddings: Tensor
+    rejects: Tensor | None = None
+    phrases: Sequence[Sequence[str]] | None = None
+
+    def finder(self) -> NounFinder:
+        """Return what finds the classes in captions."""
+        if self.phrases is None:
+            return NounFinder(self.names)
+        owners = [label for label, own in enumerate(self.phrases) for _ in own]
+        return NounFinder([phrase for own in self.phrases for phrase in own], owners)
 
 
 def _load_model(options: PseudoLabelOptions) -> tuple[RegionModel, PseudoLabelOptions]:
@@ -104,15 +123,17 @@ def _load_model(options: PseudoLabelOptions) -> tuple[RegionModel, PseudoLabelOp
 
 
 def _read_nouns(options: PseudoLabelOptions, model: RegionModel) -> Nouns:
-    """Read the nouns of --nouns with their embeddings, which are computed for a text file.
+    """Read the nouns, or the vocabulary, with embeddings, which are computed for texts.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it has no names, or embeddings of another model.
     """
-    if options.nouns.suffix not in (".safetensors", ".npy"):
-        names = read_names(options.nouns, "--nouns")
-        cache = None if options.no_cache else options.cache or cache_folder()
+    cache = None if options.no_cache else options.cache or cache_folder()
+    if options.vocabulary is not None:
+        return _of_vocabulary(options.vocabulary, model, options.templates, cache)
+    if options.nouns is None or options.nouns.suffix not in (".safetensors", ".npy"):
+        names = list(options.names) or read_names(options.nouns, "--nouns")
         show = Ranks.of_launcher().is_first
         return Nouns(names, embed_with_bar(model, names, options.templates, cache=cache, show=show))
 
@@ -122,6 +143,16 @@ def _read_nouns(options: PseudoLabelOptions, model: RegionModel) -> Nouns:
             f"{options.nouns} has no names: make it with `clim-eval embed --names nouns.txt`"
         )
     return Nouns(known, embeddings)
+
+
+def _of_vocabulary(path: Path, model: RegionModel, templates: str, cache: Path | None) -> Nouns:
+    """Embed the classes of a vocabulary file."""
+    file = VocabularyFile.read(path)
+    found = file.embed(model, templates, cache=cache)
+    # A class of example pictures alone is named by its own name in captions.
+    phrases = [tuple(one.phrases) or (one.name,) for one in file.vocabulary]
+    rejects = found.rejects if len(found.rejects) else None
+    return Nouns(list(file.vocabulary.names), found.embeddings, rejects, phrases)
 
 
 def _identity(
@@ -140,13 +171,17 @@ def _identity(
         "weights": weights_fingerprint(model),
         "images": store.fingerprint(),
         "boxes": table.stamp()[:16],
-        "nouns": _hash_nouns(nouns.names, nouns.embeddings),
+        "nouns": _hash_nouns(nouns),
         "captions": data_fingerprint([captions], {})["fingerprint"] if captions else None,
         **{name: getattr(options, name) for name in DECIDING},
     }
 
 
-def _hash_nouns(names: Sequence[str], embeddings: Tensor) -> str:
-    digest = hashlib.sha256("\n".join(names).encode())
-    digest.update(embeddings.float().cpu().contiguous().numpy().tobytes())
+def _hash_nouns(nouns: Nouns) -> str:
+    digest = hashlib.sha256("\n".join(nouns.names).encode())
+    digest.update(nouns.embeddings.float().cpu().contiguous().numpy().tobytes())
+    if nouns.rejects is not None:
+        digest.update(nouns.rejects.float().cpu().contiguous().numpy().tobytes())
+    if nouns.phrases is not None:
+        digest.update(repr(nouns.phrases).encode())
     return digest.hexdigest()[:16]

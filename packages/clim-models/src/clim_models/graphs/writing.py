@@ -15,6 +15,7 @@ from torch import Tensor
 
 from clim_models.checkpoints.atomic import write_json, write_whole
 from clim_models.graphs.modules import BoxGraph, DenseGraph
+from clim_models.graphs.padding import fixed_padding
 from clim_models.region_model import RegionModel
 from clim_models.text.vocabulary import EmbeddedVocabulary
 from clim_models.towers.evaluation import evaluation_mode
@@ -114,7 +115,7 @@ def _traced(graph: DenseGraph, model: RegionModel, name: str) -> torch.export.Ex
         ValueError: torch.export cannot.
     """
     try:
-        with _quiet():
+        with _quiet(), fixed_padding(graph):
             return torch.export.export(
                 graph, graph.examples(*TRACED), dynamic_shapes=graph.shapes(), strict=False
             )

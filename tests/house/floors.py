@@ -32,6 +32,7 @@ FLOORS: dict[str, dict[str, int]] = {
     "clim_models": {
         "commands": 11,
         "pipelines": 10,
+        "hub": 8,
         "graphs": 7,
         "detection": 9,
         "detection.heads": 8,

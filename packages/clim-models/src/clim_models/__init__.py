@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         name_of_export as name_of_export,
     )
     from clim_models.heads.unet import UNetHead as UNetHead
+    from clim_models.hub.download import from_pretrained as from_pretrained
+    from clim_models.hub.upload import push_to_hub as push_to_hub
     from clim_models.image_side import copy_image_side as copy_image_side
     from clim_models.names import model_config as model_config
     from clim_models.open_clip_compat import no_weights_yet as no_weights_yet
@@ -78,6 +80,7 @@ else:
             "check_foreign_name": "clim_models.foreign",
             "copy_image_side": "clim_models.image_side",
             "create_model": "clim_models.create",
+            "from_pretrained": "clim_models.hub.download",
             "interpolate_weights": "clim_models.checkpoints.interpolation",
             "load_checkpoint": "clim_models.checkpoints.load",
             "load_shipped_weights": "clim_models.tiny",
@@ -87,6 +90,7 @@ else:
             "pipeline": "clim_models.pipelines.tasks",
             "pool_boxes": "clim_models.pooling",
             "pool_masks": "clim_models.pooling",
+            "push_to_hub": "clim_models.hub.upload",
             "register_tower": "clim_models.towers.registry",
             "request_named": "clim_models.features",
             "save_model": "clim_models.export",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import clim_data.commands.main
 import clim_eval.commands.main
+import clim_models.commands.main
 import flmm.commands.main
 import flmm.commands.train
 import pytest
@@ -25,11 +26,12 @@ PAGES = sorted([ROOT / "README.md", *ROOT.glob("packages/*/README.md"), *ROOT.gl
 PARSERS = {
     "clim-data": lambda command: clim_data.commands.main.build_parser([command]),
     "clim-eval": lambda command: clim_eval.commands.main.build_parser([command]),
+    "clim-models": lambda command: clim_models.commands.main.build_parser(),
     "flmm": flmm.commands.main.build_parser,
 }
-PROGRAMS = ("clim-data", "clim-eval", "clim-train", "flmm")
+PROGRAMS = ("clim-data", "clim-eval", "clim-models", "clim-train", "flmm")
 LAUNCHED = re.compile(
-    r"^(?:deepspeed|torchrun|python) .*?(?:--module|-m) (clim_data|clim_eval|clim_train|flmm)\b"
+    r"^(?:deepspeed|torchrun|python) .*?(?:--module|-m) (clim_data|clim_eval|clim_models|clim_train|flmm)\b"
 )
 NEEDED = {
     "list": 0,

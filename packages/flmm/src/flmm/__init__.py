@@ -59,6 +59,10 @@ if TYPE_CHECKING:
         GroundingPipeline as GroundingPipeline,
         pipeline as pipeline,
     )
+    from flmm.heads.sharing import (
+        fetch_heads as fetch_heads,
+        push_heads_to_hub as push_heads_to_hub,
+    )
     from flmm.heads.trainable import Grounding as Grounding, TrainableHeads as TrainableHeads
     from flmm.pictures.attention import attention_figure as attention_figure
     from flmm.pictures.masks import grounding_figure as grounding_figure
@@ -126,6 +130,7 @@ else:
             "ask": "flmm.dialogue.answers",
             "attention_figure": "flmm.pictures.attention",
             "build_lmm": "flmm.adapters.registry",
+            "fetch_heads": "flmm.heads.sharing",
             "ground": "flmm.grounders.images",
             "ground_answer": "flmm.dialogue.answers",
             "ground_phrases": "flmm.grounders.heads",
@@ -137,6 +142,7 @@ else:
             "phrase_token_spans": "flmm.text.tokens",
             "pipeline": "flmm.grounders.pipeline",
             "prompt_style": "flmm.text.prompts",
+            "push_heads_to_hub": "flmm.heads.sharing",
             "register_family": "flmm.adapters.registry",
             "save_grounding": "flmm.grounders.images",
             "supported_families": "flmm.adapters.registry",

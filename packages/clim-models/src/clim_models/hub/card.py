@@ -17,11 +17,11 @@ tags:
 """
 # What the method and the data of a run are called in its config.json, with what the page calls it.
 FACTS = {
-    ("task", "method"): "Method",
     ("task", "name"): "Method",
     ("model", "name"): "Model",
     ("model", "pretrained"): "Started from",
     ("data", "images"): "Images",
+    ("data", "shards"): "Shards",
     ("data", "captions_json"): "Captions",
     ("data", "boxes"): "Boxes",
     ("schedule", "steps"): "Steps",
@@ -91,13 +91,16 @@ def _facts(run: Mapping[str, Any]) -> dict[str, str]:
     for (section, key), title in FACTS.items():
         options = run.get(section)
         value = options.get(key) if isinstance(options, Mapping) else None
-        if isinstance(value, list | tuple):
-            value = ", ".join(map(str, value))
-        if value not in (None, ""):
-            text = str(value)
-            # Folders of a machine are nobody's business.
-            found[title] = Path(text).name if text.startswith(("/", "~")) else text
+        values = value if isinstance(value, list | tuple) else [value]
+        text = ", ".join(_public(str(one)) for one in values if one is not None)
+        if text:
+            found[title] = text
     return found
+
+
+def _public(text: str) -> str:
+    """Return the last part of a path: the folders of a machine are nobody's business."""
+    return Path(text).name if text.startswith(("/", "~")) else text
 
 
 def _rows(metrics: Mapping[str, Any], before: str = "") -> dict[str, float]:

@@ -20,6 +20,7 @@ from flmm.refiners.refiner import NO_REFINER, TrainableRefiner
 KEY = "flmm"  # of the metadata
 # Next to heads.safetensors in the export of a training: the names of LMM and SAM.
 ABOUT_FILE = "grounding.json"
+HEADS_FILE = "heads.safetensors"
 PROMPTS = ("use_text", "use_mask", "use_box", "multimask")
 HEAD = ("base", "stages", "normalize_input", "upsample_input")
 

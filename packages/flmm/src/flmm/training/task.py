@@ -19,11 +19,9 @@ from torch import Tensor, nn
 from flmm.adapters.features import PhraseFeatures
 from flmm.adapters.layout import single_grid
 from flmm.grounded import GroundedLMM
-from flmm.heads.facts import ABOUT_FILE, portable_source
+from flmm.heads.facts import ABOUT_FILE, HEADS_FILE, portable_source
 from flmm.samples import FrozenFeatures, GroundingBatch, GroundingItem, frozen_inputs
 from flmm.training.feature_cache import FeatureCache
-
-HEADS_FILE = "heads.safetensors"
 
 
 class GroundingTask:

@@ -1,4 +1,4 @@
-"""The flow of a job in parts: each rank does its own, rank 0 shows a bar and waits for the others."""
+"""The flow of a job in parts: each rank does its own, rank 0 waits for the others."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -78,7 +78,9 @@ class BoxGraph(DenseGraph):
 
     inputs = ("pixels", "boxes", "classes")
 
-    def forward(self, pixels: Tensor, boxes: Tensor, classes: Tensor) -> Tensor:  # type: ignore[override]  # boxes come in between
+    def forward(  # type: ignore[override]  # boxes come in between
+        self, pixels: Tensor, boxes: Tensor, classes: Tensor
+    ) -> Tensor:
         """Compare boxes with classes.
 
         Args:

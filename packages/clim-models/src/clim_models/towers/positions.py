@@ -45,7 +45,7 @@ def resample_positions(
 def _resample_always(
     table: Tensor, old: tuple[int, int], new: tuple[int, int], *, prefix: int, antialias: bool
 ) -> Tensor:
-    """Do what `resample_positions` does, also where the grid stays: bicubic then changes nothing."""
+    """Resample without looking at the sizes; where the grid stays, bicubic changes nothing."""
     positions = table[:, prefix:].float().unflatten(1, old).permute(0, 3, 1, 2)  # (1, D, h, w)
     resized = F.interpolate(positions, size=new, mode="bicubic", antialias=antialias)
     rows = resized.flatten(2).transpose(1, 2).to(table.dtype)

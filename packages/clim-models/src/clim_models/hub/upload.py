@@ -59,7 +59,7 @@ def push_to_hub(
                 run = read_json(Path(source) / "config.json")
 
         # open_clip asks the hub for this name.
-        (folder / WEIGHTS_FILE).replace(folder / HF_SAFE_WEIGHTS_NAME)
+        shutil.move(folder / WEIGHTS_FILE, folder / HF_SAFE_WEIGHTS_NAME)
         metrics = read_json(Path(report)).get("metrics", {}) if report is not None else {}
         if report is not None and not metrics:
             raise ValueError(f"{report} holds no metrics: pass report.json of `clim-eval`")

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clim_models.features import (
+    OF_MAPS,
     READOUTS,
     Attended,
     Dense,
@@ -119,19 +120,17 @@ class Encoding:
         return F.normalize(self.tower.dense(self.stem, readout), dim=1)
 
     def _read_one(self, request: Request, maps: dict[Readout, Tensor], normalize: bool) -> Tensor:
-        match request:
-            case ImageFeature():
-                return self.tower.image(self.stem)
-            case Dense():
-                if normalize:
-                    return maps[request.readout]
-                return self.tower.dense(self.stem, request.readout)
-            case Pooled():
-                pooled = self.regions.of(request.regions)
-                pool = pool_boxes if request.regions == "boxes" else pool_masks
-                return pool(maps[request.readout], pooled)
-            case Attended():
-                return self.tower.align(self.stem, list(self.regions.of(request.regions)))
+        # No `match`: torch.compile of torch 2.10 does not trace it.
+        if isinstance(request, ImageFeature):
+            return self.tower.image(self.stem)
+        if isinstance(request, Dense):
+            if normalize:
+                return maps[request.readout]
+            return self.tower.dense(self.stem, request.readout)
+        if isinstance(request, Pooled):
+            pool = pool_boxes if request.regions == "boxes" else pool_masks
+            return pool(maps[request.readout], self.regions.of(request.regions))
+        return self.tower.align(self.stem, list(self.regions.of(request.regions)))
 
 
 def _check_readouts(tower: Tower, requests: Sequence[Request]) -> None:
@@ -139,7 +138,7 @@ def _check_readouts(tower: Tower, requests: Sequence[Request]) -> None:
     if "mix" in tower.supports:
         return
     for request in requests:
-        if isinstance(request, Dense | Pooled) and request.readout.mixes:
+        if isinstance(request, OF_MAPS) and request.readout.mixes:
             refuse(tower, "mix")
 
 

@@ -116,6 +116,10 @@ class Attended:
 
 
 Request = ImageFeature | Dense | Pooled | Attended
+# For `isinstance`: torch.compile of torch 2.10 traces tuples of classes, and no unions.
+REQUEST_CLASSES = (ImageFeature, Dense, Pooled, Attended)
+OF_MAPS = (Dense, Pooled)
+OF_REGIONS = (Pooled, Attended)
 
 # Names for command lines, reports and `encode_regions`. Nothing else turns names into requests.
 REQUESTS: dict[str, Request] = {
@@ -189,12 +193,12 @@ def check_requests(
     """
     given = {"boxes": boxes, "masks": masks}
     for request in requests:
-        if not isinstance(request, Request):
+        if not isinstance(request, REQUEST_CLASSES):
             raise ValueError(
                 f"{request!r} is no request; pass ImageFeature(), Dense(), Pooled(...) or "
                 "Attended(...), or use encode_regions(outputs=...) for names"
             )
-        if isinstance(request, Pooled | Attended) and given[request.regions] is None:
+        if isinstance(request, OF_REGIONS) and given[request.regions] is None:
             kind = request.regions
             raise ValueError(
                 f"{request!r} needs {kind}; pass {kind}=[...] with one tensor per image"

@@ -1,6 +1,6 @@
 """What we take from open_clip that its documentation does not promise.
 
-Tried on open_clip_torch 3.2 and 3.3. `tests/clim_models/test_open_clip_compat.py` says what broke.
+Tried on open_clip_torch 3.3. `tests/clim_models/test_open_clip_compat.py` says what broke.
 """
 
 import logging

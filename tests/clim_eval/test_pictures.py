@@ -12,6 +12,7 @@ from clim_eval.pictures.similarity import (
     row_figure,
     similarity_figure,
 )
+from clim_eval.pictures.tradeoff import tradeoff_figure, words_of
 from PIL import Image
 
 
@@ -147,3 +148,15 @@ def test_mistakes_are_told():
         accuracy_bars({})
     with pytest.raises(ValueError, match="top9"):
         accuracy_bars({"a": {"top1": 0.1}}, metrics=["top9"])
+
+
+def test_axes_of_a_trade_off_have_words_and_labels_stand_at_the_ends():
+    assert words_of("regions.boxes.thing.mAcc1") == "naming regions, top-1 (boxes of things)"
+    assert words_of("retrieval.t2i.R@1") == "retrieval, text to image, R@1"
+    assert words_of("zeroshot.top1") == "naming whole images, top-1"
+    assert words_of("mine") == "mine"
+    curve = {"0": (0.1, 0.7), "0.5": (0.2, 0.6), "1": (0.3, 0.4)}
+    figure = tradeoff_figure({"a": curve, "b": {**curve, "1": (0.2, 0.1)}}, x_name="x", y_name="y")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0", "1", "1"]
+    figure = tradeoff_figure({"": curve}, x_name="x", y_name="y", chosen={"": ["0.5"]})
+    assert {text.get_text() for text in figure.axes[0].texts} == {"0", "0.5", "1"}

@@ -22,7 +22,7 @@ from clim_train.experiments.comparison.data import TrainingData, label_groups
 from clim_train.experiments.comparison.drawings import DrawingOptions, group_plan
 from clim_train.experiments.comparison.measure import rows_with_labels
 from clim_train.experiments.comparison.page import BEGIN, END, fill_page
-from clim_train.experiments.comparison.report import best_lines, result_table
+from clim_train.experiments.comparison.report import best_lines, result_table, tradeoff_title
 from clim_train.options.sections import ModelConfig, OptimConfig
 from clim_train.run.stopping import TrainingStopped
 from PIL import Image
@@ -364,3 +364,14 @@ def test_wrong_options_are_told(arguments, message, capsys):
 def test_learning_rates_add_up():
     args = build_parser().parse_args(["--lr", "clim=1", "image=2", "--lr", "clim=3"])
     assert args.lr == {"clim": 3.0, "image": 2.0}
+
+
+def test_the_title_of_the_trade_off_is_what_came_out():
+    start = (0.0, 0.7)
+    curves = {
+        "image": {"0": start, "1": (0.0, 0.7)},
+        "A": {"0": start, "1": (0.2, 0.5)},
+        "B": {"0": start, "1": (0.25, 0.1)},
+    }
+    assert tradeoff_title(curves) == "A keeps what CLIP knew"
+    assert "by alpha" in tradeoff_title({"A": curves["A"]})

@@ -40,7 +40,7 @@ from clim_eval.evaluators.sharing import EvaluationLoading
 from clim_eval.evaluators.zeroshot import ZeroShotClassification
 from clim_eval.model_loading import model_of_run, pick_device, templates_of_run
 from clim_eval.pictures.bars import accuracy_bars
-from clim_eval.pictures.tradeoff import tradeoff_figure
+from clim_eval.pictures.tradeoff import tradeoff_figure, words_of
 from clim_eval.reports.coverage import Coverage
 from clim_eval.reports.provenance import data_fingerprint
 from clim_eval.reports.report import write_report
@@ -321,8 +321,8 @@ def sweep_figures(
             points[label[alpha]] = (metrics.get(other, nan), metrics.get(first, nan))
         figures[f"{first} against {other}"] = tradeoff_figure(
             {"": points},
-            x_name=other,
-            y_name=first,
+            x_name=words_of(other),
+            y_name=words_of(first),
             chosen={"": [label[alpha] for alpha in choices]},
             title=f"{title}: weight interpolation (labels: alpha)",
         )

@@ -23,8 +23,8 @@ def tradeoff_figure(
     chosen: Mapping[str, Sequence[str]] | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw one accuracy against another: a line of labelled points for each curve, fractions shown
-    in percent.
+    """Draw one accuracy against another: a line of points for each curve, fractions shown in
+    percent. The ends of a curve and the points in `chosen` have labels.
 
     Args:
         curves: {curve: {label: (x, y)}}, fractions in [0, 1], in the order of the line.
@@ -54,8 +54,15 @@ def tradeoff_figure(
 
     with styled_figure(6.4, 4.8) as figure:
         axis = figure.subplots()
+        written: list[tuple[float, float]] = []
         for index, (curve, points) in enumerate(drawn.items()):
             _draw_curve(axis, points, label=curve, color=PALETTE[index % len(PALETTE)])
+            ends = list(points)[:1] + list(points)[-1:]
+            for name in dict.fromkeys([*ends, *(chosen or {}).get(curve, ())]):
+                # Points at one place share a label.
+                if name in points and not _is_near(points[name], written):
+                    _write_label(axis, name, points[name])
+                    written.append(points[name])
         _draw_rings(axis, drawn, chosen or {})
 
         absent = f"\n(not measured: {', '.join(missing)})" if missing else ""
@@ -72,13 +79,38 @@ def tradeoff_figure(
     return figure
 
 
+def words_of(metric: str) -> str:
+    """Return what an axis says instead of the key of a metric; unknown keys stay."""
+    evaluator, _, rest = metric.partition(".")
+    parts = rest.split(".")
+    if evaluator == "regions" and len(parts) == 3:
+        kinds = {"thing": "things", "stuff": "stuff", "all": "all regions"}
+        place = parts[0].replace("_", ", ")
+        top = parts[2].replace("mAcc", "top-")
+        return f"naming regions, {top} ({place} of {kinds.get(parts[1], parts[1])})"
+    if evaluator == "retrieval" and len(parts) == 2:
+        ways = {"t2i": "text to image", "i2t": "image to text"}
+        return f"retrieval, {ways.get(parts[0], parts[0])}, {parts[1]}"
+    if evaluator == "zeroshot" and len(parts) == 1:
+        return f"naming whole images, {rest.replace('top', 'top-')}"
+    return metric
+
+
 def _draw_curve(axis: Axes, points: Points, *, label: str, color: str) -> None:
-    """Draw a line through labelled points."""
+    """Draw a line through points."""
     xs = [x for x, _ in points.values()]
     ys = [y for _, y in points.values()]
     axis.plot(xs, ys, "-o", color=color, markersize=5, linewidth=1.2, label=label or None)
-    for name, place in points.items():
-        axis.annotate(name, place, xytext=(6, 5), textcoords="offset points", fontsize=8)
+
+
+def _is_near(place: tuple[float, float], others: Sequence[tuple[float, float]]) -> bool:
+    """Tell whether another point lies within one percent."""
+    return any(abs(place[0] - x) < 1 and abs(place[1] - y) < 1 for x, y in others)
+
+
+def _write_label(axis: Axes, name: str, place: tuple[float, float]) -> None:
+    """Write the name of a point beside it."""
+    axis.annotate(name, place, xytext=(6, 5), textcoords="offset points", fontsize=8)
 
 
 def _draw_rings(

@@ -54,15 +54,9 @@ def tradeoff_figure(
 
     with styled_figure(6.4, 4.8) as figure:
         axis = figure.subplots()
-        written: list[tuple[float, float]] = []
         for index, (curve, points) in enumerate(drawn.items()):
             _draw_curve(axis, points, label=curve, color=PALETTE[index % len(PALETTE)])
-            ends = list(points)[:1] + list(points)[-1:]
-            for name in dict.fromkeys([*ends, *(chosen or {}).get(curve, ())]):
-                # Points at one place share a label.
-                if name in points and not _is_near(points[name], written):
-                    _write_label(axis, name, points[name])
-                    written.append(points[name])
+        _write_labels(axis, drawn, chosen or {})
         _draw_rings(axis, drawn, chosen or {})
 
         absent = f"\n(not measured: {', '.join(missing)})" if missing else ""
@@ -108,9 +102,19 @@ def _is_near(place: tuple[float, float], others: Sequence[tuple[float, float]]) 
     return any(abs(place[0] - x) < 1 and abs(place[1] - y) < 1 for x, y in others)
 
 
-def _write_label(axis: Axes, name: str, place: tuple[float, float]) -> None:
-    """Write the name of a point beside it."""
-    axis.annotate(name, place, xytext=(6, 5), textcoords="offset points", fontsize=8)
+def _write_labels(
+    axis: Axes, drawn: Mapping[str, Points], chosen: Mapping[str, Sequence[str]]
+) -> None:
+    """Write the names of the ends of each curve, and of its chosen points, beside them."""
+    written: list[tuple[float, float]] = []
+    for curve, points in drawn.items():
+        ends = [*list(points)[:1], *list(points)[-1:]]
+        for name in dict.fromkeys([*ends, *chosen.get(curve, ())]):
+            # Points at one place share a label.
+            if name in points and not _is_near(points[name], written):
+                place = points[name]
+                axis.annotate(name, place, xytext=(6, 5), textcoords="offset points", fontsize=8)
+                written.append(place)
 
 
 def _draw_rings(

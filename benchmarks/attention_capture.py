@@ -18,6 +18,13 @@ from memory import MIB
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 
+# Layers, heads, tokens of an image, tokens of the whole text: sizes of models as they are released.
+REAL = {
+    "Qwen2.5-VL 3B, an image of 1000 x 1000 px": (36, 16, 1296, 1400),
+    "Qwen2.5-VL 3B, an image of 1400 x 1400 px": (36, 16, 2500, 2600),
+    "LLaVA-1.5 7B": (32, 32, 576, 680),
+    "LLaVA-NeXT 7B, an image of 640 x 480 px": (32, 32, 2340, 2440),
+}
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
 HEAD_WIDTH = 64
 IMAGE_START = 20
@@ -100,6 +107,17 @@ def returned(shape: dict, work: dict) -> Callable[[], Maps]:
     return call
 
 
+def computed_lines() -> list[str]:
+    """Say what attention takes of one image in bfloat16, and what is captured of 20 phrases in
+    float32, for models of real size."""
+    lines = []
+    for name, (layers, heads, image_tokens, tokens) in REAL.items():
+        matrices = layers * heads * tokens**2 * 2 / 2**30
+        rows = 20 * layers * heads * image_tokens * 4 / MIB
+        lines.append(f"{name}: output_attentions=True {matrices:.1f} GiB, captured {rows:.0f} MiB")
+    return lines
+
+
 def agree(ours: Maps, other: Maps, *, tolerance: float) -> dict[str, float]:
     distance = sbs.largest_difference(ours.maps, other.maps, tolerance)
     kept = {
@@ -110,12 +128,19 @@ def agree(ours: Maps, other: Maps, *, tolerance: float) -> dict[str, float]:
 
 
 def comparison(args) -> sbs.Comparison:
-    shape = {"layers": args.layers, "heads": args.heads, "dtype": args.dtype, "device": args.device}
+    shape = {
+        "layers": args.layers,
+        "heads": args.heads,
+        "dtype": args.dtype,
+        "device": args.device,
+        "head_width": args.head_width,
+    }
     work = {"tokens": args.tokens, "image_tokens": args.image_tokens, "phrases": args.phrases}
     return sbs.Comparison(
         name="attention to the image",
         sizes=(
-            f"Llama of {args.layers} layers x {args.heads} heads, {args.tokens} tokens, "
+            f"Llama of {args.layers} layers x {args.heads} heads of {args.head_width}, "
+            f"{args.tokens} tokens, "
             f"{args.phrases} phrases of "
             f"{WORDS} words x {args.image_tokens} image tokens, {args.dtype}"
         ),
@@ -133,11 +158,18 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser = sbs.argument_parser(__doc__, pairs=3)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--heads", type=int, default=16)
+    parser.add_argument("--head-width", type=int, default=HEAD_WIDTH)
     parser.add_argument("--tokens", type=int, default=2900)
     parser.add_argument("--image-tokens", type=int, default=2304)
     parser.add_argument("--phrases", type=int, default=20)
     parser.add_argument("--dtype", choices=sorted(TOLERANCE), default="float32")
+    parser.add_argument(
+        "--computed", action="store_true", help="only print what models of real size would take"
+    )
     args = parser.parse_args(argv)
+    if args.computed:
+        print("\n".join(computed_lines()))
+        return {}
     return sbs.run("attention_capture", [comparison(args)], sbs.settings_from(args))
 
 

@@ -11,6 +11,7 @@ from clim_train import Trainer
 from flmm import GroundedLMM, GroundingLoader, GroundingTask, load_grounded
 from flmm.commands.main import main
 from flmm.refiners import CoarseOnly, ResizedImage, load_refiner
+from flmm.web.session import Demo
 from PIL import Image
 from tiny_grounding import Pictures, save_tiny_grounded, tiny_config, tiny_lmm, word_tokenizer
 
@@ -95,3 +96,18 @@ def test_heads_trained_with_sam_also_draw_coarse_masks(tmp_path, capsys):
     coarse = ground_phrases(with_sam, image, ["a red car", "the dog"]).coarse
     expected = F.interpolate(coarse[None].float(), (40, 56), mode="bilinear")[0] > 0
     assert np.array_equal(masks, expected.numpy())
+
+
+def test_chat_and_page_need_no_refiner(tmp_path, capsys):
+    save_tiny_grounded(tmp_path)
+    Image.fromarray(np.full((40, 56, 3), 90, np.uint8)).save(tmp_path / "photo.png")
+    model = ["--checkpoint", str(tmp_path / "heads"), "--device", "cpu", "--refiner", "none"]
+    words = ["chat", str(tmp_path / "photo.png"), "-q", "What is it?", *model]
+    answered = [*words, "--max-new-tokens", "6", "-o", str(tmp_path / "out")]
+    assert main(answered) == 0, capsys.readouterr().err
+
+    heads = tmp_path / "heads" / "heads.safetensors"
+    demo = Demo(load_grounded(tmp_path / "lmm", sam="none", heads=heads, dtype="float32"))
+    name, _ = demo.add_picture((tmp_path / "photo.png").read_bytes())
+    assert demo.ground(name, ["a red car"]).masks.shape == (1, 40, 56)
+    assert demo.look_again(name, "the dog", focus="question").mask.shape == (40, 56)

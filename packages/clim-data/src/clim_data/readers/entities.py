@@ -136,7 +136,9 @@ class FlickrEntities(Dataset):
 def _record(caption: EntityCaption, image: EntityImage) -> dict:
     """Cut a caption into segments: phrases with a box, and the words between them."""
     segments: list[tuple[str, int]] = []
-    phrases, boxes, end = [], [], 0
+    phrases: list[str] = []
+    boxes: list[tuple[Corners, ...]] = []
+    end = 0
     for phrase in caption.phrases:
         found = () if phrase.chain == NOT_VISUAL else image.boxes.get(phrase.chain, ())
         if not found:

@@ -110,7 +110,7 @@ class ReasoningSegmentation(Dataset):
             segments=((record["query"], 0),),
             phrases=(phrase,),
             image=self.folder / record["image"],
-            mask_source=ReasonSegMasks(tuple(map(tuple, _with_points(record["shapes"])))),
+            mask_source=ReasonSegMasks(tuple(_with_points(record["shapes"]))),
         )
 
     def long_questions(self) -> dict[str, bool]:
@@ -124,7 +124,7 @@ class ReasoningSegmentation(Dataset):
 
 def _with_points(shapes: Sequence[Sequence]) -> list[tuple[int, Polygon]]:
     """Turn what json made of polygons back into points."""
-    found = []
+    found: list[tuple[int, Polygon]] = []
     for label, polygon in shapes:
         found.append((label, [(x, y) for x, y in polygon]))
     return found

@@ -26,13 +26,22 @@ HEAT = "magma"
 
 
 class DrawnMaps(Protocol):
-    """What is drawn; `flmm.PhraseMaps` is it."""
+    """What is drawn; `flmm.PhraseMaps` is it, and says what each is."""
 
-    phrases: tuple[str, ...]
-    mean: Tensor
-    layers: Tensor
-    focused: Tensor
-    heads: Tensor
+    @property
+    def phrases(self) -> tuple[str, ...]: ...
+
+    @property
+    def mean(self) -> Tensor: ...
+
+    @property
+    def layers(self) -> Tensor: ...
+
+    @property
+    def focused(self) -> Tensor: ...
+
+    @property
+    def heads(self) -> Tensor: ...
 
 
 def attention_figure(image: Image.Image, maps: DrawnMaps) -> Figure:

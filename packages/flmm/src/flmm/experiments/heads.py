@@ -132,7 +132,7 @@ def evaluate(
         found["shuffled"] = found["refined"].roll(1, 0)
         for name, logits in found.items():
             if name != "shuffled" or len(truth) > 1:
-                _add(scores[name], sample, logits, truth)
+                add_scores(scores[name], sample, logits, truth)
     return {name: narrative_scores(of_kind) for name, of_kind in scores.items()}
 
 
@@ -146,7 +146,7 @@ def evaluate_chance(scenes: PanopticNarratives) -> dict[str, dict[str, float]]:
         truth = true_masks(sample)
         union = truth.any(0, keepdim=True).expand_as(truth)
         for name, guess in (("whole image", torch.ones_like(truth)), ("all things", union)):
-            _add(scores[name], sample, guess.float() * 2 - 1, truth)
+            add_scores(scores[name], sample, guess.float() * 2 - 1, truth)
     return {name: narrative_scores(of_kind) for name, of_kind in scores.items()}
 
 
@@ -155,7 +155,8 @@ def true_masks(sample: GroundingSample) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(sample.load()[1]))
 
 
-def _add(scores: MaskScores, sample: GroundingSample, logits: Tensor, truth: Tensor) -> None:
+def add_scores(scores: MaskScores, sample: GroundingSample, logits: Tensor, truth: Tensor) -> None:
+    """Count the overlaps of a scene's masks (N, H, W) with the true ones."""
     flags = {
         "is_plural": [phrase.is_plural for phrase in sample.phrases],
         "is_thing": [phrase.is_thing for phrase in sample.phrases],

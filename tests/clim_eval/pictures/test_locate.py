@@ -3,15 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from clim_data.pixels import box_of_mask
-from clim_eval.pictures.locate import _locations, encode_texts, input_size, locate_texts
-
-
-@pytest.mark.parametrize(
-    ("size", "px", "expected"),
-    [((480, 640), 1024, (768, 1024)), ((10, 1000), 64, (16, 64)), ((30, 20), 48, (48, 32))],
-)
-def test_input_size_keeps_the_shape_on_the_grid(size, px, expected):
-    assert input_size(size, px, 16) == expected
+from clim_eval.pictures.locate import _locations, encode_texts, locate_texts
 
 
 def test_located_scores_and_maps_are_the_models_cosines(tiny_towers):

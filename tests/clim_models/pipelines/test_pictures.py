@@ -154,3 +154,11 @@ def test_reading_ahead_keeps_the_order_and_stops_at_an_error():
     with pytest.raises(ValueError, match="five"):
         next(found)
     assert max(read) < 15
+
+
+@pytest.mark.parametrize(
+    ("size", "px", "expected"),
+    [((480, 640), 1024, (768, 1024)), ((10, 1000), 64, (16, 64)), ((30, 20), 48, (48, 32))],
+)
+def test_sizes_keep_the_shape_on_the_grid(size, px, expected):
+    assert fitted_to_patches(size, px, 16) == expected

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from clim_data.pixels import box_of_mask
 from clim_models import Dense, Pooled, Readout, RegionModel, Request
-from clim_models.pipelines import find_peaks
+from clim_models.pipelines import find_peaks, fitted_to_patches
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
@@ -62,7 +62,7 @@ def locate_texts(
         boxes: (n, 4) XYXY in [0, 1] of the image, to be named.
     """
     longest = image_px or model.eval_px or max(model.image_size)
-    height, width = input_size(image.shape[1:], longest, model.stride)
+    height, width = fitted_to_patches((image.shape[1], image.shape[2]), longest, model.stride)
     resized = resize(
         image, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True
     )
@@ -117,11 +117,3 @@ def encode_texts(
             tokens = model.tokenizer(prompts(text) if prompts else [text]).to(device)
             rows.append(F.normalize(model.encode_text(tokens).float().mean(dim=0), dim=0))
     return torch.stack(rows)
-
-
-def input_size(size: Sequence[int], image_px: int, stride: int) -> tuple[int, int]:
-    """Return (height, width) with the longest side near ``image_px``, the same shape, and multiples
-    of ``stride``."""
-    scale = image_px / max(size)
-    height, width = (max(stride, round(side * scale / stride) * stride) for side in size)
-    return height, width

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         read_picture as read_picture,
     )
     from clim_models.pipelines.reading import (
+        fitted_to_patches as fitted_to_patches,
         in_lists as in_lists,
         is_one as is_one,
         read_ahead as read_ahead,
@@ -48,6 +49,7 @@ else:
             "Source": "clim_models.pipelines.pictures",
             "coco_of_results": "clim_models.pipelines.results",
             "find_peaks": "clim_models.pipelines.peaks",
+            "fitted_to_patches": "clim_models.pipelines.reading",
             "in_lists": "clim_models.pipelines.reading",
             "is_one": "clim_models.pipelines.reading",
             "is_url": "clim_models.pipelines.pictures",

@@ -108,7 +108,12 @@ def test_files_are_those_of_the_command(demo, tmp_path, monkeypatch):
     assert list((tmp_path / "temporary").iterdir()) == []
     scores = [one["score"] for one in found.record["phrases"]]
     path, beside = save_grounding(
-        tmp_path / "own.png", image, found.masks, found.phrases, scores=scores
+        tmp_path / "own.png",
+        image,
+        found.masks,
+        found.phrases,
+        scores=scores,
+        about={"score_kind": "geometric"},
     )
     assert drawn == path.read_bytes()
     assert json.loads(record) == json.loads(beside.read_text())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         compose_narrative_scenes as compose_narrative_scenes,
         narrative as narrative,
         narrative_words as narrative_words,
+        noun_phrase as noun_phrase,
         plural as plural,
         scene_vendors as scene_vendors,
     )
@@ -55,6 +56,7 @@ else:
             "load_emoji": "clim_data.drawings.emoji",
             "narrative": "clim_data.drawings.narrative_scenes",
             "narrative_words": "clim_data.drawings.narrative_scenes",
+            "noun_phrase": "clim_data.drawings.narrative_scenes",
             "plural": "clim_data.drawings.narrative_scenes",
             "scene_vendors": "clim_data.drawings.narrative_scenes",
             "write_emoji_shards": "clim_data.drawings.emoji",

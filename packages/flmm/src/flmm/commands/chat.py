@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clim_data.command_line import Commands, add_command, add_option
 
+from flmm.commands.example import FOLDER, add_example_option, use_example
 from flmm.commands.grounders import add_grounder_options, grounder_from_options, say_unanswered
 from flmm.commands.options import (
     add_answer_options,
@@ -35,7 +36,8 @@ def add(commands: Commands) -> None:
         run,
         "talk about an image; each answer is drawn with the masks of its phrases",
     )
-    parser.add_argument("image", metavar="IMAGE", help="a file or a URL")
+    image = parser.add_argument("image", metavar="IMAGE", help="a file or a URL")
+    image.required = False  # --example can take its place
     parser.add_argument(
         "-q",
         "--question",
@@ -53,16 +55,22 @@ def add(commands: Commands) -> None:
         metavar="DIR",
         help="folder of the pictures; default: IMAGE.chat",
     )
+    add_example_option(parser)
 
 
 def run(options: Namespace) -> None:
     """Answer the questions, see `add`."""
     from flmm.dialogue.conversation import Exchange
     from flmm.pictures.files import name_of_picture, picture_path, read_image
+    from flmm.text.prompts import DESCRIBE
 
     # What can be wrong is looked at before the minutes that loading can take.
     if any(not question.strip() for question in options.question or ()):
         raise ValueError("-q with an empty question: ask something, or leave out -q to type")
+    use_example(options)
+    if options.example:
+        options.question = options.question or [DESCRIBE]
+        options.out = options.out or Path(FOLDER) / "chat"
     image = read_image(options.image)
     name = name_of_picture(options.image)
     folder = options.out or Path(f"{Path(name).stem}.chat")
@@ -144,16 +152,19 @@ def _draw(
     phrases = [answer.text[start:end] for start, end in spans]
     found = grounder.ground_answer(image, answer, spans)
     masks, scores = found.binary(about["min_score"]).cpu().numpy(), found.scores.tolist()
+    about["score_kind"] = found.kind
     title = answer.text.strip()
     try:
         save_grounding(path, image, masks, phrases, scores=scores, title=title, about=about)
     except PictureError as fault:
         say(str(fault))
         path = path.with_suffix(".json")
-    labels = [
-        label if mask.any() else f"{label} (not found)"
-        for label, mask in zip(phrases_with_scores(phrases, scores), masks, strict=True)
-    ]
+    labels = phrases_with_scores(phrases, scores)
+    for number, score in enumerate(scores):
+        if not masks[number].any():
+            labels[number] += " (not found)"
+        elif found.is_doubtful(score):
+            labels[number] += " (probably not there)"
     print(f"  {', '.join(labels)} -> {path}", flush=True)
     say_unanswered(grounder)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from clim_data import BrokenSample
 from clim_data.command_line import Commands, add_command, add_option
 
+from flmm.commands.example import FOLDER, add_example_option, use_example
 from flmm.commands.ground_folder import (
     add_folder_options,
     chosen_phrases,
@@ -18,6 +19,7 @@ from flmm.commands.options import (
     add_model_options,
     add_score_option,
     say,
+    say_what_is_unknown,
 )
 
 
@@ -26,7 +28,10 @@ def add(commands: Commands) -> None:
     parser = add_command(
         commands, "ground", run, "draw the masks of phrases in an image or a folder"
     )
-    parser.add_argument("image", metavar="IMAGE", help="a file, a URL, or a folder of images")
+    image = parser.add_argument(
+        "image", metavar="IMAGE", help="a file, a URL, or a folder of images"
+    )
+    image.required = False  # --example can take its place
     phrases = parser.add_argument(
         "phrases", nargs="+", metavar="PHRASE", help='in quotes, such as "the man on the left"'
     )
@@ -48,10 +53,14 @@ def add(commands: Commands) -> None:
         "all masks; default: IMAGE.grounded.png or FOLDER.grounded.json",
     )
     add_folder_options(parser)
+    add_example_option(parser)
 
 
 def run(options: Namespace) -> None:
     """Ground the phrases in a picture or in a folder of them, see `add`."""
+    use_example(options)
+    if options.example and options.out is None:
+        options.out = Path(FOLDER) / "grounded.png"
     if Path(options.image).is_dir():
         ground_folder(options)
     else:
@@ -72,6 +81,7 @@ def ground_picture(options: Namespace) -> None:
         raise ValueError(f"-o {out} would replace the input picture: name another file")
     phrases = chosen_phrases(options).of_picture(name)
     grounder = grounder_from_options(options)
+    say_what_is_unknown(grounder, phrases)
     begin = time.monotonic()
     try:
         found = grounder(image, phrases)
@@ -86,6 +96,7 @@ def ground_picture(options: Namespace) -> None:
             "each_alone": options.each_alone,
             "min_score": options.min_score,
             "grounder": options.grounder,
+            "score_kind": found.kind,
         }
         save_grounding(out, image, masks, phrases, scores=scores, about=about)
     except PictureError as fault:
@@ -93,6 +104,7 @@ def ground_picture(options: Namespace) -> None:
     say(f"grounded in {time.monotonic() - begin:.1f} s")
     for phrase, mask, score in zip(phrases, masks, scores, strict=True):
         share = f"{100 * mask.mean():5.1f} % of the image" if mask.any() else "not found".rjust(20)
-        print(f"{share}  score {score:.2f}  {phrase}")
+        doubt = "  (probably not there)" if found.is_doubtful(score) else ""
+        print(f"{share}  score {score:.2f}  {phrase}{doubt}")
     say_unanswered(grounder)
     print(f"{out}\n{record}" if out.exists() else record)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -109,7 +109,15 @@ def load_from_options(options: argparse.Namespace, lmm: FrozenLMM | None = None)
     heads = heads_file(options.checkpoint)
     name, sam = (getattr(options, part) or trained_with(heads, part) for part in ("lmm", "sam"))
     with loading(f"{name} ({dtype}, {device}), {sam} and {heads}"):
-        return load_grounded(lmm or name, sam=sam, heads=heads, dtype=dtype, device=device)
+        model = load_grounded(lmm or name, sam=sam, heads=heads, dtype=dtype, device=device)
+    if model.heads.knows is not None:
+        say(f"these heads know {model.heads.knows['what']}")
+    if model.heads.score_kind == "geometric":
+        say(
+            "these heads have no presence head: scores say how well the stages of a mask agree, "
+            "not whether the phrase is there"
+        )
+    return model
 
 
 def device_and_dtype(options: argparse.Namespace) -> tuple[str, str]:
@@ -127,6 +135,17 @@ def loading(what: str) -> Iterator[None]:
     say(f"loading {what} ...")
     yield
     say(f"loaded in {time.monotonic() - begin:.0f} s")
+
+
+def say_what_is_unknown(grounder: Grounder, phrases: Sequence[str]) -> None:
+    """Warn of phrases without a noun that the heads know, where their file says what they know."""
+    from flmm.grounders.heads import HeadsGrounder
+    from flmm.heads.facts import unknown_phrases
+
+    knows = grounder.knows if isinstance(grounder, HeadsGrounder) else None
+    if knows is not None and (unknown := unknown_phrases(knows, phrases)):
+        quoted = ", ".join(repr(phrase) for phrase in unknown)
+        say(f"{quoted}: not among what these heads know ({', '.join(knows['nouns'])})")
 
 
 def heads_file(checkpoint: Path | None) -> Path:

@@ -1,9 +1,10 @@
-"""Grounding from nothing in minutes: ``python -m flmm.experiments.quickstart``.
+"""Grounding from nothing: ``python -m flmm.experiments.quickstart``.
 
-Takes the demo LMM, which can describe composed scenes and never saw a mask, freezes it, and trains
-mask head and SAM refiner on its attention. Measures the masks on scenes of a vendor whose drawings
-nothing was trained on, before and after, and draws some. Ends with a table, `report.md`,
-`report.json` and figures.
+Shows the trained heads that ship with flmm, on scenes of a vendor whose drawings nothing was
+trained on: masks, scores, and a picture. With ``--train`` it makes such heads:
+it takes the demo LMM, which can describe composed scenes and never saw a mask, freezes it, trains
+mask head and SAM refiner on its attention, and fits a presence head. Masks are measured before and
+after. Ends with tables, `report.md`, `report.json` and figures.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ from flmm.demo.sam import build_demo_sam
 from flmm.demo.scenes import compose_demo_scenes
 from flmm.dialogue.answers import ask
 from flmm.experiments.captions import caption_accuracy
+from flmm.experiments.first_look import check_unused, first_look
 from flmm.experiments.heads import (
     HeadOptions,
     build_grounded,
@@ -37,11 +40,21 @@ from flmm.experiments.heads import (
     true_masks,
 )
 from flmm.experiments.listed import ListedThings
+from flmm.experiments.presence import (
+    compare_scores,
+    presence_table,
+    write_shipped_heads,
+)
 from flmm.experiments.scene_figure import GroundedScene, scenes_picture
 from flmm.grounded import GroundedLMM
+from flmm.pictures.reliability import reliability_figure
 from flmm.text.prompts import DESCRIBE
+from flmm.training.task import HEADS_FILE
 
 LONGEST_TEXT = 40
+PICTURES = 6
+# New scenes that the presence head is fitted on.
+PRESENCE_SCENES = 400
 COLUMNS = {
     "AR": "average recall",
     "AR_singulars": "singulars",
@@ -68,24 +81,23 @@ def run(
     train_scenes: int = 600,
     test_scenes: int = 150,
     split: str = "test",
-    pictures: int = 6,
     seed: int = 0,
+    ship: Path | None = None,
 ) -> str:
-    """Run everything in `folder` and return the printed table.
+    """Train and measure in `folder`, and return the printed tables.
+
+    Args:
+        ship: file for the heads in float16, as they ship with flmm.
 
     Raises:
         ValueError: `folder` already holds a run.
     """
-    if (folder / "run").exists():
-        raise ValueError(
-            f"{folder} already holds a quick start; delete it, or choose another folder with --out"
-        )
-    stages = Stages(5)
+    check_unused(folder)
+    stages = Stages(6)
     stages.begin("demo LMM and scenes")
     lmm_folder, trained = write_demo_model(folder / "lmm")
-    sam_folder = folder / "sam"
+    sam_folder, scenes = folder / "sam", folder / "scenes"
     build_demo_sam().save_pretrained(sam_folder)
-    scenes = folder / "scenes"
     train = compose_demo_scenes(scenes / "train", "train", count=train_scenes, seed=seed).read()
     test = compose_demo_scenes(scenes / split, split, count=test_scenes, seed=seed).read()
     model = build_grounded(load_lmm(lmm_folder, dtype="float32"), build_demo_sam(), seed=seed)
@@ -95,32 +107,50 @@ def run(
     stages.begin("before training")
     rows = evaluate_chance(test)
     rows["untrained heads"] = evaluate(model, test)["refined"]
-    before = drawn(model, test, pictures)
+    before = drawn(model, test, PICTURES)
 
     stages.begin(f"training the heads, {options.steps} steps of {options.batch_size} scenes")
     about = {"lmm": str(lmm_folder.resolve()), "sam": str(sam_folder.resolve())}
     train_heads(model, train, options, folder=folder / "run", about=about, seed=seed)
 
+    stages.begin("fitting the presence head")
+    presence = compare_scores(model, test, scenes / "presence", count=PRESENCE_SCENES, seed=seed)
+    _save_presence(model, folder, ship)
+
     stages.begin("after training")
+    rows |= _trained_rows(model, test, seed)
+    pictures = {
+        "grounded scenes": compared(model, test, before, drawn(model, test, PICTURES)),
+        "reliability": reliability_figure(presence["presence head"].bins),
+    }
+
+    stages.begin("report")
+    table = f"{score_table(rows)}\n\n{presence_table(presence)}"
+    config = {"options": dataclasses.asdict(options), "split": split, "seed": seed, "lmm": trained}
+    config |= {"train_scenes": train_scenes, "test_scenes": test_scenes}
+    metrics = {**rows, **{name: figures.scores for name, figures in presence.items()}}
+    notes = [table, f"{descriptions}.", NOTE]
+    title = "flmm quick start"
+    write_report(folder, title=title, metrics=metrics, config=config, figures=pictures, notes=notes)
+    return table
+
+
+def _save_presence(model: GroundedLMM, folder: Path, ship: Path | None) -> None:
+    """Write the heads again, with the presence head."""
+    model.save_heads(folder / "run" / "model" / HEADS_FILE)
+    if ship is not None:
+        write_shipped_heads(model, ship)
+
+
+def _trained_rows(
+    model: GroundedLMM, test: PanopticNarratives, seed: int
+) -> dict[str, dict[str, float]]:
+    """Measure the masks of trained heads."""
     scores = evaluate(model, test)
-    rows["mask head"], rows["mask head + SAM"] = scores["coarse"], scores["refined"]
+    rows = {"mask head": scores["coarse"], "mask head + SAM": scores["refined"]}
     rows["wrong phrase"] = scores["shuffled"]
     rows["own phrases"] = evaluate(model, ListedThings(test, seed))["refined"]
-    after = drawn(model, test, pictures)
-
-    stages.begin("figures and report")
-    table = score_table(rows)
-    config = {"options": dataclasses.asdict(options), "split": split, "seed": seed}
-    config |= {"train_scenes": train_scenes, "test_scenes": test_scenes, "lmm": trained}
-    write_report(
-        folder,
-        title="flmm quick start",
-        metrics=rows,
-        config=config,
-        figures={"grounded scenes": compared(model, test, before, after)},
-        notes=[table, f"{descriptions}.", NOTE],
-    )
-    return table
+    return rows
 
 
 def _right_descriptions(model: GroundedLMM, scenes: PanopticNarratives) -> str:
@@ -177,52 +207,77 @@ def compared(
     return scenes_picture(rows)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line of the quick start."""
+def build_parser() -> argparse.ArgumentParser:
+    """Make the command line of the quick start. Options that only a training reads are None unless
+    they are given."""
     defaults = HeadOptions()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="Show the trained heads that ship with flmm on scenes that nothing was trained "
+        "on; with --train, train such heads."
+    )
     parser.add_argument(
         "--out",
         type=Path,
         help="folder of report and models (default: flmm-quickstart, or flmm-quickstart-2, ...)",
     )
-    parser.add_argument("--train-scenes", type=int, default=600)
-    parser.add_argument("--test-scenes", type=int, default=150)
-    parser.add_argument("--split", choices=("test", "val"), default="test", help="val: for choices")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--docs", type=Path, help="also copy the figures to this folder")
+    parser.add_argument("--train", action="store_true", help="train the heads: some CPU minutes")
+    group = parser.add_argument_group("with --train")
+    group.add_argument("--ship", type=Path, metavar="FILE", help="also write the heads in float16")
+    group.add_argument("--train-scenes", type=int, help="default: 600")
+    group.add_argument("--test-scenes", type=int, help="default: 150")
+    group.add_argument("--split", choices=("test", "val"), help="val: for choices; default: test")
+    group.add_argument("--seed", type=int, help="default: 0")
+    group.add_argument("--docs", type=Path, help="also copy the figures to this folder")
     for field in dataclasses.fields(HeadOptions):
-        parser.add_argument(
+        group.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=field.type,
-            default=getattr(defaults, field.name),
+            help=f"default: {getattr(defaults, field.name)}",
         )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line of the quick start."""
+    parser = build_parser()
     args = parser.parse_args(argv)
-    options = HeadOptions(
-        **{field.name: getattr(args, field.name) for field in dataclasses.fields(HeadOptions)}
-    )
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    train, out = given.pop("train"), given.pop("out", None)
     begin = time.monotonic()
-    out = args.out or free_folder(Path("flmm-quickstart"))
-    torch.manual_seed(args.seed)
-    table = run(
-        out,
-        options,
-        train_scenes=args.train_scenes,
-        test_scenes=args.test_scenes,
-        split=args.split,
-        seed=args.seed,
-    )
-    print(f"\n{table}\n\n{NOTE}\n")
-    if args.docs:
-        args.docs.mkdir(parents=True, exist_ok=True)
+    if train:
+        out = out or free_folder(Path("flmm-quickstart"))
+        print(f"\n{_train(out, given)}\n\n{NOTE}\n")
+    elif given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        parser.error(f"{flags}: only with --train")
+    else:
+        out = out or free_folder(Path("flmm-quickstart"))
+        print(f"\n{first_look(out)}\n")
+    print(f"{time.monotonic() - begin:.0f} s. Report: {(out / 'report.md').resolve()}")
+    images = out / "scenes" / given.get("split", "test") / "images"
+    print(f"""Next:
+  hatch run flmm ground {min(images.iterdir())} "a penguin" "a frog" --checkpoint {out}/run
+  hatch run flmm demo --examples {images} --checkpoint {out}/run""")
+    if not train:
+        print("  hatch run flmm-quickstart --train")
+
+
+def _train(out: Path, given: dict[str, Any]) -> str:
+    """Train and measure heads with the options that are given; return the tables."""
+    ship, docs = given.pop("ship", None), given.pop("docs", None)
+    chosen = [field.name for field in dataclasses.fields(HeadOptions) if field.name in given]
+    options = HeadOptions(**{name: given.pop(name) for name in chosen})
+    torch.manual_seed(given.get("seed", 0))
+    table = run(out, options, ship=ship, **given)
+    if docs is not None:
+        docs.mkdir(parents=True, exist_ok=True)
         for figure in sorted((out / "figures").glob("*.png")):
             # 256 colours: a repository keeps every version of its pictures.
             with Image.open(figure, formats=FORMATS) as picture:
                 picture.convert("RGB").quantize(256).save(
-                    args.docs / f"flmm_{figure.name}", optimize=True
+                    docs / f"flmm_{figure.name}", optimize=True
                 )
-    print(f"{time.monotonic() - begin:.0f} s. Report: {(out / 'report.md').resolve()}")
-    print(f'Next: flmm ground IMAGE "a frog" --checkpoint {out}/run')
+    return table
 
 
 if __name__ == "__main__":

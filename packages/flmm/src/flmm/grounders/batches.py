@@ -140,4 +140,4 @@ def _joined(parts: Sequence[ScoredMasks]) -> ScoredMasks:
     if len(parts) == 1:
         return parts[0]
     masks = torch.cat([part.masks for part in parts])
-    return ScoredMasks(masks, torch.cat([part.scores for part in parts]))
+    return ScoredMasks(masks, torch.cat([part.scores for part in parts]), parts[0].kind)

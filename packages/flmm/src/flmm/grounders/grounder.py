@@ -18,11 +18,18 @@ class ScoredMasks:
     """Masks of the N phrases of an image, in the order of the phrases.
 
     masks: float32 logits (N, H, W) in pixels of the original image; positive is inside.
-    scores: (N,) in [0, 1], how sure each one is; 0 where nothing was found.
+    scores: (N,) in [0, 1], how sure each one is; 0 where nothing was found. kind: "presence" for
+    scores that are chances, fitted with phrases that are absent, else "geometric".
     """
 
     masks: Tensor
     scores: Tensor
+    kind: str = "geometric"
+
+    def is_doubtful(self, score: float) -> bool:
+        """Tell whether a phrase with this score is more likely absent than present. Geometric
+        scores do not say."""
+        return self.kind == "presence" and score < 0.5
 
     def logits(self, min_score: float = 0.0) -> Tensor:
         """Return logits (N, H, W), negative everywhere for scores below `min_score`."""

@@ -1,9 +1,9 @@
 """Ground phrases by the trained heads of a frozen LMM."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import torch
 from clim_data import GroundingSample
@@ -46,6 +46,11 @@ class HeadsGrounder:
         """The LMM that answers in a chat."""
         return self.model.lmm
 
+    @property
+    def knows(self) -> Mapping[str, Any] | None:
+        """What the heads know, where their file says it; see `flmm.heads.facts.KNOWS`."""
+        return self.model.heads.knows
+
     def __call__(
         self, image: Image.Image | str | Path, phrases: str | Iterable[str]
     ) -> ScoredMasks:
@@ -53,7 +58,7 @@ class HeadsGrounder:
         found = ground_phrases(
             self.model, image, phrases, request=self.request, each_alone=self.each_alone
         )
-        return ScoredMasks(found.refined, found.scores)
+        return ScoredMasks(found.refined, found.scores, self.model.heads.score_kind)
 
     @torch.no_grad()
     def ground_answer(
@@ -70,7 +75,7 @@ class HeadsGrounder:
         """
         features = answer.phrase_features(spans, merge=self.model.merge)
         found = ground_as_given(self.model, features, image)
-        return ScoredMasks(found.refined, found.scores)
+        return ScoredMasks(found.refined, found.scores, self.model.heads.score_kind)
 
     def for_samples(self) -> "HeadsSampleGrounder":
         """Return a grounder for the samples of one data set."""
@@ -123,7 +128,8 @@ class HeadsSampleGrounder:
         found = self.model(
             [item.sample for item in prepared], [embeddings[item.image_id] for item in prepared]
         )
-        return [ScoredMasks(of_image.refined, of_image.scores) for of_image in found]
+        kind = self.model.heads.score_kind
+        return [ScoredMasks(of_image.refined, of_image.scores, kind) for of_image in found]
 
     def _embed(self, images: dict[int, ResizedImage]) -> dict[int, ImageEmbedding]:
         """Embed the images that the batch before did not have, and forget those it alone had."""

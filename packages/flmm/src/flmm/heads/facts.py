@@ -7,7 +7,7 @@ sizes agree, which LMM and which image encoder they were trained with. Files of
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ ABOUT_FILE = "grounding.json"
 HEADS_FILE = "heads.safetensors"
 PROMPTS = ("use_text", "use_mask", "use_box", "multimask")
 HEAD = ("base", "stages", "normalize_input", "upsample_input")
+PRESENCE = ("inputs", "hidden")
+# What heads of a demonstration know: in words, and the nouns.
+KNOWS = ("what", "nouns")
 
 
 def frozen_parts(lmm: FrozenLMM, sam: TrainableRefiner) -> dict[str, str]:
@@ -122,18 +125,27 @@ def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         merge = _read_about(path.with_name(ABOUT_FILE)).get("merge")
         return {} if merge is None else {"merge": merge}
 
-    known = {"merge", "lmm", "refiner", "sam_image_encoder", "mask_head", "prompts"}
-    unknown = (
-        said.keys() - known
-        | said.get("mask_head", {}).keys() - {*HEAD}
-        | said.get("prompts", {}).keys() - {*PROMPTS}
-    )
+    parts = {"mask_head": HEAD, "prompts": PROMPTS, "presence": PRESENCE, "knows": KNOWS}
+    known = {"merge", "lmm", "refiner", "sam_image_encoder", *parts}
+    unknown = said.keys() - known
+    for part, names in parts.items():
+        unknown |= said.get(part, {}).keys() - {*names}
     if unknown:
         raise ValueError(
             f"{path} says {sorted(unknown)}, which this flmm does not know: pip install --upgrade "
             "flmm"
         )
     return said
+
+
+def unknown_phrases(knows: Mapping[str, Any], phrases: Sequence[str]) -> list[str]:
+    """Return the phrases without a noun that heads know, singular or plural.
+
+    Args:
+        knows: {"what": in words, "nouns": list}, from the facts of the heads.
+    """
+    forms = {form for noun in knows["nouns"] for form in (noun, f"{noun}s", f"{noun}es")}
+    return [phrase for phrase in phrases if not forms.intersection(phrase.lower().split())]
 
 
 def chosen_merge(facts: Mapping[str, Any], merge: str | None, *, name: str) -> str:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flmm.heads.facts import KEY, check_facts
+from flmm.heads.presence import PresenceHead
 from flmm.refiners.sam.weights import POSITIONS, check_names, to_transformers
 
 # Released names begin with the first; ours with the second.
@@ -19,6 +20,7 @@ RELEASED_SAM, OWN_SAM, HEAD = "sam.model.", "sam.", "mask_head."
 OWN_POSITIONS = f"{OWN_SAM}{POSITIONS}"
 # What heads for coarse masks only do not have.
 REFINER_PARTS = (OWN_SAM, "text_proj.", "text_layer_weights")
+PRESENCE = "presence."
 
 
 class SavedHeads(Protocol):
@@ -28,12 +30,17 @@ class SavedHeads(Protocol):
     text_layer_weights: nn.Parameter
     own_positions: bool
     reads_words: bool
+    knows: dict[str, Any] | None
 
     def facts(self) -> dict[str, Any]: ...
 
     def trained_names(self) -> list[str]: ...
 
     def saved_names(self) -> list[str]: ...
+
+    def presence_names(self) -> list[str]: ...
+
+    def use_presence(self, head: PresenceHead | None) -> None: ...
 
     def state_dict(self) -> Mapping[str, Any]: ...
 
@@ -115,7 +122,17 @@ def read_heads(
             "and this LMM, of "
             f"{layers} layers, has {maps}. Use the LMM it was trained with"
         )
-    check_facts(model.facts(), facts or {}, name=name)
+    facts = facts or {}
+    model.knows = facts.get("knows")
+    check_facts(model.facts(), {k: v for k, v in facts.items() if k != "presence"}, name=name)
+
+    # It was fitted on masks of the refiner that the file was made with.
+    sizes = facts.get("presence")
+    is_fitting = sizes is not None and model.reads_words == ("text_proj.weight" in new)
+    model.use_presence(PresenceHead(**sizes) if sizes is not None and is_fitting else None)
+    if not is_fitting:
+        new = {key: value for key, value in new.items() if not key.startswith(PRESENCE)}
+
     if not model.reads_words:
         new = {key: value for key, value in new.items() if not key.startswith(REFINER_PARTS)}
     elif not any(key.startswith(OWN_SAM) for key in new):
@@ -125,9 +142,8 @@ def read_heads(
         )
     own = dict(model.state_dict())
     brought = OWN_POSITIONS in new
-    trained = {
-        key: own[key] for key in [*model.trained_names(), *([OWN_POSITIONS] if brought else [])]
-    }
+    names = [*model.trained_names(), *model.presence_names()]
+    trained = {key: own[key] for key in [*names, *([OWN_POSITIONS] if brought else [])]}
     check_names(trained, new, source=name, what="LMM and SAM")
     model.own_positions = not brought
     # Not strict, because the frozen weights are not in the file: `check_names` above has compared

@@ -19,6 +19,7 @@ from flmm.adapters.frozen import FrozenLMM
 from flmm.attention.capture import MERGES
 from flmm.heads.facts import frozen_parts, read_facts, trained_parts
 from flmm.heads.files import OWN_POSITIONS, open_heads, read_heads, write_heads
+from flmm.heads.presence import PresenceHead, evidence_size, presence_evidence
 from flmm.heads.scores import geometric_scores
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.refiner import RefinedMasks, Refiner, TrainableRefiner
@@ -83,6 +84,11 @@ class TrainableHeads(nn.Module):
             self.text_proj = nn.Linear(lmm.hidden_size, sam.text_width)
         self.sam = sam.without_encoder()
 
+        # Not trained with the others: see `fit_presence`. knows: see `heads.facts.KNOWS`.
+        self.evidence_size = evidence_size(lmm.map_channels, lmm.hidden_size)
+        self.presence: PresenceHead | None = None
+        self.knows: dict[str, Any] | None = None
+
     def forward(
         self, features: Sequence[PhraseFeatures], images: Sequence[Image.Image | ImageEmbedding]
     ) -> list[Grounding]:
@@ -112,13 +118,39 @@ class TrainableHeads(nn.Module):
             # as the other ranks.
             none = sum(self._project(self.text_proj, of_image).sum() for of_image in features)
             refined = [masks + none for masks in refined]
-        scores = [self.scores(c, f) for c, f in zip(coarse, found, strict=True)]
+        scores = [self.scores(*of_image) for of_image in zip(features, coarse, found, strict=True)]
         return [Grounding(*of_image) for of_image in zip(coarse, refined, scores, strict=True)]
 
     @torch.no_grad()
-    def scores(self, coarse: Tensor, found: RefinedMasks) -> Tensor:
-        """Score the masks of an image -> (N,) float32 in [0, 1], see `geometric_scores`."""
-        return geometric_scores(coarse, found.masks, found.ious)
+    def scores(self, features: PhraseFeatures, coarse: Tensor, found: RefinedMasks) -> Tensor:
+        """Score the masks of an image -> (N,) float32 in [0, 1], 0 for empty masks.
+
+        With a presence head it is the chance that the phrase is there and its mask right; without
+        one it is geometric only, see `geometric_scores`.
+        """
+        if self.presence is None:
+            return geometric_scores(coarse, found.masks, found.ious)
+        with torch.autocast(coarse.device.type, enabled=False):
+            scores = self.presence.scores(presence_evidence(features, coarse, found))
+        return scores * (found.masks > 0).flatten(1).any(1)
+
+    @property
+    def score_kind(self) -> str:
+        """What scores mean: "presence", a chance, or "geometric"."""
+        return "geometric" if self.presence is None else "presence"
+
+    def use_presence(self, head: PresenceHead | None) -> None:
+        """Score by this presence head; None for geometric scores.
+
+        Raises:
+            ValueError: it was fitted for another LMM.
+        """
+        if head is not None and head.inputs != self.evidence_size:
+            raise ValueError(
+                f"the presence head reads {head.inputs} numbers and this LMM gives "
+                f"{self.evidence_size}: use the heads that were trained with this LMM"
+            )
+        self.presence = None if head is None else head.to(self.text_layer_weights.device)
 
     def coarse_masks(self, features: PhraseFeatures) -> Tensor:
         """Return (N, p, q) logits over the image. The mask head sees the padding, too, which is cut
@@ -161,12 +193,24 @@ class TrainableHeads(nn.Module):
         DeepSpeed adds that buffer to released checkpoints, rounded to bfloat16 as their heads were
         trained with it.
         """
-        return [*self.trained_names(), *([] if self.own_positions else [OWN_POSITIONS])]
+        positions = [] if self.own_positions else [OWN_POSITIONS]
+        return [*self.trained_names(), *self.presence_names(), *positions]
+
+    def presence_names(self) -> list[str]:
+        """List the names in the state dict of the presence head, if there is one."""
+        return (
+            [] if self.presence is None else [f"presence.{n}" for n in self.presence.state_dict()]
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return what a file of heads says next to the weights: "merge", "mask_head", "prompts",
-        "lmm", "refiner", "sam_image_encoder"."""
-        return {"merge": self.merge, **trained_parts(self.mask_head, self.sam), **self.made_for}
+        "lmm", "refiner", "sam_image_encoder", and "presence" and "knows" where there are such."""
+        facts = {"merge": self.merge, **trained_parts(self.mask_head, self.sam), **self.made_for}
+        if self.presence is not None:
+            facts["presence"] = self.presence.facts()
+        if self.knows is not None:
+            facts["knows"] = self.knows
+        return facts
 
     def load_heads(self, source: str | Path | Mapping[str, Any]) -> None:
         """Load everything that was trained, from a file of `save_heads` or a released F-LMM

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
         FeatureCache as FeatureCache,
         frozen_facts as frozen_facts,
     )
+    from flmm.training.presence import (
+        PresenceOptions as PresenceOptions,
+        Probe as Probe,
+        ProbedImage as ProbedImage,
+        ProbedPhrases as ProbedPhrases,
+        fit_presence as fit_presence,
+        ground_probes as ground_probes,
+    )
     from flmm.training.recipes import find_recipe as find_recipe
     from flmm.training.task import GroundingTask as GroundingTask
 else:
@@ -33,8 +41,14 @@ else:
             "GroundingDataConfig": "flmm.training.config",
             "GroundingLoader": "flmm.training.data",
             "GroundingTask": "flmm.training.task",
+            "PresenceOptions": "flmm.training.presence",
+            "Probe": "flmm.training.presence",
+            "ProbedImage": "flmm.training.presence",
+            "ProbedPhrases": "flmm.training.presence",
             "build_trainer": "flmm.training.build",
             "find_recipe": "flmm.training.recipes",
+            "fit_presence": "flmm.training.presence",
             "frozen_facts": "flmm.training.feature_cache",
+            "ground_probes": "flmm.training.presence",
         },
     )

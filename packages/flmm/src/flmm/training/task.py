@@ -47,6 +47,8 @@ class GroundingTask:
         about: Mapping[str, Any] | None = None,
     ):
         self.model = model.heads
+        # It was fitted on masks that will change: it is fitted again after the training.
+        self.model.use_presence(None)
         self.lmm = model.lmm
         self.encoder = model.sam.frozen_encoder()
         self.cache = cache

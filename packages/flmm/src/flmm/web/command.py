@@ -11,6 +11,7 @@ from typing import Any
 from clim_data.command_line import Commands, add_command
 from clim_data.files import IMAGE_SUFFIXES, is_image
 
+from flmm.commands.example import add_example_option, use_example
 from flmm.commands.options import (
     add_answer_options,
     add_model_options,
@@ -51,6 +52,7 @@ def add(commands: Commands) -> None:
     )
     add_score_option(parser)
     add_answer_options(parser)
+    add_example_option(parser)
     parser.add_argument("--host", default=HOST, help="address to listen on")
     parser.add_argument(
         "--port", type=int, default=PORT, help="port to listen on; 0 takes a free one"
@@ -68,6 +70,7 @@ def run(options: Namespace) -> None:
         )
     from flmm.web.network import allowed_hosts, open_sockets
 
+    use_example(options)
     heads_file(options.checkpoint)
     examples = example_files(options.examples)
     with ExitStack() as stack:

@@ -99,12 +99,13 @@ def found_view(found: GroundedPhrases) -> dict[str, Any]:
             "share": kept["area"] / (height * width),
             "box": kept["bbox"],
             "score": kept["score"],
+            "doubtful": doubtful,
             "centre": inner_point(mask),
             "mask": _url(mask_png(mask, colour_of(index))),
             "attention": _url(heat_png(attention)),
         }
-        for index, (kept, mask, attention) in enumerate(
-            zip(found.record["phrases"], found.masks, found.attention)
+        for index, (kept, mask, attention, doubtful) in enumerate(
+            zip(found.record["phrases"], found.masks, found.attention, found.doubtful)
         )
     ]
     return {"result": found.result, "pieces": pieces(found.text, found.spans), "phrases": phrases}

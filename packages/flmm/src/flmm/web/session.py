@@ -64,7 +64,8 @@ class GroundedPhrases:
 
     result: its name for `Demo.files`. text: of the answer, "" for phrases of the user. phrases: N
     texts. spans: the characters (start, end) of each in the text. masks: bool (N, H, W). attention:
-    float32 (N, h, w), see `flmm.pictures.mean_attention`. record: plain data, see
+    float32 (N, h, w), see `flmm.pictures.mean_attention`. doubtful: of each phrase, whether it is
+    probably not there. record: plain data, see
     `flmm.grounders.images.masks_as_json`, with scores.
     """
 
@@ -74,6 +75,7 @@ class GroundedPhrases:
     spans: tuple[tuple[int, int], ...]
     masks: np.ndarray
     attention: np.ndarray
+    doubtful: tuple[bool, ...]
     record: dict[str, Any] = field(repr=False)
 
 
@@ -304,14 +306,24 @@ class Demo:
         turn: Turn | None = None,
         spans: tuple[tuple[int, int], ...] = (),
     ) -> GroundedPhrases:
-        found = ScoredMasks(grounding.refined, grounding.scores)
+        kind = self.model.heads.score_kind
+        found = ScoredMasks(grounding.refined, grounding.scores, kind)
         masks = found.binary(self.min_score).cpu().numpy()
         about = {} if turn is None else {"question": turn.question, "answer": turn.answer.text}
-        record = {**about, **masks_as_json(masks, phrases, found.scores.tolist())}
+        scores = found.scores.tolist()
+        record = {**about, "score_kind": kind, **masks_as_json(masks, phrases, scores)}
+        doubtful = tuple(found.is_doubtful(score) for score in scores)
         result = self._results.add((picture, record))
         attention = mean_attention(features).cpu().numpy()
         return GroundedPhrases(
-            result, about.get("answer", ""), tuple(phrases), spans, masks, attention, record
+            result,
+            about.get("answer", ""),
+            tuple(phrases),
+            spans,
+            masks,
+            attention,
+            doubtful,
+            record,
         )
 
 

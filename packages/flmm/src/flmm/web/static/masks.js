@@ -41,7 +41,8 @@ export function chip(ofPicture, found, index, text = found.phrases[index].phrase
   const node = make("span", { className: "phrase", tabIndex: 0, textContent: text });
   node.setAttribute("role", "button");
   if (found.phrases.length > 1) node.dataset.number = index + 1;
-  const place = phrase.area === 0 ? "not found" : `${percentOf(phrase)} of the picture`;
+  const share = `${percentOf(phrase)} of the picture`;
+  const place = phrase.area === 0 ? "not found" : phrase.doubtful ? `probably not there, ${share}` : share;
   node.title = `${place}, score ${scoreOf(phrase)}`;
   const choose = () => show(ofPicture, found, index);
   node.onclick = () => getSelection().isCollapsed && choose();
@@ -126,10 +127,11 @@ function mark(node) {
   const faded = found === shown && chosen !== null && !pressed;
   node.setAttribute("aria-pressed", pressed);
   node.classList.toggle("faded", faded);
-  node.classList.toggle("missing", found.phrases[index].area === 0);
-  const { colour } = found.phrases[index];
+  const { area, colour, doubtful } = found.phrases[index];
+  node.classList.toggle("missing", area === 0);
+  node.classList.toggle("doubtful", Boolean(doubtful) && area > 0);
   node.style.borderColor = colour;
-  if (faded || found.phrases[index].area === 0) {
+  if (faded || area === 0 || doubtful) {
     node.style.backgroundColor = "#fff";
     node.style.color = "#222";
   } else paint(node, colour);

@@ -1,0 +1,96 @@
+"""The presence head: evidence, files of heads with it, and that masks do not feel it."""
+
+import pytest
+import torch
+from flmm.grounded import load_grounded
+from flmm.heads.presence import PresenceHead, evidence_size, presence_evidence
+from flmm.training.task import GroundingTask
+from tiny_grounding import batch_of, save_tiny_grounded, tiny_grounded
+
+
+def grounded(model, numbers=(4, 2), phrases=(3, 1)):
+    """Features, masks and groundings of some pictures."""
+    batch = batch_of(model, numbers, phrases)
+    with torch.no_grad():
+        features = model.lmm([item.sample for item in batch.items], merge=model.merge)
+        images = model.sam.embed([item.image for item in batch.items])
+        coarse = [model.coarse_masks(of_image) for of_image in features]
+        words = [model.text_embeddings(of_image) for of_image in features]
+        return features, coarse, model.sam.refine(images, coarse, words), images
+
+
+def head_for(model, seed=0):
+    torch.manual_seed(seed)
+    return PresenceHead(evidence_size(model.lmm.map_channels, model.lmm.hidden_size), hidden=4)
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next_vicuna"])
+def test_evidence_of_a_phrase_does_not_depend_on_the_others(family):
+    model = tiny_grounded(family).eval()
+    features, coarse, found, _ = grounded(model)
+    size = evidence_size(model.lmm.map_channels, model.lmm.hidden_size)
+    for of_image, rough, fine in zip(features, coarse, found, strict=True):
+        together = presence_evidence(of_image, rough, fine)
+        assert together.shape == (len(rough), size)
+        assert together.isfinite().all()
+        start = 0
+        for number, count in enumerate(of_image.lengths):
+            alone = type(of_image)(
+                of_image.maps[number : number + 1],
+                of_image.states[:, start : start + count],
+                (count,),
+                of_image.layout,
+            )
+            one = type(fine)(fine.masks[number : number + 1], fine.ious[number : number + 1])
+            expected = presence_evidence(alone, rough[number : number + 1], one)
+            torch.testing.assert_close(together[number : number + 1], expected)
+            start += count
+
+
+def test_scores_are_those_of_the_head_and_masks_stay():
+    model = tiny_grounded().eval()
+    features, coarse, found, images = grounded(model)
+    with torch.no_grad():
+        before = model.ground(features, images)
+        head = head_for(model)
+        model.heads.use_presence(head)
+        after = model.ground(features, images)
+    assert model.heads.score_kind == "presence"
+    for old, new, of_image, rough, fine in zip(before, after, features, coarse, found, strict=True):
+        assert torch.equal(old.refined, new.refined)
+        evidence = presence_evidence(of_image, rough, fine)
+        is_found = (new.refined > 0).flatten(1).any(1)
+        torch.testing.assert_close(new.scores, head(evidence).sigmoid() * is_found)
+    with pytest.raises(ValueError, match="use the heads that were trained with this LMM"):
+        model.heads.use_presence(PresenceHead(7))
+
+
+def test_files_of_heads_bring_it(tmp_path):
+    model = save_tiny_grounded(tmp_path)
+    parts = {"sam": tmp_path / "sam", "dtype": "float32"}
+    old = tmp_path / "heads" / "heads.safetensors"
+    model.heads.use_presence(head_for(model))
+    model.heads.knows = {"what": "cars", "nouns": ["car"]}
+    new = model.save_heads(tmp_path / "new.safetensors")
+
+    again = load_grounded(tmp_path / "lmm", heads=new, **parts)
+    assert again.facts() == model.facts()
+    assert again.heads.knows == {"what": "cars", "nouns": ["car"]}
+    for name, value in model.heads.presence.state_dict().items():
+        assert torch.equal(value, again.heads.presence.state_dict()[name])
+    assert not any(name.startswith("presence") for name in again.trained_names())
+
+    again.load_heads(old)
+    assert (again.heads.presence, again.heads.knows) == (None, None)
+    assert again.heads.score_kind == "geometric"
+
+    # Without a refiner masks are others than those that it was fitted on.
+    coarse = load_grounded(tmp_path / "lmm", sam="none", heads=new, dtype="float32")
+    assert coarse.heads.score_kind == "geometric"
+
+
+def test_a_training_of_the_masks_drops_it():
+    model = tiny_grounded()
+    model.heads.use_presence(head_for(model))
+    GroundingTask(model)
+    assert model.heads.presence is None

@@ -1,0 +1,82 @@
+"""Fitting a presence head on evidence whose chances are known."""
+
+import numpy as np
+import pytest
+import torch
+from clim_eval.metrics import auroc, reliability
+from flmm.training.presence import (
+    PresenceOptions,
+    Probe,
+    ProbedImage,
+    ProbedPhrases,
+    fit_presence,
+    ground_probes,
+)
+from tiny_grounding import tiny_grounded
+from tiny_lmms import picture
+
+
+def phrases(seed, images=200, each=6):
+    """Phrases with a present one for every two; the first number tells, with noise."""
+    rng = np.random.default_rng(seed)
+    count = images * each
+    present = rng.random(count) < 0.5
+    evidence = rng.normal(size=(count, 5))
+    evidence[:, 0] = 30 + 4 * (present + rng.normal(0, 0.6, count))
+    return ProbedPhrases(
+        torch.from_numpy(evidence).float(),
+        np.where(present, 0.9, 0.0),
+        np.zeros(count),
+        np.where(present, "present", "hard"),
+        np.repeat(np.arange(images), each),
+    )
+
+
+def test_scores_of_new_phrases_are_chances():
+    fitted, new = phrases(0), phrases(1)
+    head, held_out = fit_presence(fitted)
+    scores = head.scores(new.evidence).numpy()
+    present = new.kinds == "present"
+    best = auroc(new.evidence[present, 0], new.evidence[~present, 0])
+    assert auroc(scores[present], scores[~present]) > best - 0.02
+    assert reliability(scores, new.is_right).error < 0.05
+    assert 0.2 < held_out.mean() < 0.3
+    # The images of the calibration are whole.
+    assert not set(fitted.images[held_out]) & set(fitted.images[~held_out])
+
+    again, _ = fit_presence(fitted)
+    assert torch.equal(again.scores(new.evidence), head.scores(new.evidence))
+    assert not any(parameter.requires_grad for parameter in head.parameters())
+
+
+def test_a_bad_mask_is_not_right():
+    found = phrases(0, images=4)
+    found.ious[:] = 0.4
+    assert not found.is_right.any()
+    with pytest.raises(ValueError, match="pass more images, with present and absent phrases"):
+        fit_presence(found)
+    with pytest.raises(ValueError, match="held_out=1 must be a share"):
+        PresenceOptions(held_out=1)
+
+
+def test_probes_are_grounded_in_their_order():
+    model = tiny_grounded().eval()
+    image = picture(60, 90, seed=1)
+    mask = np.ones((60, 90), dtype=bool)
+    texts = (
+        (Probe("a big dog", "present", mask), Probe("the tree", "easy")),
+        (Probe("a red car", "hard"),),
+    )
+    found = ground_probes(model, [ProbedImage(image, texts), ProbedImage(image, texts[1:])])
+    assert found.kinds.tolist() == ["present", "easy", "hard", "hard"]
+    assert found.images.tolist() == [0, 0, 0, 1]
+    torch.testing.assert_close(found.evidence[2], found.evidence[3], atol=1e-4, rtol=1e-4)
+    assert found.scores[2] == pytest.approx(found.scores[3], abs=1e-4)
+    assert found.ious[0] > 0
+    assert not found.ious[1:].any()
+    with pytest.raises(ValueError, match="pass a mask with each present phrase"):
+        Probe("a dog", "present")
+    with pytest.raises(ValueError, match="choose from present, easy, hard"):
+        Probe("a dog", "absent")
+    with pytest.raises(ValueError, match="pass probed images"):
+        ground_probes(model, [])

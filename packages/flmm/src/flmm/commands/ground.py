@@ -14,12 +14,16 @@ from flmm.commands.ground_folder import (
     ground_folder,
     refuse_folder_options,
 )
-from flmm.commands.grounders import add_grounder_options, grounder_from_options, say_unanswered
+from flmm.commands.grounders import (
+    add_grounder_options,
+    grounder_from_options,
+    say_unanswered,
+    say_what_is_unknown,
+)
 from flmm.commands.options import (
     add_model_options,
     add_score_option,
     say,
-    say_what_is_unknown,
 )
 
 

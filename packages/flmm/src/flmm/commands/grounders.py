@@ -1,7 +1,7 @@
 """Options of the grounders, and loading the one that a command is asked for."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,6 +107,17 @@ def say_unanswered(grounder: Grounder) -> None:
     if isinstance(grounder, AsksTheLMM):
         for fault in grounder.take_unanswered().faults:
             say(f"not found: {fault}")
+
+
+def say_what_is_unknown(grounder: Grounder, phrases: Sequence[str]) -> None:
+    """Warn of phrases without a noun that the heads know, where their file says what they know."""
+    from flmm.grounders.heads import HeadsGrounder
+    from flmm.heads.facts import unknown_phrases
+
+    knows = grounder.knows if isinstance(grounder, HeadsGrounder) else None
+    if knows is not None and (unknown := unknown_phrases(knows, phrases)):
+        quoted = ", ".join(repr(phrase) for phrase in unknown)
+        say(f"{quoted}: not among what these heads know ({', '.join(knows['nouns'])})")
 
 
 def _heads_grounder(options: argparse.Namespace, lmm: FrozenLMM | None) -> Grounder:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -135,17 +135,6 @@ def loading(what: str) -> Iterator[None]:
     say(f"loading {what} ...")
     yield
     say(f"loaded in {time.monotonic() - begin:.0f} s")
-
-
-def say_what_is_unknown(grounder: Grounder, phrases: Sequence[str]) -> None:
-    """Warn of phrases without a noun that the heads know, where their file says what they know."""
-    from flmm.grounders.heads import HeadsGrounder
-    from flmm.heads.facts import unknown_phrases
-
-    knows = grounder.knows if isinstance(grounder, HeadsGrounder) else None
-    if knows is not None and (unknown := unknown_phrases(knows, phrases)):
-        quoted = ", ".join(repr(phrase) for phrase in unknown)
-        say(f"{quoted}: not among what these heads know ({', '.join(knows['nouns'])})")
 
 
 def heads_file(checkpoint: Path | None) -> Path:

@@ -66,7 +66,7 @@ class Towers:
 
     Args:
         model: has the shipped weights, and has them again after each call.
-        folder: of the towers' runs; it may be the folder of `hatch run quickstart`.
+        folder: of the towers' runs; it may be the folder of `hatch run quickstart --train`.
     """
 
     def __init__(self, model: RegionModel, options: ArmOptions, folder: Path) -> None:

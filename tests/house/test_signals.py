@@ -127,7 +127,7 @@ IMPORTED = [
     ("clim_eval", "main", "show"),
     ("clim_eval", "show", "show"),
     ("clim_train", "start", "list"),
-    ("clim_train", "main", "list"),
+    ("clim_train", "main", "show"),
     ("flmm", "main", "chat"),
     ("flmm", "chat", "chat"),
 ]

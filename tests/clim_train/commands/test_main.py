@@ -180,6 +180,8 @@ def test_module_runs_under_the_launcher_with_two_processes(shards, tmp_path):
         "-m",
         "deepspeed.launcher.runner",
         f"--hostfile={HOSTFILE}",  # this machine, with two slots
+        "--no_ssh_check",
+        "--master_addr=127.0.0.1",
         "--master_port=29517",
     ]
     ran = subprocess.run(

@@ -158,7 +158,7 @@ def toys(tmp_path_factory):
 def test_list_has_its_data_and_size(capsys):
     assert main(["list"]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if "toy_recipe" in line)
-    assert [cell.strip() for cell in row.split("|")][3:5] == ["toys", "2 x 4"]
+    assert [cell.strip() for cell in row.split("|")][4:6] == ["toys", "2 x 4"]
     assert f"| {SIDE} " in row
 
 

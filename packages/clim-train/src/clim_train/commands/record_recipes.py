@@ -1,14 +1,15 @@
 """Write what is stored of the recipes anew: `python -m clim_train.commands.record_recipes`.
 
-It takes minutes: the memory of each recipe comes from a trace of its step. `--help-only` writes the
-help alone.
+The memory of a recipe comes from a trace of its step, which takes up to two minutes for a detector.
+It is asked for recipes that are named, without names for those whose memory is not known.
+`--help-only` asks for none.
 """
 
 import contextlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 from clim_data.files import write_json
@@ -16,21 +17,31 @@ from tqdm import tqdm
 
 from clim_train.commands.parser import configure
 from clim_train.estimate import estimate
-from clim_train.recipes.catalogue import CATALOGUE, HELP_COLUMNS, write_help
+from clim_train.recipes.catalogue import CATALOGUE, HELP_COLUMNS, read_catalogue, write_help
 from clim_train.recipes.registry import Recipe
-from clim_train.recipes.table import RECIPES, summarize
+from clim_train.recipes.table import RECIPES, find_recipe, summaries
 
 
 def main(argv: Sequence[str]) -> None:
     """Write the help of every recipe, and unless told otherwise, estimate each and list them."""
     write_help({name: help_of(name) for name in RECIPES})
+    write_summaries({})
     if "--help-only" in argv:
         return
 
-    found = {}
-    for name, entry in tqdm(RECIPES.items()):
-        found[name] = asdict(replace(summarize(name, entry), gb=memory_gb(entry)))
-    write_json(CATALOGUE, found, indent=2)
+    unknown = [name for name, summary in summaries().items() if summary.gb is None]
+    for name in tqdm(argv or unknown):
+        # After each, so that an interrupted command goes on where it was.
+        write_summaries({name: memory_gb(find_recipe(name))})
+
+
+def write_summaries(measured: Mapping[str, float]) -> None:
+    """Store all recipes in short, with the memory that is known and the one that was measured."""
+    read_catalogue.cache_clear()
+    stored = {}
+    for name, summary in summaries().items():
+        stored[name] = asdict(replace(summary, gb=measured.get(name, summary.gb)))
+    write_json(CATALOGUE, stored, indent=2)
 
 
 def help_of(name: str) -> str:

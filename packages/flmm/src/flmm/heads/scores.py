@@ -19,7 +19,8 @@ def mask_agreement(coarse: Tensor, refined: Tensor) -> Tensor:
     """
     if not len(coarse):
         return coarse.new_zeros(0, dtype=torch.float32)
-    covered = F.adaptive_avg_pool2d((refined > 0).float()[None], coarse.shape[1:])[0]  # (N, p, q)
+    grid = coarse.shape[1], coarse.shape[2]
+    covered = F.adaptive_avg_pool2d((refined > 0).float()[None], grid)[0]  # (N, p, q)
     inside = (coarse > 0).float()
     both = torch.minimum(covered, inside).sum((1, 2))
     either = torch.maximum(covered, inside).sum((1, 2))

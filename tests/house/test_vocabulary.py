@@ -93,6 +93,8 @@ OWN = {
     "--grounded": "flmm eval reasonseg: question or answer",
     "--entities": "flmm eval flickr30k: captions and boxes",
     "--dtype": "flmm: of the LMM",
+    "--adapter": "flmm: a LoRA of the LMM",
+    "--load-4bit": "flmm: weights of the LMM",
     "--each-alone": "flmm: phrases read each by itself",
     "--phrases": "flmm ground: file of phrases",
     "--question": "chat: ask without a prompt",

@@ -10,6 +10,7 @@ from torch import nn
 
 from flmm.adapters.family import Family, ProcessorReader
 from flmm.adapters.frozen import FrozenLMM
+from flmm.adapters.loading import four_bit_options, merge_adapter
 from flmm.hub import check_device, check_parts_of_config, hub_options, read_or_explain
 from flmm.transformers_compat import check_transformers, own_attention
 
@@ -104,7 +105,14 @@ def build_lmm(model: nn.Module, image_processor: Any, tokenizer: Any = None) -> 
     return FrozenLMM(model, family_for(config, image_processor), tokenizer)
 
 
-def load_lmm(name: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") -> FrozenLMM:
+def load_lmm(
+    name: str | Path,
+    *,
+    dtype: str = "bfloat16",
+    device: str = "cpu",
+    four_bit: bool = False,
+    adapter: str | Path | None = None,
+) -> FrozenLMM:
     """Load a model folder or a model of the Hugging Face hub.
 
     Args:
@@ -112,20 +120,36 @@ def load_lmm(name: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") 
             DeepSeek-VL also loads in its authors' layout, HPT and Mini-Gemini only load in it.
             Models of the hub that are in its cache need no network.
         dtype: of the weights, "bfloat16", "float16" or "float32".
+        four_bit: load linear layers in 4 bits, a quarter of bfloat16's memory, on a GPU. It needs
+            bitsandbytes. Attention, and so masks, change a little.
+        adapter: folder or hub id of a LoRA of this LMM, which is added to its weights. It needs
+            peft.
 
     Raises:
-        ValueError: an unknown dtype or device, transformers is too old, no adapter for this LMM, or
-            weights or other files that are not whole.
+        ValueError: an unknown dtype or device, transformers is too old, no family for this LMM,
+            weights or other files that are not whole, or a LoRA that does not fit.
         FileNotFoundError: no such folder or hub model, or a part of it is missing.
+        ImportError: a package that `four_bit` or `adapter` needs is missing.
     """
     check_transformers()
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}; legal values are {', '.join(DTYPES)}")
     check_device(device)
+    if four_bit and adapter is not None:
+        raise ValueError(
+            "an adapter cannot be added to 4-bit weights: load the LMM whole, or save it with its "
+            "adapter merged first"
+        )
+    quantised = four_bit_options(dtype, device) if four_bit else {}
     where = hub_options(name, what="an LMM")
     raw = _read_config(name, where)
     model_type = raw["model_type"]
     if (author := _AUTHORS.get(model_type)) is not None:
+        if four_bit or adapter is not None:
+            raise ValueError(
+                f"{name} is in its authors' layout: 4-bit weights and adapters are for LMMs in "
+                "transformers' layout"
+            )
         module = import_module(f"flmm.adapters.authors.{author}")
         model, processor, tokenizer = module.read_authors_model(
             name, raw, dtype=getattr(torch, dtype), **where
@@ -134,7 +158,9 @@ def load_lmm(name: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") 
     else:
         _family_class(model_type)  # before transformers complains about a type it does not know
         check_parts_of_config(raw, name)
-        model, family, tokenizer = _read_model(name, dtype, where)
+        model, family, tokenizer = _read_model(name, dtype, where, quantised)
+        if adapter is not None:
+            model = merge_adapter(model, adapter)
 
     # FrozenLMM checks the context, with the image's tokens.
     tokenizer.model_max_length = int(1e30)
@@ -147,6 +173,11 @@ def _read_config(name: str | Path, where: dict[str, bool]) -> dict[str, Any]:
 
     from flmm.adapters.authors.hpt import is_hpt
 
+    if (Path(name) / "adapter_config.json").is_file() and not (Path(name) / "config.json").exists():
+        raise ValueError(
+            f"{name} is an adapter, not an LMM: pass the LMM that it was trained on, and this "
+            "folder as the adapter (--adapter)"
+        )
     fault = FileNotFoundError(
         f"{name} has no config.json with a model_type: pass the folder of an LMM, or a hub id"
     )
@@ -163,9 +194,13 @@ def _read_config(name: str | Path, where: dict[str, bool]) -> dict[str, Any]:
 
 
 def _read_model(
-    name: str | Path, dtype: str, where: dict[str, bool]
+    name: str | Path, dtype: str, where: dict[str, bool], quantised: dict[str, Any]
 ) -> tuple[nn.Module, Family, Any]:
-    """Read a model in transformers' layout, its family and its tokenizer."""
+    """Read a model in transformers' layout, its family and its tokenizer.
+
+    Args:
+        quantised: see `four_bit_options`.
+    """
     from transformers import (
         AutoConfig,
         AutoImageProcessor,
@@ -195,6 +230,7 @@ def _read_model(
         attn_implementation=own_attention(config),
         output_loading_info=True,
         **where,
+        **quantised,
     )
     if missing := sorted(loaded["missing_keys"]):
         raise ValueError(

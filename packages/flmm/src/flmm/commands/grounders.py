@@ -15,6 +15,7 @@ from flmm.commands.options import (
     load_from_options,
     loading,
     say,
+    weight_options,
 )
 from flmm.grounders.grounder import AsksTheLMM, Grounder
 from flmm.heads.sources import trained_with
@@ -168,7 +169,8 @@ def _untrained(options: argparse.Namespace, lmm: FrozenLMM | None) -> "tuple[Fro
         sam = NO_REFINER
     with loading(f"{name} ({dtype}, {device}), refiner {sam}"):
         refiner = box_refiner(sam, device=device)
-        return lmm or load_lmm(name, dtype=dtype, device=device), refiner
+        weights = weight_options(options)
+        return lmm or load_lmm(name, dtype=dtype, device=device, **weights), refiner
 
 
 def _attention_heads(lmm: FrozenLMM, file: Path | None) -> "ChosenHeads":

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from clim_data.command_line import add_option, at_least
 from clim_data.processes import Ranks
@@ -16,7 +17,7 @@ from flmm.heads.sources import heads_in, trained_with
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add --checkpoint, --lmm, --refiner (or --sam), --dtype and --device."""
+    """Add the options of the heads, the LMM, the refiner and the device."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--checkpoint",
@@ -40,6 +41,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=("bfloat16", "float16", "float32"),
         help="of the LMM; default: bfloat16 on a GPU, float32 on the CPU",
+    )
+    group.add_argument(
+        "--adapter",
+        metavar="PATH_OR_HUB_ID",
+        help="a LoRA of the LMM, which is added to its weights; needs peft",
+    )
+    group.add_argument(
+        "--load-4bit",
+        action="store_true",
+        default=None,
+        help="the LMM's linear layers in 4 bits, on a GPU; needs bitsandbytes",
     )
     add_option(group, "--device")
 
@@ -103,12 +115,16 @@ def load_from_options(options: argparse.Namespace, lmm: FrozenLMM | None = None)
     Raises:
         FileNotFoundError, ValueError: as `load_grounded`, or no LMM or SAM is named anywhere.
     """
+    from flmm.adapters.registry import load_lmm
     from flmm.grounded import load_grounded
 
     device, dtype = device_and_dtype(options)
     heads = heads_file(options.checkpoint)
     name, sam = (getattr(options, part) or trained_with(heads, part) for part in ("lmm", "sam"))
     with loading(f"{name} ({dtype}, {device}), {sam} and {heads}"):
+        weights = weight_options(options)
+        if lmm is None and weights:
+            lmm = load_lmm(name, dtype=dtype, device=device, **weights)
         model = load_grounded(lmm or name, sam=sam, heads=heads, dtype=dtype, device=device)
     if model.heads.knows is not None:
         say(f"these heads know {model.heads.knows['what']}")
@@ -118,6 +134,16 @@ def load_from_options(options: argparse.Namespace, lmm: FrozenLMM | None = None)
             "not whether the phrase is there"
         )
     return model
+
+
+def weight_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what `load_lmm` is told about the weights of the LMM: --load-4bit and --adapter."""
+    weights: dict[str, Any] = {}
+    if options.load_4bit:
+        weights["four_bit"] = True
+    if options.adapter is not None:
+        weights["adapter"] = options.adapter
+    return weights
 
 
 def device_and_dtype(options: argparse.Namespace) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from clim_models.pipelines import (
 )
 from PIL import Image
 
+from flmm.adapters.frozen import FrozenLMM
 from flmm.grounded import GroundedLMM, load_grounded
 from flmm.grounders.batches import BatchGrounder
 from flmm.grounders.grounder import Grounder, ScoredMasks
@@ -151,7 +152,7 @@ def pipeline(
     *,
     model: GroundedLMM | Grounder | None = None,
     heads: str | Path | None = None,
-    lmm: str | Path | None = None,
+    lmm: str | Path | FrozenLMM | None = None,
     sam: str | Path | None = None,
     device: str | None = None,
     options: GroundingOptions | None = None,
@@ -169,7 +170,8 @@ def pipeline(
         task: "grounding".
         model: a model of `load_grounded`, or any grounder, in place of files.
         heads: folder of a training, its heads.safetensors, or a released F-LMM checkpoint.
-        lmm, sam: folder or hub id; None takes those that the heads were trained with.
+        lmm, sam: folder or hub id; None takes those that the heads were trained with. `lmm` can be
+            one of `load_lmm`, which loads 4-bit weights and adapters, too.
         device: None is the GPU, if there is one; a model that is passed stays where it is.
         options: see `GroundingOptions`.
 

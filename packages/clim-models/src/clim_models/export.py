@@ -57,7 +57,11 @@ def save_model(
     _save_tokenizer(model, folder)
 
     # Last: a folder with this file is complete.
-    about = {"name": model.name, "clim_models": __version__, "tower": model.tower_kind}
+    about: dict[str, str | int] = {
+        "name": model.name,
+        "clim_models": __version__,
+        "tower": model.tower_kind,
+    }
     if model.eval_px is not None:
         about["eval_px"] = model.eval_px
     write_json(folder / "config.json", about)

@@ -148,10 +148,8 @@ def _question(options: Namespace) -> "Question":
 
     if options.example:
         scene = read_example()
-        boxes = torch.tensor(scene.boxes)
-        return Question(
-            read_picture(scene.image), scene.words, boxes, torch.arange(len(scene.words))
-        )
+        true_boxes, words = torch.tensor(scene.boxes), torch.arange(len(scene.words))
+        return Question(read_picture(scene.image), scene.words, true_boxes, words)
 
     texts = tuple(options.texts)
     if options.vocabulary:
@@ -205,7 +203,7 @@ def _answers(options: Namespace, question: "Question") -> list["Answer"]:
     if models[-1].knows and not options.example:
         say("is this a photograph? then expect nothing: clim-eval show --example has its drawings")
 
-    answers = []
+    answers: list[Answer] = []
     image_px = _image_px(options, models)
     for model in models:
         found = locate_texts(

@@ -30,6 +30,7 @@ from flmm.demo.scenes import compose_demo_scenes
 from flmm.dialogue.answers import ask
 from flmm.experiments.captions import caption_accuracy
 from flmm.experiments.first_look import check_unused, first_look
+from flmm.experiments.grounders import GrounderFigures, compare_grounders, grounders_note
 from flmm.experiments.heads import (
     HeadOptions,
     build_grounded,
@@ -47,6 +48,8 @@ from flmm.experiments.presence import (
 )
 from flmm.experiments.scene_figure import GroundedScene, scenes_picture
 from flmm.grounded import GroundedLMM
+from flmm.grounders.chosen_heads import SCENES
+from flmm.grounders.refining import box_refiner
 from flmm.pictures.reliability import reliability_figure
 from flmm.text.prompts import DESCRIBE
 from flmm.training.task import HEADS_FILE
@@ -55,6 +58,9 @@ LONGEST_TEXT = 40
 PICTURES = 6
 # New scenes that the presence head is fitted on.
 PRESENCE_SCENES = 400
+TITLE = "flmm quick start"
+# Rows of grounders without training.
+UNTRAINED = {"attention": "attention alone", "box": "boxes of the LMM"}
 COLUMNS = {
     "AR": "average recall",
     "AR_singulars": "singulars",
@@ -105,8 +111,7 @@ def run(
     print(f"      {descriptions}", flush=True)
 
     stages.begin("before training")
-    rows = evaluate_chance(test)
-    rows["untrained heads"] = evaluate(model, test)["refined"]
+    rows = evaluate_chance(test) | {"untrained heads": evaluate(model, test)["refined"]}
     before = drawn(model, test, PICTURES)
 
     stages.begin(f"training the heads, {options.steps} steps of {options.batch_size} scenes")
@@ -119,6 +124,8 @@ def run(
 
     stages.begin("after training")
     rows |= _trained_rows(model, test, seed)
+    grounders = _other_grounders(model, sam_folder, train, test)
+    rows |= {UNTRAINED[kind]: grounders[kind].scores for kind in UNTRAINED}
     pictures = {
         "grounded scenes": compared(model, test, before, drawn(model, test, PICTURES)),
         "reliability": reliability_figure(presence["presence head"].bins),
@@ -129,9 +136,8 @@ def run(
     config = {"options": dataclasses.asdict(options), "split": split, "seed": seed, "lmm": trained}
     config |= {"train_scenes": train_scenes, "test_scenes": test_scenes}
     metrics = {**rows, **{name: figures.scores for name, figures in presence.items()}}
-    notes = [table, f"{descriptions}.", NOTE]
-    title = "flmm quick start"
-    write_report(folder, title=title, metrics=metrics, config=config, figures=pictures, notes=notes)
+    notes = [table, f"{descriptions}.", NOTE, grounders_note(grounders)]
+    write_report(folder, title=TITLE, metrics=metrics, config=config, figures=pictures, notes=notes)
     return table
 
 
@@ -151,6 +157,15 @@ def _trained_rows(
     rows["wrong phrase"] = scores["shuffled"]
     rows["own phrases"] = evaluate(model, ListedThings(test, seed))["refined"]
     return rows
+
+
+def _other_grounders(
+    model: GroundedLMM, sam_folder: Path, train: PanopticNarratives, test: PanopticNarratives
+) -> dict[str, GrounderFigures]:
+    """Measure the trained heads, and next to them the two grounders that need no training."""
+    choose_on = [train[number] for number in range(min(SCENES, len(train)))]
+    scenes = [test[number] for number in range(len(test))]
+    return compare_grounders(model, box_refiner(sam_folder), choose_on=choose_on, test=scenes)
 
 
 def _right_descriptions(model: GroundedLMM, scenes: PanopticNarratives) -> str:

@@ -22,6 +22,7 @@ def test_the_catalogue_has_all_recipes_as_they_are():
         if RECIPES[name].function.__module__.startswith("clim_train.")
     }
     assert read_catalogue() == found, RECORD
+    assert all(summary.gb for summary in read_catalogue().values()), RECORD
 
 
 def test_list_is_sorted_by_method_and_knows_json(capsys):

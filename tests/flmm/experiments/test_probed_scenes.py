@@ -4,6 +4,7 @@ import pytest
 from flmm.demo.scenes import CONCEPTS, compose_demo_scenes
 from flmm.experiments.presence import presence_figures, presence_table
 from flmm.experiments.probed_scenes import ANIMALS, probed_scenes
+from flmm.experiments.quickstart import main
 from flmm.pictures.reliability import reliability_figure
 from flmm.training.presence import ProbedPhrases
 
@@ -63,3 +64,15 @@ def test_figures_and_their_table():
     assert figures.scores["T-acc"] == 1
     assert "100.0" in presence_table({"presence head": figures}).splitlines()[-1]
     assert len(reliability_figure(figures.bins).axes) == 1
+
+
+def test_options_of_a_training_need_train(capsys):
+    with pytest.raises(SystemExit):
+        main(["--steps", "3", "--seed", "0"])
+    assert "--seed, --steps: only with --train" in capsys.readouterr().err
+
+
+def test_a_folder_holds_one_quick_start(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ValueError, match="choose another folder with --out"):
+        main(["--out", str(tmp_path)])

@@ -23,7 +23,8 @@ from tiny_training import NoiseLoader, tiny_config, tiny_model
 ROOT = Path(__file__).parents[1]
 DATA = Path(__file__).parent / "golden" / "flmm" / "data"
 PAGES = ["README.md", *(f"packages/{n}/README.md" for n in ("clim-data", "clim-models"))]
-PAGES += ["packages/clim-eval/README.md", "packages/clim-train/README.md", "docs/quickstart.md"]
+PAGES += ["packages/clim-eval/README.md", "packages/clim-train/README.md"]
+PAGES += ["docs/quickstart.md", "docs/readouts.md"]
 # Whose code is run where.
 ELSEWHERE = {
     "packages/flmm/README.md": "tests/flmm/test_readme.py",

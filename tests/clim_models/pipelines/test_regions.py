@@ -149,3 +149,11 @@ def test_pictures_and_lists_of_boxes_are_as_many(model, vocabulary):
         name(pictures(2), [box])
     with pytest.raises(ValueError, match="more pictures than pictures"):
         name(pictures(2), [box] * 3)
+
+
+@pytest.mark.parametrize("features", ["boxes", "boxes_value", "boxes_attention"])
+def test_a_picture_without_boxes_has_no_regions(model, vocabulary, features):
+    options = PipelineOptions(image_px=32, features=features)
+    result = RegionPipeline(model, vocabulary, options)(pictures(1)[0], boxes=[])
+    assert len(result) == 0
+    assert result.size == (40, 64)

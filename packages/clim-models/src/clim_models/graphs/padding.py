@@ -21,7 +21,7 @@ def fixed_padding(tower: nn.Module) -> Iterator[None]:
     try:
         for module in changed:
             # The instance's own attribute hides the method of the class.
-            module.forward = partial(_convolve, module)
+            module.__dict__["forward"] = partial(_convolve, module)
         yield
     finally:
         for module in changed:

@@ -133,7 +133,9 @@ def _read_nouns(options: PseudoLabelOptions, model: RegionModel) -> Nouns:
     if options.vocabulary is not None:
         return _of_vocabulary(options.vocabulary, model, options.templates, cache)
     if options.nouns is None or options.nouns.suffix not in (".safetensors", ".npy"):
-        names = list(options.names) or read_names(options.nouns, "--nouns")
+        names = list(options.names)
+        if options.nouns is not None:
+            names = read_names(options.nouns, "--nouns")
         show = Ranks.of_launcher().is_first
         return Nouns(names, embed_with_bar(model, names, options.templates, cache=cache, show=show))
 

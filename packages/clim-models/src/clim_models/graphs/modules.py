@@ -22,7 +22,7 @@ class DenseGraph(nn.Module):
         readout: how the last layer is read.
     """
 
-    inputs = ("pixels", "classes")
+    inputs: tuple[str, ...] = ("pixels", "classes")
 
     def __init__(self, model: RegionModel, readout: Readout = Readout.VALUE_RESIDUAL):
         super().__init__()
@@ -110,5 +110,5 @@ class BoxGraph(DenseGraph):
     def shapes(self) -> dict[str, dict[int, object]]:
         """Say which sizes of each input may change, see `DenseGraph.shapes`."""
         found = super().shapes()
-        boxes = {0: torch.export.Dim("boxes")}
+        boxes: dict[int, object] = {0: torch.export.Dim("boxes")}
         return {"pixels": found["pixels"], "boxes": boxes, "classes": found["classes"]}

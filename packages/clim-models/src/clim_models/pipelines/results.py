@@ -116,7 +116,8 @@ def coco_of_results(
     """
     if len({one.labels for one in results}) > 1:
         raise ValueError("the results have different labels: pass those of one pipeline")
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, one in enumerate(results, first_image_id):
         height, width = one.size
         images.append({"id": image_id, "file_name": one.name, "width": width, "height": height})

@@ -1,6 +1,6 @@
 """One call from a name of a task to something that takes pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -20,7 +20,10 @@ from clim_models.text.vocabulary import Vocabulary, embed_vocabulary
 
 Labels = Sequence[str] | None
 Words = str | Path | Mapping[str, Any] | Vocabulary | None
-CLIP_TASKS = {"region-classification": RegionPipeline, "dense": DensePipeline}
+CLIP_TASKS: dict[str, Callable[..., RegionPipeline | DensePipeline]] = {
+    "region-classification": RegionPipeline,
+    "dense": DensePipeline,
+}
 TASKS = (*CLIP_TASKS, "detection")
 # Detectors return everything above their own small limit.
 DETECTION_SCORE = 0.3

@@ -55,6 +55,7 @@ COMMANDS = {
     ),
     "flmm": (
         "",
+        "attention",
         "ground",
         "chat",
         "demo",

@@ -97,7 +97,8 @@ def lmm_of(name, folder, monkeypatch):
             lmm.model.save_pretrained(folder)
     # Read once, not for each command; the authors' own layouts have tests of their own.
     loaded = lmm if isinstance(lmm.model, JoinedLMM) else load_lmm(folder, dtype="float32")
-    monkeypatch.setattr("flmm.grounded.load_lmm", lambda *_, **__: loaded)
+    for module in ("flmm.grounded", "flmm.adapters.registry"):
+        monkeypatch.setattr(f"{module}.load_lmm", lambda *_, **__: loaded)
     return lmm
 
 
@@ -149,6 +150,14 @@ def ground_in_page(app, image):
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
 @pytest.mark.parametrize("name", [*FAMILIES, *TODAY])
 def test_the_commands_run(name, data, tmp_path, monkeypatch, capsys):
+    # Drawing takes longer than all else, is the same for every family, and has tests of its own.
+    for drawing in (
+        "flmm.grounders.images.grounding_figure",
+        "flmm.grounders.images.write_png",
+        "flmm.pictures.attention.attention_figure",
+        "clim_eval.pictures.write_png",
+    ):
+        monkeypatch.setattr(drawing, lambda *_, **__: None)
     torch.manual_seed(1)
     lmm = lmm_of(name, tmp_path / "lmm", monkeypatch)
     sam = tiny_sam()
@@ -177,6 +186,13 @@ def test_the_commands_run(name, data, tmp_path, monkeypatch, capsys):
     run("eval", "refcoco", "--images", images, *refs, *counted, "-o", tmp_path / "refcoco")
     report = json.loads((tmp_path / "refcoco" / "report.json").read_text())
     assert report["metrics"]["samples"] == 2
+
+    # Without heads and SAM: where the LMM looks, and the box that it writes.
+    out = tmp_path / "attention.png"
+    plain = [parts[0], "--device=cpu", "-o", out]
+    for words in (["attention"], ["ground", "--grounder=box", "--refiner=none"]):
+        command = [words[0], str(images / "1.png"), *PHRASES, *words[1:], *map(str, plain)]
+        assert main(command) == 0, capsys.readouterr().err
 
     asked = ["--questions", data / "questions.json", "--focus=question"]
     run("eval", "viscot", *asked, "--images", data, "-o", tmp_path / "viscot")

@@ -148,7 +148,7 @@ def test_commands_are_found_and_mistakes_in_them_noticed():
             parse(wrong)
     with pytest.raises(ValueError, match="clim_coco_vitb16"):
         parse("clim-train clim_coco_vitb61")
-    assert len(block_commands((ROOT / "README.md").read_text())) > 10
+    assert len(block_commands((ROOT / "docs" / "reproduce.md").read_text())) > 10
 
 
 def test_no_page_and_no_message_installs_packages_by_names_that_no_registry_has():

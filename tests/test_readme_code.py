@@ -99,6 +99,9 @@ def names_of(page: str, folder: Path, monkeypatch) -> dict:
         small = "clim_models.pipelines.tasks.create_model"
         monkeypatch.setattr(small, lambda *_, **__: tiny_model().eval())
     if page == "packages/clim-models/README.md":
+        # The hub is not asked; its own tests have a client in its place.
+        monkeypatch.setattr(clim_models, "push_to_hub", lambda *_, **__: "address")
+        monkeypatch.setattr(clim_models, "from_pretrained", lambda *_: tiny_model().eval())
         return {"tuned": tiny_model(), "original": tiny_model(), "small": small_preset}
     if page == "packages/clim-train/README.md":
         # The page enters a method, which is taken out again after the test.

@@ -45,7 +45,8 @@ NEEDED = {
 def block_commands(text: str) -> list[str]:
     """The lines of code blocks that call one of our commands: continued lines joined, launchers
     taken off."""
-    blocks = re.findall(r"^```(?:bash|sh)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    blocks = [block for language, block in fenced if language in ("", "bash", "sh")]
     lines = [
         line.strip() for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()
     ]

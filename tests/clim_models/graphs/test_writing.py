@@ -112,5 +112,5 @@ def test_only_full_precision_is_exported(tmp_path):
 
 def test_missing_packages_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("clim_models.graphs.writing.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"clim-models\[onnx\]"):
+    with pytest.raises(ImportError, match="pip install onnx"):
         export_graphs(build_vit(), tmp_path)

@@ -29,7 +29,9 @@ TOLERANCE = 1e-4
 # of the trace, then others. The native grid of the model comes last.
 TRACED = ((5, 7), (2, 3, 3))
 FOREIGN = (((9, 4), (3, 5, 2)), ((2, 6), (1, 1, 4)))
-_NO_ONNX = 'ONNX needs three packages: pip install onnx onnxruntime onnxscript, or pass formats=["pt2"]'
+_NO_ONNX = (
+    'ONNX needs three packages: pip install onnx onnxruntime onnxscript, or pass formats=["pt2"]'
+)
 
 
 @dataclass(frozen=True)

@@ -15,24 +15,26 @@ from clim_models.pipelines.region import RegionResult
 # Colours that also colour-blind people tell apart (Okabe and Ito), without black.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 FORMAT_OF_SUFFIX = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
-# Longest side of a panel of maps.
-PANEL_PX = 480
+# Longest side of a panel of maps, and of drawings of smaller pictures (or somewhat less).
+PANEL_PX = SMALLEST_DRAWING_PX = 480
 HEAT = np.array([213.0, 94.0, 0.0])
 
 
 def draw_regions(picture: Tensor, regions: Sequence[RegionResult]) -> Image.Image:
-    """Draw boxes, masks and names, the best region on top.
+    """Draw boxes, masks and names, the best region on top; small pictures are enlarged.
 
     Args:
         picture: uint8 RGB (3, height, width).
         regions: in pixels of the picture.
     """
-    pixels = picture.permute(1, 2, 0).numpy().copy()
+    # A whole factor, so that pixels, masks and boxes stay on each other.
+    times = max(1, SMALLEST_DRAWING_PX // max(picture.shape[1:]))
+    pixels = _enlarged(picture.permute(1, 2, 0).numpy(), times)
     order = sorted(regions, key=lambda region: region.score)
     for region in order:
         if region.mask is not None:
-            tint = np.array(_rgb(region))
-            pixels[region.mask] = (0.55 * pixels[region.mask] + 0.45 * tint).astype(np.uint8)
+            inside, tint = _enlarged(region.mask, times), np.array(_rgb(region))
+            pixels[inside] = (0.55 * pixels[inside] + 0.45 * tint).astype(np.uint8)
 
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
@@ -40,9 +42,9 @@ def draw_regions(picture: Tensor, regions: Sequence[RegionResult]) -> Image.Imag
     font = ImageFont.load_default(size=max(11, round(longest / 48)))
     line_px = max(2, round(longest / 320))
     for region in order:
-        draw.rectangle(_drawable(region.box), outline=_rgb(region), width=line_px)
+        draw.rectangle(_drawable(region.box, times), outline=_rgb(region), width=line_px)
     for region in order:
-        _write_label(draw, region, font)
+        _write_label(draw, region, font, times)
     return image
 
 
@@ -109,14 +111,15 @@ def _write_label(
     draw: ImageDraw.ImageDraw,
     region: RegionResult,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    times: int,
 ) -> None:
     """Write name and score above a box, or inside it where the picture ends."""
     text = f"{_readable(region.label or 'none', region.class_id)} {region.score:.2f}"
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     height = bottom - top + 4
-    x, y = region.box[0], region.box[1] - height
+    x, y = times * region.box[0], times * region.box[1] - height
     if y < 0:
-        y = region.box[1]
+        y = times * region.box[1]
     draw.rectangle((x, y, x + right - left + 6, y + height), fill=_rgb(region))
     draw.text((x + 3 - left, y + 2 - top), text, fill="white", font=font)
 
@@ -135,7 +138,12 @@ def _rgb(region: RegionResult) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
-def _drawable(box: Sequence[float]) -> tuple[float, float, float, float]:
-    """Order the corners: Pillow refuses a box whose end is before its start."""
-    x0, y0, x1, y1 = box
+def _enlarged(pixels: np.ndarray, times: int) -> np.ndarray:
+    """Return a copy of pixels (height, width, ...) in which each is times x times large."""
+    return pixels.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def _drawable(box: Sequence[float], times: int) -> tuple[float, float, float, float]:
+    """Enlarge a box and order its corners: Pillow refuses one whose end is before its start."""
+    x0, y0, x1, y1 = (times * value for value in box)
     return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)

@@ -71,7 +71,7 @@ class PictureResult(Sequence[RegionResult]):
             path: file to write, jpg, png or webp; None writes none.
 
         Returns:
-            The drawing, at the size of the picture.
+            The drawing, at the size of the picture; small pictures are enlarged.
 
         Raises:
             ValueError: a path of another format.

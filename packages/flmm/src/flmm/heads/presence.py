@@ -77,7 +77,8 @@ def _of_maps(features: PhraseFeatures, refined: Tensor) -> Tensor:
     mass = maps.sum((2, 3))
     shares = maps / (mass[..., None, None] + 1e-9)
     entropy = -(shares * (shares + 1e-9).log()).sum((2, 3))
-    covered = F.adaptive_avg_pool2d(refined.sigmoid()[None], maps.shape[-2:])[0][:, None]
+    height, width = maps.shape[-2:]
+    covered = F.adaptive_avg_pool2d(refined.sigmoid()[None], (height, width))[0][:, None]
     on_mask = (shares * covered).sum((2, 3))
     return torch.cat([(mass + _SMALL).log(), entropy, shares.amax((2, 3)), on_mask], 1)
 
@@ -92,6 +93,10 @@ class PresenceHead(nn.Module):
         inputs: F, see `evidence_size`.
         hidden: width of the hidden layers.
     """
+
+    mean: Tensor
+    scale: Tensor
+    calibration: Tensor
 
     def __init__(self, inputs: int, *, hidden: int = HIDDEN):
         super().__init__()

@@ -17,7 +17,7 @@ from clim_train.run import EXIT_STOPPED
 PROGRAMS = {
     "clim_data": (["doctor", "."], "clim_data.doctor.diagnose"),
     "clim_eval": (["report", "run"], "clim_eval.commands.report.read_report"),
-    "clim_train": (["list"], "clim_train.commands.main.recipe_table"),
+    "clim_train": (["list"], "clim_train.commands.main.list_recipes"),
     "flmm": (["demo-model", "new"], "flmm.demo.model_files.write_demo_model"),
 }
 

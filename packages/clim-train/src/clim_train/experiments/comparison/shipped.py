@@ -18,7 +18,16 @@ SCENES = 40
 
 
 def measure_shipped(folder: Path, options: DrawingOptions) -> str:
-    """Measure both shipped weights, write the report to `folder`, and return its tables."""
+    """Measure both shipped weights, write the report to `folder`, and return its tables.
+
+    Raises:
+        ValueError: the folder holds a training, whose report would be replaced.
+    """
+    if (folder / "runs").exists():
+        raise ValueError(
+            f"{folder} holds a training: choose another folder with --out, or add --train to go on "
+            "with it"
+        )
     stages = Stages(4)
     stages.begin(f"{options.scenes} scenes of each group")
     models = {tag: create_model(TINY, tag) for tag in TITLES}

@@ -91,13 +91,12 @@ def test_rank_without_single_images_neither_waits_nor_counts_wrong(launched, tmp
 
 
 @pytest.mark.parametrize("stage", [1, 3])
-def test_two_ranks_resume_exactly(launched, stage):
-    # Stage 3 gathers weights together once it knows their order, one by one before: other memory
-    # alignment, and with it other rounding (the last digit) in the matrix products of the first
-    # step.
-    tolerance = 0 if stage == 1 else 1e-6
+def test_two_ranks_resume_to_the_last_digit(launched, stage):
+    # Text features that were kept are computed again after a resume, in batches of other lengths;
+    # stage 3 gathers weights together once it knows their order, one by one before. Both mean other
+    # rounding in matrix products.
     assert losses(launched / f"parts{stage}") == pytest.approx(
-        losses(launched / f"whole{stage}"), rel=tolerance, abs=0
+        losses(launched / f"whole{stage}"), rel=1e-6, abs=0
     )
 
 

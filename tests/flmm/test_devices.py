@@ -13,6 +13,7 @@ from flmm.attention.capture import Capture, PhraseRows
 from flmm.attention.rows import use_rows_attention
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.sam.geometry import masks_to_image
+from flmm.refiners.square import Square
 from flmm.samples import FrozenFeatures, GroundingBatch, GroundingItem
 from flmm.training.task import GroundingTask
 from tiny_grounding import tiny_grounded
@@ -104,13 +105,13 @@ def test_which_phrase_a_token_is_of_is_copied_once(monkeypatch):
 def test_an_accelerator_interpolates_all_rows_at_once(monkeypatch):
     """As the pieces that a CPU takes."""
     small = torch.randn(2, 64, 64)
-    pieces = masks_to_image(small, (150, 200), edge=256)
+    pieces = masks_to_image(small, (150, 200), square=Square(256))
     monkeypatch.setattr("flmm.refiners.sam.geometry.ROWS_AT_ONCE", 10**6)
     torch.testing.assert_close(
-        masks_to_image(small, (150, 200), edge=256), pieces, atol=1e-5, rtol=1e-5
+        masks_to_image(small, (150, 200), square=Square(256)), pieces, atol=1e-5, rtol=1e-5
     )
     monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())
-    assert masks_to_image(small.to(META), (150, 200), edge=256).device == META
+    assert masks_to_image(small.to(META), (150, 200), square=Square(256)).device == META
 
 
 def test_positions_are_exact_under_autocast():

@@ -45,7 +45,7 @@ def test_examples_run(golden, tmp_path, monkeypatch, capsys):
     ]
     for block in blocks:
         exec(compile(block, "README", "exec"), scope)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     assert scope["masks"].shape == (2, 60, 90)
     assert scope["features"].maps.shape[:2] == (2, scope["lmm"].map_channels)
     assert scope["capture"].maps(0).shape == (2, 8, 5)

@@ -33,8 +33,8 @@ def test_odd_shapes_are_taken_or_named(family, size):
 def test_a_line_of_pixels_is_grounded(size):
     width, height = size
     masks = HeadsGrounder(tiny_grounded().eval())(picture(height, width), ["a dog"])
-    assert masks.shape == (1, height, width)
-    assert masks.isfinite().all()
+    assert masks.masks.shape == (1, height, width)
+    assert masks.masks.isfinite().all()
 
 
 def test_one_odd_shape_leaves_the_other_samples(monkeypatch):

@@ -4,6 +4,9 @@ works with each of them."""
 import asyncio
 import json
 
+# Imported before its drawing is replaced here: modules keep what they import first.
+import flmm.grounders.folder
+import flmm.grounders.images  # noqa: F401
 import pytest
 import torch
 from clim_models import UNetHead

@@ -60,7 +60,9 @@ def test_one_picture(find, tmp_path):
     content = result.to_coco()
     mask = decode_segmentation(content["annotations"][0]["segmentation"], 60, 90)
     np.testing.assert_array_equal(mask, masks[found[0]])
-    assert result.plot(tmp_path / "out.png").size == (90, 60)
+    width, height = result.plot(tmp_path / "out.png").size
+    assert (width % 90, height % 60) == (0, 0)  # enlarged by a whole factor
+    assert width / 90 == height / 60
 
 
 def test_pictures_of_every_kind(find, served):

@@ -8,7 +8,6 @@ a test says which of them is gone, and what it was for.
 import logging
 import os
 import pickle
-import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -67,7 +66,8 @@ def start_distributed(device: torch.device, *, timeout_minutes: int = 30) -> Non
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     if "RANK" not in os.environ:
         single = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-        os.environ.update(single, MASTER_PORT=str(_free_port()))
+        # The system chooses a free port, when it is bound: no other program can take it before.
+        os.environ.update(single, MASTER_PORT="0")
     if device.type == "cuda":
         torch.cuda.set_device(device)
 
@@ -97,12 +97,6 @@ def start_distributed(device: torch.device, *, timeout_minutes: int = 30) -> Non
         if torch.distributed.get_world_size() == 1:
             # torch begins each line of a traceback with "[rank0]:", which tells nothing here.
             sys.excepthook = hook
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 # -- a running engine

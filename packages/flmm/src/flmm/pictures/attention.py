@@ -65,7 +65,7 @@ def attention_figure(image: Image.Image, maps: DrawnMaps) -> Figure:
         for part, phrase, of_phrase, count in zip(parts, maps.phrases, panels, rows, strict=True):
             part.suptitle(title_lines(phrase, 100), fontsize=11, fontweight="bold")
             axes = list(part.subplots(count, COLUMNS, squeeze=False).flat)
-            for axis, (title, values) in zip(axes, of_phrase, strict=False):
+            for axis, (title, values) in zip(axes[: len(of_phrase)], of_phrase, strict=True):
                 _draw(axis, image, title, values)
             for axis in axes[len(of_phrase) :]:
                 axis.axis("off")

@@ -1,5 +1,6 @@
 """The part of a refiner that looks at images: frozen, and run once per image."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from PIL import Image
@@ -9,7 +10,7 @@ from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.square import ResizedImage, Square
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(nn.Module, ABC):
     """The base of image encoders. A training holds one apart from what trains.
 
     square: what it looks at.
@@ -19,9 +20,9 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.square = square
 
+    @abstractmethod
     def embed(self, images: Sequence[Image.Image | ResizedImage]) -> list[ImageEmbedding]:
         """Embed all images in one pass, without gradients."""
-        raise NotImplementedError
 
     def resized(self, images: Sequence[Image.Image | ResizedImage]) -> list[ResizedImage]:
         """Resize the images that are not resized yet."""

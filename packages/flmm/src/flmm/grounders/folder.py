@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from clim_data import BrokenSample, SkipReport
 from clim_data.pixels import load_rgb, open_image, orientation
-from clim_data.processes import PartJob, Ranks, load_in_workers
+from clim_data.processes import PartJob, Ranks, do_parts, load_in_workers
 from clim_data.sources import SampleStore, names_of_samples
 from clim_eval.pictures import write_png
 from tqdm import tqdm
@@ -163,11 +163,10 @@ class FolderJob:
     options: FolderOptions = field(default_factory=FolderOptions)
 
     @property
-    def rows(self) -> list[list[int]]:
-        """Numbers of the images of each part: whole batches, whatever the number of processes."""
-        asked, batch = self.images.asked, self.options.batch_size
-        size = batch * max(1, len(asked) // (PARTS * batch))
-        return [asked[start : start + size] for start in range(0, len(asked), size)]
+    def part_images(self) -> int:
+        """Number of images of a part: whole batches, whatever the number of processes."""
+        batch = self.options.batch_size
+        return batch * max(1, len(self.images.asked) // (PARTS * batch))
 
     @property
     def parts(self) -> PartJob:
@@ -180,9 +179,8 @@ class FolderJob:
             "min_score": settings.min_score,
         }
         rank, world_size = settings.ranks
-        return PartJob(
-            self.output, info, len(self.rows), rank, world_size, patience=settings.patience
-        )
+        count = -(-len(self.images.asked) // self.part_images)
+        return PartJob(self.output, info, count, rank, world_size, patience=settings.patience)
 
     def finished(self) -> bool:
         """Return whether the output is there already; ask before a model is loaded.
@@ -201,40 +199,11 @@ class FolderJob:
             ValueError: nothing could be looked at, or a rank is missing.
         """
         parts = self.parts
-        try:
-            self._do_parts(parts, grounder)
-        except BaseException as fault:
-            parts.report_failure(fault)
-            raise
-
+        work = _Work(self, parts, grounder)
         report = FolderReport(self.output)
-        if parts.rank == 0:
-            parts.wait()
+        if do_parts(parts, work, images=len(self.images.asked), part_images=self.part_images):
             self._join(parts, report)
         return report
-
-    def _do_parts(self, parts: PartJob, grounder: Grounder) -> None:
-        """Ground the parts of this process that are not there yet."""
-        options, rows = self.options, self.rows
-        numbers = parts.remaining_parts()
-        batches = BatchGrounder(
-            grounder, batch_size=options.batch_size, each_alone=options.each_alone
-        )
-        mine = [row for number in numbers for row in rows[number]]
-        loaded = load_in_workers(
-            LoadedImages(self.images, batches.prepare),
-            mine,
-            workers=min(options.workers, len(mine)),
-            collate=_as_it_is,
-        )
-        show = parts.rank == 0
-        with tqdm(total=len(mine), desc="grounding", unit="image", disable=not show) as bar:
-            for number in numbers:
-                part = Part(self.images, options)
-                items = part.usable((next(loaded) for _ in rows[number]), bar)
-                for item, found in batches(items):
-                    part.add(item, found)
-                parts.write(number, part.record())
 
     def _join(self, parts: PartJob, report: FolderReport) -> None:
         """Write the output out of the parts of all processes."""
@@ -267,6 +236,37 @@ class FolderJob:
                 ),
             }
         )
+
+
+class _Work:
+    """Grounds the parts of a process, with the same loading processes for all of them."""
+
+    def __init__(self, job: FolderJob, parts: PartJob, grounder: Grounder):
+        self._job = job
+        options = job.options
+        self._batches = BatchGrounder(
+            grounder, batch_size=options.batch_size, each_alone=options.each_alone
+        )
+        size = job.part_images
+        mine = [
+            number
+            for part in parts.remaining_parts()
+            for number in job.images.asked[part * size : (part + 1) * size]
+        ]
+        self._loaded = load_in_workers(
+            LoadedImages(job.images, self._batches.prepare),
+            mine,
+            workers=min(options.workers, len(mine)),
+            collate=_as_it_is,
+        )
+
+    def __call__(self, places: Sequence[int], bar: tqdm) -> dict[str, list]:
+        """Return the record of the next part, which has these places among the asked images."""
+        part = Part(self._job.images, self._job.options)
+        items = part.usable((next(self._loaded) for _ in places), bar)
+        for item, found in self._batches(items):
+            part.add(item, found)
+        return part.record()
 
 
 class Part:

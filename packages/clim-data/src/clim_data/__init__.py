@@ -1,6 +1,6 @@
 """Shards, mosaics, crops and readers for region training of CLIP.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

@@ -22,9 +22,9 @@ from clim_train.trainer import Evaluators
 
 
 def build_model(config: TrainConfig) -> RegionModel:
-    """Return the backbone; its last `model.unlocked_blocks` blocks (and logit_scale) are trainable.
+    """Build the backbone; its last `model.unlocked_blocks` blocks (and logit_scale) are trainable.
 
-    Weights that no checkpoint gives are drawn from `run.seed`, the same on every rank.
+    Weights without a checkpoint are random; `run.seed` makes them the same on every rank.
     """
     seed_everything(config.run.seed)
     model = clim_models.create_model(
@@ -41,13 +41,15 @@ def build_model(config: TrainConfig) -> RegionModel:
 
 
 def gradient_path(config: TrainConfig) -> str:
-    """Return the path of the image tower that the batches use: the rest never gets a gradient."""
+    """Return the path of the image tower that the batches use; its other weights never get a
+    gradient."""
     method = find_method(config.task.name)
     return method.gradient_path(config.task, config.data)
 
 
 def trained_px(config: TrainConfig) -> int:
-    """Return the side of the images that the regions are trained on; exports carry it."""
+    """Return the side in pixels of the images with regions; an exported model has it in its
+    configuration."""
     return find_method(config.task.name).data.largest_px(config.data)
 
 
@@ -63,8 +65,8 @@ def build_task(
     Call it before `model` is trained: a teacher is a copy of the model as it is.
 
     Args:
-        class_names: those of the loader, for methods that use them; None where only shapes count.
-        trained_names: those of them that have data.
+        class_names: classes of the loader, for methods that use them; None where only shapes count.
+        trained_names: the classes that have data.
         image_counts: number of images of each class.
     """
     context = BuildContext(
@@ -85,7 +87,7 @@ def build_loader(config: TrainConfig) -> Loader:
     """
     data = config.data
     if data.cache_folder is not None:
-        # A run is resumed without `--trust` only if its output folders are there.
+        # Resuming without `--trust` requires that the output folders exist.
         Path(data.cache_folder).mkdir(parents=True, exist_ok=True)
 
     stream = StreamOptions(

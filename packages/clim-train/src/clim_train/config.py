@@ -1,5 +1,4 @@
-"""What a run does, as frozen dataclasses: checked when built, kept in `config.json`, set by
-options.
+"""The configuration of a run, as frozen dataclasses: checked when built, stored in `config.json`.
 
 A recipe (see `clim_train.recipes`) is a function that returns one `TrainConfig`.
 """
@@ -25,7 +24,7 @@ from clim_train.options.sections import (
 
 @dataclass(frozen=True)
 class TrainConfig(JsonConfig):
-    """Everything a run depends on. `to_json` and `from_json` round-trip it.
+    """All options of a run; `from_json` reads what `to_json` writes.
 
     `task` has the options of a method of `clim_train.methods.table.METHODS`, `data` those of its
     kind of data. Raises ValueError where the two do not belong together.

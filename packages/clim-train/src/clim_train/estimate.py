@@ -1,4 +1,4 @@
-"""How much memory and time a run will take, before a GPU is rented: `clim-train estimate RECIPE`.
+"""Memory and time of a run, before a GPU is rented: `clim-train estimate RECIPE`.
 
 Activations and arithmetic come from a trace of the real step (`step_cost`); what ZeRO stores
 follows from the number of weights. Only one thing is an assumption, and an option: the fraction of
@@ -66,7 +66,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one run takes on `gpus` GPUs.
+    """Memory and time of one run on `gpus` GPUs.
 
     memory: of one GPU. host_bytes: of host memory for one GPU. flops: of one optimizer step on one
     GPU. step_seconds, steps, hours: of the run. steps and hours are None where the number of images

@@ -1,4 +1,4 @@
-"""The export of a run: what training started from, what it ended with, and the model in between."""
+"""The export of a run: the start weights, the trained weights, and the model between them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +20,7 @@ from clim_train.task import Task
 
 
 class RunWeights:
-    """The weights at both ends of a run, and the files that are made of them. Collective.
+    """The start weights and the trained weights of a run, and the files made of them. Collective.
 
     The part that trains is in the run folder, too: a resumed run takes it from there.
 

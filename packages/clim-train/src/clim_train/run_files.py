@@ -1,4 +1,4 @@
-"""Files of a run that are no weights or metrics: what was started, the state of a checkpoint."""
+"""Small files of a run: configuration, versions, classes, and the state of a checkpoint."""
 
 import json
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ def prepare_folder(
 
 
 def loggers_of(config: RunOptions, start: int) -> list[RunLogger]:
-    """Return where the metrics of a run go, on rank 0; other ranks have none.
+    """Open the loggers of a run on rank 0; other ranks have none.
 
     Args:
         start: steps that are done.

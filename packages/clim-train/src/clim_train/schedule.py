@@ -122,7 +122,7 @@ def learning_rate(step: int, total: int, optim: OptimConfig, schedule: ScheduleC
 
 
 def warmup_note(total: int, optim: OptimConfig, schedule: ScheduleConfig) -> str | None:
-    """Return what to tell the user of a run that ends before its warm-up does, or None."""
+    """Return a warning for a run that ends before its warm-up does, or None."""
     if schedule.warmup_share is not None or total >= schedule.warmup_steps:
         return None
     highest = max(learning_rate(step, total, optim, schedule) for step in range(total))

@@ -1,5 +1,5 @@
-"""What a step costs, found by running the real loss on fake tensors: true shapes and lifetimes,
-nothing computed.
+"""Memory and arithmetic of a step, from the real loss on fake tensors: they have true shapes and
+lifetimes, and nothing is computed.
 
 No formula per tower is needed: checkpointing, frozen blocks, a teacher and any input size count as
 they are.
@@ -49,7 +49,8 @@ def step_cost(
     Args:
         loss: of a task; it must not look at values of tensors on its way (`.item()`). Use the task
             for nothing else afterwards: what it caches is fake.
-        make_batch: makes the batch from `torch.zeros` and the like; called under fake tensors.
+        make_batch: makes the batch from `torch.zeros` and similar functions; called under fake
+            tensors.
         parameters: what trains.
         weights: all parameters and buffers, which exist before the step and are not counted.
         autocast: dtype of the arithmetic, None for the dtype of the weights.

@@ -1,6 +1,6 @@
 """What the command lines of all packages share: how a program starts and ends, and its options.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

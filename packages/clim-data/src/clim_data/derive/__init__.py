@@ -1,6 +1,6 @@
 """Files that are made from images and official annotations: proposals, nouns, class splits.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
 """Files of every kind: written whole, named in one way, read as text, JSON or plain pickles.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
 """Where a record of an annotation file meets a sample of a source.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

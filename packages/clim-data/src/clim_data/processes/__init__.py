@@ -1,6 +1,6 @@
 """Several processes at one job: ranks, parts of a job, worker processes.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

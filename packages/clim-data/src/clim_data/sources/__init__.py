@@ -1,6 +1,6 @@
 """Where samples lie: shards and folders, on this machine or remote, read and written.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
 """The command line `clim-eval`: one module for each command.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

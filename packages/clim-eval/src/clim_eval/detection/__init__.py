@@ -1,6 +1,6 @@
 """Detectors over annotated images: boxes, average precision, and scores combined with a CLIP.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
 """Figures: similarity maps, bars and trade-offs.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

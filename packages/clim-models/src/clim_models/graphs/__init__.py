@@ -1,6 +1,6 @@
 """Graphs for other runtimes: the dense map and named boxes of a model, as torch.export and ONNX.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

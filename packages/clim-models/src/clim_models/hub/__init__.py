@@ -1,6 +1,6 @@
 """Trained models on the Hugging Face hub, in the layout that plain open_clip loads, and back.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

@@ -10,7 +10,7 @@ from clim_train.methods.table import find_method
 from clim_train.options.run_options import RunOptions
 
 FEW_IMAGES = 200
-"""Below this number a run shows that everything works, and no more."""
+"""With fewer images than this, a run only shows that everything works."""
 
 PRECISION_NAMES = {"amp_bf16": "bf16"}
 
@@ -18,10 +18,10 @@ PRECISION_NAMES = {"amp_bf16": "bf16"}
 def announce(
     recipe: TrainConfig, config: TrainConfig, loader: Any, *, machine: Machine, steps: int
 ) -> list[str]:
-    """Return the lines of a run, and one more where there are few images.
+    """Return the lines that describe a run, with a warning if there are few images.
 
     Args:
-        recipe: with the options of the user, before anything was chosen.
+        recipe: with the user's options, before anything is chosen for the machine.
         config: of the run.
         loader: what it reads: an `EpochLoader`, or one with its lengths.
         steps: of the run.
@@ -65,7 +65,7 @@ def data_line(config: TrainConfig, images: int, loader: Any) -> str:
 
 
 def machine_line(recipe: TrainConfig, config: TrainConfig, machine: Machine) -> str:
-    """Say where the run computes, and in parentheses what the recipe has instead."""
+    """Say where the run computes, with the recipe's own values in parentheses."""
     if machine.gpu is None:
         threads = "thread" if machine.threads == 1 else "threads"
         where = f"CPU, {machine.threads} {threads}"
@@ -79,7 +79,8 @@ def machine_line(recipe: TrainConfig, config: TrainConfig, machine: Machine) -> 
 
 
 def _settings(config: TrainConfig) -> dict[str, str]:
-    """Return what may be chosen for a machine, in words; "" is what need not be said."""
+    """Describe the options that may be chosen for a machine; "" where the default needs no
+    words."""
     data, engine = config.data, config.engine
     accumulation = f" x {engine.accumulation}" if engine.accumulation > 1 else ""
     return {

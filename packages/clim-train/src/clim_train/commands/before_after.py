@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 BEFORE_AFTER = "before_after.png"
 EXAMPLES = 3
 MIDDLE = "the middle of this picture"
-"""The question about an image without captions: where is what its middle half shows?"""
+"""Title for an image without captions: its query is the image's own middle half."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One of the user's images, and what is looked for in it.
+    """One of the user's images, and the query to find in it.
 
     Args:
         pixels: (3, H, W) uint8.
-        text: caption; None looks for what the middle of the image shows.
+        text: caption; None uses the middle of the image as the query.
     """
 
     pixels: Tensor
@@ -48,10 +48,10 @@ def write_before_after(
     """Draw where the model sees captions in a few images, before and after training.
 
     Args:
-        model: with the trained weights, which it has again afterwards.
-        loader: of the run; the first images of its `store` are drawn.
+        model: with the trained weights, which are restored afterwards.
+        loader: of the run; the first images of its `store` are used.
         folder: of the run, which has the weights of the start.
-        alpha: of the export: after training means these weights.
+        alpha: of the export, whose weights are shown as "after".
         image_px: longest side at which the images are read.
 
     Returns the picture, None where no image can be read.

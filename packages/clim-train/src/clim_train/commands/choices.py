@@ -1,4 +1,4 @@
-"""What a run takes from the machine and from the data, where the user gave nothing else.
+"""Options that a run takes from the machine and the data, unless the user gave them.
 
 A recipe is written for the GPUs and the data set of a paper. There nothing changes; on a CPU, or
 with a few images, its options would cost hours or never end their warm-up. Each function returns a
@@ -31,7 +31,7 @@ LINES = 20
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides how a run computes here.
+    """The properties of a machine that decide how a run computes.
 
     Args:
         gpu: name of the GPU of this process, None for the CPU.

@@ -1,4 +1,4 @@
-"""How a training of `clim-train` ends: pictures of what it did, and the commands that come next."""
+"""The end of a `clim-train` training: pictures of the result, and the commands that come next."""
 
 import shlex
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def finish_run(trainer: "Trainer") -> list[str]:
-    """Draw images before and after the training, and return what to print. On rank 0.
+    """Draw images before and after the training, and return the lines to print. On rank 0.
 
     `trainer.fit` has returned.
     """

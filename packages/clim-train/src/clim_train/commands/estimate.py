@@ -74,7 +74,8 @@ def estimate_recipe(arguments: Sequence[str]) -> str:
 def count_images(config: TrainConfig, asked: int | None, facts: RunFacts) -> tuple[int | None, str]:
     """Return the number of images of an epoch, and the line that says where it comes from.
 
-    It is `asked` (--images), or counted in the user's data, or that of the recipe's data set.
+    The number is `asked` (--images), the count in the user's data, or the size of the recipe's data
+    set.
 
     Raises ValueError and FileNotFoundError for data that a training would refuse, too.
     """
@@ -94,7 +95,7 @@ def count_images(config: TrainConfig, asked: int | None, facts: RunFacts) -> tup
 
 
 def cpu_line(config: TrainConfig, images: int | None, given: frozenset[str]) -> str:
-    """Say how long the same run takes on this CPU, with what a run chooses for it."""
+    """Say how long the run takes on this CPU, with the options that a run chooses for it."""
     machine = Machine.of_process(torch.device("cpu"))
     fitted = _for_images(fit_machine(config, machine, given), images, 1, given)
 

@@ -1,4 +1,4 @@
-"""What the user gave on the command line, which no choice of ours may change."""
+"""Options that the user gave on the command line; they are never changed for the machine."""
 
 from collections.abc import Sequence
 from dataclasses import replace

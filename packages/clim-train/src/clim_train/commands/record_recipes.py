@@ -1,8 +1,8 @@
-"""Write what is stored of the recipes anew: `python -m clim_train.commands.record_recipes`.
+"""Update the stored facts of the recipes: `python -m clim_train.commands.record_recipes`.
 
 The memory of a recipe comes from a trace of its step, which takes up to two minutes for a detector.
-It is asked for recipes that are named, without names for those whose memory is not known.
-`--help-only` asks for none.
+Name recipes to trace them again; without names, recipes of unknown memory are traced. `--help-only`
+traces none.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from clim_train.recipes.table import RECIPES, find_recipe, summaries
 
 
 def main(argv: Sequence[str]) -> None:
-    """Write the help of every recipe, and unless told otherwise, estimate each and list them."""
+    """Write the help of every recipe and, without `--help-only`, their memory and the list."""
     write_help({name: help_of(name) for name in RECIPES})
     write_summaries({})
     if "--help-only" in argv:

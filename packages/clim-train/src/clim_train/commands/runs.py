@@ -1,4 +1,4 @@
-"""What a program does with its runs: train, resume, convert and export them, the same for all.
+"""Commands for runs, shared by all programs: train, resume, convert and export.
 
 `clim-train` and `flmm train` are two such programs.
 """
@@ -82,10 +82,11 @@ class RunProgram(Generic[Config]):
     """Name -> command, for commands that concern no run: `list`, `show`."""
 
     finish: Callable[["Trainer"], Iterable[str]] = _nothing_more
-    """Draws what a finished training did, and returns lines to print, such as next commands."""
+    """Draws the effect of a finished training, and returns lines to print, such as next
+    commands."""
 
     result: str = "model in {}/model"
-    """Format of the last words of a training: where in the run folder its result is."""
+    """Format of the last line of a training: where in the run folder its result is."""
 
     def run(self, arguments: Sequence[str]) -> None:
         """Run one command; the first of `arguments` names it, or is a recipe.
@@ -136,7 +137,7 @@ class RunProgram(Generic[Config]):
             self._print_result(trainer, metrics)
 
     def _print_result(self, trainer: "Trainer", metrics: Mapping[str, float]) -> None:
-        """Say where the result of a training is, draw its loss, and say what comes next."""
+        """Print where the result of a training is, draw its loss, and print the next commands."""
         loss = f", last loss {metrics['loss']:.4g}" if "loss" in metrics else ""
         print(f"{trainer.step} steps{loss}; {self.result.format(trainer.folder)}")
         curve = write_loss_curve(trainer.folder)
@@ -177,7 +178,7 @@ class RunProgram(Generic[Config]):
         return config
 
     def _print_note(self, trainer: "Trainer") -> None:
-        """Print what the user may not expect of this run."""
+        """Print warnings about this run."""
         note = warmup_note(trainer.total, trainer.config.optim, trainer.config.schedule)
         if note:
             print(f"{self.name}: {note}", file=sys.stderr, flush=True)
@@ -233,10 +234,10 @@ def keep_global_batch(config: Config, before: int, now: int) -> Config:
 
 
 def check_sources_are_plain(values: Iterable[Any], run: str) -> None:
-    """Raise ValueError where a run folder's data are neither files nor plain URLs.
+    """Raise ValueError if the data of a run folder are neither files nor plain URLs.
 
-    `pipe:` sources are shell commands, and some URLs name programs: a folder from elsewhere must
-    not bring its own.
+    `pipe:` sources are shell commands, and some URLs name programs: a run folder from a stranger
+    must not run either.
 
     Args:
         values: options; only text and lists of text are looked at.
@@ -267,9 +268,9 @@ def convert_run(run: str) -> Path:
 
 
 def check_outputs_are_there(config: RunOptions, run: str) -> None:
-    """Raise ValueError where a run folder's options name a new place to write to.
+    """Raise ValueError if the options of a run folder name a new place to write to.
 
-    A folder that is there already, such as a cache of the runs before, may be used.
+    An existing folder, such as a cache of earlier runs, may be used.
     """
     for option, value in output_folders(config):
         if not Path(value).is_dir():
@@ -317,7 +318,7 @@ def run_and_trust(values: Sequence[str], form: str) -> tuple[str, bool]:
 def exit_status(command: Callable[[], int | None], *, program: str, continues: str) -> int:
     """Run a command and return its exit status, see `run_command`.
 
-    `continues` says what continues the work, for messages.
+    `continues` names the command that continues the work, for messages.
 
     A training adds to the table: 1 when another rank failed or a loss is not finite, 75 when it
     was asked to stop, saved, and can be resumed.

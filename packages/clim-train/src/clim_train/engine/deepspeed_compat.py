@@ -1,8 +1,8 @@
-"""The one place of what DeepSpeed does not promise: private names, patched attributes, side
+"""Everything that DeepSpeed does not promise, in one place: private names, patched attributes, side
 effects.
 
-Tried with the versions in `TRIED_VERSIONS`. `PRIVATE_NAMES` lists what another version may rename;
-a test says which of them is gone, and what it was for.
+Tried with the versions in `TRIED_VERSIONS`. `PRIVATE_NAMES` lists names that another version may
+change; a test reports which are missing and what uses them.
 """
 
 import logging
@@ -47,7 +47,7 @@ PRIVATE_NAMES = {
     "deepspeed.utils.tensor_fragment.fragment_address": "checkpoints are read as tensors only",
     "deepspeed.checkpoint.ds_to_universal.main": "`clim-train convert`",
 }
-"""Full name -> what of ours needs it."""
+"""Full name -> our code that needs it."""
 
 
 # -- start
@@ -58,9 +58,9 @@ def start_distributed(device: torch.device, *, timeout_minutes: int = 30) -> Non
     """Join the process group of the launcher (deepspeed, torchrun), or make one of a single
     process.
 
-    From here on the end of the launcher is a request to stop, see `watch_launcher`. Safe to call
-    again. The timeout, after which a collective that waits for another rank fails, is
-    that of the first call. Raises ValueError where the process group is of another kind of device.
+    From here on, the end of the launcher is a request to stop; see `watch_launcher`. A second call
+    does nothing: the timeout of the first one stays, after which a collective that waits for
+    another rank fails. Raises ValueError where the process group is of another kind of device.
     """
     watch_launcher(StopRequest.ask_active)
     os.environ.setdefault("DS_ACCELERATOR", device.type)
@@ -113,7 +113,8 @@ def without_exchange(engine: Any) -> None:
 
 
 def own_part(parameter: nn.Parameter) -> Tensor:
-    """Return what this rank holds of a parameter: its partition under ZeRO-3, else all of it."""
+    """Return this rank's part of a parameter: its partition under ZeRO-3, else the whole
+    parameter."""
     return getattr(parameter, "ds_tensor", parameter).detach()
 
 
@@ -133,7 +134,7 @@ def whole_parameters(engine: Any) -> Iterator[None]:
 
 
 def zero3_eraser() -> Callable[[nn.Module], None]:
-    """Return a function that takes back what a ZeRO-3 engine leaves behind.
+    """Return a function that removes the global state of a ZeRO-3 engine.
 
     Call this before the engine is made, and the result with the engine's module after the engine
     is destroyed, or after it could not be made. The result is safe for engines of all stages.

@@ -210,7 +210,7 @@ class Engine:
         self._engine.train()
 
     def close(self) -> dict[str, Tensor]:
-        """End the engine and give the task's model back with its trained weights.
+        """End the engine and leave the trained weights in the task's model.
 
         The model is whole and float32 again, with ordinary parameters. Returns `trained_weights`
         and the buffers of the trained modules. Collective.
@@ -229,7 +229,7 @@ class Engine:
         return {**buffers, **weights}
 
     def discard(self) -> None:
-        """End the engine without its weights, after an error. Not collective.
+        """End the engine after an error, without saving its weights. Not collective.
 
         The process is as it was before the engine; the task's model may hold parts of its weights
         only.

@@ -1,8 +1,8 @@
 """The module that DeepSpeed sees: trainable parts of a task's model, and the loss as its forward.
 
-Frozen parts are left out on purpose. They would be partitioned, gathered and checkpointed for
-nothing, and a frozen text tower that runs only for captions not seen before would run on some ranks
-and not on others, where a partitioned one (ZeRO-3) waits for all of them.
+Frozen parts stay outside on purpose. DeepSpeed would partition, gather and checkpoint them for
+nothing. And a frozen text tower runs only for new captions, so on some ranks and not on others:
+under ZeRO-3 the ranks would wait for each other for ever.
 """
 
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ class EngineModule(nn.Module):
 
 
 def freeze_the_rest(task: Task) -> None:
-    """Take `requires_grad` from every parameter of the model that the task does not train."""
+    """Set `requires_grad=False` on every parameter of the model that the task does not train."""
     names = set(task.trainable_parameters())
     for name, parameter in task.model.named_parameters():
         parameter.requires_grad_(name in names)

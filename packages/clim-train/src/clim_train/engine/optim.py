@@ -1,4 +1,4 @@
-"""Optimizers with the parameter groups of the recipes: what decays, what does not, and what has
+"""Optimizers with the parameter groups of the recipes: with weight decay, without, and with
 bounds."""
 
 from collections.abc import Callable, Collection, Mapping

@@ -1,4 +1,4 @@
-"""Folders of experiments, which hold one set of options each."""
+"""Folders of experiments: each has one set of options."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from clim_data.files import write_json
 
 
 def claim_folder(folder: Path, options: Mapping[str, Any]) -> None:
-    """Note options in `folder`/options.json, or check that it was begun with the same ones.
+    """Write options to `folder`/options.json, or check that the file has the same ones.
 
     Args:
         options: title of a part -> option -> value, as JSON holds them. Parts that are only in the

@@ -1,4 +1,4 @@
-"""What experiments print: stages with their time, aligned tables."""
+"""Output of experiments: stages with their time, and aligned tables."""
 
 import os
 import time

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from clim_train.experiments.augment import augment_drawings, on_white
 from clim_train.experiments.tiny_texts import TinyClip, text_features
 
-# What the weights say of themselves, for users who point the model at something else.
+# Note in the weights, for users who try the model on other images.
 KNOWS = "drawings of things (emoji), no photographs"
 
 
@@ -96,8 +96,8 @@ def accuracy(
 
 
 def parameter_groups(model: TinyClip, config: PretrainConfig) -> list[dict]:
-    """Return the trainable groups; the first three stem stages are frozen, the others learn slowly,
-    vectors are not decayed."""
+    """Return the parameter groups: the first three stem stages are frozen, the others have a small
+    learning rate, and vectors have no weight decay."""
     stem: Any = model.visual.get_submodule("trunk.patch_embed.backbone")
     stem.conv_stem.requires_grad_(False)
     stem.stages[:3].requires_grad_(False)
@@ -119,8 +119,8 @@ def parameter_groups(model: TinyClip, config: PretrainConfig) -> list[dict]:
 
 
 def schedule(progress: float, warmup: float) -> float:
-    """Return the share of the peak learning rate at a share `progress` of the budget: linear
-    warm-up, then half a cosine to 0."""
+    """Return the learning rate as a fraction of its peak, at a fraction `progress` of the budget:
+    linear warm-up, then half a cosine to 0."""
     if progress < warmup:
         return max(progress, 1e-3) / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))

@@ -13,7 +13,7 @@ TEMPLATES = ("{}", "a picture of a {}", "a drawing of a {}", "an icon of a {}")
 
 
 class TinyClip(Protocol):
-    """What the pretraining uses of clim-tiny, an open_clip `CustomTextCLIP`."""
+    """The parts of clim-tiny, an open_clip `CustomTextCLIP`, that the pretraining uses."""
 
     @property
     def visual(self) -> nn.Module: ...

@@ -1,6 +1,6 @@
 """Training methods: each has options, a kind of data, and a task.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

@@ -21,9 +21,9 @@ from clim_train.options.paths import PATH
 
 # Sides of a batch are multiples of it.
 MULTIPLE = 32
-# Pictures of the largest mosaics.
+# Number of pictures in the largest mosaics.
 MOST_PICTURES = 16
-# Longest side of a whole picture, in its short sides.
+# Longest side of a whole picture, as a multiple of its short side.
 LONGEST = 5 / 3
 
 

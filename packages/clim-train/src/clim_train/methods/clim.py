@@ -65,7 +65,8 @@ class ClimTask:
             attend in the tile (v1).
         mask_duplicate_captions: pairs with the same caption, on any rank, are not negatives of each
             other.
-        text_cache: number of captions whose feature is kept; the least recently used go first.
+        text_cache: number of captions whose feature is stored; the least recently used are dropped
+            first.
         lockstep: every rank runs the image tower on mosaics and on single images in every step, on
             a blank image where its batch has none (skipped samples can cause that). ZeRO-3 needs
             it, because its ranks gather weights together.
@@ -114,7 +115,7 @@ class ClimTask:
         if self.mask_duplicate_captions:
             ids = caption_ids(batch.captions, image_features.device)
 
-        # Autocast would run the similarities in 16 bits, whatever dtype the features have.
+        # Autocast would run the similarities in 16 bits even where the features are float32.
         with torch.autocast(image_features.device.type, enabled=False):
             loss = contrastive_loss(
                 image_features.float(),
@@ -140,8 +141,8 @@ class ClimTask:
             mosaics = self._pixels(batch.mosaics)
             rows.append(self.model.encode_boxes(mosaics, batch.boxes, mode=self.box_mode))
         elif self.lockstep:
-            # No rows, but a graph: the backward pass, too, runs through the tower. The box is
-            # filled on the device, because a copy from the host would wait for it.
+            # The result has no rows but a graph, so the backward pass runs through the tower, too.
+            # The box is filled on the device, because a copy from the host would wait for it.
             whole = torch.zeros(1, 4, device=batch.mosaics.device)
             whole[:, 2:] = 1.0
             blank = self._blank(batch.mosaics)

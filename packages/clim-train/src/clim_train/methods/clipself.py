@@ -131,7 +131,7 @@ class ClipSelfTask:
                 "pass one crop for each box, in their order"
             )
 
-        # Also without boxes: under ZeRO-3 every rank has to run the same modules.
+        # This runs without boxes, too: under ZeRO-3 every rank has to run the same modules.
         images = pixels(self.model, batch.images)
         student = self.model.encode_boxes(images, batch.boxes, mode=self.box_mode)  # (N, C)
         teacher = self.teacher_features(batch.crops) if boxes else student  # (N, C)

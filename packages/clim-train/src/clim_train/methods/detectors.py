@@ -1,4 +1,4 @@
-"""What the detectors on a frozen tower share: options, classes, and the task.
+"""Parts that all detectors on a frozen tower share: options, classes, and the task.
 
 Letters: B images, K classes, C embedding.
 """
@@ -35,9 +35,9 @@ from clim_train.options.sections import EngineConfig
 if TYPE_CHECKING:
     from clim_models import RegionModel
 
-# What is no loss among the scalars of a step.
+# Scalars of a step that are not losses.
 FIGURES = ("acc",)
-# Name that the background is embedded by.
+# Name whose embedding stands for the background.
 BACKGROUND = "background"
 # Classes of the official files, for tasks that only have shapes.
 COCO_CLASSES, LVIS_CLASSES = 80, 1203
@@ -136,7 +136,7 @@ def embed_classes(
 
 
 def check_stage(engine: EngineConfig) -> None:
-    """Raise ValueError for ZeRO-3: which heads of a detector run depends on the boxes of a rank,
+    """Raise ValueError for ZeRO-3. The heads of a detector that run depend on the boxes of a rank,
     and ranks that gather different weights wait for each other for ever."""
     if engine.zero_stage == 3:
         legal = "0, 1 or 2 (and sharded_stage 1 or 2): what trains of a detector fits one GPU"

@@ -59,9 +59,9 @@ if TYPE_CHECKING:
     from clim_models import RegionModel
 
 DeticName = Literal["ov-coco", "ov-lvis"]
-# Weights that a ResNet does not start from.
+# Names of weights that a ResNet is not started with.
 RANDOM = "random"
-# Captions whose features are kept.
+# Number of captions whose features are stored.
 KEPT_CAPTIONS = 20_000
 # Stages of a cascade, each of which learns from captions.
 STAGES = 3

@@ -1,4 +1,4 @@
-"""What a training method is made of. Adding one takes a module with a `Method`, and a line in
+"""The parts of a training method. A new method is a module with a `Method`, and a line in
 `table`."""
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class DataKind(Generic[Data]):
-    """One kind of training data: its options, and what is made of them.
+    """One kind of training data: its options, and the loader and batches made of them.
 
     Several methods can share a kind. `model_px` is the side of the images that the model was made
     for.
@@ -70,7 +70,7 @@ class DataKind(Generic[Data]):
 
 @dataclass(frozen=True)
 class BuildContext(Generic[Data]):
-    """What a method may need in addition to its own options and the model."""
+    """Inputs of a method besides its own options and the model."""
 
     engine: EngineConfig
     data: Data

@@ -80,8 +80,9 @@ class RegionClipTask:
     ranks, gradients are those of one process with the boxes of all ranks, even if ranks have
     different numbers of boxes, or none.
 
-    The sample has the classes of all ranks' boxes, and random others up to `sampled_classes`. It is
-    drawn from torch's random numbers, whose state checkpoints keep, and is the same on every rank.
+    The sample has the classes of all ranks' boxes, and random others up to `sampled_classes`. It
+    comes from torch's random numbers, whose state is in the checkpoints, and is the same on every
+    rank.
 
     In the implementation released with CLIPSelf each GPU draws its own sample and keeps its own
     gradients (see `ClipSelfTask` for how to repeat that), and with fewer classes than the sample
@@ -96,7 +97,7 @@ class RegionClipTask:
         sampling: "distinct" counts no class twice, "original" counts some twice, as explained
             above.
 
-    Raises ValueError for embeddings that are no matrix and for options out of range.
+    Raises ValueError for embeddings that are not a matrix, and for options out of range.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class RegionClipTask:
 
         "boxes" is their mean number over the ranks, "classes" the size of the sample.
         """
-        # Also without boxes: under ZeRO-3 every rank has to run the same modules.
+        # This runs without boxes, too: under ZeRO-3 every rank has to run the same modules.
         images = pixels(self.model, batch.images)
         features = self.model.encode_boxes(images, batch.boxes, mode=self.box_mode)  # (N, C)
 
@@ -157,7 +158,8 @@ class RegionClipTask:
         return {"loss": loss, "boxes": rows, "classes": weights.sum()}
 
     def class_weights(self, labels: Tensor) -> Tensor:
-        """Return (K,) how often each class counts for this batch, the same on every rank.
+        """Return the weight (K,) of each class in this batch: how often it counts, the same on
+        every rank.
 
         Args:
             labels: (N,) classes of this rank's boxes.

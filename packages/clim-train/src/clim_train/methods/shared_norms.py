@@ -1,6 +1,6 @@
 """Batch norms whose statistics are those of all ranks, on any device.
 
-torch's SyncBatchNorm has no CPU version; here the same arithmetic stands in for it there.
+torch's SyncBatchNorm has no CPU version; on CPUs the same arithmetic runs here.
 """
 
 import torch
@@ -13,7 +13,7 @@ class SharedBatchNorm(nn.SyncBatchNorm):
     """Batch norm over the images of all ranks.
 
     On a GPU it is torch's. On a CPU, sums go through `all_reduce`, which has a gradient. A rank
-    without rows takes part, so that no other waits for it.
+    without rows takes part, so that the others do not wait for it.
     """
 
     def forward(self, x: Tensor) -> Tensor:

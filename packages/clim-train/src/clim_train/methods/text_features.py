@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 
 
 class TextFeatures:
-    """Unit text features of captions; a frozen text tower sees each caption once while its feature
-    is kept.
+    """Unit text features of captions, with a cache: a frozen text tower reads a caption once.
 
     Args:
         model: with `tokenizer` and `encode_text`.
-        size: captions that are kept, least recently used first out.
+        size: largest number of captions in the cache; the least recently used are dropped first.
     """
 
     def __init__(self, model: "RegionModel", size: int):

@@ -1,6 +1,6 @@
 """The options of a run as frozen dataclasses, their checks, and their JSON files.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Where a run computes, and in which number format."""
+"""Device and number format of a run."""
 
 import torch
 from clim_data.processes import local_device

@@ -1,4 +1,4 @@
-"""Options that are paths: they are stored so that they mean the same from every directory."""
+"""Options that are paths: stored as absolute paths, so that they hold from every directory."""
 
 import os
 from collections.abc import Iterator

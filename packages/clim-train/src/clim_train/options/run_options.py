@@ -1,4 +1,4 @@
-"""The part of every configuration that trainer, engine and estimate read."""
+"""The sections of a configuration that trainer, engine and estimate read."""
 
 from typing import Any, ClassVar, Protocol
 
@@ -15,10 +15,9 @@ class BatchOptions(Protocol):
 
 
 class RunOptions(Protocol):
-    """A frozen dataclass with these sections; what else it has is for the code that builds the
-    parts.
+    """A frozen dataclass with these sections; others are for the code that builds the parts.
 
-    `clim_train.TrainConfig` is one. Inherit from `JsonConfig` to write one of your own.
+    `clim_train.TrainConfig` is one. Inherit from `JsonConfig` to write another.
     """
 
     # Says that `dataclasses.replace` accepts it.

@@ -4,7 +4,7 @@
 --section.option value` runs one with changes. Where the images are is never part of a recipe: say
 it with `--data.shards` or `--data.images`.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

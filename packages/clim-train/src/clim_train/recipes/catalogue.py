@@ -1,4 +1,4 @@
-"""The recipes in short and their help, from files: these answers need not wait for torch.
+"""Summaries and help of the recipes, read from files, so that nobody waits for torch.
 
 `python -m clim_train.commands.record_recipes` writes the files anew; a test compares them with the
 recipes.
@@ -20,12 +20,12 @@ CATALOGUE = Path(__file__).with_name("catalogue.json")
 HELP = Path(__file__).with_name("help.json")
 
 HELP_COLUMNS = 80
-"""Width of the stored help, that of the narrowest terminals."""
+"""Width of the stored help, in columns: the narrowest terminals have as many."""
 
 
 @dataclass(frozen=True)
 class RecipeSummary:
-    """A recipe in one line.
+    """One line about a recipe.
 
     Args:
         method, backbone, data: what trains what, and on which data set.
@@ -34,7 +34,7 @@ class RecipeSummary:
         blocks: blocks of the image tower that train.
         px: side of the largest images.
         alpha: of the export.
-        gb: memory of one GPU by `clim-train estimate`, None where nobody has asked.
+        gb: memory of one GPU by `clim-train estimate`, None if it was not measured.
         offline: whether weights and data come with the packages.
     """
 
@@ -67,7 +67,7 @@ def is_recipe(name: str) -> bool:
 
 
 def stored_help(name: str) -> str | None:
-    """Return what `NAME --help` prints, or None where it has to be made for this terminal."""
+    """Return the text of `NAME --help`, or None where it has to be made for this terminal."""
     if shutil.get_terminal_size().columns < HELP_COLUMNS:
         return None
     stored = json.loads(HELP.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What a recipe is, and how one is found in a table."""
+"""Recipes: their facts, their decorator, and the look-up in a table."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Facts of the paper's run that are no options.
+    """Facts of the paper's run that are not options.
 
-    gpus: number of GPUs that shared the steps. images: of the data set, per epoch; None where that
-    is the user's. data: the data set, in a few words.
+    gpus: number of GPUs that shared the steps. images: per epoch of the data set; None where the
+    data are the user's. data: the data set, in a few words.
     """
 
     gpus: int

@@ -29,12 +29,12 @@ def recipe_table() -> str:
 
 
 def summaries() -> dict[str, RecipeSummary]:
-    """Return all recipes in short; memory is known of those in the catalogue."""
+    """Return the summaries of all recipes; the memory comes from the catalogue."""
     return {name: summarize(name, entry) for name, entry in RECIPES.items()}
 
 
 def summarize(name: str, entry: Recipe[TrainConfig]) -> RecipeSummary:
-    """Return a recipe in short."""
+    """Return the summary of a recipe."""
     config = entry()
     schedule = config.schedule
     known = read_catalogue().get(name)

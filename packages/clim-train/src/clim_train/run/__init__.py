@@ -1,6 +1,6 @@
 """A run: its folder, checkpoints and metrics, and how it stops, fails and continues.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

@@ -23,8 +23,8 @@ from clim_train.run.peers import AgreedError, error_of, first_problem
 
 _NAME = re.compile(r"step-(\d{8,})")
 
-# What is added to the name of a checkpoint that is unfinished, about to be deleted, or damaged, and
-# to the name of its conversion for another number of ranks.
+# Suffixes of the name of a checkpoint that is unfinished, about to be deleted, or damaged, and of
+# its conversion for another number of ranks.
 _PARTIAL = ".partial"
 _OLD = ".old"
 _DAMAGED = ".damaged"
@@ -36,7 +36,7 @@ class CheckpointWriteError(AgreedError, OSError):
 
 
 class CheckpointFolder:
-    """Names, completes and removes checkpoints; what is in them is the caller's.
+    """A folder of checkpoints: names, completes and removes them. The caller writes their contents.
 
     Args:
         folder: made if missing.
@@ -57,7 +57,7 @@ class CheckpointFolder:
         return f"step-{step:08d}"
 
     def prepare(self) -> None:
-        """Remove what a killed process left unfinished. One process only."""
+        """Remove unfinished checkpoints of a killed process. One process only."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.iterdir():
             if path.name.endswith((_PARTIAL, _OLD)):
@@ -112,7 +112,7 @@ class CheckpointFolder:
         """Return the newest checkpoint without damage, and name -> damage of the newer ones.
 
         Args:
-            inspect: says what is wrong with a checkpoint, or None.
+            inspect: returns the damage of a checkpoint, or None.
             names: the complete checkpoints, oldest first, if they are known.
 
         Raises ValueError where there are checkpoints and none is whole.

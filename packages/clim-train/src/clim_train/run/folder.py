@@ -1,4 +1,4 @@
-"""Files of a run folder that say what was started, and with which versions."""
+"""Files of a run folder that record the configuration and the versions."""
 
 import os
 import platform
@@ -87,7 +87,8 @@ def remove(path: Path) -> None:
 
 
 def versions(world_size: int, device: torch.device) -> dict[str, Any]:
-    """Return what the numbers of a run depend on: versions, number of processes, kind of device."""
+    """Return the facts that the numbers of a run depend on: versions, number of processes, kind of
+    device."""
     known = package_versions()
     found: dict[str, Any] = {name: known.get(name) for name in ("python", *PACKAGES)}
 

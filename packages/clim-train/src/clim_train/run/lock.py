@@ -49,7 +49,7 @@ def hold(folder: str | Path) -> None:
 
 
 def release(folder: str | Path) -> None:
-    """Give back what one `hold` took. A folder that holds nothing but the lock is removed."""
+    """Release the lock of one `hold`. A folder that contains only the lock file is removed."""
     key = os.path.realpath(folder)
     if key not in _held:
         return

@@ -1,4 +1,4 @@
-"""Where the metrics of a run go besides `metrics.jsonl`: TensorBoard, Weights & Biases, MLflow."""
+"""Further destinations of a run's metrics: TensorBoard, Weights & Biases, MLflow."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ Options = Mapping[str, Mapping[str, Any]]
 """Section -> option -> value, of a run."""
 
 IDS_FILE = "loggers.json"
-"""Ids of a run at the services, by which a resumed run goes on there."""
+"""File with the ids of a run at the services, with which a resumed run continues there."""
 
 
 class LoggerOptions(Protocol):
@@ -42,7 +42,7 @@ class RunLogger(Protocol):
 
 
 def check_loggers(run: LoggerOptions) -> None:
-    """Raise ImportError where a service is asked for whose package is not installed.
+    """Raise ImportError if the options name a service whose package is not installed.
 
     Call it before a model is loaded, which can take minutes.
     """
@@ -56,13 +56,13 @@ def check_loggers(run: LoggerOptions) -> None:
 
 
 def open_loggers(run: LoggerOptions, config: Options, folder: Path, start: int) -> list[RunLogger]:
-    """Return what the options of a run ask for.
+    """Open the loggers that the options of a run name.
 
     Args:
         run: where the metrics go.
         config: all options of the run, which are written to the services, too.
         folder: of the run.
-        start: steps that are done; later ones of an interrupted run are written again.
+        start: number of finished steps; later steps of an interrupted run are written again.
     """
     found: list[RunLogger] = []
     if run.tensorboard:

@@ -1,8 +1,8 @@
-"""What a checkpoint consists of: sizes and checksums, written when it is complete and compared
-before it is used.
+"""The manifest of a checkpoint: sizes and checksums of its files, written when it is complete and
+compared before it is used.
 
 CRC-32 finds damage (a cut file, a flipped bit), not intent: whoever can change a file can change
-the manifest, too. What protects from foreign files is that nothing in them is executed
+the manifest, too. Foreign files are safe for another reason: nothing in them is executed
 (`clim_train.engine.deepspeed_compat.only_tensors`).
 """
 
@@ -21,8 +21,8 @@ Checksums = dict[str, list[int]]
 
 
 def checksums(folder: Path, rank: int = 0, world_size: int = 1) -> Checksums:
-    """Return this rank's share of the files in `folder`; the shares of all ranks together are all
-    of them."""
+    """Return the checksums of this rank's share of the files in `folder`; the ranks together cover
+    all files."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     return {str(path.relative_to(folder)): _measure(path) for path in files[rank::world_size]}
 
@@ -32,8 +32,8 @@ def write_manifest(folder: Path, entries: Mapping[str, list[int]]) -> None:
 
 
 def find_damage(folder: Path, rank: int = 0, world_size: int = 1) -> str | None:
-    """Return what is wrong with this rank's share of the files that the manifest of `folder` lists,
-    or None.
+    """Return the damage in this rank's share of the files that the manifest of `folder` lists, or
+    None.
 
     Sizes of all files are compared on every rank, contents are read by one.
     """

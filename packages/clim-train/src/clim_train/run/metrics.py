@@ -82,7 +82,7 @@ class MetricLog:
         start: first step that will be written; later lines of an interrupted run are removed.
         total: steps of the run, for the bar.
         bar: show where the run is, see `open_progress`.
-        loggers: where the metrics go, too.
+        loggers: further destinations of the metrics.
         active: False on other ranks.
         resume: the command that continues the run when it was stopped.
     """
@@ -114,7 +114,7 @@ class MetricLog:
         self.progress = open_progress(start, total, enabled=bar)
 
     def advance(self, step: int, means: RunningMean) -> None:
-        """Count a step that is done. Of the first, say the loss and the time. Collective."""
+        """Count a finished step. After the first, print its loss and time. Collective."""
         is_first = self._shows and step == self._start + 1
         loss = means.peek("loss") if is_first else 0.0
         if not self._active:

@@ -3,8 +3,8 @@
 A rank that fails writes its error to the store of the process group and leaves. The others are, or
 soon will be, inside a collective that waits for it. With gloo that fails when the connection
 closes; with NCCL it would wait until the timeout. So a thread on every rank looks at the store once
-a second, gives its main thread a moment to come out by itself, and otherwise ends the process. What
-dies without a word (SIGKILL) is left to the launcher and the timeout.
+a second, gives its main thread a moment to come out by itself, and otherwise ends the process. A
+rank that is killed (SIGKILL) writes nothing: the launcher or the timeout ends the others.
 """
 
 import os
@@ -40,7 +40,8 @@ def first_problem(problem: str | None) -> str | None:
 
 
 def error_of(action: Callable[[], Any]) -> str | None:
-    """Run what may fail for lack of disk or rights; return the error as text, or None."""
+    """Run an action that can fail for lack of disk space or rights; return the error as text, or
+    None."""
     try:
         action()
     except (OSError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""How a run shows where it is: a live bar in a terminal, a line for each 5 % elsewhere."""
+"""Progress of a run: a live bar in a terminal, elsewhere a line for each 5 %."""
 
 import sys
 import time
@@ -81,7 +81,7 @@ class Bar:
             self._bar.close()
 
     def _open(self) -> tqdm:
-        # Not earlier: what is printed before the first step would hang behind the bar.
+        # Not earlier: lines that are printed before the first step would break an open bar.
         if self._bar is None:
             self._bar = tqdm(
                 total=self._total,

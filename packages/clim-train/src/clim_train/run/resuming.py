@@ -1,4 +1,4 @@
-"""Which checkpoint a run continues from, decided by all ranks together."""
+"""The choice of the checkpoint that a run continues from, made by all ranks together."""
 
 import json
 import logging
@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 def newest_whole(checkpoints: CheckpointFolder) -> Path | None:
-    """Return the newest checkpoint that is as it was written; damaged newer ones are named and set
-    aside. Collective.
+    """Return the newest undamaged checkpoint; damaged newer ones are logged and renamed.
+    Collective.
 
     None when there is no checkpoint yet. Raises ValueError when there are some and none is whole.
     """

@@ -15,8 +15,8 @@ from clim_train.run.metrics import sum_over_ranks
 class SkipCount:
     """Counts what `loader.skipped` (a `SkipReport`) has; loaders without one count nothing.
 
-    What a loader found when it was built (samples missing from a shard) every rank knows; what it
-    finds when it decodes, only the rank whose share it was.
+    Every rank knows the faults that a loader finds when it is built (samples missing from a shard).
+    A fault in decoding is known only to the rank that reads the sample.
     """
 
     def __init__(self, loader: Any, device: torch.device):

@@ -47,9 +47,9 @@ class NoCheckpointError(RuntimeError):
 
 
 class WaitEnded(BaseException):
-    """A wait for data is given up, because the run was asked to stop.
+    """The end of a wait for data, because the run was asked to stop.
 
-    No Exception, as KeyboardInterrupt is none: no library takes it for an error.
+    Like KeyboardInterrupt it is not an Exception, so that no library handles it as an error.
     """
 
 
@@ -110,8 +110,8 @@ class StopRequest:
     def may_end_wait(self) -> Iterator[None]:
         """Raise WaitEnded in the context, which waits for data, when it takes too long.
 
-        Only once the run is asked to stop: what is waited for may never come, because a worker
-        process is dead or stuck.
+        This holds only once the run is asked to stop: data may never come, because a worker process
+        is dead or stuck.
         """
         self._waiting = True
         if self.asked:
@@ -139,7 +139,7 @@ class StopRequest:
             self._set_alarm(self._wait_s)
 
     def _set_alarm(self, seconds: float) -> None:
-        # The alarm raises in the main thread, whatever that waits in.
+        # The alarm raises in the main thread, in whichever call it waits.
         if self._before:
             signal.setitimer(signal.ITIMER_REAL, seconds)
 
@@ -183,8 +183,8 @@ class StopVote:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        # After an error of this rank alone the others are elsewhere, and nothing can be ended
-        # together.
+        # After an error of this rank alone the others are at another place, and no collective can
+        # end the group.
         if self._group is not None and (kind is None or issubclass(kind, AgreedError)):
             self._finish()
             dist.destroy_process_group(self._group)

@@ -1,6 +1,6 @@
 """Frozen LMMs: their families, and how images become their pixels and tokens.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
 """Attention of words to the image: its rows, and their capture from a running LMM.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

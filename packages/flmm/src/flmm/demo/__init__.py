@@ -1,7 +1,7 @@
 """A tiny LMM that captions composed scenes, so that grounding can be tried, tested and shown
 without any download.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
 """How the demo models are made, and the quick start; the core never imports them.
 
-What is public stands in the table of the package's README.
+The table in the README of the package lists the public names.
 """
 
 from typing import TYPE_CHECKING

@@ -91,7 +91,7 @@ Sections = tuple[MethodOptions, SourceOptions]
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train from the start weights.
+    """A method with its data: one way to train from the start weights.
 
     Args:
         title: its row in the tables.
@@ -99,7 +99,7 @@ class Arm:
         sections: `sections(options, data, labels, batch)` returns the sections `task` and `data` of
             the run. labels: COCO json with pseudo labels. batch: the options that every kind of
             data has.
-        side: whether a step has images of `single_px` or of `region_px`. None: CLIM's batch.
+        side: `single_px` or `region_px`, the side of the images of a step. None: CLIM's batch.
         same_images: the budget is CLIM's number of images instead of its number of pixels.
         task: `task(options, model)` builds another task than the method.
         needs_labels: whether it trains on pseudo labels.
@@ -127,7 +127,7 @@ class Arm:
         return max(1, round(options.pixels / side**2))
 
     def pixels(self, options: ArmOptions) -> int:
-        """Return the pixels of a step; under a budget of pixels at most half an image off."""
+        """Return the pixels of a step, which differ from the budget by at most half an image."""
         if self.side is None:
             return options.pixels
         side = getattr(options, self.side)

@@ -1,7 +1,6 @@
 """The data of a comparison from a folder in COCO layout.
 
-Where classes are to stay unseen, training images whose captions name one are left out for every arm
-alike.
+If some classes must stay unseen, no arm trains on images whose captions name one of them.
 """
 
 import json
@@ -30,7 +29,7 @@ TEMPLATES = "vild"
 
 @dataclass(frozen=True)
 class CocoFiles:
-    """Paths of a data set and of what was derived from it.
+    """Paths of a data set and of the files that were made from it.
 
     root: has `train2017/`, `val2017/`, `panoptic_val2017/` and `annotations/` with
     captions_train2017.json, captions_val2017.json and panoptic_val2017.json. proposals: COCO json
@@ -76,8 +75,8 @@ class CocoFiles:
 def coco_data(
     folder: Path, model: RegionModel, files: CocoFiles, *, image_px: int
 ) -> ComparisonData:
-    """List below `folder` what may be trained on (nothing is copied), and open the validation
-    images."""
+    """Write lists of the allowed training data to `folder` (nothing is copied), and open the
+    validation images."""
     root = files.root
     regions = PanopticRegions(
         root / "val2017",
@@ -109,7 +108,7 @@ def coco_data(
 def coco_training(
     folder: Path, model: RegionModel, files: CocoFiles, unseen: Sequence[str]
 ) -> TrainingData:
-    """Write nouns with embeddings, and the lists of images and captions that name nothing of
+    """Write nouns with embeddings, and the lists of images and captions that name no class of
     `unseen`."""
     folder.mkdir(parents=True, exist_ok=True)
     hidden = NounFinder(unseen)
@@ -146,8 +145,8 @@ def coco_training(
 
 
 def linked_pairs(folder: Path, images: Path, kept: Sequence[tuple[dict, list[str]]]) -> Path:
-    """Write a folder with a link to the image folder and the captions of the images that are kept;
-    return it."""
+    """Write a folder with a link to the image folder and the captions of the allowed images; return
+    it."""
     folder.mkdir(exist_ok=True)
     rows = [
         {"file_name": f"images/{image_file_name(image)}", "captions": texts}

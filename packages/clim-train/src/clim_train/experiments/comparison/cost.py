@@ -1,5 +1,4 @@
-"""What an arm of a comparison costs: seconds of its steps, and the most memory that was held
-meanwhile."""
+"""Costs of an arm of a comparison: seconds of its steps, and its peak memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ GIB = 2**30
 
 
 class PeakMemory:
-    """Most memory that was held inside `measured`: `gib`, None where it cannot be known.
+    """Peak memory inside `measured`: `gib`, None where it cannot be known.
 
     With a GPU: tensors on it. Without: the whole process in main memory (Linux), libraries and data
     included.
@@ -26,7 +25,8 @@ class PeakMemory:
 
     @contextmanager
     def measured(self) -> Iterator["PeakMemory"]:
-        """Set `gib` to the peak of what runs inside, or keep the largest of several such parts."""
+        """Set `gib` to the peak inside the context; several contexts leave the largest of their
+        peaks."""
         known = _start()
         try:
             yield self
@@ -36,7 +36,7 @@ class PeakMemory:
 
 
 def _start() -> bool:
-    """Forgets earlier peaks; False where the system offers no way to."""
+    """Reset the peak; return False where the system offers no way to do it."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return True

@@ -1,4 +1,4 @@
-"""What an arm of the comparison learns from and is measured on."""
+"""The data that the arms of a comparison train on and are measured on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What there is to learn from. Each arm reads its part only, so a part that no arm reads may
-    be missing.
+    """The training data. Each arm reads only its own part, so a part that no arm reads may be
+    missing.
 
     Args:
         pairs: shards, or one folder, of images with captions.
         scenes: shards, or one folder, of images.
         proposals: COCO json of boxes in the scenes; their classes are not read.
-        nouns: class embeddings (`clim-eval embed`) of the names that boxes may get.
+        nouns: class embeddings (`clim-eval embed`) of the names that boxes can get.
         listed: COCO json with the images of `scenes` that may be used; None for all.
         captions: COCO captions of `scenes`; None where the shards bring them.
     """
@@ -60,7 +60,7 @@ class LabelledSet:
 
 @dataclass(frozen=True)
 class ComparisonData:
-    """Everything of one comparison.
+    """All data of one comparison.
 
     Args:
         captions: group -> items (image, captions, id) for retrieval. The group "" has no name in

@@ -1,7 +1,7 @@
 """The data of a comparison from the embedded drawings.
 
-Nothing of the held-out vendor or of the held-out concepts is trained on. Choices are made on the
-validation split: other held-out concepts, drawn by the training vendors, and new scenes of trained
+No model trains on the held-out vendor or on the held-out concepts. Options were chosen on the
+validation split: other held-out concepts by the training vendors, and new scenes of trained
 drawings.
 
 Letters: K classes, C channels, s pixels of a side.
@@ -39,7 +39,7 @@ from clim_train.experiments.tiny_texts import text_features, unpadded
 
 SPLITS = ("test", "val")
 TRAIN_SEED = 1000
-"""Seed of the training scenes, away from the seeds of the scenes that are measured."""
+"""Seed of the training scenes, different from the seeds of the measured scenes."""
 
 Drawing = tuple[Tensor, int, str]
 """A uint8 (3, s, s) image on white, its label, its caption."""
@@ -47,7 +47,7 @@ Drawing = tuple[Tensor, int, str]
 
 @dataclass(frozen=True)
 class DrawingOptions:
-    """How much of the embedded drawings is used, and for what.
+    """Which of the embedded drawings are used, and how many scenes are composed of them.
 
     Args:
         split: "test", or "val" for choices.
@@ -77,7 +77,7 @@ class DrawingOptions:
 def group_plan(
     split: EmojiSplit, options: DrawingOptions
 ) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Return group -> (vendors, concepts) of the scenes and drawings that are measured.
+    """Return group -> (vendors, concepts) of the measured scenes and drawings.
 
     test: the vendor and, in "unseen", the concepts were never trained on. val: new scenes of
     trained drawings, and other concepts that were never trained on, by the training vendors.

@@ -1,4 +1,4 @@
-"""What is measured of a model in a comparison, and the pseudo labels that some arms train on."""
+"""The figures of a model in a comparison, and the pseudo labels that some arms train on."""
 
 import json
 import time
@@ -27,11 +27,11 @@ from clim_train.experiments.comparison.data import (
 )
 
 OUTPUTS = ("boxes", "masks")
-"""Readouts of a region that are measured unless others are named."""
+"""Default readouts of a region."""
 
 
 class Measurement:
-    """All figures of the model as it is.
+    """The measurement of all figures of a model.
 
     They are {"GROUP.READOUT.all.mAcc1", "GROUP.pointing", "GROUP.naming.boxes",
     "retrieval.t2i.R@1", "zeroshot.GROUP.top1", ...}. Texts are encoded in the first call only,
@@ -122,7 +122,7 @@ def measure_words(
 
 
 def rows_with_labels(rows: RegionRows, labels: Sequence[int]) -> RegionRows:
-    """Return the regions whose right class is one of `labels`.
+    """Return the regions whose true class is one of `labels`.
 
     The classes that they were compared with stay the same.
     """

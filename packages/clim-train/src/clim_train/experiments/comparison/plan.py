@@ -1,4 +1,4 @@
-"""What a comparison compares, and what comes out of it."""
+"""The plan of a comparison, and its figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Prepare = Callable[[Path, RegionModel], ComparisonData]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compare.
+    """The plan of a comparison.
 
     Args:
         options: what all arms share.
@@ -32,7 +32,7 @@ class Plan:
         mixed: names of the arms that are measured at `alphas`; None for all.
         outputs: readouts of a region, as `RegionClassification` names them.
         start: title of the row of the untouched model.
-        summary: what is printed of each measurement: title -> name of a figure.
+        summary: the figures to print after each measurement: title -> name of a figure.
     """
 
     options: ArmOptions

@@ -135,7 +135,7 @@ ARMS = {
 
 @dataclasses.dataclass(frozen=True)
 class QuickstartOptions:
-    """What the user may change.
+    """Options of the user.
 
     The defaults were chosen on the validation split (see docs/quickstart.md).
     """

@@ -30,7 +30,7 @@ from clim_train.experiments.comparison.run import compare
 from clim_train.experiments.comparison.shipped import SCENES, measure_shipped
 from clim_train.experiments.console import cpu_minutes, free_folder
 
-# Options that only a training reads.
+# Options that need --train.
 TRAINING = ("seeds", "arms", *(field.name for field in dataclasses.fields(QuickstartOptions)))
 
 

@@ -1,5 +1,5 @@
-"""What a comparison shows: accuracy and cost in one table, what each arm learns from, trade-offs,
-and where each model sees a word."""
+"""The report of a comparison: accuracy and cost in one table, the data of each arm, trade-offs, and
+pictures of where each model sees a word."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -154,8 +154,7 @@ def tradeoffs(plan: Plan, results: Results) -> dict[str, Figure]:
 
 
 def tradeoff_title(curves: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
-    """Say what the trade-off shows: which arm keeps most of the image accuracy, of those that gain
-    regions.
+    """Name the arm that keeps most of the image accuracy, among the arms with a gain in regions.
 
     Args:
         curves: arm -> alpha -> (region accuracy, image accuracy), alpha 0 first and 1 last.

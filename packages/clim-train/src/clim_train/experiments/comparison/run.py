@@ -17,13 +17,13 @@ from clim_train.run.peers import AgreedError
 from clim_train.run.stopping import TrainingStopped
 
 WriteReport = Callable[[Path, Plan, Results, ComparisonData, RegionModel], str]
-"""Write the report of a comparison to a folder and return what is printed of it."""
+"""Write the report of a comparison to a folder and return the text to print."""
 
 
 def compare(
     folder: Path, plan: Plan, model: RegionModel, prepare: Prepare, write_report: WriteReport
 ) -> str:
-    """Run what is missing of a comparison, write its report to `folder` and return its tables.
+    """Run the unfinished parts of a comparison, write its report to `folder` and return its tables.
 
     Raises ValueError when `folder` holds a comparison with other options or data, and
     ComparisonStopped when it was asked to stop.
@@ -76,7 +76,8 @@ class ComparisonStopped(TrainingStopped):
 
 
 def machine_of(model: RegionModel) -> str:
-    """Return what a model runs on, for reports: the GPU's name, or the number of threads."""
+    """Return a description of the hardware for reports: the GPU's name, or the number of
+    threads."""
     if model.device.type == "cuda":
         return torch.cuda.get_device_name(model.device)
     return f"{torch.get_num_threads()} threads of a CPU"

@@ -23,10 +23,10 @@ from clim_train.options.paths import with_absolute_paths
 
 
 class ArmRunner:
-    """Trains the arms of one plan from the same weights, and measures them.
+    """Trainer of the arms of one plan, all from the same weights, and of their figures.
 
     Args:
-        model: has the start weights. It has them again after each call.
+        model: has the start weights, before and after each call.
         folder: gets `start.json` and a run folder for each arm and seed.
     """
 
@@ -54,7 +54,7 @@ class ArmRunner:
         return json.loads(path.read_text())
 
     def run(self, name: str, seed: int) -> tuple[Metrics, dict[float, Metrics]]:
-        """Train and measure an arm, unless that is done already.
+        """Train and measure an arm; finished parts are not repeated.
 
         Returns:
             Its figures and costs, and its figures at each alpha.
@@ -93,7 +93,7 @@ class ArmRunner:
         return found
 
     def _train(self, arm: Arm, config: TrainConfig) -> None:
-        """Train an arm, or what is left of its training.
+        """Train an arm, or continue its training.
 
         `cost.json` is written at the end, so an arm that has one is trained.
         """
@@ -159,7 +159,7 @@ def train(
     Args:
         arm: may have a task of its own.
         texts: text features of `model`, for the methods that use captions.
-        resume: continue what the run folder holds.
+        resume: continue the run in the folder.
     """
     # deepspeed is imported by the trainer: it takes seconds, and --help has no use for it.
     from clim_train.build import build_loader, build_task, gradient_path, trained_px

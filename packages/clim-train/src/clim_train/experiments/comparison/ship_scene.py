@@ -1,7 +1,7 @@
 """Make the scene of `clim-eval show --example`: ``python -m
 clim_train.experiments.comparison.ship_scene``.
 
-It is the first test scene of the quick start that comes out as the average scene does, so that one
+It is the first test scene of the quick start whose result is that of the average scene, so that the
 picture promises no more than the table.
 """
 

@@ -1,4 +1,4 @@
-"""What the first screen of the quick start shows: pointing, naming and their price, and scenes
+"""The first screen of the quick start: pointing, naming, the loss in image accuracy, and scenes
 before and after CLIM."""
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ def word_table(rows: Mapping[str, Sequence[Metrics]], group: str) -> str:
 
 
 def _chance(metrics: Metrics, group: str) -> Metrics:
-    """Return what a guess reaches, under the names of the figures."""
+    """Return the accuracy of random guessing, under the names of the figures."""
     by_name = {
         "pointing": "pointing.chance",
         "naming.boxes": "naming.chance",

@@ -1,4 +1,4 @@
-"""One detector: its parts on a tower, its run, and the tower that it stands on."""
+"""One detector: its tower, the parts on it, and its run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ from clim_train.options.sections import (
 
 @dataclass(frozen=True)
 class Backbone:
-    """A tower that detectors stand on.
+    """A tower under a detector.
 
     Attributes:
         title: its row in the tables.
@@ -65,7 +65,7 @@ class Towers:
     """The image towers, trained as the quick start does, as far as `folder` lacks them.
 
     Args:
-        model: has the shipped weights, and has them again after each call.
+        model: has the shipped weights, before and after each call.
         folder: of the towers' runs; it may be the folder of `hatch run quickstart --train`.
     """
 
@@ -77,7 +77,8 @@ class Towers:
         self.runner = ArmRunner(model, nothing, plan, folder)
 
     def weights(self, backbone: Backbone, seed: int) -> tuple[dict[str, Tensor], str]:
-        """Return the weights of a tower, and what `create_model` is given for the same."""
+        """Return the weights of a tower, and the `pretrained` with which `create_model` loads the
+        same."""
         start = self.runner.start
         if backbone.arm is None:
             return start, "emoji"
@@ -99,7 +100,7 @@ def build_detector(
 def train_detector(
     detector: TwoStageDetector, maps: StoredMaps, config: TrainConfig, scenes: DetectionScenes
 ) -> None:
-    """Train the parts of a detector that are not its tower, or what is left of that.
+    """Train the parts of a detector outside its tower, or continue such a training.
 
     Args:
         maps: of the detector's tower, of `scenes.train`.

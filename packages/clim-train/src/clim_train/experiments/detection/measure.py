@@ -1,4 +1,4 @@
-"""What is measured of a detector: AP50 of base and novel concepts, and recall whatever the class.
+"""The figures of a detector: AP50 of base and novel concepts, and recall without regard to class.
 
 Letters: n boxes found, m true boxes, K classes.
 """
@@ -32,7 +32,7 @@ _BATCH = 16
 def measure_detector(
     detector: TwoStageDetector, maps: StoredMaps, scenes: DetectionScenes
 ) -> Metrics:
-    """Measure a detector on the scenes that are held out.
+    """Measure a detector on the held-out scenes.
 
     Args:
         maps: of the detector's tower, of `scenes.test`, with the CLIP map.
@@ -62,7 +62,7 @@ def measure_detector(
 def found_in(
     detector: TwoStageDetector, maps: StoredMaps, classes: ClassSet
 ) -> Iterator[Detections]:
-    """Yield what a detector finds in each scene of `maps`, on the CPU."""
+    """Yield the detections in each scene of `maps`, on the CPU."""
     asked = detector.eval().with_classes(classes)
     device = asked.classes.embeddings.device
     for first in range(0, len(maps), _BATCH):
@@ -72,7 +72,7 @@ def found_in(
 
 
 def recalls(found: Sequence[Detections], scenes: DetectionScenes) -> Metrics:
-    """Return the share of true boxes that some found box overlaps, whatever its class.
+    """Return the fraction of true boxes that a found box overlaps, of any class.
 
     Returns:
         "recall.base" and "recall.novel".

@@ -1,7 +1,7 @@
 """Other names of the concepts that no part is trained on.
 
-They were written by hand, with the keyword lists of emojilib at hand, before any detector was
-measured. None of them is the name of another drawing.
+They were chosen with help from emojilib's keyword lists, before any detector was measured. None
+of them is the name of another drawing.
 """
 
 import json
@@ -14,7 +14,7 @@ FILE = Path(__file__).with_name("other_names.json")
 
 
 def other_names(concepts: Sequence[str]) -> dict[str, list[str]] | None:
-    """Return for each concept, by its caption, what else it is called.
+    """Return caption -> other names of the concept.
 
     None where a concept has no other name: those of the validation split have none.
     """

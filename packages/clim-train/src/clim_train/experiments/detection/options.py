@@ -1,4 +1,4 @@
-"""What all detectors of the quick start share."""
+"""Options that all detectors of the quick start share."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ BLOCKS = (1, 2, 3, 5)
 """Blocks of clim-tiny that the detectors read: those of the paper, for 6 blocks instead of 12."""
 
 SAMPLED_BOXES, POSITIVE = 32, 0.5
-"""Boxes of a scene that train, and which part of them may be objects: a scene has five."""
+"""Boxes of a scene that train, and the largest fraction of objects among them: a scene has five."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Open-vocabulary detectors in minutes: ``python -m clim_train.detect_quickstart``.
 
-F-ViT (arXiv 2310.01403) in small is trained on composed scenes with boxes of base concepts. It
-stands on three frozen towers, with one budget: the shipped clim-tiny, the same after more
+F-ViT (arXiv 2310.01403) in small is trained on composed scenes with boxes of base concepts. It is
+built on three frozen towers, with one budget: the shipped clim-tiny, the same after more
 image-level training, and after CLIM. The detectors are measured on scenes by a vendor that was
 never trained on. These show base concepts, and novel ones that no part was trained on; the
 detectors look for all of them by name.
@@ -60,7 +60,8 @@ _PICTURES = 2
 
 
 class DetectorRuns:
-    """Trains and measures the detectors of one quick start. What is finished is not done again.
+    """Trainer of the detectors of one quick start, and of their figures. Finished parts are not
+    repeated.
 
     Args:
         model: the shipped clim-tiny.
@@ -77,7 +78,7 @@ class DetectorRuns:
         self.pictures: dict[str, list[Detections]] = {}
 
     def run(self, name: str, seed: int) -> Metrics:
-        """Train and measure the detector on one backbone, unless that is done already."""
+        """Train and measure the detector on one backbone; finished parts are not repeated."""
         backbone = BACKBONES[name]
         weights, pretrained = self.towers.weights(backbone, seed)
         folder = self.folder / "runs" / f"{name}-seed{seed}"
@@ -127,7 +128,8 @@ def compare_backbones(
     seeds: Sequence[int],
     towers: Path | None = None,
 ) -> str:
-    """Run what is missing of the comparison, write its report to `folder` and return its table.
+    """Run the unfinished parts of the comparison, write its report to `folder` and return its
+    table.
 
     Args:
         backbones: names of `BACKBONES`.

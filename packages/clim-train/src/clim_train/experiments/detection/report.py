@@ -53,7 +53,7 @@ def detection_table(rows: Rows) -> str:
 
 
 def difference(rows: Rows) -> str:
-    """Say in words what the backbones differ by in AP50 of novel concepts, whichever way."""
+    """Describe by how much the backbones differ in AP50 of novel concepts, for better or worse."""
     clim = rows.get(BACKBONES["clim"].title)
     if clim is None:
         return ""

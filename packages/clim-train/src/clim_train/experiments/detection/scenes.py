@@ -36,10 +36,10 @@ _MEASURE_SEED = 200
 
 @dataclass(frozen=True)
 class Concepts:
-    """What is drawn where.
+    """Concepts and vendors of the scenes.
 
     Attributes:
-        base: trained with boxes; their captions are the first classes.
+        base: concepts that train with boxes; their captions are the first classes.
         novel: never trained on, neither by a tower nor by a detector.
         shown: base concepts of the scenes that are measured, as many as there are novel ones.
         vendors: whose drawings are measured.
@@ -66,7 +66,7 @@ class Concepts:
 
 @dataclass(frozen=True)
 class DetectionScenes:
-    """Everything that the detectors train on and are measured on.
+    """All data that the detectors train on and are measured on.
 
     Attributes:
         train: scenes of base concepts, by the training vendors.

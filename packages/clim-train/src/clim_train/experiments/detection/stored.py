@@ -28,7 +28,7 @@ _CHUNK = 32
 
 @dataclass(frozen=True)
 class StoredMaps:
-    """What a frozen tower computes of N scenes, float16 on the CPU.
+    """Feature maps of N scenes by a frozen tower, float16 on the CPU.
 
     Attributes:
         pyramid: maps (N, D, h, w) of the blocks that are read.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VocabularyFile:
-    """A vocabulary and the folder that its example pictures are named from.
+    """A vocabulary, and the folder to which the paths of its example pictures are relative.
 
     Attributes:
         path: of the file.
@@ -65,7 +65,7 @@ class VocabularyFile:
 
 @dataclass(frozen=True)
 class ClassSource:
-    """Where the vectors of classes come from.
+    """The source of the vectors of classes.
 
     vocabulary: a vocabulary file. embeddings: a file of `clim-eval embed`. templates: of prompts,
     by name, unless there are embeddings. cache: folder of computed embeddings, None for none.
@@ -84,7 +84,7 @@ class ClassSource:
             raise ValueError("--vocabulary and --class-embeddings contradict: pass one of them")
 
     def rows(self, model: "RegionModel", names: Sequence[str]) -> Tensor:
-        """Return the vectors of K classes, then M of phrases that compete and never win.
+        """Return the vectors of K classes, then of M phrases that compete with them and never win.
 
         Returns:
             (K + M, C), unit rows where they are computed.

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from clim_eval.text_tower import check_text_tower, text_tower_note
 
 MANY_PROMPTS = 5000
-"""From this number on, prompts take long enough to say how there could be fewer."""
+"""With this many prompts, a message tells the user how to have fewer."""
 
 TEMPLATES = {"vild": VILD_TEMPLATES, "photo": PHOTO_TEMPLATE, "name": NAME_TEMPLATE}
 
@@ -52,7 +52,7 @@ def embed_with_bar(
 
 
 def prompt_note(classes: int, templates: str, prompts: int) -> str:
-    """Say how many prompts are embedded, that this is a choice, and where they stay."""
+    """Print the number of prompts, the option that changes it, and the place of the cache."""
     note = f"{prompts:,} prompts: {classes:,} classes x {len(TEMPLATES[templates])} templates"
     if len(TEMPLATES[templates]) > 1:
         note += f"; --templates photo makes {classes:,} of them"
@@ -70,8 +70,8 @@ def save_class_embeddings(
     """Write (K, C) rows with their names, each file whole or not at all.
 
     NAME.safetensors holds the names. NAME.npy is a plain array; its names are in NAME.npy.json,
-    with a hash of the array, so that a file of other classes is noticed. `model` made the rows: its
-    text tower is noted, so that readers notice when they have another one.
+    with a hash of the array, so that a file of other classes is noticed. `model` made the rows: the
+    file names its text tower, so that readers notice when they have another one.
 
     Raises:
         ValueError: the file name ends otherwise.

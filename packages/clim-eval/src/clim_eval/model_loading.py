@@ -1,4 +1,4 @@
-"""The model of a command: by its name and weights, or by the run folder that knows both."""
+"""The model of a command, by its name and weights, or by a run folder, which knows both."""
 
 import json
 import sys
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def load_region_model(
     name: str, pretrained: str | Path | None, *, precision: str, device: str
 ) -> "RegionModel":
-    """Build a model with its weights; say on stderr if they are random, or know one thing only."""
+    """Build a model with its weights; warn on stderr about random weights, and about weights for
+    one purpose."""
     # Imported here: it brings open_clip, which takes seconds that `--help` need not wait for.
     from clim_models import create_model
 
@@ -45,8 +46,8 @@ def say(note: str) -> None:
 def reading_px(model: "RegionModel", asked: int | None, default: int | None = None) -> int:
     """Return the side at which a model reads images for regions.
 
-    It is what was asked for (--image-px), else the size of the model's training, which is said on
-    stderr, else `default`, else 64 patches, the published protocol.
+    It is `--image-px`, else the size of the model's training (with a note on stderr), else
+    `default`, else 64 patches, the published protocol.
     """
     if asked is not None:
         return asked
@@ -58,7 +59,7 @@ def reading_px(model: "RegionModel", asked: int | None, default: int | None = No
 
 
 def pick_device(device: str | None) -> str:
-    """Return the device that was asked for, else what `local_device` returns."""
+    """Return the requested device, else the result of `local_device`."""
     return device or str(local_device())
 
 
@@ -77,7 +78,7 @@ def templates_of_run(folder: Path | None) -> str | None:
 
 
 def model_of_run(pretrained: str | Path | None, *, trusted: bool = False) -> str:
-    """Return the model that weights belong to: the name in an export, or in a run folder.
+    """Return the name of the model of some weights, from an export or a run folder.
 
     The tags of clim-tiny name it, too.
 

@@ -1,5 +1,5 @@
-"""Which text tower made a file of class embeddings: rows of another model of the same width mean
-nothing here."""
+"""The text tower behind a file of class embeddings: rows of another model of the same width would
+be meaningless."""
 
 import sys
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def text_tower_note(model: RegionModel) -> dict[str, Any]:
     """Return {"model": name, "weights": some weights of its text tower}, plain values to be stored
     with embeddings.
 
-    Numbers and not a hash of them, because the same tower may be loaded in another precision.
+    These are numbers and not a hash, because the same tower may be loaded in another precision.
     """
     matrices = [
         value
@@ -38,9 +38,9 @@ def text_tower_note(model: RegionModel) -> dict[str, Any]:
 def check_text_tower(
     path: Path, note: Mapping[str, Any] | None, width: int, model: RegionModel
 ) -> None:
-    """Check that the text tower of `model` can have made a file whose rows have `width` channels.
+    """Check that a file with rows of `width` channels can come from the text tower of `model`.
 
-    A file without a note is used as it is, with a line on stderr.
+    A file that does not name its text tower is used as it is, with a line on stderr.
 
     Raises:
         ValueError: another text tower made it.

@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
 
 
 def _add_weights_options(parser: ArgumentParser) -> None:
-    """Add which weights are mixed, and how."""
+    """Add the options of the mixed weights."""
     parser.add_argument(
         "run_folder", nargs="?", type=Path, metavar="RUN", help="run folder of an exported training"
     )
@@ -72,7 +72,7 @@ def _add_weights_options(parser: ArgumentParser) -> None:
 
 
 def _add_image_options(parser: ArgumentParser) -> None:
-    """Add the data of retrieval and of zero-shot classification."""
+    """Add the options of the data for retrieval and zero-shot classification."""
     group = parser.add_argument_group("image-level data")
     add_option(group, "--captions-json", help="COCO captions json, for retrieval")
     group.add_argument(

@@ -101,7 +101,7 @@ def run(options: Namespace) -> None:
 def _with_names(
     detector: "TwoStageDetector", names: Sequence[str], options: Namespace
 ) -> "TwoStageDetector":
-    """Return the detector with the classes that were asked for."""
+    """Return the detector with the classes of the command line."""
     from clim_eval.class_vectors import VocabularyFile
     from clim_eval.embeddings import TEMPLATES
 
@@ -125,7 +125,7 @@ def _image_record(item: "FoundObjects") -> dict[str, Any]:
 
 
 def _draw(item: "FoundObjects", names: Sequence[str], folder: Path) -> None:
-    """Write the picture, and print what is in it."""
+    """Write the picture, and print the names of its objects."""
     from tqdm import tqdm
 
     from clim_eval.pictures.detections import detection_figure

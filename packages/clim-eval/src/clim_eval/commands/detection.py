@@ -1,4 +1,4 @@
-"""`clim-eval detection`: average precision of a detector, or of results that another one wrote."""
+"""`clim-eval detection`: average precision of a detector, or of a file of results."""
 
 from argparse import Namespace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The commands of `clim-eval`, and how they start and end."""
+"""The commands of `clim-eval`: their table, their start and their end."""
 
 import argparse
 import sys
@@ -95,7 +95,7 @@ def build_parser(words: Sequence[str] = ()) -> CommandParser:
 def _join_process_group(options: argparse.Namespace) -> Callable[[], None] | None:
     """Share the work between the ranks of torchrun or the deepspeed launcher, if there are any.
 
-    Returns what leaves the group, None without one.
+    Returns the function that leaves the group, None without one.
     """
     # Imported here: torch takes a second, which help and mistakes need not wait for.
     import torch

@@ -1,4 +1,4 @@
-"""Options that several commands of `clim-eval` take, and how their help looks."""
+"""Options that several commands of `clim-eval` take, and the format of their help."""
 
 import argparse
 from pathlib import Path
@@ -8,14 +8,14 @@ from clim_data.command_line import add_option
 from clim_eval.commands.shared import PROTOCOLS
 from clim_eval.evaluators.regions import READOUTS
 
-# What --image-px is by default, where regions are read.
+# The default of --image-px where regions are read, for the help.
 TRAINING_PX = "the size of the training, else 64 patches"
 
 TEMPLATE_NAMES = ("vild", "photo", "name")
 
 
 def add_model_options(parser: argparse.ArgumentParser, image_px: str = "") -> None:
-    """Add which model, and where it runs.
+    """Add the options of the model and its device.
 
     `image_px` says the default of --image-px; "" leaves that option out.
     """
@@ -43,7 +43,7 @@ def add_device_options(group: argparse.ArgumentParser | argparse._ArgumentGroup)
 
 
 def add_detector_options(parser: argparse.ArgumentParser) -> None:
-    """Add which detector, and where it runs."""
+    """Add the options of the detector and its device."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--checkpoint",
@@ -63,7 +63,7 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Add a data set with annotated regions."""
+    """Add the options of a data set with annotated regions."""
     group = parser.add_argument_group("data")
     add_option(
         group,
@@ -82,7 +82,7 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) 
 
 
 def add_readout_options(parser: argparse.ArgumentParser) -> None:
-    """Add which features of a region are compared with which class embeddings."""
+    """Add the options of the features of a region and of the class embeddings."""
     parser.add_argument(
         "--outputs",
         nargs="+",
@@ -105,7 +105,7 @@ def add_readout_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_class_source_options(parser: argparse.ArgumentParser) -> None:
-    """Add where the vectors of classes come from: files, or prompts."""
+    """Add the options of the vectors of classes: files, or prompts."""
     source = parser.add_mutually_exclusive_group()
     add_vocabulary_option(source, "; each class of the data needs an entry")
     source.add_argument(
@@ -140,7 +140,7 @@ def add_template_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_class_options(parser: argparse.ArgumentParser) -> None:
-    """Add how class embeddings are computed and cached."""
+    """Add the options of computing and caching class embeddings."""
     add_template_option(parser)
     parser.add_argument(
         "--cache", type=Path, help="folder of cached class embeddings; default: the user's cache"
@@ -151,7 +151,7 @@ def add_class_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_options(parser: argparse.ArgumentParser, batch_size: int = 8) -> None:
-    """Add how images are loaded, and where the report goes."""
+    """Add the options of loading images, and of the report."""
     add_option(parser, "--batch-size", default=batch_size)
     add_option(parser, "--workers", default=0)
     add_option(parser, "--out", metavar="DIR", help="folder for report.json, report.md and figures")

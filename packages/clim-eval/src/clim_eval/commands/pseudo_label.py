@@ -60,7 +60,7 @@ def add(commands: Commands) -> None:
 
 
 def add_choice_options(parser: ArgumentParser) -> None:
-    """Add which boxes count, and how a name is chosen for a box."""
+    """Add the rules for boxes, and for the choice of a name."""
     parser.add_argument(
         "--min-box-px", type=float, default=8, help="smallest square root of a box's area, pixels"
     )
@@ -86,7 +86,7 @@ def add_choice_options(parser: ArgumentParser) -> None:
 
 
 def add_work_options(parser: ArgumentParser) -> None:
-    """Add how the work is cut and shared."""
+    """Add the options of parts and processes."""
     add_option(
         parser, "--batch-size", help="crops (default 256) or whole images (8) per forward pass"
     )

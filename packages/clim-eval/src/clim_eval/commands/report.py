@@ -28,7 +28,7 @@ def run(options: Namespace) -> None:
     for path in options.reports:
         name = path.parent.name if path.name == "report.json" else path.name.removesuffix(".json")
         name = name or str(path)
-        if name in reports:  # two runs of one name are told apart by their folders
+        if name in reports:  # two runs of one name are distinguished by their folders
             name = str(path)
         reports[name] = read_report(path)
     arms = combine_reports(reports)

@@ -1,4 +1,4 @@
-"""`clim-eval rescore`: scores of any detector, combined with what a CLIP says of its boxes."""
+"""`clim-eval rescore`: scores of any detector, combined with a CLIP's scores of its boxes."""
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import fields
@@ -57,7 +57,7 @@ def add(commands: Commands) -> None:
 
 
 def _add_score_options(parser: ArgumentParser) -> None:
-    """Add how scores are combined."""
+    """Add the weights of the scores."""
     parser.add_argument(
         "--weight",
         type=float,

@@ -1,4 +1,4 @@
-"""What several commands of ``clim-eval`` do alike: find model and data, check paths, finish with a
+"""Steps that several commands of ``clim-eval`` share: find model and data, check paths, write a
 report."""
 
 import tempfile
@@ -62,7 +62,7 @@ def open_chosen_detector(options: Namespace) -> "TwoStageDetector":
 
 
 def region_file(options: Namespace) -> Path:
-    """Return the annotation file of the regions, which was given."""
+    """Return the annotation file of the regions: whichever option was given."""
     return options.panoptic_json or options.instances_json
 
 
@@ -98,7 +98,7 @@ def need_images(images: str, option: str) -> None:
         FileNotFoundError: there is nothing of that name.
     """
     is_pattern = bool(images) and any(sign in images for sign in "*?[{:")
-    if is_pattern or (images and Path(images).exists()):  # readers say what is in it
+    if is_pattern or (images and Path(images).exists()):  # readers check the contents
         return
     need_path(Path(images) if images else None, option, folder=True)
 
@@ -117,7 +117,7 @@ def embed_names(options: Namespace, model: "RegionModel", names: Sequence[str]) 
 
 
 def class_source(options: Namespace) -> "ClassSource":
-    """Return what --vocabulary, --class-embeddings, --templates and --cache say."""
+    """Return --vocabulary, --class-embeddings, --templates and --cache as one object."""
     from clim_eval.class_vectors import ClassSource
     from clim_eval.embeddings import cache_folder
 
@@ -139,7 +139,7 @@ def finish(
     coverage: Sequence[Coverage],
     figure: Callable[[], "Figure"],
 ) -> None:
-    """Print the table and what it rests on, and write the report, on rank 0."""
+    """Print the table and its coverage, and write the report, on rank 0."""
     if not Ranks.of_group().is_first:
         return
 
@@ -159,18 +159,19 @@ def finish(
 
 
 def scored_counts(data: dict, coverage: Sequence[Coverage]) -> dict:
-    """Return the description of a data set with counts of what was scored, not of the list."""
+    """Return the description of a data set with the counts of the scored items, not of the list."""
     return {**data, "counts": {**data["counts"], **{part.unit: part.scored for part in coverage}}}
 
 
 def print_coverage(coverage: Sequence[Coverage]) -> None:
-    """Print how much was scored, and what was left out and why."""
+    """Print the number of scored items, and the skipped items with their reasons."""
     for part in coverage:
         print("\n".join(part.lines()))
 
 
 def check_report_folder(folder: Path | None) -> None:
-    """Create the folder of --out, so that one that cannot be written is noticed before the work.
+    """Create the folder of --out before the work, so that a folder without write access is noticed
+    early.
 
     Raises OSError when it cannot be written.
     """
@@ -188,7 +189,7 @@ def run_loading(options: Namespace) -> EvaluationLoading:
 
 
 def command_config(options: Namespace, model: "RegionModel") -> dict:
-    """Return the options of the command and the hash of the weights they led to."""
+    """Return the options of the command and the hash of the weights in use."""
     weights = gather_objects(weights_fingerprint(model))
     if len(set(weights)) > 1:
         raise ValueError(

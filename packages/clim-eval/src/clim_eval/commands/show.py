@@ -139,7 +139,7 @@ def _stem(options: Namespace) -> str:
 
 
 def _question(options: Namespace) -> "Question":
-    """Read what is asked: the image, the texts and the boxes."""
+    """Read the image, the texts and the boxes."""
     import torch
     from clim_models.pipelines import read_picture
 
@@ -182,7 +182,7 @@ def _boxes_of(image: Path, boxes: Path) -> "Tensor":
 
 
 def _weights(options: Namespace) -> tuple[str | None, ...]:
-    """Return the weights of the models that are asked."""
+    """Return the weights of the models of the command line."""
     from clim_models import AFTER_CLIM, SHIPPED
 
     if options.example:
@@ -191,7 +191,7 @@ def _weights(options: Namespace) -> tuple[str | None, ...]:
 
 
 def _answers(options: Namespace, question: "Question") -> list["Answer"]:
-    """Load the models and ask them."""
+    """Load the models and return their answers."""
     from clim_eval.commands.show_answers import Answer, title_of
     from clim_eval.model_loading import has_random_weights
     from clim_eval.pictures.locate import locate_texts
@@ -224,7 +224,7 @@ def _answers(options: Namespace, question: "Question") -> list["Answer"]:
 def _image_px(options: Namespace, models: Sequence["RegionModel"]) -> int:
     """Return the longest side at which the image is read, and say why.
 
-    Two models are compared at one size: that of the last one that knows its own.
+    Two models are compared at one size: the size of the last model that knows its own.
     """
     known = [model.eval_px for model in models if model.eval_px is not None]
     if options.image_px is not None or known:
@@ -238,7 +238,7 @@ def _image_px(options: Namespace, models: Sequence["RegionModel"]) -> int:
 
 
 def _vectors(options: Namespace, model: "RegionModel", question: "Question") -> "Tensor":
-    """Return the vectors (N, C) of what is looked for."""
+    """Return the vectors (N, C) of the queries."""
     from clim_models.text import class_prompts
 
     from clim_eval.class_vectors import VocabularyFile

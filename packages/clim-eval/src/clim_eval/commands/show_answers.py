@@ -1,5 +1,5 @@
-"""What `clim-eval show` answers: where each text is, and what boxes are called, as lines, JSON and
-picture."""
+"""The answers of `clim-eval show`: the place of each text and the name of each box, as lines, JSON
+and picture."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of an image.
+    """The queries about an image.
 
     Attributes:
         image: uint8 (3, H, W).
         texts: what to look for.
         boxes: (n, 4) XYXY in [0, 1] to name, or None.
-        truth: the text that each box shows, where it is known.
+        truth: the text of each box, where it is known.
         draw: what marks a region, "box", "mask" or "none".
     """
 
@@ -43,7 +43,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model answers at one size of the image."""
+    """The answer of one model at one size of the image."""
 
     title: str
     image_px: int
@@ -51,13 +51,14 @@ class Answer:
     is_random: bool
 
     def picks(self) -> np.ndarray | None:
-        """Return the text that each box is called by, int (n,), or None without boxes."""
+        """Return the number of the text that is the name of each box, int (n,), or None without
+        boxes."""
         scores = self.found.box_scores
         return None if scores is None else scores.argmax(axis=1)
 
 
 def title_of(model: RegionModel, *, alone: bool = True) -> str:
-    """Return what a model is called in a picture."""
+    """Return the title of a model in a picture."""
     if has_random_weights(model):
         return f"{model.name}, random weights"
     return f'{model.name} "{model.pretrained}"' if alone else str(model.pretrained)
@@ -146,7 +147,7 @@ def figure_of(question: Question, answers: Sequence[Answer]) -> Figure:
 
 
 def finding(question: Question, answers: Sequence[Answer]) -> str:
-    """Say in one line what the picture shows."""
+    """Describe the picture in one line."""
     if question.truth is not None:
         counts = [pointed_right(question, answer) for answer in answers]
         told = ", ".join(
@@ -167,7 +168,7 @@ def finding(question: Question, answers: Sequence[Answer]) -> str:
 
 
 def _row(question: Question, answer: Answer) -> MapRow:
-    """Return the maps of one model and what is drawn on them."""
+    """Return the maps of one model and the marks on them."""
     found, picks = answer.found, answer.picks()
     named = None
     if picks is not None and question.boxes is not None:
@@ -193,7 +194,7 @@ def _in_pixels(box: np.ndarray, width: int, height: int) -> list[int]:
 
 
 def named_right(question: Question, answer: Answer) -> int:
-    """Count the boxes that are called by their own text."""
+    """Count the boxes whose name is their own text."""
     picks = answer.picks()
     assert picks is not None
     assert question.truth is not None

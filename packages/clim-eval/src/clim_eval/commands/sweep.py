@@ -54,7 +54,8 @@ MISSING = {
 
 
 def run_alpha(options: Namespace) -> None:
-    """Evaluate a training at every --alphas and say which of them no other one beats."""
+    """Evaluate a training at every one of --alphas, and print the alphas that no other one
+    beats."""
     check_alphas(options.alphas)
     if not (region_file(options) or options.captions_json or options.class_images):
         raise ValueError(
@@ -73,8 +74,8 @@ def run_alpha(options: Namespace) -> None:
 
 
 class SweepParts:
-    """The evaluators of a sweep and what they share between alphas: data sets, decoded images, text
-    features."""
+    """The evaluators of a sweep, and the parts that all alphas share: data sets, decoded images,
+    text features."""
 
     def __init__(self, options: Namespace, model: RegionModel, weights: WeightPair):
         self.options, self.model, self.weights = options, model, weights
@@ -200,8 +201,8 @@ class SweepParts:
 
 
 def main_metrics(results: Mapping[float, Mapping[str, float]]) -> dict[str, str]:
-    """Return the metric that stands for each evaluator: boxes of things, text-to-image recall,
-    top-1; those measured."""
+    """Return the main metric of each evaluator that ran: boxes of things, text-to-image recall,
+    top-1."""
     first = next(iter(results.values()))
     regions = [name for name in first if name.startswith("regions.") and name.endswith(".mAcc1")]
     things = [name for name in regions if name.endswith(".thing.mAcc1")]
@@ -234,7 +235,8 @@ def _model_and_weights(options: Namespace) -> tuple[RegionModel, WeightPair]:
 
 
 def _model_of_either(options: Namespace) -> str:
-    # A folder that names no model leaves it to the other one; a name that may bring code does not.
+    # If one folder names no model, the other one may; a name that may bring code is refused in
+    # either.
     named = name_of_export(options.student, trusted=options.trust)
     return named or model_of_run(options.teacher, trusted=options.trust)
 
@@ -276,8 +278,8 @@ def _finish_sweep(
 def sweep_notes(
     results: Mapping[float, Mapping[str, float]], mains: Mapping[str, str], choices: list[float]
 ) -> list[str]:
-    """Say in words what the sweep found: the choices, the best alpha of each main metric, and what
-    was not measured."""
+    """Describe the result of the sweep in words: the alphas that no other one beats, the best alpha
+    of each main metric, and the metrics that were not measured."""
     listed = ", ".join(f"{alpha:g}" for alpha in choices) or "none"
     notes = [f"Alphas that no other one beats in {' and '.join(mains.values())}: {listed}."]
     for metric in mains.values():

@@ -1,4 +1,4 @@
-"""`clim-eval zeroshot`: zero-shot classification of images with a class each."""
+"""`clim-eval zeroshot`: zero-shot classification of images that have one class each."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Classify images with a class each."""
+    """Evaluate zero-shot classification of images that have one class each."""
     from clim_data.readers import class_images
 
     check_report_folder(options.out)

@@ -1,4 +1,4 @@
-"""An annotation file that detections are compared with: checked, and with its protocol."""
+"""The annotation file of an evaluation of detections: checked, and with its protocol."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from clim_data.annotations import CocoRecords, read_annotations
 from clim_eval.detection.options import ProtocolOptions, shorten_names
 from clim_eval.metrics.detection import check_groups
 
-# What LVIS says of each picture.
+# The fields of LVIS that each picture has.
 LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A rule of scoring, and the two groups of classes that it tells apart, if any."""
+    """A rule of scoring, and its two groups of classes, if it has any."""
 
     name: str
     base: frozenset[str] = frozenset()
@@ -92,7 +92,7 @@ class DetectionTruth:
         return [key for key in self.records.images if self.records.boxes_of(key)]
 
     def contents(self, without: Collection[Any] = ()) -> dict[str, Any]:
-        """Return what the metrics take: images, annotations and categories.
+        """Return the input of the metrics: images, annotations and categories.
 
         Args:
             without: ids of images that do not count, with their annotations.
@@ -142,7 +142,7 @@ class DetectionTruth:
         return Protocol(name, *groups)
 
     def _groups(self, options: ProtocolOptions) -> tuple[frozenset[str], frozenset[str]] | None:
-        """Return names of base and novel classes, None if nothing says them."""
+        """Return the names of base and novel classes, None if they are unknown."""
         if options.base is not None and options.novel is not None:
             return frozenset(options.base), frozenset(options.novel)
         sides = {category["name"]: category.get("split") for category in self.categories}
@@ -169,5 +169,5 @@ class DetectionTruth:
         return [id_of.get(name) for name in names]
 
     def faults(self) -> list[BrokenSample]:
-        """Return what of the file cannot be used, and what is odd about it."""
+        """Return the unusable records of the file, and its warnings."""
         return [*self.records.faults.faults, *self.records.faults.warnings]

@@ -17,9 +17,9 @@ def with_categories(
 ) -> "TwoStageDetector":
     """Return the detector with the classes that its boxes are compared with.
 
-    Without a vocabulary or embeddings, a detector that was trained with the very classes of the
-    file keeps its vectors, whatever their order; any other one gets the names of the file. Classes
-    that had boxes in its training stay base classes.
+    Without a vocabulary or embeddings, a detector that was trained with the same classes as the
+    file, in any order, uses its own vectors; any other one gets the names of the file. Classes that
+    had boxes in its training stay base classes.
 
     Raises:
         ValueError: a category has no vector.

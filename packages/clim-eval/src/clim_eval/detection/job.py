@@ -1,7 +1,7 @@
 """A job that writes COCO results, in parts that processes share and that can be resumed.
 
-Two files come of it: the results, a list that other tools read, and beside them NAME.about.json,
-which says what they were made of and what was left out.
+It writes two files: the results, a list that other tools read, and next to them NAME.about.json,
+which lists their inputs and the images that could not be used.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ from clim_eval.reports.provenance import hash_file
 
 @dataclass
 class PartRecord:
-    """What came of some images.
+    """The results of some images.
 
-    results: COCO results, or what makes them. faults: (place of the image, what is wrong with it or
-    odd about it).
+    results: COCO results, or the records from which `join` makes them. faults: (place of the image,
+    fault or warning).
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -38,10 +38,10 @@ Join = Callable[[Iterator[dict[str, Any]]], Iterator[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Written:
-    """The results of a job that is done.
+    """The results of a finished job.
 
-    path: the file of COCO results. unread: places of images that could not be used. faults: why,
-    and what is odd about others.
+    path: the file of COCO results. unread: places of images that could not be used. faults: their
+    faults, and warnings about others.
     """
 
     path: Path
@@ -72,16 +72,16 @@ class ResultsJob:
     overwrite: bool = False
 
     def run(self, work: Work, join: Join | None = None) -> Written | None:
-        """Do this rank's parts that are not there yet; on rank 0 wait for the others and join all.
+        """Do the missing parts of this rank; on rank 0 wait for the others and join all.
 
-        A job that is done tries the images again that could not be read.
+        A finished job tries again the images that could not be read.
 
         Args:
             work: of the places of some images, and a bar that it moves.
             join: makes COCO results of the records of all parts; None takes them as they are.
 
         Returns:
-            What was written, also if an earlier run did; None on the other ranks.
+            The written results, also of an earlier run; None on the other ranks.
 
         Raises:
             ValueError: there are results of another job, or results that were changed since.
@@ -118,7 +118,7 @@ class ResultsJob:
 
     def _is_done(self, parts: PartJob) -> bool:
         if not self.results.exists():
-            # The file beside it says nothing without it.
+            # NAME.about.json is useless without the results.
             return False
         if not self._about.exists() and not self.overwrite and not parts.folder.exists():
             raise ValueError(
@@ -139,8 +139,7 @@ class ResultsJob:
         parts.join({"sha256": digest, "faults": faults})
 
     def _repaired(self, parts: PartJob, work: Work, join: Join | None) -> Written:
-        """Add the results of images that could not be read when the others were made and now can
-        be."""
+        """Add the results of images that could not be read in the earlier run and now can be."""
         written = self._read()
         if not written.unread:
             return written
@@ -197,7 +196,8 @@ def write_results(path: Path, results: Iterable[Mapping[str, Any]]) -> str:
 def read_results(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the detections of a file of COCO results, one at a time.
 
-    A list, or an object whose "annotations" they are, as `clim-eval detect` writes.
+    The file is a list, or an object with the list under "annotations", as `clim-eval detect`
+    writes.
 
     Raises:
         FileNotFoundError: no such file.

@@ -1,4 +1,4 @@
-"""What an evaluation of detections needs to know, in objects that check themselves."""
+"""Options of the evaluation of detections, as objects that check themselves."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from clim_eval.metrics.tables import check_iou_type
 
 @dataclass(frozen=True)
 class ProtocolOptions:
-    """How detections are scored.
+    """Options of the scoring of detections.
 
     protocol: one of `ALL_PROTOCOLS`; None chooses by the annotation file. base, novel: names of
     classes whose AP is averaged apart; None takes the "split" of the categories, or the lists of
@@ -149,10 +149,10 @@ class RescoreOptions:
 
 
 def check_weights(weight: float, iou_weight: float) -> None:
-    """Refuse weights that are no weights of a mean.
+    """Refuse weights that cannot be the weights of a mean.
 
     Raises:
-        ValueError: one is negative or no number, or both together are more than 1.
+        ValueError: one is negative or not a number, or their sum is more than 1.
     """
     both = (weight, iou_weight)
     if not all(math.isfinite(one) and one >= 0 for one in both) or sum(both) > 1:

@@ -1,4 +1,4 @@
-"""Annotated images as pictures that a detector takes."""
+"""Annotated images as inputs of a detector."""
 
 from clim_data import BrokenSample, decode_rgb
 from clim_data.readers import AnnotatedImages
@@ -7,8 +7,8 @@ from clim_eval.evaluators.detections import Picture
 
 
 class AnnotatedPictures:
-    """The pixels of `AnnotatedImages`: a `Picture`, or the BrokenSample that says why there is
-    none."""
+    """The pixels of `AnnotatedImages`. An item is a `Picture`, or the BrokenSample of an unusable
+    image."""
 
     def __init__(self, images: AnnotatedImages):
         self.images = images

@@ -23,17 +23,17 @@ from clim_eval.reports.tables import markdown, show_number, to_jsonable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Pictures in the report, and boxes drawn in each: those of a score, or the best ones without any.
+# Pictures in the report, and boxes in each: all from a score on or, if none has it, the best ones.
 PICTURES = 6
 DRAWN_SCORE, DRAWN_BOXES, LEAST_BOXES = 0.3, 20, 3
 
 
 @dataclass(frozen=True)
 class DetectionPage:
-    """What the report of an evaluation shows.
+    """The content of the report of an evaluation.
 
-    truth: the annotations. scores: the figures. coverage: what they rest on. results: all
-    detections. pictures: of which some are drawn; None draws none.
+    truth: the annotations. scores: the figures. coverage: the scored and skipped items. results:
+    all detections. pictures: the images, of which some are shown; None shows none.
     """
 
     truth: DetectionTruth
@@ -65,7 +65,7 @@ class DetectionPage:
         )
 
     def _figures(self) -> dict[str, "Figure"]:
-        """Draw what was found in some pictures, evenly spread over the file."""
+        """Draw the detections in some pictures, evenly spread over the file."""
         if not self.pictures:
             return {}
         number = min(PICTURES, len(self.pictures))
@@ -102,7 +102,7 @@ def class_table(rows: Sequence[ClassRow]) -> str:
 def _results_of(
     images: set[Any], results: Iterable[dict[str, Any]]
 ) -> dict[Any, list[dict[str, Any]]]:
-    """Return the detections of some images that are drawn, best first."""
+    """Return the detections to draw in some images, best first."""
     found: dict[Any, list[dict[str, Any]]] = {image: [] for image in images}
     for one in results:
         if one["image_id"] in found:
@@ -135,7 +135,7 @@ def _figure(
 
 
 def _corners(one: Mapping[str, Any], masks: np.ndarray | None, row: int) -> list[float]:
-    """Return a box as XYXY: that of the result, or the one around its mask."""
+    """Return the box of a result as XYXY, or the box around its mask."""
     if "bbox" in one:
         left, top, width, height = one["bbox"]
         return [left, top, left + width, top + height]

@@ -1,4 +1,5 @@
-"""Scores of any detector combined with the similarity of its boxes with the names of their classes.
+"""Scores of any detector, combined with the similarity between its boxes and the names of their
+classes.
 
 Letters: N detections, n_i those of image i, K classes, M phrases that compete, C channels.
 """
@@ -32,11 +33,11 @@ from clim_eval.reports.coverage import Coverage, check_scored
 from clim_eval.reports.provenance import data_fingerprint, hash_file, weights_fingerprint
 from clim_eval.version import __version__
 
-# Options that decide what is written; the others decide how fast, or where things lie.
+# Options that decide the content of the output; the others decide speed and places.
 DECIDING = ("weight", "iou_weight", "iou_field", "features", "image_px", "context", "part_images")
-# A probability in float32 may be above 1 by so much.
+# A probability in float32 may exceed 1 by this much.
 ROUNDING = 1e-5
-# Shorter sides of a box have no feature, in pixels.
+# Boxes with a shorter side have no feature, in pixels.
 SHORTEST_SIDE = 1.0
 
 
@@ -73,8 +74,8 @@ def rescore_detections(options: RescoreOptions) -> tuple[Written, tuple[Coverage
     a killed run. Detections of images that cannot be read are left out.
 
     Returns:
-        What was written, and how many images and detections it covers; None on ranks other than
-        the first.
+        The written results, and the numbers of images and detections in them; None on ranks other
+        than the first.
 
     Raises:
         FileNotFoundError, ValueError: an input is missing or does not fit, or `out` holds results
@@ -185,7 +186,7 @@ def _noting_ious(
 
 @dataclass(frozen=True, kw_only=True)
 class _View(BoxInputs):
-    """The inputs of an image. image_id: of it. warning: what is odd about its frame."""
+    """The inputs of an image. image_id: its id. warning: a warning about its frame, or None."""
 
     image_id: Any
     warning: BrokenSample | None
@@ -193,8 +194,8 @@ class _View(BoxInputs):
 
 @dataclass(frozen=True)
 class _Views(Dataset):
-    """The images that have detections; an item is a _View, or the BrokenSample that says why there
-    is none."""
+    """The images that have detections. An item is a _View, or the BrokenSample of an unusable
+    image."""
 
     images: AnnotatedImages
     found: FoundBoxes
@@ -323,7 +324,7 @@ def _load_model(options: RescoreOptions) -> tuple[RegionModel, int | None]:
 
 
 def _identity(options: RescoreOptions, model: RegionModel, rows: Tensor) -> dict[str, Any]:
-    """Return what decides the content of the output."""
+    """Return the options and inputs that decide the content of the output."""
     return {
         "made_by": f"clim-eval rescore {__version__}",
         "model": model.name,

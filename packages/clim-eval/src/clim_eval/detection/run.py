@@ -1,4 +1,4 @@
-"""The evaluation of a detector, or of results that another one wrote."""
+"""The evaluation of a detector, or of a file of results."""
 
 import hashlib
 from collections.abc import Collection, Sequence
@@ -34,7 +34,7 @@ RESULTS = "detections.json"
 
 @dataclass(frozen=True)
 class DetectionReport:
-    """The figures of an evaluation, what they rest on, and the results that were scored."""
+    """The figures of an evaluation, their coverage, and the scored results."""
 
     scores: DetectionScores
     coverage: tuple[Coverage, ...]
@@ -58,7 +58,7 @@ def evaluate_detections(options: DetectionOptions) -> DetectionReport | None:
     if options.images is not None:
         need_path(options.images, "--images", folder=True)
     truth = DetectionTruth.read(options.annotations)
-    # A protocol that the file does not fit is noticed before hours of work.
+    # A wrong protocol for this file is noticed before hours of work.
     truth.protocol(options.protocol)
     if options.detections is not None:
         need_path(options.detections, "--detections")
@@ -100,7 +100,7 @@ def _score(
 def _run_detector(
     options: DetectionOptions, truth: DetectionTruth
 ) -> tuple[dict[str, Any], Written | None]:
-    """Write detections.json; return what decided it, and what was written (on rank 0)."""
+    """Write detections.json; return its inputs and, on rank 0, its results."""
     assert options.out is not None
     assert options.images is not None
     detector = with_categories(_open(options), truth, options.classes)

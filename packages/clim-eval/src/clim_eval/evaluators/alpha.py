@@ -1,8 +1,7 @@
-"""Weight interpolation as a sweep: how much region accuracy and how much image-level ability each
-alpha has.
+"""Weight interpolation as a sweep: the region accuracy and the image-level accuracy at each alpha.
 
 The weights alpha * student + (1 - alpha) * teacher lie on the line between the two (arXiv
-2109.01903; the published CLIPSelf and CLIM models are such mixtures). Training knows nothing of
+2109.01903; the published CLIPSelf and CLIM models are such mixtures). Training does not depend on
 alpha, so it can be chosen afterwards.
 """
 
@@ -157,7 +156,7 @@ def check_alphas(alphas: Sequence[float]) -> list[float]:
 def pareto_alphas(
     results: Mapping[float, Mapping[str, float]], metrics: Sequence[str]
 ) -> list[float]:
-    """Return the alphas that no other one beats.
+    """Return the alphas that no other alpha beats.
 
     An alpha beats another one if it is at least as good in every metric and better in one; higher
     is better. Alphas where one of ``metrics`` was not measured (missing or nan) are left out.

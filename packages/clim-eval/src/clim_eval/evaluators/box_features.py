@@ -1,4 +1,4 @@
-"""Features of boxes of images: what a model sees of an image, and one pass for several images.
+"""Features of boxes: the inputs of a model, and one pass for several images.
 
 Letters: B images, n_i boxes of image i, N all boxes of a batch, C channels, S square input side,
 c crop side.
@@ -76,7 +76,7 @@ def _crops(image: Image, boxes: Tensor, *, crop_px: int, context: float) -> Tens
     windows = [crop_window(box, size, context) for box in boxes.tolist()]
     picture = decode_rgb(image, at_least=enough_pixels(size, windows, image_px=0, crop_px=crop_px))
 
-    # The decoder may return a smaller picture: the windows shrink with it.
+    # The decoder may return a smaller picture, so the windows are scaled with it.
     down, across = picture.shape[1] / size[0], picture.shape[2] / size[1]
     scaled = [
         (left * across, top * down, right * across, bottom * down)

@@ -36,12 +36,12 @@ class CachedItems:
 
     @property
     def left_out(self) -> tuple[BrokenSample, ...]:
-        """What the list of the data set leaves out before any item is read."""
+        """Items that the list of the data set excludes before any item is read."""
         return getattr(self.data, "left_out", ())
 
     @property
     def left_out_regions(self) -> tuple[BrokenSample, ...]:
-        """The regions that the annotations of the data set leave out before any item is read."""
+        """Regions that the annotations of the data set exclude before any item is read."""
         return getattr(self.data, "left_out_regions", ())
 
     def __len__(self) -> int:

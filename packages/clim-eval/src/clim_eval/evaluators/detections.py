@@ -1,4 +1,4 @@
-"""A detector over a data set of pictures, and what it finds as records of COCO."""
+"""A detector over a data set of pictures, and its detections as records of COCO."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -14,7 +14,7 @@ BATCH_SIZE = 4
 
 
 class Detector(Protocol):
-    """What is needed of a detector."""
+    """The interface of a detector."""
 
     def detect(self, pictures: Sequence[Tensor]) -> list[Detections]: ...
 
@@ -23,7 +23,7 @@ class Picture(NamedTuple):
     """A picture of a data set.
 
     image_id: as in the annotations. name: of its file. pixels: uint8 RGB (3, height, width).
-    warning: what is odd about its frame.
+    warning: a warning about its frame, or None.
     """
 
     image_id: Any
@@ -33,7 +33,7 @@ class Picture(NamedTuple):
 
 
 class FoundObjects(NamedTuple):
-    """A picture and what was found in it, on the CPU."""
+    """A picture and its detections, on the CPU."""
 
     picture: Picture
     found: Detections
@@ -51,10 +51,10 @@ def detect_pictures(
 
     Args:
         detector: of `clim_models.detection`.
-        data: its items are `Picture`s, or the `BrokenSample` that says why there is none.
+        data: its items are `Picture`s, or the `BrokenSample` of an unusable image.
         places: which items.
         loading: batch size, workers and progress bar.
-        min_score: boxes of a lower score are left out.
+        min_score: boxes with a lower score are dropped.
     """
     batches = ItemLists(data, places, loading.batch_size or BATCH_SIZE, loading.workers)
     for batch in progress_bar(batches, len(batches), "batches of images", loading.progress):
@@ -98,7 +98,7 @@ def coco_results(
 
 
 def _best(found: Detections, min_score: float) -> Detections:
-    """Leave out boxes below a score, and bring the others to the CPU."""
+    """Drop boxes below a score, and copy the others to the CPU."""
     rows = found.scores >= min_score
     masks = None if found.masks is None else found.masks[rows].cpu()
     return Detections(

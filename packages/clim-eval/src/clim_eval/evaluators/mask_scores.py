@@ -30,8 +30,9 @@ class MaskScores:
     Args:
         folder: for the lines; None keeps them in memory only.
         rank: of this process.
-        config: what the scores depend on (model, checkpoint, data, protocol), a dataclass or json
-            value; it is written to `config.json` and must be the same when a folder is used again.
+        config: everything that the scores depend on (model, checkpoint, data, protocol), a
+            dataclass or json value; it is written to `config.json` and must be the same when a
+            folder is used again.
 
     Raises:
         ValueError: the folder holds scores of another config, or a damaged line that is not its
@@ -120,7 +121,7 @@ def _read_rows(folder: Path) -> dict[str, dict[str, Any]]:
     """Read the rows of all ranks."""
     rows: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("scores-*.jsonl")):
-        # What follows the last line's end is being written.
+        # An unfinished last line is still being written.
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         for number, line in enumerate(lines, start=1):
             try:
@@ -134,7 +135,7 @@ def _read_rows(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _claim(folder: Path, config: Any) -> None:
-    """Note what the scores of a folder depend on, or check that it is the same."""
+    """Write the config of a folder, or check that the folder has the same one."""
     path = folder / "config.json"
     if not path.is_file():
         write_text(path, json.dumps(config, indent=2))

@@ -13,7 +13,7 @@ from clim_eval.metrics.reasoning import reasoning_metrics
 from clim_eval.metrics.referring import referring_metrics
 
 RIGHT_IOU = 0.5
-"""From this IoU on a mask counts as right where scores are compared with what they promise."""
+"""A mask with at least this IoU counts as right in the calibration of scores."""
 
 
 def narrative_scores(scores: MaskScores, *, protocol: str = "exact") -> dict[str, float]:
@@ -42,7 +42,7 @@ def reasoning_scores(scores: MaskScores, is_sentence: Mapping[str, bool]) -> dic
 
 
 def entity_scores(scores: MaskScores) -> dict[str, float]:
-    """Compute figures of samples added with what `phrase_boxes` returns.
+    """Compute figures of samples that were added with the result of `phrase_boxes`.
 
     Returns:
         "merged.R@1" and "any.R@1", the shares of phrases whose box reaches an IoU of 0.5 with the
@@ -75,7 +75,8 @@ def generalized_scores(scores: MaskScores) -> dict[str, float]:
 
 
 def presence_scores(scores: MaskScores) -> dict[str, float]:
-    """Compute what scores tell of samples added with "is_present", "is_found" and "scores".
+    """Compute figures of the scores of samples that were added with "is_present", "is_found" and
+    "scores".
 
     Returns:
         "AUROC" of present against absent phrases, "IL_MCC", "pmF1" and "cgF1" (see

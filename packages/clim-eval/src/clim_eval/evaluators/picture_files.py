@@ -16,7 +16,7 @@ EARLIER = "picture of an earlier run"
 
 
 def split_arguments(words: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Tell files and folders, which come first, from names of classes.
+    """Separate files and folders, which come first, from names of classes.
 
     Raises:
         FileNotFoundError: the first word is no file or folder, or a later one looks like an image
@@ -44,7 +44,7 @@ class PictureFiles:
     Attributes:
         names: of the files, below their folder.
         paths: where they are.
-        left_out: how many files of the folders are not read, by reason.
+        left_out: number of files of the folders that are not read, by reason.
     """
 
     names: tuple[str, ...]
@@ -79,7 +79,7 @@ class PictureFiles:
 
     @staticmethod
     def picture_name(name: str) -> str:
-        """Return the name of the picture that is drawn for an image."""
+        """Return the file name of the picture of an image's detections."""
         return name + ENDING
 
     def __len__(self) -> int:

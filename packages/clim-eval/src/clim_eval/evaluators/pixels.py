@@ -1,4 +1,4 @@
-"""What evaluators need of a model, and images of a batch through it."""
+"""The interfaces of models for evaluators, and the encoding of a batch of images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class ImageModel(Protocol):
-    """What image evaluators need of a RegionModel."""
+    """The interface of a RegionModel for image evaluators."""
 
     training: bool
 
@@ -23,7 +23,7 @@ class ImageModel(Protocol):
 
 
 class TextImageModel(ImageModel, Protocol):
-    """What image-text evaluators need of a RegionModel."""
+    """The interface of a RegionModel for image-text evaluators."""
 
     @property
     def tokenizer(self) -> Callable[[list[str]], Tensor]: ...
@@ -32,7 +32,7 @@ class TextImageModel(ImageModel, Protocol):
 
 
 class RegionEncoder(ImageModel, Protocol):
-    """What region evaluators need of a RegionModel."""
+    """The interface of a RegionModel for region evaluators."""
 
     def encode(
         self,

@@ -1,4 +1,4 @@
-"""Readouts of one model side by side: how well its map names regions, and where it sees them.
+"""Readouts of one model side by side: the accuracy of naming and of locating regions.
 
 Letters: B images, C channels, h w positions of the map, n regions of an image, K classes.
 """
@@ -29,13 +29,13 @@ from clim_eval.metrics.accuracy import label_ranks, mean_class_accuracy
 from clim_eval.reports.coverage import Coverage, check_scored
 
 BATCH_SIZE = 4
-# Surroundings of a box reach this fraction of its size beyond each side.
+# The surroundings of a box extend by this fraction of its size beyond each side.
 AROUND = 0.5
 
 
 @dataclass(frozen=True)
 class ReadoutRows:
-    """What one readout says about one image.
+    """The result of one readout on one image.
 
     Attributes:
         labels: (n,) classes of the regions.
@@ -100,8 +100,8 @@ class ReadoutComparison:
           mask covers is given its most similar class; the smallest mask counts where several
           overlap; other positions do not count. Positions are those of the map.
         - ``sign``: fraction of regions whose class is more similar inside the mask than around it,
-          in the box enlarged by half its size on each side. 50 % is chance, and less says that the
-          map is upside down.
+          in the box enlarged by half its size on each side. 50 % is chance; less means that the
+          sign of the map is inverted.
 
         Args:
             data: a dataset of RegionSample with masks (``clim_data.PanopticRegions``).

@@ -37,13 +37,13 @@ CROPS_PER_PASS = 256
 READOUTS = tuple(
     name for name, request in REQUESTS.items() if isinstance(request, Pooled | Attended)
 )
-# What a box can be named by.
+# Features by which a box can be named.
 BOX_FEATURES = ("crops", *(name for name in READOUTS if name.startswith("boxes")))
 
 
 @dataclass(frozen=True)
 class RegionRows:
-    """What was predicted for every region, before averaging; rows in the order of the data set."""
+    """The predictions for all regions, before averaging; rows in the order of the data set."""
 
     image_ids: np.ndarray  # (N,)
     labels: np.ndarray  # (N,) int64
@@ -278,9 +278,9 @@ class ImageRows:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What one image leaves out: itself, some of its regions, or all of them because of a fault.
+    """The skipped parts of one image: the image itself, or some or all of its regions.
 
-    image: why the image is left out, or what is odd about it (`SampleWarning`).
+    image: the fault of the image, or a warning about it (`SampleWarning`).
     """
 
     image: tuple[BrokenSample, ...]
@@ -289,7 +289,7 @@ class LeftOut:
 
     @classmethod
     def of(cls, sample: Any) -> "LeftOut":
-        """Read a RegionSample; data sets of others need not say what they leave out."""
+        """Read the faults of a RegionSample; samples of other data sets need not have any."""
         fault = getattr(sample, "fault", None)
         if fault is not None:
             return cls((fault,), (), getattr(sample, "annotated", 0))

@@ -1,4 +1,4 @@
-"""What a region fine-tuning costs: image-text retrieval.
+"""Image-text retrieval, an ability that a region fine-tuning may cost.
 
 Letters: I images, T distinct captions, K classes, C channels.
 """
@@ -33,17 +33,18 @@ DEPTHS = (1, 5, 10)  # of recall
 class ImageTextRetrieval:
     """Recall at k in both directions, several captions per image.
 
-    Captions that are equal as strings are one text, right for every image that has it (so
-    duplicates, frequent in small sets, are neither lost nor decided by order). A wrong answer with
+    Captions that are equal as strings are one text, which is right for every image that has it. So
+    duplicates, which are frequent in small sets, do not depend on the order. A wrong answer with
     exactly the same score counts as ranked before. Text-to-image recall averages over all (image,
     caption) pairs. Images without captions (an unreadable file of ``clim_data.ImageCaptions``) are
-    left out. ``coverage`` says how many images the last run scored, and which it left out and why.
+    left out. ``coverage`` has the number of images that the last run scored, and the skipped ones
+    with reasons.
 
     Args:
         model: RegionModel.
         loading: batch size (of images and of texts), workers and progress bar.
-        keep_texts: encode captions in the first run only; for an image tower that changes between
-            runs on one data set while the text tower does not.
+        keep_texts: encode captions in the first run only. Use it where only the image tower changes
+            between runs on one data set.
         keywords: the fields of `loading` one by one.
     """
 
@@ -153,7 +154,7 @@ def _check_captions(item: Any) -> None:
 
 
 def _fault(item: Any) -> BrokenSample:
-    """Return why an item has no captions; data sets of others do not say."""
+    """Return the fault of an item without captions; items of other data sets have none."""
     return getattr(item, "fault", None) or BrokenSample(
         "image without a caption", f"image {item[2]}"
     )

@@ -1,4 +1,4 @@
-"""Sharing an evaluation between processes: who takes which items, and one result from all parts."""
+"""Sharing of an evaluation between processes: the items of each rank, and one result of all."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class EvaluationLoading:
-    """How an evaluator loads a data set and shows where it is.
+    """Options of an evaluator for loading and progress.
 
     batch_size: images per forward pass; None is the evaluator's default.
     workers: loading processes; 0 loads in the evaluating process.
@@ -42,7 +42,7 @@ class LoadingKeywords(TypedDict, total=False):
 def choose_loading(
     loading: EvaluationLoading | None, keywords: Mapping[str, Any]
 ) -> EvaluationLoading:
-    """Return `loading`, or what `keywords` spell out.
+    """Return `loading`, or make it of `keywords`.
 
     Raises:
         ValueError: keywords are given next to `loading`, or are out of range.
@@ -95,8 +95,8 @@ def keyed_batches(
 
     ``data`` is a map-style dataset (``len`` and ``[index]``), whose items r, r + R, r + 2R, ... go
     to rank r of R with their index as key. Or it is a loader: an iterable of lists of items that
-    shares the data out itself, where ``key(item)`` names an item. Keys let `merge_by_key` drop what
-    a padding sampler handed out twice.
+    shares the data out itself, where ``key(item)`` names an item. With keys, `merge_by_key` drops
+    items that a padding sampler gave out twice.
 
     Raises:
         ValueError: data is neither.
@@ -143,9 +143,10 @@ def merge_by_key(parts: Sequence[Sequence[tuple[Any, Item]]]) -> list[Item]:
 
 
 def gather_faults(data: Any, faults: Sequence[tuple[Any, BrokenSample]] = ()) -> list[BrokenSample]:
-    """Return what is left out of ``data``: by its list, then the (key, fault) pairs of all ranks.
+    """Return the faults of ``data``: those of its list, then the (key, fault) pairs of all ranks.
 
-    A data set says in `left_out` what its list leaves out before any item is read. Collective.
+    `left_out` of a data set has the items that its list excludes before any item is read.
+    Collective.
     """
     return [*getattr(data, "left_out", ()), *merge_by_key(gather_objects(list(faults)))]
 

@@ -1,4 +1,4 @@
-"""Pointing and naming: where a scene's words are, and which of them a box shows.
+"""Pointing and naming: find a scene's words, and name its boxes with them.
 
 Letters: B scenes, W words of a scene, n boxes of a scene, C channels, h w positions of a map.
 """

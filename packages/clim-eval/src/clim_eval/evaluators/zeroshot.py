@@ -1,4 +1,4 @@
-"""Zero-shot classification of images with a class each."""
+"""Zero-shot classification of images that have one class each."""
 
 from collections.abc import Sequence
 from typing import Any, Unpack
@@ -29,8 +29,8 @@ BATCH_SIZE = 64
 class ZeroShotClassification:
     """Accuracy of whole-image features against class embeddings.
 
-    Items of label -1 (an unreadable image of `class_images`) are left out. ``coverage`` says how
-    many images the last run scored, and which it left out and why.
+    Items of label -1 (an unreadable image of `class_images`) are left out. ``coverage`` has the
+    number of images that the last run scored, and the skipped ones with reasons.
 
     Args:
         model: RegionModel.
@@ -108,6 +108,6 @@ def _image_id(item: Sequence[Any]) -> Any:
 
 
 def _fault(item: Sequence[Any]) -> BrokenSample:
-    """Return why an item has no class; data sets of others do not say."""
+    """Return the fault of an item without a class; items of other data sets have none."""
     name = str(item[2]) if len(item) > 2 else "an image"
     return getattr(item, "fault", None) or BrokenSample("image without a class", name)

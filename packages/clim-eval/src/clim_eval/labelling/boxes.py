@@ -1,5 +1,5 @@
-"""Nouns for boxes: a CLIP compares each box with the nouns of a list, or with those that the
-image's captions name.
+"""Nouns for boxes: a CLIP compares each box with all nouns of a list, or with the nouns in the
+image's captions.
 
 This is how RegionCLIP (arXiv 2112.09106, section 3.2) makes region-text pairs out of images without
 box labels. Where an image has captions, only nouns that occur in them are candidates
@@ -28,9 +28,9 @@ from clim_eval.labelling.nouns import NounFinder
 
 @dataclass(frozen=True, kw_only=True)
 class BoxView(BoxInputs):
-    """One image as a model needs it to name its boxes.
+    """The inputs of a model for the boxes of one image.
 
-    number: of the sample in its store. captions: its texts; none when they are not known.
+    number: of the sample in its store. captions: its texts; empty when they are unknown.
     """
 
     number: int
@@ -42,9 +42,9 @@ class NamedBoxes:
     """The names of one image's boxes: m of its n boxes, best first.
 
     rows: (m,) which boxes. nouns: (m,) indices of nouns. scores: (m,) probabilities. cosines: (m,).
-    captioned: whether captions restricted the nouns. candidates: how many nouns were possible.
-    boxes: n. below_min_score: how many of the boxes have too low a score. rejected: how many are
-    closest to a phrase that never wins.
+    captioned: whether captions restricted the nouns. candidates: number of possible nouns. boxes:
+    n. below_min_score: number of boxes with a lower score. rejected: number of boxes closest to a
+    phrase that never wins.
     """
 
     number: int
@@ -60,8 +60,8 @@ class NamedBoxes:
 
 
 class BoxViews(Dataset):
-    """The images of a store with their boxes; an item is a BoxView, or the BrokenSample that says
-    why there is none.
+    """The images of a store with their boxes. An item is a BoxView, or the BrokenSample of an
+    unusable image.
 
     Args:
         store, table: of `clim_data.matching.boxes.load_boxes`; sample i has the boxes of image i of
@@ -113,8 +113,8 @@ class BoxNamer:
     """A CLIP that names the boxes of images.
 
     The score of a box is the probability of its noun among *all* nouns (softmax of cosines times
-    the model's temperature), also where captions leave few candidates: a box on nothing in
-    particular then scores low, although one of few candidates is always the best of them.
+    the model's temperature), also where captions leave few candidates: a box on no object then
+    scores low, although one of few candidates is always the best of them.
 
     Args:
         model: RegionModel.
@@ -122,7 +122,7 @@ class BoxNamer:
         finder: gives the nouns of captions (see `clim_eval.labelling.nouns.NounFinder`).
         features: one of `BOX_FEATURES`: "crops" encodes each box's crop as an image of its own, the
             others are readouts of the whole image.
-        min_score: boxes below are left out.
+        min_score: boxes with a lower score are dropped.
         max_boxes: maximum number of boxes per image, the ones with the best scores; None for all.
         batch_size: crops, or whole images, per forward pass; crops of several images share one.
         rejects: (M, C) of phrases that compete with all nouns and never win; boxes closest to one
@@ -180,7 +180,8 @@ class BoxNamer:
         captioned, number = bool(view.captions), len(candidates)
         if not number:
             return NamedBoxes(view.number, [], [], [], [], captioned, 0, len(view.boxes))
-        # By cosine: probabilities of far-off candidates may all be rounded to zero.
+        # Compared by cosine, because the probabilities of unlikely candidates may all be rounded to
+        # zero.
         best_cosines, place = cosines[:, candidates.to(cosines.device)].max(dim=1)  # (n,)
         nouns = candidates.to(place.device)[place]
         scores = probabilities.gather(1, nouns[:, None])[:, 0]

@@ -1,4 +1,4 @@
-"""What labelling a folder needs around the naming itself: boxes before it, pictures after it."""
+"""Steps around the naming of a folder's boxes: proposals before it, pictures after it."""
 
 import os
 import time
@@ -23,7 +23,7 @@ def find_boxes(folder: str, options: PseudoLabelOptions) -> Path:
     """Find boxes in all images by selective search, in parts that ranks share.
 
     Returns:
-        The COCO json, beside the output of the labels. It is complete, on all ranks.
+        The COCO json, next to the output of the labels. It is complete, on all ranks.
 
     Raises:
         ImportError: the extra of clim-data is missing; the message has the `pip install` line.
@@ -77,7 +77,7 @@ def draw_labels(labels: Path, folder: str, out: Path) -> None:
         try:
             pixels = decode_rgb(Path(folder) / name)
         except BrokenSample:
-            # It was there when its boxes were named; the others are drawn all the same.
+            # The image existed when its boxes were named; the others are still drawn.
             tqdm.write(f"{name} cannot be read any more: it gets no picture")
             continue
         size = (image["height"], image["width"])

@@ -18,7 +18,7 @@ from clim_eval.labelling.boxes import BoxNamer, BoxView, BoxViews, NamedBoxes
 from clim_eval.labelling.options import PseudoLabelOptions
 from clim_eval.reports.coverage import Coverage, coverage_as_json
 
-# Rules that leave out a box, and what the counts of a part call them.
+# Rules that exclude a box, with their names in the counts of a part.
 BOX_RULES = {
     "no noun of the list in the captions": "boxes_without_noun",
     "below --min-score": "boxes_below_score",
@@ -38,8 +38,7 @@ class LabelJob:
     options: PseudoLabelOptions
 
     def run(self) -> None:
-        """Do this rank's parts that are not there yet; on rank 0 wait for the others and write the
-        output."""
+        """Do the missing parts of this rank; on rank 0 wait for the others and write the output."""
         job = self.parts
         if job.finished(overwrite=self.options.overwrite):
             if job.rank == 0 and not self._name_repaired_images():
@@ -54,8 +53,8 @@ class LabelJob:
             self._join()
 
     def _part(self, places: Sequence[int], bar: tqdm) -> dict[str, Any]:
-        """Return the record of some images: those with named boxes, the boxes, counts, and what
-        could not be read."""
+        """Return the record of some images: images with named boxes, the boxes, counts, and
+        faults."""
         faults: list[tuple[int, BrokenSample]] = []
         counts: Counter[str] = Counter(images=len(places))
         images, annotations = [], []
@@ -76,7 +75,7 @@ class LabelJob:
         }
 
     def _join(self) -> None:
-        """Write the output out of all parts."""
+        """Write the output from all parts."""
         counts: Counter[str] = Counter()
         skipped: list[dict[str, Any]] = []
         for part in self.parts.read():
@@ -94,7 +93,8 @@ class LabelJob:
         self._report(counts, coverage)
 
     def _name_repaired_images(self) -> bool:
-        """Name the boxes of images that could not be read when the output was written and now can.
+        """Name the boxes of images that could not be read when the output was written and now can
+        be.
 
         The rest of the output stays. Returns whether there are such images.
         """
@@ -138,7 +138,7 @@ class LabelJob:
         }
 
     def _skipped_by_lists(self) -> list[dict[str, Any]]:
-        """Return what the files of boxes and images leave out before any image is read."""
+        """Return the faults of the files of boxes and images, known before any image is read."""
         return [_skip_record(f.reason, f.name, f.detail) for f in self.views.left_out]
 
     def _coverage(
@@ -153,7 +153,7 @@ class LabelJob:
         )
 
     def _report(self, counts: Counter[str], coverage: Sequence[Coverage]) -> None:
-        """Print what was written, and what was left out."""
+        """Print the counts of the output, and its coverage."""
         print(
             f"{self.parts.output}: {counts['boxes']} boxes in {counts['images']} images "
             f"({counts['captioned']} with captions, of which {counts['without_candidates']} name "
@@ -193,7 +193,7 @@ def _readable(
 
 
 def _counts(named: NamedBoxes) -> dict[str, int]:
-    """Count an image's boxes by what became of them."""
+    """Count an image's boxes by outcome."""
     found = {
         "captioned": int(named.captioned),
         "without_candidates": int(not named.candidates),

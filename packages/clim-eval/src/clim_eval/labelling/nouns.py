@@ -1,4 +1,4 @@
-"""Which nouns of a list occur in a caption, with plurals and compounds, without a language model.
+"""Find the nouns of a list in a caption, with plurals and compounds, without a language model.
 
 Rules, in the order they apply:
 

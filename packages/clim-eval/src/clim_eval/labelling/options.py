@@ -1,4 +1,4 @@
-"""What a labelling job needs to know, in one object."""
+"""The options of a labelling job, in one object."""
 
 from dataclasses import dataclass
 from pathlib import Path

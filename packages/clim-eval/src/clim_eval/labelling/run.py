@@ -24,7 +24,7 @@ from clim_eval.model_loading import load_region_model, model_of_run, pick_device
 from clim_eval.reports.provenance import data_fingerprint, weights_fingerprint
 from clim_eval.version import __version__
 
-# Options that decide what is written; the others decide how fast, or where things lie.
+# Options that decide the content of the output; the others decide speed and places.
 DECIDING = (
     "features",
     "image_px",
@@ -41,7 +41,7 @@ def pseudo_label(options: PseudoLabelOptions) -> None:
     """Name the boxes of all images with nouns and write them as a COCO json.
 
     Every rank of a launcher does its parts, rank 0 joins them. The same call continues a killed
-    job. A finished one is done again only for images that could not be read and now can.
+    job. A finished job runs again only for images that could not be read and now can be.
 
     Raises:
         FileNotFoundError, ValueError: an input is missing or does not fit, `out` is there from
@@ -105,7 +105,7 @@ class Nouns:
     phrases: Sequence[Sequence[str]] | None = None
 
     def finder(self) -> NounFinder:
-        """Return what finds the classes in captions."""
+        """Return the finder of the classes in captions."""
         if self.phrases is None:
             return NounFinder(self.names)
         owners = [label for label, own in enumerate(self.phrases) for _ in own]
@@ -165,7 +165,7 @@ def _identity(
     table: BoxTable,
     nouns: Nouns,
 ) -> dict[str, Any]:
-    """Return what decides the content of the output."""
+    """Return the options and inputs that decide the content of the output."""
     captions = options.captions_json
     return {
         "made_by": f"clim-eval pseudo-label {__version__}",

@@ -17,7 +17,7 @@ def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
     """Count the wrong candidates that score at least as high as the right one: 0 means top-1, below
     5 means top-5.
 
-    A wrong candidate with the very same score counts as ranked before, so the result does not
+    A wrong candidate with exactly the same score counts as ranked before, so the result does not
     depend on the order of the candidates and a constant score is never right.
 
     Args:

@@ -19,9 +19,10 @@ from clim_eval.metrics.matching import class_precisions
 from clim_eval.metrics.tables import ResultTable, TruthTable
 
 PROTOCOLS = ("fvit", "ovdet")
-# With those without base and novel classes.
+# All protocols, also those without base and novel classes.
 ALL_PROTOCOLS = (*PROTOCOLS, "coco", "lvis")
-# Boxes of a class in a picture that count: for AP over thresholds, and for AP50 and AP75 per class.
+# Largest number of boxes of a class in a picture: for AP over thresholds, and for AP50 and AP75 per
+# class.
 OF_AVERAGE, OF_THRESHOLD = 100, 1000
 # Names of the ranges of areas, without the first one, which is all.
 SIZES = ("s", "m", "l")
@@ -103,8 +104,8 @@ def open_vocabulary_ap(
 
     Returns:
         Fractions: "PROTOCOL.AP50_GROUP", "PROTOCOL.AP75_GROUP" and "PROTOCOL.AP_GROUP" (over IoU
-        0.50 to 0.95), where GROUP is "base", "novel" and, for "fvit", "all". Means leave out
-        classes without annotation; nan of none.
+        0.50 to 0.95), where GROUP is "base", "novel" and, for "fvit", "all". Classes without
+        annotation do not enter the means; nan if there is none.
 
     Raises:
         ValueError: an unknown protocol, a name that the file does not have or that is in both

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# So many values of resized logits exist at a time; a batch of more masks is done in pieces. On a
-# CPU they then stay in its caches, and in memory that the process has already: several times as
-# fast as all at once.
+# Largest number of resized logits at a time; larger batches are done in pieces. The values then
+# stay in a CPU's caches and in memory that the process already has, which is several times as fast.
 _VALUES = 1 << 26
 
 _CPU_VALUES = 1 << 21
@@ -79,7 +78,7 @@ def ious(
 
 
 def mean_of_known(values: np.ndarray) -> float:
-    """Average the values that are not nan; nan of none."""
+    """Average the values that are not nan; nan if there is none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
 

@@ -1,8 +1,8 @@
-"""Which detections find an annotation, and the precision that follows, class by class.
+"""Matching of detections to annotations, and average precision, class by class.
 
 The rules are those of COCO, which LVIS shares. Detections of an image take turns by falling score.
-Each takes the annotation that it overlaps most among those that are free and overlap enough; one
-that counts comes before an ignored one, and the later of two that are equal.
+Each takes the free annotation with the largest sufficient overlap. One that counts comes before an
+ignored one, and the later of two equal ones before the earlier.
 
 Letters: D detections, G annotations of a class in all images, E pairs of them that overlap,
 A = 4 ranges of areas, T = 10 IoU thresholds, K classes.
@@ -174,7 +174,7 @@ def _mask_overlaps(
 def _match(one: _Class, pairs: _Pairs, crowd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Match the detections of all images rank by rank: the first ones of each, then the second.
 
-    Detections that overlap nothing take no turn.
+    Detections without an overlap are skipped.
 
     Returns:
         Detections that found something, and those that do not count: bool (A, T, D).

@@ -1,4 +1,4 @@
-"""How well scores tell phrases of things that are there from phrases of things that are not.
+"""Scores of phrases: how well they separate present things from absent ones.
 
 Letters: N phrases, K bins.
 """

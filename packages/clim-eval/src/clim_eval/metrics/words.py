@@ -1,4 +1,4 @@
-"""Two questions about a scene and its words: where is this word, and which word is this box?
+"""Two questions about a scene and its words: where is a word, and which word names a box?
 
 Letters: W words of a scene, n boxes, h w positions of a map, C channels.
 """

@@ -1,4 +1,4 @@
-"""Boxes, masks and names of what a detector found in a picture."""
+"""The detections in a picture: boxes, masks and names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Longest side of a picture in inches.
 LONGEST = 8.0
-# How much of a mask is its colour; the rest is the picture.
+# Opacity of a mask's colour over the picture.
 TINT = 0.45
 # Labels of boxes that begin further right end at the box's right side, as fractions of the width.
 FAR_RIGHT = 0.75

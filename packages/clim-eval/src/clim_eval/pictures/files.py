@@ -1,4 +1,4 @@
-"""Figures as PNG files: small enough for a page, whole or not there."""
+"""Figures as PNG files: small enough for a page, and never half written."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 DPI = 150
 
-# Of a figure's file; a figure that is larger is drawn with fewer dots, or has 255 colours.
+# Largest size of a figure's file; a larger figure gets fewer dots, or 255 colours.
 MAX_WIDTH = 1400
 MAX_BYTES = 300_000
-# Patterns of dots look worse than 255 flat colours, and make larger files.
+# No dithering: it looks worse than 255 flat colours, and makes larger files.
 DITHER = Image.Dither.NONE
 
 

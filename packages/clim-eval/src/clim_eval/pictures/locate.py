@@ -1,4 +1,4 @@
-"""Where a model sees a text in one image: similarity map, its peak, and the region around it.
+"""The place of a text in one image: its similarity map, the peak, and the region around it.
 
 Letters: N texts, n boxes, C channels, H W pixels of the network input, h w feature positions.
 """
@@ -26,7 +26,7 @@ class TextLocations:
         peaks: (N, 2) XY in [0, 1], the centre of the position with the largest cosine.
         scores: (N,) that cosine. contrasts: (N,) how far it lies above the median of the map.
         masks: (N, h, w) bool, the connected region around the peak at half of its height; empty
-            where that covers more than a third of the image, since it then says nothing.
+            where that covers more than a third of the image, since it then has no meaning.
         boxes: (N, 4) XYXY in [0, 1], the extent of the region; nan where it is empty.
         box_scores: (n, N) cosines of given boxes with the texts, or None.
     """
@@ -81,7 +81,7 @@ def locate_texts(
 
 
 def _locations(maps: Tensor, box_scores: np.ndarray | None) -> TextLocations:
-    """Find what the maps (N, h, w) show."""
+    """Find peaks and regions of the maps (N, h, w)."""
     found = find_peaks(maps)
     height, width = maps.shape[1:]
     columns, rows = (found.columns.float() + 0.5) / width, (found.rows.float() + 0.5) / height

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 # The colour of the largest similarity; less similar is more transparent.
 HUE = (0.0, 0.25, 0.60)
-# How opaque the largest similarity is.
+# Opacity of the largest similarity.
 STRONGEST = 0.92
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The similarities that are drawn as nothing (`low`) and as the full colour (`high`)."""
+    """The scale of a map: similarities up to `low` are transparent, from `high` on they have the
+    full colour."""
 
     low: float
     high: float
@@ -36,7 +37,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Marks:
-    """What is drawn on a map.
+    """The marks on a map.
 
     peak: (x, y) in [0, 1], a dot. box: (4,) XYXY in [0, 1]. mask: bool (h, w), outlined.
     """

@@ -1,4 +1,4 @@
-"""Boxes with the words they were named by; where the truth is known, right or wrong."""
+"""Boxes with their predicted names, marked as right or wrong where the truth is known."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clim_eval.pictures.texts import readable_on, text_options
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# By colour and by sign, so that nobody has to tell colours apart.
+# By colour and by sign, for readers who cannot distinguish the colours.
 RIGHT, WRONG = ("#009E73", "✓"), ("#D55E00", "✗")
 UNKNOWN = ("#0072B2", "")
 LETTERS = 16

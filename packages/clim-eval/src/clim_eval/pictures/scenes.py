@@ -1,4 +1,4 @@
-"""Scenes before and after a training: their boxes by name, and where one word is seen."""
+"""Scenes before and after a training: their named boxes, and the map of one word."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SceneView:
-    """How a model sees a scene.
+    """The view of one model on a scene.
 
     Args:
         named: the scene's boxes and the words they are called by.
@@ -35,7 +35,7 @@ class SceneView:
 
 @dataclass(frozen=True)
 class SceneRow:
-    """A scene as several models see it.
+    """A scene, and the views of several models on it.
 
     Args:
         image: (H, W, 3) array or (3, H, W) tensor, uint8.

@@ -42,7 +42,7 @@ class MapRow:
     named: NamedBoxes | None = None
 
     def marks(self, index: int) -> Marks:
-        """Return what is drawn on one map."""
+        """Return the marks on one map."""
         chosen = (
             None if values is None else np.asarray(values[index])
             for values in (self.peaks, self.boxes, self.masks)

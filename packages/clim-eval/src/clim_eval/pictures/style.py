@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart also without full colour vision; black and yellow are left
-# out.
+# Okabe and Ito's colours, distinct also without full colour vision; black and yellow are not used.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A8A8A")
 
 INK = "#222222"
@@ -33,7 +32,7 @@ STYLE: dict[str, Any] = {
 
 @contextmanager
 def styled_figure(width: float, height: float) -> Iterator[Figure]:
-    """Make an empty figure of some inches; what is drawn inside the context has our style."""
+    """Make an empty figure of a size in inches; inside the context, matplotlib has our style."""
     from matplotlib import style
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Texts of users in figures: drawn as they stand, in fonts that have their letters."""
+"""Texts of users in figures: drawn literally, in fonts that have their letters."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -9,9 +9,9 @@ DEFAULT_FONT = "DejaVu Sans"  # ships with matplotlib
 
 
 def text_options(*texts: str) -> dict[str, Any]:
-    """Return the options with which matplotlib draws texts as they stand.
+    """Return the options with which matplotlib draws texts literally.
 
-    A "$" begins no formula. Letters that matplotlib's own font lacks come from a font of the
+    A "$" does not begin a formula. Letters that matplotlib's own font lacks come from a font of the
     system that has them.
     """
     return {"parse_math": False, "fontfamily": font_families(texts)}

@@ -1,4 +1,4 @@
-"""What a training gains against what it costs."""
+"""The gain of a training against its cost, as a picture."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tradeoff_figure(
 
     Args:
         curves: {curve: {label: (x, y)}}, fractions in [0, 1], in the order of the line.
-        x_name, y_name: what the axes are.
+        x_name, y_name: metrics of the axes.
         chosen: {curve: labels of the points that get a ring}; the legend says "not beaten by any
             other".
         title: a line above the picture.
@@ -74,7 +74,7 @@ def tradeoff_figure(
 
 
 def words_of(metric: str) -> str:
-    """Return what an axis says instead of the key of a metric; unknown keys stay."""
+    """Return the label of an axis for the key of a metric; an unknown key is its own label."""
     evaluator, _, rest = metric.partition(".")
     parts = rest.split(".")
     if evaluator == "regions" and len(parts) == 3:
@@ -105,7 +105,7 @@ def _is_near(place: tuple[float, float], others: Sequence[tuple[float, float]]) 
 def _write_labels(
     axis: Axes, drawn: Mapping[str, Points], chosen: Mapping[str, Sequence[str]]
 ) -> None:
-    """Write the names of the ends of each curve, and of its chosen points, beside them."""
+    """Label the ends of each curve and its chosen points."""
     written: list[tuple[float, float]] = []
     for curve, points in drawn.items():
         ends = [*list(points)[:1], *list(points)[-1:]]

@@ -1,4 +1,4 @@
-"""How much of the data the figures of an evaluation rest on: scored, left out, and why."""
+"""The coverage of an evaluation: how many items were scored, and which were skipped, and why."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,17 +32,17 @@ class Coverage:
 
     @property
     def missing(self) -> int:
-        """How many are left out."""
+        """Number of skipped items."""
         return self.left_out.total + sum(self.by_rule.values())
 
     @property
     def asked(self) -> int:
-        """How many the evaluation was asked to score."""
+        """Number of items that the evaluation was to score."""
         return self.scored + self.missing
 
     @property
     def reasons(self) -> dict[str, int]:
-        """How many are left out for each reason."""
+        """Number of skipped items for each reason."""
         return {**self.left_out.counts, **{name: n for name, n in self.by_rule.items() if n}}
 
     def of_part(self, part: str) -> "Coverage":

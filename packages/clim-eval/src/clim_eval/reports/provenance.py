@@ -1,4 +1,4 @@
-"""Where a number comes from: package versions, the data's fingerprint, the model's hash."""
+"""The provenance of a number: package versions, the data's fingerprint, the model's hash."""
 
 import hashlib
 import platform

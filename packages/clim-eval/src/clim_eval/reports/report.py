@@ -42,17 +42,17 @@ def write_report(
         title: first line of the page.
         metrics: {name: number}, or {arm: {name: number}} to compare arms; None and nan are shown as
             "-".
-        config: a dataclass or dict of how the numbers were made (model, data, options).
+        config: a dataclass or dict with the model, data and options behind the numbers.
         figures: {name: matplotlib Figure, or the path of a PNG to copy}.
         data: `data_fingerprint` of what was evaluated.
-        coverage: how much of the data the metrics rest on; all names are in report.json.
+        coverage: scored and skipped items; all names are in report.json.
         notes: paragraphs, and tables for people, above the table of all metrics.
 
     Returns the content of report.json: title, created, metrics, coverage, config, data, versions,
     figures, notes.
 
     Raises:
-        ValueError: a metric is no number, or JSON cannot hold a value of config.
+        ValueError: a metric is not a number, or JSON cannot hold a value of config.
     """
     folder = Path(folder)
     metrics = {name: _checked_metric(name, value) for name, value in metrics.items()}

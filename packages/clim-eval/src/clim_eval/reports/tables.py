@@ -1,4 +1,4 @@
-"""Tables of metrics in Markdown, and how a number is shown."""
+"""Tables of metrics in Markdown, and the format of numbers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def metric_table(metrics: Mapping[str, Any]) -> str:
 
 
 def show_number(name: str, value: float | None) -> str:
-    """Return a metric for people: fractions (`FRACTION`) in percent with two digits, other numbers
+    """Return a metric as text: fractions (`FRACTION`) in percent with two digits, other numbers
     with four figures."""
     if value is None or math.isnan(value):
         return "-"
@@ -62,7 +62,7 @@ def to_jsonable(value: Any) -> Any:
 
     Raises ValueError for anything whose meaning would be lost.
     """
-    # Imported here: tables of names need not wait for it.
+    # Imported here: torch takes a second, which tables of names need not wait for.
     import torch
 
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

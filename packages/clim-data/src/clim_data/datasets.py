@@ -1,6 +1,6 @@
-"""Known data sets: which files they consist of, where these come from, and what they make possible.
+"""Known data sets: their files, the sources of these, and the uses of each data set.
 
-Other packages add theirs to the dictionary: `DATASETS["mine"] = Dataset("mine", ...)`.
+Other packages add entries to the dictionary: `DATASETS["mine"] = Dataset("mine", ...)`.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ LVIS_FOLDERS = ("", "lvis", "lvis_v1", "coco", "annotations", "coco/annotations"
 
 @dataclass(frozen=True)
 class DatasetCheck:
-    """One thing a data set needs.
+    """One file or folder that a data set needs.
 
     kind: "json" (an annotation file), "pickle" (references), "images", "pngs", "jsons", "texts" or
     "xmls" (a folder of files), or "tars" (shards). path: below one of `folders`, which are relative
@@ -243,7 +243,7 @@ _OFFICIAL = (
 )
 
 DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in _OFFICIAL}
-"""What `clim-data doctor` knows, by name. Other packages may add to it."""
+"""The data sets that `clim-data doctor` knows, by name. Other packages may add to it."""
 
 _COCO_BOXES = ("coco-instances",)
 RECIPES: dict[str, tuple[str, ...]] = {
@@ -301,7 +301,8 @@ def needed_datasets(names: Iterable[str]) -> list[Dataset]:
 
 
 def enabled_by(dataset: Dataset) -> tuple[str, ...]:
-    """Return the commands that need a data set; of recipes that need others, too, with those."""
+    """Return the commands that need a data set, and the other data sets of recipes that need
+    several."""
     recipes = []
     for recipe, needs in RECIPES.items():
         if dataset.name in needs:

@@ -1,5 +1,4 @@
-"""Look at a data root and say which data sets are whole, broken or missing, and what they
-enable."""
+"""Check a data root: which data sets are whole, broken or missing, and what they enable."""
 
 import json
 import os
@@ -36,7 +35,7 @@ FOLDERS_OF = {
 class Finding:
     """State of one file or folder.
 
-    state: "present", "broken" or "missing". detail: what was found. source: where to get it.
+    state: "present", "broken" or "missing". detail: the finding, in words. source: where to get it.
     """
 
     path: str

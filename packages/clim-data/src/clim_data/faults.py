@@ -1,4 +1,5 @@
-"""What could not be read or is refused: one error type and one report that counts and names it."""
+"""Samples that cannot be read or are refused: one error type, and one report that counts and names
+them."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,8 +8,8 @@ from collections.abc import Iterable
 class BrokenSample(ValueError):
     """A sample, image or shard that cannot be used.
 
-    `reason` is a short class of faults ("unreadable image", "empty caption", ...), `name` says
-    which file and sample, `detail` what exactly is wrong with it.
+    `reason` is a short class of faults ("unreadable image", "empty caption", ...), `name` has the
+    file and the sample, `detail` the exact fault.
     """
 
     def __init__(self, reason: str, name: str, detail: str = ""):
@@ -20,15 +21,15 @@ class BrokenSample(ValueError):
 
 
 class SampleWarning(BrokenSample):
-    """Something odd about a sample or record that is used all the same; it is never raised."""
+    """A warning about a sample or record that is still used; it is never raised."""
 
 
 class SkipReport:
-    """What was left out, and why.
+    """Skipped samples and records, with reasons.
 
     A fault is a name with a reason: a sample that breaks in two ways has two. The same fault, met
-    again in a later epoch or by another rank, is counted once. So the name has to tell the fault
-    from every other one: of an annotation it holds the file, the place in its list and the id.
+    again in a later epoch or by another rank, is counted once. So the name must be unique: for an
+    annotation it has the file, the place in its list and the id.
     """
 
     def __init__(self, faults: Iterable[BrokenSample] = ()):
@@ -63,7 +64,7 @@ class SkipReport:
 
     @property
     def warnings(self) -> list[SampleWarning]:
-        """What was odd about samples and records that are used all the same."""
+        """Warnings about samples and records that are still used."""
         found = self._warnings.items()
         return [SampleWarning(reason, name, detail) for (reason, name), detail in found]
 
@@ -84,7 +85,7 @@ class SkipReport:
 
     @property
     def names(self) -> dict[str, list[str]]:
-        """Names of what was left out, for each reason."""
+        """Names of the skipped samples and records, for each reason."""
         return _names_by_reason(self._details)
 
     def summary(self, limit: int = 10) -> str:

@@ -1,4 +1,4 @@
-"""Look at a folder of one's own: what is in it, and which training it is enough for."""
+"""Survey of a user's folder: its contents, and the trainings for which they are enough."""
 
 import json
 import shlex
@@ -15,7 +15,7 @@ from clim_data.pixels.decode import load_rgb, open_image
 from clim_data.sources.folders import FolderIndex
 from clim_data.sources.walk import walk_folder
 
-# Headers of so many images are read; pixels of all of them only with `check_images`.
+# Number of images whose headers are read; pixels are read only with `check_images`, of all images.
 MOST_HEADERS = 2000
 # Larger annotation files are not parsed here.
 MOST_JSON_BYTES = 300_000_000
@@ -37,13 +37,13 @@ class AnnotationFile:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a folder holds.
+    """The contents of a folder.
 
     images: files that can be read (with `check_images`: decoded); of more than 2,000 images,
     headers were read of 2,000 only. captioned: images with captions in the folder. caption_source:
     "txt", "metadata.jsonl", or "" when there are no captions. smallest: (width, height) in pixels
     of the image with the fewest pixels, None without images. shards: tars. annotations: COCO-style
-    files in the folder or one folder below. faults: what cannot be used, by name.
+    files in the folder or one folder below. faults: unusable files, by name.
     """
 
     folder: str
@@ -93,7 +93,7 @@ def _caption_source(index: FolderIndex) -> str:
 def _look_at_images(
     folder: Path, names: list[str], faults: SkipReport, decode: bool
 ) -> tuple[tuple[int, int] | None, int]:
-    """Return the smallest size, and how many images cannot be read."""
+    """Return the smallest size, and the number of unreadable images."""
     # All of a small folder, an even choice of a large one.
     step = 1 if decode else max(1, -(-len(names) // MOST_HEADERS))
     smallest: tuple[int, int] | None = None
@@ -127,7 +127,8 @@ def _annotation_files(folder: Path) -> Iterable[AnnotationFile]:
 
 
 def _judge(path: str, content: Any) -> AnnotationFile | None:
-    """Say what a json annotates, by the first record of its annotations; None: no COCO layout."""
+    """Return the kind of a json's annotations, by its first record; None if it has no COCO
+    layout."""
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         return None
     annotations = content.get("annotations")
@@ -143,7 +144,7 @@ def _judge(path: str, content: Any) -> AnnotationFile | None:
 
 
 def survey_text(survey: Survey) -> str:
-    """Write a survey for people: what is there, what cannot be used, what it is enough for."""
+    """Write a survey as text: the contents, the unusable files, and the possible trainings."""
     lines = [_headline(survey)]
     lines += [
         f"    {file.path}: {file.entries:,} {'images' if file.kind == 'panoptic' else file.kind}"
@@ -175,7 +176,7 @@ def _headline(survey: Survey) -> str:
 
 
 def _trainings(survey: Survey) -> Iterable[tuple[str, str]]:
-    """The methods that the folder is enough for, each with its command."""
+    """The methods for which the folder is enough, each with its command."""
     folder = shlex.quote(survey.folder)
     train = "clim-train {} --data.images " + folder
     by_kind = {file.kind: shlex.quote(file.path) for file in survey.annotations}

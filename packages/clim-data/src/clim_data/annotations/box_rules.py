@@ -17,7 +17,7 @@ def check_box(bbox: Any, size: tuple[int, int] | None, name: str = "") -> tuple[
     Args:
         bbox: what the record has.
         size: None when it is not known; then the box is not clipped.
-        name: what to call the record in an error.
+        name: name of the record, for errors.
 
     Returns:
         The box as XYXY, clipped to the image, and whether that took more than a pixel of it.
@@ -52,7 +52,7 @@ def check_box(bbox: Any, size: tuple[int, int] | None, name: str = "") -> tuple[
 
 
 def box_inside(bbox: Any, size: tuple[int, int] | None) -> Corners | None:
-    """Return what `check_box` returns for a box that is sound and inside its image, else None.
+    """Return the result of `check_box` for a valid box inside its image, else None.
 
     Nearly all boxes are: this takes a fraction of the time.
     """
@@ -63,8 +63,8 @@ def box_inside(bbox: Any, size: tuple[int, int] | None) -> Corners | None:
         return None
     if not (type(width) in _NUMBERS and type(height) in _NUMBERS):
         return None
-    # A width above 1: fractions of the image are looked at in full. NaN fails each comparison, and
-    # whole numbers without end fail before they are added.
+    # A width above 1: boxes that may be fractions of the image get the full check. NaN fails each
+    # comparison, and whole numbers without end fail before they are added.
     if not (0 <= x < size[1] and 0 <= y < size[0] and 1 < width <= size[1]):
         return None
     if not 0 < height <= size[0]:

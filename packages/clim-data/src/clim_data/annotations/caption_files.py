@@ -1,7 +1,7 @@
 """Captions in files: of COCO, of cc3m lists, in tables, and next to the images of a folder.
 
-A caption is a text, or a list of texts. Anything else is a fault that names its place; the name of
-a field never becomes a caption.
+A caption is a text, or a list of texts. Any other value is a fault that names its place; the name
+of a field never becomes a caption.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def captions_of(value: Any, where: str, field_name: str = "caption") -> list[str
     """Return the captions with text of a value from a json: a text, a list of texts, or null.
 
     Args:
-        value: what the json holds.
+        value: any value of a json.
         where: file and place, for the error.
         field_name: what the json calls the value, for the error.
 
@@ -60,7 +60,7 @@ def captions_of_images(
     Args:
         captions_json: a COCO captions file, or a CC3M-style file, {"images": [{"id", "file_name",
             "captions": [...]}]}.
-        report: is told of each image and caption that is left out; None raises the first.
+        report: called with the fault of each skipped image and caption; None raises the first.
 
     Raises:
         FileNotFoundError, ValueError: no such file, neither layout, or the list of images is
@@ -95,7 +95,7 @@ def captions_of_images(
 def _texts_by_image(
     annotations: list[Any], images: ImageTable, report: Report
 ) -> dict[Key, list[str]]:
-    """Return the captions of each image, in file order; what cannot be used is reported.
+    """Return the captions of each image, in file order; unusable records are reported.
 
     Raises:
         ValueError: no annotation belongs to an image.
@@ -109,7 +109,7 @@ def _texts_by_image(
                 groups.setdefault(key, []).extend(captions_of(annotation.get("caption"), ""))
         except BrokenSample as fault:
             without_image += fault.reason in _WITHOUT_IMAGE
-            # Named only here: names of a million sound records would take seconds.
+            # The name is made only here: names of a million valid records would take seconds.
             name = record_name(images.file, "annotation", place, annotation)
             report(BrokenSample(fault.reason, name, fault.detail))
     check_ids_meet(without_image, len(annotations), images.file, (*images, *images.refused))
@@ -131,7 +131,7 @@ def _raise(fault: BrokenSample) -> None:
 
 @dataclass(frozen=True)
 class CaptionRows:
-    """Captions by file name, as a table has them.
+    """The captions of a table, by file name.
 
     name: of the table's file. captions: by cleaned name, all rows of a name together. faults: rows
     that cannot be used.

@@ -11,8 +11,8 @@ from pathlib import Path
 def collector_paused() -> Iterator[None]:
     """Pause Python's collector of cycles while millions of records are made.
 
-    They hold no cycles, but the collector looks at all of them again and again, which takes about
-    half of the time of a large file.
+    The records have no cycles, but the collector visits all of them again and again, which takes
+    about half of the time of a large file.
     """
     was_on = gc.isenabled()
     gc.disable()

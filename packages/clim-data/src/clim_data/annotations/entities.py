@@ -15,8 +15,9 @@ NOT_VISUAL = "0"
 
 @dataclass(frozen=True)
 class EntityPhrase:
-    """A phrase of a caption. start, end: its characters. chain: names what it means, the same in
-    all captions of an image; "0" for what cannot be seen. kinds: such as ("people",)."""
+    """A phrase of a caption. start, end: its characters. chain: id of the thing that the phrase
+    means, the same in all captions of an image; "0" for things that cannot be seen. kinds: such as
+    ("people",)."""
 
     start: int
     end: int
@@ -77,7 +78,7 @@ def read_entity_boxes(path: str | Path) -> EntityImage:
     whole scene) are not in the result.
 
     Raises:
-        BrokenSample: the file is damaged, or a box is none.
+        BrokenSample: the file is damaged, or a box is invalid.
     """
     path = Path(path)
     try:

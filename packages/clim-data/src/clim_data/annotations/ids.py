@@ -1,7 +1,7 @@
 """Ids of images, categories and annotations: one type in each file, and no id twice.
 
 Converters write numbers as texts or floats ("2", 2.0). Both mean the number, so ids are compared by
-`id_key`; what is shown and written is the id as the file has it.
+`id_key`. Messages and output files have the id of the file.
 """
 
 from collections.abc import Iterable
@@ -15,9 +15,10 @@ _MAX_DIGITS = 18  # fits int64
 
 
 def id_key(value: Any) -> Key | None:
-    """Return what an id is compared by: an int for every spelling of a whole number, or its text.
+    """Return the key by which ids are compared: an int for every spelling of a whole number, or the
+    text.
 
-    None for what cannot be an id: no value, a truth value, a fraction, a list.
+    None for values that cannot be ids: null, a truth value, a fraction, a list.
     """
     if type(value) is int:
         return value
@@ -67,7 +68,7 @@ def key_of(record: Any) -> Key:
 
 
 def first_repeated(values: Iterable[Key]) -> Key | None:
-    """Return the first value that was there before, or None."""
+    """Return the first value that occurs twice, or None."""
     seen = set()
     for value in values:
         if value in seen:

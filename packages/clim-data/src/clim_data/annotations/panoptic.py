@@ -109,7 +109,7 @@ class PanopticPass:
         self._total = self._without_image = 0
 
     def check(self, place: int, annotation: Any) -> tuple[Key, PanopticRecord] | None:
-        """Return (image, record) of the annotation at `place`; None for one that is left out.
+        """Return (image, record) of the annotation at `place`, or None if it is skipped.
 
         Raises:
             ValueError: its image has an annotation already.
@@ -199,7 +199,7 @@ def _is_segment_id(value: Any) -> TypeGuard[int]:
 
 @dataclass(frozen=True)
 class SegmentIndex:
-    """The segments of a panoptic file in little memory, for files whose segments are pointed to.
+    """The segments of a panoptic file in little memory, for other files that point to segments.
 
     images: by key. drawn: by key of the image, the png's name and the category's key of every
     segment. unusable: why a segment of an image cannot be used.
@@ -216,7 +216,7 @@ class SegmentIndex:
 
         Args:
             path: panoptic_train2017.json or panoptic_val2017.json.
-            report: is told of every image and annotation that is left out.
+            report: called with the fault of every skipped image and annotation.
 
         Raises:
             FileNotFoundError: no such file.

@@ -1,4 +1,4 @@
-"""Questions and outlines of ReasonSeg (arXiv 2308.00692), one json beside each image."""
+"""Questions and outlines of ReasonSeg (arXiv 2308.00692), one json next to each image."""
 
 import json
 import math
@@ -16,10 +16,10 @@ Polygon = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class ReasonSegRecord:
-    """What is asked about an image, and the answer's outlines.
+    """The questions about an image, and the outlines of the answer.
 
     queries: texts. is_sentence: whether they are long questions, and not short phrases. shapes:
-    (label, polygon) of points (x, y) in pixels; label 1 is the target, 255 is left out of scores.
+    (label, polygon) of points (x, y) in pixels; label 1 is the target, 255 is excluded from scores.
     """
 
     queries: tuple[str, ...]
@@ -67,7 +67,7 @@ TARGET, IGNORED = 1, 255
 
 
 def _decode(data: bytes) -> str:
-    """Decode a file's text: UTF-8, or what Windows wrote instead, as some of the files are."""
+    """Decode a file's text: UTF-8, or the Windows code page that some of the files have."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

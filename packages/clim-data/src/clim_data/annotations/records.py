@@ -1,8 +1,8 @@
-"""The validation layer: what an annotation file says, as checked records or named faults.
+"""The validation layer: the content of an annotation file, as checked records or named faults.
 
 Training, packing, evaluation, proposals, pseudo labels and grounding read through this module, so a
-record gets the same answer from all of them. One bad record is left out, counted and named with the
-file, its place and its id. It never takes its image or its file along.
+record gets the same answer from all of them. One bad record is skipped, counted and named with the
+file, its place and its id. The rest of its image and of its file stays.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,9 +55,10 @@ class BoxPass:
     Args:
         images: the file's images.
         categories: None when the labels do not count.
-        report: is told of every annotation that is left out, and of boxes that are clipped.
+        report: called with the fault of every skipped annotation, and with a warning for every
+            clipped box.
         need_box: False where segmentations are what counts: an annotation may then have no "bbox",
-            and its box is empty. One that it has must be sound all the same.
+            and its box is empty. A box that is present must still be valid.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class BoxPass:
         self._boxes = self._fractions = 0
 
     def check(self, place: int, annotation: Any) -> BoxRecord | None:
-        """Check the annotation at `place` of the list; None for one that is left out."""
+        """Check the annotation at `place` of the list; return None if it is skipped."""
         self._seen += 1
         try:
             return self._record(place, annotation)
@@ -130,7 +131,7 @@ class BoxPass:
         return check_box(bbox, size)
 
     def finish(self) -> None:
-        """Refuse a file whose annotations, all together, mean something else.
+        """Refuse a file whose annotations as a whole have another meaning.
 
         Raises:
             ValueError: all boxes are within 0..1, or no annotation belongs to an image.
@@ -149,8 +150,10 @@ class CocoRecords:
     """The images, categories and boxes of a COCO or LVIS instances file, checked.
 
     Attributes:
-        file: name of the file. images: by key. categories: None when they were not asked for.
-        faults: what was left out, and warnings.
+        file: name of the file.
+        images: by key.
+        categories: None when they were not read.
+        faults: skipped records, and warnings.
     """
 
     def __init__(
@@ -229,7 +232,7 @@ class CocoRecords:
         return self._boxes.get(image, ())
 
     def check_given_segmentations(self) -> None:
-        """Leave out boxes whose segmentation is there and cannot be used; one may have none."""
+        """Skip boxes whose segmentation cannot be used; a box without one stays."""
         for key, boxes in self._boxes.items():
             size = self.images[key].size
             if size is None:
@@ -248,7 +251,7 @@ class CocoRecords:
                 yield key, image
 
     def check_segmentations(self, on_error: str = "skip") -> None:
-        """Leave out, count and name the boxes without a usable segmentation.
+        """Skip, count and name the boxes without a usable segmentation.
 
         Raises:
             ValueError: no box has a segmentation at all.
@@ -262,7 +265,7 @@ class CocoRecords:
             size = self.images[key].size
             total += len(boxes)
             with_one += sum(bool(box.fields.get("segmentation")) for box in boxes)
-            # Without a size in the file they are checked when the image is there.
+            # Without a size in the file they are checked when the image is opened.
             if size is not None:
                 self._boxes[key] = [b for b in boxes if has_segmentation(b, size, report)]
         if total and not with_one:

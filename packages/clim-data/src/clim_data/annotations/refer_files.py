@@ -18,7 +18,7 @@ NO_TARGET = -1
 class ReferRecords:
     """The references of a file. refs: usable ones, with "image_id" as key, "ann_ids" (keys of the
     annotations that are meant together, none where nothing is meant), "target" (key that names
-    them) and "name" for errors. faults: one for each that was left out."""
+    them) and "name" for errors. faults: one for each skipped reference."""
 
     file: str
     refs: list[dict]
@@ -139,8 +139,8 @@ def with_own_ids(
 ) -> list[tuple[int, str]]:
     """Return sentences whose ids differ from each other and from `others`.
 
-    An id and its annotation name a result, so that two alike would be one. A sentence whose id is
-    taken gets the next free number.
+    An id and its annotation name a result, so two equal ids would be one result. A sentence whose
+    id is taken gets the next free number.
     """
     taken = {number for number, _ in others}
     own = []

@@ -1,8 +1,8 @@
 """The lists that annotations point to, images and categories, as checked types.
 
 A fault in these lists that makes a pointer mean two things (an id or a name twice, ids of two
-types) is refused for the whole file: nothing that points there could be trusted. An image that is
-unusable by itself is left out, counted and named.
+types) is refused for the whole file, because no pointer to it could be trusted. An image that is
+unusable by itself is skipped, counted and named.
 """
 
 import re
@@ -40,7 +40,7 @@ class ImageRecord(NamedTuple):
 class ImageTable(Mapping[Key, ImageRecord]):
     """The usable images of a file by key (`ids.id_key` of their id), in the order of the file.
 
-    refused: keys of the images that were left out; what points to them is not named again.
+    refused: keys of the skipped images; annotations that point to them are not named again.
     """
 
     file: str
@@ -56,7 +56,7 @@ class ImageTable(Mapping[Key, ImageRecord]):
         Args:
             records: the objects of the list.
             file: name of the file, for errors.
-            report: is told of each image that is left out.
+            report: called with the fault of each skipped image.
 
         Raises:
             ValueError: two images have one id or one file name, or ids are of two types.
@@ -195,7 +195,7 @@ class CategoryTable:
         """Check the list "categories".
 
         Raises:
-            ValueError: an id or a name is there twice, a category has no name, or ids are of two
+            ValueError: an id or a name occurs twice, a category has no name, or ids are of two
                 types.
         """
         keys = keys_of(records, "category", file)

@@ -33,7 +33,7 @@ class VisualCotRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class VisualCotRecords:
-    """The usable questions of a file, and one fault for each that was left out."""
+    """The usable questions of a file, and one fault for each skipped question."""
 
     questions: list[VisualCotRecord]
     faults: list[BrokenSample]

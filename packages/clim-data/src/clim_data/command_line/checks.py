@@ -36,7 +36,7 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def one_argument(values: Sequence[str], form: str) -> str:
-    """Return the only value.
+    """Return the only value of a list.
 
     Raises:
         ValueError: there are more values or none; the message quotes the command's `form`.
@@ -49,7 +49,7 @@ def one_argument(values: Sequence[str], form: str) -> str:
 def without_launcher_options(arguments: Sequence[str]) -> list[str]:
     """Return the arguments without the --local_rank=N that DeepSpeed's launcher adds.
 
-    The environment says the same.
+    The environment has the same number.
     """
     return [
         argument

@@ -1,4 +1,4 @@
-"""How every command ends: one table from events to exit statuses, and one line on stderr."""
+"""The end of every command: one table from events to exit statuses, and one line on stderr."""
 
 import contextlib
 import os
@@ -44,12 +44,12 @@ def run_command(
     | 143 | terminated with SIGTERM |
 
     Each of them but 0 and 141 is explained in one line on stderr, which ends with the fix. An
-    error that nobody foresaw is raised: its traceback is what its report needs.
+    unforeseen error is raised, because a bug report needs its traceback.
 
     Args:
         program: what the line begins with, for example "clim-eval regions".
-        continues: says what continues the work after a full disk or Ctrl-C.
-        statuses: the program's own errors, whose messages say everything, and their statuses.
+        continues: names the command that continues the work after a full disk or Ctrl-C.
+        statuses: the program's own errors, whose messages are complete, and their statuses.
     """
     try:
         status = command(*arguments) or SUCCEEDED
@@ -75,13 +75,14 @@ def run_command(
 
 
 def say(program: str, line: str) -> None:
-    """Print one line on stderr, as far as anybody reads it."""
+    """Print one line on stderr, unless nobody reads it."""
     with contextlib.suppress(OSError, ValueError):
         print(f"{program}: {' '.join(line.split())}", file=sys.stderr, flush=True)
 
 
 def discard_output(stream: TextIO) -> None:
-    """Send what is left for a stream without a reader nowhere, so that Python's end is silent."""
+    """Discard the unwritten text of a stream without a reader, so that Python ends without a
+    message."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -97,7 +98,7 @@ def _end_by_signal(program: str, signal: BaseException, continues: str) -> int:
 
 
 def _reader_left(error: Exception) -> bool:
-    """Return whether the error means that nobody reads stdout any more.
+    """Return whether the error means that the reader of stdout has ended.
 
     Pipes to worker processes break, too: only stdout itself knows.
     """

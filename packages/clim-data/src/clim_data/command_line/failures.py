@@ -1,8 +1,8 @@
 """Failures of the machine as libraries report them, and one line with the fix for each.
 
-Libraries say the same thing in many ways: as a class of their own, as an OSError with a number, or
-as a plain RuntimeError whose text alone tells. Classes are compared by their names, because they
-need imports that take seconds or packages that are not installed.
+Libraries report the same failure in many ways: with their own class, with an OSError and its
+number, or with a plain RuntimeError and only its text. Classes are compared by their names, because
+they need imports that take seconds or packages that are not installed.
 """
 
 import errno
@@ -26,7 +26,7 @@ FULL_TABLE = (errno.EMFILE, errno.ENFILE)
 
 @dataclass(frozen=True)
 class LibraryFailure:
-    """A failure of the machine, and what mends it.
+    """A failure of the machine, and its fix.
 
     Args:
         classes: names of exception classes that mean it.
@@ -157,10 +157,9 @@ LIBRARY_FAILURES = (
 
 
 def explain_failure(error: BaseException, *, by_class_only: bool) -> str | None:
-    """Return what failed in the machine and what mends it, None for any other error.
+    """Return the failure of the machine and its fix, None for any other error.
 
-    `by_class_only` is for messages of our own, which end with the fix already and may quote a
-    library's words.
+    `by_class_only` is for our own messages, which already end with the fix and may quote a library.
     """
     for failure in LIBRARY_FAILURES:
         if failure.explains(error, by_class_only=by_class_only):
@@ -169,7 +168,7 @@ def explain_failure(error: BaseException, *, by_class_only: bool) -> str | None:
 
 
 def full_disk(error: BaseException) -> bool:
-    """Return whether an error of any class means that no room is left on a disk.
+    """Return whether an error of any class means that a disk is full.
 
     safetensors, torch and zipfile put the system's number into the text of an error of their own.
     """
@@ -183,13 +182,14 @@ def full_disk(error: BaseException) -> bool:
     )
 
 
-# What torch makes of an error in a loading process: its text holds the whole traceback.
+# The error with which torch reports an error in a loading process: its text has the whole
+# traceback.
 _FROM_WORKER = re.compile(r"Caught \w+ in .*process \d+\.\nOriginal Traceback")
 _LAST_LINE = re.compile(r"^(?:[\w.]+(?:Error|Exception|Sample|Warning)|[\w.]*OutOfMemory\w*): ?")
 
 
 def message_of(error: BaseException) -> str:
-    """Return what an error says, without the traceback of a loading process."""
+    """Return the message of an error, without the traceback of a loading process."""
     text = str(error).strip()
     if not _FROM_WORKER.match(text):
         return text
@@ -203,6 +203,6 @@ def message_of(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the part of a library's message that says what happened; advice follows it."""
+    """Return the part of a library's message that describes the event; advice follows it."""
     lines = message_of(error).splitlines()
     return lines[0].rstrip(" .:") if lines and lines[0] else type(error).__name__

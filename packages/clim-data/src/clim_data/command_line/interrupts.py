@@ -1,8 +1,8 @@
-"""What Ctrl-C, SIGTERM and a closed terminal do to a program.
+"""The reaction of a program to Ctrl-C, SIGTERM and a closed terminal.
 
-Python's own way is a traceback for the first and a death without cleaning up for the others. Here
-each raises in the main thread, so that drafts of files are removed, and `run_command` prints one
-line. A training replaces these handlers while it can save and stop.
+By default Python prints a traceback for the first, and dies without cleaning up for the others.
+Here each raises in the main thread, so that drafts of files are removed, and `run_command` prints
+one line. A training replaces these handlers while it can save and stop.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ class _Signals:
                 signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # A worker that was forked from this process: its parent says what is to be said.
+        # A worker that was forked from this process prints nothing: its parent does.
         if os.getpid() != self._owner:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -70,7 +70,7 @@ _installed: _Signals | None = None
 def handled_signals(program: str, *, restore: bool) -> Iterator[None]:
     """Let Ctrl-C, SIGTERM and SIGHUP end this program in one line; only in the main thread.
 
-    `restore` puts the handlers of before back, for a process that goes on afterwards.
+    `restore` sets the earlier handlers again, for a process that goes on afterwards.
     """
     global _installed
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""Parsers of commands: how their help looks, and old spellings of options."""
+"""Parsers of commands: the format of their help, and old spellings of options."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from clim_data.command_line.interrupts import importing
 
 
 class Commands(Protocol):
-    """What `ArgumentParser.add_subparsers` returns, which has no public name in argparse."""
+    """The result of `ArgumentParser.add_subparsers`, which has no public name in argparse."""
 
     def add_parser(self, name: str, **options: Any) -> Any:
         """Add a command and return its parser."""
@@ -63,7 +63,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Show defaults, but not those that say nothing."""
+    """Show defaults, except those without information, such as None."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         says_nothing = action.default is None or isinstance(action.default, bool | list | tuple)
@@ -82,7 +82,7 @@ def add_command(
 
     Args:
         text: one line for the list of commands.
-        description: what `COMMAND --help` begins with; by default the same line.
+        description: the beginning of `COMMAND --help`; by default the same line.
     """
     parser: CommandParser = commands.add_parser(
         name, help=text, description=description or text, formatter_class=HelpFormatter

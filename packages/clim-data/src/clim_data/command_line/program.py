@@ -12,9 +12,9 @@ from clim_data.command_line.threads import limit_threads
 def run_program(program: str, module: str, argv: Sequence[str] | None = None) -> int:
     """Import a module and return the exit status of its `main(argv)`; see `run_command`.
 
-    Console scripts and `python -m` call it, so that Ctrl-C, SIGTERM and a pipe whose reader has
-    ended are one line or silence from the very start: while libraries are imported, while options
-    are parsed and help is printed. Threads are limited before the libraries start them (see
+    Console scripts and `python -m` call it, so that Ctrl-C, SIGTERM and a pipe without a reader
+    give one line or silence from the very start: while libraries are imported, while options are
+    parsed and help is printed. Threads are limited before the libraries start them (see
     `limit_threads`).
 
     Args:
@@ -48,7 +48,7 @@ def _import_and_run(module: str, argv: Sequence[str] | None) -> int:
 
 
 def _flush_output() -> None:
-    """Flush the streams, or drop what nobody takes, before Python does it and complains."""
+    """Flush the streams, or discard text without a reader, before Python does it and complains."""
     for stream in (sys.stdout, sys.stderr):
         if stream is None:  # the shell has closed it
             continue

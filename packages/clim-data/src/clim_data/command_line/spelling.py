@@ -1,4 +1,4 @@
-"""How the user types our programs: the form in which this process was started."""
+"""The form in which the user types our programs."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The part of the machine that a process may use, and threads that leave the rest to others."""
+"""The CPUs that a process may use, and the number of its threads."""
 
 import math
 import os
@@ -23,9 +23,9 @@ def usable_cpus() -> int:
 
 
 def limit_threads(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set how many threads the libraries of this process start, and how these wait.
+    """Set the number of threads of this process's libraries, and how they wait.
 
-    Call it before torch or numpy is imported. What the user has set stays:
+    Call it before torch or numpy is imported. Variables that the user has set stay:
 
     - `OMP_NUM_THREADS` is `usable_cpus()` where that is less than the machine has. Libraries know
       the affinity of a process, but neither a container's quota nor the other ranks.

@@ -1,4 +1,5 @@
-"""`clim-data doctor ROOT`: what a folder holds, which data sets are whole, broken or missing."""
+"""`clim-data doctor ROOT`: the contents of a folder, and which data sets are whole, broken or
+missing."""
 
 from argparse import Namespace
 

@@ -42,7 +42,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Write the files and print what is in them; ranks other than the first do nothing."""
+    """Write the files and print their counts; ranks other than the first do nothing."""
     from clim_data.derive.ov_split import write_ov_split
 
     if options.train is None and options.val is None:

@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Write the shards and print what is in them."""
+    """Write the shards and print their counts."""
     report = write_shards(
         options.listing(options),
         options.out,

@@ -163,7 +163,7 @@ def _convert(options: Namespace, choice: "BoxChoice") -> "ProposalReport":
 
 
 def _check_conversion(options: Namespace) -> None:
-    """Refuse options of a search, which have no effect on results that are there."""
+    """Refuse options of a search, which have no effect on existing results."""
     names = [name for names in FINDER_OPTIONS.values() for name in names]
     of_search = given(options, *JOB_OPTIONS, "method", *names)
     if of_search:

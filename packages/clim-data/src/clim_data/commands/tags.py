@@ -61,7 +61,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Write the file and print what is in it; ranks other than the first do nothing."""
+    """Write the file and print its counts; ranks other than the first do nothing."""
     from clim_data.derive.tag_files import TagOptions, write_tags
 
     sources = [one for one in (options.captions_json, options.images) if one is not None]

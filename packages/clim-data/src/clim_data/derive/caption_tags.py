@@ -1,4 +1,4 @@
-"""Tags of images from their captions: the classes of which a name or a synonym is written."""
+"""Tags of images from their captions: the classes whose name or synonym occurs in a caption."""
 
 import re
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ class CaptionTagger:
 
     The rule "words" compares words: punctuation, capitals, hyphens and plurals make no difference,
     and of two names at the same place the longer one counts ("hot dog" is no dog). The rule
-    "original" is that of Detic's tool, which compares letters: a name needs a blank on both sides,
-    or the start or end of the caption on one of them.
+    "original" is the one of Detic's tool, which compares letters: a name needs a blank on both
+    sides, or the start or end of the caption on one side.
 
     Args:
         names: for each class its names and synonyms, as in LVIS: "_" is a blank, and what follows
@@ -106,7 +106,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _singulars(word: str) -> list[str]:
-    """List what a word may be the plural of, itself first."""
+    """List the possible singulars of a word, itself first."""
     forms = [word]
     if word in IRREGULAR:
         forms.append(IRREGULAR[word])

@@ -1,7 +1,7 @@
 """Other names of the classes of COCO, as LVIS writes them (arXiv 1908.03195).
 
-"_" is a blank, and what follows "(" tells meanings apart. Classes that are not here have only their
-own name.
+"_" is a blank, and the text after "(" distinguishes meanings. Classes that are not here have only
+their own name.
 """
 
 _TABLE = """

@@ -1,7 +1,7 @@
 """Noun concepts out of captions: the words that pseudo labels are chosen from, as a plain list.
 
 Each caption is tagged word by word. A noun counts once per caption, a plural as its singular. The
-list is a text file, one noun per line, most frequent first. It may be edited, or written by hand.
+list is a text file, one noun per line, most frequent first. Users may edit it, or write their own.
 """
 
 import re
@@ -33,7 +33,7 @@ _HISSING = ("ses", "xes", "zes", "ches", "shes", "oes")
 
 @dataclass(frozen=True)
 class NounRules:
-    """Which nouns are listed.
+    """Rules for the nouns of the list.
 
     Args:
         min_count: captions in which a noun must occur; None is one in 1,000 captions, at least 1
@@ -65,10 +65,10 @@ class NounRules:
 
 @dataclass
 class NounReport:
-    """What `write_nouns` did.
+    """The result of `write_nouns`.
 
-    output: the list. captions: how many were read. least_count: captions in which a noun had to
-    occur. counts: of each listed noun. skipped: captions that cannot be used.
+    output: the list. captions: number of captions that were read. least_count: captions in which a
+    noun had to occur. counts: of each listed noun. skipped: captions that cannot be used.
     """
 
     output: Path
@@ -102,7 +102,7 @@ def hanta_tagger() -> Tagger:
 
 
 def read_caption_texts(source: str | Path, skipped: SkipReport) -> Iterator[str]:
-    """Yield the captions of a source, and report those that cannot be used to `skipped`.
+    """Yield the captions of a source, and report unusable ones to `skipped`.
 
     A source is a text file (one caption per line), a COCO or CC3M-style json, a jsonl, a folder of
     images, or shards.
@@ -158,7 +158,7 @@ def count_nouns(
 
 @dataclass
 class _Tally:
-    """What was counted so far, once per caption: words, nouns, pairs of neighbouring nouns."""
+    """Counts so far, once per caption: words, nouns, pairs of neighbouring nouns."""
 
     captions: int = 0
     words: Counter[str] = field(default_factory=Counter)
@@ -255,6 +255,6 @@ def write_nouns(
         raise ValueError(f"no noun is in {least} of {report.captions} captions: {fix}")
     record = {"captions": report.captions, "min_count": least, "counts": report.counts}
     write_json(report.output.with_name(report.output.name + ".counts.json"), record)
-    # The list comes last: where it is, its counts are there, too.
+    # The list comes last: if it exists, so do its counts.
     write_text(report.output, "".join(f"{noun}\n" for noun in report.counts))
     return report

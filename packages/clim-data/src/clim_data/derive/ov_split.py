@@ -42,8 +42,8 @@ _CLASS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What was written: the file, its classes (base, novel), images, boxes (base, novel); images
-    that were left out, and records that could not be used."""
+    """The result: the file, its classes (base, novel), images, boxes (base, novel), skipped images,
+    and unusable records."""
 
     path: Path
     classes: tuple[int, int]

@@ -1,5 +1,5 @@
-"""Class-agnostic boxes: which of many candidates stay, how they are written, and how a detector's
-results are read.
+"""Class-agnostic boxes: the choice among candidates, the writer, and the reader of a detector's
+results.
 
 Boxes are XYXY in pixels of the stored image; N counts candidates.
 """
@@ -24,7 +24,7 @@ CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
 
 @dataclass(frozen=True)
 class BoxChoice:
-    """Which candidates stay.
+    """Rules for the choice among candidates.
 
     Args:
         top: maximum number of boxes per image, the best first.

@@ -20,7 +20,7 @@ from clim_data.sources.store import SampleStore
 
 
 class BoxFinder(Protocol):
-    """What finds candidate boxes in RGB images.
+    """A finder of candidate boxes in RGB images.
 
     It gets `batch_size` images at a time, in worker processes if `in_processes`.
     """
@@ -29,7 +29,7 @@ class BoxFinder(Protocol):
     in_processes: bool
 
     def options(self) -> dict[str, Any]:
-        """Return what decides the boxes, as plain json values."""
+        """Return the options that decide the boxes, as plain json values."""
 
     def __call__(self, images: Sequence[Image.Image]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return for each image boxes (N, 4) XYXY in pixels and scores (N,), larger is better."""
@@ -37,7 +37,7 @@ class BoxFinder(Protocol):
 
 @dataclass(frozen=True)
 class ProposalWork:
-    """Which images to search and how: all that a worker needs.
+    """The images to search and the options of the search: everything that a worker needs.
 
     `ids` and `names` stand in the output, one for each sample of `store`. An empty name is made
     from the sample's key.
@@ -146,7 +146,7 @@ def _search_in_processes(
             yield running.pop(future), future.result()
 
 
-# What a worker process does its parts with; set once, when it starts.
+# The work of a worker process; set once, when it starts.
 _work: ProposalWork
 
 

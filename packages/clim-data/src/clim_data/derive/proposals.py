@@ -36,11 +36,11 @@ from clim_data.sources.store import SampleStore
 
 @dataclass
 class ProposalReport:
-    """What came of a search: the output, its images and boxes, and what was skipped.
+    """The result of a search: the output, its images and boxes, and the skipped images.
 
-    `complete` is true on rank 0, which writes the output. A report without images and complete
-    says that the output was there already. `repaired` is how many images of an output that was
-    there were searched now, since they could not be read before.
+    `complete` is true on rank 0, which writes the output. A report without images that is complete
+    means that the output existed already. `repaired` is the number of images of an existing output
+    that could not be read before and were searched now.
     """
 
     output: Path
@@ -53,7 +53,7 @@ class ProposalReport:
 
 @dataclass(frozen=True)
 class ProposalJob:
-    """How the work on proposals is done, for every kind of search.
+    """Options of the work on proposals, for every kind of search.
 
     Args:
         part_images: images whose boxes are stored at once; a killed job loses at most these in each
@@ -215,7 +215,7 @@ def _do_share(
     workers: int,
     report: ProposalReport,
 ) -> None:
-    """Search the parts of this rank that are not there yet."""
+    """Search the missing parts of this rank."""
     mine = {number: rows[number] for number in parts.remaining_parts()}
     title = "searching"
     if parts.world_size > 1:
@@ -270,7 +270,7 @@ def _search_repaired(parts: PartJob, work: ProposalWork, report: ProposalReport)
 
 
 def _skipped_names(output: Path) -> set[str]:
-    """Return the names of what an output leaves out."""
+    """Return the names of the skipped images of an output."""
     names = set()
     for name, entry in stream_json(output):
         if name == "skipped":
@@ -302,5 +302,5 @@ def _entries(
 ) -> dict[str, Any]:
     faults = [{"reason": fault.reason, "name": fault.name} for fault in skipped.faults]
     numbered = ({**record, "id": number} for number, record in zip(count(1), annotations))
-    # What was skipped comes before the long lists: a later search reads no more than that.
+    # Skipped images come before the long lists, so that a later search reads only the beginning.
     return {"skipped": faults, "images": images, "annotations": numbered, "categories": CATEGORIES}

@@ -78,7 +78,7 @@ class RpnBoxes:
         self.model: GeneralizedRCNN = model.eval().requires_grad_(False).to(self.device)
 
     def options(self) -> dict[str, Any]:
-        """Return what decides the boxes, as plain json values."""
+        """Return the options that decide the boxes, as plain json values."""
         return {"method": "rpn", "detector": self.detector, "weights": self.weights}
 
     @torch.inference_mode()
@@ -183,5 +183,6 @@ def _load(model: torch.nn.Module, path: Path) -> None:
             f"{path} does not fit the detector ({what}): choose the --detector that it was saved "
             "from"
         )
-    # Not strict, as the class head is left as it is: what counts was compared above, key by key.
+    # Not strict, because the class head is not loaded; the needed keys were compared above, one by
+    # one.
     model.load_state_dict({key: found[key] for key in wanted if key in found}, strict=False)

@@ -41,7 +41,7 @@ class SelectiveSearch:
         _segmentation()
 
     def options(self) -> dict[str, Any]:
-        """Return what decides the boxes, as plain json values."""
+        """Return the options that decide the boxes, as plain json values."""
         return {"method": "selective-search", **asdict(self)}
 
     def __call__(self, images: Sequence[Image.Image]) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""A file of captions and tags for detectors: which classes the captions of each image name.
+"""A file of captions and tags for detectors: the classes in the captions of each image.
 
 The file has the layout of Detic's: images with "captions" and "pos_category_ids", and the
 categories.
@@ -41,7 +41,7 @@ class Captioned(NamedTuple):
 
 @dataclass(frozen=True)
 class TagOptions:
-    """How captions become tags.
+    """Options of tags from captions.
 
     Raises:
         ValueError: a pattern without a number.
@@ -72,11 +72,11 @@ class TagOptions:
 
 @dataclass
 class TagReport:
-    """What `write_tags` did.
+    """The result of `write_tags`.
 
-    output: the file. images: how many are written. untagged: images without a tag. counts: images
-    of each class that has any, the most frequent first. classes: how many there are. skipped:
-    captions and images that could not be used.
+    output: the file. images: number of written images. untagged: number of images without a tag.
+    counts: images of each class that has any, the most frequent first. classes: number of classes.
+    skipped: unusable captions and images.
     """
 
     output: Path

@@ -1,7 +1,7 @@
 """Build the embedded emoji image-text set from four npm packages: ``python -m
 clim_data.drawings.build_emoji``.
 
-The packages hold one SVG body per name. A name is kept when at least three vendors draw it;
+The packages hold one SVG body per name. A name is included if at least three vendors draw it;
 skin-tone variants, country flags, keycaps, hidden (deprecated) names and empty renders are dropped.
 Same archives, same bytes out: the zip has fixed times and sorted members.
 """
@@ -127,7 +127,7 @@ def read_icons(path: Path) -> dict:
 def visible_names(icons: dict) -> set[str]:
     """Return the names of an icon set, aliases included.
 
-    Hidden (deprecated) names and mirror images of others are left out.
+    Hidden (deprecated) names and mirror images of others are not included.
     """
     entries = {**icons.get("aliases", {}), **icons["icons"]}
     return {
@@ -138,7 +138,7 @@ def visible_names(icons: dict) -> set[str]:
 def chosen_names(sets: dict[str, set[str]]) -> list[str]:
     """Return the sorted names that at least `MIN_VENDORS` of the sets have.
 
-    Skin tones, country flags and keycaps are left out.
+    Skin tones, country flags and keycaps are not included.
     """
     counts = Counter(name for names in sets.values() for name in names)
     kept = (name for name, count in counts.items() if count >= MIN_VENDORS)

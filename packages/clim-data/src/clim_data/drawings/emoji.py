@@ -2,8 +2,7 @@
 and concepts unseen.
 
 A drawing is not a photograph, and figures measured on this set say nothing about photographs: it
-exists so that the whole method can be run, tested and shown anywhere, on real image-text pairs, in
-minutes.
+exists so that the whole method can run anywhere in minutes, on real image-text pairs.
 """
 
 import hashlib
@@ -36,7 +35,7 @@ def caption_of(name: str) -> str:
 
 @dataclass(frozen=True)
 class EmojiSplit:
-    """Which drawings train and which test; nothing by `test_vendor` trains or is used for choices.
+    """The split of the drawings; no drawing by `test_vendor` trains or is used for choices.
 
     train_names: every name that may train; train_concepts: the object-like ones among them, classes
     of test scenes. val_concepts: never trained, for choices (drawn by the training vendors).
@@ -210,7 +209,7 @@ def write_emoji_shards(
 def vendors_by_concept(
     emoji: EmojiSet, vendors: Sequence[str], concepts: Sequence[str]
 ) -> dict[str, list[str]]:
-    """List for each concept which of the vendors draw it; a concept of none is left out."""
+    """List for each concept the vendors that draw it; a concept without any is not listed."""
     found = {}
     for name in dict.fromkeys(concepts):
         if by := [vendor for vendor in vendors if emoji.has(vendor, name)]:

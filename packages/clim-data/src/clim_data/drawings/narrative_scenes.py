@@ -1,5 +1,4 @@
-"""Composed scenes with narratives: what stands in them, from left to right, each phrase with its
-mask.
+"""Composed scenes with narratives: their things from left to right, each phrase with its mask.
 
 "a cat left of two rockets and an anchor ." is written for a picture in which the centres lie in
 that order. The files have the layout of Panoptic Narrative Grounding, so its reader reads them. The
@@ -38,7 +37,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class NarrativeScenes:
-    """Where a composed set lies: `scenes` in COCO layout, and the narratives of its pictures."""
+    """Paths of a composed set: `scenes` in COCO layout, and the narratives of its pictures."""
 
     scenes: SceneFolder
 
@@ -57,7 +56,7 @@ class NarrativeScenes:
 
 
 def scene_vendors(split: EmojiSplit, which: str) -> tuple[str, ...]:
-    """Return who draws the scenes of "train", "val" (training vendors) or "test" (held-out).
+    """Return the vendors of the scenes of "train", "val" (training vendors) or "test" (held-out).
 
     The same words are used in all three, because a model cannot say a word that it has never read.
     """
@@ -81,7 +80,7 @@ class NarrativeOptions:
 
     Attributes:
         objects: smallest and largest number of kinds in a scene.
-        pairs: share of scenes in which one kind appears twice, as one plural phrase.
+        pairs: fraction of scenes in which one kind appears twice, as one plural phrase.
         object_px: range of the longer side of an object.
         image_px: side of a scene.
         gap_px: smallest distance from left to right between the centres of neighbours in the
@@ -160,8 +159,8 @@ def compose_narrative_scenes(
 def narrative(scene: Scene, *, image_id: int) -> dict:
     """Write the narrative of a scene in the layout of Panoptic Narrative Grounding.
 
-    Kinds are named from left to right by their centre. Cut-outs of one name are one phrase. What is
-    covered completely is not mentioned.
+    Kinds are named from left to right by their centre. Cut-outs of one name are one phrase. A kind
+    that is covered completely is not mentioned.
     """
     kinds: dict[str, list[int]] = {}
     for segment, name in enumerate(scene.names, start=1):

@@ -25,7 +25,7 @@ BACKGROUNDS = ("plain", "textured", "photo")
 
 @dataclass(frozen=True)
 class SceneFolder:
-    """Where the parts of a composed set lie; `classes[i]` has category id i + 1."""
+    """Paths of a composed set; `classes[i]` has category id i + 1."""
 
     root: Path
     classes: tuple[str, ...]

@@ -38,8 +38,8 @@ def write_whole(path: str | os.PathLike, *, sync: bool = True) -> Iterator[Path]
             which can be made again.
 
     Raises:
-        OSError: the file cannot be written; on a full disk the message has the path and what is
-            free, whichever library noticed it.
+        OSError: the file cannot be written; on a full disk the message has the path and the free
+            space, whichever library noticed it.
     """
     path = Path(path)
     try:
@@ -77,7 +77,7 @@ def _host() -> str:
 
 
 def _with_path(error: Exception, path: Path) -> OSError | None:
-    """An error of a full disk with its path and what is free there; None for other errors."""
+    """An error of a full disk with its path and the free space; None for other errors."""
     number = error.errno if isinstance(error, OSError) else None
     if number is None and full_disk(error):  # libraries have classes of their own
         number = errno.ENOSPC

@@ -1,4 +1,4 @@
-"""One identity per image: which sample is meant by a name in a json, a table or a list.
+"""One identity per image: the sample that a name in a json, a table or a list means.
 
 A sample has a whole relative name, or only the key that a shard of another program gives it. A name
 finds its sample in steps, from the strictest to the loosest. A step that is not exact counts only
@@ -109,10 +109,10 @@ class SampleNames:
 
 @dataclass(frozen=True)
 class Matches:
-    """The answers of `SampleNames.match`.
+    """The result of `SampleNames.match`.
 
-    places: for each name the place of its sample, or -1. details: for places of names that found
-    no sample, why, where there is more to say than that there is none.
+    places: for each name the place of its sample, or -1. details: place of a name that found no
+    sample -> the reason, where one is known.
     """
 
     places: list[int]
@@ -163,7 +163,7 @@ class _Search:
                     self._decide(row, rows[token], found)
 
     def explain_keys(self) -> None:
-        """Say of names without a sample which other image has their name as its key."""
+        """For names without a sample, name the other image whose key they are."""
         open_rows = [row for row, place in enumerate(self.places) if place == MISSING]
         if not open_rows:
             return
@@ -176,14 +176,14 @@ class _Search:
                 self.details.setdefault(row, detail)
 
     def _decide(self, row: int, rows: list[int], places: list[int]) -> None:
-        """Match one name with one sample, or say why it stays without."""
+        """Match one name with one sample, or note why it has none."""
         if all(place in self.taken for place in places):
             return
         if len(rows) == len(places) == 1:
             self._take(row, places[0])
             return
 
-        # With a file name nothing is in doubt: the name is of another image. A key may be either.
+        # A file name leaves no doubt that the name is of another image. A key may be either.
         only_keys = not all(self.samples[place].whole for place in places)
         if len(places) > 1:
             if only_keys:

@@ -18,7 +18,7 @@ def stream_json(path: str | Path, *, chunk: int = CHUNK) -> Iterator[tuple[str, 
     """Yield (name, item) of every item of every list of the file's outermost object, in order.
 
     Values that are no lists come whole, as (name, value). A file whose outermost value is a list
-    gives ("", item). `chunk` is how much is read at a time, in characters.
+    gives ("", item). `chunk` is the number of characters that are read at a time.
 
     Raises:
         FileNotFoundError: no such file. ValueError: not json (cut off while copying?), or neither

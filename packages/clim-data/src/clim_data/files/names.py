@@ -1,4 +1,4 @@
-"""Names of images: which file a record means, which files are images, and when two names are one.
+"""Names of images: the file of a record, the files that are images, and the equality of names.
 
 An image is its whole relative name, with "/" and its ending ("train2017/0001.jpg"). Names reach us
 in other spellings (backslashes, "./", %20, decomposed accents); `spelling` makes them one.
@@ -150,7 +150,7 @@ def locate(folder: str | Path, name: str) -> Path:
 
 
 def image_of_stem(folder: str | Path, stem: str) -> Path:
-    """Return the image `stem` of a folder, whatever its ending; BrokenSample when there is none."""
+    """Return the image `stem` of a folder, with any ending; BrokenSample when there is none."""
     for suffix in IMAGE_SUFFIXES:
         path = inside(folder, f"{stem}.{suffix}")
         if path.is_file():

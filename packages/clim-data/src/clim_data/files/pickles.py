@@ -1,4 +1,4 @@
-"""Pickles of plain data, read without executing what is in them.
+"""Pickles of plain data, read without executing their content.
 
 A pickle is a program. These are read by an unpickler that knows lists, dicts, tuples, texts, bytes
 and numbers and refuses everything that has to be imported, so a file from anywhere can be opened.

@@ -1,8 +1,8 @@
-"""Text that people and other programs write: one decoder, one rule for where a line ends.
+"""Text of people and other programs: one decoder, one rule for the end of a line.
 
 Captions, lists of names, jsonl, json and prompts are all read here. A byte order mark decides
 between UTF-8 and UTF-16; without one the text must be UTF-8. Text in any other code is refused and
-named: guessing would train on garbage.
+named, because a wrong guess would train on garbage.
 """
 
 import codecs
@@ -117,7 +117,7 @@ def parse_json(
         text: the text, or its bytes.
         name: what to call it in an error.
         reason: class of the fault in an error.
-        pairs: what to make of an object's list of (name, value), default: a dict.
+        pairs: makes a value of an object's list of (name, value); default: a dict.
 
     Raises:
         BrokenSample: the code or the json is damaged.

@@ -1,5 +1,4 @@
-"""A COCO json of boxes, read item by item: of each box six numbers stay, not the objects of its
-record."""
+"""A COCO json of boxes, read item by item: six numbers per box stay in memory, not its record."""
 
 from array import array
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from clim_data.matching.mask_texts import MaskTexts
 
 @dataclass(frozen=True)
 class BoxRules:
-    """Which boxes of a json count.
+    """Rules for the boxes of a json.
 
     Args:
         area_px: square roots of the smallest and largest area in pixels of the image; None for any
@@ -60,8 +59,8 @@ class BoxRules:
 @dataclass(frozen=True)
 class FoundBoxes:
     """boxes: float64 (N, 4), XYXY in pixels. labels: int64 (N,), -1 without categories. counts:
-    int64 (n,), of each image; boxes and labels are image by image. masks: of the boxes, None where
-    the rules do not ask for them."""
+    int64 (n,), of each image; boxes and labels are image by image. masks: of the boxes, None if the
+    rules do not need them."""
 
     boxes: np.ndarray
     labels: np.ndarray
@@ -106,7 +105,7 @@ def read_boxes(path: str | Path, boxes: BoxPass, rules: BoxRules) -> FoundBoxes:
 
     Args:
         path: the json, which is streamed.
-        boxes: checks the annotations, and reports those that are left out.
+        boxes: checks the annotations, and reports the skipped ones.
         rules: which of the usable boxes count.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Boxes of a COCO json as arrays, and which sample of the sources each image of the json is."""
+"""Boxes of a COCO json as arrays, and the sample of the sources for each image of the json."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,7 +24,8 @@ from clim_data.sources.store import SampleStore
 
 
 class ImageBoxes(NamedTuple):
-    """Boxes (n, 4) XYXY in pixels and labels (n,) of one image, and what is odd about its frame."""
+    """Boxes (n, 4) XYXY in pixels and labels (n,) of one image, and a warning about its frame, or
+    None."""
 
     boxes: Tensor
     labels: Tensor
@@ -38,8 +39,8 @@ class BoxTable:
     boxes: float64 (N, 4), XYXY in pixels of the stored image, inside it. labels: int64 (N,), -1
     without categories. starts: int64 (n + 1,), where each image's boxes begin. sizes: int64 (n, 2),
     height and width that the json gives. class_names: by label, in the order of the category ids.
-    images: (id, file name) of each image in the json. masks: of the N boxes, where they were asked
-    for. frequencies, image_counts: of the classes, as in `CategoryTable`.
+    images: (id, file name) of each image in the json. masks: of the N boxes, None if they were not
+    read. frequencies, image_counts: of the classes, as in `CategoryTable`.
     """
 
     boxes: np.ndarray
@@ -120,13 +121,13 @@ class BoxTable:
 
 
 def load_boxes(path: str | Path, store: SampleStore, rules: BoxRules) -> BoxTable:
-    """Read the boxes of a COCO json for the samples of `store`, and leave only samples that have
-    any in it.
+    """Read the boxes of a COCO json for the samples of `store`, and drop samples without a box from
+    the store.
 
     Image i of the table is sample i of the store. Records that cannot be used are reported to the
     store (see `SampleStore.report_fault`): images that no source contains, and annotations that the
-    rules of `clim_data.annotations.records` leave out. Images without a box that counts are named
-    in `skipped` too, but are no error.
+    rules of `clim_data.annotations.records` refuse. Images without a box that counts are named in
+    `skipped` too, but are no error.
 
     Raises:
         FileNotFoundError: no such json.
@@ -172,8 +173,7 @@ def load_boxes(path: str | Path, store: SampleStore, rules: BoxRules) -> BoxTabl
 
 
 def keep_images(path: str | Path, store: SampleStore) -> None:
-    """Leave only those samples in `store` that are images of a COCO json; raises as
-    `load_boxes`."""
+    """Drop samples from `store` that are not images of a COCO json; raises as `load_boxes`."""
     store.keep(match_samples([image.name for image in read_images(path, store)], store, path) >= 0)
 
 

@@ -1,4 +1,4 @@
-"""The captions of each sample: from a captions json, from the samples themselves, or none."""
+"""The captions of each sample: from a captions json, from the sample itself, or none."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ class CaptionTable:
 
     Args:
         captions_json: COCO captions or a CC3M-style file. Its images find their samples by name, as
-            boxes do (`SampleNames.match`). None reads what the samples bring: json or txt in a
+            boxes do (`SampleNames.match`). None reads the captions of the samples: json or txt in a
             shard, metadata.jsonl or a txt next to the image in a folder.
         store: the samples; needed with `captions_json`. Make the table before samples are taken
             out of the store: a name must be alone among all of them.

@@ -1,4 +1,5 @@
-"""Captions and tags of a json as arrays, and which sample of the sources each image of it is."""
+"""Captions and tags of a json as arrays, and the sample of the sources for each image of the
+json."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,8 @@ class TaggedCaptions:
 def load_tagged_captions(
     path: str | Path, store: SampleStore, class_names: Sequence[str], *, need_tags: bool
 ) -> TaggedCaptions:
-    """Read captions, and tags, for the samples of `store`, and leave only samples that have them.
+    """Read captions, and tags, for the samples of `store`, and drop samples without them from the
+    store.
 
     Row i of the table is sample i of the store. Images that no source contains, whose captions are
     empty, or whose tags are none of the file's categories are reported to the store.
@@ -56,8 +58,8 @@ def load_tagged_captions(
     Args:
         path: the file of `clim-data tags`, one of Detic's, or, where tags are not needed, COCO's
             captions.
-        store: samples without a caption in the file are left out of it.
-        class_names: of the K classes; a tag is a class by its name, whatever its id is.
+        store: samples without a caption in the file are dropped from it.
+        class_names: of the K classes; tags are matched with classes by name, not by id.
         need_tags: whether a file without tags is refused.
 
     Raises:

@@ -30,7 +30,7 @@ def boxes_of_masks(masks: Tensor) -> tuple[Tensor, Tensor]:
     Nothing waits for the device.
 
     Returns:
-        int64 (N, 4) XYXY in pixels, whose values mean nothing where a mask is empty; bool (N,).
+        int64 (N, 4) XYXY in pixels, with undefined values where a mask is empty; bool (N,).
     """
     rows, columns = masks.any(dim=2), masks.any(dim=1)
     top, bottom = _extent(rows)

@@ -1,7 +1,7 @@
-"""Mosaics of whole pictures: each fits its cell of a canvas, and stands at a seam.
+"""Mosaics of whole pictures: each fits into its cell of a canvas, next to a seam.
 
-Pictures keep their shape, so a cell is not full: what is left is grey. Everything random is drawn
-first, so that the rest is a pure function. Sizes are (height, width), boxes XYXY in pixels.
+Pictures keep their shape, so cells have a grey rest. Everything random is drawn first, so that the
+rest is a pure function. Sizes are (height, width), boxes XYXY in pixels.
 
 Letters: n rows and columns of the canvas.
 Source: the mosaics of CLIM's detectors, arXiv 2312.11376, section 3.3.
@@ -20,7 +20,7 @@ from clim_data.pixels.jitter import resize_bilinear
 SIDES = (2, 3, 4)
 GREY = 114
 
-# Where a picture stands in a cell that is larger: at its start, at its end, or as drawn.
+# Place of a picture in a larger cell: at the start, at the end, or random.
 START, END, DRAWN = "start", "end", "drawn"
 COLUMNS = {2: (END, START), 3: (END, DRAWN, START), 4: (END, START, END, START)}
 ROWS = {2: (END, START), 3: (END, DRAWN, START), 4: (DRAWN,) * 4}
@@ -28,7 +28,7 @@ ROWS = {2: (END, START), 3: (END, DRAWN, START), 4: (DRAWN,) * 4}
 
 @dataclass(frozen=True)
 class CanvasDraw:
-    """What is random about one canvas.
+    """The random numbers of one canvas.
 
     Attributes:
         side: n; 2, 3 or 4.
@@ -55,7 +55,7 @@ class CanvasDraw:
 
     @classmethod
     def of(cls, rng: random.Random) -> "CanvasDraw":
-        """Draw a side, all equally likely, and where its pictures stand."""
+        """Draw a side, all equally likely, and the places of its pictures."""
         side = SIDES[int(rng.random() * len(SIDES))]
         tops = tuple(rng.random() < 0.5 for _ in range(side))
         return cls(side, tops, tuple(rng.random() for _ in range(side)))
@@ -74,7 +74,7 @@ def lay_canvas(
     Args:
         pictures: n * n uint8 tensors (3, height, width) of any sizes.
         cell: size of a cell.
-        draw: what is random.
+        draw: the random numbers.
 
     Returns:
         The canvas, uint8 (3, n * height, n * width), and the boxes of the pictures, float32
@@ -106,7 +106,7 @@ def lay_canvas(
 
 
 def _offset(where: str, spare: int, drawn: float) -> int:
-    """Return how many of the spare pixels stand before a picture."""
+    """Return how many of the spare pixels are before a picture."""
     if where == START:
         return 0
     if where == END:

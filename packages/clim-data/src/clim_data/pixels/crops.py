@@ -114,7 +114,7 @@ def enough_pixels(
     """Return the (width, height) at which decoding an image enlarges nothing.
 
     `size` is (height, width) of the stored image. None when every pixel is wanted: a crop, or the
-    letterboxed image, is at least as large as what it is made of.
+    letterboxed image, is at least as large as its source.
     """
     wanted = [image_px / max(size)]
     wanted += [

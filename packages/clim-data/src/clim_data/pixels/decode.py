@@ -59,7 +59,7 @@ _SHRINK = "make it smaller, or raise max_pixels or CLIM_DATA_MAX_PIXELS"
 
 
 def pixel_limit(max_pixels: int | None = None) -> int:
-    """Return how many pixels an image may have.
+    """Return the largest number of pixels that an image may have.
 
     It is the argument, or else `CLIM_DATA_MAX_PIXELS`, or else 128 million.
 
@@ -86,7 +86,7 @@ def open_image(
 
     Args:
         source: encoded bytes, or a path.
-        name: what to call the image in an error.
+        name: name of the image, for errors.
         max_pixels: see `pixel_limit`. Pillow itself refuses more than twice
             `PIL.Image.MAX_IMAGE_PIXELS`.
 

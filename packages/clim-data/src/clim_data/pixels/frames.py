@@ -1,4 +1,4 @@
-"""The frame of annotations in pixels: the size of the image, and how its file says to turn it."""
+"""The frame of annotations in pixels: the size of the image, and its EXIF rotation."""
 
 from typing import NoReturn
 
@@ -7,7 +7,7 @@ from PIL import Image
 from clim_data.faults import BrokenSample, SampleWarning
 from clim_data.pixels.decode import orientation
 
-# What a viewer does to the stored pixels before it shows them.
+# The change that a viewer makes to the stored pixels, for messages.
 _TURNS = {
     2: "mirrors it",
     3: "turns it by 180 degrees",
@@ -31,8 +31,8 @@ def check_frame(
         file: what to call the annotation file in an error.
 
     Returns:
-        A warning when the image's file says to turn it and the stored size fits: then the
-        annotations are taken to be of the stored pixels.
+        A warning when the image has an EXIF rotation and its stored size fits: then the annotations
+        are taken to be in the stored pixels.
 
     Raises:
         BrokenSample: the sizes differ, so that the annotations are in another frame.

@@ -23,11 +23,11 @@ SHORTEST_SIDE = 0.01
 
 @dataclass(frozen=True)
 class JitterDraw:
-    """What is random about one view of a picture.
+    """The random numbers of one view of a picture.
 
     Attributes:
         ratio: longest side after resizing, as a fraction of the side of the view.
-        top, left: first row and column of the crop, as fractions of what is cut away: 0 is the
+        top, left: first row and column of the crop, as fractions of the removed length: 0 is the
             upper or left end, 1 the other.
         flip: whether the view is mirrored.
     """
@@ -93,7 +93,7 @@ def jittered_size(size: tuple[int, int], side: int, ratio: float) -> tuple[int, 
 
 
 def crop_place(size: tuple[int, int], side: int, draw: JitterDraw) -> tuple[int, int]:
-    """Return the first row and column of the crop: whole numbers from 0 to what is cut away."""
+    """Return the first row and column of the crop: whole numbers from 0 to the removed length."""
     spare_rows = max(size[0] - side, 0)
     spare_columns = max(size[1] - side, 0)
     return (
@@ -122,7 +122,7 @@ def jitter(
     Args:
         picture: uint8 RGB (3, height, width).
         boxes: (N, 4) in pixels of the picture.
-        draw: what is random.
+        draw: the random numbers.
         side: S.
         masks: of the N boxes, or None.
         flip_padding: mirror the padded view, so that the padding of a mirrored view is at the left,
@@ -157,8 +157,8 @@ def cut_view(
     """Resize a picture, cut a window out of it, and mirror that.
 
     Pixels are resized bilinearly without antialiasing and rounded, masks by nearest neighbour.
-    Boxes are clipped to the crop, and dropped where nothing is left. With masks, boxes become those
-    around the cropped masks. A view without boxes is a view of background.
+    Boxes are clipped to the crop, and dropped if they are empty then. With masks, boxes become
+    those around the cropped masks. A view without boxes is a view of background.
 
     Args:
         picture: uint8 RGB (3, height, width).
@@ -204,7 +204,7 @@ def _crop_boxes(
     new: tuple[int, int],
     crop: tuple[slice, slice],
 ) -> tuple[Tensor, list[MaskWindow] | None, Tensor]:
-    """Bring boxes and masks to the crop: boxes, masks, and which of the given ones are left."""
+    """Clip boxes and masks to the crop: boxes, masks, and the rows of the remaining ones."""
     scale = boxes.new_tensor([new[1] / size[1], new[0] / size[0]]).repeat(2).float()
     rows, columns = crop
     moved = inside_image(boxes.float() * scale, new)
@@ -222,7 +222,7 @@ def _crop_boxes(
     cut, left = [], []
     for row in here.tolist():
         mask = cut_window(masks[row], from_rows, from_columns)
-        # A mask of which nothing is in the crop has no box.
+        # A mask outside the crop has no box.
         if mask is not None:
             cut.append(mask)
             left.append(row)

@@ -1,4 +1,4 @@
-"""Masks as windows: what lies outside is not set, so only the inside is stored.
+"""Masks as windows: all pixels outside are unset, so only the inside is stored.
 
 A window moves through resizing and cropping without a bitmap of the whole image.
 """
@@ -42,7 +42,7 @@ def window_of_mask(mask: np.ndarray, left: int = 0, top: int = 0) -> MaskWindow 
 
 
 def cut_window(window: MaskWindow, rows: np.ndarray, columns: np.ndarray) -> MaskWindow | None:
-    """Return the part of a mask that a view shows; None where that is nothing.
+    """Return the part of a mask that a view shows; None if it is empty.
 
     Args:
         window: of the mask in its image.

@@ -1,7 +1,7 @@
 """COCO segmentations: polygons and run lengths, checked before any of them is drawn.
 
-pycocotools trusts what it is given: a coordinate of 1e9 ends the process, runs that are too short
-leave memory that nobody wrote. So all rules are here, and only sound polygons reach its code. Run
+pycocotools does not check its input: a coordinate of 1e9 ends the process, and runs that are too
+short leave uninitialised memory. So all rules are here, and only valid polygons reach its code. Run
 lengths are decoded by this module itself.
 """
 
@@ -26,10 +26,10 @@ def check_polygons(
 ) -> tuple[list[list[float]], int]:
     """Check polygons [[x, y, x, y, ...], ...] of an image of (height, width).
 
-    Polygons of one or two points have no area. Next to others they are left out.
+    Polygons of one or two points have no area. Next to others they are dropped.
 
     Returns:
-        The polygons that have an area, and how many were left out.
+        The polygons that have an area, and the number of dropped ones.
 
     Raises:
         BrokenSample: there is no polygon with an area, a value is no finite number, a list is of
@@ -63,9 +63,9 @@ def check_polygons(
 
 
 def _plain_length(polygon: Any, size: tuple[int, int]) -> float:
-    """Return an upper bound of the outline of a polygon that is surely sound, else infinity.
+    """Return an upper bound of the outline of a polygon that is certainly valid, else infinity.
 
-    Nearly all polygons are, and this takes a fraction of the time of the full check.
+    Nearly all polygons are valid, and this takes a fraction of the time of the full check.
     """
     if type(polygon) is not list or len(polygon) < 6 or len(polygon) % 2:
         return math.inf
@@ -111,7 +111,7 @@ def check_runs(rle: dict, size: tuple[int, int], name: str) -> np.ndarray:
     """Check run lengths {"size": [height, width], "counts": list or text}.
 
     Returns:
-        int64 (n,): lengths of the runs, unset and set in turn, column by column.
+        int64 (n,): lengths of the runs, alternately unset and set, column by column.
 
     Raises:
         BrokenSample: the size is not (height, width), a run is no whole number of at least 0, or
@@ -203,7 +203,8 @@ def check_segmentation(segmentation: Any, size: tuple[int, int], name: str) -> i
 def usable_segmentation(
     segmentation: Any, size: tuple[int, int], name: str
 ) -> tuple[list | dict, int]:
-    """Return run lengths as they are, or the polygons that have an area, and how many have none.
+    """Return run lengths unchanged, or the polygons that have an area, and the number of those
+    without.
 
     Raises:
         BrokenSample: see `check_segmentation`.

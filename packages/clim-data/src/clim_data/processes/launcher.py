@@ -1,8 +1,8 @@
-"""The end of the launcher that started this rank, which the rank notices itself.
+"""Ranks that notice the end of their launcher.
 
 The `deepspeed` command starts `deepspeed.launcher.launch`, which starts the ranks. SIGTERM ends
 the command alone: on one machine it passes no signal on. A launcher that is killed leaves its ranks
-behind, too. They would go on, watched by nobody, on devices that the scheduler has given away.
+behind, too. They would go on, unnoticed, on devices that the scheduler has given to another job.
 """
 
 import os
@@ -16,7 +16,8 @@ from pathlib import Path
 
 POLL_S = 1.0
 END_S = 30.0
-"""Seconds in which a process ends after the signal; unless it finishes its work, it is ended."""
+"""Seconds that a process has to end after the signal; then it is killed, unless it is finishing its
+work."""
 
 # The program of a launcher, or the module that Python runs.
 _PROGRAMS = frozenset({"deepspeed", "torchrun"})
@@ -28,7 +29,7 @@ _finishers: list[Callable[[], bool]] = []
 
 
 def watch_launcher(ask_to_finish: Callable[[], bool] | None = None) -> None:
-    """Let the end of this process's launcher be a request to stop, as SIGTERM is.
+    """Treat the end of this process's launcher as a request to stop, like SIGTERM.
 
     Without a launcher nothing happens. Safe to call again.
 
@@ -77,7 +78,7 @@ def _watch(line: list[int]) -> None:
         return
     os.kill(os.getpid(), signal.SIGTERM)
 
-    # A rank that waits for another one in a library does not get to the signal.
+    # A rank that waits for another one inside a library cannot handle the signal.
     time.sleep(END_S)
     if not _finishes():
         os._exit(128 + signal.SIGTERM)

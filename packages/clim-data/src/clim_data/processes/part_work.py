@@ -1,4 +1,4 @@
-"""The flow of a job in parts: each rank does its own, rank 0 waits for the others."""
+"""The flow of a job in parts: each rank does its own parts, rank 0 waits for the others."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ Work = Callable[[Sequence[int], tqdm], dict[str, Any]]
 
 
 def do_parts(parts: PartJob, work: Work, *, images: int, part_images: int) -> bool:
-    """Do this rank's parts that are not there yet; on rank 0 wait for the others.
+    """Do the missing parts of this rank; on rank 0 wait for the others.
 
     Args:
         parts: of the job; part n has the images from n * part_images on.

@@ -57,7 +57,7 @@ class PartJob:
         return self.output.with_name(f"{self.output.name}.parts-{digest}")
 
     def finished(self, *, overwrite: bool = False) -> bool:
-        """Return whether the output is there already.
+        """Return whether the output exists already.
 
         Raises:
             ValueError: there is an output of another job, and `overwrite` does not allow to replace
@@ -88,14 +88,14 @@ class PartJob:
         for rank in range(self.world_size) if self.rank == 0 else (self.rank,):
             self._failure_note(rank).unlink(missing_ok=True)
 
-        # A place that cannot be written is noticed before the work.
+        # A folder without write access is noticed before the work.
         self.folder.mkdir(parents=True, exist_ok=True)
         return [
             n for n in range(self.rank, self.parts, self.world_size) if not self._path(n).exists()
         ]
 
     def mine(self) -> list[int]:
-        """Do what `remaining_parts` does, whose name this was before."""
+        """Call `remaining_parts`; the former name, for one release."""
         _warn_of_old_name("mine", "remaining_parts")
         return self.remaining_parts()
 
@@ -110,7 +110,7 @@ class PartJob:
         write_json(self._failure_note(self.rank), {"fault": f"{type(fault).__name__}: {fault}"})
 
     def failed(self, fault: BaseException) -> None:
-        """Do what `report_failure` does, whose name this was before."""
+        """Call `report_failure`; the former name, for one release."""
         _warn_of_old_name("failed", "report_failure")
         self.report_failure(fault)
 
@@ -140,7 +140,7 @@ class PartJob:
             time.sleep(poll)
 
     def missing(self) -> list[int]:
-        """Return the numbers of the parts, of all ranks, that are not there."""
+        """Return the numbers of the missing parts of all ranks."""
         there = {entry.name for entry in os.scandir(self.folder)} if self.folder.is_dir() else set()
         return [n for n in range(self.parts) if self._path(n).name not in there]
 

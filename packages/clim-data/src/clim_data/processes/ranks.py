@@ -1,4 +1,4 @@
-"""Which of several processes this one is, and small objects of all of them."""
+"""The rank of this process, and small objects of all ranks."""
 
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +17,7 @@ class Ranks(NamedTuple):
 
     @classmethod
     def of_launcher(cls) -> "Ranks":
-        """Read what the deepspeed or torchrun launcher put into the environment.
+        """Read the environment variables of the deepspeed or torchrun launcher.
 
         Without a launcher there is one process.
 
@@ -43,7 +43,7 @@ class Ranks(NamedTuple):
 
     @property
     def is_first(self) -> bool:
-        """Whether this process speaks for all: rank 0."""
+        """Whether this process is rank 0, which prints and writes for all."""
         return self.rank == 0
 
     @property

@@ -1,4 +1,4 @@
-"""Worker processes: which signals reach them, and when they end.
+"""Signals and the end of worker processes.
 
 A scheduler or a terminal signals whole groups of processes. A training that wants to finish its
 step and save must not lose its workers meanwhile: their death is an error in the main process.
@@ -41,7 +41,7 @@ def _end_when_parent_says() -> None:
 
 @contextmanager
 def workers_ended_on_error(pool: ProcessPoolExecutor) -> Iterator[None]:
-    """End the workers of a pool at once on an error: their work would only be thrown away."""
+    """End the workers of a pool at once on an error, because nobody will use their work."""
     others = set(multiprocessing.active_children())
     try:
         yield
@@ -53,7 +53,7 @@ def workers_ended_on_error(pool: ProcessPoolExecutor) -> Iterator[None]:
 
 
 def end_with_parent(parent: int, *, every_s: float = 0.5) -> None:
-    """End this process soon after its parent, however that ended.
+    """End this process soon after its parent, however the parent ended.
 
     A worker of a pool cannot notice it otherwise: it holds both ends of its pipes.
     """
@@ -67,7 +67,7 @@ def end_with_parent(parent: int, *, every_s: float = 0.5) -> None:
 
 
 def end_with_starter() -> None:
-    """End this worker of a fork server soon after the process that asked for it, however that
+    """End this worker of a fork server soon after the process that started it, however that process
     ended.
 
     Its parent, the server, would live as long as its workers do.

@@ -1,4 +1,4 @@
-"""Items of a data set made in worker processes: a worker that fails is an error, never a wait.
+"""Items of a data set from worker processes: a failed worker raises an error and never hangs.
 
 torch's DataLoader hands items over in a background thread of the worker. Where that thread fails,
 for example because shared memory is full, it prints a traceback and drops the item, and the main
@@ -24,7 +24,7 @@ from clim_data.processes.worker_signals import leave_signals_to_parent, sigterm_
 
 SHARED_MEMORY = "/dev/shm"
 LEAST_BYTES = 1 << 16
-"""Shared memory that the locks of the workers' queues need, and some more."""
+"""Shared memory for the locks of the workers' queues, with a margin."""
 
 _FULL_SHARED_MEMORY = (
     "shared memory",
@@ -41,7 +41,7 @@ class Items(Protocol):
 
 
 class WorkerError(RuntimeError):
-    """A worker process that ended, or could not hand over what it made."""
+    """A worker process that ended, or could not send an item."""
 
 
 class SharedMemoryError(WorkerError):
@@ -75,7 +75,7 @@ def load_in_workers(
         order: indices of `data` in the order in which their items come.
         workers: processes; 0 makes the items in this one.
         batch_size: items per list that `collate` gets; None gives it one item at a time.
-        collate: makes of an item, or of a list of them, what is returned. It runs in the worker.
+        collate: makes the result of an item, or of a list of items. It runs in the worker.
         seed: of the workers' own random numbers. The main process draws none for them.
 
     Raises:
@@ -86,7 +86,7 @@ def load_in_workers(
     if workers:
         _need_shared_memory()
     with warnings.catch_warnings():
-        # More workers than CPUs are what the user asked for.
+        # The user chose the number of workers, also where it exceeds the CPUs.
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
         loader = DataLoader(
             cast(Dataset, data),  # it needs no more than items by index
@@ -114,7 +114,7 @@ def _need_shared_memory() -> None:
 
 @dataclass(frozen=True)
 class _Unsent:
-    """What kept an item from being sent."""
+    """The error that stopped an item from being sent."""
 
     fault: str
 
@@ -174,7 +174,7 @@ def _unpack(item: bytes | _Unsent) -> Any:
 
 
 def _error_of(fault: str) -> WorkerError:
-    """Return the error for what a library said about an item that was not handed over."""
+    """Return the error for a library's message about an item that was not sent."""
     text = fault.lower()
     full_table = os.strerror(errno.EMFILE).lower() in text
     if not full_table and any(part in text for part in _FULL_SHARED_MEMORY):

@@ -1,4 +1,4 @@
-"""The images that an annotation file names, in the frame of its boxes."""
+"""The images of an annotation file, in the frame of its boxes."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ class OpenedImage(NamedTuple):
     """An image whose pixels are not decoded yet.
 
     image_id: as in the annotations. name: as in the annotations. image: of `open_image`, as it is
-    stored. warning: what is odd about its frame.
+    stored. warning: a warning about its frame, or None.
     """
 
     image_id: Any
@@ -28,11 +28,11 @@ class OpenedImage(NamedTuple):
 
 
 class AnnotatedImages(Dataset):
-    """Images of a folder or of shards by the records of an annotation file; an item is an
-    `OpenedImage`, or the BrokenSample that says why there is none.
+    """Images of a folder or of shards by the records of an annotation file. An item is an
+    `OpenedImage`, or the BrokenSample of an unusable image.
 
-    Boxes are in pixels of the stored image, so its EXIF tag does not turn it. An image of another
-    size than its record says is left out.
+    Boxes are in pixels of the stored image, so its EXIF tag does not turn it. An image whose size
+    differs from its record is a fault.
 
     Args:
         images: folder of the image files, or shards (see `expand_sources`).

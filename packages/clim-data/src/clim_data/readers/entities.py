@@ -47,7 +47,8 @@ class BoxMasks:
 class FlickrEntities(Dataset):
     """Captions of Flickr30k Entities as `GroundingSample`s, one for each caption.
 
-    Phrases are those that have a box; other words are text between them. `mask_source.boxes` has
+    Only phrases with a box are phrases of a sample; other words are text between them.
+    `mask_source.boxes` has
     the boxes of each phrase: several where it means several things.
 
     Args:
@@ -55,7 +56,7 @@ class FlickrEntities(Dataset):
         entities_dir: folder with `Sentences/ID.txt` and `Annotations/ID.xml`.
         split: file with an id a line, such as test.txt; None reads all ids that have annotations.
 
-    `skipped` names images and captions that were left out.
+    `skipped` names skipped images and captions.
 
     Raises:
         FileNotFoundError: a folder or the file of the split is not there.

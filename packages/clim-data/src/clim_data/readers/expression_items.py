@@ -44,7 +44,7 @@ def expression_items(
     of the file.
 
     When two references share an annotation it is one object with the sentences of both, the later
-    reference's first. What was left out stands as an item with a fault.
+    reference's first. Skipped records are items with a fault.
 
     Args:
         images_dir, refs, instances_json, split: as in `ReferringExpressions`.
@@ -89,7 +89,7 @@ def expression_items(
 
 
 def _raise(fault: BrokenSample) -> None:
-    """Raise a fault; a clipped box does not matter where segmentations count."""
+    """Raise a fault; a clipped box is no fault where only segmentations count."""
     if not isinstance(fault, SampleWarning):
         raise fault
 
@@ -145,7 +145,7 @@ class _Instances:
         """Return the segmentation of all annotations that a reference means, [] of none.
 
         Args:
-            left_out: gets a fault for each annotation with polygons without an area.
+            left_out: receives a fault for each annotation with polygons without an area.
 
         Raises:
             BrokenSample: an annotation or the image is missing or cannot be used.
@@ -181,7 +181,8 @@ class _Instances:
 
 
 def _target(ref: dict, segmentation: list | dict) -> dict[str, Any]:
-    """Make the record of what a reference means; one annotation that is its name needs no list."""
+    """Make the record of a reference's target; a single annotation that is its own name needs no
+    list."""
     target = {"id": ref["target"], "segmentation": segmentation, "sentences": []}
     if ref["ann_ids"] != (ref["target"],):
         target["annotations"] = list(ref["ann_ids"])

@@ -23,7 +23,7 @@ from clim_data.sources.expand import Sources
 
 SENTENCES = ("all", "first", "random")
 
-# How sentences are used: options of ReferringExpressions.
+# Uses of sentences: options of ReferringExpressions.
 PROTOCOLS: dict[str, dict] = {
     # One sentence an object, drawn anew for every epoch; an image's objects share a text.
     "train": {"sentences": "random", "together": True},
@@ -37,7 +37,7 @@ PROTOCOLS: dict[str, dict] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ExpressionRules:
-    """Which sentences are used, and how.
+    """Rules for the sentences.
 
     Raises:
         ValueError: a rule is unknown or out of range.
@@ -79,7 +79,7 @@ class ExpressionKeywords(TypedDict, total=False):
 
 
 def _choose(rules: ExpressionRules | None, keywords: Mapping[str, Any]) -> ExpressionRules:
-    """Return `rules`, or what `keywords` spell out; ValueError for both."""
+    """Return `rules`, or make them of `keywords`; ValueError for both."""
     if rules is not None and keywords:
         raise ValueError(f"{', '.join(keywords)} given next to rules: set it in ExpressionRules")
     return rules or ExpressionRules(**keywords)
@@ -94,10 +94,10 @@ class ReferringExpressions(Dataset):
             pickles are read without running code.
         instances_json: the instances.json next to it.
         split: "train", "val", "testA", "testB" or "test", as the file has them.
-        rules: which sentences are used, and how.
+        rules: for the sentences.
         keywords: the fields of `rules` one by one; accepted in its place for one release.
 
-    `skipped` names references, objects and sentences that were left out.
+    `skipped` names skipped references, objects and sentences.
 
     Raises:
         FileNotFoundError, ValueError: a file is missing or something else, the split is unknown, an

@@ -1,4 +1,5 @@
-"""Images with text whose phrases have masks: what the narrative and the expression readers share.
+"""Images with text whose phrases have masks: the parts that the narrative and the expression
+readers share.
 
 Letters: N phrases, H W size of the image in pixels.
 """
@@ -24,7 +25,7 @@ NO_PHRASE = -1
 
 @dataclass(frozen=True)
 class Phrase:
-    """A phrase and what it means.
+    """A phrase and its meaning.
 
     text: as written. is_plural: more than one object may be meant. is_thing: countable (a plural
     counts as a thing). objects: ids of the panoptic segments or of the annotations; none where the
@@ -39,7 +40,7 @@ class Phrase:
 
 
 class MaskSource(Protocol):
-    """Where the masks of a sample come from; they are decoded when they are wanted."""
+    """The source of the masks of a sample; masks are decoded on demand."""
 
     def masks(self, size: tuple[int, int]) -> np.ndarray:
         """Return the masks, bool (N, H, W), of an image of `size` = (H, W)."""
@@ -106,7 +107,7 @@ class CocoMasks:
 
 @dataclass(frozen=True)
 class GroundingSample:
-    """One image and one text; pixels and masks are decoded when they are asked for.
+    """One image and one text; pixels and masks are decoded on demand.
 
     key: names the sample in results, the same in every run. kind: "narrative" (a flowing text of
     segments) or "expressions" (each segment stands for itself). segments: (text, phrase index or

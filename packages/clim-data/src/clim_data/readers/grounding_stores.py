@@ -1,5 +1,5 @@
-"""Where grounding records come from: annotation files next to image folders, or shards made by
-`clim-data pack`."""
+"""Sources of grounding records: annotation files next to image folders, or shards of `clim-data
+pack`."""
 
 import hashlib
 import json
@@ -31,7 +31,8 @@ class StoredRecord:
 
 
 class GroundingStore(Protocol):
-    """What a reader needs: how many records there are, one of them, and one with its files."""
+    """The interface of a source for readers: the number of records, a record, and a record with its
+    files."""
 
     faults: list[BrokenSample]
 
@@ -51,7 +52,7 @@ class GroundingStore(Protocol):
 class FileStore:
     """Records of annotation files; images and other files stay where they are.
 
-    Items with a fault are left out and listed in `faults`.
+    Items with a fault are skipped and listed in `faults`.
     """
 
     def __init__(self, items: Iterable[PackItem]):

@@ -26,9 +26,9 @@ class CaptionSample(NamedTuple):
 
 
 class BrokenCaptionSample(CaptionSample):
-    """A black image without captions in place of one that cannot be read.
+    """A black image without captions, in place of an unreadable image.
 
-    fault: why it cannot be read.
+    fault: the reason.
     """
 
     fault: BrokenSample
@@ -37,16 +37,16 @@ class BrokenCaptionSample(CaptionSample):
 class ImageCaptions(Dataset):
     """COCO captions: shortest side to `image_px`, central square, all captions of the image.
 
-    Images without a caption that has text are left out, and named in `skipped`. `left_out` has what
-    the list of images leaves out before any image is read.
+    Images without a caption that has text are skipped, and named in `skipped`. `left_out` has the
+    images that are skipped before any image is read.
 
     Args:
         images_dir: folder of the image files, or shards (see `expand_sources`).
         captions_json: COCO captions, or the CC3M layout where each image record carries "captions".
         image_px: side of the image in pixels.
         resize: "torch" (fast) or "pil" (the original's pixels); see `clim_data.pixels.transforms`.
-        on_error: "skip" leaves out images whose file is missing or no image, and gives a black
-            image without captions for one that breaks off while it is decoded; "raise" raises.
+        on_error: "skip" skips images whose file is missing or is not an image, and gives a black
+            image without captions for an image that cannot be decoded to its end; "raise" raises.
 
     Raises:
         FileNotFoundError, ValueError: files are missing or no caption annotation; no image is
@@ -109,5 +109,5 @@ class ImageCaptions(Dataset):
         return CaptionSample(center_crop(picture, self.image_px), list(captions), image_id)
 
     def stamp(self, i: int) -> FileStamp | None:
-        """Return what changes when the file of item i is replaced."""
+        """Return a value that changes when the file of item i is replaced."""
         return self.files.stamp(self.items[i][0])

@@ -1,7 +1,7 @@
 """Images with one class each, for zero-shot classification: a folder for each class, or shards.
 
-The image's shortest side is scaled to S and the central square taken, as for retrieval. One that
-cannot be read is black, has the label -1 and says why.
+The image's shortest side is scaled to S and the central square taken, as for retrieval. An
+unreadable image is black, and has the label -1 and its fault.
 """
 
 import hashlib
@@ -35,9 +35,9 @@ class ClassSample(NamedTuple):
 
 
 class BrokenClassSample(ClassSample):
-    """A black image without a class in place of one that cannot be read.
+    """A black image without a class, in place of an unreadable image.
 
-    fault: why it cannot be read.
+    fault: the reason.
     """
 
     fault: BrokenSample
@@ -64,10 +64,10 @@ def class_images(
 
 
 class ClassImages(Dataset, ABC):
-    """What both readers share; ``class_names[label]`` is the name of a label.
+    """The parts that both readers share; ``class_names[label]`` is the name of a label.
 
-    ``left_out`` has what cannot be used and is known before any image is read; ``skipped`` has that
-    and the images that could not be read.
+    ``left_out`` has the faults that are known before any image is read; ``skipped`` has these and
+    the unreadable images.
     """
 
     left_out: tuple[BrokenSample, ...] = ()
@@ -88,7 +88,8 @@ class ClassImages(Dataset, ABC):
             return broken
 
     def stamp(self, i: int) -> FileStamp | None:
-        """Return what changes when the file of item i is replaced; None if it has none."""
+        """Return a value that changes when the file of item i is replaced; None if it has no
+        file."""
         return None
 
     @abstractmethod
@@ -100,7 +101,7 @@ class ClassImages(Dataset, ABC):
 
     @abstractmethod
     def listing(self) -> list[str]:
-        """List what tells this set of images from another."""
+        """List the facts that distinguish this set of images from others."""
 
     def description(self) -> dict:
         """Return fingerprint and counts for a report: equal for the same images and class names."""
@@ -118,9 +119,9 @@ class ClassFolders(ClassImages):
     Args:
         folder: holds the class folders.
         image_px: side of the square image.
-        names: what the classes are called. If they are the folders' names, in any order, each
-            folder is the class of its name; else they follow the order of the folders. Default: the
-            folders' names.
+        names: names of the classes. If they are the folders' names, in any order, each folder is
+            the class of its name; else they follow the order of the folders. Default: the folders'
+            names.
 
     Raises:
         FileNotFoundError: there is no image.
@@ -160,7 +161,7 @@ class ClassFolders(ClassImages):
         return path.relative_to(self.folder).as_posix(), path, label
 
     def stamp(self, i: int) -> FileStamp | None:
-        """Return what changes when the file of item i is replaced."""
+        """Return a value that changes when the file of item i is replaced."""
         return file_stamp(self.items[i][0])
 
     def listing(self) -> list[str]:
@@ -171,7 +172,7 @@ class ClassFolders(ClassImages):
 def class_order(folders: Iterable[str]) -> list[str]:
     """Return the names of class folders in the order of the classes.
 
-    Whole numbers are in the order of the numbers (0, 1, ..., 11), other names in that of the text.
+    Whole numbers are in numerical order (0, 1, ..., 11), other names in alphabetical order.
     """
     names = sorted(folders)
     if all(name.isascii() and name.isdecimal() for name in names):

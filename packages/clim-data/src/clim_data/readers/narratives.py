@@ -2,7 +2,7 @@
 panoptic png.
 
 A narrative is a list of segments; one with segment ids is a phrase, its mask the union of the ids.
-Narratives without any phrase are left out and counted, never replaced by another.
+Narratives without any phrase are skipped and counted, never replaced by another.
 """
 
 from collections.abc import Iterator
@@ -24,8 +24,7 @@ PANOPTIC = "panoptic.png"
 
 
 class PanopticNarratives(Dataset):
-    """Narratives as `GroundingSample`s, in the order of the file; `skipped` names those that were
-    left out.
+    """Narratives as `GroundingSample`s, in the order of the file; `skipped` names the skipped ones.
 
     Args:
         images_dir: COCO images, train2017 or val2017.
@@ -125,7 +124,7 @@ def narrative_items(
     """List the narratives of a file in its order, to read or to pack.
 
     Those that cannot be used have a fault. A key is the image's id and the narrative's place in the
-    file. A plural phrase counts as a thing, a singular one is what its category is.
+    file. A plural phrase counts as a thing; the category decides about a singular one.
 
     Raises:
         FileNotFoundError, ValueError: a file is missing or is something else.

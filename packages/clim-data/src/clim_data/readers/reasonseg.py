@@ -30,7 +30,7 @@ class ReasonSegMasks:
         return (self._drawn(size) == TARGET)[None]
 
     def ignored(self, size: tuple[int, int]) -> np.ndarray:
-        """Draw what is left out of scores: bool (H, W)."""
+        """Draw the area that is excluded from scores: bool (H, W)."""
         return self._drawn(size) == IGNORED
 
     def _drawn(self, size: tuple[int, int]) -> np.ndarray:
@@ -44,13 +44,14 @@ class ReasonSegMasks:
 class ReasoningSegmentation(Dataset):
     """Questions of ReasonSeg as `GroundingSample`s with one phrase, the question.
 
-    A phrase is "plural" in no sample; `is_sentence(key)` tells long questions from short ones.
+    A phrase is "plural" in no sample; `is_sentence(key)` distinguishes long questions from short
+    phrases.
 
     Args:
-        folder: of one split (train, val, test): NAME.jpg beside NAME.json.
+        folder: of one split (train, val, test): NAME.jpg next to NAME.json.
         queries: "first" of an image, as most papers use it, or "all".
 
-    `skipped` names the images that were left out.
+    `skipped` names the skipped images.
 
     Raises:
         FileNotFoundError: no such folder.

@@ -1,4 +1,4 @@
-"""Options of the region readers: sizes of the model, and which regions count."""
+"""Options of the region readers: sizes of the model, and rules for regions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 @dataclass(frozen=True)
 class RegionView:
-    """How an image and its regions are brought to the sizes of the model.
+    """Sizes to which an image and its regions are brought for a model.
 
     Args:
         image_px: side of the letterboxed square.
@@ -44,7 +44,7 @@ class RegionView:
 
 @dataclass(frozen=True, kw_only=True)
 class RegionRules:
-    """Which annotated regions of an image count, and where the box of a stuff segment ends.
+    """Rules for the annotated regions of an image, and for the end of the box of a stuff segment.
 
     Raises:
         ValueError: a rule is out of range.
@@ -92,10 +92,10 @@ class RegionKeywords(TypedDict, total=False):
 def choose_regions(
     view: RegionView | None, rules: RegionRules | None, keywords: Mapping[str, object]
 ) -> tuple[RegionView, RegionRules]:
-    """Return `view` and `rules`; where one is None, what `keywords` spell out.
+    """Return `view` and `rules`; `keywords` make one that is None.
 
     Raises:
-        ValueError: a keyword is given beside its object, or is out of range.
+        ValueError: a keyword is given next to its object, or is out of range.
         TypeError: a keyword is unknown, or `image_px` or `stride` is given nowhere.
     """
     left: dict[str, Any] = dict(keywords)

@@ -27,10 +27,10 @@ class RegionSample:
     is_thing: bool (n,).
     masks: uint8 (n, h, w) on the patch grid, None when they were not asked for.
     crops: uint8 (n, 3, c, c) or None.
-    fault: why nothing could be read; the image is then black and n = 0.
-    annotated: how many regions the annotations of the image have.
-    left_out: those of them that do not count, and why; empty when nothing could be read. A
-        `SampleWarning` among them is odd, but counts.
+    fault: the reason if the image could not be read; it is then black and n = 0.
+    annotated: number of regions in the annotations of the image.
+    left_out: the skipped regions with reasons; empty if the image could not be read. A region with
+        a `SampleWarning` is not skipped.
     """
 
     image: Tensor
@@ -101,8 +101,8 @@ def make_region_sample(
 def empty_region_sample(
     view: RegionView, image_id: int, fault: BrokenSample, *, masks: bool = True
 ) -> RegionSample:
-    """Make a black image without regions, in place of one that cannot be read: it adds nothing to
-    any metric."""
+    """Make a black image without regions, in place of an unreadable one; it adds nothing to any
+    metric."""
     black = Image.new("RGB", (view.image_px, view.image_px))
     sample = make_region_sample(black, [], view, image_id=image_id, masks=masks)
     return replace(sample, fault=fault)

@@ -1,5 +1,4 @@
-"""Images with labelled regions, as the region evaluators see them: COCO panoptic and COCO or LVIS
-instances.
+"""Images with labelled regions for the region evaluators: COCO panoptic and COCO or LVIS instances.
 
 An item is defined as in the CLIPSelf and CLIM evaluations (arXiv 2310.01403, 2312.11376): the image
 letterboxed to a square, boxes relative to that square, masks on the patch grid, a crop of
@@ -43,8 +42,8 @@ CrowdRecord = TypeVar("CrowdRecord", BoxRecord, SegmentRecord)
 
 
 class _RegionDataset(Dataset, ABC):
-    """What the two readers share: sizes of the view, size filter, skipping. `_regions` returns one
-    image's regions."""
+    """The parts that both readers share: sizes of the view, size filter, skipping. `_regions`
+    returns one image's regions."""
 
     def __init__(
         self,
@@ -100,7 +99,8 @@ class _RegionDataset(Dataset, ABC):
         return replace(sample, annotated=len(self._records_of(key)), left_out=left_out)
 
     def stamp(self, i: int) -> tuple[FileStamp | None, ...]:
-        """Return what changes when a file of item i is replaced, None for one that is not there."""
+        """Return a value that changes when a file of item i is replaced; None for a missing
+        file."""
         return (self.files.stamp(i),)
 
     @abstractmethod
@@ -143,10 +143,10 @@ class _RegionDataset(Dataset, ABC):
 class PanopticRegions(_RegionDataset):
     """COCO panoptic segments, one item for each annotated image.
 
-    A thing has the box of its annotation, a stuff segment the box around its mask. Segments
-    whose box is smaller than 8^2 or larger than 1024^2 original pixels are left out. Labels number
-    the sorted category ids. Thing crops are 1.5 boxes wide, stuff crops tight. Records that
-    contradict the png or each other are left out, counted and named in `skipped`: see
+    A thing has the box of its annotation, a stuff segment the box around its mask. Segments whose
+    box is smaller than 8^2 or larger than 1024^2 original pixels are skipped. Labels number the
+    sorted category ids. Thing crops are 1.5 boxes wide, stuff crops tight. Records that contradict
+    the png or each other are skipped, counted and named in `skipped`: see
     `clim_data.annotations.panoptic`.
 
     Args:
@@ -195,7 +195,7 @@ class PanopticRegions(_RegionDataset):
         )
 
     def stamp(self, i: int) -> tuple[FileStamp | None, ...]:
-        """Return what changes when the image or the png of item i is replaced."""
+        """Return a value that changes when the image or the png of item i is replaced."""
         png = self.records.annotations[self.keys[i]].png
         return (*super().stamp(i), file_stamp(inside(self.panoptic_dir, png)))
 
@@ -238,8 +238,8 @@ class InstanceRegions(_RegionDataset):
 
     Arguments, item and size filter are the same as in `PanopticRegions`. The box comes from the
     annotation, the mask from its polygons or RLE. LVIS images are found by the end of their
-    "coco_url". Annotations that the rules of `clim_data.annotations.records` leave out are counted
-    and named in `skipped`.
+    "coco_url". Annotations that the rules of `clim_data.annotations.records` refuse are counted and
+    named in `skipped`.
 
     Args:
         masks: False for files without segmentations (`RegionSample.masks` is then None).

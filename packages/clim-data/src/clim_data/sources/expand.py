@@ -1,4 +1,4 @@
-"""From what a user names (shards, globs, folders, URLs) to a list of shards."""
+"""Expansion of a user's sources (shards, globs, folders, URLs) to a list of shards."""
 
 import glob
 import os
@@ -22,7 +22,8 @@ def expand_sources(sources: Sources) -> list[str]:
     """List the shards, URLs and image folders that `sources` mean, in a fixed order, each once.
 
     `{000..012}` and `{a,b}` are expanded in paths and URLs. A folder means every `*.tar` below it;
-    one without any is itself a source, if it holds images. What exists is a path, not a pattern.
+    one without any is itself a source, if it holds images. An existing path is never read as a
+    pattern.
 
     Raises:
         FileNotFoundError: a path or glob matches nothing.
@@ -32,7 +33,7 @@ def expand_sources(sources: Sources) -> list[str]:
     listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
     shards: list[str] = []
     for source in map(str, listed):
-        # What exists is a path before it is a pattern: "run[1].tar", "photos {a,b}".
+        # Existing paths come before patterns: "run[1].tar", "photos {a,b}".
         exists = not is_remote(source) and os.path.exists(source)
         for item in [source] if exists else braceexpand(source):
             shards += [item] if is_remote(item) else _of_pattern(item)

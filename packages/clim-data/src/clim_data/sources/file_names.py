@@ -21,7 +21,7 @@ def usable_name(name: object) -> str:
 def name_in_json(meta: bytes) -> str:
     """Return the "file_name" of the json of a sample, "" where there is none that can be used.
 
-    Whoever needs the json names its faults.
+    Faults of the json are reported by the code that needs it.
     """
     try:
         return usable_name(json.loads(meta).get("file_name"))

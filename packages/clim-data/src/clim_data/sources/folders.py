@@ -1,4 +1,4 @@
-"""A folder of image files as a source of samples, and the captions that lie in it."""
+"""A folder of image files as a source of samples, and its captions."""
 
 import hashlib
 import json
@@ -19,8 +19,8 @@ from clim_data.sources.walk import walk_folder
 class FolderIndex:
     """The images of one folder, each a sample whose key is its name in the folder.
 
-    keys: numpy unicode array (n,). faults: what lies in the folder and cannot be used (see
-    `walk_folder`); an image is not opened before it is wanted.
+    keys: numpy unicode array (n,). faults: unusable files of the folder (see `walk_folder`); an
+    image is opened only on demand.
     """
 
     root: str
@@ -55,7 +55,7 @@ class FolderIndex:
         return self._joined[1]
 
     def why_no_captions(self, key: str) -> str:
-        """Say why an image has no captions."""
+        """Return the reason why an image has no captions."""
         if self.table is None:
             return "no captions next to it"
         return f"{CAPTION_LIST} has no {'caption' if key in self.table else 'row'} for it"
@@ -71,7 +71,7 @@ class FolderIndex:
         )
 
     def take(self, kept: np.ndarray) -> "FolderIndex":
-        """Return the index of some of the images; `kept` is bool (n,)."""
+        """Return the index of some of the images, chosen by `kept`, bool (n,)."""
         taken = replace(self, keys=self.keys[kept])
         # The table was joined with all images of the folder; those that stay have their rows.
         if "_joined" in self.__dict__:
@@ -102,7 +102,7 @@ class FolderIndex:
         try:
             captions = self.table.get(key) if self.table is not None else captions_beside(path)
         except BrokenSample:
-            # Who needs captions decodes the text again, and names its fault; others need none.
+            # The fault is reported by the code that needs captions, which decodes the text again.
             return RawSample(name, key, image, path.with_suffix(".txt").read_bytes(), None, number)
         meta = None if captions is None else json.dumps({"captions": captions}).encode()
         return RawSample(name, key, image, None, meta, number)

@@ -46,7 +46,8 @@ class NamedImages(ABC):
 
     @abstractmethod
     def stamp(self, place: int) -> FileStamp | None:
-        """Return what changes when the file of an image is replaced, None if it has none."""
+        """Return a value that changes when the file of an image is replaced, None if it has no
+        file."""
 
 
 def open_named_images(images: Sources, names: Sequence[str]) -> NamedImages:
@@ -71,7 +72,7 @@ def open_named_images(images: Sources, names: Sequence[str]) -> NamedImages:
 
 
 class _Files(NamedImages):
-    """Files below a folder, found by `locate`, or else as boxes find theirs in training."""
+    """Files below a folder, found by `locate`, or else by the rules for boxes in training."""
 
     def __init__(self, folder: Path, names: Sequence[str]):
         super().__init__(names)
@@ -110,7 +111,7 @@ class _Files(NamedImages):
 
     @cached_property
     def _matches(self) -> "_Matches":
-        """What the names mean among all files; the folder is listed only when one is missing."""
+        """The match of the names with all files; the folder is listed only when one is missing."""
         files = walk_folder(self.folder).images
         title = self.folder.resolve().name
         samples = SampleNames([SampleName(name, name, title) for name in files])
@@ -132,7 +133,7 @@ class _Matches(NamedTuple):
 
 
 class _Samples(NamedImages):
-    """Samples of shards, found by name as boxes find theirs (`SampleNames.match`)."""
+    """Samples of shards, found by name with the rules for boxes (`SampleNames.match`)."""
 
     def __init__(self, shards: Sources, names: Sequence[str]):
         super().__init__(names)

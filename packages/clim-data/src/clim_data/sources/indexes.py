@@ -1,4 +1,4 @@
-"""The index of a shard: which samples a tar holds and where they are.
+"""The index of a shard: the samples of a tar and their places.
 
 An index is made of the headers of the tar. It is stored next to the shard by `clim-data pack`, or
 in the cache, and used again only while it fits the tar.
@@ -44,11 +44,11 @@ _DAMAGES_NAMED = 5
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Where the samples of one tar are.
+    """The places of the samples of one tar.
 
     keys: numpy unicode array (n,). spans: int64 (n, 3, 2), (offset, bytes) of image, txt and json;
-    absent: -1, 0. faults: what could not be indexed. tar_bytes: size of the tar the index belongs
-    to. names: n file names that the jsons give, None where nobody has read them.
+    absent: -1, 0. faults: parts that could not be indexed. tar_bytes: size of the tar the index
+    belongs to. names: n file names of the jsons, None if they were not read.
     """
 
     keys: np.ndarray
@@ -59,7 +59,7 @@ class ShardIndex:
 
     @classmethod
     def empty(cls, *faults: BrokenSample) -> "ShardIndex":
-        """Return the index of a shard of which nothing can be read."""
+        """Return the index of an unreadable shard."""
         return cls(np.array([], dtype=np.str_), np.zeros((0, 3, 2), np.int64), faults, 0)
 
     def __len__(self) -> int:
@@ -71,12 +71,12 @@ class ShardIndex:
         return np.asarray((self.spans[:, 1:, 0] >= 0).any(axis=1))
 
     def take(self, kept: np.ndarray) -> "ShardIndex":
-        """Return the index of some of the samples; `kept` is bool (n,)."""
+        """Return the index of some of the samples, chosen by `kept`, bool (n,)."""
         names = self.names and tuple(compress(self.names, kept.tolist()))
         return replace(self, keys=self.keys[kept], spans=self.spans[kept], names=names)
 
     def stamp(self) -> str:
-        """Return what identifies the tar, together with its name and keys."""
+        """Return the facts that identify the tar, together with its name and keys."""
         return str(self.tar_bytes)
 
     def to_json(self) -> dict:
@@ -91,7 +91,7 @@ class ShardIndex:
 
     @classmethod
     def from_json(cls, record: dict) -> "ShardIndex":
-        """Read back what `to_json` returned.
+        """Read the result of `to_json`.
 
         Raises:
             ValueError, KeyError, TypeError: it is something else, or a place in it cannot be one
@@ -139,10 +139,10 @@ def index_tar(path: str | Path, name: str | None = None) -> ShardIndex:
     Members of one sample have the same name up to the first dot.
 
     A sample is in the index when it is whole: an image (jpg, jpeg, png, webp), a txt or json if
-    there are any, every byte of them inside the file. What is not is listed in `faults`: samples
-    without image, bytes of the shard that cannot be read, a file that is no tar, a member whose
-    name leads out of its folder or that is absurdly large. Links and devices are not looked at, and
-    no member is ever written to the disk. Duplicate keys are told apart by their place.
+    there are any, every byte of them inside the file. Everything else is listed in `faults`:
+    samples without image, bytes of the shard that cannot be read, a file that is no tar, a member
+    whose name leads out of its folder or that is absurdly large. Links and devices are ignored, and
+    no member is ever written to the disk. Samples with equal keys differ by their place.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -326,7 +326,7 @@ def _is_header_of(block: bytes, key: str, size: int) -> bool:
 
 
 def store_index(path: Path, index: ShardIndex) -> None:
-    """Store an index in the cache. One that cannot be written costs time, nothing else."""
+    """Store an index in the cache. If it cannot be written, only time is lost."""
     with suppress(OSError):
         write_json(path, index.to_json())
 

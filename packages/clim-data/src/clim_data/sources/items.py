@@ -1,5 +1,5 @@
-"""What goes into shards: lists of images with their annotations, from COCO, LVIS and CC3M files and
-from folders."""
+"""Samples to pack: lists of images with their annotations, from COCO, LVIS and CC3M files and from
+folders."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ class PackItem:
     """One sample to pack: its key, the image's folder and name in it, and its json.
 
     `files` has further files by suffix, as (folder, name). `fault` is set if the sample can never
-    be packed; it is then reported and left out. `size` is the (height, width) that annotations in
+    be packed; it is then reported and skipped. `size` is the (height, width) that annotations in
     pixels need, None for any. `file` is the image below the folder where it lies elsewhere than the
     name says.
     """
@@ -46,7 +46,7 @@ class PackItem:
     file: str | None = None
 
     def identity(self) -> list:
-        """Return what decides the packed bytes, apart from the content of the files.
+        """Return the facts that decide the packed bytes, apart from the content of the files.
 
         The place of the folders does not count.
         """
@@ -61,10 +61,9 @@ class PackItem:
 
 @dataclass(frozen=True)
 class PackList:
-    """All samples of one pack, in order, and what holds for the whole set (such as its
-    categories).
+    """All samples of one pack, in order, and facts about the whole set (such as its categories).
 
-    warnings: what is odd about records that are packed all the same.
+    warnings: about records that are packed nevertheless.
     """
 
     kind: str
@@ -100,7 +99,7 @@ def instance_items(
 ) -> PackList:
     """List the images of a COCO or LVIS instances file with their usable annotations.
 
-    Annotations that the rules of `clim_data.annotations.records` leave out are items with a fault.
+    Annotations that the rules of `clim_data.annotations.records` refuse are items with a fault.
 
     Args:
         captions_json: files that add the captions of the same image ids.
@@ -202,7 +201,7 @@ def _item(images_dir: str | Path, image: ImageRecord, meta: dict) -> PackItem:
 def _found(items: list[PackItem]) -> list[PackItem]:
     """Find the file of each item: a bare name that one file below the folder has means that file.
 
-    What is packed goes by the name of the annotation file all the same, which joins are made by.
+    The packed sample still has the name of the annotation file, by which records are joined.
     """
     usable = [place for place, item in enumerate(items) if item.fault is None]
     if not usable:
@@ -216,7 +215,7 @@ def _found(items: list[PackItem]) -> list[PackItem]:
 
 
 def _left_out(images_dir: str | Path, faults: Iterable[BrokenSample]) -> Iterator[PackItem]:
-    """Yield what the records leave out as items that are reported and not packed."""
+    """Yield the skipped records as items that are reported and not packed."""
     for fault in faults:
         reason = fault.reason, fault.name, fault.detail
         yield PackItem(fault.name, str(images_dir), "", {}, {}, reason)

@@ -1,4 +1,4 @@
-"""What `clim-data pack` says about the shards that it wrote, for those who read them."""
+"""The manifest of `clim-data pack`, for readers of its shards."""
 
 import fnmatch
 import json
@@ -63,10 +63,10 @@ def _packed_shards(folder: Path, stamp: FileStamp | None) -> Mapping[str, Packed
 
 
 def with_missing_shards(found: list[str], sources: Sources) -> list[str]:
-    """Add the shards that a manifest lists, that `sources` ask for and that are not there.
+    """Add the missing shards that a manifest lists and `sources` name.
 
-    They stand where they would stand if they were there. `sources` ask for a shard by its folder,
-    one above it, or a pattern that its path fits.
+    They have the places of existing shards. `sources` name a shard by its folder, a folder above
+    it, or a pattern that fits its path.
     """
     listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
     patterns = [item for source in map(str, listed) for item in braceexpand(source)]
@@ -110,7 +110,7 @@ def _asked_for(path: str, patterns: Iterable[str]) -> bool:
 
 
 def index_of_shard(path: Path, cache_folder: Path | None) -> ShardIndex:
-    """Return the index of a local shard; `faults` has all that is missing.
+    """Return the index of a local shard; `faults` has everything that is missing.
 
     A shard that its folder's manifest lists is compared with it: one that is not there, or is not
     the one that was packed, is a fault.

@@ -1,4 +1,4 @@
-"""Remote shards: opened, and kept in a cache on this machine."""
+"""Remote shards: opened as streams, or stored in a cache on this machine."""
 
 import fcntl
 import hashlib

@@ -15,8 +15,8 @@ class RawSample:
     """One undecoded sample: `name` is "shard/key", `key` what the shard calls it; absent files are
     None.
 
-    `number` is its place in the store that it was read from. `copy` tells the repetitions of a
-    sample in one epoch apart.
+    `number` is its place in the store that it was read from. `copy` numbers the repetitions of a
+    sample in one epoch.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Sources of samples: local tars by path, glob or list, folders of images, and remote tars by
 fsspec or a pipe.
 
-A remote shard is fetched whole into a cache folder when one of its samples is first wanted; at most
+A remote shard is fetched whole into a cache folder when one of its samples is first read; at most
 twice `cache_shards` of them stay there. Reading is then the same as for local files.
 """
 
@@ -35,13 +35,13 @@ class SampleStore:
 
     Args:
         sources: see `expand_sources`.
-        texts: leave out samples without a txt or json in their shard, without captions in their
+        texts: skip samples without a txt or json in their shard, or without captions in their
             folder.
-        on_error: "skip" leaves out broken shards and samples and names them in `skipped`; "raise"
+        on_error: "skip" skips broken shards and samples and names them in `skipped`; "raise"
             raises.
-        cache_folder: where remote shards and large indexes are kept (default:
+        cache_folder: folder for remote shards and large indexes (default:
             `default_cache_folder()`).
-        cache_shards: how many remote shards are used side by side; twice as many are kept.
+        cache_shards: number of remote shards in use at a time; twice as many stay in the cache.
     """
 
     def __init__(
@@ -73,19 +73,19 @@ class SampleStore:
         self.starts = np.cumsum([0, *self.counts])
 
     def keep(self, kept: np.ndarray) -> None:
-        """Leave out samples for good: `kept` is bool (len(self),). Those that stay are numbered
+        """Remove samples for good: `kept`, bool (len(self),), says which stay. They are numbered
         anew."""
         parts = np.split(kept, self.starts[1:-1])
         self._number([index.take(part) for index, part in zip(self.indexes, parts, strict=True)])
 
     def report_fault(self, fault: BrokenSample) -> None:
-        """Name in `skipped` what is left out, or raise it, as `on_error` says."""
+        """Report a fault in `skipped`, or raise it, depending on `on_error`."""
         if self.on_error == "raise":
             raise fault
         self.skipped.add(fault)
 
     def note(self, fault: BrokenSample) -> None:
-        """Do what `report_fault` does, whose name this was before."""
+        """Call `report_fault`; the former name, for one release."""
         warnings.warn(
             "SampleStore.note is now report_fault: use that name",
             DeprecationWarning,
@@ -168,7 +168,7 @@ class SampleStore:
     def fingerprint(self) -> str:
         """Return 16 hex digits that change with the order, sizes or keys of the sources.
 
-        Where the sources lie does not matter.
+        The place of the sources does not matter.
         """
         digest = hashlib.sha256()
         for source, index in zip(self.shards, self.indexes):

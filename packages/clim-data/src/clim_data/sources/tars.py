@@ -1,9 +1,9 @@
 """The members of a plain tar, and every stretch of it that is no member.
 
-This is our own loop over the headers, because the standard module believes them: it ends at the
-first damaged one without a word, and a hostile one makes it loop for ever. Here each step moves
-forward, each number is checked, and each byte of the file is in a member, in padding, in the end
-mark or in a `Damage`. What lies behind a damaged header is found again.
+This is our own loop over the headers, because the standard module trusts them: it ends silently at
+the first damaged one, and a hostile one makes it loop for ever. Here each step moves forward, each
+number is checked, and each byte of the file is in a member, in padding, in the end mark or in a
+`Damage`. Members after a damaged header are found again.
 
 Formats: ustar, GNU and pax (POSIX.1-2001, "pax Interchange Format").
 """
@@ -56,7 +56,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Damage:
-    """Bytes `start` to `stop` of a tar that belong to no member, and what is wrong at `start`."""
+    """Bytes `start` to `stop` of a tar that belong to no member, and the fault at `start`."""
 
     start: int
     stop: int
@@ -64,7 +64,7 @@ class Damage:
 
 
 class BadHeader(ValueError):
-    """A block that is no header of a member; the message says why."""
+    """A block that is not the header of a member; the message has the reason."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class _Header:
 
 @dataclass(frozen=True)
 class _Names:
-    """What the headers before a member say about it."""
+    """The fields of the headers before a member."""
 
     start: int
     count: int = 0

@@ -1,4 +1,4 @@
-"""The one walk through a folder: its images, its shards, and what cannot be used, by name."""
+"""The one walk through a folder: its images, its shards, and its unusable files, by name."""
 
 import os
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ FIX_FORMAT = "convert it to jpg, png or webp"
 
 @dataclass
 class FolderContent:
-    """What lies below a folder; names are relative to it, with "/", sorted.
+    """The files below a folder; names are relative to it, with "/", sorted.
 
     images: files that are read. shards: tars. faults: folders that cannot be entered, images of
     other formats, broken links, names that are not UTF-8; their names begin with the folder's.
@@ -26,7 +26,7 @@ class FolderContent:
 def walk_folder(root: str | Path) -> FolderContent:
     """Find every image and tar below `root`.
 
-    Links are followed, also to folders: they are the user's own. Hidden files and folders do not
+    Links are followed, also to folders, because the user made them. Hidden files and folders do not
     count. A folder that is reached twice, by a link to a folder above, is entered once.
     """
     content = FolderContent()

@@ -2,7 +2,7 @@
 
 A shard appears under its name only when it is whole, together with an index that makes opening it
 fast. Running the same pack again finds every shard done and writes nothing; after a kill it writes
-what is missing. The bytes of a shard depend on the input only.
+the missing shards. The bytes of a shard depend on the input only.
 """
 
 import hashlib
@@ -33,10 +33,10 @@ from clim_data.sources.pack_folder import claim, no_drafts, only_packer, write_m
 
 @dataclass
 class PackReport:
-    """What a pack did.
+    """The result of a pack.
 
-    shards, samples, bytes: in all. written: shards that were written now. skipped: what was left
-    out, and what is odd about samples that were packed.
+    shards, samples, bytes: in all. written: number of shards that were written now. skipped:
+    skipped samples, and warnings about packed ones.
     """
 
     folder: Path
@@ -72,11 +72,11 @@ def write_shards(
 
     Args:
         listing: from a function of `clim_data.sources.items`.
-        samples_per_shard: listed samples a shard; those that are left out make their shard smaller.
+        samples_per_shard: listed samples per shard; skipped ones make their shard smaller.
         workers: processes; 1 works in this one.
         check_images: decode every image now (otherwise headers only, and the loader skips what
             breaks off).
-        on_error: "skip" leaves out and names what cannot be packed; "raise" stops at the first.
+        on_error: "skip" skips and names samples that cannot be packed; "raise" stops at the first.
         overwrite: replace shards of another pack in the folder; otherwise that is an error.
 
     Raises:
@@ -147,7 +147,7 @@ def _start_worker(lock: int, parent: int) -> None:
 
 
 def _make_shard(job: _ShardJob) -> dict:
-    """Write one shard unless it is there already; return its counts and what was left out."""
+    """Write one shard unless it exists already; return its counts and its faults."""
     path = Path(job.path)
     sidecar = path.with_name(path.name + INDEX_SUFFIX)
     record = _finished(path, sidecar, job.plan)
@@ -209,7 +209,7 @@ def _can_be_packed(item: PackItem, *, check: bool) -> bool:
 
 
 def _stamps(item: PackItem) -> list[list[int]] | None:
-    """Size and time of modification of each file of a sample; None when one is not there."""
+    """Size and time of modification of each file of a sample; None for a missing file."""
     try:
         paths = [locate(item.folder, item.file or item.name)]
         paths += [inside(*place) for _, place in sorted(item.files.items())]
@@ -275,8 +275,8 @@ def _write_tar(part: Path, job: _ShardJob) -> dict[str, list]:
 def _members(
     item: PackItem, *, check: bool
 ) -> tuple[list[tuple[str, bytes]], SampleWarning | None]:
-    """Return (suffix, bytes) of the files of a sample, image, further files and json, and what is
-    odd about the image's frame."""
+    """Return (suffix, bytes) of the files of a sample, image, further files and json, and a warning
+    about the image's frame, or None."""
     if item.fault is not None:
         raise BrokenSample(*item.fault)
     path = str(locate(item.folder, item.file or item.name))

@@ -1,4 +1,4 @@
-"""What the batches of all loaders share: their tensors move together."""
+"""The base of all batches: its tensors move together."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace

@@ -1,5 +1,5 @@
-"""Pictures without boxes, and mosaics of them, with captions and tags: what detectors learn classes
-from that nobody annotated.
+"""Pictures without boxes, and mosaics of them, with captions and tags, from which detectors learn
+classes without annotations.
 
 Letters: B images, T_i pictures of image i, K classes.
 """
@@ -178,7 +178,7 @@ class _Pool:
         self._pictures: dict[int, _Picture | None] = {}
 
     def picture(self, number: int) -> _Picture | None:
-        """Return the picture of a sample; None, and a fault, where it cannot be used."""
+        """Return the picture of a sample; None, and a fault, if it cannot be used."""
         if number not in self._pictures:
             try:
                 sample = self.samples.get(number) or self.store.read(number)
@@ -196,7 +196,7 @@ def _batch(
     tiles: list[Tensor],
     about: tuple[list[list[RawSample]], SampleRandom, TaggedCaptions],
 ) -> CaptionedBatch:
-    """Look up what is known of the pictures of each image."""
+    """Look up the captions and tags of the pictures of each image."""
     members, draw, table = about
     numbers, tags, captions = [], [], []
     for samples in members:

@@ -1,5 +1,5 @@
 """Images with boxes, pictures with captions and tags, and mosaics of them, in fixed numbers per
-step: what Detic + CLIM trains on."""
+step: the data of Detic + CLIM."""
 
 from dataclasses import dataclass
 from pathlib import Path

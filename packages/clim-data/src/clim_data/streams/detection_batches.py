@@ -1,4 +1,4 @@
-"""Raw samples to batches of images with boxes in pixels: what detectors train on.
+"""Raw samples to batches of images with boxes in pixels, for detectors.
 
 Letters: B images, n_i boxes of image i, S side of an image, K classes.
 """
@@ -61,7 +61,7 @@ class DetectionBatch(TensorBatch):
 
 @dataclass(frozen=True, kw_only=True)
 class ViewRules:
-    """Which boxes of a file train a detector, and how its images become views.
+    """Rules for the boxes that train a detector, and for the views of images.
 
     Raises:
         ValueError: a rule is out of range, or `classes` is one string.
@@ -73,7 +73,7 @@ class ViewRules:
     """Of the categories of LVIS that count: "f" (frequent), "c" (common), "r" (rare). () takes
     all."""
     masks: bool = False
-    """Read masks, too; boxes without one are left out."""
+    """Read masks, too; boxes without one are dropped."""
     repeat_below: float | None = None
     """Images with a class that is on a smaller share of the images come several times in an epoch
     (see `repeat_factors`; 0.001 is LVIS's); None takes every image once."""
@@ -100,14 +100,14 @@ def make_views(
     samples: Sequence[RawSample],
     make: Callable[[RawSample], tuple[View, Tensor, SampleWarning | None]],
 ) -> tuple[list[View], list[Tensor], list[str], list[BrokenSample]]:
-    """Make the views of a batch, and leave out samples that cannot be used.
+    """Make the views of a batch, and skip unusable samples.
 
     Args:
-        make: returns the view of a sample, the labels of its boxes, and what to warn of. It may
+        make: returns the view of a sample, the labels of its boxes, and a warning or None. It may
             raise BrokenSample.
 
     Returns:
-        Views, labels and keys of the usable samples, and what was wrong with the others.
+        Views, labels and keys of the usable samples, and the faults of the others.
     """
     views: list[View] = []
     labels: list[Tensor] = []

@@ -14,7 +14,7 @@ BACKGROUNDS = ("white", "random")
 class SampleRandom:
     """Random generators of an epoch: each follows from its seed, its number and a sample's name.
 
-    `step` tells the batches of an epoch apart, for decisions about a whole batch: the number of
+    `step` numbers the batches of an epoch, for decisions about a whole batch: it is the number of
     samples that all ranks used before. It is the same on all ranks.
     """
 

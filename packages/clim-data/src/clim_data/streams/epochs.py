@@ -31,7 +31,7 @@ class SampleSource(Protocol[Item_co]):
 
     @property
     def on_error(self) -> str:
-        """What happens to broken samples: "skip" or "raise"."""
+        """Treatment of broken samples: "skip" or "raise"."""
         ...
 
     @property
@@ -60,9 +60,9 @@ def global_steps(
 ) -> list[tuple[int, int]]:
     """Cut n samples into the (start, stop) ranges of the steps that all ranks take together.
 
-    All steps have `global_batch` samples but the last. What is left is one smaller step; when it is
-    less than one sample for each rank it joins the step before, whose ranks then have one sample
-    more at most. With `drop_last` it is lost, at most global_batch - 1 samples.
+    All steps have `global_batch` samples but the last. The rest is one smaller step. If it has less
+    than one sample for each rank it joins the step before, whose ranks then have at most one sample
+    more. With `drop_last` the rest is lost, at most global_batch - 1 samples.
     """
     edges = list(range(0, n - global_batch + 1, global_batch))
     steps = [(start, start + global_batch) for start in edges]
@@ -89,17 +89,16 @@ class EpochLoader(Generic[Batch]):
     workers only decode. So the batches do not depend on the number of workers, and every rank has
     the same number of them.
 
-    `iter(loader)` yields what is left of the current epoch, then the epoch advances; call it again
-    for the next one. A broken sample makes its batch smaller. A batch in which nothing can be read
+    `iter(loader)` yields the rest of the current epoch, then the epoch advances; call it again for
+    the next one. A broken sample makes its batch smaller. A batch in which nothing can be read
     raises, it never disappears. A worker that dies, or finds shared memory full, raises, too (see
     `load_in_workers`).
 
     Args:
-        store: the samples; what it left out is in its `skipped`, to which the loader adds.
-        build: makes one batch of some samples, and names those that it could not use. It is pickled
-            to the workers.
-        stream: size of the batches, order, ranks and workers. How samples are read is up to `store`
-            and `build`.
+        store: the samples; its `skipped` has skipped ones, and the loader adds to it.
+        build: makes one batch of some samples, and names the unusable ones. It is pickled to the
+            workers.
+        stream: size of the batches, order, ranks and workers. `store` and `build` read the samples.
         build_stamp: what else the batches depend on (such as a file of boxes); part of
             `fingerprint()`.
 
@@ -141,12 +140,12 @@ class EpochLoader(Generic[Batch]):
 
     @property
     def build(self) -> Callable[[list[Any], SampleRandom], Built]:
-        """What makes a batch of some samples."""
+        """The function that makes a batch of some samples."""
         return self._batches.build
 
     @property
     def num_samples(self) -> int:
-        """Samples of one epoch; those that turn out to be broken when decoded are still counted."""
+        """Number of samples of one epoch; samples that cannot be decoded are still counted."""
         return len(self._batches.store)
 
     def __len__(self) -> int:
@@ -191,8 +190,7 @@ class EpochLoader(Generic[Batch]):
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue after the batch at which `state` was taken; nothing that is skipped is read or
-        decoded.
+        """Continue after the batch at which `state` was taken; samples before it are not read.
 
         The position counts samples of all ranks, so another batch size or world size continues with
         the samples that are left (in other batches).
@@ -290,12 +288,12 @@ def epoch_order(
 
 
 def check_same_data(state: Mapping[str, Any], own: Mapping[str, Any], needed: str) -> None:
-    """Raise ValueError where a saved position is of other data, another seed or another version.
+    """Raise ValueError if a saved position is of other data, another seed or another version.
 
     Args:
-        state: what was saved.
-        own: what the loader would save now.
-        needed: what has to be as in the interrupted run, for the error.
+        state: the saved position.
+        own: the loader's present position.
+        needed: the options that must be as in the interrupted run, for the error.
     """
     for name in ("version", "seed", "fingerprint"):
         if state.get(name) != own[name]:

@@ -30,8 +30,8 @@ class MosaicLoader(EpochLoader[MosaicBatch]):
     workers only decode. So the batches do not depend on the number of workers, and every rank has
     the same number of them. Captions, crops and backgrounds follow from (seed, epoch, sample).
 
-    `iter(loader)` yields what is left of the current epoch, then the epoch advances; call it again
-    for the next one. A broken sample makes its batch smaller. A batch in which nothing can be read
+    `iter(loader)` yields the rest of the current epoch, then the epoch advances; call it again for
+    the next one. A broken sample makes its batch smaller. A batch in which nothing can be read
     raises, it never disappears.
 
     Args:
@@ -78,12 +78,12 @@ class CropLoader(EpochLoader[CropBatch]):
         sources: as in `MosaicLoader`; also plain folders of image files.
         image_px: side of the letterboxed image. crop_px: side of a crop.
         boxes: COCO json of boxes (any categories) by file name; images without a usable box are
-            left out.
+            skipped.
         images_json: use only the images of this COCO json, for grids (`boxes` does so anyway).
         scales: sides of the image, one of which is drawn for each step, the same for all ranks, in
             place of `image_px`, which must be one of them (see `MULTI_SCALES`); () for `image_px`
             always.
-        regions: which boxes or cells are taken, and how large their crops are.
+        regions: rules for boxes and cells, and the size of their crops.
         stream: as in `MosaicLoader`.
         keywords: the fields of `regions` and `stream` one by one; accepted in their place for one
             release.
@@ -140,7 +140,7 @@ class BoxLoader(EpochLoader[BoxBatch]):
     """Endless epochs of `BoxBatch`es: images with the labelled boxes of a COCO json
     (RegionCLIP-style training).
 
-    Boxes are clipped to their image. Images without a usable box are left out. Order, ranks,
+    Boxes are clipped to their image. Images without a usable box are skipped. Order, ranks,
     workers, broken samples and resuming are those of `MosaicLoader`; images need no captions.
 
     Args:
@@ -148,7 +148,7 @@ class BoxLoader(EpochLoader[BoxBatch]):
         image_px: side of the letterboxed image.
         boxes: COCO json with categories; its file names are those in the folder, or without ending
             the keys in shards.
-        max_boxes: of an image; when it has more, as many are drawn anew in every epoch.
+        max_boxes: largest number per image; of more boxes, every epoch draws a random subset.
         area_px: square roots of the smallest and largest area of a box in original pixels; None for
             any.
         crowd: "skip" crowd regions or "keep" them.
@@ -192,7 +192,7 @@ class BoxLoader(EpochLoader[BoxBatch]):
 
 
 def open_store(sources: Sources, stream: StreamOptions, *, texts: bool = True) -> SampleStore:
-    """Open the samples of a stream; with `texts` those that have captions only."""
+    """Open the samples of a stream; with `texts`, only samples that have captions."""
     return SampleStore(
         sources,
         texts=texts,

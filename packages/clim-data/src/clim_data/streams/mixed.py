@@ -26,7 +26,7 @@ class MixedPart:
     Attributes:
         name: the field of `MixedBatch` that its batches become.
         store: the samples.
-        build: makes a batch of some samples, and names those that it could not use.
+        build: makes a batch of some samples, and names the unusable ones.
         per_rank: samples in a step of one rank.
         wide: bool (len(store),), see `is_wide`.
         stamp: what else the batches depend on.
@@ -42,7 +42,7 @@ class MixedPart:
 
 @dataclass(frozen=True)
 class MixedBatch(TensorBatch):
-    """What one step trains on.
+    """The batches of one step.
 
     Attributes:
         boxes: images with boxes.
@@ -163,7 +163,8 @@ class MixedLoader:
         return self._fingerprint
 
     def _todo(self) -> list[tuple[int, int, Drawn, Drawn]]:
-        """Return the steps that are left of the epoch: number, group, drawn before and after."""
+        """Return the remaining steps of the epoch: number, group, and the samples drawn before and
+        after."""
         count = len(self) - self._position
         groups = self.mixture.groups(self._step + count)[self._step :].tolist()
         drawn, found = self._drawn, []

@@ -1,4 +1,4 @@
-"""Which samples of several sources enter each step: a fixed number of each.
+"""The samples of each step of a stream of several sources: a fixed number of each source.
 
 All images of a step are of one group, upright or wide, so that a batch has little padding. Each
 group of each source is an endless stream: one permutation of its samples after the other.
@@ -27,7 +27,8 @@ def is_wide(sizes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Mixture:
-    """The samples of each step, a pure function of the options and of what was drawn before.
+    """The samples of each step, a pure function of the options and of the numbers of samples drawn
+    before.
 
     Args:
         wide: bool (n_i,) of each source, see `is_wide`. Where a source has no image of one group,
@@ -68,7 +69,8 @@ class Mixture:
 
     @property
     def shares(self) -> np.ndarray:
-        """How likely each group is: its share of all samples of all sources, float64 (2,)."""
+        """The probability of each group: its fraction of all samples of all sources, float64
+        (2,)."""
         counts = np.zeros(len(GROUPS))
         for upright, wide in self.members:
             counts += (len(upright), len(wide))
@@ -76,7 +78,7 @@ class Mixture:
         return found
 
     def start(self) -> Drawn:
-        """Return what was drawn before the first step: nothing."""
+        """Return the numbers of samples drawn before the first step: zeros."""
         return tuple((0,) * len(self.per_rank) for _ in GROUPS)
 
     def groups(self, steps: int) -> np.ndarray:
@@ -87,7 +89,7 @@ class Mixture:
         return (rng.random(steps) >= self.shares[UPRIGHT]).astype(np.int64)
 
     def after(self, drawn: Drawn, group: int, world_size: int) -> Drawn:
-        """Return what was drawn after a step of a group."""
+        """Return the numbers of samples drawn after a step of a group."""
         row = tuple(
             count + number * world_size
             for count, number in zip(drawn[group], self.per_rank, strict=True)
@@ -98,7 +100,7 @@ class Mixture:
         """Return the sample numbers of one rank in a step, source by source.
 
         Args:
-            drawn: what was drawn before the step.
+            drawn: numbers of samples drawn before the step.
             group: of the step.
             rank, world_size: the ranks take turns, one sample each.
         """

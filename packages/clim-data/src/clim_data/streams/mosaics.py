@@ -1,5 +1,4 @@
-"""Which images of a batch go into which mosaic, how large each is decoded, and how mosaics are put
-together."""
+"""The layout of a batch as mosaics: the place and size of each image, and the assembly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -86,8 +85,8 @@ class MosaicConfig:
 
 @dataclass(frozen=True)
 class MosaicPlan:
-    """Where the n images of a batch go: `sides` has one entry for each mosaic, ascending; the rest
-    stay single.
+    """The layout of the n images of a batch: `sides` has one entry for each mosaic, ascending; the
+    rest stay single.
 
     Images keep their order: the tiles of the first mosaic row by row, of the second, ..., then the
     singles.

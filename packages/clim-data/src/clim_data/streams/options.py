@@ -17,7 +17,7 @@ ONE_PROCESS = Ranks()
 
 @dataclass(frozen=True, kw_only=True)
 class StreamOptions:
-    """What all loaders are told alike: size, order, ranks, workers, faults and the cache.
+    """Options that all loaders share: size, order, ranks, workers, faults and the cache.
 
     Raises:
         ValueError: an option is out of range.
@@ -26,7 +26,7 @@ class StreamOptions:
     batch_size: int
     """Images per rank and step; for mosaics, before they are laid out."""
     seed: int = 0
-    """Seed of the order, and of all that is drawn for a sample."""
+    """Seed of the order, and of all random numbers of a sample."""
     ranks: Ranks = ONE_PROCESS
     """Number of this process, and of how many."""
     workers: int = 0
@@ -43,7 +43,7 @@ class StreamOptions:
     max_pixels: int | None = None
     """Images with more are refused by their header; None takes the limit of `pixel_limit`."""
     cache_folder: str | Path | None = None
-    """Where remote shards and large indexes are kept; None takes `default_cache_folder()`."""
+    """Folder for remote shards and large indexes; None takes `default_cache_folder()`."""
     cache_shards: int = 16
     """Remote shards in use at a time; their shuffle has windows of as many."""
 
@@ -82,7 +82,7 @@ class StreamKeywords(TypedDict, total=False):
 
 
 def choose_stream(stream: StreamOptions | None, keywords: Mapping[str, object]) -> StreamOptions:
-    """Return `stream`, or the options that `keywords` spell out.
+    """Return `stream`, or make the options of `keywords`.
 
     Raises:
         ValueError: both are given, or an option is out of range.
@@ -101,7 +101,7 @@ def choose_stream(stream: StreamOptions | None, keywords: Mapping[str, object]) 
 
 @dataclass(frozen=True, kw_only=True)
 class CropRules:
-    """Which regions of an image `CropLoader` takes, and how much around them.
+    """Rules for the regions of an image in `CropLoader`, and for the size of their crops.
 
     Raises:
         ValueError: a rule is out of range.
@@ -136,7 +136,7 @@ class CropKeywords(StreamKeywords, total=False):
 def choose_crops(
     rules: CropRules | None, keywords: Mapping[str, object]
 ) -> tuple[CropRules, dict[str, Any]]:
-    """Return `rules`, or those that `keywords` spell out, and the keywords that are left.
+    """Return `rules`, or make them of `keywords`, and the remaining keywords.
 
     Raises:
         ValueError: both are given, or a rule is out of range.
@@ -149,7 +149,7 @@ def choose_crops(
 
 
 def refuse_both(name: str, keywords: Mapping[str, object]) -> None:
-    """Raise ValueError where `keywords` are given beside the option object `name`."""
+    """Raise ValueError if `keywords` are given next to the option object `name`."""
     if keywords:
         raise ValueError(
             f"{', '.join(keywords)} given beside {name}: set it in the object of {name}"

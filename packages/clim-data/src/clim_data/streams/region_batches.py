@@ -66,7 +66,7 @@ class BoxBatch(TensorBatch):
 
 @dataclass(frozen=True)
 class _View:
-    """The boxes of one image, what goes with each (crops or labels), and what is odd about it."""
+    """The boxes of one image, their crops or labels, and a warning about the image or None."""
 
     boxes: Tensor
     beside: Tensor
@@ -183,10 +183,8 @@ def _extent(size: tuple[int, int]) -> Tensor:
 def _views(
     samples: Sequence[RawSample], image_px: int, view: Callable[[RawSample, Tensor], _View]
 ) -> tuple[Tensor, list[_View], list[BrokenSample]]:
-    """The images (B, 3, S, S) that `view` filled, channels-last in memory, what it returned, and
-    what it could not do.
-
-    `view` is given a sample and the square for its image.
+    """The images (B, 3, S, S) that `view` filled, channels-last in memory, its results, and the
+    faults. `view` takes a sample and the square for its image.
     """
     images = torch.empty(len(samples), image_px, image_px, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     views: list[_View] = []

@@ -47,7 +47,7 @@ class RepeatedSamples:
     differently.
 
     Args:
-        store: the samples; nothing may be left out of it afterwards.
+        store: the samples; none may be removed from it afterwards.
         factors: int64 (len(store),), at least 1.
 
     Attributes:

@@ -25,7 +25,7 @@ MULTIPLE = 32
 
 @dataclass(frozen=True)
 class PictureRules:
-    """How a picture is resized. It is mirrored in half of the cases.
+    """Rules for the size of a picture. It is mirrored in half of the cases.
 
     Attributes:
         short: the short side becomes this; with `ratios`, the side of the square of a crop.
@@ -41,7 +41,7 @@ class PictureRules:
     def plan(
         self, size: tuple[int, int], rng: random.Random
     ) -> tuple[tuple[int, int], tuple[slice, slice], bool]:
-        """Draw what becomes of a picture of (height, width): new size, crop, and mirroring."""
+        """Draw the view of a picture of (height, width): new size, crop, and mirroring."""
         if self.ratios is None:
             new = short_side_size(size, self.short, self.long)
             return new, (slice(0, new[0]), slice(0, new[1])), rng.random() < 0.5
@@ -70,7 +70,7 @@ class PictureReader:
         Args:
             sample: its image.
             draw: of the batch.
-            purpose: tells several views of a sample in one step apart.
+            purpose: distinguishes several views of a sample in one step.
 
         Raises:
             BrokenSample: the image cannot be decoded.

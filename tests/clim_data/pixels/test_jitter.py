@@ -13,6 +13,7 @@ from clim_data.pixels.jitter import (
     cut_view,
     jitter,
     jittered_size,
+    resize_bilinear,
 )
 from clim_data.pixels.mask_windows import MaskWindow, window_of_mask
 from clim_data.pixels.segmentations import decode_segmentation
@@ -209,3 +210,31 @@ def test_golden_scaled_crops(golden):
             whole = torch.tensor([[0.0, 0, picture.shape[2], picture.shape[1]]])
             view = cut_view(picture, whole, new, crop=crop)
             check_view(case, f"out/{name}", view, torch.zeros(1).long(), masks=False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_crops_are_windows_of_the_whole_resized_picture(seed):
+    """Only the crop and a margin are computed. Turned pictures may round the other way."""
+    rng = random.Random(seed)
+    for _ in range(40):
+        size = (rng.randint(20, 90), rng.randint(20, 90))
+        picture = torch.randint(0, 256, (*size, 3), dtype=torch.uint8).permute(2, 0, 1)
+        draw = JitterDraw.of(rng)
+        side = rng.choice([32, 45, 64])
+        new = jittered_size(size, side, draw.ratio)
+        crop = crop_of(new, side, draw)
+        found = cut_view(picture, torch.zeros(0, 4), new, crop=crop, flip=draw.flip).image
+
+        whole = resize_bilinear(picture, new)[:, *crop]
+        whole = whole.flip(-1) if draw.flip else whole
+        assert (found.int() - whole.int()).abs().max() <= 1
+
+
+def test_views_are_written_where_they_stay():
+    picture = torch.randint(1, 256, (3, 20, 30), dtype=torch.uint8)
+    draw = JitterDraw(ratio=0.7, flip=True)
+    batch = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    view = jitter(picture, torch.zeros(0, 4), draw, 16, out=batch[1])
+    assert torch.equal(batch[1], jitter(picture, torch.zeros(0, 4), draw, 16).image)
+    assert view.image.data_ptr() == batch[1].data_ptr()
+    assert not batch[0].any()

@@ -59,9 +59,13 @@ def xyxy_to_xywh(box: Sequence[float]) -> tuple[float, float, float, float]:
 
 def inside_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Clip boxes (N, 4) XYXY in pixels to an image of (height, width)."""
+    return torch.from_numpy(inside_window(boxes.numpy(), size))
+
+
+def inside_window(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Clip boxes (N, 4) XYXY as `inside_image` does, in numpy."""
     height, width = size
-    limits = torch.tensor([width, height, width, height], dtype=boxes.dtype)
-    return torch.minimum(boxes.clamp(min=0), limits)
+    return np.clip(boxes, 0, np.array([width, height, width, height], dtype=boxes.dtype))
 
 
 def padded_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clim_data.pixels.boxes import inside_image
+from clim_data.pixels.boxes import inside_window
 from clim_data.pixels.mask_windows import MaskWindow, cut_window, mirror_window
 
 RATIOS = (0.1, 2.0)
@@ -116,6 +116,7 @@ def jitter(
     *,
     masks: Sequence[MaskWindow] | None = None,
     flip_padding: bool = False,
+    out: Tensor | None = None,
 ) -> JitterView:
     """Make one view of a picture: see `cut_view` for pixels, boxes and masks.
 
@@ -127,6 +128,8 @@ def jitter(
         masks: of the N boxes, or None.
         flip_padding: mirror the padded view, so that the padding of a mirrored view is at the left,
             as CLIM's detectors were trained. By default it is always at the right and the bottom.
+        out: zeros, uint8 (3, S, S), that become the image, such as a row of a batch; None makes a
+            new tensor.
     """
     new = jittered_size((picture.shape[1], picture.shape[2]), side, draw.ratio)
     crop = crop_of(new, side, draw)
@@ -135,13 +138,14 @@ def jitter(
     height, width = view.image.shape[1:]
     left = side - width if draw.flip and flip_padding else 0
     window = (left, 0, left + width, height)
-    image = picture.new_zeros(3, side, side)
+    image = picture.new_zeros(3, side, side) if out is None else out
     image[:, :height, left : left + width] = view.image
 
     cut = view.masks
-    if cut is not None:
-        cut = [mask._replace(left=mask.left + left) for mask in cut]
-    moved = view.boxes + view.boxes.new_tensor([left, 0, left, 0])
+    moved = view.boxes
+    if left:
+        moved = moved + moved.new_tensor([left, 0, left, 0])
+        cut = None if cut is None else [mask._replace(left=mask.left + left) for mask in cut]
     return JitterView(image, window, moved, cut, view.rows)
 
 
@@ -170,16 +174,16 @@ def cut_view(
     """
     size = (picture.shape[1], picture.shape[2])
     rows, columns = crop or (slice(0, new[0]), slice(0, new[1]))
-    found, cut, here = _crop_boxes(boxes, masks, size, new, (rows, columns))
-    content = resize_bilinear(picture, new)[:, rows, columns]
+    content = _resize_crop(picture, new, (rows, columns), flip=flip)
+    # For a handful of numbers, operations of numpy are faster than those of torch.
+    found, cut, here = _crop_boxes(boxes.numpy(), masks, size, new, (rows, columns))
 
     if flip:
         width = columns.stop - columns.start
-        found = found[:, [2, 1, 0, 3]] * found.new_tensor([-1, 1, -1, 1])
-        found = found + found.new_tensor([width, 0, width, 0])
-        content = content.flip(-1)
+        found = found[:, [2, 1, 0, 3]]
+        found[:, ::2] = width - found[:, ::2]
         cut = None if cut is None else [mirror_window(mask, width) for mask in cut]
-    return CutView(content, found, cut, here)
+    return CutView(content, torch.from_numpy(found), cut, torch.from_numpy(here))
 
 
 def resize_bilinear(picture: Tensor, size: tuple[int, int]) -> Tensor:
@@ -190,6 +194,54 @@ def resize_bilinear(picture: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(picture[None], size, mode="bilinear", align_corners=False)[0]
 
 
+def _resize_crop(
+    picture: Tensor, new: tuple[int, int], crop: tuple[slice, slice], *, flip: bool
+) -> Tensor:
+    """Resize a picture as `resize_bilinear`, without the pixels behind the crop, and mirror it.
+
+    The resizer counts from the first row and column. A crop near the other end is therefore taken
+    from the turned picture, and at most half of what is cut away is computed.
+    """
+    rows, columns = crop
+    if (rows, columns) == (slice(0, new[0]), slice(0, new[1])):
+        content = resize_bilinear(picture, new)
+        return content.flip(-1) if flip else content
+
+    turned = []
+    sides: list[tuple[int, int]] = []
+    for axis, part in ((1, rows), (2, columns)):
+        before, after = part.start, new[axis - 1] - part.stop
+        if after < before:
+            turned.append(axis)
+        sides.append((min(before, after), part.stop - part.start))
+
+    source = picture.flip(turned) if turned else picture
+    height, end_row = _needed(picture.shape[1], new[0], sum(sides[0]))
+    width, end_column = _needed(picture.shape[2], new[1], sum(sides[1]))
+    # With the factors of the whole picture: `interpolate` takes either factors or a size.
+    content = torch.ops.aten.upsample_bilinear2d(
+        source[None, :, :height, :width],
+        (end_row, end_column),
+        False,
+        new[0] / picture.shape[1],
+        new[1] / picture.shape[2],
+    )[0]
+    content = content[:, sides[0][0] : sum(sides[0]), sides[1][0] : sum(sides[1])]
+
+    back = [1] if 1 in turned else []
+    if (2 in turned) != flip:
+        back.append(2)
+    return content.flip(back) if back else content
+
+
+def _needed(old: int, new: int, end: int) -> tuple[int, int]:
+    """Return how many pixels of a side the first `end` resized ones need, and how many to make."""
+    # The neighbour below the last place, and one for roundings.
+    source = min(end * old // new + 2, old)
+    # The resizer copies a side whose number of pixels stays the same, whatever the factor.
+    return source, end + 1 if source == end and old != new else end
+
+
 def _nearest(old: int, new: int) -> np.ndarray:
     """Return the row that each row of a resized mask shows: floor(row * old / new)."""
     # In the order of operations of OpenCV, whose roundings decide where rows meet exactly.
@@ -198,33 +250,33 @@ def _nearest(old: int, new: int) -> np.ndarray:
 
 
 def _crop_boxes(
-    boxes: Tensor,
+    boxes: np.ndarray,
     masks: Sequence[MaskWindow] | None,
     size: tuple[int, int],
     new: tuple[int, int],
     crop: tuple[slice, slice],
-) -> tuple[Tensor, list[MaskWindow] | None, Tensor]:
+) -> tuple[np.ndarray, list[MaskWindow] | None, np.ndarray]:
     """Clip boxes and masks to the crop: boxes, masks, and the rows of the remaining ones."""
-    scale = boxes.new_tensor([new[1] / size[1], new[0] / size[0]]).repeat(2).float()
     rows, columns = crop
-    moved = inside_image(boxes.float() * scale, new)
-    moved = moved - moved.new_tensor([columns.start, rows.start]).repeat(2)
-    moved = inside_image(moved, (rows.stop - rows.start, columns.stop - columns.start))
-    here = (moved[:, 2:] > moved[:, :2]).all(1).nonzero()[:, 0]
+    scale = np.array([new[1] / size[1], new[0] / size[0]] * 2, dtype=np.float32)
+    corner = np.array([columns.start, rows.start] * 2, dtype=np.float32)
+    moved = boxes.astype(np.float32) * scale - corner
+    moved = inside_window(moved, (rows.stop - rows.start, columns.stop - columns.start))
 
+    shortest = SHORTEST_SIDE if masks is None else 0.0
+    here = np.flatnonzero((moved[:, 2:] - moved[:, :2] > np.float32(shortest)).all(axis=1))
     if masks is None:
-        moved = moved[here]
-        is_large = (moved[:, 2:] - moved[:, :2] > SHORTEST_SIDE).all(1)
-        return moved[is_large], None, here[is_large]
+        return moved[here], None, here
 
     from_rows = _nearest(size[0], new[0])[rows]
     from_columns = _nearest(size[1], new[1])[columns]
-    cut, left = [], []
+    cut: list[MaskWindow] = []
+    left: list[int] = []
     for row in here.tolist():
         mask = cut_window(masks[row], from_rows, from_columns)
         # A mask outside the crop has no box.
         if mask is not None:
             cut.append(mask)
             left.append(row)
-    around = torch.tensor([mask.box for mask in cut], dtype=torch.float32).reshape(-1, 4)
-    return around, cut, torch.tensor(left, dtype=torch.int64)
+    around = np.array([mask.box for mask in cut], dtype=np.float32).reshape(-1, 4)
+    return around, cut, np.array(left, dtype=np.int64)

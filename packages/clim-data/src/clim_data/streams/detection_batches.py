@@ -98,13 +98,13 @@ class ViewRules:
 
 def make_views(
     samples: Sequence[RawSample],
-    make: Callable[[RawSample], tuple[View, Tensor, SampleWarning | None]],
+    make: Callable[[RawSample, int], tuple[View, Tensor, SampleWarning | None]],
 ) -> tuple[list[View], list[Tensor], list[str], list[BrokenSample]]:
     """Make the views of a batch, and skip unusable samples.
 
     Args:
-        make: returns the view of a sample, the labels of its boxes, and a warning or None. It may
-            raise BrokenSample.
+        make: takes a sample and its row in the batch, and returns its view, the labels of its
+            boxes, and a warning or None. It may raise BrokenSample.
 
     Returns:
         Views, labels and keys of the usable samples, and the faults of the others.
@@ -115,7 +115,7 @@ def make_views(
     faults: list[BrokenSample] = []
     for sample in samples:
         try:
-            view, label, warning = make(sample)
+            view, label, warning = make(sample, len(views))
         except BrokenSample as fault:
             faults.append(fault)
             continue
@@ -141,12 +141,16 @@ class DetectionBuilder:
     def __call__(
         self, samples: Sequence[RawSample], draw: SampleRandom
     ) -> tuple[DetectionBatch | None, list[BrokenSample]]:
-        views, labels, keys, faults = make_views(samples, lambda one: self._view(one, draw))
+        # Views are written where they stay.
+        images = torch.zeros(len(samples), 3, self.image_px, self.image_px, dtype=torch.uint8)
+        views, labels, keys, faults = make_views(
+            samples, lambda one, row: self._view(one, draw, images[row])
+        )
         if not views:
             return None, faults
 
         batch = DetectionBatch(
-            torch.stack([view.image for view in views]),
+            images if len(views) == len(images) else images[: len(views)].clone(),
             torch.tensor([view.window for view in views]),
             [view.boxes for view in views],
             labels,
@@ -156,7 +160,7 @@ class DetectionBuilder:
         return batch, faults
 
     def _view(
-        self, sample: RawSample, draw: SampleRandom
+        self, sample: RawSample, draw: SampleRandom, out: Tensor
     ) -> tuple[JitterView, Tensor, SampleWarning | None]:
         image = open_image(sample.image, sample.name, max_pixels=self.max_pixels)
         boxes, labels, warning = self.table.of_image(sample, image)
@@ -167,7 +171,13 @@ class DetectionBuilder:
         purpose = f"jitter {sample.copy}" if sample.copy else "jitter"
         chosen = JitterDraw.of(draw.rng(sample.name, purpose))
         view = jitter(
-            picture, boxes, chosen, self.image_px, masks=masks, flip_padding=self.flip_padding
+            picture,
+            boxes,
+            chosen,
+            self.image_px,
+            masks=masks,
+            flip_padding=self.flip_padding,
+            out=out,
         )
         return view, labels[view.rows], warning
 

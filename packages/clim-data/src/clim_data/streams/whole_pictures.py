@@ -101,7 +101,7 @@ class ResizedBuilder:
     def __call__(
         self, samples: Sequence[RawSample], draw: SampleRandom
     ) -> tuple[DetectionBatch | None, list[BrokenSample]]:
-        views, labels, keys, faults = make_views(samples, lambda one: self._view(one, draw))
+        views, labels, keys, faults = make_views(samples, lambda one, _: self._view(one, draw))
         if not views:
             return None, faults
 

@@ -107,7 +107,7 @@ def _build_clip(name: str, tag: str | None, *, weights_follow: bool) -> OpenClip
 
 
 def _missing(name: str, tag: str | None) -> str:
-    """Say what cannot be fetched, and what to do."""
+    """Describe the weights that cannot be fetched, and the fix."""
     if tag is None:
         return (
             f"no connection to the hub, and files that {name} needs are not in its cache: build "
@@ -121,14 +121,14 @@ def _missing(name: str, tag: str | None) -> str:
 
 
 def _chosen_weights(name: str, pretrained: str | Path | None) -> str | Path | None:
-    """Return the weights that are meant; None for random ones."""
+    """Return the requested weights; None for random ones."""
     if pretrained is None and name == TINY:
         return AFTER_CLIM
     return None if pretrained == NO_WEIGHTS else pretrained
 
 
 def _describe_weights(model: RegionModel, tag: str | None, pretrained: str | Path | None) -> None:
-    """Note on the model which weights it has, and what shipped ones say of themselves."""
+    """Set the attributes of the model that describe its weights."""
     assert model.name is not None
     if pretrained is not None:
         model.pretrained = str(pretrained)
@@ -147,7 +147,7 @@ def _eval_px(weights: Path) -> int | None:
     """Return the size at which the regions of an export are read, if its config.json says it.
 
     Raises:
-        ValueError: what stands there is no size.
+        ValueError: the value there is not a size.
     """
     path = weights / "config.json"
     if not path.is_file():

@@ -61,7 +61,7 @@ class RegionInputs:
 
 
 class Encoding:
-    """The stem of a batch of images, and what is read from it.
+    """The stem of a batch of images, and the features that are read from it.
 
     Args:
         tower: the reader of the image tower.

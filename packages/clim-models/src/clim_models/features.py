@@ -1,4 +1,4 @@
-"""Requests: what a RegionModel can be asked to compute from one forward of its image tower.
+"""Requests: the features that a RegionModel computes from one forward of its image tower.
 
 `RegionModel.encode(images, requests)` answers any number of them together:
 
@@ -19,17 +19,17 @@ Regions = Literal["boxes", "masks"]
 
 
 class Readout(StrEnum):
-    """How the last layer of a tower is read at each position of the map.
+    """The way to read the last layer of a tower at each position of the map.
 
     VALUE_RESIDUAL runs the layer without mixing between positions: value path, residual and MLP
     (the papers' path). VALUE stops after the value and output projections (MaskCLIP, arXiv
     2112.01071).
 
-    The others let positions mix with those that are like them, for a CLIP that was never trained on
-    regions. Transformer blocks have them, attention pools and CNNs do not. SCLIP (arXiv 2312.01597)
-    adds attention of queries to queries and of keys to keys, and runs residual and MLP. CLEARCLIP
-    (arXiv 2407.12442) attends from queries to queries, without residual and MLP. NACLIP (arXiv
-    2404.08181) attends from keys to keys and favours neighbours, without residual and MLP.
+    The others mix similar positions, for a CLIP that was never trained on regions. Transformer
+    blocks have them, attention pools and CNNs do not. SCLIP (arXiv 2312.01597) adds attention of
+    queries to queries and of keys to keys, and runs residual and MLP. CLEARCLIP (arXiv 2407.12442)
+    attends from queries to queries, without residual and MLP. NACLIP (arXiv 2404.08181) attends
+    from keys to keys and favours neighbours, without residual and MLP.
     """
 
     VALUE_RESIDUAL = "value_residual"
@@ -186,7 +186,7 @@ def check_requests(
     boxes: Sequence[Tensor] | None,
     masks: Sequence[Tensor] | None,
 ) -> None:
-    """Reject what is no request, and requests whose regions were not passed.
+    """Reject values that are not requests, and requests whose regions were not passed.
 
     Raises:
         ValueError: see above.

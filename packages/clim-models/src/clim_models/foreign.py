@@ -1,4 +1,4 @@
-"""What a configuration from elsewhere may choose: names that this machine knows, and plain values.
+"""Limits for configurations from strangers: names that this machine knows, and plain values.
 
 A folder of weights or a run folder names its model, text tower and tokenizer. Loaders take more
 than names there: folders and hub ids whose Python they run. So a name that comes from a file is one
@@ -20,14 +20,14 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from clim_models.checkpoints.load import export_folder
 from clim_models.shipped import TINY
 
-# Options of a model_cfg that name something to load, each with the section it stands in.
+# Options of a model_cfg that name something to load, each with its section.
 NAMES = {
     "timm_model_name": "vision_cfg",
     "hf_model_name": "text_cfg",
     "hf_tokenizer_name": "text_cfg",
 }
 
-# They ask to run code. They are dropped, whatever their value is.
+# Options that ask to run code. They are dropped, with any value.
 DROPPED = frozenset({"trust_remote_code", "code_revision", "auto_map"})
 
 TOKENIZER_OPTIONS = frozenset({"clean", "strip_sep_token", "language"}) | DROPPED

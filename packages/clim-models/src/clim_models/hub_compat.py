@@ -1,6 +1,6 @@
-"""What we take from huggingface_hub that its documentation does not promise.
+"""Everything in huggingface_hub that we use without a promise of its documentation.
 
-Tried on huggingface_hub 2.4. `tests/clim_models/test_hub_compat.py` says what broke.
+Tried on huggingface_hub 2.4. `tests/clim_models/test_hub_compat.py` reports what broke.
 """
 
 import socket

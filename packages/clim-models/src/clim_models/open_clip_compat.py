@@ -1,6 +1,6 @@
-"""What we take from open_clip that its documentation does not promise.
+"""Everything in open_clip that we use without a promise of its documentation.
 
-Tried on open_clip_torch 3.3. `tests/clim_models/test_open_clip_compat.py` says what broke.
+Tried on open_clip_torch 3.3. `tests/clim_models/test_open_clip_compat.py` reports what broke.
 """
 
 import logging
@@ -56,7 +56,7 @@ class ImageStatistics:
 
 
 def check_open_clip(model: nn.Module) -> None:
-    """Reject what has no image tower or cannot encode texts.
+    """Reject a model without an image tower, or one that cannot encode texts.
 
     Raises:
         ValueError: see above.
@@ -94,7 +94,7 @@ def register_config(name: str, config: dict) -> None:
 def no_weights_yet() -> Iterator[None]:
     """Within it, open_clip does not warn that a model it builds has random weights.
 
-    We load them afterwards. Nor does it print what its errors say. Other messages pass.
+    We load them afterwards. Nor does it print the text of its errors. Other messages pass.
     """
 
     def is_other(record: logging.LogRecord) -> bool:

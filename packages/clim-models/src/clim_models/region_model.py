@@ -124,7 +124,7 @@ class RegionModel(OpenClipWrapper):
         masks: Sequence[Tensor] | None = None,
         normalize: bool = True,
     ) -> dict[Request, Tensor]:
-        """Do what `encode` does, so that hooks and engines see a call of the module."""
+        """Call `encode`, so that hooks and engines see a call of the module."""
         return self.encode(images, requests, boxes=boxes, masks=masks, normalize=normalize)
 
     def encode_image(self, images: Tensor, normalize: bool = True) -> Tensor:
@@ -197,7 +197,7 @@ class RegionModel(OpenClipWrapper):
         normalize: bool = True,
         readout: Readout | str | None = None,
     ) -> Tensor:
-        """Encode masks; everything that is not said here is as in `encode_boxes`.
+        """Encode masks, as `encode_boxes` encodes boxes.
 
         Args:
             masks: as in `encode`.
@@ -289,7 +289,7 @@ class RegionModel(OpenClipWrapper):
         return self.tower.stem(self._covered(images, grid), keep=blocks)
 
     def _covered(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Cut off what `partial_patches="crop"` ignores, in the dtype of the weights."""
+        """Cut off the pixels that `partial_patches="crop"` ignores, in the dtype of the weights."""
         height = grid[0] * self.stride
         width = grid[1] * self.stride
         return images[..., :height, :width].to(self.dtype)

@@ -1,4 +1,5 @@
-"""Which models of open_clip have region features: `python -m clim_models.survey [NAME ...]`.
+"""List the models of open_clip that have region features: `python -m clim_models.survey [NAME
+...]`.
 
 Image towers are built without weights, so that all names take half a minute and nothing is
 fetched.
@@ -17,7 +18,7 @@ from clim_models.towers.registry import find_tower
 
 @dataclass(frozen=True)
 class SurveyedTower:
-    """What can be read from the image tower of a model.
+    """The features that can be read from the image tower of a model.
 
     Attributes:
         name: open_clip's name of the model.
@@ -59,7 +60,7 @@ def survey_tower(name: str) -> SurveyedTower:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print a line for each name, and how many can be read."""
+    """Print a line for each name, and the number of readable models."""
     parser = argparse.ArgumentParser(prog="python -m clim_models.survey", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all of open_clip's")
     names = parser.parse_args(argv).names or open_clip.list_models()

@@ -211,7 +211,7 @@ def load_shipped_weights(model: nn.Module, path: str | Path | None = None) -> di
         path: file with the image tower and the logit scale; None for those of "emoji".
 
     Returns:
-        The metadata of the file: how it was trained and what it reached.
+        The metadata of the file: its training and its figures.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -246,7 +246,7 @@ def load_shipped_weights(model: nn.Module, path: str | Path | None = None) -> di
 
 
 def shipped_facts(tag: str) -> dict[str, str]:
-    """Return the metadata of shipped weights: how they were made, what they know and reached."""
+    """Return the metadata of shipped weights: their training, their limits and their figures."""
     with safe_open(SHIPPED_FILES[tag], "pt") as file:
         return file.metadata() or {}
 

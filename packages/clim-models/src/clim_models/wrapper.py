@@ -25,7 +25,7 @@ class OpenClipWrapper(nn.Module):
         name, config: open_clip's, if they are known.
         pretrained: the weights that `create_model` was asked for; "none" for random ones.
         eval_px: side of the images that the regions were trained on, if the weights say it.
-        knows: what the weights have seen, in words, if they say it.
+        knows: the kind of images that the weights were trained on, in words, if they say it.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ def write_whole(path: Path, *, sync: bool = True) -> Iterator[Path]:
         sync: wait until the content is on the disk. False for caches, which can be made again.
 
     Raises:
-        OSError: the file cannot be written; the message says what is free there. The draft is gone
+        OSError: the file cannot be written; the message has the free space there. The draft is gone
             then, and an old file stays.
     """
     # Two processes, or two threads of one, never share a draft.

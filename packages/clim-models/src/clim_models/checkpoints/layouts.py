@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-# Entries that describe an OpenAI archive and are no weights. They mark a QuickGELU model.
+# Entries that describe an OpenAI archive and are not weights. They mark a QuickGELU model.
 OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 TEXT_PARTS = (
     "text_projection",

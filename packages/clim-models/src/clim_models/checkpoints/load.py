@@ -1,4 +1,4 @@
-"""Read weights from any known file into a RegionModel, strictly, and say what was recognised."""
+"""Read weights from any known file into a RegionModel, strictly, and report the layout."""
 
 import pickle
 import zipfile
@@ -21,13 +21,13 @@ WEIGHTS_FILE = "model.safetensors"
 LISTED = 8
 # Bytes that an archive may unpack to beyond twice its size.
 ROOM = 64 << 20
-# What libraries raise for files that are cut off or overwritten.
+# Errors of libraries for files that are cut off or overwritten.
 DAMAGED = (SafetensorError, RuntimeError, EOFError, OSError, KeyError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_checkpoint` recognised.
+    """The result of `load_checkpoint`.
 
     Attributes:
         layout: "open_clip", "openai" or "eva-clip".
@@ -52,7 +52,7 @@ def load_checkpoint(
             a CLIPSelf/CLIM release.
 
     Returns:
-        What was recognised.
+        The layout, the source, and the number of tensors.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -131,7 +131,7 @@ def check_archive(path: Path) -> None:
 
 
 def export_folder(path: Path) -> Path:
-    """Return where the export is: `model` in the run folder of a training, else the path itself.
+    """Return the path of the export: `model` in the run folder of a training, else the path itself.
 
     Raises:
         FileNotFoundError: the folder is a run that was stopped before it had an export.
@@ -149,7 +149,7 @@ def export_folder(path: Path) -> Path:
 
 
 def _stopped_at(run: Path) -> str:
-    """Say at which step a run was stopped, by the names of its checkpoints."""
+    """Describe the step at which a run was stopped, by the names of its checkpoints."""
     steps = []
     for folder in (run / "checkpoints").glob("step-*"):
         number = folder.name.removeprefix("step-")
@@ -169,7 +169,7 @@ def _begins_as_checkpoint(path: Path) -> bool:
 
 
 def _unpickling_reason(path: Path) -> str:
-    """Say why a file is not read: it is something else, or it holds Python objects."""
+    """Explain why a file is not read: it is not a checkpoint, or it holds Python objects."""
     if not _begins_as_checkpoint(path):
         start = _first_bytes(path)
         return (
@@ -200,7 +200,7 @@ def _check_keys(
     """Refuse weights whose keys or shapes differ from the model's.
 
     Raises:
-        ValueError: the differing keys, and what they look like.
+        ValueError: the differing keys, and their likely layout.
     """
     missing = sorted(own.keys() - new.keys())
     unexpected = sorted(new.keys() - own.keys())

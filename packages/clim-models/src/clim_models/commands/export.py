@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Write the graphs and say how far they are from the model."""
+    """Write the graphs and print their difference from the model."""
     # Imported here: it brings torch, which help and mistakes need not wait for.
     from clim_models.graphs.writing import export_graphs
     from clim_models.pipelines.options import PipelineOptions

@@ -1,4 +1,4 @@
-"""The commands of `clim-models`, and how they end.
+"""The commands of `clim-models`, and their exit statuses.
 
 The other packages have `clim_data.command_line` for this, which this one may not import; a test
 compares the exit statuses.

@@ -1,4 +1,4 @@
-"""How the parts of a detector are put together."""
+"""The assembly of a detector from its parts."""
 
 from dataclasses import dataclass, replace
 
@@ -21,7 +21,7 @@ POSITIVE = 0.5
 
 @dataclass(frozen=True)
 class Frame:
-    """The parts of a detector before its heads, and how pictures reach them."""
+    """The parts of a detector before its heads, and the rules for its pictures."""
 
     backbone: Backbone
     neck: Neck

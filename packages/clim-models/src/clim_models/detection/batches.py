@@ -1,4 +1,4 @@
-"""Pictures as a batch that is as large as the largest of them.
+"""Pictures as a batch with the size of the largest.
 
 Letters: B pictures, h w pixels after resizing, H W pixels of the network input.
 """
@@ -19,7 +19,7 @@ from clim_models.detection.images import (
 
 @dataclass(frozen=True)
 class BatchRules:
-    """How pictures become a batch.
+    """Rules that make a batch of pictures.
 
     Attributes:
         mean, std: of the channels, in grey levels from 0 to 255, in the order of the network.
@@ -80,7 +80,7 @@ def stack_images(pixels: Sequence[Tensor], rules: BatchRules) -> Tensor:
 
 
 def prepare_padded(images: Tensor, windows: Tensor, rules: BatchRules) -> tuple[Tensor, Tensor]:
-    """Normalise a batch of training views; what lies outside the pictures becomes 0.
+    """Normalise a batch of training views; pixels outside the pictures become 0.
 
     Nothing waits for the device.
 

@@ -45,13 +45,13 @@ CAFFE_IMAGES = BatchRules((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), bgr=True)
 
 @dataclass(frozen=True, kw_only=True)
 class C4Options:
-    """What a C4 detector is made of; the defaults are those of OV-COCO.
+    """Options of a C4 detector; the defaults are those of OV-COCO.
 
     Attributes:
         resnet: layers of the backbone, the last stage is a part of the box head.
         images: how pictures become a batch.
         classifier: temperature and bias.
-        image_level: what images without boxes teach; None trains on boxes only.
+        image_level: losses of images without boxes; None trains on boxes only.
         training_proposals, testing_proposals: how proposals are chosen.
         anchor_sample, box_sample: how many anchors and boxes of an image train.
         detections: which boxes are returned.
@@ -228,7 +228,7 @@ class C4Detector(TextClassDetector):
         return losses | self.box_losses(feature_map, sampled)
 
     def usable_anchors(self, anchors: Tensor, limits: Tensor) -> Tensor:
-        """Leave out anchors beyond an image's own size, rounded up: (A, 4), (B, 2) -> bool (B, A).
+        """Exclude anchors beyond an image's own size, rounded up: (A, 4), (B, 2) -> bool (B, A).
 
         A larger neighbour in the batch does not change which anchors of an image train.
         """
@@ -262,7 +262,7 @@ class C4Detector(TextClassDetector):
         Args:
             images: (B, 3, H, W) of `prepare_batch`.
             limits: (B, 2), height and width of each resized picture.
-            batch: what is known of each.
+            batch: pictures, tags and captions of each image.
 
         Returns:
             `loss_tags` and `loss_caption`, as the options ask for.

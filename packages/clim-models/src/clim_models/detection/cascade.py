@@ -272,8 +272,8 @@ class CascadeDetector(TextClassDetector):
         Args:
             images: (B, 3, H, W) of `prepare_batch`.
             limits: (B, 2), height and width of each resized picture.
-            batches: what is known of each image, one list per stage: groups and captions are drawn
-                anew in each.
+            batches: pictures, tags and captions of each image, one list per stage, because groups
+                and captions are drawn anew in each.
 
         Returns:
             `0.loss_tags`, `0.loss_caption`, ... of each stage, as the options ask for.

@@ -23,7 +23,7 @@ LVIS_LEVEL = ImageLevelRules(
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeOptions:
-    """What a cascade detector is made of; the defaults are those of OV-LVIS.
+    """Options of a cascade detector; the defaults are those of OV-LVIS.
 
     Attributes:
         resnet: layers of the backbone.
@@ -31,10 +31,10 @@ class CascadeOptions:
         centres: the proposal network. Published runs have `empty_images=False` in its heatmap.
         channels, width, mask_channels: of the pyramid, the box heads and the mask head.
         classifier: temperature and bias.
-        losses: how many classes a step is asked about, and the distance of deltas.
-        box_sample: how many boxes of an image train.
+        losses: number of classes in the questions of a step, and the distance of deltas.
+        box_sample: number of boxes of an image that train.
         detections: which boxes are returned.
-        image_level: what images without boxes teach; None trains on boxes only.
+        image_level: losses of images without boxes; None trains on boxes only.
         groups_compete: whether boxes of groups may stand for a tile in the next stage, as in
             published runs. The box of a tile then often covers other tiles.
     """

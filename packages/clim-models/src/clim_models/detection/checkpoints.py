@@ -60,7 +60,7 @@ FROZEN_CLIP_NAMES = (
 
 @dataclass(frozen=True)
 class DetectorLoadReport:
-    """What `load_detector` recognised.
+    """The result of `load_detector`.
 
     Attributes:
         layout: "fvit", "frozen_clip", or "clim" (the names of this package).
@@ -76,7 +76,7 @@ class DetectorLoadReport:
 
 
 def fvit_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the entries of an F-ViT release; the layer that it never uses is left out.
+    """Rename the entries of an F-ViT release; its unused layer is dropped.
 
     Args:
         tensors: the state dict of the release.
@@ -145,7 +145,8 @@ def load_detector(
             vocabulary.
 
     Returns:
-        What was recognised. Masks of the file are not used by a detector without mask head.
+        The layout and the numbers of tensors. Masks of the file are not used by a detector without
+        mask head.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -170,7 +171,7 @@ def load_detector(
         check_class_count(own[CLASSES], renamed[CLASSES], source)
 
     check_entries(own, renamed, _optional(own, keep_classes, detector), source)
-    # What the file may lack stays as it is.
+    # Entries that the file may lack stay as they are.
     detector.load_state_dict(own | renamed)
     return DetectorLoadReport(layout, source, len(renamed), tuple(unused))
 
@@ -230,7 +231,7 @@ def check_class_count(own: Tensor, new: Tensor, source: str) -> None:
 def check_entries(
     own: Mapping[str, Tensor], new: Mapping[str, Tensor], optional: set, source: str
 ) -> None:
-    """Raise ValueError, with the differing entries, unless a file has what a detector needs.
+    """Raise ValueError, with the differing entries, unless a file has the entries of a detector.
 
     Args:
         own: entries of the detector.

@@ -1,4 +1,4 @@
-"""Which boxes a detector returns, and their masks."""
+"""The choice of the boxes that a detector returns, and their masks."""
 
 from collections.abc import Sequence
 

@@ -51,7 +51,7 @@ class TwoStageDetector(nn.Module):
         rules: everything else.
 
     Attributes:
-        options: what a builder made it with; None if it was put together by hand.
+        options: of the builder; None if no builder made the detector.
 
     Raises:
         ValueError: embeddings of another width than the box head's.
@@ -332,7 +332,7 @@ class TwoStageDetector(nn.Module):
         return windows.to(levels[0].dtype)
 
     def limits_of(self, frames: Sequence[ImageFrame], device: torch.device) -> Tensor:
-        """Return what boxes are clipped to, (height, width) of each image: (B, 2)."""
+        """Return the limits of boxes, (height, width) of each image: (B, 2)."""
         to_padding = self.rules.images.clip_to_padding
         sizes = [frame.padded if to_padding else frame.content for frame in frames]
         return torch.tensor(sizes, dtype=torch.float32).to(device, non_blocking=True)

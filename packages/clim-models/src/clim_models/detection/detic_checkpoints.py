@@ -61,7 +61,7 @@ def load_detic(
         keep_classes: keep the detector's own class embeddings.
 
     Returns:
-        What was recognised.
+        The layout and the number of tensors.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -128,12 +128,12 @@ def load_resnet(
         style: "caffe" or "torchvision".
 
     Returns:
-        What was loaded.
+        The layout and the number of tensors.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the detector is built for the other style, or the file has other layers; what is
-            missing is listed.
+        ValueError: the detector is built for the other style, or the file has other layers; missing
+            ones are listed.
     """
     if style not in get_args(ResNetStyle):
         raise ValueError(f"style={style!r}; legal values are {', '.join(get_args(ResNetStyle))}")

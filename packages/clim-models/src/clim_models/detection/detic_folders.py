@@ -28,7 +28,7 @@ class DeticKind(NamedTuple):
 
 
 def build_cascade(classes: ClassSet, options: CascadeOptions) -> CascadeDetector:
-    """Build a cascade that is not going to train: numbers of images do not count."""
+    """Build a cascade without its numbers of images, which only a training needs."""
     return CascadeDetector(classes, torch.ones(classes.num_classes), options)
 
 
@@ -89,7 +89,7 @@ def build_text_tower(name: str, tensors: Mapping[str, Tensor]) -> RegionModel:
 
 
 def rebuilt(kind: type, entry: Mapping[str, Any]) -> Any:
-    """Make an option object of what JSON holds: objects of dicts, tuples of lists."""
+    """Make an option object of JSON values: objects of dicts, tuples of lists."""
     hints = get_type_hints(kind)
     values = {}
     known = {field.name for field in fields(kind)}

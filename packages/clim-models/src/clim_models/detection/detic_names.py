@@ -28,7 +28,7 @@ def c4_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the entries of an OV-COCO release of Detic + CLIM.
 
     Its background (zeros) and tag embeddings (those of the classes) are not needed, and its text
-    tower is that of CLIP.
+    tower is CLIP's.
 
     Args:
         tensors: the state dict of the release.
@@ -66,7 +66,7 @@ def cascade_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the entries of an OV-LVIS release of Detic + CLIM.
 
     Its three stages share their classes. The frequencies of classes are those of the data set, and
-    the text tower is that of CLIP: both are left out.
+    the text tower is CLIP's: both are dropped.
 
     Args:
         tensors: the state dict of the release.

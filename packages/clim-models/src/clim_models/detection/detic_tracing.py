@@ -33,7 +33,8 @@ def largest_detic_losses(
     """Compute the losses of a step on images whose boxes are as many as the rules allow.
 
     Shapes, and so memory and arithmetic of the layers, are those of a training step with full
-    samples. Values mean nothing. Left out: choosing proposals, and bitmaps of annotated masks.
+    samples. Values have no meaning. Choosing proposals and bitmaps of annotated masks are not
+    included.
 
     Args:
         detector: in training mode.
@@ -112,7 +113,7 @@ def _image_loss(
 
 
 def _maps(detector: C4Detector | CascadeDetector, images: Tensor) -> list[Tensor]:
-    """Return the maps that boxes are proposed from, finest first."""
+    """Return the maps of the proposal network, finest first."""
     if isinstance(detector, C4Detector):
         return [detector.backbone(images)[-1]]
     return detector.levels_of(images)
@@ -128,7 +129,7 @@ def _propose(detector: C4Detector | CascadeDetector, maps: list[Tensor]) -> None
 
 
 def _stages(detector: C4Detector | CascadeDetector, maps: list[Tensor]) -> list[tuple[Head, Read]]:
-    """Return the box heads, and what reads features of boxes for each.
+    """Return the box heads, and for each the function that reads features of boxes.
 
     All boxes are read from the finest map; a real step shares them out.
     """

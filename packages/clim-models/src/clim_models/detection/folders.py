@@ -1,4 +1,4 @@
-"""A detector as a folder: weights, class names, and what it takes to build it again."""
+"""A detector as a folder: weights, class names, and the options of its builder."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -55,12 +55,12 @@ def save_detector(
 ) -> Path:
     """Write `model.safetensors`, `classes.json` and `detector.json`.
 
-    `load_detector` reads the weights into a detector that is there (`load_detic` those of Detic),
+    `load_detector` reads the weights into an existing detector (`load_detic` those of Detic),
     `open_detector` builds it. Both towers are in the file: new classes need the text tower. A
-    detector that no builder made, or whose tower has no name, gets no `detector.json`.
+    detector without a builder, or whose tower has no name, gets no `detector.json`.
 
     Args:
-        detector: what is written.
+        detector: the one to write.
         folder: is made if it is not there.
         state: entries of `detector.state_dict()`; None takes those of the detector.
 

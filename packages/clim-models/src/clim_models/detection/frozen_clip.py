@@ -90,7 +90,7 @@ def build_frozen_clip(
     `options.original` pads pictures with CLIP's mean in the wrong order of channels, does not round
     resized pixels, and lets boxes reach into the padding, as the released code does. The released
     ViT weights also need a tower with plain GELU ("ViT-B-16", not "ViT-B-16-quickgelu"), and on
-    OV-COCO all 80 class names; `ClassSet.without` leaves out those that are neither base nor novel.
+    OV-COCO all 80 class names; `ClassSet.without` drops those that are neither base nor novel.
 
     Args:
         model: a ViT, a ModifiedResNet or a timm CNN; it is frozen.

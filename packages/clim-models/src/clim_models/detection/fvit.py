@@ -132,14 +132,14 @@ def transfer_fvit(
     preset: TransferName = "fvit-transfer",
     **options: Any,
 ) -> TwoStageDetector:
-    """Build the detector that the paper evaluates on data sets it was not trained on.
+    """Build the detector with which the paper is evaluated on other data sets.
 
     All classes count alike: scores trust CLIP with 0.2 on COCO and 0.3 on others, the temperature
     is 50 instead of the learned one, and there are no masks. `with_vocabulary` keeps the scores of
     the training in their place.
 
     Args:
-        detector: an F-ViT, such as one trained on LVIS; its weights are copied, but for the tower.
+        detector: an F-ViT, for example trained on LVIS; its weights are copied, except the tower.
         vocabulary: names, a `Vocabulary`, or what `Vocabulary.of` takes.
         preset: "fvit-transfer-coco", or "fvit-transfer" for Objects365 and VOC.
         options: `templates`, `read_example` and `cache` of `embed_vocabulary`.

@@ -16,7 +16,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class ImageRules:
-    """How a picture becomes the input of a detector.
+    """Rules that make the input of a detector of a picture.
 
     Attributes:
         size: the longest side after resizing, and both sides of the padded square.
@@ -61,11 +61,11 @@ class ImageFrame:
         return (self.content[1] / self.original[1], self.content[0] / self.original[0])
 
     def to_picture(self, boxes: Tensor) -> Tensor:
-        """Bring boxes (n, 4) from network pixels to picture pixels."""
+        """Convert boxes (n, 4) from network pixels to picture pixels."""
         return boxes / boxes.new_tensor(self.scale * 2)
 
     def to_network(self, boxes: Tensor) -> Tensor:
-        """Bring boxes (n, 4) from picture pixels to network pixels."""
+        """Convert boxes (n, 4) from picture pixels to network pixels."""
         return boxes * boxes.new_tensor(self.scale * 2)
 
 
@@ -115,7 +115,7 @@ def normalize_and_pad(pixels: Tensor, rules: ImageRules) -> Tensor:
 
 
 def check_pictures(pictures: Sequence[Tensor]) -> None:
-    """Refuse what are no pictures.
+    """Refuse values that are not pictures.
 
     Raises:
         ValueError: no picture, or one that is not uint8 (3, height, width).
@@ -159,7 +159,7 @@ def prepare_images(
 
 
 def prepare_views(images: Tensor, windows: Tensor, rules: ImageRules) -> tuple[Tensor, Tensor]:
-    """Normalise a batch of training views and fill what lies outside the pictures.
+    """Normalise a batch of training views and fill the pixels outside the pictures.
 
     Nothing waits for the device.
 

@@ -1,4 +1,5 @@
-"""Rules of a detector that are not layers, what it returns, and what a training step may fix.
+"""Rules of a detector that are not layers, its results, and the random numbers that a caller may
+fix.
 
 Letters: B images, A anchors, G_i annotated boxes and N_i proposals of image i, n boxes found.
 """
@@ -16,7 +17,7 @@ from clim_models.detection.images import ImageRules
 
 @dataclass(frozen=True)
 class DetectionRules:
-    """Which boxes a detector returns.
+    """Rules for the boxes that a detector returns.
 
     Attributes:
         score: boxes need a higher score.
@@ -41,7 +42,7 @@ class DetectionRules:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorOptions:
-    """What differs between the published detectors.
+    """The options in which the published detectors differ.
 
     Attributes:
         image_size: the longest side of a picture, and both sides of the padded square.
@@ -113,7 +114,8 @@ class Detections:
 
 @dataclass(frozen=True)
 class Priorities:
-    """Which anchors, proposals and classes train first: random numbers that a caller may fix.
+    """Priorities of anchors, proposals and classes in a training: random numbers that a caller may
+    fix.
 
     Attributes:
         anchors: (B, A), or None to draw them.

@@ -1,4 +1,4 @@
-"""A detector whose classes are text embeddings: other names take other embeddings, no training."""
+"""A detector whose classes are text embeddings: new names need new embeddings and no training."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,8 +1,7 @@
 """The largest step of a detector, for estimates of memory and time.
 
-What a step costs depends on its proposals, which only weights and pictures give. Here every image
-has as many boxes as can train, at places that are fixed, so that the step can be traced without
-values.
+The cost of a step depends on its proposals, and so on weights and pictures. Here every image has as
+many boxes as can train, at fixed places, so that the step can be traced without values.
 
 Letters: B images, R boxes of all images, P positive ones, G annotated boxes of an image.
 """
@@ -23,7 +22,8 @@ def largest_losses(detector: TwoStageDetector, images: Tensor) -> dict[str, Tens
     """Compute the losses of a step whose boxes are as many as the rules allow.
 
     Shapes, and so memory and arithmetic of the layers, are those of a training step with full
-    samples. Values mean nothing. Left out: choosing proposals, and bitmaps of annotated masks.
+    samples. Values have no meaning. Choosing proposals and bitmaps of annotated masks are not
+    included.
 
     Args:
         detector: in training mode.

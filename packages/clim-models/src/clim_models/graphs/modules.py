@@ -1,4 +1,4 @@
-"""What is exported: pixels and class vectors in, cosines out, with sizes that may all change.
+"""The exported graphs: pixels and class vectors in, cosines out, all of variable size.
 
 Letters: B images, H W pixels, h w positions, K classes, C channels, R boxes.
 """
@@ -65,7 +65,7 @@ class DenseGraph(nn.Module):
         return pixels.to(model.device), F.normalize(classes, dim=-1).to(model.device)
 
     def shapes(self) -> dict[str, dict[int, object]]:
-        """Say which sizes of each input may change, for `torch.export`."""
+        """Return the variable sizes of each input, for `torch.export`."""
         (model,) = self._model
         rows, columns = (torch.export.Dim(name, min=2) for name in ("rows", "columns"))
         batch, classes = torch.export.Dim("batch"), torch.export.Dim("classes")
@@ -108,7 +108,7 @@ class BoxGraph(DenseGraph):
         return pixels, boxes.to(pixels.device), classes
 
     def shapes(self) -> dict[str, dict[int, object]]:
-        """Say which sizes of each input may change, see `DenseGraph.shapes`."""
+        """Return the variable sizes of each input, see `DenseGraph.shapes`."""
         found = super().shapes()
         boxes: dict[int, object] = {0: torch.export.Dim("boxes")}
         return {"pixels": found["pixels"], "boxes": boxes, "classes": found["classes"]}

@@ -1,4 +1,4 @@
-"""Convolutions with TensorFlow's "same" padding, as a graph for any size needs them."""
+"""Convolutions with TensorFlow's "same" padding, in the form that a graph for any size needs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -25,8 +25,8 @@ GRAPHS: Mapping[str, type[DenseGraph]] = {"dense": DenseGraph, "boxes": BoxGraph
 FORMATS = ("onnx", "pt2")
 # Largest difference of a cosine between a file and the model.
 TOLERANCE = 1e-4
-# Grids and numbers of images, boxes and classes that every file is tried with, in this order: those
-# of the trace, then others. The native grid of the model comes last.
+# Grids and numbers of images, boxes and classes with which every file is tried, in this order:
+# those of the trace, then others. The native grid of the model comes last.
 TRACED = ((5, 7), (2, 3, 3))
 FOREIGN = (((9, 4), (3, 5, 2)), ((2, 6), (1, 1, 4)))
 _NO_ONNX = (
@@ -131,7 +131,7 @@ def _traced(graph: DenseGraph, model: RegionModel, name: str) -> torch.export.Ex
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what torch says about its own versions and progress."""
+    """Hide torch's messages about its own versions and progress."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

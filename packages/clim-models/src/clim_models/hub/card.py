@@ -15,7 +15,7 @@ tags:
 - clim
 ---
 """
-# What the method and the data of a run are called in its config.json, with what the page calls it.
+# Names of the method and the data in a run's config.json, with their names on the page.
 FACTS = {
     ("task", "name"): "Method",
     ("model", "name"): "Model",
@@ -86,7 +86,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _facts(run: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a run's config.json says of method and data; of paths the last part alone."""
+    """Return the method and data of a run's config.json; of paths only the last part."""
     found = {}
     for (section, key), title in FACTS.items():
         options = run.get(section)
@@ -99,7 +99,7 @@ def _facts(run: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _public(text: str) -> str:
-    """Return the last part of a path: the folders of a machine are nobody's business."""
+    """Return the last part of a path: the folders of a machine are private."""
     return Path(text).name if text.startswith(("/", "~")) else text
 
 

@@ -14,7 +14,7 @@ from clim_models.region_model import RegionModel
 
 
 class HubClient(Protocol):
-    """What is needed of `huggingface_hub.HfApi`."""
+    """The part of `huggingface_hub.HfApi` that is used."""
 
     def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> Any: ...
 

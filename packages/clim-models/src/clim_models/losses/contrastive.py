@@ -72,7 +72,7 @@ def contrastive_loss(
 
 
 class _AllRows(NamedTuple):
-    """The rows of all ranks, and where the rows of this rank begin."""
+    """The rows of all ranks, and the index of this rank's first row."""
 
     images: Tensor  # (N, C)
     texts: Tensor  # (N, C)

@@ -8,7 +8,7 @@ from torch import Tensor
 def federated_class_weights(
     present: Tensor, keys: Tensor, size: int | None = None, *, repeat_present: bool = False
 ) -> Tensor:
-    """Draw the classes that a batch is asked about.
+    """Draw the classes in the questions about a batch.
 
     These are all classes that are present, and random others until there are `size`: a federated
     sample (arXiv 2103.07461, used in RegionCLIP-style training). The result is a weight for every

@@ -15,7 +15,7 @@ from clim_models.pipelines.results import PictureResult
 
 
 class Detector(Protocol):
-    """What is needed of a detector; all of `clim_models.detection` have it."""
+    """The interface of a detector; all of `clim_models.detection` have it."""
 
     @property
     def names(self) -> tuple[str, ...]: ...

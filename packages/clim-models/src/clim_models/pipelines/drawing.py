@@ -12,7 +12,7 @@ from torch import Tensor
 from clim_models.checkpoints.atomic import write_whole
 from clim_models.pipelines.region import RegionResult
 
-# Colours that also colour-blind people tell apart (Okabe and Ito), without black.
+# Colours that colour-blind people can distinguish, too (Okabe and Ito), without black.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 FORMAT_OF_SUFFIX = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 # Longest side of a panel of maps, and of drawings of smaller pictures (or somewhat less).
@@ -27,7 +27,7 @@ def draw_regions(picture: Tensor, regions: Sequence[RegionResult]) -> Image.Imag
         picture: uint8 RGB (3, height, width).
         regions: in pixels of the picture.
     """
-    # A whole factor, so that pixels, masks and boxes stay on each other.
+    # A whole factor, so that pixels, masks and boxes stay aligned.
     times = max(1, SMALLEST_DRAWING_PX // max(picture.shape[1:]))
     pixels = _enlarged(picture.permute(1, 2, 0).numpy(), times)
     order = sorted(regions, key=lambda region: region.score)

@@ -10,19 +10,20 @@ FEATURES = ("boxes", "boxes_value", "boxes_attention")
 
 @dataclass(frozen=True)
 class PipelineOptions:
-    """How a pipeline reads pictures and names what it sees.
+    """Options of a pipeline for reading pictures and naming regions.
 
     Attributes:
         batch_size: pictures of one forward pass.
         image_px: longest side of the input in pixels. None is the size at which the model was
             trained on regions, else the size of its pretraining; detectors know their own.
-        features: what names a box: "boxes" (RoIAlign of the dense map, for CLIPs trained on
-            regions), "boxes_value" (the same without the last residual), or "boxes_attention"
-            (class tokens that see the box only, the better choice for a CLIP that was not).
+        features: the feature that names a box: "boxes" (RoIAlign of the dense map, for CLIPs
+            trained on regions), "boxes_value" (the same without the last residual), or
+            "boxes_attention" (class tokens that see the box only, the better choice for a CLIP that
+            was not).
         templates: sentences that labels are put into.
         precision: of weights that are loaded here, "fp32", "bf16" or "fp16".
-        min_score: regions below are left out; not those whose boxes are given.
-        trusted: accept a model name in a folder from elsewhere that may bring code.
+        min_score: regions with a lower score are dropped, unless their boxes were given.
+        trusted: accept a model name in a stranger's folder that may bring code.
 
     Raises:
         ValueError: a value that is out of range.

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# A region of more of the picture says nothing about where the label is.
+# A region that covers more of the picture does not locate the label.
 LARGEST_SHARE = 1 / 3
 
 
 class Peaks(NamedTuple):
-    """The largest value of each map, and what belongs to it.
+    """The largest value of each map, and the region around it.
 
     Attributes:
         values: (N,).

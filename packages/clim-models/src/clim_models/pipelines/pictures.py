@@ -1,4 +1,4 @@
-"""Pictures from wherever a user has them: a file, a URL, bytes, Pillow, numpy or torch.
+"""Pictures from all sources of a user: a file, a URL, bytes, Pillow, numpy or torch.
 
 clim-data reads files for training and evaluation by the same rules; neither package may import the
 other, and a test compares the two readers.
@@ -21,7 +21,7 @@ from torch import Tensor
 from clim_models.version import __version__
 
 Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
-"""What is read as a picture: path, http or https URL, encoded bytes, Pillow image, numpy array
+"""The sources of a picture: path, http or https URL, encoded bytes, Pillow image, numpy array
 (height, width, 3) or (height, width), tensor (3, height, width). Arrays and tensors are uint8 RGB.
 """
 
@@ -40,7 +40,7 @@ def is_url(source: object) -> bool:
 
 
 def name_of_picture(source: Source, number: int = 0) -> str:
-    """Return what messages and files call a picture: its path or address, or its number."""
+    """Return the name of a picture for messages and files: its path or address, or its number."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     known = getattr(source, "filename", "")
@@ -93,7 +93,7 @@ def read_picture(source: Source, *, name: str = "", at_least: Callable | None = 
 def read_with_size(
     source: Source, *, name: str = "", at_least: Callable | None = None
 ) -> tuple[Tensor, tuple[int, int]]:
-    """Do what `read_picture` does; return also (height, width) of the whole picture."""
+    """Read a picture like `read_picture`, and return also (height, width) of the whole picture."""
     name = name or name_of_picture(source)
     if isinstance(source, Tensor):
         pixels = _checked(source, name)
@@ -111,7 +111,7 @@ def read_with_size(
         image.draft("RGB", (height, width) if turned else (width, height))
     try:
         with warnings.catch_warnings():
-            # Damaged tags say nothing about the pixels.
+            # Damaged tags do not affect the pixels.
             warnings.simplefilter("ignore")
             upright = ImageOps.exif_transpose(image)
         rgb = _to_rgb(upright, name)

@@ -39,7 +39,7 @@ OVERLAP = 0.5
 
 
 class ClipPipeline:
-    """What both pipelines of a CLIP share: reading, batches of one shape, and order.
+    """The parts that both pipelines of a CLIP share: reading, batches of one shape, and order.
 
     Args:
         model: in evaluation mode or not; a call is in evaluation and inference mode of its own.
@@ -192,7 +192,8 @@ class RegionPipeline(ClipPipeline):
         ]
 
     def _best(self, found: Sequence[RegionResult]) -> list[RegionResult]:
-        """Drop what has no label or a low score, and doubles of one label; best first."""
+        """Drop regions without a label or with a low score, and doubles of one label; best
+        first."""
         least = self.options.min_score
         named = [one for one in found if one.label is not None and one.score >= least]
         if not named:
@@ -206,8 +207,8 @@ class RegionPipeline(ClipPipeline):
 class DensePipeline(ClipPipeline):
     """Compares every patch of a picture with every label.
 
-    The score of a region is the cosine at its peak, 0 where that is negative: large or small
-    against other labels and pictures, no probability.
+    The score of a region is the cosine at its peak, 0 where that is negative: it compares labels
+    and pictures, and is not a probability.
 
     ```python
     where_is = clim_models.pipeline("dense", pretrained=RUN, labels=["a red car", "a tram"])

@@ -1,4 +1,4 @@
-"""What a pipeline finds in a picture, as plain data, and as other tools want it."""
+"""The result of a pipeline for a picture, as plain data and in the formats of other tools."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from clim_models.pipelines.run_lengths import encode_mask
 
 @dataclass(frozen=True)
 class PictureResult(Sequence[RegionResult]):
-    """What was found in one picture: a sequence of its regions.
+    """The regions of one picture, as a sequence.
 
     Attributes:
         regions: in the order of the boxes that were given, or else by falling score.
@@ -44,8 +44,8 @@ class PictureResult(Sequence[RegionResult]):
     def to_coco(self, image_id: int = 1) -> dict[str, list[dict[str, Any]]]:
         """Return `images`, `categories` and `annotations` of a COCO json.
 
-        Regions without a label are left out. Category ids count from 1, in the order of the labels.
-        `coco_of_results` does the same for several pictures.
+        Regions without a label are not included. Category ids count from 1, in the order of the
+        labels. `coco_of_results` does the same for several pictures.
         """
         return coco_of_results([self], first_image_id=image_id)
 
@@ -82,7 +82,7 @@ class PictureResult(Sequence[RegionResult]):
 
 @dataclass(frozen=True)
 class DenseResult(PictureResult):
-    """Where each label is in a picture: maps, their peaks, and the regions around the peaks.
+    """The places of each label in a picture: maps, their peaks, and the regions around the peaks.
 
     Attributes:
         maps: float32 (K, h, w), cosine of each label with each patch; they cover the whole picture.

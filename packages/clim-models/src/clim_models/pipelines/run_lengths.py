@@ -41,7 +41,7 @@ def _text_of(runs: list[int]) -> str:
         while more:
             bits = value & 0x1F
             value >>= 5
-            # What is left must be the sign of the last group.
+            # The rest must be the sign of the last group.
             more = value != (-1 if bits & 0x10 else 0)
             letters.append(chr(48 + (bits | (0x20 if more else 0))))
     return "".join(letters)

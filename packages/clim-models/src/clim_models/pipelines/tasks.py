@@ -1,4 +1,4 @@
-"""One call from a name of a task to something that takes pictures."""
+"""One call from the name of a task to a pipeline."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -78,7 +78,7 @@ def pipeline(
     device: str | torch.device | None = None,
     options: PipelineOptions | None = None,
 ) -> RegionPipeline | DensePipeline | DetectionPipeline:
-    """Make something that takes pictures and returns what is in them.
+    """Make a pipeline, which takes pictures and returns results.
 
     ```python
     find = clim_models.pipeline("dense", model="clim-tiny", labels=["a guitar", "a frog"])
@@ -92,7 +92,8 @@ def pipeline(
             folder of `pretrained` has. For "detection" the run folder of a detector's training, an
             exported one or its model.safetensors, or a detector.
         pretrained: weights as `create_model` takes them. "none" asks for random ones.
-        labels: what to look for. A detector without labels looks for the classes it was trained on.
+        labels: names to look for. A detector without labels looks for the classes it was trained
+            on.
         vocabulary: in place of labels: a vocabulary file or its contents, see `Vocabulary.of`.
             Example pictures are named from the folder of the file.
         device: None is the GPU, if there is one; a model that is passed stays where it is.
@@ -128,7 +129,7 @@ def pipeline(
 
 
 def load_vocabulary(labels: Labels, vocabulary: Words) -> tuple[Vocabulary | None, Any]:
-    """Return the vocabulary, and what reads its example pictures."""
+    """Return the vocabulary, and the reader of its example pictures."""
     if isinstance(vocabulary, str | Path):
         folder = Path(vocabulary).parent
 
@@ -146,7 +147,7 @@ def load_clip(
     device: str | torch.device | None,
     options: PipelineOptions,
 ) -> RegionModel:
-    """Return the CLIP that is meant, on its device.
+    """Return the CLIP of the arguments, on its device.
 
     Raises:
         ValueError: no name, or a name without weights.
@@ -172,7 +173,7 @@ def load_clip(
 
 
 def _name_of(pretrained: str | Path | None, options: PipelineOptions) -> str:
-    """Return the model name in the folder of weights, or that of shipped weights.
+    """Return the model name in the folder of weights, or the name of shipped weights.
 
     Raises:
         ValueError: no file says it.
@@ -189,7 +190,7 @@ def _name_of(pretrained: str | Path | None, options: PipelineOptions) -> str:
 
 
 def _detector(model: Any, device: str | torch.device | None, options: PipelineOptions) -> Any:
-    """Return the detector that is meant, on its device.
+    """Return the detector of the arguments, on its device.
 
     Raises:
         FileNotFoundError, ValueError: nothing that holds one.

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class TextModel(Protocol):
-    """What `embed_classes` needs of a RegionModel."""
+    """The interface of a RegionModel for `embed_classes`."""
 
     clip: nn.Module
     training: bool

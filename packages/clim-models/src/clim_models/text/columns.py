@@ -1,8 +1,8 @@
 """Text towers run for words, not for padding.
 
 Tokenizers fill each text up to the context length, 77 tokens for most CLIPs, of which a prompt
-uses ten. What stands behind the longest text of a batch changes nothing in a causal tower, and
-nothing in a tower that masks its padding, so those columns need not run.
+uses ten. Columns after the longest text of a batch have no effect in a causal tower, or in a tower
+that masks its padding, so they need not run.
 
 Letters: N texts, T tokens of the context, t columns that run, D width, C embedding.
 """

@@ -1,12 +1,10 @@
-"""Prompt templates and class embeddings: how a class name becomes a unit row in the image-text
-space."""
+"""Prompt templates, which put a class name into sentences."""
 
 from collections.abc import Sequence
 
 # The sentence patterns of ViLD (arXiv 2104.13921, appendix; Apache-2.0 release), as open-vocabulary
-# detectors use
-# them: patterns that are not sentences begin with "This is". {} is the class name, {article} is "a"
-# or "an".
+# detectors use them: patterns that are not sentences begin with "This is". {} is the class name,
+# {article} is "a" or "an".
 VILD_TEMPLATES: tuple[str, ...] = (
     "There is {article} {} in the scene.",
     "There is the {} in the scene.",

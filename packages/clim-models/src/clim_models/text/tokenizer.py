@@ -20,7 +20,7 @@ def tokenizer_for(name: str | None, clip: OpenClipModel) -> Callable[[list[str]]
         text = model_config(name).get("text_cfg", {})
 
         # Options of the configuration reach transformers' loader: it must never run a folder's
-        # Python, whatever they say. Other tokenizers do not know the option.
+        # Python, even if they ask for it. Other tokenizers do not know the option.
         plain = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
         with cache_alone_without_hub():
             return open_clip.get_tokenizer(name, **plain)

@@ -1,4 +1,4 @@
-"""A vocabulary: what classes are called, what they look like, and what they are not.
+"""A vocabulary: phrases and example pictures of classes, and phrases that are not the class.
 
 Letters: K classes, M rejected phrases, C embedding, N regions.
 """
@@ -25,7 +25,7 @@ REJECTED = -1
 
 
 class PictureModel(TextModel, Protocol):
-    """What `embed_vocabulary` needs of a RegionModel."""
+    """The interface of a RegionModel for `embed_vocabulary`."""
 
     image_size: tuple[int, int]
 
@@ -39,7 +39,7 @@ class VocabularyClass:
     """One class.
 
     Attributes:
-        name: what labels, tables and files call it.
+        name: its name in labels, tables and files.
         phrases: each phrase with its weight; a phrase becomes a vector through prompts.
         rejects: phrases that compete with the class and never win (`not` in the file).
         examples: each picture, by a name that `read_example` understands, with its weight.
@@ -179,7 +179,7 @@ class EmbeddedVocabulary:
     Attributes:
         vocabulary: its classes.
         embeddings: (K, C) unit rows, one for each class.
-        rejects: (M, C) unit rows of what never wins.
+        rejects: (M, C) unit rows of the phrases that never win.
     """
 
     vocabulary: Vocabulary
@@ -332,7 +332,7 @@ def _check_texts(name: str, field: str, texts: Sequence[str]) -> None:
 
 
 def _key(name: str) -> str:
-    """Return what two spellings of one name share: prompts see nothing else."""
+    """Return the part of a name that all its spellings share; prompts use nothing else."""
     return readable_name(str(name)).strip()
 
 

@@ -28,7 +28,7 @@ class BlockReader(Protocol):
     attention: nn.Module
 
     def norm(self, x: Tensor) -> Tensor:
-        """Return what enters the attention: (B, T, D) -> (B, T, D)."""
+        """Return the input of the attention: (B, T, D) -> (B, T, D)."""
         ...
 
     def query(self, y: Tensor, rope: Tensor | None) -> Tensor:
@@ -44,7 +44,7 @@ class BlockReader(Protocol):
         ...
 
     def output(self, attended: Tensor) -> Tensor:
-        """Turn attended values (B, T, D) into what the attention branch returns."""
+        """Return the output of the attention branch, from attended values (B, T, D)."""
         ...
 
     def finish(self, x: Tensor, branch: Tensor) -> Tensor:
@@ -205,8 +205,8 @@ def read_blocks(blocks: Iterable[nn.Module], prefix: int) -> list[BlockReader]:
         prefix: P, the tokens without rotary positions.
 
     Raises:
-        ValueError: a block that no reader knows. The message says what it has, and ends with what
-            is supported.
+        ValueError: a block that no reader knows. The message names its parts, and ends with the
+            supported ones.
     """
     readers: list[BlockReader] = []
     for block in blocks:
@@ -235,7 +235,7 @@ def _is_plain(attn: nn.Module) -> bool:
 
 
 def _what_is_unknown(block: nn.Module) -> str:
-    """Say which part of a block no reader knows."""
+    """Name the part of a block that no reader knows."""
     known = (Block, EvaBlock, EvaBlockPostNorm)
     if type(block) not in known:
         return f"a block of class {type(block).__name__}"

@@ -1,4 +1,4 @@
-"""Run a model in evaluation mode and give it back as it was."""
+"""Run a model in evaluation mode, and restore its mode afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 class Switchable(Protocol):
-    """What has a training mode, such as an `nn.Module`."""
+    """An object with a training mode, such as an `nn.Module`."""
 
     training: bool
 
@@ -15,7 +15,8 @@ class Switchable(Protocol):
 
 @contextmanager
 def evaluation_mode(model: Switchable) -> Iterator[None]:
-    """Set evaluation mode inside the block, and the mode of before after it, also on an error."""
+    """Set evaluation mode inside the block, and restore the earlier mode after it, also on an
+    error."""
     was_training = model.training
     model.train(False)
     try:

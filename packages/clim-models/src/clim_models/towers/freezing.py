@@ -1,4 +1,5 @@
-"""Choose what trains: the text tower never, the last k layers of the image tower, no batch norm."""
+"""Choice of the weights that train: the last k layers of the image tower, no text tower, no batch
+norm."""
 
 from collections.abc import Iterable
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from clim_models.towers.attention import split_heads
 
-# What a block and its attention may consist of. open_clip 3 has `nn.MultiheadAttention` in its
-# plain blocks and an attention of its own in the custom ones, open_clip 4 its own in both. Weights
-# have the same names and shapes in all of them, so the parts decide and not the class.
+# Possible parts of a block and its attention. open_clip 3 has `nn.MultiheadAttention` in its plain
+# blocks and an attention of its own in the custom ones, open_clip 4 its own in both. Weights have
+# the same names and shapes in all of them, so the parts decide and not the class.
 BLOCK_PARTS = {"ln_1", "attn", "ln_attn", "ls_1", "ln_2", "mlp", "ls_2"}
 ATTENTION_PARTS = {
     "in_proj_weight",
@@ -39,7 +39,7 @@ class OpenClipBlock:
         _check_parts(block)
         self.block = block
         self.attention: nn.Module = block.get_submodule("attn")
-        # Two classes of two libraries, told apart by nothing that is used here.
+        # Two classes of two libraries, with no difference that matters here.
         self.attn = cast(Any, self.attention)
         self.heads = int(self.attn.num_heads)
         self.out_proj = self.attn.out_proj
@@ -94,7 +94,7 @@ def _through(owner: nn.Module, name: str, x: Tensor) -> Tensor:
 
 
 def _check_parts(block: nn.Module) -> None:
-    """Refuse a block with parts that the reader would pass over, or without those it needs."""
+    """Refuse a block with parts that the reader does not know, or without parts that it needs."""
     attn = getattr(block, "attn", None)
     unknown = _parts(block) - BLOCK_PARTS
     if isinstance(attn, nn.Module):

@@ -1,4 +1,4 @@
-"""What towers with an attention pool behind their blocks share.
+"""The base of towers with an attention pool behind their blocks.
 
 Letters: B images, N patches, P prefix tokens, D width, C embedding, Q regions, H heads, d width of
 a head.
@@ -17,7 +17,8 @@ from clim_models.towers.tower import Ability, Stem
 class PooledTower(TokenTower):
     """Base of ViTs whose attention pool is the last layer that mixes positions.
 
-    All blocks belong to the stem. Subclasses say what the pool asks, and how its answer is read.
+    All blocks belong to the stem. Subclasses define the query of the pool and the projection of its
+    result.
 
     Attributes:
         pool_heads: H of the pool.
@@ -32,7 +33,7 @@ class PooledTower(TokenTower):
         raise TypeError("PooledTower is a base class; use find_tower(visual)")
 
     def pool_query(self) -> Tensor:
-        """Return what the pool asks: (1, H, 1, d)."""
+        """Return the query of the pool: (1, H, 1, d)."""
         raise TypeError("PooledTower is a base class; use find_tower(visual)")
 
     def pool_key_value(self, tokens: Tensor) -> tuple[Tensor, Tensor]:

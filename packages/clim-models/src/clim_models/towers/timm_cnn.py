@@ -111,7 +111,7 @@ class TimmCNN:
 
 @contextmanager
 def _outputs_of(stages: Sequence[nn.Module], keep: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """Within it, collect what the stages numbered in `keep` return."""
+    """Within it, collect the outputs of the stages numbered in `keep`."""
     maps: dict[int, Tensor] = {}
 
     def collect(i: int, module: nn.Module, inputs: Any, output: Tensor) -> None:

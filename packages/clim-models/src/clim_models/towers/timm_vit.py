@@ -109,7 +109,7 @@ class TimmViT(TokenTower):
         return self.project_pooled(self.trunk.norm(tokens))
 
     def project_pooled(self, pooled: Tensor) -> Tensor:
-        """Apply what follows the pool: (..., D) -> (..., C)."""
+        """Apply the layers after the pool: (..., D) -> (..., C)."""
         t = self.trunk
         return self.head(t.head(t.head_drop(t.fc_norm(pooled))))
 

@@ -1,4 +1,4 @@
-"""What all ViT-like towers share: the last block read by class tokens or per position.
+"""The base of all ViT-like towers: the last block, read by class tokens or per position.
 
 Letters: B images, N = h*w patches, P prefix tokens (class token first), D width, C embedding,
 Q regions.
@@ -167,7 +167,8 @@ class TokenTower:
     def _similar(
         self, tokens: Tensor, rope: Tensor | None, grid: tuple[int, int], readout: Readout
     ) -> Tensor:
-        """Project what patches read from tokens like themselves: (B, P + N, D) -> (B, N, C)."""
+        """Project the readouts in which patches attend to similar tokens: (B, P + N, D) -> (B, N,
+        C)."""
         return self.project(similar_path(self.readers[-1], tokens, rope, grid, readout))
 
     def _ask(

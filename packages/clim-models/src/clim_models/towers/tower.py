@@ -1,4 +1,4 @@
-"""What every image tower offers: one stem, and a last layer that can be read in several ways.
+"""The interface of image towers: one stem, and a last layer that can be read in several ways.
 
 Letters: B images, N = h*w positions, P prefix tokens (class token first), D tower width,
 C embedding, Q regions of an image, R regions of all images.
@@ -19,7 +19,7 @@ Ability = Literal["attend", "align", "mix"]
 
 
 class GradientPath(StrEnum):
-    """Features that a training computes; `freeze` leaves out what gets no gradient there."""
+    """Features that a training computes; `freeze` freezes weights without a gradient there."""
 
     ALL = "all"
     DENSE = "dense"
@@ -29,7 +29,7 @@ class GradientPath(StrEnum):
 
 @dataclass(frozen=True)
 class Stem:
-    """All that the last layer needs, computed once per image.
+    """The input of the last layer, computed once per image.
 
     Attributes:
         tokens: (B, P + N, D) of token towers, (B, D, h, w) of convolutional ones.
@@ -113,7 +113,7 @@ class Tower(Protocol):
         ...
 
     def pyramid(self, stem: Stem, blocks: Sequence[int]) -> list[Tensor]:
-        """Return the raw maps (B, D, h, w) of blocks that `stem` was told to keep.
+        """Return the raw maps (B, D, h, w) of the blocks in `keep` of `stem`.
 
         If the last block is the last layer that mixes positions, its map comes from the value path.
         """

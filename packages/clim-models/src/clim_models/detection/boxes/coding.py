@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# A predicted side is at most 62.5 times larger or smaller than that of its reference box.
+# A predicted side is at most 62.5 times larger or smaller than the side of its reference box.
 LARGEST_LOG_RATIO = math.log(1000 / 16)
 PLAIN_STDS = (1.0, 1.0, 1.0, 1.0)
 HEAD_STDS = (0.1, 0.1, 0.2, 0.2)
 
 
 def box_deltas(references: Tensor, boxes: Tensor, stds: Sequence[float] = PLAIN_STDS) -> Tensor:
-    """Compute what moves reference boxes onto boxes.
+    """Compute the deltas that move reference boxes onto boxes.
 
     dx = (x - px) / pw and dw = log(w / pw) with centres x, px and widths w, pw; the same for y.
 

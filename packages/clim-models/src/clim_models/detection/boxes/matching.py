@@ -1,4 +1,4 @@
-"""Which box belongs to which annotation, and which of them train.
+"""Matching of boxes with annotations, and the choice of the boxes that train.
 
 Letters: N boxes (anchors or proposals), G annotated boxes of one image.
 """
@@ -43,11 +43,11 @@ class MatchRules:
 
 @dataclass(frozen=True)
 class SampleRules:
-    """How many boxes of an image train.
+    """Number of boxes of an image that train.
 
     Attributes:
         number: positive and negative boxes together.
-        positive_fraction: at most this part of them is positive.
+        positive_fraction: largest fraction of positive ones.
 
     Raises:
         ValueError: no box, or a fraction outside [0, 1].

@@ -42,7 +42,7 @@ def align_map(feature_map: Tensor, rois: Tensor, size: int, stride: float) -> Te
 def level_of_boxes(boxes: Tensor, levels: int, finest: float = FINEST_SIDE) -> Tensor:
     """Choose the level of each box by its area: floor(log2(sqrt(w h) / finest + 1e-6)), clamped.
 
-    The rule counts pixels, whatever the strides are.
+    The rule counts pixels and does not depend on the strides.
 
     Args:
         boxes: (R, 4) XYXY in pixels.

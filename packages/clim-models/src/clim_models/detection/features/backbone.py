@@ -19,7 +19,7 @@ from clim_models.towers.modified_resnet import ResNetTower
 
 @dataclass(frozen=True)
 class BackboneMaps:
-    """What a tower, or a whole backbone, computes of a batch of images.
+    """The maps of a batch of images from a tower or a whole backbone.
 
     Attributes:
         pyramid: four maps (B, D_i, h_i, w_i), finest first; of a ViT tower all have one size.
@@ -31,7 +31,7 @@ class BackboneMaps:
 
 
 class Backbone(Protocol):
-    """What detectors need of a backbone.
+    """The interface of a backbone for detectors.
 
     Attributes:
         model: the frozen RegionModel, which also embeds vocabularies.
@@ -52,7 +52,7 @@ class Backbone(Protocol):
         ...
 
     def finish(self, tower: BackboneMaps) -> BackboneMaps:
-        """Return what a call returns, from the maps of the tower."""
+        """Return the result of a call, from the maps of the tower."""
         ...
 
     def region_features(self, clip_map: Tensor, rois: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class FrozenBackbone(nn.Module):
         return BackboneMaps(self.model.encode_pyramid(images, self.blocks), None)
 
     def finish(self, tower: BackboneMaps) -> BackboneMaps:
-        """Return what a call returns, from the maps of `run_tower`."""
+        """Return the result of a call, from the maps of `run_tower`."""
         return tower
 
 

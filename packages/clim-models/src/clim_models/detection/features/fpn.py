@@ -13,7 +13,8 @@ from clim_models.detection.features.conv import ConvNorm
 
 
 class Neck(Protocol):
-    """What turns the maps of a backbone into the five levels that heads read."""
+    """The interface of a neck, which turns the maps of a backbone into the five levels that heads
+    read."""
 
     channels: int
 

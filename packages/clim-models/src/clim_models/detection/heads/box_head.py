@@ -32,7 +32,7 @@ class BoxHeadRules:
 
 @dataclass(frozen=True)
 class BoxOutputs:
-    """What the head says of each box.
+    """The output of the head for each box.
 
     Attributes:
         features: (R, D), to be compared with class embeddings; of any length.

@@ -47,7 +47,7 @@ class CentreRules:
 
 @dataclass(frozen=True)
 class CentreScores:
-    """What the network says of every position.
+    """The output of the network at every position.
 
     Attributes:
         logits: (B, P).

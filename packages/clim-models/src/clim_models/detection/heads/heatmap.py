@@ -77,7 +77,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class HeatmapTargets:
-    """What the network should say of an image.
+    """The targets of the network for an image.
 
     Attributes:
         heat: (P,) from 0 to 1; ones for an image without boxes that does not count.
@@ -173,7 +173,7 @@ def heatmap_losses(
         distances: (B, P, 4) in strides, at least 0.
         targets: of each image.
         rules: see `HeatmapRules`.
-        divisor: what sums are divided by, from the number of centres, and of positions with a box.
+        divisor: gives the divisor of sums, from the number of centres, and of positions with a box.
 
     Returns:
         `rpn_loss_cls_pos`, `rpn_loss_cls_neg` and `rpn_loss_bbox`.

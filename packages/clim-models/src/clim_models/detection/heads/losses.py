@@ -13,7 +13,7 @@ from torch import Tensor
 from clim_models.detection.boxes.coding import box_deltas
 
 Divisor = Callable[[Tensor | int], Tensor | float]
-"""What a sum of losses is divided by, from the number of rows (at least 1) of this process.
+"""The divisor of a sum of losses, from the number of rows (at least 1) of this process.
 
 Gradients are averaged over processes: with the mean number of all processes as the divisor, they
 are those of one process with all rows.
@@ -26,7 +26,7 @@ def own_rows(count: Tensor | int) -> Tensor | float:
 
 
 class ScoredAnchors(Protocol):
-    """What `proposal_losses` reads of `AnchorScores`."""
+    """The part of `AnchorScores` that `proposal_losses` reads."""
 
     @property
     def logits(self) -> Tensor: ...
@@ -117,7 +117,7 @@ def classification_loss(
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Compute how many boxes have their label as the best column, in percent; 0 without boxes."""
+    """Compute the fraction of boxes whose label is the best column, in percent; 0 without boxes."""
     correct = logits.detach().argmax(1) == labels
     return correct.float().sum() * 100 / max(len(labels), 1)
 

@@ -1,4 +1,4 @@
-"""Region proposal network: which anchors hold something, whatever it is.
+"""Region proposal network: the anchors that contain an object of any class.
 
 Letters: B images, A anchors of all levels, L levels, n_i proposals of image i.
 """
@@ -26,7 +26,7 @@ from clim_models.detection.heads.losses import Divisor, own_rows, proposal_losse
 
 @dataclass(frozen=True)
 class ProposalRules:
-    """How proposals are chosen.
+    """Rules for the choice of proposals.
 
     Attributes:
         before_nms: at most this number of anchors per level, by score.
@@ -75,7 +75,7 @@ class RPNRules:
 
 @dataclass(frozen=True)
 class AnchorScores:
-    """What the network says of every anchor.
+    """The output of the network for every anchor.
 
     Attributes:
         logits: (B, A), objectness.
@@ -192,7 +192,7 @@ class RPN(nn.Module):
             annotated: (G_i, 4) XYXY in pixels of each image; G_i may be 0.
             priorities: (B, A), which anchors train first; None draws them.
             usable: bool (B, A), anchors that may train; None is all.
-            divisor: what sums over sampled anchors are divided by.
+            divisor: gives the divisor of sums over sampled anchors.
 
         Returns:
             `loss_rpn_cls` and `loss_rpn_bbox`, (L,) each: one value per level. Their sums train.

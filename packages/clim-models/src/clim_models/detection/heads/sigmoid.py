@@ -15,13 +15,13 @@ from clim_models.losses.federated import federated_class_weights
 
 @dataclass(frozen=True)
 class SigmoidRules:
-    """How regions are compared with classes.
+    """Rules for the comparison of regions with classes.
 
     Attributes:
         temperature: of the cosines.
         start_bias: start of a learned bias of all logits, or None for no bias.
-        bias_in_training_only: leave the bias out of the scores. Released OV-COCO detectors of
-            Detic + CLIM do so; many of their scores are exactly 1.
+        bias_in_training_only: compute scores without the bias. Released OV-COCO detectors of Detic
+            + CLIM do so; many of their scores are exactly 1.
 
     Raises:
         ValueError: a temperature that is not positive, or an option without effect.
@@ -119,7 +119,7 @@ def federated_keys(image_counts: Tensor, power: float = 0.5) -> Tensor:
 def federated_classes(
     labels: Tensor, keys: Tensor, number: int, *, count_background: bool = False
 ) -> Tensor:
-    """Choose the classes that the boxes of a step are asked about.
+    """Choose the classes in the questions about the boxes of a step.
 
     These are the classes of the boxes, and others until there are `number`.
 

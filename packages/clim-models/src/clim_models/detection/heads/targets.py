@@ -1,4 +1,4 @@
-"""Annotations of an image, and what the heads shall learn of them.
+"""Annotations of an image, and the targets of the heads.
 
 Letters: G annotated boxes of an image, R sampled boxes of all images, P positive ones, K classes,
 H W pixels of the network input, S side of a mask target.
@@ -28,7 +28,7 @@ FLOAT_PIXELS = 2**25
 
 @dataclass(frozen=True)
 class Annotations:
-    """What is known of one training image.
+    """The annotations of one training image.
 
     Attributes:
         boxes: (G, 4) XYXY in pixels of the network input; G may be 0.
@@ -134,7 +134,7 @@ def sample_boxes(
         num_classes: K.
         rules: which boxes are positive, and how many train.
         priorities: (G + N,) or (N,), which boxes train first; None draws them.
-        stds: what the deltas are divided by.
+        stds: divisors of the deltas.
         append: whether annotated boxes train as well.
     """
     match, sample = rules
@@ -209,7 +209,7 @@ def mask_targets(masks: Tensor | BoxMasks, boxes: Tensor, owners: Tensor, side: 
     inside = torch.minimum(boxes.clamp(min=0), limits).float()
     whole = masks.dense() if isinstance(masks, BoxMasks) else masks
 
-    # RoIAlign reads floats: some masks at a time, because an image can have hundreds.
+    # RoIAlign reads floats. Masks go in groups, because an image can have hundreds.
     found = torch.zeros(len(boxes), side, side, dtype=torch.bool, device=boxes.device)
     step = max(FLOAT_PIXELS // (height * width), 1)
     for start in range(0, count, step):

@@ -14,7 +14,7 @@ BackgroundKind = Literal["fixed", "learned", "linear", "zero"]
 
 
 class Background(nn.Module):
-    """The embedding of what is no class: (C,).
+    """The embedding of the background: (C,).
 
     Kinds: "fixed" is an embedding that never changes, such as the text "background". "learned" is a
     parameter that starts from it, scaled to unit length. "linear" is the sum of two parameters

@@ -14,10 +14,10 @@ NO_TILE = -1
 
 @dataclass(frozen=True)
 class TileRules:
-    """Which proposals may stand for a tile.
+    """Rules for the proposals that may represent a tile.
 
     Attributes:
-        overlap: they have more than this part of their own area in the tile.
+        overlap: a proposal has more than this part of its own area in the tile.
         best: at most this number per tile, by score.
 
     Raises:
@@ -140,7 +140,7 @@ def draw_groups(side: int, number: int, generator: torch.Generator | None = None
             f"{number} groups of a {side} x {side} mosaic, which has {len(rectangles)} "
             "rectangles; ask for fewer groups, or use larger mosaics"
         )
-    # Draws without repetition are draws of which repetitions are thrown away.
+    # Drawing without repetition: draw with repetition, and drop the repetitions.
     chosen = torch.multinomial(probabilities, number, generator=generator)
     first_row, last_row, first_column, last_column = rectangles[chosen][:, :, None].unbind(1)
     place = torch.arange(side)

@@ -65,12 +65,12 @@ class Regions:
 
 @dataclass(frozen=True)
 class ImageLevelRules:
-    """What images without boxes teach.
+    """Losses of images without boxes.
 
     Attributes:
-        tags: None leaves the loss of tags out.
-        captions: None leaves the loss of captions out.
-        tiles: which proposals may stand for a picture.
+        tags: None drops the loss of tags.
+        captions: None drops the loss of captions.
+        tiles: rules for the proposals that may represent a picture.
         groups: number of groups of each mosaic.
 
     Raises:
@@ -88,7 +88,7 @@ class ImageLevelRules:
 
 
 class ImageLevelLosses(nn.Module):
-    """Regions of images without boxes, and what is learned from them.
+    """Regions of images without boxes, and their losses.
 
     Args:
         embed_dim: C.
@@ -145,7 +145,7 @@ class ImageLevelLosses(nn.Module):
 
         Args:
             features: (R, C) of `tag_regions`.
-            regions: what `tag_regions` gave.
+            regions: of `tag_regions`.
             batch: the images.
             embeddings: (K, C) unit rows.
         """
@@ -166,7 +166,7 @@ class ImageLevelLosses(nn.Module):
 
         Args:
             features: (R, C) of `caption_regions`.
-            regions: what `caption_regions` gave.
+            regions: of `caption_regions`.
             batch: the images.
             remember: whether the captions enter the queue afterwards.
         """

@@ -50,7 +50,7 @@ def tag_targets(tags: Sequence[Sequence[int]], num_classes: int) -> Tensor:
 
 
 def any_member(members: Tensor, marks: Tensor) -> Tensor:
-    """Tell which marks some member of each region has: bool (R, T), (T, K) -> bool (R, K)."""
+    """Mark what any member of each region has: bool (R, T), (T, K) -> bool (R, K)."""
     return (members.float() @ marks.float()) > 0
 
 

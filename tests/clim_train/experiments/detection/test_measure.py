@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from clim_models.detection import Detections
+from clim_models.detection import ClassSet, Detections
 from clim_train.experiments.detection import measure
 from clim_train.experiments.detection.detectors import BACKBONES
 from clim_train.experiments.detection.report import detection_table, difference
+from clim_train.experiments.detection.stored import StoredMaps
 
 START, CLIM = BACKBONES["start"].title, BACKBONES["clim"].title
 
@@ -24,6 +25,59 @@ def test_a_box_counts_for_recall_whatever_its_class(monkeypatch):
         Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)),
     ]
     assert measure.recalls(found, scenes) == {"recall.base": 1.0, "recall.novel": 0.0}
+
+
+class FindsByName:
+    """Stands for a detector: it finds the boxes that it is told, of the classes it is asked for."""
+
+    def __init__(self, found):
+        self.found, self.asked = found, []
+
+    def eval(self):
+        return self
+
+    def with_classes(self, classes):
+        self.asked.append(classes)
+        return self
+
+    def detect_in_maps(self, tower, frames):
+        names = self.asked[-1].names
+        rows = [(name, *row) for name, *row in self.found if name in names]
+        labels = torch.tensor([names.index(name) for name, *_ in rows], dtype=torch.int64)
+        scores = torch.tensor([score for _, score, _ in rows])
+        boxes = torch.tensor([box for *_, box in rows]).reshape(-1, 4)
+        return [Detections(boxes, scores, labels)]
+
+
+def test_a_word_is_found_where_its_best_box_is_on_its_drawing(monkeypatch):
+    """Two scenes; base "a" and "b" (b is not shown), novel "c" and "d"."""
+    first = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 50, 50]])
+    boxes = [first, torch.tensor([[0.0, 0, 10, 10]])]
+    # The first scene shows "a" twice, and "c"; the second shows "d".
+    labels = [torch.tensor([0, 0, 1]), torch.tensor([2])]
+    monkeypatch.setattr(measure, "scene_boxes", lambda folder: (boxes, labels))
+    whole = ClassSet(["a", "b", "c", "d"], torch.eye(4), range(2))
+    concepts = SimpleNamespace(shown=("a",), base=("a", "b"))
+    vocabularies = {"own names": whole}
+    scenes = SimpleNamespace(test=None, concepts=concepts, vocabularies=vocabularies)
+    maps = StoredMaps([torch.zeros(2, 1, 1, 1)], torch.zeros(2, 4, 1, 1), None)
+
+    on_second, off = [20.0, 20, 30, 31], [60.0, 60, 70, 70]
+    detector = FindsByName(
+        [("a", 0.9, on_second), ("a", 0.2, off), ("c", 0.3, first[2].tolist()), ("c", 0.5, off)]
+    )
+    found = list(measure.answers(detector, maps, scenes))
+
+    # Asked for what it shows and for the words of the other scene, never for all.
+    assert [classes.names for classes in detector.asked] == [("a", "c", "d"), ("d", "a", "c")]
+    assert [sorted(classes.base) for classes in detector.asked] == [[0], [1]]
+    assert found[0].words == ["a", "a", "c"]
+    # The best box of "a" is on one of its two drawings; that of "c" is off.
+    assert found[0].right.tolist() == [True, True, False]
+    assert found[0].boxes[0].tolist() == on_second
+    # "d" has no box.
+    assert found[1].boxes.tolist() == [[0, 0, 0, 0]]
+    assert found[1].right.tolist() == [False]
 
 
 def rows(start, clim):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from clim_eval.pictures.scenes import (
         SceneRow as SceneRow,
         SceneView as SceneView,
+        named_boxes_figure as named_boxes_figure,
         scenes_figure as scenes_figure,
     )
     from clim_eval.pictures.style import (
@@ -42,6 +43,7 @@ else:
             "SceneView": "clim_eval.pictures.scenes",
             "can_draw": "clim_eval.pictures.texts",
             "detection_figure": "clim_eval.pictures.detections",
+            "named_boxes_figure": "clim_eval.pictures.scenes",
             "readable_on": "clim_eval.pictures.texts",
             "scenes_figure": "clim_eval.pictures.scenes",
             "text_options": "clim_eval.pictures.texts",

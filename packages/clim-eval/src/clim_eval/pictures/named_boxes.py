@@ -51,13 +51,13 @@ class NamedBoxes:
 
 
 def draw_named_boxes(
-    axis: Axes, pixels: np.ndarray, named: NamedBoxes | None, *, title: str
+    axis: Axes, pixels: np.ndarray, named: NamedBoxes | None, *, title: str, verb: str = "named"
 ) -> None:
     """Draw an image (H, W, 3) with named boxes; the title counts the right ones."""
     height, width = pixels.shape[:2]
     axis.imshow(pixels)
     if named is not None and named.right is not None:
-        title = f"{title}: {sum(named.right)} of {len(named.right)} named"
+        title = f"{title}: {sum(named.right)} of {len(named.right)} {verb}"
     axis.set_title(title, fontweight="normal", fontsize=8, **text_options(title))
     if named is None:
         return

@@ -1,4 +1,4 @@
-"""Scenes before and after a training: their named boxes, and the map of one word."""
+"""Scenes as several models see them: their named boxes, and the map of one word."""
 
 from __future__ import annotations
 
@@ -79,6 +79,41 @@ def scenes_figure(rows: Sequence[SceneRow], *, title: str = "") -> Figure:
             axis.set_xticks([])
             axis.set_yticks([])
         draw_scale(list(grid.flat), scale)
+        if title:
+            figure.suptitle(title, fontweight="bold", fontsize=11, **text_options(title))
+    return figure
+
+
+def named_boxes_figure(
+    images: Sequence[Values],
+    views: Mapping[str, Sequence[NamedBoxes]],
+    *,
+    verb: str = "named",
+    title: str = "",
+) -> Figure:
+    """Draw a row for each image, with the named boxes of every model.
+
+    Args:
+        images: (H, W, 3) arrays or (3, H, W) tensors, uint8.
+        views: model -> its boxes, for each image.
+        verb: what the right boxes are, in "3 of 5 named".
+
+    Raises:
+        ValueError: there is no image, or a model has another number of views.
+    """
+    if not images:
+        raise ValueError("no images to draw: pass at least one")
+
+    drawn = [check_pixels(image) for image in images]
+    wide, high = panel_size(drawn[0], max(3, len(views)))
+    size = (len(views) * (wide + 0.1), len(images) * (high + 0.3) + 0.4)
+    with styled_figure(*size) as figure:
+        grid = figure.subplots(len(images), len(views), squeeze=False)
+        for column, (model, named) in enumerate(views.items()):
+            for axis, pixels, one in zip(grid[:, column], drawn, named, strict=True):
+                draw_named_boxes(axis, pixels, one, title=model, verb=verb)
+                axis.set_xticks([])
+                axis.set_yticks([])
         if title:
             figure.suptitle(title, fontweight="bold", fontsize=11, **text_options(title))
     return figure

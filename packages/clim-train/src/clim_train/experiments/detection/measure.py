@@ -1,9 +1,11 @@
-"""The figures of a detector: AP50 of base and novel concepts, and recall without regard to class.
+"""The figures of a detector: which of the words it finds, AP50 of base and novel concepts, and
+recall without regard to class.
 
 Letters: n boxes found, m true boxes, K classes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,12 +40,13 @@ def measure_detector(
         maps: of the detector's tower, of `scenes.test`, with the CLIP map.
 
     Returns:
-        Fractions: "AP50.base", "AP50.novel", "recall.base", "recall.novel", and "AP50.novel, HOW"
-        for every other way HOW to call the novel classes.
+        Fractions: "asked.base" and "asked.novel" (see `answers`), "AP50.base", "AP50.novel",
+        "recall.base", "recall.novel", and "AP50.novel, HOW" for every other way HOW to call the
+        novel classes.
     """
     truth = read_truth(scenes.test)
     groups = _groups(scenes)
-    metrics: Metrics = {}
+    metrics = asked(answers(detector, maps, scenes), scenes)
     for title, classes in scenes.vocabularies.items():
         found = list(found_in(detector, maps, classes))
         records = _records(found, classes.names, truth)
@@ -69,6 +72,85 @@ def found_in(
         tower = maps.at(slice(first, first + _BATCH), device)
         for found in asked.detect_in_maps(tower, [maps.frame] * len(tower.pyramid[0])):
             yield Detections(found.boxes.cpu(), found.scores.cpu(), found.labels.cpu())
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of a detector that is asked for the words of a scene.
+
+    Attributes:
+        words: the m words that the scene shows, one for each true box.
+        boxes: (m, 4), the best box of each word, XYXY in pixels; zeros for a word without a box.
+        right: bool (m,), whether that box overlaps a drawing of the word with IoU 0.5.
+    """
+
+    words: list[str]
+    boxes: Tensor
+    right: Tensor
+
+
+def answers(
+    detector: TwoStageDetector, maps: StoredMaps, scenes: DetectionScenes
+) -> Iterator[Answers]:
+    """Ask for the words of each scene, and for those of the next one, which it does not show.
+
+    This is how a detector is used: with the few words that somebody looks for, and some of them
+    are not there. Base concepts are known to be base concepts, as in `with_vocabulary`.
+
+    Args:
+        maps: of the detector's tower, of the first scenes of `scenes.test`, with the CLIP map.
+    """
+    whole = scenes.vocabularies[OWN_NAMES]
+    boxes, labels = scene_boxes(scenes.test)
+    places = [[_place(label, scenes) for label in one.tolist()] for one in labels]
+    device = whole.embeddings.device
+    detector = detector.eval()
+
+    for number in range(len(maps)):
+        others = set(places[(number + 1) % len(places)]) - set(places[number])
+        rows = [*dict.fromkeys(places[number]), *sorted(others)]
+        base = [k for k, row in enumerate(rows) if row in whole.base]
+        asked_for = ClassSet([whole.names[row] for row in rows], whole.embeddings[rows], base)
+        tower = maps.at(slice(number, number + 1), device)
+        [found] = detector.with_classes(asked_for).detect_in_maps(tower, [maps.frame])
+        wanted = torch.tensor([rows.index(row) for row in places[number]], dtype=torch.int64)
+        best = _best_boxes(found, wanted.to(device)).cpu()
+
+        # A scene may show a word twice: its best box may be on either drawing.
+        same = labels[number][:, None] == labels[number][None]
+        hits = (box_iou(best, boxes[number]) >= IOU) & same
+        yield Answers([whole.names[row] for row in places[number]], best, hits.any(dim=1))
+
+
+def asked(answered: Iterable[Answers], scenes: DetectionScenes) -> Metrics:
+    """Return the share of words in the scenes whose best box is on their drawing.
+
+    Returns:
+        "asked.base" and "asked.novel".
+    """
+    _, labels = scene_boxes(scenes.test)
+    right = torch.cat([one.right for one in answered])
+    is_novel = torch.cat(labels) >= len(scenes.concepts.shown)
+    return {
+        "asked.base": right[~is_novel].float().mean().item(),
+        "asked.novel": right[is_novel].float().mean().item(),
+    }
+
+
+def _place(label: int, scenes: DetectionScenes) -> int:
+    """Return where a concept of the measured scenes is in the vocabulary."""
+    shown = len(scenes.concepts.shown)
+    return label if label < shown else label - shown + len(scenes.concepts.base)
+
+
+def _best_boxes(found: Detections, labels: Tensor) -> Tensor:
+    """Return the box (m, 4) with the highest score for each of m labels, zeros without a box."""
+    if not len(found.boxes):
+        return found.boxes.new_zeros(len(labels), 4)
+    is_other = found.labels[None] != labels[:, None]
+    scores = found.scores[None].masked_fill(is_other, -1)
+    best, place = scores.max(dim=1)
+    return torch.where(best[:, None] >= 0, found.boxes[place], 0)
 
 
 def recalls(found: Sequence[Detections], scenes: DetectionScenes) -> Metrics:

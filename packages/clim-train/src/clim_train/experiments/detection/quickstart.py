@@ -24,7 +24,7 @@ from clim_data.command_line import typed
 from clim_data.files import write_json
 from clim_eval.reports import to_jsonable
 from clim_models import RegionModel
-from clim_models.detection import Detections, TwoStageDetector, open_detector
+from clim_models.detection import TwoStageDetector, open_detector
 
 from clim_train.experiments.claims import claim_folder
 from clim_train.experiments.comparison.command import tiny_model
@@ -38,7 +38,7 @@ from clim_train.experiments.detection.detectors import (
     tower_options,
     train_detector,
 )
-from clim_train.experiments.detection.measure import found_in, measure_detector
+from clim_train.experiments.detection.measure import Answers, answers, measure_detector
 from clim_train.experiments.detection.options import DetectionOptions
 from clim_train.experiments.detection.report import (
     NOTE,
@@ -46,7 +46,6 @@ from clim_train.experiments.detection.report import (
     write_detection_report,
 )
 from clim_train.experiments.detection.scenes import (
-    OWN_NAMES,
     DetectionScenes,
     detection_scenes,
     scene_files,
@@ -56,7 +55,7 @@ from clim_train.experiments.image_towers import set_image_tower
 from clim_train.run.randomness import seed_everything
 
 # Scenes that are drawn in the report.
-_PICTURES = 2
+_PICTURES = 3
 
 
 class DetectorRuns:
@@ -75,7 +74,7 @@ class DetectorRuns:
         self.model, self.options = model, options
         self.folder, self.towers = folder, towers
         self.scenes: DetectionScenes = detection_scenes(folder / "data", model, options)
-        self.pictures: dict[str, list[Detections]] = {}
+        self.pictures: dict[str, list[Answers]] = {}
 
     def run(self, name: str, seed: int) -> Metrics:
         """Train and measure the detector on one backbone; finished parts are not repeated."""
@@ -99,7 +98,7 @@ class DetectorRuns:
         if not path.exists():
             write_json(path, measure_detector(detector, maps, self.scenes), indent=2)
         if not is_drawn:
-            self.pictures[backbone.title] = self._found(detector, maps)
+            self.pictures[backbone.title] = self._answers(detector, maps)
         set_image_tower(self.model, start)
         return json.loads(path.read_text())
 
@@ -113,11 +112,11 @@ class DetectorRuns:
         )
         train_detector(detector, maps, config, scenes)
 
-    def _found(self, detector: TwoStageDetector, maps: StoredMaps) -> list[Detections]:
+    def _answers(self, detector: TwoStageDetector, maps: StoredMaps) -> list[Answers]:
         assert maps.clip is not None
         first = slice(0, _PICTURES)
         few = StoredMaps([level[first] for level in maps.pyramid], maps.clip[first], maps.frame)
-        return list(found_in(detector, few, self.scenes.vocabularies[OWN_NAMES]))
+        return list(answers(detector, few, self.scenes))
 
 
 def compare_backbones(

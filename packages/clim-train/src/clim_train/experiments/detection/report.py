@@ -6,25 +6,26 @@ from statistics import mean, stdev
 
 from clim_data import decode_rgb
 from clim_eval import write_report
-from clim_eval.pictures import detection_figure
+from clim_eval.pictures import NamedBoxes, named_boxes_figure
 from clim_eval.reports import to_jsonable
-from clim_models.detection import Detections
 from matplotlib.figure import Figure
-from torchvision.ops import nms
+from torch import Tensor
 
 from clim_train.experiments.comparison.data import Metrics
 from clim_train.experiments.comparison.report import result_table, with_spreads
 from clim_train.experiments.detection.detectors import BACKBONES
+from clim_train.experiments.detection.measure import Answers
 from clim_train.experiments.detection.options import DetectionOptions
 from clim_train.experiments.detection.scenes import (
     ONE_OTHER,
-    OWN_NAMES,
     SEVERAL_OTHERS,
     DetectionScenes,
     scene_files,
 )
 
 COLUMNS = {
+    "asked.base": "finds a base word",
+    "asked.novel": "finds a novel word",
     "AP50.base": "AP50 base",
     "AP50.novel": "AP50 novel",
     f"AP50.novel, {ONE_OTHER}": "novel, one other name",
@@ -33,16 +34,13 @@ COLUMNS = {
     "recall.novel": "recall novel",
 }
 NOTE = (
-    "AP50: mean over classes, IoU 0.5, all base and novel classes compete. Recall: share of true "
-    "boxes that one of at most 100 found boxes overlaps with IoU 0.5, whatever its class. Other "
-    "names: every novel class is called by another of its names, or by the mean of several. "
-    "Drawings are not photographs: these figures say nothing about photographs."
+    "Finds a word: asked for the five words of a scene and the five of another one, the best box "
+    "of a word that is there lies on its drawing (IoU 0.5). AP50: mean over classes, IoU 0.5, all "
+    "base and novel classes compete. Recall: share of true boxes that one of at most 100 found "
+    "boxes overlaps with IoU 0.5, whatever its class. Other names: every novel class is called by "
+    "another of its names, or by the mean of several. Drawings are not photographs: these figures "
+    "say nothing about photographs."
 )
-# Boxes of a picture: a scene has five drawings.
-_DRAWN = 6
-# Of boxes that overlap more, only the best one is drawn.
-_OVERLAP = 0.5
-
 Rows = Mapping[str, Sequence[Metrics]]
 
 
@@ -82,26 +80,34 @@ def _compared(clim: Sequence[float], runs: Sequence[Metrics], title: str) -> str
 
 
 def found_pictures(
-    found: Mapping[str, Sequence[Detections]], scenes: DetectionScenes
+    answered: Mapping[str, Sequence[Answers]], scenes: DetectionScenes
 ) -> dict[str, Figure]:
-    """Draw the best box at each place in the first scenes: {"scene 1, NAME": Figure}.
+    """Draw the best box of each word of the first scenes: {"asked for its words": Figure}.
 
     Args:
-        found: title of a backbone -> what its detector found in the first scenes.
+        answered: title of a backbone -> what its detector answers for the first scenes.
     """
-    names, files = scenes.vocabularies[OWN_NAMES].names, scene_files(scenes.test)
-    figures = {}
-    for title, detections in found.items():
-        for number, one in enumerate(detections):
-            best = nms(one.boxes, one.scores, _OVERLAP)[:_DRAWN]
-            figures[f"scene {number + 1}, {title}"] = detection_figure(
-                decode_rgb(files[number]),
-                one.boxes[best],
-                one.labels[best].tolist(),
-                names,
-                scores=one.scores[best].tolist(),
-            )
-    return dict(sorted(figures.items()))
+    count = min(len(found) for found in answered.values())
+    images = [decode_rgb(path) for path in scene_files(scenes.test)[:count]]
+    views = {
+        title: [_named(one, image) for one, image in zip(found, images)]
+        for title, found in answered.items()
+    }
+    told = ", ".join(
+        f"{sum(int(one.right.sum()) for one in found)} {title}" for title, found in answered.items()
+    )
+    total = sum(len(one.words) for one in next(iter(answered.values())))
+    figure = named_boxes_figure(
+        images, views, verb="found", title=f"Words of {total} whose best box is right: {told}"
+    )
+    return {"asked for its words": figure}
+
+
+def _named(answered: Answers, image: Tensor) -> NamedBoxes:
+    """Return the boxes of a scene's words as fractions of its sides."""
+    height, width = image.shape[-2:]
+    boxes = answered.boxes.numpy() / [width, height, width, height]
+    return NamedBoxes(boxes, answered.words, answered.right.tolist())
 
 
 def write_detection_report(

@@ -102,7 +102,7 @@ def answers(
     """
     whole = scenes.vocabularies[OWN_NAMES]
     boxes, labels = scene_boxes(scenes.test)
-    places = [[_place(label, scenes) for label in one.tolist()] for one in labels]
+    places = [_places(one, scenes) for one in labels]
     device = whole.embeddings.device
     detector = detector.eval()
 
@@ -137,10 +137,10 @@ def asked(answered: Iterable[Answers], scenes: DetectionScenes) -> Metrics:
     }
 
 
-def _place(label: int, scenes: DetectionScenes) -> int:
-    """Return where a concept of the measured scenes is in the vocabulary."""
-    shown = len(scenes.concepts.shown)
-    return label if label < shown else label - shown + len(scenes.concepts.base)
+def _places(labels: Tensor, scenes: DetectionScenes) -> list[int]:
+    """Return where the concepts of a measured scene are in the vocabulary."""
+    shown, base = len(scenes.concepts.shown), len(scenes.concepts.base)
+    return torch.where(labels < shown, labels, labels - shown + base).tolist()
 
 
 def _best_boxes(found: Detections, labels: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
+import torch
 from clim_data import decode_rgb
 from clim_eval import write_report
 from clim_eval.pictures import NamedBoxes, named_boxes_figure
@@ -89,17 +90,14 @@ def found_pictures(
     """
     count = min(len(found) for found in answered.values())
     images = [decode_rgb(path) for path in scene_files(scenes.test)[:count]]
-    views = {
-        title: [_named(one, image) for one, image in zip(found, images)]
-        for title, found in answered.items()
-    }
-    told = ", ".join(
-        f"{sum(int(one.right.sum()) for one in found)} {title}" for title, found in answered.items()
-    )
-    total = sum(len(one.words) for one in next(iter(answered.values())))
-    figure = named_boxes_figure(
-        images, views, verb="found", title=f"Words of {total} whose best box is right: {told}"
-    )
+    views, counts = {}, []
+    for title, found in answered.items():
+        views[title] = [_named(one, image) for one, image in zip(found, images)]
+        right = torch.cat([one.right for one in found[:count]])
+        counts.append(f"{int(right.sum())} {title}")
+
+    told = f"Words of {len(right)} whose best box is right: {', '.join(counts)}"
+    figure = named_boxes_figure(images, views, verb="found", title=told)
     return {"asked for its words": figure}
 
 

@@ -25,7 +25,7 @@ from flmm.refiners.sam.load import load_refiner
 class GroundedLMM(nn.Module):
     """A frozen LMM, SAM, and the heads between them: phrases of a text about an image to masks.
 
-    What trains is in `heads`; the LMM and SAM's image encoder stay frozen and in evaluation mode.
+    `heads` trains; the LMM and SAM's image encoder stay frozen and in evaluation mode.
 
     Args:
         lmm: an LMM of `flmm.load_lmm` or `flmm.build_lmm`.
@@ -47,7 +47,7 @@ class GroundedLMM(nn.Module):
 
     @property
     def merge(self) -> str:
-        """How attention of the tokens of a phrase becomes one map."""
+        """The way to merge the attention of a phrase's tokens into one map."""
         return self.heads.merge
 
     @property
@@ -104,15 +104,15 @@ class GroundedLMM(nn.Module):
         return self.heads.trained_names()
 
     def facts(self) -> dict[str, Any]:
-        """Return what a file of heads says next to the weights."""
+        """Return the facts that a file of heads has next to the weights."""
         return self.heads.facts()
 
     def load_heads(self, source: str | Path | Mapping[str, Any]) -> None:
-        """Load what was trained; see `TrainableHeads.load_heads`."""
+        """Load the trained weights; see `TrainableHeads.load_heads`."""
         self.heads.load_heads(source)
 
     def save_heads(self, path: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> Path:
-        """Write what trained and nothing frozen; see `TrainableHeads.save_heads`."""
+        """Write the trained weights and no frozen ones; see `TrainableHeads.save_heads`."""
         return self.heads.save_heads(path, state_dict)
 
 
@@ -149,7 +149,7 @@ def load_grounded(
         sam: file in SAM's original layout, folder or hub id; "none" for coarse masks only.
         heads: file of `GroundedLMM.save_heads` or a released F-LMM checkpoint; None for new heads
             that are to train.
-        merge: "mean" or "max"; None takes the merge of the heads. Released checkpoints do not say
+        merge: "mean" or "max"; None takes the merge of the heads. Released checkpoints do not name
             it, but all of them are "mean".
         dtype: of the LMM; the heads and SAM are float32.
 

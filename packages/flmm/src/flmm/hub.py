@@ -1,4 +1,4 @@
-"""Models from a folder or the Hugging Face hub: what is wrong is said at once, in a sentence.
+"""Models from a folder or the Hugging Face hub; errors come at once and in one sentence.
 
 Left to themselves the loaders ask an unreachable hub again and again for each of their files, for
 minutes, also for a model that is on the disk already.
@@ -76,9 +76,9 @@ KNOWN_OWNERS = (
 )
 """Owners on the hub of the models that the README names.
 
-Nobody else can publish under their names, and nothing of the hub is run as code: the worst that a
-file can do by naming a model of theirs is a long download. Single models are not listed, since a
-new size of a family would be refused.
+Nobody else can publish under their names, and no code of the hub is run: a file that names a model
+of these owners can cause a long download at worst. Single models are not listed, since a new size
+of a family would be refused.
 """
 
 

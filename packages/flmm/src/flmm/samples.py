@@ -1,4 +1,5 @@
-"""From a sample of clim-data (image, text, masks) to what the frozen LMM, SAM and the losses take.
+"""From a sample of clim-data (image, text, masks) to the inputs of the frozen LMM, SAM and the
+losses.
 
 Letters: N phrases of an image, h w size of the image in the LMM's frame.
 """
@@ -26,8 +27,7 @@ from flmm.text.tokens import tokenize_sample
 
 @dataclass(frozen=True)
 class FrozenFeatures:
-    """All that training the heads needs from the frozen models, for one image: phrases by the LMM,
-    image by SAM."""
+    """The features of one image from the frozen models: phrases by the LMM, image by SAM."""
 
     phrases: PhraseFeatures
     embedding: ImageEmbedding
@@ -39,7 +39,7 @@ class GroundingItem:
 
     key: names it. masks: bool (N, h, w), the true masks at the size the image has in the LMM's
     frame. text: stamp of the text and its phrases.
-    sample, image: for the LMM and for SAM; None where `kept` has what they make of them.
+    sample, image: for the LMM and for SAM; None where `kept` has their features.
     """
 
     key: str
@@ -69,7 +69,8 @@ class GroundingBatch:
         return sum(len(item.masks) for item in self.items)
 
     def to(self, device: torch.device | str) -> "GroundingBatch":
-        """With the true masks on `device`; the models take the rest to theirs."""
+        """Return it with the true masks on `device`; the models copy the rest to their own
+        devices."""
         return GroundingBatch(
             tuple(replace(i, masks=i.masks.to(device, non_blocking=True)) for i in self.items)
         )
@@ -81,7 +82,7 @@ class SampleMaker:
 
     Args:
         lmm: gives the family, the tokenizer and the length of its context.
-        request: what the LMM is asked, before the text that is grounded.
+        request: the question before the text to ground.
 
     Raises ValueError when the LMM has no tokenizer.
     """

@@ -1,4 +1,4 @@
-"""The one place for what flmm uses of transformers beyond its documented interface.
+"""Everything that flmm uses of transformers beyond its documented interface, in one place.
 
 Tried with the versions in `TRIED`. `tests/flmm/test_transformers_compat.py` has one test for each
 function, so that a new version of transformers shows which of them it broke. transformers takes
@@ -49,7 +49,7 @@ _DECODERS = ("language_model", "text_model")
 
 @runtime_checkable
 class ImageTextModel(Protocol):
-    """What flmm calls on a whole image-text model."""
+    """The interface of a whole image-text model."""
 
     config: Any
     generation_config: Any
@@ -68,9 +68,9 @@ class DecoderParts:
     """The parts of a language model whose attention and states are captured.
 
     layers: the decoder's blocks with a softmax attention; blocks of other kinds (the linear ones of
-    Qwen3.5) are left out. attentions: the self-attention of each. outputs: the module of each that
-    returns the states after it, which is the norm for the last block of all. config: the language
-    model's own configuration.
+    Qwen3.5) are not included. attentions: the self-attention of each. outputs: the module of each
+    that returns the states after it, which is the norm for the last block of all. config: the
+    language model's own configuration.
     """
 
     layers: list[nn.Module]

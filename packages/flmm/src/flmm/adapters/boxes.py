@@ -1,7 +1,7 @@
 """The places in an answer of an LMM, on the image that it was asked about.
 
-LMMs count in parts of what they see: the image, or the padded square around it. Some count in
-pixels of the image after it was resized.
+LMMs count in parts of their input: the image, or the padded square around it. Some count in pixels
+of the image after it was resized.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from flmm.text.boxes import ANY, BoxFormat, Place
 
 
 def box_format(family: Family) -> BoxFormat:
-    """Return how a family writes boxes; `flmm.text.boxes.ANY` for one that does not say."""
+    """Return the box format of a family; `flmm.text.boxes.ANY` if it has none."""
     return getattr(family, "boxes", ANY)
 
 
 def answered_places(family: Family, prepared: PreparedImage, answer: str) -> list[Place]:
     """Find the places in an answer, in pixels of the original image, the first one first.
 
-    Boxes are clipped to the image. Those outside it, and those without area, are left out, except
+    Boxes are clipped to the image. Places outside it, and boxes without area, are dropped, except
     the points of a format that points.
 
     Args:
@@ -66,7 +66,7 @@ def _along(
 
 
 def _clipped(place: Place, size: tuple[int, int]) -> Place | None:
-    """Cut a place to an image of (height, width); None where it lies outside."""
+    """Clip a place to an image of (height, width); None where it is outside."""
     height, width = size
     left, top, right, bottom = place
     if right < 0 or bottom < 0 or left > width or top > height:

@@ -12,7 +12,7 @@ from flmm.text.prompts import PromptStyle
 
 
 class Family(Protocol):
-    """What differs between LMMs.
+    """The part of an LMM that differs between families.
 
     A new family is a class with these members; see README.md, "Adding an LMM". Two more are
     optional. With `prompt_sees_itself = True` the tokens of a prompt see all of it, not only what
@@ -34,14 +34,14 @@ class Family(Protocol):
     """Whether its tokenizer needs a space before each segment of a text (`flmm.text.tokens`)."""
 
     image_token_id: int
-    """Token id that stands for an image, or for each of its tokens, in a prompt."""
+    """Token id of an image, or of each of its tokens, in a prompt."""
 
     def prepare(self, image: Image.Image) -> PreparedImage:
-        """Make the model's pixels, without a batch axis, and say where the image lies in them."""
+        """Make the model's pixels, without a batch axis, and the frame of the image in them."""
         ...
 
     def layout(self, prepared: PreparedImage) -> ImageLayout:
-        """Say how many tokens the image becomes, and how they lie on it."""
+        """Return the number of tokens of the image, and their layout on it."""
         ...
 
     def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ class ProcessorReader(Protocol):
     """A family that needs to know options of its own processor, which `load_lmm` then reads."""
 
     def read_processor(self, options: Mapping[str, Any]) -> None:
-        """Take what the model's processor_config.json says."""
+        """Take the options of the model's processor_config.json."""
         ...
 
 

@@ -25,10 +25,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class PhraseFeatures:
-    """Features of the phrases of one image from a frozen LMM: all that training the heads needs.
+    """Features of the phrases of one image from a frozen LMM: the whole input of the heads.
 
     maps: (N, C, h, w) float32 attention maps. states: (L, T, D) hidden states in the model's dtype.
-    lengths: tokens of each phrase, their sum is T. layout: how maps lie on the image.
+    lengths: tokens of each phrase, their sum is T. layout: of the maps on the image.
     """
 
     maps: Tensor
@@ -54,7 +54,7 @@ class GeneratedAnswer:
     """Generated tokens and their features.
 
     ids: (A,) tokens. maps: (A - 1, C, t) attention of all but the last one, which the LMM writes
-    but never reads. states: (L, A - 1, D). layout: how the t image tokens lie on the image.
+    but never reads. states: (L, A - 1, D). layout: of the t image tokens on the image.
     """
 
     ids: Tensor
@@ -93,7 +93,7 @@ class Answer:
 
     text: of all tokens that have features (the LMM never reads its last token, which usually ends
     the turn). offsets: characters (start, end) of each token. generated: ids, attention and hidden
-    states. remembered: how many earlier turns of the conversation the LMM was told.
+    states. remembered: number of earlier turns of the conversation in the prompt.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""The pixels that an LMM sees of an image, and where the image lies in them.
+"""The pixels of an image for an LMM, and the place of the image in them.
 
 Every family scales and pads in its own way, and masks follow the image. So each preparer returns
 the pixels together with an `ImageFrame`. Pixels are resized by Pillow, like the processors that the
@@ -81,11 +81,11 @@ class ImageFrame:
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """One image as an LMM takes it.
+    """The inputs of an LMM for one image.
 
     inputs: model arguments without a batch axis: "pixel_values" float32 (3, T, T) or (1 + tiles, 3,
     T, T), and for the families that have it "high_res_pixel_values" (3, S, S).
-    frame: where the image lies in them.
+    frame: the place of the image in them.
     """
 
     inputs: dict[str, Tensor]

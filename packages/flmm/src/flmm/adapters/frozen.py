@@ -1,8 +1,8 @@
-"""A frozen multimodal LLM that is asked for features of phrases, not for text.
+"""A frozen multimodal LLM as a source of features of phrases.
 
-What differs between LMMs (pixels, positions of image tokens, how they lie on the image, extra
-inputs) is a `Family`, one small file each. Running the model, padding batches and capturing its
-attention is here, once.
+A `Family`, one small file each, has the parts that differ between LMMs: pixels, positions of image
+tokens, their layout on the image, extra inputs. Running the model, padding batches and capturing
+its attention is here, once.
 
 Letters: B images, N phrases of an image, T tokens of its phrases, S sequence, L layers, H heads, D
 hidden width, C = L * H * grids attention maps of a phrase, h w their grid.
@@ -29,7 +29,7 @@ class FrozenLMM(nn.Module):
 
     Args:
         model: its `model` runs without the vocabulary layer; `model.language_model` is captured.
-        family: what is special about this kind of LMM.
+        family: the parts that this kind of LMM does differently.
         tokenizer: for texts; not needed for samples that are tokenized already.
 
     Raises:
@@ -82,7 +82,8 @@ class FrozenLMM(nn.Module):
 
     @property
     def context(self) -> int | None:
-        """Tokens of prompt, images and answer that fit; None if the configuration does not say."""
+        """Largest number of tokens of prompt, images and answer; None if the configuration has
+        none."""
         return getattr(self.language_config, "max_position_embeddings", None)
 
     @property
@@ -283,7 +284,7 @@ class FrozenLMM(nn.Module):
 
 
 def _does_not_fit(text: TokenizedText, room: int, excess: int) -> str:
-    """Say by how many tokens a text is too long, and how many of its phrases would fit."""
+    """Describe by how many tokens a text is too long, and how many of its phrases would fit."""
     total = len(text.input_ids)
     generated = f" and {room} to generate" if room else ""
     fit = ""

@@ -1,4 +1,4 @@
-"""Layouts: how the tokens of an image lie on it.
+"""Layouts: the places of an image's tokens on the image.
 
 Letters: N phrases, C attention channels (layers x heads), t tokens of an image, h w a grid of them.
 """
@@ -23,12 +23,12 @@ class ImageLayout:
     grids: int64 (h_i, w_i), the number of the image token that covers each cell. Tokens that cover
     no cell (newlines) are in no grid.
     tokens: number t of the image's tokens.
-    padding: where the image lies in the grids, None where they cover exactly the image.
-    heads: maps of one layer, where the grids of each layer stand together (Mini-Gemini in HD); None
-    puts all channels of a grid together.
+    padding: the place of the image in the grids, None where they cover exactly the image.
+    heads: number of maps of one layer, where the grids of each layer are together (Mini-Gemini in
+    HD); None puts all channels of a grid together.
     merge_last: tokens of a phrase are merged after their maps are enlarged, which "max" can see.
-    text: what stands for the image in a prompt, with t image tokens, where marks of rows or tiles
-    lie between them; None for the image token, t times.
+    text: the image's part of a prompt, with t image tokens, where marks of rows or tiles are
+    between them; None for the image token, t times.
     """
 
     grids: tuple[Tensor, ...]
@@ -39,7 +39,7 @@ class ImageLayout:
     text: str | None = None
 
     def ids(self, image_token_id: int, tokenizer: TextEncoder | None) -> Tensor:
-        """Return the int64 ids that stand for the image in a prompt.
+        """Return the int64 ids of the image in a prompt.
 
         Raises:
             ValueError: there are marks and no tokenizer, or the tokenizer does not know the image

@@ -42,7 +42,7 @@ def four_bit_options(dtype: str, device: str) -> dict[str, Any]:
 def merge_adapter(model: nn.Module, adapter: str | Path) -> nn.Module:
     """Add the low-rank weights of a fine-tuning to those of its LMM.
 
-    Afterwards the model is one of transformers again, and costs what it cost before.
+    Afterwards the model is one of transformers again, at the same cost as before.
 
     Args:
         model: an LMM of transformers.

@@ -1,4 +1,4 @@
-"""Images as LMMs want them: padded, in two sizes, or in tiles."""
+"""Images in the forms that LMMs need: padded, in two sizes, or in tiles."""
 
 import math
 from collections.abc import Sequence

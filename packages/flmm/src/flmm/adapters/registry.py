@@ -226,7 +226,7 @@ def _read_model(
         AutoModelForImageTextToText.from_pretrained,
         config=config,
         dtype=getattr(torch, dtype),
-        # Whatever config.json asks for: FrozenLMM sets the attention that it captures.
+        # The attention in config.json does not count: FrozenLMM sets the one that it captures.
         attn_implementation=own_attention(config),
         output_loading_info=True,
         **where,

@@ -23,7 +23,7 @@ Pass = tuple[int, int, torch.device]
 
 
 class Rows(Protocol):
-    """The positions of a batch item that are wanted, and how their attention is merged."""
+    """The wanted positions of a batch item, and the way to merge their attention."""
 
     @property
     def expected(self) -> int | None:
@@ -107,7 +107,7 @@ class PhraseRows:
         if rows.shape[1] == 0:
             return rows
 
-        # Kept from layer to layer: a GPU is waited for whenever numbers are copied to it.
+        # Stored from layer to layer, because each copy of numbers to a GPU waits for it.
         if self._owners is None or self._owners.device != rows.device:
             self._owners = token_owners(self.lengths, rows.device)
         return _merge(rows, self._owners, len(self.lengths), self.merge)
@@ -161,8 +161,8 @@ class Capture:
     checkpointing.
 
     Raises:
-        ValueError: the model's attention cannot be heard, or, on leaving, no forward pass had the
-            wanted rows.
+        ValueError: the model's attention cannot be captured, or, on leaving, no forward pass had
+            the wanted rows.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Capture:
         self.rows = list(rows)
         self.columns = list(columns)
 
-        # Kept by the position a pass began at: a pass that gradient checkpointing repeats
+        # The key is the first position of a pass, so a pass that gradient checkpointing repeats
         # overwrites itself.
         self._maps: dict[tuple[int, int], dict[int, Tensor]] = defaultdict(dict)
         self._states: dict[tuple[int, int], dict[int, Tensor]] = defaultdict(dict)

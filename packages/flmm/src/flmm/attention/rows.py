@@ -3,8 +3,8 @@
 `output_attentions=True` makes a model keep softmax(QK) of every token with every token. Grounding
 needs a few rows of it (the words of the phrases) and a few columns (the image's tokens). This
 module gives transformers an attention of its own: SDPA as before, plus those rows for the layers
-that someone listens to (`flmm.attention.capture`). Only where scores are capped, which SDPA cannot
-do, it computes all rows.
+that have a listener (`flmm.attention.capture`). Only where scores are capped, which SDPA cannot do,
+it computes all rows.
 
 Letters: B batch, H heads, G key-value heads, Q queries, K keys, R rows wanted, C columns wanted, d
 head width.
@@ -148,8 +148,8 @@ def listen(module: nn.Module, layer: int, listener: Listener) -> None:
     """Hand every call of an attention layer to `listener` until `unlisten`.
 
     Raises:
-        ValueError: the layer does not run our attention (nothing would ever be heard), or someone
-            listens already.
+        ValueError: the layer does not run our attention (the listener would never be called), or it
+            has a listener already.
     """
     used = attention_in_use(module)
     if used != ATTENTION_NAME:

@@ -1,4 +1,5 @@
-"""`flmm attention IMAGE "a red car" --lmm ...`: where an LMM looks while it reads a phrase."""
+"""`flmm attention IMAGE "a red car" --lmm ...`: the attention of an LMM to an image while it reads
+a phrase."""
 
 import time
 from argparse import Namespace
@@ -59,7 +60,7 @@ def run(options: Namespace) -> None:
     from flmm.pictures.files import picture_path, read_image
     from flmm.text.phrases import check_phrases
 
-    # What can be wrong is looked at before the minutes that loading can take.
+    # Everything is checked before loading, which can take minutes.
     image = read_image(options.image)
     out = picture_path(options.out or Path(f"{options.image.stem}.attention.png"))
     if out.exists() and out.samefile(options.image):

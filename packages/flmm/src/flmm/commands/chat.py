@@ -64,7 +64,7 @@ def run(options: Namespace) -> None:
     from flmm.pictures.files import name_of_picture, picture_path, read_image
     from flmm.text.prompts import DESCRIBE
 
-    # What can be wrong is looked at before the minutes that loading can take.
+    # Everything is checked before loading, which can take minutes.
     if any(not question.strip() for question in options.question or ()):
         raise ValueError("-q with an empty question: ask something, or leave out -q to type")
     use_example(options)

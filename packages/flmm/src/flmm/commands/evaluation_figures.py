@@ -1,4 +1,4 @@
-"""The figures of each kind of `flmm eval`, and what its report says about them."""
+"""The figures of each kind of `flmm eval`, with a note for the report."""
 
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any

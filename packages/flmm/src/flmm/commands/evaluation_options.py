@@ -1,4 +1,5 @@
-"""What the kinds of `flmm eval` share: options, what results depend on, and how figures look."""
+"""Parts that all kinds of `flmm eval` share: options, the facts that results depend on, and the
+format of figures."""
 
 import zlib
 from argparse import Namespace
@@ -77,7 +78,7 @@ def join_ranks() -> None:
 
 
 def print_figures(metrics: Mapping[str, float], coverage: Sequence[Coverage]) -> None:
-    """Print fractions in percent, then what they cover."""
+    """Print fractions in percent, then their coverage."""
     for name, value in metrics.items():
         is_there = value == value  # not nan
         print(

@@ -77,7 +77,7 @@ def ground_picture(options: Namespace) -> None:
     from flmm.grounders.images import PictureError, save_grounding
     from flmm.pictures.files import name_of_picture, picture_path, read_image
 
-    # What can be wrong is looked at before the minutes that loading can take.
+    # Everything is checked before loading, which can take minutes.
     image = read_image(options.image)
     name = name_of_picture(options.image)
     out = picture_path(options.out or Path(f"{Path(name).stem}.grounded.png"))

@@ -14,9 +14,9 @@ from flmm.commands.options import say
 if TYPE_CHECKING:
     from flmm.grounders.phrase_files import PhraseList
 
-# Options that a picture by itself has no use for.
+# Options that have no effect on a single picture.
 _OF_FOLDERS = ("pictures", "batch_size", "workers", "patience", "overwrite")
-# Options that name what the output's `info` describes by its content, or that change no mask.
+# Options whose content is in the output's `info` already, or that change no mask.
 _NOT_IN_INFO = ("image", "phrases", "phrases_file", "each_alone", "min_score", *_OF_FOLDERS)
 
 
@@ -92,7 +92,7 @@ def ground_folder(options: Namespace) -> None:
         **given(options, "workers", "patience"),
     )
 
-    # All that can be wrong is looked at before the minutes that loading can take.
+    # Everything is checked before loading, which can take minutes.
     check_grounder(options, options.grounder)
     images = PhraseImages(folder, chosen_phrases(options))
     info = {name: value for name, value in what_counts(options).items() if name not in _NOT_IN_INFO}

@@ -1,4 +1,4 @@
-"""Options of the grounders, and loading the one that a command is asked for."""
+"""Options of the grounders, and loading the one of the command line."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -52,7 +52,7 @@ def add_grounder_options(parser: argparse.ArgumentParser, *, several: bool = Fal
 
 
 def grounder_from_options(options: argparse.Namespace, lmm: FrozenLMM | None = None) -> Grounder:
-    """Load what the options name, and return its grounder.
+    """Load the models of the options, and return the grounder.
 
     A command that has the option --each-alone says how the grounder reads phrases.
 
@@ -174,7 +174,7 @@ def _untrained(options: argparse.Namespace, lmm: FrozenLMM | None) -> "tuple[Fro
 
 
 def _attention_heads(lmm: FrozenLMM, file: Path | None) -> "ChosenHeads":
-    """Read the chosen heads of an LMM; choose them where that was never done, and keep them."""
+    """Read the chosen heads of an LMM; the first time, choose them and store the choice."""
     from flmm.grounders.chosen_heads import (
         SCENES_SOURCE,
         ChosenHeads,

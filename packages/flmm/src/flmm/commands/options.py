@@ -1,4 +1,4 @@
-"""Options of the commands that ground: which LMM, SAM and heads, and loading them with messages."""
+"""Options of the commands that ground (LMM, SAM and heads), and loading them with messages."""
 
 import argparse
 import sys
@@ -95,7 +95,7 @@ def share(text: str) -> float:
 
 
 def say_how_phrases_are_found() -> None:
-    """Tell the user, where spaCy is missing, that simple rules find the phrases."""
+    """Tell the user that simple rules find the phrases, if spaCy is missing."""
     from flmm.text.phrases import has_spacy
 
     if not has_spacy():
@@ -106,8 +106,7 @@ def say_how_phrases_are_found() -> None:
 
 
 def load_from_options(options: argparse.Namespace, lmm: FrozenLMM | None = None) -> GroundedLMM:
-    """Load the model that the options name; say on stderr what it is loading and how long that
-    took.
+    """Load the model of the options, with a line on stderr about each part and its time.
 
     Args:
         lmm: if it is loaded already.
@@ -137,7 +136,7 @@ def load_from_options(options: argparse.Namespace, lmm: FrozenLMM | None = None)
 
 
 def weight_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what `load_lmm` is told about the weights of the LMM: --load-4bit and --adapter."""
+    """Return the options of `load_lmm` for the weights of the LMM: --load-4bit and --adapter."""
     weights: dict[str, Any] = {}
     if options.load_4bit:
         weights["four_bit"] = True
@@ -156,7 +155,7 @@ def device_and_dtype(options: argparse.Namespace) -> tuple[str, str]:
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Say what is being loaded, and how long it took."""
+    """Print the part that is being loaded, and the time it took."""
     begin = time.monotonic()
     say(f"loading {what} ...")
     yield

@@ -1,4 +1,4 @@
-"""`flmm train RECIPE`, `flmm train resume RUN`, and what else is done with runs of the heads."""
+"""`flmm train RECIPE`, `flmm train resume RUN`, and the other commands for runs of the heads."""
 
 import argparse
 import inspect

@@ -15,16 +15,16 @@ HEADS = Path(__file__).parent / "weights" / "demo_heads.safetensors"
 HEADS_FILE = "heads.safetensors"
 COMMAND = "hatch run flmm-quickstart --train --ship"
 SCENES = 6
-# A scene that is grounded well: docs/flmm_quickstart.md has the figures of all. Three things are in
-# it, the last one is not.
+# A scene that is grounded well: docs/flmm_quickstart.md has the figures of all. The first three
+# things are in it, the last one is not.
 CHOSEN = 4
 PHRASES = ("a rose", "a crown", "a carrot", "a frog")
 
 
 @dataclass(frozen=True)
 class Example:
-    """Where an example lies. checkpoint: folder of the heads, which names LMM and SAM. scenes: of
-    the unseen vendor. phrases: for the chosen one."""
+    """Paths of an example. checkpoint: folder of the heads, which names LMM and SAM. scenes: of the
+    unseen vendor. phrases: for the chosen one."""
 
     checkpoint: Path
     scenes: NarrativeScenes

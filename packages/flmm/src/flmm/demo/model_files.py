@@ -19,8 +19,8 @@ COMMAND = "hatch run pretrain-demo-lmm"
 def write_demo_model(
     folder: str | Path, *, weights: str | Path = WEIGHTS
 ) -> tuple[Path, dict[str, Any]]:
-    """Write the pretrained demo LMM as a Hugging Face folder; returns it and how the weights were
-    made.
+    """Write the pretrained demo LMM as a Hugging Face folder; return it and the account of its
+    training.
 
     Raises:
         FileNotFoundError: there is no file of weights.
@@ -37,7 +37,7 @@ def load_weights(
 ) -> dict[str, Any]:
     """Load weights into a demo LLaVA (or another model: `what`, made by `command`), strictly.
 
-    Returns the file's account of how they were made. Raises FileNotFoundError and ValueError as
+    Returns the file's account of their training. Raises FileNotFoundError and ValueError as
     `write_demo_model`.
     """
     path = Path(path)
@@ -60,7 +60,7 @@ def load_weights(
 
 
 def save_weights(model: Any, path: str | Path, about: Mapping[str, Any]) -> Path:
-    """Write all weights as float16 with an account of how they were made."""
+    """Write all weights as float16 with an account of their training."""
     path = Path(path)
     tensors = {
         k: v.detach().to("cpu", torch.float16).contiguous().clone()

@@ -12,13 +12,13 @@ from clim_data.drawings import (
     scene_vendors,
 )
 
-# Told apart by colour and shape, drawn by every vendor, and none of the held-out concepts.
+# Distinct in colour and shape, drawn by every vendor, and not among the held-out concepts.
 _CONCEPTS = "anchor bear carrot crown elephant frog guitar penguin pig rose"
 CONCEPTS = tuple(_CONCEPTS.split())
 IMAGE_PX = 72
 OBJECT_PX = (22, 34)
 PAIRS = 0.2
-# Where a thing is: of its centre, thirds of the picture from the top and from the left.
+# The place of a thing's centre: thirds of the picture from the top and from the left.
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "centre", "right")
 

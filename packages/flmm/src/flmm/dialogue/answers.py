@@ -20,7 +20,7 @@ from flmm.samples import prepare_image
 from flmm.text.phrases import Chunker, Span, noun_chunks, phrase_spans, spans_to_ground
 
 LONGEST_ANSWER = 512
-# Tokens that are left free for an answer when earlier turns are left out.
+# Tokens that stay free for an answer when earlier turns are dropped.
 SHORT_ANSWER = 64
 
 
@@ -33,8 +33,8 @@ class NoPhrasesError(ValueError):
 class GroundedText:
     """Phrases and their masks, in the same order.
 
-    spans: characters (start, end) of each phrase in the text. features: what the masks were made
-    of.
+    spans: characters (start, end) of each phrase in the text. features: from which the masks were
+    made.
     """
 
     text: str
@@ -58,8 +58,8 @@ def ask(
     Args:
         image: a picture in memory, or its file.
         history: earlier questions about the image and their answers, the oldest first. The oldest
-            are left out where the LMM's context has no room for all, see `Answer.remembered`.
-        max_new_tokens: longest answer; None: 512, or what the LMM's context leaves.
+            are dropped if the LMM's context has no room for all, see `Answer.remembered`.
+        max_new_tokens: longest answer; None: 512, or the room in the LMM's context.
         on_text: takes the answer in pieces while it is written; see `AnswerStream`.
 
     Raises:

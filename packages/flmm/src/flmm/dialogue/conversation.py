@@ -8,12 +8,12 @@ from flmm.adapters.tokenizer import tokenizer_of
 from flmm.text.prompts import PromptStyle
 from flmm.text.tokens import special_tokens_in
 
-# Texts that stand for questions and answers while a chat template is looked at.
+# Placeholders for questions and answers, to read a chat template.
 _MARKS = ("Qfirst", "Afirst", "Qsecond")
 
 
 class Exchange(NamedTuple):
-    """A question about an image, and what the LMM answered."""
+    """A question about an image, and the LMM's answer."""
 
     question: str
     answer: str
@@ -33,9 +33,8 @@ class TurnMarks(NamedTuple):
 def conversation_prompt(lmm: FrozenLMM, history: Sequence[tuple[str, str]], question: str) -> str:
     """Write the prompt of a question after earlier ones; the first of all comes with the image.
 
-    What stands between the turns is taken from the chat template of the LMM's tokenizer, or from
-    the family's own format where it has none. Without a history the prompt is the one that the
-    heads were trained with.
+    The text between the turns comes from the chat template of the LMM's tokenizer, or else from the
+    family's own format. Without a history the prompt is the one that the heads were trained with.
 
     Args:
         history: (question, answer) of earlier turns.

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 OnText = Callable[[str], None]
-"""A function that takes each new piece of an answer. What it raises ends the answer."""
+"""A function that takes each new piece of an answer. An error that it raises ends the answer."""
 
 
 class AnswerStream:
     """Passes the text of an answer on, token by token.
 
-    It is the `stop` of `FrozenLMM.generate`: attention and states are those of the same, only
+    It is the `stop` of `FrozenLMM.generate`: attention and states come from the same single
     generation. The pieces together are `Answer.text`: a token is passed on once the LMM has read
     it, a letter once all of its bytes are there, and a space once a word follows.
 
@@ -31,7 +31,7 @@ class AnswerStream:
         return False
 
     def finish(self, text: str) -> None:
-        """Pass on what is missing of the whole text."""
+        """Pass on the part of the text that was not passed on yet."""
         self._pass_on(text)
 
     def _pass_on(self, text: str) -> None:

@@ -30,7 +30,7 @@ LEAST_HALF_EXTENT_PX = 8
 
 @dataclass(frozen=True)
 class VisualAnswer:
-    """An answer and what it rests on.
+    """An answer and its basis.
 
     thought: what the LMM thought of, "" unless the focus is "thought". mask: (H, W) logits of the
     part that matters, None without a focus, or where the LMM had no thought. box: (x0, y0, x1, y1)
@@ -45,9 +45,9 @@ class VisualAnswer:
 
 @dataclass(frozen=True)
 class LookOptions:
-    """How a closer look is taken.
+    """Options of the closer look.
 
-    focus: "thought" grounds what the LMM thinks of, "question" the question's own words; None looks
+    focus: "thought" grounds the LMM's thought, "question" the question's own words; None looks
     nowhere. refine: SAM refines the mask before its box is taken. suffix: text after the question,
     such as "\\nAnswer the question using a single word or phrase.". box_scale: factor of the box's
     size about its centre. max_thought_tokens, max_new_tokens: longest thought and answer.
@@ -87,8 +87,8 @@ def visual_answer(
 
     Args:
         image: a picture in memory, or its file. Mask and box are those of the upright picture.
-        look: how the look is taken; None for the defaults.
-        embedding: SAM's embedding of the image; None makes it when it is needed.
+        look: options of the look; None for the defaults.
+        embedding: SAM's embedding of the image; None computes it on demand.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -143,8 +143,8 @@ def _grown(first: int, last: int, limit: int, scale: float) -> tuple[int, int]:
 def _think(
     model: GroundedLMM, image: Image.Image, question: str, max_tokens: int
 ) -> tuple[str, PhraseFeatures | None]:
-    """What the LMM takes for the object that matters, and its features; None where it says
-    nothing."""
+    """The LMM's words for the object that matters, and their features; None if the answer is
+    empty."""
     lmm = model.lmm
     decode = plain_decoder(tokenizer_of(lmm))
     ids = prompt_ids(

@@ -39,12 +39,13 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """What the verdicts depend on; verdicts of another name are made anew."""
+        """Name of everything that the verdicts depend on; verdicts of another name are made
+        anew."""
         ...
 
     @property
     def parallel(self) -> int:
-        """How many requests it takes at the same time."""
+        """Number of requests that it takes at the same time."""
         ...
 
     def __call__(self, question: str, truth: str, answer: str) -> str:
@@ -59,7 +60,7 @@ def read_score(reply: str) -> float | None:
 
 
 def grading_request(question: str, truth: str, answer: str) -> str:
-    """Write what a judge is told about one answer."""
+    """Write the prompt of a judge about one answer."""
     return f"Question: {question}\nTrue answer: {truth}\nAnswer to grade: {answer.strip()}"
 
 
@@ -73,7 +74,7 @@ class EndpointJudge:
     try.
 
     Raises:
-        ValueError: the address is none of http or https.
+        ValueError: the address is not http or https.
     """
 
     url: str
@@ -169,7 +170,7 @@ class LmmJudge:
 
     Args:
         lmm: with a tokenizer.
-        name: what the user called it.
+        name: its name on the command line.
     """
 
     parallel = 1

@@ -69,7 +69,7 @@ class EvaluationItems(Dataset):
 
 
 class ForSamples(Protocol):
-    """What an evaluation needs of a grounder."""
+    """The interface of a grounder for an evaluation."""
 
     def for_samples(self) -> SampleGrounder:
         """Return a grounder for the samples of one data set."""
@@ -111,10 +111,10 @@ class GroundingEvaluation:
         self._timed = 0  # phrases
 
     def run(self, scores: MaskScores, *, bar: bool = True) -> SkipReport:
-        """Score this rank's share of the samples that `scores` does not have; then all ranks join
-        theirs.
+        """Score this rank's share of the samples that `scores` lacks; then join the scores of all
+        ranks.
 
-        Returns what could not be scored, of all ranks. Collective.
+        Returns the faults of all ranks. Collective.
         """
         rank, world_size = Ranks.of_group()
         items = EvaluationItems(
@@ -156,13 +156,12 @@ class GroundingEvaluation:
         return self.skipped
 
     def further(self, item: EvaluationItem, logits: Tensor) -> dict[str, list]:
-        """Return more that is counted of a sample, a value for each phrase, from its logits
-        (N, H, W)."""
+        """Return further values of a sample, one for each phrase, from its logits (N, H, W)."""
         return {}
 
     @property
     def seconds_per_phrase(self) -> float:
-        """Time that one process needs for a phrase, loading images left out; nan where `run` found
+        """Seconds that one process needs for a phrase, without loading images; nan if `run` found
         all samples scored already."""
         return self._seconds / self._timed if self._timed else float("nan")
 
@@ -176,7 +175,7 @@ class GroundingEvaluation:
         return found
 
     def coverage(self, scores: MaskScores) -> tuple[Coverage, ...]:
-        """Return how many samples and phrases `scores` rest on, and which samples are left out."""
+        """Return the coverage of `scores` in samples and phrases, with the skipped samples."""
         phrases = sum(len(row["unions"]) for row in scores.rows.values())
         return (
             Coverage.of("samples", len(scores), self.skipped.faults),
@@ -188,7 +187,7 @@ class GroundingEvaluation:
         return self.grounder([item.prepared for item in items])
 
     def pictures(self, scores: MaskScores, *, count: int = 3) -> dict[str, Any]:
-        """Draw {"best", "median", "worst"}: figures of `count` samples each, true masks beside
+        """Draw {"best", "median", "worst"}: figures of `count` samples each, true masks next to
         those found."""
         from flmm.pictures.masks import scenes_figure
 

@@ -20,7 +20,7 @@ LONGEST = 32
 
 @dataclass(frozen=True)
 class Question:
-    """A question about an image. ignored: bool (H, W), pixels that are left out of scores."""
+    """A question about an image. ignored: bool (H, W), pixels that are excluded from scores."""
 
     text: str
     image: Image.Image
@@ -67,7 +67,7 @@ class ReasoningGrounder:
         return self
 
     def __call__(self, prepared: Sequence[Question]) -> list[ScoredMasks]:
-        """Ground B questions -> the mask of each; pixels that are left out are outside it."""
+        """Ground B questions -> the mask of each; ignored pixels are outside it."""
         return [self._ground(question) for question in prepared]
 
     def _ground(self, question: Question) -> ScoredMasks:

@@ -1,7 +1,7 @@
 """The Visual CoT benchmark: questions whose answer needs a look at a part of the image.
 
-Answers are saved one by one, so that a run goes on where it was; `flmm.evaluation.viscot_scores`
-scores them.
+Answers are saved one by one, so that a run can be continued; `flmm.evaluation.viscot_scores` scores
+them.
 """
 
 import json
@@ -29,7 +29,7 @@ def read_questions(path: str | Path, skipped: SkipReport | None = None) -> list[
 
     Args:
         path: the json.
-        skipped: takes the questions that cannot be used.
+        skipped: receives the unusable questions.
 
     Raises:
         FileNotFoundError: there is none.
@@ -52,8 +52,7 @@ def answer_questions(
     config: Any = None,
     bar: bool = True,
 ) -> SkipReport:
-    """Answer this rank's share; each record is a line of `out`/answers-RANK.jsonl as soon as it is
-    there.
+    """Answer this rank's share; each record is written to `out`/answers-RANK.jsonl at once.
 
     A run that is started again in the folder continues. Collective.
 
@@ -63,7 +62,7 @@ def answer_questions(
         config: json value that the answers depend on; a folder is used again only with the same.
 
     Returns:
-        What could not be answered, of all ranks.
+        The questions that could not be answered, of all ranks.
 
     Raises:
         ValueError: the folder has answers of another config.

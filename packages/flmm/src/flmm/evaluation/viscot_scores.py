@@ -50,16 +50,15 @@ def answer_metrics(
 def judge_answers(
     judge: Judge, answers: Answers, folder: str | Path, *, bar: bool = True
 ) -> dict[str, float | None]:
-    """Let a judge grade answers, and keep each verdict in `folder` as soon as it is there.
+    """Let a judge grade answers, and store each verdict in `folder` at once.
 
-    Verdicts that the folder has already, of the same judge on the same answer, are not asked for
-    again.
+    Verdicts of the same judge on the same answer that are in the folder are not requested again.
 
     Returns:
         The score of each key; None for a reply without exactly one score.
 
     Raises:
-        What the judge raises; the verdicts so far are kept.
+        The errors of the judge; the verdicts so far stay.
     """
     path = Path(folder) / f"verdicts-{_stamp(judge.name, INSTRUCTION)}.jsonl"
     stamps = {one["key"]: _stamp(one["question"], one["gt"], one["answer"]) for one in answers}
@@ -103,5 +102,5 @@ def _replies(judge: Judge, answers: Answers) -> Iterator[tuple[str, str]]:
 
 
 def _stamp(*texts: str) -> str:
-    """Return eight hexadecimal digits that tell texts apart."""
+    """Return eight hexadecimal digits that differ between texts."""
     return f"{zlib.crc32(chr(0).join(texts).encode('utf-8', 'surrogatepass')):08x}"

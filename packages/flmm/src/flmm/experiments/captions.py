@@ -2,9 +2,9 @@
 
 Two kinds of text: the narrative of a scene from left to right, and its things one by one in any
 order. After a phrase may stand where its things are ("two bears top left bottom right"): the word
-that comes after a name then depends on where the named thing is, so the LMM learns to look for a
-thing when it reads its name, as it must when somebody grounds phrases of their own. Places, nine
-coarse ones, are of the things' centres; no mask is shown.
+after a name then depends on the place of the named thing, so the LMM learns to look for a thing
+when it reads its name. Grounding user phrases needs that. Places, nine coarse ones, are of the
+things' centres; no mask is shown.
 
 Letters: N scenes, T tokens, P side of a scene in pixels.
 """
@@ -63,7 +63,7 @@ class CaptionConfig:
 def painted_batch(
     painter: ScenePainter, rng: np.random.Generator, count: int, **kinds: Any
 ) -> tuple[Tensor, list[PaintedScene]]:
-    """Paint pictures with some brightness of their own, float 0..255 (N, 3, P, P), and their
+    """Paint pictures, each with a random brightness, float 0..255 (N, 3, P, P), and their
     scenes."""
     scenes = [painter.paint(rng, **kinds) for _ in range(count)]
     images = torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2)
@@ -136,8 +136,7 @@ def caption_loss(
 def caption_inputs(
     model: nn.Module, tokenizer: Any, images: Tensor, texts: Sequence[TokenizedText]
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Make the arguments of a LLaVA's forward, and labels (N, T), -100 where nothing is to be
-    said."""
+    """Make the arguments of a LLaVA's forward, and labels (N, T), -100 where no word is learned."""
     config = lmm_parts(model).whole.config
     count = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
     image = torch.full((count,), config.image_token_id)
@@ -193,7 +192,7 @@ def brightened(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 class Descent(Protocol):
-    """What the optimizers need to know of a training."""
+    """The options of the optimizers."""
 
     @property
     def steps(self) -> int: ...

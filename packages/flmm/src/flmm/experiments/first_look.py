@@ -19,7 +19,7 @@ from flmm.pictures.masks import scenes_figure
 
 SCENES = 40
 PICTURES = 3
-# From this score on a phrase is called present: more likely there than not.
+# A phrase with this score or more is called present.
 THRESHOLD = 0.5
 
 

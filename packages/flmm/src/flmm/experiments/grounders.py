@@ -23,8 +23,8 @@ SCENES_FOR_BOXES = 16
 
 @dataclass(frozen=True)
 class GrounderFigures:
-    """What one grounder reached. scores: see `clim_eval.narrative_scores`. seconds: for a phrase.
-    phrases: how many; unanswered: those whose answer was of no use."""
+    """The result of one grounder. scores: see `clim_eval.narrative_scores`. seconds: for a phrase.
+    phrases: their number. unanswered: number of phrases with a useless answer."""
 
     scores: dict[str, float]
     seconds: float
@@ -76,7 +76,7 @@ def measure_grounder(grounder: Grounder, scenes: Sequence[GroundingSample]) -> G
 
 
 def grounders_note(figures: dict[str, GrounderFigures]) -> str:
-    """Say how long a phrase took, and how the demo LMM answers when it is asked for boxes."""
+    """Describe the time of a phrase, and the demo LMM's answers to questions for boxes."""
     times = ", ".join(f"{name} {1000 * one.seconds:.0f} ms" for name, one in figures.items())
     box = figures["box"]
     return (

@@ -121,8 +121,8 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Return the scores (see `clim_eval.narrative_scores`) of the mask head's masks, of SAM's, and
     of SAM's masks given to the wrong phrases: each phrase gets the mask of the next one of its
-    scene. What "shuffled" loses shows how much masks follow the words, and not just what stands
-    out; scenes with one phrase are left out of it."""
+    scene. The loss of "shuffled" shows how much masks follow the words, and not just salient
+    things; scenes with one phrase do not enter it."""
     scores = {name: MaskScores() for name in ("coarse", "refined", "shuffled")}
     for number in range(len(scenes)):
         sample = scenes[number]
@@ -138,8 +138,8 @@ def evaluate(
 
 def evaluate_chance(scenes: PanopticNarratives) -> dict[str, dict[str, float]]:
     """Return the scores of two guesses that look at no word: "whole image", and "all things", the
-    union of the true masks of a scene's phrases, which is what a perfect detector of anything would
-    give every phrase."""
+    union of the true masks of a scene's phrases, which a perfect detector of any object would give
+    every phrase."""
     scores = {name: MaskScores() for name in ("whole image", "all things")}
     for number in range(len(scenes)):
         sample = scenes[number]

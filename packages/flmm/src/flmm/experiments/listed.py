@@ -1,4 +1,4 @@
-"""Things of composed scenes named one by one, as somebody does who grounds phrases of their own."""
+"""Things of composed scenes named one by one, as users name them who ground their phrases."""
 
 from dataclasses import dataclass, replace
 

@@ -39,7 +39,7 @@ KNOWS = {
 
 @dataclass(frozen=True)
 class PresenceFigures:
-    """How well scores tell present from absent phrases.
+    """Figures of scores: how well they separate present from absent phrases.
 
     scores: by their public names, fractions. bins: of the reliability plot.
     """
@@ -82,7 +82,7 @@ def measure_presence(
     """Measure scores on scenes with present and absent phrases.
 
     Args:
-        threshold: from it on a phrase is called present.
+        threshold: a phrase with this score or more is called present.
     """
     probed = ground_probes(model, probed_scenes(scenes, seed=seed + 1))
     return presence_figures(probed, threshold)

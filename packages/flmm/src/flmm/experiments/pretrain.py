@@ -27,7 +27,7 @@ from flmm.experiments.captions import CaptionConfig, caption_accuracy, train_cap
 from flmm.experiments.names import train_names
 from flmm.experiments.painting import ScenePainter
 
-# Chosen by hand in a few short runs, by the accuracy on validation scenes.
+# Chosen in a few short runs, by the accuracy on validation scenes.
 NAMES = CaptionConfig(steps=1500, batch_size=32, lr=2e-3, warmup_steps=30, bf16=True)
 CAPTIONS = CaptionConfig(steps=6000, batch_size=16, lr=2e-3, warmup_steps=50, bf16=True)
 

@@ -116,10 +116,10 @@ def train_sam(sam: Any, options: SamTraining) -> Iterator[float]:
 
 
 class ThingsHead(nn.Module):
-    """Which pixels belong to any thing: (B, D, h, w) image embedding -> (B, P, P) logits, each
+    """Predicts the pixels of all things: (B, D, h, w) image embedding -> (B, P, P) logits, each
     position its own pixels.
 
-    It is there while SAM trains only: through it the image encoder learns outlines sooner than
+    It exists only while SAM trains: through it the image encoder learns outlines sooner than
     through prompts.
     """
 

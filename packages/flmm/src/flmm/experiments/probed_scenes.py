@@ -1,7 +1,7 @@
-"""Phrases of composed scenes that are there, and such that are not.
+"""Present and absent phrases about composed scenes.
 
 Easy absent phrases name a kind of thing that the scene lacks, as a phrase of another scene would.
-Hard ones are close to what is there: two of a thing that is there once, or a kind of the same
+Hard ones are close to a present thing: two of a thing that occurs once, or a kind of the same
 family (an animal for an animal, an object for an object).
 """
 
@@ -22,7 +22,7 @@ LONGEST_TEXT = 3
 def probed_scenes(scenes: PanopticNarratives, *, seed: int) -> Iterator[ProbedImage]:
     """Yield the scenes with their own phrases and absent ones, in texts of one to three phrases.
 
-    Which absent phrases, and in which texts, depends on (seed, number of the scene) only.
+    The absent phrases and their texts depend on (seed, number of the scene) only.
     """
     for number in range(len(scenes)):
         rng = np.random.default_rng((seed, number))

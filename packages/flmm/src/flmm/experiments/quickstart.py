@@ -169,7 +169,7 @@ def _other_grounders(
 
 
 def _right_descriptions(model: GroundedLMM, scenes: PanopticNarratives) -> str:
-    """Say how many of the LMM's descriptions of the scenes are right."""
+    """Count the LMM's right descriptions of the scenes, as a sentence."""
     samples = [scenes[i] for i in range(len(scenes))]
     right = caption_accuracy(model.lmm.model, model.lmm.tokenizer, samples)
     shares = ", ".join(f"{name} {100 * value:.1f} %" for name, value in right.items())
@@ -188,7 +188,7 @@ def score_table(rows: dict[str, dict[str, float]]) -> str:
 def drawn(
     model: GroundedLMM, scenes: PanopticNarratives, count: int
 ) -> list[dict[str, np.ndarray]]:
-    """Return what `predict` finds in the first scenes, as arrays."""
+    """Return the results of `predict` in the first scenes, as arrays."""
     found = []
     for number in range(min(count, len(scenes))):
         predicted = predict(model, scenes[number])

@@ -1,9 +1,9 @@
-"""What the demo SAM learns from and is measured by: composed scenes with masks of things, and rough
-masks of them.
+"""Training and test data of the demo SAM: composed scenes with masks of things, and rough masks of
+them.
 
-A rough mask is what a mask head finds in the attention of an LMM: logits on a grid of its image
-tokens, blurred, shifted, too large or too small, with a part missing and something of the other
-things in it.
+A rough mask imitates a mask head's result from the attention of an LMM: logits on a grid of its
+image tokens, blurred, shifted, too large or too small, without a part of the thing and with a part
+of other things.
 
 Letters: B scenes, K masks of a scene, N = B K, P side of a scene in pixels, g side of the grid of
 rough logits.
@@ -105,7 +105,8 @@ def _masks_of(segments: np.ndarray, targets: Sequence[tuple[int, ...]]) -> np.nd
 
 
 def rough_logits(masks: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
-    """Make what a mask head might say of true masks: float (N, g, g) logits of the whole scene.
+    """Make rough masks of true ones, as a mask head might: float (N, g, g) logits of the whole
+    scene.
 
     Args:
         masks: bool (N, P, P). others: bool (N, P, P), what each may be confused with.
@@ -141,7 +142,7 @@ def rough_logits(masks: Tensor, others: Tensor, generator: torch.Generator) -> T
 
 
 def jittered_boxes(boxes: Tensor, generator: torch.Generator, *, limit: int) -> Tensor:
-    """Return boxes (N, 4) XYXY with every edge moved by about a tenth of the side, kept within 0 ..
+    """Return boxes (N, 4) XYXY with every edge moved by about a tenth of the side, clipped to 0 ..
     limit."""
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     moved = boxes + 0.1 * sides * torch.randn(boxes.shape, generator=generator).clamp(-2, 2)

@@ -1,5 +1,5 @@
-"""The quick start's picture: scenes with what the frozen LMM says and looks at, and the masks that
-become of it.
+"""The quick start's picture: scenes with the frozen LMM's words and attention, and the masks made
+from them.
 
 Letters: N phrases of a scene, H W its size in pixels, h w the grid of the LMM's attention.
 """
@@ -82,8 +82,8 @@ def _beneath(axis: Axes) -> Mapping[str, object]:
 def _masks(
     axis: Axes, scene: GroundedScene, logits: np.ndarray, *, title: str, outlined: bool = True
 ) -> None:
-    """Filled masks with their phrases. Without outlines where masks are speckles, which outlines
-    would hide."""
+    """Draw filled masks with their phrases. Masks of speckles get no outlines, which would hide
+    them."""
     height, width = scene.truth.shape[1:]
     axis.imshow(scene.image, interpolation="bicubic")
     rows, columns = (np.arange(-1, size + 1) for size in (height, width))
@@ -119,7 +119,7 @@ def _masks(
 
 
 def _attention(axis: Axes, scene: GroundedScene, index: int, title: str) -> None:
-    """The image in grey under a phrase's attention, brightest where it is strongest."""
+    """Draw the image in grey under a phrase's attention, brightest where it is strongest."""
     height, width = scene.truth.shape[1:]
     heat = scene.attention[index]
     axis.imshow(scene.image.convert("L"), cmap="gray", interpolation="bicubic")

@@ -28,8 +28,9 @@ from flmm.refiners.square import Square
 from flmm.samples import SampleMaker
 from flmm.text.prompts import DESCRIBE
 
-# Inside is what is this far above the mean of a map, of the way to its maximum. The paper takes
-# the mean itself, which gives boxes that are too large on scenes of the training vendors.
+# The cut between outside and inside, as a fraction of the way from the mean of a map to its
+# maximum. The paper cuts at the mean itself, which gives too large boxes on scenes of the training
+# vendors.
 CUT = 1 / 3
 STEEPNESS = 6.0
 

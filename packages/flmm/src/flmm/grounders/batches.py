@@ -16,7 +16,7 @@ from flmm.grounders.grounder import Grounder, SamplePreparer, ScoredMasks
 
 IMAGES_PER_PASS = 8
 MOST_LOGITS = 1 << 28
-"""Logits of full size that are made at once: 1 GB."""
+"""Largest number of full-size logits at a time: 1 GB."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class PhrasePreparer:
 
 @dataclass(frozen=True)
 class Unknown:
-    """The true masks of phrases whose masks nobody knows: empty ones."""
+    """Placeholders for unknown true masks: empty ones."""
 
     phrases: int
 

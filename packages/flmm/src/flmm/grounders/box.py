@@ -41,12 +41,12 @@ NO_BOX = "no box in the answer"
 class BoxGrounder:
     """Grounds phrases by asking the LMM for the box of each, in its family's own format.
 
-    The first box of an answer is the refiner's prompt. A phrase whose answer has none gets an empty
-    mask with score 0; `take_unanswered` has its answer.
+    The first box of an answer is the refiner's prompt. A phrase whose answer has no box gets an
+    empty mask with score 0; `take_unanswered` returns the answer.
 
     Args:
         lmm: any LMM that this package loads. Families that were never trained to write boxes are
-            asked all the same, see `flmm.text.boxes`.
+            asked, too; see `flmm.text.boxes`.
         refiner: given boxes only, see `flmm.grounders.refining.box_refiner`.
     """
 

@@ -1,4 +1,5 @@
-"""The few attention heads of an LMM that find things by themselves: chosen once, kept in a file.
+"""The few attention heads of an LMM that find things without training: chosen once, stored in a
+file.
 
 Letters: N phrases of an image, C attention channels (layers x heads x views), h w their grid.
 """
@@ -44,7 +45,7 @@ class AttentionHead:
 class ChosenHeads:
     """The heads of one LMM whose attention is used.
 
-    lmm: the name it was loaded by. phrases: how many they were chosen on, and source: of what.
+    lmm: the name of the LMM. phrases: number of phrases in the choice. source: of these phrases.
 
     Raises:
         ValueError: there is no head.
@@ -171,7 +172,7 @@ def choose_heads(
 
 
 def choose_on_drawn_scenes(lmm: FrozenLMM) -> ChosenHeads:
-    """Choose heads on scenes of emoji that are drawn for it: frogs, carrots and the like.
+    """Choose heads on scenes of emoji, such as frogs and carrots, which are composed for it.
 
     No picture is needed for that. `choose_heads` on photographs with phrases fits photographs
     better.

@@ -32,7 +32,7 @@ PARTS = 64
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """How the images of a folder are grounded.
+    """Options of grounding the images of a folder.
 
     Args:
         batch_size: texts, and so at most images, of one pass of the LMM.
@@ -41,7 +41,7 @@ class FolderOptions:
         min_score: phrases with a lower score are not found.
         pictures: folder for a picture of each image with its masks; None draws none.
         overwrite: replace an output of other input or options.
-        ranks: which process this is, and how many share the images.
+        ranks: number of this process, and the number of processes that share the images.
         patience: seconds without a new part after which rank 0 names the missing ranks.
 
     Raises:
@@ -72,11 +72,11 @@ class PhraseImages:
 
     Args:
         images: folder or shards, see `SampleStore`.
-        phrases: what is looked for.
+        phrases: to find.
 
     Attributes:
         names: of the images, relative to the folder. asked: numbers of the images that have
-        phrases. faults: what cannot be used, known before any image is opened.
+        phrases. faults: unusable images, known before any image is opened.
 
     Raises:
         FileNotFoundError, ValueError: no image, or no image that has phrases.
@@ -102,7 +102,7 @@ class PhraseImages:
 
 @dataclass(frozen=True)
 class LoadedImages:
-    """What a loading process makes of an image: an item for the grounder, and the image's EXIF
+    """The result of a loading process for an image: an item for the grounder, and the image's EXIF
     orientation."""
 
     images: PhraseImages
@@ -122,10 +122,10 @@ class LoadedImages:
 
 @dataclass
 class FolderReport:
-    """What came of a folder. finished: it had been grounded before, and nothing was done.
+    """The result of a folder. finished: it had been grounded before, and nothing was done.
 
-    images, phrases, found: how many were looked at, asked for, and have a mask. skipped: what
-    could not be used.
+    images, phrases, found: numbers of the grounded images, of their phrases, and of the masks.
+    skipped: unusable images.
     """
 
     output: Path
@@ -136,7 +136,7 @@ class FolderReport:
     skipped: SkipReport = field(default_factory=SkipReport)
 
     def lines(self) -> list[str]:
-        """Say it in lines for a terminal."""
+        """Return it as lines for a terminal."""
         if self.finished:
             return [
                 f"{self.output} is there already, made from the same images, phrases and options "
@@ -151,7 +151,7 @@ class FolderReport:
 
 @dataclass(frozen=True)
 class FolderJob:
-    """One job: its images, its output, and how it is done.
+    """One job: its images, its output, and its options.
 
     info: plain values that, with the images and phrases, decide the result; an output that begins
     with the same is the finished job.
@@ -164,7 +164,7 @@ class FolderJob:
 
     @property
     def part_images(self) -> int:
-        """Number of images of a part: whole batches, whatever the number of processes."""
+        """Number of images of a part: whole batches, for any number of processes."""
         batch = self.options.batch_size
         return batch * max(1, len(self.images.asked) // (PARTS * batch))
 
@@ -183,7 +183,7 @@ class FolderJob:
         return PartJob(self.output, info, count, rank, world_size, patience=settings.patience)
 
     def finished(self) -> bool:
-        """Return whether the output is there already; ask before a model is loaded.
+        """Return whether the output exists already; call it before a model is loaded.
 
         Raises:
             ValueError: there is an output of another job, and `overwrite` is not set.
@@ -196,7 +196,7 @@ class FolderJob:
         Rank 0 then waits for the others and writes the output.
 
         Raises:
-            ValueError: nothing could be looked at, or a rank is missing.
+            ValueError: no image could be used, or a rank is missing.
         """
         parts = self.parts
         work = _Work(self, parts, grounder)
@@ -206,7 +206,7 @@ class FolderJob:
         return report
 
     def _join(self, parts: PartJob, report: FolderReport) -> None:
-        """Write the output out of the parts of all processes."""
+        """Write the output from the parts of all processes."""
         report.skipped.extend(self.images.faults)
         for part in parts.read():
             report.images += len(part["images"])

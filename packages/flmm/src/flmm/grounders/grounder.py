@@ -18,8 +18,8 @@ class ScoredMasks:
     """Masks of the N phrases of an image, in the order of the phrases.
 
     masks: float32 logits (N, H, W) in pixels of the original image; positive is inside.
-    scores: (N,) in [0, 1], how sure each one is; 0 where nothing was found. kind: "presence" for
-    scores that are chances, fitted with phrases that are absent, else "geometric".
+    scores: (N,) in [0, 1], the confidence in each; 0 where nothing was found. kind: "presence" for
+    scores that are probabilities, fitted with absent phrases, else "geometric".
     """
 
     masks: Tensor
@@ -27,8 +27,8 @@ class ScoredMasks:
     kind: str = "geometric"
 
     def is_doubtful(self, score: float) -> bool:
-        """Tell whether a phrase with this score is more likely absent than present. Geometric
-        scores do not say."""
+        """Return whether a phrase with this score is more likely absent than present; False for
+        geometric scores, which cannot tell."""
         return self.kind == "presence" and score < 0.5
 
     def logits(self, min_score: float = 0.0) -> Tensor:
@@ -43,7 +43,7 @@ class ScoredMasks:
 
 
 class PhraseReader(Protocol):
-    """A frozen LMM, and how attention of the tokens of a phrase becomes one map."""
+    """A frozen LMM, and the way to merge the attention of a phrase's tokens into one map."""
 
     @property
     def lmm(self) -> FrozenLMM:
@@ -58,7 +58,7 @@ class PhraseReader(Protocol):
 
 @runtime_checkable
 class AsksTheLMM(Protocol):
-    """A grounder that asks the LMM something, whose answer may be of no use."""
+    """A grounder that asks the LMM a question, whose answer may be useless."""
 
     def take_unanswered(self) -> SkipReport:
         """Return the phrases that got no mask for that reason, with the answers, since the last
@@ -71,7 +71,7 @@ class SamplePreparer(Protocol):
     holds no model."""
 
     def __call__(self, sample: GroundingSample, image: Image.Image) -> Any:
-        """Return what `SampleGrounder` takes.
+        """Return an item for `SampleGrounder`.
 
         Raises:
             BrokenSample: the sample cannot be grounded.
@@ -80,8 +80,8 @@ class SamplePreparer(Protocol):
 
 
 class SampleGrounder(Protocol):
-    """Grounds the samples of one data set, a batch at a time. It may keep what it computed of an
-    image for the samples that follow."""
+    """Grounds the samples of one data set, a batch at a time. It may store results of an image for
+    the next samples."""
 
     @property
     def prepare(self) -> SamplePreparer:

@@ -48,7 +48,8 @@ class HeadsGrounder:
 
     @property
     def knows(self) -> Mapping[str, Any] | None:
-        """What the heads know, where their file says it; see `flmm.heads.facts.KNOWS`."""
+        """The things that the heads know, if their file names them; see
+        `flmm.heads.facts.KNOWS`."""
         return self.model.heads.knows
 
     def __call__(
@@ -269,8 +270,8 @@ def phrase_features(
 
 @dataclass(frozen=True)
 class Reading:
-    """How the LMM reads phrases: what it is asked before, whether each phrase stands alone, and how
-    many texts it reads in one pass."""
+    """Options of reading phrases: the request before them, whether each phrase is read alone, and
+    the number of texts in one pass."""
 
     request: str = DESCRIBE
     each_alone: bool = False

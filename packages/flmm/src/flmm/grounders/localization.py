@@ -1,7 +1,8 @@
 """The criteria by which heads of a frozen LMM are chosen that find things without any training.
 
 They are those of "Your Large Vision-Language Model Only Needs A Few Attention Heads For Visual
-Grounding" (arXiv 2503.06287): a head must look at the image, and where it looks must be compact.
+Grounding" (arXiv 2503.06287): a head must look at the image, and the places of its attention must
+be compact.
 
 Letters: M maps, C channels (layer, head and view of the image), h w the grid of image tokens.
 """
@@ -42,15 +43,15 @@ def masses(labels: Tensor, weights: Tensor) -> Tensor:
 def spatial_entropy(maps: Tensor) -> Tensor:
     """Compute how scattered maps are: the entropy of the mass of their regions, float (M,).
 
-    Regions are 8-connected cells above the mean of the map; their mass is what is above it. A map
-    that is in one piece has 0. A map without a region, or whose whole bottom row is inside, has
-    infinity: such heads look at the end of the image, whatever the phrase is.
+    Regions are 8-connected cells above the mean of the map; their mass is the sum above it. A map
+        in one piece has 0. A map without a region, or whose whole bottom row is inside, has
+    infinity: such heads look at the end of the image for every phrase.
 
     Args:
         maps: attention (M, h, w).
     """
     above = (maps - maps.mean(dim=(1, 2), keepdim=True)).clamp(min=0)
-    # Rounding leaves something above the mean of a constant map.
+    # Rounding can leave values above the mean of a constant map.
     inside = above > 1e-5 * maps.amax(dim=(1, 2), keepdim=True)
     totals = masses(regions(inside), above * inside)  # (M, h * w + 1)
     whole = totals.sum(1, keepdim=True)

@@ -14,8 +14,8 @@ from flmm.text.phrases import check_phrases
 class PhraseList:
     """Phrases of many images.
 
-    shared: what every image is asked for. of_image: by the name of an image, where each has its
-    own. One of both is empty.
+    shared: phrases of every image. of_image: name of an image -> its own phrases. One of the two is
+    empty.
     """
 
     shared: tuple[str, ...] = ()
@@ -23,7 +23,7 @@ class PhraseList:
 
     @classmethod
     def of(cls, phrases: Sequence[str]) -> "PhraseList":
-        """Make the list of phrases that every image is asked for.
+        """Make phrases that all images share.
 
         Raises:
             ValueError: no phrase, or an empty one.

@@ -1,8 +1,8 @@
 """The attention that an LMM pays to an image while it reads phrases, for people to look at.
 
-It takes one forward pass with the LMM's own fused attention: rows of the phrases' words alone are
-computed beside it, see `flmm.attention`. Letters: N phrases, L layers, H heads of a layer (times
-the views of the image), K heads that are chosen, h w the grid of a map.
+It takes one forward pass with the LMM's own fused attention; only the rows of the phrases' words
+are computed in addition, see `flmm.attention`. Letters: N phrases, L layers, H heads of a layer
+(times the views of the image), K heads that are chosen, h w the grid of a map.
 """
 
 from collections.abc import Iterable
@@ -95,7 +95,7 @@ def phrase_maps(
 def maps_of_features(
     features: PhraseFeatures, phrases: Iterable[str], *, layers: int, heads: int = FOCUSED
 ) -> PhraseMaps:
-    """Summarise the maps of phrases that an LMM of so many layers has read."""
+    """Summarise the maps of phrases, of an LMM with this number of layers."""
     maps = _by_layer(features, layers).float().cpu()  # (N, L, H, h, w)
     maps = _on_image(maps, features)
     shares = _shares(features, layers)  # (N, L, H)

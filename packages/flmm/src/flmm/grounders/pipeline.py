@@ -1,4 +1,4 @@
-"""One call from phrases to masks: pictures from anywhere in, plain results out."""
+"""One call from phrases to masks: pictures from any source in, plain results out."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -157,7 +157,7 @@ def pipeline(
     device: str | None = None,
     options: GroundingOptions | None = None,
 ) -> GroundingPipeline:
-    """Make something that takes pictures and phrases and returns masks.
+    """Make a pipeline, which takes pictures and phrases and returns masks.
 
     ```python
     find = flmm.pipeline("grounding", heads="runs/llava")

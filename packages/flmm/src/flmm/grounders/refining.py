@@ -1,5 +1,5 @@
-"""What grounders without trained heads share: coarse masks of a user's picture or of the samples of
-a data set, refined.
+"""Parts that grounders without trained heads share: refining the coarse masks of a user's picture
+or of the samples of a data set.
 
 Letters: N phrases of an image, p q grid of coarse logits, H W pixels of the image.
 """
@@ -25,9 +25,9 @@ NOTHING = -20.0
 
 
 def box_refiner(source: str | Path, *, device: str = "cpu") -> Refiner:
-    """Load a refiner that is given the box of a coarse mask and nothing else.
+    """Load a refiner that takes only the box of a coarse mask.
 
-    Neither words nor coarse masks are prompts that it was pretrained for; boxes are.
+    SAM was pretrained for boxes, and neither for words nor for coarse masks.
 
     Args:
         source: as `load_refiner` takes it; "none" leaves masks coarse.
@@ -74,11 +74,11 @@ def refine_found(
     images: Sequence[Image.Image | ImageEmbedding],
     coarse: Sequence[Tensor],
 ) -> list[ScoredMasks]:
-    """Refine the coarse masks that hold something; the others stay empty and have the score 0.
+    """Refine the coarse masks that are not empty; the others stay empty and have the score 0.
 
     Args:
         images: B pictures, or their embeddings.
-        coarse: per image logits (N, p, q); a mask without a positive logit holds nothing.
+        coarse: per image logits (N, p, q); a mask without a positive logit is empty.
 
     Returns:
         Per image the masks, and as scores the IoU that the refiner expects of each.

@@ -1,8 +1,8 @@
-"""What a file of heads says about itself, so that it is never read as something else.
+"""Facts in a file of heads, so that it is never loaded into a model of another kind.
 
-The weights alone do not tell how a phrase's tokens are merged, which prompts SAM gets, or, where
-sizes agree, which LMM and which image encoder they were trained with. Files of
-`GroundedLMM.save_heads` carry that in their metadata.
+Some facts do not follow from the weights: the merge of a phrase's tokens, the prompts of SAM and,
+where sizes agree, the LMM and the image encoder of the training. Files of `GroundedLMM.save_heads`
+have them in their metadata.
 """
 
 import json
@@ -24,7 +24,7 @@ HEADS_FILE = "heads.safetensors"
 PROMPTS = ("use_text", "use_mask", "use_box", "multimask")
 HEAD = ("base", "stages", "normalize_input", "upsample_input")
 PRESENCE = ("inputs", "hidden")
-# What heads of a demonstration know: in words, and the nouns.
+# The things that heads of a demonstration know: in words, and as nouns.
 KNOWS = ("what", "nouns")
 
 
@@ -75,7 +75,7 @@ def portable_source(name: str, folder: Path) -> str:
 def source_of(about: Path, part: str) -> str | None:
     """Return the "lmm" or "sam" that a grounding.json names, paths as absolute ones.
 
-    None where there is no such file, or it does not say.
+    None if there is no such file, or it does not name the part.
 
     Raises:
         ValueError: the file is damaged.
@@ -164,13 +164,13 @@ def chosen_merge(facts: Mapping[str, Any], merge: str | None, *, name: str) -> s
 
 
 def check_facts(own: Mapping[str, Any], said: Mapping[str, Any], *, name: str) -> None:
-    """Raise ValueError where a file of heads says something else than the model it is to be loaded
-    into is."""
+    """Raise ValueError if the facts of a file of heads differ from those of the model to load it
+    into."""
     ours, theirs = {"refiner": "sam", **_flat(own)}, _flat(said)
     if theirs:
         theirs = {"refiner": "sam", **theirs}
     if NO_REFINER in (ours["refiner"], theirs.get("refiner")):
-        # It reads nothing of what was trained with a SAM; the opposite is refused by `read_heads`.
+        # It reads no weights that were trained with a SAM; `read_heads` refuses the opposite.
         theirs.pop("refiner", None)
     differing = [key for key in theirs if key in ours and ours[key] != theirs[key]]
     wrong = [f"  {key}: {theirs[key]} there, {ours[key]} here" for key in differing]

@@ -18,13 +18,13 @@ from flmm.refiners.sam.weights import POSITIONS, check_names, to_transformers
 # Released names begin with the first; ours with the second.
 RELEASED_SAM, OWN_SAM, HEAD = "sam.model.", "sam.", "mask_head."
 OWN_POSITIONS = f"{OWN_SAM}{POSITIONS}"
-# What heads for coarse masks only do not have.
+# Entries that heads for coarse masks only do not have.
 REFINER_PARTS = (OWN_SAM, "text_proj.", "text_layer_weights")
 PRESENCE = "presence."
 
 
 class SavedHeads(Protocol):
-    """What reading and writing a file of heads needs of `TrainableHeads`."""
+    """The interface of `TrainableHeads` for reading and writing a file of heads."""
 
     mask_head: UNetHead
     text_layer_weights: nn.Parameter
@@ -104,8 +104,7 @@ def read_heads(
     """Load tensors of `open_heads` into a `GroundedLMM`, strictly.
 
     Args:
-        name: what errors call them. facts: what their file says about them
-            (`head_facts.read_facts`).
+        name: for errors. facts: of their file (`heads.facts.read_facts`).
 
     Raises:
         ValueError: missing, unexpected or mis-shaped entries, which are listed; or heads of another
@@ -154,10 +153,10 @@ def read_heads(
 def write_heads(
     model: SavedHeads, path: str | Path, state_dict: Mapping[str, Tensor] | None = None
 ) -> Path:
-    """Write what trains of a `GroundedLMM`; see `GroundedLMM.save_heads`.
+    """Write the trained weights of a `GroundedLMM`; see `GroundedLMM.save_heads`.
 
     Raises:
-        ValueError: the state dict lacks something that trains.
+        ValueError: the state dict lacks a trained weight.
     """
     path = Path(path)
     values = model.state_dict() if state_dict is None else state_dict

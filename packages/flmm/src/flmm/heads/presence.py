@@ -1,7 +1,7 @@
-"""The presence head: how likely a phrase is there, and its mask right.
+"""The presence head: the probability that a phrase is present and its mask right.
 
-It reads what the other heads have made already, and no gradient of it reaches them: masks are the
-same with it and without it. It is fitted after them (`flmm.training.presence`).
+It reads results of the other heads, and its gradient does not reach them: masks are the same with
+it and without it. It is fitted after them (`flmm.training.presence`).
 
 Letters: N phrases of an image, C maps of a phrase, h w their grid, p q size of coarse logits, H W
 pixels of the image, L layers of the LMM, T tokens of the phrases, D its hidden width, F numbers of
@@ -17,7 +17,7 @@ from flmm.heads.scores import mask_agreement
 from flmm.refiners.refiner import RefinedMasks
 
 HIDDEN = 64
-# Logits at which a sure mask still covers a pixel, and an unsure one begins to.
+# Logits at which a confident mask still covers a pixel, and an uncertain one begins to.
 _SURE = 1.0
 _SMALL = 1e-6
 
@@ -29,7 +29,7 @@ def evidence_size(channels: int, width: int) -> int:
 
 @torch.no_grad()
 def presence_evidence(features: PhraseFeatures, coarse: Tensor, found: RefinedMasks) -> Tensor:
-    """Collect what tells whether phrases are there -> float32 (N, F).
+    """Collect the evidence for the presence of phrases -> float32 (N, F).
 
     It is 11 numbers about the masks, 4 about each map of attention (mass, entropy, peak, and the
     share that lies on the mask), and the last layer's hidden states: their mean over the phrase's
@@ -116,15 +116,15 @@ class PresenceHead(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, evidence: Tensor) -> Tensor:
-        """Turn evidence (N, F) into logits (N,), calibrated: their sigmoid is a chance."""
+        """Turn evidence (N, F) into logits (N,), calibrated: their sigmoid is a probability."""
         standard = (evidence - self.mean) / self.scale
         slope, offset = self.calibration
         return self.layers(standard)[:, 0] * slope + offset
 
     def scores(self, evidence: Tensor) -> Tensor:
-        """Return the chance (N,) that each phrase is there and its mask right."""
+        """Return the probability (N,) that each phrase is present and its mask right."""
         return self(evidence).sigmoid()
 
     def facts(self) -> dict[str, int]:
-        """Return the options that it is built with."""
+        """Return the options of its constructor."""
         return {"inputs": self.inputs, "hidden": self.hidden}

@@ -1,4 +1,4 @@
-"""How sure a grounding is, from its masks alone: no part of it is trained.
+"""Confidence of a grounding from its masks alone, without training.
 
 Letters: N phrases of an image, p q size of coarse logits, H W pixels of the image.
 """
@@ -11,8 +11,8 @@ from torch.nn import functional as F
 def mask_agreement(coarse: Tensor, refined: Tensor) -> Tensor:
     """Compute the IoU of coarse and refined masks on the grid of the coarse ones -> (N,) in [0, 1].
 
-    A cell of the grid counts with the share of its pixels that the refined mask covers. Two empty
-    masks have 0.
+    A cell of the grid counts with the fraction of its pixels that the refined mask covers. Two
+    empty masks have 0.
 
     Args:
         coarse: logits (N, p, q). refined: logits (N, H, W); positive is inside.
@@ -31,7 +31,8 @@ def geometric_scores(coarse: Tensor, refined: Tensor, ious: Tensor) -> Tensor:
     """Score masks by their geometry -> (N,) in [0, 1].
 
     It is the geometric mean of the IoU that the refiner expects and of `mask_agreement`; 0 for an
-    empty mask. It says how well two stages agree, and not how likely the phrase is there.
+    empty mask. It measures the agreement of two stages, and not the probability that the phrase is
+    present.
 
     Args:
         ious: (N,) in [0, 1], of the refiner.

@@ -92,7 +92,7 @@ def _heads_in(source: Path) -> Path:
 
 
 def _card(repo_id: str, heads: Path, parts: dict[str, str | None]) -> str:
-    """Return the page of the heads: what they need, and how they are loaded."""
+    """Return the page of the heads: their LMM and SAM, and the code that loads them."""
     lmm, sam = parts["lmm"] or "LMM", parts["sam"] or "SAM"
     lines = [f"# {repo_id.partition('/')[2]}", ""]
     lines += [f"Heads that let a frozen {lmm} point at what it says (F-LMM, arXiv 2406.05821).", ""]

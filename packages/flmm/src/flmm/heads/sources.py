@@ -1,4 +1,4 @@
-"""Where trained heads lie, and which LMM and SAM they were trained with."""
+"""The file of trained heads, and the LMM and SAM of their training."""
 
 from pathlib import Path
 
@@ -31,8 +31,8 @@ def trained_with(heads: Path, part: str, *, flag: str = "--") -> str:
         flag: how the user names a part: "--" on a command line, "" in Python.
 
     Raises:
-        ValueError: nothing says so, or it is a model of the hub that was never used here.
-        FileNotFoundError: it is a folder or file that is not there any more.
+        ValueError: no file names it, or it is a model of the hub that was never used here.
+        FileNotFoundError: it is a folder or file that does not exist any more.
     """
     about = heads.with_name(ABOUT_FILE)
     named = source_of(about, part)

@@ -30,7 +30,7 @@ class Grounding:
     """Masks of the N phrases of an image, as logits: positive is inside.
 
     coarse: (N, p, q) over the whole image, from the mask head. refined: (N, H, W) float32, from
-    the refiner. scores: (N,) float32 in [0, 1], how sure each one is, without gradients; see
+    the refiner. scores: (N,) float32 in [0, 1], the confidence in each, without gradients; see
     `TrainableHeads.scores`.
     """
 
@@ -125,8 +125,8 @@ class TrainableHeads(nn.Module):
     def scores(self, features: PhraseFeatures, coarse: Tensor, found: RefinedMasks) -> Tensor:
         """Score the masks of an image -> (N,) float32 in [0, 1], 0 for empty masks.
 
-        With a presence head it is the chance that the phrase is there and its mask right; without
-        one it is geometric only, see `geometric_scores`.
+        With a presence head it is the probability that the phrase is present and its mask right;
+        without one it is geometric only, see `geometric_scores`.
         """
         if self.presence is None:
             return geometric_scores(coarse, found.masks, found.ious)
@@ -136,7 +136,7 @@ class TrainableHeads(nn.Module):
 
     @property
     def score_kind(self) -> str:
-        """What scores mean: "presence", a chance, or "geometric"."""
+        """The kind of the scores: "presence", a probability, or "geometric"."""
         return "geometric" if self.presence is None else "presence"
 
     def use_presence(self, head: PresenceHead | None) -> None:
@@ -203,8 +203,9 @@ class TrainableHeads(nn.Module):
         )
 
     def facts(self) -> dict[str, Any]:
-        """Return what a file of heads says next to the weights: "merge", "mask_head", "prompts",
-        "lmm", "refiner", "sam_image_encoder", and "presence" and "knows" where there are such."""
+        """Return the facts that a file of heads has next to the weights: "merge", "mask_head",
+        "prompts", "lmm", "refiner", "sam_image_encoder", and "presence" and "knows" if they
+        exist."""
         facts = {"merge": self.merge, **trained_parts(self.mask_head, self.sam), **self.made_for}
         if self.presence is not None:
             facts["presence"] = self.presence.facts()
@@ -213,8 +214,7 @@ class TrainableHeads(nn.Module):
         return facts
 
     def load_heads(self, source: str | Path | Mapping[str, Any]) -> None:
-        """Load everything that was trained, from a file of `save_heads` or a released F-LMM
-        checkpoint.
+        """Load the trained weights from a file of `save_heads` or a released F-LMM checkpoint.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -225,6 +225,6 @@ class TrainableHeads(nn.Module):
         read_heads(self, open_heads(source), name=name, facts=read_facts(source))
 
     def save_heads(self, path: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> Path:
-        """Write what trained and `facts`, and nothing frozen, as safetensors. Values in
+        """Write the trained weights and `facts`, and no frozen weights, as safetensors. Values in
         `state_dict` replace the module's own."""
         return write_heads(self, path, state_dict)

@@ -1,5 +1,5 @@
 """Attention of phrases to an image as one picture: the mean, each layer, and the heads that are
-focused most. Matplotlib is imported when something is drawn.
+focused most. Matplotlib is imported when drawing.
 
 Letters: N phrases, L layers, K heads, h w the grid of a map.
 """
@@ -26,7 +26,7 @@ HEAT = "magma"
 
 
 class DrawnMaps(Protocol):
-    """What is drawn; `flmm.PhraseMaps` is it, and says what each is."""
+    """The input of the picture, such as `flmm.PhraseMaps`, which explains the fields."""
 
     @property
     def phrases(self) -> tuple[str, ...]: ...

@@ -1,4 +1,4 @@
-"""Pictures as files: read for grounding, and where the result goes."""
+"""Pictures as files: reading them for grounding, and the path of the result."""
 
 import json
 import os

@@ -19,7 +19,7 @@ _RINGS = 6
 
 @dataclass(frozen=True)
 class Label:
-    """A label. text: lines. number: what is left of it where there is no room for the text."""
+    """A label. text: lines. number: replaces the text where there is no room for it."""
 
     text: str
     number: str
@@ -29,7 +29,7 @@ def mask_labels(phrases: Sequence[str], *, colours: int) -> list[Label]:
     """Make the labels of phrases.
 
     They have numbers where phrases share a colour or a text, or where no font has the letters of
-    one; a number alone stands for a phrase whose letters cannot be drawn.
+    one; a phrase whose letters cannot be drawn has a number alone.
 
     Args:
         colours: how many different ones there are.

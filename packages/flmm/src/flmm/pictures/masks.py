@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# The palette's grey is missing: it is hard to see on photographs.
+# Without the palette's grey, which is hard to see on photographs.
 COLOURS = PALETTE[:6]
 FONT_SIZE = 8  # points, of labels
 # Letters in a line of a panel's title, and of the text beneath it.

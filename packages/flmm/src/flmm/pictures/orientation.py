@@ -1,5 +1,5 @@
-"""Pictures that a camera has turned: the LMM sees them upright, masks lie on them as they were
-given."""
+"""Pictures with an EXIF rotation: the LMM sees them upright, masks are in the frame of the given
+picture."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def orientation_of(image: Any) -> int:
 
 
 def turn_back(masks: Tensor, given: int) -> Tensor:
-    """Turn masks (..., H, W) of an upright picture to lie on the picture as its pixels are stored.
+    """Turn masks (..., H, W) of an upright picture into the frame of its stored pixels.
 
     Args:
         given: the picture's EXIF orientation.
@@ -34,8 +34,8 @@ def turn_back(masks: Tensor, given: int) -> Tensor:
 
 
 def as_stored(image: Image.Image) -> Image.Image:
-    """Return a picture that stays as its pixels are stored, such as one whose annotations are in
-    these pixels."""
+    """Return a picture in the frame of its stored pixels, for example for annotations in these
+    pixels."""
     plain = image.copy()
     plain.info = {}
     return plain

@@ -1,4 +1,4 @@
-"""A reliability plot: how often scores are right, against what they promise."""
+"""A reliability plot: accuracy against score."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def reliability_figure(bins: Reliability, *, title: str = "") -> Figure:
-    """Draw bins of scores: the mean score of each across, how often it is right upwards. On the
-    diagonal, scores are chances."""
+    """Draw bins of scores: the mean score of each on the x axis, its accuracy on the y axis. On the
+    diagonal, scores are probabilities."""
     from matplotlib import style
     from matplotlib.figure import Figure
 

@@ -30,9 +30,9 @@ class SizeEncoder(ImageEncoder):
 class CoarseOnly(nn.Module):
     """Coarse masks, enlarged to the image: `--refiner none`. It has no weights and no download.
 
-    Its outlines are as coarse as the LMM's tokens. Its predicted IoU is the one that the
-    probabilities of a mask themselves expect: the sum of the probabilities inside, by the number of
-    pixels inside and the sum of the probabilities outside.
+    Its outlines are as coarse as the LMM's tokens. Its predicted IoU is the expected one under the
+    probabilities of the mask: the sum of the probabilities inside, by the number of pixels inside
+    and the sum of the probabilities outside.
     """
 
     kind = NO_REFINER

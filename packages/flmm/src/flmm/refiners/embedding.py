@@ -1,4 +1,4 @@
-"""The embedding of one image that a refiner works on."""
+"""The embedding of one image, for a refiner."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class ImageEmbedding:
-    """What a refiner's image encoder made of an image.
+    """The result of a refiner's image encoder for one image.
 
     features: (D, h, w). size: the image's (H, W) in pixels. details: further maps of the image that
     some refiners read, finer or of an earlier layer; each refiner says which.

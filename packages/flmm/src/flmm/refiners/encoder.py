@@ -11,9 +11,9 @@ from flmm.refiners.square import ResizedImage, Square
 
 
 class ImageEncoder(nn.Module, ABC):
-    """The base of image encoders. A training holds one apart from what trains.
+    """The base of image encoders. A training keeps it apart from the weights that train.
 
-    square: what it looks at.
+    square: its input.
     """
 
     def __init__(self, square: Square):

@@ -36,7 +36,7 @@ class Refiner(Protocol):
 
     @property
     def square(self) -> Square:
-        """What it looks at."""
+        """The input of its image encoder."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""The square that a refiner's image encoder looks at, and images of its size.
+"""The square input of a refiner's image encoder, and images of its size.
 
 An image of H x W pixels (original) is resized (resized frame), and lies in the top left corner of a
 padded square of `edge` pixels. SAM and SAM-HQ keep its shape, so that its longer edge fills the
@@ -29,8 +29,8 @@ def resized_size(size: Size, edge: int) -> Size:
 class Square:
     """A refiner's input. edge: its side in pixels; 0 for a refiner that looks at no image.
 
-    squashed: whether an image fills it whatever its shape; otherwise the image keeps its shape, and
-    the rest is padding.
+    squashed: whether every image fills it; otherwise an image keeps its shape, and the rest is
+    padding.
     """
 
     edge: int
@@ -51,7 +51,7 @@ def resize_image(image: Image.Image, square: Square) -> Tensor:
 
 @dataclass(frozen=True)
 class ResizedImage:
-    """An image as an image encoder takes it, before normalisation; loading processes make it.
+    """The input of an image encoder, before normalisation; loading processes make it.
 
     pixels: uint8 (3, h, w) of `resize_image`, empty where the refiner looks at no image. size: the
     image's own (H, W).

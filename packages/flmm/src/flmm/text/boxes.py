@@ -1,8 +1,8 @@
 """Places of things as LMMs write them in an answer, one format for each kind of LMM.
 
 A family names its format in its class (`Family.boxes`); `flmm.adapters.boxes` asks and puts the
-places on the image. Coordinates are read in one way only, the family's own: to try several readings
-and take the better one would give every LMM more than it said.
+places on the image. Coordinates are read in one way only, the family's own: trying several readings
+and taking the best would give every LMM credit for an answer that it did not write.
 """
 
 import re
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 Place = tuple[float, float, float, float]
 
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
-# A list that is cut off has no bracket after it, and its last number may lack digits.
+# A truncated list has no closing bracket, and its last number may lack digits.
 _FOUR_NUMBERS = re.compile(r"[\[(]\s*" + r"\s*,\s*".join([_NUMBER] * 4) + r"\s*[\])]")
 _LOCATIONS = re.compile(r"\s*".join([r"<loc(\d+)>"] * 4))
 _POINT_TAG = re.compile(r"<(?:point|tracks?)s?\b[^>]*")
@@ -60,7 +60,7 @@ def _four(found: re.Match[str]) -> Place:
 def _numbered_points(group: str, *, closed: bool) -> list[Place]:
     """Read "1 1 523 439 2 600 500", or "523 439" without numbers of image and points.
 
-    closed: nothing of the group is cut off.
+    closed: whether the group is complete.
     """
     try:
         numbers = [float(word) for word in group.split()]
@@ -76,17 +76,17 @@ def _numbered_points(group: str, *, closed: bool) -> list[Place]:
 
 @dataclass(frozen=True)
 class BoxFormat:
-    """How a family of LMMs is asked for the place of a thing, and how it writes it.
+    """The question for the place of a thing in a family of LMMs, and the format of its answer.
 
-    question: what the LMM is asked, with `{phrase}`.
+    question: with `{phrase}`.
     read: finds the places in an answer; such as `bracketed`.
-    scale: the number that stands for the right and the lower edge of what the LMM sees: the image,
-    or the padded square; None: numbers are pixels of the resized image.
+    scale: the number of the right and the lower edge of the LMM's input, the image or the padded
+    square; None: numbers are pixels of the resized image.
     rows_first: y stands before x.
     fractions_too: numbers that sum to less than 4 are fractions (InternVL's own evaluation).
     pointing: places are points.
-    trained: the family is known to be trained for this format. Others are asked all the same, and
-    an answer without a place is counted.
+    trained: the family is known to be trained for this format. Others are asked, too, and an answer
+    without a place is counted.
     max_new_tokens: longest answer; an answer ends with its first place.
 
     Raises:
@@ -117,8 +117,8 @@ class BoxFormat:
     def places(self, answer: str) -> list[Place]:
         """Find the places in an answer -> (left, top, right, bottom) each, in its own numbers.
 
-        A thought before the answer is no answer. Corners may come in any order. What is cut off is
-        left out.
+        A thought before the answer is no answer. Corners may come in any order. A truncated place
+        is dropped.
         """
         _, _, rest = answer.rpartition(_THOUGHT_ENDS)
         if _THOUGHT_BEGINS in rest:
@@ -132,7 +132,7 @@ class BoxFormat:
         return places
 
     def scale_of(self, place: Place) -> float | None:
-        """Return the number that stands for the far edge in this place; see `scale`."""
+        """Return the number of the far edge in this place; see `scale`."""
         return 1.0 if self.fractions_too and sum(place) < 4 else self.scale
 
 
@@ -164,4 +164,4 @@ ANY = BoxFormat(
     "bottom]}, each number from 0 (left or top edge) to 1000 (right or bottom edge).",
     trained=False,
 )
-"""LMMs that nobody says were trained to write boxes."""
+"""LMMs that are not known to be trained to write boxes."""

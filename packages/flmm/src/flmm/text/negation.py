@@ -1,4 +1,4 @@
-"""Phrases that an English text says to be absent: "There is no dog", "a man without a hat"."""
+"""Phrases for things that an English text denies: "There is no dog", "a man without a hat"."""
 
 import re
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ _CLAUSE_ENDS = re.compile(r"[.;:!?\n]|,(?!\s*(?:or|nor)\b)|\bbut\b", re.IGNORECA
 
 
 def absent_spans(text: str, spans: Iterable[Span]) -> set[Span]:
-    """Find the spans that the text says to be absent.
+    """Find the spans whose things the text denies.
 
     A phrase is absent where it begins with a negation, where a negation stands before it in the
     same clause with nothing but words of seeing, having and being between them, or where "or" or

@@ -19,7 +19,7 @@ Span = tuple[int, int]
 SPACY_MODEL = "en_core_web_sm"
 
 
-# Chunks that are one of these name nothing that has a mask of its own.
+# Chunks that consist of one of these words name no thing with a mask.
 EMPTY_WORDS = word_set("""
     i you he she it we they me him her us them this that these those who whom which what there here
     one ones someone something anyone anything everyone everything nothing nobody each other another
@@ -41,8 +41,8 @@ _ENDS = word_set("""
     towards for as than then that which who whose while where when there not also very wearing
     holding no without neither
 """)
-# Verbs that often follow a noun. An ending alone tells no verb: "bus", "bed" and "ceiling" have the
-# same ones.
+# Verbs that often follow a noun. An ending alone does not show a verb: "bus", "bed" and "ceiling"
+# have the same endings.
 _VERBS = word_set("""
     sits stands lies looks runs walks shows holds wears eats plays rides flies hangs rests leans
     jumps sleeps drives watches faces has contains seems appears swims grazes barks stares gazes
@@ -129,7 +129,7 @@ def groundable(chunks: Iterable[str]) -> list[str]:
     """Choose the chunks worth a mask, in order and with repetitions.
 
     Pronouns and similar words are skipped, and so are chunks about the whole picture and chunks
-    that say that something is absent ("no dog").
+    that deny a thing ("no dog").
     """
     return [chunk for chunk in chunks if _has_mask(chunk)]
 
@@ -150,7 +150,7 @@ def check_phrases(phrases: str | Iterable[str]) -> list[str]:
         The phrases as a list.
 
     Raises:
-        ValueError: there is none, or one is no text, empty, or holds bytes that are no text.
+        ValueError: there is none, or one is not a text, is empty, or has bytes that are not text.
     """
     if isinstance(phrases, str):
         return check_phrases([phrases])
@@ -197,7 +197,7 @@ def phrase_spans(text: str, phrases: str | Iterable[str | Span]) -> list[Span]:
 def spans_to_ground(text: str, chunker: Chunker = noun_chunks) -> list[Span]:
     """Find the spans of an answer's groundable chunks, every mention of its own.
 
-    A chunk inside another one is skipped, and so is one that the text says to be absent. An answer
+    A chunk inside another one is skipped, and so is one whose thing the text denies. An answer
     without such a chunk ("Yes.", "There is no dog.") has nothing to ground.
     """
     places: list[Span] = []

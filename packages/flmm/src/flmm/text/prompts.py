@@ -1,5 +1,5 @@
-"""How each family of LMMs wants to be asked: the text around a question, and where the image stands
-in it.
+"""The chat format of each family of LMMs: the text around a question, and the place of the image in
+it.
 
 Only the user's turn is templated; no system text is added, because the published checkpoints were
 trained without one.
@@ -15,8 +15,8 @@ class PromptStyle:
     """The chat format of a family.
 
     template: the user's turn up to where the answer starts, with `{input}`.
-    image_token: the text that stands for an image; separator: between it and the question.
-    answer_end: text after an answer that another turn follows; None: the tokenizer's end token.
+    image_token: the text of an image. separator: between it and the question.
+    answer_end: text between an answer and the next turn; None: the tokenizer's end token.
     """
 
     template: str

@@ -166,8 +166,8 @@ def phrase_token_spans(
     Args:
         offsets: (start, end) characters of every token.
         character_spans: (start, end) of every phrase in the text.
-        straddling: a last token that also holds characters after the phrase ("tree." for "tree") is
-            kept, or left out as long as one token remains ("drop", as the original F-LMM does).
+        straddling: a last token that also holds characters after the phrase ("tree." for "tree")
+            stays, or is dropped as long as one token remains ("drop", as the original F-LMM does).
 
     Raises:
         ValueError: a span is empty or reaches out of the text; an unknown `straddling`.

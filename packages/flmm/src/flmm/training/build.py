@@ -1,5 +1,4 @@
-"""From a `GroundingConfig` to the parts that a trainer is given: model, data, cache, loader and
-task."""
+"""From a `GroundingConfig` to the parts of a trainer: model, data, cache, loader and task."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from flmm.training.task import GroundingTask
 
 
 def build_model(config: GroundingConfig) -> GroundedLMM:
-    """Build the frozen models and the heads; new heads are drawn from `run.seed`, the same on every
+    """Build the frozen models and the heads; new heads follow from `run.seed`, the same on every
     rank."""
     seed_everything(config.run.seed)
     wanted = config.model
@@ -62,7 +61,7 @@ def build_sources(config: GroundingConfig) -> dict[str, GroundingData]:
 
 
 def build_requests(config: GroundingConfig) -> dict[str, str]:
-    """Return what the LMM is asked before the texts of each data set."""
+    """Return the request before the texts of each data set."""
     data = config.data
     narratives = {
         _name(shards): data.narrative_request or data.request for shards in data.narratives
@@ -85,7 +84,7 @@ def build_cache(
 
 @dataclass(frozen=True)
 class RunParts:
-    """What a run is made of, see `build_parts`."""
+    """The parts of a run, see `build_parts`."""
 
     sources: dict[str, GroundingData]
     model: GroundedLMM
@@ -94,7 +93,7 @@ class RunParts:
 
 
 def build_parts(config: GroundingConfig) -> RunParts:
-    """Build data, models and task of a run, in a process group that is there already.
+    """Build data, models and task of a run, in an existing process group.
 
     Raises:
         ValueError, FileNotFoundError: the data or a model cannot be used.
@@ -154,7 +153,7 @@ def build_task_alone(config: GroundingConfig) -> GroundingTask:
 
 
 def _about(config: GroundingConfig) -> dict[str, str]:
-    """Return what a folder of heads says about the models that they were trained with."""
+    """Return the facts in a folder of heads about the models of their training."""
     model = with_absolute_paths(config.model)
     return {"lmm": model.lmm, "sam": model.sam, "merge": model.merge}
 

@@ -117,7 +117,7 @@ def grounding_schedule() -> ScheduleConfig:
 
 @dataclass(frozen=True)
 class GroundingConfig(JsonConfig):
-    """Everything a run depends on. `to_json` and `from_json` round-trip it."""
+    """All options of a run; `from_json` reads what `to_json` writes."""
 
     model: GroundedModelConfig = field(default_factory=GroundedModelConfig)
     data: GroundingDataConfig = field(default_factory=GroundingDataConfig)

@@ -69,7 +69,7 @@ class GroundingSources:
         return sum(self.counts)
 
     def read(self, number: int) -> Place:
-        """Say which sample this is. `GroundingBuilder`, which knows the epoch, reads it."""
+        """Return the place of a sample. `GroundingBuilder`, which knows the epoch, reads it."""
         for (name, _), count in zip(self._places, self.counts, strict=True):
             if number < count:
                 return Place(name, number)
@@ -140,8 +140,7 @@ class GroundingLoader(EpochLoader[GroundingBatch]):
         sources: name -> data set; the name goes before the keys of its samples.
         lmm: its family and tokenizer prepare the samples; the model itself stays in this process.
         square: the refiner's input, `Refiner.square`.
-        requests: what the LMM is asked, for data sets that have a request of their own (default:
-            `prompts.DESCRIBE`).
+        requests: questions of data sets that have their own (default: `prompts.DESCRIBE`).
         cache: features that need not be computed again.
         stream, keywords: as in `clim_data.MosaicLoader`. The data sets read their images
             themselves, so `background`, `max_pixels` and the cache of shards have no effect here.

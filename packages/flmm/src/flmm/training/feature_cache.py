@@ -57,7 +57,7 @@ def frozen_facts(
 
     Args:
         data: name -> stamp of each data set.
-        requests: name -> what the LMM is asked.
+        requests: name -> question to the LMM.
     """
     import transformers
 
@@ -237,7 +237,7 @@ class FeatureCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is pending as one shard."""
+        """Write the pending features as one shard."""
         if not self._pending:
             return
 
@@ -250,7 +250,8 @@ class FeatureCache:
             for name, value in values.items()
         }
         entries = json.dumps([entry for entry, _ in self._pending])
-        # No flush to the disk, which takes seconds: the checksums tell what did not arrive there.
+        # No flush to the disk, which takes seconds: checksums find features that did not arrive
+        # there.
         with write_whole(path, sync=False) as draft:
             save_file(tensors, draft, metadata={ENTRIES: entries})
 

@@ -1,7 +1,7 @@
-"""What a training of the heads takes, measured on its first steps: seconds and memory.
+"""Time and memory of a training of the heads, measured on its first steps.
 
-The frozen models do most of the work, and how much depends on the texts and images of the data. So
-real steps are taken, with the run's own models and data. Nothing is written.
+The frozen models do most of the work, and its amount depends on the texts and images of the data.
+So real steps run, with the run's own models and data. No file is written.
 """
 
 import resource
@@ -23,12 +23,12 @@ from flmm.training.config import FeatureCacheConfig, GroundingConfig
 from flmm.training.data import GroundingLoader
 
 STEPS = 5
-"""Steps that are measured if nothing else is asked for."""
+"""Default number of measured steps."""
 
 
 @dataclass(frozen=True)
 class MeasuredSteps:
-    """What steps of a run took on one device, and what the whole run will take.
+    """The cost of measured steps on one device, and the estimate for the whole run.
 
     device: as torch names it. trained, frozen: parameters. samples: of the data, per epoch. steps:
     of the run on `gpus` GPUs. step_seconds: median of an optimizer step. waiting_seconds: the
@@ -71,7 +71,7 @@ def measure_steps(config: GroundingConfig, *, gpus: int, steps: int = STEPS) -> 
     if Ranks.of_launcher().world_size > 1:
         raise ValueError("steps are measured in one process: start the command without a launcher")
 
-    # Before the minutes that loading can take.
+    # Before loading, which can take minutes.
     device = choose_device(config.engine)
     start_distributed(device, timeout_minutes=config.engine.timeout_minutes)
     config = replace(
@@ -111,7 +111,7 @@ def measure_steps(config: GroundingConfig, *, gpus: int, steps: int = STEPS) -> 
 
 
 class _StepClock:
-    """Takes optimizer steps and says how long each took."""
+    """A timer of optimizer steps."""
 
     def __init__(
         self, engine: Engine, loader: GroundingLoader, device: torch.device, accumulation: int
@@ -155,7 +155,7 @@ def _name_of(device: torch.device) -> str:
 
 
 def measured_text(name: str, config: GroundingConfig, found: MeasuredSteps) -> str:
-    """Return what was measured, and what the run will take, as lines of text."""
+    """Return the measurement, and the estimate for the run, as lines of text."""
     data, engine = config.data, config.engine
     images = data.batch_size * engine.accumulation
     lines = [

@@ -1,5 +1,4 @@
-"""Fitting the presence head, after the other heads: with phrases that are there and phrases that
-are not.
+"""Fitting the presence head, after the other heads, with present and absent phrases.
 
 Letters: N phrases, F numbers of evidence.
 """
@@ -30,8 +29,8 @@ RIGHT_IOU = 0.5
 class Probe:
     """A phrase whose presence is known.
 
-    kind: "present"; "easy", absent and of another image; or "hard", absent and close to what is
-    there. mask: the true one, bool (H, W), of a present phrase.
+    kind: "present"; "easy", absent and of another image; or "hard", absent and close to a present
+    thing. mask: the true one, bool (H, W), of a present phrase.
     """
 
     text: str
@@ -57,7 +56,7 @@ class ProbedImage:
 
 @dataclass(frozen=True)
 class ProbedPhrases:
-    """What grounding N probes gave.
+    """The results of grounding N probes.
 
     evidence: (N, F), see `presence_evidence`. ious: (N,) with the true masks, 0 of absent phrases.
     scores: (N,). kinds: of the probes. images: (N,) number of the image of each.
@@ -71,7 +70,7 @@ class ProbedPhrases:
 
     @property
     def is_right(self) -> np.ndarray:
-        """bool (N,): the phrase is there, and its mask is right."""
+        """bool (N,): the phrase is present, and its mask is right."""
         return (self.kinds == PRESENT) & (self.ious >= RIGHT_IOU)
 
 
@@ -123,9 +122,9 @@ def ground_probes(model: GroundedLMM, images: Iterable[ProbedImage]) -> ProbedPh
 
 @dataclass(frozen=True)
 class PresenceOptions:
-    """How a presence head is fitted.
+    """Options of fitting a presence head.
 
-    held_out: share of the images that the calibration, and nothing else, is fitted on.
+    held_out: fraction of the images that only the calibration is fitted on.
     """
 
     epochs: int = 30

@@ -1,6 +1,6 @@
 """The ten published trainings of F-LMM (arXiv 2406.05821), all from one function.
 
-`flmm train list` prints them, `flmm train show NAME` one in full. Where the data lie is never part
+`flmm train list` prints them, `flmm train show NAME` one in full. Paths of the data are never part
 of a recipe.
 """
 

@@ -36,7 +36,7 @@ class GroundingTask:
         model: its LMM and image encoder stay frozen, outside of `self.model` and in their own
             dtype. They follow the batches to their device.
         cache: takes the features of every item that came without features.
-        about: what `save` writes into grounding.json, such as the names of LMM and SAM.
+        about: entries of grounding.json, written by `save`, such as the names of LMM and SAM.
     """
 
     def __init__(
@@ -47,7 +47,8 @@ class GroundingTask:
         about: Mapping[str, Any] | None = None,
     ):
         self.model = model.heads
-        # It was fitted on masks that will change: it is fitted again after the training.
+        # The presence head was fitted on masks that will change, so it is fitted again after the
+        # training.
         self.model.use_presence(None)
         self.lmm = model.lmm
         self.encoder = model.sam.frozen_encoder()
@@ -138,8 +139,8 @@ class GroundingTask:
         return FrozenFeatures(PhraseFeatures(maps, states, (1,), single_grid(8, 8)), embedding)
 
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
-        """Write heads.safetensors, which has only what trained and which `GroundedLMM.load_heads`
-        reads, and grounding.json."""
+        """Write heads.safetensors, which has only trained weights and which
+        `GroundedLMM.load_heads` reads, and grounding.json."""
         self.model.save_heads(Path(folder) / HEADS_FILE, state)
         about = dict(self.about)
         for part in ("lmm", "sam"):

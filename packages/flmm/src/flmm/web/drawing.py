@@ -50,8 +50,7 @@ def heat_png(attention: np.ndarray) -> bytes:
 
 
 def picture_view(name: str, upload: Upload) -> dict[str, Any]:
-    """Return what the page shows of a picture: its name, size, pixels, and a note if it was
-    shrunk."""
+    """Return a picture for the page: its name, size, pixels, and a note if it was shrunk."""
     width, height = upload.image.size
     note = ""
     if upload.shrunk:
@@ -77,7 +76,7 @@ def thumbnail(data: bytes, name: str) -> bytes:
 
 
 def answer_view(answered: AnsweredQuestion) -> dict[str, Any]:
-    """Return what the page shows of an answer; "found" is None if nothing is grounded."""
+    """Return an answer for the page; "found" is None if nothing is grounded."""
     found = None if answered.found is None else found_view(answered.found)
     return {
         "answer": answered.name,
@@ -88,8 +87,8 @@ def answer_view(answered: AnsweredQuestion) -> dict[str, Any]:
 
 
 def found_view(found: GroundedPhrases) -> dict[str, Any]:
-    """Return what the page shows of masks: pieces of the text, and for each phrase its mask,
-    attention, area, box and score."""
+    """Return masks for the page: pieces of the text, and for each phrase its mask, attention, area,
+    box and score."""
     height, width = found.masks.shape[1:]
     phrases = [
         {
@@ -122,7 +121,7 @@ def inner_point(mask: np.ndarray) -> tuple[int, int] | None:
 
 
 def look_view(look: CloserLook) -> dict[str, Any]:
-    """Return what the page shows of a closer look. The box is XYXY in pixels."""
+    """Return a closer look for the page. The box is XYXY in pixels."""
     mask = None if look.mask is None else _url(mask_png(look.mask, colour_of(0)))
     return {
         "question": look.question,

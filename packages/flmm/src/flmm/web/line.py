@@ -1,5 +1,5 @@
-"""Jobs of the one model: they run one after the other, and those of visitors who left are taken
-out of the line."""
+"""The queue of jobs of the one model: they run one after the other, and jobs of visitors who left
+are removed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +16,7 @@ Send = Callable[[Any], None]
 
 
 class Refused(Exception):
-    """A request that is answered with a message. status: of HTTP."""
+    """A refused request, with its message. status: of HTTP."""
 
     def __init__(self, status: int, message: str):
         super().__init__(message)
@@ -31,7 +31,7 @@ class Line:
         self._jobs: list[Future[Any]] = []  # that wait or run, in their order
 
     async def run(self, job: Callable[[], Any], request: Request) -> Any:
-        """Do a job and return what it returns.
+        """Do a job and return its result.
 
         Raises:
             Refused: too many wait.
@@ -56,7 +56,7 @@ class Line:
 
         Raises:
             Refused: too many wait; before anything is yielded.
-            What the job raises.
+            The errors of the job.
         """
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[Any] = asyncio.Queue()

@@ -1,4 +1,4 @@
-"""Addresses that the page listens on, the names that browsers may call it, and slow connections.
+"""Addresses of the page, the names under which browsers may call it, and slow connections.
 
 `TimedProtocol` builds on uvicorn's protocol for h11, whose class is not documented; tried with
 uvicorn 0.40 and newer.

@@ -1,4 +1,4 @@
-"""The latest of something, under names that cannot be guessed."""
+"""The most recent items, under names that cannot be guessed."""
 
 import secrets
 from collections import OrderedDict
@@ -10,11 +10,11 @@ Item = TypeVar("Item")
 
 
 class RecentItems(Generic[Item]):
-    """Keeps the items that were used last and forgets the others; for several threads.
+    """A store of the most recently used items, for several threads.
 
     Args:
-        most: total size of the items that are kept; the newest is always kept.
-        forgotten: what to say of an item that is not there: what it was, and what to do.
+        most: largest total size of the items; the newest always stays.
+        forgotten: message about an item that is not stored any more, with the fix.
         size: of an item, in the unit of `most`; default: each counts 1.
     """
 
@@ -25,7 +25,7 @@ class RecentItems(Generic[Item]):
         self._lock = Lock()
 
     def add(self, item: Item) -> str:
-        """Keep an item and return its name."""
+        """Store an item and return its name."""
         name = secrets.token_urlsafe(9)
         with self._lock:
             self._items[name] = item

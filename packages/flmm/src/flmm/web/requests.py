@@ -1,4 +1,4 @@
-"""What browsers send: bodies of limited size that arrive in time, and fields of JSON."""
+"""Requests of browsers: bodies of limited size that arrive in time, and fields of JSON."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ SPAN = "a list of two whole numbers"
 
 
 class Uploads:
-    """Files of pictures on their way; only a few at a time, since each is held in memory."""
+    """Uploads of pictures; only a few at a time, since each is in memory."""
 
     def __init__(self) -> None:
         self._running = 0
@@ -60,7 +60,7 @@ async def read_fields(request: Request, **kinds: str) -> dict[str, Any]:
     """Read the fields of a JSON request: all those named, of these kinds, and no others.
 
     Raises:
-        Refused: something else was sent.
+        Refused: the request has other content.
     """
     check_type(request, "application/json")
     data = await read_body(request, MAX_JSON_BYTES)

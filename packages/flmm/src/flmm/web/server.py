@@ -54,12 +54,12 @@ LEFT = 499  # of a request whose sender is gone; nobody reads it
 
 
 class Endpoints:
-    """What each address does.
+    """The handlers of the addresses.
 
     Args:
-        demo: the model and what was done with it.
-        about: what the page says of the model.
-        examples: picture files that are offered.
+        demo: the model and its recent results.
+        about: description of the model for the page.
+        examples: picture files to offer.
         history: whether the page tells the LMM the earlier questions and answers.
     """
 
@@ -70,7 +70,7 @@ class Endpoints:
         self.uploads = Uploads()
 
     def routes(self) -> list[Route]:
-        """List the addresses with what they do."""
+        """List the addresses with their handlers."""
         posts = {
             "picture": self.picture,
             "example": self.example,
@@ -99,7 +99,7 @@ class Endpoints:
         return Response(files("flmm.web").joinpath("static", name).read_bytes(), media_type=kind)
 
     async def about(self, request: Request) -> Response:
-        """Say which model this is, and which examples there are."""
+        """Return the description of the model, and the examples."""
         names = [path.name for path in self.examples]
         return JSONResponse({"model": self.about_model, "examples": names, "history": self.history})
 
@@ -208,9 +208,9 @@ def build_app(
     """Build the web application.
 
     Args:
-        demo: the model and what was done with it.
+        demo: the model and its recent results.
         about: a line about the model.
-        examples: picture files that are offered.
+        examples: picture files to offer.
         hosts: names that requests may call this machine; a page elsewhere that calls it otherwise
             is refused.
         history: whether the page tells the LMM the earlier questions and answers.
@@ -222,7 +222,7 @@ def build_app(
 
 
 def explained(run: Callable) -> Callable:
-    """Make an endpoint whose faults become messages, and whose answers are not kept by browsers."""
+    """Make an endpoint whose faults become messages, and whose answers browsers do not cache."""
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -239,7 +239,7 @@ def explained(run: Callable) -> Callable:
 
 
 def explain(fault: Exception) -> tuple[int, str]:
-    """Return status and message for a fault; the terminal is told of what nobody foresaw."""
+    """Return status and message for a fault; unforeseen ones are printed in the terminal."""
     if isinstance(fault, Refused):
         return fault.status, str(fault)
     if isinstance(fault, ValueError | FileNotFoundError):

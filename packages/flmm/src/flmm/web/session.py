@@ -1,4 +1,4 @@
-"""What the page does, without the page: pictures, questions and phrases in; words, masks and
+"""The functions of the page without HTTP: pictures, questions and phrases in; words, masks and
 attention out.
 
 Letters: N phrases, H W pixels of the picture, h w the grid of an attention map.
@@ -51,7 +51,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Turn:
-    """An answer that is kept with its features. picture: the one that was asked about."""
+    """A stored answer with its features. picture: its picture."""
 
     picture: Picture
     question: str
@@ -60,13 +60,12 @@ class Turn:
 
 @dataclass(frozen=True)
 class GroundedPhrases:
-    """Phrases and where they are.
+    """Phrases and their masks.
 
     result: its name for `Demo.files`. text: of the answer, "" for phrases of the user. phrases: N
     texts. spans: the characters (start, end) of each in the text. masks: bool (N, H, W). attention:
-    float32 (N, h, w), see `flmm.pictures.mean_attention`. doubtful: of each phrase, whether it is
-    probably not there. record: plain data, see
-    `flmm.grounders.images.masks_as_json`, with scores.
+    float32 (N, h, w), see `flmm.pictures.mean_attention`. doubtful: whether each phrase is probably
+    absent. record: plain data, see `flmm.grounders.images.masks_as_json`, with scores.
     """
 
     result: str
@@ -83,8 +82,8 @@ class GroundedPhrases:
 class AnsweredQuestion:
     """An answer and the masks of its phrases.
 
-    name: of the answer, for `Demo.mark`. remembered: how many earlier turns the LMM was told.
-    found: None where the answer names nothing that is there.
+    name: of the answer, for `Demo.mark`. remembered: number of earlier turns in the prompt.
+    found: None where the answer names no present thing.
     """
 
     name: str
@@ -110,11 +109,10 @@ class CloserLook:
 
 
 class Demo:
-    """One model and what was last done with it. Methods that run the model must not run side by
-    side.
+    """One model and its recent results. Methods that run the model must not run at the same time.
 
-    The frozen LMM runs once for an answer and SAM's image encoder once for a picture, whatever is
-    grounded in them.
+    The frozen LMM runs once for an answer and SAM's image encoder once for a picture, for any
+    number of groundings.
 
     Args:
         model: of `flmm.load_grounded`.
@@ -144,7 +142,7 @@ class Demo:
         )
 
     def add_picture(self, data: bytes, name: str = "the file") -> tuple[str, Upload]:
-        """Read a picture from the bytes of its file; returns its name here, and what was read.
+        """Read a picture from the bytes of its file; return its name here, and the picture.
 
         Raises ValueError as `read_upload`.
         """
@@ -204,7 +202,7 @@ class Demo:
             span: characters (start, end) of the answer, in place of phrases.
 
         Raises:
-            ValueError: the answer is not kept, or a phrase is not in it.
+            ValueError: the answer is not stored any more, or a phrase is not in it.
         """
         turn = self._answers[answer]
         wanted: list[str | Span] | None = None if phrases is None else [*_lines(phrases)]
@@ -225,7 +223,7 @@ class Demo:
     def ground(
         self, picture: str, phrases: Sequence[str], *, each_alone: bool = False
     ) -> GroundedPhrases:
-        """Return the masks of a visitor's phrases; empty lines are left out.
+        """Return the masks of a visitor's phrases; empty lines are skipped.
 
         Args:
             each_alone: see `flmm.ground_phrases`.
@@ -270,7 +268,7 @@ class Demo:
         """Return the drawn masks as PNG, as `flmm ground` writes it.
 
         Raises:
-            ValueError: the result is not kept, or it cannot be drawn.
+            ValueError: the result is not stored any more, or it cannot be drawn.
         """
         picture, record = self._results[result]
         found = record["phrases"]
@@ -328,7 +326,7 @@ class Demo:
 
 
 def _answer_bytes(turn: Turn) -> int:
-    """Return the size of what is kept of an answer: its attention and hidden states."""
+    """Return the size of a stored answer: its attention and hidden states."""
     kept = turn.answer.generated
     return kept.maps.nbytes + kept.states.nbytes
 

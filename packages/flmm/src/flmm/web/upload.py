@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 # enough for a page.
 LONGEST_EDGE_PX = 1600
 MAX_BYTES = 64 * 1024 * 1024
-# What people have. Some of Pillow's readers of other formats start programs. MPO: JPEGs of some
+# The usual formats. Some of Pillow's readers of other formats start programs. MPO: JPEGs of some
 # phones.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
 

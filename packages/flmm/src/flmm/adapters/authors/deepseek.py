@@ -22,13 +22,13 @@ from flmm.adapters.authors.weights import authors_folder, build_pretrained, read
 from flmm.hub import read_or_explain
 
 PLACEHOLDER = "<image_placeholder>"
-# Their configuration only names the towers. Weights tell all sizes but these: heads of a SigLIP
-# tower, and the layers of a SAM tower that attend to the whole image.
+# Their configuration only names the towers. All sizes follow from the weights except these: heads
+# of a SigLIP tower, and the layers of a SAM tower that attend to the whole image.
 SIGLIP_HEADS = {"siglip_large_patch16_384": 16}
 SAM_GLOBAL_LAYERS: dict[str, tuple[int, ...]] = {"sam_b_downsample": (2, 5, 8, 11)}
 ONE, TWO = "CLIPVisionTower", "HybridVisionTower"  # vision_config.cls of the 1.3B and the 7B model
 LEAST_PX = 14  # smallest edge of the resized image, unless preprocessor_config.json has another
-# How the towers of the 7B model normalise, where their configuration does not say.
+# Mean and deviation of the 7B model's towers, if their configuration has none.
 HALF = (0.5, 0.5, 0.5)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _CONVERTED = (
@@ -47,8 +47,8 @@ def read_authors_model(
         local_files_only: take a model of the hub from the cache.
 
     Raises:
-        FileNotFoundError: a file is missing. ValueError: it has other towers, or a file is not what
-            it should be.
+        FileNotFoundError: a file is missing. ValueError: it has other towers, or a file has other
+            contents.
     """
     towers = _towers(raw, name)
     folder = authors_folder(name, local_files_only=local_files_only)

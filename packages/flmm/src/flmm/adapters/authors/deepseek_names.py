@@ -50,7 +50,7 @@ _RULES = (
     (rf"{_LOW}attn_pool\.norm\.", "vision.head.layernorm."),
     (rf"{_LOW}attn_pool\.", "vision.head."),
 )
-# Two norms of the 7B model are in its files, and nothing uses them.
+# Two norms in the files of the 7B model that nothing uses.
 _UNUSED = ("vision_model.high_layer_norm.", "vision_model.low_layer_norm.")
 
 
@@ -90,7 +90,7 @@ def siglip_sizes(tensors: Mapping[str, Tensor], *, heads: int) -> dict[str, Any]
     """Read the sizes of the SigLIP tower from its weights, under transformers' names.
 
     Args:
-        heads: of its attention, which weights do not tell.
+        heads: of its attention; they do not follow from the weights.
     """
     tower = "model.vision_model."
     patches = tensors[f"{tower}embeddings.patch_embedding.weight"]  # (C, 3, p, p)

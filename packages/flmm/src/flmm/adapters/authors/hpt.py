@@ -32,7 +32,7 @@ _FIX = "download all files of llm/, visual_encoder/ and projector/ again"
 
 
 def is_hpt(name: str | Path, *, local_files_only: bool = False) -> bool:
-    """Say whether a folder or hub id has the three folders of HPT."""
+    """Return whether a folder or hub id has the three folders of HPT."""
     if Path(name).is_dir():
         return all((Path(name) / part / "config.json").is_file() for part in PARTS)
     from huggingface_hub import file_exists, try_to_load_from_cache
@@ -59,7 +59,7 @@ def read_authors_model(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a part is not what it should be, or its weights are not complete.
+        ValueError: a part has other contents, or its weights are not complete.
     """
     from transformers import AutoImageProcessor, AutoTokenizer
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class JoinedConfig:
-    """What is known about a joined LMM, with the names that configurations of transformers have.
+    """The configuration of a joined LMM, with the names of transformers' configurations.
 
     model_type: of the family. text_config: of the language model, from transformers. vision_config:
     of the vision part. image_token_id: stands for an image, may lie beyond the vocabulary.
@@ -31,7 +31,7 @@ class JoinedConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return everything that features of the LMM depend on, except weights.
 
-        Its place is not among it: a folder can move.
+        The path is not included, because a folder can move.
         """
         parts = {}
         for name in ("text_config", "vision_config"):

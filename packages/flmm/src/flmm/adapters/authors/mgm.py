@@ -53,7 +53,7 @@ def read_authors_model(
 
     Raises:
         FileNotFoundError: a file or the folder of a tower is missing.
-        ValueError: a part is not what it should be, or its weights are not complete.
+        ValueError: a part has other contents, or its weights are not complete.
     """
     from transformers import AutoImageProcessor, AutoTokenizer
 
@@ -134,8 +134,8 @@ def language_model(
 def tower_of(folder: Path, raw: Mapping[str, Any], key: str) -> Path:
     """Find the folder of a tower that config.json names by a path in the authors' model zoo.
 
-    Tried are the path as it stands, the same path and its last part in the model's folder and in
-    every folder above it, and the same model of the hub.
+    Places are tried in this order: the path itself, the same path and its last part in the model's
+    folder and in every folder above it, and the same model of the hub.
 
     Raises:
         FileNotFoundError: none of them is there.

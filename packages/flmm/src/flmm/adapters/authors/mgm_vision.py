@@ -21,7 +21,7 @@ class MiniGeminiSizes:
 
     image_size: P, of the CLIP tower. patch_size: of its patches. aux_size: A. tiles: CLIP sees
     tiles * tiles parts of the image. whole: and then the whole image, whose tokens come first.
-    layer: hidden state of the CLIP tower that the queries are; -2 is before its last layer.
+    layer: hidden state of the CLIP tower that gives the queries; -2 is before its last layer.
 
     Raises:
         ValueError: several tiles without, or one tile with a whole image next to it, which no
@@ -130,7 +130,8 @@ class WindowAttention(nn.Module):
         self.value = nn.Sequential(nn.LayerNorm(fine_width), nn.Linear(fine_width, width))
 
     def forward(self, queries: Tensor, maps: Tensor) -> Tensor:
-        """Add what each query (B, q, C) finds in its window of the maps (B, C', S, S) to it."""
+        """Add to each query (B, q, C) the result of its attention to its window of the maps (B, C',
+        S, S)."""
         side = round(queries.shape[1] ** 0.5)
         cells = maps.unflatten(3, (side, -1)).unflatten(2, (side, -1))  # (B, C', s, w, s, w)
         windows = cells.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)  # (B, q, w * w, C')

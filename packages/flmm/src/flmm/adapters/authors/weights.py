@@ -71,8 +71,8 @@ def check_tensors(
     """Compare names and shapes of tensors with those of a module.
 
     Args:
-        source, what: where the tensors come from, and what they should be, for the message.
-        fix: what the user can do.
+        source, what: the source of the tensors, and the part that they belong to, for the message.
+        fix: advice for the user.
 
     Raises:
         ValueError: some are missing, unexpected or of another shape.

@@ -44,7 +44,7 @@ class Gemma3:
         return single_grid(self.side, self.side)
 
     def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
-        """Stack the squares of all images, and say which tokens are of images."""
+        """Stack the squares of all images, and mark the tokens of images."""
         return {
             "pixel_values": torch.stack([image.pixel_values for image in images]),
             # Without the kinds of tokens the model silently hides later image tokens from earlier

@@ -45,7 +45,7 @@ class Gemma4:
         return single_grid(rows // self.pooling, columns // self.pooling)
 
     def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
-        """Stack the patches of all images, and say which tokens are of images."""
+        """Stack the patches of all images, and mark the tokens of images."""
         places = [image.inputs["image_position_ids"] for image in images]
         return {
             "pixel_values": torch.stack([image.pixel_values for image in images]),

@@ -34,7 +34,8 @@ class MiniGemini:
         )
 
     def prepare(self, image: Image.Image) -> PreparedImage:
-        """Make the large square: "pixel_values" float32 (3, A, A); CLIP's images come of it."""
+        """Make the large square: "pixel_values" float32 (3, A, A); CLIP's images are made from
+        it."""
         canvas, frame = self.square.padded(image)
         side = self.sizes.aux_size
         values = pixels(resize(canvas, (side, side)))

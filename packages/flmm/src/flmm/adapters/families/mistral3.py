@@ -46,7 +46,7 @@ class Mistral3:
         return ImageLayout((grid_of_tokens(0, rows, columns),), rows * columns, text=text)
 
     def model_inputs(self, images: Sequence[PreparedImage], input_ids: Tensor) -> dict[str, Tensor]:
-        """Pad the images to one size, and say how large each is."""
+        """Pad the images to one size, and return the size of each."""
         sizes = torch.stack([image.inputs["image_sizes"] for image in images])
         height, width = sizes.amax(0).tolist()
         pixels = torch.zeros(len(images), 3, height, width)

@@ -38,11 +38,11 @@ class Molmo2:
         self.end: int = config.image_end_token_id
         self.processor = image_processor
 
-        # As in the released models, whatever the processor's class has by default.
+        # As in the released models; the default of the processor's class may differ.
         self.options = {"image_use_col_tokens": True, "use_single_crop_col_tokens": False}
 
     def read_processor(self, options: Mapping[str, Any]) -> None:
-        """Take which rows have a mark after them, and how the whole image begins."""
+        """Read which rows have a mark after them, and the beginning of the whole image."""
         self.options |= options
 
     def adjust_tokenizer(self, tokenizer: Any) -> None:
@@ -99,7 +99,7 @@ class Molmo2:
         }
 
     def _of_images(self, ids: Tensor) -> Tensor:
-        """Say which ids (B, S) lie between a start and an end of an image, or are one of them."""
+        """Mark the ids (B, S) between a start and an end of an image, and these two themselves."""
         opened = torch.isin(ids, self.starts).cumsum(1)
         closed = (ids == self.end).cumsum(1)
         return (opened > closed) | (ids == self.end)

@@ -1,6 +1,6 @@
 """SAM's mask decoder for many phrases in one pass, on the modules and weights of transformers.
 
-It is that of SAM and of its successors, whose two-way transformer is the same.
+SAM and its successors have the same two-way transformer.
 
 Letters: N phrases, S prompt tokens (padded), T = S + output tokens, P = h x w positions of the
 image embedding, p positions of one part, D channels, H heads, d channels of a head, K masks of a
@@ -77,7 +77,7 @@ class PromptedImage:
 
 @dataclass(frozen=True)
 class MaskChoice:
-    """Which masks of a phrase are read.
+    """The masks of a phrase to read.
 
     multimask: the three candidates instead of the single mask. steady: SAM 2's single mask may give
     way to the best candidate, see `steadier`.

@@ -1,4 +1,4 @@
-"""What differs between the SAMs of transformers, told by the classes of their parts.
+"""The differences between the SAMs of transformers, by the classes of their parts.
 
 | | SAM, SAM-HQ | SAM 2, 2.1, EdgeTAM, SAM 3's tracker |
 |---|---|---|
@@ -169,8 +169,8 @@ def details_of_phrases(
 
 
 def output_tokens(decoder: Any, kind: SamKind) -> tuple[Tensor, int]:
-    """Return the learned tokens (O, D) before the prompts, and the number of that of the IoU; those
-    of the masks follow it."""
+    """Return the learned tokens (O, D) before the prompts, and the number of the IoU's token; the
+    masks' tokens follow it."""
     tokens = [decoder.iou_token.weight, decoder.mask_tokens.weight]
     if kind.hq:
         tokens.append(decoder.hq_token.weight)

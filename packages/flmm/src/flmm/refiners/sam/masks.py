@@ -25,7 +25,8 @@ def pixels_of_parts(
         finer: of SAM 2, (N or 1, P, 4, D / 4) and (N or 1, P, 16, D / 8), added to the pixels.
 
     Yields:
-        (N, p, 16, D / 8), row by row: the pixel of the first convolution, then that of the second.
+        (N, p, 16, D / 8), row by row: the pixel of the first convolution, then the pixel of the
+        second.
     """
     norm = decoder.upscale_layer_norm
     first = _four_pixels(decoder.upscale_conv1)

@@ -23,9 +23,9 @@ class SamPrompts:
     """Prompts of N phrases.
 
     boxes: (N, 4) XYXY in the square. sparse: (N, S, D), box corners first (SAM 2 has one more token
-    there), then text, then zeros. lengths: how many of the S tokens each phrase has. channels
-    (N, h w, c), weight (D, c), bias (D,): the dense prompt is weight @ channels + bias at each
-    position. binary: per image bool (n_i, H, W), the coarse masks at half probability.
+    there), then text, then zeros. lengths: number of tokens of each phrase, of S. channels (N, h w,
+    c), weight (D, c), bias (D,): the dense prompt is weight @ channels + bias at each position.
+    binary: per image bool (n_i, H, W), the coarse masks at half probability.
     """
 
     boxes: Tensor
@@ -39,7 +39,7 @@ class SamPrompts:
 
 @dataclass(frozen=True)
 class PromptKinds:
-    """The kinds of prompts that are given: projected words, coarse masks, boxes of these."""
+    """The kinds of prompts in use: projected words, coarse masks, boxes of these."""
 
     text: bool = True
     mask: bool = True

@@ -247,7 +247,7 @@ class SamRefiner(nn.Module):
         return self.sam_kind.name
 
     def facts(self) -> dict[str, Any]:
-        """Return the prompts that it is given, as `SamRefiner` takes them."""
+        """Return the prompts in use, as options of `SamRefiner`."""
         return {name: getattr(self, name) for name in PROMPTS}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -110,8 +110,8 @@ def load_sam(source: str | Path, *, decoder_heads: int = 8) -> PreTrainedModel:
         source: a `.pth`/`.pt`/`.safetensors` file in the original layout, a folder in transformers'
             layout, or the name of a model on the Hugging Face hub. Its config.json says which kind
             it is.
-        decoder_heads: heads of the mask decoder's attention, the one size that weights in the
-            original layout do not tell; 8 in every released SAM.
+        decoder_heads: heads of the mask decoder's attention, the one size that does not follow from
+            weights in the original layout; 8 in every released SAM.
 
     Raises:
         FileNotFoundError: nothing is there.

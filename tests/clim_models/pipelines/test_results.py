@@ -107,7 +107,7 @@ def test_a_drawing_shows_every_region(tmp_path):
         result().plot(tmp_path / "a.txt")
 
 
-def test_labels_that_the_font_lacks_are_numbers_and_nothing_fails():
+def test_boxes_without_extent_are_drawn():
     region = RegionResult("зонт", 1.0, (5.0, 0.0, 5.0, 3.0), 0)
     PictureResult((region,), ("зонт",), SIZE, "a", np.zeros((*SIZE, 3), np.uint8)).plot()
 
@@ -120,10 +120,11 @@ def test_maps_are_drawn_on_one_scale_with_their_peaks():
         (), ("cat", "dog"), SIZE, "a", picture, maps=maps, peaks=((25.0, 15.0), (5.0, 5.0))
     )
     drawn = np.asarray(found.plot(), dtype=int)
-    left, right = drawn[22:, :60], drawn[22:, 66:]
+    times = 480 // SIZE[1]  # small pictures are enlarged
+    left, right = drawn[22:, :480], drawn[22:, 486:]
     warm = left[..., 0] - left[..., 2]
     y, x = np.unravel_index(warm.argmax(), warm.shape)
-    assert abs(x - 25) < 10
-    assert abs(y - 15) < 10
+    assert abs(x / times - 25) < 10
+    assert abs(y / times - 15) < 10
     # The second map is low everywhere: its panel stays grey.
     assert (right[..., 0] - right[..., 2]).max() < 10

@@ -68,6 +68,9 @@ def test_quickstart_trains_every_arm_and_writes_the_report(tmp_path, capsys):
     # The start is evaluated once, a trained arm once for each seed.
     assert f"{START}, std over seeds" not in again
     assert f"{clim}, std over seeds" in again
+    # One export is kept, which the next commands open: each holds the whole text tower.
+    exports = [path.parent.name for path in (out / "runs").glob("*/model")]
+    assert exports == ["clim-seed0"]
     assert "± " in (out / "report.md").read_text()
     with pytest.raises(ValueError, match="Choose another folder with --out"):
         main(["--out", str(out), *options, "--lr", "1e-3"])

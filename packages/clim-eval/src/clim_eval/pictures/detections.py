@@ -10,7 +10,6 @@ from torch import Tensor
 
 from clim_eval.pictures.similarity import check_pixels
 from clim_eval.pictures.style import PALETTE
-from clim_eval.pictures.texts import readable_on, text_options
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 LONGEST = 8.0
 # Opacity of a mask's colour over the picture.
 TINT = 0.45
-# Labels of boxes that begin further right end at the box's right side, as fractions of the width.
-FAR_RIGHT = 0.75
+# Shortest side in inches: a label has room on it.
+SHORTEST = 0.3
 
 
 def detection_figure(
@@ -50,6 +49,8 @@ def detection_figure(
     """
     from matplotlib.figure import Figure
 
+    from clim_eval.pictures.inner_label import write_label
+
     pixels, corners = check_pixels(image), np.asarray(boxes, dtype=float).reshape(-1, 4)
     for what, values in (("labels", labels), ("scores", scores), ("masks", masks)):
         if values is not None and len(values) != len(corners):
@@ -63,7 +64,8 @@ def detection_figure(
         pixels = _tinted(pixels, np.asarray(masks, dtype=bool), colors, order)
 
     inches = LONGEST / max(height, width)
-    figure = Figure(figsize=(width * inches, height * inches))
+    sides = (max(SHORTEST, width * inches), max(SHORTEST, height * inches))
+    figure = Figure(figsize=sides)
     axis = figure.add_axes((0, 0, 1, 1))
     axis.imshow(pixels, extent=(0, width, height, 0))
     axis.set_axis_off()
@@ -74,7 +76,7 @@ def detection_figure(
         text = names[labels[number]]
         if scores is not None:
             text += f" {scores[number]:.2f}"
-        _write_name(axis, corners[number], text, colors[number], (height, width))
+        write_label(axis, corners[number], text, colors[number], fontsize=9, pad=1.5)
 
     axis.set_xlim(0, width)
     axis.set_ylim(height, 0)
@@ -106,22 +108,3 @@ def _draw_box(axis: Axes, box: np.ndarray, color: str) -> None:
     for edge, thickness in (("white", 3.5), (color, 2.0)):
         corner, sides = (left, top), (right - left, bottom - top)
         axis.add_patch(Rectangle(corner, *sides, fill=False, edgecolor=edge, linewidth=thickness))
-
-
-def _write_name(axis: Axes, box: np.ndarray, text: str, color: str, size: tuple[int, int]) -> None:
-    """Write a name above the box, or inside where the picture ends."""
-    left, top, right, _ = box
-    height, width = size
-    is_far = left > FAR_RIGHT * width
-    axis.text(
-        right if is_far else max(left, 0),
-        max(top, 0),
-        text,
-        ha="right" if is_far else "left",
-        va="top" if top < 0.05 * height else "bottom",
-        fontsize=9,
-        color=readable_on(color),
-        bbox={"facecolor": color, "edgecolor": "none", "pad": 1.5},
-        clip_on=True,
-        **text_options(text),
-    )

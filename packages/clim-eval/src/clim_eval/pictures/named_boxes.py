@@ -10,7 +10,7 @@ import numpy as np
 
 from clim_eval.pictures.maps import draw_frame
 from clim_eval.pictures.style import INK
-from clim_eval.pictures.texts import readable_on, text_options
+from clim_eval.pictures.texts import text_options
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RIGHT, WRONG = ("#009E73", "✓"), ("#D55E00", "✗")
 UNKNOWN = ("#0072B2", "")
 LETTERS = 16
+# Points between a name and the edge of its label.
+PADDING = 1.2
 
 
 @dataclass(frozen=True)
@@ -66,29 +68,17 @@ def draw_named_boxes(
     for number, box in enumerate(corners):
         draw_frame(axis, box, named.look(number)[0])
     for number, box in enumerate(corners):
-        _write_name(axis, box, named, number, (width, height))
+        _write_name(axis, box, named, number)
     axis.set_xlim(-0.5, width - 0.5)
     axis.set_ylim(height - 0.5, -0.5)
 
 
-def _write_name(
-    axis: Axes, box: np.ndarray, named: NamedBoxes, number: int, size: tuple[int, int]
-) -> None:
+def _write_name(axis: Axes, box: np.ndarray, named: NamedBoxes, number: int) -> None:
     """Write a name above its box, inside the picture."""
+    from clim_eval.pictures.inner_label import write_label
+
     colour, sign = named.look(number)
     name = named.names[number]
     name = name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
     text = f"{sign} {name}".strip()
-    width, height = size
-    is_far = box[0] > 0.5 * width
-    axis.text(
-        min(box[2], width - 1) if is_far else max(box[0], 0),
-        max(box[1], 0.06 * height),
-        text,
-        ha="right" if is_far else "left",
-        va="bottom",
-        fontsize=5.5,
-        color=readable_on(colour),
-        bbox={"facecolor": colour, "edgecolor": INK, "linewidth": 0.3, "pad": 1.2},
-        **text_options(text),
-    )
+    write_label(axis, box, text, colour, fontsize=5.5, pad=PADDING, edgecolor=INK, linewidth=0.3)

@@ -10,7 +10,7 @@ import numpy as np
 
 from clim_eval.pictures.maps import Marks, Scale, draw_map, draw_scale
 from clim_eval.pictures.named_boxes import NamedBoxes, draw_named_boxes
-from clim_eval.pictures.similarity import Values, check_pixels, panel_size
+from clim_eval.pictures.similarity import Values, check_pixels, column_width, panel_size
 from clim_eval.pictures.style import styled_figure
 from clim_eval.pictures.texts import text_options
 
@@ -62,7 +62,7 @@ def scenes_figure(rows: Sequence[SceneRow], *, title: str = "") -> Figure:
     models = list(rows[0].views)
     columns = 2 * len(models)
     wide, high = panel_size(check_pixels(rows[0].image), columns)
-    size = (columns * (wide + 0.1) + 0.8, len(rows) * (high + 0.3) + 0.4)
+    size = (columns * column_width(wide) + 0.8, len(rows) * (high + 0.3) + 0.4)
     with styled_figure(*size) as figure:
         grid = figure.subplots(len(rows), columns, squeeze=False)
         scale = Scale.of(*(view.values for row in rows for view in row.views.values()))

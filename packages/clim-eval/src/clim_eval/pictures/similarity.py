@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Values = np.ndarray | Tensor
 
+# Inches that the title of a panel needs.
+NARROWEST = 1.1
+
 
 @dataclass(frozen=True)
 class MapRow:
@@ -95,7 +98,7 @@ def row_figure(
     rows = -(-panels // columns)
     wide, high = panel_size(pixels, columns)
 
-    size = (columns * (wide + 0.1) + 0.8, rows * (high + 0.6) + 0.4 * bool(title))
+    size = (columns * column_width(wide) + 0.8, rows * (high + 0.6) + 0.4 * bool(title))
     with styled_figure(*size) as figure:
         axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         draw_named_boxes(axes[0], pixels, row.named, title="image")
@@ -132,7 +135,7 @@ def comparison_figure(
 
     columns = len(texts) + 1
     wide, high = panel_size(pixels, columns)
-    size = (columns * (wide + 0.1) + 0.8, len(models) * (high + 0.5) + 0.4 * bool(title))
+    size = (columns * column_width(wide) + 0.8, len(models) * (high + 0.5) + 0.4 * bool(title))
     with styled_figure(*size) as figure:
         grid = figure.subplots(len(models), columns, squeeze=False)
         scale = Scale.of(*(np.asarray(row.maps) for row in models.values()))
@@ -152,6 +155,11 @@ def panel_size(pixels: np.ndarray, columns: int) -> tuple[float, float]:
     height, width = pixels.shape[:2]
     side = min(SIDE, max(1.2, (PAGE - 0.8) / columns - 0.1))
     return side * min(1.0, width / height), side * min(1.0, height / width)
+
+
+def column_width(wide: float) -> float:
+    """Return inches of a column whose panels are `wide`: titles of narrow pictures need room."""
+    return max(wide, NARROWEST) + 0.1
 
 
 def write_title(axis: Axes, text: str, wide: float) -> None:

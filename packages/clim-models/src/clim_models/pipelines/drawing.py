@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from clim_models.checkpoints.atomic import write_whole
+from clim_models.pipelines.labels import (
+    fitted_text,
+    label_font,
+    readable_label,
+    write_label,
+)
 from clim_models.pipelines.region import RegionResult
 
 # Colours that colour-blind people can distinguish, too (Okabe and Ito), without black.
@@ -17,6 +23,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 FORMAT_OF_SUFFIX = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 # Longest side of a panel of maps, and of drawings of smaller pictures (or somewhat less).
 PANEL_PX = SMALLEST_DRAWING_PX = 480
+# Width that the title of a panel needs.
+NARROWEST_PANEL_PX = 120
 HEAT = np.array([213.0, 94.0, 0.0])
 
 
@@ -38,13 +46,13 @@ def draw_regions(picture: Tensor, regions: Sequence[RegionResult]) -> Image.Imag
 
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
-    longest = max(image.size)
-    font = ImageFont.load_default(size=max(11, round(longest / 48)))
-    line_px = max(2, round(longest / 320))
+    line_px = max(2, round(max(image.size) / 320))
     for region in order:
         draw.rectangle(_drawable(region.box, times), outline=_rgb(region), width=line_px)
     for region in order:
-        _write_label(draw, region, font, times)
+        name = readable_label(region.label or "none", region.class_id)
+        box = _drawable(region.box, times)
+        write_label(image, box, name, f"{region.score:.2f}", ground=_rgb(region))
     return image
 
 
@@ -65,14 +73,15 @@ def draw_maps(
         peaks: (x, y) in pixels of the picture.
     """
     image = Image.fromarray(picture.permute(1, 2, 0).numpy())
-    scale = min(1.0, PANEL_PX / max(image.size))
+    scale = PANEL_PX / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     grey = np.asarray(image.convert("L").resize((width, height)), dtype=np.float32)[..., None]
     low, high = float(maps.min()), float(maps.max())
 
-    font = ImageFont.load_default(size=14)
+    font = label_font(14)
     gap, title = 6, 22
-    canvas = Image.new("RGB", (len(maps) * (width + gap) - gap, height + title), "white")
+    column = max(width, NARROWEST_PANEL_PX)
+    canvas = Image.new("RGB", (len(maps) * (column + gap) - gap, height + title), "white")
     for place, (values, label, peak) in enumerate(zip(maps, labels, peaks, strict=True)):
         strength = (values - low) / max(high - low, 1e-12)
         grown = Image.fromarray(strength.astype(np.float32)).resize((width, height))
@@ -82,9 +91,10 @@ def draw_maps(
         x, y = (value * scale for value in peak)
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill="white", outline="black")
 
-        left = place * (width + gap)
+        left = place * (column + gap)
         canvas.paste(panel, (left, title))
-        text = f"{_readable(label, place)} {values.max():.2f}"
+        name, most = readable_label(label, place), f"{values.max():.2f}"
+        text = fitted_text(name, most, font, column - 2)
         ImageDraw.Draw(canvas).text((left + 2, 3), text, fill="black", font=font)
     return canvas
 
@@ -105,32 +115,6 @@ def write_picture(image: Image.Image, path: str | Path | None) -> Image.Image:
     with write_whole(path) as draft:
         image.save(draft, format=kind)
     return image
-
-
-def _write_label(
-    draw: ImageDraw.ImageDraw,
-    region: RegionResult,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    times: int,
-) -> None:
-    """Write name and score above a box, or inside it where the picture ends."""
-    text = f"{_readable(region.label or 'none', region.class_id)} {region.score:.2f}"
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    height = bottom - top + 4
-    x, y = times * region.box[0], times * region.box[1] - height
-    if y < 0:
-        y = times * region.box[1]
-    draw.rectangle((x, y, x + right - left + 6, y + height), fill=_rgb(region))
-    draw.text((x + 3 - left, y + 2 - top), text, fill="white", font=font)
-
-
-def _readable(label: str, number: int) -> str:
-    """Return a label that Pillow's own font can write, or the number of its class."""
-    try:
-        label.encode("latin-1")
-    except UnicodeEncodeError:
-        return f"#{number}"
-    return label
 
 
 def _rgb(region: RegionResult) -> tuple[int, int, int]:

@@ -45,6 +45,14 @@ class Plan:
     start: str = START
     summary: Mapping[str, str] | None = None
 
+    def exports(self, arm: Arm, seed: int) -> bool:
+        """Tell whether a run keeps its export: CLIM's first, which the next commands open.
+
+        The trained weights of the others stay in `trained.safetensors`, and `clim-train export`
+        makes their exports.
+        """
+        return arm is self.arms.get("clim") and seed == self.seeds[0]
+
     def alphas_of(self, arm: str) -> tuple[float, ...]:
         """Return the mixtures with the start at which an arm is measured."""
         return tuple(self.alphas) if self.mixed is None or arm in self.mixed else ()

@@ -2,6 +2,7 @@
 done again."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,9 @@ class ArmRunner:
             {"seconds": seconds, "steps": steps, "peak_gib": memory.gib},
             indent=2,
         )
+        # An export has the frozen text tower as well (90 MB of clim-tiny): one is enough.
+        if not self.plan.exports(arm, config.run.seed):
+            shutil.rmtree(folder / "model", ignore_errors=True)
 
     def _measure(
         self, run_folder: Path, alphas: tuple[float, ...]

@@ -12,6 +12,7 @@ from clim_models.open_clip_compat import (
     register_config,
     set_statistics,
 )
+from clim_models.survey import survey_tower
 from open_clip import factory
 from tiny_towers import build_vit
 
@@ -40,6 +41,24 @@ def test_only_the_warning_about_random_weights_is_silent(caplog):
         logging.warning("something else")
     logging.warning("Model initialized randomly.")
     assert caplog.messages == ["something else", "Model initialized randomly."]
+
+
+@pytest.mark.parametrize("name", ["open_clip.factory", "root"])
+def test_the_loggers_of_both_versions_are_silent(caplog, name):
+    with no_weights_yet():
+        logging.getLogger(name).warning("No weights loaded. Model initialized randomly.")
+    assert caplog.messages == []
+
+
+def test_models_without_an_image_tower_are_refused_in_the_survey():
+    # As version 4 lists them.
+    register_config("CLAP-test", {"embed_dim": 8, "audio_cfg": {}, "text_cfg": {}})
+    register_config("test-captioner", {"text_cfg": {}})
+    try:
+        assert "hears audio and has no image tower" in survey_tower("CLAP-test").refusal
+        assert survey_tower("test-captioner").refusal.endswith("it has no image tower")
+    finally:
+        del factory._MODEL_CONFIGS["CLAP-test"], factory._MODEL_CONFIGS["test-captioner"]
 
 
 def test_what_is_no_open_clip_model_is_refused():

@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+import open_clip
 import pytest
+from clim_models.more_models import MORE_MODELS
 from clim_models.survey import main, survey_tower
 
 README = Path(__file__).parents[2] / "packages/clim-models/README.md"
@@ -21,6 +23,8 @@ def rows_of_readme() -> list[tuple[str, str, bool]]:
 
 @pytest.mark.parametrize(("tower", "name", "attention"), rows_of_readme())
 def test_the_table_of_towers_is_true(tower, name, attention):
+    if name in MORE_MODELS and name not in open_clip.list_models():
+        pytest.skip("an older timm does not have its trunk")
     found = survey_tower(name)
     assert found.refusal == ""
     assert found.attention == attention, tower

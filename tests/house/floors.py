@@ -50,6 +50,7 @@ FLOORS: dict[str, dict[str, int]] = {
         "names": 3,
         "towers": 2,
         "tiny": 2,
+        "more_models": 2,
         "checkpoints": 1,
         "losses": 1,
         "heads": 1,

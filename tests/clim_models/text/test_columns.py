@@ -92,6 +92,12 @@ def test_towers_that_read_their_padding_keep_it(text):
     )
 
 
+def test_towers_that_pad_their_texts_themselves_run_whole():
+    clip = build(CustomTextCLIP)
+    clip.text.variable_text = True  # as open_clip 4 marks them
+    assert CausalText.of(clip) is None
+
+
 def test_coca_appends_its_class_token_behind_the_padding():
     model = build_coca()
     ids = texts(2, context=8)

@@ -11,6 +11,7 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from clim_models.checkpoints.load import export_folder, load_checkpoint
 from clim_models.foreign import check_foreign_config
 from clim_models.hub_compat import cache_alone_without_hub
+from clim_models.more_models import build_tipsv2, is_tipsv2, weights_repository
 from clim_models.names import has_scheme, model_config
 from clim_models.open_clip_compat import (
     OpenClipModel,
@@ -93,6 +94,8 @@ def _build_clip(name: str, tag: str | None, *, weights_follow: bool) -> OpenClip
         from clim_models.tiny import build_clim_tiny
 
         return build_clim_tiny(tag)
+    if is_tipsv2(name):
+        return build_tipsv2(model_config(name))
 
     try:
         with cache_alone_without_hub(), no_weights_yet() if weights_follow else nullcontext():
@@ -178,7 +181,10 @@ def _tag(name: str, pretrained: str | Path | None) -> str | None:
 
     if Path(pretrained).exists():
         return None
+    repository = weights_repository(name)
     known = ", ".join(tags) or "none for this model"
+    if repository is not None:
+        known += f"; its weights are a file: hf download {repository}"
     if Path(pretrained).suffix or "/" in str(pretrained):
         raise FileNotFoundError(
             f"no weights at {pretrained}; check the path, or pass a tag: {known}"

@@ -5,6 +5,7 @@ import difflib
 
 import open_clip
 
+from clim_models.more_models import why_refused
 from clim_models.shipped import TINY
 
 
@@ -17,7 +18,7 @@ def model_config(name: str) -> dict:
     """Return a copy of open_clip's `model_cfg` of a name.
 
     Raises:
-        ValueError: unknown name; the closest are listed.
+        ValueError: unknown name; the closest are listed, or the reason why there is none.
         ImportError: clim-tiny without the packages it is made of.
     """
     if name == TINY:
@@ -28,6 +29,9 @@ def model_config(name: str) -> dict:
         tiny.register_clim_tiny()
 
     config = open_clip.get_model_config(name)
+    reason = None if config is not None else why_refused(name)
+    if reason is not None:
+        raise ValueError(f"no model {name!r}: {reason}")
     if config is None:
         close = difflib.get_close_matches(name, [*open_clip.list_models(), TINY], n=4, cutoff=0.4)
         raise ValueError(

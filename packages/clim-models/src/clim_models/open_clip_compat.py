@@ -1,6 +1,7 @@
 """Everything in open_clip that we use without a promise of its documentation.
 
-Tried on open_clip_torch 3.3. `tests/clim_models/test_open_clip_compat.py` reports what broke.
+Tried on open_clip_torch 3.3; of version 4, which is not released, the source was read.
+`tests/clim_models/test_open_clip_compat.py` reports what broke.
 """
 
 import logging
@@ -11,8 +12,11 @@ from typing import TypeAlias
 from urllib.error import URLError
 
 import open_clip.factory
+import open_clip.hf_model
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.hf_configs import arch_dict
+from open_clip.hf_model import HFTextEncoder
 from open_clip.model import (
     CLIP,
     CustomTextCLIP,
@@ -24,6 +28,7 @@ from torch import nn
 
 from clim_models.hub_compat import is_not_in_cache
 
+_LOGGERS = ("open_clip.factory", "open_clip.pretrained", "open_clip.hf_model")
 _NOT_FETCHED = ("Failed to download weights for tag", "Failed to download file")
 
 # Checkers take both as `Any`: open_clip has no types.
@@ -79,6 +84,38 @@ def build_image_tower(config: dict) -> nn.Module:
     return tower
 
 
+def build_transformers_text(kind: str, sizes: dict[str, int], embed_dim: int) -> nn.Module:
+    """Build a text tower of transformers with random weights, as open_clip wraps it.
+
+    Args:
+        kind: transformers' `model_type` of a text model whose `pooler_output` has `embed_dim`
+            channels.
+        sizes: options of its configuration.
+
+    Raises:
+        ImportError: there is no transformers, or one that does not know the kind.
+    """
+    if open_clip.hf_model.transformers is None:
+        raise ImportError("transformers is not installed")
+    try:
+        config = open_clip.hf_model.AutoConfig.for_model(kind, **sizes)
+    except ValueError as error:
+        raise ImportError(f"this transformers has no {kind}") from error
+
+    # open_clip asks its table how wide the tower is; kinds that it does not list are added.
+    names = {"width": "hidden_size", "layer_attr": "layers", "token_embeddings_attr": "embeddings"}
+    arch_dict.setdefault(kind, {"config_names": names, "pooler": "cls_pooler"})
+    return HFTextEncoder("", embed_dim, config=config, pooler_type="cls_pooler")
+
+
+def has_image_tower(config: dict) -> bool:
+    """Return whether a configuration of open_clip describes an image tower.
+
+    Version 4 also lists models of audio (CLAP, GenLAP) and captioners without one (GenLIP).
+    """
+    return "vision_cfg" in config and "embed_dim" in config
+
+
 def set_statistics(model: OpenClipModel, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     """Set the normalisation that open_clip's preprocessing uses for a model."""
     set_model_preprocess_cfg(model, {**model.visual.preprocess_cfg, "mean": mean, "std": std})
@@ -103,13 +140,15 @@ def no_weights_yet() -> Iterator[None]:
             return False
         return not text.endswith(("Model initialized randomly.", "initialized partially."))
 
-    # open_clip.factory logs to the root logger.
-    root = logging.getLogger()
-    root.addFilter(is_other)
+    # Version 3 logs to the root logger, version 4 to one of each module.
+    loggers = [logging.getLogger(name) for name in (None, *_LOGGERS)]
+    for logger in loggers:
+        logger.addFilter(is_other)
     try:
         yield
     finally:
-        root.removeFilter(is_other)
+        for logger in loggers:
+            logger.removeFilter(is_other)
 
 
 def is_not_fetched(error: BaseException) -> bool:

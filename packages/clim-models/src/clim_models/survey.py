@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import open_clip
 
+from clim_models.more_models import why_refused
 from clim_models.names import model_config
-from clim_models.open_clip_compat import build_image_tower, no_weights_yet
+from clim_models.open_clip_compat import build_image_tower, has_image_tower, no_weights_yet
 from clim_models.towers.registry import find_tower
 
 
@@ -44,6 +45,9 @@ def survey_tower(name: str) -> SurveyedTower:
         ValueError: an unknown name; the closest are listed.
     """
     config = model_config(name)
+    if not has_image_tower(config):
+        reason = why_refused(name) or "it has no image tower"
+        return SurveyedTower(name, refusal=f"no region features: {reason}")
     with no_weights_yet():
         visual = build_image_tower(config)
     try:

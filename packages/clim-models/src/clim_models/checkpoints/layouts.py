@@ -3,8 +3,8 @@
 Pure functions: models never see a foreign name.
 
 Known layouts: open_clip (also OpenAI's, which has the same names), EVA-CLIP (original and as
-released by CLIPSelf), and ours (`clip.` in front). A text tower without the `text.` prefix is moved
-there where the model has one.
+released by CLIPSelf), transformers' SigLIP 2 and TIPSv2, and ours (`clip.` in front). A text tower
+without the `text.` prefix is moved there where the model has one.
 """
 
 import re
@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
+
+from clim_models.checkpoints.transformers_layouts import from_transformers, transformers_layout
 
 # Entries that describe an OpenAI archive and are not weights. They mark a QuickGELU model.
 OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
@@ -70,7 +72,10 @@ def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def recognise(keys: set[str]) -> str:
-    """Return the name of the layout: "eva-clip", "openai" or "open_clip"."""
+    """Return the name of the layout: "eva-clip", "openai", "open_clip", or one of transformers."""
+    from_hub = transformers_layout(keys)
+    if from_hub is not None:
+        return from_hub
     has_eva_parts = any(".inner_attn_ln." in key or "attn.rope.freqs" in key for key in keys)
     if has_eva_parts or "visual.pos_embed" in keys:
         return "eva-clip"
@@ -85,6 +90,8 @@ def to_open_clip(tensors: Mapping[str, Tensor], *, text_prefix: bool) -> dict[st
         text_prefix: the model keeps its text tower under `text.` (CustomTextCLIP).
     """
     layout = recognise(set(tensors))
+    if transformers_layout(set(tensors)) is not None:
+        return from_transformers(tensors, layout)
     eva_names = [*EVA_NAMES]
     if any(".attn.q_proj." in key for key in tensors):
         eva_names += EVA_SEPARATE

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from clim_models.checkpoints.layouts import recognise, to_open_clip, unwrap
 from clim_models.checkpoints.torchscript import is_torchscript, read_torchscript
+from clim_models.checkpoints.transformers_layouts import TIPSV2
 
 WEIGHTS_FILE = "model.safetensors"
 # Differing keys that an error lists, of each kind.
@@ -30,7 +31,7 @@ class LoadReport:
     """The result of `load_checkpoint`.
 
     Attributes:
-        layout: "open_clip", "openai" or "eva-clip".
+        layout: "open_clip", "openai", "eva-clip", "transformers-siglip2" or "transformers-tipsv2".
         tensors: number of tensors.
         source: a path, or "state dict".
     """
@@ -48,8 +49,8 @@ def load_checkpoint(
     Args:
         model: a RegionModel (or a bare open_clip model).
         path_or_state_dict: a `.pt`/`.pth`/`.bin` or `.safetensors` file, a run folder of ours, or a
-            state dict; in the layout of open_clip, OpenAI (TorchScript archives too), EVA-CLIP, or
-            a CLIPSelf/CLIM release.
+            state dict; in the layout of open_clip, OpenAI (TorchScript archives too), EVA-CLIP,
+            transformers' SigLIP 2 NaFlex and TIPSv2, or a CLIPSelf/CLIM release.
 
     Returns:
         The layout, the source, and the number of tensors.
@@ -77,6 +78,9 @@ def load_checkpoint(
     for key, value in own.items():
         if key.endswith("num_batches_tracked"):
             renamed.setdefault(key, value)
+    # Released files of TIPSv2 have no temperature: the model is built with it.
+    if layout == TIPSV2:
+        renamed.setdefault("logit_scale", own["logit_scale"])
 
     _check_keys(own, renamed, layout=layout, source=source)
     clip.load_state_dict(renamed, strict=True)

@@ -43,13 +43,14 @@ class CausalText:
     def of(cls, clip: OpenClipModel) -> "CausalText | None":
         """Find the causal tower of a model; None for every other kind of text tower.
 
-        A tower that sees its padding (SigLIP, CLIPA), appends a class token (CoCa) or returns its
-        tokens is another kind.
+        A tower that sees its padding (SigLIP, CLIPA), appends a class token (CoCa), returns its
+        tokens or pads its texts itself (`variable_text` of open_clip 4) is another kind.
         """
         inner = getattr(clip, "text", None)
         if isinstance(inner, TextTransformer):
             special = inner.cls_emb is not None or inner.output_tokens
-            if special or getattr(inner, "use_pad_mask", False):
+            pads = getattr(inner, "use_pad_mask", False) or getattr(inner, "variable_text", False)
+            if special or pads:
                 return None
             owner, pool, eos = inner, inner.pool_type, getattr(inner, "eos_id", -1)
         elif type(clip) is CLIP and hasattr(clip, "text_pool_type"):

@@ -152,7 +152,7 @@ def test_each_image_has_its_own_phrases(files, tmp_path, capsys):
     ("words", "message"),
     [
         ([], "what is looked for"),
-        (["a cat", "--phrases", "x.txt"], "not both"),
+        (["a cat", "--phrases", "x.txt"], "only one of them"),
         (["--phrases", "none.txt"], "none.txt is not a file"),
         (["a cat", "a cat"], "is there twice"),
         (["a cat", "-o", "masks.png"], "with .json"),

@@ -6,13 +6,14 @@ import pytest
 import torch
 from flmm import SamRefiner, ask
 from flmm.grounders import BoxGrounder, box_refiner
-from flmm.grounders.box import BoxSample, box_logits
+from flmm.grounders.box import BoxSample
 from flmm.pictures.orientation import turn_back
 from flmm.refiners import CoarseOnly
 from PIL import Image
 from tiny_grounding import Pictures, tiny_grounded, tiny_sam
 from tiny_lmms import picture
 from tiny_web import QUESTION, speaking_demo
+from todays_lmms import todays_lmm
 
 PHRASES = ["a big dog", "the tree", "the sky"]
 
@@ -42,10 +43,16 @@ def test_boxes_become_masks_of_the_image(lmm):
     found = grounder(image, PHRASES)
     masks = torch.zeros(3, 80, 80, dtype=torch.bool)
     masks[0, 40:80, 20:40] = True
-    masks[1, 40:60, 0:40] = True  # the first box, its corners swapped
+    masks[1, 40:60, 0:40] = True  # corners swapped
+    masks[1, 8:16, 8:16] = True  # the second box of the answer
     assert torch.equal(found.binary(), masks)
     assert found.scores[2] == 0
     assert (found.scores[:2] > 0.9).all()
+
+    one, two, none = found.places
+    assert one == (pytest.approx((20, 40, 40, 80)),)
+    assert two == (pytest.approx((0, 40, 40, 60)), pytest.approx((8, 8, 16, 16)))
+    assert none == ()
 
     (fault,) = grounder.take_unanswered().faults
     assert str(fault) == "'the sky': no box in the answer: the LMM wrote 'I see no sky.</s>'"
@@ -72,27 +79,56 @@ def test_a_turned_picture_gets_its_masks_as_it_was_passed(lmm, tmp_path):
     assert torch.equal(stored, turn_back(upright, 6))
 
 
-def test_the_refiner_gets_the_box_alone(lmm):
+def test_the_refiner_gets_every_box_alone(lmm):
     torch.manual_seed(0)
     sam = SamRefiner(tiny_sam(), use_text=False, use_mask=False).eval()
     image = picture(80, 80, seed=3)
     found = Told(lmm, sam)(image, PHRASES)
-    drawn = box_logits([(20, 40, 40, 80), (0, 40, 40, 60)], (80, 80))
-    (wanted,) = sam.refine([image], [drawn])
+    boxes = torch.tensor([[20.0, 40, 40, 80], [0, 40, 40, 60], [8, 8, 16, 16]])
+    (wanted,) = sam.refine_places([image], [[boxes[:1], boxes[1:]]])
     torch.testing.assert_close(found.masks[:2], wanted.masks)
     torch.testing.assert_close(found.scores[:2], wanted.ious)
     assert (found.masks[2] < 0).all()
 
 
-def test_a_point_is_a_small_square_and_thin_boxes_hold_a_cell():
-    logits = box_logits([(50, 20, 50, 20), (10.2, 10.2, 10.4, 30), None], (40, 100)) > 0
-    square = [[y, x] for y in range(17, 23) for x in range(47, 53)]
-    assert logits[0].nonzero().tolist() == square
-    assert logits[1].any(0).sum() == 1
-    assert not logits[2].any()
-    large = box_logits([(0, 0, 2000, 4000)], (4000, 4000))
-    assert large.shape == (1, 1024, 1024)
-    assert (large > 0).sum() == 1024 * 512
+def test_points_of_a_family_that_points_are_points_of_the_refiner():
+    lmm = todays_lmm("molmo2")
+    lmm.tokenizer = object()
+    seen = []
+
+    class Noted(CoarseOnly):
+        def refine_places(self, images, places):
+            seen.extend(places[0])
+            return super().refine_places(images, places)
+
+    image = picture(40, 80)
+    written = '<points coords="1 1 250 500 2 750 500">cups</points>'
+    grounder = BoxGrounder(lmm, Noted())
+    grounder.answers = lambda images, phrases: [written]
+    found = grounder(image, "two cups")
+    assert seen[0].tolist() == [[20, 20], [60, 20]]
+    assert found.places == (((20, 20, 20, 20), (60, 20, 60, 20)),)
+    assert found.binary()[0, 20, [20, 60]].all()
+    assert not found.binary()[0, 20, 40]
+
+
+def test_an_answer_ends_where_it_repeats_a_box_or_has_none(lmm, monkeypatch):
+    stops = []
+
+    def answer_all(images, prompts, *, max_new_tokens, stop):
+        stops.append(stop)
+        return [torch.tensor([5]) for _ in prompts]
+
+    monkeypatch.setattr(lmm, "answer_all", answer_all)
+    texts = {1: "[0.1, 0.1, 0.2, 0.2]", 2: "[0.1, 0.1, 0.2, 0.2] [0.1, 0.1, 0.2, 0.2]", 3: "what"}
+    monkeypatch.setattr(lmm.tokenizer, "decode", lambda ids, **_: texts[ids[0]], raising=False)
+    monkeypatch.setitem(texts, 5, "")
+    BoxGrounder(lmm, CoarseOnly()).answers([None], ["a dog"])
+    (stop,) = stops
+    assert not stop(torch.tensor([1]))
+    assert stop(torch.tensor([2]))
+    assert not stop(torch.tensor([3]))
+    assert stop(torch.tensor([3] * 128))
 
 
 def test_samples_of_a_data_set_are_those_of_each_alone(lmm):

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from clim_data.pixels import boxes_of_masks
 from flmm.dialogue.answers import ask, ground_answer
 from flmm.grounders.heads import HeadsGrounder, ground_phrases
 from flmm.grounders.images import ground
 from flmm.pictures.files import read_image
-from flmm.pictures.orientation import as_stored, orientation_of, turn_back
+from flmm.pictures.orientation import as_stored, orientation_of, turn_back, turn_places_back
 from PIL import Image
 from tiny_lmms import picture
 from tiny_web import QUESTION, first_words, speaking_demo
@@ -36,6 +37,17 @@ def test_masks_lie_on_the_stored_pixels(orientation, tmp_path):
     back = turn_back(bright, orientation_of(opened))
     assert back.tolist() == (stored[..., 0] > 0).tolist()
     assert read_image(as_stored(opened)).size == (6, 4)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_and_points_turn_with_the_masks(orientation):
+    upright = torch.zeros(5, 9, dtype=torch.bool)
+    upright[1:4, 6:8] = True
+    box = boxes_of_masks(turn_back(upright, orientation)[None])[0][0]
+    places = ((6.0, 1.0, 8.0, 4.0), (0.0, 0.0, 0.0, 0.0))
+    turned, corner = turn_places_back(places, (5, 9), orientation)
+    assert turned == tuple(box.tolist())
+    assert corner[:2] == corner[2:]
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from clim_train import Trainer
 from flmm import GroundedLMM, GroundingLoader, GroundingTask, load_grounded
 from flmm.commands.main import main
 from flmm.refiners import CoarseOnly, ResizedImage, load_refiner
+from flmm.refiners.coarse_only import drawn_places
 from flmm.web.session import Demo
 from PIL import Image
 from tiny_grounding import Pictures, save_tiny_grounded, tiny_config, tiny_lmm, word_tokenizer
@@ -111,3 +112,26 @@ def test_chat_and_page_need_no_refiner(tmp_path, capsys):
     name, _ = demo.add_picture((tmp_path / "photo.png").read_bytes())
     assert demo.ground(name, ["a red car"]).masks.shape == (1, 40, 56)
     assert demo.look_again(name, "the dog", focus="question").mask.shape == (40, 56)
+
+
+def test_a_point_is_a_small_square_and_thin_boxes_hold_a_cell():
+    places = [[[50.0, 20]], [[10.2, 10.2, 10.4, 30]], [[0.0, 0, 5, 5], [90, 0, 100, 40]]]
+    logits = drawn_places([torch.tensor(place) for place in places], (40, 100)) > 0
+    square = [[y, x] for y in range(17, 23) for x in range(47, 53)]
+    assert logits[0].nonzero().tolist() == square
+    assert logits[1].any(0).sum() == 1
+    assert logits[2].sum() == 25 + 400
+    large = drawn_places([torch.tensor([[0.0, 0, 2000, 4000]])], (4000, 4000))
+    assert large.shape == (1, 1024, 1024)
+    assert (large > 0).sum() == 1024 * 512
+
+
+def test_places_are_drawn_at_the_size_of_the_image():
+    box, nothing = torch.tensor([[10.0, 5, 20, 15]]), torch.zeros(0, 4)
+    (found,) = CoarseOnly().refine_places([Image.new("RGB", (40, 30))], [[box, nothing]])
+    assert (found.masks[0] > 0).nonzero().amin(0).tolist() == [5, 10]
+    assert (found.masks[0] > 0).sum() == 100
+    assert not (found.masks[1] > 0).any()
+    assert found.ious[1] == 0
+    with pytest.raises(ValueError, match=r"shape \(1, 3\)"):
+        CoarseOnly().refine_places([Image.new("RGB", (40, 30))], [[torch.zeros(1, 3)]])

@@ -78,6 +78,12 @@ ANSWERS = {
     "molmo 2, cut off": (MOLMO, '<points coords="1 1 073 160 2 173 60', [(73, 160, 73, 160)]),
     "molmo 2, cut off in the first point": (MOLMO, '<points coords="1 1 073 16', []),
     "refusal": (ANY, "I'm sorry, I cannot see a red car.", []),
+    "two corners": (
+        ANY,
+        "<|box_start|>(12,34),(560,780)<|box_end|> and [[1, 2], [3, 4]]",
+        [(12, 34, 560, 780), (1, 2, 3, 4)],
+    ),
+    "two corners, cut off": (ANY, "<box>(12,34),(560,78", []),
     "pair of round brackets": (ANY, "It is in (12, 34, 560.5, 780).", [(12, 34, 560.5, 780)]),
 }
 
@@ -112,7 +118,7 @@ def test_small_numbers_of_internvl_are_fractions():
 
 
 def test_a_question_holds_the_phrase():
-    assert GEMMA.ask("a {red} car").startswith("Detect a {red} car. Answer with JSON: [{")
+    assert GEMMA.ask("a {red} car").startswith("Detect a {red} car. Answer with JSON, one {")
     with pytest.raises(ValueError, match=r"must hold \{phrase\}"):
         BoxFormat("Where is it?")
     with pytest.raises(ValueError, match="scale=0"):

@@ -123,7 +123,7 @@ def test_asking_grounding_and_files(page):
     last = said["text"].rindex("blue")
     marked = page.post("/api/mark-span", answer=said["answer"], span=[last, last + 4])
     assert [one["phrase"] for one in marked["phrases"]] == ["blue"]
-    for key in ("area", "box", "attention"):
+    for key in ("area", "box", "score"):
         assert marked["phrases"][0][key] == words["phrases"][-1][key]
 
     own = page.post(
@@ -158,6 +158,9 @@ def test_page_and_examples(page):
         "model": "a tiny model",
         "examples": ["0.png", "1.png"],
         "history": True,
+        "looks": True,
+        "grounders": ["heads"],
+        "outlines": ["refined"],
     }
     assert page.get("/example/1")[2][:3] == b"\xff\xd8\xff"
     assert page.post("/api/example", example=1)["width"] == 90

@@ -1,6 +1,7 @@
 """The demo's logic on the tiny LMM: what is answered, grounded and kept, and how often the model
 runs."""
 
+import io
 import json
 import tempfile
 
@@ -10,17 +11,26 @@ import torch
 from clim_data.pixels import decode_segmentation
 from flmm.dialogue.answers import ask, ground_answer
 from flmm.dialogue.visual_cot import LookOptions, visual_answer
+from flmm.grounders import (
+    AttentionGrounder,
+    AttentionHead,
+    BoxGrounder,
+    ChosenHeads,
+    HeadsGrounder,
+)
 from flmm.grounders.heads import ground_phrases
 from flmm.grounders.images import save_grounding
+from flmm.refiners import CoarseOnly
 from flmm.web.drawing import (
     found_view,
-    heat_png,
+    heat_pngs,
     inner_point,
     look_view,
     mask_png,
     picture_view,
     pieces,
 )
+from flmm.web.makers import Choice, MaskMakers
 from flmm.web.recent import RecentItems
 from flmm.web.session import Demo
 from flmm.web.upload import LONGEST_EDGE_PX, read_upload
@@ -323,16 +333,19 @@ def test_masks_are_drawn_in_their_colours(tmp_path):
     assert covered.sum() == mask.sum() * times**2
 
 
-def test_heat_is_light_where_attention_is(tmp_path):
-    attention = np.zeros((8, 8), dtype=np.float32)
-    attention[2, 5] = 0.3
-    (tmp_path / "heat.png").write_bytes(heat_png(attention))
-    light = np.asarray(Image.open(tmp_path / "heat.png").convert("L")).astype(int)
-    assert light.shape == (8, 8)
-    assert np.unravel_index(light.argmax(), light.shape) == (2, 5)
-    assert light.max() > 200
-    assert light.min() < 10
-    heat_png(np.ones((3, 3), dtype=np.float32))  # nothing stands out: no division by zero
+def test_attention_has_one_hue_and_one_scale():
+    attention = np.zeros((2, 8, 8), dtype=np.float32)
+    attention[0, 2, 5] = 0.3
+    attention[0, :, 0] = 0.1
+    attention[1, 4] = 0.1
+    strong, weak = (Image.open(io.BytesIO(png)) for png in heat_pngs(attention))
+    first, second = np.asarray(strong), np.asarray(weak)
+    assert first.shape == (8, 8, 4)
+    assert len(np.unique(first[..., :3].reshape(-1, 3), axis=0)) == 1
+    assert first[2, 5, 3] == first[..., 3].max() > first[2, 4, 3] == 0
+    assert first[0, 0, 3] == second[4, 0, 3] > 0  # the same attention
+    heat_pngs(np.ones((1, 3, 3), dtype=np.float32))  # nothing stands out: no division by zero
+    assert heat_pngs(attention[:0]) == []
 
 
 def test_view_of_masks(demo):
@@ -345,3 +358,40 @@ def test_view_of_masks(demo):
         assert one["area"] == mask.sum()
         assert one["share"] == pytest.approx(mask.mean())
     json.dumps(view)
+
+
+def test_every_grounder_marks_answers_and_phrases():
+    demo = speaking_demo()
+    lmm = demo.lmm
+    heads = ChosenHeads((AttentionHead(0, 0),))
+    made = {
+        Choice("heads", "refined"): HeadsGrounder(demo.model),
+        Choice("attention", "coarse"): AttentionGrounder(lmm, CoarseOnly(), heads),
+        Choice("box", "coarse"): BoxGrounder(lmm, CoarseOnly()),
+    }
+    made[Choice("box", "coarse")].answers = lambda images, phrases: (
+        ["[0, 0, 0.5, 0.5]"] * len(phrases)
+    )
+    several = Demo(MaskMakers(made), max_new_tokens=12, chunker=first_words)
+    name, _ = several.add_picture(file_of(picture(60, 60)))
+    answered = several.answer(name, QUESTION)
+    plain = demo.answer(demo.add_picture(file_of(picture(60, 60)))[0], QUESTION)
+    np.testing.assert_array_equal(answered.found.masks, plain.found.masks)
+
+    boxed = several.mark(answered.name, grounder="box")
+    assert boxed.masks[:, :30, :30].all()
+    assert not boxed.masks[:, 31:].any()
+    assert boxed.record["phrases"][0]["boxes"] == [[0, 0, 30, 30]]
+    np.testing.assert_array_equal(boxed.attention, answered.found.attention)
+    for grounder in ("attention", "box"):
+        found = several.ground(name, ["a dog"], grounder=grounder, outlines="coarse")
+        assert found.masks.any()
+        assert found.attention.shape[0] == 1
+        assert found.record["score_kind"] == "geometric"
+    with pytest.raises(ValueError, match=r"no grounder 'heads' \(coarse\): choose from heads"):
+        several.mark(answered.name, grounder="heads", outlines="coarse")
+
+    no_heads = Demo(MaskMakers({Choice("box", "coarse"): made[Choice("box", "coarse")]}))
+    name, _ = no_heads.add_picture(file_of(picture(60, 60)))
+    with pytest.raises(ValueError, match="a closer look needs trained heads"):
+        no_heads.look_again(name, QUESTION)

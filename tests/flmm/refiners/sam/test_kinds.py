@@ -19,7 +19,12 @@ from flmm import (
 from flmm.refiners import load_refiner
 from flmm.refiners.sam.geometry import boxes_to_square, mask_boxes, masks_to_image, prompt_masks
 from flmm.refiners.sam.kinds import steadier
-from PIL import Image
+from library_sams import (
+    library_embeddings,
+    picture,
+    processor_of,
+    read_what_the_transformer_wrote,
+)
 from tiny_grounding import batch_of, narrative, tiny_lmm, word_tokenizer
 from tiny_sams import SAMS, WIDTH, sam2, tiny
 from tolerance import float32_sum
@@ -38,38 +43,6 @@ def pair(request):
     return request.param, SamRefiner(copy.deepcopy(model), use_text=False).eval(), model
 
 
-def read_what_the_transformer_wrote(model):
-    """Mend the library's SAM-HQ, which enlarges the image as it was before its two-way transformer,
-    with rows and columns exchanged."""
-    decoder = model.mask_decoder
-    written = []
-    decoder.transformer.register_forward_hook(lambda module, given, found: written.append(found[1]))
-
-    def enlarge_it(module, given):
-        positions = written.pop().flatten(0, 1).transpose(1, 2)  # (N, D, P)
-        return (positions.unflatten(2, given[0].shape[2:]),)
-
-    decoder.upscale_conv1.register_forward_pre_hook(enlarge_it)
-
-
-def picture(size, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (size[0] // 10, size[1] // 10, 3), generator=generator)
-    return Image.fromarray(pixels.to(torch.uint8).numpy()).resize(size[::-1])
-
-
-def processor_of(name, edge):
-    if name == "sam_hq":
-        images = hf.SamImageProcessor(
-            size={"longest_edge": edge}, pad_size={"height": edge, "width": edge}
-        )
-        return hf.SamHQProcessor(images)
-    square = {"height": edge, "width": edge}
-    if name == "sam3_tracker":
-        return hf.Sam3TrackerProcessor(hf.Sam3ImageProcessor(size=square))
-    return hf.Sam2Processor(hf.Sam2ImageProcessor(size=square))
-
-
 def scene(sizes=SIZES, phrases=(3, 1, 2)):
     generator = torch.Generator().manual_seed(1)
     images = [picture(size, seed) for seed, size in enumerate(sizes)]
@@ -84,15 +57,7 @@ def library_masks(name, model, refiner, image, coarse):
     processor and forward; the pixels are ours."""
     size = (image.height, image.width)
     processor = processor_of(name, refiner.square.edge)
-    encoder = refiner.frozen_encoder()
-    made = encoder.embed([image])[0]
-    inputs = {"image_embeddings": made.features[None]}
-    if refiner.sam_kind.finer:
-        inputs["image_embeddings"] = [detail[None] for detail in made.details] + [
-            made.features[None]
-        ]
-    if refiner.sam_kind.hq:
-        inputs["intermediate_embeddings"] = [made.details[0].permute(1, 2, 0)[None]]
+    inputs = library_embeddings(refiner, image)
     probabilities = F.interpolate(coarse[None].sigmoid(), size, mode="bilinear")[0]
     side = 4 * model.prompt_encoder.image_embedding_size[0]
     masks, scores = [], []

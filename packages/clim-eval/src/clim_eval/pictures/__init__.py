@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from clim_eval.pictures.detections import detection_figure as detection_figure
     from clim_eval.pictures.example import EXAMPLE_FOLDER as EXAMPLE_FOLDER
     from clim_eval.pictures.files import write_png as write_png
+    from clim_eval.pictures.maps import (
+        Scale as Scale,
+        draw_map as draw_map,
+        hue as hue,
+    )
     from clim_eval.pictures.named_boxes import NamedBoxes as NamedBoxes
     from clim_eval.pictures.scenes import (
         SceneRow as SceneRow,
@@ -39,10 +44,13 @@ else:
             "PALETTE": "clim_eval.pictures.style",
             "SIDE": "clim_eval.pictures.style",
             "STYLE": "clim_eval.pictures.style",
+            "Scale": "clim_eval.pictures.maps",
             "SceneRow": "clim_eval.pictures.scenes",
             "SceneView": "clim_eval.pictures.scenes",
             "can_draw": "clim_eval.pictures.texts",
             "detection_figure": "clim_eval.pictures.detections",
+            "draw_map": "clim_eval.pictures.maps",
+            "hue": "clim_eval.pictures.maps",
             "named_boxes_figure": "clim_eval.pictures.scenes",
             "readable_on": "clim_eval.pictures.texts",
             "scenes_figure": "clim_eval.pictures.scenes",

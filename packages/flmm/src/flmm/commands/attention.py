@@ -7,7 +7,13 @@ from pathlib import Path
 
 from clim_data.command_line import Commands, add_command, add_option, at_least
 
-from flmm.commands.options import say
+from flmm.commands.options import (
+    add_weight_options,
+    device_and_dtype,
+    loading,
+    say,
+    weight_options,
+)
 
 
 def add(commands: Commands) -> None:
@@ -18,7 +24,7 @@ def add(commands: Commands) -> None:
         run,
         "draw where an LMM looks while it reads phrases; without heads and SAM",
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("image", metavar="IMAGE", help="a file or a URL")
     parser.add_argument("phrases", nargs="+", metavar="PHRASE", help='in quotes, "a red car"')
     parser.add_argument(
         "--lmm",
@@ -26,12 +32,7 @@ def add(commands: Commands) -> None:
         metavar="PATH_OR_HUB_ID",
         help="such as llava-hf/llava-1.5-7b-hf; no trained heads and no SAM are needed",
     )
-    parser.add_argument(
-        "--dtype",
-        choices=("bfloat16", "float16", "float32"),
-        help="of the LMM; default: bfloat16 on a GPU, float32 on the CPU",
-    )
-    add_option(parser, "--device")
+    add_weight_options(parser)
     parser.add_argument(
         "--heads",
         type=at_least(1),
@@ -50,28 +51,27 @@ def add(commands: Commands) -> None:
 
 def run(options: Namespace) -> None:
     """Draw the attention and write it, see `add`."""
-    import torch
     from clim_eval.pictures import write_png
 
     from flmm.adapters.registry import load_lmm
     from flmm.grounders.phrase_maps import phrase_maps
     from flmm.hub import check_device
     from flmm.pictures.attention import attention_figure
-    from flmm.pictures.files import picture_path, read_image
+    from flmm.pictures.files import name_of_picture, picture_path, read_image
     from flmm.text.phrases import check_phrases
 
     # Everything is checked before loading, which can take minutes.
     image = read_image(options.image)
-    out = picture_path(options.out or Path(f"{options.image.stem}.attention.png"))
-    if out.exists() and out.samefile(options.image):
+    name = name_of_picture(options.image)
+    out = picture_path(options.out or Path(f"{Path(name).stem}.attention.png"))
+    if out.exists() and Path(options.image).exists() and out.samefile(options.image):
         raise ValueError(f"-o {out} would replace the input picture: name another file")
     check_phrases(options.phrases)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device, dtype = device_and_dtype(options)
     check_device(device)
-    dtype = options.dtype or ("float32" if device == "cpu" else "bfloat16")
 
-    say(f"loading {options.lmm} ({dtype}, {device}) ...")
-    lmm = load_lmm(options.lmm, dtype=dtype, device=device)
+    with loading(f"{options.lmm} ({dtype}, {device})"):
+        lmm = load_lmm(options.lmm, dtype=dtype, device=device, **weight_options(options))
     begin = time.monotonic()
     maps = phrase_maps(lmm, image, options.phrases, heads=options.heads)
     say(f"read in {time.monotonic() - begin:.1f} s")

@@ -151,7 +151,7 @@ def _add_expression_files(parser: CommandParser, *, old: bool) -> None:
 def _add_scoring(parser: CommandParser) -> None:
     add_option(parser, "--batch-size", default=1, help="images per pass of the LMM")
     add_score_option(parser)
-    add_grounder_options(parser, several=True)
+    add_grounder_options(parser, several="several are compared in one table")
     add_option(parser, "--workers", default=2)
     parser.add_argument(
         "--pictures",

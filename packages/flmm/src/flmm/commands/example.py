@@ -46,6 +46,7 @@ def use_example(options: argparse.Namespace) -> None:
     if hasattr(options, "image"):
         options.image = example.image
     if hasattr(options, "phrases"):
-        options.phrases = options.phrases or list(example.phrases)
+        named = options.phrases or getattr(options, "vocabulary", None)
+        options.phrases = options.phrases if named else list(example.phrases)
     if hasattr(options, "examples"):
         options.examples = options.examples or example.images

@@ -16,8 +16,16 @@ if TYPE_CHECKING:
 
 # Options that have no effect on a single picture.
 _OF_FOLDERS = ("pictures", "batch_size", "workers", "patience", "overwrite")
-# Options whose content is in the output's `info` already, or that change no mask.
-_NOT_IN_INFO = ("image", "phrases", "phrases_file", "each_alone", "min_score", *_OF_FOLDERS)
+# Options that name what the output's `info` describes by its content, or that change no mask.
+_NOT_IN_INFO = (
+    "image",
+    "phrases",
+    "phrases_file",
+    "vocabulary",
+    "each_alone",
+    "min_score",
+    *_OF_FOLDERS,
+)
 
 
 def add_folder_options(parser: CommandParser) -> None:
@@ -30,6 +38,13 @@ def add_folder_options(parser: CommandParser) -> None:
         metavar="FILE",
         help="phrases, one a line, or json: a list, or {image name: [phrase, ...]}; in place of "
         "PHRASEs",
+    )
+    group.add_argument(
+        "--vocabulary",
+        type=Path,
+        metavar="JSON",
+        help="classes with phrases and what they are not, in place of PHRASEs: a class has the "
+        "mask of its best phrase, and none where a phrase under `not` fits the same thing better",
     )
     group.add_argument(
         "--pictures",
@@ -54,18 +69,21 @@ def refuse_folder_options(options: Namespace) -> None:
 
 
 def chosen_phrases(options: Namespace) -> "PhraseList":
-    """Return the phrases of the command line or of the file.
+    """Return the phrases of the command line, of the file or of the vocabulary.
 
     Raises:
-        ValueError: there are none, or both are given.
+        ValueError: there are none, or more than one of them is given.
         FileNotFoundError: there is no such file.
     """
     from flmm.grounders.phrase_files import PhraseList
 
-    if bool(options.phrases) == bool(options.phrases_file):
+    if sum(map(bool, (options.phrases, options.phrases_file, options.vocabulary))) != 1:
         raise ValueError(
-            'what is looked for? Pass phrases, such as "a red car", or --phrases FILE, not both'
+            'what is looked for? Pass phrases, such as "a red car", or --phrases FILE, or '
+            "--vocabulary JSON, and only one of them"
         )
+    if options.vocabulary:
+        return PhraseList.of_vocabulary(options.vocabulary)
     if options.phrases_file:
         return PhraseList.read(options.phrases_file)
     return PhraseList.of(options.phrases)
@@ -73,7 +91,8 @@ def chosen_phrases(options: Namespace) -> "PhraseList":
 
 def ground_folder(options: Namespace) -> None:
     """Ground the phrases of every image of a folder, or go on where it stopped."""
-    from flmm.grounders.folder import FolderJob, FolderOptions, FolderReport, PhraseImages
+    from flmm.grounders.asked import PhraseImages
+    from flmm.grounders.folder import FolderJob, FolderOptions, FolderReport
     from flmm.grounders.heads import images_per_pass
 
     folder = Path(options.image)

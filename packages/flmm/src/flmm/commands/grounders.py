@@ -26,15 +26,19 @@ if TYPE_CHECKING:
     from flmm.refiners.refiner import Refiner
 
 
-def add_grounder_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Add --attention-heads and --grounder, which takes one name or, with `several`, more."""
+def add_grounder_options(parser: argparse.ArgumentParser, *, several: str = "") -> None:
+    """Add --attention-heads and --grounder, which takes one name or, with `several`, more.
+
+    Args:
+        several: what the command does with several grounders; "" where it takes one.
+    """
     group = parser.add_argument_group("grounder")
     text = (
         "heads: trained heads read the LMM's attention; box: the LMM writes a box; attention: a "
         "few of its attention heads, without training; the last two need no --checkpoint"
     )
     if several:
-        text += "; several are compared in one table"
+        text += f"; {several}"
     group.add_argument(
         "--grounder",
         choices=tuple(GROUNDERS),
@@ -128,9 +132,16 @@ def _heads_grounder(options: argparse.Namespace, lmm: FrozenLMM | None) -> Groun
 
 
 def _box_grounder(options: argparse.Namespace, lmm: FrozenLMM | None) -> Grounder:
+    from flmm.adapters.boxes import box_format
     from flmm.grounders.box import BoxGrounder
 
-    return BoxGrounder(*_untrained(options, lmm))
+    lmm, refiner = _untrained(options, lmm)
+    if not box_format(lmm.family).trained:
+        say(
+            f"the makers of {lmm.config.model_type} document no format of boxes: it is asked all "
+            "the same, and many answers may have none"
+        )
+    return BoxGrounder(lmm, refiner)
 
 
 def _attention_grounder(options: argparse.Namespace, lmm: FrozenLMM | None) -> Grounder:

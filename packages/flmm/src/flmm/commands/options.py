@@ -37,6 +37,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="SAM, such as facebook/sam-vit-large, or `none` for coarse masks without one; "
         "default: what the heads were trained with",
     )
+    add_weight_options(group)
+
+
+def add_weight_options(group: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    """Add --dtype, --adapter, --load-4bit and --device: how the LMM's weights are loaded."""
     group.add_argument(
         "--dtype",
         choices=("bfloat16", "float16", "float32"),

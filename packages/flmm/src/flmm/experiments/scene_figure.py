@@ -12,7 +12,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
-from clim_eval.pictures import INK, STYLE, readable_on
+from clim_eval.pictures import INK, STYLE, Scale, draw_map, readable_on
 from PIL import Image
 
 from flmm.pictures.masks import colour_of
@@ -119,12 +119,10 @@ def _masks(
 
 
 def _attention(axis: Axes, scene: GroundedScene, index: int, title: str) -> None:
-    """Draw the image in grey under a phrase's attention, brightest where it is strongest."""
+    """Draw the attention of a phrase; all phrases of a scene share one scale."""
     height, width = scene.truth.shape[1:]
-    heat = scene.attention[index]
-    axis.imshow(scene.image.convert("L"), cmap="gray", interpolation="bicubic")
-    edges = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axis.imshow(heat, cmap="inferno", vmin=0, alpha=0.65, extent=edges, interpolation="bilinear")
+    pixels = np.asarray(scene.image.convert("RGB"))
+    draw_map(axis, pixels, scene.attention[index], Scale.of(scene.attention))
     _frame(axis, title, width, height)
 
 

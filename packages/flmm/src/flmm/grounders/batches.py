@@ -140,4 +140,8 @@ def _joined(parts: Sequence[ScoredMasks]) -> ScoredMasks:
     if len(parts) == 1:
         return parts[0]
     masks = torch.cat([part.masks for part in parts])
-    return ScoredMasks(masks, torch.cat([part.scores for part in parts]), parts[0].kind)
+    scores = torch.cat([part.scores for part in parts])
+    places = None
+    if parts[0].places is not None:
+        places = tuple(found for part in parts for found in part.places or ())
+    return ScoredMasks(masks, scores, parts[0].kind, places)

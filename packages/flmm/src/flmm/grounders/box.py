@@ -19,9 +19,9 @@ from flmm.adapters.frames import PreparedImage
 from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.tokenizer import prompt_ids, tokenizer_of
 from flmm.grounders.grounder import ScoredMasks
-from flmm.grounders.refining import NOTHING, EmbeddedImages, SampleImage, laid_on, refine_found
+from flmm.grounders.refining import EmbeddedImages, SampleImage, laid_on
 from flmm.pictures.files import read_image
-from flmm.refiners.embedding import ImageEmbedding, Size
+from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.refiner import Refiner
 from flmm.refiners.square import Square
 from flmm.samples import prepare_image
@@ -31,23 +31,23 @@ from flmm.text.tokens import special_tokens_in
 
 # Questions that the LMM answers in one batch.
 QUESTIONS_PER_PASS = 8
-# Longest edge of the grid that a box is drawn on.
-FINEST = 1024
-# A point becomes a square of this share of the image's longer edge.
-POINT_SHARE = 0.05
+# An answer with so many places is long enough, and one without any after `max_new_tokens`, too.
+MOST_PLACES = 50
+LONGEST_LIST = 1024  # tokens
 NO_BOX = "no box in the answer"
 
 
 class BoxGrounder:
     """Grounds phrases by asking the LMM for the box of each, in its family's own format.
 
-    The first box of an answer is the refiner's prompt. A phrase whose answer has no box gets an
-    empty mask with score 0; `take_unanswered` returns the answer.
+    Each box of an answer (each point, for families that point) is a prompt of the refiner; the mask
+    of a phrase is the union of their masks. A phrase whose answer has none gets an empty mask with
+    score 0; `take_unanswered` returns the answer.
 
     Args:
         lmm: any LMM that this package loads. Families that were never trained to write boxes are
             asked, too; see `flmm.text.boxes`.
-        refiner: given boxes only, see `flmm.grounders.refining.box_refiner`.
+        refiner: see `flmm.grounders.refining.box_refiner`.
     """
 
     def __init__(self, lmm: FrozenLMM, refiner: Refiner):
@@ -105,18 +105,23 @@ class BoxGrounder:
         texts = [phrase for wanted in phrases for phrase in wanted]
         answers = self.answers([prepared[i] for i in owners], texts)
 
-        places: list[list[Place | None]] = [[] for _ in prepared]
+        places: list[list[tuple[Place, ...]]] = [[] for _ in prepared]
         for i, phrase, answer in zip(owners, texts, answers, strict=True):
-            found = answered_places(self.lmm.family, prepared[i], answer)
-            places[i].append(found[0] if found else None)
+            found = answered_places(self.lmm.family, prepared[i], answer)[:MOST_PLACES]
+            places[i].append(tuple(found))
             if not found:
                 name = f"{names[i]}: {phrase!r}" if names else repr(phrase)
                 self._unanswered.add(BrokenSample(NO_BOX, name, f"the LMM wrote {answer[:200]!r}"))
 
-        coarse = []
-        for one, boxes in zip(prepared, places, strict=True):
-            coarse.append(box_logits(boxes, one.frame.image_size).to(self.lmm.device))
-        return refine_found(self.refiner, images, coarse)
+        pointing = box_format(self.lmm.family).pointing
+        prompts = []
+        for of_image in places:
+            prompts.append([prompt_of(found, pointing).to(self.lmm.device) for found in of_image])
+        made = self.refiner.refine_places(images, prompts)
+        scored = []
+        for masks, of_image in zip(made, places, strict=True):
+            scored.append(ScoredMasks(masks.masks, masks.ious, places=tuple(of_image)))
+        return scored
 
     def answers(self, images: Sequence[PreparedImage], phrases: Sequence[str]) -> list[str]:
         """Ask for the box of each phrase in its image -> answers, special tokens included."""
@@ -126,15 +131,21 @@ class BoxGrounder:
         def decode(ids: Tensor) -> str:
             return tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False)
 
-        def is_answered(ids: Tensor) -> bool:
-            return bool(style.places(decode(ids)))
+        def is_enough(ids: Tensor) -> bool:
+            places = style.places(decode(ids))
+            if not places:
+                return len(ids) >= style.max_new_tokens
+            # Small models say the same again and again.
+            return len(places) >= MOST_PLACES or len(set(places)) < len(places)
+
+        longest = max(style.max_new_tokens, LONGEST_LIST)
 
         prompts = [self._question(phrase) for phrase in phrases]
         answers = []
         for first in range(0, len(prompts), QUESTIONS_PER_PASS):
             part = slice(first, first + QUESTIONS_PER_PASS)
             written = lmm.answer_all(
-                images[part], prompts[part], max_new_tokens=style.max_new_tokens, stop=is_answered
+                images[part], prompts[part], max_new_tokens=longest, stop=is_enough
             )
             answers += [decode(ids) for ids in written]
         return answers
@@ -152,39 +163,10 @@ class BoxGrounder:
         return BoxSampleGrounder(self)
 
 
-def box_logits(places: Sequence[Place | None], size: Size) -> Tensor:
-    """Draw boxes as masks: logits (N, p, q), positive inside the box; without a box nowhere.
-
-    The grid is the image's own, or a coarser one of `FINEST` cells along the longer edge. A point
-    is drawn as a small square around it.
-
-    Args:
-        places: (left, top, right, bottom) in pixels of the image.
-        size: (H, W) of the image.
-    """
-    scale = min(1.0, FINEST / max(size))
-    rows, columns = (max(1, round(edge * scale)) for edge in size)
-    y = (torch.arange(rows) + 0.5) * size[0] / rows
-    x = (torch.arange(columns) + 0.5) * size[1] / columns
-    logits = torch.full((len(places), rows, columns), NOTHING)
-    for mask, place in zip(logits, places):
-        if place is None:
-            continue
-        left, top, right, bottom = place
-        if left == right and top == bottom:
-            half = max(POINT_SHARE * max(size) / 2, 1)
-            left, top, right, bottom = left - half, top - half, right + half, bottom + half
-        down, across = _within(y, top, bottom), _within(x, left, right)
-        mask[down[:, None] & across] = -NOTHING
-    return logits
-
-
-def _within(centres: Tensor, low: float, high: float) -> Tensor:
-    """Say which cells have their centre in a span; the nearest one where it lies between two."""
-    inside = (centres >= low) & (centres <= high)
-    if not inside.any():
-        inside[(centres - (low + high) / 2).abs().argmin()] = True
-    return inside
+def prompt_of(places: Sequence[Place], pointing: bool) -> Tensor:
+    """Return the places of a phrase as a refiner takes them: boxes (k, 4) or points (k, 2)."""
+    edges = 2 if pointing else 4
+    return torch.tensor([place[:edges] for place in places]).view(len(places), edges)
 
 
 @dataclass(frozen=True)

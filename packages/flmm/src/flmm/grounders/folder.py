@@ -4,7 +4,6 @@ on, and several processes can share the images.
 Letters: N phrases of an image, H W its pixels.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -13,18 +12,17 @@ from typing import Any
 
 import numpy as np
 from clim_data import BrokenSample, SkipReport
-from clim_data.pixels import load_rgb, open_image, orientation
+from clim_data.pixels import load_rgb
 from clim_data.processes import PartJob, Ranks, do_parts, load_in_workers
-from clim_data.sources import SampleStore, names_of_samples
 from clim_eval.pictures import write_png
 from tqdm import tqdm
 
-from flmm.grounders.batches import IMAGES_PER_PASS, BatchGrounder, PhraseItem, PhrasePreparer
+from flmm.grounders.asked import LoadedImages, PhraseImages
+from flmm.grounders.batches import IMAGES_PER_PASS, BatchGrounder, PhraseItem
 from flmm.grounders.grounder import Grounder, ScoredMasks
 from flmm.grounders.images import masks_as_json, phrases_with_scores
-from flmm.grounders.phrase_files import PhraseList
 from flmm.pictures.masks import grounding_figure
-from flmm.pictures.orientation import turn_back
+from flmm.pictures.orientation import turn_back, turn_places_back
 
 PARTS = 64
 """Parts of a large job; a job that is killed loses one of each process."""
@@ -65,59 +63,6 @@ class FolderOptions:
             )
         if not 0 <= self.min_score <= 1:
             raise ValueError(f"min_score={self.min_score} must be a number from 0 to 1")
-
-
-class PhraseImages:
-    """The images of a folder, or of shards, and the phrases of each.
-
-    Args:
-        images: folder or shards, see `SampleStore`.
-        phrases: to find.
-
-    Attributes:
-        names: of the images, relative to the folder. asked: numbers of the images that have
-        phrases. faults: unusable images, known before any image is opened.
-
-    Raises:
-        FileNotFoundError, ValueError: no image, or no image that has phrases.
-    """
-
-    def __init__(self, images: str | Path, phrases: PhraseList):
-        self.store = SampleStore(str(images), texts=False)
-        found = names_of_samples(self.store)
-        self.names = [sample.shown for sample in found.samples]
-        self.categories = phrases.categories
-        self.phrases, missing = phrases.for_images(found)
-        self.asked = [number for number, own in enumerate(self.phrases) if own]
-        self.faults = [*self.store.skipped.faults, *missing]
-        if not self.asked:
-            summary = SkipReport(self.faults).summary(3)
-            raise ValueError(f"{images} has no image to look at ({summary}): check the path")
-
-    def stamp(self) -> str:
-        """Return a digest of the names and sizes of the images, and of their phrases."""
-        content = repr((self.store.fingerprint(), self.names, self.phrases))
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class LoadedImages:
-    """The result of a loading process for an image: an item for the grounder, and the image's EXIF
-    orientation."""
-
-    images: PhraseImages
-    prepare: PhrasePreparer
-
-    def __getitem__(self, number: int) -> tuple[PhraseItem, int] | tuple[int, BrokenSample]:
-        store, name = self.images.store, self.images.names[number]
-        try:
-            data = store.read(number).image
-            opened = open_image(data, name)
-            turn = orientation(opened)
-            upright = load_rgb(opened, name=name, oriented=True)
-            return self.prepare(number, upright, self.images.phrases[number], name=name), turn
-        except BrokenSample as fault:
-            return number, BrokenSample(fault.reason, name, fault.detail)
 
 
 @dataclass
@@ -292,13 +237,21 @@ class Part:
     def add(self, item: PhraseItem, found: ScoredMasks) -> None:
         """Note the masks of an image; they lie on its pixels as the file stores them, where tools
         for COCO files expect them."""
+        phrases = item.phrases
+        if self.images.classes is not None:
+            found, phrases = self.images.classes.masks(found), self.images.classes.names
         upright = found.binary(self.options.min_score)
         scores = found.scores.tolist()
         name = self.images.names[item.number]
         if self.options.pictures is not None:
-            self._draw(self.options.pictures, item, upright.cpu().numpy(), scores)
+            labels = phrases_with_scores(phrases, scores)
+            self._draw(self.options.pictures, item, upright.cpu().numpy(), labels)
 
-        stored = turn_back(upright, self.turns[item.number]).cpu().numpy()
+        turn = self.turns[item.number]
+        places = None
+        if found.places is not None:
+            places = [turn_places_back(own, item.size, turn) for own in found.places]
+        stored = turn_back(upright, turn).cpu().numpy()
         height, width = stored.shape[1:]
         image = {
             "id": item.number + 1,
@@ -307,7 +260,7 @@ class Part:
             "width": width,
         }
         annotations, not_found = [], []
-        records = masks_as_json(np.asarray(stored), item.phrases)["phrases"]
+        records = masks_as_json(np.asarray(stored), phrases, places=places)["phrases"]
         for record, score in zip(records, scores, strict=True):
             entry = {
                 "image_id": image["id"],
@@ -315,7 +268,8 @@ class Part:
                 "score": round(score, 4),
             }
             if record["found"]:
-                shape = {key: record[key] for key in ("segmentation", "area", "bbox")}
+                kept = ("segmentation", "area", "bbox", "boxes", "points")
+                shape = {key: record[key] for key in kept if key in record}
                 annotations.append({**entry, **shape, "iscrowd": 0})
             else:
                 not_found.append(entry)
@@ -335,12 +289,11 @@ class Part:
         return {**joined, "skipped": faults}
 
     def _draw(
-        self, folder: Path, item: PhraseItem, masks: np.ndarray, scores: Sequence[float]
+        self, folder: Path, item: PhraseItem, masks: np.ndarray, labels: Sequence[str]
     ) -> None:
         """Draw an image with its masks into the folder of pictures."""
         name = self.images.names[item.number]
         image = load_rgb(self.images.store.read(item.number).image, name=name, oriented=True)
-        labels = phrases_with_scores(item.phrases, scores)
         path = folder / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_png(path, grounding_figure(image, masks, labels))

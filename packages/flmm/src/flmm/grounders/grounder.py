@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flmm.adapters.features import Answer
 from flmm.adapters.frozen import FrozenLMM
+from flmm.text.boxes import Place
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,15 @@ class ScoredMasks:
 
     masks: float32 logits (N, H, W) in pixels of the original image; positive is inside.
     scores: (N,) in [0, 1], the confidence in each; 0 where nothing was found. kind: "presence" for
-    scores that are probabilities, fitted with absent phrases, else "geometric".
+    scores that are probabilities, fitted with absent phrases, else "geometric". places: of each
+    phrase the boxes (left, top, right, bottom) that the LMM wrote, or its points with both corners
+    at (x, y), in the pixels of the masks; None where it was not asked.
     """
 
     masks: Tensor
     scores: Tensor
     kind: str = "geometric"
+    places: tuple[tuple[Place, ...], ...] | None = None
 
     def is_doubtful(self, score: float) -> bool:
         """Return whether a phrase with this score is more likely absent than present; False for

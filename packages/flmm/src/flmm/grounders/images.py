@@ -15,6 +15,7 @@ from flmm.grounders.grounder import Grounder
 from flmm.grounders.heads import HeadsGrounder
 from flmm.pictures.files import picture_path
 from flmm.pictures.masks import grounding_figure
+from flmm.text.boxes import Place
 
 
 def ground(
@@ -42,13 +43,17 @@ def ground(
 
 
 def masks_as_json(
-    masks: np.ndarray, phrases: Sequence[str], scores: Sequence[float] | None = None
+    masks: np.ndarray,
+    phrases: Sequence[str],
+    scores: Sequence[float] | None = None,
+    places: Sequence[Sequence[Place]] | None = None,
 ) -> dict[str, Any]:
     """Turn masks bool (N, H, W) into plain data.
 
     Returns:
         {"size": [H, W], "phrases": [{"phrase", "segmentation" (COCO RLE), "area", "bbox" (XYWH in
-        pixels), "found" (False for an empty mask), and with `scores` "score" (in [0, 1])}]}.
+        pixels), "found" (False for an empty mask), with `scores` "score" (in [0, 1]), and with
+        `places` "boxes" (XYWH, what the LMM wrote) or "points" (XY)}]}.
     """
     found = []
     for number, (mask, phrase) in enumerate(zip(masks, phrases, strict=True)):
@@ -62,8 +67,21 @@ def masks_as_json(
         }
         if scores is not None:
             record["score"] = round(float(scores[number]), 4)
+        if places is not None:
+            record |= places_as_json(places[number])
         found.append(record)
     return {"size": list(masks.shape[1:]), "phrases": found}
+
+
+def places_as_json(places: Sequence[Place]) -> dict[str, list]:
+    """Return the boxes, XYWH, or the points, XY, that the LMM wrote for a phrase."""
+    points, boxes = [], []
+    for left, top, right, bottom in places:
+        if (left, top) == (right, bottom):
+            points.append([round(left, 2), round(top, 2)])
+        else:
+            boxes.append([round(edge, 2) for edge in (left, top, right - left, bottom - top)])
+    return {"points": points} if points else {"boxes": boxes}
 
 
 def save_grounding(
@@ -73,6 +91,7 @@ def save_grounding(
     phrases: Sequence[str],
     *,
     scores: Sequence[float] | None = None,
+    places: Sequence[Sequence[Place]] | None = None,
     title: str = "",
     about: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Path]:
@@ -84,6 +103,7 @@ def save_grounding(
         path: of the PNG; the JSON has the same name with the ending .json.
         masks: bool (N, H, W).
         scores: of the N phrases, for JSON and picture; None for neither.
+        places: of the N phrases, for JSON, see `ScoredMasks`.
 
     Returns:
         Both paths.
@@ -99,7 +119,7 @@ def save_grounding(
     if len(masks) != len(phrases):
         raise ValueError(f"{len(masks)} masks for {len(phrases)} phrases: pass one mask for each")
 
-    write_json(beside, {**(about or {}), **masks_as_json(masks, phrases, scores)}, indent=1)
+    write_json(beside, {**(about or {}), **masks_as_json(masks, phrases, scores, places)}, indent=1)
     figure = grounding_figure(image, masks, phrases_with_scores(phrases, scores), title=title)
     try:
         write_png(path, figure)

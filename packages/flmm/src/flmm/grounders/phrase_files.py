@@ -7,6 +7,7 @@ from pathlib import Path
 from clim_data import BrokenSample
 from clim_data.files import SampleNames, read_names, stream_json
 
+from flmm.grounders.vocabulary import VocabularyPhrases
 from flmm.text.phrases import check_phrases
 
 
@@ -15,11 +16,12 @@ class PhraseList:
     """Phrases of many images.
 
     shared: phrases of every image. of_image: name of an image -> its own phrases. One of the two is
-    empty.
+    empty. classes: the classes of a vocabulary whose phrases these are; None for plain phrases.
     """
 
     shared: tuple[str, ...] = ()
     of_image: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    classes: VocabularyPhrases | None = None
 
     @classmethod
     def of(cls, phrases: Sequence[str]) -> "PhraseList":
@@ -29,6 +31,16 @@ class PhraseList:
             ValueError: no phrase, or an empty one.
         """
         return cls(tuple(check_phrases(phrases)))
+
+    @classmethod
+    def of_vocabulary(cls, path: Path) -> "PhraseList":
+        """Read a vocabulary file: every image is asked for all of it.
+
+        Raises:
+            FileNotFoundError, ValueError: as `VocabularyPhrases.of`.
+        """
+        classes = VocabularyPhrases.of(path)
+        return cls(tuple(check_phrases(classes.phrases)), classes=classes)
 
     @classmethod
     def read(cls, path: Path) -> "PhraseList":
@@ -58,7 +70,10 @@ class PhraseList:
 
     @property
     def categories(self) -> list[str]:
-        """All phrases, each once, in the order in which they first appear."""
+        """All phrases, each once, in the order in which they first appear; or the classes of the
+        vocabulary."""
+        if self.classes is not None:
+            return list(self.classes.names)
         distinct = dict.fromkeys(self.shared)
         for phrases in self.of_image.values():
             distinct |= dict.fromkeys(phrases)

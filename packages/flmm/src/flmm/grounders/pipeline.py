@@ -24,6 +24,7 @@ from flmm.grounded import GroundedLMM, load_grounded
 from flmm.grounders.batches import BatchGrounder
 from flmm.grounders.grounder import Grounder, ScoredMasks
 from flmm.grounders.heads import HeadsGrounder, images_per_pass, phrases_of_each
+from flmm.grounders.vocabulary import VocabularyPhrases, VocabularySource
 from flmm.heads.sources import heads_in, trained_with
 
 TASKS = ("grounding",)
@@ -67,22 +68,30 @@ class GroundingPipeline:
     Args:
         grounder: any grounder.
         options: how it is used.
+        vocabulary: what is looked for where a call names no phrases.
     """
 
-    def __init__(self, grounder: Grounder, options: GroundingOptions | None = None):
+    def __init__(
+        self,
+        grounder: Grounder,
+        options: GroundingOptions | None = None,
+        *,
+        vocabulary: VocabularyPhrases | None = None,
+    ):
         self.grounder = grounder
         self.options = options or GroundingOptions()
+        self.vocabulary = vocabulary
         device = grounder.lmm.device
         self.batch_size = self.options.batch_size or images_per_pass(device)
 
-    def __call__(self, pictures: Any, phrases: Any) -> Any:
+    def __call__(self, pictures: Any, phrases: Any = None) -> Any:
         """Ground phrases in a picture, or in each picture of a list.
 
         Args:
             pictures: path, http or https URL, encoded bytes, Pillow image, array (height, width, 3)
                 or tensor (3, height, width) of uint8 RGB; or a list of them.
             phrases: texts, such as ["a red car", "the sky"]. Of a list of pictures: texts for all
-                of them, or one list of texts for each.
+                of them, or one list of texts for each. None: the classes of the vocabulary.
 
         Returns:
             A `PictureResult` of clim-models, or a list of them. Regions are in the order of the
@@ -96,15 +105,18 @@ class GroundingPipeline:
             return next(self.stream([pictures], phrases))
         return list(self.stream(pictures, phrases))
 
-    def stream(self, pictures: Iterable[Source], phrases: Any) -> Iterator[PictureResult]:
+    def stream(self, pictures: Iterable[Source], phrases: Any = None) -> Iterator[PictureResult]:
         """Yield the result of each picture in order, for lists that do not fit into memory.
 
         Arguments and errors are those of a call.
         """
         given = list(pictures)
-        wanted = phrases_of_each(phrases, len(given))
+        classes = self.vocabulary if phrases is None else None
+        if phrases is None and classes is None:
+            raise ValueError('what is looked for? Pass phrases, such as ["a red car"]')
+        wanted = phrases_of_each(phrases if classes is None else classes.phrases, len(given))
         labels: dict[str, int] = {}
-        for texts in wanted:
+        for texts in wanted if classes is None else [classes.names]:
             for text in texts:
                 labels.setdefault(text, len(labels))
 
@@ -124,6 +136,8 @@ class GroundingPipeline:
             with torch.inference_mode():
                 grounded = list(batches(items))
             for (picture, (_, texts)), (_, found) in zip(batch, grounded, strict=True):
+                if classes is not None:
+                    found, texts = classes.masks(found), classes.names
                 yield PictureResult(
                     self._regions(found, texts, labels),
                     tuple(labels),
@@ -154,6 +168,7 @@ def pipeline(
     heads: str | Path | None = None,
     lmm: str | Path | FrozenLMM | None = None,
     sam: str | Path | None = None,
+    vocabulary: VocabularySource | None = None,
     device: str | None = None,
     options: GroundingOptions | None = None,
 ) -> GroundingPipeline:
@@ -172,6 +187,9 @@ def pipeline(
         heads: folder of a training, its heads.safetensors, or a released F-LMM checkpoint.
         lmm, sam: folder or hub id; None takes those that the heads were trained with. `lmm` can be
             one of `load_lmm`, which loads 4-bit weights and adapters, too.
+        vocabulary: what is looked for where a call names no phrases: a vocabulary file or its
+            contents, see `clim_models.text.Vocabulary.of`. A class has the mask of its best phrase,
+            and none where a phrase under `not` fits the same thing better.
         device: None is the GPU, if there is one; a model that is passed stays where it is.
         options: see `GroundingOptions`.
 
@@ -181,12 +199,13 @@ def pipeline(
     if task not in TASKS:
         raise ValueError(f"task={task!r} is unknown: choose from {', '.join(TASKS)}")
     settings = options or GroundingOptions()
+    classes = None if vocabulary is None else VocabularyPhrases.of(vocabulary)
     if model is not None:
         named = {"heads": heads, "lmm": lmm, "sam": sam, "device": device}
         if idle := [name for name, value in named.items() if value is not None]:
             raise ValueError(f"{', '.join(idle)} and model contradict: pass the model alone")
         grounder = HeadsGrounder(model) if isinstance(model, GroundedLMM) else model
-        return GroundingPipeline(grounder, settings)
+        return GroundingPipeline(grounder, settings, vocabulary=classes)
 
     if heads is None:
         raise ValueError("masks need trained heads: pass heads=RUN, the folder of a training")
@@ -200,4 +219,4 @@ def pipeline(
         dtype=dtype,
         device=where,
     )
-    return GroundingPipeline(HeadsGrounder(loaded), settings)
+    return GroundingPipeline(HeadsGrounder(loaded), settings, vocabulary=classes)

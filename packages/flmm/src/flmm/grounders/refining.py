@@ -14,14 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from flmm.grounders.grounder import ScoredMasks
-from flmm.pictures.orientation import orientation_of, turn_back
+from flmm.pictures.orientation import orientation_of, turn_back, turn_places_back
 from flmm.refiners.embedding import ImageEmbedding
-from flmm.refiners.refiner import Refiner
+from flmm.refiners.refiner import NOTHING, Refiner
 from flmm.refiners.sam.load import load_refiner
 from flmm.refiners.square import ResizedImage, Square
-
-NOTHING = -20.0
-"""The logit of a mask with nothing in it."""
 
 
 def box_refiner(source: str | Path, *, device: str = "cpu") -> Refiner:
@@ -105,4 +102,8 @@ def refine_found(
 
 def laid_on(masks: ScoredMasks, given: Image.Image | str | Path | ImageEmbedding) -> ScoredMasks:
     """Return masks of the upright picture on the picture as it was passed; see `ground_phrases`."""
-    return ScoredMasks(turn_back(masks.masks, orientation_of(given)), masks.scores)
+    turn, size = orientation_of(given), masks.masks.shape[-2:]
+    places = None
+    if masks.places is not None:
+        places = tuple(turn_places_back(found, size, turn) for found in masks.places)
+    return ScoredMasks(turn_back(masks.masks, turn), masks.scores, masks.kind, places)

@@ -1,12 +1,15 @@
 """Pictures with an EXIF rotation: the LMM sees them upright, masks are in the frame of the given
 picture."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from clim_data.pixels import orientation
 from PIL import Image
 from torch import Tensor
+
+from flmm.text.boxes import Place
 
 
 def orientation_of(image: Any) -> int:
@@ -31,6 +34,29 @@ def turn_back(masks: Tensor, given: int) -> Tensor:
     if given in (2, 3, 4):
         return masks.flip({2: (-1,), 3: (-2, -1), 4: (-2,)}[given])
     return torch.rot90(masks, 1 if given == 6 else -1, (-2, -1))
+
+
+def turn_places_back(places: Sequence[Place], size: Sequence[int], given: int) -> tuple[Place, ...]:
+    """Turn boxes and points in pixels of an upright picture as `turn_back` turns its masks.
+
+    Args:
+        places: (left, top, right, bottom) each.
+        size: (H, W) of the upright picture.
+        given: the picture's EXIF orientation.
+    """
+    height, width = size
+    turned = []
+    for left, top, right, bottom in places:
+        if given in (2, 3):
+            left, right = width - right, width - left
+        if given in (3, 4):
+            top, bottom = height - bottom, height - top
+        if given in (7, 8):  # what is low lies on the left
+            top, bottom = height - bottom, height - top
+        if given in (6, 7):
+            left, right = width - right, width - left
+        turned.append((top, left, bottom, right) if given > 4 else (left, top, right, bottom))
+    return tuple(turned)
 
 
 def as_stored(image: Image.Image) -> Image.Image:

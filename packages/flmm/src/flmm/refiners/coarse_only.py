@@ -8,19 +8,23 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from flmm.refiners.embedding import ImageEmbedding
+from flmm.refiners.embedding import ImageEmbedding, Size
 from flmm.refiners.encoder import ImageEncoder, embedded
-from flmm.refiners.refiner import NO_REFINER, RefinedMasks
+from flmm.refiners.refiner import NO_REFINER, NOTHING, RefinedMasks
 from flmm.refiners.square import ResizedImage, Square
 
-NOTHING = Square(0)
+NO_SQUARE = Square(0)
+# Longest edge of the grid that boxes and points are drawn on.
+FINEST = 1024
+# A point becomes a square of this share of the image's longer edge.
+POINT_SHARE = 0.05
 
 
 class SizeEncoder(ImageEncoder):
     """An image encoder that only notes the size of an image."""
 
     def __init__(self) -> None:
-        super().__init__(NOTHING)
+        super().__init__(NO_SQUARE)
 
     def embed(self, images: Sequence[Image.Image | ResizedImage]) -> list[ImageEmbedding]:
         """Return embeddings without features."""
@@ -36,7 +40,7 @@ class CoarseOnly(nn.Module):
     """
 
     kind = NO_REFINER
-    square = NOTHING
+    square = NO_SQUARE
     text_width = 0
 
     def __init__(self) -> None:
@@ -66,6 +70,23 @@ class CoarseOnly(nn.Module):
             )[:, 0]
             found.append(RefinedMasks(enlarged, expected_iou(enlarged)))
         return found
+
+    def refine_places(
+        self,
+        images: Sequence[Image.Image | ImageEmbedding],
+        places: Sequence[Sequence[Tensor]],
+    ) -> list[RefinedMasks]:
+        """Draw the boxes and points of each phrase as one mask, a point as a small square.
+
+        Raises:
+            ValueError: as `check_places`.
+        """
+        check_places(images, places)
+        known = embedded(self.image_encoder, images)
+        drawn = []
+        for image, of_phrases in zip(known, places, strict=True):
+            drawn.append(drawn_places(of_phrases, image.size))
+        return self.refine(known, drawn)
 
     def forward(
         self,
@@ -107,6 +128,56 @@ def check_coarse(images: Sequence[Image.Image | ImageEmbedding], coarse: Sequenc
     for i, masks in enumerate(coarse):
         if masks.ndim != 3:
             raise ValueError(f"coarse[{i}] has shape {tuple(masks.shape)}; pass (n, h, w) logits")
+
+
+def check_places(
+    images: Sequence[Image.Image | ImageEmbedding], places: Sequence[Sequence[Tensor]]
+) -> None:
+    """Raise ValueError unless there is one list of (k, 4) boxes or (k, 2) points for each image."""
+    if not isinstance(images, Sequence) or not 0 < len(images) == len(places):
+        raise ValueError("pass lists with one image and one list of boxes or points each")
+    for i, of_phrases in enumerate(places):
+        for found in of_phrases:
+            if found.ndim != 2 or found.shape[1] not in (2, 4):
+                raise ValueError(
+                    f"places[{i}] has the shape {tuple(found.shape)}; pass (k, 4) boxes or (k, 2) "
+                    "points of each phrase"
+                )
+
+
+def drawn_places(places: Sequence[Tensor], size: Size) -> Tensor:
+    """Draw boxes or points of each phrase as a mask: logits (N, p, q), positive inside.
+
+    The grid is the image's own, or a coarser one of `FINEST` cells along the longer edge. Every
+    box has one cell at least.
+
+    Args:
+        places: of N phrases (k, 4) or (k, 2), in pixels of the image.
+        size: (H, W) of the image.
+    """
+    scale = min(1.0, FINEST / max(size))
+    rows, columns = (max(1, round(edge * scale)) for edge in size)
+    y = (torch.arange(rows) + 0.5) * size[0] / rows
+    x = (torch.arange(columns) + 0.5) * size[1] / columns
+    half = max(POINT_SHARE * max(size) / 2, 1)
+    logits = torch.full((len(places), rows, columns), NOTHING)
+    for mask, found in zip(logits, places, strict=True):
+        boxes = found.cpu()
+        if boxes.shape[1] == 2:
+            boxes = torch.cat([boxes - half, boxes + half], dim=1)
+        for left, top, right, bottom in boxes.tolist():
+            down, across = _within(y, top, bottom), _within(x, left, right)
+            mask[down[:, None] & across] = -NOTHING
+    device = places[0].device if places else "cpu"
+    return logits.to(device)
+
+
+def _within(centres: Tensor, low: float, high: float) -> Tensor:
+    """Say which cells have their centre in a span; the nearest one where it lies between two."""
+    inside = (centres >= low) & (centres <= high)
+    if not inside.any():
+        inside[(centres - (low + high) / 2).abs().argmin()] = True
+    return inside
 
 
 @torch.no_grad()

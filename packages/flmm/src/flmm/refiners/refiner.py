@@ -1,4 +1,4 @@
-"""The interface of a refiner: coarse masks in, fine masks out."""
+"""The interface of a refiner: coarse masks, boxes or points in, fine masks out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +14,9 @@ from flmm.refiners.square import ResizedImage, Square
 
 NO_REFINER = "none"
 """The name that stands for `CoarseOnly` where a SAM is asked for."""
+
+NOTHING = -20.0
+"""The logit of a mask with nothing in it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,21 @@ class Refiner(Protocol):
             images: pictures, or their embeddings.
             coarse: per image (n, h, w) coarse logits of the whole image.
             text: per image n tensors (t, E), the projected words of each phrase.
+        """
+        ...
+
+    def refine_places(
+        self,
+        images: Sequence[Image.Image | ImageEmbedding],
+        places: Sequence[Sequence[Tensor]],
+    ) -> list[RefinedMasks]:
+        """Make the masks of things whose places are known; no words and no coarse masks.
+
+        Args:
+            images: B pictures, or their embeddings.
+            places: per image and phrase its k boxes (k, 4), XYXY, or its k points (k, 2), XY, in
+                pixels of the image. The mask of a phrase is the union of the masks of its places,
+                and its IoU their mean; both are empty where k is 0.
         """
         ...
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 Place = tuple[float, float, float, float]
 
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
-# A truncated list has no closing bracket, and its last number may lack digits.
-_FOUR_NUMBERS = re.compile(r"[\[(]\s*" + r"\s*,\s*".join([_NUMBER] * 4) + r"\s*[\])]")
+# A truncated list has no closing bracket, and its last number may lack digits. Some LMMs write two
+# corners, "(12, 34), (560, 780)".
+_TWO_NUMBERS = rf"\s*{_NUMBER}\s*,\s*{_NUMBER}\s*"
+_FOUR_NUMBERS = re.compile(rf"[\[(]{_TWO_NUMBERS}(?:,|[\])]\s*,?\s*[\[(]){_TWO_NUMBERS}[\])]")
 _LOCATIONS = re.compile(r"\s*".join([r"<loc(\d+)>"] * 4))
 _POINT_TAG = re.compile(r"<(?:point|tracks?)s?\b[^>]*")
 _PERCENT = re.compile(rf'\bx\d*="{_NUMBER}"\s+y\d*="{_NUMBER}"')
@@ -85,9 +87,9 @@ class BoxFormat:
     rows_first: y stands before x.
     fractions_too: numbers that sum to less than 4 are fractions (InternVL's own evaluation).
     pointing: places are points.
-    trained: the family is known to be trained for this format. Others are asked, too, and an answer
-    without a place is counted.
-    max_new_tokens: longest answer; an answer ends with its first place.
+    trained: its makers say that the family was trained for this format. Others are asked, too,
+    and an answer without a place is counted.
+    max_new_tokens: an answer without a place ends after this number of tokens.
 
     Raises:
         ValueError: the question has no `{phrase}`, or a number is out of range.
@@ -137,31 +139,44 @@ class BoxFormat:
 
 
 _DESCRIBED = "Please provide the bounding box coordinate of the region this sentence describes: "
-_THINKING = 1024  # tokens of a thought and an answer
+_THINKING = 1024  # tokens of a thought and a first place
 
-_LOCATE = 'Locate {phrase}. Report its bbox coordinates in JSON format, as "bbox_2d".'
+_LOCATE = (
+    "Locate {phrase}. Report the bbox coordinates in JSON format: a list with one "
+    '{"bbox_2d": [x1, y1, x2, y2], "label": ...} for each.'
+)
 
 QWEN = BoxFormat(_LOCATE, max_new_tokens=_THINKING)
-"""Qwen3-VL and Qwen3.5: thousandths."""
+"""Qwen3-VL and Qwen3.5: thousandths (QwenLM/Qwen3-VL#1486)."""
 QWEN_PIXELS = BoxFormat(_LOCATE, scale=None)
-"""Qwen2.5-VL: pixels of the resized image."""
+"""Qwen2.5-VL: pixels of the resized image (QwenLM/Qwen3-VL#676)."""
 INTERNVL = BoxFormat(_DESCRIBED + "<ref>{phrase}</ref>", fractions_too=True)
+"""InternVL: thousandths (its documentation of grounding data)."""
 GLM = BoxFormat(
-    "Where is {phrase}? Give its bounding box as [[x1, y1, x2, y2]].", max_new_tokens=_THINKING
+    "Where is {phrase}? Give the bounding box of each as [[x1, y1, x2, y2]].",
+    max_new_tokens=_THINKING,
 )
 LLAVA = BoxFormat(_DESCRIBED + "{phrase}", scale=1)
-"""LLaVA and Mini-Gemini: fractions, of the padded square where the LMM sees one."""
+"""LLaVA-1.5 and Mini-Gemini: fractions of the padded square (haotian-liu/LLaVA#606)."""
+LLAVA_TILED = BoxFormat(_DESCRIBED + "{phrase}", scale=1, trained=False)
+"""LLaVA-NeXT and -OneVision see tiles without padding. Their makers do not say what numbers are
+fractions of (haotian-liu/LLaVA#1158 has no answer): they are read as fractions of the image."""
 PALIGEMMA = BoxFormat("detect {phrase}", locations, scale=1024, rows_first=True)
 GEMMA = BoxFormat(
-    'Detect {phrase}. Answer with JSON: [{"box_2d": [y0, x0, y1, x1], "label": "..."}], '
-    "coordinates from 0 to 1000.",
+    'Detect {phrase}. Answer with JSON, one {"box_2d": [y0, x0, y1, x1], "label": "..."} for each '
+    "in a list, coordinates from 0 to 1000.",
     rows_first=True,
+    trained=False,
 )
+"""Gemini's format. Google names detection among the abilities of Gemma 4
+(ai.google.dev/gemma/docs/capabilities/vision) without a format of boxes, and says of Gemma 3 that
+nothing documents one (discussion 38 of google/gemma-3-4b-it)."""
 MOLMO = BoxFormat("Point to {phrase}.", points, pointing=True)
 
 ANY = BoxFormat(
-    'Where is "{phrase}" in the image? Answer with JSON only: {"bbox_2d": [left, top, right, '
-    "bottom]}, each number from 0 (left or top edge) to 1000 (right or bottom edge).",
+    'Where is "{phrase}" in the image? Answer with JSON only, one {"bbox_2d": [left, top, right, '
+    "bottom]} for each in a list, numbers from 0 (left or top edge) to 1000 (right or bottom "
+    "edge).",
     trained=False,
 )
 """LMMs that are not known to be trained to write boxes."""

@@ -6,22 +6,25 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clim_data.command_line import Commands, add_command
 from clim_data.files import IMAGE_SUFFIXES, is_image
 
+from flmm.adapters.frozen import FrozenLMM
 from flmm.commands.example import add_example_option, use_example
+from flmm.commands.grounders import add_grounder_options, check_grounder, grounder_from_options
 from flmm.commands.options import (
     add_answer_options,
     add_model_options,
     add_score_option,
     heads_file,
-    load_from_options,
     say,
     say_how_phrases_are_found,
 )
-from flmm.grounded import GroundedLMM
+
+if TYPE_CHECKING:
+    from flmm.web.makers import MaskMakers
 
 PORT = 7860
 HOST = "127.0.0.1"
@@ -44,6 +47,7 @@ def add(commands: Commands) -> None:
         "HERE` instead."
     )
     add_model_options(parser)
+    add_grounder_options(parser, several="the page offers all of them")
     parser.add_argument(
         "--examples",
         type=Path,
@@ -71,7 +75,8 @@ def run(options: Namespace) -> None:
     from flmm.web.network import allowed_hosts, open_sockets
 
     use_example(options)
-    heads_file(options.checkpoint)
+    for kind in options.grounder:
+        check_grounder(options, kind)
     examples = example_files(options.examples)
     with ExitStack() as stack:
         # Before the minutes that loading can take.
@@ -79,11 +84,11 @@ def run(options: Namespace) -> None:
         from flmm.web.server import build_app
         from flmm.web.session import Demo
 
-        model = load_from_options(options)
+        makers = load_makers(options)
         say_how_phrases_are_found()
         app = build_app(
-            Demo(model, max_new_tokens=options.max_new_tokens, min_score=options.min_score),
-            about=about(model, options.checkpoint),
+            Demo(makers, max_new_tokens=options.max_new_tokens, min_score=options.min_score),
+            about=about(makers.lmm, options.checkpoint),
             examples=examples,
             hosts=allowed_hosts(options.host),
             history=not options.no_history,
@@ -107,14 +112,33 @@ def example_files(folder: Path | None) -> list[Path]:
     return found[:EXAMPLES_SHOWN]
 
 
-def about(model: GroundedLMM, checkpoint: Path) -> str:
+def load_makers(options: Namespace) -> "MaskMakers":
+    """Load the grounders that the options name, each also with coarse outlines."""
+    from flmm.web.makers import Choice, MaskGrounder, MaskMakers, coarse_twin, refiner_of
+
+    made: dict[Choice, MaskGrounder] = {}
+    lmm = None
+    for kind in dict.fromkeys(options.grounder):
+        grounder: Any = grounder_from_options(Namespace(**{**vars(options), "grounder": kind}), lmm)
+        lmm = grounder.lmm
+        if refiner_of(grounder).square.edge:
+            made[Choice(kind, "refined")] = grounder
+            heads = heads_file(options.checkpoint) if kind == "heads" else None
+            grounder = coarse_twin(grounder, heads)
+        made[Choice(kind, "coarse")] = grounder
+    return MaskMakers(made)
+
+
+def about(lmm: FrozenLMM, checkpoint: Path | None) -> str:
     """Return a line for the page: LMM, heads and device."""
-    name: str = model.lmm.config.name_or_path
+    name: str = lmm.config.name_or_path
     if Path(name).is_dir():
         name = Path(name).name
+    if checkpoint is None:
+        return f"{name} · {lmm.device}"
     is_file_of_run = checkpoint.name == "heads.safetensors"
     heads = checkpoint.resolve().parent.name if is_file_of_run else checkpoint.name
-    return f"{name} · heads {heads} · {model.lmm.device}"
+    return f"{name} · heads {heads} · {lmm.device}"
 
 
 def serve(app: Any, sockets: Sequence[socket.socket], host: str) -> None:

@@ -8,10 +8,11 @@ import io
 from typing import Any
 
 import numpy as np
+from clim_eval.pictures import Scale, hue
 from PIL import Image
 
 from flmm.pictures.masks import colour_of
-from flmm.web.session import AnsweredQuestion, CloserLook, GroundedPhrases
+from flmm.web.results import AnsweredQuestion, CloserLook, GroundedPhrases
 from flmm.web.upload import Upload, read_upload
 
 # Masks of small pictures are drawn larger, so that their outline stays thin.
@@ -37,16 +38,19 @@ def mask_png(mask: np.ndarray, colour: str) -> bytes:
     return _png(image, transparency=bytes([0, FILL_OPACITY, 255]))
 
 
-def heat_png(attention: np.ndarray) -> bytes:
-    """Draw an attention map (h, w) as PNG, in colours from its least value to its 99th percentile.
+def heat_pngs(attention: np.ndarray) -> list[bytes]:
+    """Draw attention maps (N, h, w) as PNGs in the one hue of maps, all on one scale: transparent
+    where there is little.
 
-    Single tokens can have far more attention than all others.
+    The scale ends at the 99th percentile: single tokens can have far more attention than all
+    others.
     """
-    from matplotlib import colormaps
-
-    least, most = attention.min(), np.percentile(attention, 99)
-    shown = np.clip((attention - least) / max(most - least, 1e-12), 0, 1)
-    return _png(Image.fromarray((255 * colormaps["inferno"](shown)[..., :3]).astype(np.uint8)))
+    if not len(attention):
+        return []
+    low, high = Scale.of(attention).low, np.percentile(attention, 99)
+    shown = np.clip((attention - low) / max(high - low, 1e-12), 0, 1)
+    colours = hue()
+    return [_png(Image.fromarray((255 * colours(one)).astype(np.uint8))) for one in shown]
 
 
 def picture_view(name: str, upload: Upload) -> dict[str, Any]:
@@ -90,6 +94,7 @@ def found_view(found: GroundedPhrases) -> dict[str, Any]:
     """Return masks for the page: pieces of the text, and for each phrase its mask, attention, area,
     box and score."""
     height, width = found.masks.shape[1:]
+    heats = heat_pngs(found.attention)
     phrases = [
         {
             "phrase": kept["phrase"],
@@ -101,10 +106,10 @@ def found_view(found: GroundedPhrases) -> dict[str, Any]:
             "doubtful": doubtful,
             "centre": inner_point(mask),
             "mask": _url(mask_png(mask, colour_of(index))),
-            "attention": _url(heat_png(attention)),
+            "attention": _url(heat),
         }
-        for index, (kept, mask, attention, doubtful) in enumerate(
-            zip(found.record["phrases"], found.masks, found.attention, found.doubtful)
+        for index, (kept, mask, heat, doubtful) in enumerate(
+            zip(found.record["phrases"], found.masks, heats, found.doubtful)
         )
     ]
     return {"result": found.result, "pieces": pieces(found.text, found.spans), "phrases": phrases}

@@ -56,8 +56,15 @@ class Uploads:
             self._running -= 1
 
 
-async def read_fields(request: Request, **kinds: str) -> dict[str, Any]:
+# Fields that say which masks are wanted; pages of one grounder send none.
+CHOSEN = ("grounder", "outlines")
+
+
+async def read_fields(request: Request, *, chosen: bool = False, **kinds: str) -> dict[str, Any]:
     """Read the fields of a JSON request: all those named, of these kinds, and no others.
+
+    Args:
+        chosen: `CHOSEN` may be there, too.
 
     Raises:
         Refused: the request has other content.
@@ -68,9 +75,12 @@ async def read_fields(request: Request, **kinds: str) -> dict[str, Any]:
         given = json.loads(data)
     except (ValueError, RecursionError):
         given = None
-    if not isinstance(given, dict) or set(given) != set(kinds):
+    further = {
+        name: TEXT for name in CHOSEN if chosen and isinstance(given, dict) and name in given
+    }
+    if not isinstance(given, dict) or set(given) != {*kinds, *further}:
         raise Refused(400, f"send a JSON object with {', '.join(kinds)}")
-    for name, kind in kinds.items():
+    for name, kind in {**kinds, **further}.items():
         if not _is_of_kind(given[name], kind):
             raise Refused(400, f"{name} must be {kind}")
     _check_letters(given)

@@ -2,7 +2,7 @@
 flmm[demo].
 
     GET  /  and the files of `STATIC`        the page
-    GET  /api/about                          {"model", "examples", "history"}
+    GET  /api/about                          see `Endpoints.about`
     POST /api/picture   bytes of a file      a picture and its name, see `drawing.picture_view`
     POST /api/example   {"example"}          the same for one of the examples
     POST /api/ask       {"picture", "question", "history"}  lines of JSON, see `Endpoints.ask`
@@ -12,6 +12,8 @@ flmm[demo].
     POST /api/look      {"picture", "question", "focus"}    see `drawing.look_view`
     GET  /api/result/NAME.png  .json         files to keep
     GET  /example/NUMBER                     an example's thumbnail
+
+"ask", "mark", "mark-span" and "ground" may also name a "grounder" and its "outlines".
 
 A mistake of the user is status 400 with {"error": what to do}.
 """
@@ -99,9 +101,17 @@ class Endpoints:
         return Response(files("flmm.web").joinpath("static", name).read_bytes(), media_type=kind)
 
     async def about(self, request: Request) -> Response:
-        """Return the description of the model, and the examples."""
-        names = [path.name for path in self.examples]
-        return JSONResponse({"model": self.about_model, "examples": names, "history": self.history})
+        """Return the description of the model, the examples, and the abilities: whether the LMM
+        gets the history, whether there are closer looks, the grounders and the outlines."""
+        return JSONResponse(
+            {
+                "model": self.about_model,
+                "examples": [path.name for path in self.examples],
+                "history": self.history,
+                "looks": self.demo.makers.heads is not None,
+                **self.demo.makers.offered(),
+            }
+        )
 
     async def picture(self, request: Request) -> Response:
         """Take a picture's file."""
@@ -132,35 +142,32 @@ class Endpoints:
         {"ahead": requests before this one} whenever that changes, {"piece": text} while the LMM
         writes, and at last `drawing.answer_view`, or {"error", "status"}.
         """
-        given = await read_fields(request, picture=TEXT, question=TEXT, history=PAIRS)
-        picture, question = given["picture"], given["question"]
-        self.demo.check_question(picture, question)
-        history = [(asked, answer) for asked, answer in given["history"]]
+        given = await read_fields(request, chosen=True, picture=TEXT, question=TEXT, history=PAIRS)
+        self.demo.check_question(given["picture"], given["question"])
+        given["history"] = [(asked, answer) for asked, answer in given["history"]]
         events = self.model.stream(
-            lambda send: answer_view(
-                self.demo.answer(picture, question, history=history, on_text=send)
-            )
+            lambda send: answer_view(self.demo.answer(**given, on_text=send))
         )
         first = await anext(events)  # what is refused at once has a status
         return StreamingResponse(_lines(first, events), media_type="application/x-ndjson")
 
     async def mark(self, request: Request) -> Response:
         """Ground words of an answer; without any, its noun chunks."""
-        given = await read_fields(request, answer=TEXT, phrases=TEXTS)
-        answer, phrases = given["answer"], given["phrases"] or None
-        return await self._model(lambda: found_view(self.demo.mark(answer, phrases)), request)
+        given = await read_fields(request, chosen=True, answer=TEXT, phrases=TEXTS)
+        given["phrases"] = given["phrases"] or None
+        return await self._model(lambda: found_view(self.demo.mark(**given)), request)
 
     async def mark_span(self, request: Request) -> Response:
         """Ground the words of an answer at one place."""
-        given = await read_fields(request, answer=TEXT, span=SPAN)
-        answer, (start, end) = given["answer"], given["span"]
-        return await self._model(
-            lambda: found_view(self.demo.mark(answer, span=(start, end))), request
-        )
+        given = await read_fields(request, chosen=True, answer=TEXT, span=SPAN)
+        given["span"] = tuple(given["span"])
+        return await self._model(lambda: found_view(self.demo.mark(**given)), request)
 
     async def ground(self, request: Request) -> Response:
         """Ground phrases of the visitor."""
-        given = await read_fields(request, picture=TEXT, phrases=TEXTS, each_alone=CHOICE)
+        given = await read_fields(
+            request, chosen=True, picture=TEXT, phrases=TEXTS, each_alone=CHOICE
+        )
         return await self._model(lambda: found_view(self.demo.ground(**given)), request)
 
     async def look(self, request: Request) -> Response:

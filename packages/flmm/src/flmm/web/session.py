@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,17 +16,25 @@ from clim_data.pixels import decode_segmentation
 from PIL import Image
 
 from flmm.adapters.features import Answer, PhraseFeatures
-from flmm.dialogue.answers import NoPhrasesError, ask, ground_answer
+from flmm.dialogue.answers import NoPhrasesError, answer_spans, ask
 from flmm.dialogue.streaming import OnText
 from flmm.dialogue.visual_cot import FOCUSES, LookOptions, visual_answer
-from flmm.grounded import GroundedLMM, Grounding
+from flmm.grounded import GroundedLMM
 from flmm.grounders.grounder import ScoredMasks
-from flmm.grounders.heads import phrase_features
 from flmm.grounders.images import masks_as_json, save_grounding
 from flmm.pictures.mean_attention import mean_attention
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.text.phrases import Chunker, Span, noun_chunks
+from flmm.web.makers import (
+    Choice,
+    MaskGrounder,
+    MaskMakers,
+    masks_of_phrases,
+    masks_of_spans,
+    refiner_of,
+)
 from flmm.web.recent import RecentItems
+from flmm.web.results import AnsweredQuestion, CloserLook, GroundedPhrases
 from flmm.web.upload import Upload, read_upload
 
 # The attention of 512 tokens of a 7B LMM in bfloat16 is 0.6 GB for LLaVA-1.5 and up to 3 GB for
@@ -39,10 +46,10 @@ RESULTS_KEPT = 256
 
 @dataclass
 class Picture:
-    """A picture, and SAM's embedding of it once something was grounded in it."""
+    """A picture, and the refiners' embeddings of it once something was grounded in it."""
 
     upload: Upload
-    embedding: ImageEmbedding | None = None
+    embeddings: dict[Choice, ImageEmbedding] = field(default_factory=dict)
 
     @property
     def image(self) -> Image.Image:
@@ -58,56 +65,6 @@ class Turn:
     answer: Answer
 
 
-@dataclass(frozen=True)
-class GroundedPhrases:
-    """Phrases and their masks.
-
-    result: its name for `Demo.files`. text: of the answer, "" for phrases of the user. phrases: N
-    texts. spans: the characters (start, end) of each in the text. masks: bool (N, H, W). attention:
-    float32 (N, h, w), see `flmm.pictures.mean_attention`. doubtful: whether each phrase is probably
-    absent. record: plain data, see `flmm.grounders.images.masks_as_json`, with scores.
-    """
-
-    result: str
-    text: str
-    phrases: tuple[str, ...]
-    spans: tuple[tuple[int, int], ...]
-    masks: np.ndarray
-    attention: np.ndarray
-    doubtful: tuple[bool, ...]
-    record: dict[str, Any] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class AnsweredQuestion:
-    """An answer and the masks of its phrases.
-
-    name: of the answer, for `Demo.mark`. remembered: number of earlier turns in the prompt.
-    found: None where the answer names no present thing.
-    """
-
-    name: str
-    text: str
-    remembered: int
-    found: GroundedPhrases | None
-
-
-@dataclass(frozen=True)
-class CloserLook:
-    """Visual chain of thought. mask: bool (H, W) of what matters, None where the LMM had no
-    thought.
-
-    box: (x0, y0, x1, y1) in pixels, of what was looked at; crop: that part.
-    """
-
-    question: str
-    thought: str
-    answer: str
-    mask: np.ndarray | None
-    box: tuple[int, int, int, int]
-    crop: Image.Image
-
-
 class Demo:
     """One model and its recent results. Methods that run the model must not run at the same time.
 
@@ -115,7 +72,7 @@ class Demo:
     number of groundings.
 
     Args:
-        model: of `flmm.load_grounded`.
+        model: of `flmm.load_grounded`, or several ways to masks.
         max_new_tokens: longest answer, as `flmm.ask` takes it.
         min_score: phrases with a lower score are not found.
         chunker: finds the phrases of an answer.
@@ -123,13 +80,14 @@ class Demo:
 
     def __init__(
         self,
-        model: GroundedLMM,
+        model: GroundedLMM | MaskMakers,
         *,
         max_new_tokens: int | None = None,
         min_score: float = 0.0,
         chunker: Chunker = noun_chunks,
     ):
-        self.model, self.chunker = model, chunker
+        self.makers = model if isinstance(model, MaskMakers) else MaskMakers.of_heads(model)
+        self.lmm, self.chunker = self.makers.lmm, chunker
         self.max_new_tokens, self.min_score = max_new_tokens, min_score
         self._pictures: RecentItems[Picture] = RecentItems(
             PICTURES_KEPT, "this picture is no longer kept: choose it again"
@@ -140,6 +98,11 @@ class Demo:
         self._results: RecentItems[tuple[Picture, dict]] = RecentItems(
             RESULTS_KEPT, "these masks are no longer kept: make them again"
         )
+
+    @property
+    def model(self) -> GroundedLMM | None:
+        """The model with trained heads; None where there is none."""
+        return self.makers.heads
 
     def add_picture(self, data: bytes, name: str = "the file") -> tuple[str, Upload]:
         """Read a picture from the bytes of its file; return its name here, and the picture.
@@ -156,18 +119,22 @@ class Demo:
         *,
         history: Sequence[tuple[str, str]] = (),
         on_text: OnText | None = None,
+        grounder: str = "",
+        outlines: str = "",
     ) -> AnsweredQuestion:
         """Answer a question and ground the phrases of the answer.
 
         Args:
             history, on_text: see `flmm.ask`.
+            grounder, outlines: see `MaskMakers.chosen`.
 
         Raises:
             ValueError: no picture, no question, too long for the LMM, or it said nothing.
         """
         shown, question = self.check_question(picture, question)
+        self.makers.chosen(grounder, outlines)
         answer = ask(
-            self.model.lmm,
+            self.lmm,
             shown.image,
             question,
             history=history,
@@ -178,7 +145,7 @@ class Demo:
             raise ValueError("the model said nothing: ask in other words")
         name = self._answers.add(Turn(shown, question, answer))
         try:
-            found = self.mark(name)
+            found = self.mark(name, grounder=grounder, outlines=outlines)
         except NoPhrasesError:
             found = None
         return AnsweredQuestion(name, answer.text, answer.remembered, found)
@@ -191,15 +158,23 @@ class Demo:
         """
         return self._picture(picture), _given(question, "question")
 
+    @torch.no_grad()
     def mark(
-        self, answer: str, phrases: Sequence[str] | None = None, *, span: Span | None = None
+        self,
+        answer: str,
+        phrases: Sequence[str] | None = None,
+        *,
+        span: Span | None = None,
+        grounder: str = "",
+        outlines: str = "",
     ) -> GroundedPhrases:
-        """Return the masks of phrases of an answer; without any, of its noun chunks. The LMM does
-        not run.
+        """Return the masks of phrases of an answer; without any, of its noun chunks. The LMM runs
+        for the grounder "box" only.
 
         Args:
             phrases: words of the answer, each for all its mentions.
             span: characters (start, end) of the answer, in place of phrases.
+            grounder, outlines: see `MaskMakers.chosen`.
 
         Raises:
             ValueError: the answer is not stored any more, or a phrase is not in it.
@@ -208,48 +183,65 @@ class Demo:
         wanted: list[str | Span] | None = None if phrases is None else [*_lines(phrases)]
         if span is not None:
             wanted = [span]
-        embedding = self._embedding(turn.picture)
-        grounded = ground_answer(self.model, embedding, turn.answer, wanted, chunker=self.chunker)
-        return self._found(
-            turn.picture,
-            grounded.masks,
-            grounded.features,
-            grounded.phrases,
-            turn=turn,
-            spans=grounded.spans,
-        )
+        choice, maker = self.makers.chosen(grounder, outlines)
+        spans = answer_spans(turn.answer, wanted, chunker=self.chunker)
+        embedding = self._embedding(turn.picture, choice, maker)
+        found, features = masks_of_spans(maker, turn.picture.image, embedding, turn.answer, spans)
+        texts = [turn.answer.text[start:end] for start, end in spans]
+        return self._found(turn.picture, found, features, texts, turn=turn, spans=tuple(spans))
 
     @torch.no_grad()
     def ground(
-        self, picture: str, phrases: Sequence[str], *, each_alone: bool = False
+        self,
+        picture: str,
+        phrases: Sequence[str],
+        *,
+        each_alone: bool = False,
+        grounder: str = "",
+        outlines: str = "",
     ) -> GroundedPhrases:
         """Return the masks of a visitor's phrases; empty lines are skipped.
 
         Args:
             each_alone: see `flmm.ground_phrases`.
+            grounder, outlines: see `MaskMakers.chosen`.
 
         Raises:
             ValueError: no picture, no phrase, or too many for the LMM.
         """
         shown, phrases = self._picture(picture), _lines(phrases)
-        features = phrase_features(self.model, shown.image, phrases, each_alone=each_alone)
-        (masks,) = self.model.ground([features], [self._embedding(shown)])
-        return self._found(shown, masks, features, phrases)
+        choice, maker = self.makers.chosen(grounder, outlines)
+        found, features = masks_of_phrases(
+            maker,
+            shown.image,
+            self._embedding(shown, choice, maker),
+            phrases,
+            each_alone=each_alone,
+        )
+        return self._found(shown, found, features, phrases)
 
     def look_again(self, picture: str, question: str, focus: str = "thought") -> CloserLook:
         """Find what matters for a question ("thought": the LMM names it; "question": its words),
         look closely, answer.
 
         Raises:
-            ValueError: no picture, no question, an unknown focus, or too long for the LMM.
+            ValueError: no picture, no question, an unknown focus, too long for the LMM, or no
+                trained heads.
         """
+        model = self.model
+        if model is None:
+            raise ValueError(
+                "a closer look needs trained heads: start `flmm demo` with --grounder heads and "
+                "--checkpoint"
+            )
         shown = self._picture(picture)
         question = _given(question, "question")
         if focus not in FOCUSES or focus is None:
             raise ValueError(f"focus={focus!r}; legal values are 'thought', 'question'")
-        embedding = self._embedding(shown)
+        choice, maker = self.makers.chosen("heads")
+        embedding = self._embedding(shown, choice, maker)
         look = LookOptions(focus=focus)
-        seen = visual_answer(self.model, shown.image, question, look=look, embedding=embedding)
+        seen = visual_answer(model, shown.image, question, look=look, embedding=embedding)
         mask = None if seen.mask is None else (seen.mask > 0).cpu().numpy()
         return CloserLook(
             question, seen.thought, seen.answer, mask, seen.box, shown.image.crop(seen.box)
@@ -289,27 +281,26 @@ class Demo:
     def _picture(self, name: str) -> Picture:
         return self._pictures[_given(name, "picture")]
 
-    def _embedding(self, picture: Picture) -> ImageEmbedding:
-        if picture.embedding is None:
-            (picture.embedding,) = self.model.sam.embed([picture.image])
-        return picture.embedding
+    def _embedding(self, picture: Picture, choice: Choice, maker: MaskGrounder) -> ImageEmbedding:
+        if choice not in picture.embeddings:
+            (picture.embeddings[choice],) = refiner_of(maker).embed([picture.image])
+        return picture.embeddings[choice]
 
     def _found(
         self,
         picture: Picture,
-        grounding: Grounding,
+        found: ScoredMasks,
         features: PhraseFeatures,
         phrases: Sequence[str],
         *,
         turn: Turn | None = None,
         spans: tuple[tuple[int, int], ...] = (),
     ) -> GroundedPhrases:
-        kind = self.model.heads.score_kind
-        found = ScoredMasks(grounding.refined, grounding.scores, kind)
         masks = found.binary(self.min_score).cpu().numpy()
         about = {} if turn is None else {"question": turn.question, "answer": turn.answer.text}
         scores = found.scores.tolist()
-        record = {**about, "score_kind": kind, **masks_as_json(masks, phrases, scores)}
+        plain = masks_as_json(masks, phrases, scores, found.places)
+        record = {**about, "score_kind": found.kind, **plain}
         doubtful = tuple(found.is_doubtful(score) for score in scores)
         result = self._results.add((picture, record))
         attention = mean_attention(features).cpu().numpy()

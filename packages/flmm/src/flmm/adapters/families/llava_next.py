@@ -8,7 +8,7 @@ from torch import Tensor
 from flmm.adapters.frames import PreparedImage
 from flmm.adapters.layout import ImageLayout, unpadded_size, with_newlines
 from flmm.adapters.preparers import AnyResolutionTiles, tile_inputs
-from flmm.text.boxes import LLAVA
+from flmm.text.boxes import LLAVA_TILED
 from flmm.text.prompts import STYLES
 
 STYLE_OF_TEXT_MODEL = {"llama": "vicuna", "mistral": "mistral", "qwen2": "chatml"}
@@ -25,7 +25,7 @@ class LlavaNext:
 
     grids = 2
     system = ""
-    boxes = LLAVA
+    boxes = LLAVA_TILED
 
     def __init__(self, config: Any, image_processor: Any):
         text = config.text_config.model_type

@@ -11,7 +11,7 @@ from torch import Tensor
 from flmm.adapters.frames import ImageFrame, PreparedImage
 from flmm.adapters.layout import ImageLayout, unpadded_size, with_newlines
 from flmm.adapters.preparers import tile_inputs
-from flmm.text.boxes import LLAVA
+from flmm.text.boxes import LLAVA_TILED
 from flmm.text.prompts import PromptStyle
 from flmm.transformers_compat import best_canvas
 
@@ -22,7 +22,7 @@ class LlavaOnevision:
     grids = 2
     style = PromptStyle("<|im_start|>user {input}<|im_end|><|im_start|>assistant\n")
     system = ""
-    boxes = LLAVA
+    boxes = LLAVA_TILED
     spaced = True
 
     def __init__(self, config: Any, image_processor: Any):

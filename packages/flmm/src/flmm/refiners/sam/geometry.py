@@ -70,11 +70,11 @@ def mask_boxes(masks: Tensor) -> Tensor:
 
 
 def boxes_to_square(boxes: Tensor, original: Size, *, square: Square) -> Tensor:
-    """XYXY boxes in pixels of the original image -> of the padded square, by the ratio of the
-    rounded sizes."""
+    """XYXY boxes (n, 4) or XY points (n, 2) in pixels of the original image -> of the padded
+    square, by the ratio of the rounded sizes."""
     height, width = square.frame(original)
     y, x = height / original[0], width / original[1]
-    return boxes * boxes.new_tensor([x, y, x, y])
+    return boxes * boxes.new_tensor([x, y] * (boxes.shape[1] // 2))
 
 
 def masks_to_image(low_res: Tensor, original: Size, *, square: Square) -> Tensor:

@@ -98,6 +98,37 @@ def encode_prompts(
     return SamPrompts(boxes, sparse, lengths, channels, weight, bias, binary)
 
 
+def check_words(
+    text: Sequence[Sequence[Tensor]] | None, wanted: Sequence[int], *, width: int
+) -> None:
+    """Raise ValueError unless each image has the wanted number of phrases, each (t, width)."""
+    counts = [len(phrases) for phrases in text or ()]
+    if counts != list(wanted):
+        raise ValueError(
+            f"there are {wanted} coarse masks and {counts} phrases of text per image; pass one "
+            "(t, D) tensor per mask, or build SamRefiner(..., use_text=False)"
+        )
+    for phrase in chain.from_iterable(text or ()):
+        if phrase.ndim != 2 or phrase.shape[1] != width:
+            raise ValueError(
+                f"a phrase has the shape {tuple(phrase.shape)}; pass (tokens, {width})"
+            )
+
+
+def encode_places(encoder: Any, places: Tensor) -> SamPrompts:
+    """Encode places in the square: N boxes (N, 4), XYXY, or N points (N, 2), XY."""
+    with torch.autocast(places.device.type, enabled=False):  # see `encode_prompts`
+        if places.shape[1] == 4:
+            tokens, _ = encoder(None, None, places[:, None], None)  # (N, 1, S, D)
+        else:
+            inside = torch.ones(len(places), 1, 1, dtype=torch.int32, device=places.device)
+            tokens, _ = encoder(places[:, None, None], inside, None, None)
+    sparse = tokens[:, 0].to(encoder.no_mask_embed.weight.dtype)
+    lengths = [sparse.shape[1]] * len(places)
+    channels, weight, bias = _dense(encoder, None, count=len(places))
+    return SamPrompts(places, sparse, lengths, channels, weight, bias, [])
+
+
 def _dense(
     encoder: Any, masks: Sequence[Tensor] | None, *, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,3 +150,22 @@ def _dense(
     last = net.conv3
     assert last.bias is not None  # SAM's convolutions have one
     return x.flatten(2).transpose(1, 2), last.weight.flatten(1), last.bias
+
+
+def encoded_grid(encode: Any, grid: Size, device: torch.device) -> Tensor:
+    """Encode the centres of the cells of a grid (h, w) -> (1, h w, D).
+
+    Args:
+        encode: the positional embedding of a SAM.
+    """
+    y, x = ((torch.arange(n, device=device) + 0.5) / n for n in grid)
+    centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (h, w, 2)
+    with torch.autocast(device.type, enabled=False):  # as for the corners of boxes
+        encoded: Tensor = encode(centres)
+    return encoded.flatten(0, 1)[None]
+
+
+def of_each(features: Tensor, owner: list[int]) -> Tensor:
+    """Turn (B, ...) of the images into (N, ...) of the phrases' images, or into (1, ...) if all
+    phrases have the same image."""
+    return features[owner[0], None] if len(set(owner)) == 1 else features[owner]

@@ -6,7 +6,6 @@ frames.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from flmm.refiners.coarse_only import check_coarse
+from flmm.refiners.coarse_only import check_coarse, check_places
 from flmm.refiners.embedding import ImageEmbedding, Size
 from flmm.refiners.encoder import embedded
 from flmm.refiners.refiner import RefinedMasks
@@ -23,7 +22,15 @@ from flmm.refiners.sam.decoder import MaskChoice, PromptedImage, decode
 from flmm.refiners.sam.encoder import SamImageEncoder
 from flmm.refiners.sam.geometry import closest_candidates, masks_to_image
 from flmm.refiners.sam.kinds import SamParts, details_of_phrases
-from flmm.refiners.sam.prompts import PromptKinds, SamPrompts, encode_prompts
+from flmm.refiners.sam.places import joined_places, masks_of_places
+from flmm.refiners.sam.prompts import (
+    PromptKinds,
+    SamPrompts,
+    check_words,
+    encode_prompts,
+    encoded_grid,
+    of_each,
+)
 from flmm.refiners.sam.weights import load_sam
 from flmm.refiners.square import ResizedImage, Square
 
@@ -136,6 +143,29 @@ class SamRefiner(nn.Module):
             refined.append(RefinedMasks(candidates[rows, chosen], expected))
         return refined
 
+    def refine_places(
+        self,
+        images: Sequence[Image.Image | ImageEmbedding],
+        places: Sequence[Sequence[Tensor]],
+    ) -> list[RefinedMasks]:
+        """Make the masks of boxes and points, as `Refiner.refine_places` says. Of a point SAM makes
+        three masks; the one with the best predicted IoU counts.
+
+        Raises:
+            ValueError: as `check_places`.
+        """
+        check_places(images, places)
+        embeddings = embedded(self.image_encoder, images)
+        steady = MaskChoice(steady=self._may_give_way())
+        made = {}
+        for edges, choice in ((4, steady), (2, MaskChoice(multimask=True))):
+            prompts, counts = joined_places(
+                self.prompt_encoder, embeddings, places, edges, self.square
+            )
+            if any(counts):
+                made[edges] = self.decode(embeddings, prompts, counts, choice)
+        return masks_of_places(made, embeddings, places, square=self.square)
+
     def without_encoder(self) -> "SamRefiner":
         """Return the part that trains: a refiner of embeddings with the same prompt encoder and
         mask decoder."""
@@ -192,10 +222,19 @@ class SamRefiner(nn.Module):
         )
 
     def decode(
-        self, embeddings: Sequence[ImageEmbedding], prompts: SamPrompts, counts: Sequence[int]
+        self,
+        embeddings: Sequence[ImageEmbedding],
+        prompts: SamPrompts,
+        counts: Sequence[int],
+        choice: MaskChoice | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return logits (N, K, 4h, 4w) of the square and predicted IoU (N, K); `counts` are the n_i
-        of the images."""
+        """Return logits (N, K, 4h, 4w) of the square and predicted IoU (N, K).
+
+        Args:
+            counts: the n_i of the images.
+            choice: which masks are read; None: those of phrases, as this refiner was built.
+        """
+        choice = choice or MaskChoice(self.multimask, steady=self._may_give_way())
         features = torch.stack([e.features.to(prompts.channels) for e in embeddings])
         stacked = []
         for maps in zip(*(e.details for e in embeddings), strict=True):
@@ -204,7 +243,9 @@ class SamRefiner(nn.Module):
         features = features.flatten(2).transpose(1, 2).contiguous()  # (B, h w, D)
         owner = [i for i, count in enumerate(counts) for _ in range(count)]
         lengths = torch.tensor(prompts.lengths, dtype=torch.int64)
-        positions = self._positions().to(features)
+        encode = self.grid_positions or self.prompt_encoder.shared_embedding
+        grid = self.prompt_encoder.image_embedding_size
+        positions = encoded_grid(encode, grid, features.device).to(features)
         at_once = self._phrases_per_pass(len(owner))
         passes = []
         for start in range(0, max(len(owner), 1), at_once):
@@ -212,14 +253,14 @@ class SamRefiner(nn.Module):
             longest = max(prompts.lengths[part], default=0)
             present = (torch.arange(longest) < lengths[part, None]).to(features.device)  # (N, S)
             image = (
-                _of_each(features, owner[part]),
+                of_each(features, owner[part]),
                 prompts.channels[part],
                 prompts.weight,
                 prompts.bias,
                 positions,
             )
-            fine = [_of_each(maps, owner[part]) for maps in details]
-            passes.append(self._run(*image, prompts.sparse[part, :longest], present, *fine))
+            fine = [of_each(maps, owner[part]) for maps in details]
+            passes.append(self._run(choice, *image, prompts.sparse[part, :longest], present, *fine))
         masks, ious = (torch.cat(results) for results in zip(*passes, strict=True))
         return masks, ious
 
@@ -263,16 +304,6 @@ class SamRefiner(nn.Module):
         """
         return [p for p in self.parameters() if p.requires_grad]
 
-    def _positions(self) -> Tensor:
-        """Encode the centres of the grid's cells -> (1, h w, D)."""
-        h, w = self.prompt_encoder.image_embedding_size
-        device = self.prompt_encoder.no_mask_embed.weight.device
-        y, x = ((torch.arange(n, device=device) + 0.5) / n for n in (h, w))
-        centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (h, w, 2)
-        with torch.autocast(device.type, enabled=False):  # as for the corners of boxes
-            encode = self.grid_positions or self.prompt_encoder.shared_embedding
-            return encode(centres).flatten(0, 1)[None]
-
     def _may_give_way(self) -> bool:
         """Return whether SAM 2's single mask gives way to a candidate where it is not steady.
 
@@ -288,7 +319,7 @@ class SamRefiner(nn.Module):
         on_cpu = self.prompt_encoder.no_mask_embed.weight.device.type == "cpu"
         return 1 if on_cpu and not torch.is_grad_enabled() else max(phrases, 1)
 
-    def _run(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def _run(self, choice: MaskChoice, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         def run(*inputs: Tensor) -> tuple[Tensor, Tensor]:
             features, channels, weight, bias, positions, sparse, present, *details = inputs
             image = PromptedImage(
@@ -304,8 +335,6 @@ class SamRefiner(nn.Module):
             )
 
         grid = self.prompt_encoder.image_embedding_size
-        choice = MaskChoice(self.multimask, steady=self._may_give_way())
-
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(run, *inputs, use_reentrant=False)
         return run(*inputs)
@@ -317,24 +346,5 @@ class SamRefiner(nn.Module):
         text: Sequence[Sequence[Tensor]] | None,
     ) -> None:
         check_coarse(images, coarse)
-        if not self.use_text:
-            return
-        counts, wanted = [len(phrases) for phrases in text or ()], [len(masks) for masks in coarse]
-        if counts != wanted:
-            raise ValueError(
-                f"there are {wanted} coarse masks and {counts} phrases of text per image; pass one "
-                "(t, D) tensor per "
-                "mask, or build SamRefiner(..., use_text=False)"
-            )
-        width = self.text_width
-        for phrase in chain.from_iterable(text or ()):
-            if phrase.ndim != 2 or phrase.shape[1] != width:
-                raise ValueError(
-                    f"a phrase has the shape {tuple(phrase.shape)}; pass (tokens, {width})"
-                )
-
-
-def _of_each(features: Tensor, owner: list[int]) -> Tensor:
-    """Turn (B, ...) of the images into (N, ...) of the phrases' images, or into (1, ...) if all
-    phrases have the same image."""
-    return features[owner[0], None] if len(set(owner)) == 1 else features[owner]
+        if self.use_text:
+            check_words(text, [len(masks) for masks in coarse], width=self.text_width)

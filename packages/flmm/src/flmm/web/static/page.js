@@ -149,7 +149,7 @@ async function ask(signal, place) {
   const heard = (event) => ("piece" in event ? said.append(event.piece) : place(event.ahead));
   let reply;
   try {
-    reply = await askServer({ picture: one.picture.picture, question, history }, heard, signal);
+    reply = await askServer({ picture: one.picture.picture, question, history, ...chosen() }, heard, signal);
   } catch (fault) {
     turn.remove();
     throw fault;
@@ -208,8 +208,8 @@ function otherWords(one, question, reply, said) {
       const text = typed(words, "mark words in the answer first, or type them");
       const isMarked = marked && marked.text.trim() === text;
       const found = isMarked
-        ? await send("api/mark-span", { answer: reply.answer, span: marked.span }, signal)
-        : await send("api/mark", { answer: reply.answer, phrases: [text] }, signal);
+        ? await send("api/mark-span", { answer: reply.answer, span: marked.span, ...chosen() }, signal)
+        : await send("api/mark", { answer: reply.answer, phrases: [text], ...chosen() }, signal);
       more.append(...found.phrases.map((_, index) => chip(one.picture, found, index)));
       words.value = "";
       arrive(one, found);
@@ -256,7 +256,7 @@ function selectedSpan(said, text) {
 async function ground(signal) {
   const one = visit();
   const phrases = typed($("phrases"), "type one or more phrases, each on its own line").split("\n");
-  const fields = { picture: one.picture.picture, phrases, each_alone: $("alone").checked };
+  const fields = { picture: one.picture.picture, phrases, each_alone: $("alone").checked, ...chosen() };
   const found = await send("api/ground", fields, signal);
   one.tables = found.phrases.map((phrase, index) => {
     const area = `${percentOf(phrase)} · ${phrase.area} px`;
@@ -367,6 +367,18 @@ function offerExamples(names) {
   });
 }
 
+// What makes the masks, where the page has a choice.
+const chosen = () => ({ grounder: $("grounder").value, outlines: $("outlines").value });
+
+function offerMakers({ grounders, outlines, looks }) {
+  for (const [name, values] of Object.entries({ grounder: grounders, outlines })) {
+    $(name).replaceChildren(...values.map((value) => make("option", { value, textContent: value })));
+    $(name).parentElement.hidden = values.length < 2;
+  }
+  $("makers").hidden = grounders.length < 2 && outlines.length < 2;
+  $("tab-look").hidden = !looks; // a closer look is led by trained heads
+}
+
 async function begin() {
   panel("ask", "answering", ask);
   panel("ground", "finding", ground);
@@ -382,6 +394,7 @@ async function begin() {
   $("memory").textContent = remembers
     ? "The model remembers the earlier questions about this picture."
     : "Each question stands for itself: the model does not remember earlier ones.";
+  offerMakers(about);
   offerExamples(about.examples);
 }
 

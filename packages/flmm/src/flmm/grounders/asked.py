@@ -1,0 +1,68 @@
+"""Images of a folder or of shards, and what each is asked for."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from clim_data import BrokenSample, SkipReport
+from clim_data.pixels import load_rgb, open_image, orientation
+from clim_data.sources import SampleStore, names_of_samples
+
+from flmm.grounders.batches import PhraseItem, PhrasePreparer
+from flmm.grounders.phrase_files import PhraseList
+
+
+class PhraseImages:
+    """The images of a folder, or of shards, and the phrases of each.
+
+    Args:
+        images: folder or shards, see `SampleStore`.
+        phrases: what is looked for.
+
+    Attributes:
+        names: of the images, relative to the folder. asked: numbers of the images that have
+        phrases. faults: what cannot be used, known before any image is opened.
+
+    Raises:
+        FileNotFoundError, ValueError: no image, or no image that has phrases.
+    """
+
+    def __init__(self, images: str | Path, phrases: PhraseList):
+        self.store = SampleStore(str(images), texts=False)
+        found = names_of_samples(self.store)
+        self.names = [sample.shown for sample in found.samples]
+        self.categories, self.classes = phrases.categories, phrases.classes
+        self.phrases, missing = phrases.for_images(found)
+        self.asked = [number for number, own in enumerate(self.phrases) if own]
+        self.faults = [*self.store.skipped.faults, *missing]
+        if not self.asked:
+            summary = SkipReport(self.faults).summary(3)
+            raise ValueError(f"{images} has no image to look at ({summary}): check the path")
+
+    def stamp(self) -> str:
+        """Return a digest of the names and sizes of the images, and of their phrases."""
+        parts: list[object] = [self.store.fingerprint(), self.names, self.phrases]
+        if self.classes is not None:
+            parts.append(self.classes.vocabulary)
+        content = repr(tuple(parts))
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class LoadedImages:
+    """What a loading process makes of an image: an item for the grounder, and the image's EXIF
+    orientation."""
+
+    images: PhraseImages
+    prepare: PhrasePreparer
+
+    def __getitem__(self, number: int) -> tuple[PhraseItem, int] | tuple[int, BrokenSample]:
+        store, name = self.images.store, self.images.names[number]
+        try:
+            data = store.read(number).image
+            opened = open_image(data, name)
+            turn = orientation(opened)
+            upright = load_rgb(opened, name=name, oriented=True)
+            return self.prepare(number, upright, self.images.phrases[number], name=name), turn
+        except BrokenSample as fault:
+            return number, BrokenSample(fault.reason, name, fault.detail)

@@ -20,7 +20,37 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+WORKER_GIB = 3
+"""Memory that a process of tests and the programs that it starts may take."""
+
+MOST_WORKERS = 8
+"""More processes end no earlier: the longest test takes an eighth of the time of all."""
+
 GOLDEN = Path(os.environ.get("CLIM_GOLDEN", Path(__file__).parent / "golden")).absolute()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the processes of `-n auto`: one per core and per `WORKER_GIB` of free memory.
+
+    A single file runs in one process, because each process imports torch first.
+    """
+    arguments = [Path(argument.partition("::")[0]) for argument in config.args]
+    if len(arguments) == 1 and arguments[0].is_file():
+        return 0
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(cores or 1, free_memory_gib() // WORKER_GIB, MOST_WORKERS))
+
+
+def free_memory_gib() -> int:
+    """Return the memory that new processes may take, in GiB; 8 where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 8
+    (available,) = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return int(available) >> 20
 
 
 @dataclass(frozen=True)

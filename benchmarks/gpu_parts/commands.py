@@ -105,9 +105,14 @@ class Runner:
     model: list[str]
 
     def both(self, name: str, *arguments: object, out: str = "") -> Both:
-        """Run a command on the CPU and on the device; the arguments are those of `on`."""
-        cpu = self.on("cpu", name, *arguments, out=out)
-        return Both(cpu, self.on(self.part.device.type, name, *arguments, out=out, check=True))
+        """Run a command on the CPU and on the device; the arguments are those of `on`.
+
+        A rehearsal, whose device is the CPU, runs it once and compares that run with itself.
+        """
+        device = self.on(self.part.device.type, name, *arguments, out=out, check=True)
+        if not self.part.on_gpu:
+            return Both(device, device)
+        return Both(self.on("cpu", name, *arguments, out=out), device)
 
     def on(
         self, device: str, name: str, *arguments: object, out: str = "", check: bool = False

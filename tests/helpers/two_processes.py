@@ -6,9 +6,11 @@ The deepspeed command itself is tested once, in `tests/clim_train/commands/test_
 import atexit
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -56,10 +58,16 @@ def run_ranks(script: Path, arguments: list[str], log: Path, *, ranks: int = 1) 
 
 
 def free_port() -> int:
-    """Find a port of this machine that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Find a port of this machine that nobody listens at.
+
+    The ports are below those that Linux gives to connections (32768 and above), and drawn at
+    random: other tests that run at the same time hardly find the same one before it is used.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @cache

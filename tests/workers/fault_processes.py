@@ -11,7 +11,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -36,6 +35,7 @@ from tiny_training import (
     tokenizer,
     with_run,
 )
+from two_processes import free_port
 
 torch.set_num_threads(1)
 LIMIT_S = 60
@@ -44,9 +44,7 @@ LIMIT_S = 60
 def fork(work, log: Path, ranks: int = 1) -> list[int]:
     """Starts `work(rank)` in as many processes; their ids. Each leads a process group of its
     own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     pids = []
     for rank in range(ranks):
         pid = os.fork()

@@ -121,6 +121,7 @@ class LibraryError(Exception):
         OSError(errno.ENOSPC, "full"),
         OSError(errno.EDQUOT, "full"),
         LibraryError("I/O error: No space left on device (os error 28)"),
+        LibraryError('IoError(Os { code: 122, kind: FilesystemQuotaExceeded, message: "Quota" })'),
     ],
 )
 def test_a_full_disk_is_one_sentence_with_the_path(tmp_path, error):

@@ -81,6 +81,11 @@ def test_json_is_indented_and_ends_with_a_line(tmp_path):
     [
         ("Error while serializing: I/O error: No space left on device (os error 28)", errno.ENOSPC),
         ("Error while serializing: I/O error: Disk quota exceeded (os error 122)", errno.EDQUOT),
+        (
+            'Error while serializing: IoError(Os { code: 28, kind: StorageFull, message: "No space '
+            'left on device" })',
+            errno.ENOSPC,
+        ),
         ("Error while serializing: something else", errno.EIO),
     ],
 )

@@ -18,6 +18,7 @@ from clim_train.trainer import Trainer
 from clim_train.version import __version__
 from tiny_training import Interrupted, small_command
 from tolerance import SAME_LOSSES
+from two_processes import free_port
 
 HOSTFILE = Path(__file__).parents[3] / "docs" / "hostfile"
 
@@ -182,7 +183,7 @@ def test_module_runs_under_the_launcher_with_two_processes(shards, tmp_path):
         f"--hostfile={HOSTFILE}",  # this machine, with two slots
         "--no_ssh_check",
         "--master_addr=127.0.0.1",
-        "--master_port=29517",
+        f"--master_port={free_port()}",
     ]
     ran = subprocess.run(
         [*launcher, "--module", "clim_train", *options],

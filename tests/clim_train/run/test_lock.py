@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from clim_train.run.lock import LOCK_FILE, FolderInUseError, hold, only_writer, release
+from two_processes import run_ranks
 
 WRITER = """
 import sys, time
@@ -42,9 +44,9 @@ def test_one_process_can_hold_it_several_times(tmp_path):
     hold(run)
     with only_writer(run):
         (run / "file").touch()
-    assert child_can_hold(run) == "no"
+    assert not child_can_hold(run)
     release(run)
-    assert child_can_hold(run) == "yes"
+    assert child_can_hold(run)
 
 
 def test_workers_do_not_inherit_it(tmp_path):
@@ -59,7 +61,7 @@ def test_workers_do_not_inherit_it(tmp_path):
         os._exit(0)
     os.close(reader)
     release(tmp_path)
-    assert child_can_hold(tmp_path) == "yes"
+    assert child_can_hold(tmp_path)
     os.close(writing)
     os.waitpid(pid, 0)
 
@@ -85,12 +87,7 @@ def test_what_was_planted_as_lock_is_neither_written_nor_waited_for(tmp_path, pl
 
 
 def child_can_hold(folder):
-    program = (
-        "import sys; from clim_train.run.lock import hold, FolderInUseError\n"
-        "try: hold(sys.argv[1]); print('yes')\n"
-        "except FolderInUseError: print('no')"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True
-    )
-    return ran.stdout.strip()
+    script = Path(__file__).parents[2] / "workers" / "lock_holder.py"
+    (status,) = run_ranks(script, [str(folder)], folder / "holder")
+    assert status in (0, 1), (folder / "holder.0.log").read_text()
+    return status == 0

@@ -177,8 +177,9 @@ def full_disk(error: BaseException) -> bool:
     text = str(error)
     if "shared memory" in text:  # torch; more room on a disk does not help
         return False
+    # safetensors before 0.6 writes the second.
     return "No space left on device" in text or any(
-        f"os error {number})" in text for number in FULL_DISK
+        f"os error {number})" in text or f"Os {{ code: {number}," in text for number in FULL_DISK
     )
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-# safetensors puts the system's number into its text.
-_NUMBER = re.compile(r"\(os error (\d+)\)")
+# safetensors puts the system's number into its text: "(os error 28)", before 0.6 "Os { code: 28,".
+_NUMBER = re.compile(r"(?:\(os error |\bOs \{ code: )(\d+)")
 
 
 @contextmanager

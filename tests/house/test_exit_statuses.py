@@ -100,9 +100,12 @@ def test_a_stopped_training_can_be_resumed(package, tmp_path, monkeypatch, capsy
 # -- the events as users meet them -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["clim_train.quickstart"])
-def test_an_experiment_on_a_used_folder_is_refused(module, tmp_path, monkeypatch, capsys):
-    (tmp_path / "runs").mkdir()
+@pytest.mark.parametrize(
+    ("module", "runs"),
+    [("clim_train.quickstart", "runs"), ("flmm.experiments.quickstart", "run")],
+)
+def test_an_experiment_on_a_used_folder_is_refused(module, runs, tmp_path, monkeypatch, capsys):
+    (tmp_path / runs).mkdir()
     monkeypatch.setattr(sys, "argv", [module, "--out", str(tmp_path)])
 
     with pytest.raises(SystemExit) as end:

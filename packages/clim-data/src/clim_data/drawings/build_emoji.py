@@ -6,7 +6,6 @@ skin-tone variants, country flags, keycaps, hidden (deprecated) names and empty 
 Same archives, same bytes out: the zip has fixed times and sorted members.
 """
 
-import argparse
 import base64
 import hashlib
 import io
@@ -24,6 +23,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from clim_data.command_line.parser import CommandParser
+from clim_data.command_line.vocabulary import add_option
 from clim_data.files.atomic import write_whole
 from clim_data.pixels.decode import FORMATS
 
@@ -244,10 +245,14 @@ def _write_zip(output: Path, members: dict[str, bytes]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the build with the options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=64, help="side of a drawing in pixels")
-    parser.add_argument(
-        "--output", type=Path, help="zip to write (default: the one inside clim_data)"
+    add_option(
+        parser,
+        "--out",
+        short="-o",
+        old=["--output"],
+        help="zip to write (default: the one inside clim_data)",
     )
     parser.add_argument(
         "--archives",
@@ -255,7 +260,7 @@ def main(argv: list[str] | None = None) -> None:
         help="folder that keeps the npm archives (default: a temporary one)",
     )
     args = parser.parse_args(argv)
-    output = args.output or EMBEDDED / f"emoji{args.size}.zip"
+    output = args.out or EMBEDDED / f"emoji{args.size}.zip"
     with tempfile.TemporaryDirectory() as scratch:
         archives = args.archives or Path(scratch)
         archives.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ MiniLM text tower, whose features are computed once. The held-out vendor and the
 concepts of `EmojiSet.split()` are never seen. The file it writes is what `clim_models.tiny` ships.
 """
 
-import argparse
 import json
 import math
 import platform
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from clim_data.command_line import CommandParser, add_option
 from clim_data.drawings import EmojiSet, EmojiSplit, load_emoji
 from clim_data.files import write_whole
 from clim_models import TINY, TINY_WEIGHTS, build_clim_tiny
@@ -295,8 +295,8 @@ def pretrain(config: PretrainConfig, output: Path, command: str) -> dict:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line of the pretraining."""
     defaults = PretrainConfig()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--out", "--output", type=Path, default=TINY_WEIGHTS)
+    parser = CommandParser(description=__doc__.splitlines()[0])
+    add_option(parser, "--out", short="-o", old=["--output"], default=TINY_WEIGHTS)
     parser.add_argument("--minutes", type=float, default=defaults.minutes, help="time budget")
     parser.add_argument("--steps", type=int, help="step budget, instead of --minutes")
     parser.add_argument("--seed", type=int, default=defaults.seed)

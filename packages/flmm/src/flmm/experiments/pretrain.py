@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from clim_data import GroundingSample
+from clim_data.command_line import CommandParser, add_option
 from clim_data.readers import PanopticMasks
 from tqdm import tqdm
 
@@ -119,8 +120,8 @@ def watched(title: str, values: Iterator[float], total: int, name: str) -> float
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line of the pretraining."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--out", "--output", type=Path, default=WEIGHTS)
+    parser = CommandParser(description=__doc__.splitlines()[0])
+    add_option(parser, "--out", short="-o", old=["--output"], default=WEIGHTS)
     parser.add_argument("--length", type=float, default=1.0, help="all numbers of steps times this")
     parser.add_argument(
         "--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 arithmetic"

@@ -5,7 +5,6 @@ pair, from a box, a rough mask or both. No name is given, and drawings of the he
 not among the scenes.
 """
 
-import argparse
 import dataclasses
 import platform
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from clim_data.command_line import CommandParser, add_option
 from clim_models.losses import mask_iou, mask_losses
 from PIL import Image
 from torch import Tensor, nn
@@ -226,8 +226,8 @@ def measure(sam: Any, scenes: Sequence[MeasuredScene], *, seed: int = 0) -> dict
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line of the pretraining."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--out", "--output", type=Path, default=WEIGHTS)
+    parser = CommandParser(description=__doc__.splitlines()[0])
+    add_option(parser, "--out", short="-o", old=["--output"], default=WEIGHTS)
     parser.add_argument("--steps", type=int, default=SamTraining.steps)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)

@@ -9,6 +9,8 @@ after. Ends with tables, `report.md`, `report.json` and figures.
 
 import argparse
 import dataclasses
+import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from clim_data import PanopticNarratives
+from clim_data.command_line import typed
 from clim_data.pixels import FORMATS
 from clim_eval import write_report
+from clim_train.commands import exit_status
 from clim_train.experiments import Stages, aligned_table, free_folder
 from matplotlib.figure import Figure
 from PIL import Image
@@ -54,6 +58,7 @@ from flmm.pictures.reliability import reliability_figure
 from flmm.text.prompts import DESCRIBE
 from flmm.training.task import HEADS_FILE
 
+PROGRAM = "flmm.experiments.quickstart"
 LONGEST_TEXT = 40
 PICTURES = 6
 # New scenes that the presence head is fitted on.
@@ -270,11 +275,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"\n{first_look(out)}\n")
     print(f"{time.monotonic() - begin:.0f} s. Report: {(out / 'report.md').resolve()}")
     images = out / "scenes" / given.get("split", "test") / "images"
-    print(f"""Next:
-  hatch run flmm ground {min(images.iterdir())} "a penguin" "a frog" --checkpoint {out}/run
-  hatch run flmm demo --examples {images} --checkpoint {out}/run""")
-    if not train:
-        print("  hatch run flmm-quickstart --train")
+    print("\n".join(_next_commands(out, images, trained=train)))
+
+
+def _next_commands(out: Path, images: Path, *, trained: bool) -> list[str]:
+    """Return the commands that come next, in the form that works in this shell."""
+    flmm = typed("flmm")
+    lines = [
+        "next:",
+        f'  {flmm} ground {min(images.iterdir())} "a penguin" "a frog" --checkpoint {out}/run',
+        f"  {flmm} demo --examples {images} --checkpoint {out}/run",
+    ]
+    if not trained:
+        in_hatch = "HATCH_ENV_ACTIVE" in os.environ
+        again = "hatch run flmm-quickstart" if in_hatch else f"python -m {PROGRAM}"
+        lines.append(f"  {again} --train")
+    return lines
 
 
 def _train(out: Path, given: dict[str, Any]) -> str:
@@ -296,4 +312,4 @@ def _train(out: Path, given: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main, program=PROGRAM, continues="run it again with another --out"))

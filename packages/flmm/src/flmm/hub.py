@@ -152,7 +152,7 @@ def read_or_explain(name: str | Path, part: str, read: Callable[..., Any], **opt
         # Never a question, never code.
         options["trust_remote_code"] = False
     try:
-        with _without_bars() if Path(name).is_dir() else nullcontext():
+        with without_bars() if Path(name).is_dir() else nullcontext():
             return read(name, **options)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
@@ -172,8 +172,8 @@ def read_or_explain(name: str | Path, part: str, read: Callable[..., Any], **opt
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
-    """Let transformers read files of this machine without a live bar for each model.
+def without_bars() -> Iterator[None]:
+    """Let transformers read and write files of this machine without a live bar for each model.
 
     A download keeps its bar.
     """

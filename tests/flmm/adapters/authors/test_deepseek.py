@@ -8,7 +8,7 @@ import pytest
 import torch
 from flmm import load_lmm
 from flmm.adapters.authors import deepseek
-from flmm.adapters.authors.deepseek_names import deepseek_to_transformers
+from flmm.adapters.authors.deepseek_names import deepseek_to_transformers, sam_sizes
 from flmm.adapters.frames import ImageFrame
 from golden_lmms import in_parts, tokenizer_of
 from safetensors.torch import load_file, save_file
@@ -76,6 +76,23 @@ def as_authors(tensors: dict) -> dict:
     return {name: value.clone().contiguous() for name, value in named.items()}
 
 
+def as_torch_files(folder):
+    """Write a folder's weights as .bin files, with their index where there is one."""
+    for path in list(folder.glob("*.safetensors")):
+        torch.save(
+            load_file(path),
+            path.with_name(path.name.replace("model", "pytorch_model", 1)).with_suffix(".bin"),
+        )
+        path.unlink()
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        content = (
+            index.read_text().replace("model-", "pytorch_model-").replace(".safetensors", ".bin")
+        )
+        (folder / "pytorch_model.bin.index.json").write_text(content)
+        index.unlink()
+
+
 @pytest.fixture(scope="module")
 def tiny():
     torch.manual_seed(7)
@@ -92,7 +109,7 @@ def tiny():
 def folder(golden, tiny, tmp_path, monkeypatch):
     """The tiny model as its authors would release it."""
     monkeypatch.setitem(deepseek.SIGLIP_HEADS, "siglip_tiny", 2)
-    monkeypatch.setitem(deepseek.SAM_GLOBAL_LAYERS, "sam_tiny", (0,))
+    monkeypatch.setitem(deepseek.SAM_GLOBAL_LAYERS, "sam_tiny", (1,))  # the weights tell them
     case = golden("forward", "flmm/deepseek_vl")
     tokenizer_of(case, "deepseek").save_pretrained(tmp_path)
     low = {"model_name": "siglip_tiny", "image_size": 32, "pixel_mean": [0.5] * 3}
@@ -112,10 +129,15 @@ def folder(golden, tiny, tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("parts", [False, True], ids=["one_file", "in_parts"])
-def test_a_7b_model_from_its_authors_is_the_same_model(folder, tiny, parts):
-    if parts:
+FORMS = ["one_file", "in_parts", "torch_file", "torch_files"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_7b_model_from_its_authors_is_the_same_model(folder, tiny, form):
+    if form in ("in_parts", "torch_files"):
         in_parts(folder)
+    if form.startswith("torch"):
+        as_torch_files(folder)
     lmm = load_lmm(folder, dtype="float32")
     assert lmm.config.model_type == "deepseek_vl_hybrid"
     found, expected = lmm.model.state_dict(), tiny.state_dict()
@@ -169,3 +191,20 @@ def test_a_7b_folder_that_is_not_whole_is_refused(folder, tmp_path):
 
 def test_foreign_names_stay_as_they_are():
     assert deepseek_to_transformers({"surprise": torch.ones(1)}).keys() == {"surprise"}
+
+
+def test_windows_as_large_as_the_grid_leave_the_global_layers_to_the_table():
+    prefix = "model.high_res_vision_model.vision_encoder."
+    tensors = {
+        f"{prefix}patch_embed.projection.weight": torch.zeros(16, 3, 16, 16),
+        f"{prefix}pos_embed": torch.zeros(1, 4, 4, 16),
+        f"{prefix}neck.conv1.weight": torch.zeros(8, 16, 1, 1),
+    }
+    for layer in range(3):
+        tensors[f"{prefix}layers.{layer}.mlp.lin1.weight"] = torch.zeros(32, 16)
+        tensors[f"{prefix}layers.{layer}.attn.rel_pos_h"] = torch.zeros(7, 8)
+    assert sam_sizes(tensors, global_layers=(1,))["global_attn_indexes"] == [1]
+    for layer in (0, 1):  # windows of 14 on a grid of 4, as in a tower of the same code
+        tensors[f"{prefix}layers.{layer}.attn.rel_pos_h"] = torch.zeros(27, 8)
+    sizes = sam_sizes(tensors, global_layers=(1,))
+    assert (sizes["global_attn_indexes"], sizes["window_size"]) == ([2], 14)

@@ -77,7 +77,8 @@ def run(options: Namespace) -> None:
     picture_path(folder / "answer-1.png")
 
     grounder = grounder_from_options(options)
-    say_how_phrases_are_found()
+    if not options.example:
+        say_how_phrases_are_found()
     history: list[Exchange] = []
     number = next_number(folder)
     for question in questions(options.question):

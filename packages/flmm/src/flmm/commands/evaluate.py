@@ -19,6 +19,7 @@ from flmm.commands.grounders import (
     add_grounder_options,
     check_grounder,
     grounder_from_options,
+    options_of,
     unanswered_notes,
 )
 from flmm.commands.options import add_score_option, say
@@ -191,9 +192,8 @@ def score(options: Namespace) -> None:
     lmm = None
     for kind in kinds:
         folder = options.out if len(kinds) == 1 else options.out / kind
-        one = Namespace(**{**vars(options), "grounder": kind, "out": folder})
-        if kind != "attention":
-            one.attention_heads = None
+        one = options_of(options, kind)
+        one.out = folder
         if len(kinds) > 1:
             say(f"grounder {kind}:")
         lmm, rows[kind] = _score_one(one, data, lmm)

@@ -70,6 +70,14 @@ def grounder_from_options(options: argparse.Namespace, lmm: FrozenLMM | None = N
     return GROUNDERS[options.grounder](options, lmm)
 
 
+def options_of(options: argparse.Namespace, kind: str) -> argparse.Namespace:
+    """Return the options of one of several grounders."""
+    one = argparse.Namespace(**{**vars(options), "grounder": kind})
+    if kind != "attention":
+        one.attention_heads = None
+    return one
+
+
 def check_grounder(options: argparse.Namespace, kind: str) -> None:
     """Check the options of one grounder, before the minutes that loading can take.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from flmm.demo.scenes import IMAGE_PX, demo_words
+from flmm.hub import without_bars
 from flmm.text.prompts import DESCRIBE, STYLES
 
 PATCH_PX = 8
@@ -96,7 +97,8 @@ def save_folder(model: Any, tokenizer: Any, folder: str | Path) -> Path:
     from transformers import LlavaProcessor
 
     folder = Path(folder)
-    model.save_pretrained(folder)
+    with without_bars():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     image_processor().save_pretrained(folder)
     LlavaProcessor(

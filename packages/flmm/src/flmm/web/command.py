@@ -13,7 +13,12 @@ from clim_data.files import IMAGE_SUFFIXES, is_image
 
 from flmm.adapters.frozen import FrozenLMM
 from flmm.commands.example import add_example_option, use_example
-from flmm.commands.grounders import add_grounder_options, check_grounder, grounder_from_options
+from flmm.commands.grounders import (
+    add_grounder_options,
+    check_grounder,
+    grounder_from_options,
+    options_of,
+)
 from flmm.commands.options import (
     add_answer_options,
     add_model_options,
@@ -85,7 +90,8 @@ def run(options: Namespace) -> None:
         from flmm.web.session import Demo
 
         makers = load_makers(options)
-        say_how_phrases_are_found()
+        if not options.example:
+            say_how_phrases_are_found()
         app = build_app(
             Demo(makers, max_new_tokens=options.max_new_tokens, min_score=options.min_score),
             about=about(makers.lmm, options.checkpoint),
@@ -119,7 +125,7 @@ def load_makers(options: Namespace) -> "MaskMakers":
     made: dict[Choice, MaskGrounder] = {}
     lmm = None
     for kind in dict.fromkeys(options.grounder):
-        grounder: Any = grounder_from_options(Namespace(**{**vars(options), "grounder": kind}), lmm)
+        grounder: Any = grounder_from_options(options_of(options, kind), lmm)
         lmm = grounder.lmm
         if refiner_of(grounder).square.edge:
             made[Choice(kind, "refined")] = grounder

@@ -110,23 +110,30 @@ def siglip_sizes(tensors: Mapping[str, Tensor], *, heads: int) -> dict[str, Any]
 def sam_sizes(tensors: Mapping[str, Tensor], *, global_layers: Sequence[int]) -> dict[str, Any]:
     """Read the sizes of the SAM tower of the 7B model from its weights, under transformers' names.
 
+    A layer has 2 * n - 1 relative positions along an axis: n is the side of its windows, or of the
+    whole grid where it attends to the whole image.
+
     Args:
-        global_layers: layers that attend to the whole image; the others have windows.
+        global_layers: layers that attend to the whole image, for a tower whose windows are as large
+            as its grid; otherwise the weights tell them.
     """
     patches = tensors[f"{_SAM}patch_embed.projection.weight"]  # (C, 3, p, p)
     positions = tensors[f"{_SAM}pos_embed"]  # (1, h, w, C)
     layers = _layers(tensors, f"{_SAM}layers.")
-    windowed = next((layer for layer in range(layers) if layer not in global_layers), 0)
-    relative = tensors[f"{_SAM}layers.{windowed}.attn.rel_pos_h"]  # (2 * window - 1, C / heads)
+    relative = [tensors[f"{_SAM}layers.{layer}.attn.rel_pos_h"] for layer in range(layers)]
+    sides = [(len(of_layer) + 1) // 2 for of_layer in relative]  # of_layer: (2 n - 1, C / heads)
+    grid = positions.shape[1]
+    if len(set(sides)) > 1:
+        global_layers = [layer for layer, side in enumerate(sides) if side == grid]
     return {
         "hidden_size": len(patches),
         "mlp_dim": len(tensors[f"{_SAM}layers.0.mlp.lin1.weight"]),
         "output_channels": len(tensors[f"{_SAM}neck.conv1.weight"]),
         "num_hidden_layers": layers,
-        "num_attention_heads": len(patches) // relative.shape[1],
-        "image_size": positions.shape[1] * patches.shape[-1],
+        "num_attention_heads": len(patches) // relative[0].shape[1],
+        "image_size": grid * patches.shape[-1],
         "patch_size": patches.shape[-1],
-        "window_size": (len(relative) + 1) // 2,
+        "window_size": next((side for side in sides if side != grid), grid),
         "global_attn_indexes": list(global_layers),
         "hidden_act": "gelu",
     }

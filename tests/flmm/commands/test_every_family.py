@@ -182,7 +182,10 @@ def test_the_commands_run(name, data, tmp_path, monkeypatch, capsys):
     run("ground", images, *PHRASES, "-o", found, "--batch-size=2", "--workers=0")
     assert len(json.loads(found.read_text())["images"]) == 2
 
-    run("chat", images / "2.png", "-q", "the car", "--max-new-tokens=4", "-o", tmp_path / "chat")
+    # Two turns: the LMM is told the first one with the second.
+    questions = ["-q", "the car", "-q", "the sky", "--max-new-tokens=4"]
+    run("chat", images / "2.png", *questions, "-o", tmp_path / "chat")
+    assert "could not be drawn" not in capsys.readouterr().err
 
     refs = ["--refs", data / "refs.json", "--instances-json", data / "instances.json"]
     counted = ["--split=val", "--batch-size=2", "--workers=0", "--pictures=0"]
@@ -197,8 +200,12 @@ def test_the_commands_run(name, data, tmp_path, monkeypatch, capsys):
         command = [words[0], str(images / "1.png"), *PHRASES, *words[1:], *map(str, plain)]
         assert main(command) == 0, capsys.readouterr().err
 
-    asked = ["--questions", data / "questions.json", "--focus=question"]
-    run("eval", "viscot", *asked, "--images", data, "-o", tmp_path / "viscot")
+    # Visual chain of thought: the LMM says what matters, or the question does.
+    for focus in ("thought", "question"):
+        out = tmp_path / focus
+        asked = ["--questions", data / "questions.json", f"--focus={focus}"]
+        run("eval", "viscot", *asked, "--images", data, "-o", out)
+        assert json.loads((out / "report.json").read_text())["metrics"]
 
     answers = []
 

@@ -161,8 +161,8 @@ class _Calls(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func in READING and func is not Tensor.item:
-            # item() is noted as an operator.
+        if func is Tensor.new_tensor or (func in READING and func is not Tensor.item):
+            # item() is noted as an operator. Numbers of new_tensor are copied like those of `MAKING`.
             self.places.add(func.__name__)
         elif (
             func in MAKING and kwargs.get("device") is not None and not isinstance(args[0], Tensor)

@@ -8,7 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from clim_models.detection import detector as detector_module, frozen_clip_names, fvit_names
+from clim_models.detection import (
+    Detections,
+    detector as detector_module,
+    frozen_clip_names,
+    fvit_names,
+)
 from clim_models.detection.boxes.matching import SampleRules
 from clim_models.detection.boxes.roi import as_rois
 from golden_detectors import close, record, unpack
@@ -29,6 +34,7 @@ def check_detections(case, prefix: str, image: int, found) -> None:
     expected = {part: case.tensor(key) for part, key in keys.items()}
     assert len(found.scores) == len(expected["scores"])
     tolerances = {part: case.meta["keys"][keys[part]].get("tolerance") for part in keys}
+    found = Detections(*(getattr(found, part).cpu() for part in ("boxes", "scores", "labels")))
 
     torch.testing.assert_close(found.scores, expected["scores"], atol=tolerances["scores"], rtol=0)
     order = order_of(found, expected)
@@ -40,17 +46,18 @@ def check_detections(case, prefix: str, image: int, found) -> None:
 
 def order_of(found, expected) -> torch.Tensor:
     """For each golden box the found one of its label that overlaps it most."""
-    overlap = box_iou(expected["boxes"], found.boxes)
-    other = expected["labels"][:, None] != found.labels[None]
+    overlap = box_iou(expected["boxes"], found.boxes.cpu())
+    other = expected["labels"][:, None] != found.labels.cpu()[None]
     return overlap.masked_fill(other, -1).argmax(1)
 
 
 def check_masks(case, prefix: str, image: int, found) -> None:
     """Compare masks of the first boxes by their overlap."""
     packed = case.tensor(f"{prefix}/masks{image}")
-    masks = unpack(packed, found.masks.shape[-1])
+    everything = found.masks.cpu()
+    masks = unpack(packed, everything.shape[-1])
     expected = {part: case.tensor(f"{prefix}/{part}{image}") for part in ("boxes", "labels")}
-    ours = found.masks[order_of(found, expected)][: len(masks)]
+    ours = everything[order_of(found, expected)][: len(masks)]
     both = (ours & masks).flatten(1).sum(1)
     either = (ours | masks).flatten(1).sum(1).clamp(min=1)
     different = (ours ^ masks).flatten(1).float().mean(1)

@@ -104,7 +104,7 @@ def frames_of(contents, padded, originals=None) -> list[ImageFrame]:
 
 def close(case, key: str, found: torch.Tensor) -> None:
     """Compare with a golden array, within the tolerance that its sidecar gives."""
-    about, expected = case.meta["keys"][key], case.tensor(key)
+    about, expected, found = case.meta["keys"][key], case.tensor(key), found.cpu()
     assert tuple(found.shape) == tuple(expected.shape), key
     if about.get("exact"):
         assert torch.equal(found.to(expected.dtype), expected), key

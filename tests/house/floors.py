@@ -33,7 +33,7 @@ FLOORS: dict[str, dict[str, int]] = {
         "commands": 11,
         "pipelines": 10,
         "hub": 8,
-        "graphs": 7,
+        "graphs": 10,
         "detection": 9,
         "detection.heads": 8,
         "detection.features": 7,

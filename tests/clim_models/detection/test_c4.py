@@ -23,6 +23,7 @@ from clim_models.detection.detic_names import c4_names
 from clim_models.detection.features.resnet import EXPANSION, ResNetRules
 from clim_models.detection.heads import rpn
 from clim_models.detection.heads.losses import proposal_losses
+from device import DEVICE
 from golden_detectors import close, record
 from golden_detic import (
     FAMILY,
@@ -118,10 +119,11 @@ def test_golden_parts(golden):
     close(case, "out/bbox_pred", detector.box_head.deltas(features))
 
 
+@pytest.mark.device
 def test_golden_detections(golden):
     case = golden("case02_ovcoco_forward", FAMILY)
-    detector = golden_c4(case)
-    images = images_of(case, "", detector.options.images)
+    detector = golden_c4(case).to(DEVICE)
+    images = images_of(case, "", detector.options.images).to(DEVICE)
     frames = frames_of_samples(case.meta["config"]["samples"], images.shape[-2:])
     for i, found in enumerate(detector(images, frames)):
         check_boxes(case, f"out/det{i}", found)

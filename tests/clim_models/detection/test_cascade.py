@@ -28,6 +28,7 @@ from clim_models.detection.heads.heatmap import (
     lay_grid,
     levels_of,
 )
+from device import DEVICE
 from golden_detectors import close, record, unpack
 from golden_detic import (
     FAMILY,
@@ -246,17 +247,20 @@ def check_windows(case, detector, levels, rois):
     close(case, "out/mask_logits", detector.mask_head(windows)[:, None])
 
 
+@pytest.mark.device
 def test_golden_detections_and_masks(golden):
     case = golden("case05_cascade", FAMILY)
-    detector = golden_cascade(golden)
+    detector = golden_cascade(golden).to(DEVICE)
     images = images_of(golden("case04_centernet", FAMILY), "", detector.options.images)
+    images = images.to(DEVICE)
     frames = frames_of_samples(case.meta["config"]["samples"], images.shape[-2:])
     for i, found in enumerate(detector(images, frames)):
         for part in ("boxes", "scores", "labels"):
             close(case, f"out/det{i}/{part}", getattr(found, part))
         masks = case.tensor(f"out/det{i}/masks").bool()
-        assert (found.masks[: len(masks)] != masks).float().mean() < 1e-3
-        area = found.masks.flatten(1).sum(1).float()
+        ours = found.masks.cpu()
+        assert (ours[: len(masks)] != masks).float().mean() < 1e-3
+        area = ours.flatten(1).sum(1).float()
         torch.testing.assert_close(area, case.tensor(f"out/det{i}/mask_area"), atol=2, rtol=0.01)
 
 

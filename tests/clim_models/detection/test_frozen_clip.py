@@ -10,6 +10,7 @@ from clim_models.detection.features.nas_fpn import NASFPN
 from clim_models.detection.heads.box_head import WINDOW
 from clim_models.detection.heads.ensemble import combine_scores
 from clim_models.detection.heads.text_classifier import Background, TextClassifier
+from device import DEVICE
 from golden_detection_runs import check_detections, check_losses, check_masks
 from golden_detectors import FAMILY, close, frames_of, golden_detector, unpack
 
@@ -98,12 +99,14 @@ def test_golden_classes_that_are_left_out(golden):
     torch.testing.assert_close(scores, expected[:, left], atol=tolerance, rtol=0)
 
 
+@pytest.mark.device
 def test_golden_proposals_and_detections(run):
     case, detector, frames = run
+    detector.to(DEVICE)
     # The cases give the sizes of the resized pictures as limits, without the padding.
     images = replace(detector.rules.images, clip_to_padding=False)
     detector.rules = replace(detector.rules, images=images)
-    x = case.tensor("in/x")
+    x = case.tensor("in/x").to(DEVICE)
     levels = detector.neck(detector.backbone(x, with_clip=False).pyramid)
     proposals = detector.rpn.propose(detector.rpn(levels), detector.limits_of(frames, x.device))
     for i, found in enumerate(proposals):
@@ -115,8 +118,10 @@ def test_golden_proposals_and_detections(run):
             check_masks(case, "out/pred", i, found)
 
 
+@pytest.mark.device
 def test_golden_training_step(run):
     case, detector, frames = run
+    detector.to(DEVICE)
     images = replace(detector.rules.images, clip_to_padding=False)
     detector.rules = replace(detector.rules, images=images)
     truths = []
@@ -125,7 +130,7 @@ def test_golden_training_step(run):
         if f"in/masks{i}" in case.arrays:
             masks = unpack(case.tensor(f"in/masks{i}"), case.arrays["in/x"].shape[-1])
         truths.append(Annotations(case.tensor(f"in/gt{i}"), case.tensor(f"in/labels{i}"), masks))
-    check_losses(case, "out/train", detector, case.tensor("in/x"), frames, truths)
+    check_losses(case, "out/train", detector, case.tensor("in/x").to(DEVICE), frames, truths)
 
 
 def test_odd_sizes_and_unknown_necks():

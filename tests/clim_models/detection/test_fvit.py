@@ -17,6 +17,7 @@ from clim_models.detection import (
     prepare_views,
     transfer_fvit,
 )
+from device import DEVICE
 from golden_detection_runs import check_detections, check_losses, check_masks
 from golden_detectors import FAMILY, close, frames_of, golden_detector, unpack
 from tiny_towers import build_vit
@@ -43,14 +44,15 @@ def test_golden_detections(golden, kind):
         assert abs(len(one.scores) - len(exact.scores)) <= 0.1 * len(exact.scores) + 2
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("kind", KINDS)
 def test_golden_batches_and_single_pictures_agree(golden, kind):
     case = golden("case09_fvit_test", FAMILY)
-    detector = golden_detector(golden(f"model_fvit_{kind}", FAMILY))
+    detector = golden_detector(golden(f"model_fvit_{kind}", FAMILY)).to(DEVICE)
     tensors = torch.stack([case.tensor(f"in/{kind}/tensor{i}") for i in range(2)])
     contents = [case.tensor(f"in/{kind}/img_shape{i}").tolist() for i in range(2)]
     originals = [case.arrays[f"in/{kind}/image{i}"].shape[:2] for i in range(2)]
-    found = detector(tensors, frames_of(contents, tensors.shape[-2:], originals))
+    found = detector(tensors.to(DEVICE), frames_of(contents, tensors.shape[-2:], originals))
     for i, one in enumerate(found):
         check_detections(case, f"out/{kind}", i, one)
 
@@ -67,11 +69,12 @@ def truths_of(case, kind):
     return truths
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("kind", KINDS)
 def test_golden_training_step(golden, kind):
     case = golden("case10_fvit_train", FAMILY)
-    detector = golden_detector(golden(f"model_fvit_{kind}", FAMILY))
-    images = case.tensor(f"in/{kind}/x")
+    detector = golden_detector(golden(f"model_fvit_{kind}", FAMILY)).to(DEVICE)
+    images = case.tensor(f"in/{kind}/x").to(DEVICE)
     frames = frames_of(case.meta["img_shapes"][kind], images.shape[-2:])
     check_losses(case, f"out/{kind}/all", detector, images, frames, truths_of(case, kind), kind)
 

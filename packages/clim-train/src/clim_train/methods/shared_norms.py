@@ -51,7 +51,7 @@ def shared_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x: (N, C, h, w); N may be 0.
     """
     values = x.float()
-    own = values.new_tensor([x.shape[0] * x.shape[2] * x.shape[3]])
+    own = values.new_full((1,), x.shape[0] * x.shape[2] * x.shape[3])
     total = all_reduce(torch.cat([own, values.sum((0, 2, 3))]))
     count = total[0].detach()
     mean = total[1:] / count.clamp(min=1)

@@ -65,11 +65,13 @@ def anchor_boxes(
         )
     found = []
     for (rows, columns), stride in zip(grids, rules.strides, strict=True):
-        root = torch.tensor(rules.ratios, device=device).sqrt()
-        scales = torch.tensor(rules.scales, device=device)[:, None]
+        # On the CPU: numbers that are made on a GPU make it wait.
+        root = torch.tensor(rules.ratios).sqrt()
+        scales = torch.tensor(rules.scales)[:, None]
         width = (stride * (1 / root) * scales).flatten()  # (A,)
         height = (stride * root * scales).flatten()
         shapes = torch.stack([-width, -height, width, height], -1) * 0.5  # (A, 4)
+        shapes = shapes.to(device, non_blocking=True)
 
         x = torch.arange(columns, device=device, dtype=torch.float32) * stride
         y = torch.arange(rows, device=device, dtype=torch.float32) * stride

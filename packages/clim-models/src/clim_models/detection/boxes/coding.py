@@ -12,6 +12,11 @@ PLAIN_STDS = (1.0, 1.0, 1.0, 1.0)
 HEAD_STDS = (0.1, 0.1, 0.2, 0.2)
 
 
+def as_row(values: Sequence[float], device: torch.device) -> Tensor:
+    """Copy numbers to a device that nobody waits for: float32 (n,)."""
+    return torch.tensor(values, dtype=torch.float32).to(device, non_blocking=True)
+
+
 def box_deltas(references: Tensor, boxes: Tensor, stds: Sequence[float] = PLAIN_STDS) -> Tensor:
     """Compute the deltas that move reference boxes onto boxes.
 
@@ -29,7 +34,7 @@ def box_deltas(references: Tensor, boxes: Tensor, stds: Sequence[float] = PLAIN_
     centre, size = _centre_and_size(references.float())
     new_centre, new_size = _centre_and_size(boxes.float())
     deltas = torch.cat([(new_centre - centre) / size, (new_size / size).log()], -1)
-    return deltas / deltas.new_tensor(stds)
+    return deltas / as_row(stds, deltas.device)
 
 
 def apply_deltas(references: Tensor, deltas: Tensor, stds: Sequence[float] = PLAIN_STDS) -> Tensor:
@@ -46,7 +51,7 @@ def apply_deltas(references: Tensor, deltas: Tensor, stds: Sequence[float] = PLA
         (..., 4), not clipped to an image.
     """
     centre, size = _centre_and_size(references.float())
-    deltas = deltas.float() * deltas.new_tensor(stds, dtype=torch.float32)
+    deltas = deltas.float() * as_row(stds, deltas.device)
 
     new_centre = centre + size * deltas[..., :2]
     ratio = deltas[..., 2:].clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
@@ -61,7 +66,8 @@ def clip_to(boxes: Tensor, size: Tensor | tuple[float, float]) -> Tensor:
         boxes: (..., 4).
         size: (height, width), or a tensor (..., 2) of them that broadcasts to the boxes.
     """
-    limits = boxes.new_tensor(size) if not isinstance(size, Tensor) else size.to(boxes)
+    limits = size if isinstance(size, Tensor) else as_row(size, boxes.device)
+    limits = limits.to(boxes)
     height, width = limits.unbind(-1)
     high = torch.stack([width, height, width, height], -1)
     return torch.minimum(boxes.clamp(min=0), high)

@@ -53,7 +53,7 @@ def combine_scores(
     Source: F-VLM (arXiv 2209.15639), equation 1.
     """
     weights = torch.where(is_base, rules.base, rules.novel)
-    background = weights.new_tensor([rules.base])
+    background = weights.new_full((1,), rules.base)
     weights = torch.cat([weights, background]).to(detector_logits.device)
 
     detector = detector_logits.float().softmax(-1)

@@ -110,7 +110,7 @@ def lay_grid(
 def levels_of(boxes: Tensor, ranges: Sequence[tuple[float, float]]) -> Tensor:
     """Tell which levels predict each box, by half its diagonal: (G, 4) -> bool (G, L)."""
     half = (boxes[:, 2:] - boxes[:, :2]).norm(dim=1, keepdim=True) / 2
-    low, high = boxes.new_tensor(ranges).T
+    low, high = torch.tensor(ranges, dtype=torch.float32).to(boxes, non_blocking=True).T
     return (half >= low) & (half <= high)
 
 

@@ -146,7 +146,7 @@ class RPN(nn.Module):
             torch.cat(logits, 1).float(),
             torch.cat(deltas, 1).float(),
             torch.cat(anchors),
-            tuple(len(level) for level in anchors),
+            tuple(level.shape[0] for level in anchors),
         )
 
     @torch.no_grad()

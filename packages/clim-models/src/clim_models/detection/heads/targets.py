@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from clim_models.detection.boxes.coding import HEAD_STDS, box_deltas
+from clim_models.detection.boxes.coding import HEAD_STDS, box_deltas, clip_to
 from clim_models.detection.boxes.masks import BoxMasks
 from clim_models.detection.boxes.matching import (
     NEGATIVE,
@@ -205,8 +205,7 @@ def mask_targets(masks: Tensor | BoxMasks, boxes: Tensor, owners: Tensor, side: 
         bool (P, S, S): RoIAlign of the mask, at least 0.5.
     """
     count, height, width = masks.shape
-    limits = boxes.new_tensor([width, height, width, height])
-    inside = torch.minimum(boxes.clamp(min=0), limits).float()
+    inside = clip_to(boxes, (height, width)).float()
     whole = masks.dense() if isinstance(masks, BoxMasks) else masks
 
     # RoIAlign reads floats. Masks go in groups, because an image can have hundreds.

@@ -128,7 +128,7 @@ class ClassSet(nn.Module):
             raise ValueError(
                 "no base class: a detector trains on annotated classes; name them with base=[...]"
             )
-        last = self.embeddings.new_tensor([background])
+        last = self.embeddings.new_full((1,), background)
         return torch.cat([self.is_base.to(last), last])
 
     def without(self, labels: Iterable[int]) -> "ClassSet":

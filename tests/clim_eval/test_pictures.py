@@ -150,6 +150,16 @@ def test_mistakes_are_told():
         accuracy_bars({"a": {"top1": 0.1}}, metrics=["top9"])
 
 
+def test_a_trade_off_has_error_bars_where_there_are_several_runs():
+    curve = {"0": (0.1, 0.7), "1": (0.3, 0.4)}
+    figure = tradeoff_figure(
+        {"a": curve}, x_name="x", y_name="y", errors={"a": {"1": (0.02, 0.05)}}
+    )
+    across, along = figure.axes[0].collections
+    np.testing.assert_allclose(across.get_segments(), [[[28, 40], [32, 40]]])
+    np.testing.assert_allclose(along.get_segments(), [[[30, 35], [30, 45]]])
+
+
 def test_axes_of_a_trade_off_have_words_and_labels_stand_at_the_ends():
     assert words_of("regions.boxes.thing.mAcc1") == "naming regions, top-1 (boxes of things)"
     assert words_of("retrieval.t2i.R@1") == "retrieval, text to image, R@1"

@@ -50,7 +50,7 @@ def test_mosaics_from_a_folder_take_the_lines_beside_each_image(photos):
     assert chosen == {"a cat", "a dog"}
     assert loader.skipped.names == {"incomplete sample": ["photos/sub/d.jpeg"]}
     with pytest.raises(
-        BrokenSample, match=r"photos/sub/d\.jpeg: incomplete sample: no captions next to it"
+        BrokenSample, match=r"photos/sub/d\.jpeg: incomplete sample: no txt next to it"
     ):
         MosaicLoader(photos, batch_size=4, mosaic=SMALL, on_error="raise")
 

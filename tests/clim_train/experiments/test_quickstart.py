@@ -57,7 +57,7 @@ def test_quickstart_trains_every_arm_and_writes_the_report(tmp_path, capsys):
             "unseen_vendor.retrieval.t2i.R@1",
         } <= set(values)
         assert all(0 <= value <= 1 for value in values.values())
-    assert len(list((out / "figures").glob("*.png"))) == 2
+    assert len(list((out / "figures").glob("*.png"))) == 3
     starts = {(out / "runs" / f"{arm}-seed0" / "start.safetensors").read_bytes() for arm in ARMS}
     assert len(starts) == 1
     # Another seed of one arm: what is there is found done. Other options are refused.

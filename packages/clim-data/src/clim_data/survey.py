@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from clim_data.annotations.caption_files import CAPTION_LIST
 from clim_data.faults import BrokenSample, SkipReport
 from clim_data.pixels.decode import load_rgb, open_image
 from clim_data.sources.folders import FolderIndex
@@ -41,7 +40,7 @@ class Survey:
 
     images: files that can be read (with `check_images`: decoded); of more than 2,000 images,
     headers were read of 2,000 only. captioned: images with captions in the folder. caption_source:
-    "txt", "metadata.jsonl", or "" when there are no captions. smallest: (width, height) in pixels
+    "txt", the name of a table, or "" when there are no captions. smallest: (width, height) in pixels
     of the image with the fewest pixels, None without images. shards: tars. annotations: COCO-style
     files in the folder or one folder below. faults: unusable files, by name.
     """
@@ -87,7 +86,7 @@ def survey_folder(folder: str | Path, *, check_images: bool = False) -> Survey:
 def _caption_source(index: FolderIndex) -> str:
     if not index.has_text.any():
         return ""
-    return "txt" if index.table is None else CAPTION_LIST
+    return "txt" if index.table_file is None else index.table_file.name
 
 
 def _look_at_images(

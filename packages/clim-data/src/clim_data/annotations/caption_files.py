@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clim_data.annotations.caption_sheets import SHEETS, read_sheet
 from clim_data.annotations.coco import collector_paused, read_annotations
 from clim_data.annotations.ids import Key, id_key, need_object, record_name
 from clim_data.annotations.tables import ImageTable, check_ids_meet
@@ -16,7 +17,8 @@ from clim_data.faults import BrokenSample
 from clim_data.files.names import clean_name, is_utf8, printable
 from clim_data.files.text import parse_json, plain_text, read_lines, read_text
 
-CAPTION_LIST = "metadata.jsonl"
+# Tables of captions that a folder of images may have.
+CAPTION_TABLES = ("metadata.jsonl", "metadata.csv", "captions.csv")
 CAPTION_FIELDS = ("captions", "caption", "text")
 
 Report = Callable[[BrokenSample], None]
@@ -143,19 +145,24 @@ class CaptionRows:
 
 
 def read_caption_table(path: str | Path) -> CaptionRows:
-    """Read captions by file name from a json object {file name: caption or list}, or from a jsonl.
+    """Read captions by file name from a json object {file name: caption or list}, a jsonl, or a csv.
 
-    A line of the jsonl has "file_name" and "text", "caption" or "captions". Rows that cannot be
-    used are faults, with their line, and do not stop the others.
+    A line of the jsonl has "file_name" and "text", "caption" or "captions"; the first line of a csv
+    or tsv names such columns. Rows that cannot be used are faults, with their line, and do not stop
+    the others.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no text, or no json object.
+        ValueError: the file is no text, no json object, or a csv without these columns.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no captions file {path}: give a json or jsonl file")
+        raise FileNotFoundError(f"no captions file {path}: give a json, jsonl or csv file")
     rows = CaptionRows(path.name, {})
+    if path.suffix.lower() in SHEETS:
+        for where, name, text in read_sheet(path):
+            _add(rows, where, name, "text", text)
+        return rows
     if path.suffix.lower() == ".jsonl":
         for number, line in enumerate(_numbered_lines(read_text(path)), 1):
             where = f"{path}, line {number}"
@@ -211,6 +218,18 @@ def _add(rows: CaptionRows, where: str, name: Any, used: str, value: Any) -> Non
         texts += captions_of(value, where, used)
     except BrokenSample as fault:
         rows.faults.append(fault)
+
+
+def caption_table_in(folder: str | Path) -> Path | None:
+    """Find the table of captions of a folder of images; None where there is none.
+
+    Raises:
+        ValueError: there are two, and they may differ.
+    """
+    found = [name for name in CAPTION_TABLES if (Path(folder) / name).is_file()]
+    if len(found) > 1:
+        raise ValueError(f"{folder} has {' and '.join(found)}: keep one of them")
+    return Path(folder) / found[0] if found else None
 
 
 def captions_beside(image: Path) -> list[str] | None:

@@ -81,11 +81,14 @@ def _add_region_kinds(kinds: Commands) -> None:
 
 def _add_folder(kinds: Commands) -> None:
     command = _add_kind(kinds, "folder", "a folder of images with captions", _list_folder)
-    _add_images(command, "folder of images, with a txt file next to each or a metadata.jsonl")
+    _add_images(
+        command,
+        "folder of images, with a txt file next to each, a metadata.jsonl or a metadata.csv",
+    )
     add_option(
         command,
         "--captions-json",
-        help="json or jsonl with the captions of all images, in place of these files",
+        help="json, jsonl or csv with the captions of all images, in place of these files",
         old=["--captions"],
     )
 

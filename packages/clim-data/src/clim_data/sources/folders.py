@@ -8,7 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from clim_data.annotations.caption_files import CAPTION_LIST, captions_beside, read_caption_table
+from clim_data.annotations.caption_files import (
+    caption_table_in,
+    captions_beside,
+    read_caption_table,
+)
 from clim_data.faults import BrokenSample
 from clim_data.sources.captions import captions_of_files
 from clim_data.sources.shards import RawSample
@@ -38,27 +42,32 @@ class FolderIndex:
 
     @cached_property
     def _joined(self) -> tuple[dict[str, list[str]] | None, list[BrokenSample]]:
-        listed = Path(self.root) / CAPTION_LIST
-        if not listed.is_file():
+        if self.table_file is None:
             return None, []
-        return captions_of_files(read_caption_table(listed), self.keys.tolist(), self.root)
+        rows = read_caption_table(self.table_file)
+        return captions_of_files(rows, self.keys.tolist(), self.root)
+
+    @cached_property
+    def table_file(self) -> Path | None:
+        """The table of captions in the folder, such as `metadata.jsonl`; None when there is none."""
+        return caption_table_in(self.root)
 
     @property
     def table(self) -> dict[str, list[str]] | None:
-        """Captions by name from `metadata.jsonl` in the folder; None when there is none, and txt
-        files count."""
+        """Captions by name from the folder's table; None when there is none, and txt files count."""
         return self._joined[0]
 
     @property
     def table_faults(self) -> list[BrokenSample]:
-        """Rows of `metadata.jsonl` that cannot be used, or name no image of the folder."""
+        """Rows of the folder's table that cannot be used, or name no image of the folder."""
         return self._joined[1]
 
     def why_no_captions(self, key: str) -> str:
         """Return the reason why an image has no captions."""
-        if self.table is None:
-            return "no captions next to it"
-        return f"{CAPTION_LIST} has no {'caption' if key in self.table else 'row'} for it"
+        if self.table is None or self.table_file is None:
+            return "no txt next to it, and no metadata.jsonl or metadata.csv in the folder"
+        missing = "caption" if key in self.table else "row"
+        return f"{self.table_file.name} has no {missing} for it"
 
     @cached_property
     def has_text(self) -> np.ndarray:

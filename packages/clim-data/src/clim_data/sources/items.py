@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clim_data.annotations.caption_files import (
-    CAPTION_LIST,
+    caption_table_in,
     captions_beside,
     captions_of_images,
     read_caption_table,
@@ -146,18 +146,17 @@ def panoptic_items(
 def folder_items(folder: str | Path, *, captions_file: str | Path | None = None) -> PackList:
     """List every jpg, jpeg, png and webp below a folder, with captions.
 
-    Captions come from `captions_file`, or from `metadata.jsonl` in the folder, or else from a txt
-    of the same name next to each image, one caption per line. A captions file is a json object
-    {file name: caption or list}, or has one json object per line with "file_name" and "text",
-    "caption" or "captions".
+    Captions come from `captions_file`, or from `metadata.jsonl`, `metadata.csv` or `captions.csv`
+    in the folder, or else from a txt of the same name next to each image, one caption per line. A
+    captions file is a json object {file name: caption or list}, or has one json object per line
+    with "file_name" and "text", "caption" or "captions", or is a csv with such columns.
     """
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give the folder that holds the images")
     content = walk_folder(root)
-    listed = root / CAPTION_LIST
-    if captions_file is None and listed.is_file():
-        captions_file = listed
+    if captions_file is None:
+        captions_file = caption_table_in(root)
     table, faults = None, list(content.faults)
     if captions_file is not None:
         rows = read_caption_table(captions_file)

@@ -37,7 +37,7 @@ class MosaicLoader(EpochLoader[MosaicBatch]):
     Args:
         sources: shard paths, globs, folders, or URLs (`https://...`, `s3://...`, `pipe:...`),
             braces allowed. A folder without shards is read as images; captions are the lines of the
-            txt next to each, or `metadata.jsonl`.
+            txt next to each, or `metadata.jsonl` or `metadata.csv`.
         mosaic: layout and sizes.
         stream: batch size, order, ranks, workers, background and the rest.
         keywords: the fields of `stream` one by one, `ranks` as `rank` and `world_size`; accepted in

@@ -21,6 +21,7 @@ def tradeoff_figure(
     x_name: str,
     y_name: str,
     chosen: Mapping[str, Sequence[str]] | None = None,
+    errors: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
     title: str = "",
 ) -> Figure:
     """Draw one accuracy against another: a line of points for each curve, fractions shown in
@@ -31,6 +32,8 @@ def tradeoff_figure(
         x_name, y_name: metrics of the axes.
         chosen: {curve: labels of the points that get a ring}; the legend says "not beaten by any
             other".
+        errors: {curve: {label: half lengths of the error bars along x and y}}, fractions; a point
+            without has none.
         title: a line above the picture.
 
     A point with nan has no place: the labels of such points are listed under the picture.
@@ -55,7 +58,9 @@ def tradeoff_figure(
     with styled_figure(6.4, 4.8) as figure:
         axis = figure.subplots()
         for index, (curve, points) in enumerate(drawn.items()):
-            _draw_curve(axis, points, label=curve, color=PALETTE[index % len(PALETTE)])
+            color = PALETTE[index % len(PALETTE)]
+            _draw_curve(axis, points, label=curve, color=color)
+            _draw_errors(axis, points, (errors or {}).get(curve, {}), color=color)
         _write_labels(axis, drawn, chosen or {})
         _draw_rings(axis, drawn, chosen or {})
 
@@ -95,6 +100,25 @@ def _draw_curve(axis: Axes, points: Points, *, label: str, color: str) -> None:
     xs = [x for x, _ in points.values()]
     ys = [y for _, y in points.values()]
     axis.plot(xs, ys, "-o", color=color, markersize=5, linewidth=1.2, label=label or None)
+
+
+def _draw_errors(
+    axis: Axes, points: Points, errors: Mapping[str, tuple[float, float]], *, color: str
+) -> None:
+    """Draw error bars both ways; they are given as fractions."""
+    named = [label for label in points if label in errors]
+    if not named:
+        return
+    axis.errorbar(
+        [points[label][0] for label in named],
+        [points[label][1] for label in named],
+        xerr=[100 * errors[label][0] for label in named],
+        yerr=[100 * errors[label][1] for label in named],
+        fmt="none",
+        ecolor=color,
+        elinewidth=0.9,
+        capsize=2,
+    )
 
 
 def _is_near(place: tuple[float, float], others: Sequence[tuple[float, float]]) -> bool:

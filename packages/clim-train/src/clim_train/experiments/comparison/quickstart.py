@@ -41,6 +41,7 @@ from clim_train.experiments.comparison.report import (
     mixed_rows,
     result_table,
     summarize,
+    tradeoff_of,
     with_spreads,
 )
 from clim_train.experiments.image_towers import set_image_tower
@@ -235,7 +236,11 @@ def write_quickstart(
         details.append(f"**{head}**\n\n{result_table(rows, columns)}")
 
     arms = {title: rows[title] for title in results.rows}
-    figures = {"accuracy of every arm": accuracy_picture(arms, groups[0])}
+    names = (f"{groups[0]}.boxes.all.mAcc1", f"zeroshot.{groups[0]}.top1")
+    figures = {
+        "accuracy of every arm": accuracy_picture(arms, groups[0]),
+        "region accuracy against image accuracy": tradeoff_of(plan, results, names),
+    }
     if "clim" in plan.arms:
         trained = copy.deepcopy(model)
         set_image_tower(trained, results.towers[ARMS["clim"].title])

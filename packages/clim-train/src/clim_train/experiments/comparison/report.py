@@ -140,17 +140,27 @@ def tradeoffs(plan: Plan, results: Results) -> dict[str, Figure]:
     metric = next((name for name in IMAGE_TOP1 if name in start), None)
     if metric is None:
         return {}
+    names = ("seen.boxes.all.mAcc1", metric)
+    return {"region accuracy against zero-shot": tradeoff_of(plan, results, names)}
 
-    curves = {
-        arm.title: _curve(plan, results, arm_name, metric) for arm_name, arm in plan.arms.items()
-    }
-    figure = tradeoff_figure(
+
+def tradeoff_of(plan: Plan, results: Results, names: tuple[str, str]) -> Figure:
+    """Draw two accuracies of every arm against each other, with error bars over the seeds.
+
+    Args:
+        names: of the accuracies of regions and of whole images.
+    """
+    curves: dict[str, dict[str, tuple[float, float]]] = {}
+    errors: dict[str, dict[str, tuple[float, float]]] = {}
+    for name, arm in plan.arms.items():
+        curves[arm.title], errors[arm.title] = _curve(plan, results, name, names)
+    return tradeoff_figure(
         curves,
         x_name="naming boxes of seen concepts, one pass, top-1",
         y_name="naming whole images, top-1",
+        errors=errors,
         title=tradeoff_title(curves),
     )
-    return {"region accuracy against zero-shot": figure}
 
 
 def tradeoff_title(curves: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
@@ -172,18 +182,25 @@ def tradeoff_title(curves: Mapping[str, Mapping[str, tuple[float, float]]]) -> s
     return f"{keeper} keeps what CLIP knew"
 
 
-def _curve(plan: Plan, results: Results, name: str, metric: str) -> dict[str, tuple[float, float]]:
-    """Return alpha -> (region accuracy, `metric`) of one arm, alphas ascending."""
+Places = dict[str, tuple[float, float]]  # alpha -> figures of regions and of whole images
+
+
+def _curve(plan: Plan, results: Results, arm: str, names: tuple[str, str]) -> tuple[Places, Places]:
+    """Return means, and standard deviations where there are several seeds, of two figures of one
+    arm, alphas ascending."""
     runs = {
         0.0: results.rows[plan.start],
-        **results.points.get(name, {}),
-        1.0: results.rows[plan.arms[name].title],
+        **results.points.get(arm, {}),
+        1.0: results.rows[plan.arms[arm].title],
     }
-    curve = {}
+    curve: Places = {}
+    errors: Places = {}
     for alpha, found in sorted(runs.items()):
-        means = summarize(found)[0]
-        curve[f"{alpha:g}"] = (means["seen.boxes.all.mAcc1"], means[metric])
-    return curve
+        means, spread = summarize(found)
+        curve[f"{alpha:g}"] = (means[names[0]], means[names[1]])
+        if spread:
+            errors[f"{alpha:g}"] = (spread[names[0]], spread[names[1]])
+    return curve, errors
 
 
 def look_figures(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.text import Text
@@ -44,7 +45,7 @@ class InnerLabel(Text):
             return
         self.set_position(self.anchor)
         self.set_text(self.whole)
-        pad = renderer.points_to_pixels(self.pad)
+        pad = float(np.asarray(renderer.points_to_pixels(self.pad), dtype=float))
         frame = self.axes.bbox.padded(-pad)
 
         extent = self.get_window_extent(renderer)

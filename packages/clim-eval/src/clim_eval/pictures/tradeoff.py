@@ -41,15 +41,7 @@ def tradeoff_figure(
     Raises:
         ValueError: no point can be drawn.
     """
-    drawn: dict[str, Points] = {}
-    missing: list[str] = []
-    for curve, points in curves.items():
-        drawn[curve] = {}
-        for label, (x, y) in points.items():
-            if isnan(x) or isnan(y):
-                missing.append(f"{curve} {label}".strip())
-            else:
-                drawn[curve][label] = (100 * x, 100 * y)
+    drawn, missing = _places(curves)
     if not any(drawn.values()):
         raise ValueError(
             "no point has both values: pass {curve: {label: (x, y)}} with measured fractions"
@@ -76,6 +68,22 @@ def tradeoff_figure(
         if title:
             figure.suptitle(title, fontweight="bold", fontsize=11)
     return figure
+
+
+def _places(
+    curves: Mapping[str, Mapping[str, tuple[float, float]]],
+) -> tuple[dict[str, Points], list[str]]:
+    """Return the points of each curve in percent, and the labels of those without a place."""
+    drawn: dict[str, Points] = {}
+    missing = []
+    for curve, points in curves.items():
+        drawn[curve] = {}
+        for label, (x, y) in points.items():
+            if isnan(x) or isnan(y):
+                missing.append(f"{curve} {label}".strip())
+            else:
+                drawn[curve][label] = (100 * x, 100 * y)
+    return drawn, missing
 
 
 def words_of(metric: str) -> str:

@@ -40,7 +40,7 @@ class Survey:
 
     images: files that can be read (with `check_images`: decoded); of more than 2,000 images,
     headers were read of 2,000 only. captioned: images with captions in the folder. caption_source:
-    "txt", the name of a table, or "" when there are no captions. smallest: (width, height) in pixels
+    "txt", the name of a table, or "" without captions. smallest: (width, height) in pixels
     of the image with the fewest pixels, None without images. shards: tars. annotations: COCO-style
     files in the folder or one folder below. faults: unusable files, by name.
     """

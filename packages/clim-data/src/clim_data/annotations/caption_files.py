@@ -145,7 +145,7 @@ class CaptionRows:
 
 
 def read_caption_table(path: str | Path) -> CaptionRows:
-    """Read captions by file name from a json object {file name: caption or list}, a jsonl, or a csv.
+    """Read captions by file name: a json object {file name: caption or list}, a jsonl, or a csv.
 
     A line of the jsonl has "file_name" and "text", "caption" or "captions"; the first line of a csv
     or tsv names such columns. Rows that cannot be used are faults, with their line, and do not stop

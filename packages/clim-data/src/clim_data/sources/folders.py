@@ -49,12 +49,12 @@ class FolderIndex:
 
     @cached_property
     def table_file(self) -> Path | None:
-        """The table of captions in the folder, such as `metadata.jsonl`; None when there is none."""
+        """The table of captions in the folder, such as `metadata.jsonl`, or None."""
         return caption_table_in(self.root)
 
     @property
     def table(self) -> dict[str, list[str]] | None:
-        """Captions by name from the folder's table; None when there is none, and txt files count."""
+        """Captions by name from the folder's table; None where txt files count instead."""
         return self._joined[0]
 
     @property

@@ -15,7 +15,7 @@ import torch
 from clim_data import BrokenSample, decode_rgb
 from clim_data.sources import read_captions
 from clim_eval import encode_texts, locate_texts
-from clim_eval.pictures import SIDE, STYLE, text_options, write_png
+from clim_eval.pictures import SIDE, STYLE, Scale, draw_map, text_options, write_png
 from clim_models import RegionModel, interpolate_weights
 from safetensors.torch import load_file
 from torch import Tensor
@@ -105,11 +105,12 @@ def before_after_figure(
     """Draw a row for each example: image, map before, map after; a dot marks each map's peak.
 
     Args:
-        before, after: N maps (h, w) of cosines. The two maps of a row have one scale.
+        before, after: N maps (h, w) of cosines. All maps have one hue and one scale.
     """
     from matplotlib import style
     from matplotlib.figure import Figure
 
+    scale = Scale.of(*before, *after)
     width = 0.85 * SIDE
     # Inches of each row: the image as it is wide and high, at most upright 3:2, and a line of text.
     heights = []
@@ -124,30 +125,22 @@ def before_after_figure(
             len(examples), 3, squeeze=False, gridspec_kw={"height_ratios": heights}
         )
         for axes, example, *maps in zip(grid, examples, before, after, strict=True):
-            _draw_row(list(axes), example, maps)
+            _draw_row(list(axes), example, maps, scale)
         grid[0][1].set_title("before")
         grid[0][2].set_title("after")
-        figure.suptitle("Where the model sees the text: bright is similar, a dot is the peak")
+        figure.suptitle("Where the model sees the text: blue is similar, a dot is the peak")
     return figure
 
 
-def _draw_row(axes: list[Any], example: Example, maps: list[np.ndarray]) -> None:
+def _draw_row(axes: list[Any], example: Example, maps: list[np.ndarray], scale: Scale) -> None:
     pixels = example.pixels.permute(1, 2, 0).numpy()
-    height, width = pixels.shape[:2]
     text = shorten(example.text or MIDDLE, 60, placeholder=" …")
     axes[0].imshow(pixels)
     axes[0].set_xlabel(text, fontsize=9, **text_options(text))
 
-    low, high = min(map(np.min, maps)), max(map(np.max, maps))
+    height, width = pixels.shape[:2]
     for axis, values in zip(axes[1:], maps, strict=True):
-        axis.imshow(
-            values,
-            cmap="viridis",
-            vmin=low,
-            vmax=high,
-            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-            interpolation="bilinear",
-        )
+        draw_map(axis, pixels, values, scale)
         row, column = np.unravel_index(values.argmax(), values.shape)
         place = (column + 0.5) * width / values.shape[1], (row + 0.5) * height / values.shape[0]
         axis.plot(*place, "o", markersize=7, color="white", markeredgecolor="black")

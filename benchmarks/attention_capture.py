@@ -18,13 +18,6 @@ from memory import MIB
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 
-# Layers, heads, tokens of an image, tokens of the whole text: sizes of models as they are released.
-REAL = {
-    "Qwen2.5-VL 3B, an image of 1000 x 1000 px": (36, 16, 1296, 1400),
-    "Qwen2.5-VL 3B, an image of 1400 x 1400 px": (36, 16, 2500, 2600),
-    "LLaVA-1.5 7B": (32, 32, 576, 680),
-    "LLaVA-NeXT 7B, an image of 640 x 480 px": (32, 32, 2340, 2440),
-}
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
 HEAD_WIDTH = 64
 IMAGE_START = 20
@@ -107,17 +100,6 @@ def returned(shape: dict, work: dict) -> Callable[[], Maps]:
     return call
 
 
-def computed_lines() -> list[str]:
-    """Say what attention takes of one image in bfloat16, and what is captured of 20 phrases in
-    float32, for models of real size."""
-    lines = []
-    for name, (layers, heads, image_tokens, tokens) in REAL.items():
-        matrices = layers * heads * tokens**2 * 2 / 2**30
-        rows = 20 * layers * heads * image_tokens * 4 / MIB
-        lines.append(f"{name}: output_attentions=True {matrices:.1f} GiB, captured {rows:.0f} MiB")
-    return lines
-
-
 def agree(ours: Maps, other: Maps, *, tolerance: float) -> dict[str, float]:
     distance = sbs.largest_difference(ours.maps, other.maps, tolerance)
     kept = {
@@ -127,7 +109,9 @@ def agree(ours: Maps, other: Maps, *, tolerance: float) -> dict[str, float]:
     return {**distance, **kept}
 
 
-def comparison(args) -> sbs.Comparison:
+def comparison(
+    args, *, target: float | None = 2.0, memory_target: float | None = 0.1
+) -> sbs.Comparison:
     shape = {
         "layers": args.layers,
         "heads": args.heads,
@@ -147,8 +131,8 @@ def comparison(args) -> sbs.Comparison:
         ours=sbs.Candidate("rows beside SDPA", partial(captured, shape, work)),
         other=sbs.Candidate("output_attentions=True", partial(returned, shape, work)),
         agree=partial(agree, tolerance=TOLERANCE[args.dtype]),
-        target=2.0,
-        memory_target=0.1,
+        target=target,
+        memory_target=memory_target,
         items=1,
         item="image",
     )
@@ -163,13 +147,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser.add_argument("--image-tokens", type=int, default=2304)
     parser.add_argument("--phrases", type=int, default=20)
     parser.add_argument("--dtype", choices=sorted(TOLERANCE), default="float32")
-    parser.add_argument(
-        "--computed", action="store_true", help="only print what models of real size would take"
-    )
     args = parser.parse_args(argv)
-    if args.computed:
-        print("\n".join(computed_lines()))
-        return {}
     return sbs.run("attention_capture", [comparison(args)], sbs.settings_from(args))
 
 

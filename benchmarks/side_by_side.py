@@ -101,9 +101,11 @@ def settings_from(args: argparse.Namespace) -> Settings:
     return Settings(args.pairs, args.threads, args.device, not args.no_memory, args.results)
 
 
-def run(name: str, comparisons: Sequence[Comparison], settings: Settings) -> dict:
-    """Measure all comparisons, print them, write `settings.results`/NAME.json, and return what was
-    written."""
+def run(
+    name: str, comparisons: Sequence[Comparison], settings: Settings, *, notes: Sequence[str] = ()
+) -> dict:
+    """Measure all comparisons, print them, write `settings.results`/NAME.json with the notes, and
+    return what was written."""
     with threads_and_quiet(settings.threads):
         record = {
             "benchmark": name,
@@ -115,6 +117,8 @@ def run(name: str, comparisons: Sequence[Comparison], settings: Settings) -> dic
             measured = compare(comparison, settings)
             record["comparisons"].append(measured)
             print(describe(measured), flush=True)
+    if notes:
+        record["notes"] = list(notes)
     settings.results.mkdir(parents=True, exist_ok=True)
     (settings.results / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
     return record

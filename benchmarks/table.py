@@ -30,6 +30,9 @@ def table(results: Path) -> str:
     records = [json.loads(path.read_text()) for path in files]
     lines = [HEAD, "|" + "---|" * (HEAD.count("|") - 1)]
     lines += [row(record, measured) for record in records for measured in record["comparisons"]]
+    notes = [f"- `{r['benchmark']}`: {note}" for r in records for note in r.get("notes", [])]
+    if notes:
+        lines += ["", *notes]
     lines += ["", "Measured on:", ""]
     machines = dict.fromkeys(describe(record["machine"]) for record in records)
     for machine in machines:

@@ -23,6 +23,7 @@ NAMES = (
     "training_step",
     "plain_step",
     "attention_capture",
+    "attention_memory",
     "sam_decoder",
     "grounding_epoch",
     "grounding_batches",
@@ -91,6 +92,10 @@ TINY = {
         "--image-tokens=30",
         "--phrases",
         "2",
+    ],
+    "attention_memory": [
+        *("--layers", "1", "--heads", "2", "--head-width", "8", "--tokens", "40"),
+        *("--image-tokens", "10"),
     ],
     "sam_decoder": ["--phrases", "3", "--image-px", "48", "64", "--sam-px", "128"],
     "grounding_epoch": [

@@ -354,7 +354,7 @@ def _deepseek(case, dtype: torch.dtype) -> FrozenLMM:
         model = DeepseekVLForConditionalGeneration(config).to(dtype)
         processor = DeepseekVLImageProcessorPil(size=square(siglip["image_size"]), **HALF)
     else:
-        layers = registered["sam"]["global_attn_indexes"]
+        layers = registered["sam"].get("global_attn_indexes", ())  # the weights tell them, too
         config = deepseek_config(language, sam=sam_sizes(tensors, global_layers=layers), **options)
         model = DeepseekVLHybridForConditionalGeneration(config).to(dtype)
         processor = DeepseekVLHybridImageProcessorPil(

@@ -10,6 +10,8 @@ from flmm.demo.model_files import write_demo_model
 from flmm.demo.sam import build_demo_sam
 from flmm.demo.scenes import compose_demo_scenes
 from flmm.grounders import AttentionHead, ChosenHeads
+from flmm.web import command
+from flmm.web.makers import refiner_of
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,27 @@ def narratives(folder):
         notes / "panoptic",
     )
     return [data[number] for number in range(len(data))]
+
+
+def test_the_page_offers_the_grounders_that_are_named(folder, monkeypatch):
+    offered = []
+    monkeypatch.setattr(
+        command, "serve", lambda app, *_: offered.append(app.state.endpoints.demo.makers)
+    )
+    arguments = ["demo", "--lmm", str(folder / "lmm"), "--refiner", str(folder / "sam")]
+    arguments += ["--grounder", "attention", "box", "--port", "0"]
+    arguments += ["--attention-heads", str(folder / "heads.json"), "--device", "cpu"]
+    assert main(arguments) == 0
+    (makers,) = offered
+    assert makers.offered() == {
+        "grounders": ["attention", "box"],
+        "outlines": ["refined", "coarse"],
+    }
+    assert makers.heads is None
+    choice, grounder = makers.chosen("box", "coarse")
+    assert (choice.grounder, refiner_of(grounder).square.edge) == ("box", 0)
+    assert refiner_of(makers.chosen("box")[1]).square.edge > 0
+    assert grounder.lmm is makers.lmm
 
 
 MISTAKES = {

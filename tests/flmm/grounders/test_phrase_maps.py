@@ -88,6 +88,10 @@ def test_the_command_writes_a_picture_and_arrays(tmp_path, capsys):
     assert Image.open(tmp_path / "seen.png").width > 400
     assert main([*words[:-1], str(tmp_path / "photo.png")]) == 2
     assert "would replace the input picture" in capsys.readouterr().err
+    assert main([*words, "--load-4bit"]) == 2
+    assert "4-bit weights need a GPU" in capsys.readouterr().err
+    assert main(["attention", "http://127.0.0.1:9/photo.png", *words[2:]]) == 2
+    assert "http://127.0.0.1:9/photo.png" in capsys.readouterr().err
 
 
 def test_a_figure_has_a_panel_for_each_map():

@@ -121,6 +121,7 @@ def masks_of_phrases(
     if isinstance(reader, BoxGrounder):
         prepared = prepare_image(reader.lmm.family, image)
         (found,) = reader.ground([prepared], [phrases], [embedding])
+        reader.take_unanswered()  # the page shows them as not found
         shown = phrase_features(_Reader(reader.lmm), image, phrases, each_alone=each_alone)
         return found, shown
     features = phrase_features(reader, image, phrases, each_alone=each_alone)
@@ -140,6 +141,7 @@ def masks_of_spans(
         texts = [answer.text[start:end] for start, end in spans]
         prepared = prepare_image(grounder.lmm.family, image)
         (found,) = grounder.ground([prepared], [texts], [embedding])
+        grounder.take_unanswered()
         return found, answer.phrase_features(spans, merge=MERGE)
     merge = grounder.model.merge if isinstance(grounder, HeadsGrounder) else grounder.merge
     features = answer.phrase_features(spans, merge=merge)

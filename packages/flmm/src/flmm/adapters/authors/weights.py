@@ -9,7 +9,7 @@ import torch
 from clim_models.checkpoints import read_checkpoint
 from torch import Tensor, nn
 
-from flmm.hub import read_or_explain
+from flmm.hub import read_or_explain, without_bars
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # Numbers that older versions of transformers stored, and newer ones compute.
@@ -107,6 +107,6 @@ def build_pretrained(
     with torch.device("meta"):
         empty = kind(config)
     check_tensors(empty, tensors, **message)
-    return kind.from_pretrained(
-        None, config=config, state_dict=dict(tensors), dtype=dtype, attn_implementation="sdpa"
-    )
+    options = {"dtype": dtype, "attn_implementation": "sdpa"}
+    with without_bars():
+        return kind.from_pretrained(None, config=config, state_dict=dict(tensors), **options)

@@ -89,6 +89,7 @@ def read_entity_boxes(path: str | Path) -> EntityImage:
             )
         root = ElementTree.fromstring(data)
         size = (_number(root, "size/height"), _number(root, "size/width"))
+
         boxes: dict[str, list[Corners]] = {}
         for number, item in enumerate(root.iter("object"), start=1):
             box = item.find("bndbox")

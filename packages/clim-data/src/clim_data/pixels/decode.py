@@ -116,6 +116,7 @@ def open_image(
             detail = f"{found}, not JPEG, PNG or WebP; convert it to jpg, png or webp"
             raise BrokenSample("unsupported format", name, detail) from None
         raise BrokenSample("unreadable image", name, _reason(fault)) from None
+
     if image.width * image.height > limit:
         size = f"{image.width} x {image.height} pixels"
         detail = f"its header says {size}, at most {limit} are decoded; {_SHRINK}"

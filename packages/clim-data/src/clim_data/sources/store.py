@@ -191,6 +191,7 @@ class SampleStore:
                 index = index_of_shard(Path(source), self.cache_folder)
         except BrokenSample as fault:
             index = ShardIndex.empty(fault)
+
         if texts and not index.has_text.all():
             for key in index.keys[~index.has_text].tolist():
                 missing = "no txt or json"
@@ -200,6 +201,7 @@ class SampleStore:
                     BrokenSample("incomplete sample", f"{shard_name(source)}/{key}", missing)
                 )
             index = index.take(index.has_text)
+
         for each in index.faults:
             self.report_fault(each)
         if texts and isinstance(index, FolderIndex):

@@ -87,8 +87,10 @@ def write_shards(
     for option, value in (("samples_per_shard", samples_per_shard), ("workers", workers)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{option}={value!r} must be a whole number of at least 1")
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+
     chunks = [
         listing.items[i : i + samples_per_shard]
         for i in range(0, len(listing.items), samples_per_shard)
@@ -98,10 +100,13 @@ def write_shards(
         plan = _digest([item.identity() for item in items], check_images)
         path = str(folder / f"{name}-{number:06d}.tar")
         jobs.append(_ShardJob(path, items, plan, check_images, on_error, overwrite))
+
     report = PackReport(folder, shards=len(jobs), skipped=SkipReport(listing.warnings))
     plan = _digest([job.plan for job in jobs], name)
     manifest = {"kind": listing.kind, "plan": plan, **listing.common}
     shards: dict[str, list[int] | None] = {Path(job.path).name: None for job in jobs}
+
+    # Whoever holds the folder is its only writer, so drafts in it are of killed packs.
     with only_packer(folder) as lock, no_drafts(folder, name):
         claim(folder, name, {**manifest, "shards": shards}, overwrite=overwrite)
         for done in _run(jobs, workers, lock):
@@ -112,6 +117,7 @@ def write_shards(
             report.skipped.extend(SampleWarning(*warning) for warning in done["warnings"])
             shards[done["name"]] = [done["samples"], done["bytes"]]
         write_manifest(folder, {**manifest, "shards": shards})
+
     if not report.samples:
         raise ValueError(
             f"nothing could be packed: {report.skipped.summary(3)}; check the image folder"

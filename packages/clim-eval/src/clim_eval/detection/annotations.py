@@ -118,12 +118,14 @@ class DetectionTruth:
         is_lvis = len(self.lists) >= len(self.records.images) and all(
             category.get("frequency") in ("r", "c", "f") for category in self.categories
         )
+
         groups = self._groups(options)
         name = options.protocol
         if name is None:
             name = "lvis" if is_lvis else "coco"
             if groups is not None and not is_lvis:
                 name = "fvit" if groups[0] | groups[1] == set(self.names) else "ovdet"
+
         if name == "lvis":
             if not is_lvis:
                 raise ValueError(
@@ -133,6 +135,7 @@ class DetectionTruth:
             return Protocol(name)
         if name == "coco":
             return Protocol(name)
+
         if groups is None:
             raise ValueError(
                 f"{self.path} does not say which classes are base and which novel: pass --base "

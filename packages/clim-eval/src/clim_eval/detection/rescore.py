@@ -92,6 +92,7 @@ def rescore_detections(options: RescoreOptions) -> tuple[Written, tuple[Coverage
     cutter = BoxCutter(crop_px, image_px, options.context)
     records = [record for record in truth.records.images.values() if record.id in found.rows_of]
     views = _Views(AnnotatedImages(options.images, records), found, cutter)
+
     names = [category["name"] for category in truth.categories]
     rows = options.classes.rows(model, names)
     work = _Work(views, found, _Similarity.of(options, model, rows), options)
@@ -104,12 +105,15 @@ def rescore_detections(options: RescoreOptions) -> tuple[Written, tuple[Coverage
         patience=options.patience,
         overwrite=options.overwrite,
     )
+
     options.out.parent.mkdir(parents=True, exist_ok=True)
     written = job.run(work, lambda parts: _with_scores(options.detections, parts))
     if written is None:
         return None
+
     coverage = Coverage.of("images", len(records) - len(written.unread), written.faults)
     check_scored([coverage], "give the folder that holds the images of the annotation file")
+
     left_out = sum(len(found.rows_of[records[place].id]) for place in written.unread)
     by_rule = {"of an image that is left out": left_out} if left_out else {}
     return written, (coverage, Coverage("detections", len(found) - left_out, by_rule=by_rule))

@@ -61,6 +61,7 @@ def write_report(
         raise ValueError(
             "metrics mixes numbers and arms: pass {name: number} or {arm: {name: number}}"
         )
+
     figures = dict(figures or {})
     report = {
         "title": title,
@@ -73,9 +74,12 @@ def write_report(
         "figures": {name: f"figures/{_file_name(name)}.png" for name in figures},
         "notes": list(notes),
     }
+
+    # Everything is made before the first file is written: a value that JSON cannot hold changes none.
     text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False)
     page = report_page(report)
     (folder / "figures" if figures else folder).mkdir(parents=True, exist_ok=True)
+
     for name, figure in figures.items():
         write_png(folder / report["figures"][name], figure)
     write_bytes(folder / "report.md", page.encode())

@@ -117,6 +117,7 @@ def open_detector(
             "is finished (`clim-train export RUN` finishes a stopped one), or a folder that "
             "save_detector wrote"
         )
+
     about, named = _read(path / DETECTOR_FILE), _read(path / CLASSES_FILE)
     tensors = read_checkpoint(path)
     if CLASSES not in tensors:

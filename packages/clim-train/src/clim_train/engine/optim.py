@@ -61,19 +61,23 @@ def parameter_groups(
             f"bounds name parameters that do not train: {unknown}; name some of "
             f"{list(parameters)[:5]} ..."
         )
+
     free = {name: p for name, p in parameters.items() if name not in bounds}
     rules: Mapping[str, Callable[[str, nn.Parameter], bool]] = {
         "all": lambda name, p: True,
         "all_but_norms": lambda name, p: name not in norms,
         "matrices": lambda name, p: decays(name, p.ndim),
     }
+
     shrinks = {name: rules[decay](name, p) for name, p in parameters.items()}
     decayed = [p for name, p in free.items() if shrinks[name]]
     plain = [p for name, p in free.items() if not shrinks[name]]
+
     groups = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
+
     groups += [
         {
             "params": [parameters[name]],

@@ -67,10 +67,12 @@ def run(options: Namespace) -> None:
     # Everything is checked before loading, which can take minutes.
     if any(not question.strip() for question in options.question or ()):
         raise ValueError("-q with an empty question: ask something, or leave out -q to type")
+
     use_example(options)
     if options.example:
         options.question = options.question or [DESCRIBE]
         options.out = options.out or Path(FOLDER) / "chat"
+
     image = read_image(options.image)
     name = name_of_picture(options.image)
     folder = options.out or Path(f"{Path(name).stem}.chat")
@@ -79,6 +81,7 @@ def run(options: Namespace) -> None:
     grounder = grounder_from_options(options)
     if not options.example:
         say_how_phrases_are_found()
+
     history: list[Exchange] = []
     number = next_number(folder)
     for question in questions(options.question):
@@ -92,17 +95,20 @@ def run(options: Namespace) -> None:
                 raise
             say(str(mistake))
             continue
+
         about: dict[str, Any] = {
             "image": name,
             "orientation": "applied",  # masks lie on the upright picture
             "question": question,
             "answer": answer.text,
         }
+
         if answer.remembered:
             about["history"] = [list(turn) for turn in history[-answer.remembered :]]
         about["min_score"] = options.min_score
         _draw(grounder, image, answer, folder / f"answer-{number}.png", about)
         number += 1
+
         if answer.text.strip() and not options.no_history:
             history.append(Exchange(question, answer.text.strip()))
 

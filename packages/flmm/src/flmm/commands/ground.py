@@ -83,18 +83,22 @@ def ground_picture(options: Namespace) -> None:
     out = picture_path(options.out or Path(f"{Path(name).stem}.grounded.png"))
     if out.exists() and Path(options.image).exists() and out.samefile(options.image):
         raise ValueError(f"-o {out} would replace the input picture: name another file")
+
     chosen = chosen_phrases(options)
     phrases = chosen.of_picture(name)
     grounder = grounder_from_options(options)
     say_what_is_unknown(grounder, phrases)
+
     begin = time.monotonic()
     try:
         found = grounder(image, phrases)
     except BrokenSample as fault:  # such as an unusable shape
         raise BrokenSample(fault.reason, name, fault.detail) from None
+
     if chosen.classes is not None:
         found, phrases = chosen.classes.masks(found), list(chosen.classes.names)
     masks, scores = found.binary(options.min_score).cpu().numpy(), found.scores.tolist()
+
     record = out.with_suffix(".json")
     try:
         about = {
@@ -108,6 +112,7 @@ def ground_picture(options: Namespace) -> None:
         save_grounding(out, image, masks, phrases, scores=scores, places=found.places, about=about)
     except PictureError as fault:
         say(str(fault))
+
     say(f"grounded in {time.monotonic() - begin:.1f} s")
     for phrase, mask, score in zip(phrases, masks, scores, strict=True):
         share = f"{100 * mask.mean():5.1f} % of the image" if mask.any() else "not found".rjust(20)

@@ -73,16 +73,19 @@ def train_names(
     parts = lmm_parts(model)
     tower = model.get_submodule("model.vision_tower").train()
     head = NameHead(parts.whole.config.vision_config.hidden_size)
+
     named = list(itertools.chain(tower.named_parameters(), head.named_parameters()))
     optimizers = optimizers_of(named, config)
     for step in range(config.steps):
         set_learning_rate(optimizers, learning_rate(step, config))
+
         small = step < SINGLE * config.steps
         if small:
             count = PER_SCENE * config.batch_size
             images, scenes = painted_batch(painter, rng, count, most=1, pairs=0.0, side=SMALL_PX)
         else:
             images, scenes = painted_batch(painter, rng, config.batch_size)
+
         truth = names_in(scenes)
         with torch.autocast(
             "cpu", torch.bfloat16, enabled=config.bf16
@@ -90,9 +93,11 @@ def train_names(
             found = tower(
                 pixel_values(images), output_hidden_states=True, interpolate_pos_encoding=small
             )
+
         scores = head(
             found.hidden_states[-1][:, 1:].float()
         )  # without the class token: (N, t, D) -> (N, K)
+
         loss = nn.functional.binary_cross_entropy_with_logits(scores, truth)
         take_step(optimizers, loss, [p for _, p in named])
         yield loss.item(), recalled(scores.detach(), truth)

@@ -89,6 +89,7 @@ def train_sam(sam: Any, options: SamTraining) -> Iterator[float]:
     refiner = SamRefiner(sam, use_text=False)
     by_box = SamRefiner(sam, use_text=False, use_mask=False)  # of the same parts
     refiner.frozen_encoder().requires_grad_(True)  # what a refiner alone never trains
+
     things = ThingsHead(refiner.prompt_encoder.hidden_size)
     named = [
         (name, p)
@@ -96,8 +97,10 @@ def train_sam(sam: Any, options: SamTraining) -> Iterator[float]:
         if p.requires_grad
     ]
     optimizers = optimizers_of(named, options)
+
     scenes = ObjectScenes(options.seed)
     generator = torch.Generator().manual_seed(options.seed)
+
     for step in range(options.steps):
         set_learning_rate(optimizers, learning_rate(step, options))
         batch = scenes.batch(options.batch_size, options.masks)
@@ -112,6 +115,7 @@ def train_sam(sam: Any, options: SamTraining) -> Iterator[float]:
             optimizers, loss + mask_loss(things(features), batch.things), [p for _, p in named]
         )
         yield loss.item()
+
     refiner.requires_grad_(False)
 
 

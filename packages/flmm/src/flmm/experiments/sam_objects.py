@@ -78,22 +78,28 @@ class ObjectScenes:
         names = [list(self.drawn)[i] for i in chosen]
         if rng.random() < PAIRS:
             names = [names[0], *names[: MOST_THINGS - 1]]
+
         cutouts = [
             self.emoji.image(self.drawn[n][rng.integers(len(self.drawn[n]))], n) for n in names
         ]
         sizes = (OBJECT_PX[0] - MARGIN_PX, OBJECT_PX[1] + MARGIN_PX)
         scene = compose(cutouts, names, rng, image_px=IMAGE_PX, object_px=sizes)
+
         visible = [i for i in range(len(names)) if (scene.segments == i + 1).sum() >= LEAST_PX]
         if not visible:
             return self._scene(masks)
+
         targets: list[tuple[int, ...]] = [(i,) for i in visible]
         if names[0] in names[1:] and {0, 1} <= set(visible):
             targets += [(0, 1)] * 2
+
         picked = [targets[rng.integers(len(targets))] for _ in range(masks)]
+
         confused = []
         for target in picked:
             rest = [i for i in visible if i not in target]
             confused.append((rest[rng.integers(len(rest))],) if rest else ())
+
         wanted = _masks_of(scene.segments, picked)
         others = _masks_of(scene.segments, confused)
         return scene.image, wanted, others, scene.segments > 0

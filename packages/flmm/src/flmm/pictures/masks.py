@@ -142,6 +142,7 @@ def _draw_labels(axis: Axes, masks: np.ndarray, phrases: Sequence[str]) -> list[
     letter_px = FONT_SIZE / 72 * max(height, width) / SIDE
     labels = mask_labels(phrases, colours=len(COLOURS))
     found = [index for index, mask in enumerate(masks) if mask.any()]
+
     centres, sizes = [], []
     for index in found:
         y, x = (float(places.mean()) for places in np.nonzero(masks[index]))
@@ -154,6 +155,7 @@ def _draw_labels(axis: Axes, masks: np.ndarray, phrases: Sequence[str]) -> list[
         text = labels[index].text if place is not None else labels[index].number
         if place is None:
             alone.append(index)
+
         x, y = place or centre
         box = {
             "boxstyle": "round,pad=0.2",

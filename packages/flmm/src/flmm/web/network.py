@@ -52,6 +52,7 @@ def open_sockets(host: str, port: int) -> list[socket.socket]:
         except OSError as fault:
             bound.close()
             reason = fault.strerror or str(fault)
+
     if not opened:
         raise ValueError(
             f"cannot listen on {host}:{port} ({reason}): pass another --port, or 0 for a free one"

@@ -148,7 +148,7 @@ def test_the_lmm_is_fed_as_its_own_processor_and_generate_feed_it(name, size):
     prompt = torch.tensor(lmm.tokenizer.encode(style.prompt(asked)))
     prepared = lmm.family.prepare(image)
     whole = TokenizedText(prompt, torch.full_like(prompt, -1), len(prompt))
-    ids = lmm._expanded(whole, lmm.family.layout(prepared)).input_ids
+    ids = lmm._expand_image_tokens(whole, lmm.family.layout(prepared)).input_ids
     ours = lmm._inputs([prepared], ids[None], [len(ids)])
     assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()
     assert ours.keys() == theirs.keys() - {"attention_mask"}

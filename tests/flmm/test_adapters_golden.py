@@ -102,7 +102,7 @@ def test_golden_sequences_and_columns(golden, family):
     for name in names(case):
         sample = sample_of(case, name)
         layout = lmm.family.layout(sample.image)
-        text = lmm._expanded(sample.text, layout)
+        text = lmm._expand_image_tokens(sample.text, layout)
         assert len(text.input_ids) == case.meta["samples"][name]["seq_len"]
         assert torch.equal(text.phrase_ids, case.tensor(f"{name}__merged_mask_ids").clamp(min=-1))
         assert torch.equal(lmm._columns(text.input_ids), case.tensor(f"{name}__image_columns"))
@@ -141,7 +141,7 @@ def test_golden_attention_and_states_of_every_token(golden, family):
     lmm = golden_lmm(case)
     for name in names(case):
         sample = sample_of(case, name)
-        text = lmm._expanded(sample.text, lmm.family.layout(sample.image))
+        text = lmm._expand_image_tokens(sample.text, lmm.family.layout(sample.image))
         everywhere = torch.arange(len(text.input_ids))
         inputs = lmm._inputs([sample.image], text.input_ids[None], [text.prompt_tokens])
         with (

@@ -22,12 +22,12 @@ from flmm.experiments.captions import (
     CaptionConfig,
     caption_accuracy,
     optimizers_of,
-    told_segments,
+    scene_segments,
     train_captions,
 )
 from flmm.experiments.listed import ListedThings
-from flmm.experiments.names import names_in, recalled, train_names
-from flmm.experiments.painting import PaintedScene, ScenePainter, layout, varied
+from flmm.experiments.names import name_recall, names_in, train_names
+from flmm.experiments.painting import PaintedScene, ScenePainter, layout, vary_drawing
 from flmm.experiments.pretrain import in_memory, pretrain
 
 
@@ -165,7 +165,7 @@ def test_layout_keeps_kinds_apart():
 def test_cutouts_vary():
     drawing = load_emoji().image("noto", "frog")
     rng = np.random.default_rng(0)
-    drawn = [varied(drawing, rng) for _ in range(8)]
+    drawn = [vary_drawing(drawing, rng) for _ in range(8)]
     assert len({cutout.shape for cutout in drawn}) > 1
     for cutout in drawn:
         assert OBJECT_PX[0] <= max(cutout.shape[:2]) <= OBJECT_PX[1]
@@ -181,9 +181,9 @@ def test_texts_tell_places_and_lists(painter):
         if len(s.places) == 3 and len(s.places[0]) == 2
     )
     phrases = [text for text, phrase in scene.segments if phrase >= 0]
-    plain = told_segments(scene, rng, CaptionConfig(lists=0.0, placed=0.0))
+    plain = scene_segments(scene, rng, CaptionConfig(lists=0.0, placed=0.0))
     assert plain == list(scene.segments)
-    placed = told_segments(scene, rng, CaptionConfig(lists=0.0, placed=1.0))
+    placed = scene_segments(scene, rng, CaptionConfig(lists=0.0, placed=1.0))
     (first, second) = scene.places[0]
     pair = f"{ROWS[first[0]]} {COLUMNS[first[1]]} {ROWS[second[0]]} {COLUMNS[second[1]]}"
     assert placed[:2] == [(phrases[0], 0), (pair, -1)]
@@ -191,14 +191,14 @@ def test_texts_tell_places_and_lists(painter):
     orders = {
         tuple(
             text
-            for text, phrase in told_segments(scene, rng, CaptionConfig(lists=1.0, placed=0.0))
+            for text, phrase in scene_segments(scene, rng, CaptionConfig(lists=1.0, placed=0.0))
             if phrase >= 0
         )
         for _ in range(40)
     }
     assert len(orders) == 6
     assert all(sorted(order) == sorted(phrases) for order in orders)
-    assert [p for _, p in told_segments(scene, rng, CaptionConfig(lists=1.0)) if p >= 0] == [
+    assert [p for _, p in scene_segments(scene, rng, CaptionConfig(lists=1.0)) if p >= 0] == [
         0,
         1,
         2,
@@ -251,7 +251,7 @@ def test_tower_learns_the_names(samples):
     config = CaptionConfig(steps=24, batch_size=2, lr=2e-3, warmup_steps=3)
     losses = [loss for loss, _ in train_names(model, Still(scenes[0]), config)]
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
-    assert recalled(
+    assert name_recall(
         torch.tensor([[3.0, 2, 1], [0, 5, 1]]), torch.tensor([[1.0, 0, 1], [0, 1, 0]])
     ) == pytest.approx(2 / 3)
 

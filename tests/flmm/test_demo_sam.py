@@ -11,7 +11,7 @@ from flmm.demo.scenes import IMAGE_PX
 from flmm.experiments.pretrain_sam import (
     SamTraining,
     ThingsHead,
-    encoded,
+    encode_images,
     main,
     measure,
     measured_scenes,
@@ -92,7 +92,7 @@ def test_training_lowers_the_loss_and_trains_all_but_the_positions():
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             refiner = SamRefiner(sam, use_text=False)
-            features = encoded(refiner, batch.images)
+            features = encode_images(refiner, batch.images)
             return prompted_loss(
                 refiner, features, batch, true_boxes=0.5, generator=generator
             ).item()

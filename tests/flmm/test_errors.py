@@ -168,7 +168,7 @@ def test_a_text_beyond_the_context_says_how_much_fits(place, capsys):
     def expanded(count):
         expressions = (["a big car", "a dog"] * 450)[:count]
         text = tokenize_expressions(lmm.tokenizer, lmm.family.style.prompt(DESCRIBE), expressions)
-        return lmm._expanded(text, lmm.family.layout(image))
+        return lmm._expand_image_tokens(text, lmm.family.layout(image))
 
     assert expanded(fitting - 1).phrases == fitting - 1
     for count in (fitting + 1, 900):

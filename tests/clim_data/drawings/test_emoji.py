@@ -9,7 +9,7 @@ import pytest
 from clim_data import MosaicConfig, MosaicLoader
 from clim_data.drawings.build_emoji import (
     SOURCES,
-    chosen_names,
+    common_names,
     svg_document,
     synonyms,
     visible_names,
@@ -132,8 +132,8 @@ def test_build_filters_names_and_resolves_aliases():
         "c": names | {"keycap-1", "flag-x"},
         "d": {"keycap-1", "alone"},
     }
-    assert chosen_names(three) == ["cat", "kitty"]
-    assert chosen_names({"a": names, "b": names}) == []
+    assert common_names(three) == ["cat", "kitty"]
+    assert common_names({"a": names, "b": names}) == []
     svg = svg_document(icons, "kitty")
     assert 'viewBox="0 0 8 4"' in svg
     assert "<path/>" in svg

@@ -16,9 +16,9 @@ def test_keywords_spell_out_view_and_rules():
 def test_an_object_and_keywords_can_be_mixed_but_not_of_one_kind():
     view = RegionView(64, 16)
     assert choose_regions(view, None, {"max_regions": 3})[1].max_regions == 3
-    with pytest.raises(ValueError, match="image_px given beside view: set it in"):
+    with pytest.raises(ValueError, match="image_px given next to view: set it in"):
         choose_regions(view, None, {"image_px": 32})
-    with pytest.raises(ValueError, match="crowd given beside rules: set it in"):
+    with pytest.raises(ValueError, match="crowd given next to rules: set it in"):
         choose_regions(view, RegionRules(), {"crowd": "skip"})
     with pytest.raises(TypeError, match="colour"):
         choose_regions(view, None, {"colour": 1})

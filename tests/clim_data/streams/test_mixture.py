@@ -81,7 +81,7 @@ def test_groups_do_not_count_where_a_source_lacks_one():
 
 
 def test_sources_without_samples_are_refused():
-    with pytest.raises(ValueError, match="leave out what has none"):
+    with pytest.raises(ValueError, match="leave out sources without samples"):
         mixture_of([SIZES[0], np.zeros((0, 2))], (1, 1))
     with pytest.raises(ValueError, match="2 sources"):
         mixture_of(SIZES[:2], (1,))

@@ -48,9 +48,9 @@ def test_a_rule_out_of_range_is_named(rule):
 
 def test_a_loader_takes_an_object_or_keywords_not_both():
     stream = StreamOptions(batch_size=2)
-    with pytest.raises(ValueError, match="seed given beside stream: set it in"):
+    with pytest.raises(ValueError, match="seed given next to stream: set it in"):
         MosaicLoader("nowhere.tar", stream=stream, seed=1)
-    with pytest.raises(ValueError, match="max_cells given beside regions: set it in"):
+    with pytest.raises(ValueError, match="max_cells given next to regions: set it in"):
         CropLoader(
             "nowhere", image_px=8, crop_px=8, regions=CropRules(), stream=stream, max_cells=1
         )

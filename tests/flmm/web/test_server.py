@@ -123,7 +123,7 @@ def test_asking_grounding_and_files(page):
     last = said["text"].rindex("blue")
     marked = page.post("/api/mark-span", answer=said["answer"], span=[last, last + 4])
     assert [one["phrase"] for one in marked["phrases"]] == ["blue"]
-    for key in ("area", "box", "score"):
+    for key in ("area", "bbox", "score"):
         assert marked["phrases"][0][key] == words["phrases"][-1][key]
 
     own = page.post(

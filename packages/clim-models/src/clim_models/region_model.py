@@ -111,7 +111,7 @@ class RegionModel(OpenClipWrapper):
             check_masks(masks, images.shape[0], grid)
 
         regions = RegionInputs(boxes, masks, self.box_patches)
-        covered = self._covered(images, grid)
+        covered = self._crop_to_grid(images, grid)
         encoding = Encoding(self.tower, covered, grid, requests, regions)
         return encoding.read(requests, normalize=normalize)
 
@@ -286,9 +286,9 @@ class RegionModel(OpenClipWrapper):
                 f"the blocks of this {self.tower_kind} tower"
             )
         grid = self.grid_size(images.shape[-2], images.shape[-1])
-        return self.tower.stem(self._covered(images, grid), keep=blocks)
+        return self.tower.stem(self._crop_to_grid(images, grid), keep=blocks)
 
-    def _covered(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _crop_to_grid(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """Cut off the pixels that `partial_patches="crop"` ignores, in the dtype of the weights."""
         height = grid[0] * self.stride
         width = grid[1] * self.stride

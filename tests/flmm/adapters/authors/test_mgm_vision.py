@@ -31,7 +31,7 @@ def test_golden_images_and_features(golden, family):
         torch.testing.assert_close(found, views.flatten(0, -4), atol=1e-5, rtol=1e-5)
 
         with torch.no_grad():
-            features = vision.projected(pixels)
+            features = vision.project(pixels)
         expected = case.tensor(f"{name}__image_features")
         torch.testing.assert_close(features, expected, atol=5e-5, rtol=1e-4)
 
@@ -43,7 +43,7 @@ def test_golden_gemma_scales_features_as_its_words(golden, family):
     assert vision.scale == case.meta["llm_config"]["hidden_size"] ** 0.5
     pixels = torch.randn(1, 3, vision.sizes.aux_size, vision.sizes.aux_size)
     with torch.no_grad():
-        torch.testing.assert_close(vision(pixels), vision.projected(pixels) * vision.scale)
+        torch.testing.assert_close(vision(pixels), vision.project(pixels) * vision.scale)
 
 
 def test_a_query_attends_to_its_own_window_only():

@@ -40,7 +40,7 @@ VOCABULARY: dict[str, Word] = {
     "--split": Word("split of the references: train, val, testA, testB or test"),
     "--boxes": Word("COCO json of boxes", Path, "JSON"),
     "--names": Word("text file with one class name per line", Path, "TXT"),
-    "--out": Word("what is written", Path, "PATH"),
+    "--out": Word("path of the output", Path, "PATH"),
     "--model": Word(
         "open_clip name such as EVA02-B-16, or clim-tiny; a run folder knows its own", str, "NAME"
     ),
@@ -60,7 +60,7 @@ VOCABULARY: dict[str, Word] = {
         "input that cannot be used: skip and count it, or stop", str, None, ("skip", "raise")
     ),
     "--overwrite": Word("replace an output of other input or options", None),
-    "--trust": Word("let a folder from elsewhere name a model that may bring code", None),
+    "--trust": Word("let a folder from a stranger name a model that may bring code", None),
 }
 
 

@@ -104,7 +104,7 @@ def write_ov_split(
         )
     keep_empty = keep_empty or (kind, classes) == ("ov-lvis", "all")
     wanted = images.keys() if keep_empty else images.keys() & with_box
-    chosen = _written_images(found.images, wanted, written)
+    chosen = _stream_images(found.images, wanted, written)
 
     boxes: Counter[str] = Counter()
     checked = BoxPass(images, categories, skipped.add)
@@ -112,7 +112,7 @@ def write_ov_split(
         **found.others,
         "images": chosen,
         "annotations": _usable(annotations, checked, side, written, boxes),
-        "categories": _written_categories(found.categories, side, written),
+        "categories": _category_records(found.categories, side, written),
     }
     write_coco(output, content)
     number = (counts[0], counts[1] if classes == "all" else 0)
@@ -130,7 +130,7 @@ def _check_options(kind: str, classes: str, annotations: Path, output: Path) -> 
         raise ValueError(f"{output} is the annotation file itself: give another output")
 
 
-def _written_images(images: list[dict], wanted: Set[Key], written: set[Key]) -> list[dict]:
+def _stream_images(images: list[dict], wanted: Set[Key], written: set[Key]) -> list[dict]:
     """Return the wanted images; their lists of classes name the written ones only."""
     chosen = []
     for image in images:
@@ -166,7 +166,7 @@ def _usable(
     checked.finish()
 
 
-def _written_categories(
+def _category_records(
     categories: list[dict], side: Mapping[Key, str], written: set[Key]
 ) -> list[dict]:
     chosen = []

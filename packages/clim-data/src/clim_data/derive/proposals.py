@@ -262,10 +262,10 @@ def _search_repaired(parts: PartJob, work: ProposalWork, report: ProposalReport)
         return
 
     report.skipped.extend(BrokenSample(*fault) for fault in found["skipped"])
-    images = list(chain(_written(parts.output, "images"), found["images"]))
+    images = list(chain(_stream_list(parts.output, "images"), found["images"]))
     report.images = len(images)
-    old_boxes = _written(parts.output, "annotations")
-    boxes = _counted(chain(old_boxes, found["annotations"]), report)
+    old_boxes = _stream_list(parts.output, "annotations")
+    boxes = _count_boxes(chain(old_boxes, found["annotations"]), report)
     parts.join(_entries(images, boxes, report.skipped))
 
 
@@ -280,12 +280,12 @@ def _skipped_names(output: Path) -> set[str]:
     return names
 
 
-def _written(output: Path, name: str) -> Iterator[dict]:
+def _stream_list(output: Path, name: str) -> Iterator[dict]:
     """Yield the items of a list of an output."""
     return (entry for found, entry in stream_json(output) if found == name)
 
 
-def _counted(boxes: Iterable[dict], report: ProposalReport) -> Iterator[dict]:
+def _count_boxes(boxes: Iterable[dict], report: ProposalReport) -> Iterator[dict]:
     """Count boxes in the report as they pass."""
     for box in boxes:
         report.boxes += 1

@@ -68,7 +68,7 @@ class RpnBoxes:
 
         self.detector, self.batch_size = detector, batch_size
         self.device = torch.device(device or default_device())
-        self.weights = "default" if weights == "default" else _named(Path(weights))
+        self.weights = "default" if weights == "default" else _name_of_weights(Path(weights))
         build = getattr(detection, detector)
         if weights == "default":
             model = _with_official_weights(build, detector)
@@ -143,7 +143,7 @@ def _with_official_weights(build: Callable[..., GeneralizedRCNN], detector: str)
         ) from None
 
 
-def _named(path: Path) -> str:
+def _name_of_weights(path: Path) -> str:
     """Name and digest of a weights file, so that boxes of other weights are never taken for
     these."""
     if not path.is_file():

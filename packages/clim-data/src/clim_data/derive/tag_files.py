@@ -129,20 +129,22 @@ def write_tags(
     tagger = CaptionTagger(names, options.rule)
     report = TagReport(output, classes=len(categories))
 
-    images = _tagged(read_captioned(source, report.skipped, options), tagger, categories, report)
+    images = _tag_records(
+        read_captioned(source, report.skipped, options), tagger, categories, report
+    )
     chosen = (image for image in images if image[TAGS] or options.keep_untagged)
     write_coco(
         output,
         {
             "info": {"description": f"tags by the rule {options.rule!r}"},
-            "images": _counted(chosen, report, source),
+            "images": _count_written(chosen, report, source),
             "categories": categories,
         },
     )
     return report
 
 
-def _tagged(
+def _tag_records(
     images: Iterator[Captioned],
     tagger: CaptionTagger,
     categories: Sequence[Mapping[str, Any]],
@@ -157,7 +159,7 @@ def _tagged(
         yield {**record, "captions": captions, TAGS: tags}
 
 
-def _counted(
+def _count_written(
     images: Iterator[dict[str, Any]], report: TagReport, source: str | Path
 ) -> Iterator[dict[str, Any]]:
     """Count what is written, and refuse a file without tags before it appears."""
@@ -270,7 +272,7 @@ def _of_table(source: str | Path, skipped: SkipReport, options: TagOptions) -> I
             if options.file_names is not None:
                 name = options.file_names.format(number)
             else:
-                name = _named(other.split("\t")[0].strip(), where)
+                name = _file_name_of_line(other.split("\t")[0].strip(), where)
             yield Captioned(
                 {"id": number + 1, "file_name": name}, captions_of(plain_text(caption), where)
             )
@@ -278,7 +280,7 @@ def _of_table(source: str | Path, skipped: SkipReport, options: TagOptions) -> I
             skipped.add(fault)
 
 
-def _named(name: str, where: str) -> str:
+def _file_name_of_line(name: str, where: str) -> str:
     """Return the file name of a line; an address is none."""
     if not name:
         raise BrokenSample("bad row", where, "no file name after a tab")

@@ -136,7 +136,7 @@ def visible_names(icons: dict) -> set[str]:
     }
 
 
-def chosen_names(sets: dict[str, set[str]]) -> list[str]:
+def common_names(sets: dict[str, set[str]]) -> list[str]:
     """Return the sorted names that at least `MIN_VENDORS` of the sets have.
 
     Skin tones, country flags and keycaps are not included.
@@ -198,7 +198,7 @@ def build(output: Path, archives: Path, *, size: int = 64) -> dict:
     the latter."""
     sets = {source.vendor: read_icons(fetch_archive(source, archives)) for source in SOURCES}
     visible = {vendor: visible_names(icons) for vendor, icons in sets.items()}
-    names = chosen_names(visible)
+    names = common_names(visible)
     counts: Counter[str] = Counter()
     members: dict[str, bytes] = {}
     for vendor, icons in sets.items():

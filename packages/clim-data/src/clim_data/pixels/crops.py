@@ -91,13 +91,13 @@ def cut_crops(picture: T.Picture, windows: Sequence[Window], crop_px: int) -> Te
 
     for cut_size, places in groups.items():
         size, top, left = T.centred_place(*cut_size, crop_px)
-        resized = _resized([cuts[place] for place in places], size)
+        resized = _resize_cuts([cuts[place] for place in places], size)
         for place, crop in zip(places, resized, strict=True):
             crops[place, :, top : top + size[0], left : left + size[1]] = crop
     return crops
 
 
-def _resized(cuts: Sequence[T.Picture], size: tuple[int, int]) -> Sequence[Tensor] | Tensor:
+def _resize_cuts(cuts: Sequence[T.Picture], size: tuple[int, int]) -> Sequence[Tensor] | Tensor:
     """Resize cuts of one size to (height, width)."""
     tensors = [cut for cut in cuts if isinstance(cut, Tensor)]
     if not tensors:

@@ -216,8 +216,8 @@ def _resize_crop(
         sides.append((min(before, after), part.stop - part.start))
 
     source = picture.flip(turned) if turned else picture
-    height, end_row = _needed(picture.shape[1], new[0], sum(sides[0]))
-    width, end_column = _needed(picture.shape[2], new[1], sum(sides[1]))
+    height, end_row = _pixels_to_resize(picture.shape[1], new[0], sum(sides[0]))
+    width, end_column = _pixels_to_resize(picture.shape[2], new[1], sum(sides[1]))
     # With the factors of the whole picture: `interpolate` takes either factors or a size.
     content = torch.ops.aten.upsample_bilinear2d(
         source[None, :, :height, :width],
@@ -234,11 +234,11 @@ def _resize_crop(
     return content.flip(back) if back else content
 
 
-def _needed(old: int, new: int, end: int) -> tuple[int, int]:
+def _pixels_to_resize(old: int, new: int, end: int) -> tuple[int, int]:
     """Return how many pixels of a side the first `end` resized ones need, and how many to make."""
     # The neighbour below the last place, and one for roundings.
     source = min(end * old // new + 2, old)
-    # The resizer copies a side whose number of pixels stays the same, whatever the factor.
+    # The resizer copies a side whose number of pixels stays the same, for any factor.
     return source, end + 1 if source == end and old != new else end
 
 

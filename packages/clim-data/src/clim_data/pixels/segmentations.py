@@ -126,7 +126,7 @@ def check_runs(rle: dict, size: tuple[int, int], name: str) -> np.ndarray:
     if isinstance(counts, bytes):
         counts = counts.decode("ascii", "replace")
     if isinstance(counts, str):
-        runs = _uncompressed(counts, name)
+        runs = _uncompress(counts, name)
     elif isinstance(counts, list):
         runs = _whole_runs(counts, name)
     else:
@@ -152,7 +152,7 @@ def _whole_runs(counts: list, name: str) -> np.ndarray:
         raise BrokenSample(BAD, name, "a run of more than 2**63 pixels") from None
 
 
-def _uncompressed(text: str, name: str) -> np.ndarray:
+def _uncompress(text: str, name: str) -> np.ndarray:
     """Decode COCO's text: runs in groups of 5 bits, from the fourth on as differences."""
     try:
         codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
@@ -254,7 +254,7 @@ def mask_window(text: bytes, height: int) -> tuple[int, int, np.ndarray]:
     Returns:
         left, top, and bool (h, w).
     """
-    runs = _uncompressed(text.decode("ascii"), "mask")
+    runs = _uncompress(text.decode("ascii"), "mask")
     ends = np.cumsum(runs)
     filled = np.flatnonzero(runs[1::2]) * 2 + 1
     first = int((ends - runs)[filled[0]]) // height
@@ -292,7 +292,7 @@ def decode_segmentation(
     from pycocotools import mask as coco_mask
 
     code = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    return _mask_of_runs(_uncompressed(code["counts"].decode(), name), height, width)
+    return _mask_of_runs(_uncompress(code["counts"].decode(), name), height, width)
 
 
 def _mask_of_runs(runs: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -159,7 +159,7 @@ class PartJob:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _how_to_go_on(self, missing: list[int]) -> str:
-        done = f"{self.parts - len(missing)} of {self.parts} parts are kept in {self.folder}"
+        done = f"{self.parts - len(missing)} of {self.parts} parts are stored in {self.folder}"
         return f"{done}: run the same command again to do the rest, on any number of ranks"
 
     def _path(self, number: int) -> Path:

@@ -198,7 +198,9 @@ class ReferringExpressions(Dataset):
             objects = _objects(stored)
             pairs = []
             for target in objects:
-                pairs += [(target, chosen) for chosen in self._chosen(target, stored, epoch)]
+                pairs += [
+                    (target, chosen) for chosen in self._choose_sentences(target, stored, epoch)
+                ]
             return self._sample(stored, pairs)
         if not 0 <= number < len(self._places):
             raise IndexError(f"expression {number} of {len(self._places)}")
@@ -206,7 +208,7 @@ class ReferringExpressions(Dataset):
         stored = self.store[image]
         target = _objects(stored)[place]
         if self.sentences == "random":
-            (chosen,) = self._chosen(target, stored, epoch)
+            (chosen,) = self._choose_sentences(target, stored, epoch)
         else:
             chosen = target["sentences"][sentence]
         return self._sample(stored, [(target, chosen)])
@@ -233,7 +235,7 @@ class ReferringExpressions(Dataset):
                 places += [(image, place, sentence) for sentence in range(used)]
         return np.array(places, dtype=np.int32).reshape(-1, 3)
 
-    def _chosen(self, target: dict, stored: StoredRecord, epoch: int) -> list:
+    def _choose_sentences(self, target: dict, stored: StoredRecord, epoch: int) -> list:
         """[sentence id, text] of the sentences of an object that are used."""
         sentences = target["sentences"]
         if self.sentences == "all":

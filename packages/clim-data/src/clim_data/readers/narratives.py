@@ -143,7 +143,7 @@ def _narratives(
     left_out: list[BrokenSample] = []
     index = SegmentIndex.read(panoptic_json, left_out.append)
     for fault in left_out:
-        yield _left_out(images_dir, fault.name, fault)
+        yield _item_with_fault(images_dir, fault.name, fault)
 
     for number, (table, record) in enumerate(stream_json(narratives_json)):
         if table:
@@ -157,10 +157,10 @@ def _narratives(
             narrative = NarrativeRecord.of(record, key)
             yield _item(images_dir, panoptic_dir, key, narrative, index)
         except BrokenSample as fault:
-            yield _left_out(images_dir, key, fault)
+            yield _item_with_fault(images_dir, key, fault)
 
 
-def _left_out(images_dir: str | Path, key: str, fault: BrokenSample) -> PackItem:
+def _item_with_fault(images_dir: str | Path, key: str, fault: BrokenSample) -> PackItem:
     reason = fault.reason, fault.name, fault.detail
     return PackItem(key, str(images_dir), "", {}, {}, reason)
 

@@ -27,13 +27,13 @@ class ReasonSegMasks:
 
     def masks(self, size: tuple[int, int]) -> np.ndarray:
         """Draw the target: bool (1, H, W)."""
-        return (self._drawn(size) == TARGET)[None]
+        return (self._draw_outlines(size) == TARGET)[None]
 
     def ignored(self, size: tuple[int, int]) -> np.ndarray:
         """Draw the area that is excluded from scores: bool (H, W)."""
-        return self._drawn(size) == IGNORED
+        return self._draw_outlines(size) == IGNORED
 
-    def _drawn(self, size: tuple[int, int]) -> np.ndarray:
+    def _draw_outlines(self, size: tuple[int, int]) -> np.ndarray:
         canvas = Image.new("L", size[::-1])
         pencil = ImageDraw.Draw(canvas)
         for label, polygon in sorted(self.shapes, key=lambda shape: -_area(shape[1])):
@@ -90,7 +90,7 @@ class ReasoningSegmentation(Dataset):
         if not records:
             raise ValueError(
                 f"{folder} has no usable question ({self.skipped.summary(3)}): give the folder of "
-                "a split, with NAME.json beside NAME.jpg"
+                "a split, with NAME.json next to NAME.jpg"
             )
         self._table = RecordTable(records)
 

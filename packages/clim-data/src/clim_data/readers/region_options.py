@@ -103,5 +103,5 @@ def choose_regions(
 
     for name, chosen, given in (("view", view, sizes), ("rules", rules, left)):
         if chosen is not None and given:
-            raise ValueError(f"{', '.join(given)} given beside {name}: set it in its object")
+            raise ValueError(f"{', '.join(given)} given next to {name}: set it in its object")
     return view or RegionView(**sizes), rules or RegionRules(**left)

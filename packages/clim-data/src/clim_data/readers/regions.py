@@ -116,7 +116,9 @@ class _RegionDataset(Dataset, ABC):
         for report in (self.skipped, found):
             reporter(report, self.on_error)(fault)
 
-    def _counted(self, records: Sequence[CrowdRecord], found: SkipReport) -> Sequence[CrowdRecord]:
+    def _count_or_raise(
+        self, records: Sequence[CrowdRecord], found: SkipReport
+    ) -> Sequence[CrowdRecord]:
         """Return the first `max_regions` records, without crowds when they are skipped."""
         counted: list[CrowdRecord] = []
         for place, record in enumerate(records):
@@ -212,7 +214,7 @@ class PanopticRegions(_RegionDataset):
             )
 
         regions = []
-        for segment in self._counted(record.segments, found):
+        for segment in self._count_or_raise(record.segments, found):
             mask = ids == segment.id
             try:
                 around = check_segment_mask(segment, mask, str(path))
@@ -285,7 +287,7 @@ class InstanceRegions(_RegionDataset):
     def _regions(self, key: Key, image: Image.Image, found: SkipReport) -> list[Region]:
         size = image.height, image.width
         regions = []
-        for record in self._counted(self.records.boxes_of(key), found):
+        for record in self._count_or_raise(self.records.boxes_of(key), found):
             try:
                 # A file without sizes has its boxes and masks checked here.
                 box = record.box

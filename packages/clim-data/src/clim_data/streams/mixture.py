@@ -56,7 +56,7 @@ class Mixture:
         if not all(map(len, self.wide)) or min(self.per_rank) < 1:
             raise ValueError(
                 f"sources of {list(map(len, self.wide))} samples, {list(self.per_rank)} of each in "
-                "a step: leave out what has none"
+                "a step: leave out sources without samples"
             )
 
     @cached_property

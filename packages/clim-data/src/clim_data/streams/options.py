@@ -152,7 +152,7 @@ def refuse_both(name: str, keywords: Mapping[str, object]) -> None:
     """Raise ValueError if `keywords` are given next to the option object `name`."""
     if keywords:
         raise ValueError(
-            f"{', '.join(keywords)} given beside {name}: set it in the object of {name}"
+            f"{', '.join(keywords)} given next to {name}: set it in the object of {name}"
         )
 
 

@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
     add_vocabulary_option(parser, ", in place of NAMEs")
     add_template_option(parser)
     parser.add_argument(
-        "--min-score", type=float, default=0.3, help="boxes of a lower score are left out"
+        "--min-score", type=float, default=0.3, help="boxes of a lower score are dropped"
     )
     add_option(parser, "--batch-size", default=4)
     add_option(parser, "--workers", default=0)
@@ -95,7 +95,7 @@ def run(options: Namespace) -> None:
     ]
     _write(options.out, images=images, categories=categories, annotations=annotations)
     print_coverage(coverage)
-    print(f"{len(annotations)} boxes: {options.out / 'detections.json'}; pictures beside it")
+    print(f"{len(annotations)} boxes: {options.out / 'detections.json'}; pictures next to it")
 
 
 def _with_names(

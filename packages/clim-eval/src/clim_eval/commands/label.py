@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
     boxes.add_argument(
         "--proposals",
         action="store_true",
-        help="find boxes by selective search first; they go to NAME.proposals.json beside --out "
+        help="find boxes by selective search first; they go to NAME.proposals.json next to --out "
         "(`clim-data proposals` has other ways)",
     )
     add_option(

@@ -89,7 +89,7 @@ class ResultsJob:
         parts = self._parts()
         if self._is_done(parts):
             if not self.overwrite:
-                return self._repaired(parts, work, join) if parts.rank == 0 else None
+                return self._repair(parts, work, join) if parts.rank == 0 else None
             parts.output.unlink(missing_ok=True)
 
         def part_of(places: Sequence[int], bar: tqdm) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class ResultsJob:
         digest = write_results(self.results, results() if join is None else join(results()))
         parts.join({"sha256": digest, "faults": faults})
 
-    def _repaired(self, parts: PartJob, work: Work, join: Join | None) -> Written:
+    def _repair(self, parts: PartJob, work: Work, join: Join | None) -> Written:
         """Add the results of images that could not be read in the earlier run and now can be."""
         written = self._read()
         if not written.unread:

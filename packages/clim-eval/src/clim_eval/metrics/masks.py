@@ -50,7 +50,7 @@ def mask_overlaps(logits: Tensor, masks: Tensor) -> MaskOverlaps:
     counts = torch.zeros(2, len(masks), dtype=torch.int64, device=masks.device)
     for start in range(0, len(masks), step):
         piece = slice(start, start + step)
-        predicted, true = _predicted(logits[piece], (height, width)), masks[piece].bool()
+        predicted, true = _predict(logits[piece], (height, width)), masks[piece].bool()
         counts[0, piece] = _pixels(predicted & true)
         counts[1, piece] = _pixels(predicted | true)
     return MaskOverlaps(counts[0], counts[1], height * width)
@@ -62,7 +62,7 @@ def _pixels(masks: Tensor) -> Tensor:
     return masks.flatten(1).sum(1, dtype=torch.int32)
 
 
-def _predicted(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def _predict(logits: Tensor, size: tuple[int, int]) -> Tensor:
     shares = logits.float().sigmoid()
     if tuple(shares.shape[-2:]) != size:
         shares = F.interpolate(shares[None], size, mode="bilinear", align_corners=False)[0]

@@ -61,7 +61,7 @@ def detection_figure(
     order = np.argsort(-_areas(corners), kind="stable").tolist()
     colors = [PALETTE[label % len(PALETTE)] for label in labels]
     if masks is not None:
-        pixels = _tinted(pixels, np.asarray(masks, dtype=bool), colors, order)
+        pixels = _tint(pixels, np.asarray(masks, dtype=bool), colors, order)
 
     inches = LONGEST / max(height, width)
     sides = (max(SHORTEST, width * inches), max(SHORTEST, height * inches))
@@ -87,7 +87,7 @@ def _areas(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def _tinted(
+def _tint(
     pixels: np.ndarray, masks: np.ndarray, colors: Sequence[str], order: Sequence[int]
 ) -> np.ndarray:
     """Colour the pixels under the masks."""

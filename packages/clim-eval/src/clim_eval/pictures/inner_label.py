@@ -1,4 +1,4 @@
-"""Names of boxes that stay inside their picture, whatever its size. Imports matplotlib."""
+"""Names of boxes that stay inside a picture of any size. Imports matplotlib."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool =
     Args:
         text: all columns are texts, and not numbers after the first one.
     """
-    table = [_escaped(row) for row in [head, *rows]]
+    table = [_escape(row) for row in [head, *rows]]
     widths = [max(3, *map(len, column)) for column in zip(*table, strict=True)]
     # Names and texts to the left, numbers to the right.
     right = [bool(i) and not text for i in range(len(head))]
@@ -124,5 +124,5 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool =
     return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
 
 
-def _escaped(row: Sequence[str]) -> list[str]:
+def _escape(row: Sequence[str]) -> list[str]:
     return [cell.replace("|", "\\|").replace("\n", " ") for cell in row]

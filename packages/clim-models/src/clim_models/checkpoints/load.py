@@ -226,9 +226,9 @@ def _check_keys(
         verdict = "a model that differs in places"
 
     lists = [
-        _listed("missing", missing),
-        _listed("unexpected", unexpected),
-        _listed("mis-shaped", shapes),
+        _list_keys("missing", missing),
+        _list_keys("unexpected", unexpected),
+        _list_keys("mis-shaped", shapes),
     ]
     raise ValueError(
         f"{source} does not fit: recognised layout {layout!r}, it looks like {verdict}.\n"
@@ -237,7 +237,7 @@ def _check_keys(
     )
 
 
-def _listed(title: str, keys: list[str]) -> str:
+def _list_keys(title: str, keys: list[str]) -> str:
     if not keys:
         return ""
     more = f", ... ({len(keys)} in all)" if len(keys) > LISTED else ""

@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="let a folder from elsewhere name a model that may bring code",
+        help="let a folder from a stranger name a model that may bring code",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder to write, made if needed"

@@ -83,12 +83,12 @@ def export_graphs(
     with evaluation_mode(model), torch.no_grad():
         for name in graphs:
             graph = GRAPHS[name](model).eval()
-            program = _traced(graph, model, name)
+            program = _trace(graph, model, name)
             for kind in formats:
                 path = folder / f"{name}.{kind}"
                 write = _write_onnx if kind == "onnx" else _write_pt2
                 write(program, path)
-                reports.append(_compared(graph, path, model))
+                reports.append(_compare_file(graph, path, model))
 
     if vocabulary is not None:
         vectors = vocabulary.embeddings.float().cpu().numpy()
@@ -110,7 +110,7 @@ def _check(model: RegionModel, graphs: Sequence[str], formats: Sequence[str]) ->
         raise ImportError(_NO_ONNX)
 
 
-def _traced(graph: DenseGraph, model: RegionModel, name: str) -> torch.export.ExportedProgram:
+def _trace(graph: DenseGraph, model: RegionModel, name: str) -> torch.export.ExportedProgram:
     """Trace a graph for any sizes.
 
     Raises:
@@ -153,7 +153,7 @@ def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
         draft.write_bytes(buffer.getvalue())
 
 
-def _compared(graph: DenseGraph, path: Path, model: RegionModel) -> GraphReport:
+def _compare_file(graph: DenseGraph, path: Path, model: RegionModel) -> GraphReport:
     """Compare a file with the model.
 
     Raises:

@@ -37,11 +37,11 @@ def draw_regions(picture: Tensor, regions: Sequence[RegionResult]) -> Image.Imag
     """
     # A whole factor, so that pixels, masks and boxes stay aligned.
     times = max(1, SMALLEST_DRAWING_PX // max(picture.shape[1:]))
-    pixels = _enlarged(picture.permute(1, 2, 0).numpy(), times)
+    pixels = _enlarge(picture.permute(1, 2, 0).numpy(), times)
     order = sorted(regions, key=lambda region: region.score)
     for region in order:
         if region.mask is not None:
-            inside, tint = _enlarged(region.mask, times), np.array(_rgb(region))
+            inside, tint = _enlarge(region.mask, times), np.array(_rgb(region))
             pixels[inside] = (0.55 * pixels[inside] + 0.45 * tint).astype(np.uint8)
 
     image = Image.fromarray(pixels)
@@ -122,7 +122,7 @@ def _rgb(region: RegionResult) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
-def _enlarged(pixels: np.ndarray, times: int) -> np.ndarray:
+def _enlarge(pixels: np.ndarray, times: int) -> np.ndarray:
     """Return a copy of pixels (height, width, ...) in which each is times x times large."""
     return pixels.repeat(times, axis=0).repeat(times, axis=1)
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Colour = tuple[int, int, int]
 
-# Letters are at least so many pixels high, also where less would fit.
+# Least height of letters in pixels, also where less would fit.
 SMALLEST_FONT_PX = 11
 MARGIN_PX = 3
 MORE = "…"

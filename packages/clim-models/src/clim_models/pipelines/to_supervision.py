@@ -31,7 +31,7 @@ def detections_of(regions: Sequence[RegionResult], size: tuple[int, int], *, com
     names = np.array([one.label or "" for one in regions], dtype=str)
     return supervision.Detections(
         xyxy=boxes,
-        mask=_packed(supervision, masks, boxes) if compact else masks,
+        mask=_pack_masks(supervision, masks, boxes) if compact else masks,
         confidence=np.array([one.score for one in regions], dtype=np.float32),
         class_id=np.array([one.class_id for one in regions], dtype=int),
         data={"class_name": names},
@@ -46,7 +46,7 @@ def _masks(regions: Sequence[RegionResult], size: tuple[int, int]) -> np.ndarray
     return np.stack([empty if one.mask is None else one.mask for one in regions])
 
 
-def _packed(supervision: Any, masks: np.ndarray | None, boxes: np.ndarray) -> Any:
+def _pack_masks(supervision: Any, masks: np.ndarray | None, boxes: np.ndarray) -> Any:
     """Return masks as run lengths, or as they are where this supervision has none."""
     kind = getattr(supervision, "CompactMask", None)
     if kind is None or masks is None:

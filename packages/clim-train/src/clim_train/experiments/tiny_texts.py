@@ -30,7 +30,7 @@ class TinyClip(Protocol):
 
 def text_features(model: TinyClip, names: tuple[str, ...]) -> Tensor:
     """Return unit text features of every name under every template, (templates, names, C)."""
-    tokenizer = unpadded(open_clip.get_tokenizer(TINY))
+    tokenizer = unpadded_tokenizer(open_clip.get_tokenizer(TINY))
     device = model.logit_scale.device
     rows = []
     for template in TEMPLATES:
@@ -41,7 +41,7 @@ def text_features(model: TinyClip, names: tuple[str, ...]) -> Tensor:
     return torch.stack(rows)
 
 
-def unpadded(tokenizer: Callable[[list[str]], Tensor]) -> Callable[[list[str]], Tensor]:
+def unpadded_tokenizer(tokenizer: Callable[[list[str]], Tensor]) -> Callable[[list[str]], Tensor]:
     """Return clim-tiny's tokenizer without the padding (id 0) that no text of the call needs.
 
     The text tower masks padding, so features stay the same and short captions cost a third.

@@ -30,7 +30,7 @@ def answered_places(family: Family, prepared: PreparedImage, answer: str) -> lis
     frame = family.layout(prepared).padding or ImageFrame.whole(prepared.frame.image_size)
     found = []
     for place in style.places(answer):
-        on_image = _clipped(_on_image(place, style, family, prepared, frame), frame.image_size)
+        on_image = _clip_place(_on_image(place, style, family, prepared, frame), frame.image_size)
         if on_image is not None and (style.pointing or _has_area(on_image)):
             found.append(on_image)
     return found
@@ -65,7 +65,7 @@ def _along(
     return [(value / edge * padded - before) * scale for value in values]
 
 
-def _clipped(place: Place, size: tuple[int, int]) -> Place | None:
+def _clip_place(place: Place, size: tuple[int, int]) -> Place | None:
     """Clip a place to an image of (height, width); None where it is outside."""
     height, width = size
     left, top, right, bottom = place

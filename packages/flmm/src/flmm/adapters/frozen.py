@@ -109,7 +109,7 @@ class FrozenLMM(nn.Module):
         layouts = [self.family.layout(sample.image) for sample in samples]
         texts = []
         for sample, layout in zip(samples, layouts):
-            texts.append(self._expanded(sample.text, layout))
+            texts.append(self._expand_image_tokens(sample.text, layout))
 
         rows = []
         for text, layout in zip(texts, layouts):
@@ -156,7 +156,7 @@ class FrozenLMM(nn.Module):
         """
         layouts = [self.family.layout(image) for image in images]
         prompt = TokenizedText(prompt_ids, torch.full_like(prompt_ids, NO_PHRASE), len(prompt_ids))
-        prompt = self._expanded(prompt, *layouts, room=max_new_tokens)
+        prompt = self._expand_image_tokens(prompt, *layouts, room=max_new_tokens)
         length = len(prompt.input_ids)
 
         columns = self._columns(prompt.input_ids)[: layouts[0].tokens]
@@ -199,7 +199,9 @@ class FrozenLMM(nn.Module):
         texts = []
         for image, ids in zip(images, prompts, strict=True):
             text = TokenizedText(ids, torch.full_like(ids, NO_PHRASE), len(ids))
-            texts.append(self._expanded(text, self.family.layout(image), room=1).input_ids)
+            texts.append(
+                self._expand_image_tokens(text, self.family.layout(image), room=1).input_ids
+            )
         ids, mask = pad_left(texts)
         length = ids.shape[1]
         if self.context is not None:
@@ -224,7 +226,7 @@ class FrozenLMM(nn.Module):
         """
         length = len(prompt_ids)
         prompt = TokenizedText(prompt_ids, torch.full_like(prompt_ids, NO_PHRASE), length)
-        prompt = self._expanded(prompt, room=max_new_tokens)
+        prompt = self._expand_image_tokens(prompt, room=max_new_tokens)
         ids = prompt.input_ids[None].to(self.device)
         with torch.no_grad():
             generated = self._parts.whole.generate(
@@ -271,7 +273,9 @@ class FrozenLMM(nn.Module):
     def _columns(self, ids: Tensor) -> Tensor:
         return (ids == self.family.image_token_id).nonzero().flatten()
 
-    def _expanded(self, text: TokenizedText, *layouts: ImageLayout, room: int = 0) -> TokenizedText:
+    def _expand_image_tokens(
+        self, text: TokenizedText, *layouts: ImageLayout, room: int = 0
+    ) -> TokenizedText:
         """Return the text with one image token for each token of the images."""
         if len(self._columns(text.input_ids)) != sum(layout.tokens for layout in layouts):
             token = self.family.image_token_id

@@ -94,7 +94,7 @@ def _add_reasoning(kinds: Commands) -> None:
         "--images",
         required=True,
         metavar="DIR",
-        help="folder of a split, with NAME.json beside NAME.jpg",
+        help="folder of a split, with NAME.json next to NAME.jpg",
     )
     parser.add_argument(
         "--queries",

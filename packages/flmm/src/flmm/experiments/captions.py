@@ -67,10 +67,10 @@ def painted_batch(
     scenes."""
     scenes = [painter.paint(rng, **kinds) for _ in range(count)]
     images = torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2)
-    return brightened(images, rng), scenes
+    return vary_brightness(images, rng), scenes
 
 
-def told_segments(
+def scene_segments(
     scene: PaintedScene, rng: np.random.Generator, config: CaptionConfig
 ) -> list[tuple[str, int]]:
     """Write the segments of a text about a scene: a narrative or a list, with or without places."""
@@ -104,7 +104,7 @@ def train_captions(
         images, scenes = painted_batch(painter, rng, config.batch_size)
         prompt = random_prompt(rng, tokenizer, config.foreign)
         texts = [
-            tokenize_segments(tokenizer, prompt, told_segments(scene, rng, config))
+            tokenize_segments(tokenizer, prompt, scene_segments(scene, rng, config))
             for scene in scenes
         ]
         with torch.autocast(
@@ -184,7 +184,7 @@ def caption_accuracy(
     return {name: hits.float().mean().item() for name, hits in shares.items()}
 
 
-def brightened(images: Tensor, rng: np.random.Generator) -> Tensor:
+def vary_brightness(images: Tensor, rng: np.random.Generator) -> Tensor:
     """Each picture with another contrast and brightness, float in 0..255."""
     factor = torch.from_numpy(rng.uniform(0.8, 1.2, (len(images), 1, 1, 1))).float()
     offset = torch.from_numpy(rng.uniform(-20, 20, (len(images), 3, 1, 1))).float()

@@ -100,11 +100,11 @@ def train_names(
 
         loss = nn.functional.binary_cross_entropy_with_logits(scores, truth)
         take_step(optimizers, loss, [p for _, p in named])
-        yield loss.item(), recalled(scores.detach(), truth)
+        yield loss.item(), name_recall(scores.detach(), truth)
     tower.eval()
 
 
-def recalled(scores: Tensor, truth: Tensor) -> float:
+def name_recall(scores: Tensor, truth: Tensor) -> float:
     """Share of the true names that are among an image's best-scored, as many as it has."""
     ranks = scores.argsort(1, descending=True).argsort(1)
     hits = (ranks < truth.sum(1, keepdim=True)) & (truth > 0)

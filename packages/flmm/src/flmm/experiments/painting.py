@@ -70,7 +70,7 @@ class ScenePainter:
             drawings = [emoji.image(vendor, name) for vendor in drawn if emoji.has(vendor, name)]
             cutouts = self.cutouts[name] = []
             for drawing in drawings:
-                cutouts += [varied(drawing, rng) for _ in range(variants)]
+                cutouts += [vary_drawing(drawing, rng) for _ in range(variants)]
         kinds = [BACKGROUNDS[i % len(BACKGROUNDS)] for i in range(grounds)]
         self.grounds = np.stack(
             [background(rng, IMAGE_PX, kind).astype(np.uint8) for kind in kinds]
@@ -86,19 +86,19 @@ class ScenePainter:
             names.append(names[0])
         cutouts = [self.cutouts[name][rng.integers(len(self.cutouts[name]))] for name in names]
         corners = layout(rng, [cutout.shape[:2] for cutout in cutouts], names, side)
-        image = _turned(self.grounds[rng.integers(len(self.grounds))], rng)[:side, :side].astype(
-            np.float32
-        )
+        image = _shift_ground(self.grounds[rng.integers(len(self.grounds))], rng)[
+            :side, :side
+        ].astype(np.float32)
         segments = np.zeros((side, side), np.int32)
         for number, (patch, (y, x)) in enumerate(zip(cutouts, corners), start=1):
             alpha = patch[..., 3:].astype(np.float32) / 255
             window = (slice(y, y + patch.shape[0]), slice(x, x + patch.shape[1]))
             image[window] += (patch[..., :3] - image[window]) * alpha
             segments[window][alpha[..., 0] > 0.5] = number
-        return _told(Scene(image.round().astype(np.uint8), segments, tuple(names)))
+        return _with_narrative(Scene(image.round().astype(np.uint8), segments, tuple(names)))
 
 
-def _told(scene: Scene) -> PaintedScene:
+def _with_narrative(scene: Scene) -> PaintedScene:
     parts: list[tuple[str, int]] = []
     places: list[tuple[Place, ...]] = []
     for part in narrative(scene, image_id=0)["segments"]:
@@ -120,7 +120,7 @@ def _centre(mask: np.ndarray) -> tuple[float, float]:
     return float(y.mean()), float(x.mean())
 
 
-def varied(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def vary_drawing(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return an RGBA drawing at a random size, mirrored or not, tilted, stretched and tinted: uint8
     (h, w, 4)."""
     image = Image.fromarray(drawing[:, ::-1] if rng.random() < 0.5 else drawing)
@@ -161,6 +161,6 @@ def layout(
     return corners[cost.argmin()]
 
 
-def _turned(ground: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _shift_ground(ground: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     mirrored = ground[:, ::-1] if rng.random() < 0.5 else ground
     return np.roll(mirrored, rng.integers(IMAGE_PX), 1)

@@ -54,13 +54,13 @@ def pretrain(
         "eager"
     )  # SDPA's backward pass in bfloat16 takes twice as long on CPUs
     begin = time.monotonic()
-    recalled = watched(
+    name_recall = run_with_bar(
         "names",
         (share for _, share in train_names(model, painter, names)),
         names.steps,
         "names recalled",
     )
-    loss = watched(
+    loss = run_with_bar(
         "captions", train_captions(model, tokenizer, painter, captions), captions.steps, "loss"
     )
     about = {
@@ -68,7 +68,7 @@ def pretrain(
         "names": dataclasses.asdict(names),
         "captions": dataclasses.asdict(captions),
         "seconds": round(time.monotonic() - begin),
-        "names_recalled": round(recalled, 4),
+        "names_recalled": round(name_recall, 4),
         "loss": round(loss, 4),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
@@ -108,7 +108,7 @@ def _bytes_of(file: Path | bytes) -> bytes:
     return file if isinstance(file, bytes) else file.read_bytes()
 
 
-def watched(title: str, values: Iterator[float], total: int, name: str) -> float:
+def run_with_bar(title: str, values: Iterator[float], total: int, name: str) -> float:
     """Run a training with a bar; return the smoothed last value."""
     smoothed = math.nan
     with tqdm(values, total=total, desc=title) as bar:

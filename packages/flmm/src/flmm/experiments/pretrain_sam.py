@@ -25,7 +25,7 @@ from flmm.demo.model_files import save_weights
 from flmm.demo.sam import COMMAND, PATCH_PX, WEIGHTS, build_demo_sam, random_demo_sam
 from flmm.demo.scenes import compose_demo_scenes
 from flmm.experiments.captions import learning_rate, optimizers_of, set_learning_rate, take_step
-from flmm.experiments.pretrain import watched
+from flmm.experiments.pretrain import run_with_bar
 from flmm.experiments.sam_objects import ObjectBatch, ObjectScenes, jittered_boxes, rough_logits
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.sam.geometry import mask_boxes
@@ -66,7 +66,7 @@ def pretrain_sam(output: Path, options: SamTraining, *, held_out: int = 150) -> 
     torch.manual_seed(options.seed)
     sam = random_demo_sam(options.seed)
     begin = time.monotonic()
-    loss = watched("demo SAM", train_sam(sam, options), options.steps, "loss")
+    loss = run_with_bar("demo SAM", train_sam(sam, options), options.steps, "loss")
     seconds = round(time.monotonic() - begin)
     save_weights(sam, output, {})
     sam = build_demo_sam(output)  # measured as it is kept
@@ -104,7 +104,7 @@ def train_sam(sam: Any, options: SamTraining) -> Iterator[float]:
     for step in range(options.steps):
         set_learning_rate(optimizers, learning_rate(step, options))
         batch = scenes.batch(options.batch_size, options.masks)
-        features = encoded(refiner, batch.images)
+        features = encode_images(refiner, batch.images)
         if torch.rand((), generator=generator) < options.box_only:
             loss = prompted_loss(by_box, features, batch, true_boxes=1.0, generator=generator)
         else:
@@ -135,7 +135,7 @@ class ThingsHead(nn.Module):
         return nn.functional.pixel_shuffle(self.pixels(features), PATCH_PX)[:, 0]
 
 
-def encoded(refiner: SamRefiner, images: Tensor) -> Tensor:
+def encode_images(refiner: SamRefiner, images: Tensor) -> Tensor:
     """Return the image embeddings (B, D, h, w) of pixels 0..255 (B, 3, P, P), with gradients."""
     mean, std = IMAGENET
     values = normalise(images, [x / 255 for x in mean], [x / 255 for x in std])

@@ -45,7 +45,7 @@ def probed_scenes(scenes: PanopticNarratives, *, seed: int) -> Iterator[ProbedIm
 
 def absent_probes(sample: GroundingSample, rng: np.random.Generator) -> list[Probe]:
     """Draw two easy absent phrases of a scene, and one or two hard ones."""
-    counts = {name: 2 if phrase.is_plural else 1 for name, phrase in _named(sample)}
+    counts = {name: 2 if phrase.is_plural else 1 for name, phrase in _kinds_of_phrases(sample)}
     absent = [name for name in CONCEPTS if name not in counts]
     probes = []
     for place in rng.permutation(len(absent))[:EASY_PHRASES]:
@@ -62,7 +62,7 @@ def absent_probes(sample: GroundingSample, rng: np.random.Generator) -> list[Pro
     return probes
 
 
-def _named(sample: GroundingSample) -> Iterator[tuple[str, Phrase]]:
+def _kinds_of_phrases(sample: GroundingSample) -> Iterator[tuple[str, Phrase]]:
     """Yield the kind of each phrase of a scene, and the phrase."""
     forms = {form: name for name in CONCEPTS for form in (name, plural(name))}
     for phrase in sample.phrases:

@@ -117,7 +117,7 @@ def run(
 
     stages.begin("before training")
     rows = evaluate_chance(test) | {"untrained heads": evaluate(model, test)["refined"]}
-    before = drawn(model, test, PICTURES)
+    before = predict_scenes(model, test, PICTURES)
 
     stages.begin(f"training the heads, {options.steps} steps of {options.batch_size} scenes")
     about = {"lmm": str(lmm_folder.resolve()), "sam": str(sam_folder.resolve())}
@@ -132,7 +132,9 @@ def run(
     grounders = _other_grounders(model, sam_folder, train, test)
     rows |= {UNTRAINED[kind]: grounders[kind].scores for kind in UNTRAINED}
     pictures = {
-        "grounded scenes": compared(model, test, before, drawn(model, test, PICTURES)),
+        "grounded scenes": comparison_picture(
+            model, test, before, predict_scenes(model, test, PICTURES)
+        ),
         "reliability": reliability_figure(presence["presence head"].bins),
     }
 
@@ -190,7 +192,7 @@ def score_table(rows: dict[str, dict[str, float]]) -> str:
     return aligned_table(cells)
 
 
-def drawn(
+def predict_scenes(
     model: GroundedLMM, scenes: PanopticNarratives, count: int
 ) -> list[dict[str, np.ndarray]]:
     """Return the results of `predict` in the first scenes, as arrays."""
@@ -201,7 +203,7 @@ def drawn(
     return found
 
 
-def compared(
+def comparison_picture(
     model: GroundedLMM,
     scenes: PanopticNarratives,
     before: Sequence[dict[str, np.ndarray]],

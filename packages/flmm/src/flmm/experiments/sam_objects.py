@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flmm.demo.scenes import IMAGE_PX, OBJECT_PX
-from flmm.experiments.captions import brightened
+from flmm.experiments.captions import vary_brightness
 
 TOKEN_PX = 8
 MARGIN_PX = 4  # sizes of things go beyond those of the demo scenes by this
@@ -69,7 +69,7 @@ class ObjectScenes:
         images, wanted, others, things = (
             torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True)
         )
-        bright = brightened(images.permute(0, 3, 1, 2), self.rng)
+        bright = vary_brightness(images.permute(0, 3, 1, 2), self.rng)
         return ObjectBatch(bright, wanted, others, things)
 
     def _scene(self, masks: int) -> tuple[np.ndarray, ...]:
@@ -130,7 +130,7 @@ def rough_logits(masks: Tensor, others: Tensor, generator: torch.Generator) -> T
     seen = torch.maximum(seen, others.float() * chance(0.5) * uniform(0, 0.7))
     scale = 1 + 0.15 * torch.randn(count, generator=generator).clamp(-2, 2)
     shift = 2 * 2 / side * torch.randn(count, 2, generator=generator)
-    seen = _moved(seen, _centres(masks), scale=scale, shift=shift)
+    seen = _move_maps(seen, _centres(masks), scale=scale, shift=shift)
     cells = math.ceil(side / TOKEN_PX)
     seen = F.interpolate(seen[:, None], size=(cells, cells), mode="area")
     blurred = F.avg_pool2d(seen, 3, stride=1, padding=1, count_include_pad=False)
@@ -174,7 +174,7 @@ def _centres(masks: Tensor) -> Tensor:
     return torch.stack([(masks.sum(1) * at).sum(1) / area, (masks.sum(2) * at).sum(1) / area], 1)
 
 
-def _moved(maps: Tensor, centres: Tensor, *, scale: Tensor, shift: Tensor) -> Tensor:
+def _move_maps(maps: Tensor, centres: Tensor, *, scale: Tensor, shift: Tensor) -> Tensor:
     """Maps (N, P, P) enlarged by `scale` (N,) about `centres` (N, 2) and moved by `shift` (N, 2),
     both in -1 .. 1."""
     theta = torch.zeros(len(maps), 2, 3)

@@ -31,7 +31,7 @@ from flmm.text.tokens import special_tokens_in
 
 # Questions that the LMM answers in one batch.
 QUESTIONS_PER_PASS = 8
-# An answer with so many places is long enough, and one without any after `max_new_tokens`, too.
+# An answer ends after this number of places, and one without any after `max_new_tokens`.
 MOST_PLACES = 50
 LONGEST_LIST = 1024  # tokens
 NO_BOX = "no box in the answer"

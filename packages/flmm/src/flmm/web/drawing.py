@@ -92,7 +92,7 @@ def answer_view(answered: AnsweredQuestion) -> dict[str, Any]:
 
 def found_view(found: GroundedPhrases) -> dict[str, Any]:
     """Return masks for the page: pieces of the text, and for each phrase its mask, attention, area,
-    box and score."""
+    score and bbox (x, y, width, height in pixels)."""
     height, width = found.masks.shape[1:]
     heats = heat_pngs(found.attention)
     phrases = [
@@ -101,7 +101,7 @@ def found_view(found: GroundedPhrases) -> dict[str, Any]:
             "colour": colour_of(index),
             "area": kept["area"],
             "share": kept["area"] / (height * width),
-            "box": kept["bbox"],
+            "bbox": kept["bbox"],
             "score": kept["score"],
             "doubtful": doubtful,
             "centre": inner_point(mask),

@@ -139,7 +139,7 @@ def coco_training(
     )
     pairs = linked_pairs(folder / "pairs", files.root / "train2017", kept)
     file_names = {image_file_name(image) for image, _ in kept}
-    proposals = kept_boxes(files.proposals, file_names, folder / "proposals.json")
+    proposals = write_boxes(files.proposals, file_names, folder / "proposals.json")
     scenes = (str(files.root / "train2017"),)
     return TrainingData((str(pairs),), scenes, proposals, nouns, listed=listed, captions=listed)
 
@@ -159,7 +159,7 @@ def linked_pairs(folder: Path, images: Path, kept: Sequence[tuple[dict, list[str
     return folder
 
 
-def kept_boxes(proposals: Path, file_names: set[str], output: Path) -> Path:
+def write_boxes(proposals: Path, file_names: set[str], output: Path) -> Path:
     """Write the boxes of some images as a COCO json of their own, and return where."""
     table = read_annotations(proposals, "images", "annotations")
     table["images"] = [image for image in table["images"] if image_file_name(image) in file_names]

@@ -25,7 +25,7 @@ from clim_train.experiments.comparison.drawings import SPLITS, DrawingOptions, e
 from clim_train.experiments.comparison.plan import ALPHAS, Plan, Prepare
 from clim_train.experiments.comparison.report import write_comparison
 from clim_train.experiments.comparison.run import compare
-from clim_train.experiments.tiny_texts import unpadded
+from clim_train.experiments.tiny_texts import unpadded_tokenizer
 from clim_train.options.sections import ModelConfig
 from clim_train.recipes.backbones import EVA02, OPENAI_VIT
 from clim_train.recipes.clim import clim_quickstart
@@ -123,19 +123,19 @@ def coco_plan(args: argparse.Namespace) -> tuple[Plan, RegionModel, Prepare]:
     def prepare(folder: Path, model: RegionModel) -> ComparisonData:
         return coco_data(folder, model, files, image_px=options.region_px)
 
-    return _plan(args, options, to_jsonable(files)), model.to(chosen_device(options)), prepare
+    return _plan(args, options, to_jsonable(files)), model.to(device_of(options)), prepare
 
 
 def tiny_model(options: ArmOptions) -> RegionModel:
     """Build the model of the embedded drawings; its texts are tokenized without padding."""
     model = create_model(
-        options.model.name, pretrained=options.model.pretrained, device=chosen_device(options)
+        options.model.name, pretrained=options.model.pretrained, device=device_of(options)
     )
-    model.tokenizer = unpadded(model.tokenizer)
+    model.tokenizer = unpadded_tokenizer(model.tokenizer)
     return model
 
 
-def chosen_device(options: ArmOptions) -> str:
+def device_of(options: ArmOptions) -> str:
     """Return the device that `options.device` names, a GPU where there is one for "auto"."""
     if options.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

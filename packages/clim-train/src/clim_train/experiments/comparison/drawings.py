@@ -35,7 +35,7 @@ from clim_train.experiments.comparison.data import (
     RegionSet,
     TrainingData,
 )
-from clim_train.experiments.tiny_texts import text_features, unpadded
+from clim_train.experiments.tiny_texts import text_features, unpadded_tokenizer
 
 SPLITS = ("test", "val")
 TRAIN_SEED = 1000
@@ -181,7 +181,7 @@ def unit_features(model: RegionModel, concepts: Sequence[str]) -> Tensor:
 @torch.no_grad()
 def plain_features(model: RegionModel, concepts: Sequence[str]) -> Tensor:
     """Return (K, C) unit embeddings of the names alone, as a user types them."""
-    ids = unpadded(model.tokenizer)([caption_of(name) for name in concepts])
+    ids = unpadded_tokenizer(model.tokenizer)([caption_of(name) for name in concepts])
     return torch.cat([model.encode_text(part).cpu() for part in ids.split(256)])
 
 

@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     begin = time.monotonic()
     out = args.out or free_folder(Path("quickstart"))
-    tables = _trained(out, args, drawings) if args.train else measure_shipped(out, drawings)
+    tables = _train_arms(out, args, drawings) if args.train else measure_shipped(out, drawings)
     print(f"\n{tables}\n\n{words.NOTE}\n")
     seconds = time.monotonic() - begin
     print(f"{cpu_minutes():.1f} CPU minutes, {seconds:.0f} s. Report: {out / 'report.md'}")
@@ -99,7 +99,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"{', '.join(given)} only matter for a training: add --train")
 
 
-def _trained(out: Path, args: argparse.Namespace, drawings: DrawingOptions) -> str:
+def _train_arms(out: Path, args: argparse.Namespace, drawings: DrawingOptions) -> str:
     """Train the arms, measure them, and return the tables."""
     names = [field.name for field in dataclasses.fields(QuickstartOptions)]
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}

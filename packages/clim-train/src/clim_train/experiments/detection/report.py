@@ -38,7 +38,7 @@ NOTE = (
     "Finds a word: asked for the five words of a scene and the five of another one, the best box "
     "of a word that is there lies on its drawing (IoU 0.5). AP50: mean over classes, IoU 0.5, all "
     "base and novel classes compete. Recall: share of true boxes that one of at most 100 found "
-    "boxes overlaps with IoU 0.5, whatever its class. Other names: every novel class is called by "
+    "boxes overlaps with IoU 0.5, of any class. Other names: every novel class is called by "
     "another of its names, or by the mean of several. Drawings are not photographs: these figures "
     "say nothing about photographs."
 )

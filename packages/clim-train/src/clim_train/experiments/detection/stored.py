@@ -52,8 +52,8 @@ class StoredMaps:
             maps = detector.backbone.run_tower(
                 images.to(detector.classes.embeddings.device), with_clip=with_clip
             )
-            clip = None if maps.clip is None else _stored(maps.clip)
-            found.append(BackboneMaps([_stored(level) for level in maps.pyramid], clip))
+            clip = None if maps.clip is None else _to_storage(maps.clip)
+            found.append(BackboneMaps([_to_storage(level) for level in maps.pyramid], clip))
 
         levels = zip(*(maps.pyramid for maps in found), strict=True)
         clips = [maps.clip for maps in found if maps.clip is not None]
@@ -70,7 +70,7 @@ class StoredMaps:
         return BackboneMaps([level[rows].to(device).float() for level in self.pyramid], clip)
 
 
-def _stored(feature_map: Tensor) -> Tensor:
+def _to_storage(feature_map: Tensor) -> Tensor:
     return feature_map.cpu().to(torch.float16)
 
 

@@ -80,11 +80,11 @@ class MiniGeminiVision(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Return the features of the whole image, if there are tiles, then those of the tiles."""
-        features = self.projected(pixel_values)
+        features = self.project(pixel_values)
         # The factor is rounded to the dtype first, as the language model does.
         return features * torch.tensor(self.scale, dtype=features.dtype, device=features.device)
 
-    def projected(self, pixel_values: Tensor) -> Tensor:
+    def project(self, pixel_values: Tensor) -> Tensor:
         """Return the features (B, V * q, D) before they are scaled."""
         views = self.views(pixel_values)  # (B, V, 3, P, P)
         count = views.shape[1]
@@ -98,10 +98,10 @@ class MiniGeminiVision(nn.Module):
     def views(self, pixel_values: Tensor) -> Tensor:
         """Make CLIP's images (B, V, 3, P, P) of the large one: the whole first, tiles row-major."""
         size, tiles = self.sizes.image_size, self.sizes.tiles
-        large = _resized(pixel_values, size * tiles)
+        large = _resize_maps(pixel_values, size * tiles)
         if not self.sizes.whole:
             return large[:, None]
-        return torch.cat([_resized(large, size)[:, None], _split(large, tiles)], dim=1)
+        return torch.cat([_resize_maps(large, size)[:, None], _split(large, tiles)], dim=1)
 
     def fine_maps(self, pixel_values: Tensor) -> Tensor:
         """Make the fine map of each view: (B, V, C, S / tiles, S / tiles)."""
@@ -109,10 +109,10 @@ class MiniGeminiVision(nn.Module):
         for stage in self.fine.stages:
             stages.append(stage(stages[-1]))
         side = stages[1].shape[-1]
-        fine = torch.cat([_resized(stage, side) for stage in stages[1:]], dim=1)  # (B, C, S, S)
+        fine = torch.cat([_resize_maps(stage, side) for stage in stages[1:]], dim=1)  # (B, C, S, S)
         if not self.sizes.whole:
             return fine[:, None]
-        whole = _resized(fine, side // self.sizes.tiles)
+        whole = _resize_maps(fine, side // self.sizes.tiles)
         return torch.cat([whole[:, None], _split(fine, self.sizes.tiles)], dim=1)
 
 
@@ -142,7 +142,7 @@ class WindowAttention(nn.Module):
         return queries + (weights @ self.value(windows))[:, :, 0]
 
 
-def _resized(maps: Tensor, side: int) -> Tensor:
+def _resize_maps(maps: Tensor, side: int) -> Tensor:
     """Resize square maps (B, C, n, n) bilinearly, in float32 and without antialiasing."""
     if maps.shape[-1] == side:
         return maps

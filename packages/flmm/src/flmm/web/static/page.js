@@ -260,7 +260,7 @@ async function ground(signal) {
   const found = await send("api/ground", fields, signal);
   one.tables = found.phrases.map((phrase, index) => {
     const area = `${percentOf(phrase)} · ${phrase.area} px`;
-    const box = phrase.area ? phrase.box.join(", ") : "not found";
+    const box = phrase.area ? phrase.bbox.join(", ") : "not found";
     const cell = make("td", {}, chip(one.picture, found, index));
     const score = make("td", {}, scoreOf(phrase));
     return make("tr", {}, cell, score, make("td", {}, area), make("td", {}, box));

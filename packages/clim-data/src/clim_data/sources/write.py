@@ -87,16 +87,12 @@ def write_shards(
     for option, value in (("samples_per_shard", samples_per_shard), ("workers", workers)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{option}={value!r} must be a whole number of at least 1")
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
-    chunks = [
-        listing.items[i : i + samples_per_shard]
-        for i in range(0, len(listing.items), samples_per_shard)
-    ]
     jobs = []
-    for number, items in enumerate(chunks):
+    for number, start in enumerate(range(0, len(listing.items), samples_per_shard)):
+        items = listing.items[start : start + samples_per_shard]
         plan = _digest([item.identity() for item in items], check_images)
         path = str(folder / f"{name}-{number:06d}.tar")
         jobs.append(_ShardJob(path, items, plan, check_images, on_error, overwrite))
@@ -117,11 +113,9 @@ def write_shards(
             report.skipped.extend(SampleWarning(*warning) for warning in done["warnings"])
             shards[done["name"]] = [done["samples"], done["bytes"]]
         write_manifest(folder, {**manifest, "shards": shards})
-
     if not report.samples:
-        raise ValueError(
-            f"nothing could be packed: {report.skipped.summary(3)}; check the image folder"
-        )
+        faults = report.skipped.summary(3)
+        raise ValueError(f"nothing could be packed: {faults}; check the image folder")
     return report
 
 

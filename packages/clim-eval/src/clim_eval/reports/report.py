@@ -74,17 +74,23 @@ def write_report(
         "figures": {name: f"figures/{_file_name(name)}.png" for name in figures},
         "notes": list(notes),
     }
+    _write_files(folder, report, figures)
+    return report
 
-    # Everything is made before the first file is written: a value that JSON cannot hold changes none.
+
+def _write_files(
+    folder: Path, report: dict, figures: Mapping[str, Figure | str | os.PathLike]
+) -> None:
+    """Write a report with its figures; report.json comes last."""
+    # Both texts are made before the first file: a value that JSON cannot hold changes no file.
     text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False)
     page = report_page(report)
-    (folder / "figures" if figures else folder).mkdir(parents=True, exist_ok=True)
 
+    (folder / "figures" if figures else folder).mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         write_png(folder / report["figures"][name], figure)
     write_bytes(folder / "report.md", page.encode())
     write_bytes(folder / "report.json", text.encode())
-    return report
 
 
 def read_report(path: str | os.PathLike) -> dict:

@@ -140,12 +140,10 @@ def load_lmm(
             "an adapter cannot be added to 4-bit weights: load the LMM whole, or save it with its "
             "adapter merged first"
         )
-
     quantised = four_bit_options(dtype, device) if four_bit else {}
     where = hub_options(name, what="an LMM")
     raw = _read_config(name, where)
     model_type = raw["model_type"]
-
     if (author := _AUTHORS.get(model_type)) is not None:
         if four_bit or adapter is not None:
             raise ValueError(

@@ -131,10 +131,9 @@ def run(
     rows |= _trained_rows(model, test, seed)
     grounders = _other_grounders(model, sam_folder, train, test)
     rows |= {UNTRAINED[kind]: grounders[kind].scores for kind in UNTRAINED}
+    after = predict_scenes(model, test, PICTURES)
     pictures = {
-        "grounded scenes": comparison_picture(
-            model, test, before, predict_scenes(model, test, PICTURES)
-        ),
+        "grounded scenes": comparison_picture(model, test, before, after),
         "reliability": reliability_figure(presence["presence head"].bins),
     }
 

@@ -160,9 +160,17 @@ def _draw(
     found = grounder.ground_answer(image, answer, spans)
     masks, scores = found.binary(about["min_score"]).cpu().numpy(), found.scores.tolist()
     about["score_kind"] = found.kind
-    title = answer.text.strip()
     try:
-        save_grounding(path, image, masks, phrases, scores=scores, title=title, about=about)
+        save_grounding(
+            path,
+            image,
+            masks,
+            phrases,
+            scores=scores,
+            places=found.places,
+            title=answer.text.strip(),
+            about=about,
+        )
     except PictureError as fault:
         say(str(fault))
         path = path.with_suffix(".json")

@@ -13,6 +13,7 @@ import torch
 from clim_train.commands.main import PROGRAM, main
 from clim_train.commands.runs import check_outputs_are_there
 from clim_train.config import TrainConfig
+from clim_train.engine import deepspeed_compat
 from clim_train.engine.deepspeed_compat import only_tensors
 from clim_train.options import OUTPUT
 from clim_train.run.manifest import checksums, find_damage, write_manifest
@@ -107,6 +108,17 @@ def test_resume_of_a_conversion_executes_nothing(runs, tmp_path, stage, pattern)
     with pytest.raises(ValueError, match="holds Python objects that could run code"):
         tiny_trainer(tiny_config(run, zero_stage=stage), resume=True)
     assert not proof.exists()
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_each_file_is_checked_once_when_a_run_continues(runs, tmp_path, monkeypatch, stage):
+    run = shutil.copytree(runs / str(stage), tmp_path / "run")
+    checked = []
+    monkeypatch.setattr(deepspeed_compat, "check_archive", lambda path: checked.append(path.name))
+    trainer = tiny_trainer(tiny_config(run, zero_stage=stage), resume=True)
+    trainer.close()
+    files = (run / "checkpoints" / "step-00000002").glob("*.pt")
+    assert sorted(checked) == sorted(path.name for path in files)
 
 
 def test_what_deepspeed_saves_is_let_through(tmp_path):

@@ -235,4 +235,4 @@ def test_an_output_that_cannot_be_written_is_a_message(tmp_path, capsys):
         )
         == 2
     )
-    assert "check that path and who may write there" in capsys.readouterr().err
+    assert "check that path and its permissions" in capsys.readouterr().err

@@ -120,6 +120,7 @@ class LibraryError(Exception):
     [
         OSError(errno.ENOSPC, "full"),
         OSError(errno.EDQUOT, "full"),
+        OSError("3840 requested and 2016 written"),
         LibraryError("I/O error: No space left on device (os error 28)"),
         LibraryError('IoError(Os { code: 122, kind: FilesystemQuotaExceeded, message: "Quota" })'),
     ],

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,6 +134,20 @@ def test_files_that_go_or_break_after_the_start_are_named(photos, on_error):
         "missing image": ["photos/a.jpg"],
         "unreadable image": ["photos/b.PNG"],
     }
+
+
+def test_captions_that_may_not_be_read_are_named_as_captions(photos, monkeypatch):
+    read = Path.read_bytes
+
+    def closed(self):
+        if self.suffix == ".txt":
+            raise PermissionError(13, "Permission denied")
+        return read(self)
+
+    store = SampleStore(photos)
+    monkeypatch.setattr(Path, "read_bytes", closed)
+    with pytest.raises(BrokenSample, match="bad caption: Permission denied"):
+        store.read(0)
 
 
 def test_the_way_a_folder_is_written_changes_nothing(photos, monkeypatch):

@@ -477,3 +477,57 @@ def test_keys_of_names_that_look_alike(tmp_path, images):
     assert report.samples == len(names)
     store = SampleStore(tmp_path / "out")
     assert [sample.whole for sample in names_of_samples(store).samples] == sorted(names)
+
+
+KINDS = {
+    "folder": [],
+    "coco-captions": ["--captions-json", "c.json"],
+    "coco-instances": ["--instances-json", "c.json"],
+    "refcoco": ["--refs", "r", "--instances-json", "c.json", "--split", "val"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("source", ["shards", "shards/a-000000.tar", "https://host/a.tar"])
+def test_shards_are_no_image_files(kind, source, coco, tmp_path, capsys, monkeypatch):
+    write_shards(caption_items(*coco), tmp_path / "shards", name="a", samples_per_shard=100)
+    monkeypatch.chdir(tmp_path)
+    words = ["pack", kind, "--images", source, *KINDS[kind], "--out", "again"]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert f"{source} is shards, and this needs image files" in told
+    assert "unpack them" in told
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_tar_among_images_is_refused_but_for_the_shards_of_the_pack(tmp_path, images, capsys):
+    folder = tmp_path / "photos"
+    (folder / "old").mkdir(parents=True)
+    for name in ("a", "b"):
+        (folder / f"{name}.jpg").write_bytes(images.encoded(images.pixels(0, 24, 32)))
+        (folder / f"{name}.txt").write_text(f"photo {name}")
+    command = ["pack", "folder", "--images", str(folder), "--out", str(folder / "shards")]
+    command += ["--workers", "1"]
+    assert main(command) == 0
+    assert main(command) == 0
+    assert "2 samples in 1 shards" in capsys.readouterr().out
+    (folder / "old" / "backup.tar").write_bytes(bytes(1024))
+    assert main(command) == 2
+    assert "holds 2 images and" in capsys.readouterr().err
+
+
+def test_an_image_that_may_not_be_read_is_not_called_missing(coco, tmp_path, monkeypatch):
+    read = Path.read_bytes
+
+    def closed(self):
+        if self.name == first.name:
+            raise PermissionError(13, "Permission denied")
+        return read(self)
+
+    folder = tmp_path / "closed"
+    found = caption_items(*coco)
+    first = Path(next(item for item in found.items if item.fault is None).name)
+    monkeypatch.setattr(Path, "read_bytes", closed)
+    report = write_shards(found, folder)
+    (name,) = report.skipped.names["unreadable image"]
+    assert name.endswith(first.name)

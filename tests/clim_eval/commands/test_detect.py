@@ -20,6 +20,8 @@ def photos(tmp_path):
     Image.effect_noise((60, 40), 90).convert("RGB").save(folder / "a.png")
     Image.effect_noise((30, 50), 90).convert("RGB").save(folder / "inner" / "a.jpg")
     (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "moving.gif").write_bytes(b"GIF89a")
+    (folder / "old.tar").write_bytes(bytes(1024))
     return folder
 
 
@@ -53,8 +55,9 @@ def test_a_folder_gets_pictures_and_a_coco_json(detector_run, photos, tmp_path, 
         drawn = np.asarray(Image.open(out / f"{name}.detections.png"))
         assert max(drawn.shape) > 25 * 8
     shown = capsys.readouterr().out
-    assert "scored 2 of 3 images, left out 1" in shown
-    assert "broken.jpg" in shown
+    assert "scored 2 of 5 images, left out 3" in shown
+    for name in ("broken.jpg", "photos/moving.gif", "photos/old.tar"):
+        assert name in shown
 
     # Pictures of the first run lie in the folder of the second one.
     assert command(detector_run, out, photos, "cat", "--templates", "name") == 0

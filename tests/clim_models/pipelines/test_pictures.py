@@ -1,13 +1,15 @@
 """Pictures are read upright from every source, as clim-data reads them."""
 
 import io
+import struct
 import threading
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torch
-from clim_data import decode_rgb
+from clim_data import BrokenSample, decode_rgb
 from clim_models.pipelines import is_url, name_of_picture, read_picture
 from clim_models.pipelines.reading import fitted_to_patches, read_ahead, read_fitted
 from PIL import Image
@@ -165,3 +167,38 @@ def test_reading_ahead_keeps_the_order_and_stops_at_an_error():
 )
 def test_sizes_keep_the_shape_on_the_grid(size, px, expected):
     assert fitted_to_patches(size, px, 16) == expected
+
+
+def test_colour_of_16_bits_whose_low_bits_alone_are_used_is_refused_and_not_black():
+    ramp = np.tile(np.arange(64, dtype=np.uint16), (48, 1))
+    for top in (255, 4095):
+        values = np.stack([ramp * (top // 64)] * 3, -1)
+        content = _png_of_16_bits(values)
+        with pytest.raises(ValueError, match="16 bits a channel, of which only the low"):
+            read_picture(content)
+        with pytest.raises(BrokenSample, match="16 bits a channel"):
+            decode_rgb(content)
+    whole = _png_of_16_bits(np.stack([ramp * 1000] * 3, -1))
+    assert torch.equal(read_picture(whole), decode_rgb(whole))
+
+
+def _png_of_16_bits(values):
+    """Encode (height, width, 3) of uint16, which Pillow cannot, as a png."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    content = b"\x89PNG\r\n\x1a\n"
+    for name, data in parts:
+        content += struct.pack(">I", len(data)) + name + data
+        content += struct.pack(">I", zlib.crc32(name + data))
+    return content
+
+
+@pytest.mark.parametrize("address", ["http://a b.example/x.jpg", "http://[::1/x.jpg"])
+def test_addresses_that_are_none_are_named(address):
+    with pytest.raises(ValueError, match="cannot fetch http://"):
+        read_picture(address)

@@ -8,8 +8,10 @@ import flmm
 import numpy as np
 import pytest
 import torch
+from clim_data import BrokenSample
 from clim_data.pixels import decode_segmentation
 from clim_models.pipelines import coco_of_results
+from flmm.grounders.batches import PhrasePreparer
 from flmm.pictures.files import read_image
 from tiny_grounding import save_tiny_grounded
 from tiny_lmms import picture
@@ -133,3 +135,36 @@ def test_a_url_is_a_picture_for_the_commands(served):
     assert read_image(f"{address}/b.png").tobytes() == read_image(folder / "b.png").tobytes()
     with pytest.raises(ValueError, match=r"cannot fetch .*none.png"):
         read_image(f"{address}/none.png")
+
+
+def test_pictures_that_cannot_be_used_do_not_lose_the_others(find, tmp_path):
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    pictures = [picture(60, 90, seed=1), tmp_path / "cut.png", picture(40, 50, seed=2)]
+    phrases = [["a red car"], ["the sky"], ["the sky", "a red car"]]
+    with pytest.warns(UserWarning, match="skipped 1 of 3 pictures: .*cut.png"):
+        results = find(pictures, phrases)
+    assert [bool(one.error) for one in results] == [False, True, False]
+    for place in (0, 2):
+        alone = find(pictures[place], phrases[place])
+        assert [one.label for one in results[place]] == [one.label for one in alone]
+    with pytest.raises(ValueError, match=r"cut\.png"):
+        find(pictures[1], ["a red car"])
+    strict = flmm.GroundingPipeline(find.grounder, flmm.GroundingOptions(on_error="raise"))
+    with pytest.raises(ValueError, match=r"cut\.png"):
+        strict(pictures, phrases)
+
+
+def test_a_picture_that_the_lmm_cannot_take_is_skipped_too(find, monkeypatch):
+    own = PhrasePreparer.__call__
+
+    def refuse_small(self, number, image, *rest, **options):
+        if image.height < 50:
+            raise BrokenSample("image too small", "picture", "pass a larger one")
+        return own(self, number, image, *rest, **options)
+
+    monkeypatch.setattr(PhrasePreparer, "__call__", refuse_small)
+    pictures = [picture(40, 50, seed=2), picture(60, 90, seed=1)]
+    with pytest.warns(UserWarning, match="skipped 1 of 2 pictures: picture 0: image too small"):
+        results = find(pictures, ["a red car"])
+    assert results[0].error
+    assert not results[1].error

@@ -18,7 +18,7 @@ from clim_train.run.checkpoints import CheckpointFolder
 from clim_train.run.folder import check_run_folder, refuse_links, versions
 from clim_train.run.loggers import RunLogger, open_loggers
 from clim_train.run.metrics import RunningMean
-from clim_train.run.randomness import random_states, set_random_states
+from clim_train.run.randomness import random_states, rank_file, set_random_states
 
 CLASSES_FILE = "classes.json"
 
@@ -103,7 +103,7 @@ def write_state(checkpoint: Path, state: Mapping[str, Any], means: RunningMean) 
     """
     rank, world_size = Ranks.of_group()
     own = {"random": random_states(), "means": means.state_dict()}
-    torch.save(own, checkpoint / f"rank{rank:05d}.pt")
+    torch.save(own, checkpoint / rank_file(rank))
 
     if rank == 0:
         text = json.dumps({**state, "world_size": world_size})
@@ -118,8 +118,9 @@ def read_state(checkpoint: Path, means: RunningMean, device: torch.device) -> di
     state = json.loads((checkpoint / "trainer.json").read_text())
     rank, world_size = Ranks.of_group()
     if state["world_size"] == world_size:
-        with only_tensors(checkpoint):
-            own = torch.load(checkpoint / f"rank{rank:05d}.pt", weights_only=True)
+        file = checkpoint / rank_file(rank)
+        with only_tensors(file):
+            own = torch.load(file, weights_only=True)
         means.load_state_dict(own["means"], device)
         set_random_states(own["random"])
     return state

@@ -145,7 +145,7 @@ def _explain(
     if not isinstance(error, OSError):
         return None
     if number in WRONG_PATH:
-        return MISTAKE, f"{error}: check that path and who may write there, or name another"
+        return MISTAKE, f"{error}: check that path and its permissions, or name another"
     if number is None:  # libraries raise it for a file or folder that they cannot use
         return MISTAKE, message_of(error)
     return FAILED, f"{error}: check that path and its disk, then {continues}"

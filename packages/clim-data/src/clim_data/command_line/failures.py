@@ -167,16 +167,23 @@ def explain_failure(error: BaseException, *, by_class_only: bool) -> str | None:
     return None
 
 
+# What numpy says of an array that did not fit.
+_CUT_ARRAY = re.compile(r"\d+ requested and \d+ written")
+
+
 def full_disk(error: BaseException) -> bool:
     """Return whether an error of any class means that a disk is full.
 
-    safetensors, torch and zipfile put the system's number into the text of an error of their own.
+    safetensors, torch and zipfile put the system's number into the text of an error of their own;
+    numpy has none at all.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL_DISK
     text = str(error)
     if "shared memory" in text:  # torch; more room on a disk does not help
         return False
+    if _CUT_ARRAY.fullmatch(text):
+        return True
     # safetensors before 0.6 writes the second.
     return "No space left on device" in text or any(
         f"os error {number})" in text or f"Os {{ code: {number}," in text for number in FULL_DISK

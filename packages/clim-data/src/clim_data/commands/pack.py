@@ -7,6 +7,7 @@ from clim_data.command_line.parser import CommandParser, Commands, add_command
 from clim_data.command_line.threads import usable_cpus
 from clim_data.command_line.vocabulary import add_option
 from clim_data.sources import items
+from clim_data.sources.expand import refuse_shards
 from clim_data.sources.items import PackList
 from clim_data.sources.write import write_shards
 
@@ -27,6 +28,7 @@ def add(commands: Commands) -> None:
 
 def run(options: Namespace) -> None:
     """Write the shards and print their counts."""
+    refuse_shards(options.images)
     report = write_shards(
         options.listing(options),
         options.out,
@@ -172,7 +174,9 @@ def _list_panoptic(options: Namespace) -> PackList:
 
 
 def _list_folder(options: Namespace) -> PackList:
-    return items.folder_items(options.images, captions_file=options.captions_json)
+    return items.folder_items(
+        options.images, captions_file=options.captions_json, written=options.out
+    )
 
 
 def _list_narratives(options: Namespace) -> PackList:

@@ -185,8 +185,9 @@ def load_rgb(
     """Decode as `decode_rgb`, to a PIL image of mode RGB."""
     image = source if isinstance(source, Image.Image) else open_image(source, name)
     name = name or (str(source) if isinstance(source, str | Path) else "image")
-    turn = orientation(image) if oriented else 1
+    # First: looking for tags may decode a png, and then its depth is not known any more.
     deep = _is_deep_colour(image)
+    turn = orientation(image) if oriented else 1
     try:
         if at_least is not None:
             width, height = at_least if turn < 5 else at_least[::-1]

@@ -8,7 +8,7 @@ from pathlib import Path
 from braceexpand import braceexpand
 
 from clim_data.faults import SkipReport
-from clim_data.sources.walk import walk_folder
+from clim_data.sources.walk import FolderContent, walk_folder
 
 Sources = str | Path | Sequence[str | Path]
 
@@ -58,15 +58,7 @@ def _of_pattern(item: str) -> list[str]:
 def _of_folder(folder: str) -> list[str]:
     """The shards below a folder, or the folder itself if it holds images."""
     content = walk_folder(folder)
-    if content.shards and content.images:
-        first = content.shards[0]
-        inner = os.path.join(folder, os.path.dirname(first) or "*.tar")
-        images = f"{len(content.images)} image{'s' if len(content.images) > 1 else ''}"
-        raise ValueError(
-            f"{folder} holds {images} and {os.path.join(folder, first)}: name {inner!r}, or take "
-            "the tar out"
-        )
-
+    refuse_stray_shard(folder, content)
     closed = [fault for fault in content.faults if fault.reason == "unreadable folder"]
     if content.shards and closed:
         raise ValueError(f"{closed[0]}: make it readable, or name the shards one by one")
@@ -75,6 +67,41 @@ def _of_folder(folder: str) -> list[str]:
     if content.shards:
         return [os.path.join(folder, name) for name in content.shards]
     return [os.path.abspath(folder)]
+
+
+def refuse_shards(images: str | Path) -> None:
+    """Refuse shards where a folder of image files is needed.
+
+    Raises:
+        ValueError: `images` is a tar, an address, or a folder of tars without any image.
+    """
+    folder = Path(images)
+    is_shard = is_remote(str(images)) or folder.suffix.lower() == ".tar"
+    if not is_shard and next(folder.glob("*.tar"), None) is not None:
+        is_shard = not walk_folder(folder).images
+    if is_shard:
+        raise ValueError(
+            f"{images} is shards, and this needs image files: training, evaluation and proposals "
+            "read shards as they are; to pack other ones, unpack them into a folder first (tar "
+            "-xf SHARD.tar -C FOLDER)"
+        )
+
+
+def refuse_stray_shard(folder: str | Path, content: FolderContent) -> None:
+    """Refuse a folder that holds images and tars: which of them are meant is not known.
+
+    Raises:
+        ValueError: see above.
+    """
+    if not (content.shards and content.images):
+        return
+    first = content.shards[0]
+    inner = os.path.join(folder, os.path.dirname(first) or "*.tar")
+    images = f"{len(content.images)} image{'s' if len(content.images) > 1 else ''}"
+    raise ValueError(
+        f"{folder} holds {images} and {os.path.join(folder, first)}: name {inner!r}, or take "
+        "the tar out"
+    )
 
 
 def _found(paths: list[str], otherwise: str) -> list[str]:

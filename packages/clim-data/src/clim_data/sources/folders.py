@@ -99,7 +99,7 @@ class FolderIndex:
         """Read an image's bytes, with its captions as the json of a shard would have them.
 
         Raises:
-            BrokenSample: the file has gone, or cannot be read.
+            BrokenSample: the file has gone, or it or its txt cannot be read.
         """
         key = str(self.keys[place])
         path = Path(self.root) / key
@@ -110,8 +110,12 @@ class FolderIndex:
             raise BrokenSample(reason, name, str(fault)) from None
         try:
             captions = self.table.get(key) if self.table is not None else captions_beside(path)
-        except BrokenSample:
+        except BrokenSample as fault:
             # The fault is reported by the code that needs captions, which decodes the text again.
-            return RawSample(name, key, image, path.with_suffix(".txt").read_bytes(), None, number)
+            try:
+                text = path.with_suffix(".txt").read_bytes()
+            except OSError:
+                raise BrokenSample(fault.reason, name, fault.detail) from None
+            return RawSample(name, key, image, text, None, number)
         meta = None if captions is None else json.dumps({"captions": captions}).encode()
         return RawSample(name, key, image, None, meta, number)

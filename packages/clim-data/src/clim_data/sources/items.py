@@ -20,8 +20,9 @@ from clim_data.annotations.tables import ImageRecord, ImageTable
 from clim_data.faults import BrokenSample, SampleWarning, SkipReport
 from clim_data.files.names import IMAGE_SUFFIXES, encode_key, sample_key
 from clim_data.sources.captions import captions_of_files
+from clim_data.sources.expand import refuse_stray_shard
 from clim_data.sources.images import files_of_names
-from clim_data.sources.walk import walk_folder
+from clim_data.sources.walk import FolderContent, walk_folder
 
 INSTANCE_FIELDS = ("id", "category_id", "bbox", "area", "iscrowd", "segmentation")
 
@@ -143,18 +144,32 @@ def panoptic_items(
     return PackList("coco-panoptic", packed, {"categories": categories}, warnings)
 
 
-def folder_items(folder: str | Path, *, captions_file: str | Path | None = None) -> PackList:
+def folder_items(
+    folder: str | Path,
+    *,
+    captions_file: str | Path | None = None,
+    written: str | Path | None = None,
+) -> PackList:
     """List every jpg, jpeg, png and webp below a folder, with captions.
 
     Captions come from `captions_file`, or from `metadata.jsonl`, `metadata.csv` or `captions.csv`
     in the folder, or else from a txt of the same name next to each image, one caption per line. A
     captions file is a json object {file name: caption or list}, or has one json object per line
     with "file_name" and "text", "caption" or "captions", or is a csv with such columns.
+
+    Args:
+        folder: of the images.
+        captions_file: see above.
+        written: folder of the shards to write; tars in it may lie below the images.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no image in it.
+        ValueError: there are tars among the images.
     """
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give the folder that holds the images")
-    content = walk_folder(root)
+    content = _images_alone(root, written)
     if captions_file is None:
         captions_file = caption_table_in(root)
     table, faults = None, list(content.faults)
@@ -184,6 +199,22 @@ def folder_items(folder: str | Path, *, captions_file: str | Path | None = None)
             "images"
         )
     return PackList("folder", [*_keyed(items), *_left_out(root, faults)])
+
+
+def _images_alone(root: Path, written: str | Path | None) -> FolderContent:
+    """List the images of a folder without other shards than those below `written`.
+
+    Raises:
+        ValueError: there are others.
+    """
+    content = walk_folder(root)
+    if written is not None:
+        own = Path(written).resolve()
+        content.shards = [
+            one for one in content.shards if own not in (root / one).resolve().parents
+        ]
+    refuse_stray_shard(root, content)
+    return content
 
 
 def _item(images_dir: str | Path, image: ImageRecord, meta: dict) -> PackItem:

@@ -300,7 +300,8 @@ def _read(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as fault:
-        raise BrokenSample("missing image", path, fault.strerror or str(fault)) from None
+        reason = "missing image" if isinstance(fault, FileNotFoundError) else "unreadable image"
+        raise BrokenSample(reason, path, fault.strerror or str(fault)) from None
 
 
 def _digest(*parts: object) -> str:

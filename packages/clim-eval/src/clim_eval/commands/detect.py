@@ -73,7 +73,7 @@ def run(options: Namespace) -> None:
     check_report_folder(options.out)
     detector = _with_names(open_chosen_detector(options), names, options)
 
-    images, annotations, faults = [], [], []
+    images, annotations, faults = [], [], list(files.faults)
     category_ids = range(1, len(detector.names) + 1)
     for item in detect_pictures(
         detector, files, range(len(files)), run_loading(options), min_score=options.min_score

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clim_data import BrokenSample, decode_rgb
+from clim_data import BrokenSample, SkipReport, decode_rgb
 from clim_data.files import is_image
-from clim_data.sources import image_files
+from clim_data.sources import walk_folder
 
 from clim_eval.evaluators.detections import Picture
 
@@ -45,11 +45,13 @@ class PictureFiles:
         names: of the files, below their folder.
         paths: where they are.
         left_out: number of files of the folders that are not read, by reason.
+        faults: what lies in the folders and cannot be read, such as images of other formats.
     """
 
     names: tuple[str, ...]
     paths: tuple[Path, ...]
     left_out: Mapping[str, int]
+    faults: tuple[BrokenSample, ...] = ()
 
     @classmethod
     def of(cls, paths: Sequence[Path]) -> "PictureFiles":
@@ -59,9 +61,15 @@ class PictureFiles:
             ValueError: two images have one name, or there is no image.
         """
         found: dict[str, Path] = {}
+        faults: list[BrokenSample] = []
         earlier = 0
         for path in paths:
-            names = image_files(path) if path.is_dir() else [path.name]
+            names = [path.name]
+            if path.is_dir():
+                content = walk_folder(path)
+                names = content.images
+                faults += content.faults
+                faults += [_shard(path, name) for name in content.shards]
             for name in names:
                 if path.is_dir() and name.endswith(ENDING):
                     earlier += 1
@@ -74,8 +82,11 @@ class PictureFiles:
                 found[name] = path / name if path.is_dir() else path
         if not found:
             shown = ", ".join(map(str, paths))
-            raise ValueError(f"no image in {shown}: pass a folder with jpg, png or webp files")
-        return cls(tuple(found), tuple(found.values()), {EARLIER: earlier})
+            told = f" ({SkipReport(faults).summary(3)})" if faults else ""
+            raise ValueError(
+                f"no image in {shown}{told}: pass a folder with jpg, png or webp files"
+            )
+        return cls(tuple(found), tuple(found.values()), {EARLIER: earlier}, tuple(faults))
 
     @staticmethod
     def picture_name(name: str) -> str:
@@ -91,3 +102,9 @@ class PictureFiles:
         except BrokenSample as fault:
             return fault
         return Picture(place + 1, self.names[place], pixels)
+
+
+def _shard(folder: Path, name: str) -> BrokenSample:
+    """Say that a tar among images is not read."""
+    detail = "a shard, not an image: unpack it"
+    return BrokenSample("unsupported format", f"{folder.name}/{name}", detail)

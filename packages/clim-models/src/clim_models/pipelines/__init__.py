@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         read_picture as read_picture,
     )
     from clim_models.pipelines.reading import (
+        ReadPicture as ReadPicture,
         fitted_to_patches as fitted_to_patches,
         in_lists as in_lists,
         is_one as is_one,
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
         PictureResult as PictureResult,
         coco_of_results as coco_of_results,
     )
+    from clim_models.pipelines.skipping import (
+        PictureList as PictureList,
+        check_on_error as check_on_error,
+    )
     from clim_models.pipelines.tasks import pipeline as pipeline
 else:
     __getattr__, __dir__, __all__ = lazy_names(
@@ -42,11 +47,14 @@ else:
             "DensePipeline": "clim_models.pipelines.regions",
             "DenseResult": "clim_models.pipelines.results",
             "DetectionPipeline": "clim_models.pipelines.detection",
+            "PictureList": "clim_models.pipelines.skipping",
             "PictureResult": "clim_models.pipelines.results",
             "PipelineOptions": "clim_models.pipelines.options",
+            "ReadPicture": "clim_models.pipelines.reading",
             "RegionPipeline": "clim_models.pipelines.regions",
             "RegionResult": "clim_models.pipelines.region",
             "Source": "clim_models.pipelines.pictures",
+            "check_on_error": "clim_models.pipelines.skipping",
             "coco_of_results": "clim_models.pipelines.results",
             "find_peaks": "clim_models.pipelines.peaks",
             "fitted_to_patches": "clim_models.pipelines.reading",

@@ -9,9 +9,10 @@ from torch import Tensor
 from clim_models.detection.rules import Detections
 from clim_models.pipelines.options import PipelineOptions
 from clim_models.pipelines.pictures import Source
-from clim_models.pipelines.reading import ReadPicture, in_lists, is_one, read_ahead, read_whole
+from clim_models.pipelines.reading import ReadPicture, in_lists, is_one, read_whole
 from clim_models.pipelines.region import RegionResult
 from clim_models.pipelines.results import PictureResult
+from clim_models.pipelines.skipping import PictureList
 
 
 class Detector(Protocol):
@@ -33,7 +34,7 @@ class DetectionPipeline:
 
     Args:
         detector: F-ViT, a frozen-CLIP detector, or one of Detic, with the classes to find.
-        options: `batch_size` and `min_score` count.
+        options: `batch_size`, `min_score` and `on_error` count.
     """
 
     def __init__(self, detector: Detector, options: PipelineOptions):
@@ -51,20 +52,29 @@ class DetectionPipeline:
             A `PictureResult`, or a list of them; regions by falling score.
 
         Raises:
-            FileNotFoundError, ValueError: a picture that cannot be read.
+            FileNotFoundError, ValueError: a picture that cannot be read, see
+                `PipelineOptions.on_error` for lists.
         """
         if is_one(pictures):
-            return next(self.stream([pictures]))
+            return next(self._stream([pictures], "raise"))
         return list(self.stream(pictures))
 
     def stream(self, pictures: Iterable[Source]) -> Iterator[PictureResult]:
         """Yield the result of each picture in order, for lists that do not fit into memory."""
+        return self._stream(pictures, self.options.on_error)
+
+    def _stream(self, pictures: Iterable[Source], on_error: str) -> Iterator[PictureResult]:
         size = self.options.batch_size
-        ahead = read_ahead(read_whole, enumerate(pictures), ahead=size)
-        for batch in in_lists(ahead, size):
-            found = self._detect([one.pixels for one in batch])
-            for picture, one in zip(batch, found, strict=True):
-                yield self._result(picture, one)
+        listed = PictureList(read_whole, on_error)
+        for batch in in_lists(listed.read(pictures, ahead=size), size):
+            whole = [one.pixels for one in batch if not one.error]
+            found = iter(self._detect(whole) if whole else ())
+            for picture in batch:
+                if picture.error:
+                    yield PictureResult.unread(picture, self.labels)
+                else:
+                    yield self._result(picture, next(found))
+        listed.finish()
 
     @torch.inference_mode()
     def _detect(self, pictures: list[Tensor]) -> list[Detections]:

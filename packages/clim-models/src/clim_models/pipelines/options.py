@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from clim_models.pipelines.skipping import check_on_error
 from clim_models.text.prompts import VILD_TEMPLATES
 
 FEATURES = ("boxes", "boxes_value", "boxes_attention")
@@ -23,6 +24,10 @@ class PipelineOptions:
         templates: sentences that labels are put into.
         precision: of weights that are loaded here, "fp32", "bf16" or "fp16".
         min_score: regions with a lower score are dropped, unless their boxes were given.
+        on_error: what happens to a picture of a list that cannot be read. "skip" goes on: its
+            result has no regions and says why under `error`, and a warning at the end counts and
+            names such pictures. "raise" stops at the first. A picture that is passed by itself
+            always raises, and so does a list of which none can be read.
         trusted: accept a model name in a stranger's folder that may bring code.
 
     Raises:
@@ -36,6 +41,7 @@ class PipelineOptions:
     precision: str = "fp32"
     min_score: float = 0.0
     trusted: bool = False
+    on_error: str = "skip"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -46,3 +52,4 @@ class PipelineOptions:
             raise ValueError(f"features={self.features!r}: choose from {', '.join(FEATURES)}")
         if not 0 <= self.min_score <= 1:
             raise ValueError(f"min_score={self.min_score}: pass a number from 0 to 1")
+        check_on_error(self.on_error)

@@ -8,6 +8,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -15,7 +16,7 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from clim_models.version import __version__
@@ -56,11 +57,11 @@ def fetch(source: Source) -> Source:
     if not is_url(source):
         return source
     assert isinstance(source, str)
-    request = Request(source, headers={"User-Agent": f"clim-models/{__version__}"})
     try:
+        request = Request(source, headers={"User-Agent": f"clim-models/{__version__}"})
         with urlopen(request, timeout=TIMEOUT_S) as answer:
             content: bytes = answer.read(MAX_BYTES + 1)
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise ValueError(
             f"cannot fetch {source} ({reason}): check the address and the network, or pass a file"
@@ -103,6 +104,8 @@ def read_with_size(
         return pixels, (pixels.shape[1], pixels.shape[2])
 
     image = source if isinstance(source, Image.Image) else _open(fetch(source), name)
+    # First: looking for tags may decode a png, and then its depth is not known any more.
+    deep = _is_deep_colour(image)
     turned = _swaps_sides(image)
     size = (image.width, image.height) if turned else (image.height, image.width)
     if at_least is not None and not isinstance(source, Image.Image):
@@ -115,8 +118,13 @@ def read_with_size(
             warnings.simplefilter("ignore")
             upright = ImageOps.exif_transpose(image)
         rgb = _to_rgb(upright, name)
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # see _open
         raise ValueError(f"cannot read {name} ({error}): pass a whole jpg, png or webp") from error
+    if deep and _is_dark(upright.convert("RGB")):
+        raise ValueError(
+            f"{name} has 16 bits a channel, of which only the low 8 or 12 are used: convert it to "
+            "8 bits"
+        )
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1), size
 
 
@@ -133,12 +141,14 @@ def _open(source: Any, name: str) -> Image.Image:
             image = Image.open(stream, formats=FORMATS)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"no picture at {name}: check the path") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except PermissionError as error:
+        raise ValueError(f"{name} may not be read: check its permissions") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} is too large ({error}): make it smaller") from error
+    except Exception as error:  # a damaged header can make a reader of Pillow raise nearly anything
         raise ValueError(
             f"{name} is no picture that can be read: pass a jpg, png or webp"
         ) from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{name} is too large ({error}): make it smaller") from error
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(
             f"{name} has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}: make it "
@@ -181,6 +191,19 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     if top == 65535.0:
         return Image.fromarray((values.astype(np.int64) >> 8).astype(np.uint8))
     return Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8))
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Tell whether a colour png has 16 bits a channel, of which Pillow drops the low 8."""
+    if image.format != "PNG" or image.mode not in ("RGB", "RGBA", "LA"):
+        return False
+    return any(str(tile[3]).endswith("16B") for tile in getattr(image, "tile", ()))
+
+
+def _is_dark(image: Image.Image) -> bool:
+    """Tell whether all values are below 16, 4096 of 65536: black, or of another range."""
+    extremes: Any = image.getextrema()  # one pair for each channel
+    return max(high for _, high in extremes) < 16
 
 
 def _pixels_of_array(array: np.ndarray, name: str) -> Tensor:

@@ -34,12 +34,19 @@ class ReadPicture:
         name: what messages and files call it.
         size: (height, width) of the whole picture, upright.
         pixels: uint8 RGB (3, h, w).
+        error: why it cannot be read; then it has no size and no pixels.
     """
 
     source: Source
     name: str
     size: tuple[int, int]
     pixels: Tensor
+    error: str = ""
+
+    @classmethod
+    def unread(cls, source: Source, name: str, error: str) -> "ReadPicture":
+        """Return what stands for a picture that cannot be read."""
+        return cls(source, name, (0, 0), torch.zeros(3, 0, 0, dtype=torch.uint8), error)
 
 
 def is_one(pictures: object) -> bool:
@@ -104,10 +111,14 @@ def in_lists(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def by_shape(pictures: Sequence[ReadPicture], batch_size: int) -> Iterator[list[int]]:
-    """Yield places of pictures that make one batch: of one shape, at most `batch_size`."""
+    """Yield places of pictures that make one batch: of one shape, at most `batch_size`.
+
+    Pictures that could not be read are in none.
+    """
     places: dict[tuple[int, ...], list[int]] = {}
     for place, picture in enumerate(pictures):
-        places.setdefault(tuple(picture.pixels.shape), []).append(place)
+        if not picture.error:
+            places.setdefault(tuple(picture.pixels.shape), []).append(place)
     for same in places.values():
         yield from in_lists(same, batch_size)
 

@@ -4,17 +4,22 @@ Letters: B pictures, K labels, M phrases under `not`, R regions of a batch, n of
 C channels, h w positions.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import batched_nms
 
 from clim_models.features import Dense, Request, request_named
+from clim_models.pipelines.given_boxes import (
+    boxes_of_window,
+    corners,
+    relative_boxes,
+    sides_of,
+)
 from clim_models.pipelines.options import PipelineOptions
 from clim_models.pipelines.peaks import Peaks, boxes_of_regions, find_peaks
 from clim_models.pipelines.pictures import Source
@@ -23,11 +28,11 @@ from clim_models.pipelines.reading import (
     by_shape,
     in_lists,
     is_one,
-    read_ahead,
     read_fitted,
 )
-from clim_models.pipelines.region import Box, RegionResult
+from clim_models.pipelines.region import RegionResult
 from clim_models.pipelines.results import DenseResult, PictureResult
+from clim_models.pipelines.skipping import PictureList
 from clim_models.region_model import RegionModel
 from clim_models.text.vocabulary import REJECTED, EmbeddedVocabulary
 from clim_models.towers.evaluation import evaluation_mode
@@ -36,6 +41,7 @@ from clim_models.towers.evaluation import evaluation_mode
 WINDOW = 4
 # Two regions of one label that overlap more are one.
 OVERLAP = 0.5
+Result = TypeVar("Result", bound=PictureResult)
 
 
 class ClipPipeline:
@@ -56,12 +62,31 @@ class ClipPipeline:
         self.labels = vocabulary.vocabulary.names
         self.image_px: int = options.image_px or model.eval_px or max(model.image_size)
 
-    def _read(self, pictures: Iterable[Source]) -> Iterator[list[ReadPicture]]:
-        """Yield windows of pictures at the size of the network."""
+    def _windows(self, pictures: Iterable[Source], on_error: str) -> Iterator[list[ReadPicture]]:
+        """Yield windows of pictures at the size of the network; at the end say what was skipped."""
         size = self.options.batch_size
         read = partial(read_fitted, longest=self.image_px, stride=self.model.stride)
-        ahead = read_ahead(read, enumerate(pictures), ahead=2 * size)
-        yield from in_lists(ahead, WINDOW * size)
+        listed = PictureList(read, on_error)
+        yield from in_lists(listed.read(pictures, ahead=2 * size), WINDOW * size)
+        listed.finish()
+
+    def _results(
+        self,
+        window: Sequence[ReadPicture],
+        kind: type[Result],
+        batch: Callable[[list[int]], Sequence[Result]],
+    ) -> Iterator[Result]:
+        """Yield the result of each picture of a window, in order.
+
+        Args:
+            kind: the type of the results.
+            batch: makes the results of the pictures at some places, which have one shape.
+        """
+        found: dict[int, Result] = {}
+        for places in by_shape(window, self.options.batch_size):
+            found.update(zip(places, batch(places), strict=True))
+        for place, picture in enumerate(window):
+            yield found[place] if place in found else kind.unread(picture, self.labels)
 
     def _encode(
         self, pictures: Sequence[ReadPicture], requests: Sequence[Request], **regions: Any
@@ -103,10 +128,11 @@ class RegionPipeline(ClipPipeline):
             were looked for by falling score.
 
         Raises:
-            FileNotFoundError, ValueError: a picture that cannot be read, or boxes that do not fit.
+            FileNotFoundError, ValueError: a picture that cannot be read (of lists see
+                `PipelineOptions.on_error`), or boxes that do not fit.
         """
         if is_one(pictures):
-            return next(self.stream([pictures], None if boxes is None else [boxes]))
+            return next(self._stream([pictures], None if boxes is None else [boxes], "raise"))
         return list(self.stream(pictures, boxes))
 
     def stream(
@@ -117,16 +143,20 @@ class RegionPipeline(ClipPipeline):
         Args:
             pictures, boxes: as in a call, of several pictures.
         """
+        return self._stream(pictures, boxes, self.options.on_error)
+
+    def _stream(
+        self, pictures: Iterable[Source], boxes: Iterable[Any] | None, on_error: str
+    ) -> Iterator[PictureResult]:
         given = None if boxes is None else iter(boxes)
-        for window in self._read(pictures):
-            own = None if given is None else _boxes_of_window(given, window)
-            results: list[PictureResult | None] = [None] * len(window)
-            for places in by_shape(window, self.options.batch_size):
+        for window in self._windows(pictures, on_error):
+            own = None if given is None else boxes_of_window(given, window)
+
+            def batch(places: list[int], window=window, own=own) -> list[PictureResult]:
                 chosen = [window[place] for place in places]
-                these = None if own is None else [own[place] for place in places]
-                for place, result in zip(places, self._batch(chosen, these), strict=True):
-                    results[place] = result
-            yield from (one for one in results if one is not None)
+                return self._batch(chosen, None if own is None else [own[one] for one in places])
+
+            yield from self._results(window, PictureResult, batch)
         if given is not None and next(given, None) is not None:
             raise ValueError("there are boxes of more pictures than pictures: pass as many")
 
@@ -139,7 +169,7 @@ class RegionPipeline(ClipPipeline):
             if boxes is None:
                 boxes = self._look_for_boxes(pictures)
             device = self.model.device
-            relative = [_relative(box, one).to(device) for box, one in zip(boxes, pictures)]
+            relative = [relative_boxes(box, one).to(device) for box, one in zip(boxes, pictures)]
             request = request_named(self.options.features)
             features = self._encode(pictures, [request], boxes=relative)[request].float()  # (R, C)
         counts = [len(box) for box in boxes]
@@ -172,7 +202,7 @@ class RegionPipeline(ClipPipeline):
             RegionResult(
                 None if label == REJECTED else self.labels[label],
                 score,
-                _box(box),
+                corners(box),
                 class_id=label,
                 cosine=cosine,
             )
@@ -187,7 +217,7 @@ class RegionPipeline(ClipPipeline):
         found = boxes_of_regions(peaks.regions).unflatten(0, maps.shape[:2]).cpu()  # (B, K, 4)
         useful = peaks.useful.unflatten(0, maps.shape[:2]).cpu()
         return [
-            box[keep] * _sides(picture)
+            box[keep] * sides_of(picture)
             for box, keep, picture in zip(found, useful, pictures, strict=True)
         ]
 
@@ -228,21 +258,24 @@ class DensePipeline(ClipPipeline):
             than a third of the picture has a peak and no region.
 
         Raises:
-            FileNotFoundError, ValueError: a picture that cannot be read.
+            FileNotFoundError, ValueError: a picture that cannot be read; of lists see
+                `PipelineOptions.on_error`.
         """
         if is_one(pictures):
-            return next(self.stream([pictures]))
+            return next(self._stream([pictures], "raise"))
         return list(self.stream(pictures))
 
     def stream(self, pictures: Iterable[Source]) -> Iterator[DenseResult]:
         """Yield the result of each picture in order, for lists that do not fit into memory."""
-        for window in self._read(pictures):
-            results: list[DenseResult | None] = [None] * len(window)
-            for places in by_shape(window, self.options.batch_size):
-                chosen = [window[place] for place in places]
-                for place, result in zip(places, self._batch(chosen), strict=True):
-                    results[place] = result
-            yield from (one for one in results if one is not None)
+        return self._stream(pictures, self.options.on_error)
+
+    def _stream(self, pictures: Iterable[Source], on_error: str) -> Iterator[DenseResult]:
+        for window in self._windows(pictures, on_error):
+
+            def batch(places: list[int], window=window) -> list[DenseResult]:
+                return self._batch([window[place] for place in places])
+
+            yield from self._results(window, DenseResult, batch)
 
     @torch.inference_mode()
     def _batch(self, pictures: Sequence[ReadPicture]) -> list[DenseResult]:
@@ -255,13 +288,13 @@ class DensePipeline(ClipPipeline):
         return [self._result(*one) for one in zip(pictures, maps, parts, strict=True)]
 
     def _result(self, picture: ReadPicture, maps: Tensor, peaks: Peaks) -> DenseResult:
-        sides = _sides(picture)
+        sides = sides_of(picture)
         boxes = (boxes_of_regions(peaks.regions) * sides).tolist()
         regions = [
             RegionResult(
                 label,
                 min(max(value, 0.0), 1.0),
-                _box(boxes[row]),
+                corners(boxes[row]),
                 class_id=row,
                 cosine=value,
             )
@@ -282,64 +315,3 @@ class DensePipeline(ClipPipeline):
             maps=maps.numpy(),
             peaks=tuple(zip(across, down, strict=True)),
         )
-
-
-def _boxes_of_window(given: Iterator[Any], window: Sequence[ReadPicture]) -> list[Tensor]:
-    """Take the boxes of the pictures of a window, checked: (n, 4) float32 each.
-
-    Raises:
-        ValueError: too few, or boxes that do not fit.
-    """
-    found = []
-    for picture in window:
-        try:
-            boxes = next(given)
-        except StopIteration:
-            raise ValueError(
-                f"no boxes for {picture.name}: pass a list with (n, 4) boxes of each picture"
-            ) from None
-        found.append(_checked_boxes(boxes, picture))
-    return found
-
-
-def _checked_boxes(boxes: Any, picture: ReadPicture) -> Tensor:
-    """Return boxes as a tensor if they are XYXY in pixels of the picture.
-
-    Raises:
-        ValueError: another shape, an empty or unordered box, or one outside the picture.
-    """
-    table = torch.as_tensor(np.asarray(boxes), dtype=torch.float32)
-    if table.numel() == 0:
-        return table.reshape(0, 4)
-    if table.ndim != 2 or table.shape[1] != 4:
-        raise ValueError(
-            f"boxes of {picture.name} have shape {tuple(table.shape)}: pass (n, 4) rows x0, y0, "
-            "x1, y1, and of several pictures one such list each"
-        )
-    height, width = picture.size
-    sides = torch.tensor([width, height] * 2)
-    ordered = bool((table[:, :2] < table[:, 2:]).all())
-    # Annotations round to pixels.
-    inside = bool(((table >= -1) & (table <= sides + 1)).all())
-    if not ordered or not inside:
-        raise ValueError(
-            f"boxes of {picture.name} are no x0 < x1, y0 < y1 in pixels of its {width} x {height}: "
-            "pass corners in pixels, not fractions or widths"
-        )
-    return torch.minimum(table.clamp(min=0), sides)
-
-
-def _sides(picture: ReadPicture) -> Tensor:
-    """Return width, height, width, height of a picture: (4,)."""
-    height, width = picture.size
-    return torch.tensor([width, height, width, height], dtype=torch.float32)
-
-
-def _relative(boxes: Tensor, picture: ReadPicture) -> Tensor:
-    """Turn boxes in pixels into boxes in [0, 1]."""
-    return (boxes / _sides(picture)).clamp(0, 1)
-
-
-def _box(values: Sequence[float]) -> Box:
-    x0, y0, x1, y1 = values
-    return x0, y0, x1, y1

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
 from clim_models.pipelines.drawing import draw_maps, draw_regions, write_picture
 from clim_models.pipelines.pictures import Source, read_picture
+from clim_models.pipelines.reading import ReadPicture
 from clim_models.pipelines.region import RegionResult
 from clim_models.pipelines.run_lengths import encode_mask
 
@@ -24,6 +25,8 @@ class PictureResult(Sequence[RegionResult]):
         size: (height, width) of the upright picture in pixels.
         name: its path or address, or its number in the call.
         source: the picture itself, for drawing; of a URL its bytes.
+        error: why the picture could not be read, "" if it was. Then there are no regions, and the
+            size is (0, 0).
     """
 
     regions: tuple[RegionResult, ...]
@@ -31,6 +34,12 @@ class PictureResult(Sequence[RegionResult]):
     size: tuple[int, int]
     name: str
     source: Source = field(repr=False, compare=False)
+    error: str = ""
+
+    @classmethod
+    def unread(cls, picture: ReadPicture, labels: tuple[str, ...]) -> Self:
+        """Return the result of a picture that could not be read."""
+        return cls((), labels, picture.size, picture.name, picture.source, picture.error)
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -74,7 +83,8 @@ class PictureResult(Sequence[RegionResult]):
             The drawing, at the size of the picture; small pictures are enlarged.
 
         Raises:
-            ValueError: a path of another format.
+            FileNotFoundError, ValueError: a picture that cannot be read, or a path of another
+                format.
         """
         drawing = draw_regions(read_picture(self.source, name=self.name), self.regions)
         return write_picture(drawing, path)
@@ -86,6 +96,7 @@ class DenseResult(PictureResult):
 
     Attributes:
         maps: float32 (K, h, w), cosine of each label with each patch; they cover the whole picture.
+            Empty where the picture could not be read.
         peaks: (x, y) in pixels of the largest value of each map, the centre of its patch.
     """
 
@@ -108,7 +119,8 @@ def coco_of_results(
     """Return `images`, `categories` and `annotations` of several pictures, ready for `json.dump`.
 
     Args:
-        results: of one pipeline; all have the same labels.
+        results: of one pipeline; all have the same labels. Pictures that could not be read are left
+            out; the others have the ids of their places all the same.
         first_image_id: ids of images count from here, those of annotations and categories from 1.
 
     Raises:
@@ -119,6 +131,8 @@ def coco_of_results(
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, one in enumerate(results, first_image_id):
+        if one.error:
+            continue
         height, width = one.size
         images.append({"id": image_id, "file_name": one.name, "width": width, "height": height})
         for region in one:

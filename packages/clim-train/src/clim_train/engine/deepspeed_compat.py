@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -209,21 +210,28 @@ def save_checkpoint(engine: Any, folder: Path, tag: str) -> None:
 
 
 @contextmanager
-def only_tensors(source: Path) -> Iterator[None]:
+def only_tensors(source: Path, *, leave_out: str = "") -> Iterator[None]:
     """Let `torch.load` read tensors, plain values and four classes of DeepSpeed's inside the
     context.
 
     DeepSpeed asks for whole pickles, which could run anything; torch can be told to refuse them,
-    whatever a caller asks for. The classes hold numbers, and making them does nothing else. Raises
-    ValueError for a file that has others, with a message that names `source`, and for one that
-    unpacks to far more than its size.
+    whatever a caller asks for. The classes hold numbers, and making them does nothing else.
+
+    Args:
+        source: a file, or a folder with all files of torch below it.
+        leave_out: pattern for names of files that are not read inside the context.
+
+    Raises:
+        ValueError: a file has other classes, or unpacks to far more than its size.
     """
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
-    for path in sorted(source.rglob("*.pt")):
-        check_archive(path)
+    files = [source] if source.is_file() else sorted(source.rglob("*.pt"))
+    for path in files:
+        if not fnmatch(path.name, leave_out):
+            check_archive(path)
 
     classes = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
     switches = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}

@@ -22,6 +22,7 @@ from clim_train.engine.module import EngineModule, replace_parameters, scalars_t
 from clim_train.engine.optim import build_optimizer, norm_parameters
 from clim_train.options.device import WEIGHT_DTYPES, autocast_dtype
 from clim_train.options.run_options import RunOptions
+from clim_train.run.randomness import RANK_FILES
 from clim_train.task import Task
 
 BUCKET_ELEMENTS = 50_000_000
@@ -176,7 +177,8 @@ class Engine:
         Nothing in the files is executed. Raises FileNotFoundError where nothing was loaded,
         ValueError where a file holds more than tensors and plain values.
         """
-        with only_tensors(folder / tag):
+        # Random numbers and means are not DeepSpeed's: who reads them checks them.
+        with only_tensors(folder / tag, leave_out=RANK_FILES):
             path, _ = self._engine.load_checkpoint(str(folder), tag=tag)
         if path is None:
             raise FileNotFoundError(

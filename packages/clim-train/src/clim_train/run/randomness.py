@@ -7,6 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
+RANK_FILES = "rank?????.pt"
+"""Pattern for the files of a checkpoint that hold the random states of a rank."""
+
+
+def rank_file(rank: int) -> str:
+    """Return the name of the file of a checkpoint that holds the random states of a rank."""
+    return f"rank{rank:05d}.pt"
+
 
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch on every device."""

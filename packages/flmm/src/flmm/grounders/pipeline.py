@@ -9,12 +9,14 @@ import torch
 from clim_data import BrokenSample
 from clim_data.pixels import box_of_mask
 from clim_models.pipelines import (
+    PictureList,
     PictureResult,
+    ReadPicture,
     RegionResult,
     Source,
+    check_on_error,
     in_lists,
     is_one,
-    read_ahead,
     read_whole,
 )
 from PIL import Image
@@ -40,6 +42,8 @@ class GroundingOptions:
         each_alone: the LMM reads each phrase by itself, at the cost of a pass for each; without
             it, it reads them one after the other, and one can change the mask of the next.
         dtype: of an LMM that is loaded here; None is bfloat16 on a GPU and float32 on a CPU.
+        on_error: what happens to a picture of a list that cannot be read or that the LMM cannot
+            take, "skip" or "raise": as in `PipelineOptions` of clim-models.
 
     Raises:
         ValueError: a value that is out of range.
@@ -49,8 +53,10 @@ class GroundingOptions:
     min_score: float = 0.0
     each_alone: bool = False
     dtype: str | None = None
+    on_error: str = "skip"
 
     def __post_init__(self) -> None:
+        check_on_error(self.on_error)
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}: pass at least 1")
         if not 0 <= self.min_score <= 1:
@@ -99,10 +105,10 @@ class GroundingPipeline:
 
         Raises:
             FileNotFoundError, ValueError: a picture that cannot be read or that the LMM cannot
-                take, or no phrases.
+                take (of lists see `GroundingOptions.on_error`), or no phrases.
         """
         if is_one(pictures):
-            return next(self.stream([pictures], phrases))
+            return next(self._stream([pictures], phrases, "raise"))
         return list(self.stream(pictures, phrases))
 
     def stream(self, pictures: Iterable[Source], phrases: Any = None) -> Iterator[PictureResult]:
@@ -110,6 +116,11 @@ class GroundingPipeline:
 
         Arguments and errors are those of a call.
         """
+        return self._stream(pictures, phrases, self.options.on_error)
+
+    def _stream(
+        self, pictures: Iterable[Source], phrases: Any, on_error: str
+    ) -> Iterator[PictureResult]:
         given = list(pictures)
         classes = self.vocabulary if phrases is None else None
         if phrases is None and classes is None:
@@ -123,19 +134,13 @@ class GroundingPipeline:
         batches = BatchGrounder(
             self.grounder, batch_size=self.batch_size, each_alone=self.options.each_alone
         )
-        ahead = read_ahead(read_whole, enumerate(given), ahead=2 * self.batch_size)
-        for batch in in_lists(zip(ahead, enumerate(wanted)), self.batch_size):
-            items = []
-            for picture, (number, texts) in batch:
-                image = Image.fromarray(picture.pixels.permute(1, 2, 0).contiguous().numpy())
-                try:
-                    items.append(batches.prepare(number, image, texts, name=picture.name))
-                except BrokenSample as fault:
-                    raise BrokenSample(fault.reason, picture.name, fault.detail) from None
-
-            with torch.inference_mode():
-                grounded = list(batches(items))
-            for (picture, (_, texts)), (_, found) in zip(batch, grounded, strict=True):
+        listed = PictureList(read_whole, on_error)
+        ahead = listed.read(given, ahead=2 * self.batch_size)
+        for batch in in_lists(zip(ahead, wanted), self.batch_size):
+            for picture, texts, found in _ground(batch, batches, listed):
+                if found is None:
+                    yield PictureResult.unread(picture, tuple(labels))
+                    continue
                 if classes is not None:
                     found, texts = classes.masks(found), classes.names
                 yield PictureResult(
@@ -145,6 +150,7 @@ class GroundingPipeline:
                     picture.name,
                     picture.source,
                 )
+        listed.finish()
 
     def _regions(
         self, found: ScoredMasks, phrases: Sequence[str], labels: dict[str, int]
@@ -159,6 +165,30 @@ class GroundingPipeline:
                 corners = (x0, y0, x1, y1)
                 regions.append(RegionResult(phrase, score, corners, labels[phrase], mask))
         return tuple(regions)
+
+
+def _ground(
+    batch: Sequence[tuple[ReadPicture, Sequence[str]]],
+    batches: BatchGrounder,
+    listed: PictureList,
+) -> Iterator[tuple[ReadPicture, Sequence[str], ScoredMasks | None]]:
+    """Yield each picture with its phrases and their masks, None where it cannot be used."""
+    pictures = [picture for picture, _ in batch]
+    items = []
+    for place, (picture, texts) in enumerate(batch):
+        if picture.error:
+            continue
+        image = Image.fromarray(picture.pixels.permute(1, 2, 0).contiguous().numpy())
+        try:
+            items.append(batches.prepare(place, image, texts, name=picture.name))
+        except BrokenSample as fault:
+            named = BrokenSample(fault.reason, picture.name, fault.detail)
+            pictures[place] = listed.leave_out(picture, named)
+
+    with torch.inference_mode():
+        found = {item.number: masks for item, masks in batches(items)}
+    for place, (_, texts) in enumerate(batch):
+        yield pictures[place], texts, found.get(place)
 
 
 def pipeline(

@@ -30,7 +30,7 @@ def test_names_are_phrases_and_keep_their_order():
         ({"cat": {"phrases": ["cat", "cat"]}}, "an entry twice under 'phrases'"),
         ({"cat": {"phrases": [""]}}, "empty text under 'phrases'"),
         ({"cat": {"phrases": []}}, "neither phrases nor examples"),
-        ({"cat": {"phrases": {"cat": 0}}}, "a number above 0"),
+        ({"cat": {"phrases": {"cat": 0}}}, "write a number from 1e-06"),
         ({"cat": {"phrase": ["cat"]}}, "legal fields are phrases, not, examples"),
         ({"cat": ["kitten"]}, "write a mapping"),
         ({"cat": {"not": ["dog"]}, "dog": {}}, "take it out of one of them"),
@@ -85,3 +85,16 @@ def test_a_rejected_phrase_never_wins():
     labels, cosines = embedded.label(torch.tensor([[2.0, 0, 1], [0, 1, 0], [1, 0, 2]]))
     assert labels.tolist() == [0, 1, REJECTED]
     torch.testing.assert_close(cosines[0], torch.tensor(2 / 5**0.5))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "5", "null", "true", '"cat"'])
+def test_files_that_hold_something_else_are_refused(tmp_path, text):
+    (tmp_path / "vocabulary.json").write_text(text)
+    with pytest.raises(ValueError, match=r"write|pass a list"):
+        Vocabulary.read(tmp_path / "vocabulary.json")
+
+
+@pytest.mark.parametrize("weight", [1e39, 1e-60, float("inf")])
+def test_weights_whose_vectors_would_be_no_numbers_are_refused(weight):
+    with pytest.raises(ValueError, match="write a number from 1e-06 to 1e"):
+        Vocabulary.of({"cat": {"phrases": {"cat": weight}}})

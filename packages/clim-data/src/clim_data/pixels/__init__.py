@@ -34,7 +34,11 @@ if TYPE_CHECKING:
     )
     from clim_data.pixels.jitter import JitterDraw as JitterDraw
     from clim_data.pixels.masks import encode_mask as encode_mask
-    from clim_data.pixels.segmentations import decode_segmentation as decode_segmentation
+    from clim_data.pixels.run_texts import check_run_texts as check_run_texts
+    from clim_data.pixels.segmentations import (
+        check_segmentation as check_segmentation,
+        decode_segmentation as decode_segmentation,
+    )
     from clim_data.pixels.transforms import (
         center_crop as center_crop,
         letterbox as letterbox,
@@ -51,6 +55,8 @@ else:
             "center_crop": "clim_data.pixels.transforms",
             "crop_window": "clim_data.pixels.crops",
             "cut_crops": "clim_data.pixels.crops",
+            "check_run_texts": "clim_data.pixels.run_texts",
+            "check_segmentation": "clim_data.pixels.segmentations",
             "decode_segmentation": "clim_data.pixels.segmentations",
             "draw_cells": "clim_data.pixels.crops",
             "draw_order": "clim_data.pixels.crops",

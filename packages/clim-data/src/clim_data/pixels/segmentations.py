@@ -11,12 +11,9 @@ from typing import Any
 import numpy as np
 
 from clim_data.faults import BrokenSample
+from clim_data.pixels.run_texts import BAD, runs_of_text
 
-BAD = "bad segmentation"
 EMPTY = "empty segmentation"
-
-# A compressed run is at most 7 groups of 5 bits: enough for 2**32 pixels, no overflow in int64.
-_MAX_GROUPS = 7
 
 _NUMBERS = frozenset((int, float))
 
@@ -126,7 +123,7 @@ def check_runs(rle: dict, size: tuple[int, int], name: str) -> np.ndarray:
     if isinstance(counts, bytes):
         counts = counts.decode("ascii", "replace")
     if isinstance(counts, str):
-        runs = _uncompress(counts, name)
+        runs = runs_of_text(counts, name)
     elif isinstance(counts, list):
         runs = _whole_runs(counts, name)
     else:
@@ -150,34 +147,6 @@ def _whole_runs(counts: list, name: str) -> np.ndarray:
         return np.array(counts, dtype=np.int64)
     except OverflowError:
         raise BrokenSample(BAD, name, "a run of more than 2**63 pixels") from None
-
-
-def _uncompress(text: str, name: str) -> np.ndarray:
-    """Decode COCO's text: runs in groups of 5 bits, from the fourth on as differences."""
-    try:
-        codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
-    except UnicodeEncodeError:
-        codes = np.array([-1])
-    if not len(codes):
-        raise BrokenSample(BAD, name, "the text of the runs is empty")
-    if codes.min() < 0 or codes.max() > 63:
-        raise BrokenSample(BAD, name, "the text of the runs has characters that it cannot have")
-
-    is_last = codes & 32 == 0
-    ends = np.flatnonzero(is_last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    if not is_last[-1] or (ends - starts).max() >= _MAX_GROUPS:
-        raise BrokenSample(BAD, name, "the text of the runs breaks off, or a run is too long")
-
-    place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
-    values = np.add.reduceat((codes & 31) << (5 * place), starts)
-    negative = codes[ends] & 16 != 0  # the sign is the highest bit of the last group
-    values[negative] -= 1 << (5 * (ends - starts + 1)[negative])
-
-    # From the fourth on a run is given by its difference to the run before the last one.
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
 
 
 def check_segmentation(segmentation: Any, size: tuple[int, int], name: str) -> int:
@@ -254,7 +223,7 @@ def mask_window(text: bytes, height: int) -> tuple[int, int, np.ndarray]:
     Returns:
         left, top, and bool (h, w).
     """
-    runs = _uncompress(text.decode("ascii"), "mask")
+    runs = runs_of_text(text.decode("ascii"), "mask")
     ends = np.cumsum(runs)
     filled = np.flatnonzero(runs[1::2]) * 2 + 1
     first = int((ends - runs)[filled[0]]) // height
@@ -292,7 +261,7 @@ def decode_segmentation(
     from pycocotools import mask as coco_mask
 
     code = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    return _mask_of_runs(_uncompress(code["counts"].decode(), name), height, width)
+    return _mask_of_runs(runs_of_text(code["counts"].decode(), name), height, width)
 
 
 def _mask_of_runs(runs: np.ndarray, height: int, width: int) -> np.ndarray:

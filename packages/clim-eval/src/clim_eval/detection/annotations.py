@@ -1,12 +1,13 @@
 """The annotation file of an evaluation of detections: checked, and with its protocol."""
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clim_data import COCO_BASE, COCO_NOVEL, BrokenSample
-from clim_data.annotations import CocoRecords, read_annotations
+from clim_data.annotations import BoxRecord, CocoRecords, read_annotations
 
 from clim_eval.detection.options import ProtocolOptions, shorten_names
 from clim_eval.metrics.detection import check_groups
@@ -66,16 +67,13 @@ class DetectionTruth:
         if not contents["categories"]:
             raise ValueError(f"{path} has no categories: pass a COCO-style annotation file")
         records = CocoRecords.of(contents, path.name)
+        records.check_given_segmentations()
         by_id = {category["id"]: category for category in contents["categories"]}
         categories = [
             {**by_id[number], "name": name}
             for number, name in zip(records.labels.ids, records.labels.names, strict=True)
         ]
-        of_images = {}
-        for image in contents["images"]:
-            if all(name in image for name in LVIS_LISTS):
-                of_images[image["id"]] = {name: image[name] for name in LVIS_LISTS}
-        return cls(path, records, categories, of_images)
+        return cls(path, records, categories, _lists_of_lvis(contents["images"], path))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,7 +103,12 @@ class DetectionTruth:
             lists = self.lists.get(image.id, {})
             images.append({"id": image.id, "height": height, "width": width, **lists})
             for box in self.records.boxes_of(key):
-                own = {"image_id": image.id, "category_id": self.categories[box.label]["id"]}
+                own = {
+                    "image_id": image.id,
+                    "category_id": self.categories[box.label]["id"],
+                    "iscrowd": int(box.is_crowd),
+                    "area": _area(box),
+                }
                 annotations.append({**box.fields, **own})
         return {"images": images, "annotations": annotations, "categories": self.categories}
 
@@ -148,7 +151,7 @@ class DetectionTruth:
         """Return the names of base and novel classes, None if they are unknown."""
         if options.base is not None and options.novel is not None:
             return frozenset(options.base), frozenset(options.novel)
-        sides = {category["name"]: category.get("split") for category in self.categories}
+        sides = {category["name"]: str(category.get("split")) for category in self.categories}
         if set(sides.values()) == {"base", "novel"}:
             base = frozenset(name for name, side in sides.items() if side == "base")
             return base, frozenset(sides) - base
@@ -174,3 +177,35 @@ class DetectionTruth:
     def faults(self) -> list[BrokenSample]:
         """Return the unusable records of the file, and its warnings."""
         return [*self.records.faults.faults, *self.records.faults.warnings]
+
+
+def _area(box: BoxRecord) -> float:
+    """Return the area of an annotation, or of its box where the file has none that is a number."""
+    area = box.fields.get("area")
+    is_number = isinstance(area, int | float) and not isinstance(area, bool)
+    if is_number and math.isfinite(area) and area >= 0:
+        return float(area)
+    width, height = box.fields["bbox"][2:]
+    return float(width * height)
+
+
+def _lists_of_lvis(images: Sequence[Any], path: Path) -> dict[Any, Mapping[str, list]]:
+    """Return the lists of LVIS by image id; images that have none are left out.
+
+    Raises:
+        ValueError: one of them is no list of category ids.
+    """
+    found = {}
+    for place, image in enumerate(images):
+        if not isinstance(image, dict) or not all(name in image for name in LVIS_LISTS):
+            continue
+        for name in LVIS_LISTS:
+            ids = image[name]
+            if not isinstance(ids, list) or not {int, str}.issuperset(map(type, ids)):
+                raise ValueError(
+                    f"{path}, image {place} (id {image.get('id')}): {name} is {str(ids)[:60]}, not "
+                    "a list of category ids: fetch the file again"
+                )
+        if isinstance(image.get("id"), int | str):
+            found[image["id"]] = {name: image[name] for name in LVIS_LISTS}
+    return found

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from clim_data import BrokenSample
+from clim_data.pixels import check_run_texts, check_segmentation
 from pycocotools import mask as rle_masks
 
 IOU_TYPES = ("bbox", "segm")
@@ -148,15 +150,18 @@ class ResultTable:
 
         Raises:
             ValueError: a detection of an image or category that the annotations do not have, one
-                without score, box or mask, or one whose numbers make no box.
+                without score, box or mask, or one whose numbers make no box or mask.
         """
         images, labels, scores, boxes = array("q"), array("q"), array("d"), array("d")
         masks: list[Any] | None = [] if truth.iou_type == "segm" else None
         for place, one in enumerate(detections, 1):
             try:
-                images.append(truth.row_of[one["image_id"]])
-                labels.append(truth.label_of[one["category_id"]])
-                scores.append(one["score"])
+                image, category, score = one["image_id"], one["category_id"], one["score"]
+                if bool in (type(image), type(category), type(score)):
+                    raise TypeError("a truth value is no number")
+                images.append(truth.row_of[image])
+                labels.append(truth.label_of[category])
+                scores.append(score)
                 has_box = masks is None or (box_areas and "bbox" in one)
                 left, top, width, height = one["bbox"] if has_box else _NO_BOX
                 boxes.extend((left, top, width, height))
@@ -169,11 +174,17 @@ class ResultTable:
         found = cls(objects, np.array(scores, dtype=float))
         _check_numbers(found)
         if objects.masks is not None:
+            check_masks(objects, truth)
             _fill_areas(objects, truth)
         return found
 
 
+# The squares of larger numbers are none; clim-data's rule for boxes is the same.
+LARGEST_SIDE = 1e12
 _NO_BOX = (0.0, 0.0, -1.0, -1.0)
+_FIX_MASK = "write masks as COCO's run lengths of the whole image"
+# Masks that are checked at a time: more would not fit the caches of a processor.
+_TEXTS = 64
 
 
 def to_rle(segmentation: Any, size: tuple[int, int]) -> Any:
@@ -207,6 +218,11 @@ def _annotated(
         boxes.extend(box)
         areas.append(one["area"] if "area" in one else box[2] * box[3])
         if masks is not None:
+            if not one.get("segmentation"):
+                raise ValueError(
+                    f"annotation {one.get('id')} has no segmentation, which masks are compared "
+                    "with: add it, or score boxes only (--iou-types bbox)"
+                )
             masks.append(one["segmentation"])
     return _objects(images, labels, boxes, masks, np.array(areas, dtype=float))
 
@@ -233,9 +249,53 @@ def _fill_areas(objects: Objects, truth: TruthTable) -> None:
         objects.areas[row] = float(rle_masks.area(rle))
 
 
+def check_masks(objects: Objects, truth: TruthTable) -> None:
+    """Check the masks of detections before any other code sees them.
+
+    Raises:
+        ValueError: a mask is of another size than its image, or its runs or polygons make none.
+    """
+    assert objects.masks is not None
+    sizes = truth.sizes[objects.images].tolist()
+    rows: list[int] = []
+    texts: list[bytes] = []
+    pixels: list[int] = []
+    for row, (mask, known) in enumerate(zip(objects.masks, sizes, strict=True)):
+        size = known if known[0] else _own_size(mask)
+        counts = mask.get("counts") if isinstance(mask, dict) else None
+        if isinstance(counts, str | bytes) and mask.get("size") == size:
+            rows.append(row)
+            texts.append(counts.encode(errors="replace") if isinstance(counts, str) else counts)
+            pixels.append(size[0] * size[1])
+            continue
+        try:
+            check_segmentation(mask, (size[0], size[1]), f"detection {row + 1}")
+        except BrokenSample as fault:
+            raise ValueError(f"{fault}; {_FIX_MASK}") from None
+
+    # Many at a time: one by one they would take longer than their scores.
+    for first in range(0, len(rows), _TEXTS):
+        part = slice(first, first + _TEXTS)
+        wrong = check_run_texts(texts[part], np.array(pixels[part], dtype=np.int64))
+        if wrong:
+            place = min(wrong)
+            raise ValueError(
+                f"detection {rows[first + place] + 1}: bad segmentation: {wrong[place]}; "
+                f"{_FIX_MASK}"
+            )
+
+
+def _own_size(mask: Any) -> list[int]:
+    """Return the (height, width) that a mask states, for images whose size the file leaves out."""
+    stated = mask.get("size") if isinstance(mask, dict) else None
+    if isinstance(stated, list) and len(stated) == 2 and {int}.issuperset(map(type, stated)):
+        return stated
+    return [0, 0]
+
+
 def _check_numbers(found: ResultTable) -> None:
     boxes = found.objects.boxes
-    sound = np.isfinite(found.scores) & np.isfinite(boxes).all(axis=1)
+    sound = np.isfinite(found.scores) & (np.abs(boxes) < LARGEST_SIDE).all(axis=1)
     if found.objects.masks is None:
         sound &= (boxes[:, 2:] >= 0).all(axis=1)
     if sound.all():
@@ -268,4 +328,4 @@ def _fault(place: int, one: Any, truth: TruthTable) -> str:
 
 
 def _is_in(value: Any, known: Mapping[Any, int]) -> bool:
-    return isinstance(value, int | str) and value in known
+    return isinstance(value, int | str) and not isinstance(value, bool) and value in known

@@ -121,12 +121,15 @@ def check_archive(path: Path) -> None:
     """Refuse a zip archive that unpacks to far more than its size; torch.save never packs tensors.
 
     Raises:
-        ValueError: see above.
+        ValueError: see above; or its list of members is damaged.
     """
     if not zipfile.is_zipfile(path):
         return
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError) as error:
+        raise ValueError(f"{path} is damaged ({error}): take another copy of it") from error
     if unpacked > ROOM + 2 * path.stat().st_size:
         raise ValueError(
             f"{path} unpacks to {unpacked / 1e9:.1f} GB, far more than its size: torch.save did "

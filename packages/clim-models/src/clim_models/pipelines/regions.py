@@ -151,14 +151,16 @@ class RegionPipeline(ClipPipeline):
         given = None if boxes is None else iter(boxes)
         for window in self._windows(pictures, on_error):
             own = None if given is None else boxes_of_window(given, window)
-
-            def batch(places: list[int], window=window, own=own) -> list[PictureResult]:
-                chosen = [window[place] for place in places]
-                return self._batch(chosen, None if own is None else [own[one] for one in places])
-
-            yield from self._results(window, PictureResult, batch)
+            yield from self._results(window, PictureResult, partial(self._at, window, own))
         if given is not None and next(given, None) is not None:
             raise ValueError("there are boxes of more pictures than pictures: pass as many")
+
+    def _at(
+        self, window: Sequence[ReadPicture], boxes: Sequence[Tensor] | None, places: list[int]
+    ) -> list[PictureResult]:
+        """Return the results of the pictures at some places, which have one shape."""
+        chosen = [window[place] for place in places]
+        return self._batch(chosen, None if boxes is None else [boxes[place] for place in places])
 
     @torch.inference_mode()
     def _batch(
@@ -271,11 +273,11 @@ class DensePipeline(ClipPipeline):
 
     def _stream(self, pictures: Iterable[Source], on_error: str) -> Iterator[DenseResult]:
         for window in self._windows(pictures, on_error):
+            yield from self._results(window, DenseResult, partial(self._at, window))
 
-            def batch(places: list[int], window=window) -> list[DenseResult]:
-                return self._batch([window[place] for place in places])
-
-            yield from self._results(window, DenseResult, batch)
+    def _at(self, window: Sequence[ReadPicture], places: list[int]) -> list[DenseResult]:
+        """Return the results of the pictures at some places, which have one shape."""
+        return self._batch([window[place] for place in places])
 
     @torch.inference_mode()
     def _batch(self, pictures: Sequence[ReadPicture]) -> list[DenseResult]:

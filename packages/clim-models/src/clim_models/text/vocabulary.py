@@ -4,7 +4,6 @@ Letters: K classes, M rejected phrases, C embedding, N regions.
 """
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from clim_models.text.prompts import VILD_TEMPLATES, readable_name
 from clim_models.towers.evaluation import evaluation_mode
 
 FIELDS = ("phrases", "not", "examples")
+# Sums of vectors stay far from the limits of float32.
+LARGEST_WEIGHT = 1e6
 # The label of a region whose best match is a phrase under `not`.
 REJECTED = -1
 
@@ -117,6 +118,8 @@ class Vocabulary:
             raise ValueError(
                 f"a vocabulary of one string, {classes!r}: pass a list, such as [{classes!r}]"
             )
+        if not isinstance(classes, Sequence | Mapping):
+            raise ValueError(f"a vocabulary of {classes!r}: write a list of names, or an object")
         if isinstance(classes, Mapping):
             return cls(tuple(_class_of(name, entry) for name, entry in classes.items()))
         return cls(tuple(_class_of(name, {}) for name in classes))
@@ -134,7 +137,7 @@ class Vocabulary:
             raise FileNotFoundError(f"no vocabulary at {file}; check the path")
         try:
             contents = json.loads(file.read_bytes(), object_pairs_hook=_without_doubles)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(
                 f"{file} is not JSON ({error}): "
                 'write {"cat": {"phrases": ["cat", "kitten"]}} or ["cat", "dog"]'
@@ -318,10 +321,10 @@ def _check_list(name: str, field: str, value: object) -> None:
 def _check_weights(name: str, field: str, weights: Mapping[str, float]) -> None:
     for item, weight in weights.items():
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not is_number or not math.isfinite(weight) or weight <= 0:
+        if not is_number or not 1 / LARGEST_WEIGHT <= weight <= LARGEST_WEIGHT:
             raise ValueError(
                 f"class {name!r} gives {item!r} under {field!r} the weight {weight!r}: "
-                "write a number above 0, or remove the entry"
+                f"write a number from {1 / LARGEST_WEIGHT:g} to {LARGEST_WEIGHT:g}, or remove it"
             )
 
 

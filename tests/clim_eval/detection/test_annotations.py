@@ -45,7 +45,7 @@ def test_an_annotation_with_a_mask_that_is_none_is_left_out_and_named(tmp_path, 
     truth = read(tmp_path, segmentation=segmentation)
     assert [one["id"] for one in truth.contents()["annotations"]] == [2]
     assert [fault.reason for fault in truth.faults()] == ["bad segmentation"]
-    assert "annotation 0 (id 1)" in truth.faults()[0].name
+    assert "annotation 1 (id 1)" in truth.faults()[0].name
 
 
 def test_a_split_that_is_no_text_is_no_group(tmp_path):
@@ -60,5 +60,5 @@ def test_lists_of_lvis_are_lists_of_ids(tmp_path, ids):
     images = [{"id": n, "file_name": f"{n}.png", "neg_category_ids": [2], **size} for n in (1, 2)]
     assert read(tmp_path, images=images).lists[1]["neg_category_ids"] == [2]
     images[1]["neg_category_ids"] = ids
-    with pytest.raises(ValueError, match=r"image 1 \(id 2\): neg_category_ids is .*category ids"):
+    with pytest.raises(ValueError, match=r"image 2 \(id 2\): neg_category_ids is .*category ids"):
         read(tmp_path, images=images)

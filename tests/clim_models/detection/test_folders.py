@@ -1,6 +1,7 @@
 """A detector that was written is built again by its folder alone."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -89,3 +90,48 @@ def test_folders_that_cannot_be_opened_say_why(tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps({**named, "base": ["wolf"]}))
     with pytest.raises(ValueError, match=r"KeyError\('wolf'\).*export it again"):
         open_detector(tmp_path)
+
+
+CHANGES = {
+    "a mean of text": {"mean": "abc"},
+    "a mean of two": {"mean": [0.5, 0.5]},
+    "a mean that is no number": {"mean": [float("nan")] * 3},
+    "a standard deviation of 0": {"std": [0, 0, 0]},
+    "a kind that is a list": {"kind": ["fvit"]},
+    "no options": {"options": None},
+    "a list of options": {"options": [1]},
+}
+OPTIONS = {
+    "a size in text": {"image_size": "64"},
+    "half a channel": {"channels": 8.5},
+    "no channel": {"channels": 0},
+    "rules that are a text": {"detections": "x"},
+    "a switch that is a text": {"masks": "yes"},
+    "blocks that are a number": {"blocks": 3},
+    "an unknown option": {"evil": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("detector")
+    save_detector(built("fvit"), folder)
+    return folder
+
+
+@pytest.mark.parametrize("case", [*CHANGES, *OPTIONS])
+def test_options_that_are_something_else_are_named(case, folder, tmp_path):
+    about = json.loads((folder / "detector.json").read_text())
+    about |= CHANGES.get(case) or {"options": {**about["options"], **OPTIONS[case]}}
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    (damaged / "detector.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"export it again|pass at least 1"):
+        open_detector(damaged)
+
+
+@pytest.mark.parametrize("names", [[1, 2], "ab", None, {"cat": 1}, [["cat"], "dog"]])
+def test_names_that_are_no_texts_are_refused(names, folder, tmp_path):
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    (damaged / "classes.json").write_text(json.dumps({"names": names, "base": []}))
+    with pytest.raises(ValueError, match=r"names are .*export it again"):
+        open_detector(damaged)

@@ -1,9 +1,12 @@
 """Pictures are read upright from every source, as clim-data reads them."""
 
+import gc
 import io
 import struct
 import threading
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -202,3 +205,21 @@ def _png_of_16_bits(values):
 def test_addresses_that_are_none_are_named(address):
     with pytest.raises(ValueError, match="cannot fetch http://"):
         read_picture(address)
+
+
+def test_threads_leave_the_filters_of_warnings_as_they_were():
+    filters = list(warnings.filters)
+    contents = [encoded(noise()) for _ in range(200)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(read_picture, contents))
+    assert list(warnings.filters) == filters
+
+
+def test_a_file_that_cannot_be_read_is_closed(tmp_path):
+    whole = encoded(noise(size=(240, 160)))
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="cannot read"):
+            read_picture(tmp_path / "cut.png")
+        gc.collect()

@@ -134,6 +134,9 @@ def test_regions_that_were_looked_for_have_labels_and_no_doubles(model, vocabula
         ([(5, 0, 5, 9)], "corners in pixels"),
         ([(0, 0, 400, 9)], "in pixels of its 64 x 40"),
         ([(0, 0, float("nan"), 9)], "corners in pixels"),
+        ([(0, 0, "a", 9)], "pass \\(n, 4\\) numbers"),
+        ([None], "have shape"),
+        ({"a": 1}, "pass \\(n, 4\\) numbers"),
     ],
 )
 def test_boxes_that_do_not_fit_are_refused(model, vocabulary, boxes, message):

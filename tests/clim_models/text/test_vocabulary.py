@@ -98,3 +98,11 @@ def test_files_that_hold_something_else_are_refused(tmp_path, text):
 def test_weights_whose_vectors_would_be_no_numbers_are_refused(weight):
     with pytest.raises(ValueError, match="write a number from 1e-06 to 1e"):
         Vocabulary.of({"cat": {"phrases": {"cat": weight}}})
+
+
+@pytest.mark.parametrize(
+    "names", [["caf\u00e9", "cafe\u0301"], ["cat", "cat\u200b"], ["\ufeff", "cat"]]
+)
+def test_names_that_look_alike_or_like_nothing_are_refused(names):
+    with pytest.raises(ValueError, match=r"twice|is empty"):
+        Vocabulary.of(names)

@@ -203,8 +203,8 @@ def _lists_of_lvis(images: Sequence[Any], path: Path) -> dict[Any, Mapping[str, 
             ids = image[name]
             if not isinstance(ids, list) or not {int, str}.issuperset(map(type, ids)):
                 raise ValueError(
-                    f"{path}, image {place + 1} (id {image.get('id')}): {name} is {str(ids)[:60]}, not "
-                    "a list of category ids: fetch the file again"
+                    f"{path}, image {place + 1} (id {image.get('id')}): {name} is "
+                    f"{str(ids)[:60]}, not a list of category ids: fetch the file again"
                 )
         if isinstance(image.get("id"), int | str):
             found[image["id"]] = {name: image[name] for name in LVIS_LISTS}

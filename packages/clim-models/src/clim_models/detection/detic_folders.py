@@ -1,8 +1,9 @@
 """A detector of Detic + CLIM from its folder: options, classes, weights, and the text tower."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -89,7 +90,13 @@ def build_text_tower(name: str, tensors: Mapping[str, Tensor]) -> RegionModel:
 
 
 def rebuilt(kind: type, entry: Mapping[str, Any]) -> Any:
-    """Make an option object of JSON values: objects of dicts, tuples of lists."""
+    """Make an option object of JSON values: objects of dicts, tuples of lists.
+
+    Raises:
+        TypeError: an option that the object does not have, or a value of another type.
+    """
+    if not isinstance(entry, Mapping):
+        raise TypeError(f"the options of {kind.__name__} are {str(entry)[:60]}")
     hints = get_type_hints(kind)
     values = {}
     known = {field.name for field in fields(kind)}
@@ -100,7 +107,23 @@ def rebuilt(kind: type, entry: Mapping[str, Any]) -> Any:
         if isinstance(value, Mapping) and nested:
             value = rebuilt(nested[0], value)  # type: ignore[arg-type]  # a class, not an instance
         values[name] = _tuples(value)
+        if not _fits(values[name], hints[name]):
+            raise TypeError(f"{name} of {kind.__name__} is {str(value)[:60]}")
     return kind(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value of JSON is of the type of an option."""
+    kinds = get_args(hint)
+    if get_origin(hint) is Literal:
+        return value in kinds
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple)
+    if kinds:
+        return any(_fits(value, one) for one in kinds)
+    if hint in (int, float):
+        return type(value) in (int, hint) and math.isfinite(value)
+    return isinstance(value, hint)
 
 
 def _tuples(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """A detector as a folder: weights, class names, and the options of its builder."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -125,7 +126,7 @@ def open_detector(
             f"{path / WEIGHTS_FILE} has no class embeddings: export the detector again"
         )
     try:
-        names = list(named["names"])
+        names = _names(named["names"])
         label_of = {name: label for label, name in enumerate(names)}
         classes = ClassSet(names, tensors[CLASSES], [label_of[one] for one in named["base"]])
         is_detic = about["kind"] in DETIC_KINDS
@@ -148,7 +149,8 @@ def _open_on_tower(
     """Build a detector on a frozen tower."""
     kind = KINDS[about["kind"]]
     options = rebuilt(kind.options, about["options"])
-    name, mean, std = about["tower"], tuple(about["mean"]), tuple(about["std"])
+    name = about["tower"]
+    mean, std = (_three_numbers(about[field], field) for field in ("mean", "std"))
 
     known = name if trusted else check_foreign_name(name, path / DETECTOR_FILE)
     with no_weights_yet():
@@ -174,6 +176,30 @@ def _open_detic(
         known = name if trusted else check_foreign_name(name, path / DETECTOR_FILE)
         detector.attach_text(build_text_tower(known, tensors))
     return detector
+
+
+def _names(entry: Any) -> list[str]:
+    """Return the names of classes.
+
+    Raises:
+        TypeError: they are something else.
+    """
+    if not isinstance(entry, list) or not all(isinstance(name, str) for name in entry):
+        raise TypeError(f"names are {str(entry)[:60]}, not a list of texts")
+    return entry
+
+
+def _three_numbers(entry: Any, field: str) -> tuple[float, float, float]:
+    """Return a mean or standard deviation of pictures.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    numbers = entry if isinstance(entry, list) else []
+    sound = [one for one in numbers if type(one) in (int, float) and 0 <= one < math.inf]
+    if len(numbers) != 3 or len(sound) != 3 or (field == "std" and min(sound) == 0):
+        raise TypeError(f"{field} is {str(entry)[:60]}, not three numbers")
+    return sound[0], sound[1], sound[2]
 
 
 def _description(detector: TwoStageDetector) -> dict[str, Any] | None:

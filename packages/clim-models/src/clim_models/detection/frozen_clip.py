@@ -54,6 +54,7 @@ class FrozenClipOptions(DetectorOptions):
     background: BackgroundKind = "linear"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.neck not in get_args(NeckName):
             raise ValueError(f"neck={self.neck!r}; legal values are 'fpn' and 'nas_fpn'")
 

@@ -58,6 +58,9 @@ class DetectorOptions:
         channels: of neck and heads.
         original: behave as the released code also where it has a fault; the builders say what
             changes. Released weights need it for their published figures.
+
+    Raises:
+        ValueError: a size below 1.
     """
 
     image_size: int
@@ -72,6 +75,12 @@ class DetectorOptions:
     blocks: tuple[int, ...] | None = None
     channels: int = 256
     original: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.image_size, self.channels) < 1:
+            raise ValueError(
+                f"image_size={self.image_size}, channels={self.channels}; pass at least 1"
+            )
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,12 @@ def _checked_boxes(boxes: Any, picture: ReadPicture) -> Tensor:
     Raises:
         ValueError: another shape, an empty or unordered box, or one outside the picture.
     """
-    table = torch.as_tensor(np.asarray(boxes), dtype=torch.float32)
+    try:
+        table = torch.as_tensor(np.asarray(boxes, dtype=np.float32))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"boxes of {picture.name} are {str(boxes)[:60]}: pass (n, 4) numbers x0, y0, x1, y1"
+        ) from None
     if table.numel() == 0:
         return table.reshape(0, 4)
     if table.ndim != 2 or table.shape[1] != 4:

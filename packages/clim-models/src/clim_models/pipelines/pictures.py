@@ -6,8 +6,10 @@ other, and a test compares the two readers.
 
 import io
 import os
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ MAX_PIXELS = 128_000_000
 MAX_BYTES = 256 << 20
 TIMEOUT_S = 30
 _URLS = ("http://", "https://")
+_FILTERS = threading.Lock()
 _WHITE = (255, 255, 255, 255)
 _RGB = "pass uint8 RGB, (height, width, 3) as an array or (3, height, width) as a tensor"
 
@@ -95,7 +98,7 @@ def read_with_size(
     source: Source, *, name: str = "", at_least: Callable | None = None
 ) -> tuple[Tensor, tuple[int, int]]:
     """Read a picture like `read_picture`, and return also (height, width) of the whole picture."""
-    name = name or name_of_picture(source)
+    name = name or name_of_picture(source) or "a path without a name"
     if isinstance(source, Tensor):
         pixels = _checked(source, name)
         return pixels, (pixels.shape[1], pixels.shape[2])
@@ -104,21 +107,27 @@ def read_with_size(
         return pixels, (pixels.shape[1], pixels.shape[2])
 
     image = source if isinstance(source, Image.Image) else _open(fetch(source), name)
-    # First: looking for tags may decode a png, and then its depth is not known any more.
+    if not (image.width and image.height):
+        raise ValueError(f"{name} has {image.width} x {image.height} pixels: pass a picture")
+    # First: a picture that is decoded does not say its depth any more.
     deep = _is_deep_colour(image)
-    turned = _swaps_sides(image)
-    size = (image.width, image.height) if turned else (image.height, image.width)
-    if at_least is not None and not isinstance(source, Image.Image):
-        height, width = at_least(size)
-        # `draft` counts in the stored orientation, and chooses a scale that is not below this.
-        image.draft("RGB", (height, width) if turned else (width, height))
     try:
-        with warnings.catch_warnings():
-            # Damaged tags do not affect the pixels.
-            warnings.simplefilter("ignore")
+        if image.format in ("PNG", "WEBP"):
+            # Only a JPEG can be decoded smaller, and a PNG may have its tags behind its pixels.
+            image.load()
+        turned = _swaps_sides(image)
+        size = (image.width, image.height) if turned else (image.height, image.width)
+        if at_least is not None and not isinstance(source, Image.Image):
+            height, width = at_least(size)
+            # `draft` counts in the stored orientation, and chooses a scale that is not below this.
+            image.draft("RGB", (height, width) if turned else (width, height))
+        image.load()
+        with _quietly():
             upright = ImageOps.exif_transpose(image)
         rgb = _to_rgb(upright, name)
     except Exception as error:  # see _open
+        if image is not source:
+            image.close()
         raise ValueError(f"cannot read {name} ({error}): pass a whole jpg, png or webp") from error
     if deep and _is_dark(upright.convert("RGB")):
         raise ValueError(
@@ -135,8 +144,7 @@ def _open(source: Any, name: str) -> Image.Image:
         FileNotFoundError, ValueError: see `read_picture`.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quietly():
             stream = io.BytesIO(source) if isinstance(source, bytes) else Path(source).expanduser()
             image = Image.open(stream, formats=FORMATS)
     except (FileNotFoundError, NotADirectoryError):
@@ -157,11 +165,22 @@ def _open(source: Any, name: str) -> Image.Image:
     return image
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Leave out Pillow's warnings of damaged tags, which say nothing about the pixels.
+
+    Python's filters are those of all threads: two threads that change them at once would leave them
+    changed for good.
+    """
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _swaps_sides(image: Image.Image) -> bool:
     """Return whether the EXIF turn of an image swaps its width and height."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quietly():
             return image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except Exception:  # damaged tags raise nearly anything; viewers show such an image as stored
         return False

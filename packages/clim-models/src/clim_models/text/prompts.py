@@ -1,5 +1,6 @@
 """Prompt templates, which put a class name into sentences."""
 
+import unicodedata
 from collections.abc import Sequence
 
 # The sentence patterns of ViLD (arXiv 2104.13921, appendix; Apache-2.0 release), as open-vocabulary
@@ -65,6 +66,9 @@ VILD_TEMPLATES: tuple[str, ...] = (
 PHOTO_TEMPLATE: tuple[str, ...] = ("a photo of {article} {}.",)
 NAME_TEMPLATE: tuple[str, ...] = ("{}",)
 
+# Byte order marks and spaces of width 0, which copied names carry along.
+_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))
+
 
 def readable_name(name: str) -> str:
     """Turn a class name into words.
@@ -72,6 +76,15 @@ def readable_name(name: str) -> str:
     Underscores become spaces, "/" becomes " or ", all letters are lower case, a final dot goes.
     """
     return name.replace("_", " ").replace("/", " or ").lower().rstrip(".")
+
+
+def spelling_key(name: str) -> str:
+    """Return the words that two spellings of one name share.
+
+    Accents and their letters are one character (NFC); invisible characters do not count.
+    """
+    visible = str(name).translate(_INVISIBLE)
+    return readable_name(unicodedata.normalize("NFC", visible)).strip()
 
 
 def class_prompts(name: str, templates: Sequence[str] = VILD_TEMPLATES) -> list[str]:

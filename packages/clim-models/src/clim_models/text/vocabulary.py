@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clim_models.text.class_embeddings import TextModel, embed_classes
-from clim_models.text.prompts import VILD_TEMPLATES, readable_name
+from clim_models.text.prompts import VILD_TEMPLATES, spelling_key
 from clim_models.towers.evaluation import evaluation_mode
 
 FIELDS = ("phrases", "not", "examples")
@@ -56,7 +56,7 @@ class VocabularyClass:
     examples: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not readable_name(self.name).strip():
+        if not isinstance(self.name, str) or not spelling_key(self.name):
             raise ValueError(f"class name {self.name!r} is empty: give every class a name")
         if not self.phrases and not self.examples:
             raise ValueError(
@@ -86,7 +86,7 @@ class Vocabulary:
 
         owners: dict[str, str] = {}
         for one in self.classes:
-            words = _key(one.name)
+            words = spelling_key(one.name)
             if words in owners:
                 raise ValueError(
                     f"the vocabulary has {one.name!r} twice (as {owners[words]!r} and "
@@ -164,13 +164,14 @@ class Vocabulary:
         return iter(self.classes)
 
     def _check_rejects(self) -> None:
-        wanted = {_key(phrase): one.name for one in self.classes for phrase in one.phrases}
+        wanted = {spelling_key(phrase): one.name for one in self.classes for phrase in one.phrases}
         for one in self.classes:
             for phrase in one.rejects:
-                if _key(phrase) in wanted:
+                owner = wanted.get(spelling_key(phrase))
+                if owner is not None:
                     raise ValueError(
                         f"{phrase!r} is under 'not' of class {one.name!r} and a phrase of class "
-                        f"{wanted[_key(phrase)]!r}: take it out of one of them (a class competes "
+                        f"{owner!r}: take it out of one of them (a class competes "
                         "with all others anyway)"
                     )
 
@@ -301,7 +302,7 @@ def _weights_of(name: str, field: str, value: Sequence[str] | Mapping[str, float
     if isinstance(value, Mapping):
         return dict(value)
     _check_list(name, field, value)
-    if len(set(map(_key, value))) < len(value):
+    if len(set(map(spelling_key, value))) < len(value):
         raise ValueError(
             f"class {name!r} has an entry twice under {field!r} ({list(value)}): remove one, "
             'or give weights as {"phrase": 2}'
@@ -330,13 +331,8 @@ def _check_weights(name: str, field: str, weights: Mapping[str, float]) -> None:
 
 def _check_texts(name: str, field: str, texts: Sequence[str]) -> None:
     for text in texts:
-        if not _key(text):
+        if not spelling_key(text):
             raise ValueError(f"class {name!r} has an empty text under {field!r}: remove it")
-
-
-def _key(name: str) -> str:
-    """Return the part of a name that all its spellings share; prompts use nothing else."""
-    return readable_name(str(name)).strip()
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class GroundingPipeline:
         )
         listed = PictureList(read_whole, on_error)
         ahead = listed.read(given, ahead=2 * self.batch_size)
-        for batch in in_lists(zip(ahead, wanted), self.batch_size):
+        for batch in in_lists(zip(ahead, enumerate(wanted)), self.batch_size):
             for picture, texts, found in _ground(batch, batches, listed):
                 if found is None:
                     yield PictureResult.unread(picture, tuple(labels))
@@ -168,27 +168,31 @@ class GroundingPipeline:
 
 
 def _ground(
-    batch: Sequence[tuple[ReadPicture, Sequence[str]]],
+    batch: Sequence[tuple[ReadPicture, tuple[int, Sequence[str]]]],
     batches: BatchGrounder,
     listed: PictureList,
 ) -> Iterator[tuple[ReadPicture, Sequence[str], ScoredMasks | None]]:
-    """Yield each picture with its phrases and their masks, None where it cannot be used."""
-    pictures = [picture for picture, _ in batch]
+    """Yield each picture with its phrases and their masks, None where it cannot be used.
+
+    Args:
+        batch: pictures, each with its number in the whole list and its phrases.
+    """
+    pictures = {number: picture for picture, (number, _) in batch}
     items = []
-    for place, (picture, texts) in enumerate(batch):
+    for picture, (number, texts) in batch:
         if picture.error:
             continue
         image = Image.fromarray(picture.pixels.permute(1, 2, 0).contiguous().numpy())
         try:
-            items.append(batches.prepare(place, image, texts, name=picture.name))
+            items.append(batches.prepare(number, image, texts, name=picture.name))
         except BrokenSample as fault:
             named = BrokenSample(fault.reason, picture.name, fault.detail)
-            pictures[place] = listed.leave_out(picture, named)
+            pictures[number] = listed.leave_out(picture, named)
 
     with torch.inference_mode():
         found = {item.number: masks for item, masks in batches(items)}
-    for place, (_, texts) in enumerate(batch):
-        yield pictures[place], texts, found.get(place)
+    for _, (number, texts) in batch:
+        yield pictures[number], texts, found.get(number)
 
 
 def pipeline(

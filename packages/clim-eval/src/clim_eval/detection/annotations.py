@@ -182,8 +182,7 @@ class DetectionTruth:
 def _area(box: BoxRecord) -> float:
     """Return the area of an annotation, or of its box where the file has none that is a number."""
     area = box.fields.get("area")
-    is_number = isinstance(area, int | float) and not isinstance(area, bool)
-    if is_number and math.isfinite(area) and area >= 0:
+    if isinstance(area, int | float) and not isinstance(area, bool) and 0 <= area < math.inf:
         return float(area)
     width, height = box.fields["bbox"][2:]
     return float(width * height)
@@ -195,7 +194,7 @@ def _lists_of_lvis(images: Sequence[Any], path: Path) -> dict[Any, Mapping[str, 
     Raises:
         ValueError: one of them is no list of category ids.
     """
-    found = {}
+    found: dict[Any, Mapping[str, list]] = {}
     for place, image in enumerate(images):
         if not isinstance(image, dict) or not all(name in image for name in LVIS_LISTS):
             continue

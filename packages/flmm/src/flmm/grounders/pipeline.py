@@ -127,8 +127,8 @@ class GroundingPipeline:
             raise ValueError('what is looked for? Pass phrases, such as ["a red car"]')
         wanted = phrases_of_each(phrases if classes is None else classes.phrases, len(given))
         labels: dict[str, int] = {}
-        for texts in wanted if classes is None else [classes.names]:
-            for text in texts:
+        for asked in wanted if classes is None else [classes.names]:
+            for text in asked:
                 labels.setdefault(text, len(labels))
 
         batches = BatchGrounder(

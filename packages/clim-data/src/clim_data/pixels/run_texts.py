@@ -89,7 +89,7 @@ def _check_others(
 
 
 def _runs_of_groups(codes: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Return the number that each group of 5 bits says, see `_uncompressed`."""
+    """Return the number that each group of 5 bits says, see `runs_of_text`."""
     place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
     values = np.add.reduceat((codes & 31) << (5 * place), starts)
     negative = codes[ends] & 16 != 0  # the sign is the highest bit of the last group

@@ -1,4 +1,4 @@
-"""Any open_clip model with dense, box and mask features.
+"""open_clip models with dense, box and mask features.
 
 The table "Public names" of the package's README says what each name is.
 """

@@ -40,7 +40,7 @@ def create_model(
     """Build a RegionModel.
 
     Args:
-        name: any open_clip model name, or "clim-tiny".
+        name: of `python -m clim_models.survey`, or "clim-tiny".
         pretrained: a tag of open_clip, a local `.pt` or `.safetensors`, or a run folder of ours.
             "clim-tiny" has the tags "emoji-clim" and "emoji". "none" leaves the weights random, as
             does None, except for "clim-tiny", where None is "emoji-clim".

@@ -6,6 +6,7 @@ has other ids.
 
 import string
 
+import pytest
 import torch
 import transformers as hf
 from flmm import FrozenLMM, PromptStyle
@@ -383,6 +384,8 @@ def paligemma_processor(image_processor):
 
 
 def molmo2():
+    if not hasattr(hf, "Molmo2Config"):
+        pytest.skip(f"transformers {hf.__version__} has no Molmo 2")
     vision = {
         "hidden_size": 16,
         "intermediate_size": 24,

@@ -36,6 +36,8 @@ def test_export_of_the_shipped_model(tmp_path, capsys):
         (["--model", "RN50"], "which weights of RN50"),
         ([], "which model"),
         (["--pretrained", "no/such/run"], "which model"),
+        (["--detector", "no/such/run"], "no/such/run holds no detector.json"),
+        (["--detector", "run", "--model", "RN50"], "leave out --model and --pretrained"),
         (["--model", "clim-tiny", "--vocabulary", "no.json"], "no vocabulary at no.json"),
     ],
 )

@@ -90,11 +90,11 @@ def test_a_file_that_differs_is_refused(tmp_path, monkeypatch):
 
     def runner(path, names):
         graph = DenseGraph(model)
-        return lambda inputs: graph(*inputs) + 2e-4
+        return lambda inputs: [graph(*inputs) + 2e-4]
 
-    monkeypatch.setattr("clim_models.graphs.writing._runner", runner)
-    monkeypatch.setattr("clim_models.graphs.writing._trace", lambda *arguments: None)
-    monkeypatch.setattr("clim_models.graphs.writing._write_pt2", lambda *arguments: None)
+    monkeypatch.setattr("clim_models.graphs.writing.open_file", runner)
+    monkeypatch.setattr("clim_models.graphs.writing.trace", lambda *arguments: None)
+    monkeypatch.setattr("clim_models.graphs.writing.write_graph", lambda *arguments: None)
     with pytest.raises(ValueError, match=r"differs from the model by 0\.0002 in a cosine"):
         export_graphs(model, tmp_path, graphs=["dense"], formats=["pt2"])
 
@@ -103,9 +103,9 @@ def test_a_file_that_refuses_a_size_is_refused(tmp_path, monkeypatch):
     def refuse(inputs):
         raise AssertionError("Guard failed: pixels.size()[0] != 1\nand more")
 
-    monkeypatch.setattr("clim_models.graphs.writing._runner", lambda path, names: refuse)
-    monkeypatch.setattr("clim_models.graphs.writing._trace", lambda *arguments: None)
-    monkeypatch.setattr("clim_models.graphs.writing._write_pt2", lambda *arguments: None)
+    monkeypatch.setattr("clim_models.graphs.writing._open_program", lambda path: refuse)
+    monkeypatch.setattr("clim_models.graphs.writing.trace", lambda *arguments: None)
+    monkeypatch.setattr("clim_models.graphs.writing.write_graph", lambda *arguments: None)
     with pytest.raises(ValueError, match=r"does not run with pixels of shape \(2, 3.*\[0\] != 1\)"):
         export_graphs(build_vit(layers=1), tmp_path, graphs=["dense"], formats=["pt2"])
 

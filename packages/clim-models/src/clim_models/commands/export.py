@@ -4,7 +4,7 @@ from argparse import ArgumentDefaultsHelpFormatter, Namespace
 from pathlib import Path
 from typing import Any
 
-HELP = "write ONNX and torch.export graphs of the dense map and of named boxes"
+HELP = "write ONNX and torch.export graphs of the dense map and of named boxes, or of a detector"
 
 
 def add(commands: Any) -> None:
@@ -21,6 +21,11 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--pretrained", metavar="TAG_OR_PATH", help="open_clip tag, file, or run folder"
+    )
+    parser.add_argument(
+        "--detector",
+        metavar="RUN",
+        help="a detector in place of a model: its proposals and their scores, before suppression",
     )
     parser.add_argument(
         "--graphs", nargs="+", choices=("dense", "boxes"), default=["dense", "boxes"]
@@ -47,20 +52,40 @@ def add(commands: Any) -> None:
 def run(options: Namespace) -> None:
     """Write the graphs and print their difference from the model."""
     # Imported here: it brings torch, which help and mistakes need not wait for.
+    from clim_models.detection.folders import open_detector
+    from clim_models.graphs.detector_files import check_detector, export_detector
     from clim_models.graphs.writing import export_graphs
     from clim_models.pipelines.options import PipelineOptions
     from clim_models.pipelines.tasks import load_clip, load_vocabulary
     from clim_models.text.vocabulary import embed_vocabulary
 
-    chosen = PipelineOptions(trusted=options.trust)
     words, read_example = load_vocabulary(options.labels, options.vocabulary)
-    model = load_clip(options.model, options.pretrained, "cpu", chosen)
+    detector = None
+    if options.detector is None:
+        chosen = PipelineOptions(trusted=options.trust)
+        model = load_clip(options.model, options.pretrained, "cpu", chosen)
+    elif options.model or options.pretrained:
+        raise ValueError("--detector has a tower of its own: leave out --model and --pretrained")
+    else:
+        detector = open_detector(options.detector, trusted=options.trust)
+        check_detector(detector)
+        model = detector.text
     vocabulary = None
     if words is not None:
         vocabulary = embed_vocabulary(model, words, read_example=read_example)
-    reports = export_graphs(
-        model, options.out, graphs=options.graphs, formats=options.formats, vocabulary=vocabulary
-    )
+
+    if detector is not None:
+        reports = export_detector(
+            detector, options.out, formats=options.formats, vocabulary=vocabulary
+        )
+    else:
+        reports = export_graphs(
+            model,
+            options.out,
+            graphs=options.graphs,
+            formats=options.formats,
+            vocabulary=vocabulary,
+        )
     for report in reports:
         size = report.path.stat().st_size / 1e6
         print(

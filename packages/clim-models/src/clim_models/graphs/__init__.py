@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING
 from clim_models.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from clim_models.graphs.detector import DetectorGraph as DetectorGraph
+    from clim_models.graphs.detector_files import (
+        export_detector as export_detector,
+        suppress_boxes as suppress_boxes,
+    )
     from clim_models.graphs.modules import BoxGraph as BoxGraph, DenseGraph as DenseGraph
     from clim_models.graphs.writing import (
         GraphReport as GraphReport,
@@ -19,7 +24,10 @@ else:
         {
             "BoxGraph": "clim_models.graphs.modules",
             "DenseGraph": "clim_models.graphs.modules",
+            "DetectorGraph": "clim_models.graphs.detector",
             "GraphReport": "clim_models.graphs.writing",
+            "export_detector": "clim_models.graphs.detector_files",
             "export_graphs": "clim_models.graphs.writing",
+            "suppress_boxes": "clim_models.graphs.detector_files",
         },
     )

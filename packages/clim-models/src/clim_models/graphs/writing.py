@@ -3,11 +3,11 @@
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ from clim_models.text.vocabulary import EmbeddedVocabulary
 from clim_models.towers.evaluation import evaluation_mode
 from clim_models.version import __version__
 
+if TYPE_CHECKING:
+    from clim_models.graphs.detector import DetectorGraph
+
+Runner = Callable[[Sequence[Tensor]], list[Tensor]]
 GRAPHS: Mapping[str, type[DenseGraph]] = {"dense": DenseGraph, "boxes": BoxGraph}
 FORMATS = ("onnx", "pt2")
 # Largest difference of a cosine between a file and the model.
@@ -76,33 +80,49 @@ def export_graphs(
         ValueError: an unknown graph or format, a model in another precision, a tower that
             torch.export cannot trace, or a file that differs or does not run at another size.
     """
-    _check(model, graphs, formats)
+    _check_choice("graphs", graphs, GRAPHS)
+    check_request(model, formats)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     reports = []
     with evaluation_mode(model), torch.no_grad():
         for name in graphs:
             graph = GRAPHS[name](model).eval()
-            program = _trace(graph, model, name)
+            program = trace(
+                graph, graph.examples(*TRACED), f"{name} graph of this {model.tower_kind}"
+            )
             for kind in formats:
                 path = folder / f"{name}.{kind}"
-                write = _write_onnx if kind == "onnx" else _write_pt2
-                write(program, path)
+                write_graph(program, path)
                 reports.append(_compare_file(graph, path, model))
 
-    if vocabulary is not None:
-        vectors = vocabulary.embeddings.float().cpu().numpy()
-        with write_whole(folder / "classes.npy") as draft, draft.open("wb") as stream:
-            np.save(stream, vectors)
+    write_classes(folder, vocabulary)
     write_json(folder / "graphs.json", _description(model, reports, vocabulary))
     return reports
 
 
-def _check(model: RegionModel, graphs: Sequence[str], formats: Sequence[str]) -> None:
-    for given, legal, what in ((graphs, GRAPHS, "graphs"), (formats, FORMATS, "formats")):
-        unknown = [one for one in given if one not in legal]
-        if unknown or not given:
-            raise ValueError(f"{what}={list(given)}: choose from {', '.join(legal)}")
+def write_classes(folder: Path, vocabulary: EmbeddedVocabulary | None) -> None:
+    """Write the vectors of a vocabulary, if there is one, to `classes.npy`."""
+    if vocabulary is None:
+        return
+    vectors = vocabulary.embeddings.float().cpu().numpy()
+    with write_whole(folder / "classes.npy") as draft, draft.open("wb") as stream:
+        np.save(stream, vectors)
+
+
+def _check_choice(what: str, given: Sequence[str], legal: Collection[str]) -> None:
+    if not given or any(one not in legal for one in given):
+        raise ValueError(f"{what}={list(given)}: choose from {', '.join(legal)}")
+
+
+def check_request(model: RegionModel, formats: Sequence[str]) -> None:
+    """Refuse formats that are not known or cannot be written, and models in another precision.
+
+    Raises:
+        ImportError: ONNX without its packages.
+        ValueError: an unknown format, or another precision.
+    """
+    _check_choice("formats", formats, FORMATS)
     if model.dtype != torch.float32:
         raise ValueError(f"the model is in {model.dtype}: build it with precision='fp32'")
     needed = ("onnx", "onnxscript", "onnxruntime")
@@ -110,22 +130,21 @@ def _check(model: RegionModel, graphs: Sequence[str], formats: Sequence[str]) ->
         raise ImportError(_NO_ONNX)
 
 
-def _trace(graph: DenseGraph, model: RegionModel, name: str) -> torch.export.ExportedProgram:
-    """Trace a graph for any sizes.
+def trace(
+    graph: "DenseGraph | DetectorGraph", examples: tuple[Tensor, ...], title: str
+) -> torch.export.ExportedProgram:
+    """Trace a graph for any sizes; `title` names it in a message.
 
     Raises:
         ValueError: torch.export cannot.
     """
     try:
         with _quiet(), fixed_padding(graph):
-            return torch.export.export(
-                graph, graph.examples(*TRACED), dynamic_shapes=graph.shapes(), strict=False
-            )
+            return torch.export.export(graph, examples, dynamic_shapes=graph.shapes(), strict=False)
     except Exception as error:  # it raises many kinds
         reason = str(error).strip().partition("\n")[0][:200]
         raise ValueError(
-            f"torch.export cannot trace the {name} graph of this {model.tower_kind} tower "
-            f"({reason}): export a model with another tower"
+            f"torch.export cannot trace the {title} tower ({reason}): export a model with another tower"
         ) from error
 
 
@@ -135,6 +154,12 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
+
+
+def write_graph(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Write a traced graph in the format of the file's ending."""
+    write = _write_onnx if path.suffix == ".onnx" else _write_pt2
+    write(program, path)
 
 
 def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
@@ -159,7 +184,7 @@ def _compare_file(graph: DenseGraph, path: Path, model: RegionModel) -> GraphRep
     Raises:
         ValueError: a cosine differs, or the file does not run at another size.
     """
-    run = _runner(path, graph.inputs)
+    run = open_file(path, graph.inputs)
     native = (
         max(2, model.image_size[0] // model.stride),
         max(2, model.image_size[1] // model.stride),
@@ -168,14 +193,7 @@ def _compare_file(graph: DenseGraph, path: Path, model: RegionModel) -> GraphRep
     largest = 0.0
     for grid, numbers in (TRACED, *FOREIGN, (native, (1, 2, 2))):
         inputs = graph.examples(grid, numbers)
-        try:
-            found = run(inputs)
-        except Exception as error:  # torch and onnxruntime raise many kinds
-            reason = str(error).strip().partition("\n")[0][:200]
-            raise ValueError(
-                f"{path} does not run with pixels of shape {tuple(inputs[0].shape)} ({reason}): do "
-                "not use it; torch 2.11 and later write it right"
-            ) from error
+        (found,) = run(inputs)
         expected = graph(*inputs).cpu()
         largest = max(largest, float((found - expected).abs().max()))
         tried.append((inputs[0].shape[2], inputs[0].shape[3]))
@@ -187,20 +205,45 @@ def _compare_file(graph: DenseGraph, path: Path, model: RegionModel) -> GraphRep
     return GraphReport(path, largest, tuple(tried))
 
 
-def _runner(path: Path, names: Sequence[str]) -> Any:
-    """Return a function from inputs to the output of a file, on the CPU."""
-    if path.suffix == ".pt2":
-        with _quiet():
-            loaded = torch.export.load(path).module()
-        return lambda inputs: loaded(*inputs).cpu()
+def open_file(path: Path, names: Sequence[str]) -> Runner:
+    """Return a function from inputs to the outputs of a file, on the CPU.
 
+    It raises ValueError where the file does not run with the sizes of its inputs.
+    """
+    run = _open_program(path) if path.suffix == ".pt2" else _open_onnx(path, names)
+
+    def run_or_explain(inputs: Sequence[Tensor]) -> list[Tensor]:
+        try:
+            return run(inputs)
+        except Exception as error:  # torch and onnxruntime raise many kinds
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise ValueError(
+                f"{path} does not run with pixels of shape {tuple(inputs[0].shape)} ({reason}): do "
+                "not use it; torch 2.11 and later write it right"
+            ) from error
+
+    return run_or_explain
+
+
+def _open_program(path: Path) -> Runner:
+    with _quiet():
+        loaded = torch.export.load(path).module()
+
+    def run(inputs: Sequence[Tensor]) -> list[Tensor]:
+        outputs = loaded(*inputs)
+        return [one.cpu() for one in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+    return run
+
+
+def _open_onnx(path: Path, names: Sequence[str]) -> Runner:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def run(inputs: Sequence[Tensor]) -> Tensor:
+    def run(inputs: Sequence[Tensor]) -> list[Tensor]:
         given = {name: value.cpu().numpy() for name, value in zip(names, inputs, strict=True)}
-        return torch.from_numpy(session.run(None, given)[0])
+        return [torch.from_numpy(one) for one in session.run(None, given)]
 
     return run
 

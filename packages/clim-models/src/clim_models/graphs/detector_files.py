@@ -91,8 +91,8 @@ def check_detector(detector: object) -> None:
     """
     if not isinstance(detector, TwoStageDetector):
         raise ValueError(
-            f"a {type(detector).__name__} cannot be exported, because its proposals and stages have "
-            "no fixed number of boxes: export an F-ViT or a frozen-CLIP detector"
+            f"a {type(detector).__name__} cannot be exported, because its proposals and stages "
+            "have no fixed number of boxes: export an F-ViT or a frozen-CLIP detector"
         )
 
 

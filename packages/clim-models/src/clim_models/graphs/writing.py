@@ -144,7 +144,8 @@ def trace(
     except Exception as error:  # it raises many kinds
         reason = str(error).strip().partition("\n")[0][:200]
         raise ValueError(
-            f"torch.export cannot trace the {title} tower ({reason}): export a model with another tower"
+            f"torch.export cannot trace the {title} tower ({reason}): export a model "
+            "with another tower"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Images of a folder or of shards, and what each is asked for."""
+"""Images of a folder or of shards, with the phrases to find in each."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,11 +17,12 @@ class PhraseImages:
 
     Args:
         images: folder or shards, see `SampleStore`.
-        phrases: what is looked for.
+        phrases: to find.
 
     Attributes:
         names: of the images, relative to the folder. asked: numbers of the images that have
-        phrases. faults: what cannot be used, known before any image is opened.
+        phrases. faults: unusable images, known before any image is opened. classes: of a vocabulary
+        whose phrases these are; None for plain phrases.
 
     Raises:
         FileNotFoundError, ValueError: no image, or no image that has phrases.
@@ -50,7 +51,7 @@ class PhraseImages:
 
 @dataclass(frozen=True)
 class LoadedImages:
-    """What a loading process makes of an image: an item for the grounder, and the image's EXIF
+    """The result of a loading process for an image: an item for the grounder, and the image's EXIF
     orientation."""
 
     images: PhraseImages

@@ -74,7 +74,7 @@ class GroundingPipeline:
     Args:
         grounder: any grounder.
         options: how it is used.
-        vocabulary: what is looked for where a call names no phrases.
+        vocabulary: classes to find where a call names no phrases.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ def pipeline(
         heads: folder of a training, its heads.safetensors, or a released F-LMM checkpoint.
         lmm, sam: folder or hub id; None takes those that the heads were trained with. `lmm` can be
             one of `load_lmm`, which loads 4-bit weights and adapters, too.
-        vocabulary: what is looked for where a call names no phrases: a vocabulary file or its
+        vocabulary: classes to find where a call names no phrases: a vocabulary file or its
             contents, see `clim_models.text.Vocabulary.of`. A class has the mask of its best phrase,
             and none where a phrase under `not` fits the same thing better.
         device: None is the GPU, if there is one; a model that is passed stays where it is.

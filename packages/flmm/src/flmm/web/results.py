@@ -1,4 +1,4 @@
-"""What the page is given for a question, phrases or a closer look.
+"""Results that the page shows: of a question, of phrases, of a closer look.
 
 Letters: N phrases, H W pixels of the picture, h w the grid of an attention map.
 """

@@ -46,7 +46,7 @@ RESULTS_KEPT = 256
 
 @dataclass
 class Picture:
-    """A picture, and the refiners' embeddings of it once something was grounded in it."""
+    """A picture, and its embedding by each refiner that has grounded something in it."""
 
     upload: Upload
     embeddings: dict[Choice, ImageEmbedding] = field(default_factory=dict)

@@ -28,8 +28,8 @@ class CaptionTagger:
     sides, or the start or end of the caption on one side.
 
     Args:
-        names: for each class its names and synonyms, as in LVIS: "_" is a blank, and what follows
-            "(" is left out.
+        names: for each class its names and synonyms, as in LVIS: "_" is a blank, and the text after
+            "(" does not count.
         rule: see above. Published OV-COCO and OV-LVIS figures used "original".
 
     Raises:

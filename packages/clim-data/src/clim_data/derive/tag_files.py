@@ -162,7 +162,7 @@ def _tag_records(
 def _count_written(
     images: Iterator[dict[str, Any]], report: TagReport, source: str | Path
 ) -> Iterator[dict[str, Any]]:
-    """Count what is written, and refuse a file without tags before it appears."""
+    """Count the written records, and refuse a file without tags before it appears."""
     for image in images:
         report.images += 1
         yield image

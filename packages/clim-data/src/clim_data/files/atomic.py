@@ -29,8 +29,8 @@ def write_whole(path: str | os.PathLike, *, sync: bool = True) -> Iterator[Path]
     stops. The draft is a new, empty file next to `path`, under a hidden name of its own, so that
     two processes that write the same file do not share a draft, and ends in `.part`, so that no
     pattern for finished files finds it. The draft is removed when the block fails; one that a
-    killed process left may be deleted (see `remove_stale_drafts`). The file's mode is that of the
-    umask, not the draft's own. A link at `path` is replaced, not followed.
+    killed process left may be deleted (see `remove_stale_drafts`). The file's mode follows the
+    umask, not the draft's own mode. A link at `path` is replaced, not followed.
 
     Args:
         path: the file to write. Its folder is made.

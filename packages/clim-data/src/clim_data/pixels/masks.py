@@ -44,7 +44,7 @@ def read_segment_ids(png: Path | bytes, name: str = "") -> np.ndarray:
 
 
 def _without_transparency(image: Image.Image, name: str) -> Image.Image:
-    """Return an image in RGB, black where it was transparent; refuse what is half transparent."""
+    """Return an image in RGB, black where it was transparent; refuse half transparent pixels."""
     try:
         pixels = np.asarray(image.convert("RGBA"))
     except Exception as fault:  # a damaged file can make Pillow raise nearly anything

@@ -71,7 +71,7 @@ def rescore_detections(options: RescoreOptions) -> tuple[Written, tuple[Coverage
     """Write the results of a detector with new scores, see `RescoreOptions`.
 
     Every rank of a launcher looks at its part of the images; rank 0 writes. The same call continues
-    a killed run. Detections of images that cannot be read are left out.
+    a killed run. Detections of unreadable images are skipped.
 
     Returns:
         The written results, and the numbers of images and detections in them; None on ranks other

@@ -159,7 +159,7 @@ def pareto_alphas(
     """Return the alphas that no other alpha beats.
 
     An alpha beats another one if it is at least as good in every metric and better in one; higher
-    is better. Alphas where one of ``metrics`` was not measured (missing or nan) are left out.
+    is better. Alphas where one of ``metrics`` was not measured (missing or nan) are not among them.
     """
     points: dict[float, list[float]] = {}
     for alpha, values in results.items():

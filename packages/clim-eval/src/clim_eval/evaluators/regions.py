@@ -124,7 +124,7 @@ class RegionClassification:
 
         ``data`` is a dataset of RegionSample (``clim_data.PanopticRegions``), or a loader of lists
         of them that are known by their ``image_id``. Fractions in [0, 1]; things or stuff that do
-        not occur are left out.
+        not occur are not in the result.
 
         Raises:
             ValueError: no region was scored.

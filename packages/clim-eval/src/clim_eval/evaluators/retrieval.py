@@ -37,7 +37,7 @@ class ImageTextRetrieval:
     duplicates, which are frequent in small sets, do not depend on the order. A wrong answer with
     exactly the same score counts as ranked before. Text-to-image recall averages over all (image,
     caption) pairs. Images without captions (an unreadable file of ``clim_data.ImageCaptions``) are
-    left out. ``coverage`` has the number of images that the last run scored, and the skipped ones
+    skipped. ``coverage`` has the number of images that the last run scored, and the skipped ones
     with reasons.
 
     Args:

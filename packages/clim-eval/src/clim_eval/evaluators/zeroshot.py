@@ -29,7 +29,7 @@ BATCH_SIZE = 64
 class ZeroShotClassification:
     """Accuracy of whole-image features against class embeddings.
 
-    Items of label -1 (an unreadable image of `class_images`) are left out. ``coverage`` has the
+    Items of label -1 (an unreadable image of `class_images`) are skipped. ``coverage`` has the
     number of images that the last run scored, and the skipped ones with reasons.
 
     Args:

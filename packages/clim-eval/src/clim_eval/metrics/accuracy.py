@@ -86,7 +86,7 @@ def class_accuracy_table(
     class of each region.
 
     ``ranks`` is (N,) as `label_ranks` gives it, ``labels`` (N,), ``is_thing`` (N,) booleans. A
-    group without regions is left out of the result. Fractions in [0, 1].
+    group without regions is not in the result. Fractions in [0, 1].
     """
     ranks, labels, is_thing = (
         np.asarray(ranks),

@@ -10,7 +10,7 @@ def reasoning_metrics(
     """Compute gIoU and cIoU of N questions, as fractions.
 
     Args:
-        intersections, unions: (N,) pixels, without those that are left out of scores.
+        intersections, unions: (N,) pixels, without those that are excluded from scores.
         is_sentence: bool (N,), whether a question is a long one, and not a short phrase.
 
     Returns:

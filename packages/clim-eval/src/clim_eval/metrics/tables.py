@@ -146,7 +146,7 @@ class ResultTable:
             detections: `image_id`, `category_id`, `score`, and `bbox` (x, y, width, height) or
                 `segmentation` (RLE), as `truth.iou_type` says.
             truth: the annotations that they are compared with.
-            box_areas: the area of a mask that has a box is that of the box, as for LVIS.
+            box_areas: a mask with a box has the area of the box, as for LVIS.
 
         Raises:
             ValueError: a detection of an image or category that the annotations do not have, one

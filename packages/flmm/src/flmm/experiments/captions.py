@@ -160,9 +160,9 @@ def caption_inputs(
 def caption_accuracy(
     model: nn.Module, tokenizer: Any, samples: Sequence[GroundingSample], *, batch: int = 64
 ) -> dict[str, float]:
-    """Return shares in [0, 1] of narratives: "tokens" (next words told right after the true ones),
-    "names" (of those, the last words of phrases), "captions" (narratives all of whose next words
-    are right, which is what greedy generation then says)."""
+    """Return shares in [0, 1] of narratives: "tokens" (right predictions of the next word after the
+    true ones), "names" (of those, the last words of phrases), "captions" (narratives all of whose
+    next words are right, which is what greedy generation then says)."""
     right, named, exact = [], [], []
     for start in range(0, len(samples), batch):
         part = samples[start : start + batch]

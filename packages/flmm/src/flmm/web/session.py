@@ -251,7 +251,7 @@ class Demo:
         """Return masks as COCO RLE json, as `flmm ground` writes it.
 
         Raises:
-            ValueError: the result is not kept.
+            ValueError: the result is not stored any more.
         """
         _, record = self._results[result]
         return json.dumps(record, indent=1).encode()

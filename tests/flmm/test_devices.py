@@ -13,6 +13,7 @@ from flmm.attention.capture import Capture, PhraseRows
 from flmm.attention.rows import use_rows_attention
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.sam.geometry import masks_to_image
+from flmm.refiners.sam.prompts import encoded_grid
 from flmm.refiners.square import Square
 from flmm.samples import FrozenFeatures, GroundingBatch, GroundingItem
 from flmm.training.task import GroundingTask
@@ -118,9 +119,15 @@ def test_positions_are_exact_under_autocast():
     refiner = tiny_grounded().sam
     coarse = [torch.randn(2, 8, 8)]
     text = [[torch.zeros(1, refiner.prompt_encoder.hidden_size)] * 2]
+    encode, grid = refiner.prompt_encoder.shared_embedding, (6, 8)
+
+    def positions():
+        prompts = refiner.encode_prompts([(40, 56)], coarse, text)
+        return encoded_grid(encode, grid, torch.device("cpu")), prompts.sparse
+
     with torch.no_grad():
-        exact = refiner._positions(), refiner.encode_prompts([(40, 56)], coarse, text).sparse
+        exact = positions()
         with torch.autocast("cpu", torch.bfloat16):
-            found = refiner._positions(), refiner.encode_prompts([(40, 56)], coarse, text).sparse
+            found = positions()
     for a, b in zip(found, exact, strict=True):
         torch.testing.assert_close(a, b, atol=0, rtol=0)

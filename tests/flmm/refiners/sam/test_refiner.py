@@ -331,7 +331,7 @@ def test_without_gradients_a_cpu_takes_one_phrase_at_a_time(tiny, monkeypatch):
     monkeypatch.setattr(
         SamRefiner,
         "_run",
-        lambda self, x, *rest: (sizes.append(len(x)), original(self, x, *rest))[1],
+        lambda self, choice, x, *rest: (sizes.append(len(x)), original(self, choice, x, *rest))[1],
     )
     refiner, inputs = SamRefiner(tiny), scene()
     refiner(*inputs)

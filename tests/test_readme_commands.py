@@ -10,6 +10,7 @@ import clim_data.commands.main
 import clim_eval.commands.main
 import clim_models.commands.main
 import flmm.commands.main
+import flmm.commands.presence
 import flmm.commands.train
 import pytest
 from clim_train import PairDataConfig
@@ -81,6 +82,8 @@ def parse(command: str) -> None:
     if arguments[:2] == ["train", "estimate"]:
         own, rest = flmm.commands.train.estimate_parser().parse_known_args(arguments[2:])
         flmm.commands.train.configure(own.recipe, rest)
+    elif arguments[:2] == ["train", "presence"]:
+        flmm.commands.presence.build_parser().parse_args(arguments[2:])
     elif (program, arguments[0]) == ("flmm", "train"):
         parse_run(command, arguments[1:], flmm.commands.train.configure)
     elif program in PARSERS:

@@ -69,6 +69,7 @@ COMMANDS = {
         "demo-model",
         "train",
         "train flmm_llava_1_5_vicuna_7b",
+        "train presence",
     ),
 }
 MODULES = ("clim_train.quickstart", "clim_train.compare")

@@ -7,7 +7,7 @@ from clim_data.command_line import VOCABULARY, CommandParser, add_option
 from clim_data.commands import main as data
 from clim_eval.commands import main as evaluation
 from clim_train.commands import estimate
-from flmm.commands import main as grounding
+from flmm.commands import main as grounding, presence
 from flmm.commands.train import estimate_parser
 
 # Option -> the commands that need it, and what for.
@@ -96,14 +96,16 @@ OWN = {
     "--adapter": "flmm: a LoRA of the LMM",
     "--load-4bit": "flmm: weights of the LMM",
     "--each-alone": "flmm: phrases read each by itself",
-    "--phrases": "flmm ground: file of phrases",
+    "--phrases": "flmm ground, train presence: file of phrases",
+    "--t-acc": "flmm train presence: choice of the threshold",
+    "--seed": "flmm train presence: which images are held out",
     "--question": "chat: ask without a prompt",
     "--max-new-tokens": "chat, demo: longest answer",
     "--examples": "demo: pictures to offer",
     "--host": "demo: address of the page",
     "--port": "demo: address of the page",
     "--pictures": "eval: pictures of samples in the report; ground, label: folder of pictures",
-    "--limit": "eval: the first samples only",
+    "--limit": "eval, train presence: the first samples only",
     "--scenes": "demo-model: test scenes next to the model",
     "--questions": "eval viscot: files of the benchmark",
     "--focus": "eval viscot: where the model looks again",
@@ -139,6 +141,7 @@ def parsers():
         yield from leaves(grounding.build_parser(name))
     yield estimate.build_parser()
     yield estimate_parser()
+    yield presence.build_parser()
 
 
 def test_the_help_of_a_program_is_that_of_its_commands():

@@ -24,7 +24,9 @@ def test_ground_finds_what_is_there(inside, capsys):
     assert list(found) == list(PHRASES)
     # Three are there, the last one is not.
     assert [found[phrase]["found"] for phrase in PHRASES] == [True, True, True, False]
+    assert [found[phrase]["in_picture"] for phrase in PHRASES] == [True, True, True, False]
     assert "not found  score 0.0" in said.out
+    assert f"not in the picture: {PHRASES[3]}" in said.out
     assert (inside / "flmm-example" / "grounded.png").is_file()
 
     # What it wrote is a checkpoint for the next command.

@@ -4,11 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from clim_data.annotations import CocoRecords
 from clim_data.pixels import decode_segmentation
+from clim_data.sources import SampleStore
 from flmm import ground_phrases
 from flmm.commands.main import main
 from flmm.grounders.batches import BatchGrounder
+from flmm.heads.presence import PresenceHead
 from flmm.pictures.files import read_image
 from PIL import Image
 from tiny_grounding import save_tiny_grounded
@@ -91,6 +94,33 @@ def test_masks_of_a_folder_are_those_of_each_picture(files, tmp_path, capsys):
     records = CocoRecords.read(out, on_error="raise")
     for image, own in by_image.items():
         assert len(records.boxes_of(image)) == len(own)
+
+
+def test_each_entry_says_whether_its_phrase_is_in_the_picture(files, tmp_path, monkeypatch, capsys):
+    model, root, photos = files
+    torch.manual_seed(0)
+    head = PresenceHead(model.heads.evidence_size, hidden=4, threshold=0.5)
+    model.heads.use_presence(head)
+    new = model.save_heads(tmp_path / "heads.safetensors")
+    model.heads.use_presence(None)
+    (tmp_path / "grounding.json").write_text((root / "heads" / "grounding.json").read_text())
+
+    # The pixels that were read are drawn: no image is opened a second time.
+    opened = []
+    read = SampleStore.read
+    monkeypatch.setattr(
+        SampleStore, "read", lambda store, place: opened.append(place) or read(store, place)
+    )
+    out = tmp_path / "found.json"
+    more = ["--checkpoint", str(new), "--device", "cpu", "--workers", "0", "-o", str(out)]
+    more += ["--pictures", str(tmp_path / "drawn")]
+    assert main(["ground", str(photos), *PHRASES, *more]) == 0
+    assert len(opened) == len(set(opened))
+    content = entries(out)
+    told = [*content["annotations"], *content["not_found"]]
+    assert all(entry["in_picture"] == (entry["score"] >= 0.5) for entry in told)
+    absent = sum(not entry["in_picture"] for entry in told)
+    assert (f"; {absent} are not in the picture" in capsys.readouterr().out) == (absent > 0)
 
 
 def test_a_stopped_job_goes_on_and_does_nothing_twice(files, tmp_path, monkeypatch, capsys):

@@ -22,7 +22,7 @@ from flmm.experiments.heads import (
     train_heads,
     true_masks,
 )
-from flmm.experiments.quickstart import compared, drawn, score_table
+from flmm.experiments.quickstart import comparison_picture, predict_scenes, score_table
 from flmm.grounders.images import ground, masks_as_json, save_grounding
 from flmm.heads.sources import trained_with
 from flmm.pictures.files import read_image
@@ -130,11 +130,11 @@ def test_scores_of_guesses(trained):
     rows = evaluate(model, scenes)
     assert set(rows) == {"coarse", "refined", "shuffled"}
     assert "average recall" in score_table({**chance, **rows})
-    found = drawn(model, scenes, 2)
+    found = predict_scenes(model, scenes, 2)
     assert [len(one["refined"]) for one in found] == [len(scenes[i].phrases) for i in range(2)]
     # Beside truth, before and after one picture of attention for each phrase; all rows are as long
     # as the longest.
-    assert len(compared(model, scenes, found, found).axes) == 2 * (
+    assert len(comparison_picture(model, scenes, found, found).axes) == 2 * (
         3 + max(len(scenes[i].phrases) for i in range(2))
     )
 

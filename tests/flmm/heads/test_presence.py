@@ -1,9 +1,18 @@
 """The presence head: evidence, files of heads with it, and that masks do not feel it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from flmm.grounded import load_grounded
-from flmm.heads.presence import PresenceHead, evidence_size, presence_evidence
+from flmm.heads.presence import (
+    OF_CHANCES,
+    PresenceHead,
+    evidence_size,
+    older_evidence,
+    older_evidence_size,
+    presence_evidence,
+)
 from flmm.training.task import GroundingTask
 from tiny_grounding import batch_of, save_tiny_grounded, tiny_grounded
 
@@ -21,14 +30,14 @@ def grounded(model, numbers=(4, 2), phrases=(3, 1)):
 
 def head_for(model, seed=0):
     torch.manual_seed(seed)
-    return PresenceHead(evidence_size(model.lmm.map_channels, model.lmm.hidden_size), hidden=4)
+    return PresenceHead(evidence_size(model.lmm.map_channels), hidden=4)
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_next_vicuna"])
 def test_evidence_of_a_phrase_does_not_depend_on_the_others(family):
     model = tiny_grounded(family).eval()
     features, coarse, found, _ = grounded(model)
-    size = evidence_size(model.lmm.map_channels, model.lmm.hidden_size)
+    size = evidence_size(model.lmm.map_channels)
     for of_image, rough, fine in zip(features, coarse, found, strict=True):
         together = presence_evidence(of_image, rough, fine)
         assert together.shape == (len(rough), size)
@@ -40,6 +49,7 @@ def test_evidence_of_a_phrase_does_not_depend_on_the_others(family):
                 of_image.states[:, start : start + count],
                 (count,),
                 of_image.layout,
+                of_image.chances[start : start + count],
             )
             one = type(fine)(fine.masks[number : number + 1], fine.ious[number : number + 1])
             expected = presence_evidence(alone, rough[number : number + 1], one)
@@ -63,6 +73,45 @@ def test_scores_are_those_of_the_head_and_masks_stay():
         torch.testing.assert_close(new.scores, head(evidence).sigmoid() * is_found)
     with pytest.raises(ValueError, match="use the heads that were trained with this LMM"):
         model.heads.use_presence(PresenceHead(7))
+
+
+def test_heads_of_earlier_versions_score_as_they_did():
+    model = tiny_grounded().eval()
+    features, coarse, found, _ = grounded(model)
+    size = older_evidence_size(model.lmm.map_channels, model.lmm.hidden_size)
+    old = PresenceHead(size, hidden=4)
+    model.heads.use_presence(old)
+    for of_image, rough, fine in zip(features, coarse, found, strict=True):
+        parts = of_image.states[-1].split(list(of_image.lengths))
+        words = torch.stack([torch.cat([part.mean(0), part[-1]]) for part in parts])
+        pixels = presence_evidence(of_image, rough, fine)[:, OF_CHANCES:]
+        evidence = older_evidence(of_image, rough, fine)
+        torch.testing.assert_close(evidence, torch.cat([pixels, words], 1))
+        is_found = (fine.masks > 0).flatten(1).any(1)
+        scores = model.heads.scores(of_image, rough, fine)
+        torch.testing.assert_close(scores, old.scores(evidence) * is_found)
+
+
+def test_evidence_without_chances():
+    model = tiny_grounded().eval()
+    features, coarse, found, _ = grounded(model)
+    known = presence_evidence(features[0], coarse[0], found[0])
+    unknown = presence_evidence(replace(features[0], chances=None), coarse[0], found[0])
+    assert known[:, :OF_CHANCES].all()
+    assert not unknown[:, :OF_CHANCES].any()
+    assert torch.equal(known[:, OF_CHANCES:], unknown[:, OF_CHANCES:])
+
+
+def test_the_threshold_is_part_of_the_heads(tmp_path):
+    model = save_tiny_grounded(tmp_path)
+    assert model.heads.absent_below == 0
+    head = PresenceHead(model.heads.evidence_size, hidden=4, threshold=0.2)
+    model.heads.use_presence(head)
+    new = model.save_heads(tmp_path / "new.safetensors")
+    again = load_grounded(tmp_path / "lmm", sam=tmp_path / "sam", heads=new, dtype="float32")
+    assert again.heads.absent_below == 0.2
+    with pytest.raises(ValueError, match="threshold=2 must be a number from 0 to 1"):
+        PresenceHead(7, threshold=2)
 
 
 def test_files_of_heads_bring_it(tmp_path):

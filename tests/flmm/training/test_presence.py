@@ -15,6 +15,8 @@ from flmm.training.presence import (
 from tiny_grounding import tiny_grounded
 from tiny_lmms import picture
 
+QUICK = PresenceOptions(epochs=15)
+
 
 def phrases(seed, images=200, each=6):
     """Phrases with a present one for every two; the first number tells, with noise."""
@@ -28,23 +30,28 @@ def phrases(seed, images=200, each=6):
         np.where(present, 0.9, 0.0),
         np.zeros(count),
         np.where(present, "present", "hard"),
+        np.full(count, ""),
         np.repeat(np.arange(images), each),
+        np.zeros(count, dtype=bool),
     )
 
 
 def test_scores_of_new_phrases_are_chances():
     fitted, new = phrases(0), phrases(1)
-    head, held_out = fit_presence(fitted)
+    head, held_out = fit_presence(fitted, QUICK)
     scores = head.scores(new.evidence).numpy()
     present = new.kinds == "present"
     best = auroc(new.evidence[present, 0], new.evidence[~present, 0])
     assert auroc(scores[present], scores[~present]) > best - 0.02
     assert reliability(scores, new.is_right).error < 0.05
     assert 0.2 < held_out.mean() < 0.3
+    # The threshold calls 97 % of the present phrases of these images present.
+    called = fitted.scored_by(head).scores[held_out & (fitted.kinds == "present")] >= head.threshold
+    assert 0.97 <= called.mean() < 0.98
     # The images of the calibration are whole.
     assert not set(fitted.images[held_out]) & set(fitted.images[~held_out])
 
-    again, _ = fit_presence(fitted)
+    again, _ = fit_presence(fitted, QUICK)
     assert torch.equal(again.scores(new.evidence), head.scores(new.evidence))
     assert not any(parameter.requires_grad for parameter in head.parameters())
 
@@ -54,9 +61,29 @@ def test_a_bad_mask_is_not_right():
     found.ious[:] = 0.4
     assert not found.is_right.any()
     with pytest.raises(ValueError, match="pass more images, with present and absent phrases"):
-        fit_presence(found)
+        fit_presence(found, QUICK)
     with pytest.raises(ValueError, match="held_out=1 must be a share"):
         PresenceOptions(held_out=1)
+    with pytest.raises(ValueError, match="t_acc=0 must be a share above 0"):
+        PresenceOptions(t_acc=0)
+
+
+def test_phrases_that_part_well_do_not_score_0_and_1():
+    found = phrases(0, images=12)
+    found.evidence[:, 0] = torch.from_numpy(found.kinds == "present").float()
+    head, _ = fit_presence(found, QUICK)
+    scores = found.scored_by(head).scores
+    assert 0.001 < scores.min() < 0.1
+    assert 0.9 < scores.max() < 0.999
+
+
+def test_an_empty_mask_scores_0():
+    found = phrases(0)
+    head, _ = fit_presence(found, QUICK)
+    found.is_empty[:3] = True
+    scores = found.scored_by(head).scores
+    assert not scores[:3].any()
+    assert (scores[3:] > 0).all()
 
 
 def test_probes_are_grounded_in_their_order():

@@ -68,14 +68,15 @@ class DecoderParts:
     """The parts of a language model whose attention and states are captured.
 
     layers: the decoder's blocks with a softmax attention; blocks of other kinds (the linear ones of
-    Qwen3.5) are not included. attentions: the self-attention of each. outputs: the module of each
-    that returns the states after it, which is the norm for the last block of all. config: the
-    language model's own configuration.
+    Qwen3.5) are left out. attentions: the self-attention of each. outputs: the module of each that
+    returns the states after it, which is the norm for the last block of all. norm: the last norm,
+    whose states the vocabulary layer reads. config: the language model's own configuration.
     """
 
     layers: list[nn.Module]
     attentions: list[nn.Module]
     outputs: list[nn.Module]
+    norm: nn.Module
     config: Any
 
 
@@ -84,13 +85,15 @@ class LmmParts:
     """An image-text model, taken apart.
 
     whole: generates text. core: runs without the vocabulary layer, or with it for the last token
-    only. language_model: the decoder.
+    only. language_model: the decoder. vocabulary: the layer from its states to logits, if the model
+    names it.
     """
 
     whole: ImageTextModel
     core: Callable[..., Any]
     language_model: nn.Module
     decoder: DecoderParts
+    vocabulary: nn.Module | None
 
 
 def decoder_parts(language_model: nn.Module) -> DecoderParts:
@@ -110,7 +113,8 @@ def decoder_parts(language_model: nn.Module) -> DecoderParts:
 
     attentions = [layer.get_submodule("self_attn") for layer in layers]
     outputs = [norm if layer is every[-1] else layer for layer in layers]
-    return DecoderParts(layers, attentions, outputs, getattr(language_model, "config", None))
+    config = getattr(language_model, "config", None)
+    return DecoderParts(layers, attentions, outputs, norm, config)
 
 
 def lmm_parts(model: nn.Module) -> LmmParts:
@@ -136,7 +140,9 @@ def lmm_parts(model: nn.Module) -> LmmParts:
             f"{type(model).__name__} cannot generate text: pass an image-text model of "
             "transformers, such as LlavaForConditionalGeneration"
         )
-    return LmmParts(model, core, language_model, decoder_parts(language_model))
+    output_layer = getattr(model, "get_output_embeddings", None)
+    vocabulary = None if output_layer is None else output_layer()
+    return LmmParts(model, core, language_model, decoder_parts(language_model), vocabulary)
 
 
 # -- attention ---------------------------------------------------------------------------------

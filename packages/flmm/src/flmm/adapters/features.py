@@ -25,16 +25,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class PhraseFeatures:
-    """Features of the phrases of one image from a frozen LMM: the whole input of the heads.
+    """Features of the phrases of one image from a frozen LMM.
 
     maps: (N, C, h, w) float32 attention maps. states: (L, T, D) hidden states in the model's dtype.
-    lengths: tokens of each phrase, their sum is T. layout: of the maps on the image.
+    lengths: tokens of each phrase, their sum is T. layout: how maps lie on the image. chances:
+    (T, 3) of the tokens, see `flmm.adapters.chances.token_chances`; None where they are not known.
+    Masks do not depend on them, scores do.
     """
 
     maps: Tensor
     states: Tensor
     lengths: tuple[int, ...]
     layout: ImageLayout
+    chances: Tensor | None = None
 
 
 def join_phrases(parts: Sequence[PhraseFeatures]) -> PhraseFeatures:
@@ -46,7 +49,9 @@ def join_phrases(parts: Sequence[PhraseFeatures]) -> PhraseFeatures:
         lengths += part.lengths
     maps = torch.cat([part.maps for part in parts])  # (N, C, h, w)
     states = torch.cat([part.states for part in parts], dim=1)  # (L, T, D)
-    return PhraseFeatures(maps, states, lengths, parts[0].layout)
+    known = [part.chances for part in parts if part.chances is not None]
+    chances = torch.cat(known) if len(known) == len(parts) else None  # (T, 3)
+    return PhraseFeatures(maps, states, lengths, parts[0].layout, chances)
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,15 @@ class GeneratedAnswer:
     """Generated tokens and their features.
 
     ids: (A,) tokens. maps: (A - 1, C, t) attention of all but the last one, which the LMM writes
-    but never reads. states: (L, A - 1, D). layout: of the t image tokens on the image.
+    but never reads. states: (L, A - 1, D). layout: how the t image tokens lie on the image.
+    chances: (A - 1, 3), as in `PhraseFeatures`.
     """
 
     ids: Tensor
     maps: Tensor
     states: Tensor
     layout: ImageLayout
+    chances: Tensor | None = None
 
     def phrases(self, spans: Sequence[tuple[int, int]], *, merge: str = "mean") -> PhraseFeatures:
         """Return the features of token spans (start, end exclusive) of the answer.
@@ -84,7 +91,8 @@ class GeneratedAnswer:
         lengths = tuple(end - start for start, end in spans)
 
         maps = self.layout.merge(self.maps[tokens], lengths, merge)
-        return PhraseFeatures(maps, self.states[:, tokens], lengths, self.layout)
+        chances = None if self.chances is None else self.chances[tokens]
+        return PhraseFeatures(maps, self.states[:, tokens], lengths, self.layout, chances)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flmm.adapters.chances import listen_to_states, token_chances
 from flmm.adapters.family import Family, TokenizerAdjuster
 from flmm.adapters.features import GeneratedAnswer, PhraseFeatures, Sample
 from flmm.adapters.frames import PreparedImage
 from flmm.adapters.layout import ImageLayout
+from flmm.adapters.padding import pad_left, pad_right, without_end
 from flmm.attention.capture import Capture, PhraseRows, TokenRows, UnmergedRows
 from flmm.attention.rows import use_rows_attention
 from flmm.text.tokens import NO_PHRASE, TokenizedText
@@ -123,9 +125,17 @@ class FrozenLMM(nn.Module):
         inputs = self._inputs([sample.image for sample in samples], ids, prompts)
         if mask is not None:
             mask = mask.to(self.device)
-        with torch.no_grad(), Capture(self.language_model, rows=rows, columns=columns) as capture:
+        before = [row.positions - 1 for row in rows]
+        with (
+            torch.no_grad(),
+            Capture(self.language_model, rows=rows, columns=columns) as capture,
+            listen_to_states(self._parts.decoder.norm, before) as states,
+        ):
             self._parts.core(**inputs, attention_mask=mask, use_cache=False)
 
+        read = [text.input_ids[row.positions] for text, row in zip(texts, rows)]
+        chances = self._chances(torch.cat(states), torch.cat(read))
+        of_texts = chances.split([len(part) for part in read]) if chances is not None else None
         features = []
         for item, layout in enumerate(layouts):
             lengths, maps = tuple(rows[item].lengths), capture.maps(item)
@@ -133,7 +143,8 @@ class FrozenLMM(nn.Module):
                 maps = layout.merge(maps, lengths, merge)
             else:
                 maps = layout.arrange(maps)
-            features.append(PhraseFeatures(maps, capture.states(item), lengths, layout))
+            own = None if of_texts is None else of_texts[item]
+            features.append(PhraseFeatures(maps, capture.states(item), lengths, layout, own))
         return features
 
     def generate(
@@ -165,6 +176,7 @@ class FrozenLMM(nn.Module):
         with (
             torch.no_grad(),
             Capture(self.language_model, rows=rows, columns=[columns]) as capture,
+            listen_to_states(self._parts.decoder.norm) as written,
         ):
             ids = self._parts.whole.generate(
                 **inputs,
@@ -173,7 +185,9 @@ class FrozenLMM(nn.Module):
                 stopping_criteria=_stopping(stop, length),
             )
         answer = ids[0, length:].cpu()
-        return GeneratedAnswer(answer, capture.maps(0), capture.states(0), layouts[0])
+        maps = capture.maps(0)
+        chances = self._chances(torch.cat(written)[: len(maps)], answer[: len(maps)])
+        return GeneratedAnswer(answer, maps, capture.states(0), layouts[0], chances)
 
     def answer_all(
         self,
@@ -216,7 +230,7 @@ class FrozenLMM(nn.Module):
                 generation_config=options,
                 stopping_criteria=_stopping(stop, length),
             )
-        return [_without_end(row, options.pad_token_id) for row in generated[:, length:].cpu()]
+        return [without_end(row, options.pad_token_id) for row in generated[:, length:].cpu()]
 
     def complete(self, prompt_ids: Tensor, *, max_new_tokens: int) -> Tensor:
         """Generate a greedy answer (A,) to a prompt (S,) without images; nothing is captured.
@@ -270,6 +284,15 @@ class FrozenLMM(nn.Module):
             moved[name] = value.to(whole.device, dtype)
         return moved
 
+    def _chances(self, states: Tensor, ids: Tensor) -> Tensor | None:
+        """Return `token_chances` of tokens, from the states (T, D) before them; None where the
+        model does not name its vocabulary layer."""
+        vocabulary = self._parts.vocabulary
+        if vocabulary is None:
+            return None
+        cap = getattr(self.language_config, "final_logit_softcapping", None)
+        return token_chances(vocabulary, states, ids, cap=cap)
+
     def _columns(self, ids: Tensor) -> Tensor:
         return (ids == self.family.image_token_id).nonzero().flatten()
 
@@ -312,34 +335,3 @@ def _stopping(stop: Callable[[Tensor], bool] | None, prompt_tokens: int) -> list
         return torch.tensor([stop(row[prompt_tokens:]) for row in ids], device=ids.device)
 
     return [ended]
-
-
-def _without_end(answer: Tensor, pad_id: int) -> Tensor:
-    """Cut the padding off an answer that ended before the longest one of its batch."""
-    written = (answer != pad_id).nonzero().flatten()
-    return answer[: int(written[-1]) + 1 if len(written) else 0]
-
-
-def pad_right(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Pad token ids (S_i,) with 0 to (B, S).
-
-    Returns:
-        The ids, and the mask (B, S) of real tokens, None where nothing is padded.
-    """
-    ids = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
-    lengths = torch.tensor([len(s) for s in sequences])
-    if (lengths == ids.shape[1]).all():
-        return ids, None
-    return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-
-
-def pad_left(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Pad token ids (S_i,) with 0 to (B, S), so that all end together.
-
-    Returns:
-        The ids, and the mask (B, S) of real tokens.
-    """
-    ids = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_side="left")
-    lengths = torch.tensor([len(s) for s in sequences])
-    places = torch.arange(ids.shape[1] - 1, -1, -1)
-    return ids, (places < lengths[:, None]).long()

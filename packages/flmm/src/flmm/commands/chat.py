@@ -1,6 +1,7 @@
 """`flmm chat IMAGE --lmm ... --checkpoint ...`: a conversation in the terminal, answers with
 grounded pictures."""
 
+import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 from clim_data.command_line import Commands, add_command, add_option
 
 from flmm.commands.example import FOLDER, add_example_option, use_example
-from flmm.commands.grounders import add_grounder_options, grounder_from_options, say_unanswered
+from flmm.commands.grounders import (
+    add_grounder_options,
+    grounder_from_options,
+    say_unanswered,
+    say_what_is_unknown,
+)
 from flmm.commands.options import (
     add_answer_options,
     add_model_options,
@@ -148,7 +154,13 @@ def _draw(
 ) -> None:
     """Ground the phrases of an answer and draw them."""
     from flmm.dialogue.answers import NoPhrasesError, answer_spans
-    from flmm.grounders.images import PictureError, phrases_with_scores, save_grounding
+    from flmm.grounders.grounder import NOT_IN_PICTURE, absent_phrases
+    from flmm.grounders.images import (
+        PhraseMarks,
+        PictureError,
+        labels_of_phrases,
+        save_grounding,
+    )
 
     try:
         spans = answer_spans(answer)
@@ -157,8 +169,10 @@ def _draw(
         return
 
     phrases = [answer.text[start:end] for start, end in spans]
+    say_what_is_unknown(grounder, phrases)
     found = grounder.ground_answer(image, answer, spans)
     masks, scores = found.binary(about["min_score"]).cpu().numpy(), found.scores.tolist()
+    in_picture = found.in_picture()
     about["score_kind"] = found.kind
     try:
         save_grounding(
@@ -167,20 +181,21 @@ def _draw(
             masks,
             phrases,
             scores=scores,
-            places=found.places,
+            marks=PhraseMarks.of(found),
             title=answer.text.strip(),
             about=about,
         )
     except PictureError as fault:
         say(str(fault))
         path = path.with_suffix(".json")
-    labels = phrases_with_scores(phrases, scores)
-    for number, score in enumerate(scores):
-        if not masks[number].any():
+    labels = labels_of_phrases(phrases, scores)
+    for number, mask in enumerate(masks):
+        if not mask.any():
             labels[number] += " (not found)"
-        elif found.is_doubtful(score):
-            labels[number] += " (probably not there)"
-    print(f"  {', '.join(labels)} -> {path}", flush=True)
+    print(f"  {', '.join(labels)} -> {path}")
+    if absent := absent_phrases(phrases, in_picture):
+        print(f"  {NOT_IN_PICTURE}: {', '.join(absent)}")
+    sys.stdout.flush()
     say_unanswered(grounder)
 
 

@@ -74,7 +74,8 @@ def run(options: Namespace) -> None:
 
 def ground_picture(options: Namespace) -> None:
     """Draw the masks of one picture and write them."""
-    from flmm.grounders.images import PictureError, save_grounding
+    from flmm.grounders.grounder import NOT_IN_PICTURE, absent_phrases
+    from flmm.grounders.images import PhraseMarks, PictureError, save_grounding
     from flmm.pictures.files import name_of_picture, picture_path, read_image
 
     # Everything is checked before loading, which can take minutes.
@@ -109,14 +110,16 @@ def ground_picture(options: Namespace) -> None:
             "grounder": options.grounder,
             "score_kind": found.kind,
         }
-        save_grounding(out, image, masks, phrases, scores=scores, places=found.places, about=about)
+        marks = PhraseMarks.of(found)
+        save_grounding(out, image, masks, phrases, scores=scores, marks=marks, about=about)
     except PictureError as fault:
         say(str(fault))
 
     say(f"grounded in {time.monotonic() - begin:.1f} s")
     for phrase, mask, score in zip(phrases, masks, scores, strict=True):
         share = f"{100 * mask.mean():5.1f} % of the image" if mask.any() else "not found".rjust(20)
-        doubt = "  (probably not there)" if found.is_doubtful(score) else ""
-        print(f"{share}  score {score:.2f}  {phrase}{doubt}")
+        print(f"{share}  score {score:.2f}  {phrase}")
+    if absent := absent_phrases(phrases, found.in_picture()):
+        print(f"{NOT_IN_PICTURE}: {', '.join(absent)}")
     say_unanswered(grounder)
     print(f"{out}\n{record}" if out.exists() else record)

@@ -8,7 +8,12 @@ from clim_data.command_line import CommandParser, add_option, given
 from clim_data.processes import Ranks
 
 from flmm.commands.evaluation_options import on_own_gpu, what_counts
-from flmm.commands.grounders import check_grounder, grounder_from_options, say_unanswered
+from flmm.commands.grounders import (
+    check_grounder,
+    grounder_from_options,
+    say_unanswered,
+    say_what_is_unknown,
+)
 from flmm.commands.options import say
 
 if TYPE_CHECKING:
@@ -120,6 +125,7 @@ def ground_folder(options: Namespace) -> None:
         report = FolderReport(output, finished=True)
     else:
         grounder = grounder_from_options(options)
+        say_what_is_unknown(grounder, images.categories)
         report = job.run(grounder)
         say_unanswered(grounder)
     if ranks.is_first:

@@ -26,6 +26,8 @@ usage: flmm train RECIPE [--section.option value ...]   train; RECIPE --help lis
                                                         its config.json run commands)
        flmm train estimate RECIPE [...]                 seconds and memory of its first steps,
                                                         and hours of the run
+       flmm train presence --checkpoint HEADS [...]     fit a presence head for trained heads on
+                                                        your own phrases; --help says how
        flmm train list                                  the recipes as a table
        flmm train show RECIPE                           a recipe's description and all its options
 
@@ -138,6 +140,12 @@ def _estimate(rest: Sequence[str]) -> None:
     print(estimate(rest))
 
 
+def _presence(rest: Sequence[str]) -> None:
+    from flmm.commands.presence import run
+
+    run(rest)
+
+
 def _list(rest: Sequence[str]) -> None:
     print(recipe_table())
 
@@ -155,6 +163,6 @@ PROGRAM = RunProgram(
     build=_build_trainer,
     build_task=_build_task_alone,
     finish=_next_commands,
-    further={"estimate": _estimate, "list": _list, "show": _show},
+    further={"estimate": _estimate, "presence": _presence, "list": _list, "show": _show},
     result="heads in {}/model/heads.safetensors",
 )

@@ -19,7 +19,7 @@ SCENES = 6
 # A scene that is grounded well: docs/flmm_quickstart.md has the figures of all. The first three
 # things are in it, the last one is not.
 CHOSEN = 4
-PHRASES = ("a rose", "a crown", "a carrot", "a frog")
+PHRASES = ("a rose", "a crown", "a carrot", "a penguin")
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,11 @@ from flmm.experiments.presence import measure_presence, presence_table
 from flmm.experiments.probed_scenes import absent_probes
 from flmm.grounded import GroundedLMM, load_grounded
 from flmm.grounders.heads import HeadsGrounder
-from flmm.grounders.images import phrases_with_scores
+from flmm.grounders.images import labels_of_phrases
 from flmm.pictures.masks import scenes_figure
 
 SCENES = 40
 PICTURES = 3
-# A phrase with this score or more is called present.
-THRESHOLD = 0.5
 
 
 def first_look(folder: Path, *, scenes: int = SCENES) -> str:
@@ -45,7 +43,7 @@ def first_look(folder: Path, *, scenes: int = SCENES) -> str:
 
     stages.begin(f"measuring {len(test)} scenes of drawings that nothing was trained on")
     masks = evaluate(model, test)
-    presence = measure_presence(model, test, threshold=THRESHOLD)
+    presence = measure_presence(model, test)
     cells = [["", "average recall", "IoU above 0.5"]]
     for name, kind in (("mask head", "coarse"), ("mask head + SAM", "refined")):
         cells.append([name, *(f"{100 * masks[kind][key]:.1f}" for key in ("AR", "acc@0.5"))])
@@ -86,8 +84,8 @@ def grounded_picture(model: GroundedLMM, example: Example) -> Figure:
         masks.append(
             {
                 "true masks": np.concatenate([truth, nothing]),
-                "found, with scores": found.binary(THRESHOLD).cpu().numpy(),
+                "found, with scores": found.binary(found.absent_below).cpu().numpy(),
             }
         )
-        phrases.append(phrases_with_scores(texts, found.scores.tolist()))
+        phrases.append(labels_of_phrases(texts, found.scores.tolist()))
     return scenes_figure(images, masks, phrases)

@@ -1,22 +1,24 @@
 """Present and absent phrases about composed scenes.
 
 Easy absent phrases name a kind of thing that the scene lacks, as a phrase of another scene would.
-Hard ones are close to a present thing: two of a thing that occurs once, or a kind of the same
-family (an animal for an animal, an object for an object).
+Hard ones change one thing about a phrase that is there: its number ("two frogs" for one frog), its
+side ("a frog top right" for one at the top left), or its kind for another of the same family (an
+animal for an animal, an object for an object). Colours and sizes are not among them: the demo LMM
+knows no word for either.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from clim_data import GroundingSample, PanopticNarratives, Phrase
 from clim_data.drawings import noun_phrase, plural
 
-from flmm.demo.scenes import CONCEPTS, PAIRS
+from flmm.demo.scenes import COLUMNS, CONCEPTS, PAIRS, ROWS
 from flmm.training.presence import EASY, HARD, PRESENT, Probe, ProbedImage
 
 ANIMALS = frozenset(["bear", "elephant", "frog", "penguin", "pig"])
+COUNT, SIDE, SIBLING = "count", "side", "sibling"
 EASY_PHRASES = 2
-LONGEST_TEXT = 3
 
 
 def probed_scenes(scenes: PanopticNarratives, *, seed: int) -> Iterator[ProbedImage]:
@@ -33,18 +35,14 @@ def probed_scenes(scenes: PanopticNarratives, *, seed: int) -> Iterator[ProbedIm
             for phrase, mask in zip(sample.phrases, masks, strict=True)
         ]
         probes += absent_probes(sample, rng)
+        probes += side_probes(sample, masks, rng)
 
-        order = rng.permutation(len(probes))
-        texts: list[tuple[Probe, ...]] = []
-        while len(order):
-            count = int(rng.integers(1, LONGEST_TEXT + 1))
-            texts.append(tuple(probes[place] for place in order[:count]))
-            order = order[count:]
-        yield ProbedImage(image, tuple(texts))
+        yield ProbedImage.of(image, probes, rng)
 
 
 def absent_probes(sample: GroundingSample, rng: np.random.Generator) -> list[Probe]:
-    """Draw two easy absent phrases of a scene, and one or two hard ones."""
+    """Draw two easy absent phrases of a scene, and one or two hard ones: of another number, and of
+    a sibling."""
     counts = {name: 2 if phrase.is_plural else 1 for name, phrase in _kinds_of_phrases(sample)}
     absent = [name for name in CONCEPTS if name not in counts]
     probes = []
@@ -54,12 +52,47 @@ def absent_probes(sample: GroundingSample, rng: np.random.Generator) -> list[Pro
 
     single = [name for name, count in counts.items() if count == 1]
     if single and rng.random() < 0.5:
-        probes.append(Probe(noun_phrase(single[rng.integers(len(single))], 2), HARD))
+        text = noun_phrase(single[rng.integers(len(single))], 2)
+        probes.append(Probe(text, HARD, change=COUNT))
     families = {name in ANIMALS for name in counts}
     siblings = [name for name in absent if (name in ANIMALS) in families]
     if siblings:
-        probes.append(Probe(noun_phrase(siblings[rng.integers(len(siblings))], 1), HARD))
+        text = noun_phrase(siblings[rng.integers(len(siblings))], 1)
+        probes.append(Probe(text, HARD, change=SIBLING))
     return probes
+
+
+def side_probes(
+    sample: GroundingSample, masks: Sequence[np.ndarray], rng: np.random.Generator
+) -> list[Probe]:
+    """Draw up to two phrases with a place, of things that are left or right and not in the centre:
+    one where the thing is, and one on the opposite side.
+
+    Both kinds are as frequent, so that a place alone tells nothing.
+    """
+    aside = []
+    for (name, phrase), mask in zip(_kinds_of_phrases(sample), masks, strict=True):
+        row, column = _third_of(mask)
+        if not phrase.is_plural and column != 1:
+            aside.append((noun_phrase(name, 1), row, column, mask))
+
+    probes = []
+    for kind in (PRESENT, HARD):
+        if not aside or rng.random() < 0.5:
+            continue
+        text, row, column, mask = aside[rng.integers(len(aside))]
+        if kind == PRESENT:
+            probes.append(Probe(f"{text} {ROWS[row]} {COLUMNS[column]}", PRESENT, mask))
+        else:
+            probes.append(Probe(f"{text} {ROWS[row]} {COLUMNS[2 - column]}", HARD, change=SIDE))
+    return probes
+
+
+def _third_of(mask: np.ndarray) -> tuple[int, int]:
+    """Return the (row, column) of the centre of a mask, in thirds of the picture."""
+    centre = np.argwhere(mask).mean(0)
+    row, column = (3 * centre / mask.shape).astype(int).clip(0, 2).tolist()
+    return row, column
 
 
 def _kinds_of_phrases(sample: GroundingSample) -> Iterator[tuple[str, Phrase]]:

@@ -47,6 +47,7 @@ from flmm.experiments.heads import (
 from flmm.experiments.listed import ListedThings
 from flmm.experiments.presence import (
     compare_scores,
+    presence_note,
     presence_table,
     write_shipped_heads,
 )
@@ -61,8 +62,6 @@ from flmm.training.task import HEADS_FILE
 PROGRAM = "flmm.experiments.quickstart"
 LONGEST_TEXT = 40
 PICTURES = 6
-# New scenes that the presence head is fitted on.
-PRESENCE_SCENES = 400
 TITLE = "flmm quick start"
 # Rows of grounders without training.
 UNTRAINED = {"attention": "attention alone", "box": "boxes of the LMM"}
@@ -124,7 +123,7 @@ def run(
     train_heads(model, train, options, folder=folder / "run", about=about, seed=seed)
 
     stages.begin("fitting the presence head")
-    presence = compare_scores(model, test, scenes / "presence", count=PRESENCE_SCENES, seed=seed)
+    presence = compare_scores(model, scenes, split=split, seed=seed)
     _save_presence(model, folder, ship)
 
     stages.begin("after training")
@@ -142,7 +141,7 @@ def run(
     config = {"options": dataclasses.asdict(options), "split": split, "seed": seed, "lmm": trained}
     config |= {"train_scenes": train_scenes, "test_scenes": test_scenes}
     metrics = {**rows, **{name: figures.scores for name, figures in presence.items()}}
-    notes = [table, f"{descriptions}.", NOTE, grounders_note(grounders)]
+    notes = [table, f"{descriptions}.", presence_note(presence), NOTE, grounders_note(grounders)]
     write_report(folder, title=TITLE, metrics=metrics, config=config, figures=pictures, notes=notes)
     return table
 

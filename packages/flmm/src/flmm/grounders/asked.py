@@ -7,6 +7,7 @@ from pathlib import Path
 from clim_data import BrokenSample, SkipReport
 from clim_data.pixels import load_rgb, open_image, orientation
 from clim_data.sources import SampleStore, names_of_samples
+from PIL import Image
 
 from flmm.grounders.batches import PhraseItem, PhrasePreparer
 from flmm.grounders.phrase_files import PhraseList
@@ -50,20 +51,34 @@ class PhraseImages:
 
 
 @dataclass(frozen=True)
+class LoadedImage:
+    """An image that a loading process has read.
+
+    item: for the grounder. turn: EXIF orientation of the file. upright: the picture, if it will be
+    drawn.
+    """
+
+    item: PhraseItem
+    turn: int
+    upright: Image.Image | None
+
+
+@dataclass(frozen=True)
 class LoadedImages:
-    """The result of a loading process for an image: an item for the grounder, and the image's EXIF
-    orientation."""
+    """Reads the images of a folder in loading processes. with_pixels: see `LoadedImage.upright`."""
 
     images: PhraseImages
     prepare: PhrasePreparer
+    with_pixels: bool
 
-    def __getitem__(self, number: int) -> tuple[PhraseItem, int] | tuple[int, BrokenSample]:
+    def __getitem__(self, number: int) -> LoadedImage | BrokenSample:
         store, name = self.images.store, self.images.names[number]
         try:
             data = store.read(number).image
             opened = open_image(data, name)
             turn = orientation(opened)
             upright = load_rgb(opened, name=name, oriented=True)
-            return self.prepare(number, upright, self.images.phrases[number], name=name), turn
+            item = self.prepare(number, upright, self.images.phrases[number], name=name)
+            return LoadedImage(item, turn, upright if self.with_pixels else None)
         except BrokenSample as fault:
-            return number, BrokenSample(fault.reason, name, fault.detail)
+            return BrokenSample(fault.reason, name, fault.detail)

@@ -4,7 +4,7 @@ Letters: N phrases of an image, H W its pixels.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -144,4 +144,4 @@ def _joined(parts: Sequence[ScoredMasks]) -> ScoredMasks:
     places = None
     if parts[0].places is not None:
         places = tuple(found for part in parts for found in part.places or ())
-    return ScoredMasks(masks, scores, parts[0].kind, places)
+    return replace(parts[0], masks=masks, scores=scores, places=places)

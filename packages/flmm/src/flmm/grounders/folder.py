@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 from clim_data import BrokenSample, SkipReport
-from clim_data.pixels import load_rgb
 from clim_data.processes import PartJob, Ranks, do_parts, load_in_workers
 from clim_eval.pictures import write_png
 from tqdm import tqdm
 
-from flmm.grounders.asked import LoadedImages, PhraseImages
+from flmm.grounders.asked import LoadedImage, LoadedImages, PhraseImages
 from flmm.grounders.batches import IMAGES_PER_PASS, BatchGrounder, PhraseItem
-from flmm.grounders.grounder import Grounder, ScoredMasks
-from flmm.grounders.images import masks_as_json, phrases_with_scores
+from flmm.grounders.grounder import NOT_IN_PICTURE, Grounder, ScoredMasks
+from flmm.grounders.images import PhraseMarks, labels_of_phrases, masks_as_json
 from flmm.pictures.masks import grounding_figure
 from flmm.pictures.orientation import turn_back, turn_places_back
 
@@ -70,7 +69,7 @@ class FolderReport:
     """The result of a folder. finished: it had been grounded before, and nothing was done.
 
     images, phrases, found: numbers of the grounded images, of their phrases, and of the masks.
-    skipped: unusable images.
+    absent: number of phrases that are judged not to be in their picture. skipped: unusable images.
     """
 
     output: Path
@@ -78,6 +77,7 @@ class FolderReport:
     images: int = 0
     phrases: int = 0
     found: int = 0
+    absent: int = 0
     skipped: SkipReport = field(default_factory=SkipReport)
 
     def lines(self) -> list[str]:
@@ -88,7 +88,8 @@ class FolderReport:
                 "(remove it to ground them again)"
             ]
         masks = f"{self.found} masks for {self.phrases} phrases of {self.images} images"
-        lines = [f"{self.output}: {masks}"]
+        absent = f"; {self.absent} are {NOT_IN_PICTURE}" if self.absent else ""
+        lines = [f"{self.output}: {masks}{absent}"]
         if self.skipped.total:
             lines.append(self.skipped.summary())
         return lines
@@ -157,6 +158,8 @@ class FolderJob:
             report.images += len(part["images"])
             report.found += len(part["annotations"])
             report.phrases += len(part["annotations"]) + len(part["not_found"])
+            told = [*part["annotations"], *part["not_found"]]
+            report.absent += sum(not entry.get("in_picture", True) for entry in told)
             report.skipped.extend(BrokenSample(*fault) for fault in part["skipped"])
         if not report.images:
             parts.discard()
@@ -199,7 +202,7 @@ class _Work:
             for number in job.images.asked[part * size : (part + 1) * size]
         ]
         self._loaded = load_in_workers(
-            LoadedImages(job.images, self._batches.prepare),
+            LoadedImages(job.images, self._batches.prepare, options.pictures is not None),
             mine,
             workers=min(options.workers, len(mine)),
             collate=_as_it_is,
@@ -220,19 +223,21 @@ class Part:
     def __init__(self, images: PhraseImages, options: FolderOptions):
         self.images, self.options = images, options
         self.numbers = {name: number for number, name in enumerate(images.categories, start=1)}
-        self.turns: dict[int, int] = {}
+        self.loaded: dict[int, LoadedImage] = {}  # those that are not grounded yet
         self.entries: dict[int, dict[str, list]] = {}
         self.skipped: list[BrokenSample] = []
 
-    def usable(self, loaded: Iterable[tuple], bar: tqdm) -> Iterator[PhraseItem]:
+    def usable(
+        self, loaded: Iterable[LoadedImage | BrokenSample], bar: tqdm
+    ) -> Iterator[PhraseItem]:
         """Yield the items of images that can be read, and note the others."""
-        for first, second in loaded:
+        for image in loaded:
             bar.update()
-            if isinstance(second, BrokenSample):
-                self.skipped.append(second)
+            if isinstance(image, BrokenSample):
+                self.skipped.append(image)
             else:
-                self.turns[first.number] = second
-                yield first
+                self.loaded[image.item.number] = image
+                yield image.item
 
     def add(self, item: PhraseItem, found: ScoredMasks) -> None:
         """Note the masks of an image; they lie on its pixels as the file stores them, where tools
@@ -240,14 +245,18 @@ class Part:
         phrases = item.phrases
         if self.images.classes is not None:
             found, phrases = self.images.classes.masks(found), self.images.classes.names
+        loaded = self.loaded.pop(item.number)
         upright = found.binary(self.options.min_score)
-        scores = found.scores.tolist()
+        scores, in_picture = found.scores.tolist(), found.in_picture()
         name = self.images.names[item.number]
-        if self.options.pictures is not None:
-            labels = phrases_with_scores(phrases, scores)
-            self._draw(self.options.pictures, item, upright.cpu().numpy(), labels)
+        if self.options.pictures is not None and loaded.upright is not None:
+            labels = labels_of_phrases(phrases, scores, in_picture)
+            figure = grounding_figure(loaded.upright, upright.cpu().numpy(), labels)
+            path = self.options.pictures / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(path, figure)
 
-        turn = self.turns[item.number]
+        turn = loaded.turn
         places = None
         if found.places is not None:
             places = [turn_places_back(own, item.size, turn) for own in found.places]
@@ -260,13 +269,16 @@ class Part:
             "width": width,
         }
         annotations, not_found = [], []
-        records = masks_as_json(np.asarray(stored), phrases, places=places)["phrases"]
+        marks = PhraseMarks(in_picture, places)
+        records = masks_as_json(np.asarray(stored), phrases, marks=marks)["phrases"]
         for record, score in zip(records, scores, strict=True):
             entry = {
                 "image_id": image["id"],
                 "category_id": self.numbers[record["phrase"]],
                 "score": round(score, 4),
             }
+            if "in_picture" in record:
+                entry["in_picture"] = record["in_picture"]
             if record["found"]:
                 kept = ("segmentation", "area", "bbox", "boxes", "points")
                 shape = {key: record[key] for key in kept if key in record}
@@ -287,16 +299,6 @@ class Part:
                 joined[name] += entries
         faults = [[fault.reason, fault.name, fault.detail] for fault in self.skipped]
         return {**joined, "skipped": faults}
-
-    def _draw(
-        self, folder: Path, item: PhraseItem, masks: np.ndarray, labels: Sequence[str]
-    ) -> None:
-        """Draw an image with its masks into the folder of pictures."""
-        name = self.images.names[item.number]
-        image = load_rgb(self.images.store.read(item.number).image, name=name, oriented=True)
-        path = folder / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_png(path, grounding_figure(image, masks, labels))
 
 
 def _as_it_is(loaded: Any) -> Any:

@@ -22,18 +22,22 @@ class ScoredMasks:
     scores: (N,) in [0, 1], the confidence in each; 0 where nothing was found. kind: "presence" for
     scores that are probabilities, fitted with absent phrases, else "geometric". places: of each
     phrase the boxes (left, top, right, bottom) that the LMM wrote, or its points with both corners
-    at (x, y), in the pixels of the masks; None where it was not asked.
+    at (x, y), in the pixels of the masks; None where it was not asked. absent_below:
+    phrases with a lower score are "not in the picture"; 0 for geometric scores.
     """
 
     masks: Tensor
     scores: Tensor
     kind: str = "geometric"
     places: tuple[tuple[Place, ...], ...] | None = None
+    absent_below: float = 0.0
 
-    def is_doubtful(self, score: float) -> bool:
-        """Return whether a phrase with this score is more likely absent than present; False for
-        geometric scores, which cannot tell."""
-        return self.kind == "presence" and score < 0.5
+    def in_picture(self) -> list[bool] | None:
+        """Judge for each of the N phrases whether it is in the picture; None where scores cannot
+        tell."""
+        if self.kind != "presence":
+            return None
+        return [score >= self.absent_below for score in self.scores.tolist()]
 
     def logits(self, min_score: float = 0.0) -> Tensor:
         """Return logits (N, H, W), negative everywhere for scores below `min_score`."""
@@ -44,6 +48,18 @@ class ScoredMasks:
     def binary(self, min_score: float = 0.0) -> Tensor:
         """Return masks bool (N, H, W), empty for scores below `min_score`."""
         return self.logits(min_score) > 0
+
+
+NOT_IN_PICTURE = "not in the picture"
+"""The words of terminal, page and pictures for phrases below `ScoredMasks.absent_below`."""
+
+
+def absent_phrases(phrases: Sequence[str], in_picture: Sequence[bool] | None) -> list[str]:
+    """List the phrases that are judged not to be in the picture, each once."""
+    if in_picture is None:
+        return []
+    absent = [text for text, present in zip(phrases, in_picture, strict=True) if not present]
+    return list(dict.fromkeys(absent))
 
 
 class PhraseReader(Protocol):

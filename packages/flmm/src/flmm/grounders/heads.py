@@ -59,7 +59,7 @@ class HeadsGrounder:
         found = ground_phrases(
             self.model, image, phrases, request=self.request, each_alone=self.each_alone
         )
-        return ScoredMasks(found.refined, found.scores, self.model.heads.score_kind)
+        return scored_masks(self.model, found)
 
     @torch.no_grad()
     def ground_answer(
@@ -76,11 +76,19 @@ class HeadsGrounder:
         """
         features = answer.phrase_features(spans, merge=self.model.merge)
         found = ground_as_given(self.model, features, image)
-        return ScoredMasks(found.refined, found.scores, self.model.heads.score_kind)
+        return scored_masks(self.model, found)
 
     def for_samples(self) -> "HeadsSampleGrounder":
         """Return a grounder for the samples of one data set."""
         return HeadsSampleGrounder(self.model, request=self.request)
+
+
+def scored_masks(model: GroundedLMM, found: Grounding) -> ScoredMasks:
+    """Return the refined masks of a grounding, and the meaning of their scores."""
+    heads = model.heads
+    return ScoredMasks(
+        found.refined, found.scores, heads.score_kind, absent_below=heads.absent_below
+    )
 
 
 @dataclass(frozen=True)
@@ -129,8 +137,7 @@ class HeadsSampleGrounder:
         found = self.model(
             [item.sample for item in prepared], [embeddings[item.image_id] for item in prepared]
         )
-        kind = self.model.heads.score_kind
-        return [ScoredMasks(of_image.refined, of_image.scores, kind) for of_image in found]
+        return [scored_masks(self.model, of_image) for of_image in found]
 
     def _embed(self, images: dict[int, ResizedImage]) -> dict[int, ImageEmbedding]:
         """Embed the images that the batch before did not have, and forget those it alone had."""

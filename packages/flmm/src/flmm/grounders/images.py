@@ -1,6 +1,7 @@
 """Ground user phrases in one image: arrays, and files with the picture and the masks."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from clim_eval.pictures import write_png
 from PIL import Image
 
 from flmm.grounded import GroundedLMM
-from flmm.grounders.grounder import Grounder
+from flmm.grounders.grounder import NOT_IN_PICTURE, Grounder, ScoredMasks
 from flmm.grounders.heads import HeadsGrounder
 from flmm.pictures.files import picture_path
 from flmm.pictures.masks import grounding_figure
@@ -42,18 +43,35 @@ def ground(
     return grounder(image, phrases).binary(min_score).cpu().numpy()
 
 
+@dataclass(frozen=True)
+class PhraseMarks:
+    """Marks of N phrases next to masks and scores; None where nobody knows them.
+
+    in_picture: see `ScoredMasks.in_picture`. places: see `ScoredMasks`.
+    """
+
+    in_picture: Sequence[bool] | None = None
+    places: Sequence[Sequence[Place]] | None = None
+
+    @classmethod
+    def of(cls, found: ScoredMasks) -> "PhraseMarks":
+        """Return the marks of grounded phrases."""
+        return cls(found.in_picture(), found.places)
+
+
 def masks_as_json(
     masks: np.ndarray,
     phrases: Sequence[str],
     scores: Sequence[float] | None = None,
-    places: Sequence[Sequence[Place]] | None = None,
+    marks: PhraseMarks | None = None,
 ) -> dict[str, Any]:
     """Turn masks bool (N, H, W) into plain data.
 
     Returns:
         {"size": [H, W], "phrases": [{"phrase", "segmentation" (COCO RLE), "area", "bbox" (XYWH in
-        pixels), "found" (False for an empty mask), with `scores` "score" (in [0, 1]), and with
-        `places` "boxes" (XYWH, what the LMM wrote) or "points" (XY)}]}.
+        pixels), "found" (False for an empty mask), with `scores` "score" (in [0, 1]), and
+        with `marks` "in_picture" (False for a phrase that is not in the picture) and "boxes" (XYWH,
+        what the LMM wrote) or "points" (XY), where they are known}]}.
     """
     found = []
     for number, (mask, phrase) in enumerate(zip(masks, phrases, strict=True)):
@@ -67,8 +85,10 @@ def masks_as_json(
         }
         if scores is not None:
             record["score"] = round(float(scores[number]), 4)
-        if places is not None:
-            record |= places_as_json(places[number])
+        if marks is not None and marks.in_picture is not None:
+            record["in_picture"] = bool(marks.in_picture[number])
+        if marks is not None and marks.places is not None:
+            record |= places_as_json(marks.places[number])
         found.append(record)
     return {"size": list(masks.shape[1:]), "phrases": found}
 
@@ -91,7 +111,7 @@ def save_grounding(
     phrases: Sequence[str],
     *,
     scores: Sequence[float] | None = None,
-    places: Sequence[Sequence[Place]] | None = None,
+    marks: PhraseMarks | None = None,
     title: str = "",
     about: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Path]:
@@ -103,7 +123,7 @@ def save_grounding(
         path: of the PNG; the JSON has the same name with the ending .json.
         masks: bool (N, H, W).
         scores: of the N phrases, for JSON and picture; None for neither.
-        places: of the N phrases, for JSON, see `ScoredMasks`.
+        marks: further marks of the N phrases, for JSON and picture.
 
     Returns:
         Both paths.
@@ -119,8 +139,10 @@ def save_grounding(
     if len(masks) != len(phrases):
         raise ValueError(f"{len(masks)} masks for {len(phrases)} phrases: pass one mask for each")
 
-    write_json(beside, {**(about or {}), **masks_as_json(masks, phrases, scores, places)}, indent=1)
-    figure = grounding_figure(image, masks, phrases_with_scores(phrases, scores), title=title)
+    record = masks_as_json(masks, phrases, scores, marks)
+    write_json(beside, {**(about or {}), **record}, indent=1)
+    labels = labels_of_phrases(phrases, scores, None if marks is None else marks.in_picture)
+    figure = grounding_figure(image, masks, labels, title=title)
     try:
         write_png(path, figure)
     except Exception as fault:  # a text or a font can make matplotlib raise nearly anything
@@ -131,11 +153,19 @@ def save_grounding(
     return path, beside
 
 
-def phrases_with_scores(phrases: Sequence[str], scores: Sequence[float] | None) -> list[str]:
-    """Return the labels of a picture, such as "a cat 0.93"; without scores the phrases alone."""
-    if scores is None:
-        return list(phrases)
-    return [f"{phrase} {score:.2f}" for phrase, score in zip(phrases, scores, strict=True)]
+def labels_of_phrases(
+    phrases: Sequence[str],
+    scores: Sequence[float] | None,
+    in_picture: Sequence[bool] | None = None,
+) -> list[str]:
+    """Return the labels of a picture, such as "a cat 0.93" or "a dog 0.02, not in the picture";
+    without scores the phrases alone."""
+    labels = []
+    for number, phrase in enumerate(phrases):
+        score = "" if scores is None else f" {scores[number]:.2f}"
+        is_absent = in_picture is not None and not in_picture[number]
+        labels.append(f"{phrase}{score}{f', {NOT_IN_PICTURE}' if is_absent else ''}")
+    return labels
 
 
 class PictureError(ValueError):

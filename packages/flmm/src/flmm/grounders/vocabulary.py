@@ -5,7 +5,7 @@ grounded, H W pixels of the image.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,8 @@ class VocabularyPhrases:
         written = None
         if found.places is not None:
             written = tuple(found.places[number] for number in chosen)
-        return ScoredMasks(masks, scores[chosen].masked_fill(beaten, 0), found.kind, written)
+        kept = scores[chosen].masked_fill(beaten, 0)
+        return replace(found, masks=masks, scores=kept, places=written)
 
 
 def overlaps(masks: Tensor, others: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ ABOUT_FILE = "grounding.json"
 HEADS_FILE = "heads.safetensors"
 PROMPTS = ("use_text", "use_mask", "use_box", "multimask")
 HEAD = ("base", "stages", "normalize_input", "upsample_input")
-PRESENCE = ("inputs", "hidden")
-# The things that heads of a demonstration know: in words, and as nouns.
+PRESENCE = ("inputs", "hidden", "threshold")
+# What heads of a demonstration know: in words, and the nouns.
 KNOWS = ("what", "nouns")
 
 

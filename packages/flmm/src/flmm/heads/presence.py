@@ -8,11 +8,14 @@ pixels of the image, L layers of the LMM, T tokens of the phrases, D its hidden 
 evidence.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flmm.adapters.features import PhraseFeatures
+from flmm.attention.capture import token_owners
 from flmm.heads.scores import mask_agreement
 from flmm.refiners.refiner import RefinedMasks
 
@@ -20,32 +23,58 @@ HIDDEN = 64
 # Logits at which a confident mask still covers a pixel, and an uncertain one begins to.
 _SURE = 1.0
 _SMALL = 1e-6
+OF_CHANCES = 10
+OF_MASKS = 11
+LIKELY = 0.5
+"""Score from which a phrase is called present where nothing was fitted: more likely than not."""
 
 
-def evidence_size(channels: int, width: int) -> int:
-    """Return F, the numbers of `presence_evidence` for C maps and hidden states of D."""
-    return 11 + 4 * channels + 2 * width
+def evidence_size(channels: int) -> int:
+    """Return F, the numbers of `presence_evidence` for C maps."""
+    return OF_CHANCES + OF_MASKS + 4 * channels
+
+
+def older_evidence_size(channels: int, width: int) -> int:
+    """Return the numbers of `older_evidence` for C maps and hidden states of D."""
+    return OF_MASKS + 4 * channels + 2 * width
 
 
 @torch.no_grad()
 def presence_evidence(features: PhraseFeatures, coarse: Tensor, found: RefinedMasks) -> Tensor:
     """Collect the evidence for the presence of phrases -> float32 (N, F).
 
-    It is 11 numbers about the masks, 4 about each map of attention (mass, entropy, peak, and the
-    share that lies on the mask), and the last layer's hidden states: their mean over the phrase's
-    tokens, and the last token's.
+    It is 10 numbers about how much the LMM expected the phrase's tokens before it read them (0
+    where that is not known), 11 about the masks, and 4 about each map of attention (mass, entropy,
+    peak, and the share that lies on the mask).
 
     Args:
         coarse: logits (N, p, q) of the mask head. found: the refined masks.
     """
+    chances = _of_chances(features).to(coarse.device)
+    return torch.cat([chances, _of_pixels(features, coarse, found)], 1)
+
+
+@torch.no_grad()
+def older_evidence(features: PhraseFeatures, coarse: Tensor, found: RefinedMasks) -> Tensor:
+    """Collect the evidence that heads of earlier versions read: the numbers about masks and maps,
+    and the last layer's hidden states (their mean over the phrase's tokens, and the last token's).
+
+    Arguments are those of `presence_evidence`. New heads do not read hidden states: they tell
+    which thing is named, and heads that learn this by heart do worse on other pictures.
+    """
     states = features.states[-1].float()  # (T, D)
-    means = [part.mean(0) for part in states.split(list(features.lengths))]
-    last = torch.tensor(features.lengths, device=states.device).cumsum(0) - 1
-    words = torch.cat([torch.stack(means), states[last]], 1) if means else states.new_zeros(0)
-    parts = [_of_masks(coarse.float(), found), _of_maps(features, found.masks)]
+    owners = token_owners(features.lengths, states.device)
+    lengths = torch.tensor(features.lengths, device=states.device)
+    sums = states.new_zeros(len(lengths), states.shape[1]).index_add(0, owners, states)
+    words = torch.cat([sums / lengths[:, None], states[lengths.cumsum(0) - 1]], 1)
+    return torch.cat([_of_pixels(features, coarse, found), words.to(coarse.device)], 1)
+
+
+def _of_pixels(features: PhraseFeatures, coarse: Tensor, found: RefinedMasks) -> Tensor:
+    """Return the numbers about masks and maps -> (N, 11 + 4 C)."""
     if not len(coarse):
-        return parts[0].new_zeros(0, evidence_size(features.maps.shape[1], states.shape[1]))
-    return torch.cat([*parts, words], 1)
+        return found.masks.new_zeros(0, OF_MASKS + 4 * features.maps.shape[1], dtype=torch.float32)
+    return torch.cat([_of_masks(coarse.float(), found), _of_maps(features, found.masks)], 1)
 
 
 def _of_masks(coarse: Tensor, found: RefinedMasks) -> Tensor:
@@ -83,6 +112,37 @@ def _of_maps(features: PhraseFeatures, refined: Tensor) -> Tensor:
     return torch.cat([(mass + _SMALL).log(), entropy, shares.amax((2, 3)), on_mask], 1)
 
 
+def _of_chances(features: PhraseFeatures) -> Tensor:
+    """Return 10 numbers about the chances of each phrase's tokens -> (N, 10)."""
+    phrases = len(features.lengths)
+    if features.chances is None:
+        return features.states.new_zeros(phrases, OF_CHANCES, dtype=torch.float32)
+    own, behind, entropy = features.chances.unbind(1)  # each (T,)
+    owners = token_owners(features.lengths, own.device)
+    lengths = torch.tensor(features.lengths, device=own.device)
+    last = lengths.cumsum(0) - 1
+
+    def total(values: Tensor) -> Tensor:
+        return own.new_zeros(phrases).index_add(0, owners, values)
+
+    def lowest(values: Tensor) -> Tensor:
+        return own.new_zeros(phrases).scatter_reduce(0, owners, values, "amin", include_self=False)
+
+    columns = [
+        total(own),
+        total(own) / lengths,
+        lowest(own),
+        own[last - lengths + 1],
+        own[last],
+        total(behind),
+        lowest(behind),
+        behind[last],
+        total(entropy) / lengths,
+        entropy[last],
+    ]
+    return torch.stack(columns, 1)
+
+
 class PresenceHead(nn.Module):
     """Two hidden layers from the evidence of a phrase to the logit of its presence.
 
@@ -90,17 +150,24 @@ class PresenceHead(nn.Module):
     leave it alone.
 
     Args:
-        inputs: F, see `evidence_size`.
+        inputs: F, see `evidence_size`; heads of earlier versions have `older_evidence_size`.
         hidden: width of the hidden layers.
+        threshold: a phrase with a lower score is called "not in the picture".
+
+    Raises:
+        ValueError: the threshold is not between 0 and 1.
     """
 
     mean: Tensor
     scale: Tensor
     calibration: Tensor
 
-    def __init__(self, inputs: int, *, hidden: int = HIDDEN):
+    def __init__(self, inputs: int, *, hidden: int = HIDDEN, threshold: float = LIKELY):
         super().__init__()
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold={threshold} must be a number from 0 to 1")
         self.inputs, self.hidden = inputs, hidden
+        self.threshold = threshold
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("scale", torch.ones(inputs))
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
@@ -116,7 +183,7 @@ class PresenceHead(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, evidence: Tensor) -> Tensor:
-        """Turn evidence (N, F) into logits (N,), calibrated: their sigmoid is a probability."""
+        """Turn evidence (N, F) into logits (N,), calibrated: their sigmoid is a chance."""
         standard = (evidence - self.mean) / self.scale
         slope, offset = self.calibration
         return self.layers(standard)[:, 0] * slope + offset
@@ -125,6 +192,6 @@ class PresenceHead(nn.Module):
         """Return the probability (N,) that each phrase is present and its mask right."""
         return self(evidence).sigmoid()
 
-    def facts(self) -> dict[str, int]:
-        """Return the options of its constructor."""
-        return {"inputs": self.inputs, "hidden": self.hidden}
+    def facts(self) -> dict[str, Any]:
+        """Return the options that it is built with."""
+        return {"inputs": self.inputs, "hidden": self.hidden, "threshold": self.threshold}

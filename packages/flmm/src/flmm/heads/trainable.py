@@ -19,7 +19,13 @@ from flmm.adapters.frozen import FrozenLMM
 from flmm.attention.capture import MERGES
 from flmm.heads.facts import frozen_parts, read_facts, trained_parts
 from flmm.heads.files import OWN_POSITIONS, open_heads, read_heads, write_heads
-from flmm.heads.presence import PresenceHead, evidence_size, presence_evidence
+from flmm.heads.presence import (
+    PresenceHead,
+    evidence_size,
+    older_evidence,
+    older_evidence_size,
+    presence_evidence,
+)
 from flmm.heads.scores import geometric_scores
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.refiner import RefinedMasks, Refiner, TrainableRefiner
@@ -85,7 +91,8 @@ class TrainableHeads(nn.Module):
         self.sam = sam.without_encoder()
 
         # Not trained with the others: see `fit_presence`. knows: see `heads.facts.KNOWS`.
-        self.evidence_size = evidence_size(lmm.map_channels, lmm.hidden_size)
+        self.evidence_size = evidence_size(lmm.map_channels)
+        self._older_size = older_evidence_size(lmm.map_channels, lmm.hidden_size)
         self.presence: PresenceHead | None = None
         self.knows: dict[str, Any] | None = None
 
@@ -131,7 +138,9 @@ class TrainableHeads(nn.Module):
         if self.presence is None:
             return geometric_scores(coarse, found.masks, found.ious)
         with torch.autocast(coarse.device.type, enabled=False):
-            scores = self.presence.scores(presence_evidence(features, coarse, found))
+            is_older = self.presence.inputs == self._older_size
+            collect = older_evidence if is_older else presence_evidence
+            scores = self.presence.scores(collect(features, coarse, found))
         return scores * (found.masks > 0).flatten(1).any(1)
 
     @property
@@ -139,13 +148,19 @@ class TrainableHeads(nn.Module):
         """The kind of the scores: "presence", a probability, or "geometric"."""
         return "geometric" if self.presence is None else "presence"
 
+    @property
+    def absent_below(self) -> float:
+        """Score below which a phrase is called "not in the picture"; 0, never, for geometric
+        scores."""
+        return 0.0 if self.presence is None else self.presence.threshold
+
     def use_presence(self, head: PresenceHead | None) -> None:
         """Score by this presence head; None for geometric scores.
 
         Raises:
             ValueError: it was fitted for another LMM.
         """
-        if head is not None and head.inputs != self.evidence_size:
+        if head is not None and head.inputs not in (self.evidence_size, self._older_size):
             raise ValueError(
                 f"the presence head reads {head.inputs} numbers and this LMM gives "
                 f"{self.evidence_size}: use the heads that were trained with this LMM"

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
         fit_presence as fit_presence,
         ground_probes as ground_probes,
     )
+    from flmm.training.probe_files import (
+        ProbedFile as ProbedFile,
+        ProbedSamples as ProbedSamples,
+    )
     from flmm.training.recipes import find_recipe as find_recipe
     from flmm.training.task import GroundingTask as GroundingTask
 else:
@@ -43,8 +47,10 @@ else:
             "GroundingTask": "flmm.training.task",
             "PresenceOptions": "flmm.training.presence",
             "Probe": "flmm.training.presence",
+            "ProbedFile": "flmm.training.probe_files",
             "ProbedImage": "flmm.training.presence",
             "ProbedPhrases": "flmm.training.presence",
+            "ProbedSamples": "flmm.training.probe_files",
             "build_trainer": "flmm.training.build",
             "find_recipe": "flmm.training.recipes",
             "fit_presence": "flmm.training.presence",

@@ -3,11 +3,12 @@
 Letters: N phrases, F numbers of evidence.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from clim_eval.metrics import threshold_for
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,19 +24,22 @@ from flmm.text.tokens import tokenize_expressions
 PRESENT, EASY, HARD = "present", "easy", "hard"
 KINDS = (PRESENT, EASY, HARD)
 RIGHT_IOU = 0.5
+LONGEST_TEXT = 3
 
 
 @dataclass(frozen=True)
 class Probe:
     """A phrase whose presence is known.
 
-    kind: "present"; "easy", absent and of another image; or "hard", absent and close to a present
-    thing. mask: the true one, bool (H, W), of a present phrase.
+    kind: "present"; "easy", absent and of another image; or "hard", absent and close to what is
+    there. mask: the true one, bool (H, W), of a present phrase. change: what makes a hard phrase
+    absent, such as "count"; figures are told apart by it.
     """
 
     text: str
     kind: str
     mask: np.ndarray | None = None
+    change: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -53,25 +57,47 @@ class ProbedImage:
     image: Image.Image
     texts: tuple[tuple[Probe, ...], ...]
 
+    @classmethod
+    def of(
+        cls, image: Image.Image, probes: Sequence[Probe], rng: np.random.Generator
+    ) -> "ProbedImage":
+        """Put probes in a random order into texts of one to three: a phrase can depend on those
+        that the LMM read before it."""
+        order = rng.permutation(len(probes))
+        texts: list[tuple[Probe, ...]] = []
+        while len(order):
+            count = int(rng.integers(1, LONGEST_TEXT + 1))
+            texts.append(tuple(probes[place] for place in order[:count]))
+            order = order[count:]
+        return cls(image, tuple(texts))
+
 
 @dataclass(frozen=True)
 class ProbedPhrases:
     """The results of grounding N probes.
 
     evidence: (N, F), see `presence_evidence`. ious: (N,) with the true masks, 0 of absent phrases.
-    scores: (N,). kinds: of the probes. images: (N,) number of the image of each.
+    scores: (N,). kinds, changes: of the probes. images: (N,) number of the image of each.
+    is_empty: bool (N,), the mask has no pixel.
     """
 
     evidence: Tensor
     ious: np.ndarray
     scores: np.ndarray
     kinds: np.ndarray
+    changes: np.ndarray
     images: np.ndarray
+    is_empty: np.ndarray
 
     @property
     def is_right(self) -> np.ndarray:
         """bool (N,): the phrase is present, and its mask is right."""
         return (self.kinds == PRESENT) & (self.ious >= RIGHT_IOU)
+
+    def scored_by(self, head: PresenceHead) -> "ProbedPhrases":
+        """Return the same phrases with the scores of a presence head, 0 for empty masks."""
+        scores = head.scores(self.evidence).numpy()
+        return replace(self, scores=np.where(self.is_empty, 0.0, scores))
 
 
 @torch.no_grad()
@@ -84,7 +110,7 @@ def ground_probes(model: GroundedLMM, images: Iterable[ProbedImage]) -> ProbedPh
     lmm, heads = model.lmm, model.heads
     prompt, tokenizer = lmm.family.style.prompt(DESCRIBE), tokenizer_of(lmm)
     evidence: list[Tensor] = []
-    rows: list[tuple[float, float, str, int]] = []
+    rows: list[tuple[float, float, Probe, int, bool]] = []
     for number, probed in enumerate(images):
         prepared = prepare_image(lmm.family, probed.image)
         samples = []
@@ -107,16 +133,18 @@ def ground_probes(model: GroundedLMM, images: Iterable[ProbedImage]) -> ProbedPh
             if probe.mask is not None:
                 union = (mask | probe.mask).sum()
                 iou = float((mask & probe.mask).sum() / union) if union else 0.0
-            rows.append((iou, score, probe.kind, number))
+            rows.append((iou, score, probe, number, not mask.any()))
     if not rows:
         raise ValueError("there is no phrase to fit or measure presence on: pass probed images")
-    ious, all_scores, kinds, numbers = zip(*rows, strict=True)
+    ious, all_scores, all_probes, numbers, empty = zip(*rows, strict=True)
     return ProbedPhrases(
         torch.cat(evidence),
         np.array(ious),
         np.array(all_scores),
-        np.array(kinds),
+        np.array([probe.kind for probe in all_probes]),
+        np.array([probe.change for probe in all_probes]),
         np.array(numbers),
+        np.array(empty),
     )
 
 
@@ -124,14 +152,16 @@ def ground_probes(model: GroundedLMM, images: Iterable[ProbedImage]) -> ProbedPh
 class PresenceOptions:
     """Options of fitting a presence head.
 
-    held_out: fraction of the images that only the calibration is fitted on.
+    held_out: share of the images that calibration and threshold, and nothing else, are chosen on.
+    t_acc: share of their present phrases that the threshold calls present.
     """
 
-    epochs: int = 30
+    epochs: int = 60
     batch_size: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.05
     held_out: float = 0.25
+    t_acc: float = 0.97
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -141,33 +171,38 @@ class PresenceOptions:
             )
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out={self.held_out} must be a share between 0 and 1")
+        if not 0 < self.t_acc <= 1:
+            raise ValueError(f"t_acc={self.t_acc} must be a share above 0 and at most 1")
 
 
 def fit_presence(
     probed: ProbedPhrases, options: PresenceOptions | None = None
 ) -> tuple[PresenceHead, np.ndarray]:
-    """Fit a presence head: cross-entropy on most of the images, then two numbers of calibration
-    (Platt scaling) on the others.
+    """Fit a presence head.
+
+    Its layers learn, on most of the images, whether a phrase is there. On the others two numbers of
+    calibration (Platt scaling) turn that into the chance that its mask is right as well, and the
+    threshold is chosen.
 
     Returns:
         The head, and bool (N,): the phrases of the held-out images.
 
     Raises:
-        ValueError: one part has only right phrases, or none.
+        ValueError: one part of the images has only phrases with right masks, or none, or no absent
+            phrase.
     """
     options = options or PresenceOptions()
     rng = np.random.default_rng(options.seed)
     numbers = np.unique(probed.images)
     count = max(round(options.held_out * len(numbers)), 1)
     held_out = np.isin(probed.images, rng.permutation(numbers)[:count])
-    right = probed.is_right
+    present, right = probed.kinds == PRESENT, probed.is_right
     for part in (held_out, ~held_out):
-        if not 0 < right[part].sum() < part.sum():
+        if present[part].all() or not right[part].any():
             raise ValueError(
                 "presence cannot be fitted: pass more images, with present and absent phrases"
             )
 
-    target = torch.from_numpy(right).float()
     fitted = torch.from_numpy(~held_out)
     evidence = probed.evidence[fitted]
     with torch.random.fork_rng(devices=[]):
@@ -175,8 +210,10 @@ def fit_presence(
         head = PresenceHead(evidence.shape[1])
         head.mean.copy_(evidence.mean(0))
         head.scale.copy_(evidence.std(0) + 1e-6)
-        _train(head, evidence, target[fitted], options)
-    _calibrate(head, probed.evidence[~fitted], target[~fitted])
+        _train(head, evidence, torch.from_numpy(present).float()[fitted], options)
+    _calibrate(head, probed.evidence[~fitted], torch.from_numpy(right).float()[~fitted])
+    scores = probed.scored_by(head).scores
+    head.threshold = threshold_for(scores[held_out & present], options.t_acc)
     return head, held_out
 
 
@@ -196,7 +233,11 @@ def _train(head: PresenceHead, evidence: Tensor, target: Tensor, options: Presen
 
 
 def _calibrate(head: PresenceHead, evidence: Tensor, target: Tensor) -> None:
-    """Fit slope and offset of the logits in place."""
+    """Fit slope and offset of the logits in place, to Platt's targets (1999): a little inside 0 and
+    1, or the slope would have no end where the logits part all phrases."""
+    right = float(target.sum())
+    highest, lowest = (right + 1) / (right + 2), 1 / (len(target) - right + 2)
+    target = lowest + (highest - lowest) * target
     logits = head(evidence)
     numbers = torch.tensor([1.0, 0.0], requires_grad=True)
     optimizer = torch.optim.LBFGS([numbers], max_iter=100, line_search_fn="strong_wolfe")

@@ -91,8 +91,9 @@ def answer_view(answered: AnsweredQuestion) -> dict[str, Any]:
 
 
 def found_view(found: GroundedPhrases) -> dict[str, Any]:
-    """Return masks for the page: pieces of the text, and for each phrase its mask, attention, area,
-    score and bbox (x, y, width, height in pixels)."""
+    """Return masks for the page: pieces of the text, for each phrase its mask, attention, area,
+    score, bbox (x, y, width, height in pixels), whether it is in the picture, and the phrases that
+    the heads do not know."""
     height, width = found.masks.shape[1:]
     heats = heat_pngs(found.attention)
     phrases = [
@@ -103,16 +104,19 @@ def found_view(found: GroundedPhrases) -> dict[str, Any]:
             "share": kept["area"] / (height * width),
             "bbox": kept["bbox"],
             "score": kept["score"],
-            "doubtful": doubtful,
+            "in_picture": kept.get("in_picture", True),
             "centre": inner_point(mask),
             "mask": _url(mask_png(mask, colour_of(index))),
             "attention": _url(heat),
         }
-        for index, (kept, mask, heat, doubtful) in enumerate(
-            zip(found.record["phrases"], found.masks, heats, found.doubtful)
-        )
+        for index, (kept, mask, heat) in enumerate(zip(found.record["phrases"], found.masks, heats))
     ]
-    return {"result": found.result, "pieces": pieces(found.text, found.spans), "phrases": phrases}
+    return {
+        "result": found.result,
+        "pieces": pieces(found.text, found.spans),
+        "phrases": phrases,
+        "unknown": list(found.unknown),
+    }
 
 
 def inner_point(mask: np.ndarray) -> tuple[int, int] | None:

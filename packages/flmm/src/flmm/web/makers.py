@@ -15,7 +15,7 @@ from flmm.grounded import GroundedLMM, load_grounded
 from flmm.grounders.attention import AttentionGrounder
 from flmm.grounders.box import BoxGrounder
 from flmm.grounders.grounder import ScoredMasks
-from flmm.grounders.heads import HeadsGrounder, phrase_features
+from flmm.grounders.heads import HeadsGrounder, phrase_features, scored_masks
 from flmm.refiners.coarse_only import CoarseOnly
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.refiners.refiner import NO_REFINER, Refiner
@@ -153,7 +153,7 @@ def _from_features(
 ) -> ScoredMasks:
     if isinstance(grounder, HeadsGrounder):
         (made,) = grounder.model.ground([features], [embedding])
-        return ScoredMasks(made.refined, made.scores, grounder.model.heads.score_kind)
+        return scored_masks(grounder.model, made)
     assert isinstance(grounder, AttentionGrounder)
     (found,) = grounder.ground([features], [embedding])
     return found

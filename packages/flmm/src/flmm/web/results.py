@@ -16,8 +16,9 @@ class GroundedPhrases:
 
     result: its name for `Demo.files`. text: of the answer, "" for phrases of the user. phrases: N
     texts. spans: the characters (start, end) of each in the text. masks: bool (N, H, W). attention:
-    float32 (N, h, w), see `flmm.pictures.mean_attention`. doubtful: whether each phrase is probably
-    absent. record: plain data, see `flmm.grounders.images.masks_as_json`, with scores.
+    float32 (N, h, w), see `flmm.pictures.mean_attention`. unknown: the phrases without a noun that
+    the heads know. record: plain data, see `flmm.grounders.images.masks_as_json`, with scores and,
+    where these tell, "in_picture".
     """
 
     result: str
@@ -26,7 +27,7 @@ class GroundedPhrases:
     spans: tuple[tuple[int, int], ...]
     masks: np.ndarray
     attention: np.ndarray
-    doubtful: tuple[bool, ...]
+    unknown: tuple[str, ...]
     record: dict[str, Any] = field(repr=False)
 
 

@@ -21,7 +21,8 @@ from flmm.dialogue.streaming import OnText
 from flmm.dialogue.visual_cot import FOCUSES, LookOptions, visual_answer
 from flmm.grounded import GroundedLMM
 from flmm.grounders.grounder import ScoredMasks
-from flmm.grounders.images import masks_as_json, save_grounding
+from flmm.grounders.images import PhraseMarks, masks_as_json, save_grounding
+from flmm.heads.facts import unknown_phrases
 from flmm.pictures.mean_attention import mean_attention
 from flmm.refiners.embedding import ImageEmbedding
 from flmm.text.phrases import Chunker, Span, noun_chunks
@@ -264,6 +265,7 @@ class Demo:
         """
         picture, record = self._results[result]
         found = record["phrases"]
+        told = [one["in_picture"] for one in found if "in_picture" in one]
         masks = np.stack(
             [decode_segmentation(one["segmentation"], *record["size"]) for one in found]
         )
@@ -274,6 +276,7 @@ class Demo:
                 masks,
                 [one["phrase"] for one in found],
                 scores=[one["score"] for one in found],
+                marks=PhraseMarks(told or None),
                 title=record.get("answer", "").strip(),
             )
             return path.read_bytes()
@@ -299,9 +302,11 @@ class Demo:
         masks = found.binary(self.min_score).cpu().numpy()
         about = {} if turn is None else {"question": turn.question, "answer": turn.answer.text}
         scores = found.scores.tolist()
-        plain = masks_as_json(masks, phrases, scores, found.places)
+        plain = masks_as_json(masks, phrases, scores, PhraseMarks.of(found))
         record = {**about, "score_kind": found.kind, **plain}
-        doubtful = tuple(found.is_doubtful(score) for score in scores)
+        heads = self.makers.heads
+        knows = None if heads is None else heads.heads.knows
+        unknown = () if knows is None else tuple(unknown_phrases(knows, phrases))
         result = self._results.add((picture, record))
         attention = mean_attention(features).cpu().numpy()
         return GroundedPhrases(
@@ -311,7 +316,7 @@ class Demo:
             spans,
             masks,
             attention,
-            doubtful,
+            unknown,
             record,
         )
 

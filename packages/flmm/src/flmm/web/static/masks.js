@@ -42,7 +42,7 @@ export function chip(ofPicture, found, index, text = found.phrases[index].phrase
   node.setAttribute("role", "button");
   if (found.phrases.length > 1) node.dataset.number = index + 1;
   const share = `${percentOf(phrase)} of the picture`;
-  const place = phrase.area === 0 ? "not found" : phrase.doubtful ? `probably not there, ${share}` : share;
+  const place = phrase.area === 0 ? "not found" : phrase.in_picture ? share : `not in the picture, ${share}`;
   node.title = `${place}, score ${scoreOf(phrase)}`;
   const choose = () => show(ofPicture, found, index);
   node.onclick = () => getSelection().isCollapsed && choose();
@@ -127,11 +127,11 @@ function mark(node) {
   const faded = found === shown && chosen !== null && !pressed;
   node.setAttribute("aria-pressed", pressed);
   node.classList.toggle("faded", faded);
-  const { area, colour, doubtful } = found.phrases[index];
+  const { area, colour, in_picture: inPicture } = found.phrases[index];
   node.classList.toggle("missing", area === 0);
-  node.classList.toggle("doubtful", Boolean(doubtful) && area > 0);
+  node.classList.toggle("absent", !inPicture);
   node.style.borderColor = colour;
-  if (faded || area === 0 || doubtful) {
+  if (faded || area === 0 || !inPicture) {
     node.style.backgroundColor = "#fff";
     node.style.color = "#222";
   } else paint(node, colour);

@@ -171,7 +171,10 @@ function summary(found) {
   if (!found) return "The answer names nothing that is there, so nothing is marked.";
   const count = found.phrases.length;
   const missing = found.phrases.filter((one) => one.area === 0).length;
-  return `${count} ${count === 1 ? "phrase" : "phrases"}${missing ? `, ${missing} not found` : ""}.`;
+  const absent = new Set(found.phrases.filter((one) => !one.in_picture).map((one) => one.phrase));
+  const named = absent.size ? ` Not in the picture: ${[...absent].join(", ")}.` : "";
+  const unknown = found.unknown.length ? ` Not among what these heads know: ${found.unknown.join(", ")}.` : "";
+  return `${count} ${count === 1 ? "phrase" : "phrases"}${missing ? `, ${missing} not found` : ""}.${named}${unknown}`;
 }
 
 function highlighted(one, found) {

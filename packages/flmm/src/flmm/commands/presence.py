@@ -1,0 +1,169 @@
+"""`flmm train presence`: a presence head for trained heads, fitted on a user's own phrases."""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clim_data.command_line import add_option, at_least, typed
+
+from flmm.commands.options import (
+    add_model_options,
+    heads_file,
+    load_from_options,
+    say,
+    share,
+)
+
+if TYPE_CHECKING:
+    from flmm.training.presence import ProbedPhrases
+    from flmm.training.probe_files import ProbedImages
+
+DESCRIPTION = """\
+Fit the head that says whether a phrase is in the picture, and write heads with it next to the old
+ones. Masks stay the same to the bit. It needs some dozens of images with phrases that are there,
+whose masks are known, and phrases that are not.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `flmm train presence`."""
+    parser = argparse.ArgumentParser(prog="flmm train presence", description=DESCRIPTION)
+    add_model_options(parser)
+    data = parser.add_argument_group("data")
+    add_option(data, "--images", required=True)
+    data.add_argument(
+        "--phrases",
+        type=Path,
+        metavar="FILE",
+        help='json lines: {"image": "a.jpg", "phrase": "a red car", "segmentation": COCO polygons '
+        'or run lengths} for what is there, {"image": "a.jpg", "phrase": "a blue car", "present": '
+        "false} for what is not",
+    )
+    add_option(data, "--refs", help="in place of --phrases: references of gRefCOCO, as json")
+    add_option(data, "--instances-json", help="instances.json of the references")
+    add_option(data, "--split", help="split of the references, such as train")
+    data.add_argument("--limit", type=at_least(1), metavar="N", help="first N images alone")
+    fit = parser.add_argument_group("fit")
+    fit.add_argument(
+        "--t-acc",
+        type=share,
+        metavar="S",
+        help="share of present phrases, of a quarter of the images that is held out, that must be "
+        'called present; all that score lower are "not in the picture"; default: 0.97',
+    )
+    fit.add_argument("--seed", type=int, default=0, help="default: 0")
+    add_option(fit, "--out", short="-o", help="default: HEADS-presence.safetensors, next to HEADS")
+    add_option(fit, "--overwrite")
+    return parser
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Fit a presence head, write the heads with it and print how well it does.
+
+    Raises:
+        FileNotFoundError, ValueError: mistakes in options or files.
+    """
+    options = build_parser().parse_args(list(arguments))
+    heads = heads_file(options.checkpoint)
+    out = options.out or heads.with_name(f"{heads.stem}-presence.safetensors")
+    _check_output(out, heads, overwrite=options.overwrite)
+    images = open_probes(options)
+
+    # Imported here: torch and transformers take seconds, which mistakes need not wait for.
+    from flmm.training.presence import PresenceOptions, fit_presence, ground_probes
+
+    chosen = {} if options.t_acc is None else {"t_acc": options.t_acc}
+    settings = PresenceOptions(seed=options.seed, **chosen)
+    model = load_from_options(options)
+    say("grounding the phrases ...")
+    probed = ground_probes(model, images)
+    head, held_out = fit_presence(probed, settings)
+    model.heads.use_presence(head)
+    model.save_heads(out)
+    _name_models(out, model_names(options, heads))
+
+    if images.skipped.total:
+        say(images.skipped.summary())
+    print(summary(probed.scored_by(head), held_out, head.threshold))
+    print(f"heads with their presence head in {out}")
+    print(f'next:\n  {typed("flmm")} ground IMAGE "a cat" --checkpoint {shlex.quote(str(out))}')
+
+
+def open_probes(options: argparse.Namespace) -> "ProbedImages":
+    """Return the images with their phrases.
+
+    Raises:
+        FileNotFoundError, ValueError: the options name no data, or both kinds, or a bad file.
+    """
+    from clim_data import ReferringExpressions
+    from clim_data.readers import PROTOCOLS
+
+    from flmm.training.probe_files import ProbedFile, ProbedSamples
+
+    references = (options.refs, options.instances_json, options.split)
+    chosen = {"seed": options.seed, "limit": options.limit}
+    if options.phrases is not None and not any(references):
+        return ProbedFile(options.images, options.phrases, **chosen)
+    if options.phrases is None and all(references):
+        data = ReferringExpressions(
+            options.images,
+            options.refs,
+            options.instances_json,
+            split=options.split,
+            **PROTOCOLS["standard"],
+        )
+        return ProbedSamples(data, **chosen)
+    raise ValueError(
+        "which phrases? Pass --phrases FILE, or all of --refs, --instances-json and --split"
+    )
+
+
+def summary(probed: "ProbedPhrases", held_out: object, threshold: float) -> str:
+    """Say on how many phrases a head was fitted, and what it does on the held-out ones."""
+    import numpy as np
+    from clim_eval.metrics import auroc, presence_accuracy
+
+    from flmm.training.presence import PRESENT
+
+    part = np.asarray(held_out, bool)
+    present = probed.kinds == PRESENT
+    scores, is_present = probed.scores[part], present[part]
+    found = presence_accuracy(scores, is_present, threshold=threshold)
+    figures = {"AUROC": auroc(scores[is_present], scores[~is_present]), **found}
+    shown = ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())
+    count = len(np.unique(probed.images[part]))
+    return (
+        f"fitted on {(~part).sum()} phrases ({(present & ~part).sum()} of them present); on "
+        f"{count} held-out images: {shown}, with phrases below a score of {threshold:.2f} not in "
+        "the picture"
+    )
+
+
+def model_names(options: argparse.Namespace, heads: Path) -> dict[str, str]:
+    """Return which LMM and SAM the heads are used with."""
+    from flmm.heads.sources import trained_with
+
+    return {part: getattr(options, part) or trained_with(heads, part) for part in ("lmm", "sam")}
+
+
+def _check_output(out: Path, heads: Path, *, overwrite: bool) -> None:
+    if out.suffix != ".safetensors":
+        raise ValueError(f"heads become a safetensors file: end -o {out} with .safetensors")
+    if out.resolve() == heads.resolve():
+        raise ValueError(f"-o {out} are the heads themselves: name another file")
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} is there already: name another file with -o, or pass --overwrite")
+
+
+def _name_models(out: Path, names: dict[str, str]) -> None:
+    """Write next to new heads which LMM and SAM they belong to, if nothing there says so."""
+    from clim_data.files import write_json
+
+    from flmm.heads.facts import ABOUT_FILE, portable_source
+
+    about = out.with_name(ABOUT_FILE)
+    if not about.exists():
+        folder = out.parent
+        write_json(about, {part: portable_source(names[part], folder) for part in names}, indent=2)

@@ -10,6 +10,7 @@ from clim_models.more_models import MORE_MODELS, build_tipsv2
 from clim_models.names import model_config
 from clim_models.survey import survey_tower
 from open_clip.model import CustomTextCLIP
+from safetensors.torch import load_file
 from timm.models import register_model
 from torch import nn
 
@@ -130,6 +131,22 @@ def test_tipsv2_gives_the_features_of_transformers(swiglu):
     assert float(ours.logit_scale.exp()) == pytest.approx(50)
 
 
+@pytest.mark.parametrize("swiglu", [False, True])
+def test_files_of_tipsv2s_authors_are_read(swiglu, tmp_path):
+    """transformers writes them as they were released: with the names of the authors."""
+    theirs, ours = tiny_tipsv2(swiglu=swiglu)
+    theirs.save_pretrained(tmp_path)
+    released = load_file(tmp_path / "model.safetensors")
+    assert "vision_encoder.register_tokens" in released
+    assert "text_encoder.transformer.resblocks.0.attn.in_proj_weight" in released
+
+    load_checkpoint(ours, theirs.state_dict())
+    expected = {name: value.clone() for name, value in ours.state_dict().items()}
+    scrambled(ours)
+    assert load_checkpoint(ours, tmp_path / "model.safetensors").layout == TIPSV2
+    torch.testing.assert_close(dict(ours.state_dict()), expected, atol=0, rtol=0)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("build", [tiny_siglip2, tiny_tipsv2])
 def test_the_box_that_is_the_whole_image_reads_as_the_image(build):
@@ -147,8 +164,10 @@ def test_files_without_a_temperature_have_that_of_tipsv2():
     weights = theirs.state_dict()
     del weights["temperature"]
     load_checkpoint(ours, weights)
-    found = float(ours.logit_scale.detach().exp())
-    assert found == pytest.approx(1 / more_models.TIPSV2_TEMPERATURE)
+    # That of the model with this name: each has its own.
+    assert float(ours.logit_scale.detach().exp()) == pytest.approx(1 / 0.005065968260169029)
+    scales = {model_config(name)["init_logit_scale"] for name in MORE_MODELS if "TIPS" in name}
+    assert len(scales) == 4
 
 
 @pytest.mark.parametrize("name", MORE_MODELS)

@@ -13,12 +13,8 @@ from typing import Any
 import open_clip
 import timm
 from open_clip.model import CustomTextCLIP
-from torch import nn
 
 from clim_models.open_clip_compat import build_transformers_text, register_config
-
-# TIPSv2's own temperature, for files that do not hold it.
-TIPSV2_TEMPERATURE = 0.005065968260169029
 
 # Our name -> open_clip's model with the same text tower, and the trunk.
 _NAFLEX = {
@@ -28,12 +24,20 @@ _NAFLEX = {
         "naflexvit_so400m_patch16_siglip",
     ),
 }
-# Our name -> trunk, and the text tower's width, hidden width, heads and layers.
+# Our name -> trunk, and the text tower's width, hidden width, heads and layers; the sizes and the
+# temperatures are those of the configurations in the repositories below.
 _TIPSV2 = {
     "TIPSv2-B-14": ("vit_base_patch14_reg1_tipsv2", (768, 3072, 12, 12)),
     "TIPSv2-L-14": ("vit_large_patch14_reg1_tipsv2", (1024, 4096, 16, 12)),
     "TIPSv2-SO400M-14": ("vit_so400m_patch14_reg1_tipsv2", (1152, 4304, 16, 27)),
     "TIPSv2-g-14": ("vit_giant_patch14_reg1_tipsv2", (1536, 6144, 24, 12)),
+}
+# Released files do not hold their temperature.
+_TEMPERATURES = {
+    "TIPSv2-B-14": 0.005065968260169029,
+    "TIPSv2-L-14": 0.004785141441971064,
+    "TIPSv2-SO400M-14": 0.004638021811842918,
+    "TIPSv2-g-14": 0.003622700460255146,
 }
 _REPOSITORIES = {
     "ViT-B-16-SigLIP2-NaFlex": "google/siglip2-base-patch16-naflex",
@@ -108,11 +112,15 @@ def build_tipsv2(config: dict[str, Any]) -> CustomTextCLIP:
 
     # open_clip builds the image tower; its smallest text tower is a place holder.
     place = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
-    clip = CustomTextCLIP(config["embed_dim"], dict(config["vision_cfg"]), place)
+    clip = CustomTextCLIP(
+        config["embed_dim"],
+        dict(config["vision_cfg"]),
+        place,
+        init_logit_scale=config["init_logit_scale"],
+    )
     clip.text = tower
     clip.context_length = text["context_length"]
     clip.vocab_size = text["vocab_size"]
-    nn.init.constant_(clip.logit_scale, -math.log(TIPSV2_TEMPERATURE))
     return clip
 
 
@@ -132,6 +140,7 @@ def _tipsv2_config(name: str) -> dict[str, Any]:
     return {
         "embed_dim": width,
         "custom_text": True,
+        "init_logit_scale": -math.log(_TEMPERATURES[name]),
         "vision_cfg": {
             "image_size": 448,
             "timm_model_name": trunk,

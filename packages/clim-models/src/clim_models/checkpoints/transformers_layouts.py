@@ -1,6 +1,8 @@
 """Rename the keys of transformers' SigLIP 2 (NaFlex) and TIPSv2 to those of our open_clip models.
 
 Pure functions. Query, key and value have layers of their own in transformers, and one layer here.
+The files that TIPSv2's authors released have other names than transformers, which renames them as
+it loads and saves.
 
 Letters: D width, N positions, P side of a patch.
 """
@@ -19,6 +21,7 @@ TIPSV2 = "transformers-tipsv2"
 MARKS = {
     "vision_model.head.probe": SIGLIP2,
     "vision_model.embeddings.register_tokens": TIPSV2,
+    "vision_encoder.register_tokens": TIPSV2,
 }
 
 # How the rows of joint layers follow each other.
@@ -62,6 +65,23 @@ _TIPSV2_IMAGE: Names = (
     (r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"),
     (r"\.mlp\.down_proj\.", ".mlp.fc2."),
     (r"^vision_model\.layernorm\.", "visual.trunk.norm."),
+)
+# The released names, in those of transformers where the parts are the same, else in timm's.
+_TIPSV2_RELEASED: Names = (
+    (r"^vision_encoder\.cls_token$", "vision_model.embeddings.cls_token"),
+    (r"^vision_encoder\.mask_token$", "vision_model.embeddings.mask_token"),
+    (r"^vision_encoder\.pos_embed$", "vision_model.embeddings.position_embeddings"),
+    (r"^vision_encoder\.register_tokens$", "visual.trunk.reg_token"),
+    (r"^vision_encoder\.", "visual.trunk."),
+    (r"^(visual\..*\.mlp\.)(?:c_fc|w12)\.", r"\1fc1."),
+    (r"^(visual\..*\.mlp\.)(?:c_proj|w3)\.", r"\1fc2."),
+    (r"^text_encoder\.token_embedding\.", "text_model.embeddings.token_embedding."),
+    (r"^text_encoder\.transformer\.resblocks\.", "text_model.encoder.layers."),
+    (r"^text_encoder\.ln_final\.", "text_model.final_layer_norm."),
+    (r"\.ln_(\d)\.", r".layer_norm\1."),
+    (r"^(text_model\..*)\.attn\.", r"\1.self_attn."),
+    (r"\.mlp\.c_fc\.", ".mlp.fc1."),
+    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
 )
 
 
@@ -108,11 +128,9 @@ def _from_siglip2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _from_tipsv2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = {}
-    for key, value in tensors.items():
-        if key.startswith("vision_model."):
-            found[_renamed(key, _TIPSV2_IMAGE)] = value
-        else:
-            found[re.sub(r"^text_model\.", "text.transformer.", key)] = value
+    for key, value in _from_released(tensors).items():
+        name = _renamed(key, _TIPSV2_IMAGE) if key.startswith("vision_model.") else key
+        found[re.sub(r"^text_model\.", "text.transformer.", name)] = value
 
     # The mask token is for pretraining only.
     found.pop("vision_model.embeddings.mask_token", None)
@@ -128,6 +146,24 @@ def _from_tipsv2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found["logit_scale"] = -temperature.log().reshape(())
     found = _joined(found, r"^(visual\..*\.attn\.)(q|k|v)_proj\.(weight|bias)$", "qkv.")
     return _joined(found, r"^(visual\..*\.mlp\.)(gate|up)_proj\.(weight|bias)$", "fc1.")
+
+
+def _from_released(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a file of TIPSv2's authors, and take the joint layers of its text tower apart.
+
+    Another file is returned as it is.
+    """
+    found = {}
+    for key, value in tensors.items():
+        name = _renamed(key, _TIPSV2_RELEASED) if "_encoder." in key else key
+        joint = re.fullmatch(r"(text_model\..*\.self_attn\.)in_proj_(weight|bias)", name)
+        if joint is None:
+            found[name] = value
+            continue
+        layer, part = joint.groups()
+        for one, rows in zip("qkv", value.chunk(3), strict=True):
+            found[f"{layer}{one}_proj.{part}"] = rows
+    return found
 
 
 def _joined(tensors: Mapping[str, Tensor], pattern: str, name: str) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ COMMANDS = {
         "nouns",
         "tags",
         "ov-split",
+        "voc",
     ),
     "clim-models": ("", "export"),
     "clim-eval": (

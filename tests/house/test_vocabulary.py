@@ -52,6 +52,7 @@ OWN = {
     "--class-embeddings": "all commands that embed the classes of their data: vectors on disk",
     "--annotations": "detection, rescore: json of images, categories and boxes",
     "--detections": "detection, rescore: results of any detector",
+    "--transfer": "detection: scores of an F-ViT on another data set",
     "--base": "detection: classes whose AP is averaged apart",
     "--novel": "detection: classes whose AP is averaged apart",
     "--iou-types": "detection: boxes or masks",

@@ -244,6 +244,7 @@ def test_lvis_files_give_ap_by_frequency_and_fixed_ap(data):
         (["--detections", "x.json"], "and not both"),
         ([], "needs --images DIR to look at and --out DIR"),
         (["--base", "x.txt", "--out", "out"], "not"),
+        (["--transfer", "other", "--out", "out", "--vocabulary", "v.json"], "leave out"),
     ],
 )
 def test_mistakes_end_with_status_2(detector_run, data, more, message, capsys):
@@ -256,3 +257,18 @@ def test_a_vocabulary_without_a_category_is_refused(detector_run, data, capsys):
     out = ("--out", data / "out", "--vocabulary", data / "names.json")
     assert command(data, detector_run, *out) == 2
     assert "has no class 'cat'" in capsys.readouterr().err
+
+
+def test_an_f_vit_is_judged_on_another_data_set(detector_run, data):
+    (data / "other.json").write_text(json.dumps(truth(("bed", "dog", "cat"))))
+    for name, more in (("plain", ()), ("moved", ("--transfer", "other"))):
+        out = data / name
+        assert command(data, detector_run, "--out", out, *more, annotations="other.json") == 0
+    plain, moved = (
+        json.loads((data / name / "detections.json").read_text()) for name in ("plain", "moved")
+    )
+    assert moved
+    # All classes trust CLIP alike, and the mask head is left out.
+    assert {one["score"] for one in moved} != {one["score"] for one in plain}
+    assert "segmentation" in plain[0]
+    assert "segmentation" not in moved[0]

@@ -48,6 +48,7 @@ REFER_SITE = "https://github.com/lichengunc/refer"
 REASONSEG_SITE = "https://github.com/dvlab-research/LISA"
 ENTITIES_SITE = "https://github.com/BryanPlummer/flickr30k_entities"
 FLICKR_SITE = "https://shannon.cs.illinois.edu/DenotationGraph/"
+VOC_SITE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/"
 VISCOT_SITE = "https://huggingface.co/datasets/deepcs233/Visual-CoT"
 
 _TRAIN = DatasetCheck(
@@ -130,6 +131,17 @@ def _reasonseg(split: str, count: int) -> Dataset:
     )
     name = "reasonseg" if split == "val" else f"reasonseg-{split}"
     return Dataset(name, f"ReasonSeg, {split} split", (checks,), ("flmm eval reasonseg",))
+
+
+def _voc() -> Dataset:
+    folders = ("VOCdevkit/VOC2007", "VOC2007")
+    files = (
+        DatasetCheck("images", "JPEGImages", VOC_SITE, folders=folders),
+        DatasetCheck("xmls", "Annotations", VOC_SITE, folders=folders),
+        DatasetCheck("texts", "ImageSets/Main", VOC_SITE, folders=folders),
+    )
+    uses = ("clim-data voc", "clim-eval detection --transfer other")
+    return Dataset("voc2007", "Pascal VOC 2007", (files,), uses)
 
 
 def _flickr_entities() -> Dataset:
@@ -239,6 +251,7 @@ _OFFICIAL = (
     _visual_cot(),
     _reasonseg("val", 200),
     _reasonseg("test", 779),
+    _voc(),
     _flickr_entities(),
 )
 

@@ -1,4 +1,4 @@
-"""`clim-data pack | doctor | proposals | nouns | tags | ov-split`."""
+"""`clim-data pack | doctor | proposals | nouns | tags | ov-split | voc`."""
 
 import sys
 from collections.abc import Sequence
@@ -26,6 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ov-split": (
         "clim_data.commands.ov_split",
         "write the training and validation jsons of OV-COCO (48/17) and OV-LVIS (866/337)",
+    ),
+    "voc": (
+        "clim_data.commands.voc",
+        "write the XML annotations of Pascal VOC as a COCO json",
     ),
 }
 

@@ -55,6 +55,12 @@ def add(commands: Commands) -> None:
         choices=IOU_TYPES,
         help="boxes, masks or both; default: what the detections have",
     )
+    parser.add_argument(
+        "--transfer",
+        choices=("coco", "other"),
+        help="judge an F-ViT of another data set by the paper's rule of scores: on COCO, or on "
+        "others such as Objects365 and VOC",
+    )
     add_class_source_options(parser)
     add_option(
         parser,
@@ -92,6 +98,7 @@ def run(options: Namespace) -> None:
             out=options.out,
             classes=class_source(options),
             protocol=protocol,
+            transfer=options.transfer,
             device=options.device,
             trust=options.trust,
             batch_size=options.batch_size,

@@ -10,6 +10,10 @@ from clim_eval.evaluators.regions import BOX_FEATURES
 from clim_eval.metrics.detection import ALL_PROTOCOLS
 from clim_eval.metrics.tables import check_iou_type
 
+TRANSFERS = {"coco": "fvit-transfer-coco", "other": "fvit-transfer"}
+"""Presets of clim_models for data sets that a detector was not trained on: COCO, and others such as
+Objects365 and VOC."""
+
 
 @dataclass(frozen=True)
 class ProtocolOptions:
@@ -50,6 +54,8 @@ class DetectionOptions:
     classes: where the vectors of the categories come from, unless they are the classes of the
     training.
     protocol: how detections are scored.
+    transfer: one of `TRANSFERS`: judge an F-ViT of another data set by the paper's rule of scores; None
+    keeps the rule of its training.
     device, trust: where the detector runs, and whether a folder may name a tower that brings code.
     batch_size, workers: of loading. part_images: images per part; a killed run loses one part.
     patience: seconds that rank 0 waits without news of the others. overwrite: replace an output of
@@ -66,6 +72,7 @@ class DetectionOptions:
     out: Path | None = None
     classes: ClassSource = field(default_factory=ClassSource)
     protocol: ProtocolOptions = field(default_factory=ProtocolOptions)
+    transfer: str | None = None
     device: str | None = None
     trust: bool = False
     batch_size: int = 4
@@ -86,6 +93,14 @@ class DetectionOptions:
                 f"{given} is for a detector, and --detections has results already: leave out "
                 "--vocabulary and --class-embeddings"
             )
+        if self.transfer is not None:
+            if self.transfer not in TRANSFERS:
+                raise ValueError(f"--transfer {self.transfer}: choose from {', '.join(TRANSFERS)}")
+            if self.detections is not None or given:
+                raise ValueError(
+                    "--transfer embeds the names of the annotation file for a detector: leave out "
+                    "--detections, --vocabulary and --class-embeddings"
+                )
         if self.checkpoint is not None and (self.images is None or self.out is None):
             raise ValueError("a detector needs --images DIR to look at and --out DIR to write to")
         check_sizes(self.batch_size, self.workers, self.part_images)

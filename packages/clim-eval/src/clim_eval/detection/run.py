@@ -103,7 +103,7 @@ def _run_detector(
     """Write detections.json; return its inputs and, on rank 0, its results."""
     assert options.out is not None
     assert options.images is not None
-    detector = with_categories(_open(options), truth, options.classes)
+    detector = with_categories(_open(options), truth, options.classes, options.transfer)
     images = list(truth.records.images.values())
     pictures = AnnotatedPictures(AnnotatedImages(options.images, images))
     rank, world_size = Ranks.of_launcher()
@@ -115,6 +115,8 @@ def _run_detector(
         "images": len(images),
         "part_images": options.part_images,
     }
+    if options.transfer is not None:
+        info["transfer"] = options.transfer
     job = ResultsJob(
         options.out / RESULTS,
         info,

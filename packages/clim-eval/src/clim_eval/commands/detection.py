@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from clim_data.command_line import Commands, add_command, add_option
+from clim_data.command_line import CommandParser, Commands, add_command, add_option
 from clim_data.files import read_names
 
 from clim_eval.commands.options import add_class_source_options
@@ -41,6 +41,24 @@ def add(commands: Commands) -> None:
         "--annotations", type=Path, required=True, metavar="JSON", help="COCO or LVIS json"
     )
     add_option(parser, "--images", type=Path, metavar="DIR", help="folder of its images")
+    _add_rules(parser)
+    add_class_source_options(parser)
+    add_option(
+        parser,
+        "--trust",
+        help="believe the name of the tower in the folder of RUN, although it may bring code",
+    )
+    add_option(parser, "--device")
+    add_option(parser, "--batch-size", default=4)
+    add_option(parser, "--workers", default=0)
+    add_option(parser, "--part-images", default=128)
+    add_option(parser, "--patience", default=1800)
+    add_option(parser, "--overwrite")
+    add_option(parser, "--out", metavar="DIR", help="folder for detections.json and the report")
+
+
+def _add_rules(parser: CommandParser) -> None:
+    """Add the options that say how detections are scored."""
     parser.add_argument(
         "--protocol",
         choices=ALL_PROTOCOLS,
@@ -61,19 +79,6 @@ def add(commands: Commands) -> None:
         help="judge an F-ViT of another data set by the paper's rule of scores: on COCO, or on "
         "others such as Objects365 and VOC",
     )
-    add_class_source_options(parser)
-    add_option(
-        parser,
-        "--trust",
-        help="believe the name of the tower in the folder of RUN, although it may bring code",
-    )
-    add_option(parser, "--device")
-    add_option(parser, "--batch-size", default=4)
-    add_option(parser, "--workers", default=0)
-    add_option(parser, "--part-images", default=128)
-    add_option(parser, "--patience", default=1800)
-    add_option(parser, "--overwrite")
-    add_option(parser, "--out", metavar="DIR", help="folder for detections.json and the report")
 
 
 def run(options: Namespace) -> None:

@@ -4,13 +4,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from clim_eval.class_vectors import ClassSource
 from clim_eval.evaluators.regions import BOX_FEATURES
 from clim_eval.metrics.detection import ALL_PROTOCOLS
 from clim_eval.metrics.tables import check_iou_type
 
-TRANSFERS = {"coco": "fvit-transfer-coco", "other": "fvit-transfer"}
+TRANSFERS: dict[str, Literal["fvit-transfer-coco", "fvit-transfer"]] = {
+    "coco": "fvit-transfer-coco",
+    "other": "fvit-transfer",
+}
 """Presets of clim_models for data sets that a detector was not trained on: COCO, and others such as
 Objects365 and VOC."""
 
@@ -54,8 +58,8 @@ class DetectionOptions:
     classes: where the vectors of the categories come from, unless they are the classes of the
     training.
     protocol: how detections are scored.
-    transfer: one of `TRANSFERS`: judge an F-ViT of another data set by the paper's rule of scores; None
-    keeps the rule of its training.
+    transfer: one of `TRANSFERS`: judge an F-ViT of another data set by the paper's rule of scores;
+    None keeps the rule of its training.
     device, trust: where the detector runs, and whether a folder may name a tower that brings code.
     batch_size, workers: of loading. part_images: images per part; a killed run loses one part.
     patience: seconds that rank 0 waits without news of the others. overwrite: replace an output of

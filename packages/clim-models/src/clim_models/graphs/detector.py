@@ -106,8 +106,8 @@ class DetectorGraph(nn.Module):
         shift = level_of * (max(size) + 1)
         kept = nms(boxes * is_box[:, None] + shift[:, None], values, rules.overlap)
         # The suppression returns the best first; equal scores stay in its order.
-        places = torch.arange(kept.shape[0], device=kept.device)
-        rank = (values.shape[0] - places).to(values)
+        turn = torch.arange(kept.shape[0], device=kept.device)
+        rank = (values.shape[0] - turn).to(values)
         rank = torch.zeros_like(values).scatter(0, kept, rank) * is_box
 
         most = min(rules.after_nms, rules.before_nms * len(found.counts))

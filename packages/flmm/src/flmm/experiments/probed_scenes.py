@@ -7,7 +7,7 @@ animal for an animal, an object for an object). Colours and sizes are not among 
 knows no word for either.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from clim_data import GroundingSample, PanopticNarratives, Phrase
@@ -63,10 +63,10 @@ def absent_probes(sample: GroundingSample, rng: np.random.Generator) -> list[Pro
 
 
 def side_probes(
-    sample: GroundingSample, masks: Sequence[np.ndarray], rng: np.random.Generator
+    sample: GroundingSample, masks: np.ndarray, rng: np.random.Generator
 ) -> list[Probe]:
     """Draw up to two phrases with a place, of things that are left or right and not in the centre:
-    one where the thing is, and one on the opposite side.
+    one where the thing is, and one on the opposite side. masks: bool (N, H, W) of the phrases.
 
     Both kinds are as frequent, so that a place alone tells nothing.
     """

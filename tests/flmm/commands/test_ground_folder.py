@@ -1,6 +1,7 @@
 """`flmm ground FOLDER`: one COCO json, resumed and shared, with what could not be read."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from flmm.grounders.batches import BatchGrounder
 from flmm.heads.presence import PresenceHead
 from flmm.pictures.files import read_image
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tiny_grounding import save_tiny_grounded
 from tiny_lmms import picture
 
@@ -199,3 +202,24 @@ def test_options_of_folders_are_refused_for_one_picture(files, tmp_path, capsys)
     assert main(["ground", image, "a cat", "--pictures", str(tmp_path)]) == 2
     assert "--pictures needs a folder of images" in capsys.readouterr().err
     assert read_image(image).size == (90, 60)
+
+
+def test_pictures_do_not_go_into_the_folder_of_the_images(files, tmp_path, capsys):
+    _, _, photos = files
+    assert ground(files, tmp_path / "o.json", "a car", "--pictures", photos / "drawn") == 2
+    assert "the next run would read its pictures" in capsys.readouterr().err
+    assert not (photos / "drawn").exists()
+
+
+def test_heads_that_hold_no_numbers_are_refused(files, tmp_path, capsys):
+    _, root, photos = files
+    damaged = shutil.copytree(root / "heads", tmp_path / "heads")
+    with safe_open(damaged / "heads.safetensors", "pt") as stored:
+        tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+        about = stored.metadata()
+    name = next(key for key, value in tensors.items() if value.is_floating_point())
+    tensors[name] = tensors[name] * float("nan")
+    save_file(tensors, damaged / "heads.safetensors", metadata=about)
+    words = ["ground", photos / "0.png", "a car", "--checkpoint", damaged, "--device", "cpu"]
+    assert main([*map(str, words), "-o", str(tmp_path / "o.png")]) == 2
+    assert "no finite numbers" in capsys.readouterr().err

@@ -168,3 +168,9 @@ def test_a_picture_that_the_lmm_cannot_take_is_skipped_too(find, monkeypatch):
         results = find(pictures, ["a red car"])
     assert results[0].error
     assert not results[1].error
+
+
+@pytest.mark.parametrize("phrases", [5, [None], [["a car"], 5]])
+def test_phrases_that_are_no_texts_are_refused(find, phrases):
+    with pytest.raises(ValueError, match=r"phrases are .*pass texts"):
+        find(picture(40, 50), phrases)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         given as given,
         need_path as need_path,
         one_argument as one_argument,
+        refuse_inside as refuse_inside,
         without_launcher_options as without_launcher_options,
     )
     from clim_data.command_line.exit_status import (
@@ -58,6 +59,7 @@ else:
             "limit_threads": "clim_data.command_line.threads",
             "need_path": "clim_data.command_line.checks",
             "one_argument": "clim_data.command_line.checks",
+            "refuse_inside": "clim_data.command_line.checks",
             "run_command": "clim_data.command_line.exit_status",
             "run_program": "clim_data.command_line.program",
             "typed": "clim_data.command_line.spelling",

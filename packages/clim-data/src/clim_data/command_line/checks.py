@@ -20,6 +20,19 @@ def need_path(path: Path | None, option: str, *, folder: bool = False) -> None:
         raise FileNotFoundError(f"{path} is not a {kind}: pass the right one with {option}")
 
 
+def refuse_inside(path: Path, folder: str | Path, option: str) -> None:
+    """Refuse to write below a folder of images: the next run would read what this one writes.
+
+    Raises:
+        ValueError: `path`, which `option` names, is the folder or lies in it.
+    """
+    if path.resolve().is_relative_to(Path(folder).resolve()):
+        raise ValueError(
+            f"{option} {path} is in {folder}, and the next run would read its pictures: choose a "
+            "folder elsewhere"
+        )
+
+
 def at_least(least: int) -> Callable[[str], int]:
     """Make the type of an option that is a whole number, at least `least`."""
 

@@ -4,7 +4,7 @@ from argparse import Namespace
 from dataclasses import fields
 from pathlib import Path
 
-from clim_data.command_line import Commands, add_command, add_option
+from clim_data.command_line import Commands, add_command, add_option, refuse_inside
 
 from clim_eval.commands.options import (
     TRAINING_PX,
@@ -66,12 +66,7 @@ def run(options: Namespace) -> None:
         raise ValueError(f"--pictures needs a folder of images, and {options.folder} is none")
 
     if options.pictures is not None:
-        # The next run would read them as images.
-        inside = options.pictures.resolve().is_relative_to(Path(options.folder).resolve())
-        if inside:
-            raise ValueError(
-                f"--pictures {options.pictures} is in {options.folder}: choose another"
-            )
+        refuse_inside(options.pictures, options.folder, "--pictures")
 
     known = [field.name for field in fields(PseudoLabelOptions)]
     chosen = {name: getattr(options, name) for name in known if hasattr(options, name)}

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from clim_models.text import Vocabulary
+
 from clim_eval.evaluators.regions import BOX_FEATURES
 
 
@@ -72,5 +74,7 @@ class PseudoLabelOptions:
             raise ValueError("--captions-json and --no-captions contradict: pass one of them")
         if sum(map(bool, (self.nouns, self.vocabulary, self.names))) != 1:
             raise ValueError("pass one of class names, --nouns FILE and --vocabulary JSON")
+        if self.names:
+            Vocabulary.of(self.names)  # each name is one class
         if self.out.is_dir():
             raise ValueError(f"--out {self.out} is a folder: name the json file to write")

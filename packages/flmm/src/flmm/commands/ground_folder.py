@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clim_data.command_line import CommandParser, add_option, given
+from clim_data.command_line import CommandParser, add_option, given, refuse_inside
 from clim_data.processes import Ranks
 
 from flmm.commands.evaluation_options import on_own_gpu, what_counts
@@ -104,6 +104,8 @@ def ground_folder(options: Namespace) -> None:
     output = options.out or Path(f"{folder.resolve().name}.grounded.json")
     if output.suffix.lower() != ".json":
         raise ValueError(f"the masks of a folder become one json: end -o {output} with .json")
+    if options.pictures is not None:
+        refuse_inside(options.pictures, folder, "--pictures")
     options = on_own_gpu(options)
     ranks = Ranks.of_launcher()
     settings = FolderOptions(

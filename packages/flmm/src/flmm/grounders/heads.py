@@ -245,7 +245,11 @@ def phrases_of_each(
     Raises:
         ValueError: another number of lists than images, no phrase, or an empty one.
     """
+    if not isinstance(phrases, Iterable):
+        raise ValueError(f'phrases are {phrases!r}: pass texts, such as ["a red car"]')
     given = [phrases] if isinstance(phrases, str) else list(phrases)
+    if not all(isinstance(texts, Iterable) for texts in given):
+        raise ValueError(f"phrases are {str(given)[:60]}: pass texts, or a list of texts for each")
     shared = [texts for texts in given if isinstance(texts, str)]
     if len(shared) == len(given):
         return [check_phrases(shared)] * images

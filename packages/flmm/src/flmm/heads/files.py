@@ -107,9 +107,16 @@ def read_heads(
         name: for errors. facts: of their file (`heads.facts.read_facts`).
 
     Raises:
-        ValueError: missing, unexpected or mis-shaped entries, which are listed; or heads of another
+        ValueError: values that are not finite; missing, unexpected or mis-shaped entries, which are
+            listed; or heads of another
             LMM or SAM. A model without a refiner reads the mask head of any of them.
     """
+    broken = [key for key, value in new.items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"{name} holds values that are no finite numbers, such as {broken[0]}: take an earlier "
+            "checkpoint of its training"
+        )
     maps, layers = model.mask_head.in_channels, len(model.text_layer_weights)
     try:
         found = mask_head_sizes(new)["in_channels"]

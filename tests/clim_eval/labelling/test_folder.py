@@ -148,7 +148,7 @@ def test_proposals_are_found_first(model_options, photos, tmp_path, monkeypatch)
     [
         ([], "pass names to give"),
         (["cat", "--vocabulary", "words.json"], "not both"),
-        (["cat", "--pictures", "photos/drawn"], "choose another"),
+        (["cat", "--pictures", "photos/drawn"], "choose a folder elsewhere"),
         (["cat", "--boxes", "none.json"], "none.json"),
     ],
 )

@@ -111,12 +111,7 @@ def read_heads(
             listed; or heads of another
             LMM or SAM. A model without a refiner reads the mask head of any of them.
     """
-    broken = [key for key, value in new.items() if not value.isfinite().all()]
-    if broken:
-        raise ValueError(
-            f"{name} holds values that are no finite numbers, such as {broken[0]}: take an earlier "
-            "checkpoint of its training"
-        )
+    _check_numbers(new, name)
     maps, layers = model.mask_head.in_channels, len(model.text_layer_weights)
     try:
         found = mask_head_sizes(new)["in_channels"]
@@ -155,6 +150,20 @@ def read_heads(
     # Not strict, because the frozen weights are not in the file: `check_names` above has compared
     # the names and shapes of everything that is.
     model.load_state_dict(new, strict=False)
+
+
+def _check_numbers(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Refuse heads whose masks would be empty for every phrase.
+
+    Raises:
+        ValueError: a value is no finite number.
+    """
+    for key, value in tensors.items():
+        if not value.isfinite().all():
+            raise ValueError(
+                f"{name} holds values that are no finite numbers, such as {key}: take an earlier "
+                "checkpoint of its training"
+            )
 
 
 def write_heads(

@@ -55,6 +55,7 @@ from flmm.experiments.scene_figure import GroundedScene, scenes_picture
 from flmm.grounded import GroundedLMM
 from flmm.grounders.chosen_heads import SCENES
 from flmm.grounders.refining import box_refiner
+from flmm.hub import without_bars
 from flmm.pictures.reliability import reliability_figure
 from flmm.text.prompts import DESCRIBE
 from flmm.training.task import HEADS_FILE
@@ -107,7 +108,8 @@ def run(
     stages.begin("demo LMM and scenes")
     lmm_folder, trained = write_demo_model(folder / "lmm")
     sam_folder, scenes = folder / "sam", folder / "scenes"
-    build_demo_sam().save_pretrained(sam_folder)
+    with without_bars():
+        build_demo_sam().save_pretrained(sam_folder)
     train = compose_demo_scenes(scenes / "train", "train", count=train_scenes, seed=seed).read()
     test = compose_demo_scenes(scenes / split, split, count=test_scenes, seed=seed).read()
     model = build_grounded(load_lmm(lmm_folder, dtype="float32"), build_demo_sam(), seed=seed)

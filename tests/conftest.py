@@ -73,6 +73,14 @@ class GoldenCase:
         strided = [(self.tensor(name), int(match[1])) for name, match in found if match]
         return strided[0] if strided else (self.tensor(key), 1)
 
+    def numbers(self, prefix: str) -> range:
+        """The numbers of the arrays prefix0, prefix1, ...: one for each image of the case."""
+        count = 0
+        while f"{prefix}{count}" in self.arrays:
+            count += 1
+        assert count, f"the case has no {prefix}0"
+        return range(count)
+
     def under(self, prefix: str) -> dict[str, torch.Tensor]:
         """Tensors whose key starts with `prefix`, without it: `under("sd/")` is the state dict."""
         return {k[len(prefix) :]: self.tensor(k) for k in self.arrays if k.startswith(prefix)}

@@ -30,7 +30,8 @@ KINDS = ["coco", "lvis"]
 def test_golden_detections(golden, kind):
     case = golden("case09_fvit_test", FAMILY)
     detector = golden_detector(golden(f"model_fvit_{kind}", FAMILY))
-    pictures = [case.tensor(f"in/{kind}/image{i}").permute(2, 0, 1) for i in range(2)]
+    numbers = case.numbers(f"in/{kind}/image")
+    pictures = [case.tensor(f"in/{kind}/image{i}").permute(2, 0, 1) for i in numbers]
     found = detector.detect(pictures)
     for i, one in enumerate(found):
         # The original resizes with another library, which differs by a grey level in places.
@@ -49,9 +50,10 @@ def test_golden_detections(golden, kind):
 def test_golden_batches_and_single_pictures_agree(golden, kind):
     case = golden("case09_fvit_test", FAMILY)
     detector = golden_detector(golden(f"model_fvit_{kind}", FAMILY)).to(DEVICE)
-    tensors = torch.stack([case.tensor(f"in/{kind}/tensor{i}") for i in range(2)])
-    contents = [case.tensor(f"in/{kind}/img_shape{i}").tolist() for i in range(2)]
-    originals = [case.arrays[f"in/{kind}/image{i}"].shape[:2] for i in range(2)]
+    numbers = case.numbers(f"in/{kind}/image")
+    tensors = torch.stack([case.tensor(f"in/{kind}/tensor{i}") for i in numbers])
+    contents = [case.tensor(f"in/{kind}/img_shape{i}").tolist() for i in numbers]
+    originals = [case.arrays[f"in/{kind}/image{i}"].shape[:2] for i in numbers]
     found = detector(tensors.to(DEVICE), frames_of(contents, tensors.shape[-2:], originals))
     for i, one in enumerate(found):
         check_detections(case, f"out/{kind}", i, one)
@@ -59,7 +61,7 @@ def test_golden_batches_and_single_pictures_agree(golden, kind):
 
 def truths_of(case, kind):
     truths = []
-    for image in range(2):
+    for image in case.numbers(f"in/{kind}/gt"):
         masks = None
         if f"in/{kind}/masks{image}" in case.arrays:
             width = case.arrays[f"in/{kind}/x"].shape[-1]

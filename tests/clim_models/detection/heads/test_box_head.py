@@ -82,7 +82,7 @@ def original(matches):
 @pytest.mark.parametrize(("name", "best"), [("assign_coco", None), ("assign_lvis", 0.5)])
 def test_golden_matches(golden, name, best):
     case = golden("case06_box_loss", FAMILY)
-    for image in range(2):
+    for image in case.numbers("in/gt"):
         proposals, boxes = case.tensor(f"in/proposals{image}"), case.tensor(f"in/gt{image}")
         matches = match_boxes(proposals, boxes, MatchRules(0.5, 0.5, best))
         close(case, f"out/{name}/{image}", original(matches))
@@ -94,7 +94,7 @@ def test_golden_matches(golden, name, best):
 def sampled_of(case, detector):
     rules = (detector.rules.match, detector.rules.sample)
     found = []
-    for image in range(2):
+    for image in case.numbers("in/gt"):
         truth = Annotations(case.tensor(f"in/gt{image}"), case.tensor(f"in/labels{image}"))
         proposals = case.tensor(f"in/proposals{image}")
         found.append(sample_boxes(proposals, truth, detector.classes.num_columns, rules))

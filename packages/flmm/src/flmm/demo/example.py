@@ -8,9 +8,8 @@ from clim_data.drawings import NarrativeScenes
 from clim_data.files import write_json, write_whole
 
 from flmm.demo.model_files import write_demo_model
-from flmm.demo.sam import build_demo_sam
+from flmm.demo.sam import write_demo_sam
 from flmm.demo.scenes import compose_demo_scenes
-from flmm.hub import without_bars
 
 HEADS = Path(__file__).parent / "weights" / "demo_heads.safetensors"
 HEADS_FILE = "heads.safetensors"
@@ -56,8 +55,7 @@ def write_example(folder: str | Path, *, scenes: int = SCENES) -> Example:
             f"no trained heads at {HEADS}: make them with `{COMMAND} {HEADS}`, or reinstall flmm"
         )
     write_demo_model(folder / "lmm")
-    with without_bars():
-        build_demo_sam().save_pretrained(folder / "sam")
+    write_demo_sam(folder / "sam")
     model = folder / "run" / "model"
     model.mkdir(parents=True, exist_ok=True)
     with write_whole(model / HEADS_FILE) as draft:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from flmm.demo.scenes import IMAGE_PX
+from flmm.hub import without_bars
 
 PATCH_PX = 4
 WINDOW_PX = 36
@@ -75,3 +76,9 @@ def build_demo_sam(weights: str | Path = WEIGHTS) -> Any:
     model = random_demo_sam()
     load_weights(model, weights, what="demo SAM", command=COMMAND)
     return model.eval()
+
+
+def write_demo_sam(folder: Path) -> None:
+    """Write the demo SAM as transformers' `from_pretrained` reads it."""
+    with without_bars():
+        build_demo_sam().save_pretrained(folder)

@@ -29,7 +29,7 @@ from PIL import Image
 
 from flmm.adapters.registry import load_lmm
 from flmm.demo.model_files import write_demo_model
-from flmm.demo.sam import build_demo_sam
+from flmm.demo.sam import build_demo_sam, write_demo_sam
 from flmm.demo.scenes import compose_demo_scenes
 from flmm.dialogue.answers import ask
 from flmm.experiments.captions import caption_accuracy
@@ -55,7 +55,6 @@ from flmm.experiments.scene_figure import GroundedScene, scenes_picture
 from flmm.grounded import GroundedLMM
 from flmm.grounders.chosen_heads import SCENES
 from flmm.grounders.refining import box_refiner
-from flmm.hub import without_bars
 from flmm.pictures.reliability import reliability_figure
 from flmm.text.prompts import DESCRIBE
 from flmm.training.task import HEADS_FILE
@@ -108,8 +107,7 @@ def run(
     stages.begin("demo LMM and scenes")
     lmm_folder, trained = write_demo_model(folder / "lmm")
     sam_folder, scenes = folder / "sam", folder / "scenes"
-    with without_bars():
-        build_demo_sam().save_pretrained(sam_folder)
+    write_demo_sam(sam_folder)
     train = compose_demo_scenes(scenes / "train", "train", count=train_scenes, seed=seed).read()
     test = compose_demo_scenes(scenes / split, split, count=test_scenes, seed=seed).read()
     model = build_grounded(load_lmm(lmm_folder, dtype="float32"), build_demo_sam(), seed=seed)

@@ -531,3 +531,10 @@ def test_an_image_that_may_not_be_read_is_not_called_missing(coco, tmp_path, mon
     report = write_shards(found, folder)
     (name,) = report.skipped.names["unreadable image"]
     assert name.endswith(first.name)
+
+
+def test_packing_does_without_torch():
+    """Which takes seconds to import, for nothing here."""
+    modules = "clim_data.sources.write, clim_data.sources.items"
+    code = f"import {modules}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,11 +3,16 @@
 The right and bottom edges are exclusive: the box of a single pixel is one pixel wide.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+# torch is imported where it is used: packing reads annotations, and has no other use for it.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Box = tuple[int, int, int, int]
 
@@ -32,6 +37,8 @@ def boxes_of_masks(masks: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         int64 (N, 4) XYXY in pixels, with undefined values where a mask is empty; bool (N,).
     """
+    import torch
+
     rows, columns = masks.any(dim=2), masks.any(dim=1)
     top, bottom = _extent(rows)
     left, right = _extent(columns)
@@ -41,7 +48,7 @@ def boxes_of_masks(masks: Tensor) -> tuple[Tensor, Tensor]:
 def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
     """Return the first set place of each row (N, S), and the place after the last one."""
     # argmax gives the first of equal values.
-    flags = occupied.to(torch.uint8)
+    flags = occupied.byte()
     return flags.argmax(dim=1), occupied.shape[1] - flags.flip(1).argmax(dim=1)
 
 
@@ -59,6 +66,8 @@ def xyxy_to_xywh(box: Sequence[float]) -> tuple[float, float, float, float]:
 
 def inside_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Clip boxes (N, 4) XYXY in pixels to an image of (height, width)."""
+    import torch
+
     return torch.from_numpy(inside_window(boxes.numpy(), size))
 
 

@@ -100,6 +100,8 @@ def test_a_stopped_training_can_be_resumed(package, tmp_path, monkeypatch, capsy
 # -- the events as users meet them -------------------------------------------------------------
 
 
+# A test may have imported the module already, which runpy warns about.
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize(
     ("module", "runs"),
     [("clim_train.quickstart", "runs"), ("flmm.experiments.quickstart", "run")],

@@ -334,7 +334,10 @@ def test_real_photos(model_options, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("out", "fix"),
-    [("e.txt", "should end in .safetensors or .npy"), ("names.txt/e.npy", "who may")],
+    [
+        ("e.txt", "should end in .safetensors or .npy"),
+        ("names.txt/e.npy", "names.txt': check that path"),
+    ],
 )
 def test_where_embeddings_go_is_checked_before_they_are_computed(out, fix, tmp_path, capsys):
     names = tmp_path / "names.txt"

@@ -1,5 +1,7 @@
 """The graph of a detector finds what the detector finds, for any size and vocabulary."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,16 @@ def test_the_graph_finds_what_the_detector_finds(kind, grid):
     torch.testing.assert_close(torch.from_numpy(found[1]), expected.scores, atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.from_numpy(found[0]), expected.boxes, atol=1e-2, rtol=0)
     assert found[2].tolist() == expected.labels.tolist()
+
+
+def test_a_file_is_written_and_compared(tmp_path):
+    """Only ONNX, and not on every tower: each file takes seconds."""
+    pytest.importorskip("onnxruntime", reason="clim-models[onnx]")
+    (report,) = export_detector(tiny_detector("resnet"), tmp_path, formats=["onnx"])
+    assert report.path == tmp_path / "detector.onnx"
+    assert report.difference < 1e-4
+    assert len(report.sizes) == 3
+    assert json.loads((tmp_path / "graphs.json").read_text())
 
 
 def test_suppression_is_that_of_torchvision():

@@ -18,7 +18,7 @@ def reliability_figure(bins: Reliability, *, title: str = "") -> Figure:
     from matplotlib.figure import Figure
 
     with style.context(STYLE):
-        figure = Figure(figsize=(4.2, 4))
+        figure = Figure(figsize=(5, 5))
         figure.set_layout_engine("constrained")
         axis = figure.subplots()
         axis.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
@@ -26,7 +26,6 @@ def reliability_figure(bins: Reliability, *, title: str = "") -> Figure:
         axis.set_xlim(-0.02, 1.02)
         axis.set_ylim(-0.02, 1.02)
         axis.set_xlabel("score")
-        axis.set_ylabel("share of phrases that are there, with IoU of 0.5 or more")
-        heading = title or "Scores against what is right"
-        axis.set_title(f"{heading}: calibration error {100 * bins.error:.1f} %")
+        axis.set_ylabel("share of phrases that are there, IoU at least 0.5")
+        axis.set_title(f"{title or 'Scores'}: calibration error {100 * bins.error:.1f} %")
     return figure

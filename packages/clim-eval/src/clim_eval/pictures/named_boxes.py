@@ -28,7 +28,7 @@ class NamedBoxes:
     """n boxes and their names.
 
     Args:
-        boxes: (n, 4) XYXY in [0, 1].
+        boxes: (n, 4) XYXY in [0, 1]; one without area is counted and not drawn.
         names: n words.
         right: whether each name is the true one; None where the truth is not known.
 
@@ -65,10 +65,11 @@ def draw_named_boxes(
         return
 
     corners = np.asarray(named.boxes, dtype=float) * [width, height, width, height] - 0.5
-    for number, box in enumerate(corners):
-        draw_frame(axis, box, named.look(number)[0])
-    for number, box in enumerate(corners):
-        _write_name(axis, box, named, number)
+    drawn = np.flatnonzero((corners[:, 2:] > corners[:, :2]).all(axis=1)).tolist()
+    for number in drawn:
+        draw_frame(axis, corners[number], named.look(number)[0])
+    for number in drawn:
+        _write_name(axis, corners[number], named, number)
     axis.set_xlim(-0.5, width - 0.5)
     axis.set_ylim(height - 0.5, -0.5)
 

@@ -105,8 +105,8 @@ def named_boxes_figure(
         raise ValueError("no images to draw: pass at least one")
 
     drawn = [check_pixels(image) for image in images]
-    wide, high = panel_size(drawn[0], max(3, len(views)))
-    size = (len(views) * (wide + 0.1), len(images) * (high + 0.3) + 0.4)
+    wide, high = panel_size(drawn[0], max(4, len(views)))
+    size = (len(views) * (wide + 0.1), len(images) * (high + 0.35) + 0.4)
     with styled_figure(*size) as figure:
         grid = figure.subplots(len(images), len(views), squeeze=False)
         for column, (model, named) in enumerate(views.items()):

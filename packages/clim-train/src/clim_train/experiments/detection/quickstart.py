@@ -55,7 +55,7 @@ from clim_train.experiments.image_towers import set_image_tower
 from clim_train.run.randomness import seed_everything
 
 # Scenes that are drawn in the report.
-_PICTURES = 3
+_PICTURES = 6
 
 
 class DetectorRuns:

@@ -96,7 +96,7 @@ def found_pictures(
         right = torch.cat([one.right for one in found[:count]])
         counts.append(f"{int(right.sum())} {title}")
 
-    told = f"Words of {len(right)} whose best box is right: {', '.join(counts)}"
+    told = f"Words of {len(right)} whose best box is right:\n{', '.join(counts)}"
     figure = named_boxes_figure(images, views, verb="found", title=told)
     return {"asked for its words": figure}
 

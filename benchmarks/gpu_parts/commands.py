@@ -1,10 +1,8 @@
 """clim-eval and flmm as users start them, with `--device cuda` and with `--device cpu`: the same
 results."""
 
-import contextlib
-import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +17,10 @@ from flmm.__main__ import main as flmm
 from flmm.demo import build_demo_sam
 from flmm.experiments import build_grounded
 from PIL import Image
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from gpu_parts.drawn_data import NAMES, DrawnData, draw_data
 from gpu_parts.exact import exact_float32
+from gpu_parts.programs import devices_of_modules, quietly
 from gpu_parts.record import Part
 
 TINY_CLIP = "clim-gpu-run-tiny"
@@ -142,34 +140,6 @@ class Runner:
             peak = torch.cuda.max_memory_allocated()
             detail, right = f"{detail}, peak of {peak / 2**20:.0f} MiB", right and peak > 0
         self.part.check(f"{name}: every module that ran was on the device", right, detail)
-
-
-@contextlib.contextmanager
-def devices_of_modules() -> Iterator[set[str]]:
-    """Types of the devices on which the modules that run inside have their weights."""
-    devices: set[str] = set()
-
-    def look(module: torch.nn.Module, inputs: tuple) -> None:
-        devices.update(weight.device.type for weight in module.parameters(recurse=False))
-
-    handle = register_module_forward_pre_hook(look)
-    try:
-        yield devices
-    finally:
-        handle.remove()
-
-
-def quietly(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> str:
-    """Run a command and return what it printed; RuntimeError with all of it where its status is not
-    0."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        status = main(arguments)
-    if status:
-        raise RuntimeError(
-            f"{' '.join(arguments)} ended with status {status}: {said.getvalue()[-2000:]}"
-        )
-    return said.getvalue()
 
 
 # -- flmm ------------------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from clim_models.checkpoints.atomic import write_json
+from clim_models.detection.choice import choose_boxes
 from clim_models.detection.detector import TwoStageDetector
+from clim_models.detection.rules import DetectionRules
 from clim_models.graphs.detector import LEAST_GRID, DetectorGraph
 from clim_models.graphs.writing import (
     FORMATS,
@@ -100,11 +102,11 @@ def suppress_boxes(
     boxes: np.ndarray,
     scores: np.ndarray,
     *,
-    score: float = 0.0001,
-    overlap: float = 0.5,
-    per_image: int = 300,
+    score: float = DetectionRules.score,
+    overlap: float = DetectionRules.overlap,
+    per_image: int = DetectionRules.per_image,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Choose detections among scored proposals, class by class, in numpy.
+    """Choose detections among scored proposals, class by class, for callers with numpy arrays.
 
     Args:
         boxes: (P, 4) XYXY.
@@ -116,29 +118,9 @@ def suppress_boxes(
     Returns:
         Boxes (n, 4), scores (n,) and labels (n,), by falling score.
     """
-    rows, labels = np.nonzero(scores > score)
-    values = scores[rows, labels]
-    order = np.argsort(-values, kind="stable")
-    rows, labels, values = rows[order], labels[order], values[order]
-    sides = boxes[:, 2:] - boxes[:, :2]
-    area = sides[:, 0] * sides[:, 1]
-
-    kept: list[int] = []
-    alive = np.ones(len(rows), dtype=bool)
-    for place in range(len(rows)):
-        if not alive[place]:
-            continue
-        kept.append(place)
-        if len(kept) == per_image:
-            break
-        later = np.flatnonzero(alive & (labels == labels[place]))
-        later = later[later > place]
-        one, others = boxes[rows[place]], boxes[rows[later]]
-        inner = np.minimum(one[2:], others[:, 2:]) - np.maximum(one[:2], others[:, :2])
-        shared = inner.clip(min=0).prod(axis=1)
-        either = area[rows[place]] + area[rows[later]] - shared
-        alive[later[shared > overlap * either]] = False
-    return boxes[rows[kept]], values[kept], labels[kept]
+    rules = DetectionRules(score, overlap, per_image)
+    found = choose_boxes(torch.from_numpy(boxes), torch.from_numpy(scores), rules)
+    return found.boxes.numpy(), found.scores.numpy(), found.labels.numpy()
 
 
 def _compare_file(graph: DetectorGraph, path: Path) -> GraphReport:

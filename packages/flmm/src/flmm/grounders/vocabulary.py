@@ -73,12 +73,11 @@ class VocabularyPhrases:
         higher score, the class has an empty mask and the score 0.
         """
         places = {phrase: number for number, phrase in enumerate(self.phrases)}
-        scores = found.scores
+        scores, values = found.scores, found.scores.tolist()
         chosen = []
         for one in self.vocabulary:
-            own = [places[phrase] for phrase in one.phrases]
-            weights = scores.new_tensor(list(one.phrases.values()))
-            chosen.append(own[int((scores[own] * weights).argmax())])
+            weighted = {places[phrase]: weight for phrase, weight in one.phrases.items()}
+            chosen.append(max(weighted, key=lambda place: values[place] * weighted[place]))
 
         rejects = [places[phrase] for phrase in self.vocabulary.rejects]
         inside = found.masks > 0

@@ -304,6 +304,11 @@ def test_watching_does_not_wait_for_the_device():
         watch.check(None)
 
 
+def test_rank_without_samples_is_named_as_such():
+    error = NotFiniteError("the loss is not finite", 2, {0: ["0003", "0007"], 1: []}, None)
+    assert "at step 2 (rank 0, batch of 0003, 0007; rank 1, no samples)" in str(error)
+
+
 def test_command_says_what_to_do_about_a_loss_that_is_not_finite(
     shards, tmp_path, monkeypatch, capsys
 ):

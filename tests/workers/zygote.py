@@ -60,6 +60,7 @@ def run(script: str, arguments: list[str], environment: dict[str, str], log: str
     os.environ.update(environment)
 
     status = 1
+    fill_new_memory()
     try:
         sys.argv = [script, *arguments]
         runpy.run_path(script, run_name="__main__")
@@ -72,6 +73,16 @@ def run(script: str, arguments: list[str], environment: dict[str, str], log: str
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def fill_new_memory() -> None:
+    """Fill the tensors of `torch.empty` with NaN, and with the largest number where they are whole.
+
+    Such memory mostly holds zeros, so a job that reads it before it writes it would fail once in
+    hundreds of runs.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
 
 
 def main() -> None:

@@ -115,8 +115,20 @@ def without_exchange(engine: Any) -> None:
 
 def own_part(parameter: nn.Parameter) -> Tensor:
     """Return this rank's part of a parameter: its partition under ZeRO-3, else the whole
-    parameter."""
-    return getattr(parameter, "ds_tensor", parameter).detach()
+    parameter.
+
+    The padding of a partition is left out, so the part is flat and may be empty under ZeRO-3.
+    """
+    partition = getattr(parameter, "ds_tensor", None)
+    if partition is None:
+        return parameter.detach()
+
+    # Partitions are equally long. Where the elements do not fill the last ones, the rest is memory
+    # that DeepSpeed never writes: any numbers, also NaN.
+    private: Any = parameter
+    start = private.ds_zero_partition_rank * partition.numel()
+    held = max(private.ds_numel - start, 0)
+    return partition.detach()[:held]
 
 
 @contextmanager

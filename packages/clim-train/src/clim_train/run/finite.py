@@ -28,7 +28,10 @@ class NotFiniteError(AgreedError, ArithmeticError):
     def __init__(
         self, what: str, step: int, keys: dict[int, list[str]], last_good: Path | None
     ) -> None:
-        batches = [f"rank {rank}, batch of {', '.join(names)}" for rank, names in keys.items()]
+        batches = []
+        for rank, names in keys.items():
+            batch = f"batch of {', '.join(names)}" if names else "no samples"
+            batches.append(f"rank {rank}, {batch}")
         saved = "no checkpoint was written before"
         if last_good is not None:
             saved = f"{last_good} is the last good checkpoint"

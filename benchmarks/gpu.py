@@ -118,9 +118,12 @@ def run_part(
     began = time.monotonic()
     process = forkserver().Process(target=work, args=(part, PARTS[name].module), name=name)
     process.start()
-    process.join(limit)
-    late = process.is_alive()
-    end(process)
+    try:
+        process.join(limit)
+        late = process.is_alive()
+    finally:
+        # Also when this script is stopped: a part that went on would disturb whatever runs next.
+        end(process)
 
     record = json.loads(part.path.read_text())
     record["seconds"] = round(time.monotonic() - began, 1)
@@ -265,4 +268,5 @@ def file_name(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

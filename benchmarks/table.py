@@ -121,7 +121,7 @@ def gpu_section(record: dict) -> str:
             "; ".join(failed),
             left_out or "",
             complete,
-            f"{part['seconds']:.0f}",
+            "" if part["seconds"] is None else f"{part['seconds']:.0f}",
         )
         lines.append("| " + " | ".join(map(str, cells)) + " |")
 

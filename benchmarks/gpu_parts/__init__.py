@@ -40,7 +40,7 @@ PARTS: dict[str, Entry] = {
     "detectors": Entry(
         "gpu_parts.detectors",
         "detectors against the CPU, what waits, heads beside torchvision's",
-        120,
+        180,
     ),
     "step_speed": Entry("gpu_parts.step_speed", "training steps of EVA02-B/16 and L/14", 90),
     "dense_speed": Entry("gpu_parts.dense_speed", "encode_dense and encode_boxes in images/s", 60),

@@ -7,6 +7,7 @@ The golden cases of detectors are tests marked `device`; the part `golden` runs 
 import math
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +99,9 @@ class Case:
 
     def __init__(self, part: Part, config: TrainConfig):
         self.part, self.config, self.method = part, config, config.task.name
+        torch.manual_seed(0)
+        # On the CPU: a device draws other numbers.
+        self.tower = make_model(config, torch.device("cpu"))
         self.batches = first_batches(config, part.device)
         self.wanted = self._first_loss(torch.device("cpu"))
 
@@ -117,9 +121,10 @@ class Case:
     def _task(self, config: TrainConfig, device: torch.device) -> Any:
         """Build the task, with the same random weights each time."""
         torch.manual_seed(0)
-        # On the CPU first: a device draws other numbers.
-        model = make_model(config, torch.device("cpu"))
-        task = build_task(with_engine(config, device="cpu"), model, THINGS)
+        # The heads are drawn on the CPU, too. The task of a detector is the same at every precision,
+        # and a CPU refuses fp16.
+        on_cpu = with_engine(config, device="cpu", precision="fp32")
+        task = build_task(on_cpu, deepcopy(self.tower), THINGS)
         train_all_boxes(task.model, tiny=self.part.tiny)
         task.model.to(device)
         return task

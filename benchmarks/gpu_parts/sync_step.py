@@ -34,6 +34,7 @@ OVERFLOW = {
 }
 STAGE_3 = {
     "stage3.py:_overflow_check_and_loss_scale_update": "stage 3 looks for gradients that are not finite",
+    "stage3.py:independent_gradient_partition_epilogue": "stage 3 waits once for its exchange of gradients",
     "stage3.py:get_grad_norm_direct": "stage 3 begins the norm of the gradient with a number from the host",
     "partitioned_param_coordinator.py:fetch_sub_module": "stage 3: weights are fetched a bounded number of steps ahead",
     "partition_parameters.py:wait": "stage 3: a weight is there when it is used",

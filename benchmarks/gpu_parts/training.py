@@ -33,15 +33,16 @@ from gpu_parts.training_cases import (
 # Differences of losses, relative to 1 + loss. A variant and its plain loop do the same arithmetic
 # on the same weights; what differs is how it rounds.
 # - Sums of gradients in another order (2^-24) can turn the rounding of a feature to bf16 (2^-9) the
-# other way. A loss,   a mean over features, moves by less than two of these.
+# other way. A loss, a mean over features, moves by less than two of these.
+# - With bf16 weights the rounding of a weight can turn, too, in every step: twice that.
 # - At stage 3 DeepSpeed rounds each product before its bias is added and once again after: four
 # times that.
 # - fp16 against float32: after the 24 products of 12 blocks a feature is off by sqrt(24) x 2^-12 =
-# 0.12 %, a logit by   14 (the temperature) times as much, 0.017, and a sum over 8 classes by 0.13,
+# 0.12 %, a logit by 14 (the temperature) times as much, 0.017, and a sum over 8 classes by 0.13,
 # which is 2 % of 1 + its first loss.
-SAME_ROUNDING, STAGE_3_ROUNDING, FP16_ROUNDING = 2**-8, 2**-6, 2**-5
+SAME_ROUNDING, BF16_ROUNDING, STAGE_3_ROUNDING, FP16_ROUNDING = 2**-8, 2**-7, 2**-6, 2**-5
 
-STEPS, HALF, SHORT, REHEARSED_STEPS = 30, 16, 6, 4
+STEPS, HALF, SHORT, REHEARSED_STEPS = 20, 10, 6, 4
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,12 @@ TWICE = Variant(
 )
 VARIANTS = (*AMP, *BF16, FP16, TWICE, HOST, HOST3)
 
+# What of the engine depends on the method: the order in which stage 3 gathers its modules, the means
+# that accumulation adds up, and losses large or small enough to leave the range of fp16. The other
+# methods run only these, and CLIM runs everything.
+BY_METHOD = (AMP[1], AMP[3], BF16[2], FP16, TWICE)
+ON_GPU = {"clim": VARIANTS, "clipself": BY_METHOD, "regionclip": BY_METHOD}
+
 # A rehearsal runs all of them with one method; the others only show that their batches and losses
 # fit.
 REHEARSED = {"clim": VARIANTS, "clipself": (AMP[1], TWICE), "regionclip": (AMP[1], FP16)}
@@ -110,7 +117,7 @@ def run(part: Part) -> None:
     # Variant by variant: what comes late for want of time is missing for all methods alike.
     for variant in VARIANTS:
         for method, case in cases.items():
-            if part.tiny and variant not in REHEARSED[method]:
+            if variant not in (REHEARSED if part.tiny else ON_GPU)[method]:
                 continue
             if time.monotonic() - began > 0.65 * part.seconds:
                 part.check(f"{method}: {variant.name}", False, "left out: no time")
@@ -222,7 +229,9 @@ class Case:
             )
             return
         error = _worst(losses, self.references[precision][: len(losses)])
-        tolerance = STAGE_3_ROUNDING if stage == 3 else SAME_ROUNDING
+        tolerance = BF16_ROUNDING if precision == "bf16" else SAME_ROUNDING
+        if stage == 3:
+            tolerance = STAGE_3_ROUNDING
         self.part.within(f"{name}: losses against plain PyTorch", error, tolerance)
 
     def _train(self, variant: Variant) -> tuple[Tensor, int]:

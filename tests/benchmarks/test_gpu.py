@@ -3,9 +3,13 @@
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -93,10 +97,30 @@ def test_a_part_that_fails_hangs_or_dies_does_not_stop_the_next(gpu, tmp_path, c
 
 def test_programs_of_a_part_end_with_it(gpu, tmp_path, capsys):
     _, parts, _ = run(gpu, tmp_path, capsys, "--only", "hangs")
-    (figure,) = parts["hangs"]["figures"]
+    assert has_ended(parts["hangs"])
+
+
+def test_parts_and_their_programs_end_with_the_script(gpu, tmp_path):
+    path = tmp_path / "out" / "hangs.json"
+    gpu.PARTS["hangs"] = replace(gpu.PARTS["hangs"], seconds=60)
+
+    def stop():
+        while not path.exists() or '"child"' not in path.read_text():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    Thread(target=stop, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        gpu.main(["--out", str(tmp_path / "out"), "--tiny", "--only", "hangs"])
+    assert has_ended(json.loads(path.read_text()))
+
+
+def has_ended(part: dict) -> bool:
+    """Whether the program that the part `hangs` started has ended."""
+    (figure,) = part["figures"]
     state = Path(f"/proc/{int(figure['value'])}/stat")
     # A zombie that nobody has waited for yet has ended, too.
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_parts_without_time_are_named(gpu, tmp_path, capsys):

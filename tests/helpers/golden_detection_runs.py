@@ -31,7 +31,7 @@ def check_detections(case, prefix: str, image: int, found) -> None:
     Detections whose scores differ by less than the tolerance may have swapped places.
     """
     keys = {part: f"{prefix}/{part}{image}" for part in ("boxes", "scores", "labels")}
-    expected = {part: case.tensor(key) for part, key in keys.items()}
+    expected = {part: case.tensor(key).cpu() for part, key in keys.items()}
     assert len(found.scores) == len(expected["scores"])
     tolerances = {part: case.meta["keys"][keys[part]].get("tolerance") for part in keys}
     found = Detections(*(getattr(found, part).cpu() for part in ("boxes", "scores", "labels")))
@@ -53,10 +53,10 @@ def order_of(found, expected) -> torch.Tensor:
 
 def check_masks(case, prefix: str, image: int, found) -> None:
     """Compare masks of the first boxes by their overlap."""
-    packed = case.tensor(f"{prefix}/masks{image}")
+    packed = case.tensor(f"{prefix}/masks{image}").cpu()
     everything = found.masks.cpu()
     masks = unpack(packed, everything.shape[-1])
-    expected = {part: case.tensor(f"{prefix}/{part}{image}") for part in ("boxes", "labels")}
+    expected = {part: case.tensor(f"{prefix}/{part}{image}").cpu() for part in ("boxes", "labels")}
     ours = everything[order_of(found, expected)][: len(masks)]
     both = (ours & masks).flatten(1).sum(1)
     either = (ours | masks).flatten(1).sum(1).clamp(min=1)

@@ -104,7 +104,7 @@ def frames_of(contents, padded, originals=None) -> list[ImageFrame]:
 
 def close(case, key: str, found: torch.Tensor) -> None:
     """Compare with a golden array, within the tolerance that its sidecar gives."""
-    about, expected, found = case.meta["keys"][key], case.tensor(key), found.cpu()
+    about, expected, found = case.meta["keys"][key], case.tensor(key).cpu(), found.cpu()
     assert tuple(found.shape) == tuple(expected.shape), key
     if about.get("exact"):
         assert torch.equal(found.to(expected.dtype), expected), key
@@ -127,6 +127,6 @@ def record(monkeypatch, place, name: str) -> list:
 
 def unpack(packed: torch.Tensor, width: int) -> torch.Tensor:
     """Masks whose bits are packed along x: (..., bytes) uint8 -> bool (..., width)."""
-    shifts = torch.arange(7, -1, -1, dtype=torch.uint8)
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
     bits = (packed[..., None] >> shifts) & 1
     return bits.flatten(-2)[..., :width].bool()

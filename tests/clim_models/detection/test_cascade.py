@@ -261,11 +261,12 @@ def test_golden_detections_and_masks(golden):
     for i, found in enumerate(detector(images, frames)):
         for part in ("boxes", "scores", "labels"):
             close(case, f"out/det{i}/{part}", getattr(found, part))
-        masks = case.tensor(f"out/det{i}/masks").bool()
+        masks = case.tensor(f"out/det{i}/masks").bool().cpu()
         ours = found.masks.cpu()
         assert (ours[: len(masks)] != masks).float().mean() < 1e-3
         area = ours.flatten(1).sum(1).float()
-        torch.testing.assert_close(area, case.tensor(f"out/det{i}/mask_area"), atol=2, rtol=0.01)
+        expected = case.tensor(f"out/det{i}/mask_area").cpu()
+        torch.testing.assert_close(area, expected, atol=2, rtol=0.01)
 
 
 # Training

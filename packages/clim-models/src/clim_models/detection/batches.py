@@ -99,9 +99,10 @@ def prepare_padded(images: Tensor, windows: Tensor, rules: BatchRules) -> tuple[
 
     rows = torch.arange(images.shape[2], device=images.device)[:, None]
     columns = torch.arange(images.shape[3], device=images.device)
-    bottom, right = windows.to(images.device)[:, [3, 2], None, None].unbind(1)
-    inside = (rows < bottom) & (columns < right)  # (B, H, W)
-    limits = torch.stack([bottom, right], 1)[:, :, 0, 0].float()
+    # Not by a list of columns: a list is copied to the device, which waits.
+    _, _, right, bottom = windows.to(images.device).unbind(1)
+    inside = (rows < bottom[:, None, None]) & (columns < right[:, None, None])  # (B, H, W)
+    limits = torch.stack([bottom, right], 1).float()
     return normal * inside[:, None], limits
 
 

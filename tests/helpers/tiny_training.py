@@ -231,6 +231,24 @@ def fit_until(trainer: Trainer, step: int) -> None:
         trainer.close()
 
 
+class Crossed:
+    """A task whose graph depends on the rank: rank 1 runs two layers in the other order, and the
+    third not at all."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = torch.nn.ModuleList(torch.nn.Linear(3, 3) for _ in range(3))
+
+    def trainable_parameters(self) -> dict:
+        return dict(self.model.named_parameters())
+
+    def loss(self, rank: int) -> dict:
+        first, second, third = self.model
+        x = torch.eye(3)
+        y = third(second(first(x))) if rank == 0 else first(second(x))
+        return {"loss": y.square().sum()}
+
+
 SMALL = [
     "--model.pretrained=None",
     "--data.batch-size=31",

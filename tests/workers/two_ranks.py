@@ -3,6 +3,7 @@
 `zygote.py` forks them. By hand: deepspeed --num_accelerators 2 two_ranks.py FOLDER
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,11 +18,21 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 import torch.distributed as dist
 from clim_models.losses import GatherFeatures, contrastive_loss
-from clim_train import ClimTask
-from clim_train.engine import start_distributed
+from clim_train import ClimTask, OptimConfig
+from clim_train.engine import Engine, start_distributed
 from clim_train.options import choose_device
 from conftest import load_case
-from tiny_training import EVA, VIT, fit_until, tiny_config, tiny_model, tiny_trainer, unit, with_run
+from tiny_training import (
+    EVA,
+    VIT,
+    Crossed,
+    fit_until,
+    tiny_config,
+    tiny_model,
+    tiny_trainer,
+    unit,
+    with_run,
+)
 
 torch.set_num_threads(1)
 
@@ -54,6 +65,18 @@ def task_gradients(rank: int, name: str, mask: bool) -> dict:
     return found
 
 
+def crossed(rank: int, folder: Path, stage: int) -> dict:
+    """Weights of `Crossed` after one step of SGD, of two micro-batches."""
+    config = tiny_config(folder, world_size=2, zero_stage=stage, accumulation=2)
+    optim = OptimConfig(kind="sgd", lr=0.1, weight_decay=0.0)
+    config = dataclasses.replace(config, optim=optim)
+    engine = Engine(Crossed(), config, device=torch.device("cpu"))
+    for _ in range(2):
+        engine.forward_backward(rank)
+        engine.step(0.1)
+    return engine.close()
+
+
 def train(rank: int, folder: Path) -> None:
     """Whole, interrupted and resumed trainings at stages 1 and 3."""
     options = {"rank": rank, "world_size": 2}
@@ -65,8 +88,9 @@ def train(rank: int, folder: Path) -> None:
         tiny_trainer(parts, resume=True, **options).fit()
         stopped = with_run(whole, folder=str(folder / f"stopped{stage}"))
         fit_until(tiny_trainer(stopped, **options), 4)
-        uneven = with_run(whole, folder=str(folder / f"uneven{stage}"))
-        tiny_trainer(uneven, uneven=True, **options).fit()
+    for stage in (2, 3):
+        config = tiny_config(folder / f"uneven{stage}", world_size=2, zero_stage=stage, steps=3)
+        tiny_trainer(config, model=tiny_model(EVA), uneven=True, **options).fit()
 
 
 def train_without_partitions(rank: int, folder: Path) -> None:
@@ -99,6 +123,8 @@ def main() -> None:
     for name in (VIT, EVA):
         for mask in (False, True):
             torch.save(task_gradients(rank, name, mask), folder / f"{name}-{mask}-{rank}.pt")
+    for stage in (1, 2):
+        torch.save(crossed(rank, folder, stage), folder / f"crossed{stage}-{rank}.pt")
     train(rank, folder)
     train_without_partitions(rank, folder)
     if rank == 0:

@@ -26,12 +26,18 @@ from clim_train.run.stopping import StopRequest
 
 TRIED_VERSIONS = ("0.19.8",)
 
+_ZERO12 = "deepspeed.runtime.zero.stage_1_and_2.DeepSpeedZeroOptimizer"
+_ONE_ORDER = "ranks with different kinds of samples add gradients of the same parameters"
+
 PRIVATE_NAMES = {
     "deepspeed.ops.__compatible_ops__": "collectives on CPUs are gloo's, nothing is compiled",
     "deepspeed.runtime.engine.DeepSpeedEngine._copy_recovery_script": "it is not copied",
     "deepspeed.runtime.checkpoint_engine.checkpoint_engine.CheckpointEngine.save": (
         "a full disk on one rank does not leave the others waiting"
     ),
+    "deepspeed.runtime.engine.DeepSpeedEngine.allreduce_gradients": _ONE_ORDER,
+    f"{_ZERO12}.process_gradients": _ONE_ORDER,
+    f"{_ZERO12}.get_gradient_for_reduction": _ONE_ORDER,
     "deepspeed.runtime.zero.parameter_offload.FWD_MODULE_STACK": "a closed engine is freed",
     "deepspeed.runtime.zero.parameter_offload.DeepSpeedZeRoOffload.partition_all_parameters": (
         "evaluation sees whole weights under ZeRO-3"
@@ -111,6 +117,55 @@ def without_exchange(engine: Any) -> None:
     The exchange would copy all gradients into one buffer and back.
     """
     engine.enable_backward_allreduce = False
+
+
+class GradientOrder:
+    """The order in which ZeRO-1 and 2 exchange gradients: the same on every rank.
+
+    DeepSpeed adds what lies at the same place of the ranks' buffers, and each rank fills its buffer
+    in the order of its own backward pass. A rank without boxes, or without one kind of images, can
+    have another order or fewer gradients: then those of different parameters would be added. Here a
+    gradient waits for those before it, and one that a rank does not have is zero.
+
+    Args:
+        engine: DeepSpeed's, of stage 1 or 2. Two of its methods are replaced until `undo`.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self._engine, self._optimizer = engine, engine.optimizer
+        self._take = engine.optimizer.process_gradients
+        self._exchange = engine.allreduce_gradients
+
+        groups = {id(p): i for i, group in enumerate(engine.optimizer.bit16_groups) for p in group}
+        # The backward pass begins with the last parameters, so few gradients have to wait.
+        self._order = [(p, groups[id(p)]) for p in reversed(list(engine.module.parameters()))]
+        self._taken = 0
+        self._ready: set[int] = set()
+
+        engine.optimizer.process_gradients = self._add
+        engine.allreduce_gradients = self._finish
+
+    def undo(self) -> None:
+        """Give the engine its own methods back."""
+        del self._engine.allreduce_gradients, self._optimizer.process_gradients
+
+    def _add(self, parameter: nn.Parameter, group: int) -> None:
+        """Note the gradient of a parameter, and pass on all whose turn it is."""
+        self._ready.add(id(parameter))
+        while self._taken < len(self._order) and id(self._order[self._taken][0]) in self._ready:
+            self._take(*self._order[self._taken])
+            self._taken += 1
+
+    def _finish(self, *arguments: Any, **options: Any) -> None:
+        """Pass on the others after the backward pass, then exchange."""
+        for parameter, group in self._order[self._taken :]:
+            if self._optimizer.get_gradient_for_reduction(parameter) is None:
+                parameter.grad = torch.zeros_like(parameter)
+            self._take(parameter, group)
+
+        self._taken = 0
+        self._ready.clear()
+        self._exchange(*arguments, **options)
 
 
 def own_part(parameter: nn.Parameter) -> Tensor:

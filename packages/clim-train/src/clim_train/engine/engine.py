@@ -11,6 +11,7 @@ from clim_data.processes import Ranks
 from torch import Tensor, nn
 
 from clim_train.engine.deepspeed_compat import (
+    GradientOrder,
     only_tensors,
     own_part,
     save_checkpoint,
@@ -117,6 +118,9 @@ class Engine:
             self._erase_zero3(module)
             raise
 
+        self._order: GradientOrder | None = None
+        if self._stage in (1, 2) and world_size > 1:
+            self._order = GradientOrder(self._engine)
         if self._stage == 0 and world_size == 1:
             without_exchange(self._engine)
         if self._stage == 3:
@@ -237,6 +241,9 @@ class Engine:
         only.
         """
         module = self._engine.module
+        if self._order is not None:
+            self._order.undo()
+            self._order = None
         self._engine.destroy()
         self._erase_zero3(module)
         del self._engine

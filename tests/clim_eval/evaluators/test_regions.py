@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from clim_data import BrokenSample
-from clim_eval.evaluators import regions
+from clim_eval.evaluators import region_pass
 from clim_eval.evaluators.regions import READOUTS, RegionClassification
 from clim_eval.evaluators.sharing import EvaluationLoading
 from clim_models import Pooled
@@ -16,7 +16,7 @@ RANKS = 2
 
 
 def test_equals_a_loop_over_single_regions(toy, monkeypatch):
-    monkeypatch.setattr(regions, "CROPS_PER_PASS", 5)
+    monkeypatch.setattr(region_pass, "CROPS_PER_PASS", 5)
     model, rows, data = toy.ToyModel(), toy.class_rows(), toy.Regions(9)
     found = RegionClassification(model, rows, batch_size=4).collect(data)
     ranks = {"boxes": [], "masks": [], "crops": []}
@@ -140,7 +140,7 @@ def test_data_without_masks_is_refused(toy):
 
     data = [toy.Regions(4)[i] for i in range(4)]
     evaluator = RegionClassification(toy.ToyModel(), toy.class_rows())
-    with pytest.raises(ValueError, match="need masks"):
+    with pytest.raises(ValueError, match="masks are needed"):
         evaluator.run([replace(data[1], masks=None)])
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         reasoning_scores as reasoning_scores,
         referring_scores as referring_scores,
     )
+    from clim_eval.evaluators.region_pass import collect_in_one_pass as collect_in_one_pass
     from clim_eval.evaluators.regions import (
         RegionClassification as RegionClassification,
         RegionRows as RegionRows,
@@ -89,6 +90,7 @@ else:
             "cache_folder": "clim_eval.embeddings",
             "class_accuracy_table": "clim_eval.metrics.accuracy",
             "class_images": "clim_data.readers",
+            "collect_in_one_pass": "clim_eval.evaluators.region_pass",
             "combine_reports": "clim_eval.reports.report",
             "data_fingerprint": "clim_eval.reports.provenance",
             "embed_with_bar": "clim_eval.embeddings",

@@ -5,33 +5,22 @@ Letters: B images, n_i regions of image i, N all regions, K classes, C channels,
 side, c crop side.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clim_data import BrokenSample, SkipReport
-from clim_data.processes import gather_objects
+from clim_data import SkipReport
 from clim_models import REQUESTS, Attended, Pooled, request_named
-from clim_models.towers import evaluation_mode
 from torch import Tensor
 
 from clim_eval.evaluators.pixels import RegionEncoder
-from clim_eval.evaluators.sharing import (
-    EvaluationLoading,
-    LoadingKeywords,
-    choose_loading,
-    keyed_batches,
-    merge_by_key,
-    progress_bar,
-)
+from clim_eval.evaluators.region_pass import LeftOut, PassFeatures, collect_in_one_pass
+from clim_eval.evaluators.sharing import EvaluationLoading, LoadingKeywords, choose_loading
 from clim_eval.metrics.accuracy import ROUNDINGS, class_accuracy_table, label_ranks
 from clim_eval.reports.coverage import Coverage, check_scored
-
-BATCH_SIZE = 8  # images per forward pass
-CROPS_PER_PASS = 256
 
 # Names of the region features of clim_models: boxes, boxes_value, ..., masks_attention.
 READOUTS = tuple(
@@ -89,6 +78,8 @@ class RegionClassification:
     all return the same result. Raises ValueError for unknown outputs or rounding.
     """
 
+    title = "regions"
+
     def __init__(
         self,
         model: RegionEncoder,
@@ -114,6 +105,7 @@ class RegionClassification:
         self.model = model
         self.class_embeddings = F.normalize(class_embeddings.float(), dim=-1)  # (K, C)
         self.outputs = tuple(dict.fromkeys(outputs))
+        self.requests = {name: request_named(name) for name in self.outputs}
         self.crops = crops
         self.rounding = rounding
         self.loading = choose_loading(loading, keywords)
@@ -139,53 +131,34 @@ class RegionClassification:
             metrics.update({f"{name}.{key}": value for key, value in table.items()})
         return metrics
 
-    @torch.no_grad()
     def collect(self, data: Any) -> RegionRows:
         """Classify every region and return one row for each, gathered over ranks, none twice.
 
         Raises:
             ValueError: no region was scored.
         """
-        batches, total = keyed_batches(
-            data,
-            lambda sample: sample.image_id,
-            batch_size=self.loading.batch_size or BATCH_SIZE,
-            workers=self.loading.workers,
-        )
-        found: list[tuple[Any, ImageRows]] = []
-        left_out: list[tuple[Any, LeftOut]] = []
-        with evaluation_mode(self.model):
-            for batch in progress_bar(batches, total, "regions", self.loading.progress):
-                found += self._classify([pair for pair in batch if len(pair[1].labels)])
-                left_out += [(key, LeftOut.of(sample)) for key, sample in batch]
+        (rows,) = collect_in_one_pass(data, [self])
+        return rows
 
-        images = merge_by_key(gather_objects(found))
-        coverage = _coverage(data, images, merge_by_key(gather_objects(left_out)))
-        check_scored(coverage, "check that the annotation file belongs to the images")
-        return self._stack(images, coverage)
-
-    def _classify(self, batch: list[tuple[Any, Any]]) -> list[tuple[Any, "ImageRows"]]:
-        """Return (key, rows of this image's regions) for each image of one batch."""
-        if not batch:
-            return []
-
-        samples = [sample for _, sample in batch]
+    def answer(self, samples: Sequence[Any], features: PassFeatures) -> list["ImageRows"]:
+        """Return the rows of each image's regions, see `collect_in_one_pass`."""
         labels = torch.cat([sample.labels for sample in samples])
-        features = dict(self._dense_features(samples))
+        read = {name: features.of[request] for name, request in self.requests.items()}
         if self.crops:
-            features["crops"] = encode_crops(self.model, samples)
+            assert features.crops is not None
+            read["crops"] = features.crops
 
         sizes = [len(sample.labels) for sample in samples]
         ranks: dict[str, tuple[Tensor, ...]] = {}
         similarities: dict[str, tuple[Tensor, ...]] = {}
-        for name, rows in features.items():
+        for name, rows in read.items():
             scores = rows.float() @ self.class_embeddings.to(rows.device).T  # (sum n_i, K)
             right = labels.to(rows.device)
             ranks[name] = label_ranks(scores, right).cpu().split(sizes)
             similarities[name] = scores.gather(1, right[:, None])[:, 0].cpu().split(sizes)
 
         found = []
-        for i, (key, sample) in enumerate(batch):
+        for i, sample in enumerate(samples):
             rows_of_image = ImageRows(
                 image_ids=np.full(len(sample.labels), sample.image_id),
                 labels=np.asarray(sample.labels),
@@ -194,37 +167,14 @@ class RegionClassification:
                 ranks={name: parts[i].numpy() for name, parts in ranks.items()},
                 similarities={name: parts[i].numpy() for name, parts in similarities.items()},
             )
-            found.append((key, rows_of_image))
+            found.append(rows_of_image)
         return found
 
-    def _dense_features(self, samples: Sequence[Any]) -> Iterable[tuple[str, Tensor]]:
-        """(readout, (sum n_i, C) unit rows) for every output, from one forward pass."""
-        if not self.outputs:
-            return ()
-        pixels = self.model.normalize_pixels(
-            torch.stack([sample.image for sample in samples])
-        )  # (B, 3, S, S)
-        requests = {name: request_named(name) for name in self.outputs}
-        found = self.model.encode(
-            pixels,
-            list(requests.values()),
-            boxes=self._regions_of(samples, "boxes", pixels.device),
-            masks=self._regions_of(samples, "masks", pixels.device),
-        )
-        return [(name, found[request]) for name, request in requests.items()]
-
-    def _regions_of(
-        self, samples: Sequence[Any], kind: str, device: torch.device
-    ) -> list[Tensor] | None:
-        """Return the boxes or masks of each sample, or None if no output needs them."""
-        if not any(name.startswith(kind) for name in self.outputs):
-            return None
-        if any(getattr(sample, kind) is None for sample in samples):
-            raise ValueError(
-                f"outputs={self.outputs} need {kind}, but the data brings none: build it with "
-                f"{kind}, or leave out the outputs named {kind}..."
-            )
-        return [getattr(sample, kind).to(device) for sample in samples]
+    def finish(self, data: Any, answers: list["ImageRows"], left_out: list[LeftOut]) -> RegionRows:
+        """Join the rows of all images, see `collect_in_one_pass`."""
+        coverage = _coverage(data, answers, left_out)
+        check_scored(coverage, "check that the annotation file belongs to the images")
+        return self._stack(answers, coverage)
 
     def _stack(self, images: Sequence["ImageRows"], coverage: tuple[Coverage, ...]) -> RegionRows:
         """Join the rows of all images."""
@@ -245,25 +195,6 @@ class RegionClassification:
         )
 
 
-def encode_crops(model: RegionEncoder, samples: Sequence[Any]) -> Tensor:
-    """Return (sum n_i, C) image features of the crops of all regions.
-
-    Raises:
-        ValueError: the data bring no crops.
-    """
-    if any(sample.crops is None for sample in samples):
-        raise ValueError(
-            "crops=True, but the data brings no crops: build it with crop_px "
-            "(PanopticRegions(..., crop_px=model.image_size[0])), or pass crops=False"
-        )
-    crops = torch.cat([sample.crops for sample in samples])  # (sum n_i, 3, c, c)
-    # Crops of several images share a pass.
-    features = []
-    for part in crops.split(CROPS_PER_PASS):
-        features.append(model.encode_image(model.normalize_pixels(part)))
-    return torch.cat(features)
-
-
 @dataclass(frozen=True)
 class ImageRows:
     """The rows of `RegionRows` of one image."""
@@ -274,31 +205,6 @@ class ImageRows:
     areas: np.ndarray
     ranks: dict[str, np.ndarray]
     similarities: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """The skipped parts of one image: the image itself, or some or all of its regions.
-
-    image: the fault of the image, or a warning about it (`SampleWarning`).
-    """
-
-    image: tuple[BrokenSample, ...]
-    regions: tuple[BrokenSample, ...]
-    lost_regions: int
-
-    @classmethod
-    def of(cls, sample: Any) -> "LeftOut":
-        """Read the faults of a RegionSample; samples of other data sets need not have any."""
-        fault = getattr(sample, "fault", None)
-        if fault is not None:
-            return cls((fault,), (), getattr(sample, "annotated", 0))
-
-        found = SkipReport(getattr(sample, "left_out", ()))
-        image: list[BrokenSample] = [*found.warnings]
-        if len(sample.labels) == 0:
-            image.append(BrokenSample("no region that counts", f"image {sample.image_id}"))
-        return cls(tuple(image), tuple(found.faults), 0)
 
 
 def _coverage(

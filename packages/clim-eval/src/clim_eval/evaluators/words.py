@@ -10,21 +10,12 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clim_data.processes import gather_objects
 from clim_models import Attended, Dense, Pooled, Request
-from clim_models.towers import evaluation_mode
 from torch import Tensor
 
 from clim_eval.evaluators.pixels import RegionEncoder
-from clim_eval.evaluators.regions import BATCH_SIZE, encode_crops
-from clim_eval.evaluators.sharing import (
-    EvaluationLoading,
-    LoadingKeywords,
-    choose_loading,
-    keyed_batches,
-    merge_by_key,
-    progress_bar,
-)
+from clim_eval.evaluators.region_pass import LeftOut, PassFeatures, collect_in_one_pass
+from clim_eval.evaluators.sharing import EvaluationLoading, LoadingKeywords, choose_loading
 from clim_eval.metrics.words import naming_hits, pointing_chance, pointing_hits
 
 
@@ -65,6 +56,8 @@ class WordsInScenes:
     all return the same result.
     """
 
+    title = "words"
+
     def __init__(
         self,
         model: RegionEncoder,
@@ -77,9 +70,10 @@ class WordsInScenes:
     ):
         self.model = model
         self.class_embeddings = F.normalize(class_embeddings.float(), dim=-1)  # (K, C)
-        self.requests: dict[str, Request] = {"boxes": Pooled("boxes")}
+        self._box_requests: dict[str, Request] = {"boxes": Pooled("boxes")}
         if attention:
-            self.requests["boxes_attention"] = Attended("boxes")
+            self._box_requests["boxes_attention"] = Attended("boxes")
+        self.requests: dict[str, Request] = {"dense": Dense(), **self._box_requests}
         self.crops = crops
         self.loading = choose_loading(loading, keywords)
 
@@ -123,45 +117,32 @@ class WordsInScenes:
             found[f"naming.{name}"] = float(hits.mean())
         return found
 
-    @torch.no_grad()
     def collect(self, data: Any) -> list[SceneWords]:
         """Answer both questions for every scene with a box, in the order of the data set."""
-        batches, total = keyed_batches(
-            data,
-            lambda sample: sample.image_id,
-            batch_size=self.loading.batch_size or BATCH_SIZE,
-            workers=self.loading.workers,
-        )
-        found: list[tuple[Any, SceneWords]] = []
-        with evaluation_mode(self.model):
-            for batch in progress_bar(batches, total, "words", self.loading.progress):
-                found += self._answer([pair for pair in batch if len(pair[1].labels)])
-        return merge_by_key(gather_objects(found))
+        (scenes,) = collect_in_one_pass(data, [self])
+        return scenes
 
-    def _answer(self, batch: Sequence[tuple[Any, Any]]) -> list[tuple[Any, SceneWords]]:
-        """Return (key, answers) for each scene of one batch."""
-        if not batch:
-            return []
-
-        samples = [sample for _, sample in batch]
-        pixels = self.model.normalize_pixels(torch.stack([sample.image for sample in samples]))
-        features = self.model.encode(
-            pixels,
-            [Dense(), *self.requests.values()],
-            boxes=[sample.boxes.to(pixels.device) for sample in samples],
-        )
-        dense = features[Dense()].float().cpu()  # (B, C, h, w)
-        of_boxes = {name: features[request] for name, request in self.requests.items()}
+    def answer(self, samples: Sequence[Any], features: PassFeatures) -> list[SceneWords]:
+        """Answer for each scene, see `collect_in_one_pass`."""
+        dense = features.of[Dense()].float().cpu()  # (B, C, h, w)
+        of_boxes = {name: features.of[request] for name, request in self._box_requests.items()}
         if self.crops:
-            of_boxes["crops"] = encode_crops(self.model, samples)
+            assert features.crops is not None
+            of_boxes["crops"] = features.crops
 
         sizes = [len(sample.labels) for sample in samples]
         parts = {name: rows.float().cpu().split(sizes) for name, rows in of_boxes.items()}
         found = []
-        for number, (key, sample) in enumerate(batch):
+        for number, sample in enumerate(samples):
             rows = {name: split[number] for name, split in parts.items()}
-            found.append((key, self._answer_scene(dense[number], rows, sample)))
+            found.append(self._answer_scene(dense[number], rows, sample))
         return found
+
+    def finish(
+        self, data: Any, answers: list[SceneWords], left_out: list[LeftOut]
+    ) -> list[SceneWords]:
+        """Return the answers as they are, see `collect_in_one_pass`."""
+        return answers
 
     def _answer_scene(self, dense: Tensor, rows: dict[str, Tensor], sample: Any) -> SceneWords:
         """Answer for one scene: dense (C, h, w), rows of its boxes by feature."""

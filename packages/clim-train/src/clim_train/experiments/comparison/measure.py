@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from clim_data.files import write_json
 from clim_eval import (
+    EvaluationLoading,
     ImageTextRetrieval,
     RegionClassification,
     RegionRows,
     WordsInScenes,
     ZeroShotClassification,
+    collect_in_one_pass,
 )
 from clim_eval.labelling import PseudoLabelOptions, pseudo_label
 from clim_models import RegionModel
@@ -69,9 +71,6 @@ class Measurement:
         found: Metrics = {}
         for part in self.data.regions:
             found |= self._regions(part, crops)
-            found |= measure_words(
-                self.model, part, crops=crops, batch_size=self.batch_size, workers=self.workers
-            )
 
         for group, evaluator in self.retrieval.items():
             prefix = f"retrieval.{group}." if group else "retrieval."
@@ -90,35 +89,40 @@ class Measurement:
         return found
 
     def _regions(self, part: RegionSet, crops: bool) -> Metrics:
-        """Classify the regions of one set; every group is summarised from the same pass."""
-        evaluator = RegionClassification(
-            self.model,
-            part.embeddings,
-            outputs=self.outputs,
-            crops=crops,
-            batch_size=self.batch_size,
-            workers=self.workers,
+        """Classify, point at and name the regions of one set, from one pass; every group is
+        summarised from the same answers."""
+        loading = EvaluationLoading(self.batch_size, self.workers)
+        classes = RegionClassification(
+            self.model, part.embeddings, outputs=self.outputs, crops=crops, loading=loading
         )
-        rows = evaluator.collect(part.scenes)
+        words = words_evaluator(self.model, part, crops=crops, loading=loading)
+        rows, scenes = collect_in_one_pass(part.scenes, [classes, words])
+
         found: Metrics = {}
         for group, labels in part.groups.items():
-            figures = evaluator.summarize(rows_with_labels(rows, labels))
+            figures = classes.summarize(rows_with_labels(rows, labels))
+            figures |= words.summarize(scenes, labels)
             found |= {f"{group}.{name}": value for name, value in figures.items()}
         return found
 
 
-def measure_words(
-    model: RegionModel, part: RegionSet, *, crops: bool, batch_size: int = 16, workers: int = 0
-) -> Metrics:
+def measure_words(model: RegionModel, part: RegionSet) -> Metrics:
     """Return pointing and naming among the words of each scene: {"GROUP.pointing", ...}."""
-    words = part.embeddings if part.words is None else part.words
-    evaluator = WordsInScenes(model, words, crops=crops, batch_size=batch_size, workers=workers)
+    evaluator = words_evaluator(model, part, loading=EvaluationLoading(batch_size=16))
     scenes = evaluator.collect(part.scenes)
     found: Metrics = {}
     for group, labels in part.groups.items():
         figures = evaluator.summarize(scenes, labels)
         found |= {f"{group}.{name}": value for name, value in figures.items()}
     return found
+
+
+def words_evaluator(
+    model: RegionModel, part: RegionSet, *, crops: bool = False, loading: EvaluationLoading
+) -> WordsInScenes:
+    """Return the evaluator of pointing and naming with the words of one set."""
+    words = part.embeddings if part.words is None else part.words
+    return WordsInScenes(model, words, crops=crops, loading=loading)
 
 
 def rows_with_labels(rows: RegionRows, labels: Sequence[int]) -> RegionRows:

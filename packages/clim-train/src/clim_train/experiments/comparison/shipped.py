@@ -61,7 +61,7 @@ def _figures(model: RegionModel, data: ComparisonData) -> Metrics:
     """Return pointing, naming and image accuracy of every group."""
     found: Metrics = {}
     for part in data.regions:
-        found |= measure_words(model, part, crops=False)
+        found |= measure_words(model, part)
     for group, labelled in data.zeroshot.items():
         zeroshot = ZeroShotClassification(model, labelled.embeddings, batch_size=64)
         figures = zeroshot.run(labelled.images)

@@ -10,6 +10,7 @@ import io
 import logging
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,9 @@ def main(argv: Sequence[str] | None = None) -> dict:
     )
     parser.add_argument("--lvis-images", type=int, default=1000, help="the package takes minutes")
     args = parser.parse_args(argv)
+    # Before the minutes of COCO.
+    if args.lvis and find_spec("lvis") is None:
+        parser.error("--lvis needs the package lvis: pip install --no-deps lvis")
     coco, lvis = (args.images, 80), (args.lvis_images, 1203)
     sides = [("COCO", coco, ours_on_coco, ("pycocotools", pycocotools_on_coco))]
     if args.lvis:

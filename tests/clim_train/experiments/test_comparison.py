@@ -373,5 +373,5 @@ def test_the_title_of_the_trade_off_is_what_came_out():
         "A": {"0": start, "1": (0.2, 0.5)},
         "B": {"0": start, "1": (0.25, 0.1)},
     }
-    assert tradeoff_title(curves) == "A keeps what CLIP knew"
+    assert tradeoff_title(curves) == "A keeps most of what CLIP knew"
     assert "by alpha" in tradeoff_title({"A": curves["A"]})

@@ -19,6 +19,8 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 CAPTIONS = {
     "region accuracy against retrieval": "Region accuracy against retrieval",
     "region accuracy against zero-shot": "Region accuracy against zero-shot classification",
+    "where, word 1": "Where each model sees a word of a scene",
+    "where, word 2": "Where each model sees another word of the scene",
 }
 
 

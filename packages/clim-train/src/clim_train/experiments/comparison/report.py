@@ -179,7 +179,7 @@ def tradeoff_title(curves: Mapping[str, Mapping[str, tuple[float, float]]]) -> s
     if best_gain <= 0 or len(gaining) < 2:
         return "What each method gains and costs, by alpha"
     keeper = max(gaining, key=gaining.__getitem__)
-    return f"{keeper} keeps what CLIP knew"
+    return f"{keeper} keeps most of what CLIP knew"
 
 
 Places = dict[str, tuple[float, float]]  # alpha -> figures of regions and of whole images

@@ -19,8 +19,6 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 CAPTIONS = {
     "region accuracy against retrieval": "Region accuracy against retrieval",
     "region accuracy against zero-shot": "Region accuracy against zero-shot classification",
-    "where, word 1": "Where each model sees a word of a scene",
-    "where, word 2": "Where each model sees another word of the scene",
 }
 
 
@@ -61,16 +59,21 @@ def results(report: dict) -> str:
 
 
 def copy_figures(report: dict, report_folder: Path, target: Path) -> list[str]:
-    """Copy the figures, in 256 colours, as compare_*.png and return the Markdown that shows
-    them."""
+    """Copy the curves, in 256 colours, as compare_*.png and return the Markdown that shows them.
+
+    Maps stay in the report: on one scale, those of a method with low cosines look empty.
+    """
     target.mkdir(parents=True, exist_ok=True)
     shown = []
-    for name, path in report["figures"].items():
+    for name, title in CAPTIONS.items():
+        if name not in report["figures"]:
+            continue
+        path = report["figures"][name]
         file = f"compare_{Path(path).name}"
         with Image.open(report_folder / path, formats=FORMATS) as picture:
             # 256 colours: a repository keeps every version of its pictures for good.
             picture.convert("RGB").quantize(256).save(target / file, optimize=True)
-        shown.append(f"![{CAPTIONS.get(name, name)}](figures/{file})")
+        shown.append(f"![{title}](figures/{file})")
     return shown
 
 

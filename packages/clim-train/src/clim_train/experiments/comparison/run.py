@@ -80,7 +80,8 @@ def machine_of(model: RegionModel) -> str:
     threads."""
     if model.device.type == "cuda":
         return torch.cuda.get_device_name(model.device)
-    return f"{torch.get_num_threads()} threads of a CPU"
+    threads = torch.get_num_threads()
+    return f"{threads} {'thread' if threads == 1 else 'threads'} of a CPU"
 
 
 def _print_summary(plan: Plan, title: str, metrics: Metrics) -> None:

@@ -110,6 +110,15 @@ def test_files_are_small_enough_for_a_page(tmp_path, monkeypatch):
     assert (tmp_path / "a.png").stat().st_size <= 12_000
 
 
+@pytest.mark.parametrize(("name", "kind"), [("a.JPG", "JPEG"), ("a.webp", "WEBP")])
+def test_a_figure_has_the_format_of_its_name(tmp_path, name, kind):
+    figure = similarity_figure(np.zeros((8, 5, 3), np.uint8), np.zeros((1, 2, 2)), ["a"])
+    files.write_figure(tmp_path / name, figure)
+    with Image.open(tmp_path / name) as picture:
+        assert picture.format == kind
+        assert picture.width > 100
+
+
 def test_constant_maps_and_many_texts_can_be_drawn():
     texts = [
         f"text number {i} which is long enough to be wrapped into lines and cut" for i in range(6)

@@ -95,7 +95,7 @@ def test_what_is_whole_works(place, capsys):
         ({"image": "half.jpg"}, "half.jpg is damaged or no image"),
         ({"image": "text.png"}, "pass a whole JPEG, PNG or WebP file"),
         ({"phrases": ["a car", " "]}, "phrase 2 of 2 is empty: skip it"),
-        ({"more": ["-o", "out.jpg"]}, "give a name that ends in .png"),
+        ({"more": ["-o", "out.gif"]}, "end it with .jpg, .png or .webp"),
         ({"more": ["--device", "gpu"]}, "device='gpu' is not known: use cpu"),
         ({"more": ["--device", "cuda:99"]}, "device='cuda:99', but torch sees"),
     ],

@@ -79,10 +79,28 @@ def test_boxes_get_the_best_text(model_options, picture, tmp_path, capsys):
 
 def test_random_weights_are_written_into_the_picture(picture, model_options, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(show, "write_png", lambda path, figure: drawn.append(figure))
+    monkeypatch.setattr(show, "write_figure", lambda path, figure: drawn.append(figure))
     argv = ["show", str(picture), "a", *model_options[:2], "--pretrained", "none"]
     assert main([*argv, "--out", str(tmp_path / "x.png")]) == 0
     assert "Random weights" in drawn[0].get_suptitle()
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("found", "found names no format of pictures: end it with .jpg, .png or .webp"),
+        ("found.gif", "found.gif names no format"),
+        ("sub", "is a folder: name the picture, such as"),
+        ("photo.png", "would replace the input picture"),
+    ],
+)
+def test_a_place_that_is_no_picture_is_told_before_the_model_is_loaded(
+    picture, tmp_path, monkeypatch, capsys, out, message
+):
+    monkeypatch.setattr(show, "load_model", None)
+    (tmp_path / "sub").mkdir()
+    assert main(["show", str(picture), "a", "--out", str(tmp_path / out)]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_an_address_is_read_as_an_image(picture, model_options, tmp_path, monkeypatch, capsys):

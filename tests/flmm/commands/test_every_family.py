@@ -156,9 +156,9 @@ def test_the_commands_run(name, data, tmp_path, monkeypatch, capsys):
     # Drawing takes longer than all else, is the same for every family, and has tests of its own.
     for drawing in (
         "flmm.grounders.images.grounding_figure",
-        "flmm.grounders.images.write_png",
+        "flmm.grounders.images.write_figure",
         "flmm.pictures.attention.attention_figure",
-        "clim_eval.pictures.write_png",
+        "clim_eval.pictures.write_figure",
     ):
         monkeypatch.setattr(drawing, lambda *_, **__: None)
     torch.manual_seed(1)

@@ -167,10 +167,8 @@ def test_mistakes_end_with_the_fix(trained, tmp_path):
             "ground",
             [image, "a cat", "--checkpoint", str(folder / "run"), "--lmm", str(tmp_path / "none")],
         )
-    with pytest.raises(ValueError, match=r"ends in .png"):
-        save_grounding(
-            tmp_path / "out.jpg", read_image(image), np.zeros((1, 72, 72), bool), ["a cat"]
-        )
+    with pytest.raises(ValueError, match=r"end it with .jpg, .png or .webp"):
+        save_grounding(tmp_path / "out", read_image(image), np.zeros((1, 72, 72), bool), ["a cat"])
     with pytest.raises(ValueError, match="1 phrases on an image of 72 x 72"):
         grounding_figure(read_image(image), np.zeros((2, 72, 72), bool), ["a cat"])
 
@@ -197,7 +195,7 @@ def test_a_picture_that_cannot_be_drawn_loses_no_mask(tmp_path, monkeypatch):
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("flmm.grounders.images.write_png", full)
+    monkeypatch.setattr("flmm.grounders.images.write_figure", full)
     with pytest.raises(
         ValueError, match=r"could not be drawn \(No space left.*masks are in .*b.json"
     ):

@@ -52,7 +52,7 @@ def embed_with_bar(
 
 
 def prompt_note(classes: int, templates: str, prompts: int) -> str:
-    """Print the number of prompts, the option that changes it, and the place of the cache."""
+    """Describe the number of prompts, with the option that makes fewer."""
     note = f"{prompts:,} prompts: {classes:,} classes x {len(TEMPLATES[templates])} templates"
     if len(TEMPLATES[templates]) > 1:
         note += f"; --templates photo makes {classes:,} of them"

@@ -3,13 +3,48 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from clim_data.processes import Ranks, local_device
 
 if TYPE_CHECKING:
     from clim_models import RegionModel
+
+
+class ModelChoice(Protocol):
+    """Options of a command or a job that choose a model."""
+
+    @property
+    def model(self) -> str | None:
+        """Its name; None where the weights know it."""
+
+    @property
+    def pretrained(self) -> str | None:
+        """Its weights."""
+
+    @property
+    def trust(self) -> bool:
+        """Whether the weights may name a model that brings code."""
+
+    @property
+    def precision(self) -> str:
+        """One of `clim_models.PRECISIONS`."""
+
+    @property
+    def device(self) -> str | None:
+        """Where it runs; None picks the GPU if there is one."""
+
+
+def load_chosen_model(choice: ModelChoice) -> "RegionModel":
+    """Load the model that options choose, see `load_region_model`.
+
+    Raises:
+        ValueError: nothing names the model, or the name may bring code.
+    """
+    name = choice.model or model_of_run(choice.pretrained, trusted=choice.trust)
+    device = pick_device(choice.device)
+    return load_region_model(name, choice.pretrained, precision=choice.precision, device=device)
 
 
 def load_region_model(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from clim_data.command_line.parser import Commands, add_command
 from clim_data.command_line.vocabulary import add_option
+from clim_data.files.outputs import check_output_folder
 from clim_data.processes.ranks import Ranks
 
 
@@ -47,6 +48,7 @@ def run(options: Namespace) -> None:
 
     if options.train is None and options.val is None:
         raise ValueError("there is nothing to split: give --train, --val or both")
+    check_output_folder(options.out, "--out")
     if not Ranks.of_launcher().is_first:
         return
 

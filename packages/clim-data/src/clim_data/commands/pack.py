@@ -6,6 +6,7 @@ from collections.abc import Callable
 from clim_data.command_line.parser import CommandParser, Commands, add_command
 from clim_data.command_line.threads import usable_cpus
 from clim_data.command_line.vocabulary import add_option
+from clim_data.files.outputs import check_output_folder
 from clim_data.sources import items
 from clim_data.sources.expand import refuse_shards
 from clim_data.sources.items import PackList
@@ -29,6 +30,7 @@ def add(commands: Commands) -> None:
 def run(options: Namespace) -> None:
     """Write the shards and print their counts."""
     refuse_shards(options.images)
+    check_output_folder(options.out, "--out")
     report = write_shards(
         options.listing(options),
         options.out,

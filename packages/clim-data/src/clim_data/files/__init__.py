@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         image_file_name as image_file_name,
         is_image as is_image,
     )
+    from clim_data.files.outputs import check_output_folder as check_output_folder
     from clim_data.files.text import (
         read_lines as read_lines,
         read_names as read_names,
@@ -40,6 +41,7 @@ else:
             "IMAGE_SUFFIXES": "clim_data.files.names",
             "SampleName": "clim_data.files.identity",
             "SampleNames": "clim_data.files.identity",
+            "check_output_folder": "clim_data.files.outputs",
             "default_cache_folder": "clim_data.files.cache",
             "flush": "clim_data.files.atomic",
             "image_file_name": "clim_data.files.names",

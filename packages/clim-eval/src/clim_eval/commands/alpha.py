@@ -36,6 +36,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--keep-gb",
         type=float,
+        metavar="GB",
         default=4,
         help="gigabytes of decoded images that each process keeps between alphas",
     )
@@ -51,6 +52,7 @@ def _add_weights_options(parser: ArgumentParser) -> None:
         "--alphas",
         nargs="+",
         type=float,
+        metavar="ALPHA",
         default=[0, 0.3, 0.5, 0.7, 1],
         help="0: start, 1: trained",
     )
@@ -67,7 +69,10 @@ def _add_weights_options(parser: ArgumentParser) -> None:
         "may bring code",
     )
     parser.add_argument(
-        "--image-px", type=int, help=f"side of the input for regions; default: {TRAINING_PX}"
+        "--image-px",
+        type=int,
+        metavar="PX",
+        help=f"side of the input for regions; default: {TRAINING_PX}",
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clim_data.command_line import Commands, add_command, add_option
+from clim_data.files import write_json
 
 from clim_eval.commands.options import (
     add_detector_options,
@@ -53,7 +54,11 @@ def add(commands: Commands) -> None:
     add_vocabulary_option(parser, ", in place of NAMEs")
     add_template_option(parser)
     parser.add_argument(
-        "--min-score", type=float, default=0.3, help="boxes of a lower score are dropped"
+        "--min-score",
+        type=float,
+        default=0.3,
+        metavar="SCORE",
+        help="boxes of a lower score are dropped",
     )
     add_option(parser, "--batch-size", default=4)
     add_option(parser, "--workers", default=0)
@@ -93,7 +98,8 @@ def run(options: Namespace) -> None:
         {"id": number, "name": name}
         for number, name in zip(category_ids, detector.names, strict=True)
     ]
-    _write(options.out, images=images, categories=categories, annotations=annotations)
+    content = {"images": images, "categories": categories, "annotations": annotations}
+    write_json(options.out / "detections.json", content)
     print_coverage(coverage)
     print(f"{len(annotations)} boxes: {options.out / 'detections.json'}; pictures next to it")
 
@@ -148,10 +154,3 @@ def _draw(item: "FoundObjects", names: Sequence[str], folder: Path) -> None:
         shown.append(f"and {len(labels) - LISTED} more")
     # Above the progress bar, not through it.
     tqdm.write(f"{item.picture.name}: {', '.join(shown) or 'nothing found'}")
-
-
-def _write(folder: Path, **tables: list[dict[str, Any]]) -> None:
-    """Write detections.json: the tables of a COCO json, annotations with scores."""
-    from clim_data.files import write_json
-
-    write_json(folder / "detections.json", tables)

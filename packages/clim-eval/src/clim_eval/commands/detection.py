@@ -6,8 +6,8 @@ from pathlib import Path
 from clim_data.command_line import CommandParser, Commands, add_command, add_option
 from clim_data.files import read_names
 
-from clim_eval.commands.options import add_class_source_options
-from clim_eval.commands.shared import class_source, print_coverage
+from clim_eval.commands.options import add_class_source_options, options_of_job
+from clim_eval.commands.shared import check_report_folder, class_source, print_coverage
 from clim_eval.metrics.detection import ALL_PROTOCOLS
 from clim_eval.metrics.tables import IOU_TYPES
 
@@ -88,31 +88,17 @@ def run(options: Namespace) -> None:
     from clim_eval.detection.run import evaluate_detections
     from clim_eval.reports.tables import metric_table
 
+    check_report_folder(options.out)
     protocol = ProtocolOptions(
         protocol=options.protocol,
         base=tuple(read_names(options.base, "--base")) if options.base else None,
         novel=tuple(read_names(options.novel, "--novel")) if options.novel else None,
         iou_types=tuple(options.iou_types) if options.iou_types else None,
     )
-    report = evaluate_detections(
-        DetectionOptions(
-            annotations=options.annotations,
-            checkpoint=options.checkpoint,
-            detections=options.detections,
-            images=options.images,
-            out=options.out,
-            classes=class_source(options),
-            protocol=protocol,
-            transfer=options.transfer,
-            device=options.device,
-            trust=options.trust,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            part_images=options.part_images,
-            patience=options.patience,
-            overwrite=options.overwrite,
-        )
+    job = options_of_job(
+        DetectionOptions, options, classes=class_source(options), protocol=protocol
     )
+    report = evaluate_detections(job)
     if report is None:
         return
     print(metric_table(report.scores.metrics))

@@ -18,7 +18,10 @@ def add(commands: Commands) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     add_option(source, "--names", help="text file with one class name or noun per line")
     source.add_argument(
-        "--categories-json", type=Path, help="COCO-style file; classes in the order of their ids"
+        "--categories-json",
+        type=Path,
+        metavar="JSON",
+        help="COCO-style file; classes in the order of their ids",
     )
     add_vocabulary_option(source)
     add_class_options(parser)

@@ -1,16 +1,18 @@
 """`clim-eval label`: a folder of pictures and names in, one COCO json out."""
 
 from argparse import Namespace
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 
 from clim_data.command_line import Commands, add_command, add_option, refuse_inside
+from clim_data.files import check_output_folder
 
 from clim_eval.commands.options import (
     TRAINING_PX,
     add_class_options,
     add_model_options,
     add_vocabulary_option,
+    options_of_job,
 )
 from clim_eval.commands.pseudo_label import add_choice_options, add_work_options
 
@@ -43,7 +45,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--pictures", type=Path, metavar="DIR", help="folder for pictures with the named boxes"
     )
-    add_model_options(parser, f"{TRAINING_PX}, else 64 patches (for features of whole images)")
+    add_model_options(parser, f"{TRAINING_PX} (for features of whole images)")
     add_choice_options(parser)
     add_class_options(parser)
     add_work_options(parser)
@@ -62,19 +64,22 @@ def run(options: Namespace) -> None:
         )
     if not Path(options.folder).exists() and "://" not in options.folder:
         raise FileNotFoundError(f"FOLDER {options.folder} is not there: check the path")
-    if options.pictures is not None and not Path(options.folder).is_dir():
-        raise ValueError(f"--pictures needs a folder of images, and {options.folder} is none")
-
     if options.pictures is not None:
+        if not Path(options.folder).is_dir():
+            raise ValueError(f"--pictures needs a folder of images, and {options.folder} is none")
+        check_output_folder(options.pictures, "--pictures")
         refuse_inside(options.pictures, options.folder, "--pictures")
 
-    known = [field.name for field in fields(PseudoLabelOptions)]
-    chosen = {name: getattr(options, name) for name in known if hasattr(options, name)}
-    chosen |= {"images": (options.folder,), "names": tuple(options.names), "no_captions": True}
+    # Checked here, before the search for boxes, which takes the longest.
+    job = options_of_job(
+        PseudoLabelOptions,
+        options,
+        images=(options.folder,),
+        names=tuple(options.names),
+        no_captions=True,
+    )
     if options.proposals:
-        # The options are checked before the search, which takes the longest.
-        job = PseudoLabelOptions(**{**chosen, "boxes": options.out})
-        chosen["boxes"] = find_boxes(options.folder, job)
-    pseudo_label(PseudoLabelOptions(**chosen))
+        job = replace(job, boxes=find_boxes(options.folder, job))
+    pseudo_label(job)
     if options.pictures is not None:
         draw_labels(options.out, options.folder, options.pictures)

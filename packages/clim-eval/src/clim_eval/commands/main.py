@@ -17,6 +17,15 @@ from clim_eval.version import __version__
 # Command -> its module, imported on use, and what it does, in the order of the help. A module has
 # `add(commands)` and `run(options)`.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "show": ("clim_eval.commands.show", "draw where the model sees each text in an image"),
+    "label": (
+        "clim_eval.commands.label",
+        "name the boxes of a folder of images: one COCO json",
+    ),
+    "detect": (
+        "clim_eval.commands.detect",
+        "find objects of any names in images: pictures with boxes, and a COCO json",
+    ),
     "regions": (
         "clim_eval.commands.regions",
         "name annotated boxes and masks, mean accuracy over classes",
@@ -34,18 +43,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "zero-shot classification of images, top-1 and top-5",
     ),
     "alpha": ("clim_eval.commands.alpha", "evaluate a training at several weight interpolations"),
-    "embed": ("clim_eval.commands.embed", "compute class embeddings from prompt templates"),
-    "label": (
-        "clim_eval.commands.label",
-        "name the boxes of a folder of images: one COCO json",
-    ),
-    "pseudo-label": ("clim_eval.commands.pseudo_label", "name class-agnostic boxes with nouns"),
-    "report": ("clim_eval.commands.report", "put several reports side by side"),
-    "show": ("clim_eval.commands.show", "draw where the model sees each text in an image"),
-    "detect": (
-        "clim_eval.commands.detect",
-        "find objects of any names in images: pictures with boxes, and a COCO json",
-    ),
     "detection": (
         "clim_eval.commands.detection",
         "average precision of a detector on COCO, LVIS and their open-vocabulary splits",
@@ -54,14 +51,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "clim_eval.commands.rescore",
         "combine the scores of any detector with a CLIP's similarity of boxes and class names",
     ),
+    "embed": ("clim_eval.commands.embed", "compute class embeddings from prompt templates"),
+    "pseudo-label": ("clim_eval.commands.pseudo_label", "name class-agnostic boxes with nouns"),
+    "report": ("clim_eval.commands.report", "put several reports side by side"),
 }
-SHARED = (
-    "regions",
-    "readouts",
-    "retrieval",
-    "zeroshot",
-    "alpha",
-)  # evaluations whose items the ranks share
+# Evaluations whose items the ranks of a launcher share.
+SHARED = ("regions", "readouts", "retrieval", "zeroshot", "alpha")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,9 @@
 """Options that several commands of `clim-eval` take, and the format of their help."""
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from clim_data.command_line import add_option
 
@@ -10,6 +12,8 @@ from clim_eval.evaluators.regions import READOUTS
 
 # The default of --image-px where regions are read, for the help.
 TRAINING_PX = "the size of the training, else 64 patches"
+
+Job = TypeVar("Job")
 
 TEMPLATE_NAMES = ("vild", "photo", "name")
 
@@ -29,7 +33,10 @@ def add_model_options(parser: argparse.ArgumentParser, image_px: str = "") -> No
     )
     if image_px:
         group.add_argument(
-            "--image-px", type=int, help=f"side of the input in pixels; default: {image_px}"
+            "--image-px",
+            type=int,
+            metavar="PX",
+            help=f"side of the input in pixels; default: {image_px}",
         )
     add_device_options(group)
 
@@ -143,7 +150,10 @@ def add_class_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of computing and caching class embeddings."""
     add_template_option(parser)
     parser.add_argument(
-        "--cache", type=Path, help="folder of cached class embeddings; default: the user's cache"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder of cached class embeddings; default: the user's cache",
     )
     parser.add_argument(
         "--no-cache", action="store_true", help="compute class embeddings anew, store nothing"
@@ -155,3 +165,16 @@ def add_run_options(parser: argparse.ArgumentParser, batch_size: int = 8) -> Non
     add_option(parser, "--batch-size", default=batch_size)
     add_option(parser, "--workers", default=0)
     add_option(parser, "--out", metavar="DIR", help="folder for report.json, report.md and figures")
+
+
+def options_of_job(kind: type[Job], options: argparse.Namespace, **more: Any) -> Job:
+    """Make the options object of a job from the options of the command line that have its names.
+
+    Args:
+        kind: a dataclass, which checks itself.
+        options: of the command line.
+        more: fields that have another value there, or none.
+    """
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    chosen = {name: getattr(options, name) for name in known if hasattr(options, name)}
+    return kind(**{**chosen, **more})

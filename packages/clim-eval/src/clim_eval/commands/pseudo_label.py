@@ -1,7 +1,6 @@
 """`clim-eval pseudo-label`: names for boxes that have none."""
 
 from argparse import ArgumentParser, Namespace
-from dataclasses import fields
 from pathlib import Path
 
 from clim_data.command_line import Commands, add_command, add_option
@@ -11,6 +10,7 @@ from clim_eval.commands.options import (
     add_class_options,
     add_model_options,
     add_vocabulary_option,
+    options_of_job,
 )
 from clim_eval.evaluators.regions import BOX_FEATURES
 
@@ -34,7 +34,10 @@ def add(commands: Commands) -> None:
     )
     words = group.add_mutually_exclusive_group(required=True)
     words.add_argument(
-        "--nouns", type=Path, help="text file with one per line, or embeddings of `embed`"
+        "--nouns",
+        type=Path,
+        metavar="FILE",
+        help="text file with one per line, or embeddings of `embed`",
     )
     add_vocabulary_option(words)
     captions = group.add_mutually_exclusive_group()
@@ -62,10 +65,18 @@ def add(commands: Commands) -> None:
 def add_choice_options(parser: ArgumentParser) -> None:
     """Add the rules for boxes, and for the choice of a name."""
     parser.add_argument(
-        "--min-box-px", type=float, default=8, help="smallest square root of a box's area, pixels"
+        "--min-box-px",
+        type=float,
+        default=8,
+        metavar="PX",
+        help="smallest square root of a box's area",
     )
     parser.add_argument(
-        "--max-box-px", type=float, default=1024, help="largest square root of a box's area, pixels"
+        "--max-box-px",
+        type=float,
+        default=1024,
+        metavar="PX",
+        help="largest square root of a box's area",
     )
     parser.add_argument(
         "--features",
@@ -75,13 +86,25 @@ def add_choice_options(parser: ArgumentParser) -> None:
         "boxes...: of the dense map",
     )
     parser.add_argument(
-        "--context", type=float, default=1.5, help="size of a crop in sizes of its box"
+        "--context",
+        type=float,
+        default=1.5,
+        metavar="TIMES",
+        help="size of a crop in sizes of its box",
     )
     parser.add_argument(
-        "--min-score", type=float, default=0.0, help="least probability of the noun among all nouns"
+        "--min-score",
+        type=float,
+        default=0.0,
+        metavar="SCORE",
+        help="least probability of the noun among all nouns",
     )
     parser.add_argument(
-        "--max-boxes", type=int, default=20, help="boxes per image, those with the best scores"
+        "--max-boxes",
+        type=int,
+        default=20,
+        metavar="N",
+        help="boxes per image, those with the best scores",
     )
 
 
@@ -102,6 +125,4 @@ def run(options: Namespace) -> None:
     from clim_eval.labelling.options import PseudoLabelOptions
     from clim_eval.labelling.run import pseudo_label
 
-    names = [field.name for field in fields(PseudoLabelOptions)]
-    chosen = {name: getattr(options, name) for name in names if hasattr(options, name)}
-    pseudo_label(PseudoLabelOptions(**{**chosen, "images": tuple(options.images)}))
+    pseudo_label(options_of_job(PseudoLabelOptions, options, images=tuple(options.images)))

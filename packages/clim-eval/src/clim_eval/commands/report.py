@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clim_data.command_line import Commands, add_command, add_option
 
+from clim_eval.commands.shared import check_report_folder
 from clim_eval.pictures.bars import accuracy_bars
 from clim_eval.reports.coverage import coverage_from_json
 from clim_eval.reports.report import combine_reports, read_report, write_report
@@ -24,6 +25,7 @@ def add(commands: Commands) -> None:
 
 def run(options: Namespace) -> None:
     """Put several reports side by side."""
+    check_report_folder(options.out)
     reports = {}
     for path in options.reports:
         name = path.parent.name if path.name == "report.json" else path.name.removesuffix(".json")

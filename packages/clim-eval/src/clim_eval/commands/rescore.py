@@ -1,9 +1,7 @@
 """`clim-eval rescore`: scores of any detector, combined with a CLIP's scores of its boxes."""
 
 from argparse import ArgumentParser, Namespace
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from clim_data.command_line import Commands, add_command, add_option
 
@@ -11,6 +9,7 @@ from clim_eval.commands.options import (
     TRAINING_PX,
     add_class_source_options,
     add_model_options,
+    options_of_job,
 )
 from clim_eval.commands.shared import class_source, print_coverage
 from clim_eval.evaluators.regions import BOX_FEATURES
@@ -62,11 +61,16 @@ def _add_score_options(parser: ArgumentParser) -> None:
         "--weight",
         type=float,
         default=0.35,
+        metavar="SHARE",
         help="of the CLIP's probability in the geometric mean; 0 leaves the scores, 1 takes the "
         "CLIP's alone",
     )
     parser.add_argument(
-        "--iou-weight", type=float, default=0.0, help="of the IoU that the detector predicts"
+        "--iou-weight",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of the IoU that the detector predicts",
     )
     parser.add_argument(
         "--iou-field", default="iou", metavar="NAME", help="field of the results with that IoU"
@@ -78,7 +82,11 @@ def _add_score_options(parser: ArgumentParser) -> None:
         help="boxes...: of the dense map; crops: each box as an image of its own",
     )
     parser.add_argument(
-        "--context", type=float, default=1.5, help="size of a crop in sizes of its box"
+        "--context",
+        type=float,
+        default=1.5,
+        metavar="TIMES",
+        help="size of a crop in sizes of its box",
     )
 
 
@@ -88,10 +96,8 @@ def run(options: Namespace) -> None:
     from clim_eval.detection.options import RescoreOptions
     from clim_eval.detection.rescore import rescore_detections
 
-    chosen: dict[str, Any] = {
-        field.name: getattr(options, field.name, None) for field in fields(RescoreOptions)
-    }
-    done = rescore_detections(RescoreOptions(**{**chosen, "classes": class_source(options)}))
+    job = options_of_job(RescoreOptions, options, classes=class_source(options))
+    done = rescore_detections(job)
     if done is None:
         return
     written, coverage = done

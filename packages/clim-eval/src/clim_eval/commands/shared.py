@@ -1,4 +1,4 @@
-"""Steps that several commands of ``clim-eval`` share: find model and data, check paths, write a
+"""Steps that several commands of `clim-eval` share: find model and data, check paths, write a
 report."""
 
 import tempfile
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from clim_data.command_line import need_path
+from clim_data.files import check_output_folder
 from clim_data.processes import Ranks, gather_objects
 
 from clim_eval.evaluators.sharing import EvaluationLoading
-from clim_eval.model_loading import load_region_model, model_of_run, pick_device, reading_px
+from clim_eval.model_loading import load_chosen_model, pick_device, reading_px
 from clim_eval.reports.coverage import Coverage
 from clim_eval.reports.provenance import weights_fingerprint
 from clim_eval.reports.report import write_report
@@ -42,12 +43,9 @@ PROTOCOLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def load_model(options: Namespace) -> "RegionModel":
     """Load the model of --model, --pretrained, --precision and --device, and fill in the options
     that were not given."""
-    trusted = getattr(options, "trust", False)
-    options.model = options.model or model_of_run(options.pretrained, trusted=trusted)
     options.device = pick_device(options.device)
-    model = load_region_model(
-        options.model, options.pretrained, precision=options.precision, device=options.device
-    )
+    model = load_chosen_model(options)
+    options.model = model.name
     options.pretrained = options.pretrained or model.pretrained
     return model
 
@@ -173,11 +171,14 @@ def check_report_folder(folder: Path | None) -> None:
     """Create the folder of --out before the work, so that a folder without write access is noticed
     early.
 
-    Raises OSError when it cannot be written.
+    Raises:
+        ValueError: it names a file.
+        OSError: it cannot be written.
     """
     if folder is None:
         return
 
+    check_output_folder(folder, "--out")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass

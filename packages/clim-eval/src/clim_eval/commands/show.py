@@ -13,7 +13,7 @@ from clim_eval.commands.options import TEMPLATE_NAMES, add_model_options, add_vo
 from clim_eval.commands.shared import load_model
 from clim_eval.model_loading import reading_px, say
 from clim_eval.pictures.example import read_example
-from clim_eval.pictures.files import write_png
+from clim_eval.pictures.files import write_figure
 
 if TYPE_CHECKING:
     from clim_models import RegionModel
@@ -64,22 +64,24 @@ def add(commands: Commands) -> None:
     add_option(
         parser,
         "--out",
-        metavar="PNG",
-        help="picture to write; default: IMAGE's name with .similarity.png, in this folder",
+        metavar="PICTURE",
+        help="png, jpg or webp to write; default: IMAGE's name with .similarity.png, in this "
+        "folder",
     )
 
 
 def run(options: Namespace) -> None:
     """Draw where one model, or two, see texts in an image."""
+    from clim_models.pipelines import picture_path
+
     from clim_eval.commands.show_answers import figure_of, json_of, lines_of, summary_of
 
     _check(options)
+    out = options.out or Path(f"{_stem(options)}.similarity.png")
+    picture_path(out, source=options.image)  # before a model is loaded, which can take minutes
     question = _question(options)
     answers = _answers(options, question)
-
-    out = options.out or Path(f"{_stem(options)}.similarity.png")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_png(out, figure_of(question, answers))
+    write_figure(out, figure_of(question, answers))
 
     if options.json:
         found = {"answers": [json_of(question, one) for one in answers], "picture": str(out)}

@@ -1,4 +1,4 @@
-"""``clim-eval alpha``: one model at several weight interpolations, as a table and a picture of the
+"""`clim-eval alpha`: one model at several weight interpolations, as a table and a picture of the
 trade-off."""
 
 from argparse import Namespace
@@ -117,19 +117,22 @@ class SweepParts:
         ]
 
     def _loader(self, data: Any, batch_size: int) -> CachedItems:
+        """Return a loader that keeps decoded items between alphas, within a share of --keep-gb."""
         budget = 1e9 * self.options.keep_gb / len(self.asked)
         return CachedItems(data, batch_size=batch_size, workers=self.options.workers, budget=budget)
 
     def _classes(self, kind: str, compute: Callable[[], Any]) -> Any:
-        """Class embeddings, made once unless the text tower was trained."""
+        """Compute class embeddings, once unless the text tower was trained."""
         if self.weights.change_texts or kind not in self._rows:
             self._rows[kind] = compute()
         return self._rows[kind]
 
     def _note(self, name: str, coverage: tuple[Coverage, ...]) -> None:
+        """Note the coverage of an evaluator at one more alpha."""
         self.coverages.setdefault(name, []).append(coverage)
 
     def _add_regions(self) -> None:
+        """Add region classification."""
         options, data = self.options, region_data(self.options, self.model)
         if options.class_embeddings and self.weights.change_texts:
             raise ValueError(
@@ -155,6 +158,7 @@ class SweepParts:
         self.evaluators["regions"] = evaluate
 
     def _add_retrieval(self) -> None:
+        """Add image-text retrieval."""
         from clim_data import ImageCaptions
 
         options, folder = self.options, self.options.retrieval_images or self.options.images
@@ -180,6 +184,7 @@ class SweepParts:
         self.evaluators["retrieval"] = evaluate
 
     def _add_zeroshot(self) -> None:
+        """Add zero-shot classification of whole images."""
         from clim_data.readers import class_images
 
         options = self.options
@@ -214,6 +219,7 @@ def main_metrics(results: Mapping[float, Mapping[str, float]]) -> dict[str, str]
 
 
 def _model_and_weights(options: Namespace) -> tuple[RegionModel, WeightPair]:
+    """Load the model and the two weights between which it moves; fill in --model and --device."""
     options.device = pick_device(options.device)
     if options.run_folder is not None:
         if options.student or options.teacher:
@@ -235,6 +241,7 @@ def _model_and_weights(options: Namespace) -> tuple[RegionModel, WeightPair]:
 
 
 def _model_of_either(options: Namespace) -> str:
+    """Return the name of the model that --student or --teacher knows."""
     # If one folder names no model, the other one may; a name that may bring code is refused in
     # either.
     named = name_of_export(options.student, trusted=options.trust)
@@ -242,6 +249,7 @@ def _model_of_either(options: Namespace) -> str:
 
 
 def _print_result(alpha: float, metrics: Mapping[str, float]) -> None:
+    """Print the main metrics of one alpha, on rank 0."""
     if Ranks.of_group().is_first:
         shown = [
             f"{name} {show_number(name, metrics[name])}"
@@ -253,14 +261,17 @@ def _print_result(alpha: float, metrics: Mapping[str, float]) -> None:
 def _finish_sweep(
     options: Namespace, config: dict, sweep: SweepParts, results: dict[float, dict[str, float]]
 ) -> None:
+    """Print the table of all alphas, and write the report."""
     mains = main_metrics(results)
     choices = pareto_alphas(results, list(mains.values()))
     notes = [*sweep_notes(results, mains, choices), *sweep.coverage_notes()]
+
     arms = {f"alpha {alpha:g}": metrics for alpha, metrics in results.items()}
     print(metric_table(arms), *notes, sep="\n\n")
     print_coverage(sweep.coverage)
     if not options.out:
         return
+
     name = Path(options.run_folder or options.student).name
     write_report(
         options.out,
@@ -315,12 +326,14 @@ def sweep_figures(
     if len(mains) < 2:
         arms = {f"alpha {label[alpha]}": dict(metrics) for alpha, metrics in results.items()}
         return {"alphas": accuracy_bars(arms, metrics=list(mains.values()), title=title)}
+
     first, *others = mains.values()
     figures = {}
     for other in others:
         points = {}
         for alpha, metrics in results.items():
             points[label[alpha]] = (metrics.get(other, nan), metrics.get(first, nan))
+
         figures[f"{first} against {other}"] = tradeoff_figure(
             {"": points},
             x_name=words_of(other),

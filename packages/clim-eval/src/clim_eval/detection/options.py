@@ -8,6 +8,7 @@ from typing import Literal
 
 from clim_eval.class_vectors import ClassSource
 from clim_eval.evaluators.regions import BOX_FEATURES
+from clim_eval.evaluators.sharing import check_sizes
 from clim_eval.metrics.detection import ALL_PROTOCOLS
 from clim_eval.metrics.tables import check_iou_type
 
@@ -179,20 +180,6 @@ def check_weights(weight: float, iou_weight: float) -> None:
             f"--weight {weight} --iou-weight {iou_weight}: pass numbers from 0 whose sum is at "
             "most 1; the rest is the weight of the detector's score"
         )
-
-
-def check_sizes(batch_size: int | None, workers: int, part_images: int) -> None:
-    """Refuse sizes out of range.
-
-    Raises:
-        ValueError: no image per pass or part, or a negative number of processes.
-    """
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"--batch-size {batch_size}: pass at least 1")
-    if workers < 0:
-        raise ValueError(f"--workers {workers}: pass 0 or more processes")
-    if part_images < 1:
-        raise ValueError(f"--part-images {part_images}: pass at least 1 image")
 
 
 def shorten_names(names: Sequence[str], limit: int = 8) -> str:

@@ -28,7 +28,7 @@ from clim_eval.detection.job import PartRecord, ResultsJob, Written, read_result
 from clim_eval.detection.options import RescoreOptions, check_weights
 from clim_eval.evaluators.box_features import BoxCutter, BoxEncoder, BoxInputs
 from clim_eval.metrics.tables import ResultTable, TruthTable
-from clim_eval.model_loading import load_region_model, model_of_run, pick_device, reading_px
+from clim_eval.model_loading import load_chosen_model, reading_px
 from clim_eval.reports.coverage import Coverage, check_scored
 from clim_eval.reports.provenance import data_fingerprint, hash_file, weights_fingerprint
 from clim_eval.version import __version__
@@ -249,8 +249,7 @@ class _Similarity:
 
     @classmethod
     def of(cls, options: RescoreOptions, model: RegionModel, rows: Tensor) -> "_Similarity":
-        batch_size = options.batch_size or (256 if options.features == "crops" else 8)
-        encoder: BoxEncoder[_View] = BoxEncoder(model, options.features, batch_size)
+        encoder: BoxEncoder[_View] = BoxEncoder(model, options.features, options.batch_size)
         return cls(encoder, F.normalize(rows.float(), dim=-1).to(model.device))
 
     @torch.no_grad()
@@ -320,10 +319,7 @@ def _with_scores(path: Path, parts: Iterable[Mapping[str, Any]]) -> Iterator[dic
 
 def _load_model(options: RescoreOptions) -> tuple[RegionModel, int | None]:
     """Load the model; return it with the side of whole images, None for crops."""
-    name = options.model or model_of_run(options.pretrained, trusted=options.trust)
-    model = load_region_model(
-        name, options.pretrained, precision=options.precision, device=pick_device(options.device)
-    )
+    model = load_chosen_model(options)
     return model, None if options.features == "crops" else reading_px(model, options.image_px)
 
 

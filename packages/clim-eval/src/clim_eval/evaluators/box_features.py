@@ -15,6 +15,7 @@ from clim_models import RegionModel, request_named
 from PIL.Image import Image
 from torch import Tensor
 
+from clim_eval.evaluators.region_pass import BATCH_SIZE, CROPS_PER_PASS
 from clim_eval.evaluators.regions import BOX_FEATURES
 
 
@@ -93,15 +94,17 @@ class BoxEncoder(Generic[Inputs]):
         features: one of `BOX_FEATURES`: "crops" encodes each box's crop as an image of its own, the
             others are readouts of the whole image.
         batch_size: crops, or whole images, per forward pass; crops of several images share one.
+            None is `CROPS_PER_PASS`, or `BATCH_SIZE` images.
 
     Raises:
         ValueError: unknown features.
     """
 
-    def __init__(self, model: RegionModel, features: str, batch_size: int):
+    def __init__(self, model: RegionModel, features: str, batch_size: int | None = None):
         if features not in BOX_FEATURES:
             raise ValueError(f"features={features!r} is unknown: use one of {BOX_FEATURES}")
-        self.model, self.features, self.batch_size = model, features, batch_size
+        self.model, self.features = model, features
+        self.batch_size = batch_size or (CROPS_PER_PASS if features == "crops" else BATCH_SIZE)
 
     def batches(self, images: Iterable[Inputs]) -> Iterator[list[Inputs]]:
         """Collect images until they fill a pass."""

@@ -39,6 +39,20 @@ class LoadingKeywords(TypedDict, total=False):
     progress: bool
 
 
+def check_sizes(batch_size: int | None, workers: int, part_images: int) -> None:
+    """Refuse sizes out of range, by the names of their options.
+
+    Raises:
+        ValueError: no image per pass or part, or a negative number of processes.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"--batch-size {batch_size}: pass at least 1")
+    if workers < 0:
+        raise ValueError(f"--workers {workers}: pass 0 or more processes")
+    if part_images < 1:
+        raise ValueError(f"--part-images {part_images}: pass at least 1 image")
+
+
 def choose_loading(
     loading: EvaluationLoading | None, keywords: Mapping[str, Any]
 ) -> EvaluationLoading:

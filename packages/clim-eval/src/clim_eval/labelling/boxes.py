@@ -124,7 +124,7 @@ class BoxNamer:
             others are readouts of the whole image.
         min_score: boxes with a lower score are dropped.
         max_boxes: maximum number of boxes per image, the ones with the best scores; None for all.
-        batch_size: crops, or whole images, per forward pass; crops of several images share one.
+        batch_size: as in `BoxEncoder`.
         rejects: (M, C) of phrases that compete with all nouns and never win; boxes closest to one
             of them get no name. None for none.
 
@@ -141,7 +141,7 @@ class BoxNamer:
         features: str = "crops",
         min_score: float = 0.0,
         max_boxes: int | None = 20,
-        batch_size: int = 256,
+        batch_size: int | None = None,
     ):
         if not 0 <= min_score < 1:
             raise ValueError(f"min_score={min_score} must be a probability from 0 to below 1")

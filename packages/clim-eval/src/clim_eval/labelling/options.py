@@ -6,6 +6,7 @@ from pathlib import Path
 from clim_models.text import Vocabulary
 
 from clim_eval.evaluators.regions import BOX_FEATURES
+from clim_eval.evaluators.sharing import check_sizes
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,7 @@ class PseudoLabelOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.part_images < 1:
-            raise ValueError(f"--part-images {self.part_images}: pass at least 1 image")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"--batch-size {self.batch_size}: pass at least 1")
-        if self.workers < 0:
-            raise ValueError(f"--workers {self.workers}: pass 0 or more processes")
+        check_sizes(self.batch_size, self.workers, self.part_images)
         if self.features not in BOX_FEATURES:
             raise ValueError(f"--features {self.features}: choose from {', '.join(BOX_FEATURES)}")
         if self.captions_json is not None and self.no_captions:

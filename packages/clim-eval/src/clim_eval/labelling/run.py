@@ -20,7 +20,7 @@ from clim_eval.labelling.boxes import BoxNamer, BoxViews
 from clim_eval.labelling.job import LabelJob
 from clim_eval.labelling.nouns import NounFinder
 from clim_eval.labelling.options import PseudoLabelOptions
-from clim_eval.model_loading import load_region_model, model_of_run, pick_device, reading_px
+from clim_eval.model_loading import load_chosen_model, reading_px
 from clim_eval.reports.provenance import data_fingerprint, weights_fingerprint
 from clim_eval.version import __version__
 
@@ -55,13 +55,12 @@ def pseudo_label(options: PseudoLabelOptions) -> None:
     size = (options.min_box_px, options.max_box_px)
     table = load_boxes(options.boxes, store, BoxRules(area_px=size, labelled=False))
 
-    crops = options.features == "crops"
     captions = CaptionTable(options.captions_json, store, ignore=options.no_captions)
     views = BoxViews(
         store,
         table,
         captions,
-        crop_px=model.image_size[0] if crops else None,
+        crop_px=model.image_size[0] if options.features == "crops" else None,
         image_px=options.image_px,
         context=options.context,
     )
@@ -73,7 +72,7 @@ def pseudo_label(options: PseudoLabelOptions) -> None:
         features=options.features,
         min_score=options.min_score,
         max_boxes=options.max_boxes,
-        batch_size=options.batch_size or (256 if crops else 8),
+        batch_size=options.batch_size,
     )
 
     rank, world_size = Ranks.of_launcher()
@@ -114,12 +113,9 @@ class Nouns:
 
 def _load_model(options: PseudoLabelOptions) -> tuple[RegionModel, PseudoLabelOptions]:
     """Load the model, and fill in the options that follow from it."""
-    name = options.model or model_of_run(options.pretrained, trusted=options.trust)
-    model = load_region_model(
-        name, options.pretrained, precision=options.precision, device=pick_device(options.device)
-    )
+    model = load_chosen_model(options)
     image_px = None if options.features == "crops" else reading_px(model, options.image_px)
-    return model, replace(options, model=name, image_px=image_px)
+    return model, replace(options, model=model.name, image_px=image_px)
 
 
 def _read_nouns(options: PseudoLabelOptions, model: RegionModel) -> Nouns:

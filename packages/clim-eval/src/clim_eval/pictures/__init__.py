@@ -10,7 +10,10 @@ from clim_data.lazy import lazy_names
 if TYPE_CHECKING:
     from clim_eval.pictures.detections import detection_figure as detection_figure
     from clim_eval.pictures.example import EXAMPLE_FOLDER as EXAMPLE_FOLDER
-    from clim_eval.pictures.files import write_png as write_png
+    from clim_eval.pictures.files import (
+        write_figure as write_figure,
+        write_png as write_png,
+    )
     from clim_eval.pictures.maps import (
         Scale as Scale,
         draw_map as draw_map,
@@ -55,6 +58,7 @@ else:
             "readable_on": "clim_eval.pictures.texts",
             "scenes_figure": "clim_eval.pictures.scenes",
             "text_options": "clim_eval.pictures.texts",
+            "write_figure": "clim_eval.pictures.files",
             "write_png": "clim_eval.pictures.files",
         },
     )

@@ -1,4 +1,4 @@
-"""Figures as PNG files: small enough for a page, and never half written."""
+"""Figures as files: small enough for a page, and never half written."""
 
 from __future__ import annotations
 
@@ -33,11 +33,31 @@ def write_png(path: Path, figure: Figure | str | os.PathLike) -> None:
         write_bytes(path, Path(figure).read_bytes())
         return
 
+    write_bytes(path, _png_of(figure))
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Save a matplotlib Figure in the format of its name, with the limits of `write_png`.
+
+    Raises:
+        ValueError: the name does not end in .jpg, .png or .webp.
+    """
+    # Imported here: it brings torch, which takes a second.
+    from clim_models.pipelines import picture_format, write_picture
+
+    if picture_format(path) == "PNG":
+        write_png(path, figure)
+    else:
+        write_picture(Image.open(io.BytesIO(_png_of(figure))).convert("RGB"), path)
+
+
+def _png_of(figure: Figure) -> bytes:
+    """Return a figure as a PNG of at most `DPI`, `MAX_WIDTH` and `MAX_BYTES`."""
     drawn = _draw(figure, DPI)
     width = Image.open(io.BytesIO(drawn)).width
     if width > MAX_WIDTH:
         drawn = _draw(figure, DPI * MAX_WIDTH / (width + 1))
-    write_bytes(path, drawn if len(drawn) <= MAX_BYTES else _with_few_colours(drawn))
+    return drawn if len(drawn) <= MAX_BYTES else _with_few_colours(drawn)
 
 
 def _draw(figure: Figure, dpi: float) -> bytes:

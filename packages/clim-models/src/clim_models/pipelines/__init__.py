@@ -40,6 +40,11 @@ if TYPE_CHECKING:
         check_on_error as check_on_error,
     )
     from clim_models.pipelines.tasks import pipeline as pipeline
+    from clim_models.pipelines.writing import (
+        picture_format as picture_format,
+        picture_path as picture_path,
+        write_picture as write_picture,
+    )
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
@@ -62,9 +67,12 @@ else:
             "is_one": "clim_models.pipelines.reading",
             "is_url": "clim_models.pipelines.pictures",
             "name_of_picture": "clim_models.pipelines.pictures",
+            "picture_format": "clim_models.pipelines.writing",
+            "picture_path": "clim_models.pipelines.writing",
             "pipeline": "clim_models.pipelines.tasks",
             "read_ahead": "clim_models.pipelines.reading",
             "read_picture": "clim_models.pipelines.pictures",
             "read_whole": "clim_models.pipelines.reading",
+            "write_picture": "clim_models.pipelines.writing",
         },
     )

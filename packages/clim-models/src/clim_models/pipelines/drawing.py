@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from clim_models.checkpoints.atomic import write_whole
 from clim_models.pipelines.labels import (
     fitted_text,
     label_font,
@@ -20,7 +18,6 @@ from clim_models.pipelines.region import RegionResult
 
 # Colours that colour-blind people can distinguish, too (Okabe and Ito), without black.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-FORMAT_OF_SUFFIX = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 # Longest side of a panel of maps, and of drawings of smaller pictures (or somewhat less).
 PANEL_PX = SMALLEST_DRAWING_PX = 480
 # Width that the title of a panel needs.
@@ -97,24 +94,6 @@ def draw_maps(
         text = fitted_text(name, most, font, column - 2)
         ImageDraw.Draw(canvas).text((left + 2, 3), text, fill="black", font=font)
     return canvas
-
-
-def write_picture(image: Image.Image, path: str | Path | None) -> Image.Image:
-    """Write a drawing and return it; without a path only return it.
-
-    Raises:
-        ValueError: a path of another format.
-    """
-    if path is None:
-        return image
-    path = Path(path)
-    kind = FORMAT_OF_SUFFIX.get(path.suffix.lower())
-    if kind is None:
-        raise ValueError(f"{path} names no format of pictures: end it with .jpg, .png or .webp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(path) as draft:
-        image.save(draft, format=kind)
-    return image
 
 
 def _rgb(region: RegionResult) -> tuple[int, int, int]:

@@ -8,11 +8,12 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from clim_models.pipelines.drawing import draw_maps, draw_regions, write_picture
+from clim_models.pipelines.drawing import draw_maps, draw_regions
 from clim_models.pipelines.pictures import Source, read_picture
 from clim_models.pipelines.reading import ReadPicture
 from clim_models.pipelines.region import RegionResult
 from clim_models.pipelines.run_lengths import encode_mask
+from clim_models.pipelines.writing import write_picture
 
 
 @dataclass(frozen=True)

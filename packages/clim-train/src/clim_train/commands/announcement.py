@@ -50,9 +50,11 @@ def model_line(config: TrainConfig) -> str:
     """Say which method trains which model, and how much of it."""
     model, method = config.model, find_method(config.task.name)
     layers = model_config(model.name)["vision_cfg"].get("layers")
-    of = f" of {layers}" if isinstance(layers, int) and layers >= model.unlocked_blocks else ""
+    total = f" of {layers}" if isinstance(layers, int) and layers >= model.unlocked_blocks else ""
 
-    what = f"last {model.unlocked_blocks}{of} blocks" if model.unlocked_blocks else "frozen tower"
+    what = "frozen tower"
+    if model.unlocked_blocks:
+        what = f"last {model.unlocked_blocks}{total} blocks"
     weights = model.pretrained or "random weights"
     return f"{method.title or method.name} · {model.name} ({weights}) · {what}"
 
@@ -102,10 +104,10 @@ def length_line(recipe: RunOptions, config: RunOptions, steps: int) -> str:
         warmup = schedule.warmup_steps
     else:
         warmup = int(schedule.warmup_share * steps)
-    said = f"warm-up {_steps(warmup)}" if warmup else "no warm-up"
+    beginning = f"warm-up {_steps(warmup)}" if warmup else "no warm-up"
     if recipe.schedule.warmup_share != schedule.warmup_share:
-        said += f" (the recipe's {recipe.schedule.warmup_steps:,} would never end)"
-    return f"{length}{_steps(steps)}, {said}"
+        beginning += f" (the recipe's {recipe.schedule.warmup_steps:,} would never end)"
+    return f"{length}{_steps(steps)}, {beginning}"
 
 
 def _steps(count: int) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -39,12 +40,13 @@ def estimate_recipe(arguments: Sequence[str]) -> str:
     Raises ValueError for options that are not possible.
     """
     known, rest = build_parser().parse_known_args(list(arguments))
+    if not 0 < known.fraction <= 1:
+        raise ValueError(f"--share {known.fraction:g} is not possible: use more than 0, at most 1")
+    if known.tflops is not None and not 0 < known.tflops < math.inf:
+        raise ValueError(f"--tflops {known.tflops:g} is not possible: use a positive number")
+    if known.images is not None and known.images < 1:
+        raise ValueError(f"--images {known.images} is not possible: use at least 1")
     sustained = known.tflops or PEAK_TFLOPS[known.gpu] * known.fraction
-    if not 0 < known.fraction <= 1 or sustained <= 0:
-        raise ValueError(
-            f"--share {known.fraction:g}, --tflops {known.tflops} are not possible: use positive "
-            "numbers, a share up to 1"
-        )
 
     options = [*rest, "--preset", known.preset] if known.preset else rest
     config = configure(known.recipe, options)

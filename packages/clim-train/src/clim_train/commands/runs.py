@@ -267,6 +267,22 @@ def convert_run(run: str) -> Path:
         return _convert(run)
 
 
+def _convert(run: str) -> Path:
+    from clim_train.engine.deepspeed_compat import to_universal
+    from clim_train.run.manifest import checksums, write_manifest
+
+    refuse_links(run)
+    checkpoint = newest_checkpoint(run)  # again: another process may have saved one since
+    final = checkpoint.with_name(checkpoint.name + UNIVERSAL)
+    if not final.exists():
+        partial = final.with_name(final.name + ".partial")
+        remove(partial)
+        to_universal(checkpoint, partial)
+        write_manifest(partial, checksums(partial))
+        replace_file(partial, final)
+    return final
+
+
 def check_outputs_are_there(config: RunOptions, run: str) -> None:
     """Raise ValueError if the options of a run folder name a new place to write to.
 
@@ -278,22 +294,6 @@ def check_outputs_are_there(config: RunOptions, run: str) -> None:
                 f"{run}/config.json writes to {value!r} ({option}), which is not there: make that "
                 "folder, or say with --trust that you trust this run"
             )
-
-
-def _convert(run: str) -> Path:
-    from clim_train.engine.deepspeed_compat import to_universal
-    from clim_train.run.manifest import checksums, write_manifest
-
-    refuse_links(run)
-    checkpoint = newest_checkpoint(run)
-    final = checkpoint.with_name(checkpoint.name + UNIVERSAL)
-    if not final.exists():
-        partial = final.with_name(final.name + ".partial")
-        remove(partial)
-        to_universal(checkpoint, partial)
-        write_manifest(partial, checksums(partial))
-        replace_file(partial, final)
-    return final
 
 
 def newest_checkpoint(run: str) -> Path:

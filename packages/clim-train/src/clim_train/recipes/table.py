@@ -44,7 +44,7 @@ def summarize(name: str, entry: Recipe[TrainConfig]) -> RecipeSummary:
         data=entry.facts.data,
         gpus=entry.facts.gpus,
         batch=config.data.batch_size,
-        length=f"{schedule.steps} steps" if schedule.steps else f"{schedule.epochs} epochs",
+        length=f"{schedule.steps:,} steps" if schedule.steps else f"{schedule.epochs} epochs",
         blocks=config.model.unlocked_blocks,
         px=find_method(config.task.name).data.largest_px(config.data),
         alpha=config.run.alpha,

@@ -44,28 +44,30 @@ def add(commands: Commands) -> None:
         parser,
         "--out",
         short="-o",
-        metavar="PNG",
-        help="picture to write, with the maps as npz next to it; default: IMAGE.attention.png",
+        metavar="PICTURE",
+        help="png, jpg or webp to write, with the maps as npz next to it; default: "
+        "IMAGE.attention.png",
     )
 
 
 def run(options: Namespace) -> None:
     """Draw the attention and write it, see `add`."""
-    from clim_eval.pictures import write_png
+    from clim_eval.pictures import write_figure
+    from clim_models.pipelines import picture_path
 
     from flmm.adapters.registry import load_lmm
     from flmm.grounders.phrase_maps import phrase_maps
     from flmm.hub import check_device
     from flmm.pictures.attention import attention_figure
-    from flmm.pictures.files import name_of_picture, picture_path, read_image
+    from flmm.pictures.files import name_of_picture, read_image
     from flmm.text.phrases import check_phrases
 
     # Everything is checked before loading, which can take minutes.
     image = read_image(options.image)
     name = name_of_picture(options.image)
-    out = picture_path(options.out or Path(f"{Path(name).stem}.attention.png"))
-    if out.exists() and Path(options.image).exists() and out.samefile(options.image):
-        raise ValueError(f"-o {out} would replace the input picture: name another file")
+    out = picture_path(
+        options.out or Path(f"{Path(name).stem}.attention.png"), source=options.image
+    )
     check_phrases(options.phrases)
     device, dtype = device_and_dtype(options)
     check_device(device)
@@ -76,7 +78,7 @@ def run(options: Namespace) -> None:
     maps = phrase_maps(lmm, image, options.phrases, heads=options.heads)
     say(f"read in {time.monotonic() - begin:.1f} s")
     arrays = maps.save(out.with_suffix(".npz"))
-    write_png(out, attention_figure(image, maps))
+    write_figure(out, attention_figure(image, maps))
     for number, phrase in enumerate(maps.phrases):
         share = 100 * float(maps.shares[number].mean())
         print(f"{share:5.1f} % of the attention is on the image  {phrase}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clim_data.command_line import Commands, add_command, add_option
+from clim_data.files import check_output_folder
 
 from flmm.commands.example import FOLDER, add_example_option, use_example
 from flmm.commands.grounders import (
@@ -67,7 +68,7 @@ def add(commands: Commands) -> None:
 def run(options: Namespace) -> None:
     """Answer the questions, see `add`."""
     from flmm.dialogue.conversation import Exchange
-    from flmm.pictures.files import name_of_picture, picture_path, read_image
+    from flmm.pictures.files import grounding_path, name_of_picture, read_image
     from flmm.text.prompts import DESCRIBE
 
     # Everything is checked before loading, which can take minutes.
@@ -82,7 +83,8 @@ def run(options: Namespace) -> None:
     image = read_image(options.image)
     name = name_of_picture(options.image)
     folder = options.out or Path(f"{Path(name).stem}.chat")
-    picture_path(folder / "answer-1.png")
+    check_output_folder(folder, "-o")
+    grounding_path(folder / "answer-1.png")
 
     grounder = grounder_from_options(options)
     if not options.example:

@@ -5,6 +5,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from clim_data.command_line import CommandParser, Commands, add_command, add_option, at_least
+from clim_data.files import check_output_folder
 from clim_data.processes import Ranks
 
 from flmm.commands.evaluation_figures import figures_of
@@ -171,6 +172,7 @@ def run(options: Namespace) -> None:
     """
     from clim_train.run import failures_shared
 
+    check_output_folder(options.out, "-o")
     join_ranks()
     with failures_shared():
         if options.kind == "viscot":

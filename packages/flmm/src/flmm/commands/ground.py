@@ -53,8 +53,8 @@ def add(commands: Commands) -> None:
         parser,
         "--out",
         short="-o",
-        help="picture to write, with the masks as json next to it; of a folder, the COCO json with "
-        "all masks; default: IMAGE.grounded.png or FOLDER.grounded.json",
+        help="png, jpg or webp to write, with the masks as json next to it; of a folder, the COCO "
+        "json with all masks; default: IMAGE.grounded.png or FOLDER.grounded.json",
     )
     add_folder_options(parser)
     add_example_option(parser)
@@ -76,14 +76,13 @@ def ground_picture(options: Namespace) -> None:
     """Draw the masks of one picture and write them."""
     from flmm.grounders.grounder import NOT_IN_PICTURE, absent_phrases
     from flmm.grounders.images import PhraseMarks, PictureError, save_grounding
-    from flmm.pictures.files import name_of_picture, picture_path, read_image
+    from flmm.pictures.files import grounding_path, name_of_picture, read_image
 
     # Everything is checked before loading, which can take minutes.
     image = read_image(options.image)
     name = name_of_picture(options.image)
-    out = picture_path(options.out or Path(f"{Path(name).stem}.grounded.png"))
-    if out.exists() and Path(options.image).exists() and out.samefile(options.image):
-        raise ValueError(f"-o {out} would replace the input picture: name another file")
+    out = options.out or Path(f"{Path(name).stem}.grounded.png")
+    grounding_path(out, source=options.image)
 
     chosen = chosen_phrases(options)
     phrases = chosen.of_picture(name)

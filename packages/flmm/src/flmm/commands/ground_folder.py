@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clim_data.command_line import CommandParser, add_option, given, refuse_inside
+from clim_data.files import check_output_folder
 from clim_data.processes import Ranks
 
 from flmm.commands.evaluation_options import on_own_gpu, what_counts
@@ -105,6 +106,7 @@ def ground_folder(options: Namespace) -> None:
     if output.suffix.lower() != ".json":
         raise ValueError(f"the masks of a folder become one json: end -o {output} with .json")
     if options.pictures is not None:
+        check_output_folder(options.pictures, "--pictures")
         refuse_inside(options.pictures, folder, "--pictures")
     options = on_own_gpu(options)
     ranks = Ranks.of_launcher()

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from clim_data.files import write_json
 from clim_data.pixels import box_of_mask, encode_mask, xyxy_to_xywh
-from clim_eval.pictures import write_png
+from clim_eval.pictures import write_figure
 from PIL import Image
 
 from flmm.grounded import GroundedLMM
 from flmm.grounders.grounder import NOT_IN_PICTURE, Grounder, ScoredMasks
 from flmm.grounders.heads import HeadsGrounder
-from flmm.pictures.files import picture_path
+from flmm.pictures.files import grounding_path
 from flmm.pictures.masks import grounding_figure
 from flmm.text.boxes import Place
 
@@ -115,12 +115,12 @@ def save_grounding(
     title: str = "",
     about: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Path]:
-    """Write masks as JSON (`about` and `masks_as_json`), and draw them as PNG next to it.
+    """Write masks as JSON (`about` and `masks_as_json`), and draw them next to it.
 
     The masks are written first, so a picture that cannot be drawn loses none of them.
 
     Args:
-        path: of the PNG; the JSON has the same name with the ending .json.
+        path: of the picture, .png, .jpg or .webp; the JSON has the same name with the ending .json.
         masks: bool (N, H, W).
         scores: of the N phrases, for JSON and picture; None for neither.
         marks: further marks of the N phrases, for JSON and picture.
@@ -129,10 +129,11 @@ def save_grounding(
         Both paths.
 
     Raises:
-        ValueError: as `picture_path`, or the masks are no bool array with one mask for each phrase.
+        ValueError: as `grounding_path`, or the masks are no bool array with one mask for each
+            phrase.
         PictureError: the masks are written, but the picture could not be drawn.
     """
-    path = picture_path(path)
+    path = grounding_path(path)
     beside = path.with_suffix(".json")
     if masks.dtype != bool:
         raise ValueError(f"masks of {masks.dtype} are no masks: pass bool ones, such as logits > 0")
@@ -144,7 +145,7 @@ def save_grounding(
     labels = labels_of_phrases(phrases, scores, None if marks is None else marks.in_picture)
     figure = grounding_figure(image, masks, labels, title=title)
     try:
-        write_png(path, figure)
+        write_figure(path, figure)
     except Exception as fault:  # a text or a font can make matplotlib raise nearly anything
         reason = (str(fault).splitlines() or [type(fault).__name__])[0]
         raise PictureError(

@@ -1,7 +1,6 @@
 """Pictures as files: reading them for grounding, and the path of the result."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -9,7 +8,7 @@ from urllib.parse import urlparse
 import numpy as np
 from clim_data import BrokenSample
 from clim_data.pixels import load_rgb
-from clim_models.pipelines import is_url, read_picture
+from clim_models.pipelines import is_url, picture_path, read_picture
 from PIL import Image
 
 Picture = Image.Image | np.ndarray | str | Path
@@ -67,26 +66,18 @@ def _picture_of(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def picture_path(path: str | Path) -> Path:
-    """Return the path of a picture that is to be written; its folder is made.
+def grounding_path(path: str | Path, *, source: str | Path | None = None) -> Path:
+    """Check the path of a picture of masks, whose json lies next to it; its folder is made.
+
+    Args:
+        path: of the picture that will be written.
+        source: the picture that is read, a file or an address.
 
     Raises:
-        ValueError: it does not end in .png, that folder cannot be written, or the json next to it
-            is not one of masks.
+        ValueError: as `clim_models.pipelines.picture_path`, or the json next to it is not one of
+            masks.
     """
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"cannot write a picture as {path.name}: give a name that ends in .png")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise ValueError(
-            f"cannot write into {path.parent} ({fault}): name another place"
-        ) from fault
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(
-            f"cannot write {path}: check that path and who may write there, or name another"
-        )
+    path = picture_path(path, source=source)
     beside = path.with_suffix(".json")
     if beside.exists() and not _holds_masks(beside):
         raise ValueError(f"{beside} is a file of yours, not of masks: name another place")

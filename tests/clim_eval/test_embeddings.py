@@ -93,3 +93,23 @@ def test_damaged_names_of_an_array_are_named(tmp_path, text):
     (tmp_path / "rows.npy.json").write_text(text)
     with pytest.raises(ValueError, match=r"rows\.npy\.json is damaged .* make the file with"):
         load_class_embeddings(tmp_path / "rows.npy", NAMES)
+
+
+@pytest.mark.parametrize("spoil", [float("nan"), float("inf"), 0.0])
+@pytest.mark.parametrize("ending", ["npy", "safetensors"])
+def test_rows_that_are_no_vectors_are_refused(tmp_path, spoil, ending):
+    rows = torch.rand(3, 4)
+    rows[1] = spoil
+    path = tmp_path / f"rows.{ending}"
+    save_class_embeddings(path, rows, ["a", "b", "c"], "name")
+    with pytest.raises(ValueError, match=r"1 of 3 rows that are all zeros or not finite.*row 1"):
+        read_class_embeddings(path)
+
+
+def test_a_file_that_ends_in_zeros_is_refused(tmp_path):
+    path = tmp_path / "rows.safetensors"
+    save_class_embeddings(path, torch.rand(3, 400), ["a", "b", "c"], "name")
+    data = path.read_bytes()
+    path.write_bytes(data[:-100] + bytes(100))
+    with pytest.raises(ValueError, match="is damaged"):
+        read_class_embeddings(path)

@@ -49,7 +49,14 @@ def test_no_json_is_a_sentence(tmp_path, content):
         name_of_export(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"name": ""}'])
+@pytest.mark.parametrize("content", ["[]", "null"])
+def test_another_value_is_a_sentence(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="holds no object"):
+        name_of_export(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"name": ""}'])
 def test_no_name(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     assert name_of_export(tmp_path) is None

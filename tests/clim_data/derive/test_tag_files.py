@@ -146,3 +146,43 @@ def test_names_of_classes_and_what_is_refused(classes, tmp_path):
         write_tags(captions, classes, classes=classes)
     with pytest.raises(ValueError, match="names no line"):
         TagOptions(file_names="a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"dog": ["dog"], "dog": ["puppy"]}', "'dog' is there twice"),
+        ('{"dog": ["dog"], " dog": ["puppy"]}', "' dog' twice"),
+        ('{"dog": "puppy"}', "'dog' has puppy"),
+        ('{"dog": []}', "'dog' has"),
+        ('{"dog": ["puppy"', "no json"),
+        ('[["dog", "puppy"]]', "must be an object of lists"),
+        ('{"cat": ["cat"]}', "are no categories"),
+    ],
+)
+def test_damaged_synonyms_are_refused(classes, tmp_path, text, message):
+    (tmp_path / "names.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_class_names(classes, tmp_path / "names.json")
+
+
+@pytest.mark.parametrize(
+    ("category", "message"),
+    [
+        ({"id": 1, "name": "dog", "synonyms": [3]}, "synonyms of 'dog' are"),
+        ({"id": 1, "name": "dog", "synonyms": "puppy"}, "synonyms of 'dog' are puppy"),
+        ({"id": 1, "name": "(thing)"}, "has no name with a word"),
+    ],
+)
+def test_categories_without_usable_names_are_refused(tmp_path, category, message):
+    (tmp_path / "c.json").write_text(json.dumps({"categories": [category]}))
+    with pytest.raises(ValueError, match=message):
+        read_class_names(tmp_path / "c.json")
+
+
+def test_lines_of_one_file_are_captions_of_one_image(classes, tmp_path):
+    (tmp_path / "c.tsv").write_text(
+        "a dog\ta.jpg\nold\tb.jpg\nits couch\t./a.jpg\na dog\t../c.jpg\n"
+    )
+    write_tags(tmp_path / "c.tsv", tmp_path / "out.json", classes=classes)
+    assert tags_of(tmp_path / "out.json") == {"a.jpg": [2, 7]}

@@ -94,3 +94,27 @@ def test_missing_folders_and_other_images_are_refused(places):
     Image.new("RGB", (20, 30)).save(places / "images" / "7.jpg")
     with pytest.raises(BrokenSample, match="size mismatch"):
         FlickrEntities(places / "images", places)[0].load()
+
+
+def test_a_damaged_mark_is_no_word_of_a_caption(places):
+    path = places / "Sentences" / "7.txt"
+    path.write_text(
+        "[/EN#1/people Two guys look up .\n[/EN#1/people  ] look .\n[/EN#1/people Guys] look .\n"
+    )
+    data = FlickrEntities(places / "images", places)
+    assert [data[i].key for i in range(len(data))] == ["7-2"]
+    assert [fault.name for fault in data.skipped.faults] == ["7.txt, caption 1", "7.txt, caption 2"]
+
+
+def test_ids_stay_in_their_folders_and_count_once(places):
+    (places / "test.txt").write_text("7\n../Sentences/7\n7\n")
+    data = FlickrEntities(places / "images", places, split=places / "test.txt")
+    assert len(data) == 1
+    assert "path outside the folder" in data.skipped.counts
+
+
+def test_declarations_in_another_code_are_seen(places):
+    text = '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a [<!ENTITY b "c">]>' + BOXES
+    (places / "Annotations" / "7.xml").write_bytes(text.encode("utf-16"))
+    with pytest.raises(BrokenSample, match="declares entities"):
+        read_entity_boxes(places / "Annotations" / "7.xml")

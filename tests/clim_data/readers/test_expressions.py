@@ -413,3 +413,20 @@ def test_expressions_for_several_things_and_for_none(copy):
     target["segmentation"] = encode_mask(mask)
     (copy / "refcoco" / "instances.json").write_text(json.dumps(instances))
     np.testing.assert_array_equal(generalized(copy, refs[:1])[0].load()[1], union)
+
+
+def test_one_id_of_two_references_never_mixes_their_masks(copy):
+    refs = json.loads(
+        json.dumps(ReferRecords.read(next((copy / "refcoco").glob("refs(*).p"))).refs)
+    )
+    first = next(ref for ref in refs if ref["split"] == "val")
+    other = next(ref for ref in refs if ref["image_id"] == first["image_id"] and ref != first)
+    mine = {**first, "ref_id": 5, "ann_id": [first["ann_id"]]}
+    # The same id, but it means something else: nothing.
+    again = {**first, "ref_id": 5, "ann_id": [-1]}
+    assert other
+    (copy / "refcoco" / "grefs.json").write_text(json.dumps([mine, again, mine]))
+    data = read(copy, "val", refs="grefs.json", sentences="all")
+    assert all(data[i].phrases[0].objects == (first["ann_id"],) for i in range(len(data)))
+    assert data.skipped.counts["reference twice"] == 2  # one is a copy
+    assert len(data) == len(first["sentences"])

@@ -81,3 +81,26 @@ def test_wrong_folders_are_refused(tmp_path):
         ReasoningSegmentation(tmp_path / "val")
     with pytest.raises(ValueError, match="first, all"):
         ReasoningSegmentation(tmp_path / "val", queries="second")
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ([[200, 200], [220, 200], [220, 220]], "the target has no pixel in the image of 30 x 20"),
+        ([[0.1, 0.1], [0.9, 0.1], [0.9, 0.9]], "its points are from 0 to 1"),
+    ],
+)
+def test_outlines_that_are_not_in_the_image_are_refused(tmp_path, points, message):
+    write(tmp_path / "val", shapes=[{"label": "target", "points": points}])
+    sample = ReasoningSegmentation(tmp_path / "val")[0]
+    with pytest.raises(BrokenSample, match=message):
+        sample.load()
+
+
+def test_two_images_of_one_name_are_ambiguous(tmp_path):
+    write(tmp_path / "val")
+    write(tmp_path / "val", "two")
+    Image.new("RGB", (9, 9)).save(tmp_path / "val" / "one.png")
+    data = ReasoningSegmentation(tmp_path / "val")
+    assert [data[i].key for i in range(len(data))] == ["two"]
+    assert data.skipped.counts == {"ambiguous name": 1}

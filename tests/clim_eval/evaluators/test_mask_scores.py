@@ -111,3 +111,30 @@ def test_mistakes_and_damage_are_told(tmp_path):
 def test_an_empty_union_has_the_iou_that_is_asked_for():
     assert np.isnan(ious(np.array([0]), np.array([0]))).all()
     assert ious(np.array([0, 1]), np.array([0, 4]), empty=1.0).tolist() == [1.0, 0.25]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"key": "a"}',
+        b'{"key": "a", "intersections": [1], "unions": [2, 3], "pixels": 10}',
+        b'{"key": "a", "intersections": [NaN], "unions": [2], "pixels": 10}',
+        b'{"key": ["a"], "intersections": [1], "unions": [2], "pixels": 10}',
+        b"[1]",
+        bytes(40),
+        b"\xff\xfe",
+    ],
+)
+def test_a_damaged_line_is_named(tmp_path, line):
+    MaskScores(tmp_path, config=1).add("b", overlaps((1, 2)))
+    with open(tmp_path / "scores-0000.jsonl", "ab") as out:
+        out.write(line + b"\n")
+    with pytest.raises(ValueError, match=r"scores-0000\.jsonl line 2 is damaged: remove that line"):
+        MaskScores(tmp_path, config=1)
+
+
+def test_a_damaged_config_of_scores_is_named(tmp_path):
+    MaskScores(tmp_path, config={"model": "m"})
+    (tmp_path / "config.json").write_text('{"model')
+    with pytest.raises(ValueError, match=r"config\.json is damaged .*use another folder"):
+        MaskScores(tmp_path, config={"model": "m"})

@@ -104,7 +104,7 @@ def test_mistakes_are_answered_with_the_fix(run, tmp_path):
         push_to_hub(run, "mine", client=hub)
     with pytest.raises(FileNotFoundError, match="clim-train export"):
         push_to_hub(tmp_path, "me/mine", client=hub)
-    with pytest.raises(ValueError, match="holds no metrics"):
+    with pytest.raises(FileNotFoundError, match="no report"):
         push_to_hub(run, "me/mine", report=tmp_path / "none.json", client=hub)
     with pytest.raises(FileNotFoundError, match="check the path"):
         from_pretrained(tmp_path / "nowhere")
@@ -120,3 +120,25 @@ def test_a_repository_that_is_nowhere_is_one_line(monkeypatch, tmp_path):
     with pytest.raises(FileNotFoundError, match="hf download nobody/nothing --local-dir"):
         fetch_folder("nobody/nothing")
     assert fetch_folder(tmp_path) == tmp_path
+
+
+def test_only_a_whole_model_is_published(run, tmp_path):
+    hub = Hub(tmp_path / "hub")
+    secret = tmp_path / "secret.txt"
+    secret.write_text("mine alone")
+    link = run / "model" / "notes.txt"
+    link.symlink_to(secret)
+    with pytest.raises(ValueError, match=r"notes\.txt is a link, and what it leads to would"):
+        push_to_hub(run, "me/mine", client=hub)
+    link.unlink()
+
+    weights = run / "model" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-64] + bytes(64))
+    with pytest.raises(ValueError, match="checksum of its header"):
+        push_to_hub(run, "me/mine", client=hub)
+    weights.write_bytes(whole)
+    (tmp_path / "report.json").write_text('{"metrics": [1, 2]}')
+    with pytest.raises(ValueError, match="holds no metrics"):
+        push_to_hub(run, "me/mine", report=tmp_path / "report.json", client=hub)
+    assert not hub.made

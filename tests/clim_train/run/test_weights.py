@@ -20,5 +20,7 @@ def test_a_cut_file_is_named(tmp_path, size):
     path = tmp_path / "start.safetensors"
     save_start_weights(path, WEIGHTS, "1234")
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(ValueError, match=r"start\.safetensors is damaged .*: put back a copy"):
+    with pytest.raises(
+        ValueError, match=r"start\.safetensors is truncated or damaged .*: put back a copy"
+    ):
         load_start_weights(path, "1234")

@@ -4,7 +4,10 @@ import json
 
 import pytest
 from flmm.commands.main import main
+from flmm.demo import example
 from flmm.demo.example import PHRASES, write_example
+from flmm.demo.model_files import write_demo_model
+from flmm.demo.sam import build_demo_sam
 from flmm.heads.facts import read_facts, unknown_phrases
 
 
@@ -62,3 +65,20 @@ def test_the_shipped_heads_say_what_they_know(tmp_path):
     assert facts["presence"]["hidden"] > 0
     texts = ["a red frog", "Two Bears", "a cup", "frogs"]
     assert unknown_phrases(facts["knows"], texts) == ["a cup"]
+
+
+@pytest.mark.parametrize("name", ["demo_heads", "demo_lmm", "demo_sam"])
+@pytest.mark.parametrize("damage", ["cut", "zeros", "empty"])
+def test_a_damaged_installation_says_so(inside, monkeypatch, name, damage):
+    data = (example.HEADS.parent / f"{name}.safetensors").read_bytes()
+    broken = {"cut": data[:-5000], "zeros": data[:-5000] + bytes(5000), "empty": b""}[damage]
+    path = inside / f"{name}.safetensors"
+    path.write_bytes(broken)
+    monkeypatch.setattr(example, "HEADS", path)
+    read = {
+        "demo_heads": lambda: write_example(inside),
+        "demo_lmm": lambda: write_demo_model(inside / "lmm", weights=path),
+        "demo_sam": lambda: build_demo_sam(path),
+    }[name]
+    with pytest.raises(ValueError, match=r"is truncated or damaged .* --force-reinstall flmm"):
+        read()

@@ -99,3 +99,20 @@ def test_elsewhere_the_models_are_named(files, tmp_path, capsys):
 def test_mistakes_are_named_before_anything_is_loaded(files, more, message, capsys):
     assert fit(files, "--overwrite", *more) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_is_refused_before_the_work(files, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "grounding.json").write_text(json.dumps({"lmm": "llava-hf/llava-1.5-7b-hf"}))
+    assert fit(files, "-o", str(other / "mine.safetensors")) == 2
+    assert "belong to the LMM llava-hf/llava-1.5-7b-hf" in capsys.readouterr().err
+
+    (tmp_path / "file").write_text("")
+    assert fit(files, "-o", str(tmp_path / "file" / "mine.safetensors")) == 2
+    said = capsys.readouterr().err
+    assert str(tmp_path / "file") in said
+    assert "grounding the phrases" not in said
+    with pytest.raises(SystemExit):
+        fit(files, "--overwrite", "--seed=-1")
+    assert "at least 0" in capsys.readouterr().err

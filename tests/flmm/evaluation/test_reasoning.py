@@ -114,3 +114,16 @@ def test_the_whole_answer_is_one_phrase(places, monkeypatch, answer, phrases):
         assert torch.equal(found.binary()[0], ~ignored)
     with pytest.raises(ValueError, match="'answer', 'question'"):
         ReasoningGrounder(grounder, what="thought")
+
+
+def test_a_question_that_the_lmm_cannot_read_does_not_stop_the_others(places, tmp_path):
+    folder = tmp_path / "val"
+    folder.mkdir()
+    for name, text in (("a", "the red car"), ("b", "car " * 5000), ("c", "the <image> car")):
+        Image.new("RGB", (56, 40)).save(folder / f"{name}.jpg")
+        (folder / f"{name}.json").write_text(json.dumps({"text": [text], "shapes": SHAPES}))
+    images = ("--images", str(folder))
+    report = run(places, "reasonseg", tmp_path / "out", *images, "--grounded", "question")
+    assert report["metrics"]["samples"] == 1
+    assert report["metrics"]["not_scored"] == 2
+    assert "unusable text" in (tmp_path / "out" / "report.md").read_text()

@@ -132,3 +132,37 @@ def test_sources_move_with_the_run(tmp_path):
     about.write_text("{")
     with pytest.raises(ValueError, match="export the run again"):
         source_of(about, "lmm")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("[", "are damaged"),
+        ("[1]", r"they are '\[1\]'"),
+        ({"mask_head": [1]}, r"mask_head is '\[1\]'"),
+        ({"mask_head": {"base": "2"}}, "mask_head base is '2'"),
+        ({"mask_head": {"base": 3}}, "says that its mask head has base=3, and its weights have 2"),
+        ({"mask_head": {"upsample_input": 1 << 30}}, "mask_head upsample_input is"),
+        ({"prompts": {"use_text": "no"}}, "prompts use_text is 'no'"),
+        ({"presence": {"inputs": 1 << 40}}, "presence inputs is"),
+        ({"presence": {"inputs": 5, "hidden": 4}}, "the first layer of it has the shape None"),
+        ({"knows": {"what": "drawings"}}, "knows lacks what or nouns"),
+        ({"knows": {"what": "drawings", "nouns": [1]}}, "knows nouns is"),
+    ],
+)
+def test_damaged_facts_are_refused_before_anything_is_built(saved, tmp_path, changes, message):
+    model, folder = saved
+    path = tmp_path / "heads.safetensors"
+    facts = changes if isinstance(changes, str) else json.dumps({**model.facts(), **changes})
+    save_file(load_file(folder / "heads.safetensors"), path, metadata={KEY: facts})
+    with pytest.raises(ValueError, match=message):
+        load_grounded(model.lmm, sam=folder / "sam", heads=path)
+
+
+def test_heads_that_end_in_zeros_are_refused(saved, tmp_path):
+    model, folder = saved
+    data = (folder / "heads.safetensors").read_bytes()
+    path = tmp_path / "heads.safetensors"
+    path.write_bytes(data[:-200] + bytes(200))
+    with pytest.raises(ValueError, match="checksum of its header"):
+        load_grounded(model.lmm, sam=folder / "sam", heads=path)

@@ -30,6 +30,8 @@ def run(tmp_path):
     folder.mkdir(parents=True)
     facts = {"merge": "mean", "lmm": "llava on llama", "mask_head": {"base": 64, "stages": 4}}
     weights = {"mask_head.predict.weight": torch.ones(1, 64, 1, 1)}
+    for stage in range(4):
+        weights[f"mask_head.encoder.{stage}.0.0.weight"] = torch.ones(64, 8, 1, 1)
     save_file(weights, folder / "heads.safetensors", metadata={"flmm": json.dumps(facts)})
     about = {"lmm": "llava-hf/llava-1.5-7b-hf", "sam": "facebook/sam-vit-large"}
     (folder / "grounding.json").write_text(json.dumps(about))
@@ -60,3 +62,13 @@ def test_folders_of_this_machine_are_not_published(run, tmp_path):
 def test_a_folder_without_heads_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="flmm train export RUN"):
         fetch_heads(tmp_path)
+
+
+def test_damaged_heads_are_not_published(run, tmp_path):
+    heads = run / "model" / "heads.safetensors"
+    heads.write_bytes(heads.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="is truncated or damaged"):
+        push_heads_to_hub(run, "me/heads", client=Hub(tmp_path))
+    save_file({"x": torch.ones(1)}, heads)
+    with pytest.raises(ValueError, match="there is no mask head"):
+        push_heads_to_hub(run, "me/heads", client=Hub(tmp_path))

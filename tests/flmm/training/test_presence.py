@@ -107,3 +107,11 @@ def test_probes_are_grounded_in_their_order():
         Probe("a dog", "absent")
     with pytest.raises(ValueError, match="pass probed images"):
         ground_probes(model, [])
+
+
+def test_evidence_that_is_not_finite_is_refused():
+    probed = phrases(0, images=20)
+    probed.evidence[3, 1] = torch.nan
+    probed.evidence[4, 2] = torch.inf
+    with pytest.raises(ValueError, match=r"evidence of 2 of 120 phrases is not finite.*float32"):
+        fit_presence(probed, QUICK)

@@ -88,3 +88,12 @@ def test_samples_of_a_data_set_are_joined_by_image():
     assert [sum(map(len, one.texts)) for one in found] == [2, 3]
     assert {probe.kind for one in found for text in one.texts for probe in text} == {PRESENT}
     assert images.skipped.total == 1
+
+
+def test_one_image_under_two_names_is_refused(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    picture(20, 30, seed=1).save(folder / "a.png")
+    file = lines(tmp_path / "phrases.jsonl", THERE, {**NOT_THERE, "image": "./a.png"})
+    with pytest.raises(ValueError, match=r"two spellings of a\.png fit one sample"):
+        ProbedFile(str(folder), file)

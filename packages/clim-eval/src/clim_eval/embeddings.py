@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from clim_data.files import write_text, write_whole
 from clim_models import RegionModel
+from clim_models.checkpoints import read_metadata, read_tensors, save_tensors
 from clim_models.text import NAME_TEMPLATE, PHOTO_TEMPLATE, VILD_TEMPLATES, embed_classes
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -81,16 +80,15 @@ def save_class_embeddings(
     about: dict[str, Any] = {"names": list(names), "templates": templates}
     if model is not None:
         about["text_tower"] = text_tower_note(model)
+    if path.suffix == ".safetensors":
+        metadata = {key: json.dumps(value) for key, value in about.items()}
+        save_tensors({"embeddings": rows}, path, {**metadata, "templates": templates})
+        return
     with write_whole(path) as draft:
-        if path.suffix == ".safetensors":
-            metadata = {key: json.dumps(value) for key, value in about.items()}
-            metadata["templates"] = templates
-            save_file({"embeddings": rows}, draft, metadata=metadata)
-        else:
-            with open(draft, "wb") as out:
-                np.save(out, rows.numpy())
-            about["sha256"] = hashlib.sha256(draft.read_bytes()).hexdigest()
-            write_text(names_file(path), json.dumps(about, ensure_ascii=False) + "\n")
+        with open(draft, "wb") as out:
+            np.save(out, rows.numpy())
+        about["sha256"] = hashlib.sha256(draft.read_bytes()).hexdigest()
+        write_text(names_file(path), json.dumps(about, ensure_ascii=False) + "\n")
 
 
 def embeddings_path(path: str | os.PathLike) -> Path:
@@ -128,6 +126,7 @@ def read_class_embeddings(
             another text tower than the one of `model`.
     """
     rows, about = _read(path)
+    _check_rows(rows, about.get("names"), path)
     if model is not None:
         check_text_tower(Path(path), about.get("text_tower"), rows.shape[1], model)
     return rows, about.get("names")
@@ -145,14 +144,35 @@ def _read(path: str | os.PathLike) -> tuple[Tensor, dict[str, Any]]:
     if path.suffix == ".npy":
         return _read_npy(path, remake)
     try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            if "embeddings" not in file.keys() or "names" not in about:  # noqa: SIM118
-                raise ValueError(f"{path} holds no class embeddings: {remake}")
-            notes = {key: json.loads(about[key]) for key in ("names", "text_tower") if key in about}
-            return file.get_tensor("embeddings"), notes
-    except (SafetensorError, OSError) as error:
+        about = read_metadata(path)
+        tensors = read_tensors(path)
+        notes: dict[str, Any] = {
+            key: json.loads(about[key]) for key in ("names", "text_tower") if key in about
+        }
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}): {remake}") from error
+    if "embeddings" not in tensors or not isinstance(notes.get("names"), list):
+        raise ValueError(f"{path} holds no class embeddings: {remake}")
+    return tensors["embeddings"].float(), notes
+
+
+def _check_rows(rows: Tensor, names: Sequence[str] | None, path: str | os.PathLike) -> None:
+    """Refuse rows that are no vectors of classes.
+
+    Raises:
+        ValueError: a row is not finite or all zeros, or there is not one for each name.
+    """
+    remake = "make the file with `clim-eval embed`"
+    if rows.ndim != 2 or (names is not None and len(names) != len(rows)):
+        of = "" if names is None else f" for {len(names)} names"
+        raise ValueError(f"{path} has shape {tuple(rows.shape)}{of}, not (K, C): {remake}")
+    lengths = rows.norm(dim=1)
+    wrong = (~(lengths.isfinite() & (lengths > 0))).nonzero()[:, 0].tolist()
+    if wrong:
+        raise ValueError(
+            f"{path} has {len(wrong)} of {len(rows)} rows that are all zeros or not finite, such "
+            f"as row {wrong[0]}: {remake}"
+        )
 
 
 def _read_npy(path: Path, remake: str) -> tuple[Tensor, dict[str, Any]]:
@@ -160,8 +180,6 @@ def _read_npy(path: Path, remake: str) -> tuple[Tensor, dict[str, Any]]:
         rows = torch.from_numpy(np.load(path, allow_pickle=False)).float()
     except (ValueError, EOFError, TypeError) as error:
         raise ValueError(f"{path} is no array of numbers ({error}): {remake}") from error
-    if rows.ndim != 2:
-        raise ValueError(f"{path} has shape {tuple(rows.shape)}, not (K, C): {remake}")
     if not names_file(path).is_file():
         return rows, {}
     about = _read_names_file(names_file(path), remake)

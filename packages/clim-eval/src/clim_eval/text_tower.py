@@ -59,10 +59,15 @@ def check_text_tower(
                 file=sys.stderr,
             )
         return
-    stored, own = torch.tensor(note["weights"]), torch.tensor(text_tower_note(model)["weights"])
+    try:
+        stored, of = torch.tensor(note["weights"]), note["model"] or "a model without a name"
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"what {path} says of its text tower is damaged ({error!r}): {fix}"
+        ) from error
+    own = torch.tensor(text_tower_note(model)["weights"])
     # Within the rounding of bf16 and fp16; training moves weights by far more.
     if stored.shape != own.shape or not torch.allclose(stored, own, rtol=2**-7, atol=1e-6):
-        of = note["model"] or "a model without a name"
         other = "another model" if of != name else "a model of that name with other weights"
         raise ValueError(
             f"the embeddings of {path} are of {of}, {other} than the one in use ({name}): {fix}"

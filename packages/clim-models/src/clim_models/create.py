@@ -1,6 +1,6 @@
 """Build a RegionModel from an open_clip name and weights from anywhere."""
 
-import json
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import open_clip
 import torch
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
+from clim_models.checkpoints.about import ABOUT_FILE, OPEN_CLIP_FILE, eval_px_of, read_object
 from clim_models.checkpoints.load import export_folder, load_checkpoint
 from clim_models.foreign import check_foreign_config
 from clim_models.hub_compat import cache_alone_without_hub
@@ -75,7 +76,7 @@ def create_model(
     if pretrained is not None and tag is None:
         weights = _local_weights(name, pretrained, config)
         load_checkpoint(model, weights)
-        model.eval_px = _eval_px(weights)
+        model.eval_px = eval_px_of(weights)
     if isinstance(image_size, int):
         model.image_size = (image_size, image_size)
     elif image_size is not None:
@@ -146,21 +147,6 @@ def _describe_weights(model: RegionModel, tag: str | None, pretrained: str | Pat
         model.eval_px = int(facts["eval_px"]) if "eval_px" in facts else None
 
 
-def _eval_px(weights: Path) -> int | None:
-    """Return the size at which the regions of an export are read, if its config.json says it.
-
-    Raises:
-        ValueError: the value there is not a size.
-    """
-    path = weights / "config.json"
-    if not path.is_file():
-        return None
-    eval_px = json.loads(path.read_text()).get("eval_px")
-    if eval_px is not None and (type(eval_px) is not int or eval_px < 1):
-        raise ValueError(f"{path} has eval_px={eval_px!r}: write a number of pixels, or remove it")
-    return eval_px
-
-
 def _tag(name: str, pretrained: str | Path | None) -> str | None:
     """Return the tag that `pretrained` means, or None for a path (or nothing).
 
@@ -203,13 +189,14 @@ def _local_weights(name: str, pretrained: str | Path, config: dict) -> Path:
         ValueError: an export of another model.
     """
     path = export_folder(Path(pretrained))
-    described = path / "open_clip_config.json"
+    described = path / OPEN_CLIP_FILE
     if not described.is_file():
         return path
 
-    named = path / "config.json"
-    exported_name = json.loads(named.read_text()).get("name") if named.is_file() else None
-    saved = json.loads(described.read_text())["model_cfg"]
+    exported_name = read_object(path / ABOUT_FILE).get("name")
+    saved = read_object(described).get("model_cfg")
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"{described} has no model_cfg: export the model again")
     keys = saved.keys() | config.keys()
     differing = sorted(key for key in keys if saved.get(key) != config.get(key))
     if exported_name != name and differing:

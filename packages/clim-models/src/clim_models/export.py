@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
-from clim_models.checkpoints.atomic import write_json, write_whole
+from clim_models.checkpoints.about import ABOUT_FILE, OPEN_CLIP_FILE
+from clim_models.checkpoints.atomic import write_json
 from clim_models.checkpoints.load import WEIGHTS_FILE
+from clim_models.checkpoints.tensor_files import save_tensors
 from clim_models.region_model import RegionModel
 from clim_models.version import __version__
 
@@ -44,8 +45,7 @@ def save_model(
 
     weights = model.clip.state_dict() if state_dict is None else state_dict
     own_copy = {key: w.detach().cpu().contiguous().clone() for key, w in weights.items()}
-    with write_whole(folder / WEIGHTS_FILE) as draft:
-        save_file(own_copy, draft, metadata={"format": "pt"})
+    save_tensors(own_copy, folder / WEIGHTS_FILE, {"format": "pt"})
 
     preprocess = {
         "mean": list(model.image_mean),
@@ -53,7 +53,7 @@ def save_model(
         "size": list(model.image_size),
     }
     described = {"model_cfg": model.config, "preprocess_cfg": preprocess}
-    write_json(folder / "open_clip_config.json", described)
+    write_json(folder / OPEN_CLIP_FILE, described)
     _save_tokenizer(model, folder)
 
     # Last: a folder with this file is complete.
@@ -64,7 +64,7 @@ def save_model(
     }
     if model.eval_px is not None:
         about["eval_px"] = model.eval_px
-    write_json(folder / "config.json", about)
+    write_json(folder / ABOUT_FILE, about)
     return folder
 
 

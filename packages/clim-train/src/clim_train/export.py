@@ -7,6 +7,7 @@ from pathlib import Path
 import torch.distributed as dist
 from clim_data.processes import Ranks
 from clim_models import interpolate_weights
+from clim_models.checkpoints import checksum, save_tensors
 from torch import Tensor
 
 from clim_train.engine.engine import Engine
@@ -15,7 +16,7 @@ from clim_train.options.device import choose_device
 from clim_train.options.run_options import RunOptions
 from clim_train.run.checkpoints import UNIVERSAL, CheckpointFolder
 from clim_train.run.resuming import needs_universal, newest_whole
-from clim_train.run.weights import checksum, load_start_weights, save_start_weights, save_weights
+from clim_train.run.weights import load_start_weights, save_start_weights
 from clim_train.task import Task
 
 
@@ -60,7 +61,7 @@ class RunWeights:
         """
         trained = {name: value.cpu() for name, value in self.task.model.state_dict().items()}
         path = self.folder / "trained.safetensors"
-        save_weights(path, {name: trained[name] for name in self.trained_names})
+        save_tensors({name: trained[name] for name in self.trained_names}, path)
 
         state = interpolate_weights(trained, self.start, alpha)
         self.task.save(self.folder / "model", state)

@@ -12,7 +12,7 @@ from flmm.adapters.features import PhraseFeatures, Sample
 from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.registry import load_lmm
 from flmm.heads.facts import chosen_merge, read_facts
-from flmm.heads.files import mask_head_sizes, open_heads, read_heads
+from flmm.heads.files import mask_head_options, open_heads, read_heads
 from flmm.heads.trainable import Grounding, TrainableHeads
 from flmm.hub import check_device
 from flmm.pictures.files import read_image
@@ -161,11 +161,7 @@ def load_grounded(
     name = str(heads)
     tensors, facts = ({}, {}) if heads is None else (open_heads(heads), read_facts(heads))
     merge = chosen_merge(facts, merge, name=name)
-    sizes = facts.get("mask_head", {})
-    if heads is not None and not sizes:
-        sizes = {
-            key: value for key, value in mask_head_sizes(tensors).items() if key != "in_channels"
-        }
+    sizes = {} if heads is None else mask_head_options(tensors, facts, name=name)
     refiner = load_refiner(sam, **facts.get("prompts", {}))  # before the LMM, which takes longest
     frozen = lmm if isinstance(lmm, FrozenLMM) else load_lmm(lmm, dtype=dtype)
     model = GroundedLMM(frozen, UNetHead(frozen.map_channels, **sizes), refiner, merge=merge)

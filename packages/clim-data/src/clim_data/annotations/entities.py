@@ -42,8 +42,8 @@ class EntityImage:
     boxes: dict[str, tuple[Corners, ...]]
 
 
-def read_entity_captions(path: str | Path) -> list[EntityCaption]:
-    """Read the captions of an image, `Sentences/ID.txt`.
+def read_entity_captions(path: str | Path) -> list[EntityCaption | BrokenSample]:
+    """Read the captions of an image, `Sentences/ID.txt`; a damaged caption is a fault in its place.
 
     Raises:
         BrokenSample: the file cannot be read, or has no caption.
@@ -53,22 +53,35 @@ def read_entity_captions(path: str | Path) -> list[EntityCaption]:
         lines = decode_text(path.read_bytes(), str(path)).splitlines()
     except (OSError, ValueError) as fault:
         raise BrokenSample("bad captions", path.name, str(fault)) from None
-    captions = [_caption(line.strip()) for line in lines if line.strip()]
+    captions: list[EntityCaption | BrokenSample] = []
+    for line in filter(None, map(str.strip, lines)):
+        try:
+            captions.append(_caption(line))
+        except ValueError as fault:
+            name = f"{path.name}, caption {len(captions) + 1}"
+            captions.append(BrokenSample("bad caption", name, str(fault)))
     if not captions:
         raise BrokenSample("bad captions", path.name, "it has no caption")
     return captions
 
 
 def _caption(line: str) -> EntityCaption:
+    """Cut the marks out of a caption; ValueError for a damaged mark."""
     text, phrases, end = "", [], 0
     for mark in _PHRASE.finditer(line):
         text += line[end : mark.start()]
         words = mark[3].strip()
+        if not words:
+            raise ValueError(f"a mark has no phrase: {mark[0]}")
         kinds = tuple(mark[2].split("/"))
         phrases.append(EntityPhrase(len(text), len(text) + len(words), mark[1], kinds))
         text += words
         end = mark.end()
-    return EntityCaption(text + line[end:], tuple(phrases))
+    text += line[end:]
+    if "[/EN#" in text:
+        # Read on, the mark itself would be words of the caption.
+        raise ValueError(f"a mark has no end: {text[text.index('[/EN#') :][:80]}")
+    return EntityCaption(text, tuple(phrases))
 
 
 def read_entity_boxes(path: str | Path) -> EntityImage:
@@ -82,12 +95,13 @@ def read_entity_boxes(path: str | Path) -> EntityImage:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
-        if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        # As text: in UTF-16 the bytes of a declaration are others.
+        text = decode_text(path.read_bytes(), path.name)
+        if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise BrokenSample(
                 "bad boxes", path.name, "it declares entities, which none of them do"
             )
-        root = ElementTree.fromstring(data)
+        root = ElementTree.fromstring(text)
         size = (_number(root, "size/height"), _number(root, "size/width"))
 
         boxes: dict[str, list[Corners]] = {}

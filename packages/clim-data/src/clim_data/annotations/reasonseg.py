@@ -8,6 +8,7 @@ from typing import Any
 
 from clim_data.annotations.ids import shorten
 from clim_data.faults import BrokenSample
+from clim_data.files.names import is_utf8
 
 BAD = "bad question"
 
@@ -46,7 +47,7 @@ class ReasonSegRecord:
         queries = (
             [t.strip() for t in texts if isinstance(t, str)] if isinstance(texts, list) else []
         )
-        queries = [query for query in queries if query]
+        queries = [query for query in queries if query and is_utf8(query)]
         if not queries:
             raise BrokenSample(BAD, path.name, f"text is {shorten(texts)}, no list of queries")
         shapes = record.get("shapes")

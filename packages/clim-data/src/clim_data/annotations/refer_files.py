@@ -10,6 +10,7 @@ from typing import Any
 from clim_data.annotations.ids import Key, id_key, need_object, record_name
 from clim_data.faults import BrokenSample
 from clim_data.files.pickles import load_plain_pickle
+from clim_data.files.text import plain_text
 
 NO_TARGET = -1
 
@@ -37,15 +38,26 @@ class ReferRecords:
         path = Path(path)
         refs = _read_list(path)
         usable, faults = [], []
+        of_id: dict[Any, Any] = {}
         for number, ref in enumerate(refs):
             name = record_name(path.name, "reference", number, ref, "ref_id")
             try:
-                usable.append(_checked(ref, name))
+                checked = _checked(ref, name)
+                own_id = id_key(checked.get("ref_id"))
+                if own_id is not None and of_id.setdefault(own_id, ref) is not ref:
+                    _refuse_copy(ref, of_id[own_id], name)
+                usable.append(checked)
             except BrokenSample as fault:
                 faults.append(fault)
         if faults and not usable:
             raise ValueError(f"{path} has no usable reference ({faults[0]}): fetch it again")
         return cls(path.name, usable, faults)
+
+
+def _refuse_copy(ref: dict, first: dict, name: str) -> None:
+    """Raise BrokenSample for a reference that is the copy of another: it would count twice."""
+    if ref == first:
+        raise BrokenSample("reference twice", name, "the file has it before, with the same content")
 
 
 def _read_list(path: Path) -> list[Any]:
@@ -126,7 +138,7 @@ def sentences_of(ref: dict, text: str) -> tuple[list[tuple[int, str]], list[Brok
     for number, sentence in enumerate(ref["sentences"]):
         name = f"{ref['name']}, sentence {number + 1}"
         value = sentence.get(text) if isinstance(sentence, dict) else None
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not plain_text(value):
             faults.append(BrokenSample("empty expression", name, f'no text in "{text}"'))
             continue
         sent_id = sentence.get("sent_id")

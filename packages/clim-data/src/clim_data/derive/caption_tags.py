@@ -97,6 +97,11 @@ class CaptionTagger:
         return 0, set()
 
 
+def has_words(name: str) -> bool:
+    """Return whether a name of a class has a word that a caption can hold."""
+    return bool(_words(_plain(name)))
+
+
 def _plain(name: str) -> str:
     return name.replace("_", " ").split("(")[0].lower().strip()
 

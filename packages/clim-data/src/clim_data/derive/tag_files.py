@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from clim_data.annotations.caption_files import captions_of, captions_of_images, read_caption_table
+from clim_data.annotations.ids import first_repeated
 from clim_data.annotations.tables import CategoryTable
-from clim_data.derive.caption_tags import CaptionTagger, TagRule
+from clim_data.derive.caption_tags import CaptionTagger, TagRule, has_words
 from clim_data.derive.coco_synonyms import COCO_SYNONYMS
 from clim_data.faults import BrokenSample, SkipReport
 from clim_data.files.json_stream import write_coco
-from clim_data.files.names import image_file_name
+from clim_data.files.names import clean_name, image_file_name, leads_out, printable
 from clim_data.files.text import parse_json, plain_text, read_text, split_lines
 from clim_data.matching.box_json import read_lists
 from clim_data.matching.tagged_captions import TAGS
@@ -199,9 +200,17 @@ def read_class_names(
     categories, names = [], []
     for name, identity in zip(table.names, table.ids, strict=True):
         listed = by_name[name].get("synonyms")
-        known = listed if isinstance(listed, list) and listed else COCO_SYNONYMS.get(name, (name,))
-        chosen = [str(one) for one in given.get(name, known)]
-        names.append(chosen if rule == "original" or name in given else [*chosen, name])
+        if listed and not _are_texts(listed):
+            raise ValueError(
+                f"{classes}: the synonyms of {name!r} are {str(listed)[:60]}: write a list of texts"
+            )
+        chosen = [*given.get(name, listed or COCO_SYNONYMS.get(name, (name,)))]
+        if rule != "original" and name not in given:
+            chosen.append(name)
+        if not any(map(has_words, chosen)):
+            file = synonyms if name in given else classes
+            raise ValueError(f"{file}: the class {name!r} has no name with a word: give it one")
+        names.append(chosen)
         categories.append({"id": identity, "name": name})
     return categories, names
 
@@ -209,17 +218,34 @@ def read_class_names(
 def _read_synonyms(path: str | Path) -> dict[str, list[str]]:
     """Read an object of lists of texts."""
     try:
-        content = parse_json(Path(path).read_bytes(), str(path))
+        content = parse_json(Path(path).read_bytes(), str(path), pairs=_object_once)
     except BrokenSample as fault:
-        raise ValueError(f"{path} is no json ({fault.detail})") from None
+        raise ValueError(f"{path} is no json of names ({fault.detail})") from None
     wanted = f'{path} must be an object of lists, such as {{"dog": ["dog", "puppy"]}}'
     if not isinstance(content, dict):
         raise ValueError(wanted)
+    found: dict[str, list[str]] = {}
     for name, names in content.items():
-        is_list = isinstance(names, list) and names
-        if not is_list or not all(isinstance(one, str) and one.strip() for one in names):
-            raise ValueError(f"{wanted}: {name!r} has {names!r}")
-    return content
+        if not _are_texts(names):
+            raise ValueError(f"{wanted}: {name!r} has {str(names)[:60]}")
+        if found.setdefault(plain_text(name), names) is not names:
+            raise ValueError(f"{path} has {name!r} twice: join the two lists")
+    return found
+
+
+def _are_texts(names: Any) -> bool:
+    """Return whether a value is a list of texts with a character each."""
+    is_list = isinstance(names, list) and bool(names)
+    return is_list and all(isinstance(one, str) and one.strip() for one in names)
+
+
+def _object_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs; of equal names a dict would keep the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = first_repeated([name for name, _ in pairs])
+        raise ValueError(f"{twice!r} is there twice: join the two lists")
+    return found
 
 
 def read_captioned(
@@ -237,8 +263,12 @@ def read_captioned(
     reader = readers.get(kind, _of_samples)
 
     for record, captions in reader(source, skipped, options):
+        name = str(record.get("file_name") or record.get("id"))
+        if leads_out(name):
+            detail = f"{source}: give a name below the folder"
+            skipped.add(BrokenSample("path outside the folder", printable(name), detail))
+            continue
         if not captions:
-            name = str(record.get("file_name") or record.get("id"))
             skipped.add(BrokenSample("empty caption", name, str(source)))
             continue
         yield Captioned(record, captions[:1] if options.first_caption else captions)
@@ -262,22 +292,29 @@ def _of_rows(source: str | Path, skipped: SkipReport, options: TagOptions) -> It
 
 
 def _of_table(source: str | Path, skipped: SkipReport, options: TagOptions) -> Iterator[Captioned]:
-    """Read lines of a caption and a file name, or an address where `file_names` gives the name."""
+    """Read lines of a caption and a file name, or an address where `file_names` gives the name.
+
+    Lines of one file name are several captions of one image.
+    """
+    of_name: dict[str, Captioned] = {}
     for number, line in enumerate(split_lines(read_text(source))):
         where = f"{source}, line {number + 1}"
         if not line.strip():
             continue
         try:
             caption, _, other = line.partition("\t")
+            texts = captions_of(plain_text(caption), where)
             if options.file_names is not None:
+                # Every line has a name of its own: nothing has to wait for the last line.
                 name = options.file_names.format(number)
-            else:
-                name = _file_name_of_line(other.split("\t")[0].strip(), where)
-            yield Captioned(
-                {"id": number + 1, "file_name": name}, captions_of(plain_text(caption), where)
-            )
+                yield Captioned({"id": number + 1, "file_name": name}, texts)
+                continue
+            name = _file_name_of_line(other.split("\t")[0].strip(), where)
+            new = Captioned({"id": number + 1, "file_name": name}, [])
+            of_name.setdefault(name, new).captions.extend(texts)
         except BrokenSample as fault:
             skipped.add(fault)
+    yield from of_name.values()
 
 
 def _file_name_of_line(name: str, where: str) -> str:
@@ -289,7 +326,7 @@ def _file_name_of_line(name: str, where: str) -> str:
             f"{where} has an address, not the name of a file: say how the images were stored, such "
             'as --file-names "{:08d}.jpg" (lines count from 0)'
         )
-    return name
+    return clean_name(name)
 
 
 def _of_samples(

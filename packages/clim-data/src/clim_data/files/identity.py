@@ -218,9 +218,9 @@ class _Search:
 
     def _refuse_names(self, rows: list[int], place: int) -> None:
         first, second = (self.names[row] for row in rows[:2])
+        both = f"two spellings of {first}" if first == second else f"{first} and {second}"
         raise ValueError(
-            f"{first} and {second} fit one sample, {self.samples[place].shown}: "
-            "give them distinct names"
+            f"{both} fit one sample, {self.samples[place].shown}: give them distinct names"
         )
 
 

@@ -150,11 +150,14 @@ def locate(folder: str | Path, name: str) -> Path:
 
 
 def image_of_stem(folder: str | Path, stem: str) -> Path:
-    """Return the image `stem` of a folder, with any ending; BrokenSample when there is none."""
-    for suffix in IMAGE_SUFFIXES:
-        path = inside(folder, f"{stem}.{suffix}")
-        if path.is_file():
-            return path
+    """Return the image `stem` of a folder, with any ending; BrokenSample for none or several."""
+    paths = (inside(folder, f"{stem}.{suffix}") for suffix in IMAGE_SUFFIXES)
+    found = [path for path in paths if path.is_file()]
+    if len(found) > 1:
+        detail = f"it could mean {found[0].name} or {found[1].name}: keep one of them"
+        raise BrokenSample("ambiguous name", stem, detail)
+    if found:
+        return found[0]
     raise BrokenSample("missing image", stem, f"{folder} has no {stem}.{IMAGE_SUFFIXES[0]}")
 
 

@@ -18,7 +18,7 @@ from clim_data.annotations.entities import (
     read_entity_captions,
 )
 from clim_data.faults import BrokenSample, SkipReport
-from clim_data.files.names import image_of_stem
+from clim_data.files.names import image_of_stem, inside
 from clim_data.files.text import read_lines
 from clim_data.pixels.frames import refuse_size
 from clim_data.readers.grounding import NO_PHRASE, GroundingSample, Phrase, RecordTable
@@ -93,15 +93,18 @@ class FlickrEntities(Dataset):
 
     def _ids(self, split: str | Path | None) -> list[str]:
         if split is not None:
-            return [line.strip() for line in read_lines(split) if line.strip()]
+            return list(dict.fromkeys(read_lines(split)))  # an id twice is one image
         return sorted(path.stem for path in (self.entities / "Annotations").glob("*.xml"))
 
     def _of_image(self, number: int, name: str) -> list[dict]:
-        captions = read_entity_captions(self.entities / "Sentences" / f"{name}.txt")
-        annotated = read_entity_boxes(self.entities / "Annotations" / f"{name}.xml")
+        captions = read_entity_captions(inside(self.entities / "Sentences", f"{name}.txt"))
+        annotated = read_entity_boxes(inside(self.entities / "Annotations", f"{name}.xml"))
         image = image_of_stem(self.images, name)
         records = []
         for place, caption in enumerate(captions):
+            if isinstance(caption, BrokenSample):
+                self.skipped.add(caption)
+                continue
             record = _record(caption, annotated)
             if not record["boxes"]:
                 self.skipped.add(BrokenSample("no phrase", f"{name}, caption {place + 1}"))

@@ -76,6 +76,10 @@ def expression_items(
 
         objects = groups.setdefault(ref["image_id"], {})
         target = objects.setdefault(ref["target"], _target(ref, segmentation))
+        if target.get("annotations", [ref["target"]]) != list(ref["ann_ids"]):
+            detail = f"another reference of the image with the id {ref['target']!r} means other"
+            left_out.append(BrokenSample("reference twice", ref["name"], f"{detail} annotations"))
+            continue
         own = with_own_ids(sentences, target["sentences"])
         target["sentences"] = [*own, *target["sentences"]]
 

@@ -21,13 +21,26 @@ QUERIES = ("first", "all")
 
 @dataclass(frozen=True)
 class ReasonSegMasks:
-    """The mask of an answer, drawn from its outlines, the largest first."""
+    """The mask of an answer, drawn from its outlines, the largest first. name: for errors."""
 
     shapes: tuple[tuple[int, Polygon], ...]
+    name: str = "ReasonSeg"
 
     def masks(self, size: tuple[int, int]) -> np.ndarray:
-        """Draw the target: bool (1, H, W)."""
-        return (self._draw_outlines(size) == TARGET)[None]
+        """Draw the target: bool (1, H, W).
+
+        Raises:
+            BrokenSample: it has no pixel, or its outlines are in parts of the image.
+        """
+        found = (self._draw_outlines(size) == TARGET)[None]
+        points = np.concatenate([shape for label, shape in self.shapes if label == TARGET])
+        if points.max() <= 1:
+            detail = "its points are from 0 to 1: multiply them by the size of the image"
+            raise BrokenSample("bad outline", self.name, detail)
+        if not found.any():
+            detail = f"the target has no pixel in the image of {size[1]} x {size[0]}"
+            raise BrokenSample("no outline", self.name, detail)
+        return found
 
     def ignored(self, size: tuple[int, int]) -> np.ndarray:
         """Draw the area that is excluded from scores: bool (H, W)."""
@@ -111,7 +124,7 @@ class ReasoningSegmentation(Dataset):
             segments=((record["query"], 0),),
             phrases=(phrase,),
             image=self.folder / record["image"],
-            mask_source=ReasonSegMasks(tuple(_with_points(record["shapes"]))),
+            mask_source=ReasonSegMasks(tuple(_with_points(record["shapes"])), record["key"]),
         )
 
     def long_questions(self) -> dict[str, bool]:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import torch
 from clim_models import RegionModel, create_model, interpolate_weights, load_checkpoint
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from clim_models.checkpoints import check_values, read_tensors
 from torch import Tensor, nn
 
 from clim_eval.metrics.masks import with_prefix
@@ -56,12 +55,15 @@ def weights_of_run(run: str | Path) -> WeightPair:
             f"{run} has no {trained.name}: write it with `clim-train export {run}`"
         )
     try:
-        return WeightPair(load_file(trained), load_file(start))
-    except (SafetensorError, OSError) as error:
+        pair = WeightPair(read_tensors(trained), read_tensors(start))
+    except (ValueError, OSError) as error:
         raise ValueError(
             f"weights in {run} are damaged ({error}): write them again with `clim-train export "
             f"{run}`"
         ) from error
+    check_values(pair.student, pair.student, source=trained)
+    check_values(pair.teacher, pair.teacher, source=start)
+    return pair
 
 
 def weights_of_checkpoints(name: str, student: str, teacher: str) -> tuple[RegionModel, WeightPair]:

@@ -122,16 +122,27 @@ def _read_rows(folder: Path) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("scores-*.jsonl")):
         # An unfinished last line is still being written.
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        lines = path.read_bytes().split(b"\n")[:-1]
         for number, line in enumerate(lines, start=1):
             try:
-                row = json.loads(line)
+                row = _checked_row(json.loads(line))
                 rows[row["key"]] = row
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise ValueError(
                     f"{path} line {number} is damaged: remove that line to score it again"
                 ) from None
     return rows
+
+
+def _checked_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as `MaskScores.add` writes it; ValueError, KeyError or TypeError for another."""
+    counts = [*row["intersections"], *row["unions"], row["pixels"]]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("a count is no number of pixels")
+    lengths = {len(value) for value in row.values() if isinstance(value, list)}
+    if lengths != {len(row["unions"])} or not isinstance(row["key"], str):
+        raise ValueError("its lists are not of one length, or its key is no text")
+    return row
 
 
 def _claim(folder: Path, config: Any) -> None:
@@ -139,7 +150,15 @@ def _claim(folder: Path, config: Any) -> None:
     path = folder / "config.json"
     if not path.is_file():
         write_text(path, json.dumps(config, indent=2))
-    elif json.loads(path.read_bytes()) != config:
+        return
+    try:
+        known = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}), so that nothing says what these scores are of: use "
+            "another folder"
+        ) from error
+    if known != config:
         raise ValueError(f"{folder} holds scores of another configuration: use another folder")
 
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from open_clip.transformer import QuickGELU
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clim_models.checkpoints.layouts import recognise, to_open_clip, unwrap
+from clim_models.checkpoints.tensor_files import check_values, read_tensors
 from clim_models.checkpoints.torchscript import is_torchscript, read_torchscript
 from clim_models.checkpoints.transformers_layouts import TIPSV2
 
@@ -23,7 +22,7 @@ LISTED = 8
 # Bytes that an archive may unpack to beyond twice its size.
 ROOM = 64 << 20
 # Errors of libraries for files that are cut off or overwritten.
-DAMAGED = (SafetensorError, RuntimeError, EOFError, OSError, KeyError, zipfile.BadZipFile)
+DAMAGED = (RuntimeError, EOFError, OSError, KeyError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a checkpoint, truncated, unsafe, or of another model: the differing keys are
-            listed.
+        ValueError: not a checkpoint, truncated, unsafe, with values that are not finite, or of
+            another model: the differing keys are listed.
     """
     clip = getattr(model, "clip", model)
     if isinstance(path_or_state_dict, Mapping):
@@ -83,6 +82,7 @@ def load_checkpoint(
         renamed.setdefault("logit_scale", own["logit_scale"])
 
     _check_keys(own, renamed, layout=layout, source=source)
+    check_values(own, renamed, source=source)
     clip.load_state_dict(renamed, strict=True)
     return LoadReport(layout, len(renamed), source)
 
@@ -99,7 +99,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         raise FileNotFoundError(f"no weights at {path}; check the path, or pass an open_clip tag")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return read_tensors(path)
         # OpenAI's format.
         if is_torchscript(path):
             return read_torchscript(path)
@@ -107,6 +107,8 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_unpickling_reason(path)) from error
+    except PermissionError:  # the file may be sound
+        raise
     except DAMAGED as error:
         # torch raises a KeyError for a first byte that it does not know.
         if isinstance(error, KeyError) and not _begins_as_checkpoint(path):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from clim_models.checkpoints.layouts import rename_key, to_open_clip, unwrap
 from clim_models.checkpoints.load import read_checkpoint
+from clim_models.checkpoints.tensor_files import check_values
 from clim_models.detection.detector import TwoStageDetector
 
 TOWER = "backbone.model.clip."
@@ -233,6 +234,8 @@ def check_entries(
 ) -> None:
     """Raise ValueError, with the differing entries, unless a file has the entries of a detector.
 
+    Their values must be finite.
+
     Args:
         own: entries of the detector.
         new: entries of the file, under the same names.
@@ -246,6 +249,7 @@ def check_entries(
         if own[key].shape != new[key].shape:
             shapes.append(f"{key} {tuple(new[key].shape)} for {tuple(own[key].shape)}")
     if not (missing or unexpected or shapes):
+        check_values(own, new, source=source)
         return
 
     tower = [key for key in (*missing, *unexpected, *shapes) if key.startswith(TOWER)]

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from clim_models.checkpoints.atomic import write_json, write_whole
+from clim_models.checkpoints.atomic import write_json
 from clim_models.checkpoints.load import WEIGHTS_FILE, export_folder, read_checkpoint
+from clim_models.checkpoints.tensor_files import save_tensors
 from clim_models.create import create_model
 from clim_models.detection.checkpoints import BACKGROUND, CLASSES, load_detector
 from clim_models.detection.detector import TwoStageDetector
@@ -77,8 +77,7 @@ def save_detector(
     weights = {key: value.detach().cpu().contiguous().clone() for key, value in entries.items()}
 
     path = folder / WEIGHTS_FILE
-    with write_whole(path) as draft:
-        save_file(weights, draft)
+    save_tensors(weights, path)
     base = [detector.names[label] for label in detector.classes.base]
     write_json(folder / CLASSES_FILE, {"names": list(detector.names), "base": base})
 

@@ -158,6 +158,11 @@ class UNetHead(nn.Module):
             )
         if self.normalize_input and attention.device.type == "cpu" and attention.numel():
             low, high = attention.min().item(), attention.max().item()
+            if low != low:
+                raise ValueError(
+                    "attention is not finite: the LMM overflows in this precision (load it in "
+                    "float32), or its weights are damaged"
+                )
             if not (low >= 0 and high <= 1):
                 raise ValueError(
                     f"attention has values from {low:.4g} to {high:.4g}; pass attention weights in "

@@ -1,6 +1,5 @@
 """The page of a model on the hub, filled from its run."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,21 +67,6 @@ def model_card(
     else:
         lines += ["None were given. `clim-eval regions` and `clim-eval zeroshot` measure them."]
     return HEAD + "\n".join(lines) + "\n"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object of a file that may be missing: then it is empty.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON ({error}): write it again") from error
-    return content if isinstance(content, dict) else {}
 
 
 def _facts(run: Mapping[str, Any]) -> dict[str, str]:

@@ -5,12 +5,15 @@ from pathlib import Path
 import torch
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME
 
+from clim_models.checkpoints.about import eval_px_of
 from clim_models.checkpoints.load import WEIGHTS_FILE, export_folder
 from clim_models.create import create_model
 from clim_models.foreign import name_of_export
-from clim_models.hub.card import read_json
 from clim_models.hub_compat import cache_alone_without_hub, is_not_in_cache
 from clim_models.region_model import RegionModel
+
+# Files that are fetched from the hub. Pickles of the same weights would only be twice the download.
+FETCHED = ("*.json", "*.txt", "*.md", "*.safetensors")
 
 
 def from_pretrained(
@@ -30,8 +33,9 @@ def from_pretrained(
         trusted: accept a model name in the folder that may bring code.
 
     Raises:
-        FileNotFoundError: neither a folder here, nor on the hub or in its cache.
-        ValueError: a folder without a model, or whose weights do not fit.
+        FileNotFoundError: neither a folder here, nor on the hub or in its cache, or a folder
+            without weights.
+        ValueError: a folder without a model, or whose weights are damaged or do not fit.
     """
     folder = export_folder(fetch_folder(source, revision=revision))
     name = name_of_export(folder, trusted=trusted)
@@ -40,16 +44,28 @@ def from_pretrained(
             f"{source} has no config.json of clim-models: open_clip models of others load with "
             f'create_model("hf-hub:{source}")'
         )
-    weights = folder / HF_SAFE_WEIGHTS_NAME
-    if not weights.is_file():
-        weights = folder / WEIGHTS_FILE
+    eval_px = eval_px_of(folder)
+    weights = _weights_in(folder, source)
     model = create_model(name, pretrained=weights, precision=precision, device=device)
-    model.eval_px = read_json(folder / "config.json").get("eval_px")
+    model.eval_px = eval_px
     return model
+
+
+def _weights_in(folder: Path, source: str | Path) -> Path:
+    """Return the file of weights in a folder of the hub, or of an export."""
+    for name in (HF_SAFE_WEIGHTS_NAME, WEIGHTS_FILE):
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(
+        f"{source} has neither {HF_SAFE_WEIGHTS_NAME} nor {WEIGHTS_FILE}: fetch or export it again "
+        "(pickled weights are never read from the hub)"
+    )
 
 
 def fetch_folder(source: str | Path, *, revision: str | None = None) -> Path:
     """Return a local folder, or the local copy of a repository of the hub.
+
+    Of a repository only texts and safetensors are fetched.
 
     Raises:
         FileNotFoundError: there is none, and none can be fetched.
@@ -57,18 +73,24 @@ def fetch_folder(source: str | Path, *, revision: str | None = None) -> Path:
     if Path(source).is_dir():
         return Path(source)
     text = str(source)
+    if Path(source).is_file():
+        raise FileNotFoundError(f"{source} is a file: pass its folder, or OWNER/NAME")
     if text.count("/") != 1 or text.startswith(("/", ".", "~")):
         raise FileNotFoundError(f"no folder {source}: check the path, or pass OWNER/NAME")
 
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         with cache_alone_without_hub():
-            return Path(snapshot_download(text, revision=revision))
+            return Path(snapshot_download(text, revision=revision, allow_patterns=list(FETCHED)))
     except RepositoryNotFoundError as error:
         raise FileNotFoundError(
             f"the hub has no {text}, or it is private: check the name, or `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(
+            f"{text} has no revision {revision!r}: pass a branch, tag or commit of it"
         ) from error
     except Exception as error:
         if not is_not_in_cache(error):

@@ -1,15 +1,18 @@
 """A trained model to the hub."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME
 
+from clim_models.checkpoints.about import ABOUT_FILE, read_object
 from clim_models.checkpoints.load import WEIGHTS_FILE, export_folder
+from clim_models.checkpoints.tensor_files import check_values, read_tensors
 from clim_models.export import save_model
-from clim_models.hub.card import model_card, read_json
+from clim_models.hub.card import model_card
 from clim_models.region_model import RegionModel
 
 
@@ -44,7 +47,9 @@ def push_to_hub(
         Address of the repository.
 
     Raises:
-        FileNotFoundError, ValueError: no export in the folder, or a model without configuration.
+        FileNotFoundError: no export in the folder, or no report.
+        ValueError: a damaged export, one with links, a report without metrics, or a model without
+            configuration.
     """
     with TemporaryDirectory() as staging:
         folder = Path(staging) / "model"
@@ -56,14 +61,12 @@ def push_to_hub(
             _check_export(export)
             shutil.copytree(export, folder)
             if export != Path(source):
-                run = read_json(Path(source) / "config.json")
+                run = read_object(Path(source) / ABOUT_FILE)
 
         # open_clip asks the hub for this name.
         shutil.move(folder / WEIGHTS_FILE, folder / HF_SAFE_WEIGHTS_NAME)
-        metrics = read_json(Path(report)).get("metrics", {}) if report is not None else {}
-        if report is not None and not metrics:
-            raise ValueError(f"{report} holds no metrics: pass report.json of `clim-eval`")
-        card = model_card(repo_id, read_json(folder / "config.json"), run, metrics)
+        metrics = {} if report is None else _metrics_of(Path(report))
+        card = model_card(repo_id, read_object(folder / ABOUT_FILE), run, metrics)
         (folder / "README.md").write_text(card, encoding="utf-8")
         return upload_folder(folder, repo_id, private=private, token=token, client=client)
 
@@ -97,10 +100,28 @@ def upload_folder(
     return str(address)
 
 
+def _metrics_of(report: Path) -> Mapping[str, Any]:
+    """Return the figures of a report of `clim-eval`."""
+    if not report.is_file():
+        raise FileNotFoundError(f"no report {report}: pass report.json of `clim-eval`")
+    metrics = read_object(report).get("metrics")
+    if not isinstance(metrics, Mapping) or not metrics:
+        raise ValueError(f"{report} holds no metrics: pass report.json of `clim-eval`")
+    return metrics
+
+
 def _check_export(folder: Path) -> None:
-    """Refuse a folder without a whole export."""
-    if not (folder / "config.json").is_file() or not (folder / WEIGHTS_FILE).is_file():
+    """Refuse a folder without a whole export, and links: what they lead to would be published."""
+    if not (folder / ABOUT_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise FileNotFoundError(
             f"{folder} holds no exported model: pass the folder of a finished run "
             "(`clim-train export RUN` finishes a stopped one)"
         )
+    linked = [path for path in sorted(folder.rglob("*")) if path.is_symlink()]
+    if linked:
+        raise ValueError(
+            f"{linked[0]} is a link, and what it leads to would be published: remove it, or "
+            "replace it with a file"
+        )
+    tensors = read_tensors(folder / WEIGHTS_FILE)
+    check_values(tensors, tensors, source=folder / WEIGHTS_FILE)

@@ -18,12 +18,11 @@ from typing import Any
 import torch
 from clim_data.command_line import CommandParser, add_option
 from clim_data.drawings import EmojiSet, EmojiSplit, load_emoji
-from clim_data.files import write_whole
 from clim_models import TINY, TINY_WEIGHTS, build_clim_tiny
+from clim_models.checkpoints import save_tensors
 from clim_models.losses import contrastive_loss
 from clim_models.towers import evaluation_mode
 from open_clip import get_model_preprocess_cfg
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -137,8 +136,7 @@ def save_weights(model: TinyClip, path: Path, metadata: dict) -> None:
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in metadata.items()
     }
-    with write_whole(path) as draft:
-        save_file(weights, draft, texts)
+    save_tensors(weights, path, texts)
 
 
 class Evaluation:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from clim_train.run.peers import AgreedError as AgreedError, failures_shared as failures_shared
     from clim_train.run.randomness import seed_everything as seed_everything
     from clim_train.run.stopping import EXIT_STOPPED as EXIT_STOPPED
-    from clim_train.run.weights import checksum as checksum
     from clim_train.transfer import to_device as to_device
 else:
     __getattr__, __dir__, __all__ = lazy_names(
@@ -24,7 +23,6 @@ else:
             "EXIT_STOPPED": "clim_train.run.stopping",
             "FiniteWatch": "clim_train.run.finite",
             "RunningMean": "clim_train.run.metrics",
-            "checksum": "clim_train.run.weights",
             "checksums": "clim_train.run.manifest",
             "failures_shared": "clim_train.run.peers",
             "seed_everything": "clim_train.run.randomness",

@@ -237,7 +237,9 @@ def _score_one(
         pictures=options.pictures,
     )
     print_figures(metrics, evaluation.coverage(scores))
-    print("\n".join([*unanswered, f"{evaluation.seconds_per_phrase:.3f} s for each phrase"]))
+    seconds = evaluation.seconds_per_phrase
+    is_timed = seconds == seconds  # nan, if all were scored already
+    print("\n".join([*unanswered, *([f"{seconds:.3f} s for each phrase"] if is_timed else [])]))
     print(options.out / "report.md")
     return grounder.lmm, report["metrics"]
 

@@ -44,6 +44,7 @@ CONTINUES = {
     "train": "`flmm train resume RUN` continues a run that has saved a checkpoint",
     "eval": "the same command continues",
 }
+AGAIN = "run it again"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = without_launcher_options(sys.argv[1:] if argv is None else argv)
     watch_launcher()
     name = words[0] if words else ""
+    # It is part of `train`, but no run that could be resumed.
+    is_presence = words[:2] == ["train", "presence"]
     if name == "train":
         command = partial(import_module("flmm.commands.train").main, words[1:])
     else:
@@ -63,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_status(
         command,
         program=f"flmm {name}" if name != "train" else "flmm",
-        continues=CONTINUES.get(name, "run it again"),
+        continues=AGAIN if is_presence else CONTINUES.get(name, AGAIN),
     )
 
 

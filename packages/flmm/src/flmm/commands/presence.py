@@ -4,6 +4,7 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from clim_data.command_line import add_option, at_least, typed
@@ -53,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="share of present phrases, of a quarter of the images that is held out, that must be "
         'called present; all that score lower are "not in the picture"; default: 0.97',
     )
-    fit.add_argument("--seed", type=int, default=0, help="default: 0")
+    fit.add_argument("--seed", type=at_least(0), default=0, help="default: 0")
     add_option(fit, "--out", short="-o", help="default: HEADS-presence.safetensors, next to HEADS")
     add_option(fit, "--overwrite")
     return parser
@@ -68,7 +69,8 @@ def run(arguments: Sequence[str]) -> None:
     options = build_parser().parse_args(list(arguments))
     heads = heads_file(options.checkpoint)
     out = options.out or heads.with_name(f"{heads.stem}-presence.safetensors")
-    _check_output(out, heads, overwrite=options.overwrite)
+    names = model_names(options, heads)
+    _check_output(out, heads, names, overwrite=options.overwrite)
     images = open_probes(options)
 
     # Imported here: torch and transformers take seconds, which mistakes need not wait for.
@@ -78,14 +80,16 @@ def run(arguments: Sequence[str]) -> None:
     settings = PresenceOptions(seed=options.seed, **chosen)
     model = load_from_options(options)
     say("grounding the phrases ...")
-    probed = ground_probes(model, images)
+    try:
+        probed = ground_probes(model, images)
+    finally:
+        if images.skipped.total:
+            say(images.skipped.summary())
     head, held_out = fit_presence(probed, settings)
     model.heads.use_presence(head)
     model.save_heads(out)
-    _name_models(out, model_names(options, heads))
+    _name_models(out, names)
 
-    if images.skipped.total:
-        say(images.skipped.summary())
     print(summary(probed.scored_by(head), held_out, head.threshold))
     print(f"heads with their presence head in {out}")
     print(f'next:\n  {typed("flmm")} ground IMAGE "a cat" --checkpoint {shlex.quote(str(out))}')
@@ -148,13 +152,32 @@ def model_names(options: argparse.Namespace, heads: Path) -> dict[str, str]:
     return {part: getattr(options, part) or trained_with(heads, part) for part in ("lmm", "sam")}
 
 
-def _check_output(out: Path, heads: Path, *, overwrite: bool) -> None:
+def _check_output(out: Path, heads: Path, names: dict[str, str], *, overwrite: bool) -> None:
+    """Refuse a file that cannot be written, before the minutes of work for it.
+
+    Raises:
+        ValueError: it has another ending, is in use, or its folder belongs to other models.
+        OSError: its folder cannot be written.
+    """
+    from flmm.heads.facts import ABOUT_FILE, source_of
+
     if out.suffix != ".safetensors":
         raise ValueError(f"heads become a safetensors file: end -o {out} with .safetensors")
     if out.resolve() == heads.resolve():
         raise ValueError(f"-o {out} are the heads themselves: name another file")
     if out.exists() and not overwrite:
         raise ValueError(f"{out} is there already: name another file with -o, or pass --overwrite")
+    about = out.with_name(ABOUT_FILE)
+    for part, name in names.items():
+        other = source_of(about, part)
+        if other is not None and other != name and Path(other).resolve() != Path(name).resolve():
+            raise ValueError(
+                f"{about} says that heads there belong to the {part.upper()} {other}, and these "
+                f"belong to {name}: name another folder with -o"
+            )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=out.parent):
+        pass
 
 
 def _name_models(out: Path, names: dict[str, str]) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from clim_data.drawings import NarrativeScenes
 from clim_data.files import write_json, write_whole
+from clim_models.checkpoints import read_tensors
 
-from flmm.demo.model_files import write_demo_model
+from flmm.demo.model_files import read_shipped, write_demo_model
 from flmm.demo.sam import write_demo_sam
 from flmm.demo.scenes import compose_demo_scenes
 
@@ -48,12 +49,14 @@ def write_example(folder: str | Path, *, scenes: int = SCENES) -> Example:
 
     Raises:
         FileNotFoundError: there is no file of weights.
+        ValueError: a file of weights is damaged.
     """
     folder = Path(folder)
     if not HEADS.is_file():
         raise FileNotFoundError(
             f"no trained heads at {HEADS}: make them with `{COMMAND} {HEADS}`, or reinstall flmm"
         )
+    read_shipped(HEADS, read_tensors, command=f"{COMMAND} {HEADS}")
     write_demo_model(folder / "lmm")
     write_demo_sam(folder / "sam")
     model = folder / "run" / "model"

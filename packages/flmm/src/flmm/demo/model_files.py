@@ -1,14 +1,12 @@
 """The demo LMM that ships with flmm: its weights file, and the Hugging Face folder made of it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from clim_data.files import write_whole
-from safetensors import safe_open
-from safetensors.torch import save_file
+from clim_models.checkpoints import read_metadata, read_tensors, save_tensors
 
 from flmm.demo.lmm import build_demo_llava, save_folder, word_tokenizer
 
@@ -43,10 +41,9 @@ def load_weights(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no {what} at {path}: make it with `{command}`, or reinstall flmm")
-    with safe_open(path, "pt") as file:
-        names = file.keys()
-        tensors = {name: file.get_tensor(name).float() for name in names}
-        metadata = file.metadata() or {}
+    metadata = read_shipped(path, read_metadata, command=command)
+    found = read_shipped(path, read_tensors, command=command)
+    tensors = {name: value.float() for name, value in found.items()}
     own = model.state_dict()
     wrong = sorted(own.keys() ^ tensors.keys()) or [
         k for k in own if own[k].shape != tensors[k].shape
@@ -66,6 +63,20 @@ def save_weights(model: Any, path: str | Path, about: Mapping[str, Any]) -> Path
         k: v.detach().to("cpu", torch.float16).contiguous().clone()
         for k, v in model.state_dict().items()
     }
-    with write_whole(path) as draft:
-        save_file(tensors, draft, metadata={"format": "pt", "about": json.dumps(about)})
+    save_tensors(tensors, path, {"format": "pt", "about": json.dumps(about)})
     return path
+
+
+def read_shipped(path: Path, read: Callable[[Path], Any], *, command: str) -> Any:
+    """Read a file of weights that came with flmm.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return read(path)
+    except ValueError as error:
+        reason = str(error).rpartition(";")[0]
+        raise ValueError(
+            f"{reason}: pip install --force-reinstall flmm, or make it anew with `{command}`"
+        ) from error

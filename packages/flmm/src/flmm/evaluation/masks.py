@@ -23,7 +23,7 @@ from clim_eval.reports import check_scored
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from flmm.grounders.grounder import SampleGrounder, SamplePreparer, ScoredMasks
+from flmm.grounders.grounder import SamplePreparer, ScoredMasks
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,23 @@ class EvaluationItems(Dataset):
         return EvaluationItem(record, prepared, torch.from_numpy(masks))
 
 
+class ItemGrounder(Protocol):
+    """The interface of a `SampleGrounder` that may name samples that it cannot ground."""
+
+    @property
+    def prepare(self) -> SamplePreparer:
+        """Prepares one sample, in a loading process."""
+        ...
+
+    def __call__(self, prepared: Sequence[Any]) -> Sequence[ScoredMasks | BrokenSample]:
+        """Ground B prepared samples -> the masks, or the fault, of each."""
+        ...
+
+
 class ForSamples(Protocol):
     """The interface of a grounder for an evaluation."""
 
-    def for_samples(self) -> SampleGrounder:
+    def for_samples(self) -> ItemGrounder:
         """Return a grounder for the samples of one data set."""
         ...
 
@@ -135,6 +148,9 @@ class GroundingEvaluation:
             self.skipped.extend(item for item in batch if isinstance(item, BrokenSample))
             usable = [item for item in batch if isinstance(item, EvaluationItem)]
             for item, found in zip(usable, self._timed_masks(usable), strict=True):
+                if isinstance(found, BrokenSample):
+                    self.skipped.add(found)
+                    continue
                 phrases = item.record.phrases
                 logits = found.logits(self.min_score)
                 scores.add(
@@ -165,13 +181,14 @@ class GroundingEvaluation:
         all samples scored already."""
         return self._seconds / self._timed if self._timed else float("nan")
 
-    def _timed_masks(self, items: Sequence[EvaluationItem]) -> list[ScoredMasks]:
+    def _timed_masks(self, items: Sequence[EvaluationItem]) -> Sequence[ScoredMasks | BrokenSample]:
         begin = time.perf_counter()
         found = self.masks(items)
-        for masks in found:
+        made = [masks for masks in found if isinstance(masks, ScoredMasks)]
+        for masks in made:
             masks.scores.tolist()  # the masks are then there, on a GPU, too
         self._seconds += time.perf_counter() - begin
-        self._timed += sum(len(masks.scores) for masks in found)
+        self._timed += sum(len(masks.scores) for masks in made)
         return found
 
     def coverage(self, scores: MaskScores) -> tuple[Coverage, ...]:
@@ -182,8 +199,8 @@ class GroundingEvaluation:
             Coverage.of("phrases", phrases, []),
         )
 
-    def masks(self, items: Sequence[EvaluationItem]) -> list[ScoredMasks]:
-        """Ground the phrases of each item."""
+    def masks(self, items: Sequence[EvaluationItem]) -> Sequence[ScoredMasks | BrokenSample]:
+        """Ground the phrases of each item; the fault of an item that cannot be grounded."""
         return self.grounder([item.prepared for item in items])
 
     def pictures(self, scores: MaskScores, *, count: int = 3) -> dict[str, Any]:
@@ -220,6 +237,8 @@ class GroundingEvaluation:
             if not isinstance(item, EvaluationItem):
                 continue
             (found,) = self.masks([item])
+            if isinstance(found, BrokenSample):
+                continue
             title = f"found, IoU {mean_iou(scores.rows[record.key]):.2f}"
             masks = {"true": item.masks.numpy(), title: found.binary(self.min_score).cpu().numpy()}
             yield (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from clim_data import GroundingSample
+from clim_data import BrokenSample, GroundingSample
 from PIL import Image
 from torch import Tensor
 
@@ -20,8 +20,10 @@ LONGEST = 32
 
 @dataclass(frozen=True)
 class Question:
-    """A question about an image. ignored: bool (H, W), pixels that are excluded from scores."""
+    """A question about an image. key: of its sample. ignored: bool (H, W), pixels that are excluded
+    from scores."""
 
+    key: str
     text: str
     image: Image.Image
     ignored: Tensor
@@ -34,7 +36,7 @@ class QuestionPreparer:
         """Return the question of a sample of `clim_data.ReasoningSegmentation`."""
         source: Any = sample.mask_source
         ignored = torch.from_numpy(source.ignored((image.height, image.width)))
-        return Question(sample.phrases[0].text, image, ignored)
+        return Question(sample.key, sample.phrases[0].text, image, ignored)
 
 
 class ReasoningGrounder:
@@ -66,12 +68,18 @@ class ReasoningGrounder:
         """Return this grounder."""
         return self
 
-    def __call__(self, prepared: Sequence[Question]) -> list[ScoredMasks]:
-        """Ground B questions -> the mask of each; ignored pixels are outside it."""
+    def __call__(self, prepared: Sequence[Question]) -> list[ScoredMasks | BrokenSample]:
+        """Ground B questions -> the mask of each; ignored pixels are outside it.
+
+        A question that the LMM cannot read, such as one longer than its context, has a fault.
+        """
         return [self._ground(question) for question in prepared]
 
-    def _ground(self, question: Question) -> ScoredMasks:
-        found = self._found(question)
+    def _ground(self, question: Question) -> ScoredMasks | BrokenSample:
+        try:
+            found = self._found(question)
+        except ValueError as fault:
+            return BrokenSample("unusable text", question.key, str(fault))
         if found is None:
             size = question.ignored.shape
             return ScoredMasks(torch.full((1, *size), -1.0), torch.zeros(1))

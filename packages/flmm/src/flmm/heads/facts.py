@@ -7,12 +7,12 @@ have them in their metadata.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clim_models import UNetHead
-from safetensors import SafetensorError, safe_open
+from clim_models.checkpoints import read_metadata
 
 from flmm.adapters.frozen import FrozenLMM
 from flmm.refiners.refiner import NO_REFINER, TrainableRefiner
@@ -93,10 +93,14 @@ def _read_about(about: Path) -> dict[str, Any]:
     if not about.is_file():
         return {}
     try:
-        content = json.loads(about.read_text(encoding="utf-8"))
+        content = json.loads(about.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as fault:
         raise ValueError(f"{about} is no JSON ({fault}): export the run again") from None
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{about} holds no object, but {str(content)[:60]!r}: export the run again"
+        )
+    return content
 
 
 def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +110,8 @@ def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     checkpoints, which are all alike (mean, all prompts), and state dicts have none.
 
     Raises:
-        ValueError: there is a fact that this version does not know, or grounding.json is damaged.
+        ValueError: the facts are damaged, there is one that this version does not know, or
+            grounding.json is damaged.
     """
     if (
         isinstance(source, Mapping)
@@ -116,11 +121,7 @@ def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
     path = Path(source)
-    try:
-        with safe_open(path, "pt") as file:
-            said = json.loads((file.metadata() or {}).get(KEY, "{}"))
-    except SafetensorError:  # reading the tensors says what is wrong
-        return {}
+    said = _facts_in(read_metadata(path), path)
     if not said:
         merge = _read_about(path.with_name(ABOUT_FILE)).get("merge")
         return {} if merge is None else {"merge": merge}
@@ -129,13 +130,77 @@ def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     known = {"merge", "lmm", "refiner", "sam_image_encoder", *parts}
     unknown = said.keys() - known
     for part, names in parts.items():
-        unknown |= said.get(part, {}).keys() - {*names}
+        facts = said.get(part, {})
+        if not isinstance(facts, Mapping):
+            raise ValueError(_damaged(path, f"{part} is {str(facts)[:60]!r}"))
+        unknown |= facts.keys() - {*names}
     if unknown:
         raise ValueError(
             f"{path} says {sorted(unknown)}, which this flmm does not know: pip install --upgrade "
             "flmm"
         )
+    _check_kinds(said, path)
     return said
+
+
+def _facts_in(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """Parse the facts in the header of a file; nothing where it has none."""
+    try:
+        said = json.loads(metadata.get(KEY, "{}"))
+    except (ValueError, RecursionError) as fault:
+        raise ValueError(_damaged(path, str(fault))) from None
+    if not isinstance(said, dict):
+        raise ValueError(_damaged(path, f"they are {str(said)[:60]!r}"))
+    return said
+
+
+def _check_kinds(said: Mapping[str, Any], path: Path) -> None:
+    """Refuse facts whose values are of another kind than `GroundedLMM.facts` writes.
+
+    Raises:
+        ValueError: see above.
+    """
+    for part, fields in FIELDS.items():
+        facts = said.get(part, {})
+        for name, is_right in fields.items():
+            if name in facts and not is_right(facts[name]):
+                raise ValueError(_damaged(path, f"{part} {name} is {str(facts[name])[:60]!r}"))
+    if "knows" in said and {*KNOWS} - said["knows"].keys():
+        raise ValueError(_damaged(path, "knows lacks what or nouns"))
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"the facts in the header of {path} are damaged ({reason}): take another copy of it"
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 < value <= LARGEST_SIZE
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+# Far above every width, and every side of maps.
+LARGEST_SIZE, LARGEST_SIDE = 1 << 20, 1 << 12
+# What the values of facts must be.
+FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "mask_head": {
+        "base": _is_size,
+        "stages": _is_size,
+        "normalize_input": lambda value: isinstance(value, bool),
+        "upsample_input": lambda value: (
+            value is None or (_is_size(value) and value <= LARGEST_SIDE)
+        ),
+    },
+    "prompts": {name: lambda value: isinstance(value, bool) for name in PROMPTS},
+    "presence": {"inputs": _is_size, "hidden": _is_size, "threshold": _is_share},
+    "knows": {"what": lambda value: isinstance(value, str), "nouns": _is_texts},
+}
 
 
 def unknown_phrases(knows: Mapping[str, Any], phrases: Sequence[str]) -> list[str]:

@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from clim_data.files import write_whole
 from clim_models import UNetHead
-from clim_models.checkpoints import read_checkpoint, to_unet_head, unwrap
-from safetensors.torch import save_file
+from clim_models.checkpoints import (
+    check_values,
+    read_checkpoint,
+    save_tensors,
+    to_unet_head,
+    unwrap,
+)
 from torch import Tensor, nn
 
 from flmm.heads.facts import KEY, check_facts
@@ -84,7 +88,7 @@ def mask_head_sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
         ValueError: there is no mask head in it.
     """
     first, last = tensors.get(f"{HEAD}encoder.0.0.0.weight"), tensors.get(f"{HEAD}predict.weight")
-    if first is None or last is None:
+    if first is None or last is None or {first.dim(), last.dim()} != {4}:
         raise ValueError(
             f"there is no mask head among {sorted(tensors)[:4]} ...; pass a file of "
             "GroundedLMM.save_heads or a "
@@ -92,6 +96,29 @@ def mask_head_sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
         )
     stages = {key.split(".")[2] for key in tensors if key.startswith(f"{HEAD}encoder.")}
     return {"in_channels": first.shape[1], "base": last.shape[1], "stages": len(stages)}
+
+
+def mask_head_options(
+    tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, name: str
+) -> dict[str, Any]:
+    """Return the options that the mask head of a file is built with: its facts, or else its sizes.
+
+    Raises:
+        ValueError: there is no mask head in it, or its facts are not those of its weights.
+    """
+    try:
+        sizes = mask_head_sizes(tensors)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    found = {key: value for key, value in sizes.items() if key != "in_channels"}
+    options = dict(facts.get("mask_head", {}))
+    wrong = [key for key in found if options.get(key, found[key]) != found[key]]
+    if wrong:
+        raise ValueError(
+            f"{name} says that its mask head has {wrong[0]}={options[wrong[0]]}, and its weights "
+            f"have {found[wrong[0]]}: take another copy of it"
+        )
+    return {**found, **options}
 
 
 def read_heads(
@@ -111,7 +138,6 @@ def read_heads(
             listed; or heads of another
             LMM or SAM. A model without a refiner reads the mask head of any of them.
     """
-    _check_numbers(new, name)
     maps, layers = model.mask_head.in_channels, len(model.text_layer_weights)
     try:
         found = mask_head_sizes(new)["in_channels"]
@@ -129,6 +155,8 @@ def read_heads(
 
     # It was fitted on masks of the refiner that the file was made with.
     sizes = facts.get("presence")
+    if sizes is not None:
+        _check_presence(sizes, new, name)
     is_fitting = sizes is not None and model.reads_words == ("text_proj.weight" in new)
     model.use_presence(PresenceHead(**sizes) if sizes is not None and is_fitting else None)
     if not is_fitting:
@@ -146,24 +174,22 @@ def read_heads(
     names = [*model.trained_names(), *model.presence_names()]
     trained = {key: own[key] for key in [*names, *([OWN_POSITIONS] if brought else [])]}
     check_names(trained, new, source=name, what="LMM and SAM")
+    check_values(own, new, source=name)
     model.own_positions = not brought
     # Not strict, because the frozen weights are not in the file: `check_names` above has compared
     # the names and shapes of everything that is.
     model.load_state_dict(new, strict=False)
 
 
-def _check_numbers(tensors: Mapping[str, Tensor], name: str) -> None:
-    """Refuse heads whose masks would be empty for every phrase.
-
-    Raises:
-        ValueError: a value is no finite number.
-    """
-    for key, value in tensors.items():
-        if not value.isfinite().all():
-            raise ValueError(
-                f"{name} holds values that are no finite numbers, such as {key}: take an earlier "
-                "checkpoint of its training"
-            )
+def _check_presence(sizes: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> None:
+    """Refuse facts of a presence head that its weights do not have, before one is built."""
+    first = tensors.get(f"{PRESENCE}layers.0.weight")
+    found = None if first is None else tuple(first.shape)
+    if found != (sizes.get("hidden"), sizes.get("inputs")):
+        raise ValueError(
+            f"{name} says of its presence head {dict(sizes)}, and the first layer of it has the "
+            f"shape {found}: take another copy of it"
+        )
 
 
 def write_heads(
@@ -184,6 +210,5 @@ def write_heads(
         )
     metadata = {"format": "pt", KEY: json.dumps(model.facts())}
     tensors = {n: values[n].detach().cpu().contiguous().clone() for n in names}
-    with write_whole(path) as draft:
-        save_file(tensors, draft, metadata=metadata)
+    save_tensors(tensors, path, metadata)
     return path

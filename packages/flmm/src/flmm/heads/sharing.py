@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from clim_models.checkpoints import check_values
 from clim_models.hub import HubClient, fetch_folder, upload_folder
 
 from flmm.heads.facts import ABOUT_FILE, HEADS_FILE, read_facts, source_of
+from flmm.heads.files import mask_head_options, open_heads
 
 HEAD = """---
 library_name: flmm
@@ -41,10 +43,13 @@ def push_heads_to_hub(
 
     Raises:
         FileNotFoundError: there are no heads.
-        ValueError: the heads were trained with an LMM or SAM in a folder of this machine, which
-            others do not have.
+        ValueError: the heads are damaged, or were trained with an LMM or SAM in a folder of this
+            machine, which others do not have.
     """
     heads = _heads_in(Path(source))
+    tensors = open_heads(heads)
+    mask_head_options(tensors, read_facts(heads), name=str(heads))
+    check_values(tensors, tensors, source=heads)
     about = heads.with_name(ABOUT_FILE)
     parts = {part: source_of(about, part) for part in ("lmm", "sam")}
     for part, name in parts.items():

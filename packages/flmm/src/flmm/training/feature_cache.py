@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from clim_data import GroundingSample
 from clim_data.files import remove_stale_drafts, write_json, write_whole
-from clim_train.run import checksum
+from clim_models.checkpoints import checksum
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor

@@ -112,13 +112,19 @@ def ground_probes(model: GroundedLMM, images: Iterable[ProbedImage]) -> ProbedPh
     evidence: list[Tensor] = []
     rows: list[tuple[float, float, Probe, int, bool]] = []
     for number, probed in enumerate(images):
+        if not probed.texts:
+            continue
         prepared = prepare_image(lmm.family, probed.image)
         samples = []
         for text in probed.texts:
             phrases = [probe.text for probe in text]
             tokens = tokenize_expressions(tokenizer, prompt, phrases, spaced=lmm.family.spaced)
             samples.append(Sample(prepared, tokens))
-        features = join_phrases(lmm(samples, merge=model.merge))
+        try:
+            features = join_phrases(lmm(samples, merge=model.merge))
+        except ValueError as fault:
+            named = ", ".join(repr(probe.text[:40]) for text in probed.texts for probe in text)
+            raise ValueError(f"the phrases {named} of one image: {fault}") from fault
 
         coarse = heads.coarse_masks(features)
         words = heads.text_embeddings(features)
@@ -188,10 +194,15 @@ def fit_presence(
         The head, and bool (N,): the phrases of the held-out images.
 
     Raises:
-        ValueError: one part of the images has only phrases with right masks, or none, or no absent
-            phrase.
+        ValueError: the evidence has values that are not finite, or one part of the images has only
+            phrases with right masks, or none, or no absent phrase.
     """
     options = options or PresenceOptions()
+    if not (is_finite := probed.evidence.isfinite().all(1)).all():
+        raise ValueError(
+            f"the evidence of {int((~is_finite).sum())} of {len(is_finite)} phrases is not finite: "
+            "the LMM overflows in this precision (--dtype float32), or its weights are damaged"
+        )
     rng = np.random.default_rng(options.seed)
     numbers = np.unique(probed.images)
     count = max(round(options.held_out * len(numbers)), 1)
@@ -200,7 +211,9 @@ def fit_presence(
     for part in (held_out, ~held_out):
         if present[part].all() or not right[part].any():
             raise ValueError(
-                "presence cannot be fitted: pass more images, with present and absent phrases"
+                f"presence cannot be fitted on {len(numbers)} images with {present.sum()} present "
+                f"phrases, {right.sum()} of them with a right mask, and {(~present).sum()} absent "
+                "ones: pass more images, with present and absent phrases"
             )
 
     fitted = torch.from_numpy(~held_out)

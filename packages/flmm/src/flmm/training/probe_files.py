@@ -75,7 +75,10 @@ def _record_of(line: str, name: str) -> ProbeRecord:
             f'{name}: a phrase that is there needs a "segmentation", one that is not needs '
             '"present": false and no segmentation'
         )
-    (phrase,) = check_phrases([content["phrase"]])
+    try:
+        (phrase,) = check_phrases([content["phrase"]])
+    except ValueError as fault:
+        raise ValueError(f"{name}: {fault}") from None
     return ProbeRecord(content["image"], phrase, segmentation)
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from clim_data.command_line import add_option
 from clim_models import AFTER_CLIM, SHIPPED_FILES, TINY, create_model
+from clim_models.checkpoints import save_tensors
 
 from clim_train.config import TrainConfig
 from clim_train.experiments.pretrain_tiny import KNOWS
 from clim_train.methods.pairs import PairDataConfig
-from clim_train.run.weights import save_weights
 
 
 def ship(run: Path, output: Path) -> dict[str, str]:
@@ -46,7 +46,7 @@ def ship(run: Path, output: Path) -> dict[str, str]:
         "steps": str(config.schedule.steps),
         "never_seen": "vendor twemoji; 120 test concepts; 100 validation concepts",
     }
-    save_weights(output, weights, metadata)
+    save_tensors(weights, output, metadata)
     return metadata
 
 

@@ -81,6 +81,11 @@ class GoldenCase:
         assert count, f"the case has no {prefix}0"
         return range(count)
 
+    def key(self, prefix: str) -> str:
+        """The one key that starts with `prefix` and ends with a number, as `..._first6`."""
+        (found,) = [key for key in self.arrays if key.startswith(prefix)]
+        return found
+
     def under(self, prefix: str) -> dict[str, torch.Tensor]:
         """Tensors whose key starts with `prefix`, without it: `under("sd/")` is the state dict."""
         return {k[len(prefix) :]: self.tensor(k) for k in self.arrays if k.startswith(prefix)}

@@ -178,3 +178,5 @@ def test_the_next_commands_of_a_training_parse(data):
     for command in commands:
         assert "'runs/a b'" in command
         parse(re.sub(r"^.*?(clim[_-]eval)", "clim-eval", command.strip()))
+        # A detector that runs needs a folder, which no parser knows.
+        assert " --out " in command or " detection " not in command

@@ -132,6 +132,23 @@ def test_the_referring_sets_are_found_in_their_official_layout(golden, tmp_path)
     )
 
 
+@pytest.mark.parametrize("annotations", ["Obj365_v1/annotations", "Obj365_v1"])
+def test_targets_of_a_transfer_are_found_in_their_layouts(tmp_path, images, annotations):
+    pictures = tmp_path / "Objects365" / "Obj365_v1" / "val"
+    pictures.mkdir(parents=True)
+    (pictures / "obj365_val_1.jpg").write_bytes(images.encoded(images.pixels(0, 20, 20)))
+    (dataset,) = diagnose(tmp_path, ["objects365"])
+    assert [f.state for f in dataset.findings] == ["present", "missing"]
+    assert "objects365.org" in dataset.findings[1].source
+
+    folder = tmp_path / "Objects365" / annotations
+    folder.mkdir(exist_ok=True)
+    (folder / "objects365_val.json").write_text(json.dumps({"images": [{"id": 1}]}))
+    (dataset,) = diagnose(tmp_path, ["objects365"], check_json=True)
+    assert dataset.complete
+    assert dataset.recipes == ("clim-eval detection --transfer other",)
+
+
 def test_narratives_are_a_list_and_count_as_such(tmp_path):
     (tmp_path / "annotations").mkdir()
     path = tmp_path / "annotations" / "png_coco_val2017.json"

@@ -20,6 +20,7 @@ from clim_models.detection import (
     build_fvit,
     load_detector,
 )
+from clim_models.detection.boxes.matching import SampleRules
 from open_clip.model import CLIP, CustomTextCLIP
 from tiny_towers import eva_config
 
@@ -79,6 +80,11 @@ def golden_options(meta: dict) -> FViTOptions | FrozenClipOptions:
     return FrozenClipOptions(**shared, neck=neck, width=sizes["fc"], stacks=sizes.get("stack", 1))
 
 
+def samples_of(rules: dict) -> SampleRules:
+    """How many boxes train, by the rules of a part of the original."""
+    return SampleRules(rules["sampler"]["num"], rules["sampler"]["pos_fraction"])
+
+
 def golden_detector(case, **changes):
     """The detector of a model case, weights loaded through the public loader."""
     tower = golden_tower(case.meta)
@@ -89,6 +95,10 @@ def golden_detector(case, **changes):
         detector = build_fvit(tower, classes, options, background=start)
     else:
         detector = build_frozen_clip(tower, classes, options)
+    # The numbers of anchors and boxes that train are no options of the builders.
+    rules = case.meta["config"]["model"]["train_cfg"]
+    detector.rpn.rules = replace(detector.rpn.rules, sample=samples_of(rules["rpn"]))
+    detector.rules = replace(detector.rules, sample=samples_of(rules["rcnn"]))
     detector.load_report = load_detector(detector, case.under("sd/"))
     return detector.eval()
 

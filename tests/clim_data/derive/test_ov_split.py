@@ -2,7 +2,7 @@ import json
 
 import pytest
 from clim_data.commands.main import main
-from clim_data.derive.ov_split import COCO_BASE, COCO_NOVEL, write_ov_split
+from clim_data.derive.ov_split import COCO_BASE, COCO_NOVEL, COUNTS, write_ov_split
 
 # The 80 categories of instances_*2017.json: (id, name).
 COCO_80 = """1 person,2 bicycle,3 car,4 motorcycle,5 airplane,6 bus,7 train,8 truck,9 boat,10 traffic light,
@@ -87,6 +87,16 @@ def test_the_class_lists_are_48_and_17_different_official_names():
         65,
     )
     assert {*COCO_BASE, *COCO_NOVEL} < official
+
+
+def test_golden_classes(golden):
+    lists = golden("classes", "detection").meta
+    assert lists["coco_ids"] == {one["name"]: one["id"] for one in COCO_CATEGORIES}
+    assert lists["ov_coco_base"] == list(COCO_BASE)
+    assert lists["ov_coco_novel"] == list(COCO_NOVEL)
+    assert COUNTS["ov-coco"] == (len(lists["ov_coco_base"]), len(lists["ov_coco_novel"]))
+    counts = lists["lvis"]["counts"]
+    assert COUNTS["ov-lvis"] == (counts["base"], counts["r"])
 
 
 def test_coco_training_holds_base_boxes_and_their_images_as_they_were(tmp_path):

@@ -18,6 +18,11 @@ def write_image(root, stem, *objects):
     (root / "Annotations" / f"{stem}.xml").write_text(text)
 
 
+def test_golden_classes(golden):
+    names = golden("classes", "detection").meta["voc"]
+    assert [name.replace(" ", "") for name in names] == list(VOC_CLASSES)
+
+
 @pytest.fixture
 def year(tmp_path):
     root = tmp_path / "VOCdevkit" / "VOC2007"

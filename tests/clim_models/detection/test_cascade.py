@@ -12,7 +12,6 @@ from clim_models.detection import (
     cascade,
 )
 from clim_models.detection.batches import BatchRules
-from clim_models.detection.boxes.matching import SampleRules
 from clim_models.detection.boxes.roi import align_pyramid, as_rois, level_of_boxes
 from clim_models.detection.cascade import FINEST, MAPS, CascadeDetector, combined_scores
 from clim_models.detection.cascade_options import CascadeOptions
@@ -29,7 +28,7 @@ from clim_models.detection.heads.heatmap import (
     levels_of,
 )
 from device import DEVICE
-from golden_detectors import close, record, unpack
+from golden_detectors import close, record, samples_of, unpack
 from golden_detic import (
     FAMILY,
     captioned,
@@ -73,17 +72,18 @@ def golden_cascade(golden, trained=None):
     if trained is not None:
         steps = trained.meta["config"]
         training = steps["train_cfg"]["rpn_proposal"]
-        sampler = steps["train_cfg"]["rcnn"][0]["sampler"]
         options = {
             "image_level": image_level_rules(steps["ovd_cfg"]),
-            "box_sample": SampleRules(sampler["num"], sampler["pos_fraction"]),
+            "box_sample": samples_of(steps["train_cfg"]["rcnn"][0]),
             "losses": CascadeLossRules(steps["fed_loss_num_cat"], count_background=True),
             "groups_compete": True,
         }
     testing = config["test_cfg"]["rpn"] if trained else heads["test_proposals"]
     rcnn = config["test_cfg"]["rcnn"]
     classes = classes_of(case.meta, config["embed_dim"])
-    counts = case.tensor("sd/roi_head.bbox_head.0.freq_weight") ** 2
+    power = golden("case06_fedloss", FAMILY).meta["config"]["fed_loss_freq_weight"]
+    counts = case.tensor("sd/roi_head.bbox_head.0.freq_weight") ** (1 / power)
+    temperature = golden("case01_classifier", FAMILY).meta["config"]["norm_temperature"]
     rules = CascadeOptions(
         resnet=ResNetRules(tuple(config["blocks_per_stage"]), config["base_channels"]),
         images=BatchRules(tuple(config["mean_rgb"]), tuple(config["std"])),
@@ -92,6 +92,7 @@ def golden_cascade(golden, trained=None):
         ),
         channels=config["fpn"],
         width=config["fc_out_channels"],
+        classifier=SigmoidRules(temperature),
         mask_channels=config["mask_channels"],
         detections=DetectionRules(
             rcnn["score_thr"], rcnn["nms"]["iou_threshold"], rcnn["max_per_img"]
@@ -215,7 +216,8 @@ def test_golden_stages(golden):
     images = images_of(golden("case04_centernet", FAMILY), "", detector.options.images)
     levels = detector.levels_of(images)
     for level, found in enumerate(levels):
-        close(case, f"out/fpn{level}", found[:, ::4] if level == 0 else found)
+        step = found.shape[1] // case.arrays[f"out/fpn{level}"].shape[1]
+        close(case, f"out/fpn{level}", found[:, ::step])
 
     proposals = detector.centres.propose(detector.centres(levels))
     check_proposals(case, proposals)
@@ -363,7 +365,8 @@ def test_golden_step(golden, monkeypatch):
     check_proposals(case, proposals[0])
     for stage, of_stage in enumerate(sampled):
         check_sampled(case, f"out/s{stage}", of_stage)
-    expected = unpack(case.tensor("out/mask_targets_packed"), mask_head.MASK_SIDE)
+    side = case.meta["config"]["train_cfg"]["rcnn"][0]["mask_size"]
+    expected = unpack(case.tensor("out/mask_targets_packed"), side)
     assert torch.equal(torch.cat(masks), expected)
     regions = [*tags[:3], *captions[:3], *tags[3:], *captions[3:]]
     # The first three are those of the images with boxes.

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from clim_models.detection import (
     ClassSet,
+    DetectionRules,
     EnsembleRules,
     FrozenClipOptions,
     FViTOptions,
@@ -16,7 +17,9 @@ from clim_models.detection import (
     build_frozen_clip,
     build_fvit,
 )
-from clim_models.graphs import DetectorGraph, export_detector, suppress_boxes
+from clim_models.detection.batches import stack_images
+from clim_models.graphs import C4Graph, DetectorGraph, export_detector, suppress_boxes
+from tiny_detic import tiny_c4, tiny_cascade
 from tiny_towers import build_resnet, build_vit
 from torchvision.ops import batched_nms
 
@@ -64,10 +67,31 @@ def test_the_graph_finds_what_the_detector_finds(kind, grid):
     assert found[2].tolist() == expected.labels.tolist()
 
 
-def test_a_file_is_written_and_compared(tmp_path):
+@pytest.mark.parametrize("grid", [(6, 8), (9, 7)])
+@torch.no_grad()
+def test_the_graph_of_detic_finds_what_the_detector_finds(grid):
+    torch.manual_seed(0)
+    detector = tiny_c4(detections=DetectionRules(0.0, 0.5, 300)).eval()
+    graph = C4Graph(detector)
+    pixels, rows = graph.examples(grid, 4)
+    boxes, scores = graph(pixels, rows)
+    found = suppress_boxes(boxes.numpy(), scores.numpy(), score=0.0)
+
+    size = tuple(pixels.shape[2:])
+    images = stack_images([pixels[0]], detector.options.images)
+    other = detector.with_classes(ClassSet([*NAMES, "bed"], rows, [0]))
+    (expected,) = other(images, [ImageFrame(size, size, size)])
+    assert len(expected.boxes) > 5
+    torch.testing.assert_close(torch.from_numpy(found[1]), expected.scores, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.from_numpy(found[0]), expected.boxes, atol=1e-2, rtol=0)
+    assert found[2].tolist() == expected.labels.tolist()
+
+
+@pytest.mark.parametrize("build", [lambda: tiny_detector("resnet"), tiny_c4])
+def test_a_file_is_written_and_compared(tmp_path, build):
     """Only ONNX, and not on every tower: each file takes seconds."""
     pytest.importorskip("onnxruntime", reason="clim-models[onnx]")
-    (report,) = export_detector(tiny_detector("resnet"), tmp_path, formats=["onnx"])
+    (report,) = export_detector(build().eval(), tmp_path, formats=["onnx"])
     assert report.path == tmp_path / "detector.onnx"
     assert report.difference < 1e-4
     assert len(report.sizes) == 3
@@ -92,6 +116,6 @@ def test_suppression_is_that_of_torchvision():
 
 def test_other_detectors_and_formats_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"cannot be exported.*export an F-ViT"):
-        export_detector(torch.nn.Identity(), tmp_path)
+        export_detector(tiny_cascade(), tmp_path)
     with pytest.raises(ValueError, match="choose from onnx, pt2"):
         export_detector(tiny_detector("fvit"), tmp_path, formats=["tflite"])

@@ -1,11 +1,13 @@
 """The stored summary of the recipes, with which `clim-train list` answers at once."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
+from clim_data import DATASETS
 from clim_train.commands.main import main
 from clim_train.commands.record_recipes import help_of
 from clim_train.commands.start import main as start
@@ -33,6 +35,13 @@ def test_list_is_sorted_by_method_and_knows_json(capsys):
     assert [row["method"] for row in listed] == sorted(row["method"] for row in listed)
     assert [row["name"] for row in listed if row["offline"]] == ["clim_quickstart"]
     assert all(f"| {row['name']} " in table for row in listed)
+
+    transfer = table.splitlines()[-1]
+    assert "clim-eval detection RUN --transfer coco" in transfer
+    needs = transfer.partition("--need ")[2].partition("`")[0].split()
+    assert needs
+    assert set(needs) <= set(DATASETS)
+    assert set(re.findall(r"fvit_\w+", transfer)) <= set(read_catalogue())
 
     with pytest.raises(ValueError, match="--json"):
         start(["list", "--csv"])

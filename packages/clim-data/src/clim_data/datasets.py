@@ -48,6 +48,7 @@ REFER_SITE = "https://github.com/lichengunc/refer"
 REASONSEG_SITE = "https://github.com/dvlab-research/LISA"
 ENTITIES_SITE = "https://github.com/BryanPlummer/flickr30k_entities"
 FLICKR_SITE = "https://shannon.cs.illinois.edu/DenotationGraph/"
+OBJECTS365_SITE = "https://www.objects365.org/download.html"
 VOC_SITE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/"
 VISCOT_SITE = "https://huggingface.co/datasets/deepcs233/Visual-CoT"
 
@@ -144,6 +145,17 @@ def _voc() -> Dataset:
     return Dataset("voc2007", "Pascal VOC 2007", (files,), uses)
 
 
+def _objects365() -> Dataset:
+    homes = ("Objects365/Obj365_v1", "Obj365_v1", "objects365v1", "objects365", "Objects365")
+    annotations = (*(f"{home}/annotations" for home in homes), *homes)
+    files = (
+        DatasetCheck("images", "val", OBJECTS365_SITE, folders=homes),
+        DatasetCheck("json", "objects365_val.json", OBJECTS365_SITE, folders=annotations),
+    )
+    uses = ("clim-eval detection --transfer other",)
+    return Dataset("objects365", "Objects365 v1, validation split", (files,), uses)
+
+
 def _flickr_entities() -> Dataset:
     folders = ("flickr30k_entities", "flickr30k", "")
     files = (
@@ -193,7 +205,11 @@ _OFFICIAL = (
         "coco-instances-val",
         "COCO 2017 instances, validation split",
         ((_VAL, _coco("instances", "val", 5000)),),
-        ("clim-eval regions", "clim-eval detection", "clim-data ov-split coco"),
+        (
+            "clim-eval regions",
+            "clim-eval detection (also --transfer coco)",
+            "clim-data ov-split coco",
+        ),
     ),
     Dataset(
         "lvis",
@@ -252,6 +268,7 @@ _OFFICIAL = (
     _reasonseg("val", 200),
     _reasonseg("test", 779),
     _voc(),
+    _objects365(),
     _flickr_entities(),
 )
 

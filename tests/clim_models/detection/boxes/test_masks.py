@@ -44,6 +44,12 @@ def test_targets_do_not_depend_on_how_masks_are_stored_or_shared_out(monkeypatch
     assert torch.equal(mask_targets(masks, boxes, owners, 28), expected)
 
 
+def test_half_a_cell_belongs_to_a_target():
+    stripes = torch.tensor([True, False]).repeat(4, 2)[None]
+    whole = torch.tensor([[0.0, 0, 4, 4]])
+    assert mask_targets(stripes, whole, torch.tensor([0]), 2).all()
+
+
 def test_annotations_take_both_kinds():
     masks, _ = masks_of()
     truth = Annotations(masks.boxes, torch.zeros(5, dtype=torch.int64), masks)

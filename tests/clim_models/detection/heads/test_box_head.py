@@ -49,8 +49,8 @@ def test_golden_logits_and_boxes(golden, detector, mode):
     case = golden("case05_box_cls", FAMILY)
     rois = case.tensor("in/rois")
     windows = windows_of(golden, detector, rois)
-    first = len(case.arrays["out/roi_feats_first6"])
-    close(case, "out/roi_feats_first6", windows[:first])
+    first = case.key("out/roi_feats_first")
+    close(case, first, windows[: len(case.arrays[first])])
 
     detector.train(mode == "train")
     outputs = detector.box_head(windows)
@@ -79,16 +79,16 @@ def original(matches):
     return matches + 1
 
 
-@pytest.mark.parametrize(("name", "best"), [("assign_coco", None), ("assign_lvis", 0.5)])
-def test_golden_matches(golden, name, best):
+@pytest.mark.parametrize("kind", ["coco", "lvis"])
+def test_golden_matches(golden, kind):
     case = golden("case06_box_loss", FAMILY)
+    rules = golden_detector(golden(f"model_fvit_{kind}", FAMILY)).rules.match
     for image in case.numbers("in/gt"):
         proposals, boxes = case.tensor(f"in/proposals{image}"), case.tensor(f"in/gt{image}")
-        matches = match_boxes(proposals, boxes, MatchRules(0.5, 0.5, best))
-        close(case, f"out/{name}/{image}", original(matches))
+        close(case, f"out/assign_{kind}/{image}", original(match_boxes(proposals, boxes, rules)))
     low = case.tensor("in/low/proposals"), case.tensor("in/low/gt")
-    key = "out/low/assign_false" if best is None else "out/low/assign_true"
-    close(case, key, original(match_boxes(*low, MatchRules(0.5, 0.5, best))))
+    key = f"out/low/assign_{rules.best_of_annotation is not None}".lower()
+    close(case, key, original(match_boxes(*low, rules)))
 
 
 def sampled_of(case, detector):

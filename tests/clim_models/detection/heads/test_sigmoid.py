@@ -1,5 +1,7 @@
 """Independent classes and their losses, against the golden cases 01 and 06."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ from golden_detic import FAMILY
 
 def coco_classifier(case, **options):
     weight = case.tensor("sd/coco.fc_cls.weight")
-    rules = SigmoidRules(case.meta["config"]["cls_temp"], start_bias=-20.0, **options)
+    rules = SigmoidRules(case.meta["config"]["cls_temp"], start_bias=0.0, **options)
     classifier = SigmoidClassifier(weight.shape[1], weight.shape[0], rules)
     state = {"project.weight": weight, "project.bias": case.tensor("sd/coco.fc_cls.bias")}
     state["bias"] = case.tensor("sd/coco.cls_bias")
@@ -75,7 +77,10 @@ def test_golden_classes_of_lvis(golden):
     close(case, "out/lvis/logits_vocab", classifier(x, vocabulary)[:, :-1])
     assert not columns[:, -1].any()
 
-    biased = SigmoidClassifier(inputs, width, SigmoidRules(rules.temperature, -4.5)).eval()
+    # The sidecar says: the same with use_bias=NUMBER.
+    about = case.meta["keys"]["out/lvis/logits_bias"]["description"]
+    bias = float(re.search(r"use_bias=(-?[\d.]+)", about).group(1))
+    biased = SigmoidClassifier(inputs, width, SigmoidRules(rules.temperature, bias)).eval()
     biased.project.load_state_dict(case.under("sd/lvis.linear."))
     close(case, "out/lvis/logits_bias", biased(x, columns[:, :-1].T))
 
@@ -113,12 +118,13 @@ def test_golden_federated_loss(golden, amount):
 
 def test_golden_classes_are_drawn_by_the_root_of_their_images(golden):
     case = golden("case06_fedloss", FAMILY)
-    counts = case.tensor("in/image_count")
-    close(case, "out/freq_weight", counts.float() ** 0.5)
+    counts = case.tensor("in/image_count").float()
+    power = case.meta["config"]["fed_loss_freq_weight"]
+    close(case, "out/freq_weight", counts**power)
     draws = 4000
-    first = torch.stack([federated_keys(counts) for _ in range(draws)]).argmin(1)
+    first = torch.stack([federated_keys(counts, power) for _ in range(draws)]).argmin(1)
     found = first.bincount(minlength=len(counts)) / draws
-    expected = counts**0.5 / (counts**0.5).sum()
+    expected = counts**power / (counts**power).sum()
     # Five standard deviations.
     assert ((found - expected).abs() < 5 * (expected / draws) ** 0.5 + 1e-3).all()
 
@@ -129,7 +135,7 @@ def test_golden_probabilities_of_further_classes(golden):
     present = labels.unique()
     draws, found = 2000, torch.zeros(len(counts) + 1)
     for _ in range(draws):
-        keys = federated_keys(counts)
+        keys = federated_keys(counts, case.meta["config"]["fed_loss_freq_weight"])
         found += federated_classes(labels, keys, len(present) + 1, count_background=True)
     found[present] = 0
     assert found.sum() == draws
@@ -142,6 +148,12 @@ def test_the_background_is_no_class_of_the_sample():
     labels, keys = torch.tensor([4, 1]), torch.tensor([0.1, 0.2, 0.3, 0.4])
     assert federated_classes(labels, keys, 3).tolist() == [1, 1, 1, 0, 0]
     assert federated_classes(labels, keys, 3, count_background=True).tolist() == [1, 1, 0, 0, 0]
+
+
+def test_boxes_of_the_background_are_negatives_of_all_columns():
+    logits = torch.tensor([[0.5, -1.0, 3.0]])
+    found = sigmoid_loss(logits, torch.tensor([2]), torch.ones(3))
+    torch.testing.assert_close(found, F.softplus(logits).sum())
 
 
 def test_classes_without_images_are_never_drawn():

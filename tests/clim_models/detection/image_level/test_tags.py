@@ -36,7 +36,11 @@ def test_golden_tags_of_groups(golden):
     config, data = case.meta["config"], case.meta["data"]
     embeddings = golden("case09_image_losses", FAMILY).tensor("in/tag_embeddings")
     rules = TagRules(
-        config["norm_temp"], config["tag_weight"], 1.0, None, start_bias=config["tag_bias"]
+        config["norm_temp"],
+        config["tag_weight"],
+        config.get("tag_neg_weight", 1.0),
+        config.get("base_batch_size_tags"),
+        start_bias=config["tag_bias"],
     )
     for name, calls in data["groups"].items():
         tags = tag_targets(data[name]["tags"], len(embeddings))

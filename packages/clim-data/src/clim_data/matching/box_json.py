@@ -162,7 +162,7 @@ class _Texts:
         if self._seen and not self._with_one:
             raise ValueError(
                 f"{self._boxes.images.file} has annotations without segmentation: give a file with "
-                "masks, or train a detector without mask head (masks=False)"
+                "masks, or train a detector without mask head (masks=False, --data.no-masks)"
             )
         ends = np.array(self._ends, dtype=np.int64)
         spans = np.stack([ends[:-1], ends[1:]], axis=1)

@@ -72,6 +72,11 @@ def run(options: Namespace) -> None:
         model = detector.text
     vocabulary = None
     if words is not None:
+        if model is None:
+            raise ValueError(
+                "this detector has no text tower that could embed names: leave out --labels and "
+                "--vocabulary"
+            )
         vocabulary = embed_vocabulary(model, words, read_example=read_example)
 
     if detector is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from clim_models.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from clim_models.graphs.c4_detector import C4Graph as C4Graph
     from clim_models.graphs.detector import DetectorGraph as DetectorGraph
     from clim_models.graphs.detector_files import (
         export_detector as export_detector,
@@ -23,6 +24,7 @@ else:
         __name__,
         {
             "BoxGraph": "clim_models.graphs.modules",
+            "C4Graph": "clim_models.graphs.c4_detector",
             "DenseGraph": "clim_models.graphs.modules",
             "DetectorGraph": "clim_models.graphs.detector",
             "GraphReport": "clim_models.graphs.writing",

@@ -4,7 +4,7 @@ that is left to the caller.
 Letters: P proposals, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from clim_models.checkpoints.atomic import write_json
+from clim_models.detection.c4 import C4Detector
 from clim_models.detection.choice import choose_boxes
 from clim_models.detection.detector import TwoStageDetector
 from clim_models.detection.rules import DetectionRules
-from clim_models.graphs.detector import LEAST_GRID, DetectorGraph
+from clim_models.graphs.c4_detector import C4Graph
+from clim_models.graphs.detector import DetectorGraph
+from clim_models.graphs.proposals import LEAST_GRID, ProposalGraph
 from clim_models.graphs.writing import (
     FORMATS,
     TOLERANCE,
@@ -32,6 +35,10 @@ from clim_models.towers.evaluation import evaluation_mode
 from clim_models.version import __version__
 
 NAME = "detector"
+GRAPHS: Mapping[type, Callable[..., ProposalGraph]] = {
+    TwoStageDetector: DetectorGraph,
+    C4Detector: C4Graph,
+}
 # Grids and numbers of classes that a file is tried with: those of the trace, then others.
 TRACED = ((LEAST_GRID, LEAST_GRID + 2), 3)
 FOREIGN = (((LEAST_GRID + 5, LEAST_GRID), 5), ((LEAST_GRID + 2, LEAST_GRID + 8), 2))
@@ -42,7 +49,7 @@ SAME_CORNERS = 0.05
 
 
 def export_detector(
-    detector: TwoStageDetector,
+    detector: TwoStageDetector | C4Detector,
     folder: str | Path,
     *,
     formats: Sequence[str] = FORMATS,
@@ -50,12 +57,12 @@ def export_detector(
 ) -> list[GraphReport]:
     """Write a detector up to its scored proposals, and `graphs.json` about it.
 
-    Size of the picture and classes may change from call to call; see `DetectorGraph`.
+    Size of the picture and classes may change from call to call; see `DetectorGraph` and `C4Graph`.
     `suppress_boxes` turns proposals into detections. Every file is compared with the detector on
     pictures of other sizes than those of the trace.
 
     Args:
-        detector: on a frozen tower, in fp32.
+        detector: on a frozen tower, or a C4 detector of Detic, in fp32.
         folder: is made if it is not there.
         formats: "onnx" (ONNX, with onnxruntime) and "pt2" (torch.export).
         vocabulary: classes whose vectors are written to `classes.npy`, and whose names to
@@ -63,19 +70,19 @@ def export_detector(
 
     Raises:
         ImportError: ONNX without its packages.
-        ValueError: a detector of Detic, an unknown format, another precision, a tower that
+        ValueError: a cascade of Detic, an unknown format, another precision, a tower that
             torch.export cannot trace, or a file whose scores differ.
     """
     check_detector(detector)
-    model = detector.backbone.model
-    check_request(model, formats)
+    check_request(next(detector.parameters()).dtype, formats)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
     reports = []
     with evaluation_mode(detector), torch.no_grad():
-        graph = DetectorGraph(detector).eval()
-        program = trace(graph, graph.examples(*TRACED), f"{NAME} graph of this {model.tower_kind}")
+        graph = GRAPHS[type(detector)](detector).eval()
+        title = f"{NAME} graph of the {graph.tower_name or 'given'}"
+        program = trace(graph, graph.examples(*TRACED), title)
         for kind in formats:
             path = folder / f"{NAME}.{kind}"
             write_graph(program, path)
@@ -89,12 +96,12 @@ def check_detector(detector: object) -> None:
     """Refuse detectors that cannot be exported.
 
     Raises:
-        ValueError: a detector of Detic.
+        ValueError: a cascade of Detic.
     """
-    if not isinstance(detector, TwoStageDetector):
+    if type(detector) not in GRAPHS:
         raise ValueError(
-            f"a {type(detector).__name__} cannot be exported, because its proposals and stages "
-            "have no fixed number of boxes: export an F-ViT or a frozen-CLIP detector"
+            f"a {type(detector).__name__} cannot be exported, because no graph of its stages and "
+            "masks is written yet: export an F-ViT, a frozen-CLIP or a C4 detector"
         )
 
 
@@ -123,7 +130,7 @@ def suppress_boxes(
     return found.boxes.numpy(), found.scores.numpy(), found.labels.numpy()
 
 
-def _compare_file(graph: DetectorGraph, path: Path) -> GraphReport:
+def _compare_file(graph: ProposalGraph, path: Path) -> GraphReport:
     """Compare a file with the detector.
 
     Raises:
@@ -165,22 +172,20 @@ def _difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> tuple[fl
 
 
 def _description(
-    graph: DetectorGraph, reports: Sequence[GraphReport], vocabulary: EmbeddedVocabulary | None
+    graph: ProposalGraph, reports: Sequence[GraphReport], vocabulary: EmbeddedVocabulary | None
 ) -> dict[str, Any]:
     """Return the content of `graphs.json`."""
-    rules = graph.detector.rules
-    detections = rules.detections
+    detections = graph.detections
     return {
         "clim_models": __version__,
         "torch": torch.__version__,
-        "model": graph.detector.backbone.model.name,
+        "model": graph.tower_name,
         "stride": graph.multiple,
-        "longest_side_px": rules.images.size,
+        **graph.sizes,
         "inputs": {
             "pixels": "uint8 RGB (1, 3, H, W), sides are multiples of stride, at least "
             f"{LEAST_GRID * graph.multiple}",
-            "classes": "float32 (K, C), unit rows; classes.npy, if it is there",
-            "is_base": "bool (K,), the classes that the detector was trained on",
+            **graph.about_inputs,
         },
         "outputs": {
             "boxes": "float32 (P, 4), XYXY in pixels, before suppression",
@@ -192,7 +197,7 @@ def _description(
             "per_image": detections.per_image,
         },
         "classes": None if vocabulary is None else list(vocabulary.vocabulary.names),
-        "base": [graph.detector.names[label] for label in graph.detector.classes.base],
+        "base": [graph.classes.names[label] for label in graph.classes.base],
         "files": {
             report.path.name: {"largest_difference": report.difference, "tried_px": report.sizes}
             for report in reports

@@ -22,7 +22,7 @@ from clim_models.towers.evaluation import evaluation_mode
 from clim_models.version import __version__
 
 if TYPE_CHECKING:
-    from clim_models.graphs.detector import DetectorGraph
+    from clim_models.graphs.proposals import ProposalGraph
 
 Runner = Callable[[Sequence[Tensor]], list[Tensor]]
 GRAPHS: Mapping[str, type[DenseGraph]] = {"dense": DenseGraph, "boxes": BoxGraph}
@@ -81,7 +81,7 @@ def export_graphs(
             torch.export cannot trace, or a file that differs or does not run at another size.
     """
     _check_choice("graphs", graphs, GRAPHS)
-    check_request(model, formats)
+    check_request(model.dtype, formats)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     reports = []
@@ -115,7 +115,7 @@ def _check_choice(what: str, given: Sequence[str], legal: Collection[str]) -> No
         raise ValueError(f"{what}={list(given)}: choose from {', '.join(legal)}")
 
 
-def check_request(model: RegionModel, formats: Sequence[str]) -> None:
+def check_request(dtype: torch.dtype, formats: Sequence[str]) -> None:
     """Refuse formats that are not known or cannot be written, and models in another precision.
 
     Raises:
@@ -123,15 +123,15 @@ def check_request(model: RegionModel, formats: Sequence[str]) -> None:
         ValueError: an unknown format, or another precision.
     """
     _check_choice("formats", formats, FORMATS)
-    if model.dtype != torch.float32:
-        raise ValueError(f"the model is in {model.dtype}: build it with precision='fp32'")
+    if dtype != torch.float32:
+        raise ValueError(f"the model is in {dtype}: build it with precision='fp32'")
     needed = ("onnx", "onnxscript", "onnxruntime")
     if "onnx" in formats and not all(find_spec(name) for name in needed):
         raise ImportError(_NO_ONNX)
 
 
 def trace(
-    graph: "DenseGraph | DetectorGraph", examples: tuple[Tensor, ...], title: str
+    graph: "DenseGraph | ProposalGraph", examples: tuple[Tensor, ...], title: str
 ) -> torch.export.ExportedProgram:
     """Trace a graph for any sizes; `title` names it in a message.
 

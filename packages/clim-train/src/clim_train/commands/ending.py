@@ -43,7 +43,7 @@ def next_commands(config: object, folder: Path) -> list[str]:
         return [
             "next:",
             f'  {program} detect IMAGE "a cat" "a sofa" --checkpoint {run}',
-            f"  {program} detection {run} --images IMAGES --annotations JSON",
+            f"  {program} detection {run} --images IMAGES --annotations JSON --out DIR",
         ]
     return [
         "next:",

@@ -19,6 +19,13 @@ COMMA = ",\n"
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 HELP = Path(__file__).with_name("help.json")
 
+WITHOUT_TRAINING = (
+    "A transfer of fvit_lvis_evab16 or fvit_lvis_eval14 to COCO, Objects365 or VOC has no training "
+    "and so no recipe: `clim-eval detection RUN --transfer coco` (or other), with the data that "
+    "`clim-data doctor DATA --need coco-instances-val objects365 voc2007` looks for."
+)
+"""What the papers report and no recipe trains, below the table of recipes."""
+
 HELP_COLUMNS = 80
 """Width of the stored help, in columns: the narrowest terminals have as many."""
 
@@ -91,7 +98,10 @@ def write_help(texts: Mapping[str, str]) -> None:
 
 
 def list_recipes(recipes: Mapping[str, RecipeSummary], *, as_json: bool = False) -> str:
-    """Return recipes as a Markdown table or as JSON, sorted by method."""
+    """Return recipes as a Markdown table, with a line on results that need no recipe, or as JSON.
+
+    Both are sorted by method.
+    """
     ordered = sorted(recipes.items(), key=lambda item: (item[1].method, item[0]))
     if as_json:
         return json.dumps([{"name": name, **asdict(found)} for name, found in ordered], indent=2)
@@ -114,7 +124,8 @@ def list_recipes(recipes: Mapping[str, RecipeSummary], *, as_json: bool = False)
                 "yes" if found.offline else "no",
             )
         )
-    return markdown((*head, "alpha", "GB per GPU", "offline"), rows, text=True)
+    table = markdown((*head, "alpha", "GB per GPU", "offline"), rows, text=True)
+    return f"{table}\n\n{WITHOUT_TRAINING}"
 
 
 def unknown_recipe(name: str, names: Iterable[str]) -> str:

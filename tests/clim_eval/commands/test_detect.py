@@ -87,6 +87,8 @@ def test_words_are_images_first_and_names_after_them(photos, monkeypatch):
         split_arguments(["broken.jpg", "cat", "a.png"])
     with pytest.raises(FileNotFoundError, match="cat is no file or folder"):
         split_arguments(["cat"])
+    with pytest.raises(ValueError, match="a word is empty"):
+        split_arguments(["a.png", ""])
 
 
 def test_mistakes_end_with_status_2(detector_run, photos, tmp_path, capsys):

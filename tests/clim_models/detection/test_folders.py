@@ -135,3 +135,14 @@ def test_names_that_are_no_texts_are_refused(names, folder, tmp_path):
     (damaged / "classes.json").write_text(json.dumps({"names": names, "base": []}))
     with pytest.raises(ValueError, match=r"names are .*export it again"):
         open_detector(damaged)
+
+
+def test_names_of_another_number_of_classes_are_refused(folder, tmp_path):
+    """One phrase of the detector competes: it has an embedding, and no name."""
+    named = json.loads((folder / "classes.json").read_text())
+    names = named["names"]
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    for wrong in (names[:-1], [*names, "yeti"]):
+        (damaged / "classes.json").write_text(json.dumps({**named, "names": wrong, "base": []}))
+        with pytest.raises(ValueError, match=rf"names {len(wrong)} classes, the weights have"):
+            open_detector(damaged)

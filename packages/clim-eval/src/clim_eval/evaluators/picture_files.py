@@ -21,8 +21,11 @@ def split_arguments(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     Raises:
         FileNotFoundError: the first word is no file or folder, or a later one looks like an image
             that is not there.
-        ValueError: an image comes after a name.
+        ValueError: an image comes after a name, or a word is empty.
     """
+    if not all(word.strip() for word in words):
+        # As a path it would be the folder of the caller.
+        raise ValueError("a word is empty: give every image and every class a name")
     count = next((i for i, word in enumerate(words) if not Path(word).exists()), len(words))
     paths, names = [Path(word) for word in words[:count]], list(words[count:])
     for name in names:

@@ -79,7 +79,9 @@ def save_detector(
     path = folder / WEIGHTS_FILE
     save_tensors(weights, path)
     base = [detector.names[label] for label in detector.classes.base]
-    write_json(folder / CLASSES_FILE, {"names": list(detector.names), "base": base})
+    rejected = detector.classes.num_columns - detector.classes.num_classes
+    named = {"names": list(detector.names), "base": base, "rejected": rejected}
+    write_json(folder / CLASSES_FILE, named)
 
     # Last: a folder with this file is complete.
     about = (
@@ -126,6 +128,7 @@ def open_detector(
         )
     try:
         names = _names(named["names"])
+        _check_count(path, len(names), named.get("rejected"), len(tensors[CLASSES]))
         label_of = {name: label for label, name in enumerate(names)}
         classes = ClassSet(names, tensors[CLASSES], [label_of[one] for one in named["base"]])
         is_detic = about["kind"] in DETIC_KINDS
@@ -186,6 +189,26 @@ def _names(entry: Any) -> list[str]:
     if not isinstance(entry, list) or not all(isinstance(name, str) for name in entry):
         raise TypeError(f"names are {str(entry)[:60]}, not a list of texts")
     return entry
+
+
+def _check_count(path: Path, names: int, rejected: int | None, rows: int) -> None:
+    """Refuse the names of another detector.
+
+    Args:
+        path: of the folder.
+        names: number of classes by `classes.json`.
+        rejected: number of phrases that compete and are never returned; older releases do not
+            write it, and None accepts any.
+        rows: embeddings in the weights.
+
+    Raises:
+        ValueError: another number of embeddings.
+    """
+    if rejected is not None and names + rejected != rows:
+        raise ValueError(
+            f"{path / CLASSES_FILE} names {names} classes, the weights have {rows - rejected}: put "
+            "back the file of this detector, or export it again"
+        )
 
 
 def _three_numbers(entry: Any, field: str) -> tuple[float, float, float]:

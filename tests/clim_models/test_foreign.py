@@ -131,3 +131,31 @@ def test_a_pickle_with_another_ending_is_refused(tmp_path):
     torch.save({"a": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="truncated or damaged"):
         read_checkpoint(tmp_path / "model.safetensors")
+
+
+SOUND = {"embed_dim": 32, "vision_cfg": VISION, "text_cfg": TEXT}
+PIXELS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "open_clip_config.json of local-dir.* is damaged"),
+        ([1], "open_clip_config.json of local-dir.* is damaged"),
+        ({"model_cfg": {**SOUND, "vision_cfg": [1]}}, "as vision_cfg, no options"),
+        ({"model_cfg": {**SOUND, "text_cfg": None}}, "as text_cfg, no options"),
+        (
+            {"model_cfg": {**SOUND, "text_cfg": {**TEXT, "tokenizer_kwargs": [{}]}}},
+            "has tokenizer options",
+        ),
+        ({"model_cfg": {**SOUND, "vision_cfg": {**VISION, "width": "big"}}}, "cannot be built"),
+        ({"model_cfg": {**SOUND, "embed_dim": "x"}}, "cannot be built"),
+        ({"model_cfg": SOUND, "preprocess_cfg": {**PIXELS, "std": [1, 0, 1]}}, "pixel statistics"),
+        ({"model_cfg": SOUND, "preprocess_cfg": {**PIXELS, "mean": "abc"}}, "pixel statistics"),
+    ],
+)
+def test_a_damaged_folder_of_open_clip_is_one_line(tmp_path, content, message):
+    text = content if isinstance(content, str) else json.dumps(content)
+    (tmp_path / "open_clip_config.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        create_model(f"local-dir:{tmp_path}")

@@ -102,6 +102,8 @@ def test_mistakes_are_answered_with_the_fix(run, tmp_path):
     hub = Hub(tmp_path / "hub")
     with pytest.raises(ValueError, match="pass OWNER/NAME"):
         push_to_hub(run, "mine", client=hub)
+    with pytest.raises(ValueError, match="Repo id"):
+        push_to_hub(run, "../mine", client=hub)
     with pytest.raises(FileNotFoundError, match="clim-train export"):
         push_to_hub(tmp_path, "me/mine", client=hub)
     with pytest.raises(FileNotFoundError, match="no report"):

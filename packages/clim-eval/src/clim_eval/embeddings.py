@@ -177,7 +177,10 @@ def _check_rows(rows: Tensor, names: Sequence[str] | None, path: str | os.PathLi
 
 def _read_npy(path: Path, remake: str) -> tuple[Tensor, dict[str, Any]]:
     try:
-        rows = torch.from_numpy(np.load(path, allow_pickle=False)).float()
+        array = np.load(path, allow_pickle=False)
+        if np.iscomplexobj(array):
+            raise ValueError("they are complex")
+        rows = torch.from_numpy(array).float()
     except (ValueError, EOFError, TypeError) as error:
         raise ValueError(f"{path} is no array of numbers ({error}): {remake}") from error
     if not names_file(path).is_file():

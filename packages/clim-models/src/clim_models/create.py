@@ -1,5 +1,6 @@
 """Build a RegionModel from an open_clip name and weights from anywhere."""
 
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,6 +11,7 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 
 from clim_models.checkpoints.about import ABOUT_FILE, OPEN_CLIP_FILE, eval_px_of, read_object
 from clim_models.checkpoints.load import export_folder, load_checkpoint
+from clim_models.checkpoints.tensor_files import check_values
 from clim_models.foreign import check_foreign_config
 from clim_models.hub_compat import cache_alone_without_hub
 from clim_models.more_models import build_tipsv2, is_tipsv2, weights_repository
@@ -70,6 +72,8 @@ def create_model(
     model = RegionModel(
         clip, antialias=antialias, partial_patches=partial_patches, box_patches=box_patches
     )
+    if has_scheme(name):
+        _check_foreign_model(model, name)
     model.name = name
     model.config = config
     _describe_weights(model, tag, pretrained)
@@ -105,9 +109,32 @@ def _build_clip(name: str, tag: str | None, *, weights_follow: bool) -> OpenClip
         if not is_not_fetched(error):
             raise
         raise FileNotFoundError(_missing(name, tag)) from error
+    except (TypeError, ValueError, AttributeError, KeyError, AssertionError) as error:
+        if not has_scheme(name):
+            raise
+        raise ValueError(
+            f"{name} cannot be built from its configuration ({error}): fetch or export it again"
+        ) from error
     if tag is None:
         _set_preprocessing(clip, name)
     return clip
+
+
+def _check_foreign_model(model: RegionModel, name: str) -> None:
+    """Check the weights and the statistics of pixels that open_clip read from a folder.
+
+    Raises:
+        ValueError: some are no finite numbers.
+    """
+    state = model.clip.state_dict()
+    check_values(state, state, source=name)
+    numbers = [*model.image_mean, *model.image_std]
+    sound = [one for one in numbers if isinstance(one, int | float) and math.isfinite(one)]
+    if len(sound) != 6 or not all(model.image_std):
+        raise ValueError(
+            f"{name} has the pixel statistics mean={model.image_mean} and std={model.image_std}: "
+            "write three numbers each into preprocess_cfg"
+        )
 
 
 def _missing(name: str, tag: str | None) -> str:

@@ -95,6 +95,8 @@ def check_foreign_config(config: Any, source: str) -> None:
             raise ValueError(f"{source} names {option} {str(value)[:100]!r}: {fix}")
 
     tokenizer = config.get("text_cfg", {}).get("tokenizer_kwargs") or {}
+    if not isinstance(tokenizer, Mapping):
+        raise ValueError(f"{source} has tokenizer options {str(tokenizer)[:60]!r}: {fix}")
     unknown = sorted(map(str, set(tokenizer) - TOKENIZER_OPTIONS))
     if unknown:
         raise ValueError(f"{source} has unknown tokenizer options {unknown}: {fix}")

@@ -18,7 +18,8 @@ def model_config(name: str) -> dict:
     """Return a copy of open_clip's `model_cfg` of a name.
 
     Raises:
-        ValueError: unknown name; the closest are listed, or the reason why there is none.
+        ValueError: unknown name; the closest are listed, or the reason why there is none. Or the
+            configuration that it leads to is damaged.
         ImportError: clim-tiny without the packages it is made of.
     """
     if name == TINY:
@@ -28,7 +29,12 @@ def model_config(name: str) -> dict:
         # call says which one is missing.
         tiny.register_clim_tiny()
 
-    config = open_clip.get_model_config(name)
+    try:
+        config = open_clip.get_model_config(name)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # of its file
+        raise ValueError(
+            f"the open_clip_config.json of {name} is damaged ({error}): fetch or export it again"
+        ) from error
     reason = None if config is not None else why_refused(name)
     if reason is not None:
         raise ValueError(f"no model {name!r}: {reason}")

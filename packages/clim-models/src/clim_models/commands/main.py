@@ -15,6 +15,7 @@ FAILED = 1
 MISTAKE = 2
 INTERRUPTED = 130
 PROGRAM = "clim-models"
+WRONG_PATH = (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     program = f"{PROGRAM} {options.command}"
     try:
         options.run(options)
-    except (ValueError, ImportError, FileNotFoundError, PermissionError) as error:
+    except WRONG_PATH as error:
+        print(f"{program}: {error}: check that path and its permissions", file=sys.stderr)
+        return MISTAKE
+    except (ValueError, ImportError, FileNotFoundError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return MISTAKE
     except OSError as error:

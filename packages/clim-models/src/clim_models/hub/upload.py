@@ -85,10 +85,13 @@ def upload_folder(
         Address of the repository.
 
     Raises:
-        ValueError: `repo_id` is no OWNER/NAME.
+        ValueError: `repo_id` is no OWNER/NAME, or has signs that the hub does not take.
     """
     if repo_id.count("/") != 1 or not all(repo_id.split("/")):
         raise ValueError(f"repo_id={repo_id!r}: pass OWNER/NAME")
+    from huggingface_hub.utils import validate_repo_id
+
+    validate_repo_id(repo_id)
     if client is None:
         from huggingface_hub import HfApi
 

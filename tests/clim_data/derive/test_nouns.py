@@ -236,3 +236,16 @@ def test_an_output_that_cannot_be_written_is_a_message(tmp_path, capsys):
         == 2
     )
     assert "check that path and its permissions" in capsys.readouterr().err
+
+
+def test_a_long_caption_is_tagged_in_parts():
+    pytest.importorskip("HanTa", reason='pip install "clim-data[nouns]"')
+    found = hanta_tagger()(["dog"] * 2000)
+    assert len(found) == 2000
+    assert {(word, is_noun) for word, _, is_noun in found} == {("dog", True)}
+
+
+def test_a_source_without_captions_says_what_was_skipped(tmp_path):
+    (tmp_path / "c.jsonl").write_text('{"file_name": "a.jpg", "text": {"caption": "a dog"}}\n')
+    with pytest.raises(ValueError, match=r"no captions .*skipped 1, bad caption: .*an object"):
+        write_nouns([tmp_path / "c.jsonl"], tmp_path / "n.txt", tagger=lambda words: [])

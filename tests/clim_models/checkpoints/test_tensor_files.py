@@ -6,6 +6,7 @@ from clim_models import load_checkpoint, save_model
 from clim_models.checkpoints import (
     check_values,
     checksum,
+    read_checkpoint,
     read_metadata,
     read_tensors,
     save_tensors,
@@ -115,3 +116,16 @@ def test_a_mark_at_the_start_of_a_config_is_no_fault(tmp_path):
     (tmp_path / "config.json").write_bytes('{"eval_px": 64}'.encode("utf-8-sig"))
     assert eval_px_of(tmp_path) == 64
     assert read_object(tmp_path / "none.json") == {}
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    save_tensors(TENSORS, path)
+
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    # Root may open everything.
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(PermissionError):
+        read_checkpoint(path)

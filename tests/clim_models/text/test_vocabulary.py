@@ -106,3 +106,9 @@ def test_weights_whose_vectors_would_be_no_numbers_are_refused(weight):
 def test_names_that_look_alike_or_like_nothing_are_refused(names):
     with pytest.raises(ValueError, match=r"twice|is empty"):
         Vocabulary.of(names)
+
+
+@pytest.mark.parametrize("classes", [["dog \ud83d"], {"dog": {"phrases": ["a dog \udcff"]}}])
+def test_half_a_character_is_named(classes):
+    with pytest.raises(ValueError, match="has half a character"):
+        Vocabulary.of(classes)

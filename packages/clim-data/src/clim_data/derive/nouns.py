@@ -25,6 +25,9 @@ from clim_data.sources.store import SampleStore
 # Words in lower case -> (word, dictionary form, whether it is a noun) of each.
 Tagger = Callable[[list[str]], list[tuple[str, str, bool]]]
 
+# Words that are tagged at once.
+LONGEST_TEXT = 100
+
 _TOKEN = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*|\S")
 _WORD = re.compile(r"[^\W\d_]{2,}(?:-[^\W\d_]+)*")
 _PLURAL_ENDINGS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("s", ""))
@@ -93,10 +96,12 @@ def hanta_tagger() -> Tagger:
     def tag(words: list[str]) -> list[tuple[str, str, bool]]:
         # NN0, NN1, NN2 in the tags of the British National Corpus; names of persons and places are
         # NP0.
-        return [
-            (word, lemma.lower(), tag.startswith("NN"))
-            for word, lemma, tag in tagger.tag_sent(words)
-        ]
+        found = []
+        # The chances of its search end at 0 in longer texts, and then it has no answer.
+        for first in range(0, len(words), LONGEST_TEXT):
+            for word, lemma, kind in tagger.tag_sent(words[first : first + LONGEST_TEXT]):
+                found.append((word, lemma.lower(), kind.startswith("NN")))
+        return found
 
     return tag
 
@@ -246,8 +251,8 @@ def write_nouns(
     report.captions, report.counts = count_nouns(bar, tagger, rules)
     if not report.captions:
         raise ValueError(
-            f"{', '.join(map(str, sources))} holds no captions: give a txt, json, jsonl, folder or "
-            "shards"
+            f"{', '.join(map(str, sources))} holds no captions ({report.skipped.summary(3)}): give "
+            "a txt, json, jsonl, folder or shards"
         )
     least = report.least_count = rules.least_count(report.captions)
     if not report.counts:

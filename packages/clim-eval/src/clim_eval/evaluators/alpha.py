@@ -192,7 +192,9 @@ def _check_fit(own: Mapping[str, Tensor], pair: WeightPair) -> None:
         wrong = [
             name
             for name, value in weights.items()
-            if name not in own or own[name].shape != value.shape
+            if name not in own
+            or own[name].shape != value.shape
+            or own[name].is_floating_point() != value.is_floating_point()
         ]
         if wrong:
             raise ValueError(

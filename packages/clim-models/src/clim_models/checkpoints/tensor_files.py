@@ -53,8 +53,10 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Read all tensors of a safetensors file to the CPU, and compare them with its checksum.
 
     Raises:
-        ValueError: the file is damaged.
+        OSError: the file cannot be opened.
+        ValueError: it is damaged.
     """
+    _check_access(path)
     try:
         with safe_open(path, "pt") as file:
             written = (file.metadata() or {}).get(CHECKSUM)
@@ -70,13 +72,21 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     """Read the texts in the header of a safetensors file.
 
     Raises:
-        ValueError: the file is damaged.
+        OSError: the file cannot be opened.
+        ValueError: it is damaged.
     """
+    _check_access(path)
     try:
         with safe_open(path, "pt") as file:
             return file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(_damaged(path, str(error))) from error
+
+
+def _check_access(path: str | Path) -> None:
+    """Raise the system's error for a file that cannot be opened; safetensors has another one."""
+    with open(path, "rb"):
+        pass
 
 
 def check_values(

@@ -46,7 +46,7 @@ class VocabularyClass:
         examples: each picture, by a name that `read_example` understands, with its weight.
 
     Raises:
-        ValueError: an empty or doubled name, neither phrase nor example, or a weight that is not
+        ValueError: an empty or damaged name, neither phrase nor example, or a weight that is not
             positive.
     """
 
@@ -65,7 +65,7 @@ class VocabularyClass:
             )
         _check_weights(self.name, "phrases", self.phrases)
         _check_weights(self.name, "examples", self.examples or {})
-        _check_texts(self.name, "phrases", tuple(self.phrases))
+        _check_texts(self.name, "phrases", (self.name, *self.phrases))
         _check_texts(self.name, "not", self.rejects)
 
 
@@ -333,6 +333,8 @@ def _check_texts(name: str, field: str, texts: Sequence[str]) -> None:
     for text in texts:
         if not spelling_key(text):
             raise ValueError(f"class {name!r} has an empty text under {field!r}: remove it")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):  # cannot be written
+            raise ValueError(f"class {name!r} has half a character in {text!r}: repair it")
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

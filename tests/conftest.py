@@ -94,7 +94,10 @@ class GoldenCase:
 @cache
 def load_case(family: str, name: str) -> GoldenCase:
     folder = GOLDEN / family
-    meta = json.loads((folder / f"{name}.json").read_text())
+    sidecar = folder / f"{name}.json"
+    if not sidecar.exists() and "CLIM_GOLDEN" in os.environ:
+        pytest.skip(f"the set in CLIM_GOLDEN has no {family}/{name}")
+    meta = json.loads(sidecar.read_text())
     npz = folder / f"{name}.npz"
     arrays = dict(np.load(npz)) if npz.exists() else {}
     return GoldenCase(meta, arrays, folder)

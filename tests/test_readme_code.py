@@ -29,6 +29,7 @@ PAGES += ["docs/quickstart.md", "docs/readouts.md"]
 ELSEWHERE = {
     "packages/flmm/README.md": "tests/flmm/test_readme.py",
     "docs/extending.md": "tests/test_extending.py",
+    "docs/flmm_quickstart.md": "tests/flmm/commands/test_presence.py",
 }
 # So that a page takes seconds: fewer scenes and drawings, smaller canvases.
 SMALLER = {

@@ -73,7 +73,7 @@ def demo_models(folder: Path) -> list[str]:
     heads = model.save_heads(folder / "heads" / "heads.safetensors")
     named = {"lmm": str(folder / "lmm"), "sam": str(folder / "sam")}
     (heads.parent / "grounding.json").write_text(json.dumps(named))
-    return ["--checkpoint", str(heads.parent), "--dtype", "float32"]
+    return ["--checkpoint", str(heads.parent), "--precision", "fp32"]
 
 
 def random_clip(part: Part) -> list[str]:

@@ -1,6 +1,8 @@
 """Phrase features of the golden LMMs: what the original code computed from whole attention
 matrices."""
 
+import os
+
 import pytest
 import torch
 from flmm.attention.capture import Capture, TokenRows
@@ -11,6 +13,7 @@ from golden_lmms import (
     golden_lmm,
     merge_of,
     phrase_rows,
+    precision_of,
     sample_of,
 )
 
@@ -23,7 +26,9 @@ def names(case) -> list[str]:
 
 
 def test_golden_cases_are_those_of_every_lmm_of_f_lmm():
-    assert {"llava", "llava_next", "deepseek_vl", "hpt", "mgm"} <= set(CASES)
+    assert CASES
+    if "CLIM_GOLDEN" not in os.environ:  # another set may have fewer
+        assert {"llava", "llava_next", "deepseek_vl", "hpt", "mgm"} <= set(CASES)
 
 
 @pytest.mark.device
@@ -36,7 +41,7 @@ def test_golden_maps_of_single_images(golden, family):
         expected = case.tensor(f"{name}__mask_attentions")
         assert found.maps.shape == expected.shape
         assert lmm.map_channels == expected.shape[1]
-        torch.testing.assert_close(found.maps, expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(found.maps, expected, **precision_of(case))
 
 
 @pytest.mark.device
@@ -67,10 +72,11 @@ def test_golden_batch_of_images_is_each_alone(golden, family):
         end = int((text.phrase_ids == 0).nonzero().max()) + 1
         short = type(text)(text.input_ids[:end], text.phrase_ids[:end], text.prompt_tokens)
         samples.append(type(samples[0])(samples[0].image, short))
-    together = lmm(samples)
+    merge = merge_of(case)
+    together = lmm(samples, merge=merge)
     for sample, found in zip(samples, together, strict=True):
-        (alone,) = lmm([sample])
-        torch.testing.assert_close(found.maps, alone.maps, atol=1e-5, rtol=1e-4)
+        (alone,) = lmm([sample], merge=merge)
+        torch.testing.assert_close(found.maps, alone.maps, **precision_of(case))
         torch.testing.assert_close(found.states, alone.states, atol=1e-4, rtol=1e-4)
 
 
@@ -83,9 +89,11 @@ def test_golden_merge_max(golden, family):
 
 
 @pytest.mark.device
-def test_golden_bfloat16_lmm(golden):
-    case = golden("forward", "flmm/llava")
-    (found,) = golden_lmm(case, torch.bfloat16)([sample_of(case, first_of(case))])
+@pytest.mark.parametrize("family", cases_with("lmm_bf16__mask_attentions"))
+def test_golden_bfloat16_lmm(golden, family):
+    case = golden("forward", f"flmm/{family}")
+    lmm = golden_lmm(case, torch.bfloat16)
+    (found,) = lmm([sample_of(case, first_of(case))], merge=merge_of(case))
     expected = case.tensor("lmm_bf16__mask_attentions")
     assert found.states.dtype == torch.bfloat16
     # Rounding alone moves the original's maps that far; ours must not be farther off than twice

@@ -13,6 +13,7 @@ from flmm.heads.files import heads_from_released
 from flmm.refiners.sam.weights import load_sam
 from golden_lmms import (
     CASES,
+    cases_about,
     cases_with,
     close_masks,
     decoder_heads,
@@ -136,8 +137,9 @@ def test_golden_losses_and_gradients(golden, embedded, family):
 
 
 @pytest.mark.device
-def test_golden_trajectory(golden, embedded):
-    case = load(golden, "llava")
+@pytest.mark.parametrize("family", cases_about("training", "trajectory"))
+def test_golden_trajectory(golden, embedded, family):
+    case = load(golden, family)
     optim, steps = golden_steps(case)
     largest = optim.pop("clip_norm")
     names = list(case.meta["samples"])
@@ -171,8 +173,9 @@ def test_golden_merge_max(golden, family):
 
 
 @pytest.mark.device
-def test_golden_bfloat16_lmm_with_float32_heads(golden):
-    case = load(golden, "llava")
+@pytest.mark.parametrize("family", cases_with("lmm_bf16__pred_masks"))
+def test_golden_bfloat16_lmm_with_float32_heads(golden, family):
+    case = load(golden, family)
     model = golden_grounded(case, torch.bfloat16)
     (features,) = features_of(model, case, [first_of(case)])
     expected = case.tensor("lmm_bf16__pred_masks")

@@ -36,15 +36,13 @@ from flmm.adapters.authors.deepseek_names import (
 from flmm.adapters.authors.joined import add_image_token
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_lmms import HALF, square
+from tiny_lmms import HALF
 from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
     CLIPImageProcessorPil,
     DeepseekVLForConditionalGeneration,
     DeepseekVLHybridForConditionalGeneration,
-    DeepseekVLHybridImageProcessorPil,
-    DeepseekVLImageProcessorPil,
     LlavaNextImageProcessorPil,
     SiglipImageProcessorPil,
 )
@@ -59,6 +57,18 @@ _READ: dict[tuple[Path, torch.dtype], FrozenLMM] = {}
 def cases_with(array: str) -> list[str]:
     """The LMMs whose case has an array of this name."""
     return [name for name in CASES if array in np.load(GOLDEN / name / "forward.npz").files]
+
+
+def cases_about(*fields: str) -> list[str]:
+    """The LMMs whose sidecar has these fields, one inside the other."""
+    found = []
+    for name in CASES:
+        content = json.loads((GOLDEN / name / "forward.json").read_text())
+        for field in fields:
+            content = content.get(field, {})
+        if content:
+            found.append(name)
+    return found
 
 
 def close_masks(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -140,6 +150,11 @@ def phrase_rows(case, name: str) -> torch.Tensor:
 def merge_of(case) -> str:
     """How the case merges tokens; the oldest ones do not say, and are means."""
     return case.meta.get("merge", "mean")
+
+
+def precision_of(case) -> dict[str, float]:
+    """How close maps must be: rounding is averaged by a mean of tokens, not by a maximum."""
+    return {"atol": 1e-5 if merge_of(case) == "mean" else 2e-5, "rtol": 1e-4}
 
 
 def first_of(case) -> str:
@@ -284,8 +299,10 @@ def _write_hpt(case, folder: Path) -> None:
     clip = case.meta["vision"] == "clip"
     configs = {
         "llm": {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+        | llm_facts(case)
         | case.meta["llm_config"],
         "visual_encoder": {"model_type": f"{case.meta['vision']}_vision_model"}
+        | under(case, "vision_")
         | case.meta["vision_config"],
         "projector": {"model_type": "projector"} | case.meta["projector_config"],
     }
@@ -298,15 +315,28 @@ def _write_hpt(case, folder: Path) -> None:
     processor.save_pretrained(folder / "visual_encoder")
 
 
+def llm_facts(case) -> dict:
+    """What a sidecar says about the language model outside of its configuration."""
+    named = {name: case.meta[name] for name in ("rope_theta", "rms_norm_eps") if name in case.meta}
+    return named | under(case, "llm_")
+
+
+def under(case, prefix: str) -> dict:
+    """The activation and the epsilon of a part, which some sidecars name next to its
+    configuration."""
+    fields = ("hidden_act", "layer_norm_eps")
+    return {name: case.meta[prefix + name] for name in fields if prefix + name in case.meta}
+
+
 def _write_mgm(case, folder: Path) -> None:
     tower = folder / "zoo" / "clip"
     tower.mkdir(parents=True)
-    activation = case.meta.get("clip_hidden_act", "quick_gelu")
-    config = {"model_type": "clip_vision_model", "hidden_act": activation}
+    config = {"model_type": "clip_vision_model", "hidden_act": "quick_gelu", **under(case, "clip_")}
     (tower / "config.json").write_text(json.dumps(config | case.meta["clip_config"]))
     CLIPImageProcessorPil().save_pretrained(tower)
     own = {
         "model_type": case.meta.get("model_type", "mgm"),
+        **llm_facts(case),
         **case.meta["llm_config"],
         **case.meta["mgm_config"],
         "mm_vision_tower": "zoo/clip",
@@ -352,15 +382,12 @@ def _deepseek(case, dtype: torch.dtype) -> FrozenLMM:
     if vision["cls"] == deepseek.ONE:
         config = deepseek_config(language, **options)
         model = DeepseekVLForConditionalGeneration(config).to(dtype)
-        processor = DeepseekVLImageProcessorPil(size=square(siglip["image_size"]), **HALF)
     else:
         layers = registered["sam"].get("global_attn_indexes", ())  # the weights tell them, too
         config = deepseek_config(language, sam=sam_sizes(tensors, global_layers=layers), **options)
         model = DeepseekVLHybridForConditionalGeneration(config).to(dtype)
-        processor = DeepseekVLHybridImageProcessorPil(
-            size=square(siglip["image_size"]),
-            high_res_size=square(config.high_res_vision_config.image_size),
-            **HALF,
-        )
     model.load_state_dict(tensors)
+    # The towers of the 7B model have a mean and a deviation each, in their configuration.
+    pixels = {name: list(value) for name, value in HALF.items()}
+    processor = deepseek._image_processor(pixels, config, vision["params"], source=case.folder)
     return build_lmm(model, processor)

@@ -43,7 +43,6 @@ OWN = {
     "--val": "ov-split: official file of the validation images",
     "--keep-empty": "ov-split: images without a box",
     "--allow-partial": "ov-split: a subset of an official file",
-    "--precision": "all commands of clim-eval with a model",
     "--image-px": "all commands of clim-eval with a model",
     "--outputs": "regions, alpha: which features",
     "--readouts": "readouts: which are compared",
@@ -93,7 +92,6 @@ OWN = {
     "--queries": "flmm eval reasonseg: which questions",
     "--grounded": "flmm eval reasonseg: question or answer",
     "--entities": "flmm eval flickr30k: captions and boxes",
-    "--dtype": "flmm: of the LMM",
     "--adapter": "flmm: a LoRA of the LMM",
     "--load-4bit": "flmm: weights of the LMM",
     "--each-alone": "flmm: phrases read each by itself",
@@ -207,6 +205,8 @@ def test_old_spellings_lead_to_options_of_the_same_parser_and_are_hidden():
         (grounding, "eval png --shards a --out o", "images", "a"),
         (grounding, "eval refcoco --images a --instances b --out o", "instances_json", "b"),
         (grounding, "eval png --images a --narratives b --out o", "narratives_json", "b"),
+        (grounding, "ground a.jpg cat --dtype bfloat16", "precision", "bf16"),
+        (grounding, "attention a.jpg cat --lmm l --dtype=float32", "precision", "fp32"),
     ],
 )
 def test_old_spellings_are_taken_and_name_the_new_ones(program, words, name, value, capsys):

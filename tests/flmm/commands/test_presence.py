@@ -1,17 +1,22 @@
 """`flmm train presence`: new heads next to the old ones, whose masks they have."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from clim_data.pixels import encode_mask
 from flmm import load_grounded
 from flmm.commands.main import main
+from flmm.demo.example import write_example
 from flmm.heads.files import open_heads
 from flmm.heads.sources import trained_with
 from tiny_grounding import save_tiny_grounded
 from tiny_lmms import picture
 from torch import equal
+
+PAGE = Path(__file__).parents[3] / "docs" / "flmm_quickstart.md"
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +91,25 @@ def test_elsewhere_the_models_are_named(files, tmp_path, capsys):
         str(files / "lmm"),
         str(files / "sam"),
     ]
+
+
+def test_the_page_on_drawn_scenes(tmp_path, monkeypatch, capsys):
+    """References as gRefCOCO has them, written and fitted as the page of the quick start says."""
+    monkeypatch.chdir(tmp_path)
+    write_example("flmm-quickstart", scenes=12)
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    exec(compile(block, PAGE.name, "exec"), {})
+    (command,) = re.findall(r"^flmm (train presence .*?[^\\])$", PAGE.read_text(), re.S | re.M)
+    words = command.replace("\\\n", " ").split()
+    assert main([*words, "--device=cpu"]) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "on 3 held-out images: AUROC" in said
+    assert "heads with their presence head in flmm-quickstart/own.safetensors" in said
+
+    image = "flmm-quickstart/scenes/test/images/000000000001.png"
+    new = ["--checkpoint=flmm-quickstart/own.safetensors", "-o", "out.png"]
+    assert main(["ground", image, "a rose", *new]) == 0
+    assert json.loads((tmp_path / "out.json").read_text())["score_kind"] == "presence"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from flmm.adapters.tokenizer import plain_decoder, prompt_ids
 from flmm.dialogue.answers import ask, ground_answer, text_and_offsets
 from flmm.grounders.heads import ground_phrases
 from flmm.text.original import original_spans
-from golden_lmms import close_masks, golden_grounded, tokenizer_of
+from golden_lmms import cases_about, close_masks, golden_grounded, tokenizer_of
 from PIL import Image
 from torch.nn import functional as F
 
@@ -15,7 +15,10 @@ from torch.nn import functional as F
 @pytest.fixture(scope="module")
 def chat(golden):
     """(case, model, image, answer) of the golden conversation."""
-    case = golden("forward", "flmm/deepseek_vl")
+    family = next(iter(cases_about("answer")), None)
+    if family is None:
+        pytest.skip("no case of this set has an answer")
+    case = golden("forward", f"flmm/{family}")
     model = golden_grounded(case)
     model.lmm.tokenizer = tokenizer_of(case, "deepseek")
     asked = case.meta["answer"]
@@ -68,9 +71,9 @@ def test_golden_words_of_an_answer_are_grounded(chat):
     _, model, image, answer = chat
     last = answer.text.split()[-1]
     found = ground_answer(model, image, answer, [last])
-    assert found.phrases == (last,)
-    assert answer.text[slice(*found.spans[0])] == last
-    assert found.masks.refined.shape == (1, image.height, image.width)
+    assert set(found.phrases) == {last}  # a random LMM may repeat a word
+    assert {answer.text[slice(*span)] for span in found.spans} == {last}
+    assert found.masks.refined.shape == (len(found.phrases), image.height, image.width)
     assert not found.masks.refined.requires_grad
     whole = ground_answer(model, image, answer, original_spans(answer.text, lambda text: []))
     assert whole.phrases == (answer.text.rstrip(),)

@@ -134,7 +134,7 @@ def command(golden, tmp_path_factory):
         f"--sam={folder / 'sam'}",
         f"--checkpoint={folder / 'heads.pth'}",
     ]
-    return folder, [*named, "--device=cpu", "--dtype=float32"]
+    return folder, [*named, "--device=cpu", "--precision=fp32"]
 
 
 def _save_sam(case, folder):

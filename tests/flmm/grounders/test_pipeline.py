@@ -125,6 +125,8 @@ def test_mistakes_end_with_the_fix(find, folder, tmp_path):
         flmm.pipeline(heads=alone)
     with pytest.raises(ValueError, match="batch_size=0: pass at least 1"):
         flmm.GroundingOptions(batch_size=0)
+    with pytest.raises(ValueError, match="precision='float32': choose from fp32, bf16, fp16"):
+        flmm.GroundingOptions(precision="float32")
     with pytest.raises(ValueError, match="at least one phrase"):
         find(picture(60, 90), [])
 

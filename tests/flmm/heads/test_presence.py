@@ -7,6 +7,7 @@ import torch
 from flmm.grounded import load_grounded
 from flmm.heads.presence import (
     OF_CHANCES,
+    OF_SIDES,
     PresenceHead,
     evidence_size,
     older_evidence,
@@ -50,6 +51,7 @@ def test_evidence_of_a_phrase_does_not_depend_on_the_others(family):
                 (count,),
                 of_image.layout,
                 of_image.chances[start : start + count],
+                of_image.wording[number : number + 1],
             )
             one = type(fine)(fine.masks[number : number + 1], fine.ious[number : number + 1])
             expected = presence_evidence(alone, rough[number : number + 1], one)
@@ -84,12 +86,39 @@ def test_heads_of_earlier_versions_score_as_they_did():
     for of_image, rough, fine in zip(features, coarse, found, strict=True):
         parts = of_image.states[-1].split(list(of_image.lengths))
         words = torch.stack([torch.cat([part.mean(0), part[-1]]) for part in parts])
-        pixels = presence_evidence(of_image, rough, fine)[:, OF_CHANCES:]
+        pixels = presence_evidence(of_image, rough, fine)[:, OF_CHANCES:-OF_SIDES]
         evidence = older_evidence(of_image, rough, fine)
         torch.testing.assert_close(evidence, torch.cat([pixels, words], 1))
         is_found = (fine.masks > 0).flatten(1).any(1)
         scores = model.heads.scores(of_image, rough, fine)
         torch.testing.assert_close(scores, old.scores(evidence) * is_found)
+
+
+def test_heads_that_do_not_read_sides_score_as_they_did():
+    model = tiny_grounded().eval()
+    features, coarse, found, _ = grounded(model)
+    named = replace(features[0], wording=("a dog on the left",) * len(coarse[0]))
+    torch.manual_seed(0)
+    head = PresenceHead(evidence_size(model.lmm.map_channels) - OF_SIDES, hidden=4)
+    model.heads.use_presence(head)
+    scores = model.heads.scores(named, coarse[0], found[0])
+    assert torch.equal(scores, model.heads.scores(features[0], coarse[0], found[0]))
+
+
+def test_evidence_says_how_far_a_mask_lies_on_the_side_that_its_phrase_names():
+    model = tiny_grounded().eval()
+    features, coarse, found, _ = grounded(model)
+    assert len(features[0].wording) == 3
+    masks = torch.full((3, 8, 8), -1.0)
+    masks[:2, :2, 6:] = 1  # in the top right corner; the third mask is empty
+    refined = replace(found[0], masks=masks)
+    phrases = ("a dog top left", "the upper dog", "a dog on the right")
+    sides = presence_evidence(replace(features[0], wording=phrases), coarse[0], refined)
+    expected = [[1, 1, -0.75, 0.75], [0, 1, 0, 0.75], [1, 0, 0, 0]]
+    torch.testing.assert_close(sides[:, -OF_SIDES:], torch.tensor(expected))
+    without = presence_evidence(replace(features[0], wording=()), coarse[0], refined)
+    assert not without[:, -OF_SIDES:].any()
+    assert torch.equal(without[:, :-OF_SIDES], sides[:, :-OF_SIDES])
 
 
 def test_evidence_without_chances():

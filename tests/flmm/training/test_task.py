@@ -14,7 +14,14 @@ from flmm.refiners.square import ResizedImage
 from flmm.samples import GroundingBatch, GroundingItem
 from flmm.training.config import GroundingConfig, GroundingDataConfig
 from flmm.training.task import GroundingTask
-from golden_lmms import CASES, golden_grounded, golden_steps, picture_of, sample_of
+from golden_lmms import (
+    CASES,
+    cases_about,
+    golden_grounded,
+    golden_steps,
+    picture_of,
+    sample_of,
+)
 from safetensors.torch import load_file
 from tiny_grounding import batch_of, fit_until, tiny_config, tiny_grounded, tiny_trainer
 from tolerance import SAME_LOSSES
@@ -156,10 +163,11 @@ class SameBatch:
         raise AssertionError("this run is not resumed")
 
 
-def test_golden_steps_of_a_run(golden, tmp_path):
+@pytest.mark.parametrize("family", cases_about("training", "trajectory"))
+def test_golden_steps_of_a_run(golden, tmp_path, family):
     """The original's optimizer steps, by the trainer: its loss, clipping and AdamW, read back from
     the metrics."""
-    case = golden("forward", "flmm/llava")
+    case = golden("forward", f"flmm/{family}")
     optim, steps = golden_steps(case)
     *trained, after = steps
     task = GroundingTask(golden_grounded(case))

@@ -94,10 +94,12 @@ def as_torch_files(folder):
 
 
 @pytest.fixture(scope="module")
-def tiny():
+def tiny(golden):
     torch.manual_seed(7)
     model, _ = deepseek_vl_hybrid(vision_use_head=False)
-    model.resize_token_embeddings(720)  # the placeholder has an id of the golden tokenizer
+    # The placeholder has an id of the golden tokenizer.
+    words = len(tokenizer_of(golden("forward", "flmm/deepseek_vl"), "deepseek"))
+    model.resize_token_embeddings(max(words, model.config.text_config.vocab_size))
     with torch.no_grad():  # zero at the start, where SAM's first global layer would have no effect
         model.model.high_res_vision_alpha.fill_(0.7)
         for parameter in model.parameters():
@@ -127,6 +129,26 @@ def folder(golden, tiny, tmp_path, monkeypatch):
     tensors = as_authors(tiny.state_dict())
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     return tmp_path
+
+
+def test_heads_of_a_tower_that_no_release_has_are_read_from_the_configuration(
+    folder, tiny, monkeypatch
+):
+    monkeypatch.setattr(deepseek, "SIGLIP_HEADS", {})
+    monkeypatch.setattr(deepseek, "SAM_GLOBAL_LAYERS", {})
+    with pytest.raises(ValueError, match=r"\(siglip_tiny, sam_tiny\) that flmm does not know"):
+        load_lmm(folder)
+    path = folder / "config.json"
+    about = json.loads(path.read_text())
+    params = about["vision_config"]["params"]
+    params["high_res_cfg"]["global_attn_indexes"] = [1]
+    for heads in (2, 5):
+        params["low_res_cfg"]["heads"] = heads
+        path.write_text(json.dumps(about))
+        if heads == 2:
+            assert load_lmm(folder).config.vision_config.num_attention_heads == heads
+    with pytest.raises(ValueError, match=r"cannot have 5 heads: use deepseek-community"):
+        load_lmm(folder)
 
 
 FORMS = ["one_file", "in_parts", "torch_file", "torch_files"]

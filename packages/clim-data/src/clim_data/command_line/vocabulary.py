@@ -47,6 +47,7 @@ VOCABULARY: dict[str, Word] = {
     "--pretrained": Word(
         "open_clip tag, .pt or .safetensors file, or run folder", str, "TAG_OR_PATH"
     ),
+    "--precision": Word("numbers of the model's weights", str, None, ("fp32", "bf16", "fp16")),
     "--device": Word("such as cpu or cuda:0; default: the GPU if there is one", str, "DEVICE"),
     "--workers": Word("processes that load images", at_least(0), "N"),
     "--batch-size": Word("images per forward pass", at_least(1), "N"),

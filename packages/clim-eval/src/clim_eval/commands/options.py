@@ -43,9 +43,7 @@ def add_model_options(parser: argparse.ArgumentParser, image_px: str = "") -> No
 
 def add_device_options(group: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add --precision and --device."""
-    group.add_argument(
-        "--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="numbers of the model"
-    )
+    add_option(group, "--precision", default="fp32")
     add_option(group, "--device")
 
 

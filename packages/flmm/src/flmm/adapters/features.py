@@ -30,7 +30,8 @@ class PhraseFeatures:
     maps: (N, C, h, w) float32 attention maps. states: (L, T, D) hidden states in the model's dtype.
     lengths: tokens of each phrase, their sum is T. layout: how maps lie on the image. chances:
     (T, 3) of the tokens, see `flmm.adapters.chances.token_chances`; None where they are not known.
-    Masks do not depend on them, scores do.
+    wording: the text of each phrase; empty where it is not known. Masks do not depend on chances
+    and wording, scores do.
     """
 
     maps: Tensor
@@ -38,6 +39,7 @@ class PhraseFeatures:
     lengths: tuple[int, ...]
     layout: ImageLayout
     chances: Tensor | None = None
+    wording: tuple[str, ...] = ()
 
 
 def join_phrases(parts: Sequence[PhraseFeatures]) -> PhraseFeatures:
@@ -51,7 +53,10 @@ def join_phrases(parts: Sequence[PhraseFeatures]) -> PhraseFeatures:
     states = torch.cat([part.states for part in parts], dim=1)  # (L, T, D)
     known = [part.chances for part in parts if part.chances is not None]
     chances = torch.cat(known) if len(known) == len(parts) else None  # (T, 3)
-    return PhraseFeatures(maps, states, lengths, parts[0].layout, chances)
+    wording: tuple[str, ...] = ()
+    if all(len(part.wording) == len(part.lengths) for part in parts):
+        wording = sum((part.wording for part in parts), ())
+    return PhraseFeatures(maps, states, lengths, parts[0].layout, chances, wording)
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,18 @@ class GeneratedAnswer:
     layout: ImageLayout
     chances: Tensor | None = None
 
-    def phrases(self, spans: Sequence[tuple[int, int]], *, merge: str = "mean") -> PhraseFeatures:
+    def phrases(
+        self,
+        spans: Sequence[tuple[int, int]],
+        *,
+        merge: str = "mean",
+        wording: Sequence[str] = (),
+    ) -> PhraseFeatures:
         """Return the features of token spans (start, end exclusive) of the answer.
 
         Args:
             merge: how the tokens of a phrase become one map, as in `FrozenLMM.forward`.
+            wording: the text of each span, if it is known.
 
         Raises:
             ValueError: a span is empty or reaches beyond the tokens that have features.
@@ -92,7 +104,8 @@ class GeneratedAnswer:
 
         maps = self.layout.merge(self.maps[tokens], lengths, merge)
         chances = None if self.chances is None else self.chances[tokens]
-        return PhraseFeatures(maps, self.states[:, tokens], lengths, self.layout, chances)
+        states = self.states[:, tokens]
+        return PhraseFeatures(maps, states, lengths, self.layout, chances, tuple(wording))
 
 
 @dataclass(frozen=True)
@@ -122,4 +135,5 @@ class Answer:
             ValueError: a span is empty or reaches beyond the text.
         """
         tokens = phrase_token_spans(self.offsets, spans, straddling="drop")
-        return self.generated.phrases(tokens, merge=merge)
+        wording = [self.text[start:end] for start, end in spans]
+        return self.generated.phrases(tokens, merge=merge, wording=wording)

@@ -144,7 +144,9 @@ class FrozenLMM(nn.Module):
             else:
                 maps = layout.arrange(maps)
             own = None if of_texts is None else of_texts[item]
-            features.append(PhraseFeatures(maps, capture.states(item), lengths, layout, own))
+            wording = texts[item].wording
+            states_of = capture.states(item)
+            features.append(PhraseFeatures(maps, states_of, lengths, layout, own, wording))
         return features
 
     def generate(

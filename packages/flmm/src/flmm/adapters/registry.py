@@ -11,10 +11,10 @@ from torch import nn
 from flmm.adapters.family import Family, ProcessorReader
 from flmm.adapters.frozen import FrozenLMM
 from flmm.adapters.loading import four_bit_options, merge_adapter
+from flmm.adapters.precision import DTYPES
 from flmm.hub import check_device, check_parts_of_config, hub_options, read_or_explain
 from flmm.transformers_compat import check_transformers, own_attention
 
-DTYPES = ("bfloat16", "float16", "float32")
 # model_type -> module and class in `families`; imported on use.
 _FAMILIES: dict[str, Callable[..., Family] | tuple[str, str]] = {
     "llama4": ("llama4", "Llama4"),
@@ -132,8 +132,8 @@ def load_lmm(
         ImportError: a package that `four_bit` or `adapter` needs is missing.
     """
     check_transformers()
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}; legal values are {', '.join(DTYPES)}")
+    if dtype not in DTYPES.values():
+        raise ValueError(f"dtype={dtype!r}; legal values are {', '.join(sorted(DTYPES.values()))}")
     check_device(device)
     if four_bit and adapter is not None:
         raise ValueError(

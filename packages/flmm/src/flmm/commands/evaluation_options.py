@@ -9,6 +9,7 @@ from clim_data.command_line import CommandParser, add_option, at_least
 from clim_data.processes import Ranks, local_device
 from clim_eval import Coverage
 
+from flmm.adapters.precision import DTYPES
 from flmm.commands.options import add_model_options, heads_file
 
 # Options that change no result of a sample.
@@ -51,6 +52,8 @@ def what_counts(options: Namespace) -> dict[str, str]:
         # The default of --min-score changes nothing: older results go on with it.
         if value is not None and name not in _FREE and (name, value) != ("min_score", 0.0)
     }
+    if "precision" in named:
+        named["dtype"] = DTYPES[named.pop("precision")]  # its name before: older results go on
     grounders = getattr(options, "grounder", "heads")
     if grounders in ("heads", ["heads"]):
         named.pop("grounder", None)  # as it was called before there were others

@@ -8,15 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clim_data.command_line import add_option, at_least
+from clim_data.command_line import CommandParser, add_option, at_least
 from clim_data.processes import Ranks
 
 from flmm.adapters.frozen import FrozenLMM
+from flmm.adapters.precision import DTYPES, dtype_for
 from flmm.grounded import GroundedLMM
 from flmm.heads.sources import heads_in, trained_with
 
+# --dtype, the old spelling of --precision, took torch's names.
+_OLD_NAMES = {dtype: precision for precision, dtype in DTYPES.items()}
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
+
+def add_model_options(parser: CommandParser) -> None:
     """Add the options of the heads, the LMM, the refiner and the device."""
     group = parser.add_argument_group("model")
     group.add_argument(
@@ -37,16 +41,25 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="SAM, such as facebook/sam-vit-large, or `none` for coarse masks without one; "
         "default: what the heads were trained with",
     )
-    add_weight_options(group)
+    add_weight_options(parser, group)
 
 
-def add_weight_options(group: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
-    """Add --dtype, --adapter, --load-4bit and --device: how the LMM's weights are loaded."""
-    group.add_argument(
-        "--dtype",
-        choices=("bfloat16", "float16", "float32"),
-        help="of the LMM; default: bfloat16 on a GPU, float32 on the CPU",
+def add_weight_options(
+    parser: CommandParser, group: "argparse._ArgumentGroup | None" = None
+) -> None:
+    """Add --precision, --adapter, --load-4bit and --device: how the LMM's weights are loaded.
+
+    Args:
+        group: of the parser, where the help shows them.
+    """
+    group = group or parser.add_argument_group("model")
+    add_option(
+        group,
+        "--precision",
+        type=lambda text: _OLD_NAMES.get(text, text),
+        help="numbers of the LMM's weights; default: bf16 on a GPU, fp32 on the CPU",
     )
+    parser.add_old_spelling("--dtype", "--precision")
     group.add_argument(
         "--adapter",
         metavar="PATH_OR_HUB_ID",
@@ -155,7 +168,7 @@ def device_and_dtype(options: argparse.Namespace) -> tuple[str, str]:
     import torch
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return device, options.dtype or ("float32" if device == "cpu" else "bfloat16")
+    return device, dtype_for(options.precision, device)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
-from clim_data.command_line import add_option, at_least, typed
+from clim_data.command_line import CommandParser, add_option, at_least, typed
 
 from flmm.commands.options import (
     add_model_options,
@@ -28,9 +28,9 @@ whose masks are known, and phrases that are not.
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """Return the parser of `flmm train presence`."""
-    parser = argparse.ArgumentParser(prog="flmm train presence", description=DESCRIPTION)
+    parser = CommandParser(prog="flmm train presence", description=DESCRIPTION)
     add_model_options(parser)
     data = parser.add_argument_group("data")
     add_option(data, "--images", required=True)

@@ -20,7 +20,7 @@ from flmm.commands.evaluation_options import (
     print_figures,
     what_counts,
 )
-from flmm.commands.options import load_from_options, say
+from flmm.commands.options import device_and_dtype, load_from_options, say
 
 if TYPE_CHECKING:
     from flmm.evaluation.judges import EndpointJudge, Judge
@@ -149,13 +149,10 @@ def _endpoint(options: Namespace) -> "EndpointJudge | None":
 
 
 def _local_judge(options: Namespace) -> "Judge":
-    import torch
-
     from flmm.adapters.registry import load_lmm
     from flmm.evaluation.judges import LmmJudge
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = options.dtype or ("float32" if device == "cpu" else "bfloat16")
+    device, dtype = device_and_dtype(options)
     say(f"loading the judge {options.judge} ({dtype}, {device}) ...")
     return LmmJudge(load_lmm(options.judge, dtype=dtype, device=device), options.judge)
 

@@ -118,8 +118,8 @@ def visual_answer(
 
 
 def mask_box(mask: Tensor, *, scale: float = 1.0) -> tuple[int, int, int, int]:
-    """Box (x0, y0, x1, y1) in pixels around a bool mask (H, W): 8 px or more to each side of its
-    centre, times `scale`.
+    """Return the box (x0, y0, x1, y1) in pixels around a bool mask (H, W): 8 px or more to each
+    side of its centre, times `scale`.
 
     It runs from the first to the last pixel's index, is clipped to the image and rounded down; the
     whole image for an empty mask.
@@ -143,7 +143,7 @@ def _grown(first: int, last: int, limit: int, scale: float) -> tuple[int, int]:
 def _think(
     model: GroundedLMM, image: Image.Image, question: str, max_tokens: int
 ) -> tuple[str, PhraseFeatures | None]:
-    """The LMM's words for the object that matters, and their features; None if the answer is
+    """Return the LMM's words for the object that matters, and their features; None if the answer is
     empty."""
     lmm = model.lmm
     decode = plain_decoder(tokenizer_of(lmm))
@@ -157,27 +157,25 @@ def _think(
         stop=lambda so_far: decode(so_far.tolist()).endswith("."),
     )
     known = len(said.maps)
-    return decode(said.ids[:known].tolist()), said.phrases(
-        [(0, known)], merge=model.merge
-    ) if known else None
+    thought = decode(said.ids[:known].tolist())
+    return thought, said.phrases([(0, known)], merge=model.merge) if known else None
 
 
 def _question_features(model: GroundedLMM, image: Image.Image, question: str) -> PhraseFeatures:
-    """Features of the question's own words, read after the image."""
+    """Return the features of the question's own words, read after the image."""
     lmm, style = model.lmm, model.lmm.family.style
     # A second image token marks where the question ends: what follows it in the template is not
     # read.
     opened = style.template.partition("{input}")[0] + style.question(question) + style.image_token
     ids = prompt_ids(lmm, opened, system=False)
     first, end = (ids == lmm.family.image_token_id).nonzero().flatten().tolist()
-    special = torch.isin(
-        ids[:end], torch.tensor(lmm.tokenizer.all_special_ids)
-    )  # such as an image's end
+    # Special tokens, such as an image's end, are no words of the question.
+    special = torch.isin(ids[:end], torch.tensor(lmm.tokenizer.all_special_ids))
     owners = torch.where((torch.arange(end) > first) & ~special, 0, -1)
-    return lmm(
-        [Sample(prepare_image(lmm.family, image), TokenizedText(ids[:end], owners, end))],
-        merge=model.merge,
-    )[0]
+
+    text = TokenizedText(ids[:end], owners, end)
+    (features,) = lmm([Sample(prepare_image(lmm.family, image), text)], merge=model.merge)
+    return features
 
 
 def _mask(
@@ -187,7 +185,7 @@ def _mask(
     *,
     refine: bool,
 ) -> Tensor:
-    """(H, W) logits of the only phrase."""
+    """Return the logits (H, W) of the only phrase."""
     size = image.size if isinstance(image, ImageEmbedding) else (image.height, image.width)
     coarse = model.coarse_masks(features)[None]
     coarse = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)[0]  # (1, H, W)
@@ -198,7 +196,7 @@ def _mask(
 
 
 def _closer_look(model: GroundedLMM, question: str) -> str:
-    """A prompt about two images: the whole and its part."""
+    """Write a prompt about two images: the whole and its part."""
     style = model.lmm.family.style
     parts = (
         "the whole image, ",

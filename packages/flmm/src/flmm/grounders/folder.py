@@ -10,7 +10,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from clim_data import BrokenSample, SkipReport
 from clim_data.processes import PartJob, Ranks, do_parts, load_in_workers
 from clim_eval.pictures import write_png
@@ -23,6 +22,8 @@ from flmm.grounders.images import PhraseMarks, labels_of_phrases, masks_as_json
 from flmm.pictures.masks import grounding_figure
 from flmm.pictures.orientation import turn_back, turn_places_back
 
+# What an annotation has of the record of a phrase.
+SHAPE = ("segmentation", "area", "bbox", "boxes", "points")
 PARTS = 64
 """Parts of a large job; a job that is killed loses one of each process."""
 
@@ -248,48 +249,40 @@ class Part:
         loaded = self.loaded.pop(item.number)
         upright = found.binary(self.options.min_score)
         scores, in_picture = found.scores.tolist(), found.in_picture()
-        name = self.images.names[item.number]
         if self.options.pictures is not None and loaded.upright is not None:
             labels = labels_of_phrases(phrases, scores, in_picture)
             figure = grounding_figure(loaded.upright, upright.cpu().numpy(), labels)
-            path = self.options.pictures / f"{name}.png"
+            path = self.options.pictures / f"{self.images.names[item.number]}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_png(path, figure)
 
-        turn = loaded.turn
         places = None
         if found.places is not None:
-            places = [turn_places_back(own, item.size, turn) for own in found.places]
-        stored = turn_back(upright, turn).cpu().numpy()
-        height, width = stored.shape[1:]
-        image = {
-            "id": item.number + 1,
-            "file_name": name,
-            "height": height,
-            "width": width,
-        }
-        annotations, not_found = [], []
+            places = [turn_places_back(own, item.size, loaded.turn) for own in found.places]
+        stored = turn_back(upright, loaded.turn).cpu().numpy()
         marks = PhraseMarks(in_picture, places)
-        records = masks_as_json(np.asarray(stored), phrases, marks=marks)["phrases"]
-        for record, score in zip(records, scores, strict=True):
-            entry = {
-                "image_id": image["id"],
-                "category_id": self.numbers[record["phrase"]],
-                "score": round(score, 4),
-            }
-            if "in_picture" in record:
-                entry["in_picture"] = record["in_picture"]
+        records = masks_as_json(stored, phrases, scores, marks)["phrases"]
+        self.entries[item.number] = self._entries(item.number, stored.shape[1:], records)
+
+    def _entries(
+        self, number: int, size: tuple[int, ...], records: Sequence[Mapping[str, Any]]
+    ) -> dict[str, list]:
+        """Write the records of an image's phrases, see `masks_as_json`, as COCO has them."""
+        height, width = size
+        image_id = number + 1
+        name = self.images.names[number]
+        image = {"id": image_id, "file_name": name, "height": height, "width": width}
+
+        annotations, not_found = [], []
+        for record in records:
+            entry = {"image_id": image_id, "category_id": self.numbers[record["phrase"]]}
+            entry |= {key: record[key] for key in ("score", "in_picture") if key in record}
             if record["found"]:
-                kept = ("segmentation", "area", "bbox", "boxes", "points")
-                shape = {key: record[key] for key in kept if key in record}
+                shape = {key: record[key] for key in SHAPE if key in record}
                 annotations.append({**entry, **shape, "iscrowd": 0})
             else:
                 not_found.append(entry)
-        self.entries[item.number] = {
-            "images": [image],
-            "annotations": annotations,
-            "not_found": not_found,
-        }
+        return {"images": [image], "annotations": annotations, "not_found": not_found}
 
     def record(self) -> dict[str, list]:
         """Return the part as plain data."""

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 # Of the heads with the lowest entropy for a phrase, these get a vote; in small models fewer.
 VOTES = 10
 SMALLEST_SHARE = 4
+# Steps of one cell between two comparisons, each of which waits for a GPU.
+SPREADS = 8
 
 
 def regions(inside: Tensor) -> Tensor:
@@ -25,8 +27,11 @@ def regions(inside: Tensor) -> Tensor:
     height, width = inside.shape[1:]
     numbers = torch.arange(1, height * width + 1, device=inside.device, dtype=torch.float64)
     labels = numbers.view(1, height, width) * inside
+    steps = 1 if inside.device.type == "cpu" else SPREADS
     while True:  # the largest number of a region spreads to all of it
-        spread = F.max_pool2d(labels[:, None], 3, stride=1, padding=1)[:, 0] * inside
+        spread = labels
+        for _ in range(steps):
+            spread = F.max_pool2d(spread[:, None], 3, stride=1, padding=1)[:, 0] * inside
         if torch.equal(spread, labels):
             return labels.long()
         labels = spread
@@ -44,7 +49,7 @@ def spatial_entropy(maps: Tensor) -> Tensor:
     """Compute how scattered maps are: the entropy of the mass of their regions, float (M,).
 
     Regions are 8-connected cells above the mean of the map; their mass is the sum above it. A map
-        in one piece has 0. A map without a region, or whose whole bottom row is inside, has
+    in one piece has 0. A map without a region, or whose whole bottom row is inside, has
     infinity: such heads look at the end of the image for every phrase.
 
     Args:

@@ -22,6 +22,7 @@ from clim_models.pipelines import (
 from PIL import Image
 
 from flmm.adapters.frozen import FrozenLMM
+from flmm.adapters.precision import DTYPES, dtype_for
 from flmm.grounded import GroundedLMM, load_grounded
 from flmm.grounders.batches import BatchGrounder
 from flmm.grounders.grounder import Grounder, ScoredMasks
@@ -41,7 +42,8 @@ class GroundingOptions:
         min_score: phrases with a lower score are not found.
         each_alone: the LMM reads each phrase by itself, at the cost of a pass for each; without
             it, it reads them one after the other, and one can change the mask of the next.
-        dtype: of an LMM that is loaded here; None is bfloat16 on a GPU and float32 on a CPU.
+        precision: of an LMM that is loaded here, "fp32", "bf16" or "fp16"; None is bf16 on a GPU
+            and fp32 on a CPU.
         on_error: what happens to a picture of a list that cannot be read or that the LMM cannot
             take, "skip" or "raise": as in `PipelineOptions` of clim-models.
 
@@ -52,7 +54,7 @@ class GroundingOptions:
     batch_size: int | None = None
     min_score: float = 0.0
     each_alone: bool = False
-    dtype: str | None = None
+    precision: str | None = None
     on_error: str = "skip"
 
     def __post_init__(self) -> None:
@@ -61,6 +63,8 @@ class GroundingOptions:
             raise ValueError(f"batch_size={self.batch_size}: pass at least 1")
         if not 0 <= self.min_score <= 1:
             raise ValueError(f"min_score={self.min_score}: pass a number from 0 to 1")
+        if self.precision not in (None, *DTYPES):
+            raise ValueError(f"precision={self.precision!r}: choose from {', '.join(DTYPES)}")
 
 
 class GroundingPipeline:
@@ -245,12 +249,11 @@ def pipeline(
         raise ValueError("masks need trained heads: pass heads=RUN, the folder of a training")
     file = heads_in(Path(heads))
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = settings.dtype or ("float32" if where == "cpu" else "bfloat16")
     loaded = load_grounded(
         lmm or trained_with(file, "lmm", flag=""),
         sam=sam or trained_with(file, "sam", flag=""),
         heads=file,
-        dtype=dtype,
+        dtype=dtype_for(settings.precision, where),
         device=where,
     )
     return GroundingPipeline(HeadsGrounder(loaded), settings, vocabulary=classes)

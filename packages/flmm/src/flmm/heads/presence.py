@@ -18,6 +18,7 @@ from flmm.adapters.features import PhraseFeatures
 from flmm.attention.capture import token_owners
 from flmm.heads.scores import mask_agreement
 from flmm.refiners.refiner import RefinedMasks
+from flmm.text.sides import side_of
 
 HIDDEN = 64
 # Logits at which a confident mask still covers a pixel, and an uncertain one begins to.
@@ -25,13 +26,14 @@ _SURE = 1.0
 _SMALL = 1e-6
 OF_CHANCES = 10
 OF_MASKS = 11
+OF_SIDES = 4
 LIKELY = 0.5
 """Score from which a phrase is called present where nothing was fitted: more likely than not."""
 
 
 def evidence_size(channels: int) -> int:
     """Return F, the numbers of `presence_evidence` for C maps."""
-    return OF_CHANCES + OF_MASKS + 4 * channels
+    return OF_CHANCES + OF_MASKS + 4 * channels + OF_SIDES
 
 
 def older_evidence_size(channels: int, width: int) -> int:
@@ -39,19 +41,28 @@ def older_evidence_size(channels: int, width: int) -> int:
     return OF_MASKS + 4 * channels + 2 * width
 
 
+def legal_sizes(channels: int, width: int) -> dict[int, bool]:
+    """Return the numbers that presence heads for C maps and hidden states of D can read, and
+    whether they are of `older_evidence`: today's, those before sides were read, and older ones."""
+    size = evidence_size(channels)
+    return {size: False, size - OF_SIDES: False, older_evidence_size(channels, width): True}
+
+
 @torch.no_grad()
 def presence_evidence(features: PhraseFeatures, coarse: Tensor, found: RefinedMasks) -> Tensor:
     """Collect the evidence for the presence of phrases -> float32 (N, F).
 
     It is 10 numbers about how much the LMM expected the phrase's tokens before it read them (0
-    where that is not known), 11 about the masks, and 4 about each map of attention (mass, entropy,
-    peak, and the share that lies on the mask).
+    where that is not known), 11 about the masks, 4 about each map of attention (mass, entropy,
+    peak, and the share that lies on the mask), and 4 about the side of the picture that the phrase
+    names (0 where it names none).
 
     Args:
         coarse: logits (N, p, q) of the mask head. found: the refined masks.
     """
     chances = _of_chances(features).to(coarse.device)
-    return torch.cat([chances, _of_pixels(features, coarse, found)], 1)
+    sides = _of_sides(features, found.masks)
+    return torch.cat([chances, _of_pixels(features, coarse, found), sides], 1)
 
 
 @torch.no_grad()
@@ -112,6 +123,27 @@ def _of_maps(features: PhraseFeatures, refined: Tensor) -> Tensor:
     return torch.cat([(mass + _SMALL).log(), entropy, shares.amax((2, 3)), on_mask], 1)
 
 
+def _of_sides(features: PhraseFeatures, refined: Tensor) -> Tensor:
+    """Return 4 numbers about the side that each phrase names -> (N, 4): whether it names one,
+    across and down, and how far the mask's centre lies towards it, from -1 (at the other edge of
+    the picture) to 1."""
+    named = [side_of(text) for text in features.wording] or [(0, 0)] * len(refined)
+    sides = torch.tensor(named, dtype=torch.float32, device=refined.device).view(-1, 2)
+    return torch.cat([sides.abs(), sides * _centres(refined)], 1)
+
+
+def _centres(refined: Tensor) -> Tensor:
+    """Return the centres (N, 2) of masks, across and down: 0 is the middle of the picture, -1 the
+    left or top edge. Empty masks have 0."""
+    inside = (refined > 0).float()  # (N, H, W)
+    centres = []
+    for along in (inside.sum(1), inside.sum(2)):  # (N, W), (N, H)
+        count = along.shape[1]
+        places = (torch.arange(count, device=along.device) + 0.5) * 2 / count - 1
+        centres.append((along @ places) / along.sum(1).clamp(min=1))
+    return torch.stack(centres, 1)
+
+
 def _of_chances(features: PhraseFeatures) -> Tensor:
     """Return 10 numbers about the chances of each phrase's tokens -> (N, 10)."""
     phrases = len(features.lengths)
@@ -150,7 +182,7 @@ class PresenceHead(nn.Module):
     leave it alone.
 
     Args:
-        inputs: F, see `evidence_size`; heads of earlier versions have `older_evidence_size`.
+        inputs: F, see `evidence_size`; heads of earlier versions have another, see `legal_sizes`.
         hidden: width of the hidden layers.
         threshold: a phrase with a lower score is called "not in the picture".
 

@@ -22,8 +22,8 @@ from flmm.heads.files import OWN_POSITIONS, open_heads, read_heads, write_heads
 from flmm.heads.presence import (
     PresenceHead,
     evidence_size,
+    legal_sizes,
     older_evidence,
-    older_evidence_size,
     presence_evidence,
 )
 from flmm.heads.scores import geometric_scores
@@ -92,7 +92,7 @@ class TrainableHeads(nn.Module):
 
         # Not trained with the others: see `fit_presence`. knows: see `heads.facts.KNOWS`.
         self.evidence_size = evidence_size(lmm.map_channels)
-        self._older_size = older_evidence_size(lmm.map_channels, lmm.hidden_size)
+        self._legal_sizes = legal_sizes(lmm.map_channels, lmm.hidden_size)
         self.presence: PresenceHead | None = None
         self.knows: dict[str, Any] | None = None
 
@@ -138,9 +138,9 @@ class TrainableHeads(nn.Module):
         if self.presence is None:
             return geometric_scores(coarse, found.masks, found.ious)
         with torch.autocast(coarse.device.type, enabled=False):
-            is_older = self.presence.inputs == self._older_size
-            collect = older_evidence if is_older else presence_evidence
-            scores = self.presence.scores(collect(features, coarse, found))
+            size = self.presence.inputs
+            collect = older_evidence if self._legal_sizes[size] else presence_evidence
+            scores = self.presence.scores(collect(features, coarse, found)[:, :size])
         return scores * (found.masks > 0).flatten(1).any(1)
 
     @property
@@ -160,7 +160,7 @@ class TrainableHeads(nn.Module):
         Raises:
             ValueError: it was fitted for another LMM.
         """
-        if head is not None and head.inputs not in (self.evidence_size, self._older_size):
+        if head is not None and head.inputs not in self._legal_sizes:
             raise ValueError(
                 f"the presence head reads {head.inputs} numbers and this LMM gives "
                 f"{self.evidence_size}: use the heads that were trained with this LMM"

@@ -32,12 +32,14 @@ class TokenizedText:
 
     input_ids: int64 (T,).
     phrase_ids: int64 (T,), the phrase a token belongs to, -1 for prompt, image and words between
-    phrases. prompt_tokens: how many of the T are the prompt.
+    phrases. prompt_tokens: how many of the T are the prompt. wording: the text of each phrase;
+    empty where only ids are known.
     """
 
     input_ids: Tensor
     phrase_ids: Tensor
     prompt_tokens: int
+    wording: tuple[str, ...] = ()
 
     @property
     def labels(self) -> Tensor:
@@ -111,7 +113,8 @@ def tokenize_segments(
     """
     ids = _prompt_ids(tokenizer, prompt)
     pieces = [(_encode(tokenizer, text, spaced=spaced), phrase) for text, phrase in segments]
-    return _join(ids, pieces)
+    wording = tuple(text for text, phrase in segments if phrase != NO_PHRASE)
+    return replace(_join(ids, pieces), wording=wording)
 
 
 def tokenize_expressions(
@@ -134,7 +137,7 @@ def tokenize_expressions(
     pieces = []
     for index, expression in enumerate(expressions):
         pieces += [(_encode(tokenizer, expression, spaced=spaced), index), (stop, NO_PHRASE)]
-    return _join(ids, pieces)
+    return replace(_join(ids, pieces), wording=tuple(expressions))
 
 
 def tokenize_sample(

@@ -253,7 +253,8 @@ def explain(fault: Exception) -> tuple[int, str]:
         return 400, str(fault)
     if isinstance(fault, torch.OutOfMemoryError):
         return 507, (
-            "the accelerator ran out of memory: use a smaller picture, fewer phrases, or --dtype"
+            "the accelerator ran out of memory: use a smaller picture or fewer phrases, or start "
+            "the demo with --precision bf16"
         )
     traceback.print_exception(fault)
     return 500, "something went wrong here: the terminal that runs the demo says what"

@@ -22,9 +22,14 @@ from flmm.adapters.authors.weights import authors_folder, build_pretrained, read
 from flmm.hub import read_or_explain
 
 PLACEHOLDER = "<image_placeholder>"
-# Their configuration only names the towers. All sizes follow from the weights except these: heads
-# of a SigLIP tower, and the layers of a SAM tower that attend to the whole image.
-SIGLIP_HEADS = {"siglip_large_patch16_384": 16}
+# Their configuration names the towers. All sizes follow from the weights except these: heads of a
+# SigLIP tower, and the layers of a SAM tower that attend to the whole image. A configuration that
+# has them ("heads", "global_attn_indexes" next to "model_name") comes before these tables.
+SIGLIP_HEADS = {
+    "siglip_large_patch16_384": 16,
+    "siglip_so400m_patch14_384": 16,
+    "siglip_so400m_patch14_224": 16,
+}
 SAM_GLOBAL_LAYERS: dict[str, tuple[int, ...]] = {"sam_b_downsample": (2, 5, 8, 11)}
 ONE, TWO = "CLIPVisionTower", "HybridVisionTower"  # vision_config.cls of the 1.3B and the 7B model
 LEAST_PX = 14  # smallest edge of the resized image, unless preprocessor_config.json has another
@@ -64,39 +69,47 @@ def read_authors_model(
     return _model(folder, config, tensors, dtype), processor, tokenizer
 
 
-def _towers(raw: Mapping[str, Any], name: str | Path) -> tuple[str, str | None]:
-    """Return the names of the SigLIP and of the SAM tower, None for the 1.3B model."""
+def _towers(raw: Mapping[str, Any], name: str | Path) -> tuple[int, tuple[int, ...] | None]:
+    """Return the heads of the SigLIP tower, and the layers of the SAM tower that attend to the
+    whole image, None for the 1.3B model."""
     vision = raw.get("vision_config", {})
-    about = vision.get("params", {})
-    low, high = about.get("model_name"), None
-    if vision.get("cls") == TWO:
-        low = about.get("low_res_cfg", {}).get("model_name")
-        high = about.get("high_res_cfg", {}).get("model_name", "")
-    known = low in SIGLIP_HEADS and (high is None or high in SAM_GLOBAL_LAYERS)
+    params = vision.get("params", {})
+    two = vision.get("cls") == TWO
+    low = params.get("low_res_cfg", {}) if two else params
+    high = params.get("high_res_cfg", {}) if two else {}
+    names = low.get("model_name"), high.get("model_name", "") if two else None
+    heads = low.get("heads", SIGLIP_HEADS.get(names[0]))
+    layers = high.get("global_attn_indexes", SAM_GLOBAL_LAYERS.get(names[1]))
+    known = heads is not None and (layers is not None or not two)
     if not known or vision.get("cls") not in (ONE, TWO) or "language_config" not in raw:
         raise ValueError(
             f"{name} is in the layout of DeepSeek-VL's authors, with a vision tower "
-            f"{vision.get('cls')!r} ({low}, {high}) that flmm does not know: {_CONVERTED}"
+            f"{vision.get('cls')!r} ({names[0]}, {names[1]}) that flmm does not know: {_CONVERTED}"
         )
-    return low, high
+    return heads, tuple(layers) if two else None
 
 
 def _config(
     language: Mapping[str, Any],
-    towers: tuple[str, str | None],
+    towers: tuple[int, tuple[int, ...] | None],
     tensors: Mapping[str, Tensor],
     *,
     token: int,
     source: Path,
 ) -> Any:
-    low, high = towers
+    heads, layers = towers
     try:
-        siglip = siglip_sizes(tensors, heads=SIGLIP_HEADS[low])
-        sam = None if high is None else sam_sizes(tensors, global_layers=SAM_GLOBAL_LAYERS[high])
+        siglip = siglip_sizes(tensors, heads=heads)
+        sam = None if layers is None else sam_sizes(tensors, global_layers=layers)
     except KeyError as missing:
         raise ValueError(
             f"the weights in {source} are not those of DeepSeek-VL: missing {missing}; {_CONVERTED}"
         ) from None
+    if siglip["hidden_size"] % heads:
+        raise ValueError(
+            f"a SigLIP tower of width {siglip['hidden_size']} in {source} cannot have {heads} "
+            f"heads: {_CONVERTED}"
+        )
     return deepseek_config(language, siglip=siglip, sam=sam, image_token_id=token)
 
 

@@ -9,7 +9,7 @@ from flmm import build_lmm, load_lmm, register_family, supported_families
 from flmm.adapters import registry
 from flmm.adapters.authors import deepseek as deepseek_authors
 from flmm.dialogue.answers import ask
-from golden_lmms import first_of, golden_lmm, sample_of, tokenizer_of
+from golden_lmms import first_of, golden_lmm, is_hybrid, sample_of, tokenizer_of
 from tiny_lmms import FAMILIES, picture, sample, tiny_lmm
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -67,8 +67,10 @@ def test_folders_that_are_no_lmm(tmp_path):
 
 @pytest.fixture(scope="module")
 def authors(golden, tmp_path_factory):
-    """A DeepSeek-VL as its authors release it, with the golden weights."""
+    """A DeepSeek-VL of one tower as its authors release it, with the golden weights."""
     case = golden("forward", "flmm/deepseek_vl")
+    if is_hybrid(case):  # its own tests make one of two towers
+        pytest.skip("this set's DeepSeek-VL has two towers")
     folder = tmp_path_factory.mktemp("authors")
     about = json.loads((case.folder / "lmm.json").read_text())
     language = {

@@ -58,7 +58,7 @@ def test_new_heads_lie_next_to_the_old_ones(files, capsys):
     before = old.read_bytes()
     assert fit(files, "--t-acc", "0.9") == 0, capsys.readouterr().err
     said = capsys.readouterr().out
-    assert "fitted on 18 phrases (12 of them present); on 2 held-out images: AUROC" in said
+    assert "fitted on 24 phrases (16 of them present) of 8 images; on images that" in said
     assert old.read_bytes() == before
 
     new = files / "heads" / "heads-presence.safetensors"
@@ -103,7 +103,7 @@ def test_the_page_on_drawn_scenes(tmp_path, monkeypatch, capsys):
     words = command.replace("\\\n", " ").split()
     assert main([*words, "--device=cpu"]) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
-    assert "on 3 held-out images: AUROC" in said
+    assert "of 12 images; on images that were left out in turn: AUROC" in said
     assert "heads with their presence head in flmm-quickstart/own.safetensors" in said
 
     image = "flmm-quickstart/scenes/test/images/000000000001.png"

@@ -18,6 +18,8 @@ from flmm.commands.options import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from flmm.training.presence import ProbedPhrases
     from flmm.training.probe_files import ProbedImages
 
@@ -51,8 +53,8 @@ def build_parser() -> CommandParser:
         "--t-acc",
         type=share,
         metavar="S",
-        help="share of present phrases, of a quarter of the images that is held out, that must be "
-        'called present; all that score lower are "not in the picture"; default: 0.97',
+        help="fraction of the present phrases that must be called present, each scored by a head "
+        'that did not see its image; all that score lower are "not in the picture"; default: 0.97',
     )
     fit.add_argument("--seed", type=at_least(0), default=0, help="default: 0")
     add_option(fit, "--out", short="-o", help="default: HEADS-presence.safetensors, next to HEADS")
@@ -85,12 +87,12 @@ def run(arguments: Sequence[str]) -> None:
     finally:
         if images.skipped.total:
             say(images.skipped.summary())
-    head, held_out = fit_presence(probed, settings)
+    head, scores = fit_presence(probed, settings)
     model.heads.use_presence(head)
     model.save_heads(out)
     _name_models(out, names)
 
-    print(summary(probed.scored_by(head), held_out, head.threshold))
+    print(summary(probed, scores, head.threshold))
     print(f"heads with their presence head in {out}")
     print(f'next:\n  {typed("flmm")} ground IMAGE "a cat" --checkpoint {shlex.quote(str(out))}')
 
@@ -124,24 +126,26 @@ def open_probes(options: argparse.Namespace) -> "ProbedImages":
     )
 
 
-def summary(probed: "ProbedPhrases", held_out: object, threshold: float) -> str:
-    """Say on how many phrases a head was fitted, and what it does on the held-out ones."""
+def summary(probed: "ProbedPhrases", scores: "np.ndarray", threshold: float) -> str:
+    """Say on how many phrases a head was fitted, and what such a head does on other images.
+
+    Args:
+        scores: see `fit_presence`.
+    """
     import numpy as np
     from clim_eval.metrics import auroc, presence_accuracy
 
     from flmm.training.presence import PRESENT
 
-    part = np.asarray(held_out, bool)
     present = probed.kinds == PRESENT
-    scores, is_present = probed.scores[part], present[part]
-    found = presence_accuracy(scores, is_present, threshold=threshold)
-    figures = {"AUROC": auroc(scores[is_present], scores[~is_present]), **found}
+    found = presence_accuracy(scores, present, threshold=threshold)
+    figures = {"AUROC": auroc(scores[present], scores[~present]), **found}
     shown = ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())
-    count = len(np.unique(probed.images[part]))
+    images = len(np.unique(probed.images))
     return (
-        f"fitted on {(~part).sum()} phrases ({(present & ~part).sum()} of them present); on "
-        f"{count} held-out images: {shown}, with phrases below a score of {threshold:.2f} not in "
-        "the picture"
+        f"fitted on {len(present)} phrases ({present.sum()} of them present) of {images} images; "
+        f"on images that were left out in turn: {shown}, with phrases below a score of "
+        f"{threshold:.2f} not in the picture"
     )
 
 

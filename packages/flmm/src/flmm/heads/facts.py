@@ -69,7 +69,8 @@ def portable_source(name: str, folder: Path) -> str:
     together = place.parent.parent
     if together == Path(together.anchor) or not path.resolve().is_relative_to(together):
         return name
-    return Path(os.path.relpath(path.resolve(), place)).as_posix()
+    relative = Path(os.path.relpath(path.resolve(), place)).as_posix()
+    return relative if relative.startswith("..") else f"./{relative}"  # "lmm" would be of the hub
 
 
 def source_of(about: Path, part: str) -> str | None:

@@ -24,6 +24,7 @@ from flmm.text.tokens import tokenize_expressions
 PRESENT, EASY, HARD = "present", "easy", "hard"
 KINDS = (PRESENT, EASY, HARD)
 RIGHT_IOU = 0.5
+LEAST_SLOPE = 0.01
 LONGEST_TEXT = 3
 
 
@@ -158,15 +159,16 @@ def ground_probes(model: GroundedLMM, images: Iterable[ProbedImage]) -> ProbedPh
 class PresenceOptions:
     """Options of fitting a presence head.
 
-    held_out: share of the images that calibration and threshold, and nothing else, are chosen on.
-    t_acc: share of their present phrases that the threshold calls present.
+    folds: parts of the images that are left out in turn; calibration and threshold are chosen on
+    scores of phrases whose images were left out. t_acc: fraction of the present phrases that the
+    threshold calls present.
     """
 
     epochs: int = 60
     batch_size: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.05
-    held_out: float = 0.25
+    folds: int = 4
     t_acc: float = 0.97
     seed: int = 0
 
@@ -175,10 +177,10 @@ class PresenceOptions:
             raise ValueError(
                 f"epochs={self.epochs} and batch_size={self.batch_size} must be at least 1"
             )
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out={self.held_out} must be a share between 0 and 1")
+        if self.folds < 2:
+            raise ValueError(f"folds={self.folds} must be at least 2")
         if not 0 < self.t_acc <= 1:
-            raise ValueError(f"t_acc={self.t_acc} must be a share above 0 and at most 1")
+            raise ValueError(f"t_acc={self.t_acc} must be a fraction above 0 and at most 1")
 
 
 def fit_presence(
@@ -186,72 +188,85 @@ def fit_presence(
 ) -> tuple[PresenceHead, np.ndarray]:
     """Fit a presence head.
 
-    Its layers learn, on most of the images, whether a phrase is there. On the others two numbers of
-    calibration (Platt scaling) turn that into the chance that its mask is right as well, and the
-    threshold is chosen.
+    Its layers learn on all images whether a phrase is there. What they say of images that they
+    never saw is found by leaving parts of the images out in turn: other layers learn on the rest,
+    and read the part. Two numbers of calibration (Platt scaling) turn these logits into the chance
+    that the mask is right as well, and the threshold is chosen. Every phrase takes part, so that
+    calibration and threshold depend little on chance.
 
     Returns:
-        The head, and bool (N,): the phrases of the held-out images.
+        The head, and (N,) the scores of the phrases by layers that never saw their images.
 
     Raises:
-        ValueError: the evidence has values that are not finite, or one part of the images has only
-            phrases with right masks, or none, or no absent phrase.
+        ValueError: the evidence has values that are not finite, or without one part of the images
+            there are only present phrases, or only absent ones, or no mask is right.
     """
     options = options or PresenceOptions()
     if not (is_finite := probed.evidence.isfinite().all(1)).all():
         raise ValueError(
             f"the evidence of {int((~is_finite).sum())} of {len(is_finite)} phrases is not finite: "
-            "the LMM overflows in this precision (--dtype float32), or its weights are damaged"
+            "the LMM overflows in this precision (--precision fp32), or its weights are damaged"
         )
-    rng = np.random.default_rng(options.seed)
-    numbers = np.unique(probed.images)
-    count = max(round(options.held_out * len(numbers)), 1)
-    held_out = np.isin(probed.images, rng.permutation(numbers)[:count])
     present, right = probed.kinds == PRESENT, probed.is_right
-    for part in (held_out, ~held_out):
-        if present[part].all() or not right[part].any():
-            raise ValueError(
-                f"presence cannot be fitted on {len(numbers)} images with {present.sum()} present "
-                f"phrases, {right.sum()} of them with a right mask, and {(~present).sum()} absent "
-                "ones: pass more images, with present and absent phrases"
-            )
+    parts = _parts(probed.images, options)
+    rests = [present[parts != part] for part in range(options.folds)]
+    if not right.any() or any(rest.all() or not rest.any() for rest in rests):
+        raise ValueError(
+            f"presence cannot be fitted on {len(np.unique(probed.images))} images with "
+            f"{present.sum()} present phrases, {right.sum()} of them with a right mask, and "
+            f"{(~present).sum()} absent ones: pass more images, with present and absent phrases"
+        )
 
-    fitted = torch.from_numpy(~held_out)
-    evidence = probed.evidence[fitted]
+    target = torch.from_numpy(present).float()
+    logits = torch.zeros(len(target))
+    for part in np.unique(parts):
+        is_part = torch.from_numpy(parts == part)
+        head = _trained(probed.evidence[~is_part], target[~is_part], options)
+        logits[is_part] = head(probed.evidence[is_part])
+
+    head = _trained(probed.evidence, target, options)
+    slope, offset = _calibration(logits, torch.from_numpy(right).float())
+    head.calibration.copy_(torch.stack([slope, offset]))
+    chances = (logits * slope + offset).sigmoid().numpy()
+    scores = np.where(probed.is_empty, 0.0, chances)
+    head.threshold = threshold_for(scores[present], options.t_acc)
+    return head, scores
+
+
+def _parts(images: np.ndarray, options: PresenceOptions) -> np.ndarray:
+    """Deal the images of N phrases to parts, in a random order -> the part of each phrase."""
+    numbers, owners = np.unique(images, return_inverse=True)
+    order = np.random.default_rng(options.seed).permutation(len(numbers))
+    return (order % options.folds)[owners]
+
+
+def _trained(evidence: Tensor, target: Tensor, options: PresenceOptions) -> PresenceHead:
+    """Train the layers of a new head; it is not calibrated."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         head = PresenceHead(evidence.shape[1])
         head.mean.copy_(evidence.mean(0))
         head.scale.copy_(evidence.std(0) + 1e-6)
-        _train(head, evidence, torch.from_numpy(present).float()[fitted], options)
-    _calibrate(head, probed.evidence[~fitted], torch.from_numpy(right).float()[~fitted])
-    scores = probed.scored_by(head).scores
-    head.threshold = threshold_for(scores[held_out & present], options.t_acc)
-    return head, held_out
+        layers = head.layers.requires_grad_(True).train()
+        optimizer = torch.optim.AdamW(
+            layers.parameters(), lr=options.lr, weight_decay=options.weight_decay
+        )
+        for _ in range(options.epochs):
+            for part in torch.randperm(len(evidence)).split(options.batch_size):
+                optimizer.zero_grad()
+                loss = F.binary_cross_entropy_with_logits(head(evidence[part]), target[part])
+                loss.backward()
+                optimizer.step()
+    return head.requires_grad_(False).eval()
 
 
-def _train(head: PresenceHead, evidence: Tensor, target: Tensor, options: PresenceOptions) -> None:
-    """Train the layers in place."""
-    layers = head.layers.requires_grad_(True).train()
-    optimizer = torch.optim.AdamW(
-        layers.parameters(), lr=options.lr, weight_decay=options.weight_decay
-    )
-    for _ in range(options.epochs):
-        for part in torch.randperm(len(evidence)).split(options.batch_size):
-            optimizer.zero_grad()
-            loss = F.binary_cross_entropy_with_logits(head(evidence[part]), target[part])
-            loss.backward()
-            optimizer.step()
-    head.requires_grad_(False).eval()
-
-
-def _calibrate(head: PresenceHead, evidence: Tensor, target: Tensor) -> None:
-    """Fit slope and offset of the logits in place, to Platt's targets (1999): a little inside 0 and
-    1, or the slope would have no end where the logits part all phrases."""
+def _calibration(logits: Tensor, target: Tensor) -> Tensor:
+    """Fit slope and offset of logits to Platt's targets (1999): a little inside 0 and 1, or the
+    slope would have no end where the logits part all phrases. It stays positive, also where the
+    logits say nothing about new images: a higher logit never gets a lower score."""
     right = float(target.sum())
     highest, lowest = (right + 1) / (right + 2), 1 / (len(target) - right + 2)
     target = lowest + (highest - lowest) * target
-    logits = head(evidence)
     numbers = torch.tensor([1.0, 0.0], requires_grad=True)
     optimizer = torch.optim.LBFGS([numbers], max_iter=100, line_search_fn="strong_wolfe")
 
@@ -262,4 +277,5 @@ def _calibrate(head: PresenceHead, evidence: Tensor, target: Tensor) -> None:
         return value
 
     optimizer.step(loss)
-    head.calibration.copy_(numbers.detach())
+    slope, offset = numbers.detach()
+    return torch.stack([slope.clamp(min=LEAST_SLOPE), offset])

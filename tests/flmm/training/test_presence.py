@@ -138,5 +138,5 @@ def test_evidence_that_is_not_finite_is_refused():
     probed = phrases(0, images=20)
     probed.evidence[3, 1] = torch.nan
     probed.evidence[4, 2] = torch.inf
-    with pytest.raises(ValueError, match=r"evidence of 2 of 120 phrases is not finite.*float32"):
+    with pytest.raises(ValueError, match=r"evidence of 2 of 120 phrases is not finite.*fp32"):
         fit_presence(probed, QUICK)

@@ -58,15 +58,17 @@ export function chip(ofPicture, found, index, text = found.phrases[index].phrase
 
 function draw() {
   const phrases = shown ? shown.phrases : [];
-  const numbers = phrases.map((_, index) => index).filter((index) => chosen === null || index === chosen);
+  // What is not in the picture has a mask, too: it is shown for a phrase that is chosen, and not among all.
+  const isDrawn = (index) => (chosen === null ? phrases[index].in_picture !== false : index === chosen);
+  const numbers = phrases.map((_, index) => index).filter(isDrawn);
   const layers = numbers.map((index) => overlay(phrases[index].mask, "mask", `mask of ${phrases[index].phrase}`));
   if (phrases.length > 1)
     for (const index of numbers) if (phrases[index].centre) layers.push(numberAt(phrases[index], index));
   fill($("stage"), layers);
   if (shown && shown.box) $("stage").append(frame(shown.box, shown.colour));
-  $("caption").textContent = captionOf(phrases);
+  $("caption").textContent = captionOf(phrases, numbers);
 
-  const heated = phrases[chosen ?? 0];
+  const heated = phrases[numbers[0] ?? 0];
   const hasHeat = Boolean(heated && heated.attention);
   $("heat").hidden = !hasHeat;
   $("views").hidden = !hasHeat;
@@ -84,9 +86,11 @@ function draw() {
   document.querySelectorAll(".phrase").forEach(mark);
 }
 
-function captionOf(phrases) {
+// Says what the picture shows: `numbers` are the phrases whose masks are drawn.
+function captionOf(phrases, numbers) {
   if (phrases.length === 0) return shown && shown.caption ? shown.caption : "picture";
-  if (chosen === null) return shown.caption || `masks of: ${phrases.map((one) => one.phrase).join(", ")}`;
+  if (chosen === null && numbers.length === 0) return "nothing of this is in the picture";
+  if (chosen === null) return shown.caption || `masks of: ${numbers.map((one) => phrases[one].phrase).join(", ")}`;
   return `mask of “${phrases[chosen].phrase}”`;
 }
 

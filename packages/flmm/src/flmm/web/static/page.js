@@ -107,6 +107,9 @@ function bring(name) {
   $("seen").replaceChildren(current.looks);
   $("table").tBodies[0].replaceChildren(...current.tables);
   $("table").hidden = current.tables.length === 0;
+  // What a panel said was about another picture, unless it is still at work.
+  for (const name of PANELS)
+    if ($(name).querySelector(".cancel").hidden) say($(name).querySelector(".status"), "", false);
   $("stages").hidden = false;
   $("invite").replaceChildren(make("b", { textContent: "Choose another picture" }), ", drop one here, or paste one");
   offerToForget();
@@ -265,8 +268,7 @@ async function ground(signal) {
     const area = `${percentOf(phrase)} · ${phrase.area} px`;
     const box = phrase.area ? phrase.bbox.join(", ") : "not found";
     const cell = make("td", {}, chip(one.picture, found, index));
-    const score = make("td", {}, scoreOf(phrase));
-    return make("tr", {}, cell, score, make("td", {}, area), make("td", {}, box));
+    return make("tr", {}, cell, named("score", scoreOf(phrase)), named("area", area), named("box", box));
   });
   if (isOnShow(one)) {
     $("table").tBodies[0].replaceChildren(...one.tables);
@@ -274,6 +276,13 @@ async function ground(signal) {
   }
   arrive(one, found);
   return summary(found);
+}
+
+// A cell that a narrow window shows with its name, in place of the table's head.
+function named(name, text) {
+  const cell = make("td", {}, text);
+  cell.dataset.name = name;
+  return cell;
 }
 
 async function look(signal) {

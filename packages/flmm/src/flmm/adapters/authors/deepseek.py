@@ -77,16 +77,16 @@ def _towers(raw: Mapping[str, Any], name: str | Path) -> tuple[int, tuple[int, .
     two = vision.get("cls") == TWO
     low = params.get("low_res_cfg", {}) if two else params
     high = params.get("high_res_cfg", {}) if two else {}
-    names = low.get("model_name"), high.get("model_name", "") if two else None
-    heads = low.get("heads", SIGLIP_HEADS.get(names[0]))
-    layers = high.get("global_attn_indexes", SAM_GLOBAL_LAYERS.get(names[1]))
+    heads = low.get("heads", SIGLIP_HEADS.get(low.get("model_name", "")))
+    layers = high.get("global_attn_indexes", SAM_GLOBAL_LAYERS.get(high.get("model_name", "")))
     known = heads is not None and (layers is not None or not two)
     if not known or vision.get("cls") not in (ONE, TWO) or "language_config" not in raw:
+        names = f"{low.get('model_name')}, {high.get('model_name', '') if two else None}"
         raise ValueError(
             f"{name} is in the layout of DeepSeek-VL's authors, with a vision tower "
-            f"{vision.get('cls')!r} ({names[0]}, {names[1]}) that flmm does not know: {_CONVERTED}"
+            f"{vision.get('cls')!r} ({names}) that flmm does not know: {_CONVERTED}"
         )
-    return heads, tuple(layers) if two else None
+    return heads, None if layers is None else tuple(layers)
 
 
 def _config(

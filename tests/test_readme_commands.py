@@ -121,7 +121,7 @@ def test_commands_within_sentences_exist(page):
         program, *arguments = words(command)
         if (program, arguments[0]) == ("flmm", "train"):
             named = arguments[1:2] or ["RECIPE"]
-            assert named[0] in {*NEEDED, *FLMM_RECIPES, "RECIPE"}, command
+            assert named[0] in {*NEEDED, *FLMM_RECIPES, "RECIPE", "presence"}, command
         elif program in PARSERS:
             parser = PARSERS[program](arguments[0])
             options = subparser(parser, arguments)._option_string_actions

@@ -12,6 +12,7 @@ from clim_data.sources import SampleStore
 from flmm import ground_phrases
 from flmm.commands.main import main
 from flmm.grounders.batches import BatchGrounder
+from flmm.heads.facts import KEY
 from flmm.heads.presence import PresenceHead
 from flmm.pictures.files import read_image
 from PIL import Image
@@ -216,10 +217,10 @@ def test_heads_that_hold_no_numbers_are_refused(files, tmp_path, capsys):
     damaged = shutil.copytree(root / "heads", tmp_path / "heads")
     with safe_open(damaged / "heads.safetensors", "pt") as stored:
         tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-        about = stored.metadata()
+        facts = stored.metadata()[KEY]
     name = next(key for key, value in tensors.items() if value.is_floating_point())
     tensors[name] = tensors[name] * float("nan")
-    save_file(tensors, damaged / "heads.safetensors", metadata=about)
+    save_file(tensors, damaged / "heads.safetensors", metadata={KEY: facts})  # without a checksum
     words = ["ground", photos / "0.png", "a car", "--checkpoint", damaged, "--device", "cpu"]
     assert main([*map(str, words), "-o", str(tmp_path / "o.png")]) == 2
     assert "no finite numbers" in capsys.readouterr().err

@@ -2,11 +2,19 @@
 
 import pytest
 import torch
-from clim_models.detection.batches import prepare_padded, stack_images
+from clim_models.detection.batches import prepare_padded, short_side_size, stack_images
 from clim_models.detection.c4 import CAFFE_IMAGES
 from clim_models.detection.cascade_options import RGB_IMAGES
 from golden_detectors import close
 from golden_detic import FAMILY
+
+
+def test_golden_sizes_of_a_short_side(golden):
+    case = golden("case12_augment", FAMILY)
+    sizes = []
+    for *scale, height, width in case.arrays["in/resize/scale_h_w"].tolist():
+        sizes.append(short_side_size((height, width), min(scale), max(scale)))
+    assert sizes == [tuple(size) for size in case.arrays["out/resize/new_h_w"].tolist()]
 
 
 @pytest.mark.parametrize(("kind", "rules"), [("coco", CAFFE_IMAGES), ("lvis", RGB_IMAGES)])

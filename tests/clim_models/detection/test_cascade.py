@@ -27,6 +27,8 @@ from clim_models.detection.heads.heatmap import (
     lay_grid,
     levels_of,
 )
+from clim_models.detection.image_level.captions import Captions
+from clim_models.detection.image_level.step import CaptionedImage
 from device import DEVICE
 from golden_detectors import close, record, samples_of, unpack
 from golden_detic import (
@@ -143,6 +145,15 @@ def test_boxes_at_the_end_of_a_range_belong_to_both_levels():
     assert levels.tolist() == [True, True, False, False, False]
 
 
+def test_targets_end_where_they_are_faint():
+    rules = HeatmapRules((8.0,), ((0.0, 1e8),))
+    grid = lay_grid([(40, 40)], rules.strides, torch.device("cpu"))
+    heat = heatmap_targets(grid, torch.tensor([[150.0, 150, 170, 170]]), rules).heat
+    assert heat.max() == 1
+    # Two cells away it would be exp(-16).
+    assert heat[heat > 0].min() > 1e-4
+
+
 def test_golden_giou(golden):
     case = golden("case04_centernet", FAMILY)
     own = case.tensor("in/pred").requires_grad_()
@@ -195,6 +206,14 @@ def test_golden_proposals_of_centres(golden, mode):
         detector.centres.train(mode == "train")
         found = detector.centres.propose(detector.centres(levels))
     check_proposals(case, found, f"_{mode}")
+
+
+def test_distances_are_never_negative():
+    network = CentreNetwork(4, CentreRules(groups=1))
+    assert network.distances.bias is not None
+    torch.nn.init.constant_(network.distances.bias, -1.0)
+    scores = network([torch.randn(1, 4, 2**k, 2**k) for k in range(4, -1, -1)])
+    assert not scores.distances.any()
 
 
 def test_proposals_have_a_least_score_and_a_least_side():
@@ -412,6 +431,23 @@ def test_images_without_boxes_are_negatives_everywhere_by_default():
     assert losses["rpn_loss_cls_neg"] > 0
     assert losses["loss_mask"] == 0
     sum(value for name, value in losses.items() if "acc" not in name).backward()
+
+
+def test_boxes_of_later_stages_are_not_ranked_for_their_tiles(monkeypatch):
+    detector = tiny_cascade()
+    captions = Captions(F.normalize(torch.randn(1, 8)), torch.tensor([1]))
+    tile, tags = torch.tensor([[0.0, 0, 64, 64]]), torch.tensor([[True, False]])
+    image = CaptionedImage(tile, torch.tensor([1]), tags, captions)
+    regions, ranked = detector.image_level.tag_regions, []
+    monkeypatch.setattr(
+        detector.image_level,
+        "tag_regions",
+        lambda batch, boxes, scores: (
+            ranked.append(scores is not None) or regions(batch, boxes, scores)
+        ),
+    )
+    detector.image_losses(torch.randn(1, 3, 64, 64), torch.full((1, 2), 64.0), [[image]] * 3)
+    assert ranked == [True, False, False]
 
 
 def test_pictures_of_any_sizes():

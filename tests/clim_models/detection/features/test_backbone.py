@@ -76,6 +76,8 @@ def test_stages_have_their_own_strides(build):
     assert [x.shape[1] for x in maps.pyramid] == list(backbone.channels)
     features = backbone.region_features(maps.clip, torch.tensor([[0, 5.0, 8, 70, 90]]))
     assert features.shape == (1, backbone.embed_dim)
+    if backbone.pools:
+        torch.testing.assert_close(features.norm(dim=1), torch.ones(1))
 
 
 def test_wrong_blocks_are_refused():

@@ -141,6 +141,7 @@ def test_only_random_weights_are_warned_about(names, tmp_path, caplog):
     save_model(model, tmp_path / "run")
     caplog.clear()
     create_model(names[0], pretrained=tmp_path / "run")
+    create_model(names[0], pretrained="none")  # asked for
     assert not caplog.records
 
 

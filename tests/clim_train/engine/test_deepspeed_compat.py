@@ -51,7 +51,7 @@ def test_attributes_of_an_engine_are_those_we_use(engine):
     assert callable(engine.checkpoint_engine.save), missing + "a full disk on one of several ranks"
 
     parameters = list(engine.module.parameters())
-    for name in ("ds_tensor", "ds_numel", "ds_zero_partition_rank"):
+    for name in ("ds_tensor", "ds_numel", "ds_process_group"):
         assert all(hasattr(p, name) for p in parameters), missing + "the check of weights"
     assert any(hasattr(m, "_original_parameters") for m in engine.module.modules()), (
         missing + "the model's parameters after a run under ZeRO-3"
@@ -69,12 +69,13 @@ def test_what_a_rank_holds_of_a_parameter(engine):
 @pytest.mark.parametrize(
     ("elements", "held"), [(1, [1, 0, 0, 0]), (5, [2, 2, 1, 0]), (8, [2, 2, 2, 2])]
 )
-def test_padding_of_a_partition_is_no_part_of_a_parameter(elements, held):
+def test_padding_of_a_partition_is_no_part_of_a_parameter(elements, held, monkeypatch):
     """DeepSpeed never writes the padding: it can hold anything, also NaN."""
     for rank, length in enumerate(held):
         # As one of four ranks has it: the partition in place of the whole parameter.
         parameter = torch.nn.Parameter(torch.empty(0))
-        parameter.ds_numel, parameter.ds_zero_partition_rank = elements, rank
+        parameter.ds_numel, parameter.ds_process_group = elements, None
+        monkeypatch.setattr("torch.distributed.get_rank", lambda group, rank=rank: rank)
         parameter.ds_tensor = torch.full((-(-elements // 4),), torch.nan)
         parameter.ds_tensor[:length] = 1
         assert torch.equal(own_part(parameter), torch.ones(length))
@@ -106,7 +107,7 @@ def test_only_this_module_names_what_is_private():
     private += [
         "ds_tensor",
         "ds_numel",
-        "ds_zero_partition_rank",
+        "ds_process_group",
         "_original_parameters",
         "enable_backward_allreduce",
     ]

@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from clim_data import DATASETS
@@ -14,6 +16,7 @@ from clim_train.commands.start import main as start
 from clim_train.recipes.catalogue import is_recipe, list_recipes, read_catalogue, stored_help
 from clim_train.recipes.table import RECIPES, summaries
 
+CONSTRAINTS = Path(__file__).parents[3] / "constraints.txt"
 RECORD = "run `python -m clim_train.commands.record_recipes`"
 
 
@@ -61,6 +64,10 @@ def test_a_recipe_that_is_not_in_the_catalogue_yet_is_found():
     assert is_recipe("read_catalogue")  # any function of these modules: the command looks closer
 
 
+@pytest.mark.skipif(
+    f"tyro=={version('tyro')}" not in CONSTRAINTS.read_text().splitlines(),
+    reason="the help is stored as the tyro of constraints.txt lays it out",
+)
 def test_stored_help_is_what_the_options_say(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     for name in read_catalogue():

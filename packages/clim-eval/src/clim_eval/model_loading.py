@@ -127,7 +127,8 @@ def model_of_run(pretrained: str | Path | None, *, trusted: bool = False) -> str
     name = name_of_export(pretrained, trusted=trusted) if pretrained else None
     if not name:
         raise ValueError(
-            "which model? pass --model NAME, or --pretrained RUN with the folder of a finished run "
+            "which model? pass --model and --pretrained, such as --model ViT-B-16-quickgelu "
+            "--pretrained openai, or --pretrained RUN with the folder of a finished run "
             "(`clim-train export RUN` finishes a stopped one)"
         )
     return name

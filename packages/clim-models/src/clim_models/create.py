@@ -65,10 +65,12 @@ def create_model(
     config = model_config(name)
     if has_scheme(name):
         check_foreign_config(config, name)
+    # Nobody is warned of random weights that were asked for, or that others will replace.
+    quiet = pretrained is not None
     pretrained = _chosen_weights(name, pretrained)
     tag = _tag(name, pretrained)
 
-    clip = _build_clip(name, tag, weights_follow=pretrained is not None)
+    clip = _build_clip(name, tag, quiet=quiet)
     model = RegionModel(
         clip, antialias=antialias, partial_patches=partial_patches, box_patches=box_patches
     )
@@ -88,8 +90,11 @@ def create_model(
     return model.to(device=device, dtype=PRECISIONS[precision]).eval()
 
 
-def _build_clip(name: str, tag: str | None, *, weights_follow: bool) -> OpenClipModel:
+def _build_clip(name: str, tag: str | None, *, quiet: bool) -> OpenClipModel:
     """Build the open_clip model, with the weights of a tag if there is one.
+
+    Args:
+        quiet: do not warn of random weights.
 
     Raises:
         FileNotFoundError: the weights of the tag are not here and cannot be fetched.
@@ -103,7 +108,7 @@ def _build_clip(name: str, tag: str | None, *, weights_follow: bool) -> OpenClip
         return build_tipsv2(model_config(name))
 
     try:
-        with cache_alone_without_hub(), no_weights_yet() if weights_follow else nullcontext():
+        with cache_alone_without_hub(), no_weights_yet() if quiet else nullcontext():
             clip = open_clip.create_model(name, pretrained=tag, pretrained_hf=False)
     except (RuntimeError, OSError) as error:
         if not is_not_fetched(error):

@@ -53,7 +53,7 @@ def survey_tower(name: str) -> SurveyedTower:
     try:
         tower = find_tower(visual)
     except ValueError as error:
-        return SurveyedTower(name, refusal=str(error).partition("\n")[0])
+        return SurveyedTower(name, refusal=str(error).partition(":")[0])
     return SurveyedTower(
         name,
         reader=type(tower).__name__,

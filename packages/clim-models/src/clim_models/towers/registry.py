@@ -71,7 +71,7 @@ def register_tower(
     Args:
         matches: True for an open_clip `visual` that `factory` can read.
         factory: `factory(visual, antialias=...)` builds a `Tower`, usually a class.
-        description: line in the error that lists supported towers; default: the factory's name.
+        description: its name in the error that lists supported towers; default: the factory's.
     """
     name = description or getattr(factory, "__name__", repr(factory))
     _ENTRIES.insert(0, _Entry(matches, factory, name))
@@ -93,8 +93,8 @@ def find_tower(visual: nn.Module, *, antialias: bool = False) -> Tower:
 
     trunk = getattr(visual, "trunk", None)
     inner = "" if trunk is None else f" with trunk {type(trunk).__name__}"
-    listing = "\n  - ".join(entry.description for entry in _ENTRIES)
+    listing = "; ".join(entry.description for entry in _ENTRIES)
     raise ValueError(
-        f"no region features for {type(visual).__name__}{inner}; supported towers are\n"
-        f"  - {listing}\nregister_tower adds your own"
+        f"no region features for {type(visual).__name__}{inner}: take one of the supported towers "
+        f"({listing}), or add yours with register_tower"
     )

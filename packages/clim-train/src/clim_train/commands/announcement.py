@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from clim_models import model_config
+from clim_models import NO_WEIGHTS, model_config
 
 from clim_train.commands.choices import Machine
 from clim_train.config import TrainConfig
@@ -55,7 +55,7 @@ def model_line(config: TrainConfig) -> str:
     what = "frozen tower"
     if model.unlocked_blocks:
         what = f"last {model.unlocked_blocks}{total} blocks"
-    weights = model.pretrained or "random weights"
+    weights = "random weights" if model.pretrained in (None, NO_WEIGHTS) else model.pretrained
     return f"{method.title or method.name} · {model.name} ({weights}) · {what}"
 
 

@@ -181,7 +181,8 @@ def own_part(parameter: nn.Parameter) -> Tensor:
     # Partitions are equally long. Where the elements do not fill the last ones, the rest is memory
     # that DeepSpeed never writes: any numbers, also NaN.
     private: Any = parameter
-    start = private.ds_zero_partition_rank * partition.numel()
+    # `ds_zero_partition_rank` says the same from DeepSpeed 0.19.1 on.
+    start = torch.distributed.get_rank(private.ds_process_group) * partition.numel()
     held = max(private.ds_numel - start, 0)
     return partition.detach()[:held]
 

@@ -158,7 +158,7 @@ def test_commands_are_found_and_mistakes_in_them_noticed():
 def test_no_page_and_no_message_installs_packages_by_names_that_no_registry_has():
     """The five packages are installed from a clone, by their folders."""
     named = re.compile(
-        r"""pip install [^\n`]*?["' ](clim-(?:data|models|train|eval)|flmm)[\["'\s]"""
+        r"""pip install [^\n`]*?["' ](clim-(?:data|models|train|eval)|flmm)[\["'\s,;)]"""
     )
     sources = list(ROOT.glob("packages/*/src/**/*.py"))
     found = [

@@ -78,5 +78,6 @@ def read_shipped(path: Path, read: Callable[[Path], Any], *, command: str) -> An
     except ValueError as error:
         reason = str(error).rpartition(";")[0]
         raise ValueError(
-            f"{reason}: pip install --force-reinstall flmm, or make it anew with `{command}`"
+            f"{reason}: in a clone, pip install --force-reinstall packages/flmm, or make it anew "
+            f"with `{command}`"
         ) from error

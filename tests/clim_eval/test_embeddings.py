@@ -7,6 +7,7 @@ from clim_eval.embeddings import (
     read_class_embeddings,
     save_class_embeddings,
 )
+from open_clip.transformer import QuickGELU
 from tiny_training import EVA, VIT, tiny_model
 
 NAMES = ["cat", "dog", "wall-other"]
@@ -113,3 +114,13 @@ def test_a_file_that_ends_in_zeros_is_refused(tmp_path):
     path.write_bytes(data[:-100] + bytes(100))
     with pytest.raises(ValueError, match="is damaged"):
         read_class_embeddings(path)
+
+
+def test_rows_of_other_activations_are_refused(tmp_path):
+    """`ViT-B-32` and `ViT-B-32-quickgelu` have equal weights."""
+    model, path = tiny_model(VIT), tmp_path / "rows.safetensors"
+    save_class_embeddings(path, torch.eye(model.embed_dim)[:2], ["a", "b"], "photo", model=model)
+    for block in model.clip.transformer.resblocks:
+        block.mlp.gelu = QuickGELU()
+    with pytest.raises(ValueError, match=r"with GELU activations, .* has QuickGELU"):
+        load_class_embeddings(path, ["a"], model=model)

@@ -2,7 +2,13 @@
 
 import pytest
 import torch
-from clim_models.pooling import box_patch_masks, pack_regions, pool_boxes, pool_masks
+from clim_models.pooling import (
+    box_patch_masks,
+    pack_regions,
+    pool_boxes,
+    pool_masks,
+    unit_length,
+)
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import roi_align
@@ -101,6 +107,22 @@ def test_shape_errors_name_the_fix():
         pool_masks(features, [torch.zeros(1, 8, 8)] * 2)
     with pytest.raises(ValueError, match=r"outside \[0, 1\]"):
         pool_boxes(features, [torch.tensor([[0.0, 0.0, float("nan"), 1.0]])] * 2)
+
+
+@pytest.mark.parametrize("box", [[0.5, 0.5, 0.3, 0.3], [0.6, 0.1, 0.3, 0.9], [0.1, 0.6, 0.9, 0.3]])
+def test_boxes_with_width_and_height_are_refused(box):
+    """RoIAlign gives zeros for them, or ends with an error of its memory."""
+    boxes = torch.tensor([[0.1, 0.1, 0.1, 0.9], box])
+    with pytest.raises(ValueError, match=r"boxes\[0\]\[1\] is .* not x, y, width, height"):
+        pool_boxes(torch.zeros(1, 3, 4, 4), [boxes])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_features_of_no_region_stay_zeros_in_every_dtype(dtype):
+    rows = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 300.0]], dtype=dtype)
+    found = unit_length(rows)
+    expected = torch.tensor([[0.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    torch.testing.assert_close(found.float(), expected, rtol=torch.finfo(dtype).eps, atol=0)
 
 
 class Copies(TorchDispatchMode):

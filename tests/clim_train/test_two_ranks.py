@@ -142,3 +142,8 @@ def test_kill_while_saving_leaves_the_checkpoint_before(launched):
     assert not (checkpoints / "step-00000004.partial").exists()
     trainer.fit()
     assert losses(launched / "killed") == pytest.approx(losses(launched / "whole1"), rel=1e-4)
+
+
+def test_means_of_scalars_that_one_rank_lacks(launched):
+    for rank in (0, 1):
+        assert torch.load(launched / f"means-{rank}.pt") == {"captions": 4.0, "loss": 2.0}

@@ -21,6 +21,7 @@ from clim_models.losses import GatherFeatures, contrastive_loss
 from clim_train import ClimTask, OptimConfig
 from clim_train.engine import Engine, start_distributed
 from clim_train.options import choose_device
+from clim_train.run import RunningMean
 from conftest import load_case
 from tiny_training import (
     EVA,
@@ -77,6 +78,17 @@ def crossed(rank: int, folder: Path, stage: int) -> dict:
     return engine.close()
 
 
+def uneven_means(rank: int) -> dict:
+    """Means of scalars of which rank 1 has one only."""
+    means = RunningMean()
+    means.add(
+        {"loss": torch.tensor(1.0), "captions": torch.tensor(4.0)}
+        if rank == 0
+        else {"loss": torch.tensor(3.0)}
+    )
+    return means.reduce()
+
+
 def train(rank: int, folder: Path) -> None:
     """Whole, interrupted and resumed trainings at stages 1 and 3."""
     options = {"rank": rank, "world_size": 2}
@@ -125,6 +137,7 @@ def main() -> None:
             torch.save(task_gradients(rank, name, mask), folder / f"{name}-{mask}-{rank}.pt")
     for stage in (1, 2):
         torch.save(crossed(rank, folder, stage), folder / f"crossed{stage}-{rank}.pt")
+    torch.save(uneven_means(rank), folder / f"means-{rank}.pt")
     train(rank, folder)
     train_without_partitions(rank, folder)
     if rank == 0:

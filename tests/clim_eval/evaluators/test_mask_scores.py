@@ -138,3 +138,13 @@ def test_a_damaged_config_of_scores_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"model')
     with pytest.raises(ValueError, match=r"config\.json is damaged .*use another folder"):
         MaskScores(tmp_path, config={"model": "m"})
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, torch.tensor, list])
+def test_scores_of_any_float_type_stay_numbers(kind):
+    scores = MaskScores()
+    counts = MaskOverlaps(torch.tensor([1, 2]), torch.tensor([2, 2]), 4)
+    scores.add("a", counts, chance=kind([0.25, 0.5]), is_plural=np.array([True, False]))
+    assert scores.column("chance").tolist() == [0.25, 0.5]
+    assert scores.column("is_plural").tolist() == [True, False]
+    assert json.loads(json.dumps(scores.rows))["a"]["chance"] == [0.25, 0.5]

@@ -142,6 +142,21 @@ def test_cache_is_read_back_and_depends_on_weights_templates_and_names(tmp_path)
     assert embedding_key(model, ["cat"], NAME_TEMPLATE) != key
 
 
+def test_cache_depends_on_layers_and_tokens():
+    """`ViT-B-32` and `ViT-B-32-quickgelu` have equal weights."""
+    keys = set()
+    for activation in (nn.GELU(), nn.Tanh()):
+        model = LetterModel()
+        nn.init.ones_(model.clip["text"].weight)
+        nn.init.zeros_(model.clip["text"].bias)
+        model.clip["act"] = activation
+        keys.add(embedding_key(model, ["cat"], NAME_TEMPLATE))
+
+    model.tokenizer = lambda texts: LetterModel().tokenizer([text.upper() for text in texts])
+    keys.add(embedding_key(model, ["cat"], NAME_TEMPLATE))
+    assert len(keys) == 3
+
+
 def test_partitioned_weights_are_refused():
     model = LetterModel()
     model.clip["text"].weight = nn.Parameter(torch.empty(0))

@@ -70,3 +70,16 @@ def test_samples_are_what_the_batches_held():
     take(batches, 2, 1)
     assert batches.take_samples() == 24  # two batches of two units of six
     assert batches.take_samples() == 0
+
+
+def test_a_step_has_all_its_micro_batches_after_a_change_of_ranks():
+    """Two ranks saw 2 of their 4 batches; one rank has 7, so 3 are left, and a step takes 2."""
+    place = {"micro_batches_seen": 2, "loader": {"epoch": 0, "position": 4}}
+    batches = stream(2, length=7)
+    batches.load_state_dict(place)
+    ends = []
+    for count in range(1, 13):
+        batches.next(StopRequest())
+        if batches.fill_a_step:
+            ends.append(count)
+    assert ends == [2, 4, 6, 8, 10, 12]

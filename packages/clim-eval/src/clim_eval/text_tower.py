@@ -16,8 +16,8 @@ VALUES = 8  # of each
 
 
 def text_tower_note(model: RegionModel) -> dict[str, Any]:
-    """Return {"model": name, "weights": some weights of its text tower}, plain values to be stored
-    with embeddings.
+    """Return {"model": name, "weights": some weights of its text tower, "quick_gelu": whether its
+    activations are approximate}, plain values to be stored with embeddings.
 
     These are numbers and not a hash, because the same tower may be loaded in another precision.
     """
@@ -32,7 +32,18 @@ def text_tower_note(model: RegionModel) -> dict[str, Any]:
         flat = matrix.detach().flatten()
         places = torch.arange(VALUES, device=flat.device) * flat.numel() // VALUES
         values += flat[places].float().tolist()
-    return {"model": model.name, "weights": values}
+    return {"model": model.name, "weights": values, "quick_gelu": _has_quick_gelu(model)}
+
+
+def _has_quick_gelu(model: RegionModel) -> bool:
+    """Tell whether the text tower has the activations of OpenAI's models.
+
+    Without them the same weights give other embeddings: names of open_clip come with and without.
+    """
+    for name, module in model.clip.named_modules():
+        if not name.startswith("visual") and "quickgelu" in type(module).__name__.lower():
+            return True
+    return False
 
 
 def check_text_tower(
@@ -65,7 +76,16 @@ def check_text_tower(
         raise ValueError(
             f"what {path} says of its text tower is damaged ({error!r}): {fix}"
         ) from error
-    own = torch.tensor(text_tower_note(model)["weights"])
+    found = text_tower_note(model)
+    own = torch.tensor(found["weights"])
+    # Files of earlier releases do not note the activations.
+    quick = note.get("quick_gelu", found["quick_gelu"])
+    if quick != found["quick_gelu"]:
+        theirs, ours = ("QuickGELU", "GELU") if quick else ("GELU", "QuickGELU")
+        raise ValueError(
+            f"the embeddings of {path} are of {of} with {theirs} activations, {name} has {ours}: "
+            f"{fix}"
+        )
     # Within the rounding of bf16 and fp16; training moves weights by far more.
     if stored.shape != own.shape or not torch.allclose(stored, own, rtol=2**-7, atol=1e-6):
         other = "another model" if of != name else "a model of that name with other weights"

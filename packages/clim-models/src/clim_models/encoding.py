@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from clim_models.features import (
@@ -28,6 +27,7 @@ from clim_models.pooling import (
     pack_regions,
     pool_boxes,
     pool_masks,
+    unit_length,
 )
 from clim_models.towers.tower import Stem, Tower, refuse
 
@@ -112,12 +112,12 @@ class Encoding:
         if normalize:
             for request, feature in found.items():
                 if not isinstance(request, Dense):
-                    found[request] = F.normalize(feature, dim=-1)
+                    found[request] = unit_length(feature)
         return {request: found[request] for request in requests}
 
     def _unit_map(self, readout: Readout) -> Tensor:
         """Return the dense map with unit length at each position: (B, C, h, w)."""
-        return F.normalize(self.tower.dense(self.stem, readout), dim=1)
+        return unit_length(self.tower.dense(self.stem, readout), dim=1)
 
     def _read_one(self, request: Request, maps: dict[Readout, Tensor], normalize: bool) -> Tensor:
         # No `match`: torch.compile of torch 2.10 does not trace it.

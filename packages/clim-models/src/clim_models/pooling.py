@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import roi_align
@@ -19,13 +20,21 @@ BOX_SLACK = 1e-3
 Kind = TypeVar("Kind", bound=str)
 
 
+def unit_length(features: Tensor, dim: int = -1) -> Tensor:
+    """Scale features to unit length along `dim`; zeros stay zeros in every dtype."""
+    # The usual lower limit of a length, 1e-12, is 0 in float16, and 0 / 0 is NaN.
+    least = max(1e-12, torch.finfo(features.dtype).tiny)
+    return F.normalize(features, dim=dim, eps=least)
+
+
 def check_boxes(boxes: Sequence[Tensor], batch_size: int) -> None:
     """Reject boxes that are not one (n_i, 4) XYXY tensor per image in [0, 1].
 
-    The range is checked only on the CPU, where it costs nothing; a GPU would have to wait.
+    Values are checked only on the CPU, where it costs nothing; a GPU would have to wait.
 
     Raises:
-        ValueError: wrong number of tensors, wrong shape, or coordinates outside [0, 1].
+        ValueError: wrong number of tensors, wrong shape, coordinates outside [0, 1], or a right or
+            bottom edge before the other one.
     """
     if isinstance(boxes, Tensor) or len(boxes) != batch_size:
         got = (
@@ -48,6 +57,12 @@ def check_boxes(boxes: Sequence[Tensor], batch_size: int) -> None:
                 raise ValueError(
                     f"boxes[{i}] has coordinates from {low:.4g} to {high:.4g}, outside [0, 1]; "
                     "divide pixel boxes by the width and height of the image that is passed"
+                )
+            if float((b[:, 2:] - b[:, :2]).min()) < -BOX_SLACK:
+                row = int((b[:, 2:] - b[:, :2]).amin(1).argmin())
+                raise ValueError(
+                    f"boxes[{i}][{row}] is {b[row].tolist()}, which ends before it begins; pass "
+                    "x0, y0, x1, y1, not x, y, width, height"
                 )
 
 

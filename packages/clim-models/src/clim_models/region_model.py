@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clim_models.encoding import Encoding, RegionInputs
@@ -22,7 +21,7 @@ from clim_models.features import (
     request_named,
 )
 from clim_models.open_clip_compat import OpenClipModel
-from clim_models.pooling import check_boxes, check_masks
+from clim_models.pooling import check_boxes, check_masks, unit_length
 from clim_models.text.columns import drop_padding, encode_text
 from clim_models.towers.evaluation import evaluation_mode
 from clim_models.towers.freezing import direct_parameters, freeze_all_but, norm_layers
@@ -276,7 +275,7 @@ class RegionModel(OpenClipWrapper):
         """
         stem = self._stem_of_blocks(images, blocks)
         maps = self.tower.pyramid(stem, blocks)
-        return maps, F.normalize(self.tower.dense(stem, Readout.VALUE_RESIDUAL), dim=1)
+        return maps, unit_length(self.tower.dense(stem, Readout.VALUE_RESIDUAL), dim=1)
 
     def _stem_of_blocks(self, images: Tensor, blocks: Sequence[int]) -> Stem:
         blocks = list(blocks)

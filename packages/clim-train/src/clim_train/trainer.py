@@ -233,7 +233,7 @@ class Trainer:
             values["updates_left_out"] = self.engine.updates_left_out
         # The step is counted already, so its learning rate has the number before it.
         values["lr"] = learning_rate(self.step - 1, self.total, config.optim, config.schedule)
-        values["epoch"] = self.step * config.engine.accumulation / len(self.loader)
+        values["epoch"] = self.step / (len(self.loader) // config.engine.accumulation)
         samples = sum_over_ranks(self._data.take_samples(), self.device)
         values.update(self.metric_log.speed(self.step, samples))
         self._record(values)

@@ -80,7 +80,7 @@ class MaskScores:
                 raise ValueError(
                     f"{name} has {len(values)} values for {len(unions)} masks: pass one for each"
                 )
-            row[name] = [value if isinstance(value, float) else bool(value) for value in values]
+            row[name] = _plain(values)
         if self._folder is not None:
             with open(self._own, "a", encoding="utf-8") as out:
                 out.write(json.dumps(row) + "\n")
@@ -115,6 +115,12 @@ class MaskScores:
         return np.repeat(
             [row["pixels"] for row in rows], [len(row["unions"]) for row in rows]
         ).astype(np.int64)
+
+
+def _plain(values: Sequence[bool] | Sequence[float]) -> list[bool] | list[float]:
+    """Return values as JSON holds them; numbers of numpy and torch are of many types."""
+    array = np.asarray(values)
+    return (array.astype(np.float64) if array.dtype.kind == "f" else array.astype(bool)).tolist()
 
 
 def _read_rows(folder: Path) -> dict[str, dict[str, Any]]:

@@ -60,8 +60,8 @@ def embed_classes(
         names: K class names.
         templates: patterns with ``{}`` and, optionally, ``{article}``.
         batch_size: prompts per forward pass of the text tower.
-        cache: a folder. The result is stored there under a hash of the text tower's weights, the
-            templates and the names, and read back next time. A file that is damaged is computed
+        cache: a folder. The result is stored there under the hash of `embedding_key`, and read back
+            next time. A file that is damaged is computed
             again, and one that cannot be written costs time only. None always computes.
         progress: called with (prompts done, all prompts) after each forward pass.
 
@@ -96,14 +96,34 @@ def embed_classes(
 def embedding_key(model: TextModel, names: Sequence[str], templates: Sequence[str]) -> str:
     """Hash everything that class embeddings depend on: SHA-256, hex.
 
-    These are the text tower's weights, and the names and templates in their order. The image tower
-    and the logit scale do not count, so an image-only fine-tuning keeps its class embeddings.
+    These are the text tower's weights and layers, the tokens of the first class, and the prompts of
+    all classes in their order. The image tower and the logit scale do not count, so an image-only
+    fine-tuning keeps its class embeddings.
 
     Raises:
         ValueError: an empty weight.
     """
-    words = json.dumps([list(names), list(templates), hash_weights(text_weights(model))])
-    return hashlib.sha256(words.encode()).hexdigest()
+    prompts = [class_prompts(name, templates) for name in names]
+    tokens = model.tokenizer(prompts[0]).tolist()
+    facts = [prompts, tokens, text_layers(model), hash_weights(text_weights(model))]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def text_layers(model: TextModel) -> list[str]:
+    """Return the class, the sizes and the heads of each module of the text tower.
+
+    Models of equal weights can differ in these: `ViT-B-32` and `ViT-B-32-quickgelu` have other
+    activations.
+    """
+    found = []
+    for name, module in model.clip.named_modules():
+        if name.split(".")[0] != "visual":
+            heads = getattr(module, "num_heads", None)
+            own = type(module).__name__
+            found.append(f"{name} {own} {module.extra_repr()} {heads}")
+    # These are attributes of the tower, or of the model where the tower is part of it.
+    owner = getattr(model.clip, "text", model.clip)
+    return [*found, *(str(getattr(owner, name, None)) for name in ("pool_type", "text_pool_type"))]
 
 
 def text_weights(model: TextModel) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clim_models.pooling import unit_length
 from clim_models.text.class_embeddings import TextModel, embed_classes
 from clim_models.text.prompts import VILD_TEMPLATES, spelling_key
 from clim_models.towers.evaluation import evaluation_mode
@@ -200,7 +201,7 @@ class EmbeddedVocabulary:
             Labels (N,) int64, `REJECTED` (-1) where a phrase under `not` matches best, and the
             cosine of the best class (N,).
         """
-        unit = F.normalize(features, dim=-1)
+        unit = unit_length(features)
         cosines, labels = (unit @ self.embeddings.T).max(dim=-1)
         if len(self.rejects):
             best_reject = (unit @ self.rejects.T).amax(dim=-1)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from clim_data.files import write_text
-from clim_data.processes import Ranks
+from clim_data.processes import Ranks, gather_objects, local_device
 from torch import Tensor
 
 from clim_train.run.loggers import RunLogger
@@ -18,24 +18,26 @@ from clim_train.run.progress import duration, open_progress
 
 
 class RunningMean:
-    """Means of device scalars since the last `reduce`.
+    """Means of device scalars since the last `reduce`, each over the micro-batches that have it.
 
-    Sums stay on the device, so adding does not wait for it.
+    Sums stay on the device, so adding does not wait for it. A scalar may be missing from some
+    micro-batches, or from all of a rank.
     """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._count = 0
+        self._counts: dict[str, int] = {}
 
     def add(self, scalars: Mapping[str, Tensor]) -> None:
         """Add the scalars of one micro-batch."""
         for name, value in scalars.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
-        self._count += 1
+            self._counts[name] = self._counts.get(name, 0) + 1
 
     def peek(self, name: str) -> float:
-        """Return one mean over all ranks, and go on adding. Collective."""
-        mean = self._sums[name].reshape(1) / self._count
+        """Return the mean over all ranks of a scalar that each has, and go on adding.
+        Collective."""
+        mean = self._sums[name].reshape(1) / self._counts[name]
         if not Ranks.of_group().is_single:
             dist.all_reduce(mean)
         return float(mean) / Ranks.of_group().world_size
@@ -43,26 +45,33 @@ class RunningMean:
     def reduce(self) -> dict[str, float]:
         """Return the means over all ranks, and start anew. Collective; waits for the device
         once."""
-        if not self._count:
+        # The sums of a rank must lie at the same places as those of the others.
+        names = sorted({name for own in gather_objects(sorted(self._sums)) for name in own})
+        if not names:
             return {}
 
-        names = sorted(self._sums)
-        means = torch.stack([self._sums[name].reshape(()) for name in names]) / self._count
+        device = next(iter(self._sums.values())).device if self._sums else local_device()
+        zero = torch.zeros((), device=device)
+        sums = torch.stack([self._sums.get(name, zero).reshape(()) for name in names])
+        counts = torch.tensor([float(self._counts.get(name, 0)) for name in names], device=device)
         if not Ranks.of_group().is_single:
-            dist.all_reduce(means)
-            means /= Ranks.of_group().world_size
-        self.load_state_dict({"sums": {}, "count": 0})
-        return dict(zip(names, means.tolist(), strict=True))
+            both = torch.stack([sums, counts])
+            dist.all_reduce(both)
+            sums, counts = both.unbind()
+
+        self.load_state_dict({"sums": {}, "counts": {}})
+        return dict(zip(names, (sums / counts).tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return sums and count, on the CPU."""
+        """Return sums and counts, on the CPU."""
         sums = {name: value.cpu() for name, value in self._sums.items()}
-        return {"sums": sums, "count": self._count}
+        return {"sums": sums, "counts": dict(self._counts)}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
         """Continue from what `state_dict` returned, on `device`."""
         self._sums = {name: value.to(device) for name, value in state["sums"].items()}
-        self._count = state["count"]
+        # Checkpoints of earlier releases have one count for all.
+        self._counts = dict(state.get("counts") or dict.fromkeys(self._sums, state.get("count", 0)))
 
 
 def sum_over_ranks(count: int, device: torch.device) -> int:

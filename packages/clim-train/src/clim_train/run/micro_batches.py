@@ -14,7 +14,8 @@ from clim_train.transfer import to_device
 class MicroBatches:
     """Endless micro-batches of a loader, epoch after epoch, and the place of the last whole step.
 
-    At the end of an epoch, batches that fill no accumulation are skipped.
+    At the end of an epoch, batches that fill no accumulation are skipped. A step always has
+    `accumulation` micro-batches, because the engine counts them, too.
 
     Args:
         loader: see `Loader`.
@@ -80,4 +81,6 @@ class MicroBatches:
                     self._seen += 1
                     self._samples += len(batch) if hasattr(batch, "__len__") else 1
                     yield to_device(batch, self._device)
-            self._seen = 0
+            # A run that continues with another number of ranks may begin in the middle of an epoch
+            # and end it within a step: the next epoch completes the step.
+            self._seen %= self._accumulation

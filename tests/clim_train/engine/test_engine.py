@@ -127,3 +127,11 @@ def test_replaced_parameters_keep_name_and_requires_grad():
     assert model.logit_scale is not old
     assert model.logit_scale.shape == (1,)
     assert model.logit_scale.requires_grad
+
+
+def test_tied_parameters_stay_tied():
+    first, second = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    second.weight = first.weight
+    replace_parameters(nn.ModuleList([first, second]), {"0.weight": torch.ones(2, 2)})
+    assert second.weight is first.weight
+    assert first.weight.tolist() == [[1, 1], [1, 1]]

@@ -51,8 +51,11 @@ class RunWeights:
 
     def restore(self, trained: Mapping[str, Tensor]) -> None:
         """Load the trained weights, and the start weights of all others, into the task's model."""
-        persistent = {name: trained[name] for name in trained if name in self.start}
-        self.task.model.load_state_dict({**self.start, **persistent})
+        # By tensor: a tied weight has several names, of which the engine knows one.
+        entries = self.task.model.state_dict(keep_vars=True)
+        new = {id(entries[name]): trained[name] for name in trained if name in entries}
+        state = {name: new.get(id(entries[name]), value) for name, value in self.start.items()}
+        self.task.model.load_state_dict(state)
 
     def write(self, alpha: float) -> Path:
         """Write `model/` and `trained.safetensors` from the task's model; return `model/`.

@@ -102,13 +102,19 @@ def trainable_tree(module: nn.Module) -> nn.Module:
 def replace_parameters(model: nn.Module, values: Mapping[str, Tensor]) -> None:
     """Give the named parameters of `model` new `nn.Parameter`s; shapes may change.
 
-    New objects, because an engine leaves hooks, gradients and partitions on the old ones.
+    New objects, because an engine leaves hooks, gradients and partitions on the old ones. A tied
+    parameter, which has several names, stays one.
     """
+    owners: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for leaf, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            owners.setdefault(id(parameter), []).append((module, leaf))
+
     for name, value in values.items():
-        owner_name, _, leaf = name.rpartition(".")
-        owner = model.get_submodule(owner_name)
-        trains = owner.get_parameter(leaf).requires_grad
-        owner.register_parameter(leaf, nn.Parameter(value.detach(), requires_grad=trains))
+        old = model.get_parameter(name)
+        new = nn.Parameter(value.detach(), requires_grad=old.requires_grad)
+        for owner, leaf in owners[id(old)]:
+            owner.register_parameter(leaf, new)
 
 
 def scalars_to_vectors(task: Task) -> None:

@@ -260,8 +260,8 @@ def _read_shipped(path: Path, read: Callable[[Path], Any]) -> Any:
         if path not in SHIPPED_FILES.values():
             raise
         raise ValueError(
-            f"{error}; it came with clim-models: install that again, in a clone by "
-            "pip install --force-reinstall packages/clim-models"
+            f"{error}; it came with clim-models: in a clone, pip install --force-reinstall "
+            "--no-deps ./packages/clim-models"
         ) from error
 
 

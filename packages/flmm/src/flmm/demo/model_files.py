@@ -78,6 +78,6 @@ def read_shipped(path: Path, read: Callable[[Path], Any], *, command: str) -> An
     except ValueError as error:
         reason = str(error).rpartition(";")[0]
         raise ValueError(
-            f"{reason}: in a clone, pip install --force-reinstall packages/flmm, or make it anew "
-            f"with `{command}`"
+            f"{reason}: in a clone, pip install --force-reinstall --no-deps ./packages/flmm, or "
+            f"make it anew with `{command}`"
         ) from error

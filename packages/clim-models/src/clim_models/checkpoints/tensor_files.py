@@ -60,7 +60,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             written = (file.metadata() or {}).get(CHECKSUM)
-            tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
+            # In the order of the file where safetensors can tell it, from 0.5 on.
+            names = getattr(file, "offset_keys", file.keys)()
+            tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise ValueError(_damaged(path, str(error))) from error
     if written is not None and written != checksum(tensors):

@@ -60,7 +60,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             written = (file.metadata() or {}).get(CHECKSUM)
-            # In the order of the file where safetensors can tell it, from 0.5 on.
+            # In the order of the file, where this version of safetensors can tell it.
             names = getattr(file, "offset_keys", file.keys)()
             tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:

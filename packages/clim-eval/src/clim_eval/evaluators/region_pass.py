@@ -134,8 +134,8 @@ def collect_in_one_pass(data: Any, evaluators: Sequence[PassEvaluator]) -> list[
 def _encode(samples: Sequence[Any], evaluators: Sequence[PassEvaluator]) -> PassFeatures:
     """Encode the images once, for what any of the evaluators reads."""
     model = evaluators[0].model
-    named = {name: request for one in evaluators for name, request in one.requests.items()}
-    requests = list(dict.fromkeys(named.values()))
+    wanted = [request for one in evaluators for request in one.requests.values()]
+    requests = list(dict.fromkeys(wanted))
     crops = encode_crops(model, samples) if any(one.crops for one in evaluators) else None
     if not requests:
         return PassFeatures({}, crops)

@@ -137,8 +137,8 @@ def read_facts(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         unknown |= facts.keys() - {*names}
     if unknown:
         raise ValueError(
-            f"{path} says {sorted(unknown)}, which this flmm does not know: pip install --upgrade "
-            "flmm"
+            f"{path} says {sorted(unknown)}, which this flmm does not know: it needs a later "
+            "release"
         )
     _check_kinds(said, path)
     return said

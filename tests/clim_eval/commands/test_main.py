@@ -273,7 +273,7 @@ def test_a_run_folder_knows_its_model_and_the_size_of_its_training(
     a, b = (read_report(tmp_path / name)["metrics"] for name in ("a", "b"))
     assert a == b
     assert main([*argv, str(tmp_path / "c")]) == 2
-    assert "--model NAME" in capsys.readouterr().err
+    assert "which model? pass --model and --pretrained" in capsys.readouterr().err
 
 
 def test_missing_reports_and_images_exit_2(model_options, tmp_path, capsys):

@@ -189,7 +189,7 @@ def test_bfloat16_weights_interpolate_in_float32(monkeypatch):
         (torch.zeros(1, 6, 0, 8), "pass \\(N, 6, h, w\\)"),
         (torch.full((1, 6, 8, 8), 1.5), "normalize_input=False"),
         (torch.full((1, 6, 8, 8), -0.1), "normalize_input=False"),
-        (torch.full((1, 6, 8, 8), float("nan")), "normalize_input=False"),
+        (torch.full((1, 6, 8, 8), float("nan")), "attention is not finite"),
     ],
 )
 def test_wrong_input_is_refused(x, message):

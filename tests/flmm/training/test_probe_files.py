@@ -95,5 +95,5 @@ def test_one_image_under_two_names_is_refused(tmp_path):
     folder.mkdir()
     picture(20, 30, seed=1).save(folder / "a.png")
     file = lines(tmp_path / "phrases.jsonl", THERE, {**NOT_THERE, "image": "./a.png"})
-    with pytest.raises(ValueError, match=r"two spellings of a\.png fit one sample"):
+    with pytest.raises(ValueError, match=r"two names that mean a\.png fit one sample"):
         ProbedFile(str(folder), file)

@@ -218,7 +218,7 @@ class _Search:
 
     def _refuse_names(self, rows: list[int], place: int) -> None:
         first, second = (self.names[row] for row in rows[:2])
-        both = f"two spellings of {first}" if first == second else f"{first} and {second}"
+        both = f"two names that mean {first}" if first == second else f"{first} and {second}"
         raise ValueError(
             f"{both} fit one sample, {self.samples[place].shown}: give them distinct names"
         )

@@ -23,7 +23,7 @@ from flmm.experiments.heads import (
     true_masks,
 )
 from flmm.experiments.quickstart import comparison_picture, predict_scenes, score_table
-from flmm.grounders.images import ground, masks_as_json, save_grounding
+from flmm.grounders.images import PhraseMarks, ground, masks_as_json, save_grounding
 from flmm.heads.sources import trained_with
 from flmm.pictures.files import read_image
 from flmm.pictures.masks import grounding_figure
@@ -229,3 +229,27 @@ def test_the_input_picture_is_never_replaced(trained, tmp_path):
     scenes[0].load_image().save(picture)
     with pytest.raises(ValueError, match="would replace the input picture"):
         run_words("ground", [str(picture), "a cat", "-o", str(picture)])
+
+
+def test_a_phrase_that_is_not_in_the_picture_is_named_and_not_drawn(tmp_path, monkeypatch):
+    masks = np.ones((2, 8, 8), dtype=bool)
+    drawn = []
+
+    def noting(image, masks, labels, **options):
+        drawn.append((masks, labels))
+        return grounding_figure(image, masks, labels, **options)
+
+    monkeypatch.setattr("flmm.grounders.images.grounding_figure", noting)
+    image = Image.new("RGB", (8, 8))
+    marks = PhraseMarks(in_picture=[True, False])
+    texts = ["a cat", "a dog"]
+    _, file = save_grounding(
+        tmp_path / "a.png", image, masks, texts, scores=[0.9, 0.02], marks=marks
+    )
+    ((shown, labels),) = drawn
+    assert shown[0].all()
+    assert not shown[1].any()
+    assert labels == ["a cat 0.90", "a dog 0.02"]
+    records = json.loads(file.read_text())["phrases"]
+    assert [record["in_picture"] for record in records] == [True, False]
+    assert [record["area"] for record in records] == [64, 64]

@@ -18,7 +18,12 @@ from tqdm import tqdm
 from flmm.grounders.asked import LoadedImage, LoadedImages, PhraseImages
 from flmm.grounders.batches import IMAGES_PER_PASS, BatchGrounder, PhraseItem
 from flmm.grounders.grounder import NOT_IN_PICTURE, Grounder, ScoredMasks
-from flmm.grounders.images import PhraseMarks, labels_of_phrases, masks_as_json
+from flmm.grounders.images import (
+    PhraseMarks,
+    labels_of_phrases,
+    masks_as_json,
+    masks_to_draw,
+)
 from flmm.pictures.masks import grounding_figure
 from flmm.pictures.orientation import turn_back, turn_places_back
 
@@ -250,8 +255,8 @@ class Part:
         upright = found.binary(self.options.min_score)
         scores, in_picture = found.scores.tolist(), found.in_picture()
         if self.options.pictures is not None and loaded.upright is not None:
-            labels = labels_of_phrases(phrases, scores, in_picture)
-            figure = grounding_figure(loaded.upright, upright.cpu().numpy(), labels)
+            drawn = masks_to_draw(upright.cpu().numpy(), in_picture)
+            figure = grounding_figure(loaded.upright, drawn, labels_of_phrases(phrases, scores))
             path = self.options.pictures / f"{self.images.names[item.number]}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_png(path, figure)

@@ -12,7 +12,7 @@ from clim_eval.pictures import write_figure
 from PIL import Image
 
 from flmm.grounded import GroundedLMM
-from flmm.grounders.grounder import NOT_IN_PICTURE, Grounder, ScoredMasks
+from flmm.grounders.grounder import Grounder, ScoredMasks
 from flmm.grounders.heads import HeadsGrounder
 from flmm.pictures.files import grounding_path
 from flmm.pictures.masks import grounding_figure
@@ -117,7 +117,8 @@ def save_grounding(
 ) -> tuple[Path, Path]:
     """Write masks as JSON (`about` and `masks_as_json`), and draw them next to it.
 
-    The masks are written first, so a picture that cannot be drawn loses none of them.
+    The masks are written first, so a picture that cannot be drawn loses none of them. Phrases that
+    are not in the picture, as `marks` says, are named beneath it; their masks are in the JSON only.
 
     Args:
         path: of the picture, .png, .jpg or .webp; the JSON has the same name with the ending .json.
@@ -142,8 +143,9 @@ def save_grounding(
 
     record = masks_as_json(masks, phrases, scores, marks)
     write_json(beside, {**(about or {}), **record}, indent=1)
-    labels = labels_of_phrases(phrases, scores, None if marks is None else marks.in_picture)
-    figure = grounding_figure(image, masks, labels, title=title)
+    labels = labels_of_phrases(phrases, scores)
+    drawn = masks_to_draw(masks, None if marks is None else marks.in_picture)
+    figure = grounding_figure(image, drawn, labels, title=title)
     try:
         write_figure(path, figure)
     except Exception as fault:  # a text or a font can make matplotlib raise nearly anything
@@ -154,19 +156,22 @@ def save_grounding(
     return path, beside
 
 
-def labels_of_phrases(
-    phrases: Sequence[str],
-    scores: Sequence[float] | None,
-    in_picture: Sequence[bool] | None = None,
-) -> list[str]:
-    """Return the labels of a picture, such as "a cat 0.93" or "a dog 0.02, not in the picture";
-    without scores the phrases alone."""
-    labels = []
-    for number, phrase in enumerate(phrases):
-        score = "" if scores is None else f" {scores[number]:.2f}"
-        is_absent = in_picture is not None and not in_picture[number]
-        labels.append(f"{phrase}{score}{f', {NOT_IN_PICTURE}' if is_absent else ''}")
-    return labels
+def labels_of_phrases(phrases: Sequence[str], scores: Sequence[float] | None) -> list[str]:
+    """Return the labels of a picture, such as "a cat 0.93"; without scores the phrases alone."""
+    if scores is None:
+        return list(phrases)
+    return [f"{phrase} {score:.2f}" for phrase, score in zip(phrases, scores, strict=True)]
+
+
+def masks_to_draw(masks: np.ndarray, in_picture: Sequence[bool] | None) -> np.ndarray:
+    """Return masks (N, H, W) with empty ones for the phrases that are not in the picture.
+
+    A mask is found for any phrase. On a drawing it would hide what is there; `grounding_figure`
+    names phrases with an empty mask as "not found".
+    """
+    if in_picture is None:
+        return masks
+    return masks & np.asarray(in_picture, dtype=bool)[:, None, None]
 
 
 class PictureError(ValueError):

@@ -194,7 +194,8 @@ def test_the_towers_see_one_square_with_means_of_their_own(folder):
 
 
 def test_a_7b_folder_that_is_not_whole_is_refused(folder, tmp_path):
-    tensors = load_file(folder / "model.safetensors")
+    # Copies: older safetensors maps the file, which is written anew.
+    tensors = {k: v.clone() for k, v in load_file(folder / "model.safetensors").items()}
     for name, message in (
         (f"{SAM}hd_alpha_downsamples", "not those of DeepSeek-VL 7B: missing .*high_res_vision_a"),
         (f"{SAM}pos_embed", "not those of DeepSeek-VL: missing .*pos_embed"),

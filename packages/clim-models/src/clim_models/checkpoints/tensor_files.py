@@ -6,8 +6,10 @@ end in zeros, and zeros pass for weights.
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -56,15 +58,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         OSError: the file cannot be opened.
         ValueError: it is damaged.
     """
-    _check_access(path)
-    try:
-        with safe_open(path, "pt") as file:
-            written = (file.metadata() or {}).get(CHECKSUM)
-            # In the order of the file, where this version of safetensors can tell it.
-            names = getattr(file, "offset_keys", file.keys)()
-            tensors = {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise ValueError(_damaged(path, str(error))) from error
+    with _opened(path) as file:
+        written = (file.metadata() or {}).get(CHECKSUM)
+        # In the order of the file, where this version of safetensors can tell it.
+        names = getattr(file, "offset_keys", file.keys)()
+        tensors = {name: file.get_tensor(name) for name in names}
     if written is not None and written != checksum(tensors):
         raise ValueError(_damaged(path, "its tensors do not have the checksum of its header"))
     return tensors
@@ -77,18 +75,21 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         OSError: the file cannot be opened.
         ValueError: it is damaged.
     """
-    _check_access(path)
-    try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(_damaged(path, str(error))) from error
+    with _opened(path) as file:
+        return file.metadata() or {}
 
 
-def _check_access(path: str | Path) -> None:
-    """Raise the system's error for a file that cannot be opened; safetensors has another one."""
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """Open a safetensors file: ValueError where it is damaged, also while it is read."""
+    # The system's error for a file that cannot be opened: safetensors has another one.
     with open(path, "rb"):
         pass
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(_damaged(path, str(error))) from error
 
 
 def check_values(

@@ -12,7 +12,6 @@ from torch import Tensor
 from clim_models.detection.boxes.coding import HEAD_STDS, apply_deltas
 from clim_models.detection.boxes.roi import align_map
 from clim_models.detection.c4 import STRIDE, WINDOW, C4Detector
-from clim_models.detection.heads.text_classifier import ClassSet
 from clim_models.detection.rules import DetectionRules
 from clim_models.graphs.proposals import (
     ProposalGraph,
@@ -34,16 +33,11 @@ class C4Graph(ProposalGraph):
         "classes": "float32 (K, C), unit rows; classes.npy, if it is there"
     }
 
+    detector: C4Detector
+
     def __init__(self, detector: C4Detector):
         images = detector.options.images
-        device = detector.classes.embeddings.device
-        super().__init__(torch.tensor([images.mean, images.std], device=device))
-        self.detector = detector
-
-    @property
-    def classes(self) -> ClassSet:
-        """The classes of the detector."""
-        return self.detector.classes
+        super().__init__(detector, torch.tensor([images.mean, images.std]))
 
     @property
     def detections(self) -> DetectionRules:

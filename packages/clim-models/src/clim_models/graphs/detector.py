@@ -14,7 +14,6 @@ from clim_models.detection.boxes.roi import align_map, level_of_boxes
 from clim_models.detection.detector import TwoStageDetector
 from clim_models.detection.heads.box_head import WINDOW
 from clim_models.detection.heads.ensemble import combine_scores
-from clim_models.detection.heads.text_classifier import ClassSet
 from clim_models.detection.rules import DetectionRules
 from clim_models.graphs.proposals import (
     ProposalGraph,
@@ -37,16 +36,11 @@ class DetectorGraph(ProposalGraph):
         "is_base": "bool (K,), the classes that the detector was trained on",
     }
 
+    detector: TwoStageDetector
+
     def __init__(self, detector: TwoStageDetector):
         images = detector.rules.images
-        device = detector.classes.embeddings.device
-        super().__init__(torch.tensor([images.mean, images.std], device=device) * 255)
-        self.detector = detector
-
-    @property
-    def classes(self) -> ClassSet:
-        """The classes of the detector."""
-        return self.detector.classes
+        super().__init__(detector, torch.tensor([images.mean, images.std]) * 255)
 
     @property
     def detections(self) -> DetectionRules:

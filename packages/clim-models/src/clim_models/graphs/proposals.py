@@ -7,7 +7,7 @@ drops have no area and the score 0. The last suppression, class by class, is `su
 Letters: H W pixels, K classes, C channels, A anchors, P proposals.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from clim_models.detection.boxes.coding import apply_deltas, has_area
+from clim_models.detection.c4 import C4Detector
+from clim_models.detection.detector import TwoStageDetector
 from clim_models.detection.heads.rpn import AnchorScores, ProposalRules
 from clim_models.detection.heads.text_classifier import ClassSet
 from clim_models.detection.rules import DetectionRules
@@ -25,10 +27,11 @@ from clim_models.detection.rules import DetectionRules
 LEAST_GRID = 6
 
 
-class ProposalGraph(nn.Module):
+class ProposalGraph(nn.Module, ABC):
     """A detector up to the scores of its proposals.
 
     Args:
+        detector: weights are shared.
         statistics: mean and standard deviation of the channels in grey levels, (2, 3), in the order
             of the network.
 
@@ -42,18 +45,20 @@ class ProposalGraph(nn.Module):
     outputs: tuple[str, ...] = ("boxes", "scores")
     about_inputs: ClassVar[Mapping[str, str]]
 
-    def __init__(self, statistics: Tensor):
+    def __init__(self, detector: TwoStageDetector | C4Detector, statistics: Tensor):
         super().__init__()
-        mean, std = statistics.view(2, 1, 3, 1, 1)
+        self.detector = detector
+        device = detector.classes.embeddings.device
+        mean, std = statistics.to(device).view(2, 1, 3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
         self.mean: Tensor
         self.std: Tensor
 
     @property
-    @abstractmethod
     def classes(self) -> ClassSet:
         """The classes of the detector."""
+        return self.detector.classes
 
     @property
     @abstractmethod

@@ -43,8 +43,7 @@ class RunningMean:
         return float(mean) / Ranks.of_group().world_size
 
     def reduce(self) -> dict[str, float]:
-        """Return the means over all ranks, and start anew. Collective; waits for the device
-        once."""
+        """Return the means over all ranks, and start anew. Collective; waits for the device."""
         # The sums of a rank must lie at the same places as those of the others.
         names = sorted({name for own in gather_objects(sorted(self._sums)) for name in own})
         if not names:
